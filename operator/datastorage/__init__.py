@@ -1,0 +1,3 @@
+"""Kubernaut Data Storage: moves audit custom resources from the cluster into PostgreSQL, provably."""
+
+__version__ = "0.1.0"
