@@ -1,0 +1,165 @@
+"""AuditRecord: one thing that a controller did, written once and never changed."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from datastorage.resources.base import (
+    ATOMIC_MAP,
+    CORRELATION_ID,
+    NOT_PRUNED,
+    TTL_SECONDS,
+    Count,
+    Fraction,
+    FreeJSON,
+    Identifier,
+    Label,
+    Model,
+    ObjectRef,
+    Seconds,
+    Text,
+    rule,
+    rules,
+)
+from datastorage.resources.status import Status
+
+
+class AuditType(StrEnum):
+    REMEDIATION = "Remediation"
+    AI_ANALYSIS = "AIAnalysis"
+    WORKFLOW = "Workflow"
+    EXECUTION = "Execution"
+
+
+class AuditPhase(StrEnum):
+    PENDING = "Pending"
+    PROCESSING = "Processing"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+
+class Actor(Model):
+    """Who acted."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC_MAP)
+
+    kind: Annotated[str, Field(min_length=1, max_length=63)] = Field(
+        description="What kind of actor it was, such as Controller, ServiceAccount or User."
+    )
+    name: Identifier = Field(description="Name of the actor.")
+
+
+class AIAnalysis(Model):
+    """What an AI analysis found out and what it cost."""
+
+    analysis_id: Identifier | None = Field(
+        None, description="Identifier of the analysis at the service that ran it."
+    )
+    provider: Label | None = Field(None, description="Who offers the model, such as openai or ollama.")
+    model: Label | None = Field(None, description="Name of the model that answered.")
+    confidence: Fraction | None = Field(None, description="How sure the model was, from 0 to 1.")
+    tokens_used: Count | None = Field(None, description="Tokens of prompt and answer together.")
+    duration_ms: Count | None = Field(None, description="How long the analysis took, in milliseconds.")
+
+
+class Workflow(Model):
+    """How far a workflow has come."""
+
+    workflow_id: Identifier | None = Field(None, description="Identifier of the workflow.")
+    total_steps: Count | None = Field(None, description="Number of steps that the workflow has.")
+    completed_steps: Count | None = Field(None, description="Number of steps that are done.")
+
+
+class Execution(Model):
+    """How the execution of an action went."""
+
+    workflow_id: Identifier | None = Field(
+        None, description="Identifier of the workflow that asked for the execution."
+    )
+    execution_id: Identifier | None = Field(None, description="Identifier of the execution.")
+    success: bool | None = Field(None, description="Whether the action had the effect it was meant to have.")
+    duration_ms: Count | None = Field(None, description="How long the execution took, in milliseconds.")
+
+
+def _only_for(field: str, audit_type: AuditType) -> dict[str, str]:
+    return rule(
+        f"!has(self.{field}) || self.type == '{audit_type}'",
+        f"{field} may only be given when type is {audit_type}",
+        field_path=f".{field}",
+    )
+
+
+class AuditRecordSpec(Model):
+    """What happened, written by the controller that did it. The spec cannot be changed once it is written."""
+
+    model_config = ConfigDict(
+        json_schema_extra=ATOMIC_MAP  # immutable as a whole, so one managedFields entry is enough
+        | rules(
+            rule("self == oldSelf", "an audit record cannot be changed: create a new one"),
+            rule(
+                "!has(self.startTime) || !has(self.endTime) || self.endTime >= self.startTime",
+                "endTime must not be before startTime",
+                field_path=".endTime",
+            ),
+            _only_for("aiAnalysis", AuditType.AI_ANALYSIS),
+            _only_for("workflow", AuditType.WORKFLOW),
+            _only_for("execution", AuditType.EXECUTION),
+        )
+    )
+
+    type: AuditType = Field(
+        description="What kind of step this records. At most one of aiAnalysis, workflow and execution "
+        "may be given, the one that matches the type."
+    )
+    action: Annotated[str, Field(min_length=1, max_length=100)] = Field(
+        description="What was done, in a word or a few, such as scale-deployment."
+    )
+    phase: AuditPhase = Field(description="How the step stood when this was written: its outcome.")
+    correlation_id: Identifier = Field(description=CORRELATION_ID)
+    start_time: datetime | None = Field(None, description="When the step began.")
+    end_time: datetime | None = Field(None, description="When the step ended, not before startTime.")
+    severity: Label | None = Field(
+        None, description="How serious the cause was, such as critical or warning."
+    )
+    environment: Label | None = Field(None, description="Where it happened, such as production or staging.")
+    cluster: Label | None = Field(None, description="Name of the cluster in which it happened.")
+    actor: Actor | None = Field(None, description="Who acted.")
+    resource_ref: ObjectRef | None = Field(None, description="The object that the step was about.")
+    alert_fingerprint: Label | None = Field(None, description="Fingerprint of the alert that set this off.")
+    message: Text | None = Field(
+        None, description="What happened, in a sentence for people. Made searchable."
+    )
+    error_message: Text | None = Field(
+        None, description="What went wrong, when something did. Made searchable."
+    )
+    ai_analysis: AIAnalysis | None = Field(
+        None, description="Findings and cost of the analysis. Only for records of type AIAnalysis."
+    )
+    workflow: Workflow | None = Field(
+        None, description="Progress of the workflow. Only for records of type Workflow."
+    )
+    execution: Execution | None = Field(
+        None, description="Result of the execution. Only for records of type Execution."
+    )
+    details: FreeJSON | None = Field(
+        None,
+        description="Anything else worth keeping: any JSON value, stored exactly as it is. "
+        f"{NOT_PRUNED}, so whatever has no field of its own belongs here.",
+    )
+    ttl_seconds_after_stored: Seconds | None = Field(None, description=TTL_SECONDS)
+
+
+class AuditRecord(Model):
+    """One thing that a controller did in the course of a remediation.
+
+    The operator moves it into PostgreSQL, says so in the status, and then clears it from the cluster.
+    """
+
+    spec: AuditRecordSpec = Field(
+        description="What happened, written by the controller that did it. It cannot be changed afterwards."
+    )
+    status: Status | None = Field(
+        None, description="How far the archiving has come, written by the operator."
+    )

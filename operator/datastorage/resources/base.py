@@ -1,0 +1,91 @@
+"""What the models of both resources share: naming, bounded types, CEL rules, references."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+TEXT_LIMIT = 16_384
+"""Characters in a free text; large enough for a stack trace, small enough to keep objects far below etcd's limit."""
+
+INT32_MAX = 2**31 - 1
+
+
+def field_name(name: str) -> str:
+    """The Kubernetes spelling of a Python name: camel case, with ID in capitals."""
+    return re.sub(r"Id$", "ID", to_camel(name))
+
+
+class Model(BaseModel):
+    """Base of everything that stands in a custom resource."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=field_name, populate_by_name=True)
+
+
+def rule(
+    expression: str, message: str, *, field_path: str | None = None, dynamic: str | None = None
+) -> dict[str, str]:
+    """One CEL rule. `dynamic` is a CEL expression that words the refusal; `message` stands in when it fails."""
+    result = {"rule": expression, "message": message}
+    if dynamic:
+        result["messageExpression"] = dynamic
+    if field_path:
+        result["fieldPath"] = field_path
+    return result
+
+
+def rules(*items: dict[str, str]) -> dict[str, Any]:
+    """CEL rules as extra keys of a JSON schema."""
+    return {"x-kubernetes-validations": list(items)}
+
+
+ATOMIC_MAP: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
+ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+
+ANY_JSON = {"x-kubernetes-preserve-unknown-fields": True}
+
+FreeJSON = Annotated[Any, WithJsonSchema(ANY_JSON | {"nullable": True})]
+"""Any JSON value at all, kept as it is."""
+
+FreeObject = Annotated[dict[str, Any], WithJsonSchema({"type": "object"} | ATOMIC_MAP | ANY_JSON)]
+"""A JSON object with any content, kept as it is and owned as a whole by whoever wrote it last."""
+
+Count = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Identifier = Annotated[str, Field(min_length=1, max_length=255)]
+Label = Annotated[str, Field(max_length=255)]
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+Seconds = Annotated[int, Field(ge=0, le=INT32_MAX, json_schema_extra={"format": "int32"})]
+Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
+
+CORRELATION_ID = (
+    "Ties together everything that belongs to one remediation: the name or UID of the remediation request."
+)
+TTL_SECONDS = (
+    "Seconds that the object stays in the cluster after it has been stored for good. 0 deletes it at once, "
+    "without writing a status first. When left out, the operator's own setting applies (one hour by default). "
+    "The stored row is not affected."
+)
+NOT_PRUNED = "Fields that are not listed here are dropped by the API server"
+
+
+class ObjectRef(Model):
+    """A Kubernetes object."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC_MAP)
+
+    api_version: Label | None = Field(
+        None, description="API group and version of the object, such as apps/v1."
+    )
+    kind: Annotated[str, Field(min_length=1, max_length=63)] = Field(
+        description="Kind of the object, such as Deployment."
+    )
+    namespace: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="Namespace of the object. Left out for objects without one, such as nodes."
+    )
+    name: Name = Field(description="Name of the object.")
+    uid: Annotated[str, Field(max_length=63)] | None = Field(
+        None,
+        description="UID of the object: tells it from another one that had the same name before or after.",
+    )

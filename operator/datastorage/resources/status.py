@@ -1,0 +1,169 @@
+"""What the operator writes back: the model of the status, and builders for the statuses it writes.
+
+The builders are on the hot path (one status per object) and return plain dicts, meant to be sent as a JSON
+merge patch: a key with None clears what an earlier generation left behind.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from datastorage.resources.base import TEXT_LIMIT, Count, Label, Model, Text
+from datastorage.resources.kinds import Phase
+
+STORED_CONDITION = "Stored"
+EMBEDDED_CONDITION = "Embedded"
+
+
+class WriteState(StrEnum):
+    PENDING = "Pending"
+    WRITTEN = "Written"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+
+
+class PostgresWrite(Model):
+    """The write of the row."""
+
+    state: WriteState = Field(
+        description="Written: the row is committed. Failed: the object cannot be stored as a row, its bytes are kept "
+        "in the table of rejected objects. Pending: not yet tried."
+    )
+    at: datetime | None = Field(None, description="When this state was reached.")
+
+
+class VectorWrite(Model):
+    """The write of the vector that makes the record findable by meaning."""
+
+    state: WriteState = Field(
+        description="Written: the vector is committed. Pending: it is still owed and will be made up for. "
+        "Skipped: no vectors are kept. Failed: no vector can be made of this object."
+    )
+    at: datetime | None = Field(None, description="When this state was reached.")
+    model: Label | None = Field(None, description="The embedding model that made the vector.")
+
+
+class Writes(Model):
+    """The single writes that storing consists of."""
+
+    postgres: PostgresWrite | None = Field(None, description="The row in PostgreSQL.")
+    vector: VectorWrite | None = Field(None, description="The vector for searching by meaning.")
+
+
+class Condition(Model):
+    """One aspect of the state of the object."""
+
+    type: Annotated[str, Field(min_length=1, max_length=316)] = Field(
+        description="Stored: the object is archived for good. Embedded: it can be found by meaning."
+    )
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
+    observed_generation: Count | None = Field(
+        None, description="The metadata.generation that this is said of."
+    )
+    last_transition_time: datetime = Field(description="When the condition last changed.")
+    reason: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="Why the condition is so, in one word for programs."
+    )
+    message: Text = Field(description="Why the condition is so, in a sentence for people. May be empty.")
+
+
+class Status(Model):
+    """How far the archiving of the object has come."""
+
+    phase: Phase | None = Field(
+        None,
+        description="Pending: not stored yet. Recording: this generation is stored, more may come (ActionTrace "
+        "only). Stored: final, everything is written. Degraded: safe in PostgreSQL, the vector is still owed. "
+        "Rejected: it cannot be stored, the message says why; the bytes are kept in the table of rejected objects.",
+    )
+    observed_generation: Count | None = Field(
+        None, description="The metadata.generation that this status is about."
+    )
+    record_id: Label | None = Field(
+        None, description="Identifier of the stored record: the UID of this object."
+    )
+    stored_at: datetime | None = Field(
+        None, description="When the observed generation was committed in PostgreSQL."
+    )
+    content_hash: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", max_length=71)] | None = Field(
+        None, description="SHA-256 of the stored bytes, written as sha256:<hex>."
+    )
+    expires_at: datetime | None = Field(
+        None, description="When the object will be cleared from the cluster. The stored record stays."
+    )
+    writes: Writes | None = Field(None, description="The single writes that storing consists of.")
+    conditions: Annotated[list[Condition], Field(max_length=8)] | None = Field(
+        None,
+        description="Conditions in the usual form, for kubectl wait --for=condition=Stored.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    message: Text | None = Field(None, description="The state of things in a sentence for people.")
+
+
+def _condition(status: str, reason: str, generation: int, at: str, message: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": STORED_CONDITION,
+            "status": status,
+            "observedGeneration": generation,
+            "lastTransitionTime": at,
+            "reason": reason,
+            "message": message,
+        }
+    ]
+
+
+def stored_status(
+    *, uid: str, generation: int, stored_at: str, content_hash: str, expires_at: str | None
+) -> dict[str, Any]:
+    """Status of an object that is stored for good.
+
+    `stored_at` and `expires_at` are RFC 3339 times, `content_hash` is "sha256:<hex>". Without `expires_at`
+    the object stays in the cluster.
+    """
+    status: dict[str, Any] = {
+        "phase": "Stored",
+        "observedGeneration": generation,
+        "recordID": uid,
+        "storedAt": stored_at,
+        "contentHash": content_hash,
+        "writes": {"postgres": {"state": "Written", "at": stored_at}, "vector": {"state": "Skipped"}},
+        "conditions": _condition("True", "Written", generation, stored_at, ""),
+        "message": "stored",
+    }
+    if expires_at is not None:
+        status["expiresAt"] = expires_at
+        status["message"] = "stored; leaves the cluster at " + expires_at
+    return status
+
+
+def recording_status(*, uid: str, generation: int, stored_at: str, content_hash: str) -> dict[str, Any]:
+    """Status of an ActionTrace of which this generation is stored and more may come."""
+    return {
+        "phase": "Recording",
+        "observedGeneration": generation,
+        "recordID": uid,
+        "storedAt": stored_at,
+        "contentHash": content_hash,
+        "writes": {"postgres": {"state": "Written", "at": stored_at}, "vector": {"state": "Skipped"}},
+        "conditions": _condition("False", "Recording", generation, stored_at, "the trace is not final yet"),
+        "message": f"generation {generation} stored; the trace is not final yet",
+    }
+
+
+def rejected_status(*, uid: str, generation: int, at: str, message: str) -> dict[str, Any]:
+    """Status of an object that cannot be stored, with the reason in `message` (cut to the schema's limit)."""
+    message = message[:TEXT_LIMIT]
+    return {
+        "phase": "Rejected",
+        "observedGeneration": generation,
+        "recordID": uid,
+        "storedAt": None,
+        "contentHash": None,
+        "expiresAt": None,
+        "writes": {"postgres": {"state": "Failed", "at": at}, "vector": {"state": "Skipped"}},
+        "conditions": _condition("False", "Rejected", generation, at, message),
+        "message": message,
+    }
