@@ -1,6 +1,5 @@
 """ActionTrace: one action that an AI chose for one object, followed from choice to assessment."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from datastorage.resources.base import (
     ObjectRef,
     Seconds,
     Text,
+    Time,
     rule,
     rules,
 )
@@ -68,7 +68,7 @@ class Alert(Model):
     name: Name = Field(description="Name of the alert, such as KubePodCrashLooping.")
     severity: Label | None = Field(None, description="Severity of the alert, such as critical or warning.")
     fingerprint: Label | None = Field(None, description="Fingerprint of the alert, as Alertmanager gives it.")
-    firing_time: datetime | None = Field(None, description="When the alert began to fire.")
+    firing_time: Time | None = Field(None, description="When the alert began to fire.")
     labels: StringMap | None = Field(None, description="Labels of the alert.")
     annotations: StringMap | None = Field(None, description="Annotations of the alert.")
 
@@ -93,7 +93,7 @@ class ModelChoice(Model):
     routing_tier: Label | None = Field(
         None, description="The tier of models that the request was routed to, such as small or large."
     )
-    reasoning: Text | None = Field(None, description="Why the model chose this action. Made searchable.")
+    reasoning: Text | None = Field(None, description="Why the model chose this action.")
     alternatives: Annotated[list[Alternative], Field(max_length=32)] | None = Field(
         None, description="Actions that were considered and not chosen.", json_schema_extra=ATOMIC_LIST
     )
@@ -104,7 +104,7 @@ class Operation(Model):
 
     verb: ActionType = Field(description="What was done to the object, such as patch, delete or scale.")
     resource_ref: ObjectRef | None = Field(None, description="The object that it was done to.")
-    time: datetime | None = Field(None, description="When it was done.")
+    time: Time | None = Field(None, description="When it was done.")
     success: bool | None = Field(None, description="Whether it succeeded.")
     message: Text | None = Field(None, description="What came of it, in a sentence.")
 
@@ -115,18 +115,16 @@ class Execution(Model):
     model_config = ConfigDict(json_schema_extra=rules(IN_ORDER))
 
     status: ExecutionStatus = Field(
-        description="How far the action has come. It moves forward only: Pending, Executing, then Completed or "
-        "Failed, and from any of these RolledBack; steps may be skipped. Completed, Failed and RolledBack end "
-        "the execution. With no assessment outstanding (see effectiveness.dueTime) the trace is then final: it "
-        "becomes Stored, and its spec can no longer be changed. To leave room for a rollback, set "
-        "effectiveness.dueTime before the execution ends.",
+        description="How far the action has come. It moves forward only: Pending, Executing, then Completed "
+        "or Failed, and from any of these RolledBack; steps may be skipped. Completed, Failed and RolledBack "
+        "end the execution. With no assessment outstanding (see effectiveness.dueTime) the trace is then "
+        "final: it becomes Stored, and its spec can no longer be changed. To leave room for a rollback, set "
+        "effectiveness.dueTime no later than the step that ends the execution.",
         json_schema_extra=FORWARD_ONLY,
     )
-    start_time: datetime | None = Field(None, description="When the execution began.")
-    end_time: datetime | None = Field(None, description="When the execution ended, not before startTime.")
-    error: Text | None = Field(
-        None, description="What went wrong, when the execution failed. Made searchable."
-    )
+    start_time: Time | None = Field(None, description="When the execution began.")
+    end_time: Time | None = Field(None, description="When the execution ended, not before startTime.")
+    error: Text | None = Field(None, description="What went wrong, when the execution failed.")
     operations: Annotated[list[Operation], Field(max_length=256)] | None = Field(
         None, description="The single calls that were made, in order.", json_schema_extra=ATOMIC_LIST
     )
@@ -154,14 +152,14 @@ class Effectiveness(Model):
     criteria: FreeObject | None = Field(
         None, description="What was looked at and what was found: criteria by name, with any JSON as result."
     )
-    assessed_at: datetime | None = Field(
+    assessed_at: Time | None = Field(
         None, description="When the assessment was made. Setting it settles an outstanding assessment."
     )
-    due_time: datetime | None = Field(
+    due_time: Time | None = Field(
         None,
-        description="When the assessment is to be made. While it is set and assessedAt is not, an assessment is "
-        "outstanding and the trace is not final, even when the execution has ended. Set it no later than the "
-        "step that ends the execution; remove it to do without an assessment.",
+        description="When the assessment is to be made. While it is set and assessedAt is not, an assessment "
+        "is outstanding and the trace is not final, even when the execution has ended. Set it no later than "
+        "the step that ends the execution; remove it to do without an assessment.",
     )
     notes: Text | None = Field(None, description="Remarks on the assessment.")
     follow_ups: Annotated[list[FollowUp], Field(max_length=32)] | None = Field(
@@ -204,11 +202,11 @@ class ActionTraceSpec(Model):
     )
     state_before: FreeObject | None = Field(
         None,
-        description="What the target looked like before the action: any JSON object, stored exactly as it is.",
+        description="The target as it was before the action: any JSON object, stored exactly as it is.",
     )
     state_after: FreeObject | None = Field(
         None,
-        description="What the target looked like after the action: any JSON object, stored exactly as it is.",
+        description="The target as it was after the action: any JSON object, stored exactly as it is.",
     )
     effectiveness: Effectiveness | None = Field(None, description="Whether the action helped.")
     ttl_seconds_after_stored: Seconds | None = Field(None, description=TTL_SECONDS)
@@ -224,8 +222,8 @@ class ActionTrace(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                f"!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase != '{Phase.STORED}'"
-                " || self.spec == oldSelf.spec",
+                "!has(oldSelf.status) || !has(oldSelf.status.phase)"
+                f" || oldSelf.status.phase != '{Phase.STORED}' || self.spec == oldSelf.spec",
                 "the trace is Stored and can no longer be changed: create a new ActionTrace",
                 field_path=".spec",
             )

@@ -1,6 +1,5 @@
 """AuditRecord: one thing that a controller did, written once and never changed."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from datastorage.resources.base import (
     ObjectRef,
     Seconds,
     Text,
+    Time,
     rule,
     rules,
 )
@@ -95,7 +95,7 @@ class AuditRecordSpec(Model):
     """What happened, written by the controller that did it. The spec cannot be changed once it is written."""
 
     model_config = ConfigDict(
-        json_schema_extra=ATOMIC_MAP  # immutable as a whole, so one managedFields entry is enough
+        json_schema_extra=ATOMIC_MAP  # immutable as a whole: one managedFields entry is enough
         | rules(
             rule("self == oldSelf", "an audit record cannot be changed: create a new one"),
             rule(
@@ -118,8 +118,8 @@ class AuditRecordSpec(Model):
     )
     phase: AuditPhase = Field(description="How the step stood when this was written: its outcome.")
     correlation_id: Identifier = Field(description=CORRELATION_ID)
-    start_time: datetime | None = Field(None, description="When the step began.")
-    end_time: datetime | None = Field(None, description="When the step ended, not before startTime.")
+    start_time: Time | None = Field(None, description="When the step began.")
+    end_time: Time | None = Field(None, description="When the step ended, not before startTime.")
     severity: Label | None = Field(
         None, description="How serious the cause was, such as critical or warning."
     )
@@ -128,12 +128,8 @@ class AuditRecordSpec(Model):
     actor: Actor | None = Field(None, description="Who acted.")
     resource_ref: ObjectRef | None = Field(None, description="The object that the step was about.")
     alert_fingerprint: Label | None = Field(None, description="Fingerprint of the alert that set this off.")
-    message: Text | None = Field(
-        None, description="What happened, in a sentence for people. Made searchable."
-    )
-    error_message: Text | None = Field(
-        None, description="What went wrong, when something did. Made searchable."
-    )
+    message: Text | None = Field(None, description="What happened, in a sentence for people.")
+    error_message: Text | None = Field(None, description="What went wrong, when something did.")
     ai_analysis: AIAnalysis | None = Field(
         None, description="Findings and cost of the analysis. Only for records of type AIAnalysis."
     )

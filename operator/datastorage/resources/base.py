@@ -1,19 +1,20 @@
 """What the models of both resources share: naming, bounded types, CEL rules, references."""
 
 import re
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 TEXT_LIMIT = 16_384
-"""Characters in a free text; large enough for a stack trace, small enough to keep objects far below etcd's limit."""
+"""Characters in a free text: room for a stack trace, and far below the size limit of an object in etcd."""
 
 INT32_MAX = 2**31 - 1
 
 
 def field_name(name: str) -> str:
-    """The Kubernetes spelling of a Python name: camel case, with ID in capitals."""
+    """Spell a Python name as Kubernetes does: camel case, with ID in capitals."""
     return re.sub(r"Id$", "ID", to_camel(name))
 
 
@@ -26,7 +27,10 @@ class Model(BaseModel):
 def rule(
     expression: str, message: str, *, field_path: str | None = None, dynamic: str | None = None
 ) -> dict[str, str]:
-    """One CEL rule. `dynamic` is a CEL expression that words the refusal; `message` stands in when it fails."""
+    """Write down a CEL rule.
+
+    `dynamic` is a CEL expression that words the refusal; `message` stands in when that fails.
+    """
     result = {"rule": expression, "message": message}
     if dynamic:
         result["messageExpression"] = dynamic
@@ -36,7 +40,7 @@ def rule(
 
 
 def rules(*items: dict[str, str]) -> dict[str, Any]:
-    """CEL rules as extra keys of a JSON schema."""
+    """Put CEL rules into the form of extra keys of a JSON schema."""
     return {"x-kubernetes-validations": list(items)}
 
 
@@ -57,6 +61,15 @@ Identifier = Annotated[str, Field(min_length=1, max_length=255)]
 Label = Annotated[str, Field(max_length=255)]
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 Seconds = Annotated[int, Field(ge=0, le=INT32_MAX, json_schema_extra={"format": "int32"})]
+Time = Annotated[
+    datetime,
+    Field(
+        json_schema_extra={
+            # The format alone also lets through lower case, comma fractions and offsets of a day and more.
+            "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$"
+        }
+    ),
+]
 Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
 
 CORRELATION_ID = (
@@ -64,8 +77,8 @@ CORRELATION_ID = (
 )
 TTL_SECONDS = (
     "Seconds that the object stays in the cluster after it has been stored for good. 0 deletes it at once, "
-    "without writing a status first. When left out, the operator's own setting applies (one hour by default). "
-    "The stored row is not affected."
+    "without writing a status first. When left out, the operator's own setting applies (one hour by "
+    "default). The stored row is not affected."
 )
 NOT_PRUNED = "Fields that are not listed here are dropped by the API server"
 

@@ -17,14 +17,15 @@ CATEGORIES = ["audit", "kubernaut"]
 
 _MODELS: Mapping[str, type[Model]] = {AUDIT_RECORD.kind: AuditRecord, ACTION_TRACE.kind: ActionTrace}
 
+_RULE_ORDER = ("rule", "message", "messageExpression", "fieldPath")
 _RULES = "x-kubernetes-validations"
 _DROPPED = {"title", "default", "$defs"}
 # Keys come in the order in which a reader wants them: meaning, type, limits, behaviour, contents.
 _KEY_ORDER = [
-    "description", "type", "format", "nullable", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum",
-    "maxItems", "maxProperties", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-map-type",
-    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", _RULES, "required", "additionalProperties", "items",
-    "properties",
+    "description", "type", "format", "nullable", "enum", "pattern", "minLength", "maxLength", "minimum",
+    "maximum", "maxItems", "maxProperties", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-map-type",
+    "x-kubernetes-list-type", "x-kubernetes-list-map-keys", _RULES, "required", "additionalProperties",
+    "items", "properties",
 ]  # fmt: skip
 
 
@@ -68,7 +69,7 @@ _SELECTABLE = {
 
 
 def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON schema of pydantic as a structural schema: references inlined, optional no longer means nullable.
+    """Turn a JSON schema of pydantic into a structural one: references inlined, optional but not nullable.
 
     Raises ValueError for a union of several types, which a structural schema cannot express.
     """
@@ -83,13 +84,20 @@ def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dic
     for key in ("items", "additionalProperties"):
         if isinstance(result.get(key), Mapping):
             result[key] = structural(result[key], definitions)
+    if _RULES in result:
+        result[_RULES] = [{key: rule[key] for key in _RULE_ORDER if key in rule} for rule in result[_RULES]]
     if "description" in result:
-        result["description"] = cleandoc(result["description"])
+        result["description"] = _paragraphs(result["description"])
     return {key: result[key] for key in sorted(result, key=_KEY_ORDER.index)}
 
 
+def _paragraphs(docstring: str) -> str:
+    """Join the lines of each paragraph: where a docstring wraps means nothing in a description."""
+    return "\n\n".join(" ".join(part.split()) for part in cleandoc(docstring).split("\n\n"))
+
+
 def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts what a reference or an optional type stands for in its place; what stands beside it wins."""
+    """Put what a reference or an optional type stands for in its place; what stands beside it wins."""
     outer = dict(schema)
     inner: Mapping[str, Any] = {}
     if "$ref" in outer:
@@ -101,9 +109,9 @@ def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
         inner = options[0]
     if not inner:
         return outer
-    merged = _flatten(inner, definitions) | outer
-    both = [*_flatten(inner, definitions).get(_RULES, []), *outer.get(_RULES, [])]
-    return merged | {_RULES: both} if both else merged
+    meant = _flatten(inner, definitions)
+    both = [*meant.get(_RULES, []), *outer.get(_RULES, [])]
+    return meant | outer | ({_RULES: both} if both else {})
 
 
 def _root_schema(kind: ResourceKind) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def _root_schema(kind: ResourceKind) -> dict[str, Any]:
 
 
 def crd(kind: ResourceKind) -> dict[str, Any]:
-    """The CustomResourceDefinition of one kind."""
+    """Build the CustomResourceDefinition of one kind."""
     version = {
         "name": VERSION,
         "served": True,
@@ -162,7 +170,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def render_crds() -> dict[str, str]:
-    """The CRDs as YAML texts, by file name."""
+    """Render the CRDs as YAML texts, by file name."""
     return {
         f"{GROUP}_{kind.plural}.yaml": HEADER
         + yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
@@ -171,7 +179,7 @@ def render_crds() -> dict[str, str]:
 
 
 def write_crds(output_dir: Path) -> list[Path]:
-    """Writes the CRDs into `output_dir` (made if missing) and returns the paths of the files."""
+    """Write the CRDs into `output_dir` (made if missing) and return the paths of the files."""
     output_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, text in render_crds().items():

@@ -4,13 +4,12 @@ The builders are on the hot path (one status per object) and return plain dicts,
 merge patch: a key with None clears what an earlier generation left behind.
 """
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from datastorage.resources.base import TEXT_LIMIT, Count, Label, Model, Text
+from datastorage.resources.base import ATOMIC_MAP, TEXT_LIMIT, Count, Label, Model, Text, Time
 from datastorage.resources.kinds import Phase
 
 STORED_CONDITION = "Stored"
@@ -28,10 +27,10 @@ class PostgresWrite(Model):
     """The write of the row."""
 
     state: WriteState = Field(
-        description="Written: the row is committed. Failed: the object cannot be stored as a row, its bytes are kept "
-        "in the table of rejected objects. Pending: not yet tried."
+        description="Written: the row is committed. Failed: the object cannot be stored as a row, its bytes "
+        "are kept in the table of rejected objects. Pending: not tried yet."
     )
-    at: datetime | None = Field(None, description="When this state was reached.")
+    at: Time | None = Field(None, description="When this state was reached.")
 
 
 class VectorWrite(Model):
@@ -41,7 +40,7 @@ class VectorWrite(Model):
         description="Written: the vector is committed. Pending: it is still owed and will be made up for. "
         "Skipped: no vectors are kept. Failed: no vector can be made of this object."
     )
-    at: datetime | None = Field(None, description="When this state was reached.")
+    at: Time | None = Field(None, description="When this state was reached.")
     model: Label | None = Field(None, description="The embedding model that made the vector.")
 
 
@@ -62,7 +61,7 @@ class Condition(Model):
     observed_generation: Count | None = Field(
         None, description="The metadata.generation that this is said of."
     )
-    last_transition_time: datetime = Field(description="When the condition last changed.")
+    last_transition_time: Time = Field(description="When the condition last changed.")
     reason: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
         description="Why the condition is so, in one word for programs."
     )
@@ -72,11 +71,16 @@ class Condition(Model):
 class Status(Model):
     """How far the archiving of the object has come."""
 
+    # The operator alone writes it. Without one managedFields entry per field, objects are 400 bytes smaller
+    # and the API server spends about a tenth less on the status write.
+    model_config = ConfigDict(json_schema_extra=ATOMIC_MAP)
+
     phase: Phase | None = Field(
         None,
-        description="Pending: not stored yet. Recording: this generation is stored, more may come (ActionTrace "
-        "only). Stored: final, everything is written. Degraded: safe in PostgreSQL, the vector is still owed. "
-        "Rejected: it cannot be stored, the message says why; the bytes are kept in the table of rejected objects.",
+        description="Pending: not stored yet. Recording: this generation is stored, more may come "
+        "(ActionTrace only). Stored: final, everything is written. Degraded: safe in PostgreSQL, the vector "
+        "is still owed. Rejected: it cannot be stored, the message says why; the bytes are kept in the table "
+        "of rejected objects.",
     )
     observed_generation: Count | None = Field(
         None, description="The metadata.generation that this status is about."
@@ -84,13 +88,13 @@ class Status(Model):
     record_id: Label | None = Field(
         None, description="Identifier of the stored record: the UID of this object."
     )
-    stored_at: datetime | None = Field(
+    stored_at: Time | None = Field(
         None, description="When the observed generation was committed in PostgreSQL."
     )
     content_hash: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$", max_length=71)] | None = Field(
         None, description="SHA-256 of the stored bytes, written as sha256:<hex>."
     )
-    expires_at: datetime | None = Field(
+    expires_at: Time | None = Field(
         None, description="When the object will be cleared from the cluster. The stored record stays."
     )
     writes: Writes | None = Field(None, description="The single writes that storing consists of.")

@@ -1,0 +1,5 @@
+"""``python -m datastorage``: the command line."""
+
+from datastorage.cli import main
+
+main()

@@ -1,0 +1,195 @@
+"""The command line."""
+
+import asyncio
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from datastorage import __version__
+from datastorage.errors import ConfigurationError, DataStorageError
+from datastorage.logs import configure_logging
+from datastorage.resources import render_crds, write_crds
+from datastorage.settings import Settings, load_settings, settings_table
+
+_log = logging.getLogger(__name__)
+
+_EXIT_CONFIGURATION: Final = 2
+_EXIT_FAILURE: Final = 1
+_DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
+
+app = typer.Typer(
+    name="datastorage",
+    help="Moves AuditRecords and ActionTraces from the cluster into PostgreSQL, and clears what is stored.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line. A foreseen error is one line; anything else is a bug and shows its trace."""
+    try:
+        app(standalone_mode=True)
+    except ConfigurationError as error:
+        _fail(error, _EXIT_CONFIGURATION)
+    except DataStorageError as error:
+        if error.__cause__ is not None:
+            _log.debug("Cause", exc_info=error.__cause__)
+        _fail(error, _EXIT_FAILURE)
+
+
+def _fail(error: Exception, code: int) -> None:
+    sys.stderr.write(f"datastorage: {error}\n")
+    sys.exit(code)
+
+
+@app.command()
+def run(
+    embedded: Annotated[
+        bool,
+        typer.Option(
+            "--embedded", help="Bring an own PostgreSQL, to try the operator out. Not for production."
+        ),
+    ] = False,
+    data_dir: Annotated[
+        Path, typer.Option(help="Where --embedded keeps its data.", envvar="DATASTORAGE_EMBEDDED_DIR")
+    ] = _DEFAULT_DATA_DIR,
+) -> None:
+    """Run the operator until it is told to stop (SIGTERM, Ctrl-C).
+
+    It reads the cluster from KUBECONFIG or from its pod, and everything else from DATASTORAGE_ settings
+    (see `datastorage settings`). It needs the schema that `datastorage migrate` makes.
+    """
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+    if embedded:
+        _run_embedded(settings, data_dir)
+    else:
+        _run(settings)
+
+
+def _run_embedded(settings: Settings, directory: Path) -> None:
+    from datastorage.embedded import create_service_role, start_embedded_postgres  # noqa: PLC0415  # an extra
+    from datastorage.storage.migrate import migrate as migrate_schema  # noqa: PLC0415  # loads Alembic
+
+    postgres = start_embedded_postgres(directory)
+    try:
+        migrate_schema(postgres.owner_url)
+        asyncio.run(create_service_role(postgres.owner_url))
+        _run(settings.model_copy(update={"database_url": SecretStr(postgres.service_url)}))
+    finally:
+        postgres.stop()
+
+
+def _run(settings: Settings) -> None:
+    import uvloop  # noqa: PLC0415  # only the service pays for it
+
+    from datastorage.runtime import prepare_process  # noqa: PLC0415  # loads Kopf
+    from datastorage.runtime import run as run_operator
+
+    prepare_process()
+    uvloop.run(run_operator(settings))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database schema up to date, as the owner role (DATASTORAGE_DATABASE_OWNER_URL).
+
+    May be run any number of times, and from several replicas at once.
+    """
+    from datastorage.storage.migrate import migrate as migrate_schema  # noqa: PLC0415  # loads Alembic
+
+    settings = load_settings()
+    owner = settings.database_owner_url
+    before, after = migrate_schema(
+        owner.get_secret_value() if owner is not None else settings.require_database_url()
+    )
+    if before == after:
+        typer.echo(f"schema is up to date (version {after})")
+    else:
+        typer.echo(f"schema migrated from {before or 'nothing'} to version {after}")
+
+
+@app.command()
+def crds(
+    output_dir: Annotated[Path, typer.Option(help="Where to write the files.")] = Path("crds"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail when the files differ from the models.")
+    ] = False,
+) -> None:
+    """Write the CustomResourceDefinitions, generated from the models."""
+    if not check:
+        for path in write_crds(output_dir):
+            typer.echo(path)
+        return
+    stale = [
+        name
+        for name, text in render_crds().items()
+        if not (output_dir / name).is_file() or (output_dir / name).read_text(encoding="utf-8") != text
+    ]
+    if stale:
+        raise DataStorageError(f"not as generated: {', '.join(stale)}; run 'datastorage crds'")
+    typer.echo("up to date")
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be deleted and when; delete nothing.")
+    ] = False,
+) -> None:
+    """Show what the garbage collector has before it. The collecting itself is part of `datastorage run`."""
+    if not dry_run:
+        raise ConfigurationError(
+            "the garbage collector runs inside 'datastorage run'; use --dry-run to look ahead"
+        )
+    asyncio.run(_print_gc_plan(load_settings()))
+
+
+async def _print_gc_plan(settings: Settings) -> None:
+    from datastorage.runtime import build  # noqa: PLC0415  # loads Kopf
+
+    table = Table("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE", box=None)
+    count = 0
+    async with build(settings) as parts:
+        await parts.database.check_schema_version()
+        now = datetime.now(UTC)
+        async for plan in parts.collector.plan():
+            count += 1
+            due = datetime.fromtimestamp(plan.expiry.due, UTC)
+            seconds = max(0, round((due - now).total_seconds()))
+            ref = plan.expiry.ref
+            note = (
+                "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
+            )
+            table.add_row(
+                ref.kind.kind, ref.namespace, ref.name, due.isoformat(timespec="seconds"), f"{seconds}s",
+                "yes" if plan.confirmed else "NO", note,
+            )  # fmt: skip
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    if count:
+        console.print(table)
+    console.print(f"{count} stored objects in the cluster")
+
+
+@app.command()
+def settings() -> None:
+    """Print all settings as a Markdown table."""
+    typer.echo(settings_table(), nl=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Kopf's handlers: an event comes in, its object goes to the intake. Nothing else happens here.
+
+Only ``on.event``: the other decorators keep their state in the object and cost up to five more writes
+each (docs/decisions). Kopf never repeats an ``on.event`` handler; the sweep is what makes good for that.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import kopf
+
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.sweep import UNSTORED_SELECTOR
+from datastorage.resources import GROUP, KINDS, VERSION, ResourceKind
+
+_EventHandler = Callable[..., Awaitable[None]]
+
+# Kopf keeps a worker per object for this long after its last event.
+_IDLE_SECONDS: Final = 0.05
+# The first list of a watch, page by page: a large backlog costs a quarter of the memory.
+_LIST_PAGE: Final = 500
+# After an API server's restart the first attempts fail; all of these together are less than 10 s.
+_BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
+
+
+def build_registry(intake: Intake) -> kopf.OperatorRegistry:
+    """Return Kopf's registry with one event handler a kind, feeding the intake."""
+    registry = kopf.OperatorRegistry()
+    for kind in KINDS:
+        kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, intake))
+    return registry
+
+
+def _observer(kind: ResourceKind, intake: Intake) -> _EventHandler:
+    async def observe(event: kopf.RawEvent, **_: Any) -> None:
+        body: Any = event["object"]
+        if event["type"] == "DELETED":
+            # The cluster has no other copy: this one waits for room, however long.
+            await intake.put(kind, body, deleted=True)
+        else:
+            intake.offer(kind, body)
+
+    return observe
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Return the settings that make Kopf a watch and nothing more."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    # Never kill the process on its own account: how long a stop may take is decided in runtime.py.
+    settings.process.ultimate_exiting_timeout = None
+    settings.queueing.idle_timeout = _IDLE_SECONDS
+    settings.watching.chunk_size = _LIST_PAGE
+    settings.networking.error_backoffs = _BACKOFFS_SECONDS
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
+    for kind in KINDS:
+        settings.watching.field_selectors[kind.plural] = UNSTORED_SELECTOR
+    return settings
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Kopf would copy and compare every object to see what changed; event handlers don't ask."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Event handlers have no progress to keep."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence

@@ -1,0 +1,151 @@
+"""The requests that the operator makes to the API server, and the one place where its answers are judged."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+
+from datastorage.errors import ObjectChangedError, ObjectGoneError, RequestRefusedError, TransientError
+from datastorage.resources import GROUP, VERSION, ResourceKind
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
+# The answer to a patch is only read for the new resourceVersion: ask for no more than the metadata.
+_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_JSON: Final = "application/json"
+_MERGE_PATCH: Final = "application/merge-patch+json"
+_MAX_MESSAGE_CHARACTERS: Final = 500
+
+
+class KubernetesClient:
+    """Reads and writes the custom resources.
+
+    Every method raises TransientError when the API server is away or overloaded, and RequestRefusedError
+    when it says no for good (rights, admission, validation).
+    """
+
+    def __init__(self, api_client: ApiClient, *, namespaces: tuple[str, ...] = ()) -> None:
+        """``namespaces`` limits lists to these; none means all."""
+        self._api = api_client
+        self._namespaces = namespaces
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._api.close()
+
+    async def patch_status(
+        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, status: Mapping[str, Any],
+        resource_version: str | None = None,
+    ) -> str:  # fmt: skip
+        """Write the status of exactly this object; return its new resourceVersion.
+
+        With ``resource_version``, only if it is still at that version.
+        Raises ObjectGoneError, or ObjectChangedError when another object or version is there.
+        """
+        metadata = {"uid": uid}
+        if resource_version is not None:
+            metadata["resourceVersion"] = resource_version
+        answer = await self._request(
+            "PATCH",
+            f"{_path(kind, namespace)}/{quote(name)}/status",
+            body={"metadata": metadata, "status": status},
+            content_type=_MERGE_PATCH,
+            accept=_METADATA_ONLY,
+        )
+        version: str = json.loads(answer)["metadata"]["resourceVersion"]
+        return version
+
+    async def delete(
+        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> None:
+        """Delete exactly this object at exactly this version.
+
+        Raises ObjectGoneError, or ObjectChangedError when another object or version is there.
+        """
+        await self._request(
+            "DELETE",
+            f"{_path(kind, namespace)}/{quote(name)}",
+            body={"preconditions": {"uid": uid, "resourceVersion": resource_version}},
+        )
+
+    async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]:
+        """Return the object as it is now. Raises ObjectGoneError."""
+        answer: dict[str, Any] = json.loads(
+            await self._request("GET", f"{_path(kind, namespace)}/{quote(name)}")
+        )
+        return answer
+
+    async def pages(
+        self, kind: ResourceKind, *, field_selector: str, page_size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """List the objects page by page: no more than one page is in memory.
+
+        A list that takes so long that its continuation expires begins anew, so that objects may come twice.
+        """
+        for namespace in self._namespaces or (None,):
+            continuation: str | None = ""
+            while continuation is not None:
+                query = {"fieldSelector": field_selector, "limit": str(page_size), "continue": continuation}
+                try:
+                    answer = json.loads(
+                        await self._request("GET", f"{_path(kind, namespace)}?{urlencode(query)}")
+                    )
+                except ObjectGoneError:
+                    if not continuation:
+                        raise  # the resource itself is not there
+                    continuation = ""
+                    continue
+                yield answer["items"]
+                continuation = answer["metadata"].get("continue") or None
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+    ) -> bytes:
+        headers = {"Accept": accept, "Content-Type": content_type, **self._api.default_headers}
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            response = await self._api.rest_client.request(
+                method,
+                self._api.configuration.host + path,
+                headers=headers,
+                body=body,
+                _request_timeout=_TIMEOUT,
+            )
+            answer: bytes = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise TransientError(f"API server: {error or type(error).__name__}") from error
+        if response.status >= 400:
+            raise _error(response.status, answer)
+        return answer
+
+
+def _path(kind: ResourceKind, namespace: str | None) -> str:
+    scope = f"/namespaces/{quote(namespace)}" if namespace is not None else ""
+    return f"/apis/{GROUP}/{VERSION}{scope}/{kind.plural}"
+
+
+def _error(status: int, answer: bytes) -> Exception:
+    try:
+        body = json.loads(answer)
+        message = str(body.get("message", "")) if isinstance(body, dict) else ""
+    except ValueError:
+        message = answer.decode("utf-8", "replace")
+    message = f"API server ({status}): {message[:_MAX_MESSAGE_CHARACTERS]}"
+    if status in {404, 410}:
+        return ObjectGoneError(message)
+    if status == 409:
+        return ObjectChangedError(message)
+    # 401 passes when the token has been renewed.
+    if status in {401, 408, 429} or status >= 500:
+        return TransientError(message)
+    return RequestRefusedError(message)

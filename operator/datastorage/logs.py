@@ -1,0 +1,30 @@
+"""Structured logs: one JSON object a line, or text for a terminal."""
+
+import logging
+import sys
+from typing import Final
+
+from pythonjsonlogger.json import JsonFormatter
+
+# Loggers that speak about every object or request at INFO.
+_QUIET: Final = ("kopf", "aiohttp.access", "asyncio", "alembic")
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Send all logs to standard error, from ``level`` on, as ``json`` or ``text``."""
+    handler = logging.StreamHandler(sys.stderr)
+    if form == "json":
+        handler.setFormatter(
+            JsonFormatter(
+                "{asctime}{levelname}{name}{message}",
+                style="{",
+                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+                datefmt="%Y-%m-%dT%H:%M:%S%z",
+            )
+        )
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))

@@ -1,0 +1,91 @@
+"""Takes batches from the intake, commits them to the archive, and hands each item on with its outcome."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from datastorage import metrics
+from datastorage.errors import RecordRefusedError
+from datastorage.pipeline.breaker import Breaker
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.workitem import Outcome, Rejection, WorkItem
+from datastorage.storage.records import Record, StoredRecord
+
+_log = logging.getLogger(__name__)
+
+# Large enough that the cost of a transaction vanishes, small enough that a batch takes tens of milliseconds.
+_MAX_BATCH_ITEMS: Final = 500
+_MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
+_LINGER_SECONDS: Final = 0.02
+
+
+class Archive(Protocol):
+    """Where records are stored (storage/archive.py). Both methods may be repeated without harm."""
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]: ...
+    async def reject(self, record: Record, reason: str) -> None: ...
+
+
+class Announcer(Protocol):
+    """Who tells the cluster what became of an item (statuswriter.py)."""
+
+    async def announce(self, item: WorkItem, outcome: Outcome) -> None: ...
+
+
+class Coordinator:
+    """The middle of the pipeline. Nothing leaves it before it is committed."""
+
+    def __init__(self, *, intake: Intake, archive: Archive, breaker: Breaker, announcer: Announcer) -> None:
+        self._intake = intake
+        self._archive = archive
+        self._breaker = breaker
+        self._announcer = announcer
+        self._busy = 0
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing waits in the intake and no batch is under way."""
+        return not self._busy and not self._intake.depth
+
+    async def run(self) -> None:
+        """Work until cancelled. Several may run at once: a batch is prepared while another commits."""
+        while True:
+            batch = await self._intake.take(
+                max_items=_MAX_BATCH_ITEMS, max_bytes=_MAX_BATCH_BYTES, linger_seconds=_LINGER_SECONDS
+            )
+            self._busy += 1
+            try:
+                metrics.BATCH_SIZE.observe(len(batch))
+                for item, outcome in zip(batch, await self._store(batch), strict=True):
+                    # Waits while the status queue is full: the cluster sets the pace then.
+                    await self._announcer.announce(item, outcome)
+            finally:
+                self._busy -= 1
+
+    async def _store(self, batch: Sequence[WorkItem]) -> list[Outcome]:
+        try:
+            return list(await self._breaker.run(lambda: self._commit(batch)))
+        except RecordRefusedError as error:
+            if len(batch) == 1:
+                return [await self._reject(batch[0], str(error))]
+        # At least one of them can't be stored. Halving finds it without holding up the others.
+        middle = len(batch) // 2
+        return [*await self._store(batch[:middle]), *await self._store(batch[middle:])]
+
+    async def _commit(self, batch: Sequence[WorkItem]) -> list[StoredRecord]:
+        started = time.perf_counter()
+        stored = await self._archive.store([item.record for item in batch])
+        metrics.WRITE_DURATION.observe(time.perf_counter() - started)
+        for item, row in zip(batch, stored, strict=True):
+            metrics.WRITE_TOTAL.labels(item.record.table.value, "success").inc()
+            age = row.stored_at - item.record.key.created_at
+            metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+        return stored
+
+    async def _reject(self, item: WorkItem, reason: str) -> Rejection:
+        await self._breaker.run(lambda: self._archive.reject(item.record, reason))
+        metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
+        metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
+        _log.error("Record rejected", extra={**item.ref.as_log_fields(), "reason": reason})
+        return Rejection(reason)

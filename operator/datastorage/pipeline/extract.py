@@ -1,0 +1,205 @@
+"""From an object of the cluster to a record: the bytes to keep and the columns to find them by."""
+
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from datastorage import metrics
+from datastorage.canonical import canonical_bytes, content_hash
+from datastorage.pipeline.workitem import ObjectRef, WorkItem
+from datastorage.resources import (
+    ACTION_TRACE,
+    API_VERSION,
+    AUDIT_RECORD,
+    LEGAL_HOLD_LABEL,
+    ResourceKind,
+    is_final,
+)
+from datastorage.storage.records import Record, RecordKey, Table
+
+# kubectl's own copy of the whole object: it would double every record, and says nothing new.
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+# A B-tree entry holds 2,704 bytes at most, and a character up to 4.
+_MAX_INDEXED_CHARACTERS: Final = 512
+# A tsvector holds 1 MiB; beyond this much text nobody searches by words.
+_MAX_SEARCH_CHARACTERS: Final = 65_536
+
+_Object = Mapping[str, Any]
+
+
+def work_item(
+    kind: ResourceKind, body: _Object, *, default_ttl_seconds: int, deleted: bool = False
+) -> WorkItem:
+    """Turn an object as the API server gave it into a work item.
+
+    The content is the object without what the cluster keeps for itself (status, managed fields,
+    resourceVersion); see ``_content``.
+    """
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    content = canonical_bytes(_content(kind, metadata, spec))
+    final = is_final(kind, spec)
+    record = Record(
+        table=_TABLES[kind],
+        key=RecordKey(
+            metadata["uid"], metadata["generation"], datetime.fromisoformat(metadata["creationTimestamp"])
+        ),
+        namespace=sys.intern(metadata["namespace"]),
+        name=metadata["name"],
+        content=content,
+        content_hash=content_hash(content),
+        index=_INDEX[kind](spec, final),
+    )
+    ttl = spec.get("ttlSecondsAfterStored")
+    return WorkItem(
+        ref=ObjectRef(kind, record.namespace, record.name, record.key.uid),
+        record=record,
+        resource_version=metadata["resourceVersion"],
+        final=final,
+        ttl_seconds=default_ttl_seconds if ttl is None else ttl,
+        deleted=deleted,
+        held=is_held(metadata),
+    )
+
+
+def is_held(metadata: _Object) -> bool:
+    """Tell whether a legal hold keeps the object in the cluster."""
+    return (metadata.get("labels") or {}).get(LEGAL_HOLD_LABEL) == "true"
+
+
+def _content(kind: ResourceKind, metadata: _Object, spec: _Object) -> dict[str, Any]:
+    kept = {
+        key: metadata[key]
+        for key in (
+            "name",
+            "namespace",
+            "uid",
+            "generation",
+            "creationTimestamp",
+            "labels",
+            "ownerReferences",
+        )
+        if key in metadata
+    }
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != _LAST_APPLIED}
+    if annotations:
+        kept["annotations"] = annotations
+    return {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": kept, "spec": spec}
+
+
+def _audit_record_index(spec: _Object, final: bool) -> tuple[Any, ...]:  # noqa: ARG001, FBT001
+    actor, resource = _mapping(spec, "actor"), _mapping(spec, "resourceRef")
+    return (
+        _text(spec, "type"),
+        _text(spec, "action"),
+        _text(spec, "phase"),
+        _text(spec, "correlationID"),
+        _time(spec, "startTime"),
+        _time(spec, "endTime"),
+        _text(spec, "severity"),
+        _text(spec, "environment"),
+        _text(spec, "cluster"),
+        _text(actor, "kind"),
+        _text(actor, "name"),
+        _text(resource, "apiVersion"),
+        _text(resource, "kind"),
+        _text(resource, "namespace"),
+        _text(resource, "name"),
+        _text(resource, "uid"),
+        _text(spec, "alertFingerprint"),
+        _search(spec.get("action"), spec.get("message"), spec.get("errorMessage"), resource.get("name")),
+    )
+
+
+def _action_trace_index(spec: _Object, final: bool) -> tuple[Any, ...]:  # noqa: FBT001
+    target, alert = _mapping(spec, "targetRef"), _mapping(spec, "alert")
+    model, execution = _mapping(spec, "model"), _mapping(spec, "execution")
+    effectiveness = _mapping(spec, "effectiveness")
+    return (
+        final,
+        _text(spec, "correlationID"),
+        _text(spec, "actionType"),
+        _text(target, "apiVersion"),
+        _text(target, "kind"),
+        _text(target, "namespace"),
+        _text(target, "name"),
+        _text(alert, "name"),
+        _text(alert, "severity"),
+        _text(alert, "fingerprint"),
+        _text(model, "name"),
+        _number(model, "confidence"),
+        _text(execution, "status"),
+        _time(execution, "startTime"),
+        _time(execution, "endTime"),
+        _number(effectiveness, "score"),
+        _search(
+            spec.get("actionType"),
+            alert.get("name"),
+            model.get("reasoning"),
+            execution.get("error"),
+            effectiveness.get("notes"),
+            target.get("name"),
+        ),
+    )
+
+
+_TABLES: Final[dict[ResourceKind, Table]] = {
+    AUDIT_RECORD: Table.AUDIT_RECORDS,
+    ACTION_TRACE: Table.ACTION_TRACES,
+}
+_INDEX: Final[dict[ResourceKind, Callable[[_Object, bool], tuple[Any, ...]]]] = {
+    AUDIT_RECORD: _audit_record_index,
+    ACTION_TRACE: _action_trace_index,
+}
+
+
+def table_of(kind: ResourceKind) -> Table:
+    """Return the archive table of a kind."""
+    return _TABLES[kind]
+
+
+# The columns are only an index: a value that has no exact form there is left out or cut, and counted.
+# The evidence, the content, keeps it as it came.
+
+
+def _mapping(parent: _Object, field: str) -> _Object:
+    value = parent.get(field)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(parent: _Object, field: str) -> str | None:
+    value = parent.get(field)
+    if not isinstance(value, str):
+        return None
+    return _storable(value[:_MAX_INDEXED_CHARACTERS])
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL's text has no NUL character, and UTF-8 no unpaired surrogates.
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _time(parent: _Object, field: str) -> datetime | None:
+    value = parent.get(field)
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+        # A time without a zone is refused rather than guessed; a shift over year 1 or 9999 overflows.
+        return time.astimezone(UTC) if time.tzinfo is not None else None
+    except (ValueError, TypeError, OverflowError):
+        # Valid RFC 3339 that the calendar here lacks: leap seconds and year 0.
+        metrics.VALIDATION_FAILURES.labels(field, "time_out_of_range").inc()
+        return None
+
+
+def _number(parent: _Object, field: str) -> float | None:
+    value = parent.get(field)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _search(*texts: object) -> str:
+    words = " ".join(text for text in texts if isinstance(text, str) and text)
+    return _storable(words[:_MAX_SEARCH_CHARACTERS])

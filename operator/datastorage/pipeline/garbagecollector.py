@@ -1,0 +1,263 @@
+"""Deletes stored objects from the cluster when their time has come, and only what the archive confirms.
+
+The schedule in memory is a convenience: it is rebuilt by listing the stored objects at the start, at
+intervals, and after it overflowed, so that nothing depends on it surviving.
+"""
+
+import asyncio
+import heapq
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from datastorage import metrics
+from datastorage.errors import (
+    ObjectChangedError,
+    ObjectGoneError,
+    RequestRefusedError,
+    TransientError,
+)
+from datastorage.pipeline.breaker import Breaker
+from datastorage.pipeline.extract import is_held, table_of
+from datastorage.pipeline.workitem import Expiry, ObjectRef
+from datastorage.resources import KINDS, Phase, ResourceKind
+from datastorage.storage.records import RecordKey, StoredRecord, Table
+
+_log = logging.getLogger(__name__)
+
+STORED_SELECTOR: Final = f"status.phase={Phase.STORED}"
+_PAGE_SIZE: Final = 500
+# One confirmation asks for this many rows.
+_BATCH: Final = 500
+# Entries of about 1 KB each. What does not fit comes with a later listing.
+_MAX_SCHEDULED: Final = 100_000
+_RETRY_SECONDS: Final = 5.0
+
+
+class Cluster(Protocol):
+    """The requests that are needed here (kube/client.py)."""
+
+    async def delete(
+        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> None: ...
+    async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]: ...
+    def pages(
+        self, kind: ResourceKind, *, field_selector: str, page_size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]: ...
+
+
+class Archive(Protocol):
+    """Where rows are confirmed (storage/archive.py)."""
+
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[tuple[str, int], StoredRecord]: ...
+
+
+Restore = Callable[[ResourceKind, Mapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One line of a dry run: what would happen to a stored object, and when (Unix seconds)."""
+
+    expiry: Expiry
+    held: bool
+    confirmed: bool
+
+
+class GarbageCollector:
+    """The end of the pipeline."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        archive: Archive,
+        breaker: Breaker,
+        restore: Restore,
+        concurrency: int,
+        resync_seconds: float,
+    ) -> None:
+        """``restore`` takes an object that says it is stored while the archive does not know it."""
+        self._cluster = cluster
+        self._archive = archive
+        self._breaker = breaker
+        self._restore = restore
+        self._slots = asyncio.Semaphore(concurrency)
+        self._resync_seconds = resync_seconds
+        self._heap: list[Expiry] = []
+        self._scheduled: set[str] = set()
+        self._earlier = asyncio.Event()
+        self._overflowed = False
+
+    def schedule(self, expiry: Expiry) -> None:
+        """Note an object for deletion at its time. Noting it twice changes nothing."""
+        if expiry.ref.uid in self._scheduled:
+            return
+        if len(self._heap) >= _MAX_SCHEDULED:
+            self._overflowed = True
+            return
+        self._scheduled.add(expiry.ref.uid)
+        heapq.heappush(self._heap, expiry)
+        metrics.GC_SCHEDULED.set(len(self._heap))
+        if self._heap[0] is expiry:
+            self._earlier.set()
+
+    async def run(self) -> None:
+        """Collect until cancelled."""
+        next_listing = 0.0
+        while True:
+            if time.monotonic() >= next_listing or (self._overflowed and not self._heap):
+                complete = await self._rebuild()
+                pause = self._resync_seconds if complete else _RETRY_SECONDS
+                next_listing = time.monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311
+            due = self._pop_due()
+            if due:
+                await self.collect(due)
+            else:
+                await self._sleep_until(next_listing)
+
+    async def collect(self, due: Sequence[Expiry]) -> None:
+        """Confirm the rows of the objects and delete those that are confirmed."""
+        confirmed = await self._confirm(due)
+        async with asyncio.TaskGroup() as group:
+            for expiry in due:
+                # The semaphore is taken here, so that there are never more tasks than slots.
+                await self._slots.acquire()
+                act = self._delete if expiry.ref.uid in confirmed else self._restore_row
+                group.create_task(self._with_slot(act(expiry)))
+
+    async def plan(self) -> AsyncIterator[Plan]:
+        """List what would be deleted and when, without deleting anything."""
+        for kind in KINDS:
+            async for page in self._cluster.pages(kind, field_selector=STORED_SELECTOR, page_size=_PAGE_SIZE):
+                plans = [
+                    (expiry, is_held(body["metadata"]))
+                    for body in page
+                    if (expiry := expiry_of(kind, body)) is not None
+                ]
+                confirmed = await self._confirm([expiry for expiry, _ in plans])
+                for expiry, held in plans:
+                    yield Plan(expiry, held, expiry.ref.uid in confirmed)
+
+    async def _rebuild(self) -> bool:
+        self._overflowed = False
+        try:
+            for kind in KINDS:
+                async for page in self._cluster.pages(
+                    kind, field_selector=STORED_SELECTOR, page_size=_PAGE_SIZE
+                ):
+                    for body in page:
+                        self._note(kind, body)
+        except (TransientError, ObjectGoneError, RequestRefusedError) as error:
+            _log.warning(
+                "Listing the stored objects failed; it will be repeated", extra={"error": str(error)}
+            )
+            return False
+        return True
+
+    def _note(self, kind: ResourceKind, body: Mapping[str, Any]) -> None:
+        expiry = expiry_of(kind, body)
+        if is_held(body["metadata"]):
+            metrics.GC_TOTAL.labels("held").inc()
+        elif expiry is not None:
+            self.schedule(expiry)
+
+    async def _confirm(self, expiries: Sequence[Expiry]) -> set[str]:
+        confirmed: set[str] = set()
+        for kind in KINDS:
+            keys = [expiry.key for expiry in expiries if expiry.ref.kind is kind]
+            if keys:
+                rows = await self._breaker.run(
+                    lambda kind=kind, keys=keys: self._archive.find(table_of(kind), keys)
+                )  # type: ignore[misc]
+                confirmed.update(uid for uid, _ in rows)
+        return confirmed
+
+    async def _with_slot(self, action: Awaitable[None]) -> None:
+        try:
+            await action
+        finally:
+            self._slots.release()
+
+    async def _delete(self, expiry: Expiry) -> None:
+        ref = expiry.ref
+        try:
+            await self._cluster.delete(
+                ref.kind, ref.namespace, ref.name, uid=ref.uid, resource_version=expiry.resource_version
+            )
+            metrics.GC_TOTAL.labels("deleted").inc()
+        except ObjectGoneError:
+            metrics.GC_TOTAL.labels("gone").inc()
+        except ObjectChangedError:
+            metrics.GC_TOTAL.labels("changed").inc()
+            await self._look_again(expiry)
+        except TransientError:
+            self.schedule(Expiry(time.time() + _RETRY_SECONDS, ref, expiry.key, expiry.resource_version))
+        except RequestRefusedError as error:
+            # Comes back with the next listing.
+            metrics.GC_TOTAL.labels("refused").inc()
+            _log.error("Deletion refused", extra={**ref.as_log_fields(), "error": str(error)})
+
+    async def _look_again(self, expiry: Expiry) -> None:
+        """Something about the object changed since it was noted: a label, or it is another object."""
+        body = await self._get(expiry.ref)
+        if body is None:
+            return
+        metadata, status = body["metadata"], body.get("status") or {}
+        if metadata["uid"] != expiry.ref.uid or status.get("phase") != Phase.STORED:
+            return
+        self._note(expiry.ref.kind, body)
+
+    async def _restore_row(self, expiry: Expiry) -> None:
+        """Bring back the row of an object that says Stored while the archive has none. It must not go."""
+        metrics.GC_TOTAL.labels("unconfirmed").inc()
+        _log.error(
+            "Stored object is missing in the archive; storing it again", extra=expiry.ref.as_log_fields()
+        )
+        body = await self._get(expiry.ref)
+        if body is not None and body["metadata"]["uid"] == expiry.ref.uid:
+            await self._restore(expiry.ref.kind, body)
+
+    async def _get(self, ref: ObjectRef) -> dict[str, Any] | None:
+        try:
+            return await self._cluster.get(ref.kind, ref.namespace, ref.name)
+        except (ObjectGoneError, TransientError, RequestRefusedError):
+            return None  # gone, or found again by the next listing
+
+    def _pop_due(self) -> list[Expiry]:
+        now = time.time()
+        due: list[Expiry] = []
+        while self._heap and self._heap[0].due <= now and len(due) < _BATCH:
+            expiry = heapq.heappop(self._heap)
+            self._scheduled.discard(expiry.ref.uid)
+            due.append(expiry)
+        metrics.GC_SCHEDULED.set(len(self._heap))
+        return due
+
+    async def _sleep_until(self, next_listing: float) -> None:
+        self._earlier.clear()
+        pause = next_listing - time.monotonic()
+        if self._heap:
+            pause = min(pause, self._heap[0].due - time.time())
+        try:
+            async with asyncio.timeout(max(0.0, pause)):
+                await self._earlier.wait()
+        except TimeoutError:
+            pass
+
+
+def expiry_of(kind: ResourceKind, body: Mapping[str, Any]) -> Expiry | None:
+    """Read from a stored object when it may go. None when its status promises no time: then it stays."""
+    metadata, status = body["metadata"], body["status"]
+    if "expiresAt" not in status:
+        return None
+    ref = ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+    created_at = datetime.fromisoformat(metadata["creationTimestamp"])
+    due = datetime.fromisoformat(status["expiresAt"]).timestamp()
+    return Expiry(
+        due, ref, RecordKey(ref.uid, metadata["generation"], created_at), metadata["resourceVersion"]
+    )

@@ -1,0 +1,142 @@
+"""Bounded intake: takes each generation of an object in once, and says so when it is full.
+
+The watch may not wait (Kopf would hold every object in memory meanwhile), so ``offer`` drops what does
+not fit and asks for a sweep, which brings it back. The sweep may wait, and uses ``put``.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+from datastorage import metrics
+from datastorage.pipeline.extract import work_item
+from datastorage.pipeline.workitem import Identity, WorkItem
+from datastorage.resources import Phase, ResourceKind
+
+# How many settled generations are remembered. A stale event of a settled object follows its status write
+# within moments; one that comes after it was forgotten is stored again, without effect.
+_REMEMBERED: Final = 50_000
+_SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
+
+
+class Verdict(StrEnum):
+    """What became of an offered object."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # this generation is on its way, or was settled a moment ago
+    SETTLED = "settled"  # its own status says that this generation needs nothing more
+    FULL = "full"  # no room: a sweep will bring it back
+
+
+class Intake:
+    """A queue of work items, bounded in number and bytes, that holds each (uid, generation) once."""
+
+    def __init__(
+        self, *, max_items: int, max_bytes: int, default_ttl_seconds: int, on_overflow: Callable[[], None]
+    ) -> None:
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._default_ttl_seconds = default_ttl_seconds
+        self._on_overflow = on_overflow
+        self._queue: deque[WorkItem] = deque()
+        self._bytes = 0
+        self._in_flight: set[Identity] = set()
+        self._settled: OrderedDict[Identity, None] = OrderedDict()
+        self._filled = asyncio.Event()
+        self._drained = asyncio.Event()
+
+    def offer(self, kind: ResourceKind, body: Mapping[str, Any]) -> Verdict:
+        """Take the object in if it needs storing and there is room; never wait."""
+        verdict = self._judge(body, force=False)
+        if verdict is Verdict.ACCEPTED:
+            self._append(kind, body, deleted=False)
+        elif verdict is Verdict.FULL:
+            self._on_overflow()
+        metrics.INTAKE_TOTAL.labels(verdict.value).inc()
+        return verdict
+
+    async def put(
+        self, kind: ResourceKind, body: Mapping[str, Any], *, deleted: bool = False, force: bool = False
+    ) -> Verdict:
+        """Take the object in if it needs storing, waiting for room as long as it takes.
+
+        ``deleted``: the cluster has the object no more, this is its last copy. ``force``: store it even
+        if its status says that it is stored (the archive knows better).
+        """
+        while (verdict := self._judge(body, force=force)) is Verdict.FULL:
+            self._drained.clear()
+            await self._drained.wait()
+        if verdict is Verdict.ACCEPTED:
+            self._append(kind, body, deleted=deleted)
+        metrics.INTAKE_TOTAL.labels(verdict.value).inc()
+        return verdict
+
+    async def take(self, *, max_items: int, max_bytes: int, linger_seconds: float) -> list[WorkItem]:
+        """Wait for work and return a batch of at least one item.
+
+        A batch that is not full waits ``linger_seconds`` for company. A single item may exceed ``max_bytes``.
+        """
+        while not self._queue:
+            self._filled.clear()
+            await self._filled.wait()
+        if len(self._queue) < max_items:
+            await asyncio.sleep(linger_seconds)
+        batch: list[WorkItem] = []
+        size = 0
+        while (
+            self._queue and len(batch) < max_items and (not batch or size + self._queue[0].size <= max_bytes)
+        ):
+            item = self._queue.popleft()
+            size += item.size
+            batch.append(item)
+        self._bytes -= size
+        self._drained.set()
+        self._export()
+        return batch
+
+    def settle(self, identity: Identity) -> None:
+        """Forget an item whose way is over; stale events of it are recognised for a while."""
+        self._in_flight.discard(identity)
+        self._settled[identity] = None
+        if len(self._settled) > _REMEMBERED:
+            self._settled.popitem(last=False)
+
+    def release(self, identity: Identity) -> None:
+        """Forget an item whose way ended early, so that the next event or sweep takes it in again."""
+        self._in_flight.discard(identity)
+
+    @property
+    def depth(self) -> int:
+        """Items waiting to be taken."""
+        return len(self._queue)
+
+    def _judge(self, body: Mapping[str, Any], *, force: bool) -> Verdict:
+        metadata = body["metadata"]
+        identity = (metadata["uid"], metadata["generation"])
+        if identity in self._in_flight:
+            return Verdict.DUPLICATE
+        if not force:
+            # Our own status write moves an object out of the watch's field selector. It then arrives as
+            # deleted, with its content from before the write: only this memory tells that it is stored.
+            if identity in self._settled:
+                return Verdict.DUPLICATE
+            status = body.get("status") or {}
+            if status.get("phase") in _SETTLED_PHASES and status.get("observedGeneration") == identity[1]:
+                return Verdict.SETTLED
+        if len(self._queue) >= self._max_items or self._bytes >= self._max_bytes:
+            return Verdict.FULL
+        return Verdict.ACCEPTED
+
+    def _append(self, kind: ResourceKind, body: Mapping[str, Any], *, deleted: bool) -> None:
+        item = work_item(kind, body, default_ttl_seconds=self._default_ttl_seconds, deleted=deleted)
+        self._queue.append(item)
+        self._bytes += item.size
+        self._in_flight.add(item.identity)
+        self._filled.set()
+        self._export()
+
+    def _export(self) -> None:
+        metrics.INTAKE_DEPTH.set(len(self._queue))
+        metrics.INTAKE_BYTES.set(self._bytes)

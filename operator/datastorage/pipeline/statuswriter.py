@@ -1,0 +1,182 @@
+"""Tells the cluster what became of each record: one status patch, or at ttl 0 one deletion instead."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from datastorage import metrics
+from datastorage.errors import ObjectChangedError, ObjectGoneError, RequestRefusedError, TransientError
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.workitem import Announcement, Expiry, Outcome, Rejection, WorkItem
+from datastorage.resources import ACTION_TRACE, ResourceKind, recording_status, rejected_status, stored_status
+from datastorage.storage.records import StoredRecord
+
+_log = logging.getLogger(__name__)
+
+# Commits run ahead of the API server, which is several times slower than PostgreSQL. This many finished
+# records may wait to be told; each holds under 1 KB.
+_MAX_WAITING: Final = 100_000
+_FIRST_RETRY_SECONDS: Final = 0.1
+_MAX_RETRY_SECONDS: Final = 3.0
+
+
+class Cluster(Protocol):
+    """The requests that are needed here (kube/client.py)."""
+
+    async def patch_status(
+        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, status: dict[str, Any],
+        resource_version: str | None = None,
+    ) -> str: ...  # fmt: skip
+    async def delete(
+        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> None: ...
+    async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]: ...
+
+
+class StatusWriter:
+    """A bounded queue, and as many workers as requests may be under way at once."""
+
+    def __init__(
+        self, *, cluster: Cluster, intake: Intake, schedule: Callable[[Expiry], None], concurrency: int
+    ) -> None:
+        """``schedule`` takes the stored objects that are to be deleted later."""
+        self._cluster = cluster
+        self._intake = intake
+        self._schedule = schedule
+        self._concurrency = concurrency
+        self._queue: asyncio.Queue[Announcement] = asyncio.Queue(_MAX_WAITING)
+        self._unwritten = 0
+
+    @property
+    def idle(self) -> bool:
+        """True when everything that was announced has been written."""
+        return self._unwritten == 0
+
+    async def announce(self, item: WorkItem, outcome: Outcome) -> None:
+        """Queue the outcome of an item; wait while the queue is full."""
+        if item.deleted:
+            self._intake.settle(item.identity)
+            return
+        announcement = Announcement(
+            item.ref, item.record.key, item.resource_version, item.final, item.ttl_seconds, item.held, outcome
+        )
+        self._unwritten += 1
+        await self._queue.put(announcement)
+        metrics.STATUS_DEPTH.set(self._queue.qsize())
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            announcement = await self._queue.get()
+            metrics.STATUS_DEPTH.set(self._queue.qsize())
+            try:
+                await self._settle(announcement)
+            finally:
+                self._unwritten -= 1
+
+    async def _settle(self, announcement: Announcement) -> None:
+        ref, identity = announcement.ref, announcement.identity
+        try:
+            await self._write_until_answered(announcement)
+        except ObjectGoneError:
+            # Somebody deleted it after it was stored. There is nothing left to tell.
+            metrics.STATUS_TOTAL.labels("gone").inc()
+            self._intake.settle(identity)
+        except ObjectChangedError:
+            # Another version, or another object under the same name. Look at what is there now and begin
+            # again with it: the event that brought it may have been dropped because this one was in flight.
+            metrics.STATUS_TOTAL.labels("changed").inc()
+            self._intake.release(identity)
+            await self._look_again(announcement)
+        except RequestRefusedError as error:
+            # Repeating at once would not help; the next sweep tries again.
+            metrics.STATUS_TOTAL.labels("refused").inc()
+            self._intake.release(identity)
+            _log.error(
+                "Status refused; the record is stored", extra={**ref.as_log_fields(), "error": str(error)}
+            )  # an answer, not a crash
+        else:
+            metrics.STATUS_TOTAL.labels("success").inc()
+            self._intake.settle(identity)
+
+    async def _write_until_answered(self, announcement: Announcement) -> None:
+        delay = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._write(announcement)
+            except TransientError as error:
+                metrics.STATUS_TOTAL.labels("retried").inc()
+                _log.debug("Status write will be repeated", extra={"error": str(error)})
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
+            delay = min(delay * 2, _MAX_RETRY_SECONDS)
+
+    async def _write(self, announcement: Announcement) -> None:
+        ref, key = announcement.ref, announcement.key
+        match announcement.outcome:
+            case Rejection(reason):
+                status = rejected_status(
+                    uid=ref.uid, generation=key.generation, at=_rfc3339(datetime.now(UTC)), message=reason
+                )
+                await self._patch(announcement, status)
+            case StoredRecord() as stored if not announcement.final:
+                status = recording_status(
+                    uid=ref.uid, generation=key.generation, stored_at=_rfc3339(stored.stored_at),
+                    content_hash=_sha256(stored.content_hash),
+                )  # fmt: skip
+                await self._patch(announcement, status)
+            case StoredRecord() if announcement.ttl_seconds == 0 and not announcement.held:
+                await self._cluster.delete(
+                    ref.kind, ref.namespace, ref.name, uid=ref.uid,
+                    resource_version=announcement.resource_version,
+                )  # fmt: skip
+                metrics.GC_TOTAL.labels("deleted").inc()
+            case StoredRecord() as stored:
+                await self._write_stored(announcement, stored)
+
+    async def _write_stored(self, announcement: Announcement, stored: StoredRecord) -> None:
+        ref, key = announcement.ref, announcement.key
+        expires_at = stored.stored_at + timedelta(seconds=announcement.ttl_seconds)
+        status = stored_status(
+            uid=ref.uid, generation=key.generation, stored_at=_rfc3339(stored.stored_at),
+            content_hash=_sha256(stored.content_hash), expires_at=_rfc3339(expires_at),
+        )  # fmt: skip
+        version = await self._patch(announcement, status)
+        if not announcement.held:
+            self._schedule(Expiry(expires_at.timestamp(), ref, key, version))
+
+    async def _patch(self, announcement: Announcement, status: dict[str, Any]) -> str:
+        ref = announcement.ref
+        # An AuditRecord can't change, so that its uid says enough. An ActionTrace may have moved on since it
+        # was read: to call that one Stored would hide the later generation from every watch.
+        guarded = ref.kind is ACTION_TRACE
+        return await self._cluster.patch_status(
+            ref.kind, ref.namespace, ref.name, uid=ref.uid, status=status,
+            resource_version=announcement.resource_version if guarded else None,
+        )  # fmt: skip
+
+    async def _look_again(self, announcement: Announcement) -> None:
+        ref = announcement.ref
+        try:
+            body = await self._cluster.get(ref.kind, ref.namespace, ref.name)
+        except ObjectGoneError:
+            return
+        except (TransientError, RequestRefusedError):
+            return  # the sweep will find it
+        # Never waits for room: this worker may be what makes room. What does not fit comes with the sweep.
+        self._intake.offer(ref.kind, body)
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _sha256(digest: bytes) -> str:
+    return f"sha256:{digest.hex()}"

@@ -1,0 +1,80 @@
+"""The promise that nothing is forgotten: lists the unstored objects and feeds them to the intake.
+
+The watch gives speed; events can be lost, dropped or never sent. The sweep asks the cluster what is
+still unstored, page by page, at the pace at which the intake drains.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final, Protocol
+
+from datastorage import metrics
+from datastorage.errors import ObjectGoneError, RequestRefusedError, TransientError
+from datastorage.pipeline.intake import Intake
+from datastorage.resources import KINDS, Phase, ResourceKind
+
+_log = logging.getLogger(__name__)
+
+# What the watch and the sweep ask for: everything that is not finally stored.
+UNSTORED_SELECTOR: Final = f"status.phase!={Phase.STORED}"
+_PAGE_SIZE: Final = 500
+# A sweep that was asked for while one ran begins after this pause, and a failed one is repeated after it.
+_PAUSE_SECONDS: Final = 1.0
+
+
+class Cluster(Protocol):
+    """The request that is needed here (kube/client.py)."""
+
+    def pages(
+        self, kind: ResourceKind, *, field_selector: str, page_size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]: ...
+
+
+class Sweep:
+    """Runs on request, and at intervals without one."""
+
+    def __init__(self, *, cluster: Cluster, intake: Intake, interval_seconds: float) -> None:
+        self._cluster = cluster
+        self._intake = intake
+        self._interval_seconds = interval_seconds
+        self._requested = asyncio.Event()
+        self.last_success: float | None = None
+        """When the cluster was last listed to the end (monotonic seconds)."""
+
+    def request(self) -> None:
+        """Ask for a sweep soon; asking again before it begins changes nothing."""
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Sweep until cancelled, the first time at once."""
+        while True:
+            self._requested.clear()
+            if await self._sweep():
+                metrics.SWEEP_TOTAL.labels("success").inc()
+            else:
+                metrics.SWEEP_TOTAL.labels("failed").inc()
+                self._requested.set()
+            await asyncio.sleep(_PAUSE_SECONDS)
+            try:
+                async with asyncio.timeout(self._interval_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
+                    await self._requested.wait()
+            except TimeoutError:
+                pass
+
+    async def _sweep(self) -> bool:
+        try:
+            for kind in KINDS:
+                async for page in self._cluster.pages(
+                    kind, field_selector=UNSTORED_SELECTOR, page_size=_PAGE_SIZE
+                ):
+                    for body in page:
+                        await self._intake.put(kind, body)
+                    metrics.SWEEP_OBJECTS.inc(len(page))
+        except (TransientError, ObjectGoneError, RequestRefusedError) as error:
+            _log.warning("Sweep failed; it will be repeated", extra={"error": str(error)})
+            return False
+        self.last_success = time.monotonic()
+        return True

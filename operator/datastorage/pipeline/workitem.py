@@ -1,0 +1,100 @@
+"""The values that travel through the pipeline, each smaller than the one before.
+
+``WorkItem`` (with the bytes) waits for its commit, ``Announcement`` for its status write, ``Expiry`` for
+its deletion.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from datastorage.resources import ResourceKind
+from datastorage.storage.records import Record, RecordKey, StoredRecord
+
+# What one generation of one object is known by: uid and generation.
+Identity = tuple[str, int]
+# What an item takes beside its content: columns, references, the entries that point to it.
+_OVERHEAD_BYTES: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """Where an object is found in the cluster. The uid tells it from another of the same name."""
+
+    kind: ResourceKind
+    namespace: str
+    name: str
+    uid: str
+
+    def as_log_fields(self) -> dict[str, str]:
+        """Return the fields that name the object in a log entry."""
+        return {
+            "object_kind": self.kind.kind,
+            "object_namespace": self.namespace,
+            "object_name": self.name,
+            "object_uid": self.uid,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """A record with what the cluster still has to be told about it.
+
+    ``ttl_seconds`` counts from the commit. ``deleted``: the object is gone from the cluster already, so
+    that there is no status to write. ``held``: a legal hold keeps the object in the cluster.
+    """
+
+    ref: ObjectRef
+    record: Record
+    resource_version: str
+    final: bool
+    ttl_seconds: int
+    deleted: bool
+    held: bool
+
+    @property
+    def identity(self) -> Identity:
+        """The key under which the intake knows this item."""
+        return self.ref.uid, self.record.key.generation
+
+    @property
+    def size(self) -> int:
+        """Bytes that the item holds in memory, about."""
+        return len(self.record.content) + _OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The archive could not take a record as a row; its bytes are kept beside, with this reason."""
+
+    reason: str
+
+
+Outcome = StoredRecord | Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What is left of a work item after its commit; the archive holds the content now."""
+
+    ref: ObjectRef
+    key: RecordKey
+    resource_version: str
+    final: bool
+    ttl_seconds: int
+    held: bool
+    outcome: Outcome
+
+    @property
+    def identity(self) -> Identity:
+        """The key under which the intake knows the item."""
+        return self.ref.uid, self.key.generation
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Expiry:
+    """A stored object that is to be deleted at ``due`` (Unix seconds), unless it has changed by then."""
+
+    due: float
+    ref: ObjectRef = field(compare=False)
+    key: RecordKey = field(compare=False)
+    resource_version: str = field(compare=False)

@@ -1,0 +1,284 @@
+"""The composition root: builds the parts, wires them, runs them, stops them in order."""
+
+import asyncio
+import logging
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import prometheus_client
+from kubernetes.aio.client import ApiClient
+
+from datastorage import metrics
+from datastorage.errors import ConfigurationError, DataStorageError, TransientError
+from datastorage.handlers import build_registry, kopf_settings
+from datastorage.health import HealthServer
+from datastorage.kube.client import KubernetesClient
+from datastorage.kube.connection import api_client, load_configuration, watch_session
+from datastorage.kube.watch import Watch
+from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.pipeline.breaker import Breaker
+from datastorage.pipeline.coordinator import Coordinator
+from datastorage.pipeline.garbagecollector import GarbageCollector
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.statuswriter import StatusWriter
+from datastorage.pipeline.sweep import Sweep
+from datastorage.resources import KINDS, ResourceKind
+from datastorage.settings import Settings
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+
+_log = logging.getLogger(__name__)
+
+# One batch is prepared while the other commits.
+_COORDINATORS: Final = 2
+_PARTITION_INTERVAL_SECONDS: Final = 3600.0
+_PING_SECONDS: Final = 2.0
+# A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
+_WATCH_PATIENCE_SECONDS: Final = 300.0
+_FLUSH_POLL_SECONDS: Final = 0.05
+# The API server takes JSON up to 10,000 levels deep, and one such object must not end the watch of all
+# others: the parser needs this many levels and this much stack to read it.
+_RECURSION_LIMIT: Final = 60_000
+_STACK_BYTES: Final = 100 * 1024 * 1024
+
+
+def prepare_process() -> None:
+    """Give the main thread room for JSON as deep as the API server accepts. Call it before the loop runs."""
+    sys.setrecursionlimit(_RECURSION_LIMIT)
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    stack = _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one process is made of."""
+
+    settings: Settings
+    database: Database
+    archive: Archive
+    api: ApiClient
+    cluster: KubernetesClient
+    monitor: WatchMonitor
+    intake: Intake
+    sweep: Sweep
+    breaker: Breaker
+    status_writer: StatusWriter
+    collector: GarbageCollector
+    coordinator: Coordinator
+
+
+@asynccontextmanager
+async def build(settings: Settings) -> AsyncIterator[Parts]:
+    """Build and wire the parts; close them in the end.
+
+    Raises ConfigurationError for a wrong setting or where there is no cluster.
+    """
+    database = Database(settings.require_database_url(), pool_size=settings.database_pool_size)
+    archive = Archive(database)
+    api = api_client(await load_configuration())
+    async with KubernetesClient(api, namespaces=settings.namespaces) as cluster:
+        # The intake asks for a sweep when it overflows, and the sweep fills the intake.
+        sweep: Sweep
+        intake = Intake(
+            max_items=settings.intake_max_items,
+            max_bytes=settings.intake_max_bytes,
+            default_ttl_seconds=settings.ttl_seconds_after_stored,
+            on_overflow=lambda: sweep.request(),
+        )
+        sweep = Sweep(cluster=cluster, intake=intake, interval_seconds=settings.sweep_interval_seconds)
+        breaker = Breaker(database.ping, on_recovery=sweep.request)
+
+        async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:
+            await intake.put(kind, body, force=True)
+
+        collector = GarbageCollector(
+            cluster=cluster,
+            archive=archive,
+            breaker=breaker,
+            restore=restore,
+            concurrency=settings.delete_concurrency,
+            resync_seconds=settings.gc_interval_seconds,
+        )
+        status_writer = StatusWriter(
+            cluster=cluster,
+            intake=intake,
+            schedule=collector.schedule,
+            concurrency=settings.status_concurrency,
+        )
+        coordinator = Coordinator(intake=intake, archive=archive, breaker=breaker, announcer=status_writer)
+        try:
+            yield Parts(
+                settings, database, archive, api, cluster, WatchMonitor(), intake, sweep, breaker,
+                status_writer, collector, coordinator,
+            )  # fmt: skip
+        finally:
+            await database.close()
+
+
+async def run(settings: Settings) -> None:
+    """Run the operator until SIGTERM or SIGINT.
+
+    Raises ConfigurationError when it can't start as it is set up, DataStorageError when a part ended that
+    must not end: the process is then to exit non-zero and be started again.
+    """
+    stop = asyncio.Event()
+    _take_signals(stop)
+    async with build(settings) as parts:
+        await Operator(parts, stop).run()
+
+
+class Operator:
+    """The running parts."""
+
+    def __init__(self, parts: Parts, stop: asyncio.Event) -> None:
+        self._parts = parts
+        self._stop = stop
+        self._watch_broken_since: float | None = None
+
+    async def run(self) -> None:
+        """Start everything, wait for the stop or for a part that ends, stop everything."""
+        settings = self._parts.settings
+        health = HealthServer(
+            address=settings.listen_address,
+            port=settings.api_port,
+            health={"watch": self._check_watch_alive},
+            ready={
+                "running": self._check_running,
+                "postgres": self._check_postgres,
+                "watch": self._check_watch,
+            },
+        )
+        try:
+            await health.start()
+            server, thread = prometheus_client.start_http_server(
+                settings.metrics_port, settings.listen_address, registry=metrics.REGISTRY
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on DATASTORAGE_API_PORT or DATASTORAGE_METRICS_PORT: {error.strerror}"
+            ) from error
+        try:
+            await self._work()
+        finally:
+            await health.stop()
+            server.shutdown()
+            thread.join()
+
+    async def _work(self) -> None:
+        parts = self._parts
+        # Inside the breaker: a PostgreSQL that is still starting is waited for, a wrong schema is not.
+        await self._unless_stopped(parts.breaker.run(parts.database.check_schema_version))
+        if self._stop.is_set():
+            return
+        intakes = [_task("watch", self._watch().run()), _task("sweep", parts.sweep.run())]
+        workers = [
+            *(_task(f"coordinator-{n}", parts.coordinator.run()) for n in range(_COORDINATORS)),
+            _task("status-writer", parts.status_writer.run()),
+            _task("garbage-collector", parts.collector.run()),
+            _task("partitions", self._prepare_partitions()),
+        ]
+        stopped = _task("stop", self._stop.wait())
+        _log.info("Running", extra={"namespaces": list(parts.settings.namespaces) or "all"})
+        try:
+            done, _ = await asyncio.wait({*intakes, *workers, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped in done:
+                _log.info("Stopping: nothing more is taken in")
+                await _cancel(intakes)
+                await self._flush()
+            else:
+                ended = next(iter(done))
+                raise DataStorageError(f"{ended.get_name()} ended unexpectedly") from ended.exception()
+        finally:
+            await _cancel([*intakes, *workers, stopped])
+
+    def _watch(self) -> Watch:
+        parts = self._parts
+        return Watch(
+            server=parts.api.configuration.host,
+            session=lambda: watch_session(parts.api, parts.monitor),
+            registry=lambda: build_registry(parts.intake),
+            settings=kopf_settings,
+            namespaces=parts.settings.namespaces,
+            monitor=parts.monitor,
+            # Kopf takes the signals for itself whenever it starts.
+            on_started=lambda: _take_signals(self._stop),
+            on_restart=parts.sweep.request,
+        )
+
+    async def _flush(self) -> None:
+        parts, started = self._parts, time.monotonic()
+        try:
+            async with asyncio.timeout(parts.settings.shutdown_seconds):
+                while not (parts.coordinator.idle and parts.status_writer.idle):
+                    await asyncio.sleep(_FLUSH_POLL_SECONDS)
+        except TimeoutError:
+            # Nothing is lost: what was not stored or announced is still in the cluster and is found again.
+            _log.warning("Stopped before everything was announced; the next start goes on with it")
+        else:
+            _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})
+
+    async def _prepare_partitions(self) -> None:
+        while True:
+            await self._parts.breaker.run(self._parts.archive.prepare_partitions)
+            await asyncio.sleep(_PARTITION_INTERVAL_SECONDS)
+
+    async def _unless_stopped(self, operation: Coroutine[Any, Any, None]) -> None:
+        task, stopped = _task("start", operation), _task("stop", self._stop.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            await _cancel([task, stopped])
+
+    async def _check_running(self) -> str | None:
+        return "stopping" if self._stop.is_set() else None
+
+    async def _check_postgres(self) -> str | None:
+        if self._parts.breaker.reason is not None:
+            return self._parts.breaker.reason
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                await self._parts.database.ping()
+        except (TransientError, TimeoutError) as error:
+            return str(error) or "PostgreSQL does not answer"
+        return None
+
+    async def _check_watch(self) -> str | None:
+        return self._parts.monitor.problem(expected=len(KINDS) * max(1, len(self._parts.settings.namespaces)))
+
+    async def _check_watch_alive(self) -> str | None:
+        problem, now = await self._check_watch(), time.monotonic()
+        if problem is None:
+            self._watch_broken_since = None
+            return None
+        if self._watch_broken_since is None:
+            self._watch_broken_since = now
+        listed = self._parts.sweep.last_success
+        if now - self._watch_broken_since > _WATCH_PATIENCE_SECONDS and listed is not None:
+            # Lists get through and watches do not: the fault is in this process.
+            return problem if listed > self._watch_broken_since else None
+        return None
+
+
+def _take_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+def _task(name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    return asyncio.create_task(coroutine, name=name)
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

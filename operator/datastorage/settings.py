@@ -1,0 +1,119 @@
+"""The settings of the program: one frozen tree, built once at the start and handed down.
+
+Each comes from the environment (``DATASTORAGE_`` and the name in capitals) or from a file of that name in
+the secrets directory; the environment wins.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from datastorage.errors import ConfigurationError
+
+PREFIX: Final = "DATASTORAGE_"
+_SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
+_DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
+
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """All settings. The descriptions make the table in docs/configuration.md."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="PostgreSQL URL of the service role, `postgresql://user:password@host:port/name`.",
+    )
+    database_owner_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL URL of the role that owns the schema. Only `migrate` uses it; "
+        "without it `migrate` uses the service's URL.",
+    )
+    database_pool_size: Annotated[int, Field(ge=2, le=100)] = Field(
+        8, description="Most connections to PostgreSQL open at once, per replica."
+    )
+    namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Namespaces to serve, separated by commas. Empty: all."
+    )
+    ttl_seconds_after_stored: Annotated[int, Field(ge=0, le=315_360_000)] = Field(
+        3600,
+        description="Seconds that a stored object stays in the cluster, unless its own "
+        "`spec.ttlSecondsAfterStored` says otherwise. 0: it is deleted at once, without a status.",
+    )
+    api_port: _Port = Field(8080, description="Port of `/health` and `/ready`.")
+    metrics_port: _Port = Field(9090, description="Port of `/metrics`.")
+    listen_address: str = Field("0.0.0.0", description="Address that both ports listen on.")  # noqa: S104  # a pod's own
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
+    log_format: Literal["json", "text"] = Field(
+        "json", description="Form of the log: one JSON object a line, or text."
+    )
+    intake_max_items: _Positive = Field(
+        5000, description="Records waiting to be stored, at most. More wait in the cluster."
+    )
+    intake_max_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
+        33_554_432, description="Bytes of the records waiting to be stored, at most."
+    )
+    status_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="Status writes to the API server under way at once."
+    )
+    delete_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="Deletions at the API server under way at once."
+    )
+    sweep_interval_seconds: Annotated[int, Field(ge=5)] = Field(
+        300, description="Seconds between sweeps over the unstored objects when nothing asks for one earlier."
+    )
+    gc_interval_seconds: Annotated[int, Field(ge=5)] = Field(
+        600, description="Seconds between listings of the stored objects by the garbage collector."
+    )
+    shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
+        20, description="Seconds that a stop may take to store and announce what was taken in."
+    )
+
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(name.strip() for name in value.split(",") if name.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    def require_database_url(self) -> str:
+        """Return the service's URL. Raises ConfigurationError when it is not set."""
+        url = self.database_url.get_secret_value()
+        if not url:
+            raise ConfigurationError(
+                f"{PREFIX}DATABASE_URL is not set: give the PostgreSQL URL of the service role, "
+                "or use --embedded to try it out"
+            )
+        return url
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings. Raises ConfigurationError: one line that names the wrong setting and says why."""
+    directory = Path(os.environ.get(_SECRETS_DIR_VARIABLE, _DEFAULT_SECRETS_DIR))
+    try:
+        return Settings(_secrets_dir=directory if directory.is_dir() else None, **overrides)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+
+
+def settings_table() -> str:
+    """Return all settings as a Markdown table."""
+    lines = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.get_default()
+        if isinstance(default, SecretStr) or default in (None, ()):
+            shown = ""
+        else:
+            shown = f"`{default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(lines) + "\n"

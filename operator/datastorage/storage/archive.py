@@ -1,0 +1,194 @@
+"""The statements that add to the archive and confirm what it holds."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import asyncpg
+
+from datastorage.storage.database import Database
+from datastorage.storage.records import Record, RecordKey, StoredRecord, Table
+
+# One statement stores any number of rows: the arrays travel in binary, and the plan is made once.
+# A repeat of a key changes nothing, which is what makes every step before it safe to run twice.
+# It answers with the number of new rows and with the time that stored_at got.
+_INSERT: Final[dict[Table, str]] = {
+    Table.AUDIT_RECORDS: """
+        WITH stored AS (
+            INSERT INTO datastorage.audit_records (
+                uid, generation, created_at, namespace, name, content, content_hash,
+                type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
+                actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
+                resource_name, resource_uid, alert_fingerprint, search)
+            SELECT uid, generation, created_at, namespace, name, content, content_hash,
+                type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
+                actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
+                resource_name, resource_uid, alert_fingerprint, to_tsvector('english', search)
+            FROM unnest(
+                $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
+                $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
+                $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[],
+                $21::text[], $22::text[], $23::text[], $24::text[], $25::text[])
+            AS rows (
+                uid, generation, created_at, namespace, name, content, content_hash,
+                type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
+                actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
+                resource_name, resource_uid, alert_fingerprint, search)
+            ON CONFLICT DO NOTHING
+            RETURNING 1)
+        SELECT count(*) AS inserted, now() AS stored_at FROM stored
+    """,
+    Table.ACTION_TRACES: """
+        WITH stored AS (
+            INSERT INTO datastorage.action_traces (
+                uid, generation, created_at, namespace, name, content, content_hash,
+                final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
+                target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
+                execution_status, start_time, end_time, effectiveness_score, search)
+            SELECT uid, generation, created_at, namespace, name, content, content_hash,
+                final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
+                target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
+                execution_status, start_time, end_time, effectiveness_score, to_tsvector('english', search)
+            FROM unnest(
+                $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
+                $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
+                $15::text[], $16::text[], $17::text[], $18::text[], $19::double precision[], $20::text[],
+                $21::timestamptz[], $22::timestamptz[], $23::double precision[], $24::text[])
+            AS rows (
+                uid, generation, created_at, namespace, name, content, content_hash,
+                final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
+                target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
+                execution_status, start_time, end_time, effectiveness_score, search)
+            ON CONFLICT DO NOTHING
+            RETURNING 1)
+        SELECT count(*) AS inserted, now() AS stored_at FROM stored
+    """,
+}
+_FIND: Final[dict[Table, str]] = {
+    Table.AUDIT_RECORDS: """
+        SELECT r.uid, r.generation, r.content_hash, r.stored_at
+        FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS k (uid, generation, created_at)
+        JOIN datastorage.audit_records r USING (uid, generation, created_at)
+    """,
+    Table.ACTION_TRACES: """
+        SELECT r.uid, r.generation, r.content_hash, r.stored_at
+        FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS k (uid, generation, created_at)
+        JOIN datastorage.action_traces r USING (uid, generation, created_at)
+    """,
+}
+_REJECT: Final = """
+    INSERT INTO datastorage.rejected_objects (
+        uid, generation, created_at, table_name, namespace, name, content, content_hash, reason)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT DO NOTHING
+"""
+_ENSURE_PARTITIONS: Final = "SELECT datastorage.ensure_partitions($1)"
+# How many months ahead of now partitions are kept in readiness.
+_MONTHS_AHEAD: Final = 2
+
+# A record's identity among its table's rows: uid and generation.
+_Identity = tuple[str, int]
+
+
+class Archive:
+    """Adds records to PostgreSQL. Every method may be repeated without harm.
+
+    All methods raise TransientError when PostgreSQL can't serve.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known_months: set[tuple[int, int]] = set()
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+        """Store all records in one transaction; return what the archive now holds for each, in order.
+
+        A key that is there already keeps its first content, and its stored hash and time are returned.
+
+        Raises RecordRefusedError when PostgreSQL refuses the data of at least one of them; then none is stored.
+        """
+        async with self._database.connection() as connection:
+            try:
+                stored = await self._store(connection, records)
+            except asyncpg.CheckViolationError as error:
+                # Only a missing partition comes without a constraint's name: retention may have dropped a
+                # month since it was last seen here. That is no fault of the records.
+                if error.constraint_name is not None:
+                    raise
+                self._known_months.clear()
+                stored = await self._store(connection, records)
+            return [stored[_id(record.key)] for record in records]
+
+    async def reject(self, record: Record, reason: str) -> None:
+        """Keep the bytes of a record that can't be stored as a row, with the reason."""
+        key = record.key
+        async with self._database.connection() as connection:
+            await connection.execute(
+                _REJECT, key.uid, key.generation, key.created_at, record.table.value,
+                record.namespace, record.name, record.content, record.content_hash, reason,
+            )  # fmt: skip
+
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[_Identity, StoredRecord]:
+        """Return what the archive holds of the keys, by (uid, generation)."""
+        async with self._database.connection() as connection:
+            return await self._find(connection, table, keys)
+
+    async def prepare_partitions(self) -> None:
+        """Make the partitions of this month and the coming ones, before the first record needs them."""
+        now = datetime.now(UTC)
+        months = [now.year * 12 + now.month - 1 + ahead for ahead in range(_MONTHS_AHEAD + 1)]
+        async with self._database.connection() as connection:
+            for month in months:
+                await connection.execute(
+                    _ENSURE_PARTITIONS, datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
+                )
+
+    async def _store(self, connection: Any, records: Sequence[Record]) -> dict[_Identity, StoredRecord]:
+        await self._ensure_partitions(connection, (record.key.created_at for record in records))
+        stored: dict[_Identity, StoredRecord] = {}
+        async with connection.transaction():
+            for table in Table:
+                rows = [record for record in records if record.table is table]
+                if rows:
+                    stored |= await self._insert(connection, table, rows)
+        return stored
+
+    async def _ensure_partitions(self, connection: Any, times: Iterable[datetime]) -> None:
+        missing = {(time.year, time.month): time for time in times}
+        for month in missing.keys() - self._known_months:
+            await connection.execute(_ENSURE_PARTITIONS, missing[month])
+            self._known_months.add(month)
+
+    async def _insert(
+        self, connection: Any, table: Table, records: Sequence[Record]
+    ) -> dict[_Identity, StoredRecord]:
+        rows = (
+            (
+                r.key.uid, r.key.generation, r.key.created_at, r.namespace, r.name, r.content, r.content_hash,
+                *r.index,
+            )
+            for r in records
+        )  # fmt: skip
+        outcome = await connection.fetchrow(_INSERT[table], *map(list, zip(*rows, strict=True)))
+        if outcome["inserted"] == len(records):
+            return {_id(r.key): StoredRecord(r.content_hash, outcome["stored_at"]) for r in records}
+        # Some keys were there before. Their rows are the truth, whatever this attempt carried.
+        return await self._find(connection, table, [record.key for record in records])
+
+    async def _find(
+        self, connection: Any, table: Table, keys: Sequence[RecordKey]
+    ) -> dict[_Identity, StoredRecord]:
+        rows = await connection.fetch(
+            _FIND[table],
+            [key.uid for key in keys],
+            [key.generation for key in keys],
+            [key.created_at for key in keys],
+        )
+        return {
+            (str(row["uid"]), row["generation"]): StoredRecord(row["content_hash"], row["stored_at"])
+            for row in rows
+        }
+
+
+def _id(key: RecordKey) -> _Identity:
+    return key.uid, key.generation

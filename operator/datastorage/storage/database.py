@@ -1,0 +1,96 @@
+"""The connection pool, and the one place where the driver's errors become the program's."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError
+from datastorage.storage.schema import check_schema_version
+
+# SQLSTATE classes that blame the data of the statement: bad values, violated constraints, and limits that
+# a row exceeds. Everything else (missing rights or tables among it) is the state of the server, and
+# must never cost a record.
+_DATA_ERRORS: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+# After this long without an answer a statement is given up; a dead peer shows in no other way.
+_COMMAND_TIMEOUT_SECONDS: Final = 30.0
+_CONNECT_TIMEOUT_SECONDS: Final = 5.0
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Raise RecordRefusedError for bad data and TransientError for everything else the driver raises."""
+    try:
+        yield
+    except _DATA_ERRORS as error:
+        raise RecordRefusedError(_one_line(error)) from error
+    except asyncpg.InterfaceError as error:
+        # The driver refuses a value that it can't encode with an error that is a ValueError too.
+        if isinstance(error, ValueError):
+            raise RecordRefusedError(_one_line(error)) from error
+        raise TransientError(f"PostgreSQL: {_one_line(error)}") from error
+    except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+        raise TransientError(f"PostgreSQL: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    # DETAIL and HINT are left out: a detail quotes the row, and the row is the user's data.
+    lines = str(error).strip().splitlines()
+    return f"{lines[0]} ({type(error).__name__})" if lines else type(error).__name__
+
+
+class Database:
+    """A lazily connecting pool: it can be built while PostgreSQL is away."""
+
+    def __init__(self, url: str, *, pool_size: int) -> None:
+        """Take a libpq URL; ``pool_size`` is the most connections ever open at once.
+
+        Raises ConfigurationError when the URL is not one.
+        """
+        if urlsplit(url).scheme not in {"postgresql", "postgres"}:
+            raise ConfigurationError("DATASTORAGE_DATABASE_URL must start with postgresql://")
+        try:
+            self._pool = asyncpg.create_pool(
+                url,
+                min_size=0,
+                max_size=pool_size,
+                timeout=_CONNECT_TIMEOUT_SECONDS,
+                command_timeout=_COMMAND_TIMEOUT_SECONDS,
+                server_settings={"application_name": "datastorage", "timezone": "UTC"},
+            )
+        except (ValueError, asyncpg.InterfaceError) as error:
+            # The driver's text may quote the URL, and the URL holds the password.
+            raise ConfigurationError("DATASTORAGE_DATABASE_URL is not a valid PostgreSQL URL") from error
+        self._opened = False
+
+    async def close(self) -> None:
+        """Close all connections; statements under way are given a moment to end."""
+        if self._opened:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
+        """Borrow a connection. Driver errors inside the block leave it translated."""
+        with translated_errors():
+            if not self._opened:
+                await self._pool
+                self._opened = True
+            # The time-out bounds the wait for a free connection and the making of a new one.
+            async with self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS) as connection:
+                yield connection
+
+    async def check_schema_version(self) -> None:
+        """Raise SchemaVersionError unless the schema is the one this program needs."""
+        async with self.connection() as connection:
+            await check_schema_version(connection)
+
+    async def ping(self) -> None:
+        """Raise TransientError unless PostgreSQL answers."""
+        async with self.connection() as connection:
+            await connection.fetchval("SELECT 1", timeout=_CONNECT_TIMEOUT_SECONDS)
