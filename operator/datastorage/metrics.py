@@ -86,7 +86,7 @@ SWEEP_OBJECTS = Counter(
 )
 GC_TOTAL = Counter(
     "datastorage_gc_total",
-    "Objects handled by the garbage collector, by outcome: deleted, gone, changed, unconfirmed, held, refused",
+    "Objects handled by the garbage collector: deleted, gone, changed, unconfirmed, held, refused",
     ["outcome"],
     registry=REGISTRY,
 )

@@ -95,11 +95,12 @@ class Settings(BaseSettings):
         return url
 
 
-def load_settings(**overrides: Any) -> Settings:
+def load_settings() -> Settings:
     """Read the settings. Raises ConfigurationError: one line that names the wrong setting and says why."""
     directory = Path(os.environ.get(_SECRETS_DIR_VARIABLE, _DEFAULT_SECRETS_DIR))
+    sources: dict[str, Any] = {"_secrets_dir": directory} if directory.is_dir() else {}
     try:
-        return Settings(_secrets_dir=directory if directory.is_dir() else None, **overrides)
+        return Settings(**sources)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
@@ -111,9 +112,6 @@ def settings_table() -> str:
     lines = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = field.get_default()
-        if isinstance(default, SecretStr) or default in (None, ()):
-            shown = ""
-        else:
-            shown = f"`{default}`"
+        shown = "" if isinstance(default, SecretStr) or default in {None, ()} else f"`{default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(lines) + "\n"

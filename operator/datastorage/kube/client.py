@@ -123,7 +123,7 @@ class KubernetesClient:
             )
             answer: bytes = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise TransientError(f"API server: {error or type(error).__name__}") from error
+            raise TransientError(f"API server: {str(error) or type(error).__name__}") from error
         if response.status >= 400:
             raise _error(response.status, answer)
         return answer

@@ -86,8 +86,8 @@ class Watch:
         )
         self._on_started()
         try:
-            # Not kopf.run_tasks: when Kopf ends, that one cancels every task of the event loop that is younger
-            # than Kopf, and most of ours are.
+            # Not kopf.run_tasks: when Kopf ends, that one cancels every task of the event loop that is
+            # younger than Kopf, and most of ours are.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:

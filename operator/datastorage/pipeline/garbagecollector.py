@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Protocol
 
 from datastorage import metrics
@@ -171,9 +172,7 @@ class GarbageCollector:
         for kind in KINDS:
             keys = [expiry.key for expiry in expiries if expiry.ref.kind is kind]
             if keys:
-                rows = await self._breaker.run(
-                    lambda kind=kind, keys=keys: self._archive.find(table_of(kind), keys)
-                )  # type: ignore[misc]
+                rows = await self._breaker.run(partial(self._archive.find, table_of(kind), keys))
                 confirmed.update(uid for uid, _ in rows)
         return confirmed
 

@@ -105,7 +105,7 @@ class Archive:
 
         A key that is there already keeps its first content, and its stored hash and time are returned.
 
-        Raises RecordRefusedError when PostgreSQL refuses the data of at least one of them; then none is stored.
+        Raises RecordRefusedError when PostgreSQL refuses the data of at least one; then none is stored.
         """
         async with self._database.connection() as connection:
             try:

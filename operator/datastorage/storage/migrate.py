@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from datastorage.errors import ConfigurationError, SchemaVersionError, TransientError
-from datastorage.storage.schema import SCHEMA, SCHEMA_VERSION
+from datastorage.errors import ConfigurationError, TransientError
+from datastorage.storage.schema import SCHEMA, SCHEMA_VERSION, newer_schema
 
 # Any constant will do, as long as every version of the program takes the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
@@ -68,10 +68,7 @@ def _upgrade(connection: Connection) -> tuple[str | None, str]:
     )
     before = context.get_current_revision()
     if before is not None and before > SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"the database schema is at version {before}, newer than the {SCHEMA_VERSION} this program knows: "
-            "run a newer version of the program"
-        )
+        raise newer_schema(before)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.attributes["connection"] = connection

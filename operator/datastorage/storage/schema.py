@@ -34,7 +34,12 @@ async def check_schema_version(connection: _Connection) -> None:
             "run 'datastorage migrate' as the owner role first"
         )
     if version > SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"the database schema is at version {version}, newer than the {SCHEMA_VERSION} this program knows: "
-            "run a newer version of the program"
-        )
+        raise newer_schema(version)
+
+
+def newer_schema(version: str) -> SchemaVersionError:
+    """Return the error for a schema that a later version of the program has made."""
+    return SchemaVersionError(
+        f"the database schema is at version {version}, newer than version {SCHEMA_VERSION}, "
+        "which this program knows: run a newer version of the program"
+    )
