@@ -38,21 +38,26 @@ class KubernetesClient:
         await self._api.close()
 
     async def patch_status(
-        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, status: Mapping[str, Any],
-        resource_version: str | None = None,
-    ) -> str:  # fmt: skip
-        """Write the status of exactly this object; return its new resourceVersion.
+        self,
+        kind: ResourceKind,
+        namespace: str,
+        name: str,
+        *,
+        resource_version: str,
+        status: Mapping[str, Any],
+    ) -> str:
+        """Write the status of the object if it is still at this version; return its new version.
 
-        With ``resource_version``, only if it is still at that version.
-        Raises ObjectGoneError, or ObjectChangedError when another object or version is there.
+        The version is the only guard that works here: to a status request for a custom resource the API
+        server does not hold the uid against the object, so that without it a patch meant for a deleted
+        object would land on its successor of the same name.
+
+        Raises ObjectGoneError, or ObjectChangedError when another version or another object is there.
         """
-        metadata = {"uid": uid}
-        if resource_version is not None:
-            metadata["resourceVersion"] = resource_version
         answer = await self._request(
             "PATCH",
             f"{_path(kind, namespace)}/{quote(name)}/status",
-            body={"metadata": metadata, "status": status},
+            body={"metadata": {"resourceVersion": resource_version}, "status": status},
             content_type=_MERGE_PATCH,
             accept=_METADATA_ONLY,
         )

@@ -11,7 +11,7 @@ from datastorage import metrics
 from datastorage.errors import ObjectChangedError, ObjectGoneError, RequestRefusedError, TransientError
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.workitem import Announcement, Expiry, Outcome, Rejection, WorkItem
-from datastorage.resources import ACTION_TRACE, ResourceKind, recording_status, rejected_status, stored_status
+from datastorage.resources import ResourceKind, recording_status, rejected_status, stored_status
 from datastorage.storage.records import StoredRecord
 
 _log = logging.getLogger(__name__)
@@ -27,9 +27,8 @@ class Cluster(Protocol):
     """The requests that are needed here (kube/client.py)."""
 
     async def patch_status(
-        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, status: dict[str, Any],
-        resource_version: str | None = None,
-    ) -> str: ...  # fmt: skip
+        self, kind: ResourceKind, namespace: str, name: str, *, resource_version: str, status: dict[str, Any]
+    ) -> str: ...
     async def delete(
         self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str
     ) -> None: ...
@@ -153,14 +152,16 @@ class StatusWriter:
             self._schedule(Expiry(expires_at.timestamp(), ref, key, version))
 
     async def _patch(self, announcement: Announcement, status: dict[str, Any]) -> str:
+        # Always tied to the version that was stored: a later generation that were called Stored would be
+        # hidden from every watch, and so would a new object under the name of a deleted one.
         ref = announcement.ref
-        # An AuditRecord can't change, so that its uid says enough. An ActionTrace may have moved on since it
-        # was read: to call that one Stored would hide the later generation from every watch.
-        guarded = ref.kind is ACTION_TRACE
         return await self._cluster.patch_status(
-            ref.kind, ref.namespace, ref.name, uid=ref.uid, status=status,
-            resource_version=announcement.resource_version if guarded else None,
-        )  # fmt: skip
+            ref.kind,
+            ref.namespace,
+            ref.name,
+            resource_version=announcement.resource_version,
+            status=status,
+        )
 
     async def _look_again(self, announcement: Announcement) -> None:
         ref = announcement.ref
