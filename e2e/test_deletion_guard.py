@@ -1,0 +1,228 @@
+"""Nothing leaves the cluster before it is stored: the API server itself refuses, whoever asks.
+
+The tests play the operator, under its own ServiceAccount; the real one, where it runs, rests meanwhile.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
+
+from e2e.controlplane import Cluster
+from e2e.resource_cases import action_trace, audit_record
+
+SYSTEM = "datastorage-system"
+DEADLINE = 30.0  # seconds; policies and labels reach the API server's admission within one or two
+OPT_OUT = f"{GROUP}/deletion-guard=disabled"
+
+BUILDERS: dict[ResourceKind, Callable[[], dict[str, Any]]] = {
+    AUDIT_RECORD: audit_record,
+    ACTION_TRACE: action_trace,
+}
+
+
+def eventually(what: str, check: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not check():
+        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
+        time.sleep(0.2)
+
+
+class Records:
+    """Records in one namespace, made by the administrator and reported on as the operator would."""
+
+    def __init__(self, cluster: Cluster, namespace: str, operator: Path) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.operator = operator
+
+    def create(self, kind: ResourceKind, name: str) -> None:
+        manifest = BUILDERS[kind]() | {"metadata": {"name": name, "namespace": self.namespace}}
+        self.cluster.kubectl("create", "-f", "-", input=json.dumps(manifest))
+
+    def set_status(
+        self, kind: ResourceKind, name: str, phase: str, generation: int, *, as_admin: bool = False
+    ) -> str:
+        """Write a status, and return what was said against it."""
+        status = {
+            "apiVersion": f"{GROUP}/v1alpha1",
+            "kind": kind.kind,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "status": {"phase": phase, "observedGeneration": generation},
+        }
+        done = self.cluster.kubectl(
+            *("apply", "--server-side", "--force-conflicts", "--subresource=status", "--validate=false"),
+            *("-f", "-"),
+            input=json.dumps(status),
+            kubeconfig=None if as_admin else self.operator,
+            check=not as_admin,
+        )
+        return done.stderr
+
+    def delete(self, kind: ResourceKind, *arguments: str, kubeconfig: Path | None = None) -> str:
+        """Delete, and return what was said against it."""
+        return self.cluster.kubectl(
+            *("delete", kind.crd_name, "-n", self.namespace, "--timeout=30s", *arguments),
+            kubeconfig=kubeconfig,
+            check=False,
+        ).stderr
+
+    def try_delete(self, kind: ResourceKind, name: str) -> bool:
+        return not self.delete(kind, name)
+
+    def names(self, kind: ResourceKind) -> set[str]:
+        return {
+            item["metadata"]["name"]
+            for item in self.cluster.get(kind.crd_name, "-n", self.namespace)["items"]
+        }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def resting_operator(control_plane: Cluster) -> Iterator[None]:
+    """Stop the operator, where the cluster runs it: it would store what these tests want to see unstored."""
+    deployment = ("deployment/datastorage", "-n", SYSTEM)
+    replicas = control_plane.get(*deployment)["spec"]["replicas"]
+    control_plane.kubectl("scale", *deployment, "--replicas=0")
+    selector = ("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=datastorage")
+    eventually("the operator's pods are gone", lambda: not control_plane.get(*selector)["items"])
+    yield
+    control_plane.kubectl("scale", *deployment, f"--replicas={replicas}")
+
+
+@pytest.fixture
+def records(control_plane: Cluster, namespace: str) -> Records:
+    return Records(control_plane, namespace, control_plane.service_account_kubeconfig(SYSTEM, "datastorage"))
+
+
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+
+
+@each_kind
+def test_an_unstored_record_stays_and_the_message_says_what_to_do(
+    records: Records, kind: ResourceKind
+) -> None:
+    records.create(kind, "fresh")
+    refusal = records.delete(kind, "fresh")
+    assert f"{kind.singular}/fresh in namespace {records.namespace} must not be deleted" in refusal
+    assert "the operator has not stored it yet (no phase)" in refusal
+    assert (
+        f"kubectl wait -n {records.namespace} {kind.singular}/fresh --for=jsonpath='{{.status.phase}}'=Stored"
+        in refusal
+    )
+    assert f"kubectl label namespace {records.namespace} {OPT_OUT}" in refusal
+    assert records.names(kind) == {"fresh"}
+
+
+@each_kind
+def test_delete_all_takes_the_stored_and_leaves_the_rest(records: Records, kind: ResourceKind) -> None:
+    for name in ("first", "second", "third"):
+        records.create(kind, name)
+    records.set_status(kind, "second", "Stored", 1)
+    refusal = records.delete(kind, "--all")
+    assert "first in namespace" in refusal
+    assert "third in namespace" in refusal
+    assert records.names(kind) == {"first", "third"}
+
+
+def test_a_deletecollection_is_refused(records: Records) -> None:
+    records.create(AUDIT_RECORD, "fresh")
+    path = f"/apis/{GROUP}/v1alpha1/namespaces/{records.namespace}/{AUDIT_RECORD.plural}"
+    refusal = records.cluster.kubectl("delete", "--raw", path, check=False).stderr
+    assert "auditrecord/fresh in namespace" in refusal
+    assert records.names(AUDIT_RECORD) == {"fresh"}
+
+
+@each_kind
+@pytest.mark.parametrize("phase", ["Stored", "Degraded", "Rejected"])
+def test_a_record_that_is_safe_may_go(records: Records, kind: ResourceKind, phase: str) -> None:
+    records.create(kind, "safe")
+    records.set_status(kind, "safe", phase, 1)
+    assert records.delete(kind, "safe") == ""
+    assert records.names(kind) == set()
+
+
+@each_kind
+@pytest.mark.parametrize("phase", ["Pending", "Recording"])
+def test_a_record_on_its_way_stays(records: Records, kind: ResourceKind, phase: str) -> None:
+    records.create(kind, "underway")
+    records.set_status(kind, "underway", phase, 1)
+    assert f"(phase {phase})" in records.delete(kind, "underway")
+    assert records.names(kind) == {"underway"}
+
+
+def test_a_change_that_is_not_stored_yet_keeps_the_record(records: Records) -> None:
+    records.create(ACTION_TRACE, "grown")
+    records.set_status(ACTION_TRACE, "grown", "Degraded", 1)
+    growth = json.dumps({"spec": {"stateAfter": {"replicas": 5}}})
+    records.cluster.kubectl(
+        "patch", ACTION_TRACE.crd_name, "grown", "-n", records.namespace, "--type=merge", "-p", growth
+    )
+    assert "latest change is not stored yet (phase Degraded of an older generation)" in records.delete(
+        ACTION_TRACE, "grown"
+    )
+    records.set_status(ACTION_TRACE, "grown", "Stored", 2)
+    assert records.delete(ACTION_TRACE, "grown") == ""
+
+
+@each_kind
+def test_the_operator_itself_is_exempt(records: Records, kind: ResourceKind) -> None:
+    records.create(kind, "fresh")
+    # Without --wait=false kubectl would watch for the end of it, by a field that the resource need not have.
+    assert records.delete(kind, "fresh", "--wait=false", kubeconfig=records.operator) == ""
+    assert records.names(kind) == set()
+
+
+def test_a_labelled_namespace_is_left_alone(records: Records) -> None:
+    for kind in KINDS:
+        records.create(kind, "fresh")
+        assert "must not be deleted" in records.delete(kind, "fresh")
+    records.cluster.kubectl("label", "namespace", records.namespace, OPT_OUT)
+    for kind in KINDS:
+        eventually(f"{kind.kind} deleted", partial(records.try_delete, kind, "fresh"))
+        assert records.names(kind) == set()
+
+
+@each_kind
+def test_nobody_else_can_claim_that_a_record_is_stored(records: Records, kind: ResourceKind) -> None:
+    records.create(kind, "fresh")
+    refusal = records.set_status(kind, "fresh", "Stored", 1, as_admin=True)
+    assert f"only the Data Storage operator writes the status of {kind.singular}/fresh" in refusal
+    assert "must not be deleted" in records.delete(kind, "fresh")
+
+
+@each_kind
+def test_the_definition_stays_with_its_records(control_plane: Cluster, kind: ResourceKind) -> None:
+    deletion = ("delete", "customresourcedefinition", kind.crd_name, "--dry-run=server")
+    refusal = control_plane.kubectl(*deletion, check=False).stderr
+    assert "all its objects would go with it, stored or not" in refusal
+    label = f"{GROUP}/deletion-guard"
+    control_plane.kubectl("label", "customresourcedefinition", kind.crd_name, f"{label}=disabled")
+    try:
+        assert control_plane.kubectl(*deletion, check=False).stderr == ""
+    finally:
+        control_plane.kubectl("label", "customresourcedefinition", kind.crd_name, f"{label}-")
+
+
+def test_a_namespace_waits_for_its_records(control_plane: Cluster, records: Records) -> None:
+    for kind in KINDS:
+        records.create(kind, "fresh")
+    control_plane.kubectl("delete", "namespace", records.namespace, "--wait=false")
+
+    def refusals() -> str:
+        conditions = control_plane.get("namespace", records.namespace)["status"].get("conditions", [])
+        return " ".join(
+            condition["message"]
+            for condition in conditions
+            if condition["type"] == "NamespaceDeletionContentFailure"
+        )
+
+    eventually("the namespace says why it stays", lambda: "must not be deleted" in refusals())
+    for kind in KINDS:
+        assert records.names(kind) == {"fresh"}
+        records.set_status(kind, "fresh", "Stored", 1)
+    control_plane.kubectl("wait", "--for=delete", f"namespace/{records.namespace}", "--timeout=60s")

@@ -1,0 +1,115 @@
+"""manifests/base before a real API server: accepted as it is, and no right more than needed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datastorage.resources import GROUP, KINDS
+
+from e2e.controlplane import Cluster
+
+MANIFESTS = Path(__file__).resolve().parents[1] / "manifests"
+BASE = MANIFESTS / "base"
+OVERLAYS = sorted(path.parent for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
+SYSTEM = "datastorage-system"
+DRY_RUN = (
+    "apply",
+    "--server-side",
+    "--force-conflicts",
+    "--dry-run=server",
+    "--validate=strict",
+    "-o",
+    "name",
+)
+
+Right = tuple[str, str]  # verb and resource.group, with /subresource
+
+OBJECTS = [f"{kind.plural}.{GROUP}" for kind in KINDS]
+RIGHTS: set[Right] = {
+    *((verb, resource) for resource in OBJECTS for verb in ("get", "list", "watch", "delete")),
+    *(("patch", f"{resource}/status") for resource in OBJECTS),
+}
+# The list of rights below is exact already; these are the ones whose loss would hurt most, asked one by one.
+DENIED: set[Right] = {
+    *((verb, resource) for resource in OBJECTS for verb in ("create", "update", "patch", "deletecollection")),
+    *((verb, f"{resource}/status") for resource in OBJECTS for verb in ("get", "update")),
+    ("get", "secrets"),
+    ("create", "pods"),
+    ("create", "events"),
+    ("list", "namespaces"),
+    ("list", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("patch", "validatingadmissionpolicies.admissionregistration.k8s.io"),
+}
+
+
+@pytest.fixture(scope="module")
+def operator_kubeconfig(control_plane: Cluster) -> Path:
+    return control_plane.service_account_kubeconfig(SYSTEM, "datastorage")
+
+
+def rendered(cluster: Cluster, directory: Path) -> list[dict[str, Any]]:
+    output = cluster.kubectl("kustomize", str(directory)).stdout
+    return [document for document in yaml.safe_load_all(output) if document]
+
+
+def may(cluster: Cluster, kubeconfig: Path, right: Right) -> bool:
+    verb, resource = right
+    name, _, subresource = resource.partition("/")
+    question = ("auth", "can-i", verb, name, f"--subresource={subresource}", "--all-namespaces")
+    return cluster.kubectl(*question, kubeconfig=kubeconfig, check=False).stdout.strip() == "yes"
+
+
+def listed_rights(cluster: Cluster, kubeconfig: Path, namespace: str) -> set[Right]:
+    """All that the holder of `kubeconfig` may do to resources in a namespace or in the whole cluster."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    answer = cluster.kubectl(
+        "create", "--validate=false", "-f", "-", "-o", "json", input=json.dumps(review), kubeconfig=kubeconfig
+    )
+    rules = json.loads(answer.stdout)["status"]["resourceRules"]
+    rights: set[Right] = set()
+    for rule in rules:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                plural, slash, subresource = resource.partition("/")
+                full = f"{plural}.{group}" if group else plural
+                rights |= {(verb, full + slash + subresource) for verb in rule["verbs"]}
+    return rights
+
+
+@pytest.mark.parametrize("directory", [BASE, *OVERLAYS], ids=lambda path: path.name)
+def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Path) -> None:
+    done = control_plane.kubectl(*DRY_RUN, "-k", str(directory))
+    assert len(done.stdout.split()) == len(rendered(control_plane, directory))
+    # A warning would be, for example, that the namespace's security level refuses the pod.
+    assert done.stderr == ""
+
+
+def test_the_api_server_accepts_the_secret_template(control_plane: Cluster) -> None:
+    done = control_plane.kubectl(*DRY_RUN, "-f", str(BASE / "secret.example.yaml"))
+    assert done.stdout.split() == ["secret/datastorage-database"]
+
+
+def test_the_operator_has_exactly_these_rights(
+    control_plane: Cluster, operator_kubeconfig: Path, namespace: str
+) -> None:
+    control_plane.kubectl("create", "serviceaccount", "nobody", "-n", namespace)
+    nobody = control_plane.service_account_kubeconfig(namespace, "nobody")
+    common = listed_rights(control_plane, nobody, namespace)
+    for place in (namespace, SYSTEM):
+        assert listed_rights(control_plane, operator_kubeconfig, place) - common == RIGHTS
+
+
+@pytest.mark.parametrize("right", sorted(RIGHTS), ids=" ".join)
+def test_the_operator_may(control_plane: Cluster, operator_kubeconfig: Path, right: Right) -> None:
+    assert may(control_plane, operator_kubeconfig, right)
+
+
+@pytest.mark.parametrize("right", sorted(DENIED), ids=" ".join)
+def test_the_operator_may_not(control_plane: Cluster, operator_kubeconfig: Path, right: Right) -> None:
+    assert not may(control_plane, operator_kubeconfig, right)

@@ -1,0 +1,160 @@
+"""What the manifests must say whatever cluster they go to; the API server's own opinion is asked in e2e."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datastorage.resources import GROUP, KINDS, Phase
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BASE = REPOSITORY / "manifests" / "base"
+SECRETS_DIR = "/etc/datastorage/secrets"
+
+Object = dict[str, Any]
+
+
+def load(path: Path) -> list[Object]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def base_objects(kind: str) -> list[Object]:
+    files = [file for file in sorted(BASE.glob("*.yaml")) if file.name != "kustomization.yaml"]
+    return [document for file in files for document in load(file) if document["kind"] == kind]
+
+
+def only(kind: str) -> Object:
+    (found,) = base_objects(kind)
+    return found
+
+
+def pod_spec() -> Object:
+    spec: Object = only("Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def containers() -> list[Object]:
+    return [*pod_spec()["initContainers"], *pod_spec()["containers"]]
+
+
+def secret_keys(container: Object) -> set[str]:
+    """Keys of the Secret that a container sees as files in its secrets directory."""
+    mounted = {mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == SECRETS_DIR}
+    volumes = [volume["secret"] for volume in pod_spec()["volumes"] if volume["name"] in mounted]
+    return {item["path"] for secret in volumes for item in secret["items"]}
+
+
+def policies() -> dict[str, Object]:
+    return {
+        policy["metadata"]["name"].removesuffix(f".{GROUP}"): policy["spec"]
+        for policy in base_objects("ValidatingAdmissionPolicy")
+    }
+
+
+def test_base_lists_every_file_but_the_secret_template() -> None:
+    (kustomization,) = load(BASE / "kustomization.yaml")
+    listed = {name for name in kustomization["resources"] if name.endswith(".yaml")}
+    assert listed == {file.name for file in BASE.glob("*.yaml")} - {
+        "kustomization.yaml",
+        "secret.example.yaml",
+    }
+
+
+def test_base_brings_every_generated_definition() -> None:
+    (base,) = load(BASE / "kustomization.yaml")
+    (crds,) = load(REPOSITORY / "crds" / "kustomization.yaml")
+    assert "../../crds" in base["resources"]
+    assert set(crds["resources"]) == {
+        file.name for file in (REPOSITORY / "crds").glob("*.yaml") if file.name != "kustomization.yaml"
+    }
+
+
+def test_applying_the_base_cannot_overwrite_credentials() -> None:
+    (kustomization,) = load(BASE / "kustomization.yaml")
+    assert "secretGenerator" not in kustomization
+    assert [file.name for file in BASE.glob("*.yaml") if "kind: Secret\n" in file.read_text()] == [
+        "secret.example.yaml"
+    ]
+
+
+def test_only_the_migration_sees_the_owner_credentials() -> None:
+    seen = {container["args"][0]: secret_keys(container) for container in containers()}
+    assert seen == {"migrate": {"DATASTORAGE_DATABASE_OWNER_URL"}, "run": {"DATASTORAGE_DATABASE_URL"}}
+
+
+def test_the_secret_template_has_the_keys_that_are_mounted() -> None:
+    template = only("Secret")
+    assert {volume["secret"]["secretName"] for volume in pod_spec()["volumes"] if "secret" in volume} == {
+        template["metadata"]["name"]
+    }
+    assert set(template["stringData"]) == {
+        key for container in containers() for key in secret_keys(container)
+    }
+
+
+@pytest.mark.parametrize("container", containers(), ids=lambda container: container["name"])
+def test_containers_are_confined(container: Object) -> None:
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]["memory"] == "512Mi"
+
+
+def test_the_pod_runs_as_the_user_of_the_image() -> None:
+    context = pod_spec()["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    user = f"USER {context['runAsUser']}:{context['runAsGroup']}"
+    assert user in (REPOSITORY / "Dockerfile").read_text().splitlines()
+
+
+def test_service_ports_and_probes_reach_the_container() -> None:
+    (operator,) = pod_spec()["containers"]
+    ports = {port["name"]: port["containerPort"] for port in operator["ports"]}
+    assert ports == {"http": 8080, "metrics": 9090}
+    assert {port["targetPort"]: port["port"] for port in only("Service")["spec"]["ports"]} == ports
+    probes = {name: operator[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert probes == {
+        "startup": {"path": "/health", "port": "http"},
+        "liveness": {"path": "/health", "port": "http"},
+        "readiness": {"path": "/ready", "port": "http"},
+    }
+
+
+def test_the_policies_exempt_the_account_that_the_operator_runs_under() -> None:
+    account = only("ServiceAccount")["metadata"]
+    user = f"system:serviceaccount:{account['namespace']}:{account['name']}"
+    assert pod_spec()["serviceAccountName"] == account["name"]
+    for name in ("deletion-guard", "status-guard"):
+        conditions = [condition["expression"] for condition in policies()[name]["matchConditions"]]
+        assert conditions == [f'request.userInfo.username != "{user}"']
+
+
+def test_the_guards_cover_every_kind() -> None:
+    plurals = {kind.plural for kind in KINDS}
+    (deletion,) = policies()["deletion-guard"]["matchConstraints"]["resourceRules"]
+    (status,) = policies()["status-guard"]["matchConstraints"]["resourceRules"]
+    assert set(deletion["resources"]) == plurals
+    assert set(status["resources"]) == {f"{plural}/status" for plural in plurals}
+
+
+def test_the_deletion_guard_names_phases_that_exist() -> None:
+    (validation,) = policies()["deletion-guard"]["validations"]
+    named = {phase for phase in Phase if f'"{phase.value}"' in validation["expression"]}
+    assert named == {Phase.STORED, Phase.DEGRADED, Phase.REJECTED}
+
+
+@pytest.mark.parametrize("policy", policies().values(), ids=list(policies()))
+def test_a_policy_that_cannot_be_evaluated_refuses(policy: Object) -> None:
+    assert policy["failurePolicy"] == "Fail"
+
+
+def test_every_policy_is_bound_and_denies() -> None:
+    bindings = {
+        binding["spec"]["policyName"]: binding["spec"]
+        for binding in base_objects("ValidatingAdmissionPolicyBinding")
+    }
+    assert set(bindings) == {f"{name}.{GROUP}" for name in policies()}
+    assert all(binding["validationActions"] == ["Deny"] for binding in bindings.values())
