@@ -97,7 +97,6 @@ class AuditRecordSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=ATOMIC_MAP  # immutable as a whole: one managedFields entry is enough
         | rules(
-            rule("self == oldSelf", "an audit record cannot be changed: create a new one"),
             rule(
                 "!has(self.startTime) || !has(self.endTime) || self.endTime >= self.startTime",
                 "endTime must not be before startTime",
@@ -152,6 +151,19 @@ class AuditRecord(Model):
 
     The operator moves it into PostgreSQL, says so in the status, and then clears it from the cluster.
     """
+
+    # Only a write to the status subresource can add a status, and the API server keeps the spec out of such a
+    # write. So the first status write, the only one that most records ever see, is spared the comparison, which
+    # would be 8% of what the API server spends on it.
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.status) != has(oldSelf.status) || self.spec == oldSelf.spec",
+                "an audit record cannot be changed: create a new one",
+                field_path=".spec",
+            )
+        )
+    )
 
     spec: AuditRecordSpec = Field(
         description="What happened, written by the controller that did it. It cannot be changed afterwards."

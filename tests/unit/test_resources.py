@@ -1,0 +1,160 @@
+"""The custom resources: when an object is final, what the operator writes back, what users may write."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+from datastorage.resources import (
+    ACTION_TRACE,
+    AUDIT_RECORD,
+    ENDED,
+    KINDS,
+    Phase,
+    ResourceKind,
+    is_final,
+    recording_status,
+    rejected_status,
+    stored_status,
+)
+from datastorage.resources.action_trace import ActionTraceSpec, ExecutionStatus
+from datastorage.resources.audit_record import AuditRecordSpec
+from datastorage.resources.crd import crd
+from datastorage.resources.status import Status
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.strategies import action_trace_specs, audit_record_specs, json_values, times
+from tests.structural import violations
+
+NOW = "2026-03-01T10:00:00.000001Z"
+LATER = "2026-03-01T11:00:00Z"
+HASH = "sha256:" + 64 * "0"
+
+STORED = stored_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=LATER)
+KEPT = stored_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=None)
+RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH)
+REJECTED = rejected_status(uid="u", generation=3, at=NOW, message="too deep")
+
+
+def field_schema(kind: ResourceKind, name: str) -> dict[str, Any]:
+    root = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return dict(root["properties"][name])
+
+
+def without_nulls(status: dict[str, Any]) -> dict[str, Any]:
+    """Return what a merge patch of the status leaves of it."""
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def test_an_audit_record_is_always_final() -> None:
+    assert is_final(AUDIT_RECORD, {"phase": "Pending"})
+    assert is_final(AUDIT_RECORD, {})
+
+
+@pytest.mark.parametrize("status", list(ExecutionStatus))
+def test_a_trace_is_final_when_its_execution_has_ended(status: ExecutionStatus) -> None:
+    ended = status in {ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.ROLLED_BACK}
+    assert is_final(ACTION_TRACE, {"execution": {"status": status.value}}) is ended
+    assert (status in ENDED) is ended
+
+
+@pytest.mark.parametrize(
+    ("effectiveness", "final"),
+    [
+        ({}, True),
+        ({"score": 0.5}, True),
+        ({"dueTime": LATER}, False),
+        ({"dueTime": LATER, "score": 0.5}, False),
+        ({"dueTime": LATER, "assessedAt": LATER}, True),
+        ({"assessedAt": LATER}, True),
+        ({"dueTime": None}, True),
+        (None, True),
+    ],
+)
+def test_an_outstanding_assessment_keeps_a_trace_open(
+    *, effectiveness: dict[str, Any] | None, final: bool
+) -> None:
+    execution = {"status": "Completed"}
+    assert is_final(ACTION_TRACE, {"execution": execution, "effectiveness": effectiveness}) is final
+
+
+def test_a_trace_without_execution_is_not_final() -> None:
+    assert not is_final(ACTION_TRACE, {})
+    assert not is_final(ACTION_TRACE, {"effectiveness": {"dueTime": NOW, "assessedAt": NOW}})
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+@pytest.mark.parametrize(
+    "status", [STORED, KEPT, RECORDING, REJECTED], ids=["stored", "kept", "recording", "rejected"]
+)
+def test_statuses_fit_model_and_schema(kind: ResourceKind, status: dict[str, Any]) -> None:
+    Status.model_validate(status)
+    assert list(violations(field_schema(kind, "status"), without_nulls(status))) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "phase", "condition"),
+    [
+        (STORED, Phase.STORED, "True"),
+        (RECORDING, Phase.RECORDING, "False"),
+        (REJECTED, Phase.REJECTED, "False"),
+    ],
+)
+def test_statuses_say_the_same_throughout(status: dict[str, Any], phase: Phase, condition: str) -> None:
+    [stored] = status["conditions"]
+    assert (status["phase"], status["recordID"], status["observedGeneration"]) == (phase, "u", 3)
+    assert (stored["type"], stored["status"], stored["observedGeneration"]) == ("Stored", condition, 3)
+
+
+def test_stored_status_tells_when_the_object_goes() -> None:
+    assert STORED["expiresAt"] == LATER
+    assert LATER in STORED["message"]
+    assert "expiresAt" not in KEPT
+
+
+def test_stored_status_is_small() -> None:
+    """It is written once for every record and lives in etcd."""
+    assert len(json.dumps(STORED, separators=(",", ":"))) < 600
+
+
+def test_a_rejection_clears_what_an_earlier_generation_left() -> None:
+    assert {key for key, value in REJECTED.items() if value is None} == {
+        "storedAt",
+        "contentHash",
+        "expiresAt",
+    }
+    assert RECORDING.keys() <= REJECTED.keys()
+
+
+def test_a_rejection_cuts_an_endless_message() -> None:
+    status = rejected_status(uid="u", generation=1, at=NOW, message="x" * 100_000)
+    assert list(violations(field_schema(AUDIT_RECORD, "status"), without_nulls(status))) == []
+
+
+@given(audit_record_specs())
+def test_generated_audit_records_fit_the_schema(spec: dict[str, Any]) -> None:
+    assert list(violations(field_schema(AUDIT_RECORD, "spec"), spec)) == []
+
+
+@given(action_trace_specs())
+def test_generated_traces_fit_the_schema(spec: dict[str, Any]) -> None:
+    assert list(violations(field_schema(ACTION_TRACE, "spec"), spec)) == []
+
+
+@given(json_values())
+def test_generated_json_is_json(value: Any) -> None:
+    assert json.loads(json.dumps(value, allow_nan=False)) == value
+
+
+@given(st.lists(times(), min_size=2, max_size=2))
+def test_generated_times_can_be_compared(pair: list[str]) -> None:
+    first, second = map(datetime.fromisoformat, pair)
+    assert (first <= second) or (second <= first)
+
+
+def test_models_refuse_unknown_fields() -> None:
+    """So that an example with a misspelt field is noticed wherever the models are used."""
+    for model in (AuditRecordSpec, ActionTraceSpec):
+        assert model.model_config["extra"] == "forbid"
+        assert model.model_config["frozen"]
