@@ -1,0 +1,141 @@
+"""Fixtures for tests on a cluster: our own control plane unless told --kubeconfig or --context."""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from e2e.bulk import BulkClient
+from e2e.controlplane import Cluster, ControlPlane, ControlPlaneError
+from e2e.controlplane.binaries import kubectl_path
+from e2e.controlplane.cluster import PRODUCT
+from e2e.controlplane.contexts import choose_context
+from e2e.workbench import Workbench
+from tests.support.postgres import PostgresServer, TestDatabases
+
+GUARD_OPT_OUT = "datastorage.kubernaut.io/deletion-guard=disabled"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # --kubeconfig itself comes from pytest-kind, which means the same by it.
+    group = parser.getgroup("cluster", "cluster under test")
+    group.addoption("--context", help="Run on this context of the kubeconfig instead of an own control plane")
+    group.addoption(
+        "--allow-context",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Allow a context besides the built-in list; may be repeated",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        _external_cluster(config)
+    except ControlPlaneError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _external_cluster(config: pytest.Config) -> tuple[Path, str] | None:
+    """Return the kubeconfig and context to run on, or None for a control plane of our own."""
+    option, context = config.getoption("kubeconfig", None), config.getoption("context", None)
+    if not option and not context:
+        return None
+    source = Path(option or os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config").expanduser()
+    return source, choose_context(source, context, config.getoption("allow_context", []))
+
+
+@pytest.fixture(scope="session")
+def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Provide a cluster with the product's CRDs and manifests; no operator runs on it."""
+    directory = tmp_path_factory.mktemp("cluster")
+    external = _external_cluster(pytestconfig)
+    product = [path for path in PRODUCT if any(path.glob("*.yaml"))]
+    if external is not None:
+        cluster = Cluster.from_context(*external, kubectl_path(), directory)
+        cluster.apply_product(*product)
+        yield cluster
+        return
+    with ControlPlane(directory) as own:
+        if product:
+            own.apply_product(*product)
+        yield own
+
+
+@pytest.fixture
+def own_control_plane(control_plane: Cluster) -> ControlPlane:
+    """Provide the same for tests that break the API server; skips them on any other cluster."""
+    if not isinstance(control_plane, ControlPlane):
+        pytest.skip("the API server of this cluster cannot be restarted")
+    return control_plane
+
+
+@pytest.fixture
+def make_namespace(control_plane: Cluster) -> Iterator[Callable[[], str]]:
+    """Make namespaces with random names, which go after the test without it waiting for that."""
+    names: list[str] = []
+
+    def make() -> str:
+        name = f"e2e-{secrets.token_hex(4)}"
+        control_plane.kubectl("create", "namespace", name)
+        names.append(name)
+        return name
+
+    yield make
+    if names:
+        # Records that were never stored would hold the namespace back for ever.
+        control_plane.kubectl("label", "namespace", *names, GUARD_OPT_OUT, "--overwrite", check=False)
+        control_plane.kubectl("delete", "namespace", *names, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture
+def namespace(make_namespace: Callable[[], str]) -> str:
+    """Provide a namespace for one test alone."""
+    return make_namespace()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL of this session, which tests may stop and restart as long as they start it again."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres") / "data")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: PostgresServer) -> TestDatabases:
+    """Databases on it, cloned from a migrated template."""
+    made = TestDatabases(postgres.owner_url)
+    made.prepare()
+    return made
+
+
+@pytest_asyncio.fixture
+async def workbench(
+    control_plane: Cluster, namespace: str, databases: TestDatabases, tmp_path: Path
+) -> AsyncIterator[Workbench]:
+    """A namespace, a database, and operators that serve the one out of the other."""
+    database = await databases.clone()
+    bench = Workbench(
+        cluster=control_plane,
+        namespace=namespace,
+        owner_url=database.owner_url,
+        database_url=database.service_url,
+        directory=tmp_path,
+    )
+    yield bench
+    bench.close()
+    await databases.drop(database)
+
+
+@pytest_asyncio.fixture
+async def client(control_plane: Cluster) -> AsyncIterator[BulkClient]:
+    """A client with the administrator's rights, for loads."""
+    async with BulkClient.connect(control_plane.admin_kubeconfig) as made:
+        yield made

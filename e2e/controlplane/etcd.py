@@ -1,0 +1,50 @@
+"""Ask etcd over its JSON gateway, which listens on a Unix socket."""
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 30.0  # seconds
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def is_healthy(socket_path: Path) -> bool:
+    """Say whether etcd answers and has a leader."""
+    try:
+        return bool(_request(socket_path, "GET", "/health").get("health") == "true")
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+
+
+def compact(socket_path: Path) -> int:
+    """Drop all revisions before the current one, from disk too; returns the current revision."""
+    every_key = {"key": "AA==", "range_end": "AA==", "count_only": True}
+    revision = int(_request(socket_path, "POST", "/v3/kv/range", every_key)["header"]["revision"])
+    _request(socket_path, "POST", "/v3/kv/compaction", {"revision": revision, "physical": True})
+    return revision
+
+
+def _request(socket_path: Path, method: str, path: str, body: object | None = None) -> dict[str, Any]:
+    connection = _UnixConnection(socket_path)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        text = response.read().decode()
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise OSError(f"etcd answered {method} {path} with {response.status}: {text[:300]}")
+    answer: dict[str, Any] = json.loads(text)
+    return answer
