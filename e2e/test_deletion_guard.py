@@ -94,6 +94,25 @@ def resting_operator(control_plane: Cluster) -> Iterator[None]:
     control_plane.kubectl("scale", *deployment, f"--replicas={replicas}")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def guards(resting_operator: None, control_plane: Cluster) -> None:  # noqa: ARG001 -- it must rest first
+    """Wait until the policies, applied a moment ago, have reached the API server's admission."""
+    operator = control_plane.service_account_kubeconfig(SYSTEM, "datastorage")
+    probe = Records(control_plane, "default", operator)
+    control_plane.kubectl(
+        "delete", AUDIT_RECORD.crd_name, "guard-probe", "--ignore-not-found", kubeconfig=operator
+    )
+    probe.create(AUDIT_RECORD, "guard-probe")
+    eventually(
+        "deletions are refused", lambda: bool(probe.delete(AUDIT_RECORD, "guard-probe", "--dry-run=server"))
+    )
+    eventually(
+        "statuses are refused",
+        lambda: bool(probe.set_status(AUDIT_RECORD, "guard-probe", "Pending", 1, as_admin=True)),
+    )
+    probe.delete(AUDIT_RECORD, "guard-probe", "--wait=false", kubeconfig=operator)
+
+
 @pytest.fixture
 def records(control_plane: Cluster, namespace: str) -> Records:
     return Records(control_plane, namespace, control_plane.service_account_kubeconfig(SYSTEM, "datastorage"))

@@ -1,11 +1,14 @@
 """What the manifests must say whatever cluster they go to; the API server's own opinion is asked in e2e."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from datastorage import __version__
 from datastorage.resources import GROUP, KINDS, Phase
+from datastorage.settings import PREFIX, Settings, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = REPOSITORY / "manifests" / "base"
@@ -67,6 +70,30 @@ def test_base_brings_every_generated_definition() -> None:
     assert set(crds["resources"]) == {
         file.name for file in (REPOSITORY / "crds").glob("*.yaml") if file.name != "kustomization.yaml"
     }
+
+
+def test_the_image_is_of_this_version() -> None:
+    (kustomization,) = load(BASE / "kustomization.yaml")
+    assert kustomization["images"] == [{"name": "kubernaut-datastorage", "newTag": __version__}]
+
+
+def test_the_config_map_holds_valid_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    (kustomization,) = load(BASE / "kustomization.yaml")
+    (config,) = kustomization["configMapGenerator"]
+    values = dict(literal.split("=", 1) for literal in config["literals"])
+    assert values.pop("DATASTORAGE_SECRETS_DIR") == SECRETS_DIR
+    assert set(values) <= {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    defaults = load_settings()
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == defaults
+
+
+def test_the_pod_is_given_time_to_flush() -> None:
+    assert pod_spec()["terminationGracePeriodSeconds"] > Settings.model_fields["shutdown_seconds"].default
 
 
 def test_applying_the_base_cannot_overwrite_credentials() -> None:
