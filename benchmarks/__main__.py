@@ -1,0 +1,161 @@
+"""The command line of the benchmark."""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from benchmarks import report, scenarios
+from benchmarks.bench import Bench
+from benchmarks.errors import BenchmarkError
+from benchmarks.progress import say
+from benchmarks.results import Result
+from benchmarks.targets import judge
+from e2e.controlplane import ControlPlane, ControlPlaneError
+
+DESCRIPTION = """\
+Measures the operator on a real control plane (etcd, API server, RBAC, admission
+policies) and a real PostgreSQL, and beside it what that API server can do alone.
+
+  a  the API server's own limit: a bare client creates, status-patches, deletes
+  b  the operator drains waiting objects: stored, status written, deleted
+  c  the same at ttlSecondsAfterStored 0: stored, deleted
+  d  latency from created to Stored at 50 objects/s
+  e  a large backlog waiting at the start: rows/s, drain/s, peak memory"""
+EPILOG = """\
+The ratio b/a says how much of the limit the operator reaches. Without a in
+--only there is no ratio. DATASTORAGE_ settings of the environment reach the operator.
+
+Exit status: 0 when all ran and nothing was lost, whether or not the targets were
+reached; 1 when a record was lost or a scenario could not be run."""
+SCENARIOS: Final = "abcde"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured. Latency is counted in seconds, the others in objects."""
+
+    objects: int
+    latency_seconds: int
+    backlog: int
+
+
+FULL: Final = Sizes(objects=3000, latency_seconds=20, backlog=50_000)
+QUICK: Final = Sizes(objects=500, latency_seconds=5, backlog=3000)
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    only = _chosen(arguments.only)
+    sizes = QUICK if arguments.quick else FULL
+    sizes = Sizes(
+        arguments.objects or sizes.objects, sizes.latency_seconds, arguments.backlog or sizes.backlog
+    )
+    directory = Path(tempfile.mkdtemp(prefix="datastorage-bench-"))
+    try:
+        say("Starting the control plane (it is built first if that was never done)")
+        with ControlPlane(directory / "controlplane") as control_plane:
+            about, results = uvloop.run(_measure(control_plane, directory, only, sizes))
+    except (BenchmarkError, ControlPlaneError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    _report(about, results, arguments.json)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--quick", action="store_true",
+        help=f"a small run: {QUICK.objects} objects, {QUICK.latency_seconds} s, backlog of {QUICK.backlog}",
+    )  # fmt: skip
+    parser.add_argument("--only", default=SCENARIOS, metavar="a,b,…", help="run these scenarios alone")
+    parser.add_argument(
+        "-n", "--objects", type=_positive, metavar="N", help=f"objects in a, b, c (default: {FULL.objects})"
+    )
+    parser.add_argument(
+        "--backlog", type=_positive, metavar="N", help=f"objects in e (default: {FULL.backlog})"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the JSON there instead of after the tables"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _chosen(only: str) -> str:
+    chosen = only.replace(",", "").replace(" ", "")
+    unknown = set(chosen) - set(SCENARIOS)
+    if unknown or not chosen:
+        raise SystemExit(f"--only takes letters of {','.join(SCENARIOS)}, not {only!r}")
+    return chosen
+
+
+async def _measure(
+    control_plane: ControlPlane, directory: Path, only: str, sizes: Sizes
+) -> tuple[dict[str, Any], list[Result]]:
+    say("Installing the product and starting PostgreSQL")
+    async with Bench(control_plane, directory) as bench:
+        about = report.machine(
+            kubernetes=json.loads(control_plane.kubectl("get", "--raw", "/version").stdout)["gitVersion"],
+            postgres=bench.postgres.version,
+        )
+        return about, await _run(bench, only, sizes)
+
+
+async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
+    results: list[Result] = []
+    limit: scenarios.Limit | None = None
+    if "a" in only:
+        say(f"(a) the API server alone, {sizes.objects} objects")
+        limit, result = await scenarios.measure_limit(bench, sizes.objects)
+        results.append(result)
+    if "b" in only:
+        say(f"(b) the operator drains {sizes.objects} objects")
+        results.append(await scenarios.measure_drain(bench, sizes.objects, limit))
+    if "c" in only:
+        say(f"(c) the operator drains {sizes.objects} objects at ttl 0")
+        results.append(await scenarios.measure_drain_at_once(bench, sizes.objects, limit))
+    if "d" in only:
+        say("(d) latency")
+        results.append(await scenarios.measure_latency(bench, sizes.latency_seconds))
+    if "e" in only:
+        say(f"(e) a backlog of {sizes.backlog} objects")
+        results.append(await scenarios.measure_backlog(bench, sizes.backlog, limit))
+    return results
+
+
+def _report(about: dict[str, Any], results: Sequence[Result], json_file: Path | None) -> None:
+    verdicts = judge({result.scenario: result for result in results})
+    report.print_tables(about, results, verdicts)
+    text = report.as_json(about, results, verdicts)
+    if json_file is not None:
+        json_file.write_text(text + "\n")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

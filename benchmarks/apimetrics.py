@@ -1,0 +1,39 @@
+"""What the API server itself counted: requests for the two resources, by verb and subresource."""
+
+import re
+from collections import Counter
+from typing import Final
+
+from datastorage.resources import KINDS
+
+Requests = Counter[tuple[str, str, str]]
+"""Counts by resource, subresource and verb."""
+
+_SAMPLE: Final = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>\S+)$", re.MULTILINE)
+_LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
+_RESOURCES: Final = frozenset(kind.plural for kind in KINDS)
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"})
+
+
+def parse_requests(metrics: str) -> Requests:
+    """Read the counters from the API server's metrics page, refused requests among them."""
+    counted: Requests = Counter()
+    for sample in _SAMPLE.finditer(metrics):
+        labels = dict(_LABEL.findall(sample["labels"]))
+        if labels.get("resource") in _RESOURCES:
+            key = (labels["resource"], labels.get("subresource", ""), labels["verb"])
+            counted[key] += int(float(sample["value"]))
+    return counted
+
+
+def writes(requests: Requests) -> int:
+    """Return how many of the requests wanted to write."""
+    return sum(count for (_, _, verb), count in requests.items() if verb in _WRITES)
+
+
+def by_verb(requests: Requests) -> dict[str, int]:
+    """Return the counts by verb, such as ``PATCH status``, both resources together."""
+    totals: Counter[str] = Counter()
+    for (_, subresource, verb), count in requests.items():
+        totals[f"{verb} {subresource}".strip()] += count
+    return {verb: count for verb, count in sorted(totals.items()) if count}

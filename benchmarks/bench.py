@@ -1,0 +1,166 @@
+"""What the scenarios share: the control plane, PostgreSQL, the two identities, and the counting."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from benchmarks import apimetrics
+from benchmarks.client import Client, Created, for_each
+from benchmarks.errors import BenchmarkError, LossError
+from benchmarks.operatorprocess import OperatorProcess
+from benchmarks.postgres import Archive, Postgres
+from benchmarks.progress import Progress, say
+from benchmarks.records import audit_record
+from benchmarks.results import Cost
+from e2e.controlplane import ControlPlane
+
+_OPERATOR: Final = ("datastorage-system", "datastorage")
+_PRODUCER: Final = ("datastorage-system", "benchmark-producer")
+# What a controller that records its steps needs, and reading for the checks.
+_PRODUCER_RIGHTS: Final = """
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: benchmark-producer, namespace: datastorage-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: benchmark-producer}
+rules:
+  - apiGroups: [datastorage.kubernaut.io]
+    resources: [auditrecords]
+    verbs: [create, get, list, watch]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: benchmark-producer}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: benchmark-producer}
+subjects: [{kind: ServiceAccount, name: benchmark-producer, namespace: datastorage-system}]
+"""
+# A drain that makes no progress for this long has failed.
+_STALL_SECONDS: Final = 60.0
+_LEAST_POLL_SECONDS: Final = 0.05
+_MOST_POLL_SECONDS: Final = 0.5
+# One poll for so many objects that are left: often near the end, seldom far from it.
+_OBJECTS_PER_POLL_SECOND: Final = 2000
+
+
+@dataclass
+class Meter:
+    """What one scenario has cost, filled in when its context ends."""
+
+    requests: apimetrics.Requests = field(default_factory=Counter)
+
+
+@dataclass
+class Bench:
+    """A control plane with the product installed and no operator; a context manager."""
+
+    control_plane: ControlPlane
+    directory: Path
+    create_concurrency: int = 16
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._install)
+        account = self.control_plane.service_account_kubeconfig
+        self.operator_kubeconfig = await asyncio.to_thread(account, *_OPERATOR)
+        producer_kubeconfig = await asyncio.to_thread(account, *_PRODUCER)
+        self.producer = await self._stack.enter_async_context(Client(producer_kubeconfig))
+        # The bare client writes and deletes as the operator does, under the same token.
+        self.writer = await self._stack.enter_async_context(Client(self.operator_kubeconfig))
+        self.postgres = await self._stack.enter_async_context(Postgres(self.directory / "postgres"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def _install(self) -> None:
+        self.control_plane.apply_product()
+        self.control_plane.kubectl("apply", "-f", "-", input=_PRODUCER_RIGHTS)
+
+    async def namespace(self, name: str) -> str:
+        """Make a namespace."""
+        await asyncio.to_thread(self.control_plane.kubectl, "create", "namespace", name)
+        return name
+
+    async def create(self, namespace: str, count: int, *, ttl_seconds: int | None = None) -> list[Created]:
+        """Create so many records, as fast as the API server takes them."""
+        say(f"    creating {count} objects")
+        return await for_each(
+            range(count),
+            lambda number: self.producer.create(
+                namespace, audit_record(f"record-{number:06d}", number, ttl_seconds=ttl_seconds)
+            ),
+            concurrency=self.create_concurrency,
+            progress=Progress("created", count),
+        )
+
+    @asynccontextmanager
+    async def metered(self) -> AsyncIterator[Meter]:
+        """Count what the API server is asked for inside the context, without the benchmark's own requests."""
+        meter = Meter()
+        before, own_before = await self._requests(), self._own_requests()
+        yield meter
+        after, own_after = await self._requests(), self._own_requests()
+        after.subtract(before)
+        after.subtract(own_after)
+        after.update(own_before)
+        meter.requests.update(after)
+
+    def operator(self, archive: Archive, *, ttl_seconds: int = 1) -> OperatorProcess:
+        """Return the operator on this control plane and database, not started yet."""
+        log = self.directory / f"operator-{time.time_ns()}.log"
+        return OperatorProcess(self.operator_kubeconfig, archive.service_url, log, ttl_seconds=ttl_seconds)
+
+    async def until_gone(self, namespace: str, total: int, operator: OperatorProcess) -> float:
+        """Wait until the namespace has no objects; return when the last had gone (Unix seconds).
+
+        Raises BenchmarkError when nothing goes for a long time.
+        """
+        progress, least, moved = Progress("cleared", total), total, time.monotonic()
+        while True:
+            left = await self.producer.count(namespace)
+            now = time.time()
+            if left == 0:
+                return now
+            operator.check()
+            progress.update(total - left)
+            if left < least:
+                least, moved = left, time.monotonic()
+            elif time.monotonic() - moved > _STALL_SECONDS:
+                raise BenchmarkError(f"{left} of {total} objects are still there, and none goes any more")
+            pause = left / _OBJECTS_PER_POLL_SECOND
+            await asyncio.sleep(min(_MOST_POLL_SECONDS, max(_LEAST_POLL_SECONDS, pause)))
+
+    async def verify(self, namespace: str, archive: Archive, created: list[Created]) -> None:
+        """Raise LossError unless every created object has one row, and none is left in the cluster."""
+        await archive.verify({each.uid for each in created})
+        left = await self.producer.count(namespace)
+        if left:
+            raise LossError(f"{left} objects are left in the cluster")
+
+    async def _requests(self) -> apimetrics.Requests:
+        return apimetrics.parse_requests(await asyncio.to_thread(self.control_plane.metrics))
+
+    def _own_requests(self) -> apimetrics.Requests:
+        return self.producer.requests + self.writer.requests
+
+
+def cost_of(operator: OperatorProcess, count: int) -> Callable[[Meter], Cost]:
+    """Read what the operator has used so far; the API server's part comes with the meter, afterwards."""
+    cpu, rss = operator.cpu_seconds, operator.peak_rss_mib
+
+    def with_requests(meter: Meter) -> Cost:
+        return Cost(
+            cpu_ms_per_object=round(1000 * cpu / count, 2),
+            peak_rss_mib=round(rss, 1),
+            writes_per_object=round(apimetrics.writes(meter.requests) / count, 4),
+            requests=apimetrics.by_verb(meter.requests),
+        )
+
+    return with_requests

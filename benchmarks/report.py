@@ -1,0 +1,114 @@
+"""The results for people (tables) and for programs (JSON)."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.results import Result
+from benchmarks.targets import Verdict
+
+_LIBRARIES: Final = ("kubernaut-datastorage", "kopf", "kubernetes", "asyncpg", "aiohttp", "uvloop")
+_PIPED_WIDTH: Final = 150
+
+
+def machine(*, kubernetes: str, postgres: str) -> dict[str, Any]:
+    """Describe what the run was made on."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "load_average_at_start": round(os.getloadavg()[0], 2),
+        "versions": {
+            "python": platform.python_version(),
+            "kubernetes": kubernetes,
+            "postgresql": postgres,
+            "libraries": {name: version(name) for name in _LIBRARIES},
+        },
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def as_json(about: Mapping[str, Any], results: Sequence[Result], verdicts: Sequence[Verdict]) -> str:
+    """Return the whole run as one JSON object."""
+    return json.dumps(
+        {
+            **about,
+            "scenarios": {result.scenario: asdict(result) for result in results},
+            "targets": [
+                {
+                    "scenario": verdict.target.scenario,
+                    "name": verdict.target.name,
+                    "wanted": verdict.target.wanted,
+                    "value": verdict.value,
+                    "met": verdict.met,
+                }
+                for verdict in verdicts
+            ],
+        },
+        indent=2,
+    )
+
+
+def print_tables(about: Mapping[str, Any], results: Sequence[Result], verdicts: Sequence[Verdict]) -> None:
+    """Print the results and the targets; plain when the output is no terminal."""
+    piped = not sys.stdout.isatty()
+    console = Console(width=_PIPED_WIDTH if piped else None, no_color=piped, highlight=False)
+    versions = about["versions"]
+    console.print(
+        f"{about['cores']} cores, {about['processor']}, Kubernetes {versions['kubernetes']}, "
+        f"PostgreSQL {versions['postgresql']}, Python {versions['python']}"
+    )
+    console.print(_results_table(results))
+    for result in results:
+        if result.cost:
+            counted = ", ".join(f"{verb} {count}" for verb, count in result.cost.requests.items())
+            console.print(f"  {result.scenario}: requests counted by the API server: {counted}")
+    console.print(_targets_table(verdicts))
+
+
+def _results_table(results: Sequence[Result]) -> Table:
+    table = Table(
+        "", "scenario", "objects", "objects/s", "of the limit", "API writes/object", "CPU ms/object",
+        "peak RSS MiB", "p50/p95/p99 ms", box=SIMPLE_HEAD,
+    )  # fmt: skip
+    for result in results:
+        cost, latency = result.cost, result.latency
+        table.add_row(
+            result.scenario,
+            result.title,
+            str(result.objects),
+            ", ".join(f"{name} {rate:.0f}" for name, rate in result.rates.items()),
+            f"{result.ratio_to_limit:.2f}" if result.ratio_to_limit is not None else "",
+            f"{cost.writes_per_object:g}" if cost else "",
+            f"{cost.cpu_ms_per_object:.2f}" if cost else "",
+            f"{cost.peak_rss_mib:.0f}" if cost else "",
+            f"{latency.p50_ms:.0f}/{latency.p95_ms:.0f}/{latency.p99_ms:.0f}" if latency else "",
+        )
+    return table
+
+
+def _targets_table(verdicts: Sequence[Verdict]) -> Table:
+    table = Table("", "target", "wanted", "measured", "", box=SIMPLE_HEAD)
+    for verdict in verdicts:
+        target = verdict.target
+        table.add_row(
+            target.scenario, target.name, target.wanted, f"{verdict.value:g}",
+            "[green]reached[/green]" if verdict.met else "[red]MISSED[/red]",
+        )  # fmt: skip
+    return table

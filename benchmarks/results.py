@@ -1,0 +1,48 @@
+"""The measured values, as they stand in the JSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the operator used: CPU, memory, and writes of the API server, which counted them itself."""
+
+    cpu_ms_per_object: float
+    peak_rss_mib: float
+    writes_per_object: float
+    requests: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds from the answer to a create to the watch event that shows the object Stored, in ms."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scenario. Rates are objects per second."""
+
+    scenario: str
+    title: str
+    objects: int
+    rates: dict[str, float]
+    ratio_to_limit: float | None = None
+    cost: Cost | None = None
+    latency: Latency | None = None
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+def latency_of(seconds: Sequence[float]) -> Latency:
+    """Return the percentiles of a set of latencies."""
+    ordered = sorted(seconds)
+
+    def at(share: float) -> float:
+        return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
+
+    return Latency(at(0.5), at(0.95), at(0.99), round(1000 * ordered[-1], 1))

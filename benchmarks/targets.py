@@ -1,0 +1,71 @@
+"""The numbers to reach, and which of them a run has reached."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.results import Result
+
+
+@dataclass(frozen=True)
+class Target:
+    """One number of one scenario. ``value`` returns None where the scenario did not measure it."""
+
+    scenario: str
+    name: str
+    sign: str
+    bound: float
+    value: Callable[[Result], float | None]
+
+    @property
+    def wanted(self) -> str:
+        """The bound in words."""
+        return f"{self.sign} {self.bound:g}"
+
+    def is_met(self, value: float) -> bool:
+        """Tell whether the value is on the right side of the bound."""
+        if self.sign == "=":
+            return value == self.bound
+        return value >= self.bound if self.sign == ">=" else value <= self.bound
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a target in this run."""
+
+    target: Target
+    value: float
+    met: bool
+
+
+def _cpu(result: Result) -> float | None:
+    return result.cost.cpu_ms_per_object if result.cost else None
+
+
+def _writes(result: Result) -> float | None:
+    return result.cost.writes_per_object if result.cost else None
+
+
+TARGETS: Final = (
+    Target("b", "drain, share of the limit", ">=", 0.75, lambda result: result.ratio_to_limit),
+    Target("b", "API writes per object", "=", 2, _writes),
+    Target("b", "operator CPU ms per object", "<=", 2, _cpu),
+    Target("c", "API writes per object at ttl 0", "=", 1, _writes),
+    Target("d", "p95 of created to Stored, ms", "<=", 250, lambda r: r.latency.p95_ms if r.latency else None),
+    Target("d", "API writes per object", "=", 2, _writes),
+    Target("e", "rows committed per second", ">=", 700, lambda result: result.rates["rows"]),
+    Target("e", "peak RSS in MiB", "<=", 300, lambda r: r.cost.peak_rss_mib if r.cost else None),
+    Target("e", "operator CPU ms per object", "<=", 2, _cpu),
+    Target("e", "API writes per object", "=", 2, _writes),
+)
+
+
+def judge(results: Mapping[str, Result]) -> list[Verdict]:
+    """Hold the results against the targets of the scenarios that ran."""
+    verdicts: list[Verdict] = []
+    for target in TARGETS:
+        result = results.get(target.scenario)
+        value = target.value(result) if result else None
+        if value is not None:
+            verdicts.append(Verdict(target, value, target.is_met(value)))
+    return verdicts
