@@ -152,9 +152,9 @@ class AuditRecord(Model):
     The operator moves it into PostgreSQL, says so in the status, and then clears it from the cluster.
     """
 
-    # Only a write to the status subresource can add a status, and the API server keeps the spec out of such a
-    # write. So the first status write, the only one that most records ever see, is spared the comparison, which
-    # would be 8% of what the API server spends on it.
+    # Only a write to the status subresource can add a status, and the API server keeps the spec out of such
+    # a write. So the first status write, the only one that most records ever see, is spared the comparison,
+    # which would be 8% of what the API server spends on it.
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
