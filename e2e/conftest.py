@@ -11,7 +11,6 @@ import pytest_asyncio
 from e2e.bulk import BulkClient
 from e2e.controlplane import Cluster, ControlPlane, ControlPlaneError
 from e2e.controlplane.binaries import kubectl_path
-from e2e.controlplane.cluster import PRODUCT
 from e2e.controlplane.contexts import choose_context
 from e2e.workbench import Workbench
 from tests.support.postgres import PostgresServer, TestDatabases
@@ -53,15 +52,13 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     """Provide a cluster with the product's CRDs and manifests; no operator runs on it."""
     directory = tmp_path_factory.mktemp("cluster")
     external = _external_cluster(pytestconfig)
-    product = [path for path in PRODUCT if any(path.glob("*.yaml"))]
     if external is not None:
         cluster = Cluster.from_context(*external, kubectl_path(), directory)
-        cluster.apply_product(*product)
+        cluster.apply_product()
         yield cluster
         return
     with ControlPlane(directory) as own:
-        if product:
-            own.apply_product(*product)
+        own.apply_product()
         yield own
 
 
@@ -98,9 +95,9 @@ def namespace(make_namespace: Callable[[], str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of this session, which tests may stop and restart as long as they start it again."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres") / "data")
+    server = PostgresServer()
     try:
         server.start()
         yield server

@@ -96,7 +96,7 @@ def _up(directory: Path, *, keep: bool, apply: bool) -> int:
 
 def _kubeconfig(directory: Path) -> int:
     path = directory.absolute() / "admin.kubeconfig"
-    if not _is_claimed(directory):
+    if not (_is_claimed(directory) and path.exists()):
         raise ControlPlaneError(f"no control plane is up in {directory}")
     print(path)
     return 0

@@ -19,10 +19,11 @@ def choose_context(kubeconfig: Path, context: str | None, extra: Collection[str]
         ControlPlaneError: it is on neither the fixed list nor `extra`, or there is none.
     """
     try:
-        content = yaml.safe_load(kubeconfig.read_text()) or {}
+        content = yaml.safe_load(kubeconfig.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ControlPlaneError(f"cannot read the kubeconfig {kubeconfig}: {error}") from error
-    name = context or content.get("current-context")
+    current = content.get("current-context") if isinstance(content, dict) else None
+    name = context or current
     if not name:
         raise ControlPlaneError(f"{kubeconfig} has no current context: name one with --context")
     allowed = ALLOWED_CONTEXTS | set(extra)

@@ -21,6 +21,7 @@ from e2e.controlplane.processes import Component, Deadline, ProcessGroup
 START_TIMEOUT = 120.0  # seconds until a component must be ready; the slowest takes 4 on 2 idle cores
 STOP_TIMEOUT = 10.0  # seconds from SIGTERM to SIGKILL
 POLL_INTERVAL = 0.05  # seconds between two looks at a component that is starting
+PORT_FILE = "api-port"
 SOCKET_PATH_LIMIT = 100  # bytes; kernels take 104 to 108
 
 # Below the usual ephemeral ports: a client that keeps dialling a stopped server on a port of that
@@ -32,7 +33,8 @@ class ControlPlane(Cluster):
     """etcd, kube-apiserver and kube-controller-manager as children of this process.
 
     `directory` holds everything: data, certificates, logs, kubeconfigs. Started again on the same
-    directory, it has the same objects and accepts the same credentials.
+    directory, it has the same objects, the same port (while that is free) and accepts the same
+    credentials.
 
     `fsync=False` lets etcd acknowledge writes that are not on disk yet. `audit_policy` is a file
     with an audit Policy; with one, the API server writes logs/audit.log.
@@ -51,7 +53,7 @@ class ControlPlane(Cluster):
         binaries = ensure_binaries()
         directory = directory.absolute()
         super().__init__(directory / "admin.kubeconfig", binaries.kubectl, directory)
-        self._layout = Layout(directory, api_port or free_port())
+        self._layout = Layout(directory, api_port or _last_port(directory) or free_port())
         self._certificates = Certificates(directory / "certificates")
         self._etcd = self._component("etcd", components.etcd_command(binaries, self._layout, fsync=fsync))
         self._api_server = self._component(
@@ -141,10 +143,11 @@ class ControlPlane(Cluster):
     def expire_watches(self) -> None:
         """Have every watch that resumes from a resourceVersion of before answered 410 Gone.
 
-        The API server loses its watch cache by being killed and started, etcd its history by a
-        compaction meanwhile.
+        The API server loses its watch cache by being killed and started. Meanwhile etcd gets a new
+        revision, so that even who has seen everything is behind, and loses the older ones.
         """
         self.kill_api_server()
+        etcd.advance(self._layout.etcd_http_socket)
         self.compact_etcd()
         self.start_api_server()
 
@@ -159,6 +162,7 @@ class ControlPlane(Cluster):
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._layout.log("etcd").parent.mkdir(exist_ok=True)
         ensure_certificates(self._certificates, service_ip=components.SERVICE_IP)
+        (self.directory / PORT_FILE).write_text(str(self._layout.api_port))
         self._write_kubeconfig(self.admin_kubeconfig, "admin", self._certificates.admin)
         controller_manager = self._layout.controller_manager_kubeconfig
         self._write_kubeconfig(
@@ -196,12 +200,26 @@ class ControlPlane(Cluster):
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nobody listens on now."""
     for port in random.sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            # As Go's listeners do, or connections in TIME_WAIT would count as taken.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if _is_free(port):
             return port
     raise ControlPlaneError(f"no free port between {PORTS.start} and {PORTS.stop - 1}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As Go's listeners do, or connections in TIME_WAIT would count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _last_port(directory: Path) -> int | None:
+    """Return the port that the control plane of this directory had before, if it is free."""
+    try:
+        port = int((directory / PORT_FILE).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return port if _is_free(port) else None

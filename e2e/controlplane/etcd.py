@@ -1,5 +1,6 @@
 """Ask etcd over its JSON gateway, which listens on a Unix socket."""
 
+import base64
 import http.client
 import json
 import socket
@@ -30,10 +31,19 @@ def is_healthy(socket_path: Path) -> bool:
 
 def compact(socket_path: Path) -> int:
     """Drop all revisions before the current one, from disk too; returns the current revision."""
-    every_key = {"key": "AA==", "range_end": "AA==", "count_only": True}
-    revision = int(_request(socket_path, "POST", "/v3/kv/range", every_key)["header"]["revision"])
+    status = _request(socket_path, "POST", "/v3/maintenance/status", {})
+    revision = int(status["header"]["revision"])
     _request(socket_path, "POST", "/v3/kv/compaction", {"revision": revision, "physical": True})
     return revision
+
+
+def advance(socket_path: Path) -> None:
+    """Make a new revision by writing a key that means nothing to Kubernetes."""
+    _request(socket_path, "POST", "/v3/kv/put", {"key": _base64("e2e/advance"), "value": ""})
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _request(socket_path: Path, method: str, path: str, body: object | None = None) -> dict[str, Any]:
