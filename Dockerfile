@@ -22,10 +22,11 @@ RUN /build/bin/pip --python /opt/datastorage/bin/python install --quiet --no-dep
 
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/datastorage /opt/datastorage
-# pip has compiled the bytecode; the root filesystem is meant to be read-only. The numeric user has no
-# entry in /etc/passwd, so that its home must be named.
+# pip has compiled the bytecode; the root filesystem is meant to be read-only. The numeric user, which may be
+# any other at run time, has no entry in /etc/passwd: its home and its name, which Kopf asks for, are given here.
 ENV PATH=/opt/datastorage/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/tmp \
+    USER=datastorage \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 65532:65532

@@ -1,10 +1,10 @@
 """Runs the e2e tests on a kind cluster: `python -m e2e.kind [--kind-bin PATH] [--keep] [pytest arguments]`.
 
-First the image is built and the operator runs as it would for users, in a pod, from the manifests, on a
-PostgreSQL in the cluster, and one record goes all the way. Then that operator rests, and the same tests run
-as on our own control plane, where they start the operator as they need it.
+First the operator runs as it would for users, in a pod, from the image (see `make image`) and the manifests,
+on a PostgreSQL in the cluster, and one record goes all the way. Then that operator rests, and the same tests
+run as on our own control plane, where they start the operator as they need it.
 
-Needs Docker. kind is downloaded in the version below unless --kind-bin names another.
+Needs Docker and the image. kind is downloaded in the version below unless --kind-bin names another.
 """
 
 import argparse
@@ -38,8 +38,6 @@ from pytest_kind import KindCluster  # noqa: E402
 def main() -> int:
     options, pytest_arguments = _parse()
     kind = KindCluster(NAME, kind_path=options.kind_bin, kubectl_path=kubectl_path())
-    _say(f"building {IMAGE}")
-    _build_image(options.build_arg)
     _say(f"creating the kind cluster {NAME}")
     kind.create(REPOSITORY / "e2e" / "kind" / "cluster.yaml")
     try:
@@ -63,16 +61,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     # Not whatever kind the PATH has: a node image belongs to a release of kind.
     parser.add_argument("--kind-bin", type=Path, help=f"kind; default: {KIND_VERSION}, downloaded")
     parser.add_argument("--keep", action="store_true", help="leave the cluster behind")
-    parser.add_argument(
-        "--build-arg", action="append", default=[], help="handed to docker build, such as BASE_IMAGE=…"
-    )
     return parser.parse_known_args()
-
-
-def _build_image(build_arguments: list[str]) -> None:
-    command = ["docker", "build", f"--tag={IMAGE}", f"--build-arg=VERSION={__version__}"]
-    command += [f"--build-arg={argument}" for argument in build_arguments]
-    subprocess.run([*command, str(REPOSITORY)], check=True)
 
 
 def _try_the_installation(cluster: Cluster) -> None:
