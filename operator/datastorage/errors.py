@@ -35,3 +35,7 @@ class ObjectChangedError(DataStorageError):
 
 class RequestRefusedError(DataStorageError):
     """The API server said no for a reason that repeating does not cure (RBAC, admission, validation)."""
+
+
+class ObjectTooLargeError(RequestRefusedError):
+    """The object has no room left for what was to be written into it."""

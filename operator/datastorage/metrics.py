@@ -71,7 +71,7 @@ STATUS_DEPTH = Gauge(
 )
 STATUS_TOTAL = Counter(
     "datastorage_status_writes_total",
-    "Status patches by outcome: success, gone, changed, refused, retried",
+    "Status writes by outcome: success, gone, changed, too_large, refused, retried, abandoned",
     ["outcome"],
     registry=REGISTRY,
 )

@@ -110,6 +110,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             cluster=cluster,
             intake=intake,
             schedule=collector.schedule,
+            on_abandoned=sweep.request,
             concurrency=settings.status_concurrency,
         )
         coordinator = Coordinator(intake=intake, archive=archive, breaker=breaker, announcer=status_writer)

@@ -8,7 +8,13 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
-from datastorage.errors import ObjectChangedError, ObjectGoneError, RequestRefusedError, TransientError
+from datastorage.errors import (
+    ObjectChangedError,
+    ObjectGoneError,
+    ObjectTooLargeError,
+    RequestRefusedError,
+    TransientError,
+)
 from datastorage.resources import GROUP, VERSION, ResourceKind
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
@@ -146,6 +152,9 @@ def _error(status: int, answer: bytes) -> Exception:
     except ValueError:
         message = answer.decode("utf-8", "replace")
     message = f"API server ({status}): {message[:_MAX_MESSAGE_CHARACTERS]}"
+    # etcd's own limit on the size of an object comes back as an internal error.
+    if status == 413 or (status == 500 and "request is too large" in message):
+        return ObjectTooLargeError(message)
     if status in {404, 410}:
         return ObjectGoneError(message)
     if status == 409:

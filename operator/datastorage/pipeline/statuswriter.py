@@ -8,7 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from datastorage import metrics
-from datastorage.errors import ObjectChangedError, ObjectGoneError, RequestRefusedError, TransientError
+from datastorage.errors import (
+    ObjectChangedError,
+    ObjectGoneError,
+    ObjectTooLargeError,
+    RequestRefusedError,
+    TransientError,
+)
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.workitem import Announcement, Expiry, Outcome, Rejection, WorkItem
 from datastorage.resources import ResourceKind, recording_status, rejected_status, stored_status
@@ -21,6 +27,8 @@ _log = logging.getLogger(__name__)
 _MAX_WAITING: Final = 100_000
 _FIRST_RETRY_SECONDS: Final = 0.1
 _MAX_RETRY_SECONDS: Final = 3.0
+# After so many attempts, a minute or so, a write gives its worker back: it may be the object's own fault.
+_MAX_ATTEMPTS: Final = 24
 
 
 class Cluster(Protocol):
@@ -39,12 +47,22 @@ class StatusWriter:
     """A bounded queue, and as many workers as requests may be under way at once."""
 
     def __init__(
-        self, *, cluster: Cluster, intake: Intake, schedule: Callable[[Expiry], None], concurrency: int
+        self,
+        *,
+        cluster: Cluster,
+        intake: Intake,
+        schedule: Callable[[Expiry], None],
+        on_abandoned: Callable[[], None],
+        concurrency: int,
     ) -> None:
-        """``schedule`` takes the stored objects that are to be deleted later."""
+        """``schedule`` takes the stored objects that are to be deleted later.
+
+        ``on_abandoned`` is called when an object's status was given up for now.
+        """
         self._cluster = cluster
         self._intake = intake
         self._schedule = schedule
+        self._on_abandoned = on_abandoned
         self._concurrency = concurrency
         self._queue: asyncio.Queue[Announcement] = asyncio.Queue(_MAX_WAITING)
         self._unwritten = 0
@@ -95,27 +113,38 @@ class StatusWriter:
             metrics.STATUS_TOTAL.labels("changed").inc()
             self._intake.release(identity)
             await self._look_again(announcement)
+        except ObjectTooLargeError:
+            # There is no room for a status in it. It is stored and is cleared in its time all the same: the
+            # deletion guard does not hold the operator back.
+            metrics.STATUS_TOTAL.labels("too_large").inc()
+            _log.warning("Stored, but the object has no room for a status", extra=ref.as_log_fields())
+            self._intake.settle(identity)
+            if announcement.final and isinstance(announcement.outcome, StoredRecord):
+                self._schedule_deletion(announcement, announcement.outcome, announcement.resource_version)
         except RequestRefusedError as error:
-            # Repeating at once would not help; the next sweep tries again.
+            # Repeating at once would not help; a later sweep tries again.
             metrics.STATUS_TOTAL.labels("refused").inc()
             self._intake.release(identity)
-            _log.error(
-                "Status refused; the record is stored", extra={**ref.as_log_fields(), "error": str(error)}
-            )  # an answer, not a crash
+            _log.error("Status refused", extra={**ref.as_log_fields(), "error": str(error)})
+        except TransientError as error:
+            metrics.STATUS_TOTAL.labels("abandoned").inc()
+            self._intake.release(identity)
+            self._on_abandoned()
+            _log.warning("Status not written for now", extra={**ref.as_log_fields(), "error": str(error)})
         else:
             metrics.STATUS_TOTAL.labels("success").inc()
             self._intake.settle(identity)
 
     async def _write_until_answered(self, announcement: Announcement) -> None:
         delay = _FIRST_RETRY_SECONDS
-        while True:
+        for _ in range(_MAX_ATTEMPTS - 1):
             try:
                 return await self._write(announcement)
-            except TransientError as error:
+            except TransientError:
                 metrics.STATUS_TOTAL.labels("retried").inc()
-                _log.debug("Status write will be repeated", extra={"error": str(error)})
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
             delay = min(delay * 2, _MAX_RETRY_SECONDS)
+        return await self._write(announcement)
 
     async def _write(self, announcement: Announcement) -> None:
         ref, key = announcement.ref, announcement.key
@@ -142,14 +171,20 @@ class StatusWriter:
 
     async def _write_stored(self, announcement: Announcement, stored: StoredRecord) -> None:
         ref, key = announcement.ref, announcement.key
-        expires_at = stored.stored_at + timedelta(seconds=announcement.ttl_seconds)
         status = stored_status(
-            uid=ref.uid, generation=key.generation, stored_at=_rfc3339(stored.stored_at),
-            content_hash=_sha256(stored.content_hash), expires_at=_rfc3339(expires_at),
-        )  # fmt: skip
+            uid=ref.uid,
+            generation=key.generation,
+            stored_at=_rfc3339(stored.stored_at),
+            content_hash=_sha256(stored.content_hash),
+            expires_at=_rfc3339(_expiry(announcement, stored)),
+        )
         version = await self._patch(announcement, status)
+        self._schedule_deletion(announcement, stored, version)
+
+    def _schedule_deletion(self, announcement: Announcement, stored: StoredRecord, version: str) -> None:
         if not announcement.held:
-            self._schedule(Expiry(expires_at.timestamp(), ref, key, version))
+            due = _expiry(announcement, stored).timestamp()
+            self._schedule(Expiry(due, announcement.ref, announcement.key, version))
 
     async def _patch(self, announcement: Announcement, status: dict[str, Any]) -> str:
         # Always tied to the version that was stored: a later generation that were called Stored would be
@@ -173,6 +208,10 @@ class StatusWriter:
             return  # the sweep will find it
         # Never waits for room: this worker may be what makes room. What does not fit comes with the sweep.
         self._intake.offer(ref.kind, body)
+
+
+def _expiry(announcement: Announcement, stored: StoredRecord) -> datetime:
+    return stored.stored_at + timedelta(seconds=announcement.ttl_seconds)
 
 
 def _rfc3339(time: datetime) -> str:

@@ -25,11 +25,16 @@ _CONNECT_TIMEOUT_SECONDS: Final = 5.0
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise RecordRefusedError for bad data and TransientError for everything else the driver raises."""
+    """Raise RecordRefusedError for bad data and TransientError for everything else the driver raises.
+
+    What the driver says of the URL's own parameters becomes ConfigurationError.
+    """
     try:
         yield
     except _DATA_ERRORS as error:
         raise RecordRefusedError(_one_line(error)) from error
+    except asyncpg.ClientConfigurationError as error:
+        raise ConfigurationError(f"DATASTORAGE_DATABASE_URL: {_one_line(error)}") from error
     except asyncpg.InterfaceError as error:
         # The driver refuses a value that it can't encode with an error that is a ValueError too.
         if isinstance(error, ValueError):
@@ -45,6 +50,23 @@ def _one_line(error: BaseException) -> str:
     return f"{lines[0]} ({type(error).__name__})" if lines else type(error).__name__
 
 
+def check_url(url: str, setting: str) -> None:
+    """Raise ConfigurationError, which names the setting, unless the URL is one of PostgreSQL's.
+
+    The driver would find out only when it connects, and quote parts of the URL, which holds the password.
+    """
+    try:
+        parts = urlsplit(url)
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port  # raises for what is no number
+    except ValueError:
+        raise ConfigurationError(
+            f"{setting} is not a valid URL: special characters of the password must be percent-encoded"
+        ) from None
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise ConfigurationError(f"{setting} must start with postgresql://")
+
+
 class Database:
     """A lazily connecting pool: it can be built while PostgreSQL is away."""
 
@@ -53,20 +75,15 @@ class Database:
 
         Raises ConfigurationError when the URL is not one.
         """
-        if urlsplit(url).scheme not in {"postgresql", "postgres"}:
-            raise ConfigurationError("DATASTORAGE_DATABASE_URL must start with postgresql://")
-        try:
-            self._pool = asyncpg.create_pool(
-                url,
-                min_size=0,
-                max_size=pool_size,
-                timeout=_CONNECT_TIMEOUT_SECONDS,
-                command_timeout=_COMMAND_TIMEOUT_SECONDS,
-                server_settings={"application_name": "datastorage", "timezone": "UTC"},
-            )
-        except (ValueError, asyncpg.InterfaceError) as error:
-            # The driver's text may quote the URL, and the URL holds the password.
-            raise ConfigurationError("DATASTORAGE_DATABASE_URL is not a valid PostgreSQL URL") from error
+        check_url(url, "DATASTORAGE_DATABASE_URL")
+        self._pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=pool_size,
+            timeout=_CONNECT_TIMEOUT_SECONDS,
+            command_timeout=_COMMAND_TIMEOUT_SECONDS,
+            server_settings={"application_name": "datastorage", "timezone": "UTC"},
+        )
         self._opened = False
 
     async def close(self) -> None:

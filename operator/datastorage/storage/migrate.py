@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from datastorage.errors import ConfigurationError, TransientError
+from datastorage.storage.database import check_url
 from datastorage.storage.schema import SCHEMA, SCHEMA_VERSION, newer_schema
 
 # Any constant will do, as long as every version of the program takes the same one.
@@ -42,17 +44,20 @@ async def _migrate(database_url: str) -> tuple[str | None, str]:
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(_upgrade)
-    except DBAPIError as error:
-        raise ConfigurationError(f"the migration failed and changed nothing: {error.orig}") from error
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        # The scripts run on the driver itself, past SQLAlchemy and its errors.
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise ConfigurationError(f"the migration failed and changed nothing: {reason}") from error
     finally:
         await engine.dispose()
 
 
 async def _connect(database_url: str) -> object:
-    import asyncpg  # noqa: PLC0415  # loaded with the command, not with the module's constants
-
+    check_url(database_url, "DATASTORAGE_DATABASE_OWNER_URL")
     try:
         return await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_SECONDS)
+    except asyncpg.ClientConfigurationError as error:
+        raise ConfigurationError(f"DATASTORAGE_DATABASE_OWNER_URL: {error}") from error
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         raise TransientError(
             f"cannot connect to PostgreSQL to migrate: {error or type(error).__name__}"

@@ -127,12 +127,11 @@ BEGIN
     FOREACH parent IN ARRAY ARRAY['audit_records', 'action_traces'] LOOP
         IF to_regclass(format('datastorage.%I', parent || '_' || suffix)) IS NULL THEN
             PERFORM pg_advisory_xact_lock(hashtextextended('datastorage.ensure_partitions', 0));
-            -- Looked up again under the lock: another replica may have made it meanwhile.
-            IF to_regclass(format('datastorage.%I', parent || '_' || suffix)) IS NULL THEN
-                EXECUTE format(
-                    'CREATE TABLE datastorage.%I PARTITION OF datastorage.%I FOR VALUES FROM (%L) TO (%L)',
-                    parent || '_' || suffix, parent, month_start, month_end);
-            END IF;
+            -- Another replica may have made it meanwhile. Only IF NOT EXISTS sees that: waiting for an
+            -- advisory lock does not refresh what this session remembers of the catalogue.
+            EXECUTE format(
+                'CREATE TABLE IF NOT EXISTS datastorage.%I PARTITION OF datastorage.%I FOR VALUES FROM (%L) TO (%L)',
+                parent || '_' || suffix, parent, month_start, month_end);
         END IF;
     END LOOP;
 END $$;

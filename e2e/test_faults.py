@@ -1,0 +1,190 @@
+"""Dependencies that go away and come back: nothing is lost, and everything is caught up soon after."""
+
+import asyncio
+from typing import Any, Self
+
+from datastorage.resources import AUDIT_RECORD
+
+from e2e.archive import rows, uids, until
+from e2e.bulk import BulkClient, RequestError, audit_record
+from e2e.controlplane import ControlPlane
+from e2e.operatorprocess import OperatorProcess
+from e2e.workbench import Workbench
+from tests.support.postgres import PostgresServer
+
+# Promised: caught up this soon after the dependency is back.
+CATCH_UP_SECONDS = 10.0
+
+
+class Load:
+    """Creates records at a steady pace in the background and remembers the uid of each one accepted."""
+
+    def __init__(self, client: BulkClient, namespace: str, *, per_second: float) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._pause = 1 / per_second
+        self._stop = asyncio.Event()
+        self.accepted: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await self._task
+
+    async def _run(self) -> None:
+        n = 0
+        while not self._stop.is_set():
+            n += 1
+            try:
+                body = await self._client.create(AUDIT_RECORD, self._namespace, audit_record(f"load-{n}"))
+            except (RequestError, OSError):
+                pass  # not accepted: nobody was promised anything
+            else:
+                self.accepted.append(body["metadata"]["uid"])
+            await asyncio.sleep(self._pause)
+
+
+async def all_stored(client: BulkClient, workbench: Workbench, accepted: list[str]) -> Any:
+    """Every accepted record has its row and says Stored."""
+    if set(uids(await rows(workbench.database_url, workbench.namespace))) != set(accepted):
+        return False
+    bodies = await client.list(AUDIT_RECORD, workbench.namespace)
+    return all(body.get("status", {}).get("phase") == "Stored" for body in bodies)
+
+
+def assert_never_restarted(operator: OperatorProcess, pid: int | None) -> None:
+    operator.check()
+    assert operator.pid == pid, "the operator lived through it"
+
+
+async def test_postgres_away_under_load(
+    workbench: Workbench, client: BulkClient, postgres: PostgresServer
+) -> None:
+    operator = workbench.start_operator()
+    pid = operator.pid
+    async with Load(client, workbench.namespace, per_second=30) as load:
+        await until(lambda: _at_least(load, 60), seconds=20, what="some load before the outage")
+        postgres.stop("fast")
+        try:
+            await until(lambda: _not_ready(operator), seconds=10, what="/ready tells of it")
+            await asyncio.sleep(30)  # the length of the outage is what is tested
+        finally:
+            postgres.start()
+    await until(
+        lambda: all_stored(client, workbench, load.accepted), seconds=CATCH_UP_SECONDS, what="all caught up"
+    )
+    assert operator.ready()
+    assert_never_restarted(operator, pid)
+    found = uids(await rows(workbench.database_url, workbench.namespace))
+    assert sorted(found) == sorted(load.accepted), "no row twice"
+
+
+async def test_postgres_crash_under_load(
+    workbench: Workbench, client: BulkClient, postgres: PostgresServer
+) -> None:
+    operator = workbench.start_operator()
+    pid = operator.pid
+    async with Load(client, workbench.namespace, per_second=100) as load:
+        await until(lambda: _at_least(load, 100), seconds=20, what="some load before the crash")
+        await asyncio.to_thread(postgres.restart, "immediate")
+        more = len(load.accepted) + 100
+        await until(lambda: _at_least(load, more), seconds=20, what="some load after the crash")
+    await until(
+        lambda: all_stored(client, workbench, load.accepted), seconds=CATCH_UP_SECONDS, what="all caught up"
+    )
+    assert_never_restarted(operator, pid)
+    found = uids(await rows(workbench.database_url, workbench.namespace))
+    assert sorted(found) == sorted(load.accepted)
+
+
+async def test_operator_starts_while_postgres_is_away(
+    workbench: Workbench, client: BulkClient, postgres: PostgresServer
+) -> None:
+    postgres.stop("fast")
+    try:
+        operator = workbench.start_operator(wait=False)
+        await client.create(AUDIT_RECORD, workbench.namespace, audit_record("early"))
+        await until(lambda: _answers(operator), seconds=20, what="/health answers")
+        assert not operator.ready()
+    finally:
+        postgres.start()
+    operator.wait_ready(CATCH_UP_SECONDS)
+    await until(lambda: _row_count(workbench, 1), seconds=CATCH_UP_SECONDS, what="the row")
+
+
+async def test_api_server_restarted_under_load(
+    workbench: Workbench, client: BulkClient, own_control_plane: ControlPlane
+) -> None:
+    operator = workbench.start_operator()
+    pid = operator.pid
+    async with Load(client, workbench.namespace, per_second=30) as load:
+        await until(lambda: _at_least(load, 30), seconds=20, what="some load before")
+        await asyncio.to_thread(own_control_plane.kill_api_server)
+        await asyncio.to_thread(own_control_plane.start_api_server)
+        more = len(load.accepted) + 30
+        await until(lambda: _at_least(load, more), seconds=30, what="some load after")
+    await until(
+        lambda: all_stored(client, workbench, load.accepted), seconds=CATCH_UP_SECONDS, what="all caught up"
+    )
+    await until(lambda: _is_ready(operator), seconds=CATCH_UP_SECONDS, what="/ready again")
+    assert_never_restarted(operator, pid)
+
+
+async def test_expired_watch_goes_on(
+    workbench: Workbench, client: BulkClient, own_control_plane: ControlPlane
+) -> None:
+    """The API server answers 410 to a watch that wants to go on from a version it has forgotten."""
+    operator = workbench.start_operator(SWEEP_INTERVAL_SECONDS=3600)
+    await client.create(AUDIT_RECORD, workbench.namespace, audit_record("before"))
+    await until(lambda: _row_count(workbench, 1), seconds=CATCH_UP_SECONDS, what="the first row")
+    await asyncio.to_thread(own_control_plane.expire_watches)
+    await client.create(AUDIT_RECORD, workbench.namespace, audit_record("after"))
+    await until(lambda: _row_count(workbench, 2), seconds=CATCH_UP_SECONDS, what="the second row")
+    await until(lambda: _is_ready(operator), seconds=CATCH_UP_SECONDS, what="/ready again")
+
+
+async def test_refuses_an_unmigrated_database(workbench: Workbench) -> None:
+    await workbench.execute_as_owner("DROP TABLE datastorage.schema_version")
+    operator = workbench.start_operator(wait=False)
+    await until(lambda: _ended(operator), seconds=20, what="it ends")
+    assert operator.exit_code == 2
+    assert "run 'datastorage migrate'" in operator.log()
+
+
+async def test_overflow_is_brought_back_by_the_sweep(workbench: Workbench, client: BulkClient) -> None:
+    """More objects wait at the start than the intake takes: the watch drops them, the sweep brings them."""
+    names = [f"many-{n}" for n in range(300)]
+    created = [await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name)) for name in names]
+    operator = workbench.start_operator(INTAKE_MAX_ITEMS=20, SWEEP_INTERVAL_SECONDS=3600)
+    accepted = [body["metadata"]["uid"] for body in created]
+    await until(lambda: all_stored(client, workbench, accepted), seconds=60, what="all stored")
+    assert 'datastorage_intake_total{verdict="full"}' in operator.metrics(), "the intake did overflow"
+
+
+async def _at_least(load: Load, count: int) -> bool:
+    return len(load.accepted) >= count
+
+
+async def _not_ready(operator: OperatorProcess) -> bool:
+    return not await asyncio.to_thread(operator.ready)
+
+
+async def _is_ready(operator: OperatorProcess) -> bool:
+    return await asyncio.to_thread(operator.ready)
+
+
+async def _answers(operator: OperatorProcess) -> bool:
+    operator.check()
+    status, _ = await asyncio.to_thread(operator._get, f"{operator.api_url}/health")
+    return status == 200
+
+
+async def _ended(operator: OperatorProcess) -> bool:
+    return operator.exit_code is not None
+
+
+async def _row_count(workbench: Workbench, count: int) -> bool:
+    return len(await rows(workbench.database_url, workbench.namespace)) == count

@@ -1,0 +1,225 @@
+"""The way of a record on a real cluster: stored, said so, cleared."""
+
+import json
+from typing import Any
+
+from datastorage.canonical import canonical_bytes
+from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
+from datastorage.storage.records import Table
+
+from e2e.archive import rows, uids, until
+from e2e.bulk import BulkClient, audit_record
+from e2e.workbench import Workbench
+
+
+async def test_record_is_stored_announced_and_cleared(workbench: Workbench, client: BulkClient) -> None:
+    operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=2)
+    namespace = workbench.namespace
+    created = await client.create(AUDIT_RECORD, namespace, audit_record("one", details={"a": [1, None, "x"]}))
+
+    async def stored() -> Any:
+        body = await client.get(AUDIT_RECORD, namespace, "one")
+        return body if body and body.get("status", {}).get("phase") == "Stored" else None
+
+    body = await until(stored, seconds=10, what="phase Stored")
+    [row] = await rows(operator.database_url, namespace)
+    status = body["status"]
+    assert status["recordID"] == created["metadata"]["uid"] == str(row["uid"])
+    assert status["observedGeneration"] == created["metadata"]["generation"] == row["generation"]
+    assert status["contentHash"] == f"sha256:{row['content_hash'].hex()}"
+    content = json.loads(row["content"])
+    assert content["spec"] == created["spec"]
+    assert row["content"] == canonical_bytes(content)
+
+    async def gone() -> bool:
+        return await client.get(AUDIT_RECORD, namespace, "one") is None
+
+    await until(gone, seconds=15, what="the object is cleared")
+    assert len(await rows(operator.database_url, namespace)) == 1
+
+
+async def test_ttl_zero_deletes_without_a_status_write(workbench: Workbench, client: BulkClient) -> None:
+    workbench.start_operator()
+    before = workbench.api_writes("auditrecords")
+    names = [f"zero-{n}" for n in range(20)]
+    for name in names:
+        await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, ttlSecondsAfterStored=0))
+
+    async def empty() -> bool:
+        return not await client.list(AUDIT_RECORD, workbench.namespace)
+
+    await until(empty, seconds=15, what="all objects are cleared")
+    after = workbench.api_writes("auditrecords")
+    assert after["PATCH status"] - before["PATCH status"] == 0
+    assert after["DELETE"] - before["DELETE"] == len(names)
+    assert len(await rows(workbench.database_url, workbench.namespace)) == len(names)
+
+
+async def test_two_writes_a_record(workbench: Workbench, client: BulkClient) -> None:
+    workbench.start_operator(TTL_SECONDS_AFTER_STORED=1)
+    before = workbench.api_writes("auditrecords")
+    count = 50
+    for n in range(count):
+        await client.create(AUDIT_RECORD, workbench.namespace, audit_record(f"two-{n}"))
+
+    async def empty() -> bool:
+        return not await client.list(AUDIT_RECORD, workbench.namespace)
+
+    await until(empty, seconds=20, what="all objects are cleared")
+    after = workbench.api_writes("auditrecords")
+    assert after["PATCH status"] - before["PATCH status"] == count
+    assert after["DELETE"] - before["DELETE"] == count
+    assert len(await rows(workbench.database_url, workbench.namespace)) == count
+
+
+def action_trace(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": ACTION_TRACE.kind,
+        "metadata": {"name": name},
+        "spec": {
+            "correlationID": "rr-0001",
+            "actionType": "scale-deployment",
+            "targetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "namespace": "shop",
+                "name": "checkout",
+            },
+            **spec,
+        },
+    }
+
+
+async def test_action_trace_keeps_every_generation_until_it_is_final(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    namespace = workbench.namespace
+    await client.create(ACTION_TRACE, namespace, action_trace("grow", execution={"status": "Pending"}))
+
+    async def phase_of_generation(generation: int) -> Any:
+        body = await client.get(ACTION_TRACE, namespace, "grow")
+        status = (body or {}).get("status", {})
+        return status.get("phase") if status.get("observedGeneration") == generation else None
+
+    states = [
+        {"status": "Executing", "startTime": "2026-01-01T00:00:00Z"},
+        {"status": "Completed", "endTime": "2026-01-01T00:00:09Z"},
+    ]
+    assert await until(lambda: phase_of_generation(1), seconds=10, what="generation 1") == "Recording"
+    await client.patch(ACTION_TRACE, namespace, "grow", {"spec": {"execution": states[0]}})
+    assert await until(lambda: phase_of_generation(2), seconds=10, what="generation 2") == "Recording"
+    await client.patch(ACTION_TRACE, namespace, "grow", {"spec": {"execution": states[1]}})
+    assert await until(lambda: phase_of_generation(3), seconds=10, what="generation 3") == "Stored"
+    history = await rows(workbench.database_url, namespace, Table.ACTION_TRACES)
+    assert [(row["generation"], row["execution_status"], row["final"]) for row in history] == [
+        (1, "Pending", False),
+        (2, "Executing", False),
+        (3, "Completed", True),
+    ]
+
+
+async def test_final_state_that_follows_at_once_is_stored(workbench: Workbench, client: BulkClient) -> None:
+    """The step to Stored must never hide a later generation: 60 traces changed right after their creation."""
+    workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    namespace = workbench.namespace
+    names = [f"quick-{n}" for n in range(60)]
+    for name in names:
+        await client.create(ACTION_TRACE, namespace, action_trace(name, execution={"status": "Executing"}))
+        await client.patch(ACTION_TRACE, namespace, name, {"spec": {"execution": {"status": "Completed"}}})
+
+    async def all_stored() -> bool:
+        bodies = await client.list(ACTION_TRACE, namespace)
+        return all(body.get("status", {}).get("phase") == "Stored" for body in bodies)
+
+    await until(all_stored, seconds=20, what="all traces are Stored")
+    history = await rows(workbench.database_url, namespace, Table.ACTION_TRACES)
+    assert {row["name"] for row in history if row["generation"] == 2 and row["final"]} == set(names)
+
+
+async def test_legal_hold_keeps_a_stored_object(workbench: Workbench, client: BulkClient) -> None:
+    operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=1, GC_INTERVAL_SECONDS=5)
+    namespace = workbench.namespace
+    held = audit_record("held")
+    held["metadata"]["labels"] = {"datastorage.kubernaut.io/legal-hold": "true"}
+    await client.create(AUDIT_RECORD, namespace, held)
+    await client.create(AUDIT_RECORD, namespace, audit_record("free"))
+
+    async def free_is_gone() -> bool:
+        return await client.get(AUDIT_RECORD, namespace, "free") is None
+
+    async def held_is_noticed() -> bool:
+        return 'datastorage_gc_total{outcome="held"}' in operator.metrics()
+
+    await until(free_is_gone, seconds=15, what="the object without a hold is cleared")
+    await until(held_is_noticed, seconds=15, what="a listing passes over the held object")
+    body = await client.get(AUDIT_RECORD, namespace, "held")
+    assert body is not None
+    assert body["status"]["phase"] == "Stored"
+    await client.patch(
+        AUDIT_RECORD,
+        namespace,
+        "held",
+        {"metadata": {"labels": {"datastorage.kubernaut.io/legal-hold": None}}},
+    )
+
+    async def held_is_gone() -> bool:
+        return await client.get(AUDIT_RECORD, namespace, "held") is None
+
+    await until(held_is_gone, seconds=20, what="the object is cleared when the hold ends")
+
+
+async def test_missing_row_is_never_deleted_but_stored_again(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    """A status may lie (a restored backup, a hand-made status): the collector believes the archive only."""
+    workbench.start_operator(TTL_SECONDS_AFTER_STORED=3)
+    namespace = workbench.namespace
+    await client.create(AUDIT_RECORD, namespace, audit_record("lost"))
+
+    async def is_stored() -> bool:
+        body = await client.get(AUDIT_RECORD, namespace, "lost")
+        return bool(body) and body["status"]["phase"] == "Stored" if body and "status" in body else False
+
+    await until(is_stored, seconds=10, what="phase Stored")
+    await workbench.execute_as_owner("DELETE FROM datastorage.audit_records")
+
+    async def gone() -> bool:
+        return await client.get(AUDIT_RECORD, namespace, "lost") is None
+
+    await until(gone, seconds=20, what="the object is cleared after all")
+    assert len(await rows(workbench.database_url, namespace)) == 1
+
+
+async def test_stop_flushes_and_exits_zero(workbench: Workbench, client: BulkClient) -> None:
+    operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    namespace = workbench.namespace
+    for n in range(200):
+        await client.create(AUDIT_RECORD, namespace, audit_record(f"flush-{n}"))
+    assert operator.terminate() == 0
+    taken_in = {row["name"] for row in await rows(workbench.database_url, namespace)}
+    stored = {
+        body["metadata"]["name"]
+        for body in await client.list(AUDIT_RECORD, namespace)
+        if body.get("status", {}).get("phase") == "Stored"
+    }
+    assert stored == taken_in, "what was committed was also announced"
+
+
+async def test_gc_dry_run_lists_and_deletes_nothing(workbench: Workbench, client: BulkClient) -> None:
+    operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    await client.create(AUDIT_RECORD, workbench.namespace, audit_record("listed"))
+
+    async def is_stored() -> bool:
+        return len(uids(await rows(operator.database_url, workbench.namespace))) == 1
+
+    await until(is_stored, seconds=10, what="the row")
+
+    async def listed() -> str | None:
+        output = workbench.datastorage("gc", "--dry-run")
+        return output if "listed" in output else None
+
+    output = await until(listed, seconds=10, what="the dry run lists it")
+    assert "yes" in output
+    assert await client.get(AUDIT_RECORD, workbench.namespace, "listed") is not None

@@ -1,0 +1,88 @@
+"""One test's own operator, database and namespace on the shared control plane."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from e2e.controlplane import Cluster
+from e2e.operatorprocess import OperatorProcess
+
+_WRITE = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+class Workbench:
+    """Starts operators that serve one namespace, under the shipped ServiceAccount and the service role."""
+
+    def __init__(
+        self, *, cluster: Cluster, namespace: str, owner_url: str, database_url: str, directory: Path
+    ) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.owner_url = owner_url
+        self.database_url = database_url
+        self._directory = directory
+        self._kubeconfig = cluster.service_account_kubeconfig("datastorage-system", "datastorage")
+        self._operators: list[OperatorProcess] = []
+
+    def start_operator(self, *, wait: bool = True, **settings: Any) -> OperatorProcess:
+        """Start an operator with settings by their names without the prefix, and wait until it is ready."""
+        operator = OperatorProcess(
+            self._kubeconfig,
+            self.database_url,
+            self._directory / f"operator-{len(self._operators)}",
+            {
+                "DATASTORAGE_NAMESPACES": self.namespace,
+                **{f"DATASTORAGE_{name}": str(value) for name, value in settings.items()},
+            },
+        )
+        self._operators.append(operator)
+        operator.start()
+        if wait:
+            operator.wait_ready()
+        return operator
+
+    def close(self) -> None:
+        """Stop all operators."""
+        for operator in self._operators:
+            operator.close()
+
+    def datastorage(self, *arguments: str) -> str:
+        """Run a command of the command line against this database and cluster; return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "datastorage", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ
+            | {
+                "KUBECONFIG": str(self._kubeconfig),
+                "DATASTORAGE_DATABASE_URL": self.database_url,
+                "DATASTORAGE_NAMESPACES": self.namespace,
+            },
+        )
+        return done.stdout
+
+    def api_writes(self, plural: str) -> Counter[str]:
+        """Return how many successful writes of a resource the API server has served so far, by verb."""
+        writes: Counter[str] = Counter()
+        for match in _WRITE.finditer(self.cluster.metrics()):
+            labels = dict(_LABEL.findall(match["labels"]))
+            # Scope "resource": single objects, not the collections that a namespace's deletion asks for.
+            if labels["resource"] == plural and labels["scope"] == "resource" and labels["code"][0] == "2":
+                writes[f"{labels['verb']} {labels['subresource']}".strip()] += int(float(match["value"]))
+        return writes
+
+    async def execute_as_owner(self, statement: str) -> None:
+        """Run a statement as the owner of the schema, to break what the service can't."""
+        connection = await asyncpg.connect(self.owner_url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
