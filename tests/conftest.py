@@ -1,0 +1,97 @@
+"""Fixtures: one PostgreSQL server a session, one cloned database a test."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from hypothesis import HealthCheck, settings
+
+from tests.support.postgres import PostgresServer, TestDatabase, TestDatabases, connect
+
+# Examples are few so that the whole suite is quick; HYPOTHESIS_PROFILE=thorough looks longer.
+settings.register_profile(
+    "quick", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "thorough", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[TestDatabases]:
+    """Databases on our own server, or on the one of DATASTORAGE_TEST_DATABASE_URL (its owner role)."""
+    url = os.environ.get("DATASTORAGE_TEST_DATABASE_URL")
+    if url:
+        yield from _databases_on(url)
+        return
+    server = PostgresServer()
+    try:
+        server.start()
+        yield from _databases_on(server.owner_url)
+    finally:
+        server.remove()
+
+
+def _databases_on(url: str) -> Iterator[TestDatabases]:
+    made = TestDatabases(url)
+    made.prepare()
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(scope="session")
+def common(databases: TestDatabases) -> TestDatabase:
+    """A migrated database shared by tests that only add rows of their own, or change nothing."""
+    return asyncio.run(databases.clone())
+
+
+@pytest_asyncio.fixture
+async def cloned(databases: TestDatabases) -> AsyncIterator[TestDatabase]:
+    """A migrated database for one test."""
+    database = await databases.clone()
+    yield database
+    await databases.drop(database)
+
+
+@pytest_asyncio.fixture
+async def unmigrated(databases: TestDatabases) -> AsyncIterator[TestDatabase]:
+    """A database without the schema, for one test."""
+    database = await databases.empty()
+    yield database
+    await databases.drop(database)
+
+
+@pytest_asyncio.fixture
+async def database(cloned: TestDatabase) -> AsyncIterator[Database]:
+    """The store's pool under the service role."""
+    made = Database(cloned.service_url, pool_size=4)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def archive(database: Database) -> Archive:
+    """The store under the service role."""
+    return Archive(database)
+
+
+@pytest_asyncio.fixture
+async def owner(cloned: TestDatabase) -> AsyncIterator[Any]:
+    """A connection of the owner role."""
+    connection = await connect(cloned.owner_url)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def service(cloned: TestDatabase) -> AsyncIterator[Any]:
+    """A bare connection of the service role."""
+    connection = await connect(cloned.service_url)
+    yield connection
+    await connection.close()

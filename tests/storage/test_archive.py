@@ -1,0 +1,245 @@
+"""Storing: once, all or nothing, with the right columns."""
+
+import asyncio
+import hashlib
+import json
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from datastorage.errors import RecordRefusedError
+from datastorage.storage.archive import Archive
+from datastorage.storage.records import Record, RecordKey, Table
+
+from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of, utc
+from tests.support.postgres import TestDatabase, connect
+
+
+async def _row(owner: Any, record: Record) -> Any:
+    return await owner.fetchrow(
+        f"SELECT * FROM datastorage.{record.table} WHERE uid = $1 AND generation = $2",
+        record.key.uid,
+        record.key.generation,
+    )
+
+
+async def _count(owner: Any, table: str) -> int:
+    count: int = await owner.fetchval(f"SELECT count(*) FROM datastorage.{table}")
+    return count
+
+
+async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
+    body = audit_record(
+        {
+            "type": "AIAnalysis", "action": "analyse", "phase": "Failed", "correlationID": "rr-7",
+            "startTime": "2026-03-05T12:00:00+02:00", "endTime": "2026-03-05T10:00:01.5Z",
+            "severity": "critical", "environment": "production", "cluster": "eu-1",
+            "actor": {"kind": "Controller", "name": "ai-analysis"},
+            "resourceRef": {
+                "apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "cart-0", "uid": "u-1",
+            },
+            "alertFingerprint": "f00d", "message": "containers were killed", "errorMessage": "no answer",
+        }
+    )  # fmt: skip
+    record = record_of(body)
+    await archive.store([record])
+    row = dict(await _row(owner, record))
+    assert str(row.pop("uid")) == body["metadata"]["uid"]
+    assert datetime.now(UTC) - row.pop("stored_at") < timedelta(minutes=5)
+    for kept in ("content", "content_hash"):
+        assert row.pop(kept) == getattr(record, kept)
+    search = row.pop("search")
+    for lexeme in ("analys", "contain", "kill", "answer", "cart"):
+        assert f"'{lexeme}'" in search
+    assert row == {
+        "generation": 1, "created_at": utc("2026-03-05T10:20:30Z"), "namespace": "payments",
+        "name": body["metadata"]["name"], "type": "AIAnalysis", "action": "analyse", "phase": "Failed",
+        "correlation_id": "rr-7", "start_time": utc("2026-03-05T10:00:00Z"),
+        "end_time": utc("2026-03-05T10:00:01.5Z"), "severity": "critical", "environment": "production",
+        "cluster": "eu-1", "actor_kind": "Controller", "actor_name": "ai-analysis",
+        "resource_api_version": "v1", "resource_kind": "Pod", "resource_namespace": "shop",
+        "resource_name": "cart-0", "resource_uid": "u-1", "alert_fingerprint": "f00d",
+    }  # fmt: skip
+
+
+async def test_columns_of_an_action_trace(archive: Archive, owner: Any) -> None:
+    body = action_trace(
+        {
+            **TRACE_SPEC,
+            "alert": {"name": "HighLatency", "severity": "warning", "fingerprint": "beef"},
+            "model": {"name": "m-1", "confidence": 0.75, "reasoning": "replicas were exhausted"},
+            "execution": {
+                "status": "Failed", "startTime": "2026-03-05T10:00:00Z", "endTime": "2026-03-05T10:01:00Z",
+                "error": "quota reached",
+            },
+            "effectiveness": {"score": 1, "notes": "nothing improved", "assessedAt": "2026-03-05T11:00:00Z"},
+        },
+        generation=4,
+    )  # fmt: skip
+    record = record_of(body)
+    await archive.store([record])
+    row = dict(await _row(owner, record))
+    search = row["search"]
+    for lexeme in ("scaledeploy", "highlat", "exhaust", "quota", "improv", "api"):
+        assert f"'{lexeme}'" in search
+    for checked in ("uid", "content", "content_hash", "stored_at", "search"):
+        del row[checked]
+    assert row == {
+        "generation": 4, "created_at": utc("2026-03-05T10:20:30Z"), "namespace": "payments",
+        "name": body["metadata"]["name"], "final": True, "correlation_id": "rr-2026-0042",
+        "action_type": "ScaleDeployment", "target_api_version": "apps/v1", "target_kind": "Deployment",
+        "target_namespace": "payments", "target_name": "api", "alert_name": "HighLatency",
+        "alert_severity": "warning", "alert_fingerprint": "beef", "model_name": "m-1",
+        "model_confidence": 0.75, "execution_status": "Failed", "start_time": utc("2026-03-05T10:00:00Z"),
+        "end_time": utc("2026-03-05T10:01:00Z"), "effectiveness_score": 1.0,
+    }  # fmt: skip
+
+
+async def test_a_value_without_exact_form_is_null_or_cut_in_its_column(archive: Archive, owner: Any) -> None:
+    body = audit_record(
+        {
+            **AUDIT_SPEC, "startTime": "2016-12-31T23:59:60Z", "action": "a\0b", "severity": "\ud800!",
+            "environment": "e" * 2000,
+        }
+    )  # fmt: skip
+    record = record_of(body)
+    await archive.store([record])
+    row = await _row(owner, record)
+    assert row["start_time"] is None
+    assert row["action"] == "a\ufffdb"
+    assert row["severity"] == "?!"
+    assert row["environment"] == "e" * 512
+
+
+async def test_the_content_is_the_object_without_what_the_cluster_keeps_for_itself(
+    archive: Archive, owner: Any
+) -> None:
+    body = audit_record(
+        labels={"team": "shop"},
+        annotations={"note": "kept", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+        ownerReferences=[{"kind": "RemediationRequest", "name": "rr", "uid": "1"}],
+    )
+    body["status"] = {"phase": "Pending"}
+    record = record_of(body)
+    await archive.store([record])
+    kept = json.loads((await _row(owner, record))["content"])
+    metadata = body["metadata"]
+    assert kept == {
+        "apiVersion": "datastorage.kubernaut.io/v1alpha1",
+        "kind": "AuditRecord",
+        "metadata": {
+            "name": metadata["name"], "namespace": "payments", "uid": metadata["uid"], "generation": 1,
+            "creationTimestamp": "2026-03-05T10:20:30Z", "labels": {"team": "shop"},
+            "ownerReferences": metadata["ownerReferences"], "annotations": {"note": "kept"},
+        },
+        "spec": body["spec"],
+    }  # fmt: skip
+
+
+async def test_storing_again_keeps_the_first_content(archive: Archive, owner: Any) -> None:
+    body = audit_record()
+    first = record_of(body)
+    (stored,) = await archive.store([first])
+    other = record_of({**body, "spec": {**AUDIT_SPEC, "message": "another"}})
+    assert other.content_hash != first.content_hash
+    neighbour = record_of(audit_record())
+    again = await archive.store([neighbour, other])
+    assert again[1] == stored
+    assert again[0].content_hash == neighbour.content_hash
+    assert (await _row(owner, first))["content"] == first.content
+    assert await _count(owner, "audit_records") == 2
+
+
+async def test_the_answer_is_what_the_table_holds(archive: Archive, owner: Any) -> None:
+    records = [record_of(audit_record()), record_of(action_trace()), record_of(audit_record())]
+    for record, stored in zip(records, await archive.store(records), strict=True):
+        row = await _row(owner, record)
+        assert (stored.content_hash, stored.stored_at) == (row["content_hash"], row["stored_at"])
+
+
+async def test_each_generation_is_a_row(archive: Archive, owner: Any) -> None:
+    body = action_trace()
+    generations = [
+        record_of({**body, "metadata": {**body["metadata"], "generation": generation}})
+        for generation in (1, 2, 3)
+    ]
+    await archive.store(generations[:2])
+    await archive.store(generations[1:])
+    assert await _count(owner, "action_traces") == 3
+
+
+async def test_racing_stores_of_the_same_records_agree(archive: Archive, owner: Any) -> None:
+    records = [record_of(audit_record()) for _ in range(50)]
+    answers = await asyncio.gather(archive.store(records), archive.store(records), archive.store(records))
+    assert answers[0] == answers[1] == answers[2]
+    assert await _count(owner, "audit_records") == 50
+
+
+async def test_a_batch_of_both_tables_is_one_transaction(archive: Archive, owner: Any) -> None:
+    await archive.store([record_of(audit_record())])
+    await owner.execute(
+        "ALTER TABLE datastorage.action_traces ADD CONSTRAINT refuse CHECK (name <> 'refused')"
+    )
+    records = [record_of(audit_record()), record_of(action_trace(name="refused"))]
+    with pytest.raises(RecordRefusedError):
+        await archive.store(records)
+    assert await _count(owner, "audit_records") == 1
+    records[1] = record_of(action_trace())
+    await archive.store(records)
+    # now() is the transaction's time: one transaction, one time.
+    times = await owner.fetch(
+        "SELECT stored_at FROM datastorage.audit_records "
+        "UNION SELECT stored_at FROM datastorage.action_traces"
+    )
+    assert len(times) == 2
+
+
+async def test_find_answers_only_what_is_there(archive: Archive) -> None:
+    record, absent = record_of(audit_record()), record_of(audit_record())
+    (stored,) = await archive.store([record])
+    key = record.key
+    found = await archive.find(Table.AUDIT_RECORDS, [key, absent.key, RecordKey(key.uid, 2, key.created_at)])
+    assert found == {(key.uid, 1): stored}
+    assert await archive.find(Table.ACTION_TRACES, [key]) == {}
+    assert await archive.find(Table.AUDIT_RECORDS, []) == {}
+
+
+async def test_what_is_refused_is_kept_byte_for_byte(archive: Archive, owner: Any) -> None:
+    body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
+    record = record_of(body)
+    # Its time is out of range of the tables: no reason to refuse it here too.
+    record = replace(record, key=replace(record.key, created_at=utc("0001-01-02T00:00:00Z")))
+    await archive.reject(record, "some reason")
+    await archive.reject(record, "another reason")
+    rows = await owner.fetch("SELECT * FROM datastorage.rejected_objects")
+    assert len(rows) == 1
+    row = rows[0]
+    assert row["content"] == record.content
+    assert row["content_hash"] == hashlib.sha256(record.content).digest()
+    assert (row["table_name"], row["namespace"], row["name"], row["reason"]) == (
+        "action_traces", "payments", record.name, "some reason",
+    )  # fmt: skip
+    assert (str(row["uid"]), row["generation"], row["created_at"]) == (
+        record.key.uid, 1, record.key.created_at,
+    )  # fmt: skip
+
+
+async def test_one_uid_may_be_refused_once_for_each_generation(archive: Archive, owner: Any) -> None:
+    body = action_trace(uid=str(uuid.uuid4()))
+    for generation in (1, 2):
+        await archive.reject(
+            record_of({**body, "metadata": {**body["metadata"], "generation": generation}}), "reason"
+        )
+    assert await _count(owner, "rejected_objects") == 2
+
+
+async def test_a_commit_survives_the_end_of_its_connection(cloned: TestDatabase, archive: Archive) -> None:
+    """The answer comes after the commit: what another session sees is there for good."""
+    record = record_of(audit_record())
+    await archive.store([record])
+    other = await connect(cloned.service_url)
+    assert await _row(other, record) is not None
+    assert await other.fetchval("SHOW synchronous_commit") == "on"
+    await other.close()

@@ -1,0 +1,212 @@
+"""What PostgreSQL says, translated: the data is bad, or the server can't serve now."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+from datastorage.errors import ConfigurationError, DataStorageError, RecordRefusedError, TransientError
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database, translated_errors
+from datastorage.storage.records import Record, Table
+
+from tests.support.objects import audit_record, record_of
+from tests.support.postgres import TestDatabase
+
+_SECRET = "hunter2-secret"
+
+
+def _translated(error: Exception) -> DataStorageError:
+    with pytest.raises(DataStorageError) as caught, translated_errors():
+        raise error
+    assert caught.value.__cause__ is error
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.DataError("bad value"),
+        asyncpg.CharacterNotInRepertoireError("bad value"),
+        asyncpg.NumericValueOutOfRangeError("bad value"),
+        asyncpg.DatetimeFieldOverflowError("bad value"),
+        asyncpg.UniqueViolationError("bad value"),
+        asyncpg.NotNullViolationError("bad value"),
+        asyncpg.CheckViolationError("bad value"),
+        asyncpg.ProgramLimitExceededError("bad value"),
+    ],
+)
+def test_bad_data_is_refused_for_good(error: Exception) -> None:
+    translated = _translated(error)
+    assert type(translated) is RecordRefusedError
+    assert "bad value" in str(translated)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UndefinedTableError("not now"),
+        asyncpg.UndefinedColumnError("not now"),
+        asyncpg.InsufficientPrivilegeError("not now"),
+        asyncpg.InvalidPasswordError("not now"),
+        asyncpg.CannotConnectNowError("not now"),
+        asyncpg.TooManyConnectionsError("not now"),
+        asyncpg.DiskFullError("not now"),
+        asyncpg.OutOfMemoryError("not now"),
+        asyncpg.AdminShutdownError("not now"),
+        asyncpg.CrashShutdownError("not now"),
+        asyncpg.ReadOnlySQLTransactionError("not now"),
+        asyncpg.DeadlockDetectedError("not now"),
+        asyncpg.SerializationError("not now"),
+        asyncpg.QueryCanceledError("not now"),
+        asyncpg.ConnectionDoesNotExistError("not now"),
+        asyncpg.InterfaceError("not now"),
+        asyncpg.InternalClientError("not now"),
+        ConnectionRefusedError("not now"),
+        OSError("not now"),
+        TimeoutError("not now"),
+    ],
+)
+def test_everything_else_can_be_tried_again(error: Exception) -> None:
+    translated = _translated(error)
+    assert type(translated) is TransientError
+    assert "not now" in str(translated)
+
+
+def test_an_error_without_words_says_its_kind() -> None:
+    assert str(_translated(TimeoutError())) == "PostgreSQL: TimeoutError"
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(KeyError), translated_errors():
+        raise KeyError("a bug")
+
+
+async def test_a_detail_that_quotes_the_row_is_left_out(archive: Archive, owner: Any) -> None:
+    await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT c CHECK (action IS NULL)")
+    with pytest.raises(RecordRefusedError) as caught:
+        await archive.store([record_of(audit_record({"action": _SECRET}))])
+    assert _SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: replace(record, key=replace(record.key, uid="no uuid")),
+        lambda record: replace(record, content_hash=b"short"),
+        lambda record: replace(record, name="a\0b"),
+        lambda record: replace(record, key=replace(record.key, generation=2**64)),
+    ],
+)
+async def test_values_that_no_row_can_hold_are_refused(
+    archive: Archive, spoil: Callable[[Record], Record]
+) -> None:
+    with pytest.raises(RecordRefusedError):
+        await archive.store([record_of(audit_record()), spoil(record_of(audit_record()))])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE datastorage.audit_records CASCADE",
+        "ALTER TABLE datastorage.audit_records RENAME COLUMN search TO other",
+        "REVOKE INSERT ON datastorage.audit_records FROM datastorage_service",
+        "DROP FUNCTION datastorage.ensure_partitions",
+    ],
+)
+async def test_a_broken_schema_costs_no_record(archive: Archive, owner: Any, statement: str) -> None:
+    await owner.execute(statement)
+    with pytest.raises(TransientError):
+        await archive.store([record_of(audit_record())])
+
+
+async def test_a_statement_that_is_cancelled_can_be_repeated(
+    cloned: TestDatabase, archive: Archive, owner: Any
+) -> None:
+    await archive.store([record_of(audit_record())])  # makes the partition
+    role = cloned.service_url.split("//")[1].split(":")[0]
+    await owner.execute(f"ALTER ROLE {role} IN DATABASE {cloned.name} SET statement_timeout = '300ms'")
+    await owner.execute("BEGIN; LOCK TABLE datastorage.audit_records IN ACCESS EXCLUSIVE MODE")
+    with pytest.raises(TransientError, match="statement timeout"):
+        await archive.find(Table.AUDIT_RECORDS, [record_of(audit_record()).key])
+    await owner.execute("ROLLBACK")
+    await archive.store([record_of(audit_record())])
+
+
+async def test_connections_that_were_cut_are_replaced(
+    archive: Archive, database: Database, cloned: TestDatabase, owner: Any
+) -> None:
+    await database.ping()
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = $1 AND pid <> pg_backend_pid()",
+        cloned.name,
+    )
+    try:
+        await archive.store([record_of(audit_record())])
+    except TransientError:
+        await archive.store([record_of(audit_record())])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda url: url.rpartition("@")[0] + "@127.0.0.1:1/name",
+        lambda url: url.replace(":", ":" + _SECRET, 2).replace(":" + _SECRET, ":", 1),
+        lambda url: url + "_absent",
+    ],
+    ids=["nobody listens", "wrong password", "no such database"],
+)
+async def test_an_absent_server_is_transient_and_keeps_the_password_secret(
+    cloned: TestDatabase, caplog: pytest.LogCaptureFixture, change: Callable[[str], str]
+) -> None:
+    url = change(cloned.service_url)
+    password = url.split("//")[1].split("@")[0].split(":")[1]
+    database = Database(url, pool_size=2)
+    with caplog.at_level(logging.DEBUG), pytest.raises(TransientError) as caught:
+        await database.ping()
+    assert password not in str(caught.value)
+    assert password not in caplog.text
+    assert "\n" not in str(caught.value)
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"mysql://user:{_SECRET}@host/name",
+        f"user:{_SECRET}@host/name",
+        f"postgresql://user:{_SECRET}@host:port/name",
+        f"postgresql://user:{_SECRET}/more@host/name",
+        f"postgresql://user:{_SECRET}@[::1/name",
+        f"postgresql://user:{_SECRET}@host/name?sslmode=bogus",
+        "",
+    ],
+)
+async def test_a_url_that_is_none_stops_the_start_without_showing_the_password(url: str) -> None:
+    async def use() -> None:
+        await Database(url, pool_size=2).ping()
+
+    with pytest.raises(ConfigurationError) as caught:
+        await use()
+    assert "DATASTORAGE_DATABASE_URL" in str(caught.value)
+    assert _SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_the_first_connections_may_be_wanted_all_at_once(database: Database) -> None:
+    await asyncio.gather(*(database.ping() for _ in range(12)))
+
+
+async def test_the_service_shows_its_name_and_works_in_utc(database: Database) -> None:
+    async with database.connection() as connection:
+        assert await connection.fetchval("SHOW application_name") == "datastorage"
+        assert await connection.fetchval("SHOW timezone") == "UTC"
+
+
+async def test_a_database_can_be_closed_before_it_was_used(cloned: TestDatabase) -> None:
+    await Database(cloned.service_url, pool_size=2).close()

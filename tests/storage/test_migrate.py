@@ -1,0 +1,130 @@
+"""The schema: made once, by whoever comes first, and checked at every start."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from datastorage.errors import ConfigurationError, SchemaVersionError, TransientError
+from datastorage.storage import migrate as migrate_module
+from datastorage.storage.database import Database
+from datastorage.storage.migrate import migrate
+from datastorage.storage.schema import SCHEMA_VERSION
+
+from tests.support.postgres import TestDatabase, connect
+
+_MIGRATE = "import sys; from datastorage.storage.migrate import migrate; print(*migrate(sys.argv[1]))"
+_TABLES = """
+    SELECT array_agg(relname::text ORDER BY relname) FROM pg_class
+    WHERE relnamespace = 'datastorage'::regnamespace AND relkind IN ('r', 'p')
+"""
+
+
+async def _set_version(owner: Any, version: str) -> None:
+    await owner.execute("UPDATE datastorage.schema_version SET version_num = $1", version)
+
+
+def test_the_version_constant_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate_module.__file__).with_name("migrations")))
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
+
+
+async def test_migrating_again_changes_nothing(unmigrated: TestDatabase) -> None:
+    assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (None, SCHEMA_VERSION)
+    owner = await connect(unmigrated.owner_url)
+    tables = await owner.fetchval(_TABLES)
+    assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (SCHEMA_VERSION, SCHEMA_VERSION)
+    assert await owner.fetchval(_TABLES) == tables == [
+        "action_traces", "audit_records", "rejected_objects", "schema_version",
+    ]  # fmt: skip
+    await owner.close()
+
+
+async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> None:
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _MIGRATE, unmigrated.owner_url,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    answers = [await process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], answers
+    outputs = sorted(output.decode().strip() for output, _ in answers)
+    # One made it, the others waited and found it.
+    assert outputs == [f"{SCHEMA_VERSION} {SCHEMA_VERSION}"] * 2 + [f"None {SCHEMA_VERSION}"]
+
+
+async def test_a_failed_migration_leaves_nothing_behind(unmigrated: TestDatabase) -> None:
+    owner = await connect(unmigrated.owner_url)
+    await owner.execute("CREATE SCHEMA datastorage; CREATE TABLE datastorage.rejected_objects ()")
+    with pytest.raises(ConfigurationError, match=r"changed nothing: .*already exists"):
+        await asyncio.to_thread(migrate, unmigrated.owner_url)
+    tables = await owner.fetchval(_TABLES)
+    assert tables == ["rejected_objects"]
+    await owner.close()
+
+
+async def test_a_newer_schema_is_left_alone(cloned: TestDatabase, owner: Any) -> None:
+    await _set_version(owner, "9999")
+    with pytest.raises(SchemaVersionError, match="9999, newer than version"):
+        await asyncio.to_thread(migrate, cloned.owner_url)
+    assert await owner.fetchval("SELECT version_num FROM datastorage.schema_version") == "9999"
+
+
+async def test_the_service_role_cannot_migrate(unmigrated: TestDatabase) -> None:
+    with pytest.raises(ConfigurationError, match="permission denied"):
+        await asyncio.to_thread(migrate, unmigrated.service_url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:hunter2@host/x",
+        "postgresql://user:hunter2/x@host/x",
+        "postgresql://user:hunter2@h/x?sslmode=y",
+    ],
+)
+async def test_a_wrong_url_is_named_and_keeps_its_password_secret(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATASTORAGE_DATABASE_OWNER_URL") as caught:
+        await asyncio.to_thread(migrate, url)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_migrating_an_absent_server_is_a_transient_error() -> None:
+    with pytest.raises(TransientError, match="cannot connect to PostgreSQL to migrate"):
+        await asyncio.to_thread(migrate, "postgresql://someone:secret-word@127.0.0.1:1/name")
+
+
+async def test_the_service_accepts_its_own_schema(database: Database) -> None:
+    await database.check_schema_version()
+
+
+async def test_the_service_refuses_a_database_without_schema(unmigrated: TestDatabase) -> None:
+    database = Database(unmigrated.service_url, pool_size=2)
+    with pytest.raises(SchemaVersionError, match="no datastorage schema yet: run 'datastorage migrate'"):
+        await database.check_schema_version()
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("0000", f"at version 0000 and this program needs {SCHEMA_VERSION}: run 'datastorage migrate'"),
+        (
+            "9999",
+            f"at version 9999, newer than version {SCHEMA_VERSION}, .*: run a newer version",
+        ),
+    ],
+)
+async def test_the_service_refuses_another_version(
+    database: Database, owner: Any, version: str, message: str
+) -> None:
+    await _set_version(owner, version)
+    with pytest.raises(SchemaVersionError, match=message):
+        await database.check_schema_version()

@@ -1,0 +1,1 @@
+"""What tests share: a real PostgreSQL, sample objects, small fakes, polling."""

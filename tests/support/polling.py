@@ -1,0 +1,28 @@
+"""Waiting without fixed sleeps."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+DEADLINE_SECONDS: Final = 10.0
+_INTERVAL_SECONDS: Final = 0.005
+
+
+async def eventually(
+    condition: Callable[[], bool] | Callable[[], Awaitable[bool]], *, seconds: float = DEADLINE_SECONDS
+) -> None:
+    """Return as soon as the condition holds; fail when it does not within the deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result if isinstance(result, bool) else await result:
+            return
+        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+        await asyncio.sleep(_INTERVAL_SECONDS)
+
+
+async def settle() -> None:
+    """Let every task that can run now come to its next wait."""
+    for _ in range(20):
+        await asyncio.sleep(0)

