@@ -31,7 +31,8 @@ class OperatorProcess:
     `kubeconfig` says who it is in the cluster. `database_url` is the service role's; with None it
     runs with --embedded, and `database_url` then tells where that is. `directory` takes the log and the
     embedded data, which stay for the next start. `settings` are environment variables by their full
-    names. With `to_terminal` the log goes to this process's standard error and to no file.
+    names; without the ports among them it takes free ones.
+    With `to_terminal` the log goes to this process's standard error and to no file.
 
     It can be started again after each end, on the same ports. Leaving its context ends everything.
     """
@@ -51,7 +52,8 @@ class OperatorProcess:
         self.log_path = self.directory / "operator.log"
         self._database_url = database_url
         self._to_terminal = to_terminal
-        self._api_port, self._metrics_port = free_port(), free_port()
+        self._api_port = int(self.settings.get("DATASTORAGE_API_PORT") or free_port())
+        self._metrics_port = int(self.settings.get("DATASTORAGE_METRICS_PORT") or free_port())
         self._process: subprocess.Popen[bytes] | None = None
         self._group: ProcessGroup | None = None
 

@@ -1,0 +1,99 @@
+# `make help` lists the targets. Needed: Python, git, make, and Go or pip; the rest is fetched.
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+DOCKER ?= docker
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kubernaut-datastorage
+OWN_UV := $(CACHE)/uv/bin/uv
+UV ?= $(or $(shell command -v uv 2>/dev/null),$(OWN_UV))
+BIN := .venv/bin
+READY := .venv/.ready
+
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' operator/datastorage/__init__.py)
+IMAGE ?= kubernaut-datastorage:$(VERSION)
+IMAGE_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,$(if $($(name)),--build-arg $(name)="$($(name))"))
+
+# What the tests of the control plane install Go with, if they have to.
+export UV
+# The environment of this repository, whatever the caller's shell has active.
+export UV_PROJECT_ENVIRONMENT := .venv
+unexport VIRTUAL_ENV
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: ARGS (demo, dev), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), IMAGE and BASE_IMAGE (image)"
+
+.PHONY: setup
+setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
+
+$(READY): pyproject.toml uv.lock | $(UV)
+	@echo "Installing the locked dependencies into .venv"
+	@$(UV) sync --frozen --quiet
+	@touch $@
+
+# A folder of its own: systems such as Debian forbid pip to install for everyone.
+$(OWN_UV):
+	@echo "Fetching uv into $(CACHE)/uv"
+	@python=$(PYTHON); \
+	$$python -m pip --version >/dev/null 2>&1 \
+		|| { $$python -m venv "$(CACHE)/pip" && python="$(CACHE)/pip/bin/python"; } \
+		|| { echo "$$python has neither pip nor venv: install one of them, or uv" >&2; exit 1; }; \
+	$$python -m pip install --quiet --disable-pip-version-check --upgrade --target "$(CACHE)/uv" uv
+	@touch $@
+
+.PHONY: controlplane
+controlplane: $(READY) ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (once per machine, about 7 min)
+	@$(BIN)/python -m e2e.controlplane build
+
+.PHONY: demo
+demo: $(READY) ## Watch records being created, stored, shown and cleared; ARGS=--keep leaves it running
+	@$(BIN)/python -m examples.demo $(ARGS)
+
+.PHONY: dev
+dev: $(READY) ## Run control plane, PostgreSQL and the operator in the foreground until Ctrl-C
+	@$(BIN)/python -m examples.demo.dev $(ARGS)
+
+.PHONY: test
+test: lint ## Run lint and all tests, on a control plane of their own; PYTEST_ARGS="-k name" chooses
+	$(BIN)/pytest tests e2e $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(READY) ## Check style, types, import rules and the generated CRDs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/datastorage crds --check
+
+.PHONY: format
+format: $(READY) ## Format the code and fix what ruff can fix
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: crds
+crds: $(READY) ## Write crds/ from the models
+	$(BIN)/datastorage crds
+
+.PHONY: bench
+bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 for a small run, N= for the number of objects
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(N),--objects $(N)) $(ARGS)
+
+.PHONY: e2e-kind
+e2e-kind: $(READY) image ## Run the e2e tests on a kind cluster, with the image and the manifests in it
+	$(BIN)/pytest e2e $(PYTEST_ARGS)
+
+.PHONY: image
+image: ## Build the container image; BASE_IMAGE= chooses what it is built on
+	$(DOCKER) build --tag "$(IMAGE)" --build-arg VERSION="$(VERSION)" \
+		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_ARGS) .
+
+.PHONY: clean
+clean: ## Remove .venv and all caches of the tools; built control planes stay in the cache folder
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "$(CACHE) keeps the control plane's programs; remove it to build them again"

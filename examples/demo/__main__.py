@@ -1,0 +1,158 @@
+"""The command line of the demo."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from e2e.controlplane import ControlPlaneError
+from examples.demo.checks import CheckFailedError, Checks, Seen
+from examples.demo.events import play_events
+from examples.demo.finale import show_what_is_stored, show_what_stays, stop_operator, summary
+from examples.demo.narrator import Narrator
+from examples.demo.observer import Observer
+from examples.demo.stage import Stage, interruptible, own_directory, show_access, stage
+from examples.demo.story import Demo, play_story
+
+DESCRIPTION = """\
+Shows the way of records from the cluster into PostgreSQL: sets up a real
+control plane, PostgreSQL and the operator, lets controllers create records,
+and checks at each step what kubectl and PostgreSQL show."""
+EPILOG = """\
+Takes about a minute; the first time on a machine the control plane is built
+before that, about 7 minutes on 2 cores. The exit code is 0 if every check
+passed. Everything is stopped and removed in the end; after a failure the logs
+are kept. Several demos can run at the same time."""
+OPERATOR_USER = "system:serviceaccount:datastorage-system:datastorage"
+
+
+def main() -> int:
+    arguments = _parse()
+    narrator = Narrator()
+    try:
+        with interruptible(), own_directory(arguments.directory, narrator) as directory:
+            _run(narrator, directory, ttl=arguments.ttl, keep=arguments.keep)
+    except CheckFailedError as failure:
+        after = f"after {failure.seconds:.0f} s" if failure.seconds >= 1 else "at once"
+        narrator.failed(
+            failure.name, [f"expected: {failure.expected}", f"seen:     {failure.seen}", f"given up {after}"]
+        )
+        return 1
+    except ControlPlaneError as error:
+        narrator.failed("The demo cannot go on", str(error).splitlines())
+        return 1
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make demo",
+        usage='make demo [ARGS="[--keep] [--ttl SECONDS] [--directory DIR]"]',
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave everything running until Ctrl-C, and say how to get at it"
+    )
+    parser.add_argument(
+        "--ttl",
+        type=int,
+        default=30,
+        metavar="SECONDS",
+        help="how long stored objects stay in the cluster, at least 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        help="an empty folder for everything (default: a new one for temporary files)",
+    )
+    arguments = parser.parse_args()
+    if arguments.ttl < 1:
+        parser.error("--ttl must be 1 or more: with 0 an object is deleted without a status to look at")
+    return arguments
+
+
+def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
+    started = time.monotonic()
+    narrator.heading("Setting up")
+    with stage(narrator, directory, {}) as on:
+        with Observer(on.cluster, narrator.happened) as observer:
+
+            def still_running() -> None:
+                on.check()
+                observer.check()
+
+            demo = Demo(narrator, Checks(narrator, still_running), on, observer, ttl)
+            _check_stage(demo)
+            play_story(demo)
+            play_events(demo)
+            show_what_is_stored(demo)
+            show_what_stays(demo)
+            counts = on.archive.counts()
+            if not keep:
+                stop_operator(demo)
+            summary(demo, counts, time.monotonic() - started)
+        if keep:
+            _keep(narrator, on)
+
+
+def _check_stage(demo: Demo) -> None:
+    on, checks = demo.stage, demo.checks
+    kubectl = on.cluster.kubectl
+
+    def api_server() -> Seen:
+        version = json.loads(kubectl("version", "-o", "json").stdout)["serverVersion"]["gitVersion"]
+        return Seen(right=True, what=f"Kubernetes {version} at {on.cluster.api_url}")
+
+    def operator() -> Seen:
+        return Seen(on.operator.ready(), f"{on.operator.api_url}/ready answers 200")
+
+    def identity() -> Seen:
+        def ask(*question: str) -> str:
+            answer = kubectl("auth", "can-i", *question, kubeconfig=on.operator.kubeconfig, check=False)
+            return answer.stdout.strip()
+
+        who = kubectl(
+            "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}", kubeconfig=on.operator.kubeconfig
+        )
+        everything, secrets, records = (
+            ask("*", "*"),
+            ask("get", "secrets"),
+            ask("delete", "auditrecords", "-A"),
+        )
+        right = (who.stdout, everything, secrets, records) == (OPERATOR_USER, "no", "no", "yes")
+        return Seen(right, f"{who.stdout}; may delete auditrecords: {records}, read secrets: {secrets}")
+
+    def guard() -> Seen:
+        policies = on.cluster.get("validatingadmissionpolicies")["items"]
+        names = [item["metadata"]["name"].split(".")[0] for item in policies if not _warnings(item)]
+        return Seen("deletion-guard" in names and "status-guard" in names, ", ".join(names))
+
+    checks.that("The control plane is up", "an API server that tells its version", api_server)
+    checks.that(
+        "The admission policies are accepted", "deletion-guard and status-guard without warnings", guard
+    )
+    checks.that("The operator is ready", "/ready answers 200", operator)
+    checks.that("It runs with the shipped rights only", f"{OPERATOR_USER}, no rights but its own", identity)
+
+
+def _warnings(policy: dict[str, dict[str, dict[str, object]]]) -> bool:
+    status = policy.get("status", {})
+    return "typeChecking" not in status or bool(status["typeChecking"].get("expressionWarnings"))
+
+
+def _keep(narrator: Narrator, on: Stage) -> None:
+    narrator.heading("Everything keeps running until Ctrl-C. In another terminal:")
+    show_access(narrator, on)
+    try:
+        while True:
+            on.check()
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        narrator.heading("Stopping, and removing everything")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""What is in PostgreSQL, read with the service's own rights."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import asyncpg
+
+TABLES = ("audit_records", "action_traces", "rejected_objects")
+
+
+class Row(NamedTuple):
+    """One stored generation of one object."""
+
+    uid: str
+    generation: int
+    namespace: str
+    name: str
+    content: bytes
+    content_hash: bytes
+
+    @property
+    def spec(self) -> Any:
+        """The spec of the object, from the stored bytes."""
+        return json.loads(self.content)["spec"]
+
+    @property
+    def hash_is_right(self) -> bool:
+        return hashlib.sha256(self.content).digest() == self.content_hash
+
+
+class Archive:
+    """Reads the tables. `database_url` gives the URL, which may not be known at first."""
+
+    def __init__(self, database_url: Callable[[], str]) -> None:
+        self._database_url = database_url
+
+    def query(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        return asyncio.run(self._query(sql, arguments))
+
+    def rows(self, table: str) -> list[Row]:
+        """Return all rows of a table of stored objects, oldest first."""
+        columns = "uid::text, generation, namespace, name, content, content_hash"
+        order = "created_at, name, generation"
+        return [
+            Row(*row) for row in self.query(f"SELECT {columns} FROM datastorage.{table} ORDER BY {order}")
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows by table."""
+        return {table: self.query(f"SELECT count(*) FROM datastorage.{table}")[0][0] for table in TABLES}
+
+    async def _query(self, sql: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(self._database_url())
+        try:
+            return [tuple(row) for row in await connection.fetch(sql, *arguments)]
+        finally:
+            await connection.close()

@@ -1,0 +1,81 @@
+"""Claims that are checked: each has a name, says what it expects, and has a deadline."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import asyncpg
+
+from e2e.controlplane import KubectlError
+from examples.demo.narrator import Narrator
+
+POLL_INTERVAL = 0.2  # seconds between two looks
+PATIENCE = 60.0  # seconds; everything here takes less than 1 on an idle machine
+
+
+class Seen(NamedTuple):
+    """What a look found, and whether it is what was expected."""
+
+    right: bool
+    what: str
+
+
+class CheckFailedError(Exception):
+    """A claim did not come true."""
+
+    def __init__(self, name: str, expected: str, seen: str, seconds: float) -> None:
+        super().__init__(f"{name}: expected {expected}; saw {seen}")
+        self.name = name
+        self.expected = expected
+        self.seen = seen
+        self.seconds = seconds
+
+
+class Checks:
+    """Looks until a claim is true, and counts.
+
+    `still_running` is called before each look; it raises when a program that is needed has ended.
+    """
+
+    def __init__(self, narrator: Narrator, still_running: Callable[[], None]) -> None:
+        self._narrator = narrator
+        self._still_running = still_running
+        self.passed = 0
+
+    def that(self, name: str, expected: str, look: Callable[[], Seen], *, within: float = PATIENCE) -> str:
+        """Look until it is right and return what was seen.
+
+        Raises:
+            CheckFailedError: it was not right within so many seconds.
+        """
+        started = time.monotonic()
+        with self._narrator.waiting(name) as report:
+            while not (seen := self._look(look)).right:
+                elapsed = time.monotonic() - started
+                if elapsed >= within:
+                    raise CheckFailedError(name, expected, seen.what, elapsed)
+                report(seen.what)
+                time.sleep(POLL_INTERVAL)
+        self._pass(name, seen)
+        return seen.what
+
+    def claim(self, name: str, expected: str, seen: Seen) -> None:
+        """Check something that has been looked at already.
+
+        Raises:
+            CheckFailedError: it is not right.
+        """
+        if not seen.right:
+            raise CheckFailedError(name, expected, seen.what, 0.0)
+        self._pass(name, seen)
+
+    def _pass(self, name: str, seen: Seen) -> None:
+        self._narrator.passed(name, seen.what)
+        self.passed += 1
+
+    def _look(self, look: Callable[[], Seen]) -> Seen:
+        self._still_running()
+        try:
+            return look()
+        except (KubectlError, asyncpg.PostgresError, OSError) as error:
+            return Seen(right=False, what=str(error).strip())

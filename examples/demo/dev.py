@@ -1,0 +1,51 @@
+"""`make dev`: the environment of the demo without the story, with the operator's log in the terminal."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from e2e.controlplane import ControlPlaneError
+from examples.demo.narrator import Narrator
+from examples.demo.stage import interruptible, own_directory, show_access, stage
+
+DESCRIPTION = """\
+Runs a control plane, PostgreSQL and the operator from the source tree until
+Ctrl-C. DATASTORAGE_ variables of the shell reach the operator; with
+DATASTORAGE_DATABASE_URL set it uses that (migrated) database in place of its own."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="make dev", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
+    settings = {name: value for name, value in os.environ.items() if name.startswith("DATASTORAGE_")}
+    narrator = Narrator()
+    try:
+        with (
+            interruptible(),
+            own_directory(None, narrator) as directory,
+            stage(narrator, directory, settings, log_to_terminal=True) as on,
+        ):
+            narrator.heading("Ready; Ctrl-C stops and removes everything. In another terminal:")
+            show_access(narrator, on)
+            _wait(on.check)
+    except ControlPlaneError as error:
+        narrator.failed("The operator's environment has ended", str(error).splitlines())
+        return 1
+    return 0
+
+
+def _wait(check: Callable[[], None]) -> None:
+    try:
+        while True:
+            check()
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

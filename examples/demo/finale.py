@@ -1,0 +1,122 @@
+"""What is left in the end: shown by kubectl and by PostgreSQL, cleared from the one, kept in the other."""
+
+from examples.demo.archive import TABLES
+from examples.demo.checks import Seen
+from examples.demo.story import Demo
+
+GET_ALL = ("get", "auditrecords,actiontraces", "--all-namespaces")
+RECORDS_SQL = """
+    SELECT namespace, regexp_replace(name, '^(event-.{8}).*', '\\1…'), type, action, phase, resource_name,
+           octet_length(content), left(encode(content_hash, 'hex'), 12), to_char(stored_at, 'HH24:MI:SS.MS')
+    FROM datastorage.audit_records ORDER BY stored_at, created_at, name
+"""
+TRACES_SQL = """
+    SELECT namespace, name, generation, action_type, execution_status, effectiveness_score, final,
+           octet_length(content), left(encode(content_hash, 'hex'), 12), to_char(stored_at, 'HH24:MI:SS.MS')
+    FROM datastorage.action_traces ORDER BY name, generation
+"""
+EVIDENCE_COLUMNS = ("BYTES", "SHA256", "STORED")
+RECORDS_COLUMNS = ("NAMESPACE", "NAME", "TYPE", "ACTION", "PHASE", "RESOURCE", *EVIDENCE_COLUMNS)
+TRACES_COLUMNS = (
+    "NAMESPACE", "NAME", "GENERATION", "ACTION", "EXECUTION", "SCORE", "FINAL", *EVIDENCE_COLUMNS,
+)  # fmt: skip
+
+
+def show_what_is_stored(demo: Demo) -> None:
+    """Show the objects and their rows, and check that they are the same."""
+    demo.narrator.heading("What the cluster shows")
+    demo.narrator.say("$ kubectl get auditrecords,actiontraces -A")
+    demo.narrator.quote(demo.stage.cluster.kubectl(*GET_ALL).stdout)
+    demo.checks.that(
+        "kubectl shows every object as Stored",
+        "every object Stored, or cleared already",
+        lambda: _compare_listed(demo),
+    )
+    demo.narrator.heading("What PostgreSQL has")
+    for table, sql, columns in (
+        ("audit_records", RECORDS_SQL, RECORDS_COLUMNS),
+        ("action_traces", TRACES_SQL, TRACES_COLUMNS),
+    ):
+        demo.narrator.say(f"datastorage.{table}")
+        demo.narrator.table(columns, demo.stage.archive.query(sql))
+    demo.checks.that(
+        "Each object has its rows", "one row an AuditRecord, none rejected", lambda: _compare_rows(demo)
+    )
+
+
+def show_what_stays(demo: Demo) -> None:
+    """Wait until the cluster is empty again, and check that the archive is not."""
+    demo.narrator.heading(f"Cleared from the cluster, {demo.ttl} s after being stored")
+    demo.checks.that(
+        "The cluster has none of them any more",
+        "No resources found",
+        lambda: _look_for_nothing(demo),
+        within=demo.ttl + 60.0,
+    )
+    demo.checks.that("PostgreSQL still has them all", "as many rows as before", lambda: _compare_rows(demo))
+    demo.checks.that(
+        "The bytes are what they were",
+        "sha256(content) = content_hash in each row",
+        lambda: _compare_hashes(demo),
+    )
+
+
+def stop_operator(demo: Demo) -> None:
+    """Check that the operator ends well. PostgreSQL ends with it."""
+    code = demo.stage.operator.terminate()
+    demo.checks.claim(
+        "The operator stops when told (SIGTERM)", "exit code 0", Seen(code == 0, f"exit code {code}")
+    )
+
+
+def _compare_listed(demo: Demo) -> Seen:
+    items = demo.stage.cluster.get(*GET_ALL[1:])["items"]
+    listed = {(item["kind"], item["metadata"]["name"]): item.get("status", {}).get("phase") for item in items}
+    not_stored = [f"{name} {phase}" for (_, name), phase in listed.items() if phase != "Stored"]
+    lost = [
+        str(one) for one in demo.observer.objects() if not one.gone and (one.kind, one.name) not in listed
+    ]
+    if not_stored or lost:
+        return Seen(right=False, what=f"not Stored: {not_stored}; not there: {lost}")
+    gone = len(demo.observer.objects()) - len(listed)
+    return Seen(right=True, what=f"{len(listed)} Stored" + (f", {gone} cleared already" if gone else ""))
+
+
+def _compare_rows(demo: Demo) -> Seen:
+    counts = demo.stage.archive.counts()
+    records = sorted(row.name for row in demo.stage.archive.rows("audit_records"))
+    expected = sorted(one.name for one in demo.observer.objects("AuditRecord"))
+    right = records == expected and counts["rejected_objects"] == 0 and counts["action_traces"] == 4
+    seen = ", ".join(f"{count} in {table}" for table, count in counts.items())
+    return Seen(right, seen if right else f"{seen}, for {len(expected)} AuditRecords and 4 generations")
+
+
+def _look_for_nothing(demo: Demo) -> Seen:
+    got = demo.stage.cluster.kubectl(*GET_ALL)
+    left = [str(one) for one in demo.observer.objects() if not one.gone]
+    if got.stdout.strip() or left:
+        return Seen(right=False, what=f"{len(left)} of {len(demo.observer.objects())} still there")
+    return Seen(right=True, what=got.stderr.strip())
+
+
+def _compare_hashes(demo: Demo) -> Seen:
+    rows = [row for table in TABLES for row in demo.stage.archive.rows(table)]
+    wrong = [row.name for row in rows if not row.hash_is_right]
+    return Seen(
+        not wrong,
+        f"{len(rows) - len(wrong)} of {len(rows)} rows, {sum(len(row.content) for row in rows)} bytes",
+    )
+
+
+def summary(demo: Demo, counts: dict[str, int], seconds: float) -> None:
+    """Say in a few lines what was done."""
+    objects = demo.observer.objects()
+    latencies = sorted(one.stored_after for one in objects if one.stored_after is not None)
+    demo.narrator.heading("Summary")
+    demo.narrator.say(
+        f"{len(objects)} objects created, {sum(one.stored for one in objects)} stored, "
+        f"{sum(one.gone for one in objects)} cleared from the cluster"
+    )
+    demo.narrator.say("Rows: " + ", ".join(f"{count} {table}" for table, count in counts.items()))
+    demo.narrator.say(f"Stored in {latencies[len(latencies) // 2]:.2f} s at the median, seen from outside")
+    demo.narrator.say(f"{demo.checks.passed} checks passed in {seconds:.0f} s")

@@ -1,0 +1,85 @@
+"""A remediation, told by the manifests of examples/remediation-story, one after the other."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from examples.demo.archive import Row
+from examples.demo.checks import Checks, Seen
+from examples.demo.narrator import Narrator
+from examples.demo.observer import Observer
+from examples.demo.stage import EXAMPLES, Stage
+
+STORY = EXAMPLES / "remediation-story"
+TABLES = {"AuditRecord": "audit_records", "ActionTrace": "action_traces"}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What every part of the demo works with. `ttl` is in seconds."""
+
+    narrator: Narrator
+    checks: Checks
+    stage: Stage
+    observer: Observer
+    ttl: int
+
+
+def play_story(demo: Demo) -> None:
+    """Apply each manifest and wait until what it says is in the archive and in the object's status."""
+    demo.narrator.heading("A remediation: alert, analysis, workflow, execution, assessment")
+    demo.narrator.say(f"kubectl apply of {STORY.name}/*.yaml, with ttlSecondsAfterStored: {demo.ttl}")
+    for path in sorted(STORY.glob("*.yaml")):
+        manifest = yaml.safe_load(path.read_text())
+        if manifest["kind"] not in TABLES:
+            demo.stage.cluster.apply(path)
+            continue
+        manifest["spec"]["ttlSecondsAfterStored"] = demo.ttl
+        applied = demo.stage.cluster.kubectl("apply", "-f", "-", "-o", "json", input=yaml.safe_dump(manifest))
+        _check_stored(demo, path, yaml.safe_load(applied.stdout))
+    _check_history(demo)
+
+
+def _check_stored(demo: Demo, path: Path, applied: dict[str, Any]) -> None:
+    kind, metadata = applied["kind"], applied["metadata"]
+    name, generation = metadata["name"], metadata["generation"]
+    final = kind == "AuditRecord" or "assessedAt" in applied["spec"].get("effectiveness", {})
+    phase = "Stored" if final else "Recording"
+
+    def look() -> Seen:
+        one = demo.observer.find(kind, name)
+        if one is None or (generation, phase) not in one.phases:
+            return Seen(right=False, what=f"phases {one.phases if one else 'none yet'}")
+        row = find_row(demo, kind, name, generation)
+        if row is None:
+            return Seen(right=False, what="no row in PostgreSQL")
+        if row.spec != applied["spec"] or not row.hash_is_right:
+            return Seen(right=False, what=f"another content in PostgreSQL: {row.content.decode()}")
+        generations = f", generation {generation}" if kind == "ActionTrace" else ""
+        return Seen(
+            right=True, what=f"{kind} {phase}{generations}, row sha256:{row.content_hash.hex()[:12]}…"
+        )
+
+    demo.checks.that(path.name, f"phase {phase} and a row with exactly what was applied", look)
+
+
+def find_row(demo: Demo, kind: str, name: str, generation: int = 1) -> Row | None:
+    """Return the row of one generation of an object, if there is one."""
+    rows = demo.stage.archive.rows(TABLES[kind])
+    return next((row for row in rows if (row.name, row.generation) == (name, generation)), None)
+
+
+def _check_history(demo: Demo) -> None:
+    expected = ["1 Pending", "2 Executing", "3 Completed", "4 Completed final"]
+
+    def look() -> Seen:
+        found = demo.stage.archive.query(
+            "SELECT generation || ' ' || execution_status || CASE WHEN final THEN ' final' ELSE '' END"
+            " FROM datastorage.action_traces ORDER BY generation"
+        )
+        seen = [row[0] for row in found]
+        return Seen(seen == expected, " → ".join(seen))
+
+    demo.checks.that("Every generation of the trace is a row", " → ".join(expected), look)
