@@ -18,9 +18,10 @@ _PARTITIONS = """
     WHERE relkind = 'r'
 """
 _BOUNDS = "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = $1"
-_WAITING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
-)
+_WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event = 'advisory'
+"""
 
 
 def _month(ahead: int) -> str:

@@ -29,7 +29,8 @@ def cloned(common: TestDatabase) -> TestDatabase:
         "ALTER TABLE datastorage.{table} ADD COLUMN more text",
         "ALTER TABLE datastorage.{table} DISABLE TRIGGER ALL",
         "CREATE INDEX ON datastorage.{table} (name)",
-        "CREATE TRIGGER sneaky BEFORE INSERT ON datastorage.{table} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        ("CREATE TRIGGER sneaky BEFORE INSERT ON datastorage.{table} "
+        "EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
     ],
 )  # fmt: skip
 async def test_the_archive_only_grows(service: Any, table: str, statement: str) -> None:
@@ -45,7 +46,8 @@ async def test_the_archive_only_grows(service: Any, table: str, statement: str) 
         "ALTER SCHEMA datastorage OWNER TO CURRENT_USER",
         "UPDATE datastorage.schema_version SET version_num = 'x'",
         "DROP FUNCTION datastorage.ensure_partitions",
-        "CREATE OR REPLACE FUNCTION datastorage.ensure_partitions(at timestamptz) RETURNS void LANGUAGE sql AS ''",
+        ("CREATE OR REPLACE FUNCTION datastorage.ensure_partitions(at timestamptz) "
+        "RETURNS void LANGUAGE sql AS ''"),
         "SET ROLE postgres",
     ],
 )  # fmt: skip
