@@ -21,6 +21,7 @@ export UV
 # The environment of this repository, whatever the caller's shell has active.
 export UV_PROJECT_ENVIRONMENT := .venv
 unexport VIRTUAL_ENV
+export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help
 help: ## List the targets
@@ -30,6 +31,7 @@ help: ## List the targets
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
+	@:
 
 $(READY): pyproject.toml uv.lock | $(UV)
 	@echo "Installing the locked dependencies into .venv"
@@ -84,8 +86,8 @@ bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 f
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(N),--objects $(N)) $(ARGS)
 
 .PHONY: e2e-kind
-e2e-kind: $(READY) image ## Run the e2e tests on a kind cluster, with the image and the manifests in it
-	$(BIN)/pytest e2e $(PYTEST_ARGS)
+e2e-kind: $(READY) image ## Try image and manifests on a kind cluster (needs Docker), then run the e2e tests there
+	$(BIN)/python -m e2e.kind $(PYTEST_ARGS)
 
 .PHONY: image
 image: ## Build the container image; BASE_IMAGE= chooses what it is built on

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from e2e.controlplane.processes import Component, ProcessGroup
 from examples.demo.checks import Seen
 from examples.demo.stage import EXAMPLES
 from examples.demo.story import Demo, find_row
-from examples.event_recorder import record_name
+from examples.event_recorder import MANAGED_BY, record_name
 
 NAMESPACE = "payments"
 DEPLOYMENT = "deployment/checkout"
@@ -87,16 +88,31 @@ def _check_recorded(demo: Demo, name: str, *, pods: int, killed: int = 0) -> Non
         missing = [event["message"] for event in events if record_name(event["metadata"]) not in known]
         if missing:
             return Seen(right=False, what=f"{len(events)} Events, not recorded: {missing}")
+        if twice := _recorded_twice(demo):
+            return Seen(right=False, what=f"recorded twice: {twice}")
         return Seen(right=True, what=f"{len(events)} Events in all namespaces, each has its AuditRecord")
 
-    expected = f"{pods} Pods created and {killed} deleted, an AuditRecord for each Event"
+    expected = f"{pods} Pods created and {killed} deleted, one AuditRecord for each Event"
     demo.checks.that(name, expected, look)
+
+
+def _recorded_twice(demo: Demo) -> list[str]:
+    """Return the Events of which there are two records that tell of the same occurrence."""
+    listed = demo.stage.cluster.get("auditrecords", "-A", "-l", f"app.kubernetes.io/managed-by={MANAGED_BY}")
+    told = Counter(
+        (item["metadata"]["namespace"], item["spec"]["details"]["event"], item["spec"]["details"]["count"])
+        for item in listed["items"]
+    )
+    return [f"{namespace}/{event}" for (namespace, event, _), count in told.items() if count > 1]
 
 
 def _check_deletion_refused(demo: Demo) -> None:
     cluster = demo.stage.cluster
-    name = next(one.name for one in demo.observer.objects() if one.name.startswith("event-"))
-    namespace = next(one.namespace for one in demo.observer.objects() if one.name == name)
+    name, namespace = next(
+        (one.name, one.namespace)
+        for one in demo.observer.objects("AuditRecord")
+        if one.name.startswith("event-") and one.namespace == NAMESPACE
+    )
 
     def look() -> Seen:
         refused = cluster.kubectl("delete", "auditrecord", name, "-n", namespace, check=False)

@@ -55,8 +55,8 @@ def show_what_stays(demo: Demo) -> None:
     )
     demo.checks.that("PostgreSQL still has them all", "as many rows as before", lambda: _compare_rows(demo))
     demo.checks.that(
-        "The bytes are what they were",
-        "sha256(content) = content_hash in each row",
+        "The SHA-256 of each content is its content_hash, and what the status had said",
+        "sha256(content) = content_hash = status.contentHash for each row",
         lambda: _compare_hashes(demo),
     )
 
@@ -100,12 +100,21 @@ def _look_for_nothing(demo: Demo) -> Seen:
 
 
 def _compare_hashes(demo: Demo) -> Seen:
+    """Compare what each row's bytes hash to with its hash column, and with what the status had said."""
+    said = {
+        (one.name, generation): told
+        for one in demo.observer.objects()
+        for generation, told in one.hashes.items()
+    }
     rows = [row for table in TABLES for row in demo.stage.archive.rows(table)]
-    wrong = [row.name for row in rows if not row.hash_is_right]
-    return Seen(
-        not wrong,
-        f"{len(rows) - len(wrong)} of {len(rows)} rows, {sum(len(row.content) for row in rows)} bytes",
-    )
+    wrong = [
+        row.name
+        for row in rows
+        if not row.hash_is_right or said.get((row.name, row.generation)) != f"sha256:{row.content_hash.hex()}"
+    ]
+    size = sum(len(row.content) for row in rows)
+    seen = f"{len(rows) - len(wrong)} of {len(rows)} rows, {size} bytes"
+    return Seen(bool(rows) and not wrong, seen + (f"; wrong: {wrong}" if wrong else ""))
 
 
 def summary(demo: Demo, counts: dict[str, int], seconds: float) -> None:

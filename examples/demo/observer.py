@@ -23,6 +23,7 @@ class Followed:
     name: str
     since: float = field(default_factory=time.monotonic)
     phases: list[tuple[int, str]] = field(default_factory=list)
+    hashes: dict[int, str] = field(default_factory=dict)  # status.contentHash by generation
     stored_after: float | None = None
     gone: bool = False
 
@@ -96,6 +97,8 @@ class Observer:
             with self._lock:
                 one = self._objects.setdefault(key, Followed(*key))
                 text = _note(one, event["type"], metadata["generation"], phase)
+                if "contentHash" in status:
+                    one.hashes[phase[0]] = status["contentHash"]
             if text:
                 self._tell(text)
 
