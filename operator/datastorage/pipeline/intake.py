@@ -78,11 +78,15 @@ class Intake:
 
         A batch that is not full waits ``linger_seconds`` for company. A single item may exceed ``max_bytes``.
         """
-        while not self._queue:
-            self._filled.clear()
-            await self._filled.wait()
-        if len(self._queue) < max_items:
+        while True:
+            while not self._queue:
+                self._filled.clear()
+                await self._filled.wait()
+            if len(self._queue) >= max_items:
+                break
             await asyncio.sleep(linger_seconds)
+            if self._queue:  # another taker may have been quicker
+                break
         batch: list[WorkItem] = []
         size = 0
         while (
