@@ -15,7 +15,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 T = TypeVar("T")
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=60.0)
+_WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 _PAGE: Final = 500
+_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 class RequestError(Exception):
@@ -78,10 +80,33 @@ class BulkClient:
             if not token:
                 return items
 
-    async def request(self, method: str, url: str, body: Any = None) -> dict[str, Any]:
+    async def names(self, kind: ResourceKind, namespace: str) -> set[str]:
+        """Return the names of the namespace's objects without reading what is in them."""
+        listed = await self.request("GET", path(kind, namespace), accept=_METADATA_ONLY)
+        return {item["metadata"]["name"] for item in listed["items"] or ()}
+
+    async def watch(self, kind: ResourceKind, namespace: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Yield type and object of everything that happens in the namespace from now on."""
+        listed = await self.request("GET", path(kind, namespace) + "?limit=1")
+        version = listed["metadata"]["resourceVersion"]
+        while True:
+            url = f"{path(kind, namespace)}?watch=true&resourceVersion={version}"
+            headers = {"Accept": "application/json"}
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, "GET", None)
+            response = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
+                "GET", self._api.configuration.host + url, headers=headers, _request_timeout=_WATCH_TIMEOUT
+            )
+            async for line in response.response.content:
+                event = json.loads(line)
+                version = event["object"]["metadata"]["resourceVersion"]
+                yield event["type"], event["object"]
+
+    async def request(
+        self, method: str, url: str, body: Any = None, *, accept: str = "application/json"
+    ) -> dict[str, Any]:
         """Send one request and return the answer. Raises RequestError for an error status."""
         content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
         response = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
             method, self._api.configuration.host + url, headers=headers, body=body, _request_timeout=_TIMEOUT

@@ -127,7 +127,7 @@ async def workbench(
         directory=tmp_path,
     )
     yield bench
-    bench.close()
+    await bench.close()
     await databases.drop(database)
 
 

@@ -15,6 +15,7 @@ from e2e.operatorprocess import OperatorProcess
 
 _WRITE = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
+_HAS_ROW = "SELECT EXISTS (SELECT FROM datastorage.audit_records WHERE uid = $1)"
 
 
 class Workbench:
@@ -27,16 +28,17 @@ class Workbench:
         self.namespace = namespace
         self.owner_url = owner_url
         self.database_url = database_url
-        self._directory = directory
+        self.directory = directory
         self._kubeconfig = cluster.service_account_kubeconfig("datastorage-system", "datastorage")
         self._operators: list[OperatorProcess] = []
+        self._connection: Any = None
 
     def start_operator(self, *, wait: bool = True, **settings: Any) -> OperatorProcess:
         """Start an operator with settings by their names without the prefix, and wait until it is ready."""
         operator = OperatorProcess(
             self._kubeconfig,
             self.database_url,
-            self._directory / f"operator-{len(self._operators)}",
+            self.directory / f"operator-{len(self._operators)}",
             {
                 "DATASTORAGE_NAMESPACES": self.namespace,
                 **{f"DATASTORAGE_{name}": str(value) for name, value in settings.items()},
@@ -48,10 +50,27 @@ class Workbench:
             operator.wait_ready()
         return operator
 
-    def close(self) -> None:
+    def running_operator(self) -> OperatorProcess:
+        """Return the operator that was started first, starting it if there is none."""
+        return self._operators[0] if self._operators else self.start_operator()
+
+    def opt_out_of_the_guard(self) -> None:
+        """Let anyone with rights delete unstored records of the namespace, as where no guard is installed."""
+        label = "datastorage.kubernaut.io/deletion-guard=disabled"
+        self.cluster.kubectl("label", "namespace", self.namespace, label, "--overwrite")
+
+    async def close(self) -> None:
         """Stop all operators."""
         for operator in self._operators:
             operator.close()
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def has_row(self, uid: str) -> bool:
+        """Say whether the archive has any AuditRecord of this uid, on a connection that is kept for it."""
+        if self._connection is None:
+            self._connection = await asyncpg.connect(self.database_url)
+        return bool(await self._connection.fetchval(_HAS_ROW, uid))
 
     def datastorage(self, *arguments: str) -> str:
         """Run a command of the command line against this database and cluster; return what it printed."""

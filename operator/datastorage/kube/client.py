@@ -110,7 +110,7 @@ class KubernetesClient:
                         raise  # the resource itself is not there
                     continuation = ""
                     continue
-                yield answer["items"]
+                yield answer["items"] or []
                 continuation = answer["metadata"].get("continue") or None
 
     async def _request(

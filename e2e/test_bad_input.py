@@ -1,0 +1,237 @@
+"""Odd, hostile and unlucky input: stored exactly, or refused with a reason; never lost, never in the way."""
+
+import asyncio
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+from datastorage.canonical import canonical_bytes
+from datastorage.resources import AUDIT_RECORD
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from e2e.archive import rejected, rows, uids, until
+from e2e.bulk import BulkClient, RequestError, audit_record, gather_bounded
+from e2e.workbench import Workbench
+from tests.strategies import audit_record_specs
+
+# The API server takes objects of about 1.5 MB; so near the limit there is no room for a status.
+NEARLY_TOO_LARGE = 1_571_000
+
+
+async def _stored_spec(workbench: Workbench, name: str) -> Any:
+    found = [row for row in await rows(workbench.database_url, workbench.namespace) if row["name"] == name]
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"nul": "a\u0000b", "\u0000": 1},
+        {"lone": "\ud800", "pair": "\ud83d\ude00", "text": "äöü 漢字 🚀"},
+        {
+            "max": 2**63 - 1,
+            "min": -(2**63),
+            "beyond double": 2**53 + 1,
+            "zero": 0,
+            "float": 0.1,
+            "tiny": 5e-324,
+        },
+        {"empty": {}, "list": [], "null": None, "nested": [[[{"a": [None]}]]]},
+        ["not", "an", "object"],
+        "a string",
+        False,
+    ],
+    ids=["nul", "surrogates", "integers", "empty", "list", "string", "false"],
+)
+async def test_details_are_stored_exactly(workbench: Workbench, client: BulkClient, details: Any) -> None:
+    workbench.start_operator()
+    created = await client.create(AUDIT_RECORD, workbench.namespace, audit_record("odd", details=details))
+    row = await until(lambda: _stored_spec(workbench, "odd"), seconds=10, what="the row")
+    content = json.loads(row["content"])
+    assert content["spec"] == created["spec"]
+    assert row["content"] == canonical_bytes(content)
+
+
+async def test_deep_and_huge_objects_hold_nothing_up(workbench: Workbench, client: BulkClient) -> None:
+    """The deepest JSON that the API server takes, and the largest object, among ordinary ones."""
+    operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=3)
+    namespace = workbench.namespace
+    bodies = {
+        "before": audit_record("before"),
+        "huge": audit_record("huge", details="x" * NEARLY_TOO_LARGE),
+        "after": audit_record("after"),
+    }
+    expected = {name: await client.create(AUDIT_RECORD, namespace, body) for name, body in bodies.items()}
+    depth = 9_900
+    text = json.dumps(audit_record("deep", details="DEEP")).replace('"DEEP"', "[" * depth + "]" * depth)
+    file = workbench.directory / "deep.json"
+    file.write_text(text)
+    workbench.cluster.kubectl("create", "-n", namespace, "--validate=false", "-f", str(file))
+
+    async def all_rows() -> Any:
+        found = {row["name"]: row for row in await rows(workbench.database_url, namespace)}
+        return found if len(found) == 4 else None
+
+    found = await until(all_rows, seconds=30, what="four rows")
+    for name, body in expected.items():
+        assert json.loads(found[name]["content"])["spec"] == body["spec"]
+    assert b"[" * depth + b"]" * depth in found["deep"]["content"]
+
+    async def empty() -> bool:
+        return not await client.names(AUDIT_RECORD, namespace)
+
+    await until(empty, seconds=30, what="all are cleared, also the one without room for a status")
+    operator.check()
+
+
+async def test_refused_at_the_door(workbench: Workbench, client: BulkClient) -> None:
+    backwards = audit_record("b", startTime="2026-01-01T00:00:05Z", endTime="2026-01-01T00:00:00Z")
+    too_large = audit_record("l", details="x" * (NEARLY_TOO_LARGE * 2))
+    for body, expected in ((backwards, "endTime"), (too_large, "larger than max")):
+        with pytest.raises(RequestError, match=expected):
+            await client.create(AUDIT_RECORD, workbench.namespace, body)
+
+
+async def test_times_far_off_are_stored_and_indexed_where_they_can_be(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    workbench.start_operator()
+    times = {
+        "ancient": "0001-01-01T00:00:00Z",
+        "zero": "0000-01-01T00:00:00Z",
+        "late": "9999-12-31T23:59:59Z",
+    }
+    for name, time in times.items():
+        body = audit_record(name, startTime=time)
+        del body["spec"]["endTime"]
+        await client.create(AUDIT_RECORD, workbench.namespace, body)
+    for name, time in times.items():
+        row = await until(partial(_stored_spec, workbench, name), seconds=10, what=name)
+        assert json.loads(row["content"])["spec"]["startTime"] == time
+        assert (row["start_time"] is None) == (name == "zero")
+
+
+async def test_unstorable_record_is_rejected_and_holds_nothing_up(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    """No input is known that PostgreSQL refuses; a constraint stands in for the unknown one."""
+    await workbench.execute_as_owner(
+        "ALTER TABLE datastorage.audit_records ADD CONSTRAINT no_poison CHECK (action <> 'poison')"
+    )
+    namespace = workbench.namespace
+    for n in range(40):
+        action = "poison" if n == 17 else "restart-pod"
+        await client.create(AUDIT_RECORD, namespace, audit_record(f"r-{n}", action=action))
+    workbench.start_operator()
+
+    async def settled() -> Any:
+        bodies = await client.list(AUDIT_RECORD, namespace)
+        phases = {body["metadata"]["name"]: body.get("status", {}).get("phase") for body in bodies}
+        return phases if all(phases.values()) else None
+
+    phases = await until(settled, seconds=20, what="all are settled")
+    assert {name for name, phase in phases.items() if phase == "Rejected"} == {"r-17"}
+    assert len(await rows(workbench.database_url, namespace)) == 39
+    body = await client.get(AUDIT_RECORD, namespace, "r-17")
+    assert body is not None
+    assert "no_poison" in body["status"]["message"]
+    [letter] = await rejected(workbench.database_url, namespace)
+    assert json.loads(letter["content"])["spec"] == body["spec"]
+    assert str(letter["uid"]) == body["metadata"]["uid"]
+
+
+async def test_deleted_before_it_was_stored(workbench: Workbench, client: BulkClient) -> None:
+    """Without the deletion guard a record may be gone a moment after its creation: its event has it still."""
+    workbench.opt_out_of_the_guard()
+    workbench.start_operator()
+    accepted: list[str] = []
+
+    async def create_and_delete(n: int) -> None:
+        body = await client.create(AUDIT_RECORD, workbench.namespace, audit_record(f"gone-{n}"))
+        accepted.append(body["metadata"]["uid"])
+        await client.delete(AUDIT_RECORD, workbench.namespace, f"gone-{n}")
+
+    await gather_bounded([create_and_delete(n) for n in range(300)], 8)
+
+    async def all_there() -> bool:
+        return set(uids(await rows(workbench.database_url, workbench.namespace))) == set(accepted)
+
+    await until(all_there, seconds=20, what="every deleted record has its row")
+
+
+@pytest.mark.parametrize("who", ["user", "operator"])
+@pytest.mark.timeout(600)
+async def test_same_name_again_at_once(workbench: Workbench, client: BulkClient, who: str) -> None:
+    """A deleted object's successor of the same name is another record: 1,000 times, none lost or mixed up.
+
+    Either the user deletes and creates again (with a status write on its way), or the operator
+    deletes (ttl 0) and the user creates as soon as the name is free.
+    """
+    workbench.opt_out_of_the_guard()
+    namespace = workbench.namespace
+    workbench.start_operator(TTL_SECONDS_AFTER_STORED=0 if who == "operator" else 3600)
+    accepted: dict[str, str] = {}
+
+    async def cycle(name: str) -> None:
+        for turn in range(50):
+            message = f"{name} turn {turn}"
+            body = await _create_when_free(client, namespace, audit_record(name, message=message))
+            accepted[body["metadata"]["uid"]] = message
+            if who == "user":
+                await client.delete(AUDIT_RECORD, namespace, name)
+
+    await asyncio.gather(*(cycle(f"again-{n}") for n in range(20)))
+
+    async def all_there() -> bool:
+        found = await rows(workbench.database_url, namespace)
+        return {str(row["uid"]) for row in found} == set(accepted)
+
+    await until(all_there, seconds=30, what="a row for each of the 1,000")
+    for row in await rows(workbench.database_url, namespace):
+        assert json.loads(row["content"])["spec"]["message"] == accepted[str(row["uid"])]
+    assert len(accepted) == 1000
+
+
+async def _create_when_free(client: BulkClient, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+    while True:
+        try:
+            return await client.create(AUDIT_RECORD, namespace, body)
+        except RequestError as error:
+            if error.status != 409:
+                raise
+
+
+@settings(
+    max_examples=3,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
+)
+@given(specs=st.lists(audit_record_specs(), min_size=20, max_size=40))
+async def test_whatever_the_schema_allows_is_stored_exactly(
+    workbench: Workbench, client: BulkClient, specs: list[dict[str, Any]]
+) -> None:
+    # The fixture serves all examples; only the first one starts the operator.
+    workbench.running_operator()
+    created = {}
+    for spec in specs:
+        body = {**audit_record(""), "metadata": {"generateName": "any-"}, "spec": spec}
+        accepted = await client.create(AUDIT_RECORD, workbench.namespace, body)
+        created[accepted["metadata"]["name"]] = accepted
+
+    async def all_there() -> Any:
+        found = {row["name"]: row for row in await rows(workbench.database_url, workbench.namespace)}
+        return found if created.keys() <= found.keys() else None
+
+    found = await until(all_there, seconds=20, what="a row for each")
+    for name, body in created.items():
+        content = json.loads(found[name]["content"])
+        assert content["spec"] == body["spec"]
+        assert content["metadata"]["uid"] == body["metadata"]["uid"]
+        assert found[name]["content"] == canonical_bytes(content)

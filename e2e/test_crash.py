@@ -1,0 +1,71 @@
+"""kill -9 at random moments under load: the count by uid is the same on both sides, whatever happens."""
+
+import asyncio
+import random
+
+import pytest
+from datastorage.resources import AUDIT_RECORD
+
+from e2e.archive import rows, uids, until
+from e2e.bulk import BulkClient, audit_record
+from e2e.operatorprocess import OperatorProcess
+from e2e.workbench import Workbench
+
+KILLS = 20
+RECORDS = 3000
+# Seconds between a start and the next kill: from "has not listed yet" to "in the middle of everything".
+EARLIEST_KILL, LATEST_KILL = 0.5, 4.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("ttl", [0, 1])
+async def test_killed_at_random_moments(ttl: int, workbench: Workbench, client: BulkClient) -> None:
+    namespace = workbench.namespace
+    operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=ttl, wait=False)
+    accepted: set[str] = set()
+    unstored_deletions: list[str] = []
+    watching = asyncio.create_task(_check_deletions(client, workbench, unstored_deletions))
+    load = asyncio.create_task(_create(client, namespace, accepted))
+    try:
+        for _ in range(KILLS):
+            await asyncio.sleep(random.uniform(EARLIEST_KILL, LATEST_KILL))  # the random moment
+            await asyncio.to_thread(_kill_and_start, operator)
+        await load
+
+        async def cleared() -> bool:
+            operator.check()
+            return not await client.list(AUDIT_RECORD, namespace)
+
+        await until(cleared, seconds=180, what="everything is stored and cleared in the end")
+    finally:
+        load.cancel()
+        watching.cancel()
+        await asyncio.gather(load, watching, return_exceptions=True)
+    found = uids(await rows(workbench.database_url, namespace))
+    assert len(accepted) == RECORDS
+    assert set(found) == accepted, "nothing lost, nothing invented"
+    assert len(found) == RECORDS, "no row twice"
+    assert unstored_deletions == [], "nothing left the cluster before it was stored"
+
+
+async def _create(client: BulkClient, namespace: str, accepted: set[str]) -> None:
+    # Spread over about as long as the kills take.
+    pause = KILLS * (EARLIEST_KILL + LATEST_KILL) / 2 / RECORDS
+    for n in range(RECORDS):
+        body = await client.create(AUDIT_RECORD, namespace, audit_record(f"crash-{n}"))
+        accepted.add(body["metadata"]["uid"])
+        await asyncio.sleep(pause / 2)
+
+
+async def _check_deletions(client: BulkClient, workbench: Workbench, unstored: list[str]) -> None:
+    """At the moment its deletion is seen, the row of an object must be there."""
+    async for event, body in client.watch(AUDIT_RECORD, workbench.namespace):
+        if event == "DELETED" and not await workbench.has_row(body["metadata"]["uid"]):
+            unstored.append(body["metadata"]["name"])
+
+
+def _kill_and_start(operator: OperatorProcess) -> None:
+    operator.check()
+    operator.kill()
+    operator.start()
