@@ -41,7 +41,7 @@ def main() -> None:
         _fail(error, _EXIT_CONFIGURATION)
     except DataStorageError as error:
         if error.__cause__ is not None:
-            _log.debug("Cause", exc_info=error.__cause__)
+            _log.error("%s", error, exc_info=error.__cause__)
         _fail(error, _EXIT_FAILURE)
 
 

@@ -1,6 +1,7 @@
 """Where the API server is and who we are: one configuration for the client and for Kopf's watches."""
 
 import asyncio
+import os
 import time
 from typing import Final
 
@@ -18,20 +19,21 @@ _WATCH_INTERVAL_SECONDS: Final = 1.0
 
 
 async def load_configuration() -> Configuration:
-    """Load KUBECONFIG (or ~/.kube/config), else the pod's ServiceAccount.
+    """Load the pod's ServiceAccount, or KUBECONFIG (its default path included) where that is set or no pod is.
 
     Raises ConfigurationError when neither is there.
     """
     configuration = Configuration()
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
     try:
-        await config.load_kube_config(client_configuration=configuration, persist_config=False)
-    except (config.ConfigException, OSError) as no_file:
-        try:
+        if in_pod:
             config.load_incluster_config(client_configuration=configuration)
-        except (config.ConfigException, OSError):
-            raise ConfigurationError(
-                f"no access to a cluster: set KUBECONFIG, or run in a pod with a ServiceAccount ({no_file})"
-            ) from no_file
+        else:
+            await config.load_kube_config(client_configuration=configuration, persist_config=False)
+    except (config.ConfigException, OSError) as error:
+        raise ConfigurationError(
+            f"no access to a cluster: set KUBECONFIG, or run in a pod with a ServiceAccount ({error})"
+        ) from error
     return configuration
 
 

@@ -19,6 +19,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 
 _log = logging.getLogger(__name__)
 
+_IDENTITY: Final: Any = "datastorage"
 _FIRST_DELAY_SECONDS: Final = 0.5
 _MAX_DELAY_SECONDS: Final = 5.0
 # A watch that ran this long was healthy: the next failure begins a new series.
@@ -80,6 +81,8 @@ class Watch:
         tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=self._settings(),
+            # Peering, the only use of it, is off; Kopf's own guess fails where the user has no name.
+            identity=_IDENTITY,
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
