@@ -19,7 +19,7 @@ _WATCH_INTERVAL_SECONDS: Final = 1.0
 
 
 async def load_configuration() -> Configuration:
-    """Load the pod's ServiceAccount, or KUBECONFIG (its default path included) where that is set or no pod is.
+    """Load the pod's ServiceAccount; outside of a pod, or where KUBECONFIG is set, the kubeconfig.
 
     Raises ConfigurationError when neither is there.
     """

@@ -19,7 +19,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 
 _log = logging.getLogger(__name__)
 
-_IDENTITY: Final: Any = "datastorage"
+_IDENTITY: Any = "datastorage"  # Kopf keeps its type for identities to itself
 _FIRST_DELAY_SECONDS: Final = 0.5
 _MAX_DELAY_SECONDS: Final = 5.0
 # A watch that ran this long was healthy: the next failure begins a new series.
