@@ -1,0 +1,158 @@
+"""A cluster and an archive in memory, for tests of what lies between them.
+
+They keep the promises of the real ones that the pipeline relies on: optimistic locking, deletion
+preconditions, idempotent storing. Each call can be made to fail.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from datastorage.errors import ObjectChangedError, ObjectGoneError, RecordRefusedError
+from datastorage.pipeline.workitem import Outcome, WorkItem
+from datastorage.resources import ResourceKind
+from datastorage.storage.records import Record, RecordKey, StoredRecord, Table
+
+from tests.support.objects import kind_of
+
+STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
+
+
+class FakeCluster:
+    """Objects by kind, namespace and name. ``calls`` tells what was asked for, in order."""
+
+    def __init__(self, *bodies: Mapping[str, Any]) -> None:
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.calls: list[tuple[str, ...]] = []
+        self.failures: list[Exception] = []
+        self.page_gate: asyncio.Semaphore | None = None
+        self._versions = itertools.count(1000)
+        for body in bodies:
+            self.add(body)
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        """Put an object in, or in the place of the one of its name."""
+        metadata = body["metadata"]
+        self.objects[kind_of(body).plural, metadata["namespace"], metadata["name"]] = dict(body)
+
+    def named(self, verb: str) -> list[str]:
+        """Return the names of the objects for which a verb was called, in order."""
+        return [call[1] for call in self.calls if call[0] == verb]
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+
+    def _find(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]:
+        try:
+            return self.objects[kind.plural, namespace, name]
+        except KeyError:
+            raise ObjectGoneError("not found") from None
+
+    async def patch_status(
+        self, kind: ResourceKind, namespace: str, name: str, *, resource_version: str, status: Mapping[str, Any]
+    ) -> str:  # fmt: skip
+        self.calls.append(("patch_status", name))
+        self._fail()
+        body = self._find(kind, namespace, name)
+        if body["metadata"]["resourceVersion"] != resource_version:
+            raise ObjectChangedError("conflict")
+        version = str(next(self._versions))
+        merged = {k: v for k, v in {**body.get("status", {}), **status}.items() if v is not None}
+        self.add({**body, "metadata": {**body["metadata"], "resourceVersion": version}, "status": merged})
+        return version
+
+    async def delete(
+        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> None:
+        self.calls.append(("delete", name))
+        self._fail()
+        metadata = self._find(kind, namespace, name)["metadata"]
+        if (metadata["uid"], metadata["resourceVersion"]) != (uid, resource_version):
+            raise ObjectChangedError("conflict")
+        del self.objects[kind.plural, namespace, name]
+
+    async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]:
+        self.calls.append(("get", name))
+        self._fail()
+        return self._find(kind, namespace, name)
+
+    async def pages(
+        self, kind: ResourceKind, *, field_selector: str, page_size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        self.calls.append(("list", kind.plural, field_selector))
+        self._fail()
+        wanted = field_selector.removeprefix("status.phase")
+        found = [
+            body
+            for (plural, _, _), body in self.objects.items()
+            if plural == kind.plural
+            and (body.get("status", {}).get("phase") == wanted.lstrip("!=")) is not wanted.startswith("!")
+        ]
+        for start in range(0, len(found), page_size):
+            if self.page_gate is not None:
+                await self.page_gate.acquire()
+            yield found[start : start + page_size]
+
+
+class FakeArchive:
+    """Rows in memory. ``bad`` names the records that can't be stored; ``failures`` come first, one a call."""
+
+    def __init__(self, *, bad: frozenset[str] = frozenset()) -> None:
+        self.rows: dict[tuple[str, int], StoredRecord] = {}
+        self.rejected: dict[tuple[str, int], str] = {}
+        self.batches: list[int] = []
+        self.failures: list[Exception] = []
+        self.bad = bad
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+        self.batches.append(len(records))
+        await asyncio.sleep(0)
+        self._fail()
+        if any(record.name in self.bad for record in records):
+            raise RecordRefusedError("the value is out of range")
+        for record in records:
+            identity = (record.key.uid, record.key.generation)
+            self.rows.setdefault(identity, StoredRecord(record.content_hash, STORED_AT))
+        return [self.rows[record.key.uid, record.key.generation] for record in records]
+
+    async def reject(self, record: Record, reason: str) -> None:
+        self._fail()
+        self.rejected[record.key.uid, record.key.generation] = reason
+
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[tuple[str, int], StoredRecord]:
+        assert isinstance(table, Table)
+        self._fail()
+        wanted = [(key.uid, key.generation) for key in keys]
+        return {identity: self.rows[identity] for identity in wanted if identity in self.rows}
+
+
+class Announced:
+    """Keeps what the coordinator announces."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+
+    async def announce(self, item: WorkItem, outcome: Outcome) -> None:
+        assert item.ref.name not in self.outcomes
+        self.outcomes[item.ref.name] = outcome
+
+
+class Probe:
+    """A dependency that is asked whether it serves again. It answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.errors: list[Exception] = []
+
+    async def __call__(self) -> None:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.errors:
+            raise self.errors.pop(0)

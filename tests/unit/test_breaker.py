@@ -1,0 +1,140 @@
+"""The breaker: nothing is given up, one asks for all, and nobody hammers."""
+
+import asyncio
+
+import pytest
+from datastorage.errors import RecordRefusedError, TransientError
+from datastorage.pipeline import breaker as breaker_module
+from datastorage.pipeline.breaker import Breaker
+
+from tests.support.fakes import Probe
+from tests.support.polling import eventually, settle
+from tests.unit.conftest import Spawn
+
+
+class Dependency:
+    """Serves, or does not."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.calls = 0
+
+    async def operation(self) -> str:
+        self.calls += 1
+        await asyncio.sleep(0)
+        if self.down:
+            raise TransientError("server is shutting down")
+        return "done"
+
+    async def probe(self) -> None:
+        await self.operation()
+
+
+async def test_a_result_is_passed_on(breaker: Breaker, recoveries: list[None]) -> None:
+    assert await breaker.run(Dependency().operation) == "done"
+    assert breaker.reason is None
+    assert recoveries == []
+
+
+async def test_an_operation_is_repeated_until_it_succeeds(
+    breaker: Breaker, probe: Probe, recoveries: list[None], spawn: Spawn
+) -> None:
+    dependency = Dependency()
+    dependency.down = True
+    probe.errors = [TransientError(f"no {n}") for n in range(3)]
+    waiting = spawn(breaker.run(dependency.operation))
+    await eventually(lambda: probe.asked > 3)
+    assert breaker.reason is not None
+    assert not waiting.done()
+    dependency.down = False
+    assert await waiting == "done"
+    assert breaker.reason is None
+    assert len(recoveries) == 1
+
+
+async def test_one_probes_while_all_wait_and_all_go_on(
+    no_delays: None,
+    recoveries: list[None],
+    spawn: Spawn,  # noqa: ARG001
+) -> None:
+    dependency, gate, probes = Dependency(), asyncio.Event(), 0
+
+    async def probe() -> None:
+        nonlocal probes
+        probes += 1
+        await gate.wait()
+
+    breaker = Breaker(probe, on_recovery=lambda: recoveries.append(None))
+    dependency.down = True
+    waiting = [spawn(breaker.run(dependency.operation)) for _ in range(10)]
+    await eventually(lambda: probes == 1)
+    late = spawn(breaker.run(dependency.operation))
+    await settle()
+    calls = dependency.calls
+    await settle()
+    # While it is away, nobody but the probe asks.
+    assert (probes, dependency.calls) == (1, calls)
+    dependency.down = False
+    gate.set()
+    assert await asyncio.gather(*waiting, late) == ["done"] * 11
+    assert len(recoveries) == 1
+
+
+async def test_other_errors_pass(breaker: Breaker) -> None:
+    async def refuse() -> None:
+        raise RecordRefusedError("bad value")
+
+    with pytest.raises(RecordRefusedError):
+        await breaker.run(refuse)
+    assert breaker.reason is None
+
+
+async def test_the_delay_grows_while_the_probe_succeeds_and_the_operation_fails(
+    monkeypatch: pytest.MonkeyPatch, probe: Probe, spawn: Spawn
+) -> None:
+    """A server that answers but can't store (read-only, disk full) is not asked in a hot loop."""
+    delays: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(delay: float) -> None:
+        if delay:
+            delays.append(delay)
+        await sleep(0)
+
+    monkeypatch.setattr(breaker_module.asyncio, "sleep", record)
+    monkeypatch.setattr(breaker_module.random, "uniform", lambda _low, high: high)
+    dependency = Dependency()
+    dependency.down = True
+    breaker = Breaker(probe, on_recovery=lambda: None)
+    waiting = spawn(breaker.run(dependency.operation))
+    while len(delays) < 7:
+        await sleep(0)
+    dependency.down = False
+    await waiting
+    assert delays[:7] == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    dependency.down = True
+    delays.clear()
+    again = spawn(breaker.run(dependency.operation))
+    while not delays:
+        await sleep(0)
+    assert delays[0] == 0.1
+    dependency.down = False
+    await again
+
+
+async def test_a_cancelled_prober_leaves_nobody_waiting(spawn: Spawn) -> None:
+    dependency, asked = Dependency(), asyncio.Event()
+
+    async def probe() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    breaker = Breaker(probe, on_recovery=lambda: None)
+    dependency.down = True
+    prober = spawn(breaker.run(dependency.operation))
+    await asked.wait()
+    other = spawn(breaker.run(dependency.operation))
+    await settle()
+    prober.cancel()
+    dependency.down = False
+    assert await other == "done"

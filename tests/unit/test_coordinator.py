@@ -1,0 +1,154 @@
+"""The coordinator: nothing leaves it uncommitted, and one bad record costs the others nothing."""
+
+from typing import Any
+
+import pytest
+from datastorage.errors import TransientError
+from datastorage.pipeline.breaker import Breaker
+from datastorage.pipeline.coordinator import Archive, Coordinator
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.workitem import Rejection
+from datastorage.resources import AUDIT_RECORD
+from datastorage.storage import archive as storage
+from datastorage.storage.records import StoredRecord
+
+from tests.support.fakes import Announced, FakeArchive, Probe
+from tests.support.objects import AUDIT_SPEC, audit_record, kind_of
+from tests.support.polling import eventually
+from tests.unit.conftest import Spawn
+
+BATCH = 500
+
+
+def offer(intake: Intake, *bodies: dict[str, Any]) -> None:
+    for body in bodies:
+        intake.offer(kind_of(body), body)
+
+
+def a_batch_with_one_bad(position: int) -> list[dict[str, Any]]:
+    bodies = [audit_record(name=f"good-{n}") for n in range(BATCH)]
+    bodies[position]["metadata"]["name"] = "bad"
+    return bodies
+
+
+def coordinator(intake: Intake, archive: Archive, breaker: Breaker, announced: Announced) -> Coordinator:
+    return Coordinator(intake=intake, archive=archive, breaker=breaker, announcer=announced)
+
+
+def assert_only_the_bad_one_was_rejected(announced: Announced) -> None:
+    rejected = {name for name, outcome in announced.outcomes.items() if isinstance(outcome, Rejection)}
+    stored = {name for name, outcome in announced.outcomes.items() if isinstance(outcome, StoredRecord)}
+    assert rejected == {"bad"}
+    assert len(stored) == BATCH - 1
+
+
+async def test_what_is_stored_is_announced_with_what_the_archive_holds(
+    intake: Intake, breaker: Breaker, spawn: Spawn
+) -> None:
+    archive, announced, body = FakeArchive(), Announced(), audit_record()
+    worker = coordinator(intake, archive, breaker, announced)
+    assert worker.idle
+    offer(intake, body)
+    assert not worker.idle
+    spawn(worker.run())
+    await eventually(lambda: bool(announced.outcomes))
+    await eventually(lambda: worker.idle)
+    assert announced.outcomes == {body["metadata"]["name"]: next(iter(archive.rows.values()))}
+
+
+@pytest.mark.parametrize("position", [0, 123, BATCH - 1])
+async def test_one_bad_record_is_isolated(
+    intake: Intake, breaker: Breaker, spawn: Spawn, position: int
+) -> None:
+    archive, announced = FakeArchive(bad=frozenset({"bad"})), Announced()
+    bodies = a_batch_with_one_bad(position)
+    offer(intake, *bodies)
+    spawn(coordinator(intake, archive, breaker, announced).run())
+    await eventually(lambda: len(announced.outcomes) == BATCH)
+    assert_only_the_bad_one_was_rejected(announced)
+    # Halving, not one by one.
+    assert archive.batches[0] == BATCH
+    assert len(archive.batches) <= 20
+    assert list(archive.rejected) == [(bodies[position]["metadata"]["uid"], 1)]
+
+
+async def test_one_bad_record_is_isolated_on_a_real_database(
+    intake: Intake, breaker: Breaker, spawn: Spawn, archive: storage.Archive, owner: Any
+) -> None:
+    await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT bad CHECK (name <> 'bad')")
+    announced, bodies = Announced(), a_batch_with_one_bad(321)
+    offer(intake, *bodies)
+    spawn(coordinator(intake, archive, breaker, announced).run())
+    await eventually(lambda: len(announced.outcomes) == BATCH, seconds=30)
+    assert_only_the_bad_one_was_rejected(announced)
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == BATCH - 1
+    row = await owner.fetchrow("SELECT * FROM datastorage.rejected_objects")
+    assert str(row["uid"]) == bodies[321]["metadata"]["uid"]
+    outcome = announced.outcomes["bad"]
+    assert isinstance(outcome, Rejection)
+    assert '"bad"' in row["reason"]
+    assert row["reason"] == outcome.reason
+
+
+async def test_a_year_that_no_partition_covers_is_rejected_with_the_reason(
+    intake: Intake, breaker: Breaker, spawn: Spawn, archive: storage.Archive
+) -> None:
+    announced = Announced()
+    offer(intake, audit_record(), audit_record(name="bad", creationTimestamp="2250-01-01T00:00:00Z"))
+    spawn(coordinator(intake, archive, breaker, announced).run())
+    await eventually(lambda: len(announced.outcomes) == 2, seconds=30)
+    outcome = announced.outcomes["bad"]
+    assert isinstance(outcome, Rejection)
+    assert "outside 1970 to 2199" in outcome.reason
+
+
+async def test_an_absent_database_rejects_nothing(
+    intake: Intake, breaker: Breaker, probe: Probe, recoveries: list[None], spawn: Spawn
+) -> None:
+    archive, announced = FakeArchive(), Announced()
+    archive.failures = [TransientError("away") for _ in range(5)]
+    probe.errors = [TransientError("still away") for _ in range(5)]
+    offer(intake, *(audit_record() for _ in range(20)))
+    spawn(coordinator(intake, archive, breaker, announced).run())
+    await eventually(lambda: len(announced.outcomes) == 20)
+    assert all(isinstance(outcome, StoredRecord) for outcome in announced.outcomes.values())
+    assert archive.rejected == {}
+    # The batch was repeated whole: there was nothing to look for in it.
+    assert archive.batches == [20] * 6
+    assert len(recoveries) == 1
+
+
+async def test_a_database_that_goes_away_during_a_rejection_is_waited_for(
+    intake: Intake, breaker: Breaker, spawn: Spawn
+) -> None:
+    archive, announced = FakeArchive(bad=frozenset({"bad"})), Announced()
+    reject = archive.reject
+
+    async def fail_once(record: Any, reason: str) -> None:
+        archive.reject = reject  # type: ignore[method-assign]
+        raise TransientError("away")
+
+    archive.reject = fail_once  # type: ignore[method-assign]
+    offer(intake, audit_record(name="bad"))
+    spawn(coordinator(intake, archive, breaker, announced).run())
+    await eventually(lambda: bool(announced.outcomes))
+    assert isinstance(announced.outcomes["bad"], Rejection)
+    assert len(archive.rejected) == 1
+
+
+async def test_a_batch_is_bounded(intake: Intake, breaker: Breaker, spawn: Spawn) -> None:
+    archive, announced = FakeArchive(), Announced()
+    offer(intake, *(audit_record() for _ in range(BATCH + 100)))
+    spawn(coordinator(intake, archive, breaker, announced).run())
+    await eventually(lambda: len(announced.outcomes) == BATCH + 100)
+    assert archive.batches == [BATCH, 100]
+
+
+async def test_big_records_make_small_batches(breaker: Breaker, spawn: Spawn) -> None:
+    intake = Intake(max_items=100, max_bytes=2**27, default_ttl_seconds=0, on_overflow=lambda: None)
+    for _ in range(9):
+        intake.offer(AUDIT_RECORD, audit_record({**AUDIT_SPEC, "details": "x" * 1_400_000}))
+    archive, announced = FakeArchive(), Announced()
+    spawn(coordinator(intake, archive, breaker, announced).run())
+    await eventually(lambda: len(announced.outcomes) == 9)
+    assert archive.batches == [5, 4]

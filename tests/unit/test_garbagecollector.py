@@ -1,0 +1,287 @@
+"""The garbage collector: in order, never before the archive confirms, never another object."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from datastorage.errors import RequestRefusedError, TransientError
+from datastorage.pipeline import garbagecollector as gc_module
+from datastorage.pipeline.breaker import Breaker
+from datastorage.pipeline.garbagecollector import GarbageCollector, Plan, expiry_of
+from datastorage.pipeline.workitem import Expiry
+from datastorage.resources import ResourceKind
+
+from tests.support.fakes import FakeArchive, FakeCluster
+from tests.support.objects import action_trace, audit_record, kind_of, record_of, utc, with_status
+from tests.support.polling import eventually, settle
+from tests.unit.conftest import Spawn
+
+NOON = utc("2026-03-05T12:00:00Z").timestamp()
+ON_HOLD = {"datastorage.kubernaut.io/legal-hold": "true"}
+
+
+@dataclass
+class Clock:
+    """Stands in for the module ``time``; moves only when told to."""
+
+    wall: float = NOON
+    ticks: float = 0.0
+
+    def time(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.ticks
+
+
+@dataclass
+class Bench:
+    """A garbage collector with all that it talks to."""
+
+    breaker: Breaker
+    cluster: FakeCluster = field(default_factory=FakeCluster)
+    archive: FakeArchive = field(default_factory=FakeArchive)
+    restored: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.collector = GarbageCollector(
+            cluster=self.cluster, archive=self.archive, breaker=self.breaker, restore=self._restore,
+            concurrency=1, resync_seconds=600,
+        )  # fmt: skip
+
+    async def _restore(self, kind: ResourceKind, body: Mapping[str, Any]) -> None:
+        assert kind is kind_of(body)
+        self.restored.append(body["metadata"]["name"])
+
+    async def stored(
+        self, name: str, expires_at: str, *, make: Any = audit_record, archived: bool = True, **metadata: Any
+    ) -> dict[str, Any]:
+        """Put a stored object into the cluster, and its row into the archive."""
+        body = with_status(make(name=name, **metadata), phase="Stored", expiresAt=expires_at)
+        self.cluster.add(body)
+        if archived:
+            await self.archive.store([record_of(body)])
+        return body
+
+    def schedule(self, body: Mapping[str, Any]) -> Expiry:
+        expiry = expiry_of(kind_of(body), body)
+        assert expiry is not None
+        self.collector.schedule(expiry)
+        return expiry
+
+    def left(self) -> set[str]:
+        return {name for _, _, name in self.cluster.objects}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The collector's own clock, standing at noon."""
+    clock = Clock()
+    monkeypatch.setattr(gc_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def bench(breaker: Breaker, clock: Clock) -> Bench:  # noqa: ARG001  # the collector's clock
+    return Bench(breaker)
+
+
+async def test_what_is_due_goes_in_order_and_the_rest_stays(bench: Bench, spawn: Spawn) -> None:
+    for name, expires_at in [
+        ("third", "2026-03-05T11:59:59Z"), ("first", "2026-03-05T09:00:00Z"),
+        ("later", "2026-03-05T12:00:01Z"), ("second", "2026-03-05T11:00:00.5Z"),
+    ]:  # fmt: skip
+        await bench.stored(name, expires_at)
+    spawn(bench.collector.run())
+    await eventually(lambda: len(bench.cluster.named("delete")) == 3)
+    await settle()
+    assert bench.cluster.named("delete") == ["first", "second", "third"]
+    assert bench.left() == {"later"}
+
+
+async def test_an_object_scheduled_while_it_sleeps_goes_in_its_time(
+    bench: Bench, clock: Clock, spawn: Spawn
+) -> None:
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.cluster.calls[-1:] != [] and bench.cluster.calls[-1][1] == "actiontraces")
+    await settle()
+    bench.schedule(await bench.stored("soon", "2026-03-05T12:00:30Z"))
+    await settle()
+    assert bench.left() == {"soon"}
+    clock.wall += 31
+    bench.schedule(await bench.stored("now", "2026-03-05T12:00:00Z"))
+    await eventually(lambda: bench.left() == set())
+
+
+async def test_both_kinds_are_confirmed_in_their_own_table(bench: Bench) -> None:
+    bodies = [await bench.stored("a", "2026-03-05T11:00:00Z")]
+    bodies.append(await bench.stored("b", "2026-03-05T11:00:00Z", make=action_trace))
+    await bench.collector.collect([bench.schedule(body) for body in bodies])
+    assert bench.left() == set()
+
+
+async def test_nothing_goes_that_the_archive_does_not_confirm(bench: Bench) -> None:
+    lost = await bench.stored("lost", "2026-03-05T11:00:00Z", archived=False)
+    kept = await bench.stored("kept", "2026-03-05T11:00:00Z")
+    await bench.collector.collect([bench.schedule(body) for body in (lost, kept)])
+    assert bench.left() == {"lost"}
+    assert bench.cluster.named("delete") == ["kept"]
+    assert bench.restored == ["lost"]
+
+
+async def test_another_generation_confirms_nothing(bench: Bench) -> None:
+    body = await bench.stored(
+        "trace", "2026-03-05T11:00:00Z", make=action_trace, archived=False, generation=2
+    )
+    first = {**body, "metadata": {**body["metadata"], "generation": 1}}
+    await bench.archive.store([record_of(first)])
+    await bench.collector.collect([bench.schedule(body)])
+    assert bench.left() == {"trace"}
+    assert bench.restored == ["trace"]
+
+
+async def test_only_the_object_itself_is_restored(bench: Bench) -> None:
+    lost = await bench.stored("name", "2026-03-05T11:00:00Z", archived=False)
+    bench.cluster.add(audit_record(name="name"))
+    await bench.collector.collect([bench.schedule(lost)])
+    assert bench.restored == []
+
+
+async def test_an_absent_archive_is_waited_for_and_nothing_goes_meanwhile(bench: Bench) -> None:
+    body = await bench.stored("a", "2026-03-05T11:00:00Z")
+    bench.archive.failures = [TransientError("away")] * 3
+    await bench.collector.collect([bench.schedule(body)])
+    assert bench.cluster.named("delete") == ["a"]
+    assert bench.restored == []
+
+
+async def test_a_new_object_of_the_same_name_stays(bench: Bench) -> None:
+    old = await bench.stored("name", "2026-03-05T11:00:00Z")
+    expiry = bench.schedule(old)
+    bench.cluster.add(audit_record(name="name", resourceVersion=old["metadata"]["resourceVersion"]))
+    await bench.collector.collect([expiry])
+    assert bench.left() == {"name"}
+
+
+async def test_a_hold_set_since_it_was_scheduled_is_respected(bench: Bench, clock: Clock) -> None:
+    body = await bench.stored("name", "2026-03-05T11:00:00Z")
+    expiry = bench.schedule(body)
+    held = {**body, "metadata": {**body["metadata"], "labels": ON_HOLD, "resourceVersion": "101"}}
+    bench.cluster.add(held)
+    bench.collector._pop_due()
+    await bench.collector.collect([expiry])
+    assert bench.left() == {"name"}
+    clock.wall += 10_000
+    assert bench.collector._pop_due() == []
+
+
+async def test_a_changed_object_is_scheduled_anew_at_its_version(bench: Bench) -> None:
+    body = await bench.stored("name", "2026-03-05T11:00:00Z")
+    bench.schedule(body)
+    due = bench.collector._pop_due()
+    bench.cluster.add({**body, "metadata": {**body["metadata"], "resourceVersion": "101"}})
+    await bench.collector.collect(due)
+    (again,) = bench.collector._pop_due()
+    assert again.resource_version == "101"
+    await bench.collector.collect([again])
+    assert bench.left() == set()
+
+
+async def test_what_is_held_is_never_scheduled(bench: Bench, spawn: Spawn) -> None:
+    await bench.stored("held", "2026-03-05T11:00:00Z", labels=ON_HOLD)
+    await bench.stored("free", "2026-03-05T11:00:00Z", labels={next(iter(ON_HOLD)): "false"})
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.cluster.named("delete") == ["free"])
+    assert bench.left() == {"held"}
+
+
+async def test_without_a_promised_time_an_object_stays(bench: Bench, spawn: Spawn) -> None:
+    bench.cluster.add(with_status(audit_record(name="kept"), phase="Stored"))
+    await bench.stored("goes", "2026-03-05T11:00:00Z")
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.cluster.named("delete") == ["goes"])
+    assert bench.left() == {"kept"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "scheduled"), [(TransientError("away"), True), (RequestRefusedError("forbidden"), False)]
+)
+async def test_a_deletion_that_fails_is_not_forgotten(
+    bench: Bench,
+    clock: Clock,
+    failure: Exception,
+    scheduled: bool,  # noqa: FBT001
+) -> None:
+    body = await bench.stored("a", "2026-03-05T11:00:00Z")
+    bench.schedule(body)
+    due = bench.collector._pop_due()
+    bench.cluster.failures = [failure]
+    await bench.collector.collect(due)
+    assert bench.left() == {"a"}
+    clock.wall += gc_module._RETRY_SECONDS
+    # What was refused comes back with a later listing, not before.
+    assert bool(bench.collector._pop_due()) is scheduled
+
+
+async def test_a_schedule_that_overflowed_is_listed_again(
+    bench: Bench, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc_module, "_MAX_SCHEDULED", 2)
+    for number in range(7):
+        await bench.stored(f"object-{number}", "2026-03-05T11:00:00Z")
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == set())
+    assert len([call for call in bench.cluster.calls if call[:2] == ("list", "auditrecords")]) >= 4
+
+
+async def test_a_failed_listing_is_repeated(bench: Bench, clock: Clock, spawn: Spawn) -> None:
+    await bench.stored("a", "2026-03-05T11:00:00Z")
+    bench.cluster.failures = [TransientError("away")]
+    task = spawn(bench.collector.run())
+    await eventually(lambda: len(bench.cluster.calls) == 1)
+    await settle()
+    clock.ticks += gc_module._RETRY_SECONDS * 1.2
+    bench.collector._earlier.set()
+    await eventually(lambda: bench.left() == set())
+    assert not task.done()
+
+
+async def test_scheduling_twice_changes_nothing(bench: Bench) -> None:
+    body = await bench.stored("a", "2026-03-05T11:00:00Z")
+    bench.schedule(body)
+    bench.schedule(body)
+    assert len(bench.collector._pop_due()) == 1
+
+
+async def test_no_more_deletions_run_at_once_than_allowed(breaker: Breaker, clock: Clock) -> None:
+    del clock
+    bench = Bench(breaker)
+    bench.collector._slots = asyncio.Semaphore(3)
+    running, most = 0, 0
+
+    async def delete(*_: Any, **__: Any) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await settle()
+        running -= 1
+
+    bench.cluster.delete = delete  # type: ignore[method-assign]
+    bodies = [await bench.stored(f"object-{n}", "2026-03-05T11:00:00Z") for n in range(10)]
+    await bench.collector.collect([bench.schedule(body) for body in bodies])
+    assert most == 3
+
+
+async def test_a_dry_run_plans_and_deletes_nothing(bench: Bench) -> None:
+    await bench.stored("goes", "2026-03-05T11:00:00Z")
+    await bench.stored("held", "2026-03-05T13:00:00Z", labels=ON_HOLD)
+    await bench.stored("lost", "2026-03-05T11:00:00Z", make=action_trace, archived=False)
+    bench.cluster.add(audit_record(name="unstored"))
+    plans: dict[str, Plan] = {plan.expiry.ref.name: plan async for plan in bench.collector.plan()}
+    told = {name: (plan.held, plan.confirmed) for name, plan in plans.items()}
+    assert told == {"goes": (False, True), "held": (True, True), "lost": (False, False)}
+    assert plans["held"].expiry.due == utc("2026-03-05T13:00:00Z").timestamp()
+    assert {call[0] for call in bench.cluster.calls} == {"list"}
+    assert bench.restored == []

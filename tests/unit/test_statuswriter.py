@@ -1,0 +1,244 @@
+"""The status writer: one write an object, tied to what was stored, and an answer to every refusal."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from datastorage.errors import (
+    ObjectTooLargeError,
+    RequestRefusedError,
+    TransientError,
+)
+from datastorage.pipeline import statuswriter as statuswriter_module
+from datastorage.pipeline.intake import Intake, Verdict
+from datastorage.pipeline.statuswriter import StatusWriter
+from datastorage.pipeline.workitem import Expiry, Outcome, Rejection
+from datastorage.storage.records import StoredRecord
+
+from tests.support.fakes import STORED_AT, FakeCluster
+from tests.support.objects import (
+    AUDIT_SPEC,
+    TRACE_SPEC,
+    TTL_SECONDS,
+    action_trace,
+    audit_record,
+    item_of,
+    kind_of,
+    with_status,
+)
+from tests.support.polling import eventually
+from tests.unit.conftest import Spawn
+
+STORED = StoredRecord(b"\x01" * 32, STORED_AT)
+FINAL_TRACE = {**TRACE_SPEC, "execution": {"status": "Completed"}}
+ON_HOLD = {"datastorage.kubernaut.io/legal-hold": "true"}
+
+
+class Bench:
+    """A status writer with all that it talks to."""
+
+    def __init__(self, intake: Intake, spawn: Spawn, *bodies: dict[str, Any]) -> None:
+        self.intake = intake
+        self.cluster = FakeCluster(*bodies)
+        self.scheduled: list[Expiry] = []
+        self.abandoned = 0
+        self.writer = StatusWriter(
+            cluster=self.cluster, intake=intake, schedule=self.scheduled.append,
+            on_abandoned=self._count, concurrency=2,
+        )  # fmt: skip
+        spawn(self.writer.run())
+
+    def _count(self) -> None:
+        self.abandoned += 1
+
+    async def announce(
+        self, body: dict[str, Any], outcome: Outcome = STORED, *, deleted: bool = False
+    ) -> None:
+        """Take an object the whole way: in, stored, announced, written."""
+        assert self.intake.offer(kind_of(body), body) is Verdict.ACCEPTED
+        await self.intake.take(max_items=1, max_bytes=1, linger_seconds=0)
+        await self.writer.announce(item_of(body, deleted=deleted), outcome)
+        await eventually(lambda: self.writer.idle)
+
+    def status(self, body: dict[str, Any]) -> dict[str, Any]:
+        metadata = body["metadata"]
+        kept = self.cluster.objects[kind_of(body).plural, metadata["namespace"], metadata["name"]]
+        return dict(kept.get("status", {}))
+
+    def again(self, body: dict[str, Any]) -> Verdict:
+        """Offer the object as its old event would."""
+        return self.intake.offer(kind_of(body), body)
+
+
+async def test_a_stored_record_gets_one_patch_and_is_scheduled(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body)
+    assert [call[0] for call in bench.cluster.calls] == ["patch_status"]
+    status = bench.status(body)
+    assert status["phase"] == "Stored"
+    assert status["recordID"] == body["metadata"]["uid"]
+    assert status["contentHash"] == "sha256:" + "01" * 32
+    assert status["storedAt"] == "2026-03-05T10:20:31.000Z"
+    assert status["expiresAt"] == "2026-03-05T11:20:31.000Z"
+    (expiry,) = bench.scheduled
+    assert expiry.due == (STORED_AT + timedelta(seconds=TTL_SECONDS)).timestamp()
+    # The version after the patch: with the one before it, the deletion would be refused.
+    assert expiry.resource_version == "1000"
+    assert bench.again(body) is Verdict.DUPLICATE
+
+
+async def test_ttl_0_is_one_deletion_and_no_patch(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record({**AUDIT_SPEC, "ttlSecondsAfterStored": 0})
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body)
+    assert [call[0] for call in bench.cluster.calls] == ["delete"]
+    assert bench.cluster.objects == {}
+    assert bench.scheduled == []
+    assert bench.again(body) is Verdict.DUPLICATE
+
+
+async def test_ttl_0_waits_for_the_end_of_a_trace(intake: Intake, spawn: Spawn) -> None:
+    body = action_trace({**TRACE_SPEC, "ttlSecondsAfterStored": 0})
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body)
+    assert bench.status(body)["phase"] == "Recording"
+
+
+@pytest.mark.parametrize("ttl", [0, 60])
+async def test_what_is_held_is_told_but_never_scheduled(intake: Intake, spawn: Spawn, ttl: int) -> None:
+    body = audit_record({**AUDIT_SPEC, "ttlSecondsAfterStored": ttl}, labels=ON_HOLD)
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body)
+    assert [call[0] for call in bench.cluster.calls] == ["patch_status"]
+    assert bench.status(body)["phase"] == "Stored"
+    assert bench.scheduled == []
+
+
+async def test_a_trace_that_goes_on_is_recording_and_not_scheduled(intake: Intake, spawn: Spawn) -> None:
+    body = action_trace()
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body)
+    assert bench.status(body)["phase"] == "Recording"
+    assert bench.scheduled == []
+
+
+async def test_a_rejection_says_why(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body, Rejection("the year is out of range"))
+    assert bench.status(body)["phase"] == "Rejected"
+    assert bench.status(body)["message"] == "the year is out of range"
+    assert bench.scheduled == []
+
+
+async def test_what_was_deleted_needs_no_status(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body, deleted=True)
+    assert bench.cluster.calls == []
+    assert bench.again(body) is Verdict.DUPLICATE
+
+
+@pytest.mark.parametrize("spec", [TRACE_SPEC, FINAL_TRACE])
+async def test_a_generation_that_arrived_meanwhile_is_not_hidden(
+    intake: Intake, spawn: Spawn, spec: dict[str, Any]
+) -> None:
+    body = action_trace(spec)
+    later = {**body, "metadata": {**body["metadata"], "generation": 2, "resourceVersion": "101"}}
+    bench = Bench(intake, spawn, later)
+    await bench.announce(body)
+    # The status of the first generation was refused, and the second was looked up and taken in.
+    assert bench.status(later) == {}
+    assert [call[0] for call in bench.cluster.calls] == ["patch_status", "get"]
+    assert [item.identity for item in intake._queue] == [(body["metadata"]["uid"], 2)]
+    assert bench.scheduled == []
+
+
+async def test_another_object_of_the_same_name_is_left_alone(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    successor = audit_record(name=body["metadata"]["name"], resourceVersion="205")
+    bench = Bench(intake, spawn, successor)
+    await bench.announce(body)
+    assert bench.status(successor) == {}
+    assert [item.ref.uid for item in intake._queue] == [successor["metadata"]["uid"]]
+
+
+async def test_a_label_set_meanwhile_only_costs_another_round(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    labelled = {**body, "metadata": {**body["metadata"], "labels": {"x": "y"}, "resourceVersion": "101"}}
+    bench = Bench(intake, spawn, labelled)
+    await bench.announce(body)
+    (item,) = intake._queue
+    assert item.resource_version == "101"
+
+
+async def test_a_conflict_with_our_own_earlier_status_ends_there(intake: Intake, spawn: Spawn) -> None:
+    """The answer to a patch was lost, the patch was not: the repeat meets its own work."""
+    body = audit_record()
+    done = with_status({**body, "metadata": {**body["metadata"], "resourceVersion": "101"}}, phase="Stored")
+    bench = Bench(intake, spawn, done)
+    await bench.announce(body)
+    assert intake.depth == 0
+
+
+@pytest.mark.parametrize("spec", [AUDIT_SPEC, {**AUDIT_SPEC, "ttlSecondsAfterStored": 0}])
+async def test_what_is_gone_is_settled(intake: Intake, spawn: Spawn, spec: dict[str, Any]) -> None:
+    body = audit_record(spec)
+    bench = Bench(intake, spawn)
+    await bench.announce(body)
+    assert bench.again(body) is Verdict.DUPLICATE
+    assert bench.scheduled == []
+
+
+async def test_what_is_refused_is_released_for_a_later_sweep(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    bench.cluster.failures = [RequestRefusedError("forbidden")]
+    await bench.announce(body)
+    assert bench.cluster.named("patch_status") == [body["metadata"]["name"]]
+    assert bench.again(body) is Verdict.ACCEPTED
+
+
+@pytest.mark.usefixtures("no_delays")
+async def test_a_write_is_repeated_while_the_api_server_is_away(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    bench.cluster.failures = [TransientError("away")] * 2
+    await bench.announce(body)
+    assert len(bench.cluster.named("patch_status")) == 3
+    assert bench.status(body)["phase"] == "Stored"
+    assert bench.abandoned == 0
+
+
+@pytest.mark.usefixtures("no_delays")
+async def test_a_write_that_never_gets_through_is_left_to_the_sweep(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    bench.cluster.failures = [TransientError("away")] * 1000
+    await bench.announce(body)
+    assert len(bench.cluster.named("patch_status")) == statuswriter_module._MAX_ATTEMPTS
+    assert bench.abandoned == 1
+    assert bench.again(body) is Verdict.ACCEPTED
+
+
+async def test_an_object_without_room_for_a_status_is_cleared_in_its_time(
+    intake: Intake, spawn: Spawn
+) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    bench.cluster.failures = [ObjectTooLargeError("too large")]
+    await bench.announce(body)
+    (expiry,) = bench.scheduled
+    assert expiry.resource_version == body["metadata"]["resourceVersion"]
+    assert bench.again(body) is Verdict.DUPLICATE
+
+
+async def test_a_rejected_object_without_room_for_a_status_is_not_deleted(
+    intake: Intake, spawn: Spawn
+) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    bench.cluster.failures = [ObjectTooLargeError("too large")]
+    await bench.announce(body, Rejection("reason"))
+    assert bench.scheduled == []
