@@ -22,6 +22,7 @@ START_TIMEOUT = 120.0  # seconds until a component must be ready; the slowest ta
 STOP_TIMEOUT = 10.0  # seconds from SIGTERM to SIGKILL
 POLL_INTERVAL = 0.05  # seconds between two looks at a component that is starting
 PORT_FILE = "api-port"
+PORT_TIMEOUT = 5.0  # seconds to wait for the port of the last start before taking another
 SOCKET_PATH_LIMIT = 100  # bytes; kernels take 104 to 108
 
 # Below the usual ephemeral ports: a client that keeps dialling a stopped server on a port of that
@@ -219,9 +220,15 @@ def _is_free(port: int) -> bool:
 
 
 def _last_port(directory: Path) -> int | None:
-    """Return the port that the control plane of this directory had before, if it is free."""
+    """Return the port that the control plane of this directory had before, unless others took it."""
     try:
         port = int((directory / PORT_FILE).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return port if _is_free(port) else None
+    # A server that was just killed can hold its port a moment longer, until its last thread ends.
+    deadline = Deadline(PORT_TIMEOUT)
+    while not _is_free(port):
+        if deadline.passed():
+            return None
+        time.sleep(POLL_INTERVAL)
+    return port
