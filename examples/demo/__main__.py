@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import asyncpg
+
 from e2e.controlplane import ControlPlaneError
 from examples.demo.checks import CheckFailedError, Checks, Seen
 from examples.demo.events import play_events
@@ -31,16 +33,16 @@ def main() -> int:
     arguments = _parse()
     narrator = Narrator()
     try:
-        with interruptible(), own_directory(arguments.directory, narrator) as directory:
+        with interruptible(), own_directory(arguments.directory) as directory:
             _run(narrator, directory, ttl=arguments.ttl, keep=arguments.keep)
     except CheckFailedError as failure:
         after = f"after {failure.seconds:.0f} s" if failure.seconds >= 1 else "at once"
-        narrator.failed(
-            failure.name, [f"expected: {failure.expected}", f"seen:     {failure.seen}", f"given up {after}"]
-        )
+        told = [f"expected: {failure.expected}", f"seen:     {failure.seen}", f"given up {after}"]
+        narrator.failed(failure.name, [*told, *failure.__notes__])
         return 1
-    except ControlPlaneError as error:
-        narrator.failed("The demo cannot go on", str(error).splitlines())
+    except (ControlPlaneError, asyncpg.PostgresError, OSError) as error:
+        notes: list[str] = getattr(error, "__notes__", [])
+        narrator.failed("The demo cannot go on", [*str(error).splitlines(), *notes])
         return 1
     return 0
 

@@ -26,14 +26,15 @@ def main() -> int:
     try:
         with (
             interruptible(),
-            own_directory(None, narrator) as directory,
+            own_directory() as directory,
             stage(narrator, directory, settings, log_to_terminal=True) as on,
         ):
             narrator.heading("Ready; Ctrl-C stops and removes everything. In another terminal:")
             show_access(narrator, on)
             _wait(on.check)
     except ControlPlaneError as error:
-        narrator.failed("The operator's environment has ended", str(error).splitlines())
+        notes: list[str] = getattr(error, "__notes__", [])
+        narrator.failed("It has ended by itself", [*str(error).splitlines(), *notes])
         return 1
     return 0
 

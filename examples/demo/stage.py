@@ -72,8 +72,10 @@ def stage(
 
 
 @contextmanager
-def own_directory(chosen: Path | None, narrator: Narrator) -> Iterator[Path]:
+def own_directory(chosen: Path | None = None) -> Iterator[Path]:
     """Provide an empty folder, removed in the end unless something went wrong: then its logs are wanted.
+
+    A note on the exception says where they are.
 
     Raises:
         ControlPlaneError: the chosen folder has files in it.
@@ -90,8 +92,8 @@ def own_directory(chosen: Path | None, narrator: Narrator) -> Iterator[Path]:
     except KeyboardInterrupt:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    except BaseException:
-        narrator.say(f"The logs are kept: {directory}/operator/*.log, {directory}/cluster/logs/*.log")
+    except BaseException as error:
+        error.add_note(f"logs kept in {directory}/operator/*.log and {directory}/cluster/logs/*.log")
         raise
     else:
         shutil.rmtree(directory, ignore_errors=True)

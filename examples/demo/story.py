@@ -34,7 +34,7 @@ def play_story(demo: Demo) -> None:
     for path in sorted(STORY.glob("*.yaml")):
         manifest = yaml.safe_load(path.read_text())
         if manifest["kind"] not in TABLES:
-            demo.stage.cluster.apply(path)
+            demo.stage.cluster.kubectl("apply", "-f", str(path))
             continue
         manifest["spec"]["ttlSecondsAfterStored"] = demo.ttl
         applied = demo.stage.cluster.kubectl("apply", "-f", "-", "-o", "json", input=yaml.safe_dump(manifest))
@@ -51,7 +51,8 @@ def _check_stored(demo: Demo, path: Path, applied: dict[str, Any]) -> None:
     def look() -> Seen:
         one = demo.observer.find(kind, name)
         if one is None or (generation, phase) not in one.phases:
-            return Seen(right=False, what=f"phases {one.phases if one else 'none yet'}")
+            phases = [f"{phase} (generation {number})" for number, phase in one.phases] if one else []
+            return Seen(right=False, what=f"{kind} is {', then '.join(phases) or 'not stored yet'}")
         row = find_row(demo, kind, name, generation)
         if row is None:
             return Seen(right=False, what="no row in PostgreSQL")
