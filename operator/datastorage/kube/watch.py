@@ -72,11 +72,13 @@ class Watch:
     async def _run_once(self) -> BaseException | None:
         """Run Kopf until one of its tasks ends; return the error that ended it, if any."""
         registry = self._registry()
+        sessions: list[aiohttp.ClientSession] = []
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
             # Called again when the API server answers 401, and after the session was closed.
-            return kopf.AiohttpSession(server=self._server, aiohttp_session=self._session())
+            sessions.append(self._session())
+            return kopf.AiohttpSession(server=self._server, aiohttp_session=sessions[-1])
 
         tasks = await kopf.spawn_tasks(
             registry=registry,
@@ -96,4 +98,7 @@ class Watch:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            # Kopf closes its session only where it ends in order.
+            for session in sessions:
+                await session.close()
         return next((task.exception() for task in done if not task.cancelled()), None)
