@@ -1,0 +1,130 @@
+"""An API server of a few requests, to see what the client makes of each answer and how Kopf ends.
+
+For everything that depends on how the real one behaves there are the tests on a real control plane.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from datastorage.resources import API_VERSION, GROUP, KINDS, VERSION
+from kubernetes.aio.client import ApiClient, Configuration
+
+Answer = Callable[[web.Request], web.Response]
+
+
+@dataclass
+class SeenRequest:
+    """What arrived."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class FakeApiServer:
+    """Answers single requests as ``answers`` say, in order; the watch as ``watch_answers`` say."""
+
+    answers: list[web.Response | Answer] = field(default_factory=list)
+    watch_answers: list[int] = field(default_factory=list)
+    requests: list[SeenRequest] = field(default_factory=list)
+    watches: list[str] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    url: str = ""
+    _closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def answer(self, status: int, body: Any) -> None:
+        """Add an answer with a JSON body."""
+        self.answers.append(web.json_response(body, status=status))
+
+    def refuse(self, status: int, message: str) -> None:
+        """Add an answer as the API server gives them for errors."""
+        self.answer(status, {"kind": "Status", "status": "Failure", "message": message, "code": status})
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        if request.query.get("watch") == "true":
+            return await self._watch(request)
+        discovered = _DISCOVERY.get(path)
+        if discovered is not None:
+            return web.json_response(discovered)
+        raw = await request.read()
+        body = json.loads(raw) if raw else None
+        self.requests.append(
+            SeenRequest(request.method, path, dict(request.query), dict(request.headers), body)
+        )
+        if self.answers:
+            answer = self.answers.pop(0)
+            return answer(request) if callable(answer) else answer
+        return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        self.watches.append(request.path)
+        if self.watch_answers:
+            status = self.watch_answers.pop(0)
+            return web.json_response({"kind": "Status", "code": status, "message": "no"}, status=status)
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        for event in self.events:
+            await stream.write(json.dumps(event).encode() + b"\n")
+        await self._closing.wait()
+        return stream
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator["FakeApiServer"]:
+        """Run on a free port."""
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        server = TestServer(application)
+        await server.start_server(shutdown_timeout=0.1)
+        self.url = str(server.make_url("")).rstrip("/")
+        try:
+            yield self
+        finally:
+            self._closing.set()
+            await server.close()
+
+    def client(self) -> ApiClient:
+        """Return a client for this server, with a token."""
+        configuration = Configuration(host=self.url)
+        configuration.api_key = {"BearerToken": "Bearer the-token"}
+        return ApiClient(configuration)
+
+
+_VERBS = ["get", "list", "watch", "patch", "delete"]
+_DISCOVERY: dict[str, Any] = {
+    "/api": {"versions": ["v1"]},
+    # Kopf begins when it has found these, whether or not it uses them.
+    "/api/v1": {
+        "resources": [
+            {"name": "namespaces", "singularName": "namespace", "kind": "Namespace", "namespaced": False, "verbs": ["list", "watch"]},
+            {"name": "events", "singularName": "event", "kind": "Event", "namespaced": True, "verbs": ["create"]},
+        ]
+    },
+    "/apis": {
+        "groups": [
+            {
+                "name": GROUP,
+                "versions": [{"groupVersion": API_VERSION, "version": VERSION}],
+                "preferredVersion": {"groupVersion": API_VERSION, "version": VERSION},
+            }
+        ]
+    },
+    f"/apis/{GROUP}/{VERSION}": {
+        "resources": [
+            {
+                "name": kind.plural, "singularName": kind.singular, "kind": kind.kind, "namespaced": True,
+                "verbs": _VERBS, "shortNames": list(kind.short_names),
+            }
+            for kind in KINDS
+        ]
+    },
+}  # fmt: skip

@@ -1,0 +1,190 @@
+"""Requests to the API server: what is asked for, and what each answer means."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from datastorage.errors import (
+    DataStorageError,
+    ObjectChangedError,
+    ObjectGoneError,
+    ObjectTooLargeError,
+    RequestRefusedError,
+    TransientError,
+)
+from datastorage.kube.client import KubernetesClient
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+
+from tests.support.apiserver import FakeApiServer
+
+BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[FakeApiServer]:
+    """An API server that answers as told."""
+    async with FakeApiServer().serve() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def client(server: FakeApiServer) -> AsyncIterator[KubernetesClient]:
+    """A client for all namespaces."""
+    async with KubernetesClient(server.client()) as made:
+        yield made
+
+
+async def call(client: KubernetesClient, verb: str) -> Any:
+    match verb:
+        case "patch_status":
+            return await client.patch_status(
+                AUDIT_RECORD, "shop", "a", resource_version="7", status={"phase": "Stored"}
+            )
+        case "delete":
+            return await client.delete(AUDIT_RECORD, "shop", "a", uid="u-1", resource_version="7")
+        case "get":
+            return await client.get(AUDIT_RECORD, "shop", "a")
+    return [page async for page in client.pages(AUDIT_RECORD, field_selector="x=y", page_size=2)]
+
+
+async def test_a_status_patch_is_tied_to_the_version(server: FakeApiServer, client: KubernetesClient) -> None:
+    server.answer(200, {"metadata": {"resourceVersion": "8"}})
+    assert await call(client, "patch_status") == "8"
+    (request,) = server.requests
+    assert (request.method, request.path) == ("PATCH", f"{BASE}/namespaces/shop/auditrecords/a/status")
+    assert request.body == {"metadata": {"resourceVersion": "7"}, "status": {"phase": "Stored"}}
+    assert request.headers["Content-Type"] == "application/merge-patch+json"
+    assert "PartialObjectMetadata" in request.headers["Accept"]
+    assert request.headers["Authorization"] == "Bearer the-token"
+
+
+async def test_a_deletion_names_uid_and_version(server: FakeApiServer, client: KubernetesClient) -> None:
+    await call(client, "delete")
+    (request,) = server.requests
+    assert (request.method, request.path) == ("DELETE", f"{BASE}/namespaces/shop/auditrecords/a")
+    assert request.body["preconditions"] == {"uid": "u-1", "resourceVersion": "7"}
+
+
+async def test_get_returns_the_object(server: FakeApiServer, client: KubernetesClient) -> None:
+    server.answer(200, {"metadata": {"name": "a"}, "spec": {"big": 2**63 - 1, "text": "\ud800\0"}})
+    body = await call(client, "get")
+    assert body["spec"] == {"big": 2**63 - 1, "text": "\ud800\0"}
+
+
+@pytest.mark.parametrize("verb", ["patch_status", "delete", "get", "pages"])
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, RequestRefusedError),
+        (401, TransientError),
+        (403, RequestRefusedError),
+        (404, ObjectGoneError),
+        (408, TransientError),
+        (409, ObjectChangedError),
+        (410, ObjectGoneError),
+        (413, ObjectTooLargeError),
+        (422, RequestRefusedError),
+        (429, TransientError),
+        (500, TransientError),
+        (502, TransientError),
+        (503, TransientError),
+        (504, TransientError),
+    ],
+)
+async def test_each_status_has_its_error(
+    server: FakeApiServer, client: KubernetesClient, verb: str, status: int, expected: type[DataStorageError]
+) -> None:
+    server.refuse(status, "the reason")
+    with pytest.raises(DataStorageError) as caught:
+        await call(client, verb)
+    assert type(caught.value) is expected
+    assert str(caught.value) == f"API server ({status}): the reason"
+
+
+async def test_the_size_limit_of_etcd_is_no_outage(server: FakeApiServer, client: KubernetesClient) -> None:
+    server.refuse(500, "etcdserver: request is too large")
+    with pytest.raises(ObjectTooLargeError):
+        await call(client, "patch_status")
+
+
+@pytest.mark.parametrize("body", ["<html>bad gateway</html>", "", "[]", '{"message": 5}', "\ufffd" * 9000])
+async def test_an_answer_that_is_no_status_is_still_an_error(
+    server: FakeApiServer, client: KubernetesClient, body: str
+) -> None:
+    server.answers.append(web.Response(status=502, text=body))
+    with pytest.raises(TransientError) as caught:
+        await call(client, "get")
+    assert len(str(caught.value)) < 600
+
+
+async def test_an_absent_server_is_transient() -> None:
+    async with FakeApiServer().serve() as server:
+        api = server.client()
+    async with KubernetesClient(api) as client:
+        with pytest.raises(TransientError, match="API server: "):
+            await call(client, "get")
+
+
+async def test_a_connection_cut_in_the_middle_is_transient(
+    server: FakeApiServer, client: KubernetesClient
+) -> None:
+    def cut(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    server.answers = [cut, cut, cut]
+    with pytest.raises(TransientError):
+        await call(client, "get")
+
+
+def page(*names: str, more: str | None = None) -> dict[str, Any]:
+    return {"items": [{"metadata": {"name": name}} for name in names], "metadata": {"continue": more}}
+
+
+async def names_of(client: KubernetesClient) -> list[list[str]]:
+    return [
+        [body["metadata"]["name"] for body in items]
+        async for items in client.pages(ACTION_TRACE, field_selector="status.phase!=Stored", page_size=2)
+    ]
+
+
+async def test_a_list_comes_page_by_page(server: FakeApiServer, client: KubernetesClient) -> None:
+    server.answer(200, page("a", "b", more="token/1=+"))
+    server.answer(200, page("c", more=""))
+    assert await names_of(client) == [["a", "b"], ["c"]]
+    assert [request.path for request in server.requests] == [f"{BASE}/actiontraces"] * 2
+    assert server.requests[0].query["fieldSelector"] == "status.phase!=Stored"
+    assert [request.query["limit"] for request in server.requests] == ["2", "2"]
+    assert [request.query["continue"] for request in server.requests] == ["", "token/1=+"]
+
+
+async def test_an_expired_continuation_begins_anew(server: FakeApiServer, client: KubernetesClient) -> None:
+    server.answer(200, page("a", "b", more="old"))
+    server.refuse(410, "The provided continue parameter is too old")
+    server.answer(200, page("a", "b", more="new"))
+    server.answer(200, page("c"))
+    assert await names_of(client) == [["a", "b"], ["a", "b"], ["c"]]
+    assert [request.query["continue"] for request in server.requests] == ["", "old", "", "new"]
+
+
+async def test_a_resource_that_is_not_there_is_no_endless_list(
+    server: FakeApiServer, client: KubernetesClient
+) -> None:
+    server.refuse(404, "the server could not find the requested resource")
+    with pytest.raises(ObjectGoneError):
+        await names_of(client)
+    assert len(server.requests) == 1
+
+
+async def test_only_the_chosen_namespaces_are_listed(server: FakeApiServer) -> None:
+    async with KubernetesClient(server.client(), namespaces=("shop", "pay")) as client:
+        server.answer(200, page("a"))
+        server.answer(200, page("b"))
+        assert await names_of(client) == [["a"], ["b"]]
+    assert [request.path for request in server.requests] == [
+        f"{BASE}/namespaces/shop/actiontraces",
+        f"{BASE}/namespaces/pay/actiontraces",
+    ]
