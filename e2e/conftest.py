@@ -55,6 +55,8 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     if external is not None:
         cluster = Cluster.from_context(*external, kubectl_path(), directory)
         cluster.apply_product()
+        # The tests start operators of their own; beside them the installed one would do everything twice.
+        cluster.kubectl("scale", "--replicas=0", "deployment/datastorage", "--namespace=datastorage-system")
         yield cluster
         return
     with ControlPlane(directory) as own:
