@@ -105,8 +105,14 @@ _DISCOVERY: dict[str, Any] = {
     # Kopf begins when it has found these, whether or not it uses them.
     "/api/v1": {
         "resources": [
-            {"name": "namespaces", "singularName": "namespace", "kind": "Namespace", "namespaced": False, "verbs": ["list", "watch"]},
-            {"name": "events", "singularName": "event", "kind": "Event", "namespaced": True, "verbs": ["create"]},
+            {
+                "name": "namespaces", "singularName": "namespace", "kind": "Namespace", "namespaced": False,
+                "verbs": ["list", "watch"],
+            },
+            {
+                "name": "events", "singularName": "event", "kind": "Event", "namespaced": True,
+                "verbs": ["create"],
+            },
         ]
     },
     "/apis": {

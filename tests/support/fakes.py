@@ -52,7 +52,8 @@ class FakeCluster:
             raise ObjectGoneError("not found") from None
 
     async def patch_status(
-        self, kind: ResourceKind, namespace: str, name: str, *, resource_version: str, status: Mapping[str, Any]
+        self, kind: ResourceKind, namespace: str, name: str, *, resource_version: str,
+        status: Mapping[str, Any],
     ) -> str:  # fmt: skip
         self.calls.append(("patch_status", name))
         self._fail()

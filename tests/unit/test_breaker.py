@@ -1,10 +1,10 @@
 """The breaker: nothing is given up, one asks for all, and nobody hammers."""
 
 import asyncio
+import random
 
 import pytest
 from datastorage.errors import RecordRefusedError, TransientError
-from datastorage.pipeline import breaker as breaker_module
 from datastorage.pipeline.breaker import Breaker
 
 from tests.support.fakes import Probe
@@ -52,11 +52,8 @@ async def test_an_operation_is_repeated_until_it_succeeds(
     assert len(recoveries) == 1
 
 
-async def test_one_probes_while_all_wait_and_all_go_on(
-    no_delays: None,
-    recoveries: list[None],
-    spawn: Spawn,  # noqa: ARG001
-) -> None:
+@pytest.mark.usefixtures("no_delays")
+async def test_one_probes_while_all_wait_and_all_go_on(recoveries: list[None], spawn: Spawn) -> None:
     dependency, gate, probes = Dependency(), asyncio.Event(), 0
 
     async def probe() -> None:
@@ -101,8 +98,8 @@ async def test_the_delay_grows_while_the_probe_succeeds_and_the_operation_fails(
             delays.append(delay)
         await sleep(0)
 
-    monkeypatch.setattr(breaker_module.asyncio, "sleep", record)
-    monkeypatch.setattr(breaker_module.random, "uniform", lambda _low, high: high)
+    monkeypatch.setattr(asyncio, "sleep", record)
+    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
     dependency = Dependency()
     dependency.down = True
     breaker = Breaker(probe, on_recovery=lambda: None)

@@ -1,0 +1,98 @@
+"""The command line: what each command prints, and one line for each foreseen error."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from datastorage import __version__, cli
+from datastorage.settings import Settings, settings_table
+
+Command = Callable[..., tuple[object, str, str]]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither settings nor secrets of the machine."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
+    monkeypatch.setattr(cli, "configure_logging", lambda *_: None)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command; return its exit code and what it printed on both streams."""
+
+    def command(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["datastorage", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return command
+
+
+def assert_one_line(error: str, *words: str) -> None:
+    assert error.startswith("datastorage: ")
+    assert error.count("\n") == 1
+    assert error.endswith("\n")
+    for word in words:
+        assert word in error
+
+
+def test_version(run: Command) -> None:
+    assert run("version") == (0, f"{__version__}\n", "")
+
+
+def test_settings_prints_the_table(run: Command) -> None:
+    assert run("settings") == (0, settings_table(), "")
+
+
+def test_the_shipped_crds_are_up_to_date(run: Command) -> None:
+    assert run("crds", "--check", "--output-dir", str(ROOT / "crds")) == (0, "up to date\n", "")
+
+
+def test_stale_crds_are_named(run: Command, tmp_path: Path) -> None:
+    code, printed, _ = run("crds", "--output-dir", str(tmp_path))
+    assert code == 0
+    first, second = (Path(line) for line in printed.splitlines())
+    assert run("crds", "--check", "--output-dir", str(tmp_path))[0] == 0
+    first.write_text("stale", encoding="utf-8")
+    code, _, error = run("crds", "--check", "--output-dir", str(tmp_path))
+    assert code == 1
+    assert_one_line(error, first.name, "run 'datastorage crds'")
+    assert second.name not in error
+
+
+def test_gc_deletes_nothing_by_itself(run: Command) -> None:
+    code, _, error = run("gc")
+    assert code == 2
+    assert_one_line(error, "--dry-run")
+
+
+@pytest.mark.parametrize("command", [("run",), ("migrate",), ("gc", "--dry-run")])
+def test_without_a_database_url_one_line_says_so(run: Command, command: tuple[str, ...]) -> None:
+    code, printed, error = run(*command)
+    assert (code, printed) == (2, "")
+    assert_one_line(error, "DATASTORAGE_DATABASE_URL is not set")
+
+
+@pytest.mark.parametrize("command", [("run",), ("migrate",), ("gc", "--dry-run")])
+def test_a_wrong_setting_stops_the_start(
+    run: Command, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("DATASTORAGE_API_PORT", "http")
+    code, _, error = run(*command)
+    assert code == 2
+    assert_one_line(error, "DATASTORAGE_API_PORT: ")
+
+
+def test_migrate_without_a_server_is_one_line(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASTORAGE_DATABASE_OWNER_URL", "postgresql://owner:hunter2@127.0.0.1:1/name")
+    code, _, error = run("migrate")
+    assert code == 1
+    assert_one_line(error, "cannot connect to PostgreSQL")
+    assert "hunter2" not in error

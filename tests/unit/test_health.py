@@ -1,0 +1,56 @@
+"""/health and /ready say what is so."""
+
+import socket
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import pytest
+from datastorage.health import HealthServer
+
+
+def check(problem: str | None) -> Callable[[], Awaitable[str | None]]:
+    async def answer() -> str | None:
+        return problem
+
+    return answer
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def test_each_endpoint_tells_of_its_own_checks() -> None:
+    port = free_port()
+    server = HealthServer(
+        address="127.0.0.1",
+        port=port,
+        health={"watch": check(None)},
+        ready={"watch": check(None), "postgres": check("PostgreSQL: connection refused")},
+    )
+    await server.start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            async with session.get("/health") as response:
+                assert response.status == 200
+                assert await response.json() == {"status": "ok", "checks": {"watch": "ok"}}
+            async with session.get("/ready") as response:
+                assert response.status == 503
+                assert await response.json() == {
+                    "status": "failing",
+                    "checks": {"watch": "ok", "postgres": "PostgreSQL: connection refused"},
+                }
+    finally:
+        await server.stop()
+
+
+async def test_a_taken_port_is_an_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = HealthServer(address="127.0.0.1", port=taken.getsockname()[1], health={}, ready={})
+        with pytest.raises(OSError, match="address"):
+            await server.start()
+        await server.stop()

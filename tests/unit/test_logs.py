@@ -1,0 +1,47 @@
+"""Logs: one JSON object a line, or text."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from datastorage.logs import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Give the root logger back as it was."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+def test_json_logs_are_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", "json")
+    log = logging.getLogger("datastorage.some.part")
+    log.warning("two\nlines", extra={"object_name": "a"})
+    log.debug("too quiet")
+    try:
+        int("inner")
+    except ValueError:
+        log.exception("failed")
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (first["level"], first["logger"], first["message"], first["object_name"]) == (
+        "WARNING", "datastorage.some.part", "two\nlines", "a",
+    )  # fmt: skip
+    assert first["time"][:2] == "20"
+    assert "ValueError: invalid literal" in second["exc_info"]
+
+
+def test_text_logs_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("DEBUG", "text")
+    logging.getLogger("datastorage").debug("hello")
+    assert capsys.readouterr().err.rstrip().endswith("DEBUG   datastorage: hello")
+
+
+@pytest.mark.parametrize("name", ["kopf", "aiohttp.access", "alembic"])
+def test_chatty_libraries_are_quiet(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    configure_logging("DEBUG", "json")
+    logging.getLogger(name).info("every object")
+    assert capsys.readouterr().err == ""
