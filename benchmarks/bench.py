@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from benchmarks import apimetrics
 from benchmarks.client import Client, Created, for_each
+from benchmarks.cpu import cpu_seconds
 from benchmarks.errors import BenchmarkError, LossError
 from benchmarks.operatorprocess import OperatorProcess
 from benchmarks.postgres import Archive, Postgres
@@ -51,9 +52,11 @@ _OBJECTS_PER_POLL_SECOND: Final = 2000
 
 @dataclass
 class Meter:
-    """What one scenario has cost, filled in when its context ends."""
+    """What one scenario has cost the others, filled in when its context ends. CPU times in seconds."""
 
     requests: apimetrics.Requests = field(default_factory=Counter)
+    postgres_cpu: float = 0.0
+    control_plane_cpu: float = 0.0
 
 
 @dataclass
@@ -105,7 +108,10 @@ class Bench:
         """Count what the API server is asked for inside the context, without the benchmark's own requests."""
         meter = Meter()
         before, own_before = await self._requests(), self._own_requests()
+        postgres_before, control_plane_before = self._postgres_cpu(), self._control_plane_cpu()
         yield meter
+        meter.postgres_cpu = self._postgres_cpu() - postgres_before
+        meter.control_plane_cpu = self._control_plane_cpu() - control_plane_before
         after, own_after = await self._requests(), self._own_requests()
         after.subtract(before)
         after.subtract(own_after)
@@ -147,6 +153,12 @@ class Bench:
     async def _requests(self) -> apimetrics.Requests:
         return apimetrics.parse_requests(await asyncio.to_thread(self.control_plane.metrics))
 
+    def _postgres_cpu(self) -> float:
+        return cpu_seconds([self.postgres.pid])
+
+    def _control_plane_cpu(self) -> float:
+        return cpu_seconds(self.control_plane.pids.values())
+
     def _own_requests(self) -> apimetrics.Requests:
         return self.producer.requests + self.writer.requests
 
@@ -158,6 +170,8 @@ def cost_of(operator: OperatorProcess, count: int) -> Callable[[Meter], Cost]:
     def with_requests(meter: Meter) -> Cost:
         return Cost(
             cpu_ms_per_object=round(1000 * cpu / count, 2),
+            postgres_cpu_ms_per_object=round(1000 * meter.postgres_cpu / count, 2),
+            control_plane_cpu_ms_per_object=round(1000 * meter.control_plane_cpu / count, 2),
             peak_rss_mib=round(rss, 1),
             writes_per_object=round(apimetrics.writes(meter.requests) / count, 4),
             requests=apimetrics.by_verb(meter.requests),

@@ -91,6 +91,11 @@ class Postgres:
         if self._server is not None:
             await asyncio.to_thread(self._server.stop)
 
+    @property
+    def pid(self) -> int:
+        """The process id of the server's parent process."""
+        return int((self._directory / "postmaster.pid").read_text().splitlines()[0])
+
     async def archive(self, name: str) -> Archive:
         """Make and migrate a database."""
         if self._server is None:

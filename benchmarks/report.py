@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import Result
+from benchmarks.results import Cost, Result
 from benchmarks.targets import Verdict
 
 _LIBRARIES: Final = ("kubernaut-datastorage", "kopf", "kubernetes", "asyncpg", "aiohttp", "uvloop")
@@ -75,6 +75,7 @@ def print_tables(about: Mapping[str, Any], results: Sequence[Result], verdicts: 
         f"PostgreSQL {versions['postgresql']}, Python {versions['python']}"
     )
     console.print(_results_table(results))
+    console.print("  * operator/PostgreSQL/API server with etcd")
     for result in results:
         if result.cost:
             counted = ", ".join(f"{verb} {count}" for verb, count in result.cost.requests.items())
@@ -84,7 +85,7 @@ def print_tables(about: Mapping[str, Any], results: Sequence[Result], verdicts: 
 
 def _results_table(results: Sequence[Result]) -> Table:
     table = Table(
-        "", "scenario", "objects", "objects/s", "of the limit", "API writes/object", "CPU ms/object",
+        "", "scenario", "objects", "objects/s", "of the limit", "API writes/object", "CPU ms/object*",
         "peak RSS MiB", "p50/p95/p99 ms", box=SIMPLE_HEAD,
     )  # fmt: skip
     for result in results:
@@ -96,11 +97,18 @@ def _results_table(results: Sequence[Result]) -> Table:
             ", ".join(f"{name} {rate:.0f}" for name, rate in result.rates.items()),
             f"{result.ratio_to_limit:.2f}" if result.ratio_to_limit is not None else "",
             f"{cost.writes_per_object:g}" if cost else "",
-            f"{cost.cpu_ms_per_object:.2f}" if cost else "",
+            _cpu(cost) if cost else "",
             f"{cost.peak_rss_mib:.0f}" if cost else "",
             f"{latency.p50_ms:.0f}/{latency.p95_ms:.0f}/{latency.p99_ms:.0f}" if latency else "",
         )
     return table
+
+
+def _cpu(cost: Cost) -> str:
+    return (
+        f"{cost.cpu_ms_per_object:.2f}/{cost.postgres_cpu_ms_per_object:.2f}"
+        f"/{cost.control_plane_cpu_ms_per_object:.2f}"
+    )
 
 
 def _targets_table(verdicts: Sequence[Verdict]) -> Table:

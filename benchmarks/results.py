@@ -6,9 +6,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cost:
-    """What the operator used: CPU, memory, and writes of the API server, which counted them itself."""
+    """What the scenario used: CPU, memory, and writes of the API server, which counted them itself.
+
+    CPU times are ms per object: the operator's, and those of PostgreSQL and of API server with etcd, whose
+    part in serving the benchmark's own polls is included.
+    """
 
     cpu_ms_per_object: float
+    postgres_cpu_ms_per_object: float
+    control_plane_cpu_ms_per_object: float
     peak_rss_mib: float
     writes_per_object: float
     requests: dict[str, int]
