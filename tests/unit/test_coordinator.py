@@ -124,7 +124,7 @@ async def test_a_database_that_goes_away_during_a_rejection_is_waited_for(
     archive, announced = FakeArchive(bad=frozenset({"bad"})), Announced()
     reject = archive.reject
 
-    async def fail_once(_record: Any, _reason: str) -> None:
+    async def fail_once(record: Any, reason: str) -> None:  # noqa: ARG001  # called by name
         archive.reject = reject  # type: ignore[method-assign]
         raise TransientError("away")
 
