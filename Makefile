@@ -14,7 +14,9 @@ READY := .venv/.ready
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' operator/datastorage/__init__.py)
 IMAGE ?= kubernaut-datastorage:$(VERSION)
-IMAGE_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,$(if $($(name)),--build-arg $(name)="$($(name))"))
+# Only what stands on make's command line: what the shell has set for pip is about this machine.
+IMAGE_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,\
+	$(if $(filter command,$(origin $(name))),--build-arg $(name)="$($(name))"))
 
 # What the tests of the control plane install Go with, if they have to.
 export UV
