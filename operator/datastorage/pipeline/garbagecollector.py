@@ -37,6 +37,8 @@ _BATCH: Final = 500
 # Entries of about 1 KB each. What does not fit comes with a later listing.
 _MAX_SCHEDULED: Final = 100_000
 _RETRY_SECONDS: Final = 5.0
+# Objects that fall due within this time are confirmed together: at a trickle, one query for many of them.
+_GATHER_SECONDS: Final = 0.5
 
 
 class Cluster(Protocol):
@@ -241,7 +243,7 @@ class GarbageCollector:
         self._earlier.clear()
         pause = next_listing - time.monotonic()
         if self._heap:
-            pause = min(pause, self._heap[0].due - time.time())
+            pause = min(pause, self._heap[0].due - time.time() + _GATHER_SECONDS)
         try:
             async with asyncio.timeout(max(0.0, pause)):
                 await self._earlier.wait()

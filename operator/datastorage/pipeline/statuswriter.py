@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from datastorage import metrics
@@ -214,6 +215,8 @@ def _expiry(announcement: Announcement, stored: StoredRecord) -> datetime:
     return stored.stored_at + timedelta(seconds=announcement.ttl_seconds)
 
 
+# All records of a batch were stored at the same time.
+@lru_cache(maxsize=64)
 def _rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
