@@ -5,8 +5,8 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import uvloop
 
 from benchmarks import report, scenarios
 from benchmarks.bench import Bench
+from benchmarks.cpu import Disturbance
 from benchmarks.errors import BenchmarkError
 from benchmarks.progress import say
 from benchmarks.results import Result
@@ -127,24 +128,50 @@ async def _measure(
 
 async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
     results: list[Result] = []
-    limit: scenarios.Limit | None = None
+
+    async def add(text: str, measurement: Awaitable[Result]) -> None:
+        say(text)
+        disturbance = Disturbance([bench.postgres.pid])
+        result = await measurement
+        results.append(replace(result, others_cpu_share=disturbance.share()))
+
+    limits: list[scenarios.Limit] = []
+
+    async def limit(name: str) -> Result:
+        limits.append(await scenarios.measure_limit(bench, name, sizes.objects, concurrency))
+        return scenarios.limit_result(limits[-1], sizes.objects)
+
     if "a" in only:
-        say(f"(a) the API server alone, {sizes.objects} objects")
-        limit, result = await scenarios.measure_limit(bench, sizes.objects)
-        results.append(result)
+        say("Trying how many requests at a time serve the bare client best")
+        concurrency = await scenarios.find_concurrency(bench)
+        await add(f"(a) the API server alone, {sizes.objects} objects", limit("limit-before"))
     if "b" in only:
-        say(f"(b) the operator drains {sizes.objects} objects")
-        results.append(await scenarios.measure_drain(bench, sizes.objects, limit))
+        text = f"(b) the operator drains {sizes.objects} objects"
+        await add(text, scenarios.measure_drain(bench, sizes.objects))
     if "c" in only:
-        say(f"(c) the operator drains {sizes.objects} objects at ttl 0")
-        results.append(await scenarios.measure_drain_at_once(bench, sizes.objects, limit))
+        text = f"(c) the operator drains {sizes.objects} objects at ttl 0"
+        await add(text, scenarios.measure_drain_at_once(bench, sizes.objects))
     if "d" in only:
-        say("(d) latency")
-        results.append(await scenarios.measure_latency(bench, sizes.latency_seconds))
+        await add("(d) latency", scenarios.measure_latency(bench, sizes.latency_seconds))
     if "e" in only:
-        say(f"(e) a backlog of {sizes.backlog} objects")
-        results.append(await scenarios.measure_backlog(bench, sizes.backlog, limit))
-    return results
+        text = f"(e) a backlog of {sizes.backlog} objects"
+        await add(text, scenarios.measure_backlog(bench, sizes.backlog))
+    if not limits:
+        return results
+    if len(only) > 1:
+        # A machine has slower and faster minutes: the limit is what it was before and after the others.
+        await add("(a) once more, after the others", limit("limit-after"))
+    return _with_limit(results, limits)
+
+
+def _with_limit(results: list[Result], limits: list[scenarios.Limit]) -> list[Result]:
+    """Put the measurements of the limit together, and the others in relation to them."""
+    if len(limits) > 1:
+        first, last = results[0], results.pop()
+        limits = [limits[0].mean(limits[1])]
+        merged = scenarios.limit_result(limits[0], first.objects)
+        results[0] = replace(merged, others_cpu_share=max(first.others_cpu_share, last.others_cpu_share))
+    return [scenarios.with_ratio(result, limits[0]) for result in results]
 
 
 def _report(about: dict[str, Any], results: Sequence[Result], json_file: Path | None) -> None:

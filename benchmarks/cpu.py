@@ -1,8 +1,14 @@
 """CPU time of processes with their children, read from outside."""
 
+import os
+import time
 from collections.abc import Iterable
+from typing import Final
 
 import psutil
+
+_IDLE: Final = ("idle", "iowait")
+_COUNTED_TWICE: Final = ("guest", "guest_nice")  # they are part of user and nice
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -14,3 +20,24 @@ def cpu_seconds(pids: Iterable[int]) -> float:
         for child in process.children():
             total += sum(child.cpu_times()[:2])
     return total
+
+
+class Disturbance:
+    """Tells how much of the machine others have used since this was made: their work slows ours."""
+
+    def __init__(self, own_pids: Iterable[int]) -> None:
+        self._own_pids = (os.getpid(), *own_pids)
+        self._started = time.monotonic()
+        self._busy = _busy_seconds()
+        self._own = cpu_seconds(self._own_pids)
+
+    def share(self) -> float:
+        """Return the part of all CPU time that went to others, the host included, from 0 to 1."""
+        capacity = (time.monotonic() - self._started) * (os.cpu_count() or 1)
+        others = (_busy_seconds() - self._busy) - (cpu_seconds(self._own_pids) - self._own)
+        return round(max(0.0, others / capacity), 2)
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()._asdict()
+    return float(sum(seconds for name, seconds in times.items() if name not in _IDLE + _COUNTED_TWICE))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import asyncpg
@@ -36,10 +36,22 @@ class Limit:
         """Status write and deletion of each object, one after the other."""
         return 1 / (1 / self.status + 1 / self.delete)
 
+    def mean(self, other: "Limit") -> "Limit":
+        """Return the rates of both measurements together."""
+        return Limit(
+            2 / (1 / self.create + 1 / other.create),
+            2 / (1 / self.status + 1 / other.status),
+            2 / (1 / self.delete + 1 / other.delete),
+        )
 
-async def measure_limit(bench: Bench, count: int) -> tuple[Limit, Result]:
-    """Measure (a): the bare client alone, at the concurrency that served best in a trial."""
-    namespace = await bench.namespace("limit")
+
+Concurrency = tuple[int, int, int]
+"""How many creates, status writes and deletions are under way at once."""
+
+
+async def find_concurrency(bench: Bench) -> Concurrency:
+    """Try what serves the bare client best."""
+    namespace = await bench.namespace("trial")
     trials = [
         (concurrency, await _bare_run(bench, namespace, _TRIAL_OBJECTS, (concurrency,) * 3))
         for concurrency in _CONCURRENCIES
@@ -51,17 +63,28 @@ async def measure_limit(bench: Bench, count: int) -> tuple[Limit, Result]:
     )
     bench.create_concurrency = best[0]
     say(f"    best of {_CONCURRENCIES} at a time: create {best[0]}, status {best[1]}, delete {best[2]}")
-    limit = await _bare_run(bench, namespace, count, best)
+    return best
+
+
+async def measure_limit(bench: Bench, name: str, count: int, concurrency: Concurrency) -> Limit:
+    """Measure (a): the bare client alone."""
+    namespace = await bench.namespace(name)
+    limit = await _bare_run(bench, namespace, count, concurrency)
     left = await bench.producer.count(namespace)
     if left:
         raise LossError(f"{left} objects are left that the bare client has deleted")
+    return limit
+
+
+def limit_result(limit: Limit, count: int) -> Result:
+    """Return the result of (a)."""
     rates = {
         "create": limit.create, "status": limit.status, "delete": limit.delete, "drain": limit.drain,
     }  # fmt: skip
-    return limit, Result("a", "API server alone", count, _rounded(rates))
+    return Result("a", "API server alone", count, _rounded(rates))
 
 
-async def _bare_run(bench: Bench, namespace: str, count: int, concurrency: tuple[int, int, int]) -> Limit:
+async def _bare_run(bench: Bench, namespace: str, count: int, concurrency: Concurrency) -> Limit:
     bodies = [audit_record(f"record-{number:06d}", number) for number in range(count)]
 
     async def timed(what: str, action: Any, items: Any, at_a_time: int) -> tuple[float, list[Any]]:
@@ -81,18 +104,16 @@ async def _bare_run(bench: Bench, namespace: str, count: int, concurrency: tuple
     return Limit(create, status, delete)
 
 
-async def measure_drain(bench: Bench, count: int, limit: Limit | None) -> Result:
+async def measure_drain(bench: Bench, count: int) -> Result:
     """Measure (b): waiting objects stored, their status written, and deleted a second later."""
     rate, cost = await _drain(bench, "drain", count, ttl_seconds=None)
-    ratio = round(rate / limit.drain, 3) if limit else None
-    return Result("b", "drain: stored, status, deleted", count, {"drain": rate}, ratio, cost)
+    return Result("b", "drain: stored, status, deleted", count, {"drain": rate}, cost=cost)
 
 
-async def measure_drain_at_once(bench: Bench, count: int, limit: Limit | None) -> Result:
+async def measure_drain_at_once(bench: Bench, count: int) -> Result:
     """Measure (c): waiting objects that say ttl 0: stored and deleted, no status."""
     rate, cost = await _drain(bench, "drain-ttl0", count, ttl_seconds=0)
-    ratio = round(rate / limit.delete, 3) if limit else None
-    return Result("c", "drain at ttl 0: stored, deleted", count, {"drain": rate}, ratio, cost)
+    return Result("c", "drain at ttl 0: stored, deleted", count, {"drain": rate}, cost=cost)
 
 
 async def _drain(bench: Bench, name: str, count: int, *, ttl_seconds: int | None) -> tuple[float, Any]:
@@ -159,7 +180,7 @@ async def _pace_and_watch(bench: Bench, namespace: str, count: int) -> tuple[lis
     return created, [max(0.0, stored[uid] - answered[uid]) for uid in answered]
 
 
-async def measure_backlog(bench: Bench, count: int, limit: Limit | None) -> Result:
+async def measure_backlog(bench: Bench, count: int) -> Result:
     """Measure (e): how fast rows of a large backlog commit and drain, and how much memory that takes."""
     namespace, archive = await bench.namespace("backlog"), await bench.postgres.archive("backlog")
     created = await bench.create(namespace, count)
@@ -173,8 +194,7 @@ async def measure_backlog(bench: Bench, count: int, limit: Limit | None) -> Resu
     await bench.verify(namespace, archive, created)
     drain = count / (ended - await archive.first_commit())
     rates = _rounded({"rows": count / (all_rows - started), "drain": drain})
-    ratio = round(drain / limit.drain, 3) if limit else None
-    return Result("e", "backlog waiting at the start", count, rates, ratio, cost(meter))
+    return Result("e", "backlog waiting at the start", count, rates, cost=cost(meter))
 
 
 async def _until_committed(archive: Archive, count: int, operator: OperatorProcess) -> float:
@@ -191,6 +211,14 @@ async def _until_committed(archive: Archive, count: int, operator: OperatorProce
             await asyncio.sleep(_ROWS_POLL_SECONDS)
     finally:
         await connection.close()
+
+
+def with_ratio(result: Result, limit: Limit) -> Result:
+    """Return the result with its drain as a share of what the API server does for a bare client."""
+    if "drain" not in result.rates or result.scenario == "a":
+        return result
+    bare = limit.delete if result.scenario == "c" else limit.drain
+    return replace(result, ratio_to_limit=round(result.rates["drain"] / bare, 3))
 
 
 def _rounded(rates: dict[str, float]) -> dict[str, float]:
