@@ -15,9 +15,14 @@ from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import SCHEMA_VERSION
 
+from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, connect
 
 _MIGRATE = "import sys; from datastorage.storage.migrate import migrate; print(*migrate(sys.argv[1]))"
+_WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 _TABLES = """
     SELECT array_agg(relname::text ORDER BY relname) FROM pg_class
     WHERE relnamespace = 'datastorage'::regnamespace AND relkind IN ('r', 'p')
@@ -46,13 +51,23 @@ async def test_migrating_again_changes_nothing(unmigrated: TestDatabase) -> None
 
 
 async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> None:
+    owner, blocker = await connect(unmigrated.owner_url), await connect(unmigrated.owner_url)
+    # Holds back whoever comes first until all three are there.
+    await blocker.execute("BEGIN; CREATE SCHEMA datastorage")
+    command = (sys.executable, "-c", _MIGRATE, unmigrated.owner_url)
     processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _MIGRATE, unmigrated.owner_url,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
+        await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(3)
-    ]  # fmt: skip
+    ]
+
+    async def all_wait() -> bool:
+        waiting: int = await owner.fetchval(_WAITING)
+        return waiting == len(processes)
+
+    await eventually(all_wait, seconds=120)
+    await blocker.execute("ROLLBACK")
+    await blocker.close()
+    await owner.close()
     answers = [await process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], answers
     outputs = sorted(output.decode().strip() for output, _ in answers)
