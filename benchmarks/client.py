@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import aiohttp
-from datastorage.resources import AUDIT_RECORD, GROUP, VERSION, stored_status
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.progress import Progress
+from datastorage.resources import AUDIT_RECORD, GROUP, VERSION, stored_status
 
 T = TypeVar("T")
 R = TypeVar("R")

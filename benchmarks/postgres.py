@@ -11,9 +11,9 @@ from typing import Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-from datastorage.embedded import EmbeddedPostgres, create_service_role, start_embedded_postgres
 
 from benchmarks.errors import BenchmarkError, LossError
+from datastorage.embedded import EmbeddedPostgres, create_service_role, start_embedded_postgres
 
 # An acknowledged commit must be on disk, or the numbers are not those of a safe operator.
 _SAFE: Final = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import asyncpg
+
 from datastorage.storage.records import Table
 
 _ROWS = {

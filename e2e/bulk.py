@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import aiohttp
-from datastorage.resources import API_VERSION, AUDIT_RECORD, ResourceKind
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+
+from datastorage.resources import API_VERSION, AUDIT_RECORD, ResourceKind
 
 T = TypeVar("T")
 

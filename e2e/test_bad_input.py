@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from datastorage.canonical import canonical_bytes
-from datastorage.resources import AUDIT_RECORD
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from datastorage.canonical import canonical_bytes
+from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rejected, rows, uids, until
 from e2e.bulk import BulkClient, RequestError, audit_record, gather_bounded
 from e2e.workbench import Workbench

@@ -4,8 +4,8 @@ import asyncio
 import random
 
 import pytest
-from datastorage.resources import AUDIT_RECORD
 
+from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rows, uids, until
 from e2e.bulk import BulkClient, audit_record
 from e2e.operatorprocess import OperatorProcess

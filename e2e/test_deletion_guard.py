@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
 
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
 from e2e.controlplane import Cluster
 from e2e.resource_cases import action_trace, audit_record
 

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any, Self
 
 from datastorage.resources import AUDIT_RECORD
-
 from e2e.archive import rows, uids, until
 from e2e.bulk import BulkClient, RequestError, audit_record
 from e2e.controlplane import ControlPlane

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from datastorage.resources import GROUP, KINDS
 
+from datastorage.resources import GROUP, KINDS
 from e2e.controlplane import Cluster
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "manifests"

@@ -6,7 +6,6 @@ from typing import Any
 from datastorage.canonical import canonical_bytes
 from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.storage.records import Table
-
 from e2e.archive import rows, uids, until
 from e2e.bulk import BulkClient, audit_record
 from e2e.workbench import Workbench

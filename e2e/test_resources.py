@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from kubernetes import client, config
+
 from datastorage.resources import (
     ACTION_TRACE,
     AUDIT_RECORD,
@@ -17,9 +20,6 @@ from datastorage.resources import (
     rejected_status,
 )
 from datastorage.resources.crd import crd
-from hypothesis import HealthCheck, given, settings
-from kubernetes import client, config
-
 from e2e.conftest import GUARD_OPT_OUT
 from e2e.controlplane import Cluster
 from e2e.resource_cases import BAD_STATUSES, CASES, STORED, Case, Object, action_trace, audit_record, build

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database
 from hypothesis import HealthCheck, settings
 
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
 from tests.support.postgres import PostgresServer, TestDatabase, TestDatabases, connect
 
 # Examples are few so that the whole suite is quick; HYPOTHESIS_PROFILE=thorough looks longer.

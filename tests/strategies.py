@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+from hypothesis import strategies as st
+
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from datastorage.resources.crd import crd
-from hypothesis import strategies as st
 
 JSON = Any
 INT64 = 2**63

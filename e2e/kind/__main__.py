@@ -17,7 +17,6 @@ from pathlib import Path
 
 from datastorage import __version__
 from datastorage.resources import AUDIT_RECORD
-
 from e2e.controlplane import Cluster, ControlPlaneError
 from e2e.controlplane.binaries import kubectl_path
 from e2e.resource_cases import audit_record

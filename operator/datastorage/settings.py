@@ -18,6 +18,8 @@ _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
+# A name, not a pattern: Kopf would take "team-*" for one, and the lists of the sweep would not.
+_Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 _Positive = Annotated[int, Field(ge=1)]
 
 
@@ -38,7 +40,7 @@ class Settings(BaseSettings):
     database_pool_size: Annotated[int, Field(ge=2, le=100)] = Field(
         8, description="Most connections to PostgreSQL open at once, per replica."
     )
-    namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+    namespaces: Annotated[tuple[_Namespace, ...], NoDecode] = Field(
         (), description="Namespaces to serve, separated by commas. Empty: all."
     )
     ttl_seconds_after_stored: Annotated[int, Field(ge=0, le=315_360_000)] = Field(
@@ -78,11 +80,9 @@ class Settings(BaseSettings):
     @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return (
-            tuple(name.strip() for name in value.split(",") if name.strip())
-            if isinstance(value, str)
-            else value
-        )
+        if not isinstance(value, str):
+            return value
+        return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
 
     def require_database_url(self) -> str:
         """Return the service's URL. Raises ConfigurationError when it is not set."""
@@ -103,7 +103,7 @@ def load_settings() -> Settings:
         return Settings(**sources)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        name = PREFIX + str(first["loc"][0]).upper()  # what follows is a place within the value
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
 
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from datastorage.errors import RecordRefusedError
 from datastorage.storage.archive import Archive
 from datastorage.storage.records import Record, RecordKey, Table
-
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of, utc
 from tests.support.postgres import TestDatabase, connect
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+
 from datastorage.errors import ConfigurationError, DataStorageError, RecordRefusedError, TransientError
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database, translated_errors
 from datastorage.storage.records import Record, Table
-
 from tests.support.objects import audit_record, record_of
 from tests.support.postgres import TestDatabase
 

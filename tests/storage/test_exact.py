@@ -5,12 +5,12 @@ import json
 from typing import Any
 
 import pytest
-from datastorage.canonical import canonical_bytes
-from datastorage.storage.archive import Archive
-from datastorage.storage.records import Record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from datastorage.canonical import canonical_bytes
+from datastorage.storage.archive import Archive
+from datastorage.storage.records import Record
 from tests.strategies import action_trace_specs, audit_record_specs, json_values
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from tests.support.postgres import TestDatabase

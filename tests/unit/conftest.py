@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+
 from datastorage.pipeline import breaker as breaker_module
 from datastorage.pipeline import statuswriter as statuswriter_module
 from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.intake import Intake
-
 from tests.support.fakes import Probe
 from tests.support.objects import TTL_SECONDS
 

@@ -4,9 +4,9 @@ import asyncio
 import random
 
 import pytest
+
 from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.pipeline.breaker import Breaker
-
 from tests.support.fakes import Probe
 from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn

@@ -7,10 +7,10 @@ import random
 from typing import Any
 
 import pytest
-from datastorage.canonical import canonical_bytes, content_hash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datastorage.canonical import canonical_bytes, content_hash
 from tests.strategies import json_values
 
 # As a parser makes it: surrogates that form a pair have become one character.

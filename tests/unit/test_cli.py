@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from datastorage import __version__, cli
 from datastorage.settings import Settings, settings_table
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
+
 from datastorage.errors import (
     DataStorageError,
     ObjectChangedError,
@@ -16,7 +17,6 @@ from datastorage.errors import (
 )
 from datastorage.kube.client import KubernetesClient
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-
 from tests.support.apiserver import FakeApiServer
 
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from datastorage.errors import TransientError
 from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.coordinator import Archive, Coordinator
@@ -11,7 +12,6 @@ from datastorage.pipeline.workitem import Rejection
 from datastorage.resources import AUDIT_RECORD
 from datastorage.storage import archive as storage
 from datastorage.storage.records import StoredRecord
-
 from tests.support.fakes import Announced, FakeArchive, Probe
 from tests.support.objects import AUDIT_SPEC, audit_record, kind_of
 from tests.support.polling import eventually

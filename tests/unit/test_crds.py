@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind, render_crds, write_crds
 from datastorage.resources.crd import crd, structural
 

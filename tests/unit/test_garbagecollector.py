@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from datastorage.errors import RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector as gc_module
 from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.garbagecollector import GarbageCollector, Plan, expiry_of
 from datastorage.pipeline.workitem import Expiry
 from datastorage.resources import ResourceKind
-
 from tests.support.fakes import FakeArchive, FakeCluster
 from tests.support.objects import action_trace, audit_record, kind_of, record_of, utc, with_status
 from tests.support.polling import eventually, settle

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
+
 from datastorage.health import HealthServer
 
 

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
+
 from datastorage.pipeline import intake as intake_module
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-
 from tests.support.objects import (
     AUDIT_SPEC,
     TTL_SECONDS,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from datastorage import __version__
 from datastorage.resources import GROUP, KINDS, Phase
 from datastorage.settings import PREFIX, Settings, load_settings

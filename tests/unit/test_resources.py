@@ -5,6 +5,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from datastorage.resources import (
     ACTION_TRACE,
     AUDIT_RECORD,
@@ -21,9 +24,6 @@ from datastorage.resources.action_trace import ActionTraceSpec, ExecutionStatus
 from datastorage.resources.audit_record import AuditRecordSpec
 from datastorage.resources.crd import crd
 from datastorage.resources.status import Status
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.strategies import action_trace_specs, audit_record_specs, json_values, times
 from tests.structural import violations
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr, ValidationError
+
 from datastorage.errors import ConfigurationError
 from datastorage.settings import Settings, load_settings, settings_table
-from pydantic import SecretStr, ValidationError
 
 ROOT = Path(__file__).parents[2]
 

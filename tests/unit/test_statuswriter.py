@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from datastorage.errors import (
     ObjectTooLargeError,
     RequestRefusedError,
@@ -14,7 +15,6 @@ from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.statuswriter import StatusWriter
 from datastorage.pipeline.workitem import Expiry, Outcome, Rejection
 from datastorage.storage.records import StoredRecord
-
 from tests.support.fakes import STORED_AT, FakeCluster
 from tests.support.objects import (
     AUDIT_SPEC,

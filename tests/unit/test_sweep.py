@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
+
 from datastorage.errors import ObjectGoneError, RequestRefusedError, TransientError
 from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.sweep import Sweep
-
 from tests.support.fakes import FakeCluster
 from tests.support.objects import TTL_SECONDS, action_trace, audit_record, with_status
 from tests.support.polling import eventually, settle

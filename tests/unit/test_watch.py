@@ -8,6 +8,7 @@ from typing import Any
 import kopf
 import pytest
 import pytest_asyncio
+
 from datastorage.handlers import build_registry, kopf_settings
 from datastorage.kube import connection as connection_module
 from datastorage.kube import watch as watch_module
@@ -16,7 +17,6 @@ from datastorage.kube.connection import watch_session
 from datastorage.kube.watch import Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.intake import Intake
-
 from tests.support.apiserver import FakeApiServer
 from tests.support.objects import audit_record, identity_of
 from tests.support.polling import eventually

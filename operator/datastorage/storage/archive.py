@@ -145,12 +145,16 @@ class Archive:
 
     async def _store(self, connection: Any, records: Sequence[Record]) -> dict[_Identity, StoredRecord]:
         await self._ensure_partitions(connection, (record.key.created_at for record in records))
+        by_table = {table: [record for record in records if record.table is table] for table in Table}
+        groups = {table: rows for table, rows in by_table.items() if rows}
+        if len(groups) == 1:
+            # A single statement is a transaction of its own, and spares two round trips.
+            [(table, rows)] = groups.items()
+            return await self._insert(connection, table, rows)
         stored: dict[_Identity, StoredRecord] = {}
         async with connection.transaction():
-            for table in Table:
-                rows = [record for record in records if record.table is table]
-                if rows:
-                    stored |= await self._insert(connection, table, rows)
+            for table, rows in groups.items():
+                stored |= await self._insert(connection, table, rows)
         return stored
 
     async def _ensure_partitions(self, connection: Any, times: Iterable[datetime]) -> None:

@@ -1,8 +1,11 @@
 -- The group role of the service: it may add to the archive and read it, never change or remove a row.
 -- Roles belong to the whole server, so another database's migration may have made it already.
+-- Where it exists the owner needs no right to make roles.
 DO $$
 BEGIN
-    CREATE ROLE datastorage_service NOLOGIN;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'datastorage_service') THEN
+        CREATE ROLE datastorage_service NOLOGIN;
+    END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$;
 
