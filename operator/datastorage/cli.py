@@ -41,7 +41,10 @@ def main() -> None:
         _fail(error, _EXIT_CONFIGURATION)
     except DataStorageError as error:
         if error.__cause__ is not None:
-            _log.error("%s", error, exc_info=error.__cause__)
+            # One line of it: the details of a database error quote the row.
+            cause = str(error.__cause__).strip().partition("\n")[0]
+            _log.error("%s: %s: %s", error, type(error.__cause__).__name__, cause)
+            _log.debug("Traceback", exc_info=error.__cause__)
         _fail(error, _EXIT_FAILURE)
 
 

@@ -35,8 +35,7 @@ def _observer(kind: ResourceKind, intake: Intake) -> _EventHandler:
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
         if event["type"] == "DELETED":
-            # The cluster has no other copy: this one waits for room, however long.
-            await intake.put(kind, body, deleted=True)
+            intake.offer_last_copy(kind, body)
         else:
             intake.offer(kind, body)
 

@@ -25,13 +25,14 @@ WRITE_TOTAL = Counter(
 )
 WRITE_DURATION = Histogram(
     "datastorage_write_duration_seconds",
-    "Duration of one transaction that stores a batch of records",
+    "Duration of one transaction that stores a batch of records, by the tables it wrote to",
+    ["table"],
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS,
 )
-WRITE_ERRORS = Counter(
-    "datastorage_write_errors_total",
-    "Batches that failed because PostgreSQL could not serve, and will be tried again",
+POSTGRES_ERRORS = Counter(
+    "datastorage_postgres_errors_total",
+    "Operations that failed because PostgreSQL could not serve, and are repeated",
     registry=REGISTRY,
 )
 BATCH_SIZE = Histogram(
@@ -60,7 +61,7 @@ INTAKE_BYTES = Gauge(
 )
 INTAKE_TOTAL = Counter(
     "datastorage_intake_total",
-    "Objects seen by the watch and the sweep, by verdict: accepted, duplicate, settled, full",
+    "Objects seen by the watch and the sweep, by verdict: accepted, duplicate, settled, full, unreadable",
     ["verdict"],
     registry=REGISTRY,
 )
@@ -71,7 +72,7 @@ STATUS_DEPTH = Gauge(
 )
 STATUS_TOTAL = Counter(
     "datastorage_status_writes_total",
-    "Status writes by outcome: success, gone, changed, too_large, refused, retried, abandoned",
+    "Status writes (at ttl 0 deletions): success, gone, changed, too_large, refused, retried, abandoned",
     ["outcome"],
     registry=REGISTRY,
 )

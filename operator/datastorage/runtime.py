@@ -221,8 +221,12 @@ class Operator:
                 while not (parts.coordinator.idle and parts.status_writer.idle):  # noqa: ASYNC110
                     await asyncio.sleep(_FLUSH_POLL_SECONDS)
         except TimeoutError:
-            # Nothing is lost: what was not stored or announced is still in the cluster and is found again.
+            # What is in the cluster is found again by the next start. What is not there any more, is not.
             _log.warning("Stopped before everything was announced; the next start goes on with it")
+            for ref in parts.intake.last_copies:
+                _log.error(
+                    "Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields()
+                )
         else:
             _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})
 

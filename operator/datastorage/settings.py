@@ -4,7 +4,9 @@ Each comes from the environment (``DATASTORAGE_`` and the name in capitals) or f
 the secrets directory; the environment wins.
 """
 
+import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -15,6 +17,10 @@ from datastorage.errors import ConfigurationError
 
 PREFIX: Final = "DATASTORAGE_"
 _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
+# Not settings of the service, but ours.
+_OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, "DATASTORAGE_EMBEDDED_DIR"})
+# What Kubernetes adds by itself for a Service called datastorage, and what only the tests read.
+_FOREIGN_VARIABLES: Final = re.compile(r"DATASTORAGE_(TEST_.*|SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
@@ -37,7 +43,7 @@ class Settings(BaseSettings):
         description="PostgreSQL URL of the role that owns the schema. Only `migrate` uses it; "
         "without it `migrate` uses the service's URL.",
     )
-    database_pool_size: Annotated[int, Field(ge=2, le=100)] = Field(
+    database_pool_size: Annotated[int, Field(ge=5, le=100)] = Field(
         8, description="Most connections to PostgreSQL open at once, per replica."
     )
     namespaces: Annotated[tuple[_Namespace, ...], NoDecode] = Field(
@@ -71,7 +77,7 @@ class Settings(BaseSettings):
         300, description="Seconds between sweeps over the unstored objects when nothing asks for one earlier."
     )
     gc_interval_seconds: Annotated[int, Field(ge=5)] = Field(
-        600, description="Seconds between listings of the stored objects by the garbage collector."
+        3600, description="Seconds between listings of the stored objects by the garbage collector."
     )
     shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
         20, description="Seconds that a stop may take to store and announce what was taken in."
@@ -97,6 +103,7 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """Read the settings. Raises ConfigurationError: one line that names the wrong setting and says why."""
+    _refuse_unknown_variables()
     directory = Path(os.environ.get(_SECRETS_DIR_VARIABLE, _DEFAULT_SECRETS_DIR))
     sources: dict[str, Any] = {"_secrets_dir": directory} if directory.is_dir() else {}
     try:
@@ -107,6 +114,17 @@ def load_settings() -> Settings:
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
 
 
+def _refuse_unknown_variables() -> None:
+    """A misspelled setting would leave its default in force, unnoticed."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _OTHER_VARIABLES
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known and not _FOREIGN_VARIABLES.fullmatch(name):
+            closest = max(known, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio())
+            best = max(known, key=lambda other: len(os.path.commonprefix([name, other])))
+            hint = best if len(os.path.commonprefix([name, best])) > len(PREFIX) + 3 else closest
+            raise ConfigurationError(f"{name} is not a setting: did you mean {hint}?")
+
+
 def settings_table() -> str:
     """Return all settings as a Markdown table."""
     lines = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
@@ -114,4 +132,8 @@ def settings_table() -> str:
         default = field.get_default()
         shown = "" if isinstance(default, SecretStr) or default in {None, ()} else f"`{default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    lines += [
+        f"| `{_SECRETS_DIR_VARIABLE}` | `{_DEFAULT_SECRETS_DIR}` | Directory of files named like settings. |",
+        "| `DATASTORAGE_EMBEDDED_DIR` | | Where `run --embedded` keeps its data. |",
+    ]
     return "\n".join(lines) + "\n"

@@ -78,11 +78,8 @@ def watch_session(client: ApiClient, monitor: WatchMonitor) -> aiohttp.ClientSes
             monitor.closed(path)
         return response
 
-    trace = aiohttp.TraceConfig()
-    trace.on_response_chunk_received.append(monitor.on_chunk)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context),
         headers={"User-Agent": USER_AGENT},
         middlewares=(middleware,),
-        trace_configs=[trace],
     )

@@ -47,7 +47,7 @@ class Breaker:
             try:
                 result = await operation()
             except TransientError as error:
-                metrics.WRITE_ERRORS.inc()
+                metrics.POSTGRES_ERRORS.inc()
                 await self._failed(error)
             else:
                 self._succeeded()

@@ -57,13 +57,20 @@ class Coordinator:
             self._busy += 1
             try:
                 metrics.BATCH_SIZE.observe(len(batch))
-                for item, outcome in zip(batch, await self._store(batch), strict=True):
-                    # Waits while the status queue is full: the cluster sets the pace then.
-                    await self._announcer.announce(item, outcome)
+                outcomes = await self._store(batch)
+                for item, outcome in zip(batch, outcomes, strict=True):
+                    if outcome is not None:
+                        self._intake.secure(item.identity)
+                for item, outcome in zip(batch, outcomes, strict=True):
+                    if outcome is None:
+                        self._intake.release(item.identity)
+                    else:
+                        # Waits while the status queue is full: the cluster sets the pace then.
+                        await self._announcer.announce(item, outcome)
             finally:
                 self._busy -= 1
 
-    async def _store(self, batch: Sequence[WorkItem]) -> list[Outcome]:
+    async def _store(self, batch: Sequence[WorkItem]) -> list[Outcome | None]:
         try:
             return list(await self._breaker.run(lambda: self._commit(batch)))
         except RecordRefusedError as error:
@@ -76,16 +83,30 @@ class Coordinator:
     async def _commit(self, batch: Sequence[WorkItem]) -> list[StoredRecord]:
         started = time.perf_counter()
         stored = await self._archive.store([item.record for item in batch])
-        metrics.WRITE_DURATION.observe(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        for written in {item.record.table for item in batch}:
+            metrics.WRITE_DURATION.labels(written.value).observe(seconds)
         for item, row in zip(batch, stored, strict=True):
-            metrics.WRITE_TOTAL.labels(item.record.table.value, "success").inc()
-            age = row.stored_at - item.record.key.created_at
-            metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+            table = item.record.table.value
+            if row.is_new:
+                metrics.WRITE_TOTAL.labels(table, "success").inc()
+                age = row.stored_at - item.record.key.created_at
+                metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+            else:
+                metrics.WRITE_TOTAL.labels(table, "duplicate").inc()
         return stored
 
-    async def _reject(self, item: WorkItem, reason: str) -> Rejection:
-        await self._breaker.run(lambda: self._archive.reject(item.record, reason))
-        metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
+    async def _reject(self, item: WorkItem, reason: str) -> Rejection | None:
+        """Keep the bytes of a record that can't be a row. None when even that is refused."""
         metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
+        try:
+            await self._breaker.run(lambda: self._archive.reject(item.record, reason))
+        except RecordRefusedError as error:
+            _log.error(  # an answer, not a crash
+                "Record can't be kept at all; it stays in the cluster",
+                extra={**item.ref.as_log_fields(), "reason": reason, "error": str(error)},
+            )
+            return None
+        metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
         _log.error("Record rejected", extra={**item.ref.as_log_fields(), "reason": reason})
         return Rejection(reason)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from datastorage import metrics
 from datastorage.canonical import canonical_bytes, content_hash
-from datastorage.pipeline.workitem import ObjectRef, WorkItem
+from datastorage.pipeline.workitem import Expiry, ObjectRef, WorkItem
 from datastorage.resources import (
     ACTION_TRACE,
     API_VERSION,
@@ -65,6 +65,18 @@ def work_item(
 def is_held(metadata: _Object) -> bool:
     """Tell whether a legal hold keeps the object in the cluster."""
     return (metadata.get("labels") or {}).get(LEGAL_HOLD_LABEL) == "true"
+
+
+def expiry_of(kind: ResourceKind, body: _Object) -> Expiry | None:
+    """Read from a stored object when it may go. None when its status promises no time: then it stays."""
+    metadata, status = body["metadata"], body["status"]
+    due = _time(status, "expiresAt")
+    if due is None:
+        return None
+    ref = ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+    created_at = datetime.fromisoformat(metadata["creationTimestamp"])
+    key = RecordKey(ref.uid, metadata["generation"], created_at)
+    return Expiry(due.timestamp(), ref, key, metadata["resourceVersion"])
 
 
 def _content(kind: ResourceKind, metadata: _Object, spec: _Object) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -23,7 +22,7 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.pipeline.breaker import Breaker
-from datastorage.pipeline.extract import is_held, table_of
+from datastorage.pipeline.extract import expiry_of, is_held, table_of
 from datastorage.pipeline.workitem import Expiry, ObjectRef
 from datastorage.resources import KINDS, Phase, ResourceKind
 from datastorage.storage.records import RecordKey, StoredRecord, Table
@@ -34,9 +33,12 @@ STORED_SELECTOR: Final = f"status.phase={Phase.STORED}"
 _PAGE_SIZE: Final = 500
 # One confirmation asks for this many rows.
 _BATCH: Final = 500
-# Entries of about 1 KB each. What does not fit comes with a later listing.
+# Entries of about 1 KB each. When there are more, the latest tenth is let go and comes with a later listing.
 _MAX_SCHEDULED: Final = 100_000
+_KEPT_WHEN_FULL: Final = 90_000
 _RETRY_SECONDS: Final = 5.0
+# After the API server said no: it may be starting still, or an administrator has to act.
+_REFUSED_RETRY_SECONDS: Final = 30.0
 # Objects that fall due within this time are confirmed together: at a trickle, one query for many of them.
 _GATHER_SECONDS: Final = 0.5
 
@@ -94,34 +96,53 @@ class GarbageCollector:
         self._heap: list[Expiry] = []
         self._scheduled: set[str] = set()
         self._earlier = asyncio.Event()
-        self._overflowed = False
+        # When the earliest of those that were let go is due; None while everything is in the schedule.
+        self._forgotten_due: float | None = None
+        self._listing_at = 0.0
+        self._listed_at = 0.0
 
     def schedule(self, expiry: Expiry) -> None:
         """Note an object for deletion at its time. Noting it twice changes nothing."""
         if expiry.ref.uid in self._scheduled:
             return
-        if len(self._heap) >= _MAX_SCHEDULED:
-            self._overflowed = True
-            return
         self._scheduled.add(expiry.ref.uid)
         heapq.heappush(self._heap, expiry)
+        if len(self._heap) > _MAX_SCHEDULED:
+            self._forget_the_latest()
         metrics.GC_SCHEDULED.set(len(self._heap))
         if self._heap[0] is expiry:
             self._earlier.set()
 
+    def _forget_the_latest(self) -> None:
+        # Never the newest: a record with a short time to live must not wait behind those with a long one.
+        self._heap.sort()
+        for expiry in self._heap[_KEPT_WHEN_FULL:]:
+            self._scheduled.discard(expiry.ref.uid)
+        first = self._heap[_KEPT_WHEN_FULL].due
+        self._forgotten_due = first if self._forgotten_due is None else min(first, self._forgotten_due)
+        del self._heap[_KEPT_WHEN_FULL:]  # what is left is sorted, and so a heap
+
     async def run(self) -> None:
         """Collect until cancelled."""
-        next_listing = 0.0
         while True:
-            if time.monotonic() >= next_listing or (self._overflowed and not self._heap):
+            if time.monotonic() >= self._next_listing():
                 complete = await self._rebuild()
                 pause = self._resync_seconds if complete else _RETRY_SECONDS
-                next_listing = time.monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311
+                self._listing_at = time.monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311
             due = self._pop_due()
             if due:
                 await self.collect(due)
             else:
-                await self._sleep_until(next_listing)
+                await self._sleep_until(self._next_listing())
+
+    def _next_listing(self) -> float:
+        if self._forgotten_due is None:
+            return self._listing_at
+        # What was let go is looked for when it falls due, with a pause between one listing and the next.
+        until_due = max(
+            self._forgotten_due - time.time(), self._listed_at + _RETRY_SECONDS - time.monotonic()
+        )
+        return min(self._listing_at, time.monotonic() + until_due)
 
     async def collect(self, due: Sequence[Expiry]) -> None:
         """Confirm the rows of the objects and delete those that are confirmed."""
@@ -147,7 +168,7 @@ class GarbageCollector:
                     yield Plan(expiry, held, expiry.ref.uid in confirmed)
 
     async def _rebuild(self) -> bool:
-        self._overflowed = False
+        self._forgotten_due = None
         try:
             for kind in KINDS:
                 async for page in self._cluster.pages(
@@ -160,6 +181,7 @@ class GarbageCollector:
                 "Listing the stored objects failed; it will be repeated", extra={"error": str(error)}
             )
             return False
+        self._listed_at = time.monotonic()
         return True
 
     def _note(self, kind: ResourceKind, body: Mapping[str, Any]) -> None:
@@ -197,11 +219,14 @@ class GarbageCollector:
             metrics.GC_TOTAL.labels("changed").inc()
             await self._look_again(expiry)
         except TransientError:
-            self.schedule(Expiry(time.time() + _RETRY_SECONDS, ref, expiry.key, expiry.resource_version))
+            self._retry(expiry, _RETRY_SECONDS)
         except RequestRefusedError as error:
-            # Comes back with the next listing.
             metrics.GC_TOTAL.labels("refused").inc()
+            self._retry(expiry, _REFUSED_RETRY_SECONDS)
             _log.error("Deletion refused", extra={**ref.as_log_fields(), "error": str(error)})
+
+    def _retry(self, expiry: Expiry, seconds: float) -> None:
+        self.schedule(replace(expiry, due=time.time() + seconds))
 
     async def _look_again(self, expiry: Expiry) -> None:
         """Something about the object changed since it was noted: a label, or it is another object."""
@@ -249,16 +274,3 @@ class GarbageCollector:
                 await self._earlier.wait()
         except TimeoutError:
             pass
-
-
-def expiry_of(kind: ResourceKind, body: Mapping[str, Any]) -> Expiry | None:
-    """Read from a stored object when it may go. None when its status promises no time: then it stays."""
-    metadata, status = body["metadata"], body["status"]
-    if "expiresAt" not in status:
-        return None
-    ref = ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
-    created_at = datetime.fromisoformat(metadata["creationTimestamp"])
-    due = datetime.fromisoformat(status["expiresAt"]).timestamp()
-    return Expiry(
-        due, ref, RecordKey(ref.uid, metadata["generation"], created_at), metadata["resourceVersion"]
-    )

@@ -5,6 +5,7 @@ not fit and asks for a sweep, which brings it back. The sweep may wait, and uses
 """
 
 import asyncio
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -12,8 +13,10 @@ from typing import Any, Final
 
 from datastorage import metrics
 from datastorage.pipeline.extract import work_item
-from datastorage.pipeline.workitem import Identity, WorkItem
+from datastorage.pipeline.workitem import Identity, ObjectRef, WorkItem
 from datastorage.resources import Phase, ResourceKind
+
+_log = logging.getLogger(__name__)
 
 # How many settled generations are remembered. A stale event of a settled object follows its status write
 # within moments; one that comes after it was forgotten is stored again, without effect.
@@ -27,6 +30,7 @@ class Verdict(StrEnum):
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"  # this generation is on its way, or was settled a moment ago
     SETTLED = "settled"  # its own status says that this generation needs nothing more
+    UNREADABLE = "unreadable"  # a fault of this program: the object stays in the cluster, and is logged
     FULL = "full"  # no room: a sweep will bring it back
 
 
@@ -43,6 +47,8 @@ class Intake:
         self._queue: deque[WorkItem] = deque()
         self._bytes = 0
         self._in_flight: set[Identity] = set()
+        self._secured: set[Identity] = set()
+        self._last_copies: dict[Identity, ObjectRef] = {}
         self._settled: OrderedDict[Identity, None] = OrderedDict()
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
@@ -51,25 +57,38 @@ class Intake:
         """Take the object in if it needs storing and there is room; never wait."""
         verdict = self._judge(body, force=False)
         if verdict is Verdict.ACCEPTED:
-            self._append(kind, body, deleted=False)
+            verdict = self._append(kind, body, deleted=False)
         elif verdict is Verdict.FULL:
             self._on_overflow()
         metrics.INTAKE_TOTAL.labels(verdict.value).inc()
         return verdict
 
-    async def put(
-        self, kind: ResourceKind, body: Mapping[str, Any], *, deleted: bool = False, force: bool = False
-    ) -> Verdict:
+    def offer_last_copy(self, kind: ResourceKind, body: Mapping[str, Any]) -> Verdict:
+        """Take in an object that the cluster has no more, even where there is no room.
+
+        To wait for room would not save memory: Kopf would hold the object instead, and a stop would drop it.
+        """
+        verdict = self._judge(body, force=False)
+        if verdict in {Verdict.ACCEPTED, Verdict.FULL}:
+            verdict = self._append(kind, body, deleted=True)
+        metadata = body["metadata"]
+        identity = (metadata["uid"], metadata["generation"])
+        if identity in self._in_flight and identity not in self._secured:
+            ref = ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+            self._last_copies[identity] = ref
+        metrics.INTAKE_TOTAL.labels(verdict.value).inc()
+        return verdict
+
+    async def put(self, kind: ResourceKind, body: Mapping[str, Any], *, force: bool = False) -> Verdict:
         """Take the object in if it needs storing, waiting for room as long as it takes.
 
-        ``deleted``: the cluster has the object no more, this is its last copy. ``force``: store it even
-        if its status says that it is stored (the archive knows better).
+        ``force``: store it even if its status says that it is stored (the archive knows better).
         """
         while (verdict := self._judge(body, force=force)) is Verdict.FULL:
             self._drained.clear()
             await self._drained.wait()
         if verdict is Verdict.ACCEPTED:
-            self._append(kind, body, deleted=deleted)
+            verdict = self._append(kind, body, deleted=False)
         metrics.INTAKE_TOTAL.labels(verdict.value).inc()
         return verdict
 
@@ -100,9 +119,14 @@ class Intake:
         self._export()
         return batch
 
+    def secure(self, identity: Identity) -> None:
+        """Note that an item is committed: whatever happens to it now, it is not lost."""
+        self._secured.add(identity)
+        self._last_copies.pop(identity, None)
+
     def settle(self, identity: Identity) -> None:
         """Forget an item whose way is over; stale events of it are recognised for a while."""
-        self._in_flight.discard(identity)
+        self.release(identity)
         self._settled[identity] = None
         if len(self._settled) > _REMEMBERED:
             self._settled.popitem(last=False)
@@ -110,6 +134,13 @@ class Intake:
     def release(self, identity: Identity) -> None:
         """Forget an item whose way ended early, so that the next event or sweep takes it in again."""
         self._in_flight.discard(identity)
+        self._secured.discard(identity)
+        self._last_copies.pop(identity, None)
+
+    @property
+    def last_copies(self) -> list[ObjectRef]:
+        """Objects that are neither in the cluster any more nor committed yet: only this process has them."""
+        return list(self._last_copies.values())
 
     @property
     def depth(self) -> int:
@@ -133,13 +164,27 @@ class Intake:
             return Verdict.FULL
         return Verdict.ACCEPTED
 
-    def _append(self, kind: ResourceKind, body: Mapping[str, Any], *, deleted: bool) -> None:
-        item = work_item(kind, body, default_ttl_seconds=self._default_ttl_seconds, deleted=deleted)
+    def _append(self, kind: ResourceKind, body: Mapping[str, Any], *, deleted: bool) -> Verdict:
+        try:
+            item = work_item(kind, body, default_ttl_seconds=self._default_ttl_seconds, deleted=deleted)
+        except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
+            # No input is known that leads here. One that does must not stop the sweep for all others.
+            metadata = body["metadata"]
+            metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()
+            _log.exception(
+                "Object can't be read; it stays in the cluster",
+                extra=ObjectRef(
+                    kind, metadata["namespace"], metadata["name"], metadata["uid"]
+                ).as_log_fields(),
+            )
+            self.settle((metadata["uid"], metadata["generation"]))
+            return Verdict.UNREADABLE
         self._queue.append(item)
         self._bytes += item.size
         self._in_flight.add(item.identity)
         self._filled.set()
         self._export()
+        return Verdict.ACCEPTED
 
     def _export(self) -> None:
         metrics.INTAKE_DEPTH.set(len(self._queue))

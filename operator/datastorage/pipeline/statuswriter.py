@@ -16,9 +16,10 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
+from datastorage.pipeline.extract import expiry_of, is_held
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.workitem import Announcement, Expiry, Outcome, Rejection, WorkItem
-from datastorage.resources import ResourceKind, recording_status, rejected_status, stored_status
+from datastorage.resources import Phase, ResourceKind, recording_status, rejected_status, stored_status
 from datastorage.storage.records import StoredRecord
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ _FIRST_RETRY_SECONDS: Final = 0.1
 _MAX_RETRY_SECONDS: Final = 3.0
 # After so many attempts, a minute or so, a write gives its worker back: it may be the object's own fault.
 _MAX_ATTEMPTS: Final = 24
+# An API server that is starting refuses what it allows once its rules are loaded. This many refusals take
+# about 15 s.
+_MAX_REFUSALS: Final = 11
 
 
 class Cluster(Protocol):
@@ -138,14 +142,19 @@ class StatusWriter:
 
     async def _write_until_answered(self, announcement: Announcement) -> None:
         delay = _FIRST_RETRY_SECONDS
-        for _ in range(_MAX_ATTEMPTS - 1):
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
                 return await self._write(announcement)
-            except TransientError:
+            except ObjectTooLargeError:
+                raise
+            except (TransientError, RequestRefusedError) as error:
+                refused = isinstance(error, RequestRefusedError)
+                if attempt >= (_MAX_REFUSALS if refused else _MAX_ATTEMPTS):
+                    raise
                 metrics.STATUS_TOTAL.labels("retried").inc()
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
             delay = min(delay * 2, _MAX_RETRY_SECONDS)
-        return await self._write(announcement)
+        return None
 
     async def _write(self, announcement: Announcement) -> None:
         ref, key = announcement.ref, announcement.key
@@ -178,6 +187,7 @@ class StatusWriter:
             stored_at=_rfc3339(stored.stored_at),
             content_hash=_sha256(stored.content_hash),
             expires_at=_rfc3339(_expiry(announcement, stored)),
+            held=announcement.held,
         )
         version = await self._patch(announcement, status)
         self._schedule_deletion(announcement, stored, version)
@@ -207,6 +217,14 @@ class StatusWriter:
             return
         except (TransientError, RequestRefusedError):
             return  # the sweep will find it
+        status = body.get("status") or {}
+        current = status.get("observedGeneration") == body["metadata"]["generation"]
+        if status.get("phase") == Phase.STORED and current:
+            # Our own write, whose answer was lost on the way. No watch shows the object any more.
+            expiry = expiry_of(ref.kind, body)
+            if expiry is not None and not is_held(body["metadata"]):
+                self._schedule(expiry)
+            return
         # Never waits for room: this worker may be what makes room. What does not fit comes with the sweep.
         self._intake.offer(ref.kind, body)
 

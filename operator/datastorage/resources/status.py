@@ -120,14 +120,15 @@ def _condition(status: str, reason: str, generation: int, at: str, message: str)
 
 
 def stored_status(
-    *, uid: str, generation: int, stored_at: str, content_hash: str, expires_at: str | None
+    *, uid: str, generation: int, stored_at: str, content_hash: str, expires_at: str, held: bool = False
 ) -> dict[str, Any]:
     """Status of an object that is stored for good.
 
-    `stored_at` and `expires_at` are RFC 3339 times, `content_hash` is "sha256:<hex>". Without `expires_at`
-    the object stays in the cluster.
+    `stored_at` and `expires_at` are RFC 3339 times, `content_hash` is "sha256:<hex>". With `held` the object
+    leaves the cluster no earlier than its legal hold is lifted.
     """
-    status: dict[str, Any] = {
+    when = "when its legal hold is lifted, no earlier than " if held else "at "
+    return {
         "phase": "Stored",
         "observedGeneration": generation,
         "recordID": uid,
@@ -135,12 +136,9 @@ def stored_status(
         "contentHash": content_hash,
         "writes": {"postgres": {"state": "Written", "at": stored_at}, "vector": {"state": "Skipped"}},
         "conditions": _condition("True", "Written", generation, stored_at, ""),
-        "message": "stored",
+        "expiresAt": expires_at,
+        "message": f"stored; leaves the cluster {when}{expires_at}",
     }
-    if expires_at is not None:
-        status["expiresAt"] = expires_at
-        status["message"] = "stored; leaves the cluster at " + expires_at
-    return status
 
 
 def recording_status(*, uid: str, generation: int, stored_at: str, content_hash: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The statements that add to the archive and confirm what it holds."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -175,9 +176,15 @@ class Archive:
         )  # fmt: skip
         outcome = await connection.fetchrow(_INSERT[table], *map(list, zip(*rows, strict=True)))
         if outcome["inserted"] == len(records):
-            return {_id(r.key): StoredRecord(r.content_hash, outcome["stored_at"]) for r in records}
+            return {
+                _id(r.key): StoredRecord(r.content_hash, outcome["stored_at"], is_new=True) for r in records
+            }
         # Some keys were there before. Their rows are the truth, whatever this attempt carried.
-        return await self._find(connection, table, [record.key for record in records])
+        found = await self._find(connection, table, [record.key for record in records])
+        return {
+            identity: replace(row, is_new=row.stored_at == outcome["stored_at"])
+            for identity, row in found.items()
+        }
 
     async def _find(
         self, connection: Any, table: Table, keys: Sequence[RecordKey]

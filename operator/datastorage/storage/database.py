@@ -92,7 +92,7 @@ class Database:
         self._opened = False
 
     async def close(self) -> None:
-        """Close all connections; statements under way are given a moment to end."""
+        """Close all connections at once. A statement under way may or may not take effect."""
         if self._opened:
             self._pool.terminate()
 

@@ -42,7 +42,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """What the archive holds for a key: hash of the stored bytes and the commit's time stamp."""
+    """What the archive holds for a key: hash of the stored bytes and the commit's time stamp.
+
+    ``is_new``: the row was added by the statement that returned this.
+    """
 
     content_hash: bytes
     stored_at: datetime
+    is_new: bool = False

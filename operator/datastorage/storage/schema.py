@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from datastorage.errors import SchemaVersionError
+from datastorage.errors import ConfigurationError, SchemaVersionError
 
 SCHEMA: Final = "datastorage"
 # The newest migration. Kept here as a constant so that the service need not load Alembic; a test holds
@@ -10,6 +10,7 @@ SCHEMA: Final = "datastorage"
 SCHEMA_VERSION: Final = "0001"
 
 _VERSION_TABLE_EXISTS: Final = "SELECT to_regclass('datastorage.schema_version') IS NOT NULL"
+_SYNCHRONOUS_COMMIT: Final = "SELECT current_setting('synchronous_commit')"
 _VERSION: Final = "SELECT version_num FROM datastorage.schema_version"
 
 
@@ -20,8 +21,14 @@ class _Connection(Protocol):
 async def check_schema_version(connection: _Connection) -> None:
     """Refuse to run on a schema other than the one this program was written for.
 
-    Raises SchemaVersionError with what to do about it.
+    Raises SchemaVersionError with what to do about it, ConfigurationError where PostgreSQL acknowledges
+    commits that it may lose in a crash.
     """
+    if await connection.fetchval(_SYNCHRONOUS_COMMIT) == "off":
+        raise ConfigurationError(
+            "PostgreSQL runs with synchronous_commit = off and may lose what it has acknowledged: "
+            "set it to on for this role (ALTER ROLE … SET synchronous_commit = on)"
+        )
     found = await connection.fetchval(_VERSION) if await connection.fetchval(_VERSION_TABLE_EXISTS) else None
     if found is None:
         raise SchemaVersionError(
