@@ -119,9 +119,8 @@ def _refuse_unknown_variables() -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _OTHER_VARIABLES
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known and not _FOREIGN_VARIABLES.fullmatch(name):
-            closest = max(known, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio())
-            best = max(known, key=lambda other: len(os.path.commonprefix([name, other])))
-            hint = best if len(os.path.commonprefix([name, best])) > len(PREFIX) + 3 else closest
+            alike = [other for other in known if other.startswith(name[: len(PREFIX) + 4])]
+            hint = max(alike or known, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio())
             raise ConfigurationError(f"{name} is not a setting: did you mean {hint}?")
 
 

@@ -49,4 +49,4 @@ class StoredRecord:
 
     content_hash: bytes
     stored_at: datetime
-    is_new: bool = False
+    is_new: bool = field(default=False, compare=False)
