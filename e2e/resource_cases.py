@@ -110,7 +110,7 @@ STORED = stored_status(
     generation=1,
     stored_at="2026-03-01T10:00:04Z",
     content_hash="sha256:" + 64 * "a",
-    expires_at=None,
+    expires_at="2026-03-01T11:00:04Z",
 )
 
 

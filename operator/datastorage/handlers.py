@@ -17,8 +17,6 @@ _EventHandler = Callable[..., Awaitable[None]]
 
 # Kopf keeps a worker per object for this long after its last event.
 _IDLE_SECONDS: Final = 0.05
-# The first list of a watch, page by page: a large backlog costs a quarter of the memory.
-_LIST_PAGE: Final = 500
 # After an API server's restart the first attempts fail; all of these together are less than 10 s.
 _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
@@ -51,8 +49,11 @@ def kopf_settings() -> kopf.OperatorSettings:
     # Never kill the process on its own account: how long a stop may take is decided in runtime.py.
     settings.process.ultimate_exiting_timeout = None
     settings.queueing.idle_timeout = _IDLE_SECONDS
-    settings.watching.chunk_size = _LIST_PAGE
+    # What is there at the start comes object by object: a page of large ones would not fit into memory.
+    settings.watching.initial_streaming = True
     settings.networking.error_backoffs = _BACKOFFS_SECONDS
+    # An object with Kopf's default finalizer would be patched to remove it: no part of our rights or job.
+    settings.persistence.finalizer = f"{GROUP}/unused"
     settings.persistence.diffbase_storage = _NoDiffBase()
     settings.persistence.progress_storage = _NoProgress()
     for kind in KINDS:

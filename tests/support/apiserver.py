@@ -38,6 +38,7 @@ class FakeApiServer:
     watch_answers: list[int] = field(default_factory=list)
     requests: list[SeenRequest] = field(default_factory=list)
     watches: list[str] = field(default_factory=list)
+    watch_queries: list[dict[str, str]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -69,6 +70,7 @@ class FakeApiServer:
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         self.watches.append(request.path)
+        self.watch_queries.append(dict(request.query))
         if self.watch_answers:
             status = self.watch_answers.pop(0)
             return web.json_response({"kind": "Status", "code": status, "message": "no"}, status=status)

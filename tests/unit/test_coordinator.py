@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from datastorage.errors import TransientError
+from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.coordinator import Archive, Coordinator
-from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.workitem import Rejection
 from datastorage.resources import AUDIT_RECORD
 from datastorage.storage import archive as storage
@@ -99,7 +99,7 @@ async def test_a_year_that_no_partition_covers_is_rejected_with_the_reason(
     await eventually(lambda: len(announced.outcomes) == 2, seconds=30)
     outcome = announced.outcomes["bad"]
     assert isinstance(outcome, Rejection)
-    assert "outside 1970 to 2199" in outcome.reason
+    assert "outside 2014 to 2099" in outcome.reason
 
 
 async def test_an_absent_database_rejects_nothing(
@@ -152,3 +152,25 @@ async def test_big_records_make_small_batches(breaker: Breaker, spawn: Spawn) ->
     spawn(coordinator(intake, archive, breaker, announced).run())
     await eventually(lambda: len(announced.outcomes) == 9)
     assert archive.batches == [5, 4]
+
+
+async def test_what_cannot_even_be_kept_stays_in_the_cluster(
+    intake: Intake, breaker: Breaker, spawn: Spawn
+) -> None:
+    """No status says Rejected, since the promise behind it, the kept bytes, would be false."""
+
+    class KeepsNothing(FakeArchive):
+        async def store(self, records: Any) -> Any:
+            raise RecordRefusedError(f"{len(records)} refused")
+
+        async def reject(self, record: Any, reason: str) -> None:
+            raise RecordRefusedError(f"{record.name}: {reason}")
+
+    announced, body = Announced(), audit_record()
+    worker = coordinator(intake, KeepsNothing(), breaker, announced)
+    offer(intake, body)
+    task = spawn(worker.run())
+    await eventually(lambda: worker.idle)
+    assert announced.outcomes == {}
+    assert not task.done()
+    assert intake.offer(AUDIT_RECORD, body) is Verdict.ACCEPTED

@@ -10,7 +10,8 @@ import pytest
 from datastorage.errors import RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector as gc_module
 from datastorage.pipeline.breaker import Breaker
-from datastorage.pipeline.garbagecollector import GarbageCollector, Plan, expiry_of
+from datastorage.pipeline.extract import expiry_of
+from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
 from datastorage.pipeline.workitem import Expiry
 from datastorage.resources import ResourceKind
 from tests.support.fakes import FakeArchive, FakeCluster
@@ -229,11 +230,49 @@ async def test_a_schedule_that_overflowed_is_listed_again(
     bench: Bench, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gc_module, "_MAX_SCHEDULED", 2)
+    monkeypatch.setattr(gc_module, "_KEPT_WHEN_FULL", 1)
+    monkeypatch.setattr(gc_module, "_RETRY_SECONDS", 0.0)
     for number in range(7):
         await bench.stored(f"object-{number}", "2026-03-05T11:00:00Z")
     spawn(bench.collector.run())
     await eventually(lambda: bench.left() == set())
     assert len([call for call in bench.cluster.calls if call[:2] == ("list", "auditrecords")]) >= 4
+
+
+async def test_what_is_due_is_never_crowded_out_by_what_is_due_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc_module, "_MAX_SCHEDULED", 10)
+    monkeypatch.setattr(gc_module, "_KEPT_WHEN_FULL", 9)
+    for number in range(30):
+        bench.schedule(await bench.stored(f"later-{number}", f"2026-03-05T13:00:{number:02}Z"))
+    bench.schedule(await bench.stored("due", "2026-03-05T11:00:00Z"))
+    assert [expiry.ref.name for expiry in bench.collector._pop_due()] == ["due"]
+    kept = sorted(expiry.ref.name for expiry in bench.collector._heap)
+    assert len(kept) <= 10
+    assert "later-0" in kept, "the latest go, not the earliest"
+
+
+async def test_what_was_let_go_is_looked_for_when_it_falls_due(
+    bench: Bench, clock: Clock, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the next regular listing, and also while the schedule stays full of others."""
+    monkeypatch.setattr(gc_module, "_MAX_SCHEDULED", 2)
+    monkeypatch.setattr(gc_module, "_KEPT_WHEN_FULL", 1)
+    for minute in (1, 2, 3):
+        await bench.stored(f"minute-{minute}", f"2026-03-05T12:0{minute}:00Z")
+    spawn(bench.collector.run())
+    for minute in (1, 2, 3):
+        clock.wall += 60
+        clock.ticks += 60
+        bench.collector._earlier.set()
+        await eventually(lambda: len(bench.left()) == 3 - minute)  # noqa: B023  # awaited in the same turn
+
+
+@pytest.mark.parametrize("expires_at", ["0000-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "never"])
+async def test_a_time_that_is_none_keeps_the_object(bench: Bench, expires_at: str) -> None:
+    body = await bench.stored("odd", expires_at)
+    assert expiry_of(kind_of(body), body) is None
 
 
 async def test_a_failed_listing_is_repeated(bench: Bench, clock: Clock, spawn: Spawn) -> None:

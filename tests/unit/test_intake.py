@@ -1,9 +1,11 @@
 """The intake: each generation once, never more than fits, nothing dropped without a word."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from datastorage.pipeline import extract
 from datastorage.pipeline import intake as intake_module
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
@@ -133,12 +135,13 @@ async def test_the_deleted_event_of_what_was_just_stored_is_ignored(intake: Inta
     """Our own status write moves it out of the watch's selector: it arrives as deleted, with old content."""
     body = audit_record()
     intake.settle(identity_of(body))
-    assert await intake.put(AUDIT_RECORD, body, deleted=True) is Verdict.DUPLICATE
+    assert intake.offer_last_copy(AUDIT_RECORD, body) is Verdict.DUPLICATE
+    assert intake.last_copies == []
 
 
 async def test_a_deleted_object_that_was_never_stored_is_stored_from_its_event(intake: Intake) -> None:
     body = audit_record()
-    assert await intake.put(AUDIT_RECORD, body, deleted=True) is Verdict.ACCEPTED
+    assert intake.offer_last_copy(AUDIT_RECORD, body) is Verdict.ACCEPTED
     (item,) = await intake.take(max_items=1, max_bytes=1, linger_seconds=0)
     assert item.deleted
     assert item.ref.uid == body["metadata"]["uid"]
@@ -206,3 +209,42 @@ def test_an_item_carries_what_the_cluster_must_be_told(intake: Intake) -> None:
     assert (default.ttl_seconds, default.held) == (TTL_SECONDS, False)
     intake.offer(ACTION_TRACE, action_trace())
     assert intake._queue[-1].final is False
+
+
+def test_a_last_copy_is_taken_in_even_where_there_is_no_room(overflows: list[None]) -> None:
+    intake = small(overflows, items=1)
+    intake.offer(AUDIT_RECORD, audit_record(name="first"))
+    assert intake.offer_last_copy(AUDIT_RECORD, audit_record(name="gone")) is Verdict.ACCEPTED
+    assert [ref.name for ref in intake.last_copies] == ["gone"]
+    assert overflows == []
+
+
+def test_a_last_copy_is_known_until_it_is_committed(intake: Intake) -> None:
+    """Also one whose deletion was reported while it was on its way already."""
+    body = audit_record(name="gone")
+    intake.offer(AUDIT_RECORD, body)
+    assert intake.last_copies == []
+    assert intake.offer_last_copy(AUDIT_RECORD, body) is Verdict.DUPLICATE
+    assert [ref.name for ref in intake.last_copies] == ["gone"]
+    intake.secure(identity_of(body))
+    assert intake.last_copies == []
+    intake.offer_last_copy(AUDIT_RECORD, body)
+    assert intake.last_copies == [], "what is committed is not lost with this process"
+
+
+async def test_an_object_that_cannot_be_read_holds_nothing_up(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = extract.work_item
+
+    def fail_on_bad(kind: Any, body: Any, **options: Any) -> Any:
+        if body["metadata"]["name"] == "bad":
+            raise RecursionError
+        return read(kind, body, **options)
+
+    monkeypatch.setattr(intake_module, "work_item", fail_on_bad)
+    bad = audit_record(name="bad")
+    assert await intake.put(AUDIT_RECORD, bad) is Verdict.UNREADABLE
+    assert intake.offer(AUDIT_RECORD, bad) is Verdict.DUPLICATE, "and is not logged with every event"
+    assert intake.offer(AUDIT_RECORD, audit_record(name="good")) is Verdict.ACCEPTED
+    assert [record.object_name for record in caplog.records] == ["bad"]  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ LATER = "2026-03-01T11:00:00Z"
 HASH = "sha256:" + 64 * "0"
 
 STORED = stored_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=LATER)
-KEPT = stored_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=None)
+HELD = stored_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=LATER, held=True)
 RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH)
 REJECTED = rejected_status(uid="u", generation=3, at=NOW, message="too deep")
 
@@ -86,7 +86,7 @@ def test_a_trace_without_execution_is_not_final() -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 @pytest.mark.parametrize(
-    "status", [STORED, KEPT, RECORDING, REJECTED], ids=["stored", "kept", "recording", "rejected"]
+    "status", [STORED, HELD, RECORDING, REJECTED], ids=["stored", "held", "recording", "rejected"]
 )
 def test_statuses_fit_model_and_schema(kind: ResourceKind, status: dict[str, Any]) -> None:
     Status.model_validate(status)
@@ -110,7 +110,7 @@ def test_statuses_say_the_same_throughout(status: dict[str, Any], phase: Phase, 
 def test_stored_status_tells_when_the_object_goes() -> None:
     assert STORED["expiresAt"] == LATER
     assert LATER in STORED["message"]
-    assert "expiresAt" not in KEPT
+    assert "legal hold" in HELD["message"]
 
 
 def test_stored_status_is_small() -> None:

@@ -26,7 +26,7 @@ DEFAULTS = {
     "status_concurrency": 16,
     "delete_concurrency": 8,
     "sweep_interval_seconds": 300,
-    "gc_interval_seconds": 600,
+    "gc_interval_seconds": 3600,
     "shutdown_seconds": 20,
 }
 
@@ -129,3 +129,30 @@ def test_the_documented_table_is_the_generated_one() -> None:
     )
     assert text.partition(start)[2].partition(end)[0] == settings_table()
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DATASTORAGE_TTL_SECONDS", "DATASTORAGE_TTL_SECONDS_AFTER_STORED"),
+        ("DATASTORAGE_DATABSE_URL", "DATASTORAGE_DATABASE_URL"),
+    ],
+)
+def test_a_misspelled_setting_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigurationError, match=f"^{name} is not a setting: did you mean {meant}"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["DATASTORAGE_SERVICE_HOST", "DATASTORAGE_PORT_8080_TCP"])
+def test_what_kubernetes_adds_for_a_service_is_let_pass(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    load_settings()
+
+
+def test_namespaces_are_names_and_come_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASTORAGE_NAMESPACES", "shop,pay,shop")
+    assert load_settings().namespaces == ("shop", "pay")
+    monkeypatch.setenv("DATASTORAGE_NAMESPACES", "team-*")
+    with pytest.raises(ConfigurationError, match=r"^DATASTORAGE_NAMESPACES: "):
+        load_settings()

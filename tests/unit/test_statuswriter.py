@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from datastorage.errors import (
+    ObjectChangedError,
     ObjectTooLargeError,
     RequestRefusedError,
     TransientError,
@@ -191,13 +192,36 @@ async def test_what_is_gone_is_settled(intake: Intake, spawn: Spawn, spec: dict[
     assert bench.scheduled == []
 
 
+@pytest.mark.usefixtures("no_delays")
 async def test_what_is_refused_is_released_for_a_later_sweep(intake: Intake, spawn: Spawn) -> None:
     body = audit_record()
     bench = Bench(intake, spawn, body)
-    bench.cluster.failures = [RequestRefusedError("forbidden")]
+    bench.cluster.failures = [RequestRefusedError("forbidden")] * statuswriter_module._MAX_REFUSALS
     await bench.announce(body)
-    assert bench.cluster.named("patch_status") == [body["metadata"]["name"]]
+    assert bench.status(body) == {}
+    assert bench.cluster.failures == []
     assert bench.again(body) is Verdict.ACCEPTED
+
+
+@pytest.mark.usefixtures("no_delays")
+async def test_an_api_server_that_refuses_while_it_starts_is_waited_for(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    bench.cluster.failures = [RequestRefusedError("rules are not loaded yet")] * 3
+    await bench.announce(body)
+    assert bench.status(body)["phase"] == "Stored"
+    assert bench.again(body) is Verdict.DUPLICATE
+
+
+async def test_a_write_whose_answer_was_lost_is_not_forgotten(intake: Intake, spawn: Spawn) -> None:
+    """The patch went through; its repeat conflicts. The object must still be cleared in its time."""
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    bench.cluster.failures = [ObjectChangedError("changed")]
+    key = ("auditrecords", body["metadata"]["namespace"], body["metadata"]["name"])
+    bench.cluster.objects[key] = with_status(body, phase="Stored", expiresAt="2026-03-05T11:20:31.000Z")
+    await bench.announce(body)
+    assert [expiry.ref.uid for expiry in bench.scheduled] == [body["metadata"]["uid"]]
 
 
 @pytest.mark.usefixtures("no_delays")

@@ -22,6 +22,8 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
+# Parsed JSON takes up to 24 times its size (many empty lists). 500 ordinary records are about 1 MB.
+_MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
 _MAX_MESSAGE_CHARACTERS: Final = 500
 
 
@@ -93,18 +95,21 @@ class KubernetesClient:
     async def pages(
         self, kind: ResourceKind, *, field_selector: str, page_size: int
     ) -> AsyncIterator[list[dict[str, Any]]]:
-        """List the objects page by page: no more than one page is in memory.
+        """List the objects page by page: no more than one page is in memory, and large objects make it short.
 
         A list that takes so long that its continuation expires begins anew, so that objects may come twice.
         """
         for namespace in self._namespaces or (None,):
             continuation: str | None = ""
+            limit = page_size
             while continuation is not None:
-                query = {"fieldSelector": field_selector, "limit": str(page_size), "continue": continuation}
+                query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
+                path = f"{_path(kind, namespace)}?{urlencode(query)}"
                 try:
-                    answer = json.loads(
-                        await self._request("GET", f"{_path(kind, namespace)}?{urlencode(query)}")
-                    )
+                    answer = json.loads(await self._request("GET", path, max_bytes=_max_bytes(limit)))
+                except _AnswerTooLargeError:
+                    limit = max(1, limit // 4)
+                    continue
                 except ObjectGoneError:
                     if not continuation:
                         raise  # the resource itself is not there
@@ -112,6 +117,7 @@ class KubernetesClient:
                     continue
                 yield answer["items"] or []
                 continuation = answer["metadata"].get("continue") or None
+                limit = min(page_size, limit * 2)
 
     async def _request(
         self,
@@ -121,6 +127,7 @@ class KubernetesClient:
         body: Mapping[str, Any] | None = None,
         content_type: str = _JSON,
         accept: str = _JSON,
+        max_bytes: int | None = None,
     ) -> bytes:
         headers = {"Accept": accept, "Content-Type": content_type, **self._api.default_headers}
         try:
@@ -132,12 +139,33 @@ class KubernetesClient:
                 body=body,
                 _request_timeout=_TIMEOUT,
             )
-            answer: bytes = await response.read()
+            answer = await _read(response.response, max_bytes)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise TransientError(f"API server: {str(error) or type(error).__name__}") from error
         if response.status >= 400:
             raise _error(response.status, answer)
         return answer
+
+
+class _AnswerTooLargeError(Exception):
+    """The answer is larger than the caller wants to hold."""
+
+
+def _max_bytes(limit: int) -> int | None:
+    # One object has to fit, whatever its size: the API server bounds it.
+    return _MAX_PAGE_BYTES if limit > 1 else None
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
+    if max_bytes is None:
+        return await response.read()
+    answer = bytearray()
+    async for chunk in response.content.iter_any():
+        answer += chunk
+        if len(answer) > max_bytes:
+            response.close()
+            raise _AnswerTooLargeError
+    return bytes(answer)
 
 
 def _path(kind: ResourceKind, namespace: str | None) -> str:

@@ -1,5 +1,6 @@
 """From an object of the cluster to a record: the bytes to keep and the columns to find them by."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _MAX_INDEXED_CHARACTERS: Final = 512
 # A tsvector holds 1 MiB; beyond this much text nobody searches by words.
 _MAX_SEARCH_CHARACTERS: Final = 65_536
+
+_NO_WORD: Final = re.compile(r"[\W_]+")
 
 _Object = Mapping[str, Any]
 
@@ -59,23 +62,27 @@ def work_item(
         ttl_seconds=default_ttl_seconds if ttl is None else ttl,
         deleted=deleted,
         held=is_held(metadata),
+        has_finalizers=bool(metadata.get("finalizers")),
     )
 
 
 def is_held(metadata: _Object) -> bool:
     """Tell whether a legal hold keeps the object in the cluster."""
-    return (metadata.get("labels") or {}).get(LEGAL_HOLD_LABEL) == "true"
+    # Whoever sets the label means it, however "true" is spelled; only a plain no lifts the hold.
+    labels: _Object = metadata.get("labels") or {}
+    return str(labels.get(LEGAL_HOLD_LABEL, "false")) != "false"
 
 
 def expiry_of(kind: ResourceKind, body: _Object) -> Expiry | None:
     """Read from a stored object when it may go. None when its status promises no time: then it stays."""
     metadata, status = body["metadata"], body["status"]
     due = _time(status, "expiresAt")
-    if due is None:
+    if due is None or "observedGeneration" not in status:
         return None
     ref = ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
     created_at = datetime.fromisoformat(metadata["creationTimestamp"])
-    key = RecordKey(ref.uid, metadata["generation"], created_at)
+    # The generation that was stored: a deletion that waits for a finalizer counts as a further one.
+    key = RecordKey(ref.uid, status["observedGeneration"], created_at)
     return Expiry(due.timestamp(), ref, key, metadata["resourceVersion"])
 
 
@@ -213,5 +220,7 @@ def _number(parent: _Object, field: str) -> float | None:
 
 
 def _search(*texts: object) -> str:
-    words = " ".join(text for text in texts if isinstance(text, str) and text)
-    return _storable(words[:_MAX_SEARCH_CHARACTERS])
+    text = " ".join(text for text in texts if isinstance(text, str) and text)
+    # Words only: PostgreSQL's parser tries every "/", "-", "_" and "." as part of a path, an address or a
+    # number, in time that grows with the square of the length. A few such records would stall all others.
+    return _storable(_NO_WORD.sub(" ", text[:_MAX_SEARCH_CHARACTERS]))

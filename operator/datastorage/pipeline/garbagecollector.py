@@ -186,6 +186,8 @@ class GarbageCollector:
 
     def _note(self, kind: ResourceKind, body: Mapping[str, Any]) -> None:
         expiry = expiry_of(kind, body)
+        if "deletionTimestamp" in body["metadata"]:
+            return  # deleted already; others' finalizers decide when it goes
         if is_held(body["metadata"]):
             metrics.GC_TOTAL.labels("held").inc()
         elif expiry is not None:
@@ -234,9 +236,13 @@ class GarbageCollector:
         if body is None:
             return
         metadata, status = body["metadata"], body.get("status") or {}
-        if metadata["uid"] != expiry.ref.uid or status.get("phase") != Phase.STORED:
+        if metadata["uid"] != expiry.ref.uid:
             return
-        self._note(expiry.ref.kind, body)
+        if status.get("phase") == Phase.STORED:
+            self._note(expiry.ref.kind, body)
+        elif metadata["generation"] == expiry.key.generation and not is_held(metadata):
+            # It has no room for a status, and only its labels changed: what is stored is still all of it.
+            self.schedule(replace(expiry, resource_version=metadata["resourceVersion"]))
 
     async def _restore_row(self, expiry: Expiry) -> None:
         """Bring back the row of an object that says Stored while the archive has none. It must not go."""

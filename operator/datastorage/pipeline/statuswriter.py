@@ -83,7 +83,15 @@ class StatusWriter:
             self._intake.settle(item.identity)
             return
         announcement = Announcement(
-            item.ref, item.record.key, item.resource_version, item.final, item.ttl_seconds, item.held, outcome
+            ref=item.ref,
+            key=item.record.key,
+            resource_version=item.resource_version,
+            final=item.final,
+            ttl_seconds=item.ttl_seconds,
+            held=item.held,
+            # With finalizers the status comes first: Stored is what closes the spec.
+            at_once=item.final and item.ttl_seconds == 0 and not item.held and not item.has_finalizers,
+            outcome=outcome,
         )
         self._unwritten += 1
         await self._queue.put(announcement)
@@ -170,7 +178,7 @@ class StatusWriter:
                     content_hash=_sha256(stored.content_hash),
                 )  # fmt: skip
                 await self._patch(announcement, status)
-            case StoredRecord() if announcement.ttl_seconds == 0 and not announcement.held:
+            case StoredRecord() if announcement.at_once:
                 await self._cluster.delete(
                     ref.kind, ref.namespace, ref.name, uid=ref.uid,
                     resource_version=announcement.resource_version,

@@ -41,6 +41,7 @@ class WorkItem:
 
     ``ttl_seconds`` counts from the commit. ``deleted``: the object is gone from the cluster already, so
     that there is no status to write. ``held``: a legal hold keeps the object in the cluster.
+    ``has_finalizers``: a deletion would leave it there, and open to change, until somebody removes them.
     """
 
     ref: ObjectRef
@@ -50,6 +51,7 @@ class WorkItem:
     ttl_seconds: int
     deleted: bool
     held: bool
+    has_finalizers: bool
 
     @property
     def identity(self) -> Identity:
@@ -74,7 +76,10 @@ Outcome = StoredRecord | Rejection
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What is left of a work item after its commit; the archive holds the content now."""
+    """What is left of a work item after its commit; the archive holds the content now.
+
+    ``at_once``: the object is to be deleted now, in place of a status.
+    """
 
     ref: ObjectRef
     key: RecordKey
@@ -82,6 +87,7 @@ class Announcement:
     final: bool
     ttl_seconds: int
     held: bool
+    at_once: bool
     outcome: Outcome
 
     @property

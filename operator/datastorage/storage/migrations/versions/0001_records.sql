@@ -114,7 +114,7 @@ END $$;
 
 -- Makes the partitions of the month that holds "at", in UTC, where they are missing. It runs with the
 -- owner's rights, so that the service needs none to create tables. The years are bounded because
--- the caller's input decides how many tables exist.
+-- the caller's input decides how many tables exist, and each query on the whole archive locks all of them.
 CREATE FUNCTION datastorage.ensure_partitions(at timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -124,8 +124,8 @@ DECLARE
     suffix      text := to_char(at AT TIME ZONE 'UTC', '"y"YYYY"m"MM');
     parent      text;
 BEGIN
-    IF at < '1970-01-01Z' OR at >= '2200-01-01Z' THEN
-        RAISE EXCEPTION 'creation time % is outside 1970 to 2199', at USING ERRCODE = 'datetime_field_overflow';
+    IF at < '2014-01-01Z' OR at >= '2100-01-01Z' THEN
+        RAISE EXCEPTION 'creation time % is outside 2014 to 2099', at USING ERRCODE = 'datetime_field_overflow';
     END IF;
     FOREACH parent IN ARRAY ARRAY['audit_records', 'action_traces'] LOOP
         IF to_regclass(format('datastorage.%I', parent || '_' || suffix)) IS NULL THEN

@@ -1,0 +1,72 @@
+"""The running operator's own judgement: what /health calls a reason to be restarted."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from datastorage import runtime as runtime_module
+from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.runtime import Operator
+
+RECORDS, TRACES = "/apis/records", "/apis/traces"
+
+
+class Bench:
+    """An operator of which only the parts that the checks look at are there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(runtime_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.monitor = WatchMonitor()
+        self.sweep = SimpleNamespace(last_success=None)
+        parts: Any = SimpleNamespace(
+            settings=SimpleNamespace(namespaces=()), monitor=self.monitor, sweep=self.sweep
+        )
+        self.operator = Operator(parts, asyncio.Event())
+
+    async def alive(self) -> str | None:
+        return await self.operator._check_watch_alive()
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+async def test_open_watches_are_healthy_however_silent(bench: Bench) -> None:
+    bench.monitor.opened(RECORDS)
+    bench.monitor.opened(TRACES)
+    bench.now += 100_000
+    bench.sweep.last_success = bench.now
+    assert await bench.alive() is None
+
+
+async def test_an_absent_api_server_is_no_reason_to_restart(bench: Bench) -> None:
+    bench.sweep.last_success = bench.now
+    bench.monitor.closed(RECORDS)
+    assert await bench.alive() is None
+    bench.now += 100_000
+    assert await bench.alive() is None
+
+
+async def test_watches_that_fail_while_lists_succeed_are(bench: Bench) -> None:
+    bench.monitor.closed(RECORDS)
+    assert await bench.alive() is None
+    bench.now += runtime_module._WATCH_PATIENCE_SECONDS + 1
+    bench.sweep.last_success = bench.now
+    assert RECORDS in (await bench.alive() or "")
+
+
+async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> None:
+    bench.monitor.closed(RECORDS)
+    await bench.alive()
+    bench.monitor.opened(RECORDS)
+    bench.monitor.opened(TRACES)
+    bench.now += 1000
+    assert await bench.alive() is None
+    bench.monitor.closed(TRACES)
+    bench.sweep.last_success = bench.now + 1
+    bench.now += 2
+    assert await bench.alive() is None
