@@ -174,6 +174,19 @@ def test_a_record_on_its_way_stays(records: Records, kind: ResourceKind, phase: 
     assert records.names(kind) == {"underway"}
 
 
+@each_kind
+@pytest.mark.parametrize("value", ["true", "True", ""])
+def test_a_legal_hold_keeps_a_stored_record(records: Records, kind: ResourceKind, value: str) -> None:
+    label = "datastorage.kubernaut.io/legal-hold"
+    records.create(kind, "held")
+    records.set_status(kind, "held", "Stored", 1)
+    records.cluster.kubectl("label", kind.crd_name, "held", "-n", records.namespace, f"{label}={value}")
+    assert "under legal hold" in records.delete(kind, "held")
+    assert records.names(kind) == {"held"}
+    records.cluster.kubectl("label", kind.crd_name, "held", "-n", records.namespace, f"{label}-")
+    assert records.delete(kind, "held") == ""
+
+
 def test_a_change_that_is_not_stored_yet_keeps_the_record(records: Records) -> None:
     records.create(ACTION_TRACE, "grown")
     records.set_status(ACTION_TRACE, "grown", "Degraded", 1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from datastorage.canonical import canonical_bytes
 from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
 from datastorage.storage.records import Record
 from tests.strategies import action_trace_specs, audit_record_specs, json_values
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
@@ -137,3 +138,17 @@ async def test_a_value_that_no_column_can_hold_costs_no_record(
     record = record_of(body)
     await archive.store([record])
     await _assert_exact(owner, body, record)
+
+
+@pytest.mark.parametrize("pattern", ["~/", "a_", "a-1.", "/", "x@y.", "1e"])
+async def test_no_text_is_slow_to_index(database: Database, pattern: str) -> None:
+    """PostgreSQL's parser takes time that grows with the square of some patterns' length. None reaches it."""
+    text = pattern * (16_384 // len(pattern))
+    trace = action_trace(
+        {**TRACE_SPEC, "model": {"reasoning": text}, "execution": {"status": "Failed", "error": text}}
+    )
+    async with database.connection() as connection:
+        await connection.execute("SET statement_timeout = '10s'")
+    await Archive(database).store([record_of(trace)])
+    search = record_of(trace).index[-1]
+    assert not set(search) & set("~/_-.@")

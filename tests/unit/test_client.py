@@ -15,6 +15,7 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
+from datastorage.kube import client as client_module
 from datastorage.kube.client import KubernetesClient
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
 from tests.support.apiserver import FakeApiServer
@@ -188,3 +189,18 @@ async def test_only_the_chosen_namespaces_are_listed(server: FakeApiServer) -> N
         f"{BASE}/namespaces/shop/actiontraces",
         f"{BASE}/namespaces/pay/actiontraces",
     ]
+
+
+async def test_a_page_of_large_objects_is_asked_for_again_shorter(
+    server: FakeApiServer, client: KubernetesClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_MAX_PAGE_BYTES", 1000)
+    large = page("a", "b", more="")
+    large["items"][0]["spec"] = "x" * 2000
+    alone = {"items": large["items"][:1], "metadata": {"continue": "rest"}}
+    server.answer(200, large)
+    server.answer(200, alone)
+    server.answer(200, page("b"))
+    assert await names_of(client) == [["a"], ["b"]]
+    assert [request.query["limit"] for request in server.requests] == ["2", "1", "2"]
+    assert [request.query["continue"] for request in server.requests] == ["", "", "rest"]

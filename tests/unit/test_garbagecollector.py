@@ -324,3 +324,29 @@ async def test_a_dry_run_plans_and_deletes_nothing(bench: Bench) -> None:
     assert plans["held"].expiry.due == utc("2026-03-05T13:00:00Z").timestamp()
     assert {call[0] for call in bench.cluster.calls} == {"list"}
     assert bench.restored == []
+
+
+async def test_a_new_label_does_not_save_what_has_no_room_for_a_status(bench: Bench) -> None:
+    body = audit_record(name="huge")
+    await bench.archive.store([record_of(body)])
+    promised = with_status(body, expiresAt="2026-03-05T11:00:00Z", phase="Stored")
+    expiry = expiry_of(kind_of(body), promised)
+    assert expiry is not None
+    bench.cluster.add({**body, "metadata": {**body["metadata"], "resourceVersion": "101"}})
+    bench.collector.schedule(expiry)
+    await bench.collector.collect(bench.collector._pop_due())
+    assert bench.left() == {"huge"}
+    await bench.collector.collect(bench.collector._pop_due())
+    assert bench.left() == set()
+
+
+async def test_a_deletion_that_waits_for_a_finalizer_is_no_missing_row(bench: Bench, spawn: Spawn) -> None:
+    """It counts as a further generation, and nobody has to store or delete that one."""
+    body = await bench.stored("waiting", "2026-03-05T11:00:00Z")
+    metadata = {**body["metadata"], "generation": 2, "deletionTimestamp": "2026-03-05T11:30:00Z"}
+    bench.cluster.add({**body, "metadata": metadata})
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.cluster.calls[-1:] != [] and bench.cluster.calls[-1][1] == "actiontraces")
+    await settle()
+    assert bench.restored == []
+    assert bench.cluster.named("delete") == []

@@ -266,3 +266,13 @@ async def test_a_rejected_object_without_room_for_a_status_is_not_deleted(
     bench.cluster.failures = [ObjectTooLargeError("too large")]
     await bench.announce(body, Rejection("reason"))
     assert bench.scheduled == []
+
+
+async def test_ttl_0_with_a_finalizer_is_called_stored_first(intake: Intake, spawn: Spawn) -> None:
+    """Its deletion would leave it open to a change that no one stores; Stored closes it."""
+    body = action_trace({**FINAL_TRACE, "ttlSecondsAfterStored": 0}, finalizers=["example.org/keep"])
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body)
+    assert [call[0] for call in bench.cluster.calls] == ["patch_status"]
+    assert bench.status(body)["phase"] == "Stored"
+    assert len(bench.scheduled) == 1
