@@ -169,7 +169,7 @@ def test_the_guards_cover_every_kind() -> None:
 
 
 def test_the_deletion_guard_names_phases_that_exist() -> None:
-    (validation,) = policies()["deletion-guard"]["validations"]
+    validation, _ = policies()["deletion-guard"]["validations"]
     named = {phase for phase in Phase if f'"{phase.value}"' in validation["expression"]}
     assert named == {Phase.STORED, Phase.DEGRADED, Phase.REJECTED}
 
