@@ -13,7 +13,7 @@ from benchmarks import apimetrics
 from benchmarks.client import Client, Created, for_each
 from benchmarks.cpu import cpu_seconds
 from benchmarks.errors import BenchmarkError, LossError
-from benchmarks.operatorprocess import OperatorProcess
+from benchmarks.operatorprocess import MeasuredOperator
 from benchmarks.postgres import Archive, Postgres
 from benchmarks.progress import Progress, say
 from benchmarks.records import audit_record
@@ -118,12 +118,14 @@ class Bench:
         after.update(own_before)
         meter.requests.update(after)
 
-    def operator(self, archive: Archive, *, ttl_seconds: int = 1) -> OperatorProcess:
+    def operator(self, archive: Archive, *, ttl_seconds: int = 1) -> MeasuredOperator:
         """Return the operator on this control plane and database, not started yet."""
-        log = self.directory / f"operator-{time.time_ns()}.log"
-        return OperatorProcess(self.operator_kubeconfig, archive.service_url, log, ttl_seconds=ttl_seconds)
+        directory = self.directory / f"operator-{time.time_ns()}"
+        return MeasuredOperator(
+            self.operator_kubeconfig, archive.service_url, directory, ttl_seconds=ttl_seconds
+        )
 
-    async def until_gone(self, namespace: str, total: int, operator: OperatorProcess) -> float:
+    async def until_gone(self, namespace: str, total: int, operator: MeasuredOperator) -> float:
         """Wait until the namespace has no objects; return when the last had gone (Unix seconds).
 
         Raises BenchmarkError when nothing goes for a long time.
@@ -163,7 +165,7 @@ class Bench:
         return self.producer.requests + self.writer.requests
 
 
-def cost_of(operator: OperatorProcess, count: int) -> Callable[[Meter], Cost]:
+def cost_of(operator: MeasuredOperator, count: int) -> Callable[[Meter], Cost]:
     """Read what the operator has used so far; the API server's part comes with the meter, afterwards."""
     cpu, rss = operator.cpu_seconds, operator.peak_rss_mib
 

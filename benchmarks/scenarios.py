@@ -10,7 +10,7 @@ import asyncpg
 from benchmarks.bench import Bench, cost_of
 from benchmarks.client import Created, for_each
 from benchmarks.errors import LossError
-from benchmarks.operatorprocess import OperatorProcess
+from benchmarks.operatorprocess import MeasuredOperator
 from benchmarks.postgres import Archive
 from benchmarks.progress import Progress, say
 from benchmarks.records import audit_record
@@ -197,7 +197,7 @@ async def measure_backlog(bench: Bench, count: int) -> Result:
     return Result("e", "backlog waiting at the start", count, rates, cost=cost(meter))
 
 
-async def _until_committed(archive: Archive, count: int, operator: OperatorProcess) -> float:
+async def _until_committed(archive: Archive, count: int, operator: MeasuredOperator) -> float:
     """Return when all rows were there (Unix seconds)."""
     progress = Progress("rows committed", count)
     connection = await asyncpg.connect(archive.owner_url)

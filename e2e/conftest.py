@@ -38,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.controlplane)
+
+
 def _external_cluster(config: pytest.Config) -> tuple[Path, str] | None:
     """Return the kubeconfig and context to run on, or None for a control plane of our own."""
     option, context = config.getoption("kubeconfig", None), config.getoption("context", None)

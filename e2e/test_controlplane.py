@@ -19,8 +19,6 @@ from e2e.controlplane.cluster import REPOSITORY
 from e2e.controlplane.controlplane import free_port
 from e2e.controlplane.processes import Component, Deadline, ProcessGroup
 
-pytestmark = pytest.mark.controlplane
-
 PATIENCE = 60.0  # seconds; far more than anything here takes on an idle machine
 
 PARENT = """

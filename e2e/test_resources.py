@@ -25,8 +25,6 @@ from e2e.controlplane import Cluster
 from e2e.resource_cases import BAD_STATUSES, CASES, STORED, Case, Object, action_trace, audit_record, build
 from tests.strategies import action_trace_specs, audit_record_specs
 
-pytestmark = pytest.mark.controlplane
-
 MERGE = "application/merge-patch+json"
 HASH = "sha256:" + 64 * "0"
 NOW = "2026-03-01T10:00:00.5Z"

@@ -13,7 +13,6 @@ from datastorage.resources.base import ATOMIC_MAP, TEXT_LIMIT, Count, Label, Mod
 from datastorage.resources.kinds import Phase
 
 STORED_CONDITION = "Stored"
-EMBEDDED_CONDITION = "Embedded"
 
 
 class WriteState(StrEnum):
