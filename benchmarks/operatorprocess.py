@@ -67,10 +67,7 @@ class MeasuredOperator:
     @property
     def peak_rss_mib(self) -> float:
         """The most memory that it ever held, in MiB."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-        raise BenchmarkError("no VmHWM in /proc/PID/status")
+        return self._process.peak_memory_mib()
 
     async def until_ready(self) -> None:
         """Wait until its readiness check succeeds: PostgreSQL serves and the watches are open."""

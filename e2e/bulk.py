@@ -11,7 +11,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from datastorage.resources import API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
 
 T = TypeVar("T")
 
@@ -139,6 +139,26 @@ def audit_record(name: str, **spec: Any) -> dict[str, Any]:
             "startTime": "2026-01-01T00:00:00Z",
             "endTime": "2026-01-01T00:00:05Z",
             "message": f"restarted the pod that {name} is about",
+            **spec,
+        },
+    }
+
+
+def action_trace(name: str, **spec: Any) -> dict[str, Any]:
+    """Return a valid ActionTrace with the given name; ``spec`` overrides single fields."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": ACTION_TRACE.kind,
+        "metadata": {"name": name},
+        "spec": {
+            "correlationID": "rr-0001",
+            "actionType": "scale-deployment",
+            "targetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "namespace": "shop",
+                "name": "checkout",
+            },
             **spec,
         },
     }

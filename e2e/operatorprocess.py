@@ -206,6 +206,15 @@ class OperatorProcess:
             raise ComponentError(f"no metrics from the operator: {body}{self.log_tail()}")
         return body
 
+    def peak_memory_mib(self) -> float:
+        """Return the most memory that it ever held, in MiB, by the kernel's high-water mark."""
+        if self.pid is None:
+            raise ComponentError("the operator is not running")
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+        raise ComponentError("no VmHWM in /proc/PID/status")
+
     def log(self) -> str:
         """Return all that it has logged."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datastorage.canonical import canonical_bytes
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.storage.records import Table
 from e2e.archive import rejected, rows, uids, until
-from e2e.bulk import BulkClient, RequestError, audit_record, gather_bounded
+from e2e.bulk import BulkClient, RequestError, action_trace, audit_record, gather_bounded
+from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
 from tests.strategies import audit_record_specs
 
@@ -235,3 +237,27 @@ async def test_whatever_the_schema_allows_is_stored_exactly(
         assert content["spec"] == body["spec"]
         assert content["metadata"]["uid"] == body["metadata"]["uid"]
         assert found[name]["content"] == canonical_bytes(content)
+
+
+async def test_large_objects_do_not_fill_the_memory(workbench: Workbench, client: BulkClient) -> None:
+    """24 traces of 1.4 MB that grow to 24 times that when parsed: a page of them would take 800 MB."""
+    namespace = workbench.namespace
+    empties: dict[str, Any] = {"a": [[] for _ in range(460_000)]}
+    for n in range(24):
+        await client.create(ACTION_TRACE, namespace, action_trace(f"large-{n}", parameters=empties))
+    operator = workbench.start_operator()
+
+    async def all_there() -> bool:
+        return len(await rows(workbench.database_url, namespace, Table.ACTION_TRACES)) == 24
+
+    await until(all_there, seconds=60, what="24 rows")
+    # Every start and every sweep meets them again, since they are not final.
+    operator.terminate()
+    operator.start()
+    operator.wait_ready()
+    await until(lambda: _swept(operator), seconds=60, what="a sweep over them")
+    assert operator.peak_memory_mib() < 480, "the pod's limit is 512 MiB"
+
+
+async def _swept(operator: OperatorProcess) -> bool:
+    return 'datastorage_sweep_total{outcome="success"}' in operator.metrics()

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 from datastorage.canonical import canonical_bytes
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
 from datastorage.storage.records import Table
 from e2e.archive import rows, uids, until
-from e2e.bulk import BulkClient, audit_record
+from e2e.bulk import BulkClient, action_trace, audit_record
 from e2e.workbench import Workbench
 
 
@@ -69,25 +69,6 @@ async def test_two_writes_a_record(workbench: Workbench, client: BulkClient) -> 
     assert after["PATCH status"] - before["PATCH status"] == count
     assert after["DELETE"] - before["DELETE"] == count
     assert len(await rows(workbench.database_url, workbench.namespace)) == count
-
-
-def action_trace(name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": ACTION_TRACE.kind,
-        "metadata": {"name": name},
-        "spec": {
-            "correlationID": "rr-0001",
-            "actionType": "scale-deployment",
-            "targetRef": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "namespace": "shop",
-                "name": "checkout",
-            },
-            **spec,
-        },
-    }
 
 
 async def test_action_trace_keeps_every_generation_until_it_is_final(

@@ -23,7 +23,7 @@ _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io
 _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 # Parsed JSON takes up to 24 times its size (many empty lists). 500 ordinary records are about 1 MB.
-_MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
+_MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
 _MAX_MESSAGE_CHARACTERS: Final = 500
 
 
