@@ -1,6 +1,7 @@
 """The composition root: builds the parts, wires them, runs them, stops them in order."""
 
 import asyncio
+import json
 import logging
 import resource
 import signal
@@ -15,6 +16,7 @@ import prometheus_client
 from kubernetes.aio.client import ApiClient
 
 from datastorage import metrics
+from datastorage.canonical import canonical_bytes
 from datastorage.errors import ConfigurationError, DataStorageError, TransientError
 from datastorage.handlers import build_registry, kopf_settings
 from datastorage.health import HealthServer
@@ -44,6 +46,7 @@ _WATCH_PATIENCE_SECONDS: Final = 300.0
 _FLUSH_POLL_SECONDS: Final = 0.05
 # The API server takes JSON up to 10,000 levels deep, and one such object must not end the watch of all
 # others: the parser needs this many levels and this much stack to read it.
+_DEEPEST_JSON: Final = 10_010
 _RECURSION_LIMIT: Final = 60_000
 _STACK_BYTES: Final = 100 * 1024 * 1024
 
@@ -54,6 +57,14 @@ def prepare_process() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     stack = _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
+    try:
+        canonical_bytes(json.loads("[" * _DEEPEST_JSON + "]" * _DEEPEST_JSON))
+    except RecursionError:
+        # Some versions of Python bound their parser by a constant that nothing here can raise.
+        _log.warning(
+            "This Python can't read JSON as deep as the API server accepts: an object nested that deep would "
+            "end the watch of all others. Python 3.11 can."
+        )
 
 
 @dataclass(frozen=True)
