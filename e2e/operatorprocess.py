@@ -22,6 +22,8 @@ from e2e.controlplane.processes import LOG_TAIL_LINES, Deadline, ProcessGroup
 POLL_INTERVAL = 0.05  # seconds between two looks at something awaited
 HTTP_TIMEOUT = 5.0  # seconds
 STOP_TIMEOUT = 60.0  # seconds; longer than any DATASTORAGE_SHUTDOWN_SECONDS in use here
+PORT_TAKEN = "address already in use"
+MOST_MOVES = 3
 POSTGRES_STOP_TIMEOUT = 10.0  # seconds
 
 
@@ -54,6 +56,7 @@ class OperatorProcess:
         self._to_terminal = to_terminal
         self._api_port = int(self.settings.get("DATASTORAGE_API_PORT") or free_port())
         self._metrics_port = int(self.settings.get("DATASTORAGE_METRICS_PORT") or free_port())
+        self._moves = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._group: ProcessGroup | None = None
 
@@ -127,6 +130,7 @@ class OperatorProcess:
         """
         deadline = Deadline(timeout)
         while True:
+            self._move_if_ports_are_taken()
             self.check()
             status, body = self._get(f"{self.api_url}/ready")
             if status == 200:
@@ -224,6 +228,18 @@ class OperatorProcess:
         if self._to_terminal:
             return ""
         return f"; the end of {self.log_path}:\n" + "\n".join(self.log().splitlines()[-lines:])
+
+    def _move_if_ports_are_taken(self) -> None:
+        # Between the choice of a free port and its use another program may have taken it.
+        if (
+            self.exit_code is None
+            or self.log().lower().count(PORT_TAKEN) != self._moves + 1
+            or self._moves >= MOST_MOVES
+        ):
+            return
+        self._moves += 1
+        self._api_port, self._metrics_port = free_port(), free_port()
+        self.start()
 
     def _environment(self) -> dict[str, str]:
         # Nothing of the surroundings may decide what is tested; and a proxy cannot reach 127.0.0.1.

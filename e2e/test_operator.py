@@ -1,13 +1,18 @@
 """The way of a record on a real cluster: stored, said so, cleared."""
 
 import json
+import socket
 from typing import Any
+
+import pytest
 
 from datastorage.canonical import canonical_bytes
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
 from datastorage.storage.records import Table
+from e2e import operatorprocess
 from e2e.archive import rows, uids, until
 from e2e.bulk import BulkClient, action_trace, audit_record
+from e2e.controlplane.controlplane import free_port
 from e2e.workbench import Workbench
 
 
@@ -203,3 +208,15 @@ async def test_gc_dry_run_lists_and_deletes_nothing(workbench: Workbench, client
     output = await until(listed, seconds=10, what="the dry run lists it")
     assert "yes" in output
     assert await client.get(AUDIT_RECORD, workbench.namespace, "listed") is not None
+
+
+async def test_the_harness_moves_when_its_port_is_taken(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any program may take a port between its choice and its use; the tests must not fail by that."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1]])
+        monkeypatch.setattr(operatorprocess, "free_port", lambda: next(ports, None) or free_port())
+        assert workbench.start_operator().ready()
