@@ -21,6 +21,22 @@ class TransientError(DataStorageError):
     """A dependency did not answer or could not serve. The same call may succeed later."""
 
 
+class EmbedderUnavailableError(TransientError):
+    """The embedding provider did not answer, or answered with what is no set of vectors."""
+
+
+class EmbeddingRefusedError(DataStorageError):
+    """The embedding provider can't make a vector of at least one of the texts, now or later."""
+
+
+class InvalidQueryError(DataStorageError):
+    """A question to the archive that can't be answered as it was put. The message names what to change."""
+
+
+class RecordNotFoundError(DataStorageError):
+    """The archive has no such record."""
+
+
 class RecordRefusedError(DataStorageError):
     """PostgreSQL refused the data of a statement: trying the same records again can't succeed."""
 

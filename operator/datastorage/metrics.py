@@ -30,11 +30,6 @@ WRITE_DURATION = Histogram(
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS,
 )
-POSTGRES_ERRORS = Counter(
-    "datastorage_postgres_errors_total",
-    "Operations that failed because PostgreSQL could not serve, and are repeated",
-    registry=REGISTRY,
-)
 BATCH_SIZE = Histogram(
     "datastorage_batch_size",
     "Records in one batch",
@@ -99,6 +94,92 @@ WATCH_RESTARTS = Counter(
     "Times the watch had to be started again from nothing",
     registry=REGISTRY,
 )
-POSTGRES_UP = Gauge(
-    "datastorage_postgres_up", "1 while PostgreSQL serves, 0 while it is away", registry=REGISTRY
+DEPENDENCY_UP = Gauge(
+    "datastorage_dependency_up",
+    "1 while a dependency serves, 0 while it is away: postgres, embedder, vector_store, redis",
+    ["dependency"],
+    registry=REGISTRY,
+)
+DEPENDENCY_ERRORS = Counter(
+    "datastorage_dependency_errors_total",
+    "Operations that failed because a dependency could not serve, and are repeated or made up for",
+    ["dependency"],
+    registry=REGISTRY,
+)
+DUALWRITE_SUCCESS = Counter(
+    "datastorage_dualwrite_success_total",
+    "Records stored together with their vectors",
+    registry=REGISTRY,
+)
+DUALWRITE_FAILURE = Counter(
+    "datastorage_dualwrite_failure_total",
+    "Records stored without their vectors, by the reason: embedder_unavailable, embedding_refused, "
+    "vector_store_unavailable",
+    ["reason"],
+    registry=REGISTRY,
+)
+FALLBACK_MODE = Counter(
+    "datastorage_fallback_mode_total",
+    "Records stored in fallback mode: safe in PostgreSQL, their vectors owed",
+    registry=REGISTRY,
+)
+CACHE_HITS = Counter(
+    "datastorage_cache_hits_total",
+    "Vectors found in a cache, by tier: memory, redis",
+    ["tier"],
+    registry=REGISTRY,
+)
+CACHE_MISSES = Counter(
+    "datastorage_cache_misses_total",
+    "Vectors that no cache had and the provider had to make",
+    registry=REGISTRY,
+)
+CACHE_ERRORS = Counter(
+    "datastorage_cache_errors_total",
+    "Uses of the cache that were skipped, by reason: unavailable, garbage (no vector of this model)",
+    ["reason"],
+    registry=REGISTRY,
+)
+EMBEDDING_DURATION = Histogram(
+    "datastorage_embedding_generation_duration_seconds",
+    "Duration of one call to the embedding provider, for any number of texts",
+    registry=REGISTRY,
+    buckets=_LATENCY_BUCKETS,
+)
+EMBEDDED_TEXTS = Counter(
+    "datastorage_embedding_texts_total",
+    "Texts given to the embedding provider, by outcome: success, refused",
+    ["outcome"],
+    registry=REGISTRY,
+)
+OUTBOX_DEPTH = Gauge(
+    "datastorage_outbox_depth",
+    "Records whose vectors are owed (pending) or can't be made (failed), in the whole archive",
+    ["state"],
+    registry=REGISTRY,
+)
+OUTBOX_AGE = Gauge(
+    "datastorage_outbox_oldest_seconds",
+    "Seconds for which the oldest pending vector is owed",
+    registry=REGISTRY,
+)
+OUTBOX_SETTLED = Counter(
+    "datastorage_outbox_settled_total",
+    "Owed vectors that came to an end, by outcome: written, failed",
+    ["outcome"],
+    registry=REGISTRY,
+)
+QUERY_TOTAL = Counter(
+    "datastorage_query_total",
+    "Queries of the archive, by operation (search_vector, search_text, search_hybrid, list, get, timeline) "
+    "and status: success, invalid, error",
+    ["operation", "status"],
+    registry=REGISTRY,
+)
+QUERY_DURATION = Histogram(
+    "datastorage_query_duration_seconds",
+    "Duration of queries of the archive, by operation",
+    ["operation"],
+    registry=REGISTRY,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )

@@ -16,6 +16,7 @@ import prometheus_client
 from kubernetes.aio.client import ApiClient
 
 from datastorage import metrics
+from datastorage.breaker import Breaker
 from datastorage.canonical import canonical_bytes
 from datastorage.errors import ConfigurationError, DataStorageError, TransientError
 from datastorage.handlers import build_registry, kopf_settings
@@ -24,7 +25,6 @@ from datastorage.kube.client import KubernetesClient
 from datastorage.kube.connection import api_client, load_configuration, watch_session
 from datastorage.kube.watch import Watch
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.coordinator import Coordinator
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.intake import Intake
@@ -104,7 +104,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
         )
         sweep = Sweep(cluster=cluster, intake=intake, interval_seconds=settings.sweep_interval_seconds)
-        breaker = Breaker(database.ping, on_recovery=sweep.request)
+        breaker = Breaker("postgres", database.ping, on_recovery=sweep.request)
 
         async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:
             await intake.put(kind, body, force=True)

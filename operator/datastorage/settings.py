@@ -46,6 +46,48 @@ class Settings(BaseSettings):
     database_pool_size: Annotated[int, Field(ge=5, le=100)] = Field(
         8, description="Most connections to PostgreSQL open at once, per replica."
     )
+    vector_database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL URL of the service role on another server that keeps the vectors. "
+        "Without it they are kept beside the records, and written in the same transaction.",
+    )
+    vector_database_owner_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL URL of the role that owns the vectors' schema there. Only `migrate` uses it.",
+    )
+    embedding_provider: Literal["wordllama", "openai", "none"] = Field(
+        "wordllama",
+        description="What makes vectors of texts. `wordllama`: a small model inside the program, nothing "
+        "leaves it. `openai`: any service with an OpenAI-compatible `/v1/embeddings`. `none`: no vectors, no "
+        "search by meaning.",
+    )
+    embedding_url: str = Field(
+        "",
+        description="Base URL of the service for `openai`, with the version: `https://host/v1`.",
+    )
+    embedding_model: str = Field(
+        "", description="Name of the model. Needed for `openai`; `wordllama` has one model."
+    )
+    embedding_dimensions: Annotated[int, Field(ge=1, le=2000)] = Field(
+        256, description="Numbers in one vector of the model, 2,000 at most; 256 for `wordllama`."
+    )
+    embedding_api_key: SecretStr = Field(
+        SecretStr(""), description="Bearer token for the service. Best given as a file of a mounted Secret."
+    )
+    embedding_batch_size: Annotated[int, Field(ge=1, le=2048)] = Field(
+        128, description="Texts in one request to the service, at most."
+    )
+    embedding_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = Field(
+        10.0,
+        description="Seconds that the service may take for one request. The write path waits 2 s at most "
+        "and leaves what takes longer to the backfill.",
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="URL of the Redis that caches vectors. Without it only the process's memory does."
+    )
+    embedding_cache_ttl_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        300, description="Seconds that a cached vector lives in Redis after it was made."
+    )
     namespaces: Annotated[tuple[_Namespace, ...], NoDecode] = Field(
         (), description="Namespaces to serve, separated by commas. Empty: all."
     )

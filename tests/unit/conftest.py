@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from datastorage.pipeline import breaker as breaker_module
+from datastorage import breaker as breaker_module
+from datastorage.breaker import Breaker
 from datastorage.pipeline import statuswriter as statuswriter_module
 from datastorage.pipeline import sweep as sweep_module
-from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.intake import Intake
 from tests.support.fakes import Probe
 from tests.support.objects import TTL_SECONDS
@@ -57,7 +57,7 @@ def recoveries() -> list[None]:
 @pytest.fixture
 def breaker(no_delays: None, probe: Probe, recoveries: list[None]) -> Breaker:  # noqa: ARG001  # patches it
     """A breaker that probes at once."""
-    return Breaker(probe, on_recovery=lambda: recoveries.append(None))
+    return Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None))
 
 
 @pytest_asyncio.fixture

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from datastorage.breaker import Breaker
 from datastorage.errors import RecordRefusedError, TransientError
-from datastorage.pipeline.breaker import Breaker
 from tests.support.fakes import Probe
 from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn
@@ -61,7 +61,7 @@ async def test_one_probes_while_all_wait_and_all_go_on(recoveries: list[None], s
         probes += 1
         await gate.wait()
 
-    breaker = Breaker(probe, on_recovery=lambda: recoveries.append(None))
+    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None))
     dependency.down = True
     waiting = [spawn(breaker.run(dependency.operation)) for _ in range(10)]
     await eventually(lambda: probes == 1)
@@ -102,7 +102,7 @@ async def test_the_delay_grows_while_the_probe_succeeds_and_the_operation_fails(
     monkeypatch.setattr(random, "uniform", lambda _low, high: high)
     dependency = Dependency()
     dependency.down = True
-    breaker = Breaker(probe, on_recovery=lambda: None)
+    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
     waiting = spawn(breaker.run(dependency.operation))
     while len(delays) < 7:
         await sleep(0)
@@ -119,19 +119,52 @@ async def test_the_delay_grows_while_the_probe_succeeds_and_the_operation_fails(
     await again
 
 
-async def test_a_cancelled_prober_leaves_nobody_waiting(spawn: Spawn) -> None:
-    dependency, asked = Dependency(), asyncio.Event()
+async def test_a_cancelled_caller_leaves_nobody_waiting(spawn: Spawn) -> None:
+    dependency, asked, gate = Dependency(), asyncio.Event(), asyncio.Event()
 
     async def probe() -> None:
         asked.set()
-        await asyncio.Event().wait()
+        await gate.wait()
 
-    breaker = Breaker(probe, on_recovery=lambda: None)
+    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
     dependency.down = True
-    prober = spawn(breaker.run(dependency.operation))
+    first = spawn(breaker.run(dependency.operation))
     await asked.wait()
     other = spawn(breaker.run(dependency.operation))
     await settle()
-    prober.cancel()
+    first.cancel()
     dependency.down = False
+    gate.set()
     assert await other == "done"
+
+
+async def test_an_attempt_is_told_at_once_and_the_return_is_noticed_without_it(
+    breaker: Breaker, probe: Probe, recoveries: list[None]
+) -> None:
+    dependency = Dependency()
+    dependency.down = True
+    probe.errors = [TransientError("still away")] * 3
+    with pytest.raises(TransientError, match="shutting down"):
+        await breaker.attempt(dependency.operation)
+    with pytest.raises(TransientError, match="shutting down"):
+        await breaker.attempt(dependency.operation)
+    # The second one was answered without asking.
+    assert dependency.calls == 1
+    dependency.down = False
+    await eventually(lambda: probe.asked == 4)
+    await settle()
+    assert await breaker.attempt(dependency.operation) == "done"
+    assert (breaker.reason, len(recoveries)) == (None, 1)
+
+
+async def test_closing_ends_the_probing(probe: Probe) -> None:
+    dependency = Dependency()
+    dependency.down = True
+    probe.errors = [TransientError("still away")] * 1000
+    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
+    with pytest.raises(TransientError):
+        await breaker.attempt(dependency.operation)
+    await breaker.close()
+    asked = probe.asked
+    await settle()
+    assert probe.asked == asked

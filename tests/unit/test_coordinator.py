@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from datastorage.breaker import Breaker
 from datastorage.errors import RecordRefusedError, TransientError
-from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.coordinator import Archive, Coordinator
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.workitem import Rejection

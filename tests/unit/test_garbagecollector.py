@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from datastorage.breaker import Breaker
 from datastorage.errors import RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector as gc_module
-from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.extract import expiry_of
 from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
 from datastorage.pipeline.workitem import Expiry

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from datastorage import metrics
+from datastorage.breaker import Breaker
 from datastorage.errors import RecordRefusedError
-from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.workitem import Outcome, Rejection, WorkItem
 from datastorage.storage.records import Record, StoredRecord

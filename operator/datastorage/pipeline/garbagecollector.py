@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from datastorage import metrics
+from datastorage.breaker import Breaker
 from datastorage.errors import (
     ObjectChangedError,
     ObjectGoneError,
     RequestRefusedError,
     TransientError,
 )
-from datastorage.pipeline.breaker import Breaker
 from datastorage.pipeline.extract import expiry_of, is_held, table_of
 from datastorage.pipeline.workitem import Expiry, ObjectRef
 from datastorage.resources import KINDS, Phase, ResourceKind
