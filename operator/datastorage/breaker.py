@@ -52,6 +52,11 @@ class Breaker:
         """Why operations are held back, or None while they are not."""
         return self._reason if self._since is not None else None
 
+    @property
+    def serving(self) -> bool:
+        """Whether an operation would be tried now."""
+        return self._closed.is_set()
+
     async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return the operation's result, repeating it for as long as it raises TransientError."""
         while True:

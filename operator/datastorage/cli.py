@@ -80,13 +80,18 @@ def run(
 
 def _run_embedded(settings: Settings, directory: Path) -> None:
     from datastorage.embedded import create_service_role, start_embedded_postgres  # noqa: PLC0415  # an extra
-    from datastorage.storage.migrate import migrate as migrate_schema  # noqa: PLC0415  # loads Alembic
+    from datastorage.storage.migrate import migrate_all  # noqa: PLC0415  # loads Alembic
 
     postgres = start_embedded_postgres(directory)
     try:
-        migrate_schema(postgres.owner_url)
+        own = {
+            "database_url": SecretStr(postgres.service_url),
+            "database_owner_url": SecretStr(postgres.owner_url),
+        }
+        settings = settings.model_copy(update=own)
+        migrate_all(settings)
         asyncio.run(create_service_role(postgres.owner_url))
-        _run(settings.model_copy(update={"database_url": SecretStr(postgres.service_url)}))
+        _run(settings)
     finally:
         postgres.stop()
 
@@ -102,21 +107,19 @@ def _run(settings: Settings) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database schema up to date, as the owner role (DATASTORAGE_DATABASE_OWNER_URL).
+    """Bring the database schemas up to date, as the owner role (DATASTORAGE_DATABASE_OWNER_URL).
 
-    May be run any number of times, and from several replicas at once.
+    The vectors' schema is made beside the archive's, or on the server that DATASTORAGE_VECTOR_DATABASE_URL
+    names; with the embedding provider `none` it is left out. May be run any number of times, and from several
+    replicas at once.
     """
-    from datastorage.storage.migrate import migrate as migrate_schema  # noqa: PLC0415  # loads Alembic
+    from datastorage.storage.migrate import migrate_all  # noqa: PLC0415  # loads Alembic
 
-    settings = load_settings()
-    owner = settings.database_owner_url
-    before, after = migrate_schema(
-        owner.get_secret_value() if owner is not None else settings.require_database_url()
-    )
-    if before == after:
-        typer.echo(f"schema is up to date (version {after})")
-    else:
-        typer.echo(f"schema migrated from {before or 'nothing'} to version {after}")
+    for chain, before, after in migrate_all(load_settings()):
+        if before == after:
+            typer.echo(f"{chain}: up to date (version {after})")
+        else:
+            typer.echo(f"{chain}: migrated from {before or 'nothing'} to version {after}")
 
 
 @app.command()
@@ -156,12 +159,12 @@ def gc(
 
 
 async def _print_gc_plan(settings: Settings) -> None:
-    from datastorage.runtime import build  # noqa: PLC0415  # loads Kopf
+    from datastorage.parts import build  # noqa: PLC0415  # loads Kopf
 
     table = Table("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE", box=None)
     count = 0
     async with build(settings) as parts:
-        await parts.database.check_schema_version()
+        await parts.store.database.check_schema_version()
         now = datetime.now(UTC)
         async for plan in parts.collector.plan():
             count += 1

@@ -1,7 +1,8 @@
 """/health and /ready: the process is alive; the process can do its work.
 
 /health fails only for what a restart would cure. An absent PostgreSQL is not among it: restarting would
-bring nothing, and what was taken in is safest where it is. /ready tells of everything.
+bring nothing, and what was taken in is safest where it is. /ready tells of everything, and fails only for
+what the work can't be done without.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,13 +20,20 @@ class HealthServer:
     """Serves both on one port."""
 
     def __init__(
-        self, *, address: str, port: int, health: Mapping[str, Check], ready: Mapping[str, Check]
+        self,
+        *,
+        address: str,
+        port: int,
+        health: Mapping[str, Check],
+        ready: Mapping[str, Check],
+        ready_notes: Mapping[str, Check],
     ) -> None:
+        """What ``ready_notes`` find wrong is told by /ready and does not make it fail."""
         self._address = address
         self._port = port
         app = web.Application()
-        app.router.add_get("/health", _endpoint(health))
-        app.router.add_get("/ready", _endpoint(ready))
+        app.router.add_get("/health", _endpoint(health, {}))
+        app.router.add_get("/ready", _endpoint(ready, ready_notes))
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> None:
@@ -38,10 +46,13 @@ class HealthServer:
         await self._runner.cleanup()
 
 
-def _endpoint(checks: Mapping[str, Check]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _endpoint(
+    checks: Mapping[str, Check], notes: Mapping[str, Check]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
         results: dict[str, Any] = {name: await check() or _OK for name, check in checks.items()}
         healthy = all(result == _OK for result in results.values())
+        results |= {name: await note() or _OK for name, note in notes.items()}
         return web.json_response(
             {"status": _OK if healthy else "failing", "checks": results}, status=200 if healthy else 503
         )

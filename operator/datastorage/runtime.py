@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, wires them, runs them, stops them in order."""
+"""The running operator: starts the parts, waits for the end, stops them in order."""
 
 import asyncio
 import json
@@ -7,33 +7,22 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import prometheus_client
-from kubernetes.aio.client import ApiClient
 
 from datastorage import metrics
-from datastorage.breaker import Breaker
 from datastorage.canonical import canonical_bytes
 from datastorage.errors import ConfigurationError, DataStorageError, TransientError
 from datastorage.handlers import build_registry, kopf_settings
-from datastorage.health import HealthServer
-from datastorage.kube.client import KubernetesClient
-from datastorage.kube.connection import api_client, load_configuration, watch_session
+from datastorage.health import Check, HealthServer
+from datastorage.kube.connection import watch_session
 from datastorage.kube.watch import Watch
-from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.pipeline.coordinator import Coordinator
-from datastorage.pipeline.garbagecollector import GarbageCollector
-from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.statuswriter import StatusWriter
-from datastorage.pipeline.sweep import Sweep
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.parts import Parts, Store, VectorStore, build
+from datastorage.resources import KINDS
 from datastorage.settings import Settings
-from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database
+from datastorage.storage.schema import VECTORS
 
 _log = logging.getLogger(__name__)
 
@@ -65,73 +54,6 @@ def prepare_process() -> None:
             "This Python can't read JSON as deep as the API server accepts: an object nested that deep would "
             "end the watch of all others. Python 3.11 can."
         )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What one process is made of."""
-
-    settings: Settings
-    database: Database
-    archive: Archive
-    api: ApiClient
-    cluster: KubernetesClient
-    monitor: WatchMonitor
-    intake: Intake
-    sweep: Sweep
-    breaker: Breaker
-    status_writer: StatusWriter
-    collector: GarbageCollector
-    coordinator: Coordinator
-
-
-@asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[Parts]:
-    """Build and wire the parts; close them in the end.
-
-    Raises ConfigurationError for a wrong setting or where there is no cluster.
-    """
-    database = Database(settings.require_database_url(), pool_size=settings.database_pool_size)
-    archive = Archive(database)
-    api = api_client(await load_configuration())
-    async with KubernetesClient(api, namespaces=settings.namespaces) as cluster:
-        # The intake asks for a sweep when it overflows, and the sweep fills the intake.
-        sweep: Sweep
-        intake = Intake(
-            max_items=settings.intake_max_items,
-            max_bytes=settings.intake_max_bytes,
-            default_ttl_seconds=settings.ttl_seconds_after_stored,
-            on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
-        )
-        sweep = Sweep(cluster=cluster, intake=intake, interval_seconds=settings.sweep_interval_seconds)
-        breaker = Breaker("postgres", database.ping, on_recovery=sweep.request)
-
-        async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:
-            await intake.put(kind, body, force=True)
-
-        collector = GarbageCollector(
-            cluster=cluster,
-            archive=archive,
-            breaker=breaker,
-            restore=restore,
-            concurrency=settings.delete_concurrency,
-            resync_seconds=settings.gc_interval_seconds,
-        )
-        status_writer = StatusWriter(
-            cluster=cluster,
-            intake=intake,
-            schedule=collector.schedule,
-            on_abandoned=sweep.request,
-            concurrency=settings.status_concurrency,
-        )
-        coordinator = Coordinator(intake=intake, archive=archive, breaker=breaker, announcer=status_writer)
-        try:
-            yield Parts(
-                settings, database, archive, api, cluster, WatchMonitor(), intake, sweep, breaker,
-                status_writer, collector, coordinator,
-            )  # fmt: skip
-        finally:
-            await database.close()
 
 
 async def run(settings: Settings) -> None:
@@ -166,6 +88,7 @@ class Operator:
                 "postgres": self._check_postgres,
                 "watch": self._check_watch,
             },
+            ready_notes=_vector_notes(self._parts.store),
         )
         try:
             await health.start()
@@ -186,7 +109,9 @@ class Operator:
     async def _work(self) -> None:
         parts = self._parts
         # Inside the breaker: a PostgreSQL that is still starting is waited for, a wrong schema is not.
-        await self._unless_stopped(parts.breaker.run(parts.database.check_schema_version))
+        await self._unless_stopped(parts.breaker.run(parts.store.database.check_schema_version))
+        if parts.store.vectors is not None:
+            await self._unless_stopped(_prepare_vectors(parts.store.vectors))
         if self._stop.is_set():
             return
         intakes = [_task("watch", self._watch().run()), _task("sweep", parts.sweep.run())]
@@ -196,6 +121,8 @@ class Operator:
             _task("garbage-collector", parts.collector.run()),
             _task("partitions", self._prepare_partitions()),
         ]
+        if parts.backfill is not None:
+            workers.append(_task("backfill", parts.backfill.run()))
         stopped = _task("stop", self._stop.wait())
         _log.info("Running", extra={"namespaces": list(parts.settings.namespaces) or "all"})
         try:
@@ -243,7 +170,7 @@ class Operator:
 
     async def _prepare_partitions(self) -> None:
         while True:
-            await self._parts.breaker.run(self._parts.archive.prepare_partitions)
+            await self._parts.breaker.run(self._parts.store.archive.prepare_partitions)
             await asyncio.sleep(_PARTITION_INTERVAL_SECONDS)
 
     async def _unless_stopped(self, operation: Coroutine[Any, Any, None]) -> None:
@@ -263,7 +190,7 @@ class Operator:
             return self._parts.breaker.reason
         try:
             async with asyncio.timeout(_PING_SECONDS):
-                await self._parts.database.ping()
+                await self._parts.store.database.ping()
         except (TransientError, TimeoutError) as error:
             return str(error) or "PostgreSQL does not answer"
         return None
@@ -283,6 +210,29 @@ class Operator:
             # Lists get through and watches do not: the fault is in this process.
             return problem if listed > self._watch_broken_since else None
         return None
+
+
+async def _prepare_vectors(vectors: VectorStore) -> None:
+    """Refuse a wrong schema and load the model; a server or an embedder that is away is no reason to wait."""
+    try:
+        await vectors.database.check_schema_version(VECTORS)
+        await vectors.embedder.probe()
+    except TransientError as error:
+        _log.warning("Starting without vectors; they are made up for later", extra={"error": str(error)})
+
+
+def _vector_notes(store: Store) -> dict[str, Check]:
+    if store.vectors is None:
+        return {}
+    vectors = store.vectors
+
+    async def embedder() -> str | None:
+        return vectors.embedder_breaker.reason
+
+    async def vector_store() -> str | None:
+        return vectors.breaker.reason
+
+    return {"embedder": embedder, "vector_store": vector_store, "redis": vectors.cache.check}
 
 
 def _take_signals(stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""Takes batches from the intake, commits them to the archive, and hands each item on with its outcome."""
+"""Takes batches from the intake, stores them with their vectors, and hands each item on with its outcome."""
 
 import logging
 import time
@@ -21,10 +21,15 @@ _LINGER_SECONDS: Final = 0.02
 
 
 class Archive(Protocol):
-    """Where records are stored (storage/archive.py). Both methods may be repeated without harm."""
+    """Where rejected records are kept (storage/archive.py). It may be repeated without harm."""
+
+    async def reject(self, record: Record, reason: str) -> None: ...
+
+
+class Writer(Protocol):
+    """Where records are stored (pipeline/writer.py). It may be repeated without harm."""
 
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]: ...
-    async def reject(self, record: Record, reason: str) -> None: ...
 
 
 class Announcer(Protocol):
@@ -36,8 +41,12 @@ class Announcer(Protocol):
 class Coordinator:
     """The middle of the pipeline. Nothing leaves it before it is committed."""
 
-    def __init__(self, *, intake: Intake, archive: Archive, breaker: Breaker, announcer: Announcer) -> None:
+    def __init__(
+        self, *, intake: Intake, writer: Writer, archive: Archive, breaker: Breaker, announcer: Announcer
+    ) -> None:
+        """``breaker`` is that of PostgreSQL."""
         self._intake = intake
+        self._writer = writer
         self._archive = archive
         self._breaker = breaker
         self._announcer = announcer
@@ -82,7 +91,7 @@ class Coordinator:
 
     async def _commit(self, batch: Sequence[WorkItem]) -> list[StoredRecord]:
         started = time.perf_counter()
-        stored = await self._archive.store([item.record for item in batch])
+        stored = await self._writer.store([item.record for item in batch])
         seconds = time.perf_counter() - started
         for written in {item.record.table for item in batch}:
             metrics.WRITE_DURATION.labels(written.value).observe(seconds)

@@ -8,16 +8,18 @@ from typing import Any, Final
 
 from datastorage import metrics
 from datastorage.canonical import canonical_bytes, content_hash
-from datastorage.pipeline.workitem import Expiry, ObjectRef, WorkItem
+from datastorage.embedding import embedding_text, text_hash
+from datastorage.pipeline.workitem import Announcement, Expiry, ObjectRef, WorkItem
 from datastorage.resources import (
     ACTION_TRACE,
     API_VERSION,
     AUDIT_RECORD,
     LEGAL_HOLD_LABEL,
+    Phase,
     ResourceKind,
     is_final,
 )
-from datastorage.storage.records import Record, RecordKey, Table
+from datastorage.storage.records import Record, RecordKey, StoredRecord, Table, Text
 
 # kubectl's own copy of the whole object: it would double every record, and says nothing new.
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -32,38 +34,47 @@ _Object = Mapping[str, Any]
 
 
 def work_item(
-    kind: ResourceKind, body: _Object, *, default_ttl_seconds: int, deleted: bool = False
+    kind: ResourceKind,
+    body: _Object,
+    *,
+    default_ttl_seconds: int,
+    deleted: bool = False,
+    with_text: bool = True,
 ) -> WorkItem:
     """Turn an object as the API server gave it into a work item.
 
     The content is the object without what the cluster keeps for itself (status, managed fields,
-    resourceVersion); see ``_content``.
+    resourceVersion); see ``_content``. ``with_text``: the record is to have a vector.
     """
     metadata, spec = body["metadata"], body.get("spec") or {}
     content = canonical_bytes(_content(kind, metadata, spec))
     final = is_final(kind, spec)
     record = Record(
         table=_TABLES[kind],
-        key=RecordKey(
-            metadata["uid"], metadata["generation"], datetime.fromisoformat(metadata["creationTimestamp"])
-        ),
+        key=key_of(metadata),
         namespace=sys.intern(metadata["namespace"]),
         name=metadata["name"],
         content=content,
         content_hash=content_hash(content),
         index=_INDEX[kind](spec, final),
+        text=text_of(kind.kind, spec) if with_text else None,
     )
-    ttl = spec.get("ttlSecondsAfterStored")
     return WorkItem(
         ref=ObjectRef(kind, record.namespace, record.name, record.key.uid),
         record=record,
         resource_version=metadata["resourceVersion"],
         final=final,
-        ttl_seconds=default_ttl_seconds if ttl is None else ttl,
+        ttl_seconds=_ttl_seconds(spec, default_ttl_seconds),
         deleted=deleted,
         held=is_held(metadata),
         has_finalizers=bool(metadata.get("finalizers")),
     )
+
+
+def text_of(kind: str, spec: _Object) -> Text:
+    """Return what a record of this kind (AuditRecord, ActionTrace) means, in words."""
+    text = embedding_text(kind, spec)
+    return Text(text_hash(text), text)
 
 
 def is_held(metadata: _Object) -> bool:
@@ -79,11 +90,43 @@ def expiry_of(kind: ResourceKind, body: _Object) -> Expiry | None:
     due = _time(status, "expiresAt")
     if due is None or "observedGeneration" not in status:
         return None
+    # What is Stored can't change any more. What is Degraded can, and its newest state may not be stored yet.
+    if status.get("phase") != Phase.STORED and status["observedGeneration"] != metadata["generation"]:
+        return None
     ref = ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
     created_at = datetime.fromisoformat(metadata["creationTimestamp"])
     # The generation that was stored: a deletion that waits for a finalizer counts as a further one.
     key = RecordKey(ref.uid, status["observedGeneration"], created_at)
     return Expiry(due.timestamp(), ref, key, metadata["resourceVersion"])
+
+
+def key_of(metadata: _Object) -> RecordKey:
+    """Return the key under which the object's present generation is stored."""
+    return RecordKey(
+        metadata["uid"], metadata["generation"], datetime.fromisoformat(metadata["creationTimestamp"])
+    )
+
+
+def announcement_of(
+    kind: ResourceKind, body: _Object, stored: StoredRecord, *, default_ttl_seconds: int
+) -> Announcement:
+    """Return what a further status write needs, for an object whose present generation is stored."""
+    metadata, spec = body["metadata"], body["spec"]
+    return Announcement(
+        ref=ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"]),
+        key=key_of(metadata),
+        resource_version=metadata["resourceVersion"],
+        final=is_final(kind, spec),
+        ttl_seconds=_ttl_seconds(spec, default_ttl_seconds),
+        held=is_held(metadata),
+        at_once=False,
+        outcome=stored,
+    )
+
+
+def _ttl_seconds(spec: _Object, default: int) -> int:
+    own: int | None = spec.get("ttlSecondsAfterStored")
+    return default if own is None else own
 
 
 def _content(kind: ResourceKind, metadata: _Object, spec: _Object) -> dict[str, Any]:

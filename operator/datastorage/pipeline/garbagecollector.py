@@ -24,12 +24,11 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.extract import expiry_of, is_held, table_of
 from datastorage.pipeline.workitem import Expiry, ObjectRef
-from datastorage.resources import KINDS, Phase, ResourceKind
+from datastorage.resources import ARCHIVED, KINDS, ResourceKind
 from datastorage.storage.records import RecordKey, StoredRecord, Table
 
 _log = logging.getLogger(__name__)
 
-STORED_SELECTOR: Final = f"status.phase={Phase.STORED}"
 _PAGE_SIZE: Final = 500
 # One confirmation asks for this many rows.
 _BATCH: Final = 500
@@ -157,7 +156,7 @@ class GarbageCollector:
     async def plan(self) -> AsyncIterator[Plan]:
         """List what would be deleted and when, without deleting anything."""
         for kind in KINDS:
-            async for page in self._cluster.pages(kind, field_selector=STORED_SELECTOR, page_size=_PAGE_SIZE):
+            async for page in self._archived(kind):
                 plans = [
                     (expiry, is_held(body["metadata"]))
                     for body in page
@@ -171,9 +170,7 @@ class GarbageCollector:
         self._forgotten_due = None
         try:
             for kind in KINDS:
-                async for page in self._cluster.pages(
-                    kind, field_selector=STORED_SELECTOR, page_size=_PAGE_SIZE
-                ):
+                async for page in self._archived(kind):
                     for body in page:
                         self._note(kind, body)
         except (TransientError, ObjectGoneError, RequestRefusedError) as error:
@@ -183,6 +180,13 @@ class GarbageCollector:
             return False
         self._listed_at = time.monotonic()
         return True
+
+    async def _archived(self, kind: ResourceKind) -> AsyncIterator[list[dict[str, Any]]]:
+        for phase in ARCHIVED:
+            async for page in self._cluster.pages(
+                kind, field_selector=f"status.phase={phase}", page_size=_PAGE_SIZE
+            ):
+                yield page
 
     def _note(self, kind: ResourceKind, body: Mapping[str, Any]) -> None:
         expiry = expiry_of(kind, body)
@@ -238,7 +242,7 @@ class GarbageCollector:
         metadata, status = body["metadata"], body.get("status") or {}
         if metadata["uid"] != expiry.ref.uid:
             return
-        if status.get("phase") == Phase.STORED:
+        if status.get("phase") in ARCHIVED:
             self._note(expiry.ref.kind, body)
         elif metadata["generation"] == expiry.key.generation and not is_held(metadata):
             # It has no room for a status, and only its labels changed: what is stored is still all of it.

@@ -38,8 +38,16 @@ class Intake:
     """A queue of work items, bounded in number and bytes, that holds each (uid, generation) once."""
 
     def __init__(
-        self, *, max_items: int, max_bytes: int, default_ttl_seconds: int, on_overflow: Callable[[], None]
+        self,
+        *,
+        max_items: int,
+        max_bytes: int,
+        default_ttl_seconds: int,
+        on_overflow: Callable[[], None],
+        with_texts: bool = True,
     ) -> None:
+        """``with_texts``: the records are to have vectors. ``on_overflow`` is told when there is no room."""
+        self._with_texts = with_texts
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._default_ttl_seconds = default_ttl_seconds
@@ -119,6 +127,13 @@ class Intake:
         self._export()
         return batch
 
+    def begin(self, identity: Identity) -> bool:
+        """Note that something is under way for a generation that is stored; False when it is already."""
+        if identity in self._in_flight:
+            return False
+        self._in_flight.add(identity)
+        return True
+
     def secure(self, identity: Identity) -> None:
         """Note that an item is committed: whatever happens to it now, it is not lost."""
         self._secured.add(identity)
@@ -166,7 +181,10 @@ class Intake:
 
     def _append(self, kind: ResourceKind, body: Mapping[str, Any], *, deleted: bool) -> Verdict:
         try:
-            item = work_item(kind, body, default_ttl_seconds=self._default_ttl_seconds, deleted=deleted)
+            item = work_item(
+                kind, body, default_ttl_seconds=self._default_ttl_seconds, deleted=deleted,
+                with_text=self._with_texts,
+            )  # fmt: skip
         except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
             # No input is known that leads here. One that does must not stop the sweep for all others.
             metadata = body["metadata"]

@@ -19,8 +19,16 @@ from datastorage.errors import (
 from datastorage.pipeline.extract import expiry_of, is_held
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.workitem import Announcement, Expiry, Outcome, Rejection, WorkItem
-from datastorage.resources import Phase, ResourceKind, recording_status, rejected_status, stored_status
-from datastorage.storage.records import StoredRecord
+from datastorage.resources import (
+    ARCHIVED,
+    ResourceKind,
+    VectorStatus,
+    WriteState,
+    recording_status,
+    rejected_status,
+    stored_status,
+)
+from datastorage.storage.records import StoredRecord, VectorState
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +101,10 @@ class StatusWriter:
             at_once=item.final and item.ttl_seconds == 0 and not item.held and not item.has_finalizers,
             outcome=outcome,
         )
+        await self.announce_again(announcement)
+
+    async def announce_again(self, announcement: Announcement) -> None:
+        """Queue a status write for an object that has had one; wait while the queue is full."""
         self._unwritten += 1
         await self._queue.put(announcement)
         metrics.STATUS_DEPTH.set(self._queue.qsize())
@@ -175,7 +187,7 @@ class StatusWriter:
             case StoredRecord() as stored if not announcement.final:
                 status = recording_status(
                     uid=ref.uid, generation=key.generation, stored_at=_rfc3339(stored.stored_at),
-                    content_hash=_sha256(stored.content_hash),
+                    content_hash=_sha256(stored.content_hash), vector=_vector(stored),
                 )  # fmt: skip
                 await self._patch(announcement, status)
             case StoredRecord() if announcement.at_once:
@@ -195,6 +207,7 @@ class StatusWriter:
             stored_at=_rfc3339(stored.stored_at),
             content_hash=_sha256(stored.content_hash),
             expires_at=_rfc3339(_expiry(announcement, stored)),
+            vector=_vector(stored),
             held=announcement.held,
         )
         version = await self._patch(announcement, status)
@@ -227,8 +240,8 @@ class StatusWriter:
             return  # the sweep will find it
         status = body.get("status") or {}
         current = status.get("observedGeneration") == body["metadata"]["generation"]
-        if status.get("phase") == Phase.STORED and current:
-            # Our own write, whose answer was lost on the way. No watch shows the object any more.
+        if status.get("phase") in ARCHIVED and current:
+            # Our own write, whose answer was lost on the way.
             expiry = expiry_of(ref.kind, body)
             if expiry is not None and not is_held(body["metadata"]):
                 self._schedule(expiry)
@@ -239,6 +252,15 @@ class StatusWriter:
 
 def _expiry(announcement: Announcement, stored: StoredRecord) -> datetime:
     return stored.stored_at + timedelta(seconds=announcement.ttl_seconds)
+
+
+def _vector(stored: StoredRecord) -> VectorStatus:
+    vector = stored.vector
+    written = vector.state is VectorState.WRITTEN
+    return VectorStatus(
+        WriteState(vector.state.value), vector.reason, vector.message, vector.model,
+        _rfc3339(stored.vector_at or stored.stored_at) if written else None,
+    )  # fmt: skip
 
 
 # All records of a batch were stored at the same time.

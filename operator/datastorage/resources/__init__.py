@@ -8,6 +8,7 @@ from datastorage.resources.crd import render_crds, write_crds
 from datastorage.resources.kinds import (
     ACTION_TRACE,
     API_VERSION,
+    ARCHIVED,
     AUDIT_RECORD,
     ENDED,
     GROUP,
@@ -18,11 +19,18 @@ from datastorage.resources.kinds import (
     ResourceKind,
     is_final,
 )
-from datastorage.resources.status import recording_status, rejected_status, stored_status
+from datastorage.resources.status import (
+    VectorStatus,
+    WriteState,
+    recording_status,
+    rejected_status,
+    stored_status,
+)
 
 __all__ = [
     "ACTION_TRACE",
     "API_VERSION",
+    "ARCHIVED",
     "AUDIT_RECORD",
     "ENDED",
     "GROUP",
@@ -31,6 +39,8 @@ __all__ = [
     "VERSION",
     "Phase",
     "ResourceKind",
+    "VectorStatus",
+    "WriteState",
     "is_final",
     "recording_status",
     "rejected_status",

@@ -40,6 +40,9 @@ class Phase(StrEnum):
     REJECTED = "Rejected"
 
 
+ARCHIVED = (Phase.STORED, Phase.DEGRADED)
+"""Phases of objects whose row is final and that leave the cluster at their time."""
+
 ENDED = frozenset({"Completed", "Failed", "RolledBack"})
 """Values of an ActionTrace's `spec.execution.status` after which nothing more is carried out."""
 

@@ -4,6 +4,7 @@ The builders are on the hot path (one status per object) and return plain dicts,
 merge patch: a key with None clears what an earlier generation left behind.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from datastorage.resources.base import ATOMIC_MAP, TEXT_LIMIT, Count, Label, Mod
 from datastorage.resources.kinds import Phase
 
 STORED_CONDITION = "Stored"
+EMBEDDED_CONDITION = "Embedded"
 
 
 class WriteState(StrEnum):
@@ -105,58 +107,100 @@ class Status(Model):
     message: Text | None = Field(None, description="The state of things in a sentence for people.")
 
 
-def _condition(status: str, reason: str, generation: int, at: str, message: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": STORED_CONDITION,
-            "status": status,
-            "observedGeneration": generation,
-            "lastTransitionTime": at,
-            "reason": reason,
-            "message": message,
-        }
-    ]
+@dataclass(frozen=True, slots=True)
+class VectorStatus:
+    """What a status says of the vector. ``at`` is an RFC 3339 time, None while nothing was written."""
+
+    state: WriteState
+    reason: str
+    message: str
+    model: str | None = None
+    at: str | None = None
+
+    @property
+    def owed(self) -> bool:
+        """Whether the vector is still to come."""
+        return self.state is WriteState.PENDING
+
+    def as_write(self) -> dict[str, Any]:
+        """Return the entry below ``writes``."""
+        return {"state": self.state.value, "at": self.at, "model": self.model}
+
+    def as_condition(self, generation: int, since: str) -> dict[str, Any]:
+        """Return the condition Embedded."""
+        status = "True" if self.state is WriteState.WRITTEN else "False"
+        return _condition(EMBEDDED_CONDITION, status, self.reason, generation, since, self.message)
+
+
+NOT_STORED = VectorStatus(WriteState.SKIPPED, "Rejected", "the record is not stored")
+
+
+def _condition(kind: str, status: str, reason: str, generation: int, at: str, message: str) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": status,
+        "observedGeneration": generation,
+        "lastTransitionTime": at,
+        "reason": reason,
+        "message": message[:TEXT_LIMIT],
+    }
 
 
 def stored_status(
-    *, uid: str, generation: int, stored_at: str, content_hash: str, expires_at: str, held: bool = False
+    *,
+    uid: str,
+    generation: int,
+    stored_at: str,
+    content_hash: str,
+    expires_at: str,
+    vector: VectorStatus,
+    held: bool = False,
 ) -> dict[str, Any]:
-    """Status of an object that is stored for good.
+    """Status of an object whose last generation is stored: Stored, or Degraded while its vector is owed.
 
     `stored_at` and `expires_at` are RFC 3339 times, `content_hash` is "sha256:<hex>". With `held` the object
     leaves the cluster no earlier than its legal hold is lifted.
     """
     when = "when its legal hold is lifted, no earlier than " if held else "at "
+    what = f"stored, its vector is owed ({vector.message})" if vector.owed else "stored"
     return {
-        "phase": "Stored",
+        "phase": "Degraded" if vector.owed else "Stored",
         "observedGeneration": generation,
         "recordID": uid,
         "storedAt": stored_at,
         "contentHash": content_hash,
-        "writes": {"postgres": {"state": "Written", "at": stored_at}, "vector": {"state": "Skipped"}},
-        "conditions": _condition("True", "Written", generation, stored_at, ""),
+        "writes": _writes(stored_at, vector),
+        "conditions": [
+            _condition(STORED_CONDITION, "True", "Written", generation, stored_at, ""),
+            vector.as_condition(generation, vector.at or stored_at),
+        ],
         "expiresAt": expires_at,
-        "message": f"stored; leaves the cluster {when}{expires_at}",
+        "message": f"{what}; leaves the cluster {when}{expires_at}"[:TEXT_LIMIT],
     }
 
 
-def recording_status(*, uid: str, generation: int, stored_at: str, content_hash: str) -> dict[str, Any]:
+def recording_status(
+    *, uid: str, generation: int, stored_at: str, content_hash: str, vector: VectorStatus
+) -> dict[str, Any]:
     """Status of an ActionTrace of which this generation is stored and more may come."""
+    message = "the trace is not final yet"
     return {
         "phase": "Recording",
         "observedGeneration": generation,
         "recordID": uid,
         "storedAt": stored_at,
         "contentHash": content_hash,
-        "writes": {"postgres": {"state": "Written", "at": stored_at}, "vector": {"state": "Skipped"}},
-        "conditions": _condition("False", "Recording", generation, stored_at, "the trace is not final yet"),
-        "message": f"generation {generation} stored; the trace is not final yet",
+        "writes": _writes(stored_at, vector),
+        "conditions": [
+            _condition(STORED_CONDITION, "False", "Recording", generation, stored_at, message),
+            vector.as_condition(generation, vector.at or stored_at),
+        ],
+        "message": f"generation {generation} stored; {message}",
     }
 
 
 def rejected_status(*, uid: str, generation: int, at: str, message: str) -> dict[str, Any]:
     """Status of an object that cannot be stored, with the reason in `message` (cut to the schema's limit)."""
-    message = message[:TEXT_LIMIT]
     return {
         "phase": "Rejected",
         "observedGeneration": generation,
@@ -164,7 +208,14 @@ def rejected_status(*, uid: str, generation: int, at: str, message: str) -> dict
         "storedAt": None,
         "contentHash": None,
         "expiresAt": None,
-        "writes": {"postgres": {"state": "Failed", "at": at}, "vector": {"state": "Skipped"}},
-        "conditions": _condition("False", "Rejected", generation, at, message),
-        "message": message,
+        "writes": {"postgres": {"state": "Failed", "at": at}, "vector": NOT_STORED.as_write()},
+        "conditions": [
+            _condition(STORED_CONDITION, "False", "Rejected", generation, at, message),
+            NOT_STORED.as_condition(generation, at),
+        ],
+        "message": message[:TEXT_LIMIT],
     }
+
+
+def _writes(stored_at: str, vector: VectorStatus) -> dict[str, Any]:
+    return {"postgres": {"state": "Written", "at": stored_at}, "vector": vector.as_write()}

@@ -1,6 +1,7 @@
 """The statements that add to the archive and confirm what it holds."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -8,58 +9,75 @@ from typing import Any, Final
 import asyncpg
 
 from datastorage.storage.database import Database
-from datastorage.storage.records import Record, RecordKey, StoredRecord, Table
+from datastorage.storage.records import (
+    WITHOUT_TEXT,
+    WITHOUT_VECTORS,
+    Record,
+    RecordKey,
+    StoredRecord,
+    Table,
+    VectorState,
+    VectorWrite,
+)
 
 # One statement stores any number of rows: the arrays travel in binary, and the plan is made once.
 # A repeat of a key changes nothing, which is what makes every step before it safe to run twice.
-# It answers with the number of new rows and with the time that stored_at got.
+# It answers with the number of new rows and with the time that stored_at got. The texts come with the
+# rows, each once and in order, so that two transactions never wait for each other.
 _INSERT: Final[dict[Table, str]] = {
     Table.AUDIT_RECORDS: """
-        WITH stored AS (
+        WITH texts AS (
+            INSERT INTO datastorage.embedding_texts (text_hash, text)
+            SELECT * FROM unnest($27::bytea[], $28::text[]) ON CONFLICT DO NOTHING),
+        stored AS (
             INSERT INTO datastorage.audit_records (
                 uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
-                resource_name, resource_uid, alert_fingerprint, search)
+                resource_name, resource_uid, alert_fingerprint, search, text_hash)
             SELECT uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
-                resource_name, resource_uid, alert_fingerprint, to_tsvector('english', search)
+                resource_name, resource_uid, alert_fingerprint, to_tsvector('english', search), text_hash
             FROM unnest(
                 $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
                 $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
                 $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[],
-                $21::text[], $22::text[], $23::text[], $24::text[], $25::text[])
+                $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::bytea[])
             AS rows (
                 uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
-                resource_name, resource_uid, alert_fingerprint, search)
+                resource_name, resource_uid, alert_fingerprint, search, text_hash)
             ON CONFLICT DO NOTHING
             RETURNING 1)
         SELECT count(*) AS inserted, now() AS stored_at FROM stored
     """,
     Table.ACTION_TRACES: """
-        WITH stored AS (
+        WITH texts AS (
+            INSERT INTO datastorage.embedding_texts (text_hash, text)
+            SELECT * FROM unnest($26::bytea[], $27::text[]) ON CONFLICT DO NOTHING),
+        stored AS (
             INSERT INTO datastorage.action_traces (
                 uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
-                execution_status, start_time, end_time, effectiveness_score, search)
+                execution_status, start_time, end_time, effectiveness_score, search, text_hash)
             SELECT uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
-                execution_status, start_time, end_time, effectiveness_score, to_tsvector('english', search)
+                execution_status, start_time, end_time, effectiveness_score, to_tsvector('english', search),
+                text_hash
             FROM unnest(
                 $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
                 $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
                 $15::text[], $16::text[], $17::text[], $18::text[], $19::double precision[], $20::text[],
-                $21::timestamptz[], $22::timestamptz[], $23::double precision[], $24::text[])
+                $21::timestamptz[], $22::timestamptz[], $23::double precision[], $24::text[], $25::bytea[])
             AS rows (
                 uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
-                execution_status, start_time, end_time, effectiveness_score, search)
+                execution_status, start_time, end_time, effectiveness_score, search, text_hash)
             ON CONFLICT DO NOTHING
             RETURNING 1)
         SELECT count(*) AS inserted, now() AS stored_at FROM stored
@@ -67,14 +85,16 @@ _INSERT: Final[dict[Table, str]] = {
 }
 _FIND: Final[dict[Table, str]] = {
     Table.AUDIT_RECORDS: """
-        SELECT r.uid, r.generation, r.content_hash, r.stored_at
+        SELECT r.uid, r.generation, r.content_hash, r.stored_at, r.text_hash, o.state, o.last_error
         FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS k (uid, generation, created_at)
         JOIN datastorage.audit_records r USING (uid, generation, created_at)
+        LEFT JOIN datastorage.vector_outbox o USING (uid, generation)
     """,
     Table.ACTION_TRACES: """
-        SELECT r.uid, r.generation, r.content_hash, r.stored_at
+        SELECT r.uid, r.generation, r.content_hash, r.stored_at, r.text_hash, o.state, o.last_error
         FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS k (uid, generation, created_at)
         JOIN datastorage.action_traces r USING (uid, generation, created_at)
+        LEFT JOIN datastorage.vector_outbox o USING (uid, generation)
     """,
 }
 _REJECT: Final = """
@@ -87,8 +107,13 @@ _ENSURE_PARTITIONS: Final = "SELECT datastorage.ensure_partitions($1)"
 # How many months ahead of now partitions are kept in readiness.
 _MONTHS_AHEAD: Final = 2
 
+_NO_TEXT: Final = hashlib.sha256(b"").digest()
+
 # A record's identity among its table's rows: uid and generation.
-_Identity = tuple[str, int]
+Identity = tuple[str, int]
+
+Companion = Callable[[Any], Awaitable[Mapping[bytes, VectorWrite]]]
+"""Does its part on the connection of the rows' transaction; tells what became of each text's vector."""
 
 
 class Archive:
@@ -97,27 +122,32 @@ class Archive:
     All methods raise TransientError when PostgreSQL can't serve.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, model: str | None = None) -> None:
+        """``model`` names what makes the vectors of the records; None where none are kept."""
         self._database = database
+        self._model = model
         self._known_months: set[tuple[int, int]] = set()
 
-    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+    async def store(
+        self, records: Sequence[Record], companion: Companion | None = None
+    ) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
 
         A key that is there already keeps its first content, and its stored hash and time are returned.
+        What ``companion`` does becomes part of the transaction.
 
         Raises RecordRefusedError when PostgreSQL refuses the data of at least one; then none is stored.
         """
         async with self._database.connection() as connection:
             try:
-                stored = await self._store(connection, records)
+                stored = await self._store(connection, records, companion)
             except asyncpg.CheckViolationError as error:
                 # Only a missing partition comes without a constraint's name: retention may have dropped a
                 # month since it was last seen here. That is no fault of the records.
                 if error.constraint_name is not None:
                     raise
                 self._known_months.clear()
-                stored = await self._store(connection, records)
+                stored = await self._store(connection, records, companion)
             return [stored[_id(record.key)] for record in records]
 
     async def reject(self, record: Record, reason: str) -> None:
@@ -129,7 +159,7 @@ class Archive:
                 record.namespace, record.name, record.content, record.content_hash, reason,
             )  # fmt: skip
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[_Identity, StoredRecord]:
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[Identity, StoredRecord]:
         """Return what the archive holds of the keys, by (uid, generation)."""
         async with self._database.connection() as connection:
             return await self._find(connection, table, keys)
@@ -144,18 +174,21 @@ class Archive:
                     _ENSURE_PARTITIONS, datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
                 )
 
-    async def _store(self, connection: Any, records: Sequence[Record]) -> dict[_Identity, StoredRecord]:
+    async def _store(
+        self, connection: Any, records: Sequence[Record], companion: Companion | None
+    ) -> dict[Identity, StoredRecord]:
         await self._ensure_partitions(connection, (record.key.created_at for record in records))
         by_table = {table: [record for record in records if record.table is table] for table in Table}
         groups = {table: rows for table, rows in by_table.items() if rows}
-        if len(groups) == 1:
+        if len(groups) == 1 and companion is None:
             # A single statement is a transaction of its own, and spares two round trips.
             [(table, rows)] = groups.items()
-            return await self._insert(connection, table, rows)
-        stored: dict[_Identity, StoredRecord] = {}
+            return await self._insert(connection, table, rows, {})
+        stored: dict[Identity, StoredRecord] = {}
         async with connection.transaction():
+            vectors = await companion(connection) if companion is not None else {}
             for table, rows in groups.items():
-                stored |= await self._insert(connection, table, rows)
+                stored |= await self._insert(connection, table, rows, vectors)
         return stored
 
     async def _ensure_partitions(self, connection: Any, times: Iterable[datetime]) -> None:
@@ -165,19 +198,29 @@ class Archive:
             self._known_months.add(month)
 
     async def _insert(
-        self, connection: Any, table: Table, records: Sequence[Record]
-    ) -> dict[_Identity, StoredRecord]:
+        self,
+        connection: Any,
+        table: Table,
+        records: Sequence[Record],
+        vectors: Mapping[bytes, VectorWrite],
+    ) -> dict[Identity, StoredRecord]:
         rows = (
             (
                 r.key.uid, r.key.generation, r.key.created_at, r.namespace, r.name, r.content, r.content_hash,
-                *r.index,
+                *r.index, r.text.hash if r.text is not None else None,
             )
             for r in records
         )  # fmt: skip
-        outcome = await connection.fetchrow(_INSERT[table], *map(list, zip(*rows, strict=True)))
+        texts = distinct_texts(records)
+        outcome = await connection.fetchrow(
+            _INSERT[table], *map(list, zip(*rows, strict=True)), list(texts), list(texts.values())
+        )
         if outcome["inserted"] == len(records):
             return {
-                _id(r.key): StoredRecord(r.content_hash, outcome["stored_at"], is_new=True) for r in records
+                _id(r.key): StoredRecord(
+                    r.content_hash, outcome["stored_at"], _vector_of(r, vectors), is_new=True
+                )
+                for r in records
             }
         # Some keys were there before. Their rows are the truth, whatever this attempt carried.
         found = await self._find(connection, table, [record.key for record in records])
@@ -188,7 +231,7 @@ class Archive:
 
     async def _find(
         self, connection: Any, table: Table, keys: Sequence[RecordKey]
-    ) -> dict[_Identity, StoredRecord]:
+    ) -> dict[Identity, StoredRecord]:
         rows = await connection.fetch(
             _FIND[table],
             [key.uid for key in keys],
@@ -196,10 +239,35 @@ class Archive:
             [key.created_at for key in keys],
         )
         return {
-            (str(row["uid"]), row["generation"]): StoredRecord(row["content_hash"], row["stored_at"])
+            (str(row["uid"]), row["generation"]): StoredRecord(
+                row["content_hash"], row["stored_at"], self._vector_in(row)
+            )
             for row in rows
         }
 
+    def _vector_in(self, row: Any) -> VectorWrite:
+        if row["state"] == "pending":
+            return VectorWrite(VectorState.PENDING, "Owed", row["last_error"] or "", self._model)
+        if row["state"] is not None:
+            return VectorWrite(VectorState.FAILED, "Refused", row["last_error"] or "", self._model)
+        if self._model is None or row["text_hash"] is None:
+            return WITHOUT_VECTORS
+        if row["text_hash"] == _NO_TEXT:
+            return WITHOUT_TEXT
+        return VectorWrite(VectorState.WRITTEN, "Written", model=self._model)
 
-def _id(key: RecordKey) -> _Identity:
+
+def distinct_texts(records: Iterable[Record]) -> dict[bytes, str]:
+    """Return the texts of the records by their hashes, each once, in the order of the hashes."""
+    texts = {r.text.hash: r.text.text for r in records if r.text is not None and r.text.text}
+    return dict(sorted(texts.items()))
+
+
+def _vector_of(record: Record, vectors: Mapping[bytes, VectorWrite]) -> VectorWrite:
+    if record.text is None:
+        return WITHOUT_VECTORS
+    return vectors[record.text.hash] if record.text.text else WITHOUT_TEXT
+
+
+def _id(key: RecordKey) -> Identity:
     return key.uid, key.generation

@@ -6,9 +6,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
+from pgvector.asyncpg import register_vector
 
 from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError
-from datastorage.storage.schema import check_schema_version
+from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
 
 # SQLSTATE classes that blame the data of the statement: bad values, violated constraints, and limits that
 # a row exceeds. Everything else (missing rights or tables among it) is the state of the server, and
@@ -21,30 +22,35 @@ _DATA_ERRORS: Final = (
 # After this long without an answer a statement is given up; a dead peer shows in no other way.
 _COMMAND_TIMEOUT_SECONDS: Final = 30.0
 _CONNECT_TIMEOUT_SECONDS: Final = 5.0
+_VECTOR_SCHEMA: Final = """
+    SELECT n.nspname FROM pg_catalog.pg_extension e
+    JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
+"""
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
+def translated_errors(setting: str = ARCHIVE.setting) -> Iterator[None]:
     """Raise RecordRefusedError for bad data and TransientError for everything else the driver raises.
 
-    What the driver says of the URL's own parameters becomes ConfigurationError.
+    What the driver says of the URL's own parameters becomes ConfigurationError, which names the setting.
     """
     try:
         yield
     except _DATA_ERRORS as error:
-        raise RecordRefusedError(_one_line(error)) from error
+        raise RecordRefusedError(one_line(error)) from error
     except asyncpg.ClientConfigurationError as error:
-        raise ConfigurationError(f"DATASTORAGE_DATABASE_URL: {_one_line(error)}") from error
+        raise ConfigurationError(f"{setting}: {one_line(error)}") from error
     except asyncpg.InterfaceError as error:
         # The driver refuses a value that it can't encode with an error that is a ValueError too.
         if isinstance(error, ValueError):
-            raise RecordRefusedError(_one_line(error)) from error
-        raise TransientError(f"PostgreSQL: {_one_line(error)}") from error
+            raise RecordRefusedError(one_line(error)) from error
+        raise TransientError(f"PostgreSQL: {one_line(error)}") from error
     except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
-        raise TransientError(f"PostgreSQL: {_one_line(error)}") from error
+        raise TransientError(f"PostgreSQL: {one_line(error)}") from error
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Say what the driver says, without what it quotes."""
     # DETAIL and HINT are left out: a detail quotes the row, and the row is the user's data.
     lines = str(error).strip().splitlines()
     return f"{lines[0]} ({type(error).__name__})" if lines else type(error).__name__
@@ -67,6 +73,15 @@ def check_url(url: str, setting: str) -> None:
         raise ConfigurationError(f"{setting} must start with postgresql://")
 
 
+async def _prepare_session(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Make vectors known to a new connection, wherever pgvector is installed, if it is."""
+    schema = await connection.fetchval(_VECTOR_SCHEMA)
+    if schema is not None:
+        # The type and its operators are then found by their bare names, wherever they were installed.
+        await connection.execute("SELECT set_config('search_path', quote_ident($1), false)", schema)
+        await register_vector(connection, schema=schema)
+
+
 async def _keep_session(_: object) -> None:
     """Spare a round trip per use: no statement of this program leaves anything behind in its session."""
 
@@ -74,18 +89,20 @@ async def _keep_session(_: object) -> None:
 class Database:
     """A lazily connecting pool: it can be built while PostgreSQL is away."""
 
-    def __init__(self, url: str, *, pool_size: int) -> None:
+    def __init__(self, url: str, *, pool_size: int, chain: Chain = ARCHIVE) -> None:
         """Take a libpq URL; ``pool_size`` is the most connections ever open at once.
 
-        Raises ConfigurationError when the URL is not one.
+        ``chain`` tells what the database is asked for. Raises ConfigurationError when the URL is not one.
         """
-        check_url(url, "DATASTORAGE_DATABASE_URL")
+        check_url(url, chain.setting)
+        self._chain = chain
         self._pool = asyncpg.create_pool(
             url,
             min_size=0,
             max_size=pool_size,
             timeout=_CONNECT_TIMEOUT_SECONDS,
             command_timeout=_COMMAND_TIMEOUT_SECONDS,
+            init=_prepare_session,
             reset=_keep_session,
             server_settings={"application_name": "datastorage", "timezone": "UTC"},
         )
@@ -99,7 +116,7 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """Borrow a connection. Driver errors inside the block leave it translated."""
-        with translated_errors():
+        with translated_errors(self._chain.setting):
             if not self._opened:
                 await self._pool
                 self._opened = True
@@ -107,10 +124,10 @@ class Database:
             async with self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS) as connection:
                 yield connection
 
-    async def check_schema_version(self) -> None:
+    async def check_schema_version(self, chain: Chain | None = None) -> None:
         """Raise SchemaVersionError unless the schema is the one this program needs."""
         async with self.connection() as connection:
-            await check_schema_version(connection)
+            await check_schema_version(connection, chain or self._chain)
 
     async def ping(self) -> None:
         """Raise TransientError unless PostgreSQL answers."""

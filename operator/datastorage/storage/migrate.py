@@ -1,4 +1,4 @@
-"""Brings the database schema up to date. Run as the owner role, never by the service itself."""
+"""Brings the database schemas up to date. Run as the owner role, never by the service itself."""
 
 import asyncio
 from pathlib import Path
@@ -8,74 +8,135 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from datastorage.errors import ConfigurationError, TransientError
+from datastorage.settings import Settings
 from datastorage.storage.database import check_url
-from datastorage.storage.schema import SCHEMA, SCHEMA_VERSION, newer_schema
+from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_schema
 
 # Any constant will do, as long as every version of the program takes the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
 _CONNECT_TIMEOUT_SECONDS: Final = 30.0
 
 
-def migrate(database_url: str) -> tuple[str | None, str]:
-    """Migrate to the newest schema version; return the versions before and after.
+# Older versions can't go on with an index scan where a filter has left too few rows.
+_LEAST_PGVECTOR: Final = (0, 8)
+_INSTALLED: Final = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+_AVAILABLE: Final = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
+
+
+def migrate_all(settings: Settings) -> list[tuple[str, str | None, str]]:
+    """Migrate every chain that the settings ask for; return names, and versions before and after.
+
+    Raises as ``migrate`` does; what was migrated before stays so.
+    """
+    owner = _secret(settings.database_owner_url) or settings.require_database_url()
+    done = [(ARCHIVE.name, *migrate(owner, ARCHIVE))]
+    if settings.embedding_provider != "none":
+        vectors = (
+            _secret(settings.vector_database_owner_url) or _secret(settings.vector_database_url) or owner
+        )
+        done.append((VECTORS.name, *migrate(vectors, VECTORS)))
+    return done
+
+
+def _secret(url: SecretStr | None) -> str | None:
+    return url.get_secret_value() if url is not None else None
+
+
+def migrate(database_url: str, chain: Chain = ARCHIVE) -> tuple[str | None, str]:
+    """Migrate to the newest schema version of a chain; return the versions before and after.
 
     Safe to run from several replicas at once: one migrates, the others wait and find nothing to do.
     Everything happens in one transaction, so that a failure leaves the schema as it was.
 
     Raises SchemaVersionError when the schema is newer than this program, TransientError when the server
-    can't be reached, ConfigurationError when the role lacks rights.
+    can't be reached, ConfigurationError when the role lacks rights or the server pgvector.
     """
-    return asyncio.run(_migrate(database_url))
+    return asyncio.run(_migrate(database_url, chain))
 
 
-async def _migrate(database_url: str) -> tuple[str | None, str]:
+async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
     engine = create_async_engine(
         "postgresql+asyncpg://",
         # The URL goes to the driver as it is, so that it means the same here and in the service.
-        async_creator=lambda: _connect(database_url),
+        async_creator=lambda: _connect(database_url, chain),
         poolclass=NullPool,
     )
     try:
         async with engine.begin() as connection:
-            return await connection.run_sync(_upgrade)
+            return await connection.run_sync(_upgrade, chain)
     except (DBAPIError, asyncpg.PostgresError) as error:
         # The scripts run on the driver itself, past SQLAlchemy and its errors.
         reason = error.orig if isinstance(error, DBAPIError) else error
-        raise ConfigurationError(f"the migration failed and changed nothing: {reason}") from error
+        raise ConfigurationError(
+            f"the migration of the {chain.name} failed and changed nothing: {reason}"
+        ) from error
     finally:
         await engine.dispose()
 
 
-async def _connect(database_url: str) -> object:
-    check_url(database_url, "DATASTORAGE_DATABASE_OWNER_URL")
+async def _connect(database_url: str, chain: Chain) -> object:
+    check_url(database_url, chain.owner_setting)
     try:
         return await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_SECONDS)
     except asyncpg.ClientConfigurationError as error:
-        raise ConfigurationError(f"DATASTORAGE_DATABASE_OWNER_URL: {error}") from error
+        raise ConfigurationError(f"{chain.owner_setting}: {error}") from error
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
         raise TransientError(
             f"cannot connect to PostgreSQL to migrate: {error or type(error).__name__}"
         ) from error
 
 
-def _upgrade(connection: Connection) -> tuple[str | None, str]:
+def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
     # Held to the end of the transaction: the others start after this one has committed, and read its result.
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
     context = MigrationContext.configure(
-        connection, opts={"version_table": "schema_version", "version_table_schema": SCHEMA}
+        connection, opts={"version_table": chain.version_table, "version_table_schema": SCHEMA}
     )
     before = context.get_current_revision()
-    if before is not None and before > SCHEMA_VERSION:
-        raise newer_schema(before)
+    if before is not None and before > chain.version:
+        raise newer_schema(chain, before)
+    if chain is VECTORS:
+        _ensure_pgvector(connection)
+    scripts = Path(__file__).with_name("migrations")
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(scripts))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(scripts / chain.name))
     config.attributes["connection"] = connection
+    config.attributes["version_table"] = chain.version_table
     command.upgrade(config, "head")
-    return before, SCHEMA_VERSION
+    return before, chain.version
+
+
+def _ensure_pgvector(connection: Connection) -> None:
+    instead = (
+        "name a server that has it in DATASTORAGE_VECTOR_DATABASE_URL, "
+        "or set DATASTORAGE_EMBEDDING_PROVIDER=none to do without vectors"
+    )
+    version = connection.execute(text(_INSTALLED)).scalar()
+    if version is None:
+        version = connection.execute(text(_AVAILABLE)).scalar()
+        if version is None:
+            raise ConfigurationError(f"this PostgreSQL has no pgvector: install it there, {instead}")
+        _create_extension(connection)
+    if tuple(int(part) for part in str(version).split(".")[:2]) < _LEAST_PGVECTOR:
+        raise ConfigurationError(
+            f"pgvector {version} is too old, 0.8 is needed: ALTER EXTENSION vector UPDATE, or {instead}"
+        )
+
+
+def _create_extension(connection: Connection) -> None:
+    try:
+        connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
+    except DBAPIError as error:
+        raise ConfigurationError(
+            "this role may not install pgvector: let a superuser run CREATE EXTENSION vector in this database"
+        ) from error

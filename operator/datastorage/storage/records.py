@@ -23,12 +23,21 @@ class RecordKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A text and its SHA-256, by which its vector is found. An empty text has no vector."""
+
+    hash: bytes
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One generation of one object, ready to be stored.
 
     ``content`` is the evidence, ``content_hash`` the SHA-256 of exactly those bytes. ``index`` holds the
     typed columns extracted for filters, in the order of the table's insert statement; a value that
-    can't be expressed in its column is None there and still exact in ``content``.
+    can't be expressed in its column is None there and still exact in ``content``. ``text`` is what the
+    record means, in words, and what its vector is made of; None where no vectors are kept.
     """
 
     table: Table
@@ -38,15 +47,42 @@ class Record:
     content: bytes = field(repr=False)
     content_hash: bytes = field(repr=False)
     index: tuple[Any, ...] = field(repr=False)
+    text: Text | None = field(default=None, repr=False)
+
+
+class VectorState(StrEnum):
+    """What has become of the vector of a stored record; the values are those of its status."""
+
+    WRITTEN = "Written"
+    PENDING = "Pending"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorWrite:
+    """The second of the two writes. ``reason`` is a word for programs, ``message`` a sentence for people."""
+
+    state: VectorState
+    reason: str
+    message: str = ""
+    model: str | None = None
+
+
+WITHOUT_VECTORS = VectorWrite(VectorState.SKIPPED, "NoProvider", "no vectors are kept")
+WITHOUT_TEXT = VectorWrite(VectorState.SKIPPED, "NoText", "the record has no words to search by")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """What the archive holds for a key: hash of the stored bytes and the commit's time stamp.
+    """What the archive holds for a key: hash of the stored bytes, the commit's time stamp, the vector.
 
-    ``is_new``: the row was added by the statement that returned this.
+    ``vector_at``: when the vector was written, where that was later than the row. ``is_new``: the row was
+    added by the statement that returned this.
     """
 
     content_hash: bytes
     stored_at: datetime
+    vector: VectorWrite = WITHOUT_VECTORS
+    vector_at: datetime | None = None
     is_new: bool = field(default=False, compare=False)

@@ -1,24 +1,49 @@
-"""Which schema this program works on, and the check at its start."""
+"""Which schemas this program works on, and the check at its start."""
 
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from datastorage.errors import ConfigurationError, SchemaVersionError
 
 SCHEMA: Final = "datastorage"
-# The newest migration. Kept here as a constant so that the service need not load Alembic; a test holds
-# it against the migration files.
-SCHEMA_VERSION: Final = "0001"
 
-_VERSION_TABLE_EXISTS: Final = "SELECT to_regclass('datastorage.schema_version') IS NOT NULL"
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One series of migrations. The archive and the vectors may live on different servers."""
+
+    name: str
+    """Its folder below migrations/."""
+    version: str
+    """The newest migration. A constant, so that the service need not load Alembic; a test holds it against
+    the files."""
+    version_table: str
+    setting: str
+    """The setting that names the service's database, for messages."""
+    owner_setting: str
+
+
+ARCHIVE: Final = Chain(
+    "archive", "0002", "schema_version", "DATASTORAGE_DATABASE_URL", "DATASTORAGE_DATABASE_OWNER_URL"
+)
+VECTORS: Final = Chain(
+    "vectors", "0001", "vector_schema_version", "DATASTORAGE_VECTOR_DATABASE_URL",
+    "DATASTORAGE_VECTOR_DATABASE_OWNER_URL",
+)  # fmt: skip
+
+_VERSION_TABLE_EXISTS: Final = "SELECT to_regclass('datastorage.' || $1) IS NOT NULL"
 _SYNCHRONOUS_COMMIT: Final = "SELECT current_setting('synchronous_commit')"
-_VERSION: Final = "SELECT version_num FROM datastorage.schema_version"
+_VERSION: Final[dict[Chain, str]] = {
+    ARCHIVE: "SELECT version_num FROM datastorage.schema_version",
+    VECTORS: "SELECT version_num FROM datastorage.vector_schema_version",
+}
 
 
 class _Connection(Protocol):
-    async def fetchval(self, query: str) -> object: ...
+    async def fetchval(self, query: str, *arguments: object) -> object: ...
 
 
-async def check_schema_version(connection: _Connection) -> None:
+async def check_schema_version(connection: _Connection, chain: Chain) -> None:
     """Refuse to run on a schema other than the one this program was written for.
 
     Raises SchemaVersionError with what to do about it, ConfigurationError where PostgreSQL acknowledges
@@ -29,24 +54,30 @@ async def check_schema_version(connection: _Connection) -> None:
             "PostgreSQL runs with synchronous_commit = off and may lose what it has acknowledged: "
             "set it to on for this role (ALTER ROLE … SET synchronous_commit = on)"
         )
-    found = await connection.fetchval(_VERSION) if await connection.fetchval(_VERSION_TABLE_EXISTS) else None
+    found = None
+    if await connection.fetchval(_VERSION_TABLE_EXISTS, chain.version_table):
+        found = await connection.fetchval(_VERSION[chain])
     if found is None:
+        hint = (
+            "" if chain is ARCHIVE else ", or set DATASTORAGE_EMBEDDING_PROVIDER=none to do without vectors"
+        )
         raise SchemaVersionError(
-            "the database has no datastorage schema yet: run 'datastorage migrate' as the owner role first"
+            f"the database has no datastorage schema for the {chain.name} yet: "
+            f"run 'datastorage migrate' as the owner role first{hint}"
         )
     version = str(found)
-    if version < SCHEMA_VERSION:
+    if version < chain.version:
         raise SchemaVersionError(
-            f"the database schema is at version {version} and this program needs {SCHEMA_VERSION}: "
-            "run 'datastorage migrate' as the owner role first"
+            f"the database schema of the {chain.name} is at version {version} and this program needs "
+            f"{chain.version}: run 'datastorage migrate' as the owner role first"
         )
-    if version > SCHEMA_VERSION:
-        raise newer_schema(version)
+    if version > chain.version:
+        raise newer_schema(chain, version)
 
 
-def newer_schema(version: str) -> SchemaVersionError:
+def newer_schema(chain: Chain, version: str) -> SchemaVersionError:
     """Return the error for a schema that a later version of the program has made."""
     return SchemaVersionError(
-        f"the database schema is at version {version}, newer than version {SCHEMA_VERSION}, "
-        "which this program knows: run a newer version of the program"
+        f"the database schema of the {chain.name} is at version {version}, newer than version "
+        f"{chain.version}, which this program knows: run a newer version of the program"
     )

@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs the revisions on the connection that migrate.py hands over."""
+"""Alembic's entry point: runs one chain's revisions on the connection that migrate.py hands over."""
 
 from alembic import context
 
@@ -6,7 +6,7 @@ from datastorage.storage.schema import SCHEMA
 
 context.configure(
     connection=context.config.attributes["connection"],
-    version_table="schema_version",
+    version_table=context.config.attributes["version_table"],
     version_table_schema=SCHEMA,
 )
 context.run_migrations()

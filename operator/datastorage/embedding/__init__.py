@@ -1,0 +1,22 @@
+"""From a record to its vector: the text that carries its meaning, the models, the cache before them.
+
+What belongs here: everything that knows how texts become vectors. What does not: where the vectors are kept
+(storage), and whose they are (pipeline).
+"""
+
+from datastorage.embedding.cache import VectorCache
+from datastorage.embedding.embedder import Embedder, Embeddings
+from datastorage.embedding.factory import build_provider
+from datastorage.embedding.model import EmbeddingModel, Provider
+from datastorage.embedding.text import embedding_text, text_hash
+
+__all__ = [
+    "Embedder",
+    "EmbeddingModel",
+    "Embeddings",
+    "Provider",
+    "VectorCache",
+    "build_provider",
+    "embedding_text",
+    "text_hash",
+]

@@ -1,0 +1,251 @@
+"""Any service with an OpenAI-compatible ``/v1/embeddings``.
+
+The texts leave the cluster by it. The key, and what the service says when it refuses (it may quote the key or
+a text), stand in no error and no log: only the status and what it usually means.
+"""
+
+import asyncio
+import base64
+import random
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import numpy as np
+from yarl import URL
+
+from datastorage.embedding.model import EmbeddingModel, Matrix
+from datastorage.embedding.openai_answer import (
+    AnswerError,
+    answer_limit,
+    explain,
+    matrix_of,
+    retry_after_seconds,
+)
+from datastorage.errors import ConfigurationError, EmbedderUnavailableError, EmbeddingRefusedError
+from datastorage.settings import PREFIX, Settings
+
+T = TypeVar("T")
+
+# Requests to the service under way at once.
+_CONCURRENCY: Final = 3
+_MAX_TRIES: Final = 3
+_FIRST_PAUSE_SECONDS: Final = 0.25
+# A request with all its tries and pauses may take this many times what one try may.
+_OVERALL_FACTOR: Final = 2.0
+# Bytes of a refusal that are looked at for the name of a field.
+_MAX_REFUSAL_BYTES: Final = 8192
+# The name stands in each object's status.
+_MAX_NAME_CHARACTERS: Final = 200
+
+_Options = Mapping[str, Any]
+
+
+class _TryAgainError(EmbedderUnavailableError):
+    """The same request may succeed soon."""
+
+    def __init__(self, message: str, pause_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.pause_seconds = pause_seconds
+
+
+class _FieldRefusedError(EmbeddingRefusedError):
+    """The service seems to refuse an optional field of the request."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class OpenAIProvider:
+    """Speaks to one service about one model."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is asked yet. Raises ConfigurationError when something is missing or malformed."""
+        self._model = EmbeddingModel("openai", _model_name(settings), settings.embedding_dimensions)
+        self._url, self._headers = _endpoint(settings)
+        self._batch_size = settings.embedding_batch_size
+        self._timeout_seconds = settings.embedding_timeout_seconds
+        # Some services refuse one or the other. What they are for is checked in the answer.
+        self._options: dict[str, Any] = {
+            "dimensions": settings.embedding_dimensions,
+            "encoding_format": "float",
+        }
+        self._turns = asyncio.Semaphore(_CONCURRENCY)
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def model(self) -> EmbeddingModel:
+        """What the vectors come from."""
+        return self._model
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        """Return one row for each text, in their order; see Provider."""
+        size = self._batch_size
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        empty = np.empty((0, self._model.dimensions), np.float32)
+        return np.concatenate([empty, *await _all(self._in_turn(part) for part in parts)])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _in_turn(self, texts: Sequence[str]) -> Matrix:
+        async with self._turns:
+            seconds = self._timeout_seconds * _OVERALL_FACTOR
+            try:
+                async with asyncio.timeout(seconds) as overall:
+                    return await self._until_done(texts, overall.when() or 0.0)
+            except TimeoutError as error:
+                raise self._unavailable(f"gave no answer within {seconds:g} s and several tries") from error
+
+    async def _until_done(self, texts: Sequence[str], deadline: float) -> Matrix:
+        for tried in range(1, _MAX_TRIES):
+            try:
+                return await self._try(texts)
+            except _TryAgainError as error:
+                pause = error.pause_seconds
+                if pause is None:
+                    pause = _FIRST_PAUSE_SECONDS * 2**tried * random.uniform(0.5, 1.0)  # noqa: S311  # jitter is no secret
+                elif pause >= deadline - asyncio.get_running_loop().time():
+                    raise  # it has told us that waiting for it is vain
+                await asyncio.sleep(pause)
+        return await self._try(texts)
+
+    async def _try(self, texts: Sequence[str]) -> Matrix:
+        """Ask once; and again without a field that the service does not know."""
+        options = dict(self._options)
+        while True:
+            try:
+                rows = await self._post(texts, options)
+            except _FieldRefusedError as error:
+                del options[error.field]
+                continue
+            # For good only now: the refusal may have quoted a text that has the field's name in it.
+            for field in self._options.keys() - options.keys():
+                self._options.pop(field, None)
+            return rows
+
+    async def _post(self, texts: Sequence[str], options: _Options) -> Matrix:
+        payload = {"model": self._model.name, "input": list(texts), **options}
+        try:
+            async with self._opened().post(self._url, json=payload, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise await self._refusal(response, options)
+                body = await _read_all(response, answer_limit(len(texts), self._model.dimensions))
+                return matrix_of(
+                    body, response.content_type, count=len(texts), dimensions=self._model.dimensions
+                )
+        except AnswerError as error:
+            raise self._unavailable(str(error)) from error
+        except TimeoutError as error:
+            raise self._unavailable(f"gave no answer within {self._timeout_seconds:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _TryAgainError(self._told(f"can't be reached ({_cause(error)})")) from error
+
+    async def _refusal(self, response: aiohttp.ClientResponse, options: _Options) -> Exception:
+        status = response.status
+        told = self._told(explain(status, self._model.name))
+        if status in {400, 413, 422}:
+            said = (await _read(response, _MAX_REFUSAL_BYTES)).lower()
+            field = next((field for field in options if field.encode() in said), None)
+            return _FieldRefusedError(told, field) if field else EmbeddingRefusedError(told)
+        if status in {408, 429} or status >= 500:
+            return _TryAgainError(told, retry_after_seconds(response.headers.get("Retry-After")))
+        return EmbedderUnavailableError(told)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_CONCURRENCY),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+                trust_env=False,
+            )
+        return self._session
+
+    def _unavailable(self, predicate: str) -> EmbedderUnavailableError:
+        return EmbedderUnavailableError(self._told(predicate))
+
+    def _told(self, predicate: str) -> str:
+        return f"The embedding service at {self._url.origin()}{self._url.path} {predicate}"
+
+
+def _model_name(settings: Settings) -> str:
+    name = settings.embedding_model.strip()
+    if not name:
+        raise ConfigurationError(
+            f"{PREFIX}EMBEDDING_MODEL is not set: give the name of a model that the service has"
+        )
+    if len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
+        raise ConfigurationError(f"{PREFIX}EMBEDDING_MODEL is no name of a model")
+    return name
+
+
+def _endpoint(settings: Settings) -> tuple[URL, dict[str, str]]:
+    """Return where to ask, without any secret, and the headers of each request."""
+    name = f"{PREFIX}EMBEDDING_URL"
+    if not settings.embedding_url.strip():
+        raise ConfigurationError(f"{name} is not set: give the service's base URL, like https://host/v1")
+    try:
+        url = URL(settings.embedding_url.strip())
+        valid = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
+    except ValueError:
+        valid = False
+    if not valid:  # the value may have a password in it
+        raise ConfigurationError(f"{name} is no http or https URL like https://host/v1")
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    credentials = _credentials(settings, url)
+    if credentials:
+        headers["Authorization"] = credentials
+    path = url.path.rstrip("/").removesuffix("/embeddings") + "/embeddings"
+    return url.with_user(None).with_path(path, keep_query=True), headers
+
+
+def _credentials(settings: Settings, url: URL) -> str | None:
+    key = settings.embedding_api_key.get_secret_value().strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"{PREFIX}EMBEDDING_API_KEY has characters that no key has")
+    if key:
+        return f"Bearer {key}"
+    if url.user is None:
+        return None
+    pair = f"{url.user}:{url.password or ''}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+async def _read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    body = await _read(response, limit)
+    if len(body) > limit:
+        raise AnswerError("answered far more than vectors")
+    return body
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return the body; of one that is longer than ``limit`` hardly more than that."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            response.close()
+            break
+    return bytes(body)
+
+
+def _cause(error: Exception) -> str:
+    """Return why there is no connection, in words that can't contain a secret."""
+    inner = getattr(error, "os_error", error)
+    return getattr(inner, "strerror", None) or type(error).__name__
+
+
+async def _all(requests: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return all results, or raise the first error, with nothing left running."""
+    tasks = [asyncio.ensure_future(request) for request in requests]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

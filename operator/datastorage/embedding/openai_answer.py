@@ -1,0 +1,104 @@
+"""What a service with an OpenAI-compatible API may answer, and what is to be made of it."""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import numpy as np
+
+from datastorage.embedding.model import Matrix
+from datastorage.settings import PREFIX
+
+# A number of 17 digits with sign, exponent, comma and the white space of an indented answer.
+_NUMBER_BYTES: Final = 48
+# Everything else of an answer, and everything that is read of one that is no success.
+_REST_BYTES: Final = 65_536
+_MAX_RETRY_AFTER_DIGITS: Final = 9
+_MEDIA_TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
+
+
+class AnswerError(Exception):
+    """The service answered with what is no set of vectors. The message continues "The service …"."""
+
+
+def answer_limit(count: int, dimensions: int) -> int:
+    """Return how many bytes an answer with so many vectors may have."""
+    return count * (dimensions * _NUMBER_BYTES + 256) + _REST_BYTES
+
+
+def matrix_of(body: bytes, media_type: str, *, count: int, dimensions: int) -> Matrix:
+    """Return the vectors of an answer, in the order of its indexes. Raises AnswerError."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        if media_type != "application/json":
+            shown = media_type if _MEDIA_TYPE.fullmatch(media_type) else "something else"
+            raise AnswerError(f"answered {shown} instead of JSON, is {PREFIX}EMBEDDING_URL right?") from error
+        raise AnswerError("answered broken JSON") from error
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, list):
+        raise AnswerError(f"answered JSON without vectors, is {PREFIX}EMBEDDING_URL right?")
+    if len(data) != count:
+        raise AnswerError(f"answered {len(data)} vectors for {count} texts")
+    rows: list[Sequence[float] | None] = [None] * count
+    for item in data:
+        index, row = _indexed_row(item, dimensions)
+        if not 0 <= index < count or rows[index] is not None:
+            raise AnswerError("answered vectors whose indexes are not those of the texts")
+        rows[index] = row
+    try:
+        # What does not fit in 32 bits becomes infinite, and is a matter of that text alone.
+        with np.errstate(over="ignore"):
+            return np.array(rows, dtype=np.float64).astype(np.float32)
+    except OverflowError as error:
+        raise AnswerError("answered numbers beyond all bounds") from error
+
+
+def _indexed_row(item: Any, dimensions: int) -> tuple[int, Sequence[float]]:
+    index, row = (item.get("index"), item.get("embedding")) if isinstance(item, dict) else (None, None)
+    if type(index) is not int:
+        raise AnswerError("answered vectors without indexes")
+    if not isinstance(row, list) or not {int, float}.issuperset(map(type, row)):
+        raise AnswerError("answered something else than lists of numbers")
+    if len(row) != dimensions:
+        raise AnswerError(
+            f"answered vectors of {len(row)} numbers instead of {dimensions}, "
+            f"is {PREFIX}EMBEDDING_DIMENSIONS right?"
+        )
+    return index, row
+
+
+def retry_after_seconds(value: str | None) -> float | None:
+    """Return what a Retry-After header asks for, in seconds or as a date; None when it makes no sense."""
+    if not value:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:_MAX_RETRY_AFTER_DIGITS])
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    if moment.tzinfo is None:  # "-0000": a time that is in UTC all the same
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def explain(status: int, model: str) -> str:
+    """Say what an unsuccessful status usually means, as the end of "The service …"."""
+    match status:
+        case 400 | 413 | 422:
+            return f"refuses the text ({status})"
+        case 401 | 403:
+            return f"refuses the key ({status}), is {PREFIX}EMBEDDING_API_KEY right?"
+        case 404 | 405:
+            return f"has no such address or no model {model} ({status}), is {PREFIX}EMBEDDING_URL right?"
+        case 429:
+            return "has had too many requests (429)"
+        case _ if 300 <= status < 400:
+            return f"is somewhere else ({status}), set {PREFIX}EMBEDDING_URL to the final address"
+        case _:
+            return f"answered with status {status}"

@@ -1,0 +1,191 @@
+"""The Redis that all replicas share: used while it answers at once, left alone for a while when not."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from datastorage import metrics
+from datastorage.errors import ConfigurationError
+from datastorage.settings import PREFIX
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+# For each use, connecting included. Making a batch's vectors anew takes about as long.
+_TIMEOUT_SECONDS: Final = 0.05
+# How long it is left alone after the first, the second and every further failure in a row: an absent Redis
+# must cost the write path next to nothing.
+_PAUSES_SECONDS: Final = (1.0, 2.0, 5.0)
+# Far more than there are uses at once: to want one more counts as a failure.
+_MAX_CONNECTIONS: Final = 64
+# From the end of one outage to the first word about the next: a busy machine may cause many short ones.
+_QUIET_SECONDS: Final = 30.0
+# What a URL may ask for beside its address. The rest would override what makes a use short and safe.
+_OPTIONS: Final = re.compile(r"db|username|password|ssl_[a-z_]+")
+
+
+class RedisStore:
+    """Bytes by key that live for a while. Nothing here raises once it is made."""
+
+    def __init__(self, url: str, ttl_seconds: int) -> None:
+        """Nothing is asked yet. Raises ConfigurationError when the URL is malformed."""
+        self._client = _client(url)
+        self._ttl_seconds = ttl_seconds
+        self._outage = _Outage()
+
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return a value or None for each key, in their order."""
+        values = await self._use("get", lambda: self._client.mget(keys))
+        if not isinstance(values, list) or len(values) != len(keys):
+            return [None] * len(keys)
+        return [value if isinstance(value, bytes) else None for value in values]
+
+    async def set(self, values: Mapping[str, bytes]) -> None:
+        """Keep values."""
+
+        async def send() -> None:
+            pipeline = self._client.pipeline(transaction=False)
+            for key, value in values.items():
+                pipeline.set(key, value, ex=self._ttl_seconds)
+            await pipeline.execute()
+
+        await self._use("set", send)
+
+    async def check(self) -> str | None:
+        """Return what is wrong, or None."""
+        await self._use("ping", self._client.ping)
+        return self._outage.reason
+
+    async def close(self) -> None:
+        """Close the connections."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._client.aclose()
+
+    async def _use(self, use: str, operation: Callable[[], Awaitable[T]]) -> T | None:
+        if not self._outage.may_try():
+            return None
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                result = await operation()
+        except Exception as error:  # noqa: BLE001  # a library's surprise must not cost a record either
+            self._outage.failed(use, error)
+            return None
+        self._outage.succeeded(use)
+        return result
+
+
+class _Outage:
+    """Whether Redis is left alone, and one line in the log for the beginning and the end of that."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        # The use that has to succeed before the outage is over. Where Redis answers but refuses to write,
+        # a read that succeeds ends nothing: each write would begin a new outage.
+        self._refused_use: str | None = None
+        self._failures = 0
+        self._told = False
+        self._skipped = 0
+        self._since = self._until = self._quiet_until = 0.0
+        self._up = metrics.DEPENDENCY_UP.labels("redis")
+        self._errors = metrics.DEPENDENCY_ERRORS.labels("redis")
+        self._unused = metrics.CACHE_ERRORS.labels("unavailable")
+        self._up.set(1)
+
+    def may_try(self) -> bool:
+        if self.reason is None:
+            return True
+        if time.monotonic() < self._until:
+            self._skip()
+            return False
+        self._pause()  # one tries, while the others go on without
+        return True
+
+    def failed(self, use: str, error: Exception) -> None:
+        self._errors.inc()
+        if self.reason is None:
+            self._failures, self._since = 0, time.monotonic()
+            self._up.set(0)
+        self._skip()
+        self.reason = _cause(error)
+        if not self._told and time.monotonic() >= self._quiet_until:
+            self._told = True
+            _log.warning("redis does not serve", extra={"error": self.reason})
+        self._refused_use = use if isinstance(error, ResponseError) else None
+        self._failures += 1
+        self._pause()
+
+    def succeeded(self, use: str) -> None:
+        if self.reason is None or self._refused_use not in {None, use}:
+            return
+        self.reason = None
+        self._up.set(1)
+        if self._told:
+            away = round(time.monotonic() - self._since, 1)
+            _log.warning("redis serves again", extra={"away_seconds": away, "skipped_uses": self._skipped})
+            self._told, self._skipped = False, 0
+            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+
+    def _skip(self) -> None:
+        self._skipped += 1
+        self._unused.inc()
+
+    def _pause(self) -> None:
+        pause = _PAUSES_SECONDS[min(self._failures, len(_PAUSES_SECONDS)) - 1]
+        self._until = time.monotonic() + pause
+
+
+def _client(url: str) -> "Redis":
+    try:
+        _check_url(url)
+        client = Redis.from_url(
+            url,
+            protocol=2,  # one round trip less at the beginning, and no messages that nobody asked for
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=_MAX_CONNECTIONS,
+        )
+        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # not opened: only now the options are looked at
+    except (ValueError, TypeError, RedisError):
+        # The library quotes the URL, which has a password in it.
+        raise ConfigurationError(
+            f"{PREFIX}REDIS_URL is no URL of a Redis like redis://:password@host:6379/0"
+        ) from None
+    return client
+
+
+def _check_url(url: str) -> None:
+    """Raise ValueError for what the library would obey or pass over in silence."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+/?", parts.path):
+        raise ValueError("no number of a database")
+    for option in parse_qs(parts.query, keep_blank_values=True):
+        if not _OPTIONS.fullmatch(option):
+            raise ValueError(option)
+
+
+def _cause(error: Exception) -> str:
+    """Return what is wrong, in words that contain no password."""
+    if isinstance(error, TimeoutError | RedisTimeoutError):
+        return f"no answer within {_TIMEOUT_SECONDS * 1000:g} ms"
+    if isinstance(error, AuthenticationError):
+        return "it refuses the password"
+    if isinstance(error, ResponseError):
+        return f"it refuses to serve ({type(error).__name__})"
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return f"no connection ({inner.strerror})"
+        inner = inner.__cause__ or inner.__context__
+    return f"no connection ({type(error).__name__})"

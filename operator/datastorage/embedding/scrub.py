@@ -1,0 +1,131 @@
+"""Taking out of texts what tells one event from the next without meaning anything.
+
+Every pattern is bounded in length, or begins only at the beginning of a run: so the time is linear in the
+text, whatever the text is.
+"""
+
+import ipaddress
+import re
+from typing import Final
+
+# Four times what is kept of a text: room for what is taken out, and a bound to the time it takes.
+_MAX_CHARACTERS: Final = 4096
+# A word that is longer than this may be cut anywhere.
+_MAX_WORD_CHARACTERS: Final = 100
+
+# A letter or digit beside an identifier makes it part of something else.
+_BEGIN: Final = r"(?<![0-9A-Za-z])"
+_END: Final = r"(?![0-9A-Za-z])"
+# What joins an identifier to the word before it, and would be left hanging.
+_JOINT: Final = r"[-_.@#]?"
+
+_UNPRINTABLE: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+_MEANINGFUL: Final = re.compile(r"[^\W_]")
+
+_ZONE: Final = r"(?: ?(?:Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2}))"
+_CLOCK: Final = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?"
+_DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_TIME: Final = rf"{_DATE}(?:[Tt ](?:{_CLOCK}|[0-9]{{2}}:[0-9]{{2}}){_ZONE}{{0,2}})?"
+_KLOG_DAY: Final = r"[IWEF][0-9]{4} "
+_UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+_IPV4: Final = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]{1,2}|:[0-9]{1,5})?(?!\.[0-9])"
+_IPV4_IN_NAME: Final = r"ip(?:-[0-9]{1,3}){4}"
+
+# What Kubernetes makes random names of: hardly a vowel, so that they spell no words.
+_RANDOM: Final = "[bcdfghjklmnpqrstvwxz2456789]"
+_NO_WORD: Final = r"(?!(?:http2|https|grpcs|mssql|pgsql|smtps)\b)"
+_MIXED: Final = r"(?=[a-z]{0,16}[0-9])(?=[0-9]{0,16}[a-z])"
+_MIXED_HEX: Final = r"(?=[A-Fa-f]{0,64}[0-9])(?=[0-9]{0,64}[A-Fa-f])"
+_AFTER_NAME: Final = r"(?<=[0-9A-Za-z])-"
+_END_OF_NAME: Final = r"(?![0-9A-Za-z-])"
+
+# Seconds from 2017 to 2033, and their thousandths. Sizes in bytes are numbers of that length, too.
+_EPOCH: Final = r"(?:1[5-9]|20)[0-9]{8}(?:(?:[0-9]{3}){1,3}|\.[0-9]{1,9})?"
+_NO_UNIT: Final = r"(?! ?(?:bytes|[KMGT]i?B|ns|us|ms|s|seconds|requests|rows)\b)"
+
+_IDENTIFIERS: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        _JOINT + _BEGIN + _TIME + _END,
+        _BEGIN + f"(?:{_KLOG_DAY})?{_CLOCK}{_ZONE}?" + _END,
+        _JOINT + _BEGIN + _UUID + _END,
+        _BEGIN + _IPV4_IN_NAME + _END,
+        _BEGIN + _IPV4 + _END,
+    )
+)
+_IPV6_LIKE: Final = re.compile(rf"{_BEGIN}(?<![:.])[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f:.]{{1,42}}{_END}")
+_GENERATED_SUFFIXES: Final = tuple(
+    re.compile(_AFTER_NAME + pattern)
+    for pattern in (
+        f"{_RANDOM}{{6,10}}-{_RANDOM}{{5}}{_END_OF_NAME}",  # a Deployment's Pod
+        f"[0-9]{{8,19}}(?:-{_RANDOM}{{5}})?{_END_OF_NAME}",  # a CronJob's Job and Pod; a date, an epoch
+        f"{_NO_WORD}{_MIXED}{_RANDOM}{{5}}{_END_OF_NAME}",  # a DaemonSet's or Job's Pod
+        f"{_MIXED}{_RANDOM}{{8,10}}{_END_OF_NAME}",  # a ReplicaSet
+    )
+)
+# One in five random suffixes has no digit. In free text such a one may be a word, at a Pod's end not.
+_POD_SUFFIX: Final = re.compile(rf"{_AFTER_NAME}{_NO_WORD}{_RANDOM}{{5}}$")
+_HASHES: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        _BEGIN + "0x[0-9A-Fa-f]{9,}" + _END,  # shorter ones are codes of errors
+        _JOINT + _BEGIN + f"(?:sha[0-9]{{1,3}}:)?{_MIXED_HEX}[0-9A-Fa-f]{{8,}}" + _END,
+        _JOINT + _BEGIN + _EPOCH + _END + _NO_UNIT,
+        _JOINT + _BEGIN + r"(?<!\.)[0-9]{12,}" + _END + _NO_UNIT,
+    )
+)
+_EMPTY_BRACKETS: Final = re.compile(r"""\( ?\)|\[ ?\]|\{ ?\}|< ?>|" ?"|' ?'|` ?`""")
+
+
+def scrub(text: str) -> str:
+    """Return a free text, tidy, without identifiers, times, addresses and generated parts of names.
+
+    Numbers that mean something stay: 256Mi, 95%, 500ms, exit code 137, HTTP 503, v1.2.3.
+    """
+    text = tidy(text)
+    for pattern in _IDENTIFIERS:
+        text = pattern.sub(" ", text)
+    text = _IPV6_LIKE.sub(_without_address, text)
+    text = without_generated_suffixes(text)
+    for pattern in _HASHES:
+        text = pattern.sub(" ", text)
+    return " ".join(_EMPTY_BRACKETS.sub(" ", text).split())
+
+
+def without_generated_suffixes(text: str, *, pod: bool = False) -> str:
+    """Return a text with its names as their owners chose them: checkout-7d9f8bc4c6-x2k9p becomes checkout.
+
+    ``pod`` says that the text is the name of a Pod.
+    """
+    for pattern in _GENERATED_SUFFIXES:
+        text = pattern.sub("", text)
+    return _POD_SUFFIX.sub("", text) if pod else text
+
+
+def tidy(text: str) -> str:
+    """Return a text that every program can take: no NUL, no half characters, single blanks, not endless."""
+    return " ".join(_UNPRINTABLE.sub(" ", text[:_MAX_CHARACTERS]).split())
+
+
+def is_meaningful(text: str) -> bool:
+    """Tell whether the text has a letter or a digit."""
+    return _MEANINGFUL.search(text) is not None
+
+
+def clip(text: str, max_characters: int) -> str:
+    """Return the beginning of a text, cut between words."""
+    if len(text) <= max_characters:
+        return text
+    blank = text.rfind(" ", max_characters - _MAX_WORD_CHARACTERS, max_characters + 1)
+    return text[: blank if blank > 0 else max_characters].rstrip()
+
+
+def _without_address(match: re.Match[str]) -> str:
+    found = match.group()
+    if not any(map(str.isdigit, found)):  # a::b is rather a name in a program
+        return found
+    try:
+        ipaddress.IPv6Address(found if found.endswith("::") else found.rstrip(":."))
+    except ValueError:
+        return found
+    return " "

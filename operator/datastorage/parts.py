@@ -1,0 +1,205 @@
+"""The parts of one process, and how they are wired. Nothing else builds them."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.aio.client import ApiClient
+
+from datastorage.breaker import Breaker
+from datastorage.embedding import Embedder, VectorCache, build_provider
+from datastorage.kube.client import KubernetesClient
+from datastorage.kube.connection import api_client, load_configuration
+from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.pipeline.backfill import Backfill, Dependencies
+from datastorage.pipeline.coordinator import Coordinator, Writer
+from datastorage.pipeline.garbagecollector import GarbageCollector
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.lift import Lift
+from datastorage.pipeline.statuswriter import StatusWriter
+from datastorage.pipeline.sweep import Sweep
+from datastorage.pipeline.writer import EmbeddingWriter
+from datastorage.resources import ResourceKind
+from datastorage.settings import Settings
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from datastorage.storage.dualwrite import DualWrite
+from datastorage.storage.outbox import Outbox
+from datastorage.storage.schema import VECTORS
+from datastorage.storage.vectors import VectorTables
+
+
+@dataclass(frozen=True)
+class Store:
+    """What keeps records, without the cluster: enough for every command that reads the archive."""
+
+    database: Database
+    archive: Archive
+    outbox: Outbox
+    vectors: "VectorStore | None"
+
+
+@dataclass(frozen=True)
+class VectorStore:
+    """What makes and keeps vectors; not there with the provider ``none``."""
+
+    database: Database
+    same_server: bool
+    tables: VectorTables
+    cache: VectorCache
+    embedder: Embedder
+    embedder_breaker: Breaker
+    breaker: Breaker
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one running operator is made of."""
+
+    settings: Settings
+    store: Store
+    api: ApiClient
+    cluster: KubernetesClient
+    monitor: WatchMonitor
+    intake: Intake
+    sweep: Sweep
+    breaker: Breaker
+    status_writer: StatusWriter
+    collector: GarbageCollector
+    coordinator: Coordinator
+    backfill: Backfill | None
+
+
+@asynccontextmanager
+async def build_store(settings: Settings) -> AsyncIterator[Store]:
+    """Build what keeps records; close it in the end. Nothing connects before it is used.
+
+    Raises ConfigurationError for a wrong setting.
+    """
+    async with AsyncExitStack() as stack:
+        database = Database(settings.require_database_url(), pool_size=settings.database_pool_size)
+        stack.push_async_callback(database.close)
+        vectors = await _build_vectors(settings, database, stack)
+        model = str(vectors.embedder.model) if vectors is not None else None
+        yield Store(database, Archive(database, model=model), Outbox(database), vectors)
+
+
+async def _build_vectors(settings: Settings, database: Database, stack: AsyncExitStack) -> VectorStore | None:
+    provider = build_provider(settings)
+    if provider is None:
+        return None
+    url = settings.vector_database_url
+    same_server = url is None
+    if url is not None:
+        database = Database(url.get_secret_value(), pool_size=settings.database_pool_size, chain=VECTORS)
+        stack.push_async_callback(database.close)
+    model = provider.model
+    redis_url = settings.redis_url.get_secret_value() if settings.redis_url is not None else None
+    cache = VectorCache(model, redis_url, settings.embedding_cache_ttl_seconds)
+    # The breaker asks the embedder, and the embedder asks through the breaker.
+    embedder: Embedder
+    embedder_breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=_nothing)  # noqa: PLW0108
+    stack.push_async_callback(embedder_breaker.close)
+    embedder = Embedder(provider, cache, embedder_breaker)
+    stack.push_async_callback(embedder.close)
+    tables = VectorTables(database, provider=model.provider, name=model.name, dimensions=model.dimensions)
+    breaker = Breaker("vector_store", tables.probe, on_recovery=_nothing)
+    stack.push_async_callback(breaker.close)
+    return VectorStore(database, same_server, tables, cache, embedder, embedder_breaker, breaker)
+
+
+def _nothing() -> None:
+    """The backfill looks for itself whether it can go on."""
+
+
+@asynccontextmanager
+async def build(settings: Settings) -> AsyncIterator[Parts]:
+    """Build and wire all parts of the operator; close them in the end.
+
+    Raises ConfigurationError for a wrong setting or where there is no cluster.
+    """
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(build_store(settings))
+        api = api_client(await load_configuration())
+        cluster = await stack.enter_async_context(KubernetesClient(api, namespaces=settings.namespaces))
+        # The intake asks for a sweep when it overflows, and the sweep fills the intake.
+        sweep: Sweep
+        intake = Intake(
+            max_items=settings.intake_max_items,
+            max_bytes=settings.intake_max_bytes,
+            default_ttl_seconds=settings.ttl_seconds_after_stored,
+            on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
+            with_texts=store.vectors is not None,
+        )
+        sweep = Sweep(cluster=cluster, intake=intake, interval_seconds=settings.sweep_interval_seconds)
+        breaker = Breaker("postgres", store.database.ping, on_recovery=sweep.request)
+        stack.push_async_callback(breaker.close)
+
+        async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:
+            await intake.put(kind, body, force=True)
+
+        collector = GarbageCollector(
+            cluster=cluster,
+            archive=store.archive,
+            breaker=breaker,
+            restore=restore,
+            concurrency=settings.delete_concurrency,
+            resync_seconds=settings.gc_interval_seconds,
+        )
+        status_writer = StatusWriter(
+            cluster=cluster,
+            intake=intake,
+            schedule=collector.schedule,
+            on_abandoned=sweep.request,
+            concurrency=settings.status_concurrency,
+        )
+        lift = Lift(
+            cluster=cluster,
+            archive=store.archive,
+            breaker=breaker,
+            intake=intake,
+            announce=status_writer.announce_again,
+            default_ttl_seconds=settings.ttl_seconds_after_stored,
+        )
+        backfill = _build_backfill(settings, store, breaker, lift)
+        coordinator = Coordinator(
+            intake=intake,
+            writer=_build_writer(store, backfill),
+            archive=store.archive,
+            breaker=breaker,
+            announcer=status_writer,
+        )
+        yield Parts(
+            settings, store, api, cluster, WatchMonitor(), intake, sweep, breaker, status_writer, collector,
+            coordinator, backfill,
+        )  # fmt: skip
+
+
+def _build_backfill(settings: Settings, store: Store, postgres: Breaker, lift: Lift) -> Backfill | None:
+    vectors = store.vectors
+    if vectors is None:
+        return None
+    return Backfill(
+        outbox=store.outbox,
+        embedder=vectors.embedder,
+        vectors=vectors.tables,
+        dependencies=Dependencies(postgres, vectors.embedder_breaker, vectors.breaker),
+        lift=lift,
+        lift_seconds=settings.sweep_interval_seconds,
+    )
+
+
+def _build_writer(store: Store, backfill: Backfill | None) -> Writer:
+    vectors = store.vectors
+    if vectors is None or backfill is None:
+        return store.archive
+    dual_write = DualWrite(
+        archive=store.archive,
+        outbox=store.outbox,
+        vectors=vectors.tables,
+        breaker=vectors.breaker,
+        model=str(vectors.embedder.model),
+        same_server=vectors.same_server,
+    )
+    return EmbeddingWriter(embedder=vectors.embedder, dual_write=dual_write, on_owed=backfill.request)

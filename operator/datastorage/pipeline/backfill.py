@@ -1,0 +1,171 @@
+"""Pays what is owed: makes the vectors of what waits in the outbox.
+
+The outbox is in PostgreSQL, so that it survives every crash, and any replica may go on with it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from datastorage import metrics
+from datastorage.breaker import Breaker
+from datastorage.embedding import Embeddings
+from datastorage.errors import TransientError
+from datastorage.storage.outbox import Claim, OutboxDepth, OutboxState, OwedVector
+from datastorage.storage.vectors import Vector
+
+_BATCH: Final = 500
+# How often the outbox is looked at without being asked: other replicas and people add to it too.
+_POLL_SECONDS: Final = 5.0
+# While a dependency is away this costs nothing: its breaker alone asks for it.
+_AWAY_SECONDS: Final = 0.5
+# Counting reads the whole outbox.
+_COUNT_SECONDS: Final = 15.0
+
+
+class Outbox(Protocol):
+    """Where the owed vectors wait (storage/outbox.py)."""
+
+    def claim(self, limit: int) -> AbstractAsyncContextManager[Claim]: ...
+    async def depths(self) -> Mapping[OutboxState, OutboxDepth]: ...
+
+
+class Embedder(Protocol):
+    """Who makes vectors (embedding/embedder.py)."""
+
+    async def embed(
+        self, texts: Mapping[bytes, str], *, patience_seconds: float | None, ask_again: bool
+    ) -> Embeddings: ...
+
+
+class Vectors(Protocol):
+    """Where vectors are written (storage/vectors.py)."""
+
+    async def existing(self, hashes: Sequence[bytes]) -> set[bytes]: ...
+    async def insert(self, vectors: Mapping[bytes, Vector]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """The breakers of what the backfill needs."""
+
+    postgres: Breaker
+    embedder: Breaker
+    vector_store: Breaker
+
+    @property
+    def serving(self) -> bool:
+        """Whether vectors can be made and written, as far as is known."""
+        return self.embedder.serving and self.vector_store.serving
+
+
+class Backfill:
+    """Drains the outbox on request and at intervals, then lifts the objects whose vectors are paid."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        embedder: Embedder,
+        vectors: Vectors,
+        dependencies: Dependencies,
+        lift: Callable[[], Awaitable[bool]],
+        lift_seconds: float,
+    ) -> None:
+        """``lift`` is called after something was paid, and every ``lift_seconds`` (pipeline/lift.py).
+
+        It returns False where it could not look at everything.
+        """
+        self._outbox = outbox
+        self._embedder = embedder
+        self._vectors = vectors
+        self._dependencies = dependencies
+        self._lift = lift
+        self._lift_seconds = lift_seconds
+        self._requested = asyncio.Event()
+        self._lift_at = 0.0
+        self._counted_at = -_COUNT_SECONDS
+
+    def request(self) -> None:
+        """Ask for a look at the outbox soon."""
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Work until cancelled, the first time at once."""
+        while True:
+            self._requested.clear()
+            if self._dependencies.serving and await self._drain():
+                self._lift_at = 0.0
+            await self._count()
+            if time.monotonic() >= self._lift_at:
+                await self._lift_now()
+            try:
+                async with asyncio.timeout(_POLL_SECONDS if self._dependencies.serving else _AWAY_SECONDS):
+                    await self._requested.wait()
+            except TimeoutError:
+                pass
+
+    async def _drain(self) -> bool:
+        """Work through what is due; tell whether any of it came to an end."""
+        settled_any, more = False, True
+        while more:
+            settled, more = await self._dependencies.postgres.run(self._settle_batch)
+            settled_any = settled_any or settled
+        return settled_any
+
+    async def _settle_batch(self) -> tuple[bool, bool]:
+        """Settle a batch; tell whether anything came to an end, and whether to go on."""
+        async with self._outbox.claim(_BATCH) as claim:
+            if not claim.rows:
+                return False, False
+            try:
+                return await self._settle(claim)
+            except TransientError as error:
+                # The vectors' server is away. Nothing has changed but what is known of the reason.
+                await claim.delay(claim.rows, str(error))
+                return False, False
+
+    async def _settle(self, claim: Claim) -> tuple[bool, bool]:
+        store = self._dependencies.vector_store
+        hashes = list({row.text_hash for row in claim.rows})
+        present = await store.attempt(lambda: self._vectors.existing(hashes))
+        embeddings = await self._embedder.embed(
+            {row.text_hash: row.text for row in claim.rows if row.text_hash not in present},
+            patience_seconds=None,
+            ask_again=any(row.attempts for row in claim.rows),
+        )
+        if embeddings.vectors:
+            await store.attempt(lambda: self._vectors.insert(embeddings.vectors))
+        # The vectors are committed before their entries go. A crash in between repeats this, without effect.
+        paid = [row for row in claim.rows if row.text_hash in present or row.text_hash in embeddings.vectors]
+        refused = [row for row in claim.rows if row.text_hash in embeddings.refused]
+        await claim.pay(paid)
+        await claim.refuse(refused, embeddings.refused)
+        metrics.OUTBOX_SETTLED.labels("written").inc(len(paid))
+        metrics.OUTBOX_SETTLED.labels("failed").inc(len(refused))
+        if embeddings.error is not None:
+            await claim.delay(_rest(claim.rows, paid, refused), str(embeddings.error))
+        return bool(paid or refused), embeddings.error is None
+
+    async def _count(self) -> None:
+        if time.monotonic() - self._counted_at < _COUNT_SECONDS:
+            return
+        depths = await self._dependencies.postgres.run(self._outbox.depths)
+        self._counted_at = time.monotonic()
+        for state, depth in depths.items():
+            metrics.OUTBOX_DEPTH.labels(state.value).set(depth.depth)
+        metrics.OUTBOX_AGE.set(depths[OutboxState.PENDING].oldest_seconds)
+
+    async def _lift_now(self) -> None:
+        complete = await self._lift()
+        pause = self._lift_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter is no secret
+        self._lift_at = time.monotonic() + (pause if complete else _POLL_SECONDS)
+
+
+def _rest(rows: Sequence[OwedVector], *done: Sequence[OwedVector]) -> list[OwedVector]:
+    known = {(row.uid, row.generation) for part in done for row in part}
+    return [row for row in rows if (row.uid, row.generation) not in known]

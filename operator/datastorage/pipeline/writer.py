@@ -1,0 +1,75 @@
+"""What one batch becomes: its texts get their vectors, and rows and vectors are stored.
+
+The rows never wait for the vectors: an embedder that is away, slow or wrong leaves its texts owed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+from datastorage import metrics
+from datastorage.embedding import Embedder, Embeddings
+from datastorage.storage.archive import distinct_texts
+from datastorage.storage.records import Record, StoredRecord, VectorState, VectorWrite
+from datastorage.storage.vectors import Vector
+
+# The write path waits no longer for an embedder; the backfill has the time that it lacks.
+_PATIENCE_SECONDS: Final = 2.0
+
+
+class DualWrite(Protocol):
+    """Where rows and vectors go (storage/dualwrite.py)."""
+
+    async def store(
+        self, records: Sequence[Record], vectors: Mapping[bytes, Vector], owed: Mapping[bytes, VectorWrite]
+    ) -> list[StoredRecord]: ...
+
+
+class EmbeddingWriter:
+    """Stores records with their vectors. Where no vectors are kept, the archive itself takes its place."""
+
+    def __init__(self, *, embedder: Embedder, dual_write: DualWrite, on_owed: Callable[[], None]) -> None:
+        """``on_owed`` is called when vectors could not be written and wait in the outbox."""
+        self._embedder = embedder
+        self._dual_write = dual_write
+        self._on_owed = on_owed
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+        """Store all records in one transaction; return what the archive now holds for each, in order.
+
+        Raises RecordRefusedError and TransientError as Archive.store does, and only for the rows' sake.
+        """
+        texts = distinct_texts(records)
+        embeddings = await self._embedder.embed(texts, patience_seconds=_PATIENCE_SECONDS)
+        stored = await self._dual_write.store(records, embeddings.vectors, self._owed(texts, embeddings))
+        _count(stored)
+        if any(row.vector.state is VectorState.PENDING for row in stored):
+            self._on_owed()
+        return stored
+
+    def _owed(self, texts: Mapping[bytes, str], embeddings: Embeddings) -> dict[bytes, VectorWrite]:
+        model = str(self._embedder.model)
+        owed = {
+            key: VectorWrite(VectorState.PENDING, "EmbeddingRefused", reason, model)
+            for key, reason in embeddings.refused.items()
+        }
+        missing = texts.keys() - embeddings.vectors.keys() - owed.keys()
+        away = VectorWrite(VectorState.PENDING, "EmbedderUnavailable", str(embeddings.error or ""), model)
+        return owed | dict.fromkeys(missing, away)
+
+
+_REASONS: Final = {
+    "EmbedderUnavailable": "embedder_unavailable",
+    "EmbeddingRefused": "embedding_refused",
+    "VectorStoreUnavailable": "vector_store_unavailable",
+}
+
+
+def _count(stored: Sequence[StoredRecord]) -> None:
+    for row in stored:
+        if not row.is_new:
+            continue
+        if row.vector.state is VectorState.WRITTEN:
+            metrics.DUALWRITE_SUCCESS.inc()
+        elif row.vector.state is VectorState.PENDING:
+            metrics.FALLBACK_MODE.inc()
+            metrics.DUALWRITE_FAILURE.labels(_REASONS.get(row.vector.reason, "owed")).inc()

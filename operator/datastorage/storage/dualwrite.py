@@ -1,0 +1,130 @@
+"""The dual write: rows and their vectors, together where one server keeps both, else one after the other.
+
+The row is what counts. A vector that can't be written leaves an entry in the outbox, in the transaction of
+its row, so that it is owed and never forgotten.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from datastorage.breaker import Breaker
+from datastorage.errors import TransientError
+from datastorage.storage.archive import Archive, distinct_texts
+from datastorage.storage.outbox import Outbox
+from datastorage.storage.records import Record, StoredRecord, VectorState, VectorWrite
+from datastorage.storage.vectors import Vector, VectorTables
+
+# On another server the vectors follow the rows within this time, before the backfill cares for them.
+_FOLLOW_SECONDS: Final = 5.0
+
+
+class DualWrite:
+    """Stores records with their vectors."""
+
+    def __init__(
+        self,
+        *,
+        archive: Archive,
+        outbox: Outbox,
+        vectors: VectorTables,
+        breaker: Breaker,
+        model: str,
+        same_server: bool,
+    ) -> None:
+        """``breaker`` is that of the vectors' tables; ``model`` is how the status names their model."""
+        self._archive = archive
+        self._outbox = outbox
+        self._vectors = vectors
+        self._breaker = breaker
+        self._written = VectorWrite(VectorState.WRITTEN, "Written", model=model)
+        self._model = model
+        self._store = self._store_together if same_server else self._store_in_turn
+
+    async def store(
+        self, records: Sequence[Record], vectors: Mapping[bytes, Vector], owed: Mapping[bytes, VectorWrite]
+    ) -> list[StoredRecord]:
+        """Store all records in one transaction; return what the archive now holds for each, in order.
+
+        The hash of each record's text is in ``vectors``, or in ``owed`` with the reason.
+
+        Raises RecordRefusedError and TransientError as Archive.store does, and only for the rows' sake.
+        """
+        return await self._store(records, vectors, owed)
+
+    async def _store_together(
+        self, records: Sequence[Record], vectors: Mapping[bytes, Vector], owed: Mapping[bytes, VectorWrite]
+    ) -> list[StoredRecord]:
+        return await self._archive.store(records, partial(self._write_beside, records, vectors, owed))
+
+    async def _write_beside(
+        self,
+        records: Sequence[Record],
+        vectors: Mapping[bytes, Vector],
+        owed: Mapping[bytes, VectorWrite],
+        connection: Any,
+    ) -> Mapping[bytes, VectorWrite]:
+        wanted = {key: vectors[key] for key in distinct_texts(records) if key in vectors}
+        outcome = dict(owed)
+        if wanted:
+            try:
+                await self._breaker.attempt(lambda: self._vectors.insert_in(connection, wanted))
+                outcome |= dict.fromkeys(wanted, self._written)
+            except TransientError as error:
+                outcome |= dict.fromkeys(wanted, self._unavailable(error))
+        await self._note_owed(connection, records, outcome, due_seconds=0.0)
+        return outcome
+
+    async def _store_in_turn(
+        self, records: Sequence[Record], vectors: Mapping[bytes, Vector], owed: Mapping[bytes, VectorWrite]
+    ) -> list[StoredRecord]:
+        wanted = {key: vectors[key] for key in distinct_texts(records) if key in vectors}
+        following = VectorWrite(VectorState.PENDING, "Following", model=self._model)
+        outcome = dict(owed) | dict.fromkeys(wanted, following)
+
+        async def note_all(connection: Any) -> Mapping[bytes, VectorWrite]:
+            await self._note_owed(connection, records, outcome, due_seconds=_FOLLOW_SECONDS)
+            return outcome
+
+        stored = await self._archive.store(records, note_all)
+        if not wanted:
+            return stored
+        # What happens from here on is about vectors alone: the rows are committed, and so is what is owed.
+        try:
+            await self._breaker.attempt(lambda: self._vectors.insert(wanted))
+            await self._outbox.pay(
+                [
+                    (r.key.uid, r.key.generation)
+                    for r in records
+                    if r.text is not None and r.text.hash in wanted
+                ]
+            )
+        except TransientError as error:
+            return _with_vectors(records, stored, dict.fromkeys(wanted, self._unavailable(error)))
+        return _with_vectors(records, stored, dict.fromkeys(wanted, self._written))
+
+    async def _note_owed(
+        self,
+        connection: Any,
+        records: Sequence[Record],
+        outcome: Mapping[bytes, VectorWrite],
+        *,
+        due_seconds: float,
+    ) -> None:
+        errors = {key: write.message for key, write in outcome.items() if write.state is VectorState.PENDING}
+        late = [r for r in records if r.text is not None and r.text.hash in errors]
+        if late:
+            await self._outbox.add(connection, late, errors, due_seconds=due_seconds)
+
+    def _unavailable(self, error: TransientError) -> VectorWrite:
+        return VectorWrite(VectorState.PENDING, "VectorStoreUnavailable", str(error), self._model)
+
+
+def _with_vectors(
+    records: Sequence[Record], stored: Sequence[StoredRecord], vectors: Mapping[bytes, VectorWrite]
+) -> list[StoredRecord]:
+    return [
+        replace(row, vector=vectors[r.text.hash]) if r.text is not None and r.text.hash in vectors else row
+        for r, row in zip(records, stored, strict=True)
+    ]

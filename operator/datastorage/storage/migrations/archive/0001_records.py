@@ -1,0 +1,10 @@
+"""The archive tables, their roles and their partitions."""
+
+from datastorage.storage.migrations.script import run_sql_beside
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    run_sql_beside(__file__)

@@ -1,1 +1,0 @@
-"""The revisions, in order. Never edit one that was released: add the next."""

@@ -1,0 +1,221 @@
+"""The vectors that are owed: what was stored without one waits here until it is paid, refused or dropped."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from datastorage.storage.database import Database
+from datastorage.storage.records import Record
+
+# An error is kept to be read by people.
+_MAX_ERROR_CHARACTERS: Final = 500
+
+_ADD: Final = """
+    INSERT INTO datastorage.vector_outbox (
+        uid, generation, created_at, table_name, namespace, name, text_hash, last_error, due_at)
+    SELECT uid, generation, created_at, table_name, namespace, name, text_hash, nullif(error, ''),
+        now() + make_interval(secs => $9)
+    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::bytea[],
+        $8::text[]) AS owed (uid, generation, created_at, table_name, namespace, name, text_hash, error)
+    ON CONFLICT DO NOTHING
+"""
+# Whoever else drains takes others: the rows stay locked until the claim ends.
+_CLAIM: Final = """
+    SELECT o.uid, o.generation, o.text_hash, o.attempts, t.text
+    FROM datastorage.vector_outbox o JOIN datastorage.embedding_texts t USING (text_hash)
+    WHERE o.state = 'pending' AND o.due_at <= now()
+    ORDER BY o.due_at LIMIT $1 FOR UPDATE OF o SKIP LOCKED
+"""
+_PAID: Final = """
+    DELETE FROM datastorage.vector_outbox o
+    USING unnest($1::uuid[], $2::bigint[]) AS k (uid, generation)
+    WHERE o.uid = k.uid AND o.generation = k.generation
+"""
+_REFUSED: Final = """
+    UPDATE datastorage.vector_outbox o
+    SET state = 'failed', attempts = attempts + 1, last_error = k.error
+    FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS k (uid, generation, error)
+    WHERE o.uid = k.uid AND o.generation = k.generation
+"""
+_DELAYED: Final = """
+    UPDATE datastorage.vector_outbox o SET attempts = attempts + 1, last_error = $3
+    FROM unnest($1::uuid[], $2::bigint[]) AS k (uid, generation)
+    WHERE o.uid = k.uid AND o.generation = k.generation
+"""
+_DEPTHS: Final = """
+    SELECT state, count(*) AS depth,
+        extract(epoch FROM now() - min(owed_since))::double precision AS oldest_seconds
+    FROM datastorage.vector_outbox GROUP BY state
+"""
+_LIST: Final = """
+    SELECT uid, generation, table_name, namespace, name, state, owed_since, attempts, last_error
+    FROM datastorage.vector_outbox
+    WHERE ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR uid = $2)
+    ORDER BY owed_since, uid, generation LIMIT $3
+"""
+_ERRORS: Final = """
+    SELECT coalesce(last_error, '') AS error, count(*) AS count FROM datastorage.vector_outbox
+    WHERE state = $1 GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT $2
+"""
+_RETRY: Final = """
+    UPDATE datastorage.vector_outbox SET state = 'pending', due_at = now()
+    WHERE ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR uid = $2)
+"""
+_DROP: Final = """
+    UPDATE datastorage.vector_outbox SET state = 'dropped', last_error = $3
+    WHERE state <> 'dropped' AND ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR uid = $2)
+"""
+
+
+class OutboxState(StrEnum):
+    """Where an owed vector stands."""
+
+    PENDING = "pending"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class OwedVector:
+    """One claimed row. ``attempts`` counts the earlier tries of the backfill."""
+
+    uid: str
+    generation: int
+    text_hash: bytes
+    text: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One row as it is shown to people."""
+
+    uid: str
+    generation: int
+    table: str
+    namespace: str
+    name: str
+    state: OutboxState
+    owed_since: datetime
+    attempts: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxDepth:
+    """How many rows are in a state, and the age of the oldest in seconds."""
+
+    depth: int = 0
+    oldest_seconds: float = 0.0
+
+
+class Claim:
+    """Owed vectors that nobody else works on until the claim ends."""
+
+    def __init__(self, connection: Any, rows: Sequence[OwedVector]) -> None:
+        self._connection = connection
+        self.rows = rows
+
+    async def pay(self, rows: Iterable[OwedVector]) -> None:
+        """Take rows out whose vectors are committed."""
+        await self._connection.execute(_PAID, *_keys(rows))
+
+    async def refuse(self, rows: Sequence[OwedVector], reasons: Mapping[bytes, str]) -> None:
+        """Note that no vector can be made of the texts; by text hash, why."""
+        errors = [reasons[row.text_hash][:_MAX_ERROR_CHARACTERS] for row in rows]
+        await self._connection.execute(_REFUSED, *_keys(rows), errors)
+
+    async def delay(self, rows: Iterable[OwedVector], error: str) -> None:
+        """Note why the rows could not be paid now; they stay due."""
+        await self._connection.execute(_DELAYED, *_keys(rows), error[:_MAX_ERROR_CHARACTERS])
+
+
+class Outbox:
+    """All methods raise TransientError when PostgreSQL can't serve."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @staticmethod
+    async def add(
+        connection: Any, records: Sequence[Record], errors: Mapping[bytes, str], *, due_seconds: float
+    ) -> None:
+        """Note on the connection of the rows' transaction what is owed; ``errors`` says why, by text hash.
+
+        The backfill leaves the rows alone for ``due_seconds``. A repeat changes nothing.
+        """
+        rows = (
+            (
+                r.key.uid, r.key.generation, r.key.created_at, r.table.value, r.namespace, r.name,
+                r.text.hash, errors.get(r.text.hash, "")[:_MAX_ERROR_CHARACTERS],
+            )
+            for r in records
+            if r.text is not None and r.text.text
+        )  # fmt: skip
+        await connection.execute(_ADD, *map(list, zip(*rows, strict=True)), due_seconds)
+
+    @asynccontextmanager
+    async def claim(self, limit: int) -> AsyncIterator[Claim]:
+        """Claim up to ``limit`` due rows; what was noted of them is committed when the context ends well."""
+        async with self._database.connection() as connection, connection.transaction():
+            rows = await connection.fetch(_CLAIM, limit)
+            yield Claim(
+                connection,
+                [
+                    OwedVector(
+                        str(row["uid"]), row["generation"], row["text_hash"], row["text"], row["attempts"]
+                    )
+                    for row in rows
+                ],
+            )
+
+    async def pay(self, keys: Sequence[tuple[str, int]]) -> None:
+        """Take rows out by (uid, generation), whose vectors are committed."""
+        async with self._database.connection() as connection:
+            await connection.execute(_PAID, [uid for uid, _ in keys], [number for _, number in keys])
+
+    async def depths(self) -> dict[OutboxState, OutboxDepth]:
+        """Return how much is in each state."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_DEPTHS)
+        found = {OutboxState(r["state"]): OutboxDepth(r["depth"], r["oldest_seconds"]) for r in rows}
+        return {state: found.get(state, OutboxDepth()) for state in OutboxState}
+
+    async def list(self, *, state: OutboxState | None, uid: str | None, limit: int) -> list[OutboxRow]:
+        """Return rows, those owed for longest first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_LIST, state, uid, limit)
+        return [
+            OutboxRow(
+                str(r["uid"]), r["generation"], r["table_name"], r["namespace"], r["name"],
+                OutboxState(r["state"]), r["owed_since"], r["attempts"], r["last_error"],
+            )
+            for r in rows
+        ]  # fmt: skip
+
+    async def errors(self, state: OutboxState, limit: int) -> dict[str, int]:
+        """Return the reasons that the rows of a state have, with how many have each, the most first."""
+        async with self._database.connection() as connection:
+            return {r["error"]: r["count"] for r in await connection.fetch(_ERRORS, state, limit)}
+
+    async def retry(self, *, state: OutboxState | None, uid: str | None) -> int:
+        """Make rows pending and due again; return how many."""
+        async with self._database.connection() as connection:
+            return _count(await connection.execute(_RETRY, state, uid))
+
+    async def drop(self, *, state: OutboxState | None, uid: str | None, reason: str) -> int:
+        """Give rows up, for a reason that stays with them; return how many."""
+        async with self._database.connection() as connection:
+            return _count(await connection.execute(_DROP, state, uid, reason[:_MAX_ERROR_CHARACTERS]))
+
+
+def _keys(rows: Iterable[OwedVector]) -> tuple[list[str], list[int]]:
+    chosen = list(rows)
+    return [row.uid for row in chosen], [row.generation for row in chosen]
+
+
+def _count(command_tag: str) -> int:
+    return int(command_tag.rpartition(" ")[2])

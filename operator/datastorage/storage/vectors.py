@@ -1,0 +1,118 @@
+"""The vectors of one embedding model: one per distinct text, found by the text's hash."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import asyncpg
+import numpy as np
+import pgvector
+from numpy.typing import NDArray
+
+from datastorage.errors import TransientError
+from datastorage.storage.database import Database, one_line
+
+Vector = NDArray[np.float32]
+
+_ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
+# The number of a model is part of its tables' names, which no parameter can be. It comes from the function
+# above and is formatted as an integer, never as text.
+_INSERT: Final = """
+    INSERT INTO datastorage.embeddings_{id:d} (part, text_hash, embedding)
+    SELECT m.open_part, given.text_hash, given.embedding
+    FROM datastorage.embedding_models AS m,
+        unnest($1::bytea[], $2::vector[]) AS given (text_hash, embedding)
+    WHERE m.id = {id:d}
+        AND NOT EXISTS (SELECT FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash)
+    ON CONFLICT DO NOTHING
+"""
+# Needs the same rights and locks as a write, and changes nothing.
+_PROBE: Final = "INSERT INTO datastorage.embeddings_{id:d} SELECT 1, '', NULL WHERE false"
+_EXISTING: Final = """
+    SELECT DISTINCT text_hash FROM datastorage.embeddings_{id:d} WHERE text_hash = ANY($1::bytea[])
+"""
+_SEAL: Final = "SELECT datastorage.seal_embeddings($1, $2)"
+_INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3)"
+# So many vectors are searched exactly in 12 ms or so, and indexed in a few seconds.
+_FULL_PART_ROWS: Final = 20_000
+# A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
+_WRITE_SECONDS: Final = 5.0
+_PROBE_SECONDS: Final = 2.0
+_INDEX_SECONDS: Final = 3600.0
+
+
+class VectorTables:
+    """Writes the vectors of one model. Every method may be repeated without harm.
+
+    All methods raise TransientError when the vectors can't be reached or written.
+    """
+
+    def __init__(self, database: Database, *, provider: str, name: str, dimensions: int) -> None:
+        """Take the database that has the vectors' schema, and the model's identity."""
+        self._database = database
+        self._identity = (provider, name, dimensions)
+        self._id: int | None = None
+        self._making = asyncio.Lock()
+
+    async def model_id(self) -> int:
+        """Return the number of the model; its tables are there then."""
+        if self._id is None:
+            # On a connection of its own: a transaction of rows must not carry the making of tables.
+            async with self._making, self._database.connection() as connection:
+                self._id = await connection.fetchval(_ENSURE_MODEL, *self._identity)
+        return self._id
+
+    async def insert(self, vectors: Mapping[bytes, Vector]) -> None:
+        """Write vectors by the hashes of their texts. One that is there already stays."""
+        number = await self.model_id()
+        async with self._database.connection() as connection:
+            await self._insert(connection, number, vectors)
+
+    async def insert_in(self, connection: Any, vectors: Mapping[bytes, Vector]) -> None:
+        """Write vectors within a transaction, which goes on unharmed when this fails (TransientError)."""
+        number = await self.model_id()
+        try:
+            async with connection.transaction():  # a savepoint
+                await self._insert(connection, number, vectors)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            raise TransientError(f"the vectors' tables: {one_line(error)}") from error
+
+    async def existing(self, hashes: Sequence[bytes]) -> set[bytes]:
+        """Return those of the hashes that have a vector."""
+        sql = _EXISTING.format(id=await self.model_id())
+        async with self._database.connection() as connection:
+            return {row["text_hash"] for row in await connection.fetch(sql, list(hashes))}
+
+    async def probe(self) -> None:
+        """Return when a write would succeed."""
+        sql = _PROBE.format(id=await self.model_id())
+        async with self._database.connection() as connection:
+            await connection.execute(sql, timeout=_PROBE_SECONDS)
+
+    async def index(
+        self, *, memory_mib: int, full_rows: int = _FULL_PART_ROWS, grace_seconds: float = 2 * _WRITE_SECONDS
+    ) -> bool:
+        """Seal a part that is full, and do one step of indexing; tell whether there was anything to do.
+
+        A step takes from a second to minutes. ``memory_mib`` is what the server may use for it. A part is
+        indexed no earlier than ``grace_seconds`` after it was sealed, when every write that began before
+        has ended.
+        """
+        number = await self.model_id()
+        async with self._database.connection() as connection:
+            sealed = await connection.fetchval(_SEAL, number, full_rows)
+            indexed = await connection.fetchval(
+                _INDEX, number, memory_mib, grace_seconds, timeout=_INDEX_SECONDS
+            )
+        return bool(sealed or indexed)
+
+    @staticmethod
+    async def _insert(connection: Any, number: int, vectors: Mapping[bytes, Vector]) -> None:
+        # In the order of the hashes, so that two transactions never wait for each other.
+        hashes = sorted(vectors)
+        await connection.execute(
+            _INSERT.format(id=number),
+            hashes,
+            [pgvector.Vector(vectors[key]) for key in hashes],
+            timeout=_WRITE_SECONDS,
+        )
