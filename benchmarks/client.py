@@ -14,7 +14,7 @@ import aiohttp
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.progress import Progress
-from datastorage.resources import AUDIT_RECORD, GROUP, VERSION, stored_status
+from datastorage.resources import AUDIT_RECORD, GROUP, VERSION, VectorStatus, WriteState, stored_status
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,9 +81,11 @@ class Client:
     async def write_stored(self, namespace: str, target: Created) -> Created:
         """Patch the status to Stored, with the bytes that the operator would send; return the new version."""
         at = "2026-01-01T00:00:00.000Z"
+        vector = VectorStatus(WriteState.WRITTEN, "Written", "", model="wordllama/l2_supercat_256", at=at)
         status = stored_status(
-            uid=target.uid, generation=1, stored_at=at, content_hash=f"sha256:{'0' * 64}", expires_at=at
-        )
+            uid=target.uid, generation=1, stored_at=at, content_hash=f"sha256:{'0' * 64}", expires_at=at,
+            vector=vector,
+        )  # fmt: skip
         body = {"metadata": {"uid": target.uid}, "status": status}
         path = f"{_path(namespace)}/{target.name}/status"
         answer = await self._request("PATCH", "status", path, body, _STATUS_HEADERS)

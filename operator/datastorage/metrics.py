@@ -169,6 +169,12 @@ OUTBOX_SETTLED = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+VECTOR_INDEX_STEPS = Counter(
+    "datastorage_vector_index_steps_total",
+    "Steps of building and merging indexes of vectors, by outcome: success, failed",
+    ["outcome"],
+    registry=REGISTRY,
+)
 QUERY_TOTAL = Counter(
     "datastorage_query_total",
     "Queries of the archive, by operation (search_vector, search_text, search_hybrid, list, get, timeline) "

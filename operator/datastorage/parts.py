@@ -15,6 +15,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.backfill import Backfill, Dependencies
 from datastorage.pipeline.coordinator import Coordinator, Writer
 from datastorage.pipeline.garbagecollector import GarbageCollector
+from datastorage.pipeline.indexer import Indexer
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.lift import Lift
 from datastorage.pipeline.statuswriter import StatusWriter
@@ -69,6 +70,7 @@ class Parts:
     collector: GarbageCollector
     coordinator: Coordinator
     backfill: Backfill | None
+    indexer: Indexer | None
 
 
 @asynccontextmanager
@@ -172,7 +174,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         )
         yield Parts(
             settings, store, api, cluster, WatchMonitor(), intake, sweep, breaker, status_writer, collector,
-            coordinator, backfill,
+            coordinator, backfill, _build_indexer(settings, store),
         )  # fmt: skip
 
 
@@ -188,6 +190,12 @@ def _build_backfill(settings: Settings, store: Store, postgres: Breaker, lift: L
         lift=lift,
         lift_seconds=settings.sweep_interval_seconds,
     )
+
+
+def _build_indexer(settings: Settings, store: Store) -> Indexer | None:
+    if store.vectors is None:
+        return None
+    return Indexer(store.vectors.tables, memory_mib=settings.vector_index_memory_mib)
 
 
 def _build_writer(store: Store, backfill: Backfill | None) -> Writer:

@@ -123,6 +123,8 @@ class Operator:
         ]
         if parts.backfill is not None:
             workers.append(_task("backfill", parts.backfill.run()))
+        if parts.indexer is not None:
+            workers.append(_task("indexer", parts.indexer.run()))
         stopped = _task("stop", self._stop.wait())
         _log.info("Running", extra={"namespaces": list(parts.settings.namespaces) or "all"})
         try:

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     embedding_cache_ttl_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         300, description="Seconds that a cached vector lives in Redis after it was made."
     )
+    vector_index_memory_mib: Annotated[int, Field(ge=16, le=65_536)] = Field(
+        256,
+        description="MiB that the vectors' PostgreSQL may use while it builds one index. With more, fewer and "
+        "larger indexes make a search over millions of vectors quicker.",
+    )
     namespaces: Annotated[tuple[_Namespace, ...], NoDecode] = Field(
         (), description="Namespaces to serve, separated by commas. Empty: all."
     )

@@ -14,7 +14,7 @@ from datastorage.errors import ConfigurationError, SchemaVersionError, Transient
 from datastorage.storage import migrate as migrate_module
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
-from datastorage.storage.schema import SCHEMA_VERSION
+from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, connect
 
@@ -33,19 +33,24 @@ async def _set_version(owner: Any, version: str) -> None:
     await owner.execute("UPDATE datastorage.schema_version SET version_num = $1", version)
 
 
-def test_the_version_constant_is_the_newest_migration() -> None:
+@pytest.mark.parametrize("chain", [ARCHIVE, VECTORS], ids=lambda chain: chain.name)
+def test_the_version_constant_is_the_newest_migration(chain: Chain) -> None:
+    scripts = Path(migrate_module.__file__).with_name("migrations")
     config = Config()
-    config.set_main_option("script_location", str(Path(migrate_module.__file__).with_name("migrations")))
-    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("script_location", str(scripts))
+    config.set_main_option("version_locations", str(scripts / chain.name))
+    assert ScriptDirectory.from_config(config).get_heads() == [chain.version]
 
 
 async def test_migrating_again_changes_nothing(unmigrated: TestDatabase) -> None:
-    assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (None, SCHEMA_VERSION)
+    assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (None, ARCHIVE.version)
     owner = await connect(unmigrated.owner_url)
     tables = await owner.fetchval(_TABLES)
-    assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (SCHEMA_VERSION, SCHEMA_VERSION)
+    assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (ARCHIVE.version, ARCHIVE.version)
     assert await owner.fetchval(_TABLES) == tables == [
-        "action_traces", "audit_records", "rejected_objects", "schema_version",
+        "action_traces", "audit_records", "embedding_texts", "rejected_objects", "schema_version",
+        "vector_outbox",
     ]  # fmt: skip
     await owner.close()
 
@@ -72,7 +77,7 @@ async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> N
     assert [process.returncode for process in processes] == [0, 0, 0], answers
     outputs = sorted(output.decode().strip() for output, _ in answers)
     # One made it, the others waited and found it.
-    assert outputs == [f"{SCHEMA_VERSION} {SCHEMA_VERSION}"] * 2 + [f"None {SCHEMA_VERSION}"]
+    assert outputs == [f"{ARCHIVE.version} {ARCHIVE.version}"] * 2 + [f"None {ARCHIVE.version}"]
 
 
 async def test_a_failed_migration_leaves_nothing_behind(unmigrated: TestDatabase) -> None:
@@ -122,7 +127,9 @@ async def test_the_service_accepts_its_own_schema(database: Database) -> None:
 
 async def test_the_service_refuses_a_database_without_schema(unmigrated: TestDatabase) -> None:
     database = Database(unmigrated.service_url, pool_size=2)
-    with pytest.raises(SchemaVersionError, match="no datastorage schema yet: run 'datastorage migrate'"):
+    with pytest.raises(
+        SchemaVersionError, match="no datastorage schema for the archive yet: run 'datastorage migrate'"
+    ):
         await database.check_schema_version()
     await database.close()
 
@@ -130,10 +137,10 @@ async def test_the_service_refuses_a_database_without_schema(unmigrated: TestDat
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        ("0000", f"at version 0000 and this program needs {SCHEMA_VERSION}: run 'datastorage migrate'"),
+        ("0000", f"at version 0000 and this program needs {ARCHIVE.version}: run 'datastorage migrate'"),
         (
             "9999",
-            f"at version 9999, newer than version {SCHEMA_VERSION}, .*: run a newer version",
+            f"at version 9999, newer than version {ARCHIVE.version}, .*: run a newer version",
         ),
     ],
 )

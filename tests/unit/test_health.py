@@ -30,6 +30,7 @@ async def test_each_endpoint_tells_of_its_own_checks() -> None:
         port=port,
         health={"watch": check(None)},
         ready={"watch": check(None), "postgres": check("PostgreSQL: connection refused")},
+        ready_notes={"redis": check(None)},
     )
     await server.start()
     try:
@@ -41,8 +42,30 @@ async def test_each_endpoint_tells_of_its_own_checks() -> None:
                 assert response.status == 503
                 assert await response.json() == {
                     "status": "failing",
-                    "checks": {"watch": "ok", "postgres": "PostgreSQL: connection refused"},
+                    "checks": {
+                        "watch": "ok",
+                        "postgres": "PostgreSQL: connection refused",
+                        "redis": "ok",
+                    },
                 }
+    finally:
+        await server.stop()
+
+
+async def test_what_the_work_can_do_without_is_told_and_does_not_fail() -> None:
+    port = free_port()
+    server = HealthServer(
+        address="127.0.0.1", port=port, health={}, ready={"watch": check(None)},
+        ready_notes={"embedder": check("does not answer")},
+    )  # fmt: skip
+    await server.start()
+    try:
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+            session.get("/ready") as response,
+        ):
+            assert response.status == 200
+            assert (await response.json())["checks"] == {"watch": "ok", "embedder": "does not answer"}
     finally:
         await server.stop()
 
@@ -51,7 +74,9 @@ async def test_a_taken_port_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = HealthServer(address="127.0.0.1", port=taken.getsockname()[1], health={}, ready={})
+        server = HealthServer(
+            address="127.0.0.1", port=taken.getsockname()[1], health={}, ready={}, ready_notes={}
+        )
         with pytest.raises(OSError, match="address"):
             await server.start()
         await server.stop()

@@ -15,6 +15,8 @@ from datastorage.resources import (
     KINDS,
     Phase,
     ResourceKind,
+    VectorStatus,
+    WriteState,
     is_final,
     recording_status,
     rejected_status,
@@ -31,9 +33,24 @@ NOW = "2026-03-01T10:00:00.000001Z"
 LATER = "2026-03-01T11:00:00Z"
 HASH = "sha256:" + 64 * "0"
 
-STORED = stored_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=LATER)
-HELD = stored_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=LATER, held=True)
-RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH)
+EMBEDDED = VectorStatus(WriteState.WRITTEN, "Written", "", model="wordllama/l2_supercat_256", at=NOW)
+OWED = VectorStatus(WriteState.PENDING, "EmbedderUnavailable", "does not answer", model="openai/small")
+FAILED = VectorStatus(WriteState.FAILED, "EmbeddingRefused", "not finite", model="openai/small")
+
+
+def stored(vector: VectorStatus, *, held: bool = False) -> dict[str, Any]:
+    return stored_status(
+        uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=LATER, vector=vector, held=held
+    )
+
+
+STORED, HELD, DEGRADED, UNEMBEDDED = (
+    stored(EMBEDDED),
+    stored(EMBEDDED, held=True),
+    stored(OWED),
+    stored(FAILED),
+)
+RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, vector=OWED)
 REJECTED = rejected_status(uid="u", generation=3, at=NOW, message="too deep")
 
 
@@ -44,7 +61,11 @@ def field_schema(kind: ResourceKind, name: str) -> dict[str, Any]:
 
 def without_nulls(status: dict[str, Any]) -> dict[str, Any]:
     """Return what a merge patch of the status leaves of it."""
-    return {key: value for key, value in status.items() if value is not None}
+    return {
+        key: without_nulls(value) if isinstance(value, dict) else value
+        for key, value in status.items()
+        if value is not None
+    }
 
 
 def test_an_audit_record_is_always_final() -> None:
@@ -86,7 +107,9 @@ def test_a_trace_without_execution_is_not_final() -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 @pytest.mark.parametrize(
-    "status", [STORED, HELD, RECORDING, REJECTED], ids=["stored", "held", "recording", "rejected"]
+    "status",
+    [STORED, HELD, DEGRADED, UNEMBEDDED, RECORDING, REJECTED],
+    ids=["stored", "held", "degraded", "unembedded", "recording", "rejected"],
 )
 def test_statuses_fit_model_and_schema(kind: ResourceKind, status: dict[str, Any]) -> None:
     Status.model_validate(status)
@@ -94,17 +117,32 @@ def test_statuses_fit_model_and_schema(kind: ResourceKind, status: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("status", "phase", "condition"),
+    ("status", "phase", "is_stored", "is_embedded", "vector"),
     [
-        (STORED, Phase.STORED, "True"),
-        (RECORDING, Phase.RECORDING, "False"),
-        (REJECTED, Phase.REJECTED, "False"),
+        (STORED, Phase.STORED, "True", "True", "Written"),
+        (DEGRADED, Phase.DEGRADED, "True", "False", "Pending"),
+        (UNEMBEDDED, Phase.STORED, "True", "False", "Failed"),
+        (RECORDING, Phase.RECORDING, "False", "False", "Pending"),
+        (REJECTED, Phase.REJECTED, "False", "False", "Skipped"),
     ],
 )
-def test_statuses_say_the_same_throughout(status: dict[str, Any], phase: Phase, condition: str) -> None:
-    [stored] = status["conditions"]
+def test_statuses_say_the_same_throughout(
+    status: dict[str, Any], phase: Phase, is_stored: str, is_embedded: str, vector: str
+) -> None:
+    conditions = {each["type"]: each for each in status["conditions"]}
     assert (status["phase"], status["recordID"], status["observedGeneration"]) == (phase, "u", 3)
-    assert (stored["type"], stored["status"], stored["observedGeneration"]) == ("Stored", condition, 3)
+    assert {kind: each["status"] for kind, each in conditions.items()} == {
+        "Stored": is_stored, "Embedded": is_embedded,
+    }  # fmt: skip
+    assert {each["observedGeneration"] for each in conditions.values()} == {3}
+    assert status["writes"]["vector"]["state"] == vector
+
+
+def test_what_is_owed_says_why() -> None:
+    assert "does not answer" in DEGRADED["message"]
+    assert DEGRADED["conditions"][1]["reason"] == "EmbedderUnavailable"
+    assert DEGRADED["conditions"][1]["message"] == "does not answer"
+    assert DEGRADED["writes"]["vector"] == {"state": "Pending", "at": None, "model": "openai/small"}
 
 
 def test_stored_status_tells_when_the_object_goes() -> None:
@@ -115,7 +153,7 @@ def test_stored_status_tells_when_the_object_goes() -> None:
 
 def test_stored_status_is_small() -> None:
     """It is written once for every record and lives in etcd."""
-    assert len(json.dumps(STORED, separators=(",", ":"))) < 600
+    assert len(json.dumps(STORED, separators=(",", ":"))) < 800
 
 
 def test_a_rejection_clears_what_an_earlier_generation_left() -> None:

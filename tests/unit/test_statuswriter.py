@@ -1,5 +1,6 @@
 """The status writer: one write an object, tied to what was stored, and an answer to every refusal."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from datastorage.pipeline import statuswriter as statuswriter_module
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.statuswriter import StatusWriter
 from datastorage.pipeline.workitem import Expiry, Outcome, Rejection
-from datastorage.storage.records import StoredRecord
+from datastorage.storage.records import StoredRecord, VectorState, VectorWrite
 from tests.support.fakes import STORED_AT, FakeCluster
 from tests.support.objects import (
     AUDIT_SPEC,
@@ -276,3 +277,53 @@ async def test_ttl_0_with_a_finalizer_is_called_stored_first(intake: Intake, spa
     assert [call[0] for call in bench.cluster.calls] == ["patch_status"]
     assert bench.status(body)["phase"] == "Stored"
     assert len(bench.scheduled) == 1
+
+
+OWED = StoredRecord(
+    b"\x01" * 32, STORED_AT, VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "away", "fake/tiny")
+)
+
+
+async def test_an_owed_vector_makes_it_degraded_and_it_leaves_at_its_time_all_the_same(
+    intake: Intake, spawn: Spawn
+) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body, OWED)
+    status = bench.status(body)
+    assert (status["phase"], status["writes"]["vector"]["state"]) == ("Degraded", "Pending")
+    assert status["expiresAt"] == "2026-03-05T11:20:31.000Z"
+    assert len(bench.scheduled) == 1
+
+
+async def test_an_owed_vector_does_not_keep_an_object_with_ttl_0(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record({**AUDIT_SPEC, "ttlSecondsAfterStored": 0})
+    bench = Bench(intake, spawn, body)
+    await bench.announce(body, OWED)
+    assert bench.cluster.objects == {}
+
+
+async def test_a_lifted_object_says_when_its_vector_came(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    written = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
+    later = STORED_AT + timedelta(seconds=40)
+    await bench.announce(body, replace(OWED, vector=written, vector_at=later))
+    status = bench.status(body)
+    assert (status["phase"], status["storedAt"]) == ("Stored", "2026-03-05T10:20:31.000Z")
+    assert status["writes"]["vector"] == {
+        "state": "Written", "at": "2026-03-05T10:21:11.000Z", "model": "fake/tiny",
+    }  # fmt: skip
+    # The expiry still counts from the row.
+    assert status["expiresAt"] == "2026-03-05T11:20:31.000Z"
+
+
+async def test_an_own_degraded_write_whose_answer_was_lost_is_scheduled(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn)
+    seen = with_status(body, phase="Degraded", expiresAt="2026-03-05T11:00:00Z")
+    seen["metadata"] = {**body["metadata"], "resourceVersion": "101"}
+    bench.cluster.add(seen)
+    await bench.announce(body, OWED)
+    [expiry] = bench.scheduled
+    assert expiry.resource_version == "101"

@@ -15,7 +15,7 @@ from datastorage.embedding.redis import RedisStore
 
 _MEMORY_BYTES: Final = 16 * 2**20
 # What an array, its key and its place in the table take beside the numbers, measured.
-_ENTRY_BYTES: Final = 350
+_ENTRY_BYTES: Final = 450
 
 
 class VectorCache:

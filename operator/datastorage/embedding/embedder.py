@@ -62,13 +62,16 @@ class Embedder:
         """What the vectors come from."""
         return self._provider.model
 
-    async def embed(self, texts: Mapping[bytes, str], *, patience_seconds: float | None) -> Embeddings:
+    async def embed(
+        self, texts: Mapping[bytes, str], *, patience_seconds: float | None, ask_again: bool = False
+    ) -> Embeddings:
         """Return the vectors of texts that are given by their hashes. Raises nothing.
 
         A provider that takes longer than ``patience_seconds`` counts as away; None leaves it its own time.
+        ``ask_again``: try texts too that were refused not long ago.
         """
         vectors = await self._cache.get(list(texts))
-        refused = self._known_refusals.among(texts)
+        refused = {} if ask_again else self._known_refusals.among(texts)
         missing = {key: text for key, text in texts.items() if key not in vectors and key not in refused}
         call = _Call(self._provider, self._breaker, patience_seconds)
         error = await call.embed(missing)

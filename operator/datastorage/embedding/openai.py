@@ -14,6 +14,7 @@ import aiohttp
 import numpy as np
 from yarl import URL
 
+from datastorage.embedding.causes import connection_trouble
 from datastorage.embedding.model import EmbeddingModel, Matrix
 from datastorage.embedding.openai_answer import (
     AnswerError,
@@ -142,7 +143,7 @@ class OpenAIProvider:
         except TimeoutError as error:
             raise self._unavailable(f"gave no answer within {self._timeout_seconds:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _TryAgainError(self._told(f"can't be reached ({_cause(error)})")) from error
+            raise _TryAgainError(self._told(f"can't be reached ({connection_trouble(error)})")) from error
 
     async def _refusal(self, response: aiohttp.ClientResponse, options: _Options) -> Exception:
         status = response.status
@@ -232,12 +233,6 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
             response.close()
             break
     return bytes(body)
-
-
-def _cause(error: Exception) -> str:
-    """Return why there is no connection, in words that can't contain a secret."""
-    inner = getattr(error, "os_error", error)
-    return getattr(inner, "strerror", None) or type(error).__name__
 
 
 async def _all(requests: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

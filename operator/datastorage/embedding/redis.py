@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from datastorage import metrics
+from datastorage.embedding.causes import connection_trouble
 from datastorage.errors import ConfigurationError
 from datastorage.settings import PREFIX
 
@@ -183,9 +184,4 @@ def _cause(error: Exception) -> str:
         return "it refuses the password"
     if isinstance(error, ResponseError):
         return f"it refuses to serve ({type(error).__name__})"
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.strerror:
-            return f"no connection ({inner.strerror})"
-        inner = inner.__cause__ or inner.__context__
-    return f"no connection ({type(error).__name__})"
+    return f"no connection ({connection_trouble(error)})"

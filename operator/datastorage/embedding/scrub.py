@@ -35,7 +35,7 @@ _IPV4_IN_NAME: Final = r"ip(?:-[0-9]{1,3}){4}"
 _RANDOM: Final = "[bcdfghjklmnpqrstvwxz2456789]"
 _NO_WORD: Final = r"(?!(?:http2|https|grpcs|mssql|pgsql|smtps)\b)"
 _MIXED: Final = r"(?=[a-z]{0,16}[0-9])(?=[0-9]{0,16}[a-z])"
-_MIXED_HEX: Final = r"(?=[A-Fa-f]{0,64}[0-9])(?=[0-9]{0,64}[A-Fa-f])"
+_MIXED_HEX: Final = r"(?![0-9]{8,20}[Bb](?![0-9A-Za-z]))(?=[A-Fa-f]{0,64}[0-9])(?=[0-9]{0,64}[A-Fa-f])"
 _AFTER_NAME: Final = r"(?<=[0-9A-Za-z])-"
 _END_OF_NAME: Final = r"(?![0-9A-Za-z-])"
 
@@ -86,20 +86,16 @@ def scrub(text: str) -> str:
     for pattern in _IDENTIFIERS:
         text = pattern.sub(" ", text)
     text = _IPV6_LIKE.sub(_without_address, text)
-    text = without_generated_suffixes(text)
+    for pattern in _GENERATED_SUFFIXES:
+        text = pattern.sub("", text)
     for pattern in _HASHES:
         text = pattern.sub(" ", text)
     return " ".join(_EMPTY_BRACKETS.sub(" ", text).split())
 
 
-def without_generated_suffixes(text: str, *, pod: bool = False) -> str:
-    """Return a text with its names as their owners chose them: checkout-7d9f8bc4c6-x2k9p becomes checkout.
-
-    ``pod`` says that the text is the name of a Pod.
-    """
-    for pattern in _GENERATED_SUFFIXES:
-        text = pattern.sub("", text)
-    return _POD_SUFFIX.sub("", text) if pod else text
+def scrub_name(name: str, *, of_pod: bool) -> str:
+    """Return an object's name as its owner chose it: checkout-7d9f8bc4c6-x2k9p becomes checkout."""
+    return scrub(_POD_SUFFIX.sub("", name) if of_pod else name)
 
 
 def tidy(text: str) -> str:

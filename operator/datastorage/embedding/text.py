@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from datastorage.embedding.scrub import clip, is_meaningful, scrub, tidy, without_generated_suffixes
+from datastorage.embedding.scrub import clip, is_meaningful, scrub, scrub_name, tidy
 
 MAX_CHARACTERS: Final = 2000
 """Characters of an embedded text: models read a few hundred words and average longer texts into nothing."""
@@ -125,5 +125,4 @@ def _target(value: Any) -> str:
 def _name(value: Any, *, pod: bool) -> str:
     if not isinstance(value, str):
         return ""
-    # The suffix first: the words of a name have no suffixes any more.
-    return _words(scrub(without_generated_suffixes(value[:_MAX_NAME_CHARACTERS], pod=pod)))
+    return _words(scrub_name(value[:_MAX_NAME_CHARACTERS], of_pod=pod))

@@ -264,9 +264,9 @@ def distinct_texts(records: Iterable[Record]) -> dict[bytes, str]:
 
 
 def _vector_of(record: Record, vectors: Mapping[bytes, VectorWrite]) -> VectorWrite:
-    if record.text is None:
-        return WITHOUT_VECTORS
-    return vectors[record.text.hash] if record.text.text else WITHOUT_TEXT
+    if record.text is not None and not record.text.text:
+        return WITHOUT_TEXT
+    return vectors.get(record.text.hash, WITHOUT_VECTORS) if record.text is not None else WITHOUT_VECTORS
 
 
 def _id(key: RecordKey) -> Identity:

@@ -12,6 +12,8 @@ from datastorage.storage.records import Record
 
 # An error is kept to be read by people.
 _MAX_ERROR_CHARACTERS: Final = 500
+# A backfill may hold the rows that a person wants to drop, for as long as the embedder takes.
+_PATIENCE_SECONDS: Final = 120.0
 
 _ADD: Final = """
     INSERT INTO datastorage.vector_outbox (
@@ -62,7 +64,7 @@ _ERRORS: Final = """
 """
 _RETRY: Final = """
     UPDATE datastorage.vector_outbox SET state = 'pending', due_at = now()
-    WHERE ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR uid = $2)
+    WHERE state <> 'pending' AND ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR uid = $2)
 """
 _DROP: Final = """
     UPDATE datastorage.vector_outbox SET state = 'dropped', last_error = $3
@@ -125,12 +127,12 @@ class Claim:
 
     async def refuse(self, rows: Sequence[OwedVector], reasons: Mapping[bytes, str]) -> None:
         """Note that no vector can be made of the texts; by text hash, why."""
-        errors = [reasons[row.text_hash][:_MAX_ERROR_CHARACTERS] for row in rows]
+        errors = [_readable(reasons[row.text_hash]) for row in rows]
         await self._connection.execute(_REFUSED, *_keys(rows), errors)
 
     async def delay(self, rows: Iterable[OwedVector], error: str) -> None:
         """Note why the rows could not be paid now; they stay due."""
-        await self._connection.execute(_DELAYED, *_keys(rows), error[:_MAX_ERROR_CHARACTERS])
+        await self._connection.execute(_DELAYED, *_keys(rows), _readable(error))
 
 
 class Outbox:
@@ -147,15 +149,16 @@ class Outbox:
 
         The backfill leaves the rows alone for ``due_seconds``. A repeat changes nothing.
         """
-        rows = (
+        rows = [
             (
                 r.key.uid, r.key.generation, r.key.created_at, r.table.value, r.namespace, r.name,
-                r.text.hash, errors.get(r.text.hash, "")[:_MAX_ERROR_CHARACTERS],
+                r.text.hash, _readable(errors.get(r.text.hash, "")),
             )
             for r in records
             if r.text is not None and r.text.text
-        )  # fmt: skip
-        await connection.execute(_ADD, *map(list, zip(*rows, strict=True)), due_seconds)
+        ]  # fmt: skip
+        if rows:
+            await connection.execute(_ADD, *map(list, zip(*rows, strict=True)), due_seconds)
 
     @asynccontextmanager
     async def claim(self, limit: int) -> AsyncIterator[Claim]:
@@ -202,19 +205,25 @@ class Outbox:
             return {r["error"]: r["count"] for r in await connection.fetch(_ERRORS, state, limit)}
 
     async def retry(self, *, state: OutboxState | None, uid: str | None) -> int:
-        """Make rows pending and due again; return how many."""
+        """Make rows that failed or were dropped pending again; return how many."""
         async with self._database.connection() as connection:
-            return _count(await connection.execute(_RETRY, state, uid))
+            return _count(await connection.execute(_RETRY, state, uid, timeout=_PATIENCE_SECONDS))
 
     async def drop(self, *, state: OutboxState | None, uid: str | None, reason: str) -> int:
         """Give rows up, for a reason that stays with them; return how many."""
         async with self._database.connection() as connection:
-            return _count(await connection.execute(_DROP, state, uid, reason[:_MAX_ERROR_CHARACTERS]))
+            tag = await connection.execute(_DROP, state, uid, _readable(reason), timeout=_PATIENCE_SECONDS)
+        return _count(tag)
 
 
 def _keys(rows: Iterable[OwedVector]) -> tuple[list[str], list[int]]:
     chosen = list(rows)
     return [row.uid for row in chosen], [row.generation for row in chosen]
+
+
+def _readable(error: str) -> str:
+    # What another program says may hold characters that no column takes; that must not cost the rows beside.
+    return error[:_MAX_ERROR_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _count(command_tag: str) -> int:

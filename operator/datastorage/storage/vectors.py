@@ -1,7 +1,8 @@
 """The vectors of one embedding model: one per distinct text, found by the text's hash."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
@@ -9,14 +10,18 @@ import numpy as np
 import pgvector
 from numpy.typing import NDArray
 
-from datastorage.errors import TransientError
+from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.storage.database import Database, one_line
 
 Vector = NDArray[np.float32]
 
+_FIND_MODEL: Final = """
+    SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
+"""
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
 # The number of a model is part of its tables' names, which no parameter can be. It comes from the function
 # above and is formatted as an integer, never as text.
+# In the order of the hashes, whatever the plan, so that two transactions never wait for each other.
 _INSERT: Final = """
     INSERT INTO datastorage.embeddings_{id:d} (part, text_hash, embedding)
     SELECT m.open_part, given.text_hash, given.embedding
@@ -24,6 +29,7 @@ _INSERT: Final = """
         unnest($1::bytea[], $2::vector[]) AS given (text_hash, embedding)
     WHERE m.id = {id:d}
         AND NOT EXISTS (SELECT FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash)
+    ORDER BY given.text_hash
     ON CONFLICT DO NOTHING
 """
 # Needs the same rights and locks as a write, and changes nothing.
@@ -33,6 +39,9 @@ _EXISTING: Final = """
 """
 _SEAL: Final = "SELECT datastorage.seal_embeddings($1, $2)"
 _INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3)"
+_SEALED: Final = """
+    SELECT count(*) FROM datastorage.embedding_parts WHERE model_id = $1 AND state = 'sealed'
+"""
 # So many vectors are searched exactly in 12 ms or so, and indexed in a few seconds.
 _FULL_PART_ROWS: Final = 20_000
 # A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
@@ -54,18 +63,25 @@ class VectorTables:
         self._id: int | None = None
         self._making = asyncio.Lock()
 
+    async def known_id(self) -> int | None:
+        """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
+        if self._id is None:
+            async with self._connection() as connection:
+                self._id = await connection.fetchval(_FIND_MODEL, *self._identity)
+        return self._id
+
     async def model_id(self) -> int:
         """Return the number of the model; its tables are there then."""
         if self._id is None:
             # On a connection of its own: a transaction of rows must not carry the making of tables.
-            async with self._making, self._database.connection() as connection:
+            async with self._making, self._connection() as connection:
                 self._id = await connection.fetchval(_ENSURE_MODEL, *self._identity)
         return self._id
 
     async def insert(self, vectors: Mapping[bytes, Vector]) -> None:
         """Write vectors by the hashes of their texts. One that is there already stays."""
         number = await self.model_id()
-        async with self._database.connection() as connection:
+        async with self._connection() as connection:
             await self._insert(connection, number, vectors)
 
     async def insert_in(self, connection: Any, vectors: Mapping[bytes, Vector]) -> None:
@@ -79,15 +95,29 @@ class VectorTables:
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return those of the hashes that have a vector."""
-        sql = _EXISTING.format(id=await self.model_id())
-        async with self._database.connection() as connection:
-            return {row["text_hash"] for row in await connection.fetch(sql, list(hashes))}
+        number = await self.known_id()
+        if number is None:
+            return set()
+        async with self._connection() as connection:
+            rows = await connection.fetch(_EXISTING.format(id=number), list(hashes))
+        return {row["text_hash"] for row in rows}
 
     async def probe(self) -> None:
         """Return when a write would succeed."""
         sql = _PROBE.format(id=await self.model_id())
-        async with self._database.connection() as connection:
+        async with self._connection() as connection:
             await connection.execute(sql, timeout=_PROBE_SECONDS)
+
+    async def seal(self, *, full_rows: int = _FULL_PART_ROWS) -> bool:
+        """Open a new part for what is to come when the open one has ``full_rows``; tell whether it did."""
+        number = await self.model_id()
+        async with self._connection() as connection:
+            return bool(await connection.fetchval(_SEAL, number, full_rows))
+
+    async def sealed(self) -> int:
+        """Return how many parts wait for their index."""
+        async with self._connection() as connection:
+            return int(await connection.fetchval(_SEALED, await self.known_id()))
 
     async def index(
         self, *, memory_mib: int, full_rows: int = _FULL_PART_ROWS, grace_seconds: float = 2 * _WRITE_SECONDS
@@ -98,18 +128,25 @@ class VectorTables:
         indexed no earlier than ``grace_seconds`` after it was sealed, when every write that began before
         has ended.
         """
-        number = await self.model_id()
-        async with self._database.connection() as connection:
-            sealed = await connection.fetchval(_SEAL, number, full_rows)
+        sealed, number = await self.seal(full_rows=full_rows), await self.model_id()
+        async with self._connection() as connection:
             indexed = await connection.fetchval(
                 _INDEX, number, memory_mib, grace_seconds, timeout=_INDEX_SECONDS
             )
         return bool(sealed or indexed)
 
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        try:
+            async with self._database.connection() as connection:
+                yield connection
+        except RecordRefusedError as error:
+            # Whatever is wrong with a vector, no record is to blame for it, and none may be rejected for it.
+            raise TransientError(f"the vectors' tables: {error}") from error
+
     @staticmethod
     async def _insert(connection: Any, number: int, vectors: Mapping[bytes, Vector]) -> None:
-        # In the order of the hashes, so that two transactions never wait for each other.
-        hashes = sorted(vectors)
+        hashes = list(vectors)
         await connection.execute(
             _INSERT.format(id=number),
             hashes,

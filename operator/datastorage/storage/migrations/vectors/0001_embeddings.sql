@@ -35,6 +35,10 @@ CREATE TABLE datastorage.embedding_parts (
     PRIMARY KEY (model_id, part)
 );
 
+-- Numbers of parts, none of them twice: whoever seals a part need not wait for who merges two. Each model's
+-- first part is number 1.
+CREATE SEQUENCE datastorage.embedding_part_numbers AS integer START WITH 2;
+
 -- The schema that pgvector lives in, ready to stand in a statement.
 CREATE FUNCTION datastorage.pgvector_schema() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -93,7 +97,8 @@ BEGIN
     RETURN found;
 END $$;
 
--- Opens a new part for the vectors to come when the open one has so many rows; tells whether it did.
+-- Opens a new part for the vectors to come when the open one has so many rows; tells whether it did. It takes
+-- milliseconds, also while another session builds an index.
 CREATE FUNCTION datastorage.seal_embeddings(of_model smallint, full_rows integer) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -101,7 +106,7 @@ DECLARE
     new  integer;
     rows bigint;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('datastorage.embedding_parts', of_model)) THEN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('datastorage.seal_embeddings', of_model)) THEN
         RETURN false; -- another replica is at it
     END IF;
     SELECT open_part INTO STRICT old FROM datastorage.embedding_models WHERE id = of_model;
@@ -109,7 +114,7 @@ BEGIN
     IF rows < greatest(full_rows, 1) THEN
         RETURN false;
     END IF;
-    SELECT max(part) + 1 INTO new FROM datastorage.embedding_parts WHERE model_id = of_model;
+    new := nextval('datastorage.embedding_part_numbers');
     PERFORM datastorage.make_embedding_part(of_model, new);
     EXECUTE format('ALTER TABLE datastorage.embeddings_%1$s ATTACH PARTITION datastorage.embeddings_%1$s_%2$s '
         'FOR VALUES IN (%2$s)', of_model, new);
@@ -134,7 +139,7 @@ DECLARE
     -- What one vector takes while its index is built: itself, its neighbours on all layers, and overhead.
     bytes_per_row integer := (SELECT dimensions * 4 + 700 FROM datastorage.embedding_models WHERE id = of_model);
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('datastorage.embedding_parts', of_model)) THEN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('datastorage.index_embeddings', of_model)) THEN
         RETURN false; -- another replica is at it
     END IF;
     PERFORM set_config('maintenance_work_mem', greatest(memory_mib, 1) || 'MB', true),
@@ -158,8 +163,12 @@ BEGIN
     IF pair IS NULL THEN
         RETURN false;
     END IF;
-    SELECT max(part) + 1 INTO new FROM datastorage.embedding_parts WHERE model_id = of_model;
+    new := nextval('datastorage.embedding_part_numbers');
     PERFORM datastorage.make_embedding_part(of_model, new);
+    -- Nobody writes to these any more. Should a write come all the same, much belated, it must not get in
+    -- between the copy and the removal.
+    EXECUTE format('LOCK TABLE datastorage.embeddings_%1$s_%2$s, datastorage.embeddings_%1$s_%3$s IN SHARE MODE',
+        of_model, pair.a, pair.b);
     -- A text that was written twice at the same moment may be in both.
     EXECUTE format('INSERT INTO datastorage.embeddings_%1$s_%2$s (part, text_hash, embedding) '
         'SELECT DISTINCT ON (text_hash) %2$s, text_hash, embedding FROM datastorage.embeddings_%1$s '
@@ -168,16 +177,34 @@ BEGIN
     EXECUTE format('ALTER TABLE datastorage.embeddings_%s_%s ADD PRIMARY KEY (text_hash, part)', of_model, new);
     PERFORM datastorage.build_embedding_index(of_model, new);
     EXECUTE format('ANALYZE datastorage.embeddings_%s_%s', of_model, new);
-    -- From here on searches and writes wait. Should others hold the tables for long, this gives way.
-    PERFORM set_config('lock_timeout', '2s', true);
-    EXECUTE format('DROP TABLE datastorage.embeddings_%1$s_%2$s, datastorage.embeddings_%1$s_%3$s',
-        of_model, pair.a, pair.b);
+    PERFORM datastorage.drop_embedding_parts(of_model, pair.a, pair.b);
     EXECUTE format('ALTER TABLE datastorage.embeddings_%1$s ATTACH PARTITION datastorage.embeddings_%1$s_%2$s '
         'FOR VALUES IN (%2$s)', of_model, new);
     DELETE FROM datastorage.embedding_parts WHERE model_id = of_model AND part IN (pair.a, pair.b);
     INSERT INTO datastorage.embedding_parts (model_id, part, state, level, row_count)
         VALUES (of_model, new, 'indexed', pair.level + 1, rows);
     RETURN true;
+END $$;
+
+-- Removes two parts. From here to the end of the transaction, searches and writes wait. Should others hold the
+-- tables for long, this gives way to those who wait behind it, and tries again a little later: the work that was
+-- done is worth it.
+CREATE FUNCTION datastorage.drop_embedding_parts(of_model smallint, a integer, b integer) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- No shorter: after a second the server makes its own vacuum give way.
+    PERFORM set_config('lock_timeout', '2s', true);
+    FOR attempt IN 1..10 LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE datastorage.embeddings_%1$s_%2$s, datastorage.embeddings_%1$s_%3$s',
+                of_model, a, b);
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            PERFORM pg_sleep(5);
+        END;
+    END LOOP;
+    RAISE EXCEPTION 'others have held the tables of embedding model % for a minute', of_model
+        USING ERRCODE = 'lock_not_available';
 END $$;
 
 CREATE FUNCTION datastorage.build_embedding_index(of_model smallint, part integer) RETURNS void
@@ -188,6 +215,7 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION datastorage.make_embedding_part(smallint, integer),
+    datastorage.drop_embedding_parts(smallint, integer, integer),
     datastorage.build_embedding_index(smallint, integer),
     datastorage.seal_embeddings(smallint, integer),
     datastorage.index_embeddings(smallint, integer, double precision) FROM PUBLIC;
@@ -196,6 +224,18 @@ GRANT EXECUTE ON FUNCTION datastorage.seal_embeddings(smallint, integer),
 GRANT SELECT ON datastorage.embedding_parts TO datastorage_service, datastorage_reader;
 REVOKE ALL ON FUNCTION datastorage.ensure_embedding_model(text, text, integer) FROM PUBLIC;
 GRANT USAGE ON SCHEMA datastorage TO datastorage_service, datastorage_reader;
+-- Both need the type's schema too. Where that is "public", as a rule everybody may use it.
+DO $$
+DECLARE
+    home text := datastorage.pgvector_schema();
+    role text;
+BEGIN
+    FOREACH role IN ARRAY ARRAY['datastorage_service', 'datastorage_reader'] LOOP
+        IF NOT has_schema_privilege(role, home::regnamespace, 'USAGE') THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', home, role);
+        END IF;
+    END LOOP;
+END $$;
 GRANT EXECUTE ON FUNCTION datastorage.ensure_embedding_model(text, text, integer) TO datastorage_service;
 GRANT SELECT ON datastorage.embedding_models, datastorage.vector_schema_version TO datastorage_service;
 GRANT SELECT ON datastorage.embedding_models, datastorage.vector_schema_version TO datastorage_reader;

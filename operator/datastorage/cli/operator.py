@@ -1,7 +1,6 @@
-"""The command line."""
+"""The commands that run the operator, and those that prepare and describe it."""
 
 import asyncio
-import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,47 +17,17 @@ from datastorage.logs import configure_logging
 from datastorage.resources import render_crds, write_crds
 from datastorage.settings import Settings, load_settings, settings_table
 
-_log = logging.getLogger(__name__)
-
-_EXIT_CONFIGURATION: Final = 2
-_EXIT_FAILURE: Final = 1
 _DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
 
-app = typer.Typer(
-    name="datastorage",
-    help="Moves AuditRecords and ActionTraces from the cluster into PostgreSQL, and clears what is stored.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+commands = typer.Typer()
 
 
-def main() -> None:
-    """Run the command line. A foreseen error is one line; anything else is a bug and shows its trace."""
-    try:
-        app(standalone_mode=True)
-    except ConfigurationError as error:
-        _fail(error, _EXIT_CONFIGURATION)
-    except DataStorageError as error:
-        if error.__cause__ is not None:
-            # One line of it: the details of a database error quote the row.
-            cause = str(error.__cause__).strip().partition("\n")[0]
-            _log.error("%s: %s: %s", error, type(error.__cause__).__name__, cause)
-            _log.debug("Traceback", exc_info=error.__cause__)
-        _fail(error, _EXIT_FAILURE)
-
-
-def _fail(error: Exception, code: int) -> None:
-    sys.stderr.write(f"datastorage: {error}\n")
-    sys.exit(code)
-
-
-@app.command()
+@commands.command()
 def run(
     embedded: Annotated[
         bool,
         typer.Option(
-            "--embedded", help="Bring an own PostgreSQL, to try the operator out. Not for production."
+            "--embedded", help="Bring an own PostgreSQL and Redis, to try it out. Not for production."
         ),
     ] = False,
     data_dir: Annotated[
@@ -79,20 +48,28 @@ def run(
 
 
 def _run_embedded(settings: Settings, directory: Path) -> None:
-    from datastorage.embedded import create_service_role, start_embedded_postgres  # noqa: PLC0415  # an extra
+    from datastorage.embedded import (  # noqa: PLC0415  # an extra
+        create_service_role,
+        start_embedded_postgres,
+        start_embedded_redis,
+    )
     from datastorage.storage.migrate import migrate_all  # noqa: PLC0415  # loads Alembic
 
     postgres = start_embedded_postgres(directory)
+    redis = start_embedded_redis() if settings.redis_url is None else None
     try:
         own = {
             "database_url": SecretStr(postgres.service_url),
             "database_owner_url": SecretStr(postgres.owner_url),
+            "redis_url": SecretStr(redis.url) if redis is not None else settings.redis_url,
         }
         settings = settings.model_copy(update=own)
         migrate_all(settings)
         asyncio.run(create_service_role(postgres.owner_url))
         _run(settings)
     finally:
+        if redis is not None:
+            redis.stop()
         postgres.stop()
 
 
@@ -105,7 +82,7 @@ def _run(settings: Settings) -> None:
     uvloop.run(runtime.run(settings))
 
 
-@app.command()
+@commands.command()
 def migrate() -> None:
     """Bring the database schemas up to date, as the owner role (DATASTORAGE_DATABASE_OWNER_URL).
 
@@ -122,7 +99,7 @@ def migrate() -> None:
             typer.echo(f"{chain}: migrated from {before or 'nothing'} to version {after}")
 
 
-@app.command()
+@commands.command()
 def crds(
     output_dir: Annotated[Path, typer.Option(help="Where to write the files.")] = Path("crds"),
     check: Annotated[
@@ -144,7 +121,7 @@ def crds(
     typer.echo("up to date")
 
 
-@app.command()
+@commands.command()
 def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be deleted and when; delete nothing.")
@@ -184,17 +161,13 @@ async def _print_gc_plan(settings: Settings) -> None:
     console.print(f"{count} stored objects in the cluster")
 
 
-@app.command()
+@commands.command()
 def settings() -> None:
     """Print all settings as a Markdown table."""
     typer.echo(settings_table(), nl=False)
 
 
-@app.command()
+@commands.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,126 @@
+"""The labelled set: records of a remediation platform's archive, questions, and which records answer which.
+
+Read from records.jsonl and questions.jsonl, one JSON object a line, and refused as a whole when something is
+wrong with it: a wrong label would be measured as a wrong search.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from benchmarks.errors import BenchmarkError
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.action_trace import ActionTraceSpec
+from datastorage.resources.audit_record import AuditRecordSpec
+
+_T = TypeVar("_T")
+
+RECORDS: Final = Path(__file__).with_name("records.jsonl")
+QUESTIONS: Final = Path(__file__).with_name("questions.jsonl")
+
+HELPFUL: Final = 1
+ANSWERS: Final = 2
+
+_SPECS: Final[Mapping[str, type[BaseModel]]] = {
+    AUDIT_RECORD.kind: AuditRecordSpec,
+    ACTION_TRACE.kind: ActionTraceSpec,
+}
+
+
+class DatasetError(BenchmarkError):
+    """The labelled set is not as it should be. The message names the file and the line."""
+
+
+@dataclass(frozen=True)
+class LabelledRecord:
+    """One custom resource. The id is for labels alone and stands nowhere in the resource."""
+
+    id: str
+    kind: str
+    namespace: str
+    name: str
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What somebody would type, and the grades of the records that are worth finding, by their ids."""
+
+    id: str
+    text: str
+    relevant: Mapping[str, int]
+
+
+def load_records(path: Path = RECORDS) -> tuple[LabelledRecord, ...]:
+    """Return the records. Raises DatasetError when one is not valid, or stands there twice."""
+    records: list[LabelledRecord] = []
+    ids: set[str] = set()
+    objects: set[tuple[str, str, str]] = set()
+    for place, fields in _lines(path, {"id": str, "kind": str, "namespace": str, "name": str, "spec": dict}):
+        record = LabelledRecord(**fields)
+        _check_spec(place, record)
+        _add(place, ids, record.id)
+        _add(place, objects, (record.kind, record.namespace, record.name))
+        records.append(record)
+    return tuple(records)
+
+
+def load_questions(records: Sequence[LabelledRecord], path: Path = QUESTIONS) -> tuple[Question, ...]:
+    """Return the questions about the records. Raises DatasetError when one is not valid, or there twice."""
+    known = {record.id for record in records}
+    questions: list[Question] = []
+    ids: set[str] = set()
+    texts: set[str] = set()
+    for place, fields in _lines(path, {"id": str, "text": str, "relevant": dict}):
+        question = Question(**fields)
+        _check_labels(place, question, known)
+        _add(place, ids, question.id)
+        _add(place, texts, question.text.strip().lower())
+        questions.append(question)
+    return tuple(questions)
+
+
+def _lines(path: Path, fields: Mapping[str, type]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each line's place and its object, which has exactly these fields, none of them empty."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        place = f"{path.name}, line {number}"
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise DatasetError(f"{place}: not JSON: {error}") from error
+        if not isinstance(value, dict) or value.keys() != fields.keys():
+            raise DatasetError(f"{place}: must be an object with {', '.join(fields)} and nothing else")
+        for name, kind in fields.items():
+            if not isinstance(value[name], kind) or not value[name]:
+                raise DatasetError(f"{place}: {name} must be a {kind.__name__}, not empty")
+        yield place, value
+
+
+def _check_spec(place: str, record: LabelledRecord) -> None:
+    model = _SPECS.get(record.kind)
+    if model is None:
+        raise DatasetError(f"{place}: kind must be one of {', '.join(_SPECS)}")
+    try:
+        model.model_validate(record.spec)
+    except ValidationError as error:
+        raise DatasetError(f"{place}: {record.id}: {error}") from error
+
+
+def _check_labels(place: str, question: Question, known: set[str]) -> None:
+    if unknown := question.relevant.keys() - known:
+        raise DatasetError(f"{place}: {question.id} names unknown records: {', '.join(sorted(unknown))}")
+    for record, grade in question.relevant.items():
+        if type(grade) is not int or grade not in (HELPFUL, ANSWERS):
+            raise DatasetError(
+                f"{place}: {question.id}: the grade of {record} must be {HELPFUL} or {ANSWERS}"
+            )
+
+
+def _add(place: str, seen: set[_T], value: _T) -> None:
+    if value in seen:
+        raise DatasetError(f"{place}: {value} is there already")
+    seen.add(value)

@@ -1,0 +1,55 @@
+"""How answers are printed: tables for people, JSON and YAML for programs."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_PIPED_WIDTH: Final = 200
+
+
+class Format(StrEnum):
+    """Of lists."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class DocumentFormat(StrEnum):
+    """Of one record."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; what does not fit into the terminal goes on in the next line."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False).print(table)
+
+
+def print_document(value: Any, form: Format | DocumentFormat) -> None:
+    """Print one document. Characters that UTF-8 does not have are escaped."""
+    if form == DocumentFormat.YAML:
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    else:
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def note(text: str) -> None:
+    """Say something beside the answer."""
+    sys.stderr.write(f"{printable(text)}\n")
+
+
+def printable(text: str) -> str:
+    """Return a text that can't steer the terminal: what a record says comes from anybody."""
+    return "".join(character if character.isprintable() else " " for character in text)

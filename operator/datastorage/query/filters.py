@@ -1,0 +1,116 @@
+"""Which records a question is about, as a person or a program says it, and what is wrong with it."""
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Final
+
+from datastorage.errors import InvalidQueryError
+from datastorage.resources import KINDS
+from datastorage.resources.action_trace import ExecutionStatus
+from datastorage.resources.audit_record import AuditPhase, AuditType
+from datastorage.storage.criteria import Criteria
+from datastorage.storage.records import Table
+
+MAX_LIMIT: Final = 1_000
+# The columns hold no more characters of a value.
+_MAX_CHARACTERS: Final = 512
+_TABLES: Final = {kind.kind: table for kind, table in zip(KINDS, Table, strict=True)}
+_KINDS: Final = {table: kind for kind, table in _TABLES.items()}
+_PHASES: Final = tuple(dict.fromkeys([*map(str, AuditPhase), *map(str, ExecutionStatus)]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What a record has to be; None leaves it open. Names of kinds, types and phases are known in any case.
+
+    ``kind`` is AuditRecord or ActionTrace. ``type`` is the type of an AuditRecord or, together with the kind
+    ActionTrace, an actionType. ``phase`` is that of an AuditRecord, or the status of the execution of an
+    ActionTrace. ``target_…`` is the object that it was about. ``since`` and ``until`` are about the creation.
+    """
+
+    kind: str | None = None
+    namespace: str | None = None
+    type: str | None = None
+    correlation_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    phase: str | None = None
+    severity: str | None = None
+    target_kind: str | None = None
+    target_namespace: str | None = None
+    target_name: str | None = None
+    alert_fingerprint: str | None = None
+
+    def criteria(self) -> Criteria:
+        """Return it for the archive. Raises InvalidQueryError, which says what to change."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, str):
+                check_value(each.name, value)
+        kind = None if self.kind is None else _one_of("kind", self.kind, tuple(_TABLES))
+        since, until = _utc("since", self.since), _utc("until", self.until)
+        if since is not None and until is not None and since >= until:
+            raise InvalidQueryError(f"since ({since.isoformat()}) must be before until ({until.isoformat()})")
+        tables, type_ = self._tables_and_type(kind)
+        return Criteria(
+            tables=tables,
+            namespace=self.namespace,
+            type=type_,
+            correlation_id=self.correlation_id,
+            since=since,
+            until=until,
+            phase=None if self.phase is None else _one_of("phase", self.phase, _PHASES),
+            severity=self.severity,
+            target_kind=self.target_kind,
+            target_namespace=self.target_namespace,
+            target_name=self.target_name,
+            alert_fingerprint=self.alert_fingerprint,
+        )
+
+    def _tables_and_type(self, kind: str | None) -> tuple[frozenset[Table], str | None]:
+        if self.type is None:
+            return frozenset(Table) if kind is None else frozenset({_TABLES[kind]}), None
+        if kind is not None and _TABLES[kind] is Table.ACTION_TRACES:
+            return frozenset({Table.ACTION_TRACES}), self.type
+        hint = "" if kind else "; an action type of ActionTraces needs the kind ActionTrace beside it"
+        type_ = _one_of("type", self.type, tuple(map(str, AuditType)), hint)
+        return frozenset({Table.AUDIT_RECORDS}), type_
+
+
+def check_limit(limit: int) -> None:
+    """Raise InvalidQueryError unless so many records can be asked for at once."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidQueryError(f"limit must be from 1 to {MAX_LIMIT:,}, not {limit:,}")
+
+
+def check_value(name: str, value: str) -> None:
+    """Raise InvalidQueryError for a value that no column holds."""
+    if not value:
+        raise InvalidQueryError(f"{name} is empty: leave it out, or give it a value")
+    if len(value) > _MAX_CHARACTERS:
+        raise InvalidQueryError(f"{name} has {len(value):,} characters: {_MAX_CHARACTERS} are the most")
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidQueryError(f"{name} has a character that is no text")
+
+
+def kind_of(table: Table) -> str:
+    """Return the kind of the objects in a table."""
+    return _KINDS[table]
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...], hint: str = "") -> str:
+    for each in known:
+        if each.lower() == value.lower():
+            return each
+    raise InvalidQueryError(f"{name} must be one of {', '.join(known)}, not {value[:50]!r}{hint}")
+
+
+def _utc(name: str, time: datetime | None) -> datetime | None:
+    if time is None:
+        return None
+    if time.tzinfo is None:
+        raise InvalidQueryError(f"{name} has no time zone: add Z or an offset")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise InvalidQueryError(f"{name} is outside the years 1 to 9999") from None

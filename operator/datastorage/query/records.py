@@ -1,0 +1,84 @@
+"""A stored record as it is handed out: the object, and whether it is still what was stored."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from datastorage.query.filters import kind_of
+from datastorage.storage.queries import StoredRow
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedRecord:
+    """One generation of one object, as it was when it was stored."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created_at: datetime
+    stored_at: datetime
+    content_hash: bytes = field(repr=False)
+    """SHA-256 of the content, as it was noted when the record was stored."""
+    intact: bool
+    """Whether the content still has this hash. If not, somebody has changed it."""
+    content: bytes = field(repr=False)
+    """The exact bytes: canonical JSON of the object."""
+    object: Mapping[str, Any] = field(repr=False)
+    """The content, parsed: apiVersion, kind, metadata and spec. Empty where it is not even JSON any more."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """What the object says."""
+        spec = self.object.get("spec")
+        return spec if isinstance(spec, Mapping) else {}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it under the names of the interfaces."""
+        return {
+            "kind": self.kind,
+            "namespace": self.namespace,
+            "name": self.name,
+            "uid": self.uid,
+            "generation": self.generation,
+            "createdAt": rfc3339(self.created_at),
+            "storedAt": rfc3339(self.stored_at),
+            "contentHash": f"sha256:{self.content_hash.hex()}",
+            "intact": self.intact,
+            "record": self.object,
+        }
+
+
+def archived(row: StoredRow) -> ArchivedRecord:
+    """Return a row as a record, its content checked against its hash."""
+    key = row.place.key
+    intact = hashlib.sha256(row.content).digest() == row.content_hash
+    if not intact:
+        _log.error(
+            "a stored record has been changed: its content does not have its hash",
+            extra={"uid": key.uid, "generation": key.generation, "table": row.place.table.value},
+        )
+    return ArchivedRecord(
+        kind_of(row.place.table), row.namespace, row.name, key.uid, key.generation, key.created_at,
+        row.stored_at, row.content_hash, intact, row.content, _parsed(row.content),
+    )  # fmt: skip
+
+
+def rfc3339(time: datetime) -> str:
+    """Return a time in UTC as the API server writes it."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def _parsed(content: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,192 @@
+"""Search: by meaning, by words, and by both at once."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from datastorage.embedding import Embedder, text_hash
+from datastorage.errors import DataStorageError, InvalidQueryError
+from datastorage.query.fusion import fuse
+from datastorage.query.records import ArchivedRecord, archived
+from datastorage.query.words import check_question, wording
+from datastorage.storage.criteria import Criteria
+from datastorage.storage.fulltext import FullText
+from datastorage.storage.matches import Match
+from datastorage.storage.nearest import Nearest
+from datastorage.storage.queries import ArchiveReader, Place
+
+# One event that comes again and again must not fill the page.
+_PER_TEXT: Final = 3
+# A search of two parts looks deeper into each than it will show: the one may lift what is further down in the
+# other.
+_DEPTH: Final = 50
+# Measured with benchmarks/search; meaning finds more than words do.
+_VECTOR_WEIGHT: Final = 2.0
+_TEXT_WEIGHT: Final = 1.0
+# A search by both does not wait longer for the vector of a question; words alone will do.
+_EMBEDDING_SECONDS: Final = 3.0
+# Records with the same text are counted up to this, and over all texts of an answer up to that.
+_MAX_COUNT: Final = 1_000
+_MAX_COUNTED: Final = 20_000
+# Records without words share it, and nothing else.
+_NO_TEXT: Final = text_hash("")
+
+
+class SearchMode(StrEnum):
+    """By what a search finds."""
+
+    HYBRID = "hybrid"
+    VECTOR = "vector"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A record that was found."""
+
+    record: ArchivedRecord
+    score: float
+    """By what the hits are ordered. It can be compared within one answer only."""
+    similarity: float | None
+    """Cosine similarity of question and record, 1 at most; None where it was found by its words alone."""
+    more: int
+    """How many more records that meet the filter have the same text and are not among the hits; counted up to
+    1,000 or so."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search found, the best first."""
+
+    mode: SearchMode
+    """What was searched by: text where hybrid was asked for and the vectors were away."""
+    hits: tuple[SearchHit, ...]
+    degraded: str | None = None
+    """Why the search was not what was asked for."""
+
+
+class Searcher:
+    """Searches. ``embedder`` and ``nearest`` are None where no vectors are kept."""
+
+    def __init__(
+        self, reader: ArchiveReader, full_text: FullText, embedder: Embedder | None, nearest: Nearest | None
+    ) -> None:
+        """Take what reads the archive and what makes and finds vectors."""
+        self._reader = reader
+        self._full_text = full_text
+        self._embedder = embedder
+        self._nearest = nearest
+
+    async def search(
+        self, question: str, criteria: Criteria, *, mode: SearchMode, limit: int
+    ) -> SearchResult:
+        """Return the best records. Raises InvalidQueryError, and TransientError when it can't be done now."""
+        check_question(question)
+        match mode:
+            case SearchMode.TEXT:
+                return await self._by_text(question, criteria, limit)
+            case SearchMode.VECTOR:
+                matches = await self._vector_matches(question, criteria, limit)
+                return await self._result(mode, criteria, [_Found(m, m.score, m.score) for m in matches])
+            case SearchMode.HYBRID:
+                return await self._by_both(question, criteria, limit)
+
+    async def _by_text(
+        self, question: str, criteria: Criteria, limit: int, degraded: str | None = None
+    ) -> SearchResult:
+        matches = await self._text_matches(question, criteria, limit)
+        found = [_Found(match, match.score, None) for match in matches]
+        return await self._result(SearchMode.TEXT, criteria, found, degraded)
+
+    async def _by_both(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
+        depth = max(_DEPTH, limit)
+        try:
+            async with asyncio.timeout(_EMBEDDING_SECONDS):
+                near = await self._vector_matches(question, criteria, depth)
+        except TimeoutError:
+            reason = f"the question had no vector within {_EMBEDDING_SECONDS:g} s"
+            return await self._by_text(question, criteria, limit, reason)
+        except DataStorageError as error:
+            return await self._by_text(question, criteria, limit, str(error))
+        try:
+            worded = await self._text_matches(question, criteria, depth)
+        except InvalidQueryError:
+            worded = []  # no word in it to search for, but it has a meaning
+        return await self._result(SearchMode.HYBRID, criteria, _fused(near, worded)[:limit])
+
+    async def _vector_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:
+        if self._embedder is None or self._nearest is None:
+            raise InvalidQueryError(
+                "there is no search by meaning without vectors: DATASTORAGE_EMBEDDING_PROVIDER is none; "
+                "search by words instead (mode text)"
+            )
+        vector = await self._embedder.embed_query(question)
+        return await self._nearest.nearest(criteria, vector, limit=limit, per_text=_PER_TEXT)
+
+    async def _text_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:
+        matches = await self._full_text.find(criteria, wording(question), limit=limit, per_text=_PER_TEXT)
+        if matches is None:
+            raise InvalidQueryError(
+                "the question has only words that are in every text, such as 'the' and 'what': add others"
+            )
+        return matches
+
+    async def _result(
+        self, mode: SearchMode, criteria: Criteria, found: Sequence["_Found"], degraded: str | None = None
+    ) -> SearchResult:
+        rows = {row.place: row for row in await self._reader.load([each.match.place for each in found])}
+        shown = [each for each in found if each.match.place in rows]
+        more = await self._more(criteria, shown)
+        hits = tuple(
+            SearchHit(
+                archived(rows[each.match.place]), each.score, each.similarity,
+                more.get(each.match.text_hash or b"", 0),
+            )
+            for each in shown
+        )  # fmt: skip
+        return SearchResult(mode, hits, degraded)
+
+    async def _more(self, criteria: Criteria, shown: Sequence["_Found"]) -> dict[bytes, int]:
+        """Return how many records of each text are not shown."""
+        counts = Counter(each.match.text_hash for each in shown if each.match.text_hash is not None)
+        counts.pop(_NO_TEXT, None)
+        if not counts:
+            return {}
+        limit = max(1, min(_MAX_COUNT, _MAX_COUNTED // len(counts)))
+        totals = await self._reader.count_sharing(criteria, list(counts), limit)
+        return {text: max(0, totals[text] - count) for text, count in counts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    match: Match
+    score: float
+    similarity: float | None
+
+
+def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:
+    """Return what either search has found, the best first, and of each text a few."""
+    matches = {match.place: match for match in (*worded, *near)}
+    similarities = {match.place: match.score for match in near}
+    scores = fuse([(_VECTOR_WEIGHT, _ranking(near)), (_TEXT_WEIGHT, _ranking(worded))])
+    found = [
+        _Found(replace(matches[place], score=score), score, similarities.get(place))
+        for place, score in scores.items()
+    ]
+    found.sort(key=lambda each: each.match.order())
+    shown: Counter[bytes] = Counter()
+    return [each for each in found if _is_shown(each.match.text_hash, shown)]
+
+
+def _ranking(matches: Iterable[Match]) -> list[tuple[Place, float]]:
+    return [(match.place, match.score) for match in matches]
+
+
+def _is_shown(text: bytes | None, shown: "Counter[bytes]") -> bool:
+    if text is None or text == _NO_TEXT:
+        return True
+    shown[text] += 1
+    return shown[text] <= _PER_TEXT

@@ -1,0 +1,73 @@
+"""From what a person types to the words to search for.
+
+Three things of the usual search syntax are understood: ``"words beside each other"``, ``-without`` and
+``-"without these"``. Everything else is words: whatever is neither letter nor digit counts as a blank, as it does
+in the column that is searched.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from datastorage.errors import InvalidQueryError
+from datastorage.storage.fulltext import Wording
+
+MAX_QUESTION_CHARACTERS: Final = 16_384
+_MAX_WORDS: Final = 64
+_MAX_PHRASES: Final = 8
+_MAX_WORD_CHARACTERS: Final = 100
+_MAX_PHRASE_CHARACTERS: Final = 500
+
+_PART: Final = re.compile(r'(?P<minus>(?<!\S)-(?=["\w]))?(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
+_NO_WORD: Final = re.compile(r"[\W_]+")
+# Between "OOM" and "Killed", "Pull" and "Back".
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def check_question(text: str) -> None:
+    """Raise InvalidQueryError for what is no question: nothing, too much, or no text."""
+    if not text.strip():
+        raise InvalidQueryError("the question is empty: say what to search for")
+    if len(text) > MAX_QUESTION_CHARACTERS:
+        raise InvalidQueryError(
+            f"the question has {len(text):,} characters: {MAX_QUESTION_CHARACTERS:,} are the most"
+        )
+
+
+def wording(question: str) -> Wording:
+    """Return the words of a question. Raises InvalidQueryError when it has none to find something by."""
+    words: list[str] = []
+    phrases: list[str] = []
+    excluded: list[str] = []
+    for part in _PART.finditer(question):
+        text = part["phrase"] if part["phrase"] is not None else part["word"]
+        if part["minus"]:
+            excluded.append(plain(text)[:_MAX_PHRASE_CHARACTERS])
+            continue
+        words += _with_parts(text)
+        if part["phrase"] is not None:
+            phrases.append(plain(text)[:_MAX_PHRASE_CHARACTERS])
+    if not words:
+        raise InvalidQueryError("the question has no words to search for, or only words to leave out")
+    return Wording(
+        _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
+        _distinct(phrases)[:_MAX_PHRASES],
+        _distinct(excluded)[:_MAX_PHRASES],
+    )
+
+
+def plain(text: str) -> str:
+    """Return letters and digits only, with blanks between, as PostgreSQL's text."""
+    return _NO_WORD.sub(" ", text).strip()
+
+
+def _with_parts(text: str) -> Iterable[str]:
+    for word in plain(text).split():
+        yield word.lower()
+        parts = _CAMEL.split(word)
+        if len(parts) > 1:
+            yield from (part.lower() for part in parts)
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))

@@ -1,0 +1,173 @@
+"""Search by words: the records that have words of a question, among those that meet criteria.
+
+No record has all words of a question in plain language. So one is enough, and the order tells: what has more
+of them, and what has the rarer ones, comes first.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from datastorage.storage.criteria import Criteria, with_conditions
+from datastorage.storage.database import Database
+from datastorage.storage.matches import Match
+from datastorage.storage.queries import place_of
+from datastorage.storage.reading import reading
+
+# The word forms of the question, as the records have them, and in how many of the newest records each is.
+_FORMS: Final = with_conditions("""
+    WITH sample AS MATERIALIZED (
+        (SELECT r.search FROM datastorage.audit_records AS r
+        WHERE {of_audit_records} ORDER BY r.created_at DESC LIMIT $16)
+        UNION ALL
+        (SELECT r.search FROM datastorage.action_traces AS r
+        WHERE {of_action_traces} ORDER BY r.created_at DESC LIMIT $16)),
+    forms AS MATERIALIZED (
+        SELECT form, min(place) AS place FROM (
+            SELECT plainto_tsquery('english', word) AS form, place
+            FROM unnest($14::text[]) WITH ORDINALITY AS words (word, place)) AS all_forms
+        WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $15)
+    SELECT form::text AS form, count(search) FILTER (WHERE search @@ form) AS rows, count(search) AS sampled
+    FROM forms LEFT JOIN sample ON true GROUP BY form ORDER BY min(place)
+""")
+_PHRASES: Final = """
+    SELECT place, phraseto_tsquery('english', phrase)::text AS form
+    FROM unnest($1::text[]) WITH ORDINALITY AS phrases (phrase, place)
+    WHERE numnode(phraseto_tsquery('english', phrase)) > 0
+"""
+# $14 and $15 are two conditions, each for itself; the newest rows that meet one of them are ranked. A rank is
+# the sum over the words ($16) of their weights ($17) and of how often they are in the record, for its length.
+_FIND: Final = with_conditions("""
+    WITH matching AS MATERIALIZED (
+        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.text_hash, r.search
+        FROM datastorage.audit_records AS r
+        WHERE {of_audit_records} AND r.search @@ $14::text::tsquery ORDER BY r.created_at DESC LIMIT $18)
+        UNION ALL
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.text_hash, r.search
+        FROM datastorage.action_traces AS r
+        WHERE {of_action_traces} AND r.search @@ $14::text::tsquery AND {newest}
+        ORDER BY r.created_at DESC LIMIT $18)
+        UNION ALL
+        (SELECT 'audit_records', r.uid, r.generation, r.created_at, r.text_hash, r.search
+        FROM datastorage.audit_records AS r
+        WHERE {of_audit_records} AND r.search @@ $15::text::tsquery ORDER BY r.created_at DESC LIMIT $18)
+        UNION ALL
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.text_hash, r.search
+        FROM datastorage.action_traces AS r
+        WHERE {of_action_traces} AND r.search @@ $15::text::tsquery AND {newest}
+        ORDER BY r.created_at DESC LIMIT $18)),
+    words AS MATERIALIZED (
+        SELECT form::tsquery AS form, weight FROM unnest($16::text[], $17::float8[]) AS given (form, weight)),
+    ranked AS (
+        SELECT DISTINCT ON (uid) table_name, uid, generation, created_at, text_hash,
+            (SELECT sum(weight * ts_rank(search, form, 1)) FROM words) AS rank
+        FROM matching ORDER BY uid, generation DESC),
+    numbered AS (
+        SELECT *, row_number() OVER (
+            PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
+            ORDER BY rank DESC, created_at DESC) AS number
+        FROM ranked)
+    SELECT table_name, uid, generation, created_at, text_hash, rank FROM numbered WHERE number <= $19
+    ORDER BY rank DESC, created_at DESC, uid LIMIT $20
+""")
+# So many word forms tell enough, and bound the work.
+_MAX_FORMS: Final = 32
+# Rows of each table in which the words are counted: what is in none of them is rare enough.
+_SAMPLE: Final = 500
+# Rows of each table that are ranked.
+_MAX_RANKED: Final = 2_000
+# Words that together are in more than this part of the records only order what the rarer ones have found.
+_COMMON: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A question as words. Each is letters and digits, nothing else."""
+
+    words: Sequence[str]
+    phrases: Sequence[str] = ()
+    """Words that must stand beside each other, in this order."""
+    excluded: Sequence[str] = ()
+    """Words and phrases that must not be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What a word is in the records: "kill" for "kills", and in which part of them it is."""
+
+    text: str
+    share: float
+    weight: float
+
+
+class FullText:
+    """Finds records by words. All methods raise TransientError when PostgreSQL can't serve."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the database of the records; any role that may read them will do."""
+        self._database = database
+
+    async def find(
+        self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
+    ) -> list[Match] | None:
+        """Return the records that fit best, of each text ``per_text`` at most.
+
+        None when the question has only words that are in every text ("the", "what").
+        """
+        async with reading(self._database) as connection:
+            forms = await self._forms(connection, criteria, wording.words)
+            if not forms:
+                return None
+            phrases = await self._phrases(connection, wording.phrases)
+            excluded = await self._phrases(connection, wording.excluded)
+            conditions = _conditions(forms, phrases, excluded)
+            rows = await connection.fetch(
+                _FIND, *criteria.arguments, *conditions,
+                [form.text for form in forms], [form.weight for form in forms], _MAX_RANKED, per_text, limit,
+            )  # fmt: skip
+        return [Match(place_of(row), row["text_hash"], row["rank"]) for row in rows]
+
+    @staticmethod
+    async def _forms(connection: Any, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
+        rows = await connection.fetch(_FORMS, *criteria.arguments, list(words), _MAX_FORMS, _SAMPLE)
+        return [_form(row["form"], row["rows"], row["sampled"]) for row in rows]
+
+    @staticmethod
+    async def _phrases(connection: Any, phrases: Sequence[str]) -> list[str]:
+        return [row["form"] for row in await connection.fetch(_PHRASES, list(phrases))] if phrases else []
+
+
+def _form(text: str, rows: int, sampled: int) -> _Form:
+    # What BM25 gives a word: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
+    weight = math.log(1 + (sampled - rows + 0.5) / (rows + 0.5))
+    # Few records can all be ranked: no word is too common then.
+    return _Form(text, rows / sampled if sampled >= _SAMPLE else 0.0, weight)
+
+
+def _conditions(
+    forms: Sequence[_Form], phrases: Sequence[str], excluded: Sequence[str]
+) -> tuple[str, str | None]:
+    """Return the two conditions of which a record has to meet one."""
+    without = "".join(f" & !({form})" for form in excluded)
+    if phrases:
+        return _joined(" & ", phrases) + without, None
+    some = _rare(forms)
+    one = f"({_joined(' | ', some)}){without}"
+    return one, _joined(" & ", [form.text for form in forms]) + without if len(some) < len(forms) else None
+
+
+def _rare(forms: Sequence[_Form]) -> list[str]:
+    """Return the words that choose records: the rarest one, and others while they are rare together."""
+    chosen: list[str] = []
+    share = 0.0
+    for form in sorted(forms, key=lambda form: form.share):
+        share += form.share
+        if chosen and share > _COMMON:
+            break
+        chosen.append(form.text)
+    return chosen
+
+
+def _joined(operator: str, forms: Iterable[str]) -> str:
+    return operator.join(f"({form})" for form in forms)

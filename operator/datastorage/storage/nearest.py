@@ -1,0 +1,205 @@
+"""Search by meaning: the records whose texts are nearest to a vector, among those that meet criteria."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import pgvector
+
+from datastorage.errors import TransientError
+from datastorage.storage.criteria import Criteria, with_conditions
+from datastorage.storage.database import Database
+from datastorage.storage.matches import Match
+from datastorage.storage.queries import place_of
+from datastorage.storage.reading import reading
+from datastorage.storage.schema import VECTORS
+from datastorage.storage.vectors import Vector
+
+_MODEL: Final = """
+    SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
+"""
+COUNT: Final = with_conditions("""
+    SELECT (SELECT count(*) FROM (
+            SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records} LIMIT $14) AS some)
+        + (SELECT count(*) FROM (
+            SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces} LIMIT $14) AS some)
+""")
+# The newest records of a text, $14 at most, beside "near", which has the text_hash.
+_THEIR_RECORDS: Final = """
+        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at
+        FROM datastorage.audit_records AS r
+        WHERE r.text_hash = near.text_hash AND {of_audit_records} ORDER BY r.created_at DESC LIMIT $14)
+        UNION ALL
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at
+        FROM datastorage.action_traces AS r
+        WHERE r.text_hash = near.text_hash AND {of_action_traces} AND {newest}
+        ORDER BY r.created_at DESC LIMIT $14)
+        ORDER BY created_at DESC LIMIT $14"""
+
+
+def _with_records(sql: str) -> str:
+    return with_conditions(sql.replace("{their_records}", _THEIR_RECORDS))
+
+
+# Takes the vectors in the order of their distance, one by one, until enough records are found: parts with an
+# index are walked, the others are sorted.
+_WALK: Final = _with_records("""
+    SELECT near.text_hash, near.distance, found.* FROM (
+        SELECT text_hash, embedding <=> $16 AS distance FROM datastorage.embeddings_{id:d}
+        ORDER BY embedding <=> $16) AS near
+    CROSS JOIN LATERAL ({their_records}) AS found
+    LIMIT $15
+""")
+# Takes the texts of all records, or of the $17 newest. Each is looked up by itself: a join could read all
+# vectors.
+_EXACT: Final = _with_records("""
+    WITH candidates AS MATERIALIZED (
+        SELECT DISTINCT text_hash FROM (
+            (SELECT r.text_hash FROM datastorage.audit_records AS r
+            WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $17)
+            UNION ALL
+            (SELECT r.text_hash FROM datastorage.action_traces AS r
+            WHERE {of_action_traces} AND r.text_hash IS NOT NULL AND {newest}
+            ORDER BY r.created_at DESC LIMIT $17)) AS rows),
+    near AS MATERIALIZED (
+        SELECT text_hash, distance FROM candidates CROSS JOIN LATERAL (
+            SELECT min(embedding <=> $16) AS distance FROM datastorage.embeddings_{id:d} AS e
+            WHERE e.text_hash = candidates.text_hash) AS known
+        WHERE distance IS NOT NULL ORDER BY distance LIMIT $15)
+    SELECT near.text_hash, near.distance, found.*
+    FROM near CROSS JOIN LATERAL ({their_records}) AS found
+    ORDER BY distance, created_at DESC LIMIT $15
+""")
+# Beside one server the same in two steps.
+_HASHES: Final = with_conditions("""
+    SELECT DISTINCT text_hash FROM (
+        (SELECT r.text_hash FROM datastorage.audit_records AS r
+        WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $14)
+        UNION ALL
+        (SELECT r.text_hash FROM datastorage.action_traces AS r
+        WHERE {of_action_traces} AND r.text_hash IS NOT NULL AND {newest}
+        ORDER BY r.created_at DESC LIMIT $14)) AS rows
+""")
+_NEAREST_OF: Final = """
+    SELECT given.text_hash, distance FROM unnest($1::bytea[]) AS given (text_hash) CROSS JOIN LATERAL (
+        SELECT min(embedding <=> $2) AS distance FROM datastorage.embeddings_{id:d} AS e
+        WHERE e.text_hash = given.text_hash) AS known
+    WHERE distance IS NOT NULL ORDER BY distance LIMIT $3
+"""
+_NEAREST: Final = """
+    SELECT text_hash, embedding <=> $1 AS distance FROM datastorage.embeddings_{id:d}
+    ORDER BY embedding <=> $1 LIMIT $2
+"""
+_RECORDS_OF: Final = _with_records("""
+    SELECT near.text_hash, near.distance, found.*
+    FROM unnest($16::bytea[], $17::float8[]) AS near (text_hash, distance)
+    CROSS JOIN LATERAL ({their_records}) AS found
+    ORDER BY distance, created_at DESC LIMIT $15
+""")
+# Settings of a walk. ef_search: how many neighbours an index keeps in sight. An order that is right from step
+# to step is good enough, since the answer is sorted.
+_WALKING: Final[Mapping[str, str]] = {
+    "hnsw.ef_search": "100",
+    "hnsw.iterative_scan": "relaxed_order",
+    "hnsw.max_scan_tuples": "20000",
+}
+# Criteria that leave no more records than these are answered by computing all distances: it costs less than a
+# walk that finds one of them among many others, and misses nothing.
+_FEW: Final = 4_000
+# Where a walk has found too little it was among records that are all far away: the newest of them, exactly.
+_AT_LAST: Final = 20_000
+# A text may be twice among the vectors, when two replicas wrote it at the same moment.
+_TWINS: Final = 8
+# Texts asked for from another server: at first, and at most.
+_FIRST_TEXTS: Final = 200
+_MAX_TEXTS: Final = 6_400
+
+
+class Nearest:
+    """Finds records by the vectors of one model.
+
+    All methods raise TransientError when PostgreSQL can't serve, or has no vectors of the model.
+    """
+
+    def __init__(
+        self,
+        archive: Database,
+        vectors: Database,
+        *,
+        same_server: bool,
+        provider: str,
+        name: str,
+        dimensions: int,
+    ) -> None:
+        """Take the databases of the records and of the vectors, and the model's identity."""
+        self._archive = archive
+        self._vectors = vectors
+        self._search = self._beside if same_server else self._apart
+        self._identity = (provider, name, dimensions)
+        self._id: int | None = None
+
+    async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> list[Match]:
+        """Return the records that are nearest, by cosine similarity; the newest ``per_text`` of each text."""
+        return await self._search(await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text)
+
+    async def _model_id(self) -> int:
+        # Not asked of the function that makes the tables: who only reads may not call it.
+        if self._id is None:
+            await self._vectors.check_schema_version(VECTORS)
+            async with self._vectors.connection() as connection:
+                self._id = await connection.fetchval(_MODEL, *self._identity)
+        if self._id is None:
+            raise TransientError(f"there are no vectors of the model {'/'.join(self._identity[:2])} yet")
+        return self._id
+
+    async def _beside(
+        self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
+    ) -> list[Match]:
+        arguments = (*criteria.arguments, per_text, limit + _TWINS, vector)
+        async with reading(self._archive, _WALKING) as connection:
+            if not await self._leaves_few(connection, criteria):
+                found = _matches(await connection.fetch(_WALK.format(id=number), *arguments), limit)
+                if len(found) == limit or criteria.is_open:
+                    return found
+            return _matches(await connection.fetch(_EXACT.format(id=number), *arguments, _AT_LAST), limit)
+
+    async def _apart(
+        self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
+    ) -> list[Match]:
+        async with reading(self._archive) as archive, reading(self._vectors, _WALKING) as vectors:
+            texts = _FIRST_TEXTS
+            few = await self._leaves_few(archive, criteria)
+            while not few:
+                near = await vectors.fetch(_NEAREST.format(id=number), vector, texts)
+                found = await self._records_of(archive, near, criteria, limit, per_text)
+                if len(found) == limit or len(near) < texts or (texts == _MAX_TEXTS and criteria.is_open):
+                    return found
+                few = texts == _MAX_TEXTS
+                texts = min(2 * texts, _MAX_TEXTS)
+            hashes = [row["text_hash"] for row in await archive.fetch(_HASHES, *criteria.arguments, _AT_LAST)]
+            near = await vectors.fetch(_NEAREST_OF.format(id=number), hashes, vector, limit)
+            return await self._records_of(archive, near, criteria, limit, per_text)
+
+    @staticmethod
+    async def _leaves_few(connection: Any, criteria: Criteria) -> bool:
+        return (
+            not criteria.is_open and await connection.fetchval(COUNT, *criteria.arguments, _FEW + 1) <= _FEW
+        )
+
+    @staticmethod
+    async def _records_of(
+        archive: Any, near: Iterable[Any], criteria: Criteria, limit: int, per_text: int
+    ) -> list[Match]:
+        distances = {row["text_hash"]: row["distance"] for row in near}
+        rows = await archive.fetch(
+            _RECORDS_OF, *criteria.arguments, per_text, limit, list(distances), list(distances.values())
+        )
+        return _matches(rows, limit)
+
+
+def _matches(rows: Iterable[Any], limit: int) -> list[Match]:
+    """Return each object once, the nearest first and the newest first among equals."""
+    found: dict[str, Match] = {}
+    for row in rows:
+        match = Match(place_of(row), row["text_hash"], 1.0 - row["distance"])
+        found.setdefault(match.place.key.uid, match)
+    return sorted(found.values(), key=Match.order)[:limit]

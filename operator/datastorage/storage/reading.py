@@ -1,0 +1,26 @@
+"""How the archive is read: one transaction that changes nothing, and settings that end with it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from datastorage.storage.database import Database
+
+_SET: Final = "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS s (name, value)"
+# A plan that is made for the values at hand leaves out conditions that are not set, and months that can't
+# match; the one for all values, to which a session would change by itself, reads everything. Compiling
+# statements and starting helpers costs more than reads of this size save.
+_PLANNING: Final[Mapping[str, str]] = {
+    "plan_cache_mode": "force_custom_plan",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+}
+
+
+@asynccontextmanager
+async def reading(database: Database, settings: Mapping[str, str] | None = None) -> AsyncIterator[Any]:
+    """Borrow a connection for reads; raises TransientError when PostgreSQL can't serve."""
+    chosen = {**_PLANNING, **(settings or {})}
+    async with database.connection() as connection, connection.transaction(readonly=True):
+        await connection.execute(_SET, list(chosen), list(chosen.values()))
+        yield connection

@@ -1,0 +1,122 @@
+"""The texts that vectors are made of, page by page, and the rows that have no text yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from datastorage.storage.database import Database
+from datastorage.storage.records import RecordKey, Table, Text
+
+# All rows here have no hash. That the order names it all the same makes it the order of the index.
+_UNLINKED: Final[dict[Table, str]] = {
+    table: f"""
+    SELECT uid, generation, created_at, octet_length(content) AS size FROM datastorage.{table}
+    WHERE text_hash IS NULL AND created_at >= $1 AND (created_at, uid, generation) > ($1, $2, $3)
+    ORDER BY text_hash, created_at, uid, generation LIMIT $4
+    """  # noqa: S608  # the names of our own tables
+    for table in Table
+}
+_CONTENTS: Final[dict[Table, str]] = {
+    table: f"""
+    SELECT r.uid, r.generation, r.created_at, r.content
+    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS k (uid, generation, created_at)
+    JOIN datastorage.{table} AS r USING (uid, generation, created_at)
+    """  # noqa: S608  # the names of our own tables
+    for table in Table
+}
+_COUNT_UNLINKED: Final = """
+    SELECT (SELECT count(*) FROM datastorage.audit_records WHERE text_hash IS NULL)
+        + (SELECT count(*) FROM datastorage.action_traces WHERE text_hash IS NULL)
+"""
+_ADD: Final = """
+    INSERT INTO datastorage.embedding_texts (text_hash, text)
+    SELECT * FROM unnest($1::bytea[], $2::text[]) ON CONFLICT DO NOTHING
+"""
+_LINK: Final = "SELECT datastorage.set_text_hashes($1, $2, $3, $4, $5)"
+_COUNT: Final = "SELECT count(*) FROM datastorage.embedding_texts"
+_PAGE: Final = """
+    SELECT text_hash, text FROM datastorage.embedding_texts
+    WHERE text_hash > $1 ORDER BY text_hash LIMIT $2
+"""
+_HASHES: Final = """
+    SELECT text_hash FROM datastorage.embedding_texts WHERE text_hash > $1 ORDER BY text_hash LIMIT $2
+"""
+# A count reads an index from end to end: a second or so for ten million entries.
+_COUNT_SECONDS: Final = 600.0
+
+FIRST_ROW: Final = RecordKey("00000000-0000-0000-0000-000000000000", -1, datetime(1, 1, 1, tzinfo=UTC))
+"""Comes before every row."""
+FIRST_TEXT: Final = b""
+"""Comes before every text's hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """A row without a text, and the size of its content in bytes."""
+
+    key: RecordKey
+    size: int
+
+
+class Texts:
+    """All methods raise TransientError when PostgreSQL can't serve."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the archive's database."""
+        self._database = database
+
+    async def count_unlinked(self) -> int:
+        """Count the rows without a text. It reads as many entries of an index."""
+        async with self._database.connection() as connection:
+            return int(await connection.fetchval(_COUNT_UNLINKED, timeout=_COUNT_SECONDS))
+
+    async def unlinked(self, table: Table, after: RecordKey, limit: int) -> list[Unlinked]:
+        """Return rows without a text, the oldest first, from behind a key on."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                _UNLINKED[table], after.created_at, after.uid, after.generation, limit
+            )
+        return [
+            Unlinked(RecordKey(str(row["uid"]), row["generation"], row["created_at"]), row["size"])
+            for row in rows
+        ]
+
+    async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]:
+        """Return the contents of rows; of those that are still there."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_CONTENTS[table], *_columns(keys))
+        return {
+            RecordKey(str(row["uid"]), row["generation"], row["created_at"]): row["content"] for row in rows
+        }
+
+    async def link(self, table: Table, links: Sequence[tuple[RecordKey, Text]]) -> None:
+        """Give rows their texts, in one transaction. A row that has one meanwhile keeps it.
+
+        Raises RecordRefusedError when PostgreSQL refuses at least one of the texts; then none is linked.
+        """
+        # In the order of the hashes, so that two transactions never wait for each other.
+        texts = dict(sorted((text.hash, text.text) for _, text in links if text.text))
+        hashes = [text.hash for _, text in links]
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(_ADD, list(texts), list(texts.values()))
+            await connection.execute(_LINK, table.value, *_columns([key for key, _ in links]), hashes)
+
+    async def count(self) -> int:
+        """Count the distinct texts. It reads an index of them from end to end."""
+        async with self._database.connection() as connection:
+            return int(await connection.fetchval(_COUNT, timeout=_COUNT_SECONDS))
+
+    async def page(self, after: bytes, limit: int) -> dict[bytes, str]:
+        """Return texts by their hashes, in their order, from behind a hash on."""
+        async with self._database.connection() as connection:
+            return {row["text_hash"]: row["text"] for row in await connection.fetch(_PAGE, after, limit)}
+
+    async def hashes(self, after: bytes, limit: int) -> list[bytes]:
+        """Return hashes of texts, in their order, from behind one on."""
+        async with self._database.connection() as connection:
+            return [row["text_hash"] for row in await connection.fetch(_HASHES, after, limit)]
+
+
+def _columns(keys: Sequence[RecordKey]) -> tuple[list[str], list[int], list[datetime]]:
+    return [key.uid for key in keys], [key.generation for key in keys], [key.created_at for key in keys]

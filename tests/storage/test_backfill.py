@@ -1,0 +1,251 @@
+"""The backfill on a real database: what is owed is paid, refused or left owed, and never forgotten."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from datastorage import breaker as breaker_module
+from datastorage.breaker import Breaker
+from datastorage.embedding import Embedder, VectorCache
+from datastorage.errors import EmbedderUnavailableError
+from datastorage.pipeline import backfill as backfill_module
+from datastorage.pipeline.backfill import Backfill, Dependencies
+from datastorage.pipeline.writer import EmbeddingWriter
+from datastorage.storage.archive import Archive, distinct_texts
+from datastorage.storage.database import Database
+from datastorage.storage.dualwrite import DualWrite
+from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
+from datastorage.storage.records import Record, VectorState
+from datastorage.storage.vectors import VectorTables
+from tests.support.embedding import DIMENSIONS, FakeProvider
+from tests.support.objects import AUDIT_SPEC, audit_record, record_of
+from tests.support.polling import eventually, settle
+from tests.unit.conftest import Spawn, spawn
+
+__all__ = ["spawn"]
+
+AWAY = EmbedderUnavailableError("The embedder does not answer")
+
+
+def records(count: int) -> list[Record]:
+    """Return records whose texts differ."""
+    return [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(count)]
+
+
+class Stage:
+    """Everything between a batch and the archive, with a provider that does as it is told."""
+
+    def __init__(self, database: Database) -> None:
+        self.provider = FakeProvider()
+        self.lifts = 0
+        self.complete = True
+        model = self.provider.model
+        embedder_breaker = Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108
+        self.embedder = Embedder(self.provider, VectorCache(model, None, 300), embedder_breaker)
+        self.tables = VectorTables(
+            database, provider=model.provider, name=model.name, dimensions=model.dimensions
+        )
+        self.outbox = Outbox(database)
+        self.archive = Archive(database, model=str(model))
+        self.dependencies = Dependencies(
+            Breaker("postgres", database.ping, on_recovery=lambda: None),
+            embedder_breaker,
+            Breaker("vector_store", self.tables.probe, on_recovery=lambda: None),
+        )
+        self.backfill = Backfill(
+            outbox=self.outbox,
+            embedder=self.embedder,
+            vectors=self.tables,
+            dependencies=self.dependencies,
+            lift=self.lift,
+            lift_seconds=3600,
+        )
+        self.writer = EmbeddingWriter(
+            embedder=self.embedder,
+            dual_write=DualWrite(
+                archive=self.archive,
+                outbox=self.outbox,
+                vectors=self.tables,
+                breaker=self.dependencies.vector_store,
+                model=str(model),
+                same_server=True,
+            ),
+            on_owed=self.backfill.request,
+        )
+
+    async def lift(self) -> bool:
+        self.lifts += 1
+        return self.complete
+
+    async def depth(self, state: OutboxState = OutboxState.PENDING) -> int:
+        return (await self.outbox.depths()).get(state, OutboxDepth()).depth
+
+    async def missing(self, batch: list[Record]) -> set[bytes]:
+        texts = distinct_texts(batch)
+        return set(texts) - await self.tables.existing(list(texts))
+
+    async def states(self, batch: list[Record]) -> set[VectorState]:
+        found = await self.archive.find(batch[0].table, [record.key for record in batch])
+        assert len(found) == len(batch)
+        return {row.vector.state for row in found.values()}
+
+
+@pytest_asyncio.fixture
+async def stage(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    """The parts, without waiting."""
+    monkeypatch.setattr(breaker_module, "_FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(backfill_module, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(backfill_module, "_AWAY_SECONDS", 0.02)
+    monkeypatch.setattr(backfill_module, "_COUNT_SECONDS", 0.0)
+    made = Stage(database)
+    yield made
+    for each in (made.dependencies.postgres, made.dependencies.embedder, made.dependencies.vector_store):
+        await each.close()
+
+
+async def test_an_absent_embedder_costs_no_row_and_everything_is_paid_on_its_return(
+    stage: Stage, spawn: Spawn
+) -> None:
+    stage.provider.failure = AWAY
+    batch = records(700)  # more than one batch of the backfill
+    stored = await stage.writer.store(batch)
+    assert {row.vector.state for row in stored} == {VectorState.PENDING}
+    assert {row.vector.message for row in stored} == {str(AWAY)}
+    assert await stage.depth() == 700
+    spawn(stage.backfill.run())
+    calls = len(stage.provider.calls)
+    await eventually(lambda: len(stage.provider.calls) > calls)  # the breaker's probe alone asks
+    assert await stage.depth() == 700
+    stage.provider.failure = None
+    await _until_depth(stage, 0)
+    assert await stage.missing(batch) == set()
+    assert await stage.states(batch) == {VectorState.WRITTEN}
+
+
+async def test_what_was_paid_is_lifted_and_only_then_looked_at_again(stage: Stage, spawn: Spawn) -> None:
+    spawn(stage.backfill.run())
+    await eventually(lambda: stage.lifts == 1)  # what a crash has left
+    stage.provider.failure = AWAY
+    await stage.writer.store(records(3))
+    stage.provider.failure = None
+    await _until_depth(stage, 0)
+    await eventually(lambda: stage.lifts == 2)
+    await stage.writer.store([record_of(audit_record({**AUDIT_SPEC, "message": "one that owes nothing"}))])
+    stage.backfill.request()
+    await settle()
+    assert stage.lifts == 2
+
+
+async def test_a_lift_that_was_not_complete_is_repeated(stage: Stage, spawn: Spawn) -> None:
+    stage.complete = False
+    spawn(stage.backfill.run())
+    await eventually(lambda: stage.lifts >= 3)
+
+
+async def test_a_poison_text_ends_in_a_visible_state_and_blocks_nothing(stage: Stage, spawn: Spawn) -> None:
+    batch = records(20)
+    poison = batch[7]
+    assert poison.text is not None
+    stage.provider.refused = {poison.text.text}
+    stored = await stage.writer.store(batch)
+    # Already in the write path the others of its batch get their vectors.
+    assert [row.vector.state is VectorState.WRITTEN for row in stored].count(False) == 1
+    spawn(stage.backfill.run())
+    await _until_depth(stage, 1, OutboxState.FAILED)
+    assert await stage.depth() == 0
+    [row] = await stage.outbox.list(state=OutboxState.FAILED, uid=None, limit=10)
+    assert (row.uid, row.attempts) == (poison.key.uid, 1)
+    assert row.last_error is not None
+    assert "refuses" in row.last_error
+    assert await stage.states([poison]) == {VectorState.FAILED}
+    assert await stage.missing(batch) == {poison.text.hash}
+
+
+async def test_a_retried_text_is_asked_for_again(stage: Stage, spawn: Spawn) -> None:
+    [record] = records(1)
+    assert record.text is not None
+    stage.provider.refused = {record.text.text}
+    await stage.writer.store([record])
+    spawn(stage.backfill.run())
+    await _until_depth(stage, 1, OutboxState.FAILED)
+    stage.provider.refused = set()
+    assert await stage.outbox.retry(state=OutboxState.FAILED, uid=None) == 1
+    await _until_depth(stage, 0, OutboxState.FAILED)
+    await _until_depth(stage, 0)
+    assert await stage.states([record]) == {VectorState.WRITTEN}
+
+
+@pytest.mark.parametrize(
+    "row", [np.full(DIMENSIONS, np.nan), np.zeros(DIMENSIONS), np.full(DIMENSIONS, np.inf)], ids=str
+)
+async def test_a_vector_that_is_none_is_never_stored(stage: Stage, spawn: Spawn, row: Any) -> None:
+    batch = records(4)
+    assert batch[2].text is not None
+    stage.provider.rows = {batch[2].text.text: row.astype(np.float32)}
+    await stage.writer.store(batch)
+    spawn(stage.backfill.run())
+    await _until_depth(stage, 1, OutboxState.FAILED)
+    assert await stage.missing(batch) == {batch[2].text.hash}
+
+
+async def test_vectors_that_are_there_already_are_not_made_again(stage: Stage, spawn: Spawn) -> None:
+    batch = records(5)
+    await stage.writer.store(batch)
+    calls = len(stage.provider.calls)
+    # The same texts in other records, stored while the embedder was away and this process was another.
+    owed = [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(5)]
+    stage.embedder = Embedder(
+        stage.provider, VectorCache(stage.provider.model, None, 300), stage.dependencies.embedder
+    )
+    async with stage.outbox._database.connection() as connection, connection.transaction():
+        await Outbox.add(connection, owed, {}, due_seconds=0)
+    spawn(stage.backfill.run())
+    await _until_depth(stage, 0)
+    assert len(stage.provider.calls) == calls
+
+
+async def test_two_replicas_share_the_work_and_pay_everything_once(
+    stage: Stage, database: Database, spawn: Spawn
+) -> None:
+    stage.provider.failure = AWAY
+    batch = records(1200)
+    await stage.writer.store(batch)
+    stage.provider.failure = None
+    second = Stage(database)
+    spawn(stage.backfill.run())
+    spawn(second.backfill.run())
+    await _until_depth(stage, 0)
+    assert await stage.missing(batch) == set()
+    for each in (
+        second.dependencies.embedder,
+        second.dependencies.vector_store,
+        second.dependencies.postgres,
+    ):
+        await each.close()
+
+
+async def test_damaged_tables_leave_everything_owed_until_they_are_mended(
+    stage: Stage, spawn: Spawn, owner: Any
+) -> None:
+    stage.provider.failure = AWAY
+    batch = records(3)
+    await stage.writer.store(batch)
+    stage.provider.failure = None
+    await stage.tables.model_id()
+    await owner.execute("ALTER TABLE datastorage.embeddings_1 RENAME TO hidden")
+    spawn(stage.backfill.run())
+    await eventually(lambda: not stage.dependencies.vector_store.serving, seconds=20)
+    assert await stage.depth() == 3
+    await owner.execute("ALTER TABLE datastorage.hidden RENAME TO embeddings_1")
+    await _until_depth(stage, 0)
+    assert await stage.missing(batch) == set()
+
+
+async def _until_depth(stage: Stage, wanted: int, state: OutboxState = OutboxState.PENDING) -> None:
+    async def reached() -> bool:
+        return await stage.depth(state) == wanted
+
+    await eventually(reached, seconds=30)

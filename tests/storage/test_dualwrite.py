@@ -1,0 +1,257 @@
+"""The dual write on a real database: the rows come first, and what can't be written as a vector is owed."""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from datastorage.breaker import Breaker
+from datastorage.errors import RecordRefusedError, TransientError
+from datastorage.storage.archive import Archive, distinct_texts
+from datastorage.storage.database import Database
+from datastorage.storage.dualwrite import DualWrite
+from datastorage.storage.outbox import Outbox, OutboxState
+from datastorage.storage.records import Record, StoredRecord, Text, VectorState, VectorWrite
+from datastorage.storage.schema import VECTORS
+from datastorage.storage.vectors import Vector, VectorTables
+from tests.support.objects import AUDIT_SPEC, action_trace, audit_record, record_of
+from tests.support.postgres import TestDatabase, TestDatabases
+
+DIMENSIONS = 8
+AWAY = VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "does not answer", "fake/tiny")
+_VECTORS = "SELECT text_hash FROM datastorage.embeddings_1 ORDER BY text_hash"
+_OUTBOX = "SELECT uid::text, generation, text_hash, last_error FROM datastorage.vector_outbox"
+
+
+def records(count: int, *, distinct: int | None = None) -> list[Record]:
+    """Return records whose texts differ, or of which only some do."""
+    return [
+        record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * (n % (distinct or count) + 1)}"}))
+        for n in range(count)
+    ]
+
+
+def vectors_of(*parts: Sequence[Record]) -> dict[bytes, Vector]:
+    texts = {key for part in parts for key in distinct_texts(part)}
+    return {key: np.frombuffer(key[:DIMENSIONS], np.uint8).astype(np.float32) + 1 for key in texts}
+
+
+def keys(stored: Sequence[Record]) -> set[tuple[str, int]]:
+    return {(record.key.uid, record.key.generation) for record in stored}
+
+
+def states(stored: Sequence[StoredRecord]) -> list[VectorState]:
+    return [row.vector.state for row in stored]
+
+
+class Stage:
+    """The parts over one database, or over two."""
+
+    def __init__(self, database: Database, vectors: Database) -> None:
+        self.tables = VectorTables(vectors, provider="fake", name="tiny", dimensions=DIMENSIONS)
+        self.outbox = Outbox(database)
+        self.archive = Archive(database, model="fake/tiny")
+        self.breaker = Breaker("vector_store", self.tables.probe, on_recovery=lambda: None)
+        self.dual_write = DualWrite(
+            archive=self.archive,
+            outbox=self.outbox,
+            vectors=self.tables,
+            breaker=self.breaker,
+            model="fake/tiny",
+            same_server=vectors is database,
+        )
+
+    async def owed(self) -> int:
+        return (await self.outbox.depths())[OutboxState.PENDING].depth
+
+
+@pytest_asyncio.fixture
+async def one(database: Database) -> AsyncIterator[Stage]:
+    """Rows and vectors on the same server."""
+    stage = Stage(database, database)
+    yield stage
+    await stage.breaker.close()
+
+
+@pytest_asyncio.fixture
+async def other_server(databases: TestDatabases) -> AsyncIterator[TestDatabase]:
+    """A second database, for the vectors alone."""
+    made = await databases.clone()
+    yield made
+    await databases.drop(made)
+
+
+@pytest_asyncio.fixture
+async def two(database: Database, other_server: TestDatabase) -> AsyncIterator[Stage]:
+    """Rows here, vectors there."""
+    vectors = Database(other_server.service_url, pool_size=3, chain=VECTORS)
+    stage = Stage(database, vectors)
+    yield stage
+    await stage.breaker.close()
+    await vectors.close()
+
+
+async def test_rows_and_vectors_are_there_together(one: Stage, owner: Any) -> None:
+    batch = [*records(20, distinct=4), record_of(action_trace())]
+    stored = await one.dual_write.store(batch, vectors_of(batch), {})
+    assert set(states(stored)) == {VectorState.WRITTEN}
+    assert {row.vector.model for row in stored} == {"fake/tiny"}
+    # One vector for each distinct text, one row for each record, and each row leads to its vector.
+    assert [row["text_hash"] for row in await owner.fetch(_VECTORS)] == list(distinct_texts(batch))
+    linked = await owner.fetchval(
+        "SELECT count(*) FROM datastorage.audit_records JOIN datastorage.embeddings_1 USING (text_hash)"
+    )
+    assert linked == 20
+    assert await one.owed() == 0
+
+
+async def test_the_vector_of_a_text_is_what_was_given(one: Stage, owner: Any) -> None:
+    batch = records(3)
+    given = vectors_of(batch)
+    await one.dual_write.store(batch, given, {})
+    rows = await owner.fetch("SELECT text_hash, embedding::text FROM datastorage.embeddings_1")
+    found = {row["text_hash"]: np.array(eval(row["embedding"]), np.float32) for row in rows}
+    assert found.keys() == given.keys()
+    for key, vector in given.items():
+        np.testing.assert_array_equal(found[key], vector)
+
+
+async def test_storing_again_changes_nothing(one: Stage, owner: Any) -> None:
+    batch = records(5)
+    first = await one.dual_write.store(batch, vectors_of(batch), {})
+    again = await one.dual_write.store(batch, vectors_of(batch), {})
+    assert again == first
+    assert [row.is_new for row in (*first, *again)] == [True] * 5 + [False] * 5
+    assert len(await owner.fetch(_VECTORS)) == 5
+
+
+async def test_what_the_embedder_owes_is_in_the_outbox_and_the_rest_is_written(
+    one: Stage, owner: Any
+) -> None:
+    fine, late = records(3), records(2)
+    late = [record_of(audit_record({**AUDIT_SPEC, "message": f"late {'y' * (n + 1)}"})) for n in range(2)]
+    stored = await one.dual_write.store(
+        [*fine, *late], vectors_of(fine), dict.fromkeys(distinct_texts(late), AWAY)
+    )
+    assert states(stored) == [VectorState.WRITTEN] * 3 + [VectorState.PENDING] * 2
+    rows = await owner.fetch(_OUTBOX)
+    assert {(row["uid"], row["generation"]) for row in rows} == keys(late)
+    assert {row["last_error"] for row in rows} == {"does not answer"}
+    # The text is kept, so that the vector can be made without the object.
+    texts = await owner.fetch("SELECT text_hash, text FROM datastorage.embedding_texts")
+    assert {row["text_hash"]: row["text"] for row in texts} == distinct_texts([*fine, *late])
+    found = await one.archive.find(late[0].table, [record.key for record in late])
+    assert {row.vector.state for row in found.values()} == {VectorState.PENDING}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE datastorage.embeddings_1",
+        "REVOKE INSERT ON datastorage.embeddings_1 FROM datastorage_service",
+        "ALTER TABLE datastorage.embeddings_1_1 ADD CONSTRAINT never CHECK (false) NOT VALID",
+        "DROP EXTENSION vector CASCADE",
+    ],
+)
+async def test_a_damaged_vector_table_costs_no_row(one: Stage, owner: Any, damage: str) -> None:
+    await one.tables.model_id()
+    await owner.execute(damage)
+    batch = records(6)
+    stored = await one.dual_write.store(batch, vectors_of(batch), {})
+    assert states(stored) == [VectorState.PENDING] * 6
+    assert {row.vector.reason for row in stored} == {"VectorStoreUnavailable"}
+    assert all(row.is_new for row in stored)
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 6
+    assert await one.owed() == 6
+
+
+async def test_a_locked_vector_table_holds_nothing_up_for_long(
+    one: Stage, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datastorage.storage.vectors._WRITE_SECONDS", 0.2)
+    await one.tables.model_id()
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE datastorage.embeddings_1 IN ACCESS EXCLUSIVE MODE")
+        first, second = records(2), records(3)
+        assert set(states(await one.dual_write.store(first, vectors_of(first), {}))) == {VectorState.PENDING}
+        # The second batch does not even try.
+        assert not one.breaker.serving
+        assert set(states(await one.dual_write.store(second, vectors_of(second), {}))) == {
+            VectorState.PENDING
+        }
+    assert await one.owed() == 5
+
+
+async def test_a_vector_of_another_width_is_refused_by_the_table(one: Stage, owner: Any) -> None:
+    batch = records(1)
+    wrong = {key: np.ones(DIMENSIONS + 1, np.float32) for key in distinct_texts(batch)}
+    assert states(await one.dual_write.store(batch, wrong, {})) == [VectorState.PENDING]
+    assert await owner.fetch(_VECTORS) == []
+
+
+async def test_a_bad_row_takes_its_vectors_back(one: Stage, owner: Any) -> None:
+    await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT bad CHECK (name <> 'bad')")
+    batch = [*records(2), record_of(audit_record(name="bad"))]
+    with pytest.raises(RecordRefusedError):
+        await one.dual_write.store(batch, vectors_of(batch), dict.fromkeys(distinct_texts(batch), AWAY))
+    for table in ("audit_records", "embeddings_1", "embedding_texts", "vector_outbox"):
+        assert await owner.fetchval(f"SELECT count(*) FROM datastorage.{table}") == 0
+
+
+async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, owner: Any) -> None:
+    record = replace(record_of(audit_record()), text=Text(hashlib.sha256(b"").digest(), ""))
+    [stored] = await one.dual_write.store([record], {}, {})
+    assert (stored.vector.state, stored.vector.reason) == (VectorState.SKIPPED, "NoText")
+    assert await one.owed() == 0
+    found = await one.archive.find(record.table, [record.key])
+    assert next(iter(found.values())).vector == stored.vector
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 0
+
+
+async def test_on_another_server_vectors_follow_and_nothing_stays_owed(two: Stage, owner: Any) -> None:
+    batch = records(10, distinct=3)
+    stored = await two.dual_write.store(batch, vectors_of(batch), {})
+    assert set(states(stored)) == {VectorState.WRITTEN}
+    assert await two.owed() == 0
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0  # not here
+    assert await two.tables.existing(list(distinct_texts(batch))) == set(distinct_texts(batch))
+
+
+async def test_with_the_other_server_away_rows_are_stored_and_vectors_owed(
+    two: Stage, databases: TestDatabases, other_server: TestDatabase, owner: Any
+) -> None:
+    await databases.close_connections(other_server, allow_new=False)
+    batch = records(4)
+    stored = await two.dual_write.store(batch, vectors_of(batch), {})
+    assert set(states(stored)) == {VectorState.PENDING}
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 4
+    assert {(row["uid"], row["generation"]) for row in await owner.fetch(_OUTBOX)} == keys(batch)
+    await databases.close_connections(other_server, allow_new=True)
+
+
+async def test_a_crash_between_row_and_vector_leaves_the_vector_owed(
+    two: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row's own transaction says what is owed; only the committed vector takes it out."""
+
+    async def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(two.tables, "insert", crash)
+    batch = records(3)
+    with pytest.raises(KeyboardInterrupt):
+        await two.dual_write.store(batch, vectors_of(batch), {})
+    assert await two.owed() == 3
+
+
+async def test_an_absent_archive_is_no_fault_of_the_vectors(
+    one: Stage, databases: TestDatabases, cloned: TestDatabase
+) -> None:
+    await databases.close_connections(cloned, allow_new=False)
+    with pytest.raises(TransientError):
+        await one.dual_write.store(records(1), {}, {})
+    await databases.close_connections(cloned, allow_new=True)

@@ -1,0 +1,56 @@
+"""A provider in memory, for tests of what lies around it: each text can be made to fare badly."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from datastorage.embedding.model import EmbeddingModel, Matrix, Vector
+from datastorage.errors import EmbeddingRefusedError
+
+DIMENSIONS = 8
+MODEL = EmbeddingModel("fake", "tiny", DIMENSIONS)
+
+
+def vector_of(text: str) -> Vector:
+    """Return the vector that the fake makes of a text: another for every text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return np.frombuffer(digest[:DIMENSIONS], dtype=np.uint8).astype(np.float32) + 1
+
+
+class FakeProvider:
+    """Keeps the promises of Provider. ``calls`` has the texts of each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.refused: set[str] = set()
+        self.rows: dict[str, Vector] = {}
+        """What to answer for a text instead of its vector."""
+        self.failure: Exception | None = None
+        self.never_answers = False
+        self.answer: Callable[[Matrix], Matrix] = lambda rows: rows
+        self.cancelled = 0
+        self.closed = False
+
+    @property
+    def model(self) -> EmbeddingModel:
+        return MODEL
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        self.calls.append(list(texts))
+        await asyncio.sleep(0)
+        if self.never_answers:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        if self.failure is not None:
+            raise self.failure
+        if self.refused & set(texts):
+            raise EmbeddingRefusedError("The service refuses the text (400)")
+        return self.answer(np.array([self.rows.get(text, vector_of(text)) for text in texts]))
+
+    async def close(self) -> None:
+        self.closed = True

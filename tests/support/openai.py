@@ -1,0 +1,137 @@
+"""An OpenAI-compatible service on a port of this machine that can misbehave in every way."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+Behaviour = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+class OpenAIService:
+    """Answers each request with the next of ``behaviours``, and well when there is none left."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.behaviours: list[Behaviour] = []
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.at_once = self.most_at_once = 0
+        app = web.Application(client_max_size=2**24)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._server = TestServer(app)
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        await self._server.start_server()
+
+    async def stop(self) -> None:
+        """Stop listening; cut what is open."""
+        await self._server.close()
+
+    @property
+    def url(self) -> str:
+        """The base URL to configure."""
+        return str(self._server.make_url("/v1"))
+
+    def vector(self, text: str) -> list[float]:
+        """Return the vector of a text: its number of characters, then ones."""
+        return [float(len(text)), *[1.0] * (self.dimensions - 1)]
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer of a service that is well."""
+        data = [
+            {"object": "embedding", "index": index, "embedding": self.vector(text)}
+            for index, text in enumerate(request["input"])
+        ]
+        return {"object": "list", "data": data, "model": request["model"], "usage": {"total_tokens": 1}}
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = json.loads(await request.read() or b"{}")
+        self.requests.append(body)
+        self.headers.append(request.headers)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            if request.path != "/v1/embeddings" or request.method != "POST":
+                return web.Response(status=404, text="not found")
+            if self.behaviours:
+                return await self.behaviours.pop(0)(request, body)
+            await asyncio.sleep(0)
+            return web.json_response(self.answer(body))
+        finally:
+            self.at_once -= 1
+
+
+def status(code: int, text: str = "", headers: Mapping[str, str] | None = None) -> Behaviour:
+    """Answer with a status."""
+
+    async def behave(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+        return web.Response(status=code, text=text, headers=headers)
+
+    return behave
+
+
+def body(content: str | bytes, content_type: str = "application/json") -> Behaviour:
+    """Answer with exactly this."""
+
+    async def behave(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+        raw = content.encode() if isinstance(content, str) else content
+        return web.Response(body=raw, content_type=content_type)
+
+    return behave
+
+
+def changed(change: Callable[[dict[str, Any]], Any], service: OpenAIService) -> Behaviour:
+    """Answer well but for one change."""
+
+    async def behave(_: web.Request, request: dict[str, Any]) -> web.StreamResponse:
+        answer = service.answer(request)
+        return web.Response(body=json.dumps(change(answer) or answer), content_type="application/json")
+
+    return behave
+
+
+async def silence(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+    """Never answer."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def cut(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+    """Close the connection in place of an answer."""
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
+
+
+async def cut_short(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+    """Announce more than is sent, then close the connection."""
+    response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"data": [')
+    assert request.transport is not None
+    request.transport.close()
+    return response
+
+
+class Endless:
+    """Answers with JSON that does not end. ``sent`` counts its bytes."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.ended = asyncio.Event()
+
+    async def __call__(self, request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        chunk = b" " * 65_536
+        try:
+            while True:
+                await response.write(chunk)
+                self.sent += len(chunk)
+        finally:
+            self.ended.set()

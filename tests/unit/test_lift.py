@@ -1,0 +1,128 @@
+"""The lift: objects whose vectors are paid say so, each once, and nothing else is touched."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from datastorage.breaker import Breaker
+from datastorage.errors import TransientError
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.lift import Lift
+from datastorage.pipeline.workitem import Announcement
+from datastorage.storage.records import RecordKey, StoredRecord, Table, VectorState, VectorWrite
+from tests.support.fakes import STORED_AT, FakeCluster
+from tests.support.objects import TRACE_SPEC, action_trace, audit_record, identity_of, with_status
+
+WRITTEN = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
+FAILED = VectorWrite(VectorState.FAILED, "Refused", "not finite", "fake/tiny")
+OWED = VectorWrite(VectorState.PENDING, "Owed", "does not answer", "fake/tiny")
+PENDING = {"writes": {"vector": {"state": "Pending"}}}
+
+
+class Vectors:
+    """What the archive says of each object."""
+
+    def __init__(self, of: Mapping[tuple[str, int], VectorWrite]) -> None:
+        self.of = of
+
+    async def find(self, table: Table, keys: list[RecordKey]) -> dict[tuple[str, int], StoredRecord]:
+        assert isinstance(table, Table)
+        wanted = [(key.uid, key.generation) for key in keys]
+        return {each: StoredRecord(b"h" * 32, STORED_AT, self.of[each]) for each in wanted if each in self.of}
+
+
+def degraded(**metadata: Any) -> dict[str, Any]:
+    return with_status(audit_record(**metadata), phase="Degraded", **PENDING)
+
+
+def recording() -> dict[str, Any]:
+    return with_status(action_trace(TRACE_SPEC), phase="Recording", **PENDING)
+
+
+async def lifted(
+    breaker: Breaker,
+    intake: Intake,
+    cluster: FakeCluster,
+    vectors: Mapping[tuple[str, int], VectorWrite],
+    *,
+    complete: bool = True,
+) -> list[Announcement]:
+    announced: list[Announcement] = []
+
+    async def announce(announcement: Announcement) -> None:
+        announced.append(announcement)
+
+    lift = Lift(
+        cluster=cluster, archive=Vectors(vectors), breaker=breaker, intake=intake, announce=announce,
+        default_ttl_seconds=600,
+    )  # fmt: skip
+    assert await lift() is complete
+    return announced
+
+
+async def test_what_is_paid_is_announced_with_what_its_status_needs(breaker: Breaker, intake: Intake) -> None:
+    record, trace = degraded(), recording()
+    record["spec"]["ttlSecondsAfterStored"] = 7
+    vectors = {identity_of(record): WRITTEN, identity_of(trace): WRITTEN}
+    first, second = await lifted(breaker, intake, FakeCluster(record, trace), vectors)
+    assert (first.identity, second.identity) == (identity_of(record), identity_of(trace))
+    assert (first.final, first.ttl_seconds, first.resource_version) == (True, 7, "100")
+    assert (second.final, second.ttl_seconds, second.at_once) == (False, 600, False)
+    assert isinstance(first.outcome, StoredRecord)
+    assert first.outcome.vector == WRITTEN
+    # The row is as old as it is; only the vector is new.
+    assert first.outcome.stored_at == STORED_AT
+    assert isinstance(first.outcome.vector_at, datetime)
+
+
+async def test_what_can_never_be_paid_is_announced_too(breaker: Breaker, intake: Intake) -> None:
+    body = degraded()
+    [only] = await lifted(breaker, intake, FakeCluster(body), {identity_of(body): FAILED})
+    assert isinstance(only.outcome, StoredRecord)
+    assert only.outcome.vector == FAILED
+
+
+async def test_what_is_owed_still_is_left(breaker: Breaker, intake: Intake) -> None:
+    body = degraded()
+    assert await lifted(breaker, intake, FakeCluster(body), {identity_of(body): OWED}) == []
+
+
+async def test_what_is_under_way_is_not_announced_twice(breaker: Breaker, intake: Intake) -> None:
+    body = degraded()
+    vectors, cluster = {identity_of(body): WRITTEN}, FakeCluster(body)
+    assert len(await lifted(breaker, intake, cluster, vectors)) == 1
+    assert await lifted(breaker, intake, cluster, vectors) == []
+    intake.settle(identity_of(body))
+    assert len(await lifted(breaker, intake, cluster, vectors)) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        with_status(audit_record(), phase="Degraded", writes={"vector": {"state": "Written"}}),
+        with_status(audit_record(), phase="Degraded"),
+        with_status(action_trace(), phase="Recording", writes={"vector": {"state": "Written"}}),
+        with_status(audit_record(), phase="Stored", **PENDING),
+    ],
+)
+async def test_what_owes_nothing_is_left(breaker: Breaker, intake: Intake, body: dict[str, Any]) -> None:
+    assert await lifted(breaker, intake, FakeCluster(body), {identity_of(body): WRITTEN}) == []
+
+
+async def test_a_later_generation_is_not_called_stored(breaker: Breaker, intake: Intake) -> None:
+    """The status speaks of generation 1, the object is at 2: nobody has stored that yet."""
+    body = degraded(generation=2)
+    body["status"]["observedGeneration"] = 1
+    assert await lifted(breaker, intake, FakeCluster(body), {identity_of(body): WRITTEN}) == []
+
+
+async def test_a_row_that_is_not_there_is_no_reason_to_say_stored(breaker: Breaker, intake: Intake) -> None:
+    assert await lifted(breaker, intake, FakeCluster(degraded()), {}) == []
+
+
+async def test_an_absent_api_server_is_told(breaker: Breaker, intake: Intake) -> None:
+    cluster = FakeCluster(degraded())
+    cluster.failures = [TransientError("away")]
+    assert await lifted(breaker, intake, cluster, {}, complete=False) == []

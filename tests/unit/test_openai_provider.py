@@ -1,0 +1,448 @@
+"""The OpenAI-compatible provider and a service that misbehaves: clear errors, and never a wrong vector."""
+
+import asyncio
+import base64
+import gzip
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from datastorage.embedding import openai as openai_module
+from datastorage.embedding.factory import build_provider
+from datastorage.embedding.openai import OpenAIProvider
+from datastorage.embedding.openai_answer import retry_after_seconds
+from datastorage.errors import ConfigurationError, EmbedderUnavailableError, EmbeddingRefusedError
+from datastorage.settings import Settings
+from tests.support.openai import (
+    Behaviour,
+    Endless,
+    OpenAIService,
+    body,
+    changed,
+    cut,
+    cut_short,
+    silence,
+    status,
+)
+
+DIMENSIONS = 4
+KEY = "sk-very-secret"
+TEXT = "payment of alice failed"
+IMPATIENCE = 0.05
+
+Make = Callable[..., OpenAIProvider]
+
+
+@pytest_asyncio.fixture
+async def service() -> AsyncIterator[OpenAIService]:
+    made = OpenAIService(DIMENSIONS)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest_asyncio.fixture
+async def make(service: OpenAIService) -> AsyncIterator[Make]:
+    """Makes providers for the service, with other settings as given."""
+    providers: list[OpenAIProvider] = []
+
+    def provider(**settings: Any) -> OpenAIProvider:
+        providers.append(OpenAIProvider(settings_for(**{"embedding_url": service.url, **settings})))
+        return providers[-1]
+
+    yield provider
+    for made in providers:
+        await made.close()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 0.0)
+
+
+def settings_for(**settings: Any) -> Settings:
+    defaults: dict[str, Any] = {
+        "embedding_provider": "openai",
+        "embedding_model": "tiny",
+        "embedding_dimensions": DIMENSIONS,
+        "embedding_api_key": KEY,
+        "embedding_timeout_seconds": 20.0,
+    }
+    return Settings(**(defaults | settings))
+
+
+async def fails(provider: OpenAIProvider, *texts: str) -> str:
+    """Embed; return the message of the failure, which must not tell what is secret."""
+    with pytest.raises((EmbedderUnavailableError, EmbeddingRefusedError)) as caught:
+        await provider.embed(texts or [TEXT])
+    message = str(caught.value)
+    assert KEY not in message
+    assert "alice" not in message
+    return message
+
+
+async def test_the_request_is_what_openai_wants(service: OpenAIService, make: Make) -> None:
+    rows = await make().embed(["a", "bbb"])
+    np.testing.assert_array_equal(rows, [[1, 1, 1, 1], [3, 1, 1, 1]])
+    assert rows.dtype == np.float32
+    assert service.requests == [
+        {"model": "tiny", "input": ["a", "bbb"], "dimensions": DIMENSIONS, "encoding_format": "float"}
+    ]
+    assert service.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+async def test_without_a_key_none_is_sent(service: OpenAIService, make: Make) -> None:
+    await make(embedding_api_key="").embed(["a"])
+    assert "Authorization" not in service.headers[0]
+
+
+async def test_credentials_in_the_url_are_used_and_never_shown(service: OpenAIService, make: Make) -> None:
+    url = service.url.replace("://", "://alice:pass@")
+    provider = make(embedding_url=url, embedding_api_key="")
+    await provider.embed(["a"])
+    expected = base64.b64encode(b"alice:pass").decode()
+    assert service.headers[0]["Authorization"] == f"Basic {expected}"
+    service.behaviours = [status(418)]
+    assert "pass" not in await fails(provider)
+
+
+@pytest.mark.parametrize("suffix", ["/", "/embeddings", "/embeddings/"])
+async def test_the_url_may_be_given_in_several_ways(service: OpenAIService, make: Make, suffix: str) -> None:
+    assert len(await make(embedding_url=service.url + suffix).embed(["a"])) == 1
+
+
+async def test_no_texts_cost_no_request(service: OpenAIService, make: Make) -> None:
+    assert (await make().embed([])).shape == (0, DIMENSIONS)
+    assert service.requests == []
+
+
+async def test_many_texts_go_in_several_requests_a_few_at_a_time(service: OpenAIService, make: Make) -> None:
+    texts = ["x" * number for number in range(1, 1001)]
+    rows = await make(embedding_batch_size=100).embed(texts)
+    np.testing.assert_array_equal(rows[:, 0], range(1, 1001))
+    assert [len(request["input"]) for request in service.requests] == [100] * 10
+    assert 1 < service.most_at_once <= 4
+
+
+async def test_the_index_decides_the_order(service: OpenAIService, make: Make) -> None:
+    service.behaviours = [changed(lambda answer: answer["data"].reverse(), service)]
+    rows = await make().embed(["a", "bb", "ccc"])
+    np.testing.assert_array_equal(rows[:, 0], [1, 2, 3])
+
+
+def _item(answer: dict[str, Any], **change: Any) -> None:
+    answer["data"][0] |= change
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda answer: answer["data"].__delitem__(0), "1 vectors for 2 texts"),
+        (lambda answer: answer["data"].append(answer["data"][0]), "3 vectors for 2 texts"),
+        (lambda answer: _item(answer, index=1), "indexes are not those"),
+        (lambda answer: _item(answer, index=2), "indexes are not those"),
+        (lambda answer: _item(answer, index=-1), "indexes are not those"),
+        (lambda answer: _item(answer, index=True), "without indexes"),
+        (lambda answer: _item(answer, index="0"), "without indexes"),
+        (lambda _: {"data": [{"embedding": [1.0] * 4}] * 2}, "without indexes"),
+        (lambda answer: _item(answer, embedding=[1.0] * 3), "vectors of 3 numbers instead of 4"),
+        (lambda answer: _item(answer, embedding=[1.0] * 5), "vectors of 5 numbers instead of 4"),
+        (lambda answer: _item(answer, embedding=[]), "vectors of 0 numbers instead of 4"),
+        (lambda answer: _item(answer, embedding=[1.0, 1.0, 1.0, "1.0"]), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding=[1.0, 1.0, 1.0, None]), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding=[1.0, 1.0, 1.0, True]), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding=[1.0, 1.0, 1.0, [1.0]]), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding="AACAPwAAgD8AAIA/AACAPw=="), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding=[10**400, 1, 1, 1]), "beyond all bounds"),
+        (lambda _: {"data": None}, "JSON without vectors"),
+        (lambda _: {"data": [None, None]}, "without indexes"),
+        (lambda _: {"error": f"{KEY} {TEXT}"}, "JSON without vectors"),
+        (lambda _: [1, 2], "JSON without vectors"),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_is_no_set_of_vectors_is_no_answer(
+    service: OpenAIService, make: Make, change: Callable[[dict[str, Any]], Any], expected: str
+) -> None:
+    service.behaviours = [changed(change, service)]
+    provider = make()
+    assert expected in await fails(provider, TEXT, "b")
+    assert len(service.requests) == 1, "it would be the same again"
+    assert len(await provider.embed(["a"])) == 1
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1e300", "0"])
+async def test_a_number_that_is_none_is_a_matter_of_that_text_alone(
+    service: OpenAIService, make: Make, number: str
+) -> None:
+    first = f'{{"index": 0, "embedding": [{number}, 0, 0, 0]}}'
+    second = '{"index": 1, "embedding": [1, 2, 3, 4]}'
+    service.behaviours = [body(f'{{"data": [{first}, {second}]}}')]
+    rows = await make().embed(["a", "b"])
+    np.testing.assert_array_equal(rows[1], [1, 2, 3, 4])
+    assert not rows[0].any() or not np.isfinite(rows[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (
+            body(f"<html>{KEY}</html>", "text/html"),
+            "answered text/html instead of JSON, is DATASTORAGE_EMBEDDING_URL",
+        ),
+        (body("", "text/plain"), "answered text/plain instead of JSON"),
+        (body('{"data": [{"index": 0, "embedding": [1.0, 2'), "broken JSON"),
+        (body(b"\xff\xfe\x00"), "broken JSON"),
+        (body("[" * 60_000), "broken JSON"),
+        (body("9" * 5000), "broken JSON"),
+        (body("null"), "JSON without vectors"),
+    ],
+)
+async def test_what_is_no_json_is_said_to_be_none(
+    service: OpenAIService, make: Make, behaviour: Behaviour, expected: str
+) -> None:
+    service.behaviours = [behaviour]
+    assert expected in await fails(make())
+
+
+async def test_an_endless_answer_is_cut_off(service: OpenAIService, make: Make) -> None:
+    endless = Endless()
+    service.behaviours = [endless]
+    assert "far more than vectors" in await fails(make())
+    await asyncio.wait_for(endless.ended.wait(), 10)
+    assert endless.sent < 32 * 2**20
+
+
+async def test_a_small_answer_that_unpacks_to_a_huge_one_is_cut_off(
+    service: OpenAIService, make: Make
+) -> None:
+    packed = gzip.compress(b" " * 2**26)
+
+    async def bomb(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+        return web.Response(
+            body=packed, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        )
+
+    service.behaviours = [bomb]
+    assert "far more than vectors" in await fails(make())
+
+
+async def test_a_service_that_never_answers_is_given_up(service: OpenAIService, make: Make) -> None:
+    service.behaviours = [silence, silence, silence]
+    assert "gave no answer within 0.05 s" in await fails(make(embedding_timeout_seconds=IMPATIENCE))
+    assert len(service.requests) == 1, "waiting again would take as long again"
+
+
+async def test_a_call_that_is_ended_from_outside_leaves_nothing_behind(
+    service: OpenAIService, make: Make
+) -> None:
+    service.behaviours = [silence] * 3
+    provider = make(embedding_batch_size=1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(IMPATIENCE):
+            await provider.embed(["a", "b", "c"])
+    assert len(await provider.embed(["a"] * 8)) == 8, "its turns are free again"
+
+
+@pytest.mark.parametrize("behaviour", [status(500), status(502), status(503), status(429), cut, cut_short])
+async def test_a_passing_trouble_is_tried_again(
+    service: OpenAIService, make: Make, behaviour: Behaviour
+) -> None:
+    service.behaviours = [behaviour, behaviour]
+    assert len(await make().embed(["a"])) == 1
+    assert len(service.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (status(500, f"{KEY} {TEXT}"), "answered with status 500"),
+        (status(429, f"{KEY} {TEXT}"), "too many requests (429)"),
+        (cut, "can't be reached"),
+    ],
+)
+async def test_a_lasting_trouble_is_given_up(
+    service: OpenAIService, make: Make, behaviour: Behaviour, expected: str
+) -> None:
+    service.behaviours = [behaviour] * 10
+    assert expected in await fails(make())
+    assert len(service.requests) == 3
+
+
+async def test_an_absent_service_is_said_to_be_absent(service: OpenAIService, make: Make) -> None:
+    provider = make()
+    url = service.url
+    await service.stop()
+    message = await fails(provider)
+    assert message.startswith(f"The embedding service at {url}/embeddings can't be reached (")
+    assert "refused" in message.lower()
+
+
+def in_a_while(seconds: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize("wait", ["0", "seconds", "date"])
+async def test_it_waits_as_long_as_the_service_asks(
+    service: OpenAIService, make: Make, monkeypatch: pytest.MonkeyPatch, code: int, wait: str
+) -> None:
+    waited: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 1000.0)  # if it did not listen
+    header = {"0": "0", "seconds": "7", "date": in_a_while(7)}[wait]
+    service.behaviours = [status(code, headers={"Retry-After": header})]
+    assert len(await make().embed(["a"])) == 1
+    expected = 0.0 if wait == "0" else 7.0
+    assert expected - 2 <= max(waited) <= expected
+
+
+@pytest.mark.parametrize("header", ["3600", in_a_while(3600), "9" * 1000])
+async def test_it_does_not_wait_longer_than_it_may(service: OpenAIService, make: Make, header: str) -> None:
+    service.behaviours = [status(429, headers={"Retry-After": header})]
+    assert "too many requests (429)" in await fails(make())
+    assert len(service.requests) == 1
+
+
+def test_a_wait_that_makes_no_sense_is_none() -> None:
+    for nonsense in (None, "", "soon", "-1", "1.5.2", "Wed, 99 Foo 2026", "\u0663"):
+        assert retry_after_seconds(nonsense) is None
+    assert retry_after_seconds(in_a_while(-100)) == 0.0
+    assert retry_after_seconds(" 12 ") == 12.0
+
+
+async def test_the_retries_together_are_bounded(
+    service: OpenAIService, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 1000.0)
+    service.behaviours = [status(500)] * 3
+    message = await fails(make(embedding_timeout_seconds=IMPATIENCE))
+    assert "gave no answer within 0.1 s and several tries" in message
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+async def test_refused_texts_are_told_from_an_absent_service(
+    service: OpenAIService, make: Make, code: int
+) -> None:
+    service.behaviours = [status(code, f'{{"error": "{KEY} {TEXT} is too long"}}')]
+    with pytest.raises(EmbeddingRefusedError, match=rf"refuses the text \({code}\)"):
+        await make().embed(["a"])
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (401, "refuses the key (401), is DATASTORAGE_EMBEDDING_API_KEY right?"),
+        (403, "refuses the key (403)"),
+        (404, "no such address or no model tiny (404), is DATASTORAGE_EMBEDDING_URL right?"),
+        (302, "is somewhere else (302), set DATASTORAGE_EMBEDDING_URL to the final address"),
+        (204, "answered with status 204"),
+        (418, "answered with status 418"),
+    ],
+)
+async def test_a_status_is_explained_without_what_the_service_says(
+    service: OpenAIService, make: Make, code: int, expected: str
+) -> None:
+    said = "" if code == 204 else f"the key {KEY} is wrong for {TEXT}"
+    service.behaviours = [status(code, said, {"Location": "/v1/embeddings"})]
+    message = await fails(make())
+    assert expected in message
+    assert message.startswith(f"The embedding service at {service.url}/embeddings ")
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("field", ["dimensions", "encoding_format"])
+async def test_a_field_that_the_service_refuses_is_left_out_from_then_on(
+    service: OpenAIService, make: Make, field: str
+) -> None:
+    service.behaviours = [status(400, f"Unknown parameter: {field.upper()}")]
+    provider = make()
+    assert len(await provider.embed(["a"])) == 1
+    assert len(await provider.embed(["b"])) == 1
+    assert [field in request for request in service.requests] == [True, False, False]
+
+
+async def test_both_fields_may_be_refused(service: OpenAIService, make: Make) -> None:
+    service.behaviours = [status(422, "extra fields: dimensions, encoding_format")] * 2
+    assert len(await make().embed(["a"])) == 1
+    assert service.requests[-1] == {"model": "tiny", "input": ["a"]}
+
+
+async def test_a_refused_text_with_a_field_s_name_in_it_costs_no_field(
+    service: OpenAIService, make: Make
+) -> None:
+    refusal = status(422, '{"input": "the dimensions of the queue"}')
+    service.behaviours = [refusal, refusal]
+    provider = make()
+    with pytest.raises(EmbeddingRefusedError):
+        await provider.embed(["the dimensions of the queue"])
+    await provider.embed(["a"])
+    assert "dimensions" in service.requests[-1]
+
+
+async def test_requests_at_once_agree_on_the_fields(service: OpenAIService, make: Make) -> None:
+    service.behaviours = [status(400, "dimensions")] * 3
+    rows = await make(embedding_batch_size=1).embed(["a", "bb", "ccc"])
+    np.testing.assert_array_equal(rows[:, 0], [1, 2, 3])
+
+
+async def test_one_failed_request_fails_the_call_and_ends_the_others(
+    service: OpenAIService, make: Make
+) -> None:
+    service.behaviours = [silence, status(401), silence]
+    assert "refuses the key" in await fails(make(embedding_batch_size=1), "a", "b", "c")
+
+
+async def test_no_secret_is_in_the_log(
+    service: OpenAIService, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    service.behaviours = [status(401, f"{KEY} {TEXT}"), status(400, f"{KEY} {TEXT}"), *[cut] * 3]
+    provider = make()
+    for _ in range(3):
+        await fails(provider)
+    assert KEY not in caplog.text
+    assert "alice" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"embedding_url": ""}, "EMBEDDING_URL is not set"),
+        ({"embedding_url": "ftp://host/v1"}, "EMBEDDING_URL is no http"),
+        ({"embedding_url": "host/v1"}, "EMBEDDING_URL is no http"),
+        ({"embedding_url": "https://"}, "EMBEDDING_URL is no http"),
+        ({"embedding_url": "https://alice:pass@host:nope/"}, "EMBEDDING_URL is no http"),
+        ({"embedding_url": "http://[::1"}, "EMBEDDING_URL is no http"),
+        ({"embedding_model": " "}, "EMBEDDING_MODEL is not set"),
+        ({"embedding_model": "a\nb"}, "EMBEDDING_MODEL is no name"),
+        ({"embedding_model": "m" * 201}, "EMBEDDING_MODEL is no name"),
+        ({"embedding_api_key": "a\r\nb: c"}, "EMBEDDING_API_KEY has characters"),
+        ({"embedding_api_key": "schlüssel"}, "EMBEDDING_API_KEY has characters"),
+    ],
+)
+async def test_what_is_set_up_wrongly_is_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^DATASTORAGE_{named}") as caught:
+        build_provider(settings_for(**{"embedding_url": "https://host/v1", **settings}))
+    assert "pass" not in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_the_model_is_named_by_provider_and_name() -> None:
+    provider = build_provider(settings_for(embedding_url="https://host/v1"))
+    assert provider is not None
+    assert str(provider.model) == "openai/tiny"
+    assert provider.model.dimensions == DIMENSIONS

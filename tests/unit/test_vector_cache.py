@@ -1,0 +1,502 @@
+"""The cache of vectors on a real Redis: whatever that does, nothing is slow and no vector is wrong."""
+
+import asyncio
+import logging
+import os
+import socket
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from redis import Redis
+
+from datastorage import metrics
+from datastorage.embedding import EmbeddingModel, VectorCache
+from datastorage.embedding import cache as cache_module
+from datastorage.embedding import redis as redis_module
+from datastorage.embedding.model import Vector
+from datastorage.errors import ConfigurationError
+from tests.support.redis import RedisServer
+
+MODEL = EmbeddingModel("wordllama", "l2_supercat_256", 256)
+TTL = 300
+SERVES = 5.0
+"""Seconds for a use where the test is about something else than time: the machine may be busy."""
+
+Make = Callable[..., VectorCache]
+
+
+@pytest.fixture(scope="module")
+def module_server() -> Iterator[RedisServer]:
+    server = RedisServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def server(module_server: RedisServer) -> RedisServer:
+    """A running server with nothing in it, for tests that leave it running."""
+    with module_server.client() as client:
+        client.flushall()
+    return module_server
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    """A server for a test that stops it or sets it up differently."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest_asyncio.fixture
+async def make() -> AsyncIterator[Make]:
+    caches: list[VectorCache] = []
+
+    def cache(url: str | None, *, model: EmbeddingModel = MODEL) -> VectorCache:
+        caches.append(VectorCache(model, url, TTL))
+        return caches[-1]
+
+    yield cache
+    for made in caches:
+        await made.close()
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", SERVES)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_module, "_PAUSES_SECONDS", (0.0,))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time-out of the program itself."""
+    monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", 0.05)
+
+
+def key_of(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def vector_of(number: int) -> Vector:
+    return np.full(MODEL.dimensions, number + 1, dtype=np.float32)
+
+
+def vectors_of(*numbers: int) -> dict[bytes, Vector]:
+    return {key_of(number): vector_of(number) for number in numbers}
+
+
+def name_of(number: int) -> str:
+    return f"datastorage:vector:wordllama:l2_supercat_256:256:{key_of(number).hex()}"
+
+
+def assert_found(found: dict[bytes, Vector], *numbers: int) -> None:
+    assert found.keys() == vectors_of(*numbers).keys()
+    for number in numbers:
+        np.testing.assert_array_equal(found[key_of(number)], vector_of(number))
+
+
+def value(metric: Any, *labels: str) -> float:
+    return float((metric.labels(*labels) if labels else metric)._value.get())
+
+
+def redis_log(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("datastorage")]
+
+
+async def get(cache: VectorCache, *numbers: int) -> dict[bytes, Vector]:
+    return await cache.get([key_of(number) for number in numbers])
+
+
+async def test_what_was_set_is_found_by_every_replica(server: RedisServer, make: Make) -> None:
+    one, other = make(server.url), make(server.url)
+    await one.set(vectors_of(1, 2))
+    assert_found(await get(one, 1, 2, 3), 1, 2)
+    assert_found(await get(other, 3, 2, 1), 1, 2)
+
+
+async def test_values_are_compact_and_live_for_a_while(server: RedisServer, make: Make) -> None:
+    await make(server.url).set(vectors_of(1))
+    with server.client() as client:
+        assert client.keys() == [name_of(1).encode()]
+        assert client.get(name_of(1)) == vector_of(1).astype("<f4").tobytes()
+        assert 0 < int(client.ttl(name_of(1))) <= TTL
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        EmbeddingModel("openai", "l2_supercat_256", 256),
+        EmbeddingModel("wordllama", "another", 256),
+        EmbeddingModel("wordllama", "l2_supercat_256", 128),
+    ],
+)
+async def test_vectors_of_another_model_are_not_found(
+    server: RedisServer, make: Make, model: EmbeddingModel
+) -> None:
+    await make(server.url).set(vectors_of(1))
+    assert await get(make(server.url, model=model), 1) == {}
+
+
+async def test_a_batch_costs_one_command_each_way(server: RedisServer, make: Make) -> None:
+    cache = make(server.url)
+    await cache.set(vectors_of(*range(500)))
+    before = _commands(server)
+    assert_found(await get(make(server.url), *range(500)), *range(500))
+    assert _commands(server).get("cmdstat_mget", 0) - before.get("cmdstat_mget", 0) == 1
+    await get(cache, *range(500))
+    assert _commands(server)["cmdstat_mget"] - before.get("cmdstat_mget", 0) == 1, "memory comes first"
+
+
+def _commands(server: RedisServer) -> dict[str, int]:
+    with server.client() as client:
+        info: Any = client.info("commandstats")
+    return {command: int(numbers["calls"]) for command, numbers in info.items()}
+
+
+async def test_hits_and_misses_are_counted(server: RedisServer, make: Make) -> None:
+    await make(server.url).set(vectors_of(1, 2))
+    cache = make(server.url)
+    await cache.set(vectors_of(3))
+    before = (
+        value(metrics.CACHE_HITS, "memory"),
+        value(metrics.CACHE_HITS, "redis"),
+        value(metrics.CACHE_MISSES),
+    )
+    await get(cache, 1, 2, 3, 4, 5, 6)
+    await get(cache, 1, 2, 3, 4)
+    after = (
+        value(metrics.CACHE_HITS, "memory"),
+        value(metrics.CACHE_HITS, "redis"),
+        value(metrics.CACHE_MISSES),
+    )
+    assert np.subtract(after, before).tolist() == [1 + 3, 2, 3 + 1]
+
+
+async def test_without_redis_there_is_the_memory(make: Make) -> None:
+    cache = make(None)
+    misses = value(metrics.CACHE_MISSES)
+    await cache.set(vectors_of(1))
+    assert_found(await get(cache, 1, 2), 1)
+    assert value(metrics.CACHE_MISSES) == misses + 1
+    assert await cache.check() is None
+
+
+async def test_the_memory_is_bounded_and_keeps_what_was_used_last(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_MEMORY_BYTES", 2**21)
+    cache = make(None)
+    tracemalloc.start()
+    try:
+        for number in range(5000):
+            await cache.set(vectors_of(number))
+            await get(cache, 0)
+        size = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0.7 * cache_module._MEMORY_BYTES < size < cache_module._MEMORY_BYTES
+    assert_found(await get(cache, 0, 1, 4999), 0, 4999)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"garbage",
+        vector_of(1).tobytes()[:-1],
+        vector_of(1).tobytes() + b"\0",
+        vector_of(1).astype(np.float64).tobytes(),
+        np.full(256, np.nan, dtype="<f4").tobytes(),
+        np.array([np.inf] + [1] * 255, dtype="<f4").tobytes(),
+        np.zeros(256, dtype="<f4").tobytes(),
+        os.urandom(100_000),
+    ],
+)
+async def test_garbage_is_passed_over_counted_and_replaced(
+    server: RedisServer, make: Make, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    await make(server.url).set(vectors_of(2))
+    with server.client() as client:
+        client.set(name_of(1), garbage)
+    counted = value(metrics.CACHE_ERRORS, "garbage")
+    cache = make(server.url)
+    assert_found(await get(cache, 1, 2), 2)
+    assert value(metrics.CACHE_ERRORS, "garbage") == counted + 1
+    assert await cache.check() is None
+    await cache.set(vectors_of(1))
+    assert_found(await get(make(server.url), 1), 1)
+    assert redis_log(caplog) == []
+
+
+async def test_a_value_of_another_type_is_passed_over_and_replaced(server: RedisServer, make: Make) -> None:
+    with server.client() as client:
+        client.rpush(name_of(1), "a")
+    cache = make(server.url)
+    assert await get(cache, 1) == {}
+    await cache.set(vectors_of(1))
+    assert_found(await get(make(server.url), 1), 1)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_absent_redis_is_left_alone_and_told_of_once(
+    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_module, "_PAUSES_SECONDS", (1000.0,))
+    own_server.stop()
+    failed = value(metrics.DEPENDENCY_ERRORS, "redis")
+    skipped = value(metrics.CACHE_ERRORS, "unavailable")
+    cache = make(own_server.url)
+    for _ in range(100):
+        assert await get(cache, 1) == {}
+    await cache.set(vectors_of(1))
+    assert_found(await get(cache, 1), 1)
+    assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1, "tried once"
+    assert value(metrics.CACHE_ERRORS, "unavailable") == skipped + 101
+    assert value(metrics.DEPENDENCY_UP, "redis") == 0
+    assert redis_log(caplog) == ["redis does not serve"]
+    assert await cache.check() == "no connection (Connection refused)"
+
+
+async def test_the_pauses_grow_and_end(
+    make: Make, own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_server.stop()
+    cache = make(own_server.url)
+    now = 1000.0
+    monkeypatch.setattr("datastorage.embedding.redis.time.monotonic", lambda: now)
+    tried = []
+    before = value(metrics.DEPENDENCY_ERRORS, "redis")
+    for _ in range(200):
+        failed = value(metrics.DEPENDENCY_ERRORS, "redis")
+        await get(cache, 1)
+        if value(metrics.DEPENDENCY_ERRORS, "redis") > failed:
+            tried.append(now - 1000.0)
+        now += 0.1
+    assert value(metrics.DEPENDENCY_ERRORS, "redis") == before + len(tried)
+    np.testing.assert_allclose(tried, [0, 1, 3, 8, 13, 18], atol=0.35)
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_redis_that_comes_back_is_used_again_and_told_of_once(
+    own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = make(own_server.url)
+    await cache.set(vectors_of(1))
+    own_server.stop()
+    for _ in range(5):
+        assert await get(cache, 2) == {}
+    own_server.start()
+    await cache.set(vectors_of(2))
+    assert_found(await get(make(own_server.url), 2), 2)
+    assert await cache.check() is None
+    assert value(metrics.DEPENDENCY_UP, "redis") == 1
+    assert redis_log(caplog) == ["redis does not serve", "redis serves again"]
+    assert caplog.records[-1].__dict__["skipped_uses"] == 5
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_many_short_outages_make_no_log_flood(
+    own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = make(own_server.url)
+    for _ in range(3):
+        own_server.stop()
+        await get(cache, 1)
+        own_server.start()
+        await get(cache, 1)
+    assert redis_log(caplog) == ["redis does not serve", "redis serves again"]
+    own_server.stop()
+    await get(cache, 1)
+    assert await cache.check() is not None
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_redis_that_stands_still_costs_one_time_out(
+    own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = make(own_server.url)
+    await get(cache, 1)
+    failed = value(metrics.DEPENDENCY_ERRORS, "redis")
+    own_server.pause()
+    try:
+        for number in range(50):
+            assert await get(cache, number) == {}
+        assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1
+        assert await cache.check() == "no answer within 50 ms"
+        assert redis_log(caplog) == ["redis does not serve"]
+    finally:
+        own_server.resume()
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_late_answer_is_nobody_s(
+    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a question that was given up must not be taken for the answer to the next one."""
+    await make(own_server.url).set(vectors_of(*range(20)))
+    cache = make(own_server.url)
+    assert_found(await get(cache, 0), 0)  # connected
+    own_server.pause()
+    try:
+        monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", 0.05)
+        for number in range(1, 5):
+            assert await get(cache, number) == {}
+    finally:
+        own_server.resume()
+    monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", SERVES)
+    assert_found(await get(cache, 10), 10)
+    await asyncio.gather(*(get(cache, number) for number in range(10)))
+    assert_found(await get(cache, *range(20)), *range(20))
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_question_that_is_cancelled_at_any_moment_leaves_no_answer_behind(
+    server: RedisServer, make: Make
+) -> None:
+    await make(server.url).set(vectors_of(*range(400)))
+    cache = make(server.url)
+    for steps in range(60):
+        asked = asyncio.create_task(get(cache, 2 * steps))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert_found(await get(cache, 2 * steps + 1), 2 * steps + 1)
+
+
+async def test_many_uses_at_once_get_their_own_answers(server: RedisServer, make: Make) -> None:
+    await make(server.url).set(vectors_of(*range(200)))
+    cache = make(server.url)
+    found = await asyncio.gather(*(get(cache, number, number + 1) for number in range(0, 60, 2)))
+    for number, vectors in zip(range(0, 60, 2), found, strict=True):
+        assert_found(vectors, number, number + 1)
+
+
+def _refuse_writes(client: Redis) -> None:
+    client.config_set("maxmemory", "1")
+
+
+def _become_replica(client: Redis) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        client.replicaof("127.0.0.1", nobody.getsockname()[1])
+
+
+@pytest.mark.parametrize("trouble", [_refuse_writes, _become_replica])
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_redis_that_refuses_to_write_is_still_read(
+    own_server: RedisServer, make: Make, trouble: Callable[[Redis], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    await make(own_server.url).set(vectors_of(*range(10)))
+    with own_server.client() as client:
+        trouble(client)
+    cache = make(own_server.url)
+    for number in range(10):
+        await cache.set(vectors_of(100 + number))
+        assert_found(await get(cache, number), number)
+    assert redis_log(caplog) == ["redis does not serve"]
+    wrong = await cache.check()
+    assert wrong is not None
+    assert wrong.startswith("it refuses to serve")
+
+
+async def test_a_password_is_used(make: Make) -> None:
+    server = RedisServer(with_password=True)
+    server.start()
+    try:
+        await make(server.url).set(vectors_of(1))
+        assert_found(await get(make(server.url), 1), 1)
+        wrong = make(server.url.replace(str(server.password), "wrong-secret"))
+        assert await get(wrong, 1) == {}
+        assert await wrong.check() == "it refuses the password"
+        without = make(f"redis://127.0.0.1:{server.port}/0")
+        assert await get(without, 1) == {}
+        assert await without.check() is not None
+    finally:
+        server.remove()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$-5\r\n", b"*1\r\n:1\r\n" * 100, b"\x15\x03\x01\x00\x02", b""],
+)
+@pytest.mark.usefixtures("impatient", "no_pauses")
+async def test_something_else_than_redis_is_never_fatal(make: Make, answer: bytes) -> None:
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for scheme in ("redis", "rediss"):
+        cache = make(f"{scheme}://:secret@127.0.0.1:{port}/0")
+        assert await get(cache, 1, 2) == {}
+        await cache.set(vectors_of(1))
+        assert_found(await get(cache, 1, 2), 1)
+        wrong = await cache.check()
+        assert wrong is not None
+        assert "secret" not in wrong
+    server.close()
+
+
+async def test_a_name_that_does_not_exist_is_never_fatal(make: Make) -> None:
+    cache = make("redis://:secret@redis.invalid:6379/0")
+    assert await get(cache, 1) == {}
+    wrong = await cache.check()
+    assert wrong is not None
+    assert wrong.startswith("no connection (")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:secret@host:6379",
+        "host:6379",
+        "redis://:secret@host:port/0",
+        "redis://:secret@host:99999/0",
+        "redis://:secret@host/zero",
+        "redis://:secret@host/0?socket_timeout=5",
+        "redis://:secret@host/0?decode_responses=true",
+        "redis://:secret@host/0?db=zero",
+        "rediss://:secret@host/0?ssl_cert_reqs=perhaps",
+        "rediss://:secret@host/0?ssl_nonsense=1",
+        "redis://:secret@[::1",
+    ],
+)
+async def test_a_malformed_url_is_named_and_not_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATASTORAGE_REDIS_URL") as caught:
+        VectorCache(MODEL, url, TTL)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def test_the_password_is_in_no_log(
+    own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    own_server.stop()
+    cache = make(f"redis://:secret@127.0.0.1:{own_server.port}/0")
+    await get(cache, 1)
+    assert "secret" not in caplog.text
+    assert all("secret" not in str(record.__dict__) for record in caplog.records)
+
+
+async def test_closing_while_redis_stands_still_ends(own_server: RedisServer, make: Make) -> None:
+    cache = make(own_server.url)
+    await get(cache, 1)
+    own_server.pause()
+    try:
+        await asyncio.wait_for(cache.close(), SERVES * 2)
+    finally:
+        own_server.resume()

@@ -1,0 +1,195 @@
+"""The model inside the program: the library's vectors, in order, without network and in little memory."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from datastorage.embedding import Provider, build_provider
+from datastorage.embedding import wordllama as wordllama_module
+from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.errors import ConfigurationError, EmbedderUnavailableError
+from datastorage.settings import Settings
+
+TEXTS = [
+    "patch deployment. Execution completed. Memory limit of checkout raised from 256Mi to 512Mi",
+    "restart",
+    "",
+    "ünïcödé 🧨 \u2028 日本語",
+    "the pod was killed because it was out of memory " * 40,
+    "0" * 2000,
+    "a",
+    "NUL\0inside",
+]
+
+
+@pytest_asyncio.fixture
+async def provider() -> AsyncIterator[WordLlamaProvider]:
+    made = WordLlamaProvider()
+    yield made
+    await made.close()
+
+
+async def test_the_vectors_are_those_of_the_library(provider: WordLlamaProvider) -> None:
+    texts = [text for text in TEXTS if text]
+    np.testing.assert_allclose(await provider.embed(texts), _vectors_of_the_library(texts), atol=2e-6)
+
+
+def _vectors_of_the_library(texts: list[str]) -> list[list[float]]:
+    """Ask the library in a process of its own: it changes the logging of the one that loads it."""
+    program = """
+import json, sys
+from pathlib import Path
+import wordllama
+model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+print(json.dumps([model.embed([text], norm=True)[0].tolist() for text in json.load(sys.stdin)]))
+"""
+    vectors: list[list[float]] = json.loads(_run(program, json.dumps(texts)))
+    return vectors
+
+
+async def test_a_row_is_of_its_own_text_whatever_the_batch(provider: WordLlamaProvider) -> None:
+    together = await provider.embed(TEXTS)
+    assert together.shape == (len(TEXTS), 256)
+    assert together.dtype == np.float32
+    for text, row in zip(TEXTS, together, strict=True):
+        np.testing.assert_allclose((await provider.embed([text]))[0], row, atol=1e-6)
+
+
+async def test_chunks_come_back_in_order(
+    provider: WordLlamaProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"event {number} " * (1 + number % 7) for number in range(100)]
+    whole = await provider.embed(texts)
+    monkeypatch.setattr(wordllama_module, "_CHUNK_CHARACTERS", 64)
+    monkeypatch.setattr(wordllama_module, "_MAX_TOKENS_AT_ONCE", 3)
+    np.testing.assert_allclose(await provider.embed(texts), whole, atol=1e-6)
+
+
+async def test_vectors_have_length_one_and_nothing_has_none(provider: WordLlamaProvider) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = await provider.embed(TEXTS)
+    lengths = np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(lengths, [0.0 if text == "" else 1.0 for text in TEXTS], atol=1e-5)
+
+
+async def test_likeness_of_meaning_is_likeness_of_vectors(provider: WordLlamaProvider) -> None:
+    killed, memory, certificate = await provider.embed(
+        ["container killed, out of memory", "pod exceeded its memory limit", "TLS certificate has expired"]
+    )
+    assert killed @ memory > killed @ certificate + 0.1
+
+
+async def test_no_texts_have_no_rows(provider: WordLlamaProvider) -> None:
+    assert (await provider.embed([])).shape == (0, 256)
+
+
+async def test_many_callers_at_once_get_their_own(provider: WordLlamaProvider) -> None:
+    alone = await provider.embed(TEXTS)
+    together = await asyncio.gather(*(provider.embed([text]) for text in TEXTS))
+    for row, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(row[0], expected, atol=1e-6)
+
+
+async def test_a_call_that_is_ended_from_outside_leaves_the_provider_working(
+    provider: WordLlamaProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wordllama_module, "_CHUNK_CHARACTERS", 64)
+    await provider.warm_up()
+    call = asyncio.create_task(provider.embed(["a text"] * 10_000))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert len(await provider.embed(["a"])) == 1
+
+
+async def test_nothing_is_loaded_before_it_is_needed(provider: WordLlamaProvider) -> None:
+    assert provider._network is None
+    await provider.warm_up()
+    assert provider._network is not None
+
+
+async def test_missing_files_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wordllama_module, "_WEIGHTS", "weights/none.safetensors")
+    with pytest.raises(ConfigurationError, match="wordllama is not installed with its weights"):
+        WordLlamaProvider()
+
+
+@pytest.mark.parametrize("file", ["_WEIGHTS", "_VOCABULARY"])
+async def test_broken_files_are_no_answer(
+    provider: WordLlamaProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str
+) -> None:
+    (tmp_path / "broken").write_bytes(b"\x10\0\0\0\0\0\0\0 no such thing")
+    monkeypatch.setattr(wordllama_module, file, str(tmp_path / "broken"))
+    with pytest.raises(EmbedderUnavailableError, match="can't be read"):
+        await provider.warm_up()
+
+
+def test_it_takes_little_memory_and_no_network() -> None:
+    """Measured in a process of its own, in MiB: what loading and 1,500 long texts take, at the peak."""
+    program = """
+import asyncio, resource, socket, sys, logging
+import numpy
+from datastorage.embedding import build_provider
+from datastorage.settings import Settings
+
+def no_network(*_):
+    raise AssertionError("no network")
+
+async def main():
+    socket.socket.connect = socket.getaddrinfo = no_network
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    provider = build_provider(Settings())
+    for start in range(0, 1500, 500):
+        await provider.embed([f"{number} the pod was killed " * 60 for number in range(start, start + 500)])
+    await provider.embed(["\\N{FIRECRACKER}" * 16_384])
+    assert logging.root.handlers == []
+    assert "wordllama" not in sys.modules
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+asyncio.run(main())
+"""
+    assert float(_run(program)) < 130
+
+
+def _run(program: str, given: str = "") -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program], input=given, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"embedding_dimensions": 384}, "DATASTORAGE_EMBEDDING_DIMENSIONS: the model of wordllama has 256"),
+        ({"embedding_model": "all-MiniLM-L6-v2"}, "DATASTORAGE_EMBEDDING_MODEL: the only model of wordllama"),
+    ],
+)
+def test_a_setting_of_another_model_is_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        _built(**settings)
+
+
+async def test_it_is_the_default() -> None:
+    provider = _built(embedding_model="l2_supercat_256")
+    assert isinstance(provider, WordLlamaProvider)
+    assert str(provider.model) == "wordllama/l2_supercat_256"
+    await provider.close()
+
+
+def test_none_is_none() -> None:
+    assert _built(embedding_provider="none") is None
+
+
+def _built(**settings: Any) -> Provider | None:
+    return build_provider(Settings(**settings))
