@@ -8,7 +8,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind, VectorStatus, WriteState, stored_status
+from datastorage.resources import (
+    ACTION_TRACE,
+    API_VERSION,
+    AUDIT_RECORD,
+    ResourceKind,
+    VectorStatus,
+    WriteState,
+    stored_status,
+)
 
 Object = dict[str, Any]
 

@@ -1,57 +1,15 @@
 """Dependencies that go away and come back: nothing is lost, and everything is caught up soon after."""
 
 import asyncio
-from typing import Any, Self
 
 from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rows, uids, until
-from e2e.bulk import BulkClient, RequestError, audit_record
+from e2e.bulk import BulkClient, audit_record
 from e2e.controlplane import ControlPlane
+from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
 from tests.support.postgres import PostgresServer
-
-# Promised: caught up this soon after the dependency is back.
-CATCH_UP_SECONDS = 10.0
-
-
-class Load:
-    """Creates records at a steady pace in the background and remembers the uid of each one accepted."""
-
-    def __init__(self, client: BulkClient, namespace: str, *, per_second: float) -> None:
-        self._client = client
-        self._namespace = namespace
-        self._pause = 1 / per_second
-        self._stop = asyncio.Event()
-        self.accepted: list[str] = []
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._stop.set()
-        await self._task
-
-    async def _run(self) -> None:
-        n = 0
-        while not self._stop.is_set():
-            n += 1
-            try:
-                body = await self._client.create(AUDIT_RECORD, self._namespace, audit_record(f"load-{n}"))
-            except (RequestError, OSError):
-                pass  # not accepted: nobody was promised anything
-            else:
-                self.accepted.append(body["metadata"]["uid"])
-            await asyncio.sleep(self._pause)
-
-
-async def all_stored(client: BulkClient, workbench: Workbench, accepted: list[str]) -> Any:
-    """Every accepted record has its row and says Stored."""
-    if set(uids(await rows(workbench.database_url, workbench.namespace))) != set(accepted):
-        return False
-    bodies = await client.list(AUDIT_RECORD, workbench.namespace)
-    return all(body.get("status", {}).get("phase") == "Stored" for body in bodies)
 
 
 def assert_never_restarted(operator: OperatorProcess, pid: int | None) -> None:

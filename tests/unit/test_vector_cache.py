@@ -338,6 +338,20 @@ async def test_a_redis_that_stands_still_costs_one_time_out(
         own_server.resume()
 
 
+async def test_only_one_tries_whether_redis_is_back(
+    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("datastorage.embedding.redis.time.monotonic", lambda: now)
+    own_server.stop()
+    cache = make(own_server.url)
+    await get(cache, 1)
+    failed = value(metrics.DEPENDENCY_ERRORS, "redis")
+    now += 1000.0
+    await asyncio.gather(*(get(cache, number) for number in range(20)))
+    assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1
+
+
 @pytest.mark.usefixtures("no_pauses")
 async def test_a_late_answer_is_nobody_s(
     own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch

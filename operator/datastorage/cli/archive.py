@@ -58,10 +58,11 @@ def search(  # noqa: PLR0913  # options are parameters here
     question: Annotated[
         str,
         typer.Argument(
-            help='What to search for, as you would ask a colleague. "quoted words" must stand beside each other, '
-            "-word must not be there; both are for the search by words, not for the one by meaning."
+            help='What to search for, as you would ask a colleague. For the search by words: "quoted words" '
+            "must stand beside each other, and -word must not be there."
         ),
     ],
+    *,
     kind: _Kind = None,
     namespace: _Namespace = None,
     type: _Type = None,  # noqa: A002  # the name of the option
@@ -83,8 +84,8 @@ def search(  # noqa: PLR0913  # options are parameters here
 ) -> None:
     """Search the archive by meaning and by words.
 
-    Of an ActionTrace the newest generation is searched. Of records that say the same, a few are shown, and how
-    many more there are.
+    Of an ActionTrace the newest generation is searched. Of records that say the same a few are shown, and
+    how many more there are.
 
     Examples:
         datastorage search "what did we do about OOM kills in payments?"
@@ -109,6 +110,7 @@ def search(  # noqa: PLR0913  # options are parameters here
 
 @commands.command("list", rich_help_panel=_PANEL)
 def list_(  # noqa: PLR0913  # options are parameters here
+    *,
     kind: _Kind = None,
     namespace: _Namespace = None,
     type: _Type = None,  # noqa: A002  # the name of the option

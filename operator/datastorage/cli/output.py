@@ -52,4 +52,4 @@ def note(text: str) -> None:
 
 def printable(text: str) -> str:
     """Return a text that can't steer the terminal: what a record says comes from anybody."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -19,23 +19,21 @@ def outcome_of(record: ArchivedRecord) -> str:
 def target_of(record: ArchivedRecord) -> str:
     """Return the object that it was about."""
     ref = _part(record.spec, "targetRef" if record.kind == ACTION_TRACE.kind else "resourceRef")
-    return "/".join(
-        part for part in (_text(ref, "kind"), _text(ref, "namespace"), _text(ref, "name")) if part
-    )
+    return "/".join(filter(None, (_text(ref, "kind"), _text(ref, "namespace"), _text(ref, "name"))))
 
 
 def summary_of(record: ArchivedRecord) -> str:
     """Return what was done, and what was said about it."""
     spec = record.spec
     if record.kind == ACTION_TRACE.kind:
-        said = (
+        said = [
             _text(_part(spec, "execution"), "error"),
             _text(_part(spec, "effectiveness"), "notes"),
             _text(_part(spec, "model"), "reasoning"),
-        )
+        ]
         done = _text(spec, "actionType")
     else:
-        said = (_text(spec, "errorMessage"), _text(spec, "message"))
+        said = [_text(spec, "errorMessage"), _text(spec, "message")]
         done = _text(spec, "action")
     text = ": ".join(part for part in (done, next((each for each in said if each), "")) if part)
     return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"

@@ -28,7 +28,7 @@ from datastorage.settings import PREFIX, Settings
 
 T = TypeVar("T")
 
-# Requests to the service under way at once.
+# Requests to the service under way at once. The others wait before their time begins to run.
 _CONCURRENCY: Final = 3
 _MAX_TRIES: Final = 3
 _FIRST_PAUSE_SECONDS: Final = 0.25
@@ -159,7 +159,6 @@ class OpenAIProvider:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=_CONCURRENCY),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),

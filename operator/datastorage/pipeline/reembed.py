@@ -132,7 +132,7 @@ class Reembed:
         self._index_memory_mib = index_memory_mib
         self._unsealed = 0
         self._to_index = asyncio.Event()
-        self._all_embedded = False
+        self._all_embedded = asyncio.Event()
         self.progress = Progress()
 
     async def missing(self) -> Missing:
@@ -156,7 +156,7 @@ class Reembed:
         try:
             await self._embed_all()
             self.progress.begin(Stage.INDEX, 0)
-            self._all_embedded = True
+            self._all_embedded.set()
             self._to_index.set()
             await indexing
         finally:
@@ -167,7 +167,7 @@ class Reembed:
     def away(self) -> dict[str, str]:
         """Return what is waited for, and why."""
         of = self._dependencies
-        named = {"PostgreSQL": of.postgres, "the embedder": of.embedder, "the vectors": of.vector_store}
+        named = {"PostgreSQL": of.postgres, "the embedder": of.embedder, "the vector store": of.vector_store}
         return {name: breaker.reason for name, breaker in named.items() if breaker.reason is not None}
 
     # From records to texts
@@ -251,11 +251,11 @@ class Reembed:
 
     async def _index_beside(self) -> None:
         """Index what is full while more is written. What fails here is done in the end."""
-        while not self._all_embedded:
+        while not self._all_embedded.is_set():
             await self._to_index.wait()
             self._to_index.clear()
             try:
-                while not self._all_embedded and await self._vectors.index(memory_mib=self._index_memory_mib):
+                while not self._all_embedded.is_set() and await self._index():
                     pass
             except TransientError:
                 await asyncio.sleep(_INDEX_PAUSE_SECONDS)
@@ -265,7 +265,7 @@ class Reembed:
         failures = 0
         while failures < _INDEX_TRIES:
             try:
-                if await self._vectors.index(memory_mib=self._index_memory_mib):
+                if await self._index():
                     self.progress.advance(1)
                     failures = 0
                     continue
@@ -277,6 +277,9 @@ class Reembed:
                 failures += 1
                 self.progress.index_error = str(error)
             await asyncio.sleep(_INDEX_PAUSE_SECONDS)
+
+    async def _index(self) -> bool:
+        return await self._vectors.index(memory_mib=self._index_memory_mib)
 
     async def _postgres(self, operation: Callable[[], Awaitable[T]]) -> T:
         return await self._dependencies.postgres.run(operation)

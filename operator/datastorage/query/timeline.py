@@ -30,9 +30,9 @@ def in_order(records: Iterable[ArchivedRecord]) -> tuple[TimelineEntry, ...]:
     """Return the records in order.
 
     An AuditRecord stands at its startTime, else at its creation. A generation of an ActionTrace stands where
-    its newest news is: the last of its creation, the start and the end of its execution, and its assessment. A
-    generation without news (a change of the parameters, say) stands with the one before it. So a trace reads as
-    chosen, begun, ended, assessed, whenever the archive came to know of it.
+    its newest news is: the last of its creation, the start and the end of its execution, and its assessment.
+    A generation without news (a change of the parameters, say) stands with the one before it. So a trace
+    reads as chosen, begun, ended, assessed, whenever the archive came to know of it.
     """
     entries = [TimelineEntry(_time_of(record), record) for record in records]
     return tuple(sorted(entries, key=_order))

@@ -1,8 +1,8 @@
 """From what a person types to the words to search for.
 
 Three things of the usual search syntax are understood: ``"words beside each other"``, ``-without`` and
-``-"without these"``. Everything else is words: whatever is neither letter nor digit counts as a blank, as it does
-in the column that is searched.
+``-"without these"``. Everything else is words: whatever is neither letter nor digit counts as a blank, as it
+does in the column that is searched.
 """
 
 import re

@@ -19,9 +19,9 @@ _MODEL: Final = """
 """
 COUNT: Final = with_conditions("""
     SELECT (SELECT count(*) FROM (
-            SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records} LIMIT $14) AS some)
+            SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records} LIMIT $14) AS counted)
         + (SELECT count(*) FROM (
-            SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces} LIMIT $14) AS some)
+            SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces} LIMIT $14) AS counted)
 """)
 # The newest records of a text, $14 at most, beside "near", which has the text_hash.
 _THEIR_RECORDS: Final = """
@@ -43,11 +43,9 @@ def _with_records(sql: str) -> str:
 # Takes the vectors in the order of their distance, one by one, until enough records are found: parts with an
 # index are walked, the others are sorted.
 _WALK: Final = _with_records("""
-    SELECT near.text_hash, near.distance, found.* FROM (
-        SELECT text_hash, embedding <=> $16 AS distance FROM datastorage.embeddings_{id:d}
-        ORDER BY embedding <=> $16) AS near
-    CROSS JOIN LATERAL ({their_records}) AS found
-    LIMIT $15
+    SELECT near.text_hash, near.embedding <=> $16 AS distance, found.*
+    FROM datastorage.embeddings_{id:d} AS near CROSS JOIN LATERAL ({their_records}) AS found
+    ORDER BY near.embedding <=> $16 LIMIT $15
 """)
 # Takes the texts of all records, or of the $17 newest. Each is looked up by itself: a join could read all
 # vectors.
@@ -98,7 +96,7 @@ _RECORDS_OF: Final = _with_records("""
 # Settings of a walk. ef_search: how many neighbours an index keeps in sight. An order that is right from step
 # to step is good enough, since the answer is sorted.
 _WALKING: Final[Mapping[str, str]] = {
-    "hnsw.ef_search": "100",
+    "hnsw.ef_search": "200",
     "hnsw.iterative_scan": "relaxed_order",
     "hnsw.max_scan_tuples": "20000",
 }
@@ -107,8 +105,6 @@ _WALKING: Final[Mapping[str, str]] = {
 _FEW: Final = 4_000
 # Where a walk has found too little it was among records that are all far away: the newest of them, exactly.
 _AT_LAST: Final = 20_000
-# A text may be twice among the vectors, when two replicas wrote it at the same moment.
-_TWINS: Final = 8
 # Texts asked for from another server: at first, and at most.
 _FIRST_TEXTS: Final = 200
 _MAX_TEXTS: Final = 6_400
@@ -154,13 +150,28 @@ class Nearest:
     async def _beside(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
-        arguments = (*criteria.arguments, per_text, limit + _TWINS, vector)
         async with reading(self._archive, _WALKING) as connection:
             if not await self._leaves_few(connection, criteria):
-                found = _matches(await connection.fetch(_WALK.format(id=number), *arguments), limit)
+                found = await self._walk(connection, number, criteria, vector, limit, per_text)
                 if len(found) == limit or criteria.is_open:
                     return found
-            return _matches(await connection.fetch(_EXACT.format(id=number), *arguments, _AT_LAST), limit)
+            arguments = (*criteria.arguments, per_text, limit, vector, _AT_LAST)
+            return _matches(await connection.fetch(_EXACT.format(id=number), *arguments), limit)
+
+    @staticmethod
+    async def _walk(
+        connection: Any, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
+    ) -> list[Match]:
+        rows = limit
+        while True:
+            answer = await connection.fetch(
+                _WALK.format(id=number), *criteria.arguments, per_text, rows, vector
+            )
+            found = _matches(answer, limit)
+            # Two replicas that wrote a text at the same moment have left two vectors, and its records twice.
+            if len(found) == limit or len(answer) < rows:
+                return found
+            rows *= 2
 
     async def _apart(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int

@@ -54,10 +54,10 @@ _SHARING: Final = with_conditions("""
     SELECT given.text_hash,
         (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r
-            WHERE r.text_hash = given.text_hash AND {of_audit_records} LIMIT $15) AS some)
+            WHERE r.text_hash = given.text_hash AND {of_audit_records} LIMIT $15) AS counted)
         + (SELECT count(*) FROM (
             SELECT FROM datastorage.action_traces AS r
-            WHERE r.text_hash = given.text_hash AND {of_action_traces} AND {newest} LIMIT $15) AS some)
+            WHERE r.text_hash = given.text_hash AND {of_action_traces} AND {newest} LIMIT $15) AS counted)
         AS rows
     FROM unnest($14::bytea[]) AS given (text_hash)
 """)

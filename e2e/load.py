@@ -1,0 +1,54 @@
+"""A steady load, and the question whether everything that was accepted has been stored."""
+
+import asyncio
+from typing import Any, Self
+
+from datastorage.resources import AUDIT_RECORD
+from e2e.archive import rows, uids
+from e2e.bulk import BulkClient, RequestError, audit_record
+from e2e.workbench import Workbench
+
+# Promised: caught up this soon after a dependency is back.
+CATCH_UP_SECONDS = 10.0
+
+
+class Load:
+    """Creates records at a steady pace in the background and remembers the uid of each one accepted."""
+
+    def __init__(self, client: BulkClient, namespace: str, *, per_second: float, distinct: int = 50) -> None:
+        """``distinct`` is how many texts the records have among them."""
+        self._distinct = distinct
+        self._client = client
+        self._namespace = namespace
+        self._pause = 1 / per_second
+        self._stop = asyncio.Event()
+        self.accepted: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await self._task
+
+    async def _run(self) -> None:
+        n = 0
+        while not self._stop.is_set():
+            n += 1
+            try:
+                record = audit_record(f"load-{n}", message=f"event {'x' * (n % self._distinct)} was seen")
+                body = await self._client.create(AUDIT_RECORD, self._namespace, record)
+            except (RequestError, OSError):
+                pass  # not accepted: nobody was promised anything
+            else:
+                self.accepted.append(body["metadata"]["uid"])
+            await asyncio.sleep(self._pause)
+
+
+async def all_stored(client: BulkClient, workbench: Workbench, accepted: list[str]) -> Any:
+    """Every accepted record has its row and says Stored."""
+    if set(uids(await rows(workbench.database_url, workbench.namespace))) != set(accepted):
+        return False
+    bodies = await client.list(AUDIT_RECORD, workbench.namespace)
+    return all(body.get("status", {}).get("phase") == "Stored" for body in bodies)

@@ -1,0 +1,374 @@
+"""Vectors on a real cluster: records are found by meaning, and trouble with vectors never costs a record."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
+from e2e.archive import rows, uids, until
+from e2e.bulk import BulkClient, action_trace, audit_record
+from e2e.load import CATCH_UP_SECONDS, Load, all_stored
+from e2e.operatorprocess import OperatorProcess
+from e2e.workbench import Workbench
+from tests.support.openai import OpenAIService
+from tests.support.postgres import TestDatabase, TestDatabases
+from tests.support.redis import RedisServer
+
+OUTAGE_SECONDS = 10.0
+_WITHOUT_VECTOR = """
+    SELECT count(*) FROM unnest($1::bytea[]) AS t (text_hash)
+    WHERE NOT EXISTS (SELECT FROM datastorage.embeddings_1 e WHERE e.text_hash = t.text_hash)
+"""
+_OWED = "SELECT count(*) FROM datastorage.vector_outbox"
+
+
+class Embedder(OpenAIService):
+    """A service that can be taken away: what is in front of it answers 503 then."""
+
+    def __init__(self) -> None:
+        super().__init__(dimensions=16)
+        self.away = False
+        self.poison = ""
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if self.away:
+            return web.Response(status=503, text="<html>no healthy upstream</html>")
+        if self.poison and self.poison.encode() in await request.read():
+            return web.Response(status=400, text="the input contains something")
+        return await super()._handle(request)
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        return {
+            "EMBEDDING_PROVIDER": "openai", "EMBEDDING_URL": self.url, "EMBEDDING_MODEL": "tiny",
+            "EMBEDDING_DIMENSIONS": self.dimensions, **more,
+        }  # fmt: skip
+
+
+@pytest_asyncio.fixture
+async def embedder() -> AsyncIterator[Embedder]:
+    """An embedding service in this process."""
+    service = Embedder()
+    await service.start()
+    yield service
+    await service.stop()
+
+
+@pytest_asyncio.fixture
+async def redis() -> AsyncIterator[RedisServer]:
+    """A Redis of the test's own."""
+    server = RedisServer()
+    await asyncio.to_thread(server.start)
+    yield server
+    server.remove()
+
+
+@pytest_asyncio.fixture
+async def vector_server(databases: TestDatabases) -> AsyncIterator[TestDatabase]:
+    """A second database, for the vectors alone."""
+    made = await databases.clone()
+    yield made
+    await databases.drop(made)
+
+
+def metric(operator: OperatorProcess, line: str) -> float:
+    """Return the value of a metric that is written exactly so, 0 where it is not there."""
+    for each in operator.metrics().splitlines():
+        name, _, value = each.rpartition(" ")
+        if name == line:
+            return float(value)
+    return 0.0
+
+
+async def fetch(url: str, sql: str, *arguments: Any) -> Any:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(sql, *arguments)
+    finally:
+        await connection.close()
+
+
+async def phase(client: BulkClient, workbench: Workbench, kind: ResourceKind, name: str) -> Any:
+    body = await client.get(kind, workbench.namespace, name)
+    return (body or {}).get("status", {}).get("phase")
+
+
+async def in_phase(
+    client: BulkClient, workbench: Workbench, wanted: str, *, kind: ResourceKind = AUDIT_RECORD, name: str
+) -> dict[str, Any]:
+    """Wait until an object is in a phase; return it."""
+
+    async def reached() -> Any:
+        return await phase(client, workbench, kind, name) == wanted
+
+    await until(reached, seconds=20, what=f"{name} is {wanted}")
+    body = await client.get(kind, workbench.namespace, name)
+    assert body is not None
+    return body
+
+
+async def assert_nothing_lost(
+    workbench: Workbench, client: BulkClient, load: Load, vectors_url: str | None = None
+) -> None:
+    """Everything accepted has one row and its vector, says Stored, and nothing is owed."""
+
+    async def caught_up() -> Any:
+        return await all_stored(client, workbench, load.accepted)
+
+    await until(caught_up, seconds=CATCH_UP_SECONDS, what="all Stored after the dependency is back")
+    found = await rows(workbench.database_url, workbench.namespace)
+    assert sorted(uids(found)) == sorted(load.accepted)
+    assert await fetch(workbench.database_url, _OWED) == 0
+    hashes = [row["text_hash"] for row in found]
+    assert await fetch(vectors_url or workbench.database_url, _WITHOUT_VECTOR, hashes) == 0
+
+
+@asynccontextmanager
+async def outage(
+    client: BulkClient,
+    workbench: Workbench,
+    begin: Callable[[], Awaitable[Any]],
+    end: Callable[[], Awaitable[Any]],
+) -> AsyncIterator[Load]:
+    """Keep a load up while something goes away and comes back; the block runs while it is away."""
+    async with Load(client, workbench.namespace, per_second=30) as load:
+        await until(lambda: _at_least(load, 30), seconds=20, what="some load before")
+        await begin()
+        before = len(load.accepted)
+        try:
+            yield load
+            await asyncio.sleep(OUTAGE_SECONDS)  # the length of the outage is what is tested
+            committed = uids(await rows(workbench.database_url, workbench.namespace))
+            assert len(committed) > before, "records are stored meanwhile"
+        finally:
+            await end()
+
+
+async def _at_least(load: Load, count: int) -> bool:
+    return len(load.accepted) >= count
+
+
+async def test_equal_events_share_a_vector_and_hit_the_cache(
+    workbench: Workbench, client: BulkClient, redis: RedisServer
+) -> None:
+    operator = workbench.start_operator(REDIS_URL=redis.url)
+    for n in range(20):
+        body = audit_record(
+            f"same-{n}", correlationID=f"rr-{n}", message="checkout was killed for lack of memory"
+        )
+        await client.create(AUDIT_RECORD, workbench.namespace, body)
+        await in_phase(client, workbench, "Stored", name=f"same-{n}")
+    assert await fetch(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
+    assert metric(operator, "datastorage_cache_misses_total") == 1
+    assert metric(operator, 'datastorage_cache_hits_total{tier="memory"}') == 19
+    # A process that has just started finds it in Redis.
+    operator.terminate()
+    operator.start()
+    operator.wait_ready()
+    await client.create(AUDIT_RECORD, workbench.namespace, body | {"metadata": {"name": "again"}})
+    await in_phase(client, workbench, "Stored", name="again")
+    assert metric(operator, 'datastorage_cache_hits_total{tier="redis"}') == 1
+
+
+async def test_records_are_found_by_meaning_as_soon_as_they_are_stored(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    workbench.start_operator()
+    messages = {
+        "oom": "Raised the memory limit of checkout from 256Mi to 512Mi after repeated OOM kills",
+        "certificate": "Renewed the expired TLS certificate of the ingress",
+        "disk": "Expanded the volume of the database because its disk was nearly full",
+    }
+    for name, message in messages.items():
+        await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, message=message))
+    trace = action_trace("trace", model={"reasoning": "The queue grows since the consumers are too slow"})
+    await client.create(ACTION_TRACE, workbench.namespace, trace)
+    for name in messages:
+        body = await in_phase(client, workbench, "Stored", name=name)
+        assert body["status"]["writes"]["vector"]["state"] == "Written"
+        assert body["status"]["writes"]["vector"]["model"] == "wordllama/l2_supercat_256"
+        assert {c["type"]: c["status"] for c in body["status"]["conditions"]} == {
+            "Stored": "True", "Embedded": "True",
+        }  # fmt: skip
+    await in_phase(client, workbench, "Recording", kind=ACTION_TRACE, name="trace")
+    questions = {
+        "pods run out of memory": "oom", "https does not work any more": "certificate",
+        "no space left on device": "disk", "backlog of messages": "trace",
+    }  # fmt: skip
+    for question, wanted in questions.items():
+        out = await asyncio.to_thread(
+            workbench.datastorage, "search", question, "--namespace", workbench.namespace, "-o", "json"
+        )
+        assert wanted in json.dumps(json.loads(out)), question
+
+
+async def test_an_embedder_that_goes_and_comes_back(
+    workbench: Workbench, client: BulkClient, embedder: Embedder
+) -> None:
+    operator = workbench.start_operator(**embedder.settings())
+
+    async def go() -> None:
+        embedder.away = True
+
+    async def come_back() -> None:
+        embedder.away = False
+
+    async with outage(client, workbench, go, come_back) as load:
+        name = "meanwhile"
+        message = "something that nobody has seen before"
+        await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, message=message))
+        body = await in_phase(client, workbench, "Degraded", name=name)
+        conditions = {c["type"]: c for c in body["status"]["conditions"]}
+        assert (conditions["Stored"]["status"], conditions["Embedded"]["status"]) == ("True", "False")
+        assert conditions["Embedded"]["reason"] == "EmbedderUnavailable"
+        assert "503" in conditions["Embedded"]["message"]
+        assert body["status"]["writes"]["vector"]["state"] == "Pending"
+        assert operator.ready(), "what is degraded is not down"
+        load.accepted.append(body["metadata"]["uid"])
+    await assert_nothing_lost(workbench, client, load)
+    assert metric(operator, "datastorage_fallback_mode_total") >= 1
+    assert metric(operator, 'datastorage_dependency_up{dependency="embedder"}') == 1
+
+
+async def test_a_trace_that_goes_on_learns_of_its_vector_too(
+    workbench: Workbench, client: BulkClient, embedder: Embedder
+) -> None:
+    embedder.away = True
+    workbench.start_operator(**embedder.settings())
+    await client.create(ACTION_TRACE, workbench.namespace, action_trace("trace"))
+    body = await in_phase(client, workbench, "Recording", kind=ACTION_TRACE, name="trace")
+    assert body["status"]["writes"]["vector"]["state"] == "Pending"
+    embedder.away = False
+
+    async def written() -> Any:
+        seen = await client.get(ACTION_TRACE, workbench.namespace, "trace")
+        return seen is not None and seen["status"]["writes"]["vector"]["state"] == "Written"
+
+    await until(written, seconds=CATCH_UP_SECONDS, what="the vector of the trace is written")
+    assert await phase(client, workbench, ACTION_TRACE, "trace") == "Recording"
+
+
+async def test_a_text_that_the_embedder_refuses_ends_in_a_visible_state(
+    workbench: Workbench, client: BulkClient, embedder: Embedder
+) -> None:
+    embedder.poison = "unspeakable"
+    workbench.start_operator(**embedder.settings())
+    for name, message in {"bad": "an unspeakable thing", "good": "a fine thing"}.items():
+        await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, message=message))
+    good = await in_phase(client, workbench, "Stored", name="good")
+    bad = await in_phase(client, workbench, "Stored", name="bad")
+    assert good["status"]["writes"]["vector"]["state"] == "Written"
+    assert bad["status"]["writes"]["vector"]["state"] == "Failed"
+    shown = await asyncio.to_thread(workbench.datastorage, "outbox", "show", "-o", "json")
+    assert "400" in shown
+
+
+async def test_a_redis_that_goes_and_comes_back(
+    workbench: Workbench, client: BulkClient, embedder: Embedder, redis: RedisServer
+) -> None:
+    operator = workbench.start_operator(**embedder.settings(REDIS_URL=redis.url))
+
+    async def go() -> None:
+        redis.stop()
+
+    async def come_back() -> None:
+        await asyncio.to_thread(redis.start)
+
+    async with outage(client, workbench, go, come_back) as load:
+        pass
+    await assert_nothing_lost(workbench, client, load)
+    assert metric(operator, "datastorage_fallback_mode_total") == 0, "no vector was ever owed"
+    assert operator.log().count("Redis") <= 4, "no flood of logs"
+
+
+async def test_a_vector_server_that_goes_and_comes_back(
+    workbench: Workbench, client: BulkClient, databases: TestDatabases, vector_server: TestDatabase
+) -> None:
+    workbench.start_operator(VECTOR_DATABASE_URL=vector_server.service_url)
+    async with outage(
+        client, workbench,
+        lambda: databases.close_connections(vector_server, allow_new=False),
+        lambda: databases.close_connections(vector_server, allow_new=True),
+    ) as load:  # fmt: skip
+        pass
+    await assert_nothing_lost(workbench, client, load, vector_server.service_url)
+
+
+async def test_embedder_and_redis_and_vector_server_at_once(
+    workbench: Workbench,
+    client: BulkClient,
+    databases: TestDatabases,
+    vector_server: TestDatabase,
+    embedder: Embedder,
+    redis: RedisServer,
+) -> None:
+    workbench.start_operator(
+        **embedder.settings(REDIS_URL=redis.url, VECTOR_DATABASE_URL=vector_server.service_url)
+    )
+
+    async def go() -> None:
+        embedder.away = True
+        redis.stop()
+        await databases.close_connections(vector_server, allow_new=False)
+
+    async def come_back() -> None:
+        embedder.away = False
+        await asyncio.to_thread(redis.start)
+        await databases.close_connections(vector_server, allow_new=True)
+
+    async with outage(client, workbench, go, come_back) as load:
+        pass
+    await assert_nothing_lost(workbench, client, load, vector_server.service_url)
+
+
+async def test_killed_while_vectors_are_owed_and_nothing_is_forgotten(
+    workbench: Workbench, client: BulkClient, embedder: Embedder
+) -> None:
+    """The next start pays what the last one has left, and lifts what it finds."""
+    embedder.away = True
+    operator = workbench.start_operator(**embedder.settings())
+    names = [f"owed-{n}" for n in range(40)]
+    created = [
+        await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, message=f"{name} happened"))
+        for name in names
+    ]
+    await in_phase(client, workbench, "Degraded", name=names[-1])
+    operator.kill()
+    embedder.away = False
+    operator.start()
+    accepted = [body["metadata"]["uid"] for body in created]
+
+    async def caught_up() -> Any:
+        return await all_stored(client, workbench, accepted)
+
+    await until(caught_up, seconds=30, what="all Stored by the next process")
+    assert await fetch(workbench.database_url, _OWED) == 0
+
+
+@pytest.mark.parametrize("provider", ["wordllama", "none"])
+async def test_a_degraded_start(
+    workbench: Workbench,
+    client: BulkClient,
+    databases: TestDatabases,
+    vector_server: TestDatabase,
+    provider: str,
+) -> None:
+    """An operator starts and stores while the vectors' server is away, or where none is wanted."""
+    await databases.close_connections(vector_server, allow_new=False)
+    workbench.start_operator(
+        VECTOR_DATABASE_URL=vector_server.service_url,
+        EMBEDDING_PROVIDER=provider,
+        REDIS_URL="redis://127.0.0.1:1",
+    )
+    await client.create(AUDIT_RECORD, workbench.namespace, audit_record("one"))
+    body = await in_phase(client, workbench, "Degraded" if provider == "wordllama" else "Stored", name="one")
+    wanted = "Pending" if provider == "wordllama" else "Skipped"
+    assert body["status"]["writes"]["vector"]["state"] == wanted
+    await databases.close_connections(vector_server, allow_new=True)
+    await in_phase(client, workbench, "Stored", name="one")

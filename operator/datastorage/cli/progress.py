@@ -1,0 +1,124 @@
+"""How a long piece of work shows how far it has come: a bar on a terminal, else a line now and then."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from datastorage.cli.output import note, printable
+
+_LINE_SECONDS: Final = 10.0
+
+
+class Display(Protocol):
+    """Where progress is shown. It goes to standard error, so that answers can be piped."""
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Tell how far a stage has come; a total of 0 is not known."""
+
+    def say(self, text: str) -> None:
+        """Tell something that stays to be read."""
+
+
+@contextmanager
+def display() -> Iterator[Display]:
+    """Return what suits the standard error."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with _Bars(console) as bars:
+            yield bars
+    else:
+        lines = _Lines()
+        yield lines
+        lines.finish()
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "")
+
+
+class _Bars:
+    """One bar a stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._stages: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._stages:
+            for earlier in self._stages.values():
+                self._end(earlier)
+            self._stages[stage] = self._progress.add_task(stage, total=None, count="")
+        self._progress.update(
+            self._stages[stage], completed=done, total=total or None, count=_count(done, total)
+        )
+
+    def say(self, text: str) -> None:
+        self._console.print(printable(text), markup=False)
+
+    def _end(self, stage: TaskID) -> None:
+        for task in self._progress.tasks:
+            if task.id == stage and not task.finished:
+                total = task.total or task.completed or 1
+                self._progress.update(stage, total=total, completed=total)
+
+
+class _Lines:
+    """A line every ten seconds, and one at the end of a stage."""
+
+    def __init__(self) -> None:
+        self._stage: str | None = None
+        self._began = self._printed = 0.0
+        self._done = self._total = 0
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self.finish()
+            self._stage, self._began, self._printed = stage, now, now
+        self._done, self._total = done, total
+        if now - self._printed >= _LINE_SECONDS:
+            self._printed = now
+            note(self._line(now - self._began))
+
+    def say(self, text: str) -> None:
+        note(text)
+
+    def finish(self) -> None:
+        """Print where the stage has ended."""
+        if self._stage is not None and self._done:
+            note(f"{self._stage}: {_count(self._done, self._total)}")
+
+    def _line(self, seconds: float) -> str:
+        line = f"{self._stage}: {_count(self._done, self._total)}"
+        if self._done:
+            rate = self._done / seconds
+            line += f", {rate:,.0f}/s"
+            if self._total:
+                line += f", {(self._total - self._done) / rate:,.0f} s left"
+        return line
+
+
+def _count(done: int, total: int) -> str:
+    return f"{done:,} of {total:,}" if total else f"{done:,}"
