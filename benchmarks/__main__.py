@@ -5,14 +5,14 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
-from benchmarks import report, scenarios
+from benchmarks import report, scenarios, vectors
 from benchmarks.bench import Bench
 from benchmarks.cpu import Disturbance
 from benchmarks.errors import BenchmarkError
@@ -29,14 +29,17 @@ policies) and a real PostgreSQL, and beside it what that API server can do alone
   b  the operator drains waiting objects: stored, status written, deleted
   c  the same at ttlSecondsAfterStored 0: stored, deleted
   d  latency from created to Stored at 50 objects/s
-  e  a large backlog waiting at the start: rows/s, drain/s, peak memory"""
+  e  a large backlog waiting at the start: rows/s, drain/s, peak memory
+  f  what vectors cost: the drain without, with few and with all texts distinct
+  g  the drain with an embedder over HTTP, and with Redis or the embedder away
+  h  outages of Redis, embedder, vector server: what is lost, how soon all is Stored"""
 EPILOG = """\
 The ratio b/a says how much of the limit the operator reaches. Without a in
 --only there is no ratio. DATASTORAGE_ settings of the environment reach the operator.
 
 Exit status: 0 when all ran and nothing was lost, whether or not the targets were
 reached; 1 when a record was lost or a scenario could not be run."""
-SCENARIOS: Final = "abcde"
+SCENARIOS: Final = "abcdefgh"
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,19 @@ class Sizes:
     objects: int
     latency_seconds: int
     backlog: int
+    outage_seconds: int
 
 
-FULL: Final = Sizes(objects=3000, latency_seconds=20, backlog=50_000)
-QUICK: Final = Sizes(objects=500, latency_seconds=5, backlog=3000)
+FULL: Final = Sizes(objects=3000, latency_seconds=20, backlog=50_000, outage_seconds=30)
+QUICK: Final = Sizes(objects=500, latency_seconds=5, backlog=3000, outage_seconds=5)
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     only = _chosen(arguments.only)
     sizes = QUICK if arguments.quick else FULL
-    sizes = Sizes(
-        arguments.objects or sizes.objects, sizes.latency_seconds, arguments.backlog or sizes.backlog
+    sizes = replace(
+        sizes, objects=arguments.objects or sizes.objects, backlog=arguments.backlog or sizes.backlog
     )
     directory = Path(tempfile.mkdtemp(prefix="datastorage-bench-"))
     try:
@@ -156,12 +160,29 @@ async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
     if "e" in only:
         text = f"(e) a backlog of {sizes.backlog} objects"
         await add(text, scenarios.measure_backlog(bench, sizes.backlog))
+    for letter, text, measurement in _of_vectors(bench, sizes):
+        if letter in only:
+            say(text)
+            disturbance = Disturbance([bench.postgres.pid])
+            measured = await measurement()
+            results += [replace(result, others_cpu_share=disturbance.share()) for result in measured]
     if not limits:
         return results
     if len(only) > 1:
         # A machine has slower and faster minutes: the limit is what it was before and after the others.
         await add("(a) once more, after the others", limit("limit-after"))
     return _with_limit(results, limits)
+
+
+def _of_vectors(bench: Bench, sizes: Sizes) -> list[tuple[str, str, Callable[[], Awaitable[list[Result]]]]]:
+    return [
+        ("f", f"(f) {sizes.objects} objects without and with vectors",
+         lambda: vectors.measure_drains(bench, sizes.objects)),
+        ("g", f"(g) {sizes.objects} objects with Redis or the embedder away",
+         lambda: vectors.measure_drains_degraded(bench, sizes.objects)),
+        ("h", f"(h) outages of {sizes.outage_seconds} s under load",
+         lambda: vectors.measure_outages(bench, sizes.outage_seconds)),
+    ]  # fmt: skip
 
 
 def _with_limit(results: list[Result], limits: list[scenarios.Limit]) -> list[Result]:

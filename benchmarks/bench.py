@@ -91,13 +91,16 @@ class Bench:
         await asyncio.to_thread(self.control_plane.kubectl, "create", "namespace", name)
         return name
 
-    async def create(self, namespace: str, count: int, *, ttl_seconds: int | None = None) -> list[Created]:
-        """Create so many records, as fast as the API server takes them."""
+    async def create(
+        self, namespace: str, count: int, *, ttl_seconds: int | None = None, texts: int | None = None
+    ) -> list[Created]:
+        """Create so many records, with so many different texts, as fast as the API server takes them."""
         say(f"    creating {count} objects")
         return await for_each(
             range(count),
             lambda number: self.producer.create(
-                namespace, audit_record(f"record-{number:06d}", number, ttl_seconds=ttl_seconds)
+                namespace,
+                audit_record(f"record-{number:06d}", number, ttl_seconds=ttl_seconds, texts=texts),
             ),
             concurrency=self.create_concurrency,
             progress=Progress("created", count),
@@ -118,12 +121,16 @@ class Bench:
         after.update(own_before)
         meter.requests.update(after)
 
-    def operator(self, archive: Archive, *, ttl_seconds: int = 1) -> MeasuredOperator:
-        """Return the operator on this control plane and database, not started yet."""
+    def operator(self, archive: Archive, **settings: object) -> MeasuredOperator:
+        """Return the operator on this control plane and database, not started yet.
+
+        Settings are given by their names without the prefix.
+        """
         directory = self.directory / f"operator-{time.time_ns()}"
         return MeasuredOperator(
-            self.operator_kubeconfig, archive.service_url, directory, ttl_seconds=ttl_seconds
-        )
+            self.operator_kubeconfig, archive.service_url, directory,
+            {"TTL_SECONDS_AFTER_STORED": 1, **settings},
+        )  # fmt: skip
 
     async def until_gone(self, namespace: str, total: int, operator: MeasuredOperator) -> float:
         """Wait until the namespace has no objects; return when the last had gone (Unix seconds).

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
@@ -24,10 +25,13 @@ class MeasuredOperator:
     Settings of the caller's environment reach it, so that any of them can be measured.
     """
 
-    def __init__(self, kubeconfig: Path, database_url: str, directory: Path, *, ttl_seconds: int) -> None:
+    def __init__(
+        self, kubeconfig: Path, database_url: str, directory: Path, settings: Mapping[str, object]
+    ) -> None:
+        """Take settings by their names without the prefix."""
         callers = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
-        settings = callers | {f"{_PREFIX}TTL_SECONDS_AFTER_STORED": str(ttl_seconds)}
-        self._process = OperatorProcess(kubeconfig, database_url, directory, settings)
+        own = {f"{_PREFIX}{name}": str(value) for name, value in settings.items()}
+        self._process = OperatorProcess(kubeconfig, database_url, directory, callers | own)
         self._cpu_at_start = 0.0
         self.started = 0.0
         """When the process was started (Unix seconds)."""

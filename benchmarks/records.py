@@ -21,8 +21,13 @@ _STEPS: Final = (
 )
 
 
-def audit_record(name: str, number: int, *, ttl_seconds: int | None = None) -> dict[str, Any]:
-    """Return the ``number``-th record; equal numbers make equal specs."""
+def audit_record(
+    name: str, number: int, *, ttl_seconds: int | None = None, texts: int | None = None
+) -> dict[str, Any]:
+    """Return the ``number``-th record; equal numbers make equal specs.
+
+    ``texts`` is how many different texts there are among them; without it some hundred, as events recur.
+    """
     step = number % len(_STEPS)
     remediation = number // len(_STEPS)
     kind, action, actor = _STEPS[step]
@@ -52,6 +57,13 @@ def audit_record(name: str, number: int, *, ttl_seconds: int | None = None) -> d
         "details": _details(number, service),
         **_part(kind, number),
     }
+    if texts is not None:
+        # The whole text of the event, so that texts differ exactly where this does.
+        event = number % texts
+        spec |= {"type": "Remediation", "action": "open-remediation", "message": _event(event)}
+        spec["resourceRef"] = {**spec["resourceRef"], "namespace": "team-shop", "name": "shop-api"}
+        for part in ("aiAnalysis", "workflow", "execution"):
+            spec.pop(part, None)
     if ttl_seconds is not None:
         spec["ttlSecondsAfterStored"] = ttl_seconds
     return {
@@ -60,6 +72,12 @@ def audit_record(name: str, number: int, *, ttl_seconds: int | None = None) -> d
         "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "kubernaut"}},
         "spec": spec,
     }
+
+
+def _event(number: int) -> str:
+    cause, service = _CAUSES[number % len(_CAUSES)], _SERVICES[number % len(_SERVICES)]
+    # Few digits at a time: a long number is an identifier, which the text that is embedded leaves out.
+    return f"{cause}; {number % 1000} requests to {service} waited and {number // 1000} were dropped"
 
 
 def _part(kind: str, number: int) -> dict[str, Any]:

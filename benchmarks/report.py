@@ -86,6 +86,10 @@ def print_tables(about: Mapping[str, Any], results: Sequence[Result], verdicts: 
         if result.cost:
             counted = ", ".join(f"{verb} {count}" for verb, count in result.cost.requests.items())
             console.print(f"  {result.scenario}: requests counted by the API server: {counted}")
+    for result in results:
+        if result.figures:
+            told = ", ".join(f"{name} {value:g}" for name, value in result.figures.items())
+            console.print(f"  {result.scenario}: {told}")
     console.print(_targets_table(verdicts))
 
 

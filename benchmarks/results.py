@@ -1,7 +1,7 @@
 """The measured values, as they stand in the JSON."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Result:
     ratio_to_limit: float | None = None
     cost: Cost | None = None
     latency: Latency | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+    """What else was measured, by names that say what and in which unit."""
     others_cpu_share: float = 0.0
     """How much of the machine's CPU time others used meanwhile, from 0 to 1."""
 

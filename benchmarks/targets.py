@@ -46,6 +46,16 @@ def _writes(result: Result) -> float | None:
     return result.cost.writes_per_object if result.cost else None
 
 
+def _rss(result: Result) -> float | None:
+    return result.cost.peak_rss_mib if result.cost else None
+
+
+def _figure(name: str) -> Callable[[Result], float | None]:
+    return lambda result: result.figures.get(name)
+
+
+_OUTAGES: Final = ("h-redis", "h-embedder", "h-vector-server", "h-embedder-and-vector-server")
+
 TARGETS: Final = (
     Target("b", "drain, share of the limit", ">=", 0.75, lambda result: result.ratio_to_limit),
     Target("b", "API writes per object", "=", 2, _writes),
@@ -54,9 +64,22 @@ TARGETS: Final = (
     Target("d", "p95 of created to Stored, ms", "<=", 250, lambda r: r.latency.p95_ms if r.latency else None),
     Target("d", "API writes per object", "=", 2, _writes),
     Target("e", "rows committed per second", ">=", 700, lambda result: result.rates["rows"]),
-    Target("e", "peak RSS in MiB", "<=", 300, lambda r: r.cost.peak_rss_mib if r.cost else None),
+    Target("e", "peak RSS in MiB", "<=", 300, _rss),
     Target("e", "operator CPU ms per object", "<=", 2, _cpu),
     Target("e", "API writes per object", "=", 2, _writes),
+    Target("f10", "share of the drain without vectors", ">=", 0.9, _figure("ratio")),
+    Target("f100", "share of the drain without vectors", ">=", 0.8, _figure("ratio")),
+    Target("f100", "peak RSS in MiB with everything on", "<=", 400, _rss),
+    Target("g-redis", "share of the drain with Redis", ">=", 0.8, _figure("ratio")),
+    Target("g-embedder", "share of the drain with the embedder", ">=", 0.8, _figure("ratio")),
+    *(
+        Target(outage, "s until all is Stored again", "<=", 10, _figure("caught up after, s"))
+        for outage in _OUTAGES
+    ),
+    *(
+        Target(outage, "rows stored of the load meanwhile", ">=", 0.8, _figure("of the load"))
+        for outage in _OUTAGES
+    ),
 )
 
 

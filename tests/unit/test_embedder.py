@@ -161,6 +161,17 @@ async def test_a_text_that_was_refused_lately_costs_no_call(
     assert provider.calls == [["b"]]
 
 
+async def test_a_text_that_was_refused_lately_may_be_asked_again(
+    embedder: Embedder, provider: FakeProvider
+) -> None:
+    provider.refused = {"bad"}
+    await embed(embedder, "bad")
+    provider.refused = set()
+    embeddings = await embedder.embed(hashed("bad"), patience_seconds=PATIENCE, ask_again=True)
+    assert_vectors(embeddings, "bad")
+    assert embeddings.refused == {}
+
+
 async def test_a_refusal_is_forgotten_after_a_while(
     embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

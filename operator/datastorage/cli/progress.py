@@ -18,7 +18,7 @@ class Display(Protocol):
     """Where progress is shown. It goes to standard error, so that answers can be piped."""
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """Tell how far a stage has come; a total of 0 is not known."""
+        """Tell how far a stage has come; a total of 0 is not known. Of an earlier stage nothing new is shown."""
 
     def say(self, text: str) -> None:
         """Tell something that stays to be read."""
@@ -67,8 +67,6 @@ class _Bars:
 
     def show(self, stage: str, done: int, total: int) -> None:
         if stage not in self._stages:
-            for earlier in self._stages.values():
-                self._end(earlier)
             self._stages[stage] = self._progress.add_task(stage, total=None, count="")
         self._progress.update(
             self._stages[stage], completed=done, total=total or None, count=_count(done, total)
@@ -76,12 +74,6 @@ class _Bars:
 
     def say(self, text: str) -> None:
         self._console.print(printable(text), markup=False)
-
-    def _end(self, stage: TaskID) -> None:
-        for task in self._progress.tasks:
-            if task.id == stage and not task.finished:
-                total = task.total or task.completed or 1
-                self._progress.update(stage, total=total, completed=total)
 
 
 class _Lines:
@@ -91,8 +83,11 @@ class _Lines:
         self._stage: str | None = None
         self._began = self._printed = 0.0
         self._done = self._total = 0
+        self._ended: set[str] = set()
 
     def show(self, stage: str, done: int, total: int) -> None:
+        if stage in self._ended:
+            return
         now = time.monotonic()
         if stage != self._stage:
             self.finish()
@@ -107,16 +102,17 @@ class _Lines:
 
     def finish(self) -> None:
         """Print where the stage has ended."""
-        if self._stage is not None and self._done:
+        if self._stage is None:
+            return
+        self._ended.add(self._stage)
+        if self._done:
             note(f"{self._stage}: {_count(self._done, self._total)}")
 
     def _line(self, seconds: float) -> str:
         line = f"{self._stage}: {_count(self._done, self._total)}"
-        if self._done:
+        if self._done and self._total:
             rate = self._done / seconds
-            line += f", {rate:,.0f}/s"
-            if self._total:
-                line += f", {(self._total - self._done) / rate:,.0f} s left"
+            line += f", {rate:,.0f}/s, {(self._total - self._done) / rate:,.0f} s left"
         return line
 
 

@@ -142,6 +142,8 @@ async def _follow(reembed: Reembed, shown: Display) -> None:
 
 
 def _show(progress: Progress, shown: Display) -> None:
+    for stage, done, total in progress.ended:
+        shown.show(stage, done, total)
     shown.show(progress.stage, progress.done, progress.total)
 
 

@@ -26,9 +26,9 @@ _PAGE_ROWS: Final = 500
 # Contents read at once: one may have 1.5 MB.
 _PAGE_BYTES: Final = 4 * 1024 * 1024
 _PAGE_TEXTS: Final = 500
-# Only hashes are compared.
-_COUNT_PAGE: Final = 10_000
-# Parts of the vectors' table stay near the size that the exact search of one is meant for.
+# Most have a vector already when the tail is made up for: comparing hashes is cheap.
+_PAGE_HASHES: Final = 10_000
+# How far a part of the vectors' table may grow beyond its size.
 _SEAL_EVERY: Final = 5000
 _AWAY_SECONDS: Final = 0.2
 _INDEX_PAUSE_SECONDS: Final = 1.0
@@ -45,16 +45,17 @@ class Texts(Protocol):
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]: ...
     async def link(self, table: Table, links: Sequence[tuple[RecordKey, Text]]) -> None: ...
     async def count(self) -> int: ...
-    async def page(self, after: bytes, limit: int) -> dict[bytes, str]: ...
     async def hashes(self, after: bytes, limit: int) -> list[bytes]: ...
+    async def texts(self, hashes: Sequence[bytes]) -> dict[bytes, str]: ...
 
 
 class IndexedVectors(Vectors, Protocol):
     """Where vectors are written and indexed (storage/vectors.py)."""
 
-    async def seal(self) -> bool: ...
+    def most_rows(self, memory_mib: int) -> int: ...
+    async def seal(self, *, full_rows: int) -> bool: ...
     async def sealed(self) -> int: ...
-    async def index(self, *, memory_mib: int) -> bool: ...
+    async def index(self, *, memory_mib: int, full_rows: int = ...) -> bool: ...
 
 
 class Stage(StrEnum):
@@ -62,7 +63,7 @@ class Stage(StrEnum):
 
     LINK = "records to texts"
     EMBED = "texts to vectors"
-    INDEX = "index"
+    INDEX = "index steps"
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ class Missing:
 
 @dataclass
 class Progress:
-    """How far it has come. ``done`` and ``total`` are of the stage."""
+    """How far it has come. ``done`` and ``total`` are of the stage; a total of 0 is not known."""
 
     stage: Stage = Stage.LINK
     done: int = 0
     total: int = 0
+    ended: list[tuple[Stage, int, int]] = field(default_factory=list)
+    """The stages before, with what was done in them and the total."""
     linked: int = 0
     embedded: int = 0
     skipped: int = 0
@@ -92,12 +95,15 @@ class Progress:
 
     def begin(self, stage: Stage, total: int) -> None:
         """Start a stage."""
+        if stage is not self.stage:
+            self.ended.append((self.stage, self.done, self.total))
         self.stage, self.done, self.total = stage, 0, total
 
     def advance(self, count: int) -> None:
         """Count what was worked through. More may come than was there at the beginning."""
         self.done += count
-        self.total = max(self.total, self.done)
+        if self.total:
+            self.total = max(self.total, self.done)
 
     def skip(self, name: str, reason: str) -> None:
         """Note a record whose content can't be read."""
@@ -130,6 +136,8 @@ class Reembed:
         self._embedder = embedder
         self._dependencies = dependencies
         self._index_memory_mib = index_memory_mib
+        # Nobody searches by a model that is new. So parts get the size at once that others grow to by merging.
+        self._part_rows = vectors.most_rows(index_memory_mib)
         self._unsealed = 0
         self._to_index = asyncio.Event()
         self._all_embedded = asyncio.Event()
@@ -140,7 +148,7 @@ class Reembed:
         unlinked = await self._postgres(self._texts.count_unlinked)
         texts = without = 0
         after = FIRST_TEXT
-        while page := await self._postgres(partial(self._texts.hashes, after, _COUNT_PAGE)):
+        while page := await self._postgres(partial(self._texts.hashes, after, _PAGE_HASHES)):
             texts += len(page)
             without += len(page) - len(await self._vector_store(partial(self._vectors.existing, page)))
             after = page[-1]
@@ -212,11 +220,15 @@ class Reembed:
 
     async def _embed_all(self) -> None:
         after = FIRST_TEXT
-        while page := await self._postgres(partial(self._texts.page, after, _PAGE_TEXTS)):
-            present = await self._vector_store(partial(self._vectors.existing, list(page)))
-            await self._embed({key: text for key, text in page.items() if key not in present})
-            self.progress.advance(len(page))
-            after = max(page)
+        while page := await self._postgres(partial(self._texts.hashes, after, _PAGE_HASHES)):
+            present = await self._vector_store(partial(self._vectors.existing, page))
+            self.progress.advance(len(present))
+            missing = [key for key in page if key not in present]
+            for start in range(0, len(missing), _PAGE_TEXTS):
+                part = missing[start : start + _PAGE_TEXTS]
+                await self._embed(await self._postgres(partial(self._texts.texts, part)))
+                self.progress.advance(len(part))
+            after = page[-1]
 
     async def _embed(self, texts: dict[bytes, str]) -> None:
         while texts:
@@ -244,7 +256,7 @@ class Reembed:
         self._unsealed += len(found.vectors)
         if self._unsealed >= _SEAL_EVERY:
             self._unsealed = 0
-            await self._vector_store(self._vectors.seal)
+            await self._vector_store(partial(self._vectors.seal, full_rows=self._part_rows))
             self._to_index.set()
 
     # From vectors to the index
@@ -255,8 +267,11 @@ class Reembed:
             await self._to_index.wait()
             self._to_index.clear()
             try:
-                while not self._all_embedded.is_set() and await self._index():
-                    pass
+                more = True
+                while more and not self._all_embedded.is_set():
+                    more = await self._vectors.index(
+                        memory_mib=self._index_memory_mib, full_rows=self._part_rows
+                    )
             except TransientError:
                 await asyncio.sleep(_INDEX_PAUSE_SECONDS)
 
@@ -265,7 +280,7 @@ class Reembed:
         failures = 0
         while failures < _INDEX_TRIES:
             try:
-                if await self._index():
+                if await self._vectors.index(memory_mib=self._index_memory_mib):
                     self.progress.advance(1)
                     failures = 0
                     continue
@@ -277,9 +292,6 @@ class Reembed:
                 failures += 1
                 self.progress.index_error = str(error)
             await asyncio.sleep(_INDEX_PAUSE_SECONDS)
-
-    async def _index(self) -> bool:
-        return await self._vectors.index(memory_mib=self._index_memory_mib)
 
     async def _postgres(self, operation: Callable[[], Awaitable[T]]) -> T:
         return await self._dependencies.postgres.run(operation)

@@ -17,11 +17,12 @@ from datastorage.storage.vectors import Vector
 _MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
 """
-COUNT: Final = with_conditions("""
-    SELECT (SELECT count(*) FROM (
-            SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records} LIMIT $14) AS counted)
-        + (SELECT count(*) FROM (
-            SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces} LIMIT $14) AS counted)
+_COUNT: Final = with_conditions("""
+    SELECT count(*) FROM (
+        SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
+        UNION ALL
+        SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
+        LIMIT $14) AS some_rows
 """)
 # The newest records of a text, $14 at most, beside "near", which has the text_hash.
 _THEIR_RECORDS: Final = """
@@ -193,7 +194,7 @@ class Nearest:
     @staticmethod
     async def _leaves_few(connection: Any, criteria: Criteria) -> bool:
         return (
-            not criteria.is_open and await connection.fetchval(COUNT, *criteria.arguments, _FEW + 1) <= _FEW
+            not criteria.is_open and await connection.fetchval(_COUNT, *criteria.arguments, _FEW + 1) <= _FEW
         )
 
     @staticmethod

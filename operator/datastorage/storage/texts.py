@@ -35,13 +35,10 @@ _ADD: Final = """
 """
 _LINK: Final = "SELECT datastorage.set_text_hashes($1, $2, $3, $4, $5)"
 _COUNT: Final = "SELECT count(*) FROM datastorage.embedding_texts"
-_PAGE: Final = """
-    SELECT text_hash, text FROM datastorage.embedding_texts
-    WHERE text_hash > $1 ORDER BY text_hash LIMIT $2
-"""
 _HASHES: Final = """
     SELECT text_hash FROM datastorage.embedding_texts WHERE text_hash > $1 ORDER BY text_hash LIMIT $2
 """
+_TEXTS: Final = "SELECT text_hash, text FROM datastorage.embedding_texts WHERE text_hash = ANY($1::bytea[])"
 # A count reads an index from end to end: a second or so for ten million entries.
 _COUNT_SECONDS: Final = 600.0
 
@@ -107,15 +104,15 @@ class Texts:
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_COUNT, timeout=_COUNT_SECONDS))
 
-    async def page(self, after: bytes, limit: int) -> dict[bytes, str]:
-        """Return texts by their hashes, in their order, from behind a hash on."""
-        async with self._database.connection() as connection:
-            return {row["text_hash"]: row["text"] for row in await connection.fetch(_PAGE, after, limit)}
-
     async def hashes(self, after: bytes, limit: int) -> list[bytes]:
         """Return hashes of texts, in their order, from behind one on."""
         async with self._database.connection() as connection:
             return [row["text_hash"] for row in await connection.fetch(_HASHES, after, limit)]
+
+    async def texts(self, hashes: Sequence[bytes]) -> dict[bytes, str]:
+        """Return texts by their hashes; of those that are there."""
+        async with self._database.connection() as connection:
+            return {row["text_hash"]: row["text"] for row in await connection.fetch(_TEXTS, hashes)}
 
 
 def _columns(keys: Sequence[RecordKey]) -> tuple[list[str], list[int], list[datetime]]:

@@ -42,6 +42,9 @@ _INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3)"
 _SEALED: Final = """
     SELECT count(*) FROM datastorage.embedding_parts WHERE model_id = $1 AND state = 'sealed'
 """
+# What a vector takes beside its numbers while its index is built: its neighbours on all layers, and overhead.
+# The function that merges parts reckons with the same.
+_INDEXED_BYTES: Final = 700
 # So many vectors are searched exactly in 12 ms or so, and indexed in a few seconds.
 _FULL_PART_ROWS: Final = 20_000
 # A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
@@ -107,6 +110,11 @@ class VectorTables:
         sql = _PROBE.format(id=await self.model_id())
         async with self._connection() as connection:
             await connection.execute(sql, timeout=_PROBE_SECONDS)
+
+    def most_rows(self, memory_mib: int) -> int:
+        """Return how many vectors there may be in an index that is built within so much memory."""
+        _, _, dimensions = self._identity
+        return memory_mib * 2**20 // (dimensions * 4 + _INDEXED_BYTES)
 
     async def seal(self, *, full_rows: int = _FULL_PART_ROWS) -> bool:
         """Open a new part for what is to come when the open one has ``full_rows``; tell whether it did."""
