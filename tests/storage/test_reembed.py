@@ -317,7 +317,7 @@ async def test_models_side_by_side(run: Run, archive: Archive, database: Databas
 async def test_what_is_missing_is_counted_and_nothing_changed(
     run: Run, archive: Archive, database: Database, owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reembed_module, "_COUNT_PAGE", 4)
+    monkeypatch.setattr(reembed_module, "_PAGE_HASHES", 4)
     await store(archive, audits(3))
     await store(archive, audits(10, start=10), linked=True)
     assert await run.reembed.missing() == Missing(3, 10, 10)
@@ -404,7 +404,7 @@ def dying(run: Run, steps: int) -> None:
 
         setattr(owner, name, guarded)
 
-    for name in ("unlinked", "contents", "link", "count", "page"):
+    for name in ("unlinked", "contents", "link", "count", "hashes", "texts"):
         guard(run.reembed._texts, name)
     for name in ("existing", "insert", "seal", "index", "sealed"):
         guard(run.vectors, name)
@@ -414,7 +414,7 @@ def dying(run: Run, steps: int) -> None:
 async def test_a_run_that_is_killed_anywhere_is_gone_on_with(
     archive: Archive, database: Database, owner: Any, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    for name, value in (("_PAGE_ROWS", 2), ("_PAGE_TEXTS", 4), ("_SEAL_EVERY", 4)):
+    for name, value in (("_PAGE_ROWS", 2), ("_PAGE_TEXTS", 4), ("_PAGE_HASHES", 6), ("_SEAL_EVERY", 4)):
         monkeypatch.setattr(reembed_module, name, value)
     records = [*audits(13), *traces(5)]
     await store(archive, records)
@@ -438,7 +438,7 @@ async def test_a_run_that_is_killed_anywhere_is_gone_on_with(
 async def test_two_runs_and_writers_at_once(
     archive: Archive, database: Database, cloned: TestDatabase, owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("_PAGE_ROWS", 3), ("_PAGE_TEXTS", 5), ("_SEAL_EVERY", 5)):
+    for name, value in (("_PAGE_ROWS", 3), ("_PAGE_TEXTS", 5), ("_PAGE_HASHES", 11), ("_SEAL_EVERY", 5)):
         monkeypatch.setattr(reembed_module, name, value)
     records = [*audits(60), *traces(20)]
     await store(archive, records)

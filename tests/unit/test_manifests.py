@@ -41,11 +41,16 @@ def containers() -> list[Object]:
     return [*pod_spec()["initContainers"], *pod_spec()["containers"]]
 
 
-def secret_keys(container: Object) -> set[str]:
-    """Keys of the Secret that a container sees as files in its secrets directory."""
+def secret_sources(container: Object) -> list[Object]:
+    """The Secrets of which a container sees keys as files in its secrets directory."""
     mounted = {mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == SECRETS_DIR}
-    volumes = [volume["secret"] for volume in pod_spec()["volumes"] if volume["name"] in mounted]
-    return {item["path"] for secret in volumes for item in secret["items"]}
+    volumes = [volume["projected"] for volume in pod_spec()["volumes"] if volume["name"] in mounted]
+    return [source["secret"] for volume in volumes for source in volume["sources"]]
+
+
+def secret_keys(container: Object) -> set[str]:
+    """The keys that it sees."""
+    return {item["path"] for secret in secret_sources(container) for item in secret["items"]}
 
 
 def policies() -> dict[str, Object]:
@@ -107,17 +112,31 @@ def test_applying_the_base_cannot_overwrite_credentials() -> None:
 
 def test_only_the_migration_sees_the_owner_credentials() -> None:
     seen = {container["args"][0]: secret_keys(container) for container in containers()}
-    assert seen == {"migrate": {"DATASTORAGE_DATABASE_OWNER_URL"}, "run": {"DATASTORAGE_DATABASE_URL"}}
+    assert seen == {
+        "migrate": {"DATASTORAGE_DATABASE_OWNER_URL", "DATASTORAGE_VECTOR_DATABASE_OWNER_URL"},
+        "run": {
+            "DATASTORAGE_DATABASE_URL", "DATASTORAGE_REDIS_URL", "DATASTORAGE_EMBEDDING_API_KEY",
+            "DATASTORAGE_VECTOR_DATABASE_URL",
+        },
+    }  # fmt: skip
 
 
-def test_the_secret_template_has_the_keys_that_are_mounted() -> None:
-    template = only("Secret")
-    assert {volume["secret"]["secretName"] for volume in pod_spec()["volumes"] if "secret" in volume} == {
-        template["metadata"]["name"]
+def test_the_secret_templates_have_the_keys_that_are_mounted() -> None:
+    mounted: dict[str, set[str]] = {}
+    for container in containers():
+        for secret in secret_sources(container):
+            mounted.setdefault(secret["name"], set()).update(item["key"] for item in secret["items"])
+    templates = {each["metadata"]["name"]: set(each["stringData"]) for each in base_objects("Secret")}
+    assert templates == mounted
+
+
+def test_only_what_one_can_do_without_is_optional() -> None:
+    optional = {
+        secret["name"]: secret.get("optional", False)
+        for container in containers()
+        for secret in secret_sources(container)
     }
-    assert set(template["stringData"]) == {
-        key for container in containers() for key in secret_keys(container)
-    }
+    assert optional == {"datastorage-database": False, "datastorage-vectors": True}
 
 
 @pytest.mark.parametrize("container", containers(), ids=lambda container: container["name"])

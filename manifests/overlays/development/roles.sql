@@ -9,4 +9,8 @@ GRANT CREATE ON DATABASE :"DBNAME" TO datastorage_owner;
 
 -- What the running service logs in as. It gets its rights, INSERT and SELECT, from the group.
 CREATE ROLE datastorage_service NOLOGIN;
+CREATE ROLE datastorage_reader NOLOGIN;
 CREATE ROLE datastorage LOGIN IN ROLE datastorage_service PASSWORD :'service_password';
+
+-- Only a superuser may install it.
+CREATE EXTENSION IF NOT EXISTS vector;

@@ -17,8 +17,8 @@ _LINE_SECONDS: Final = 10.0
 class Display(Protocol):
     """Where progress is shown. It goes to standard error, so that answers can be piped."""
 
-    def show(self, stage: str, done: int, total: int) -> None:
-        """Tell how far a stage has come; a total of 0 is not known. Of an earlier stage nothing new is shown."""
+    def show(self, stage: str, done: int, total: int | None) -> None:
+        """Tell how far a stage has come, or an earlier one had come; a total of None is not known."""
 
     def say(self, text: str) -> None:
         """Tell something that stays to be read."""
@@ -65,12 +65,10 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, stage: str, done: int, total: int) -> None:
+    def show(self, stage: str, done: int, total: int | None) -> None:
         if stage not in self._stages:
             self._stages[stage] = self._progress.add_task(stage, total=None, count="")
-        self._progress.update(
-            self._stages[stage], completed=done, total=total or None, count=_count(done, total)
-        )
+        self._progress.update(self._stages[stage], completed=done, total=total, count=_count(done, total))
 
     def say(self, text: str) -> None:
         self._console.print(printable(text), markup=False)
@@ -82,10 +80,11 @@ class _Lines:
     def __init__(self) -> None:
         self._stage: str | None = None
         self._began = self._printed = 0.0
-        self._done = self._total = 0
+        self._done = 0
+        self._total: int | None = None
         self._ended: set[str] = set()
 
-    def show(self, stage: str, done: int, total: int) -> None:
+    def show(self, stage: str, done: int, total: int | None) -> None:
         if stage in self._ended:
             return
         now = time.monotonic()
@@ -116,5 +115,5 @@ class _Lines:
         return line
 
 
-def _count(done: int, total: int) -> str:
-    return f"{done:,} of {total:,}" if total else f"{done:,}"
+def _count(done: int, total: int | None) -> str:
+    return f"{done:,} of {total:,}" if total is not None else f"{done:,}"

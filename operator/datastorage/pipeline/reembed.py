@@ -77,12 +77,12 @@ class Missing:
 
 @dataclass
 class Progress:
-    """How far it has come. ``done`` and ``total`` are of the stage; a total of 0 is not known."""
+    """How far it has come. ``done`` and ``total`` are of the stage; a total of None is not known."""
 
     stage: Stage = Stage.LINK
     done: int = 0
-    total: int = 0
-    ended: list[tuple[Stage, int, int]] = field(default_factory=list)
+    total: int | None = 0
+    ended: list[tuple[Stage, int, int | None]] = field(default_factory=list)
     """The stages before, with what was done in them and the total."""
     linked: int = 0
     embedded: int = 0
@@ -93,7 +93,7 @@ class Progress:
     refused_named: list[str] = field(default_factory=list)
     index_error: str | None = None
 
-    def begin(self, stage: Stage, total: int) -> None:
+    def begin(self, stage: Stage, total: int | None) -> None:
         """Start a stage."""
         if stage is not self.stage:
             self.ended.append((self.stage, self.done, self.total))
@@ -102,7 +102,7 @@ class Progress:
     def advance(self, count: int) -> None:
         """Count what was worked through. More may come than was there at the beginning."""
         self.done += count
-        if self.total:
+        if self.total is not None:
             self.total = max(self.total, self.done)
 
     def skip(self, name: str, reason: str) -> None:
@@ -136,7 +136,7 @@ class Reembed:
         self._embedder = embedder
         self._dependencies = dependencies
         self._index_memory_mib = index_memory_mib
-        # Nobody searches by a model that is new. So parts get the size at once that others grow to by merging.
+        # Nobody searches by a new model yet: its parts get the size at once that others grow to by merging.
         self._part_rows = vectors.most_rows(index_memory_mib)
         self._unsealed = 0
         self._to_index = asyncio.Event()
@@ -163,7 +163,7 @@ class Reembed:
         indexing = asyncio.create_task(self._index_beside(), name="index")
         try:
             await self._embed_all()
-            self.progress.begin(Stage.INDEX, 0)
+            self.progress.begin(Stage.INDEX, None)
             self._all_embedded.set()
             self._to_index.set()
             await indexing

@@ -76,9 +76,9 @@ _MAX_FORMS: Final = 32
 # Rows of each table in which the words are counted: what is in none of them is rare enough.
 _SAMPLE: Final = 500
 # Rows of each table that are ranked.
-_MAX_RANKED: Final = 2_000
+_MAX_RANKED: Final = 1_500
 # Words that together are in more than this part of the records only order what the rarer ones have found.
-_COMMON: Final = 0.05
+_COMMON: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)

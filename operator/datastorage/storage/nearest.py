@@ -103,9 +103,9 @@ _WALKING: Final[Mapping[str, str]] = {
 }
 # Criteria that leave no more records than these are answered by computing all distances: it costs less than a
 # walk that finds one of them among many others, and misses nothing.
-_FEW: Final = 4_000
+_FEW: Final = 5_000
 # Where a walk has found too little it was among records that are all far away: the newest of them, exactly.
-_AT_LAST: Final = 20_000
+_AT_LAST: Final = 10_000
 # Texts asked for from another server: at first, and at most.
 _FIRST_TEXTS: Final = 200
 _MAX_TEXTS: Final = 6_400
