@@ -29,7 +29,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), IMAGE and BASE_IMAGE (image)"
+	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), IMAGE and BASE_IMAGE (image)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -86,6 +86,10 @@ crds: $(READY) ## Write crds/ from the models
 .PHONY: bench
 bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 for a small run, N= for the number of objects
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(N),--objects $(N)) $(ARGS)
+
+.PHONY: bench-search
+bench-search: $(READY) ## Measure how well search finds what it should: nDCG and recall on the labelled set
+	@$(BIN)/python -m benchmarks.search $(ARGS)
 
 .PHONY: e2e-kind
 e2e-kind: $(READY) image ## Try image and manifests on a kind cluster (needs Docker), then run the e2e tests there

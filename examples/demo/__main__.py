@@ -12,17 +12,22 @@ from e2e.controlplane import ControlPlaneError
 from examples.demo.checks import CheckFailedError, Checks, Seen
 from examples.demo.events import play_events
 from examples.demo.finale import show_what_is_stored, show_what_stays, stop_operator, summary
+from examples.demo.meaning import ask_the_archive, play_equal_events
 from examples.demo.narrator import Narrator
 from examples.demo.observer import Observer
+from examples.demo.outage import play_outage
+from examples.demo.services import Services, services
 from examples.demo.stage import Stage, interruptible, own_directory, show_access, stage
 from examples.demo.story import Demo, play_story
 
 DESCRIPTION = """\
 Shows the way of records from the cluster into PostgreSQL: sets up a real
-control plane, PostgreSQL and the operator, lets controllers create records,
-and checks at each step what kubectl and PostgreSQL show."""
+control plane, PostgreSQL, Redis, an embedding service and the operator, lets
+controllers create records, asks the archive about them, takes Redis and the
+embedding service away, and checks at each step what kubectl, PostgreSQL and
+the command line show."""
 EPILOG = """\
-Takes about a minute; the first time on a machine the control plane is built
+Takes about two minutes; the first time on a machine the control plane is built
 before that, about 7 minutes on 2 cores. The exit code is 0 if every check
 passed. Everything is stopped and removed in the end; after a failure the logs
 are kept. Several demos can run at the same time."""
@@ -79,25 +84,29 @@ def _parse() -> argparse.Namespace:
 def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
     started = time.monotonic()
     narrator.heading("Setting up")
-    with stage(narrator, directory, {}) as on:
+    with services(narrator, directory) as beside, stage(narrator, directory, beside.settings) as on:
         with Observer(on.cluster, narrator.happened) as observer:
 
             def still_running() -> None:
                 on.check()
+                beside.check()
                 observer.check()
 
-            demo = Demo(narrator, Checks(narrator, still_running), on, observer, ttl)
+            demo = Demo(narrator, Checks(narrator, still_running), on, beside, observer, ttl)
             _check_stage(demo)
             play_story(demo)
+            play_equal_events(demo)
             play_events(demo)
             show_what_is_stored(demo)
+            ask_the_archive(demo)
+            play_outage(demo)
             show_what_stays(demo)
             counts = on.archive.counts()
             if not keep:
                 stop_operator(demo)
             summary(demo, counts, time.monotonic() - started)
         if keep:
-            _keep(narrator, on)
+            _keep(narrator, on, beside)
 
 
 def _check_stage(demo: Demo) -> None:
@@ -145,12 +154,13 @@ def _warnings(policy: dict[str, dict[str, dict[str, object]]]) -> bool:
     return "typeChecking" not in status or bool(status["typeChecking"].get("expressionWarnings"))
 
 
-def _keep(narrator: Narrator, on: Stage) -> None:
+def _keep(narrator: Narrator, on: Stage, beside: Services) -> None:
     narrator.heading("Everything keeps running until Ctrl-C. In another terminal:")
-    show_access(narrator, on)
+    show_access(narrator, on, beside.settings)
     try:
         while True:
             on.check()
+            beside.check()
             time.sleep(1.0)
     except KeyboardInterrupt:
         narrator.heading("Stopping, and removing everything")

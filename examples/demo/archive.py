@@ -9,6 +9,14 @@ from typing import Any, NamedTuple
 import asyncpg
 
 TABLES = ("audit_records", "action_traces", "rejected_objects")
+# A demo knows one model; its vectors are in the first table.
+VECTORS = "datastorage.embeddings_1"
+WITHOUT_VECTOR = f"""
+    SELECT namespace || '/' || name FROM (
+        SELECT namespace, name, text_hash FROM datastorage.audit_records
+        UNION ALL SELECT namespace, name, text_hash FROM datastorage.action_traces) AS r
+    WHERE NOT EXISTS (SELECT FROM {VECTORS} e WHERE e.text_hash = r.text_hash) ORDER BY 1
+"""
 
 
 class Row(NamedTuple):
@@ -52,6 +60,20 @@ class Archive:
     def counts(self) -> dict[str, int]:
         """Return the number of rows by table."""
         return {table: self.query(f"SELECT count(*) FROM datastorage.{table}")[0][0] for table in TABLES}
+
+    def vectors(self) -> int:
+        """Return the number of vectors."""
+        count: int = self.query(f"SELECT count(*) FROM {VECTORS}")[0][0]
+        return count
+
+    def owed(self) -> int:
+        """Return the number of vectors that are owed."""
+        count: int = self.query("SELECT count(*) FROM datastorage.vector_outbox")[0][0]
+        return count
+
+    def without_vector(self) -> list[str]:
+        """Return the records whose text has no vector."""
+        return [name for (name,) in self.query(WITHOUT_VECTOR)]
 
     async def _query(self, sql: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
         connection = await asyncpg.connect(self._database_url())

@@ -43,7 +43,17 @@ class Checks:
         self.passed = 0
 
     def that(self, name: str, expected: str, look: Callable[[], Seen], *, within: float = PATIENCE) -> str:
-        """Look until it is right and return what was seen.
+        """Look until it is right, tell of it, and return what was seen.
+
+        Raises:
+            CheckFailedError: it was not right within so many seconds.
+        """
+        seen = self.wait(name, expected, look, within=within)
+        self._pass(name, seen)
+        return seen.what
+
+    def wait(self, name: str, expected: str, look: Callable[[], Seen], *, within: float = PATIENCE) -> Seen:
+        """Look until it is right, and return what was seen; for what is no claim by itself.
 
         Raises:
             CheckFailedError: it was not right within so many seconds.
@@ -56,8 +66,7 @@ class Checks:
                     raise CheckFailedError(name, expected, seen.what, elapsed)
                 report(seen.what)
                 time.sleep(POLL_INTERVAL)
-        self._pass(name, seen)
-        return seen.what
+        return seen
 
     def claim(self, name: str, expected: str, seen: Seen) -> None:
         """Check something that has been looked at already.

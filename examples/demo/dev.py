@@ -30,7 +30,7 @@ def main() -> int:
             stage(narrator, directory, settings, log_to_terminal=True) as on,
         ):
             narrator.heading("Ready; Ctrl-C stops and removes everything. In another terminal:")
-            show_access(narrator, on)
+            show_access(narrator, on, {})
             _wait(on.check)
     except ControlPlaneError as error:
         notes: list[str] = getattr(error, "__notes__", [])

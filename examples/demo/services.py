@@ -97,7 +97,7 @@ def services(narrator: Narrator, directory: Path) -> Iterator[Services]:
     if redis_server is None:
         raise ControlPlaneError("no redis-server is installed: run 'make setup', or install one")
     logs = directory / "operator"
-    logs.mkdir(parents=True)
+    logs.mkdir(parents=True, exist_ok=True)
     group = ProcessGroup()
 
     def service(name: str, port: int, command: Sequence[str]) -> Service:

@@ -118,16 +118,24 @@ def interruptible() -> Iterator[None]:
     sys.exit(130)
 
 
-def show_access(narrator: Narrator, on: Stage) -> None:
-    """Show how to get at the cluster and at PostgreSQL from another terminal."""
+def show_access(narrator: Narrator, on: Stage, settings: Mapping[str, str]) -> None:
+    """Show how to get at the cluster and at PostgreSQL from another terminal.
+
+    `settings` are those that the command line needs beside the database's address.
+    """
     kubectl, psql = on.cluster.kubectl_path, shutil.which("psql")
     if shutil.which("kubectl") is None:
         narrator.quote(f"export PATH={kubectl.parent}:$PATH")
     narrator.quote(f"export KUBECONFIG={on.cluster.admin_kubeconfig}")
     narrator.quote(f"export DATASTORAGE_DATABASE_URL='{on.operator.database_url}'")
+    for name, value in settings.items():
+        narrator.quote(f"export {name}={value}")
     narrator.quote("")
     narrator.quote("kubectl get auditrecords,actiontraces -A")
     narrator.quote(f"kubectl apply -f {os.path.relpath(EXAMPLES / 'remediation-story')}")
+    narrator.quote(
+        f"{os.path.relpath(Path(sys.executable).with_name('datastorage'))} search 'killed for its memory'"
+    )
     narrator.quote(f"{psql or _bundled_psql()} \"$DATASTORAGE_DATABASE_URL\" -c '{SAMPLE_QUERY}'")
     narrator.quote(f"curl {on.operator.api_url}/ready; curl {on.operator.metrics_url}")
 

@@ -1,6 +1,8 @@
 """A remediation, told by the manifests of examples/remediation-story, one after the other."""
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,16 @@ from examples.demo.archive import Row
 from examples.demo.checks import Checks, Seen
 from examples.demo.narrator import Narrator
 from examples.demo.observer import Observer
+from examples.demo.services import Services
 from examples.demo.stage import EXAMPLES, Stage
 
 STORY = EXAMPLES / "remediation-story"
 TABLES = {"AuditRecord": "audit_records", "ActionTrace": "action_traces"}
+CORRELATION = "rr-checkout-oom-4f7a"
+# At this time of the story it is played: the analysis has begun, nothing is chosen yet. A trace's own time of
+# creation is the real one, and must fit between the others.
+PLAYED_AT = datetime(2026, 3, 14, 9, 26, 56, tzinfo=UTC)
+TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,7 @@ class Demo:
     narrator: Narrator
     checks: Checks
     stage: Stage
+    services: Services
     observer: Observer
     ttl: int
 
@@ -30,9 +39,12 @@ class Demo:
 def play_story(demo: Demo) -> None:
     """Apply each manifest and wait until what it says is in the archive and in the object's status."""
     demo.narrator.heading("A remediation: alert, analysis, workflow, execution, assessment")
-    demo.narrator.say(f"kubectl apply of {STORY.name}/*.yaml, with ttlSecondsAfterStored: {demo.ttl}")
+    demo.narrator.say(
+        f"kubectl apply of {STORY.name}/*.yaml, as if it were now, with ttlSecondsAfterStored: {demo.ttl}"
+    )
+    later = datetime.now(UTC).replace(microsecond=0) - PLAYED_AT
     for path in sorted(STORY.glob("*.yaml")):
-        manifest = yaml.safe_load(path.read_text())
+        manifest = yaml.safe_load(_moved(path.read_text(), later))
         if manifest["kind"] not in TABLES:
             demo.stage.cluster.kubectl("apply", "-f", str(path))
             continue
@@ -40,6 +52,11 @@ def play_story(demo: Demo) -> None:
         applied = demo.stage.cluster.kubectl("apply", "-f", "-", "-o", "json", input=yaml.safe_dump(manifest))
         _check_stored(demo, path, yaml.safe_load(applied.stdout))
     _check_history(demo)
+
+
+def _moved(text: str, later: timedelta) -> str:
+    """Return a text with all its times moved."""
+    return TIME.sub(lambda found: f"{datetime.fromisoformat(found[0]) + later:%Y-%m-%dT%H:%M:%SZ}", text)
 
 
 def _check_stored(demo: Demo, path: Path, applied: dict[str, Any]) -> None:

@@ -1,110 +1,39 @@
-"""Reembedding: every record gets its vector, whatever happens meanwhile."""
+"""Reembedding: every record gets the vector of its text, and bad ones hold up nothing."""
 
 import asyncio
-import contextlib
-import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.breaker import Breaker
-from datastorage.embedding import Embedder, VectorCache
-from datastorage.embedding.model import EmbeddingModel, Matrix
-from datastorage.errors import EmbedderUnavailableError
 from datastorage.pipeline import reembed as reembed_module
-from datastorage.pipeline.backfill import Dependencies
 from datastorage.pipeline.extract import text_of
-from datastorage.pipeline.reembed import Missing, Reembed, Stage
+from datastorage.pipeline.reembed import Missing, Stage
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from datastorage.storage.records import Record, RecordKey, Table, Text
+from datastorage.storage.records import RecordKey, Table, Text
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import FIRST_ROW, Texts, Unlinked
-from datastorage.storage.vectors import Vector, VectorTables
+from tests.storage.reembedding import (
+    OtherModel,
+    Run,
+    audits,
+    expected_texts,
+    expected_vectors,
+    store,
+    texts_of,
+    traces,
+    vectors_in,
+)
 from tests.strategies import action_trace_specs, audit_record_specs
-from tests.support.embedding import FakeProvider, vector_of
-from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, kind_of, record_of
-from tests.support.polling import eventually
+from tests.support.embedding import FakeProvider
+from tests.support.objects import AUDIT_SPEC, action_trace, audit_record, kind_of, record_of
 from tests.support.postgres import TestDatabase, TestDatabases, connect
-
-FULL: Final = 10
-
-Make = Callable[..., Reembed]
-
-
-class SmallParts(VectorTables):
-    """Parts are full with a few vectors, and indexed without delay."""
-
-    grace_seconds = 0.0
-
-    async def seal(self, *, full_rows: int = FULL) -> bool:
-        return await super().seal(full_rows=min(full_rows, FULL))
-
-    async def index(self, *, memory_mib: int, full_rows: int = FULL, grace_seconds: float = 0) -> bool:
-        assert grace_seconds == 0
-        return await super().index(
-            memory_mib=memory_mib, full_rows=full_rows, grace_seconds=self.grace_seconds
-        )
-
-
-class OtherModel(FakeProvider):
-    """Another model of the same width."""
-
-    @property
-    def model(self) -> EmbeddingModel:
-        return EmbeddingModel("fake", "other", super().model.dimensions)
-
-    async def embed(self, texts: Sequence[str]) -> Matrix:
-        return -await super().embed(texts)
-
-
-class Run:
-    """The parts of one run."""
-
-    def __init__(
-        self,
-        database: Database,
-        vector_database: Database,
-        provider: FakeProvider,
-        texts: type[Texts] = Texts,
-    ) -> None:
-        self.provider = provider
-        self.vectors = SmallParts(
-            vector_database,
-            provider=provider.model.provider,
-            name=provider.model.name,
-            dimensions=provider.model.dimensions,
-        )
-        self.breakers = Dependencies(
-            Breaker("postgres", database.ping, on_recovery=lambda: None),
-            Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None),
-            Breaker("vector_store", self.vectors.probe, on_recovery=lambda: None),
-        )
-        self.embedder = Embedder(provider, VectorCache(provider.model, None, 300), self.breakers.embedder)
-        self.reembed = Reembed(
-            texts=texts(database),
-            vectors=self.vectors,
-            embedder=self.embedder,
-            dependencies=self.breakers,
-            index_memory_mib=64,
-        )
-
-    async def run(self) -> Reembed:
-        try:
-            await self.reembed.run()
-        finally:
-            await self.close()
-        return self.reembed
-
-    async def close(self) -> None:
-        for breaker in (self.breakers.postgres, self.breakers.embedder, self.breakers.vector_store):
-            await breaker.close()
 
 
 @pytest.fixture
@@ -123,54 +52,6 @@ async def elsewhere(databases: TestDatabases) -> AsyncIterator[TestDatabase]:
     made = await databases.clone()
     yield made
     await databases.drop(made)
-
-
-def audits(count: int, *, start: int = 0) -> list[Record]:
-    """Records with distinct texts."""
-    return [
-        record_of(audit_record({**AUDIT_SPEC, "message": f"disk {n} is full"}))
-        for n in range(start, start + count)
-    ]
-
-
-def traces(count: int) -> list[Record]:
-    return [
-        record_of(action_trace({**TRACE_SPEC, "model": {"reasoning": f"volume {n} grows"}}))
-        for n in range(count)
-    ]
-
-
-async def store(archive: Archive, records: Sequence[Record], *, linked: bool = False) -> None:
-    await archive.store([record if linked else replace(record, text=None) for record in records])
-
-
-async def texts_of(owner: Any, records: Sequence[Record]) -> list[tuple[bytes | None, str | None]]:
-    """Return the hash that each row has, and the text that is kept under it."""
-    found = []
-    for r in records:
-        row = await owner.fetchrow(
-            f"SELECT r.text_hash, t.text, r.content FROM datastorage.{r.table} r "
-            "LEFT JOIN datastorage.embedding_texts t USING (text_hash) WHERE uid = $1 AND generation = $2",
-            r.key.uid, r.key.generation,
-        )  # fmt: skip
-        assert row["content"] == r.content
-        found.append((row["text_hash"], row["text"]))
-    return found
-
-
-async def vectors_in(owner: Any, number: int = 1) -> dict[bytes, list[float]]:
-    rows = await owner.fetch(f"SELECT text_hash, embedding::text AS v FROM datastorage.embeddings_{number}")
-    assert len({row["text_hash"] for row in rows}) == len(rows)
-    return {row["text_hash"]: json.loads(row["v"]) for row in rows}
-
-
-def expected_texts(records: Sequence[Record]) -> list[tuple[bytes | None, str | None]]:
-    return [(r.text.hash, r.text.text or None) for r in records if r.text is not None]
-
-
-def expected_vectors(records: Sequence[Record], sign: int = 1) -> dict[bytes, list[float]]:
-    texts = {r.text.hash: r.text.text for r in records if r.text is not None and r.text.text}
-    return {key: (sign * vector_of(text)).tolist() for key, text in texts.items()}
 
 
 async def test_rows_without_a_vector_get_one(run: Run, archive: Archive, owner: Any) -> None:
@@ -231,7 +112,8 @@ async def test_a_record_without_words_is_linked_to_no_text(run: Run, archive: Ar
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x00", b"{", b"[]", b"\xff", b"[" * 100_000 + b"]" * 100_000, b'{"spec":' + b"9" * 5000 + b"}"],
+    "content",
+    [b"\x00", b"{", b"[]", b"\xff", b"[" * 100_000 + b"]" * 100_000, b'{"spec":' + b"9" * 5000 + b"}"],
     ids=["NUL", "cut off", "list", "not UTF-8", "deep", "long number"],
 )  # fmt: skip
 async def test_a_content_that_cannot_be_read_is_named_and_holds_up_nothing(
@@ -344,162 +226,6 @@ async def test_vectors_on_another_server(
     await vector_database.close()
 
 
-async def test_an_embedder_that_is_away_is_waited_for(
-    run: Run, archive: Archive, owner: Any, provider: FakeProvider
-) -> None:
-    records = audits(5)
-    await store(archive, records)
-    provider.failure = EmbedderUnavailableError("the model is asleep")
-    running = asyncio.create_task(run.run())
-    await eventually(lambda: run.reembed.away() == {"the embedder": "the model is asleep"})
-    assert await texts_of(owner, records) == expected_texts(records)  # what can be done is done
-    provider.failure = None
-    progress = (await running).progress
-    assert run.reembed.away() == {}
-    assert (progress.embedded, progress.refused) == (5, 0)
-    assert await vectors_in(owner) == expected_vectors(records)
-
-
-async def test_a_vector_store_that_is_away_is_waited_for(run: Run, archive: Archive, owner: Any) -> None:
-    records = audits(5)
-    await store(archive, records)
-    await run.vectors.model_id()
-    await owner.execute("REVOKE INSERT ON datastorage.embeddings_1 FROM datastorage_service")
-    running = asyncio.create_task(run.run())
-    await eventually(lambda: "the vector store" in run.reembed.away())
-    assert await vectors_in(owner) == {}
-    await owner.execute("GRANT INSERT ON datastorage.embeddings_1 TO datastorage_service")
-    assert (await running).progress.embedded == 5
-    assert await vectors_in(owner) == expected_vectors(records)
-
-
-async def test_a_postgres_that_is_away_is_waited_for(run: Run, archive: Archive, owner: Any) -> None:
-    records = audits(5)
-    await store(archive, records)
-    await owner.execute("ALTER TABLE datastorage.embedding_texts RENAME TO gone")
-    running = asyncio.create_task(run.run())
-    await eventually(lambda: "PostgreSQL" in run.reembed.away())
-    await owner.execute("ALTER TABLE datastorage.gone RENAME TO embedding_texts")
-    assert (await running).progress.embedded == 5
-    assert await vectors_in(owner) == expected_vectors(records)
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-def dying(run: Run, steps: int) -> None:
-    """Let the run end after so many of its steps."""
-    left = steps
-
-    def guard(owner: object, name: str) -> None:
-        method: Callable[..., Awaitable[Any]] = getattr(owner, name)
-
-        async def guarded(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise KilledError
-            return await method(*arguments, **options)
-
-        setattr(owner, name, guarded)
-
-    for name in ("unlinked", "contents", "link", "count", "hashes", "texts"):
-        guard(run.reembed._texts, name)
-    for name in ("existing", "insert", "seal", "index", "sealed"):
-        guard(run.vectors, name)
-
-
-@pytest.mark.parametrize("steps", [3, 4, 5, 7, 11])
-async def test_a_run_that_is_killed_anywhere_is_gone_on_with(
-    archive: Archive, database: Database, owner: Any, monkeypatch: pytest.MonkeyPatch, steps: int
-) -> None:
-    for name, value in (("_PAGE_ROWS", 2), ("_PAGE_TEXTS", 4), ("_PAGE_HASHES", 6), ("_SEAL_EVERY", 4)):
-        monkeypatch.setattr(reembed_module, name, value)
-    records = [*audits(13), *traces(5)]
-    await store(archive, records)
-    embedded, runs = 0, 0
-    while True:
-        run = Run(database, database, FakeProvider())
-        # A little further each time, and never through in one go.
-        dying(run, steps + runs)
-        runs += 1
-        with contextlib.suppress(KilledError):
-            await run.run()
-            embedded += run.reembed.progress.embedded
-            break
-        embedded += run.reembed.progress.embedded
-    assert runs > 3
-    assert embedded == len(expected_vectors(records))  # nothing was made twice
-    assert await texts_of(owner, records) == expected_texts(records)
-    assert await vectors_in(owner) == expected_vectors(records)
-
-
-async def test_two_runs_and_writers_at_once(
-    archive: Archive, database: Database, cloned: TestDatabase, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("_PAGE_ROWS", 3), ("_PAGE_TEXTS", 5), ("_PAGE_HASHES", 11), ("_SEAL_EVERY", 5)):
-        monkeypatch.setattr(reembed_module, name, value)
-    records = [*audits(60), *traces(20)]
-    await store(archive, records)
-    pools = [Database(cloned.service_url, pool_size=4) for _ in range(2)]
-    runs = [Run(pool, pool, FakeProvider()) for pool in pools]
-    late = audits(30, start=100)
-
-    async def write() -> None:
-        for record in late:
-            await store(archive, [record], linked=True)
-
-    await asyncio.gather(*(run.run() for run in runs), write())
-    # What came behind their backs is the tail.
-    await Run(database, database, FakeProvider()).run()
-    assert await texts_of(owner, [*records, *late]) == expected_texts([*records, *late])
-    found = await owner.fetch("SELECT DISTINCT text_hash FROM datastorage.embeddings_1")
-    assert {row["text_hash"] for row in found} == set(expected_vectors([*records, *late]))
-    for pool in pools:
-        await pool.close()
-
-
-async def test_it_indexes_what_it_writes(
-    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("_PAGE_TEXTS", FULL), ("_SEAL_EVERY", FULL)):
-        monkeypatch.setattr(reembed_module, name, value)
-    await store(archive, audits(8 * FULL), linked=True)
-    await run.run()
-    parts = await owner.fetch("SELECT state, level, row_count FROM datastorage.embedding_parts ORDER BY part")
-    assert sorted({row["state"] for row in parts}) == ["indexed", "open"]
-    assert sum(row["row_count"] for row in parts) == 8 * FULL
-    assert max(row["level"] for row in parts) >= 2
-
-
-async def test_it_waits_in_the_end_for_what_was_sealed_a_moment_ago(
-    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reembed_module, "_INDEX_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(run.vectors, "grace_seconds", 1.0)
-    await store(archive, audits(FULL), linked=True)
-    await run.run()
-    assert (
-        await owner.fetchval("SELECT count(*) FROM datastorage.embedding_parts WHERE state = 'indexed'") == 1
-    )
-
-
-async def test_vectors_that_cannot_be_indexed_are_vectors_all_the_same(
-    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reembed_module, "_INDEX_PAUSE_SECONDS", 0.0)
-    await store(archive, audits(FULL), linked=True)
-    await owner.execute(
-        "REVOKE EXECUTE ON FUNCTION datastorage.index_embeddings(smallint, integer, double precision) "
-        "FROM datastorage_service"
-    )
-    progress = (await run.run()).progress
-    assert progress.embedded == FULL
-    assert progress.index_error is not None
-    assert "permission denied" in progress.index_error
-
-
 class Watched(Texts):
     """Tells how much is read at once."""
 
@@ -533,18 +259,6 @@ def test_parts_keep_the_rows_and_the_bound(sizes: list[int]) -> None:
         assert len(part) == 1 or sum(by_key[key] for key in part) <= reembed_module._PAGE_BYTES
 
 
-async def test_a_link_is_made_once(archive: Archive, database: Database, owner: Any) -> None:
-    linked, unlinked = audits(1), audits(1, start=1)
-    await store(archive, linked, linked=True)
-    await store(archive, unlinked)
-    other = Text(b"h" * 32, "something else")
-    for _ in range(2):
-        await Texts(database).link(
-            Table.AUDIT_RECORDS, [(linked[0].key, other), (unlinked[0].key, unlinked[0].text or other)]
-        )
-        assert await texts_of(owner, [*linked, *unlinked]) == expected_texts([*linked, *unlinked])
-
-
 @given(st.lists(audit_record_specs() | action_trace_specs(), min_size=1, max_size=5))
 def test_every_record_gets_the_text_that_the_operator_gives_it(
     shared: TestDatabase, specs: list[dict[str, Any]]
@@ -572,9 +286,3 @@ def test_every_record_gets_the_text_that_the_operator_gives_it(
 def shared(databases: TestDatabases) -> TestDatabase:
     """One database for many examples, which nobody else adds to."""
     return asyncio.run(databases.clone())
-
-
-def test_vectors_are_those_of_the_fake() -> None:
-    """The helpers above compare with it."""
-    vector: Vector = vector_of("x")
-    assert vector.shape == (FakeProvider().model.dimensions,)

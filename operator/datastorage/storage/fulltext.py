@@ -15,7 +15,8 @@ from datastorage.storage.matches import Match
 from datastorage.storage.queries import place_of
 from datastorage.storage.reading import reading
 
-# The word forms of the question, as the records have them, and in how many of the newest records each is.
+# The word forms of the question, as the records have them, and in how many of the newest records each is; and
+# how many records there are, counted up to $17.
 _FORMS: Final = with_conditions("""
     WITH sample AS MATERIALIZED (
         (SELECT r.search FROM datastorage.audit_records AS r
@@ -28,7 +29,12 @@ _FORMS: Final = with_conditions("""
             SELECT plainto_tsquery('english', word) AS form, place
             FROM unnest($14::text[]) WITH ORDINALITY AS words (word, place)) AS all_forms
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $15)
-    SELECT form::text AS form, count(search) FILTER (WHERE search @@ form) AS rows, count(search) AS sampled
+    SELECT form::text AS form, count(search) FILTER (WHERE search @@ form) AS rows, count(search) AS sampled,
+        (SELECT count(*) FROM (
+            SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
+            UNION ALL
+            SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
+            LIMIT $17) AS some_rows) AS total
     FROM forms LEFT JOIN sample ON true GROUP BY form ORDER BY min(place)
 """)
 _PHRASES: Final = """
@@ -77,8 +83,11 @@ _MAX_FORMS: Final = 32
 _SAMPLE: Final = 500
 # Rows of each table that are ranked.
 _MAX_RANKED: Final = 1_500
-# Words that together are in more than this part of the records only order what the rarer ones have found.
+# Words that together are in more than this part of many records only order what the rarer ones have found:
+# the newest 1,500 of all that have a common word would leave out the best.
 _COMMON: Final = 0.02
+# Of no more records than these, so many may be found that all of them can be ranked.
+_NOT_MANY: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +103,11 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a word is in the records: "kill" for "kills", and in which part of them it is."""
+    """What a word is in the records: "kill" for "kills"."""
 
     text: str
     share: float
+    """In which part of what can be ranked it is."""
     weight: float
 
 
@@ -130,19 +140,20 @@ class FullText:
 
     @staticmethod
     async def _forms(connection: Any, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
-        rows = await connection.fetch(_FORMS, *criteria.arguments, list(words), _MAX_FORMS, _SAMPLE)
-        return [_form(row["form"], row["rows"], row["sampled"]) for row in rows]
+        limits = (_MAX_FORMS, _SAMPLE, _NOT_MANY + 1)
+        rows = await connection.fetch(_FORMS, *criteria.arguments, list(words), *limits)
+        return [_form(row["form"], row["rows"], row["sampled"], row["total"]) for row in rows]
 
     @staticmethod
     async def _phrases(connection: Any, phrases: Sequence[str]) -> list[str]:
         return [row["form"] for row in await connection.fetch(_PHRASES, list(phrases))] if phrases else []
 
 
-def _form(text: str, rows: int, sampled: int) -> _Form:
+def _form(text: str, rows: int, sampled: int, total: int) -> _Form:
     # What BM25 gives a word: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
     weight = math.log(1 + (sampled - rows + 0.5) / (rows + 0.5))
-    # Few records can all be ranked: no word is too common then.
-    return _Form(text, rows / sampled if sampled >= _SAMPLE else 0.0, weight)
+    fitting = _COMMON if total > _NOT_MANY else _MAX_RANKED / max(total, 1)
+    return _Form(text, rows / max(sampled, 1) / fitting, weight)
 
 
 def _conditions(
@@ -163,7 +174,7 @@ def _rare(forms: Sequence[_Form]) -> list[str]:
     share = 0.0
     for form in sorted(forms, key=lambda form: form.share):
         share += form.share
-        if chosen and share > _COMMON:
+        if chosen and share > 1:
             break
         chosen.append(form.text)
     return chosen

@@ -1,0 +1,95 @@
+"""A flow of records, each about something that was not seen before, so that each needs a vector of its own."""
+
+import threading
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from e2e.controlplane import ControlPlaneError, KubectlError
+from examples.demo.observer import Followed
+from examples.demo.records import NAMESPACE, audit_record, create
+from examples.demo.story import Demo
+
+PAUSE = 0.5  # seconds between two records
+CORRELATION = "rr-outage"
+
+
+class Incident(NamedTuple):
+    """What a record of the flow tells."""
+
+    action: str
+    message: str
+
+
+# As many as have no common divisor: the pairs repeat only after all have come.
+SERVICES = (
+    "search", "catalogue", "shipping", "mail", "wishlist", "reviews", "vouchers", "accounts", "pricing",
+    "returns", "reports",
+)  # fmt: skip
+INCIDENTS = (
+    Incident("rotate-credentials", "Its password for the database had expired; it was given a new one"),
+    Incident("scale-deployment", "Its queue had grown for an hour; it was scaled from 3 to 6 replicas"),
+    Incident("fix-dns", "It could not resolve the name of the message broker; CoreDNS was restarted"),
+    Incident("move-pods", "Its node reported disk pressure; its Pods were moved to another node"),
+    Incident("raise-limit", "Its CPU was throttled for most of the time; its limit was raised to 2 cores"),
+    Incident("break-circuit", "The bank's interface timed out; calls to it are refused for a minute"),
+    Incident("resync-clock", "Its tokens were refused since a node's clock was 4 minutes ahead"),
+)
+
+
+class Flow:
+    """Creates a record every now and then while its block runs."""
+
+    def __init__(self, demo: Demo) -> None:
+        self._demo = demo
+        self._created: list[str] = []
+        self._error: Exception | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def names(self) -> list[str]:
+        """Return the names of all records that the API server has accepted, in order.
+
+        Raises:
+            ControlPlaneError: it has refused one.
+        """
+        if self._error is not None:
+            raise ControlPlaneError(f"a record could not be created: {self._error}")
+        return list(self._created)
+
+    def objects(self, after: int = 0) -> list[Followed]:
+        """Return what has been seen of the records but for the first ones."""
+        names = self.names()[after:]
+        return [one for one in self._demo.observer.objects("AuditRecord") if one.name in names]
+
+    def _run(self) -> None:
+        number = 0
+        try:
+            while not self._stopped.is_set():
+                self._created += create(self._demo, _record(number))
+                number += 1
+                self._stopped.wait(PAUSE)
+        except (KubectlError, OSError) as error:
+            self._error = error
+
+
+def _record(number: int) -> dict[str, Any]:
+    service, incident = SERVICES[number % len(SERVICES)], INCIDENTS[number % len(INCIDENTS)]
+    return audit_record(
+        f"outage-{number + 1:02}-{service}",
+        type="Remediation",
+        action=incident.action,
+        phase="Completed",
+        correlationID=CORRELATION,
+        resourceRef={"apiVersion": "apps/v1", "kind": "Deployment", "namespace": NAMESPACE, "name": service},
+        message=incident.message,
+    )

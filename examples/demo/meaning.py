@@ -1,0 +1,135 @@
+"""What a record means: one vector for equal events, and questions answered in other words than were written."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from redis import Redis
+
+from examples.demo.archive import VECTORS
+from examples.demo.checks import Seen
+from examples.demo.commandline import show, show_all
+from examples.demo.records import NAMESPACE, audit_record, create, wait_until_stored
+from examples.demo.services import HOST
+from examples.demo.stage import EXAMPLES
+from examples.demo.story import CORRELATION, Demo
+
+EQUAL_EVENTS = 5
+EQUAL_NAMES = "cart-restart-%"
+# Suffixes as ReplicaSets give them: they belong to the event, not to what it means.
+PODS = ("x2k9p", "7mqzd", "c4w8t", "vn5rl", "9dhbs")
+MISSES = "datastorage_cache_misses_total"
+HITS = 'datastorage_cache_hits_total{tier="memory"}'
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, and the records of which one must be the best answer."""
+
+    text: str
+    answers: tuple[str, ...]
+
+
+QUESTIONS = (
+    Question(
+        "what did we do about OOM kills in payments?",
+        (
+            "checkout-oom-1-alert-received", "checkout-oom-4-execution",
+            "checkout-oom-5-remediation-completed", "checkout-oom-increase-memory",
+        ),
+    ),
+    Question("browsers warn that https is not safe", ("storefront-certificate-renewed",)),
+    Question("no space left on device", ("orders-volume-expanded",)),
+)  # fmt: skip
+
+
+def play_equal_events(demo: Demo) -> None:
+    """Record an event that comes again and again, and a few others."""
+    demo.narrator.heading("The same event again and again, for other Pods and in other remediations")
+    operator, archive = demo.stage.operator, demo.stage.archive
+    misses, hits = operator.metric(MISSES), operator.metric(HITS)
+    for number in range(EQUAL_EVENTS):  # one after the other: in one batch they would be one text anyway
+        wait_until_stored(demo, create(demo, _restart(number)))
+
+    def look_at_metrics() -> Seen:
+        missed, hit = operator.metric(MISSES) - misses, operator.metric(HITS) - hits
+        return Seen((missed, hit) == (1, EQUAL_EVENTS - 1), f"cache: {missed:.0f} miss, {hit:.0f} hits")
+
+    def look_at_vectors() -> Seen:
+        hashes = archive.query(
+            "SELECT DISTINCT text_hash FROM datastorage.audit_records WHERE name LIKE $1", EQUAL_NAMES
+        )
+        vectors = archive.query(f"SELECT text_hash FROM {VECTORS} WHERE text_hash = ANY($1)", _column(hashes))
+        with Redis(HOST, demo.services.redis.port) as redis:
+            cached = [key for (text,) in hashes for key in redis.scan_iter(f"*{text.hex()}")]
+        seen = f"{len(hashes)} text, {len(vectors)} vector in PostgreSQL, {len(cached)} in Redis"
+        return Seen((len(hashes), len(vectors), len(cached)) == (1, 1, 1), seen)
+
+    demo.checks.that(
+        "The model was asked once", f"1 miss and {EQUAL_EVENTS - 1} hits in /metrics", look_at_metrics
+    )
+    demo.checks.that(
+        f"{EQUAL_EVENTS} records share one vector", "1 in PostgreSQL, 1 in Redis", look_at_vectors
+    )
+    others = list(yaml.safe_load_all((EXAMPLES / "other-incidents.yaml").read_text()))
+    wait_until_stored(demo, create(demo, *others))
+
+
+def ask_the_archive(demo: Demo) -> None:
+    """Put questions to the archive as an engineer on call would, and read a remediation as it went."""
+    demo.narrator.heading("Asked in other words than the records have")
+    commands = [("search", question.text, "--limit", "3") for question in QUESTIONS]
+    for question, found in zip(QUESTIONS, show_all(demo, commands), strict=True):
+        demo.checks.claim(
+            f"“{question.text}” has a sensible answer", f"one of {question.answers}", _best(question, found)
+        )
+    demo.narrator.heading("A remediation from its beginning to its end")
+    demo.checks.claim(
+        "The timeline is complete and in order",
+        "5 AuditRecords in the order of the story, and 4 generations of the trace",
+        _in_order(show(demo, "timeline", CORRELATION)),
+    )
+
+
+def _restart(number: int) -> dict[str, Any]:
+    pod = f"cart-7d9f8bc4c6-{PODS[number]}"
+    return audit_record(
+        EQUAL_NAMES.replace("%", str(number + 1)),
+        type="Execution",
+        action="restart-pod",
+        phase="Completed",
+        correlationID=f"rr-cart-{number + 1}",
+        resourceRef={"apiVersion": "v1", "kind": "Pod", "namespace": NAMESPACE, "name": pod},
+        message=f"{pod} was restarted after its liveness probe had failed 3 times",
+    )
+
+
+def _column(rows: list[tuple[Any, ...]]) -> list[Any]:
+    return [row[0] for row in rows]
+
+
+def _best(question: Question, found: dict[str, Any]) -> Seen:
+    """Say what the best answer is, and whether it is one."""
+    if found["degraded"] or not found["results"]:
+        return Seen(right=False, what=f"{len(found['results'])} results, degraded: {found['degraded']}")
+    best = found["results"][0]
+    similarity = "" if best["similarity"] is None else f", similarity {best['similarity']:.2f}"
+    return Seen(best["name"] in question.answers, f"{best['name']}{similarity}")
+
+
+def _in_order(timeline: dict[str, Any]) -> Seen:
+    entries = timeline["entries"]
+    times = [entry["at"] for entry in entries]
+    records = [entry["name"] for entry in entries if entry["kind"] == "AuditRecord"]
+    generations = [entry["generation"] for entry in entries if entry["kind"] == "ActionTrace"]
+    right = (
+        timeline["complete"]
+        and times == sorted(times)
+        and records == sorted(records)  # their names are numbered
+        and (len(records), generations) == (5, [1, 2, 3, 4])
+    )
+    steps = [
+        f"trace {entry['generation']}" if entry["kind"] == "ActionTrace" else entry["name"].split("-", 3)[-1]
+        for entry in entries
+    ]
+    return Seen(right, " → ".join(steps))

@@ -1,0 +1,41 @@
+"""AuditRecords that the demo itself makes up, beside those in files."""
+
+import json
+from typing import Any
+
+import yaml
+
+from examples.demo.checks import Seen
+from examples.demo.story import Demo
+
+NAMESPACE = "payments"
+
+
+def audit_record(name: str, **spec: Any) -> dict[str, Any]:
+    """Return the manifest of an AuditRecord."""
+    return {
+        "apiVersion": "datastorage.kubernaut.io/v1alpha1",
+        "kind": "AuditRecord",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec,
+    }
+
+
+def create(demo: Demo, *records: dict[str, Any]) -> list[str]:
+    """Create AuditRecords that leave the cluster in the demo's time; return their names."""
+    for record in records:
+        record["spec"]["ttlSecondsAfterStored"] = demo.ttl
+    documents = yaml.safe_dump_all(json.loads(json.dumps(records)))
+    demo.stage.cluster.kubectl("create", "-f", "-", input=documents)
+    return [record["metadata"]["name"] for record in records]
+
+
+def wait_until_stored(demo: Demo, names: list[str]) -> None:
+    """Wait until the watch has told that they are Stored."""
+
+    def look() -> Seen:
+        known = {one.name for one in demo.observer.objects("AuditRecord") if one.stored}
+        waiting = [name for name in names if name not in known]
+        return Seen(not waiting, f"not Stored: {waiting}" if waiting else "Stored")
+
+    demo.checks.wait(f"{len(names)} AuditRecords are stored", "phase Stored", look)

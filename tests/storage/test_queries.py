@@ -1,0 +1,365 @@
+"""Pages, single records and remediations: what is asked for comes, in order, and as it was stored."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datastorage import metrics
+from datastorage.errors import InvalidQueryError, RecordNotFoundError
+from datastorage.query import ArchivedRecord, Filter, Page
+from datastorage.query import library as library_module
+from datastorage.storage import queries as queries_module
+from tests.support.archive import SearchableArchive, searchable
+from tests.support.objects import (
+    AUDIT_SPEC,
+    TRACE_SPEC,
+    action_trace,
+    audit_record,
+    identity_of,
+    record_of,
+)
+from tests.support.postgres import TestDatabase, TestDatabases
+
+START = datetime(2026, 3, 30, tzinfo=UTC)
+
+
+@pytest_asyncio.fixture
+async def archive(cloned: TestDatabase) -> AsyncIterator[SearchableArchive]:
+    async with searchable(cloned) as made:
+        yield made
+
+
+def at(hours: float) -> str:
+    return (START + timedelta(hours=hours)).isoformat().replace("+00:00", "Z")
+
+
+def ids(records: Iterable[ArchivedRecord]) -> list[tuple[str, int]]:
+    return [(record.uid, record.generation) for record in records]
+
+
+async def all_pages(archive: SearchableArchive, filter_: Filter, limit: int) -> list[ArchivedRecord]:
+    page = Page((), "")
+    records: list[ArchivedRecord] = []
+    cursor = None
+    while page.cursor is not None:
+        page = await archive.ask.list(filter_, limit=limit, cursor=cursor)
+        assert len(page.records) <= limit
+        records += page.records
+        cursor = page.cursor
+    return records
+
+
+async def test_a_record_comes_back_with_its_bytes(archive: SearchableArchive) -> None:
+    body = audit_record()
+    await archive.put(body)
+    record = await archive.ask.get(body["metadata"]["uid"])
+    assert (record.kind, record.namespace, record.name) == (
+        "AuditRecord", "payments", body["metadata"]["name"],
+    )  # fmt: skip
+    assert record.content == record_of(body).content
+    assert record.intact
+    assert record.spec == body["spec"]
+    assert record.as_json()["contentHash"] == f"sha256:{record.content_hash.hex()}"
+
+
+async def test_a_changed_record_is_told(archive: SearchableArchive, owner: Any) -> None:
+    body = audit_record()
+    await archive.put(body)
+    await owner.execute("UPDATE datastorage.audit_records SET content = content || ' '")
+    record = await archive.ask.get(body["metadata"]["uid"])
+    assert not record.intact
+    assert record.spec == body["spec"]  # it can still be read
+    await owner.execute("UPDATE datastorage.audit_records SET content = '\\x00'")
+    record = await archive.ask.get(body["metadata"]["uid"])
+    assert not record.intact
+    assert record.object == {}
+
+
+async def test_the_newest_generation_comes_unless_another_is_asked_for(archive: SearchableArchive) -> None:
+    first = action_trace()
+    second = {**first, "metadata": {**first["metadata"], "generation": 2}}
+    await archive.put(first, second)
+    uid = first["metadata"]["uid"]
+    assert (await archive.ask.get(uid)).generation == 2
+    assert (await archive.ask.get(uid, 1)).generation == 1
+    assert ids(await archive.ask.history(uid)) == [(uid, 2), (uid, 1)]
+    with pytest.raises(RecordNotFoundError, match="generation 3"):
+        await archive.ask.get(uid, 3)
+
+
+async def test_of_one_name_the_newest_object_comes(archive: SearchableArchive) -> None:
+    old = audit_record(name="job", creationTimestamp=at(0))
+    new = action_trace(name="job", creationTimestamp=at(1))
+    newer = {**new, "metadata": {**new["metadata"], "generation": 2}}
+    await archive.put(old, new, newer)
+    assert ids([await archive.ask.get_by_name("payments", "job")]) == [identity_of(newer)]
+    assert ids([await archive.ask.get_by_name("payments", "job", "auditrecord")]) == [identity_of(old)]
+    with pytest.raises(RecordNotFoundError, match="payments/other"):
+        await archive.ask.get_by_name("payments", "other")
+
+
+async def test_unknown_uids_and_words_that_are_none(archive: SearchableArchive) -> None:
+    with pytest.raises(RecordNotFoundError):
+        await archive.ask.get(str(uuid.uuid4()))
+    with pytest.raises(RecordNotFoundError):
+        await archive.ask.history(str(uuid.uuid4()))
+    with pytest.raises(InvalidQueryError, match="is no uid"):
+        await archive.ask.get("no-uid")
+
+
+async def test_pages_follow_each_other(archive: SearchableArchive) -> None:
+    # Several a second and in several months, of both kinds; of a trace only the newest generation.
+    bodies = [
+        (audit_record if number % 2 else action_trace)(creationTimestamp=at(number // 3 * 24))
+        for number in range(20)
+    ]
+    later = [
+        {**body, "metadata": {**body["metadata"], "generation": 2}}
+        for body in bodies
+        if body["kind"] == "ActionTrace"
+    ]
+    await archive.put(*bodies, *later)
+    expected = sorted(
+        [body for body in bodies if body["kind"] == "AuditRecord"] + later,
+        key=lambda body: (body["metadata"]["creationTimestamp"], body["metadata"]["uid"]),
+        reverse=True,
+    )
+    for limit in (1, 3, 19, 20, 1000):
+        found = await all_pages(archive, Filter(), limit)
+        assert ids(found) == [identity_of(body) for body in expected], limit
+
+
+async def test_large_records_make_short_pages(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = [audit_record({**AUDIT_SPEC, "message": "x" * 2000}, creationTimestamp=at(n)) for n in range(7)]
+    await archive.put(*bodies)
+    monkeypatch.setattr(queries_module.ArchiveReader.load, "__defaults__", (5000,))
+    page = await archive.ask.list(limit=7)
+    assert len(page.records) == 3
+    assert ids(await all_pages(archive, Filter(), 7)) == [identity_of(body) for body in reversed(bodies)]
+
+
+async def test_a_cursor_that_no_page_gave_is_refused(archive: SearchableArchive) -> None:
+    await archive.put(audit_record(), audit_record())
+    cursor = (await archive.ask.list(limit=1)).cursor
+    assert cursor is not None
+    for wrong in ("", "x", cursor[:-4], cursor * 9, "WzEsMiwzXQ==", "W10=", "bnVsbA==", "\udc00", "é"):
+        with pytest.raises(InvalidQueryError, match="cursor"):
+            await archive.ask.list(cursor=wrong)
+
+
+@pytest.mark.parametrize(
+    ("filter_", "message"),
+    [
+        (Filter(kind="Pod"), "kind must be one of AuditRecord, ActionTrace, not 'Pod'"),
+        (Filter(type="Remediaton"), "type must be one of Remediation, AIAnalysis, Workflow, Execution"),
+        (Filter(type="scale_deployment"), "needs the kind ActionTrace beside it"),
+        (Filter(phase="Done"), "phase must be one of Pending, Processing, Completed, Failed, Executing"),
+        (Filter(namespace=""), "namespace is empty"),
+        (Filter(namespace="n" * 513), "namespace has 513 characters: 512 are the most"),
+        (Filter(severity="a\0b"), "severity has a character that is no text"),
+        (Filter(target_name="\udc00"), "target_name has a character that is no text"),
+        (Filter(since=datetime(2026, 1, 1)), "since has no time zone"),  # noqa: DTZ001
+        (Filter(since=START, until=START), "since .* must be before until"),
+    ],
+    ids=str,
+)
+async def test_a_wrong_filter_says_what_to_change(
+    archive: SearchableArchive, filter_: Filter, message: str
+) -> None:
+    before = _count("list", "invalid")
+    with pytest.raises(InvalidQueryError, match=message):
+        await archive.ask.list(filter_)
+    assert _count("list", "invalid") == before + 1
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1001, 10**30])
+async def test_a_wrong_limit_is_refused(archive: SearchableArchive, limit: int) -> None:
+    with pytest.raises(InvalidQueryError, match="limit must be from 1 to 1,000"):
+        await archive.ask.list(limit=limit)
+
+
+async def test_a_remediation_reads_as_it_happened(archive: SearchableArchive) -> None:
+    trace = action_trace(creationTimestamp=at(1))
+
+    def generation(number: int, spec: Mapping[str, Any]) -> dict[str, Any]:
+        metadata = {**trace["metadata"], "generation": number}
+        return {**trace, "metadata": metadata, "spec": {**TRACE_SPEC, **spec}}
+
+    running = {"status": "Executing", "startTime": at(3)}
+    ended = {**running, "status": "Completed", "endTime": at(5)}
+    steps = [
+        # Created when the analysis was over, but about something before the trace.
+        audit_record({**AUDIT_SPEC, "startTime": at(0.5)}, creationTimestamp=at(2)),
+        generation(1, {}),
+        generation(2, {"parameters": {"replicas": 3}}),  # no news: stands with the one before it
+        audit_record(creationTimestamp=at(2)),
+        generation(3, {"execution": running}),
+        audit_record({**AUDIT_SPEC, "startTime": at(4)}, creationTimestamp=at(6)),
+        generation(4, {"execution": ended}),
+        generation(5, {"execution": ended, "effectiveness": {"score": 1, "assessedAt": at(9)}}),
+    ]
+    other = audit_record({**AUDIT_SPEC, "correlationID": "another"})
+    await archive.put(*steps[::-1], other)
+    found = await archive.ask.timeline(AUDIT_SPEC["correlationID"])
+    assert ids(entry.record for entry in found.entries) == [identity_of(step) for step in steps]
+    assert found.complete
+    assert (await archive.ask.timeline("none")).entries == ()
+
+
+async def test_a_timeline_is_bounded(archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "_MAX_TIMELINE", 2)
+    bodies = [audit_record(creationTimestamp=at(number)) for number in range(3)]
+    await archive.put(*bodies)
+    found = await archive.ask.timeline(AUDIT_SPEC["correlationID"])
+    assert ids(entry.record for entry in found.entries) == [identity_of(body) for body in bodies[:2]]
+    assert not found.complete
+
+
+async def test_questions_are_counted_and_timed(archive: SearchableArchive) -> None:
+    body = audit_record()
+    await archive.put(body)
+    questions = {
+        "get": lambda: archive.ask.get(body["metadata"]["uid"]),
+        "list": archive.ask.list,
+        "timeline": lambda: archive.ask.timeline("x"),
+    }
+    for operation, question in questions.items():
+        before, timed = _count(operation, "success"), _timed(operation)
+        await question()
+        assert _count(operation, "success") == before + 1
+        assert _timed(operation) == timed + 1
+    before = _count("get", "success")
+    with pytest.raises(RecordNotFoundError):
+        await archive.ask.get(str(uuid.uuid4()))
+    assert _count("get", "success") == before + 1
+
+
+def _count(operation: str, status: str) -> float:
+    labels = {"operation": operation, "status": status}
+    return metrics.REGISTRY.get_sample_value("datastorage_query_total", labels) or 0.0
+
+
+def _timed(operation: str) -> float:
+    labels = {"operation": operation}
+    return metrics.REGISTRY.get_sample_value("datastorage_query_duration_seconds_count", labels) or 0.0
+
+
+_NAMESPACES = ("payments", "search", "Payments")
+_TYPES = ("Remediation", "Execution")
+_ACTION_TYPES = ("restart_pod", "Execution")
+_PHASES = ("Completed", "Failed")
+_HOURS = (0.0, 1.0, 30.0, 60.0)
+
+
+def _object(  # noqa: PLR0917  # a product of all values
+    number: int, namespace: str, type_: int, phase: str, hour: float, *, trace: bool
+) -> dict[str, Any]:
+    common = {"correlationID": f"rr-{number % 3}"}
+    target = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": f"p{number % 2}"}
+    metadata = {"namespace": namespace, "creationTimestamp": at(hour)}
+    if trace:
+        spec = {
+            **common, "actionType": _ACTION_TYPES[type_], "targetRef": target,
+            "execution": {"status": phase},
+            "alert": {"name": "A", "severity": "critical", "fingerprint": f"f{number % 2}"},
+        }  # fmt: skip
+        return action_trace(spec, **metadata)
+    spec = {
+        **common, "type": _TYPES[type_], "action": "act", "phase": phase, "severity": "warning",
+        "resourceRef": target, "alertFingerprint": f"f{number % 2}",
+    }  # fmt: skip
+    return audit_record(spec, **metadata)
+
+
+_OBJECTS = [
+    _object(number, namespace, number % 2, phase, hour, trace=number % 3 == 0)
+    for number, (namespace, phase, hour) in enumerate(
+        (namespace, phase, hour) for namespace in _NAMESPACES for phase in _PHASES for hour in _HOURS
+    )
+]
+
+
+def _meets(body: Mapping[str, Any], filter_: Filter) -> bool:
+    """The filter once more, over the objects themselves."""
+    spec, metadata = body["spec"], body["metadata"]
+    trace = body["kind"] == "ActionTrace"
+    target = spec["targetRef" if trace else "resourceRef"]
+    alert = spec["alert"] if trace else {}
+    created = datetime.fromisoformat(metadata["creationTimestamp"])
+    pairs = {
+        "kind": body["kind"],
+        "namespace": metadata["namespace"],
+        "type": spec["actionType" if trace else "type"],
+        "correlation_id": spec["correlationID"],
+        "phase": spec["execution"]["status"] if trace else spec["phase"],
+        "severity": alert["severity"] if trace else spec["severity"],
+        "target_kind": target["kind"],
+        "target_namespace": target["namespace"],
+        "target_name": target["name"],
+        "alert_fingerprint": alert["fingerprint"] if trace else spec["alertFingerprint"],
+    }
+    if filter_.type is not None and filter_.kind is None and trace:
+        return False  # a type alone is that of an AuditRecord
+    return (
+        all(getattr(filter_, name) in {None, value} for name, value in pairs.items())
+        and (filter_.since is None or created >= filter_.since)
+        and (filter_.until is None or created < filter_.until)
+    )
+
+
+@pytest.fixture(scope="module")
+def filled(databases: TestDatabases) -> TestDatabase:
+    """A few records of every sort; the test only reads."""
+    import asyncio  # noqa: PLC0415
+
+    async def fill() -> TestDatabase:
+        database = await databases.clone()
+        async with searchable(database) as archive:
+            await archive.put(*_OBJECTS, with_vectors=False)
+        return database
+
+    return asyncio.run(fill())
+
+
+def _maybe(*values: Any) -> st.SearchStrategy[Any]:
+    return st.none() | st.sampled_from(values)
+
+
+_TIMES = [START + timedelta(hours=hour) for hour in (*_HOURS, 0.5, 100.0)]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    filter_=st.builds(
+        Filter,
+        kind=_maybe("AuditRecord", "ActionTrace"),
+        namespace=_maybe(*_NAMESPACES, "none"),
+        type=_maybe("Execution", "Remediation"),
+        correlation_id=_maybe("rr-0", "rr-1"),
+        since=_maybe(*_TIMES),
+        until=_maybe(*_TIMES),
+        phase=_maybe(*_PHASES),
+        severity=_maybe("critical", "warning"),
+        target_kind=_maybe("Pod"),
+        target_namespace=_maybe(*_NAMESPACES),
+        target_name=_maybe("p0", "p1"),
+        alert_fingerprint=_maybe("f0"),
+    ),
+    limit=st.sampled_from([1, 4, 100]),
+)
+async def test_a_filter_finds_what_meets_it(filled: TestDatabase, filter_: Filter, limit: int) -> None:
+    if filter_.since is not None and filter_.until is not None and filter_.since >= filter_.until:
+        return
+    expected = {identity_of(body) for body in _OBJECTS if _meets(body, filter_)}
+    async with searchable(filled) as archive:
+        found = ids(await all_pages(archive, filter_, limit))
+    assert len(found) == len(set(found))
+    assert set(found) == expected

@@ -1,0 +1,193 @@
+"""Reembedding goes on: after a kill, after an outage, beside others, and it leaves an index."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from datastorage.errors import EmbedderUnavailableError
+from datastorage.pipeline import reembed as reembed_module
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from tests.storage.reembedding import (
+    FULL,
+    Run,
+    audits,
+    expected_texts,
+    expected_vectors,
+    store,
+    texts_of,
+    traces,
+    vectors_in,
+)
+from tests.support.embedding import FakeProvider
+from tests.support.polling import eventually
+from tests.support.postgres import TestDatabase
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+@pytest.fixture
+def run(database: Database, provider: FakeProvider) -> Run:
+    return Run(database, database, provider)
+
+
+async def test_an_embedder_that_is_away_is_waited_for(
+    run: Run, archive: Archive, owner: Any, provider: FakeProvider
+) -> None:
+    records = audits(5)
+    await store(archive, records)
+    provider.failure = EmbedderUnavailableError("the model is asleep")
+    running = asyncio.create_task(run.run())
+    await eventually(lambda: run.reembed.away() == {"the embedder": "the model is asleep"})
+    assert await texts_of(owner, records) == expected_texts(records)  # what can be done is done
+    provider.failure = None
+    progress = (await running).progress
+    assert run.reembed.away() == {}
+    assert (progress.embedded, progress.refused) == (5, 0)
+    assert await vectors_in(owner) == expected_vectors(records)
+
+
+async def test_a_vector_store_that_is_away_is_waited_for(run: Run, archive: Archive, owner: Any) -> None:
+    records = audits(5)
+    await store(archive, records)
+    await run.vectors.model_id()
+    await owner.execute("REVOKE INSERT ON datastorage.embeddings_1 FROM datastorage_service")
+    running = asyncio.create_task(run.run())
+    await eventually(lambda: "the vector store" in run.reembed.away())
+    assert await vectors_in(owner) == {}
+    await owner.execute("GRANT INSERT ON datastorage.embeddings_1 TO datastorage_service")
+    assert (await running).progress.embedded == 5
+    assert await vectors_in(owner) == expected_vectors(records)
+
+
+async def test_a_postgres_that_is_away_is_waited_for(run: Run, archive: Archive, owner: Any) -> None:
+    records = audits(5)
+    await store(archive, records)
+    await owner.execute("ALTER TABLE datastorage.embedding_texts RENAME TO gone")
+    running = asyncio.create_task(run.run())
+    await eventually(lambda: "PostgreSQL" in run.reembed.away())
+    await owner.execute("ALTER TABLE datastorage.gone RENAME TO embedding_texts")
+    assert (await running).progress.embedded == 5
+    assert await vectors_in(owner) == expected_vectors(records)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def dying(run: Run, steps: int) -> None:
+    """Let the run end after so many of its steps."""
+    left = steps
+
+    def guard(owner: object, name: str) -> None:
+        method: Callable[..., Awaitable[Any]] = getattr(owner, name)
+
+        async def guarded(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KilledError
+            return await method(*arguments, **options)
+
+        setattr(owner, name, guarded)
+
+    for name in ("unlinked", "contents", "link", "count", "hashes", "texts"):
+        guard(run.reembed._texts, name)
+    for name in ("existing", "insert", "seal", "index", "sealed"):
+        guard(run.vectors, name)
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5, 7, 11])
+async def test_a_run_that_is_killed_anywhere_is_gone_on_with(
+    archive: Archive, database: Database, owner: Any, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    for name, value in (("_PAGE_ROWS", 2), ("_PAGE_TEXTS", 4), ("_PAGE_HASHES", 6), ("_SEAL_EVERY", 4)):
+        monkeypatch.setattr(reembed_module, name, value)
+    records = [*audits(13), *traces(5)]
+    await store(archive, records)
+    embedded, runs = 0, 0
+    while True:
+        run = Run(database, database, FakeProvider())
+        # A little further each time, and never through in one go.
+        dying(run, steps + runs)
+        runs += 1
+        with contextlib.suppress(KilledError):
+            await run.run()
+            embedded += run.reembed.progress.embedded
+            break
+        embedded += run.reembed.progress.embedded
+    assert runs > 3
+    assert embedded == len(expected_vectors(records))  # nothing was made twice
+    assert await texts_of(owner, records) == expected_texts(records)
+    assert await vectors_in(owner) == expected_vectors(records)
+
+
+async def test_two_runs_and_writers_at_once(
+    archive: Archive, database: Database, cloned: TestDatabase, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_PAGE_ROWS", 3), ("_PAGE_TEXTS", 5), ("_PAGE_HASHES", 11), ("_SEAL_EVERY", 5)):
+        monkeypatch.setattr(reembed_module, name, value)
+    records = [*audits(60), *traces(20)]
+    await store(archive, records)
+    pools = [Database(cloned.service_url, pool_size=4) for _ in range(2)]
+    runs = [Run(pool, pool, FakeProvider()) for pool in pools]
+    late = audits(30, start=100)
+
+    async def write() -> None:
+        for record in late:
+            await store(archive, [record], linked=True)
+
+    await asyncio.gather(*(run.run() for run in runs), write())
+    # What came behind their backs is the tail.
+    await Run(database, database, FakeProvider()).run()
+    assert await texts_of(owner, [*records, *late]) == expected_texts([*records, *late])
+    found = await owner.fetch("SELECT DISTINCT text_hash FROM datastorage.embeddings_1")
+    assert {row["text_hash"] for row in found} == set(expected_vectors([*records, *late]))
+    for pool in pools:
+        await pool.close()
+
+
+async def test_it_indexes_what_it_writes(
+    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_PAGE_TEXTS", FULL), ("_SEAL_EVERY", FULL)):
+        monkeypatch.setattr(reembed_module, name, value)
+    await store(archive, audits(8 * FULL), linked=True)
+    await run.run()
+    parts = await owner.fetch("SELECT state, level, row_count FROM datastorage.embedding_parts ORDER BY part")
+    assert sorted({row["state"] for row in parts}) == ["indexed", "open"]
+    assert sum(row["row_count"] for row in parts) == 8 * FULL
+    assert max(row["level"] for row in parts) >= 2
+
+
+async def test_it_waits_in_the_end_for_what_was_sealed_a_moment_ago(
+    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reembed_module, "_INDEX_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(run.vectors, "grace_seconds", 1.0)
+    await store(archive, audits(FULL), linked=True)
+    await run.run()
+    assert (
+        await owner.fetchval("SELECT count(*) FROM datastorage.embedding_parts WHERE state = 'indexed'") == 1
+    )
+
+
+async def test_vectors_that_cannot_be_indexed_are_vectors_all_the_same(
+    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reembed_module, "_INDEX_PAUSE_SECONDS", 0.0)
+    await store(archive, audits(FULL), linked=True)
+    await owner.execute(
+        "REVOKE EXECUTE ON FUNCTION datastorage.index_embeddings(smallint, integer, double precision) "
+        "FROM datastorage_service"
+    )
+    progress = (await run.run()).progress
+    assert progress.embedded == FULL
+    assert progress.index_error is not None
+    assert "permission denied" in progress.index_error

@@ -1,0 +1,117 @@
+"""Texts and the rows without one: read in pages by an index, linked once."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from datastorage.storage import texts as texts_module
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from datastorage.storage.records import Table, Text
+from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Texts, Unlinked
+from tests.storage.reembedding import (
+    audits,
+    expected_texts,
+    store,
+    texts_of,
+    traces,
+)
+
+
+async def test_a_link_is_made_once(archive: Archive, database: Database, owner: Any) -> None:
+    linked, unlinked = audits(1), audits(1, start=1)
+    await store(archive, linked, linked=True)
+    await store(archive, unlinked)
+    other = Text(b"h" * 32, "something else")
+    for _ in range(2):
+        await Texts(database).link(
+            Table.AUDIT_RECORDS, [(linked[0].key, other), (unlinked[0].key, unlinked[0].text or other)]
+        )
+        assert await texts_of(owner, [*linked, *unlinked]) == expected_texts([*linked, *unlinked])
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+async def _scans(owner: Any, query: str, *arguments: Any) -> set[str]:
+    """Return the kinds of scan with which the plan of a query reads tables."""
+    answer = json.loads(await owner.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *arguments))
+    return {node["Node Type"] for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node}
+
+
+_FILL = """
+    INSERT INTO datastorage.audit_records (
+        uid, generation, created_at, namespace, name, content, content_hash, text_hash)
+    SELECT gen_random_uuid(), 1, month + n * interval '1 minute', 'payments', 'object-' || n,
+        convert_to(repeat(md5(n::text), 20), 'UTF8'), sha256('x'),
+        CASE WHEN n % 100 = 0 THEN NULL ELSE sha256(convert_to(n::text, 'UTF8')) END
+    FROM generate_series('2026-01-01Z'::timestamptz, '2026-03-01Z', '1 month') AS month,
+        generate_series(1, 4000) AS n
+"""
+_FILL_TEXTS = """
+    INSERT INTO datastorage.embedding_texts
+    SELECT sha256(convert_to(n::text, 'UTF8')), repeat('word ', 40) FROM generate_series(1, 20000) AS n
+"""
+
+
+async def test_what_is_read_is_read_by_an_index(owner: Any) -> None:
+    await owner.execute("SET TIME ZONE 'UTC'")
+    for month in (1, 2, 3):
+        await owner.execute("SELECT datastorage.ensure_partitions($1)", datetime(2026, month, 1, tzinfo=UTC))
+    await owner.execute(_FILL)
+    await owner.execute(_FILL_TEXTS)
+    await owner.execute("VACUUM ANALYZE datastorage.audit_records")
+    await owner.execute("VACUUM ANALYZE datastorage.embedding_texts")
+    after = FIRST_ROW
+    keys = [r["uid"] for r in await owner.fetch("SELECT uid FROM datastorage.audit_records LIMIT 50")]
+    some = [
+        r["text_hash"]
+        for r in await owner.fetch("SELECT text_hash FROM datastorage.embedding_texts LIMIT 500")
+    ]
+    table = Table.AUDIT_RECORDS
+    at = (after.created_at, after.uid, after.generation)
+    for query, arguments in (
+        (texts_module._UNLINKED[table], (*at, 100)),
+        (texts_module._CONTENTS[table], (keys, [1] * 50, [datetime(2026, 1, 1, tzinfo=UTC)] * 50)),
+        (texts_module._COUNT_UNLINKED.replace("action_traces", "audit_records"), ()),
+        (texts_module._HASHES, (b"", 1000)),
+        (texts_module._TEXTS, (some,)),
+    ):
+        assert "Seq Scan" not in await _scans(owner, query, *arguments), query
+
+
+async def test_pages_have_every_row_once(archive: Archive, database: Database) -> None:
+    texts = Texts(database)
+    records = [*audits(7), *traces(3)]
+    await store(archive, records)
+    await store(archive, audits(3, start=50), linked=True)
+    assert await texts.count_unlinked() == 10
+    found: list[Unlinked] = []
+    for table in Table:
+        after = FIRST_ROW
+        while page := await texts.unlinked(table, after, 2):
+            found += page
+            after = page[-1].key
+    assert sorted((row.key.uid, row.size) for row in found) == sorted(
+        (r.key.uid, len(r.content)) for r in records
+    )
+    assert await texts.count() == 3
+    hashes: list[bytes] = []
+    while rest := await texts.hashes(hashes[-1] if hashes else FIRST_TEXT, 2):
+        hashes += rest
+    linked = expected_texts(audits(3, start=50))
+    assert list((await texts.texts([*hashes, b"absent"])).items()) == sorted(linked)
+
+
+async def test_contents_are_those_of_the_keys(archive: Archive, database: Database) -> None:
+    records = traces(4)
+    await store(archive, records)
+    keys = [record.key for record in records[:3]]
+    gone = replace(keys[0], generation=99)
+    found = await Texts(database).contents(Table.ACTION_TRACES, [*keys, gone])
+    assert found == {record.key: record.content for record in records[:3]}

@@ -1,0 +1,111 @@
+"""An archive to ask: records with vectors in real databases, and a provider whose distances are plain."""
+
+import zlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from datastorage.breaker import Breaker
+from datastorage.embedding import Embedder, EmbeddingModel, Provider, VectorCache
+from datastorage.embedding.model import Matrix
+from datastorage.errors import EmbedderUnavailableError
+from datastorage.query import ArchiveQueries, queries
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from datastorage.storage.schema import VECTORS
+from datastorage.storage.vectors import VectorTables
+from tests.support.objects import record_of
+from tests.support.postgres import TestDatabase
+
+MODEL = EmbeddingModel("test", "bag-of-words", 64)
+
+
+class BagOfWords:
+    """A vector counts the words of a text: who shares words is near."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+
+    @property
+    def model(self) -> EmbeddingModel:
+        return MODEL
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        if self.is_away:
+            raise EmbedderUnavailableError("the bag is away")
+        rows = np.zeros((len(texts), MODEL.dimensions), np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in text.lower().replace(".", " ").split():
+                row[zlib.crc32(word.encode()) % MODEL.dimensions] += 1
+        return rows
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What the library needs of what makes and keeps vectors."""
+
+    database: Database
+    same_server: bool
+    embedder: Embedder
+
+
+@dataclass(frozen=True)
+class Store:
+    """What the library needs of what keeps records."""
+
+    database: Database
+    vectors: Vectors | None
+
+
+@dataclass(frozen=True)
+class SearchableArchive:
+    """Records go in, questions are answered."""
+
+    store: Store
+    provider: Provider
+    ask: ArchiveQueries
+
+    async def put(self, *bodies: Mapping[str, Any], with_vectors: bool = True) -> None:
+        """Store objects and their vectors."""
+        records = [record_of(body) for body in bodies]
+        await Archive(self.store.database).store(records)
+        texts = {r.text.hash: r.text.text for r in records if r.text is not None and r.text.text}
+        if with_vectors and texts and self.store.vectors is not None:
+            model = self.provider.model
+            tables = VectorTables(
+                self.store.vectors.database,
+                provider=model.provider, name=model.name, dimensions=model.dimensions,
+            )  # fmt: skip
+            rows = await self.provider.embed(list(texts.values()))
+            await tables.insert(dict(zip(texts, rows, strict=True)))
+
+
+@asynccontextmanager
+async def searchable(
+    records: TestDatabase, vectors: TestDatabase | None = None, provider: Provider | None = None
+) -> AsyncIterator[SearchableArchive]:
+    """Open an archive under the service role; its vectors are beside it, or in a database of their own."""
+    async with AsyncExitStack() as stack:
+        database = Database(records.service_url, pool_size=4)
+        stack.push_async_callback(database.close)
+        apart = database
+        if vectors is not None:
+            apart = Database(vectors.service_url, pool_size=4, chain=VECTORS)
+            stack.push_async_callback(apart.close)
+        chosen = provider or BagOfWords()
+        breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
+        stack.push_async_callback(breaker.close)
+        embedder = Embedder(chosen, VectorCache(chosen.model, None, 300), breaker)
+        stack.push_async_callback(embedder.close)
+        store = Store(database, Vectors(apart, vectors is None, embedder))
+        yield SearchableArchive(store, chosen, queries(store))
+
+
+async def _serves() -> None:
+    """The tests decide whether the provider serves."""
