@@ -2,76 +2,27 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
-import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.errors import TransientError
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState, OwedVector
-from datastorage.storage.records import Record
+from datastorage.storage.outbox import Outbox, OwedVector
+from tests.storage.owing import claimed, hash_of, identity_of, owe, records_of, rows_in
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
-from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, TestDatabases, connect
-
-_WAITING = """
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%vector_outbox%'
-"""
-
-Identity = tuple[str, int]
 
 
 @pytest.fixture
 def outbox(database: Database) -> Outbox:
     return Outbox(database)
-
-
-def records_of(count: int, *, start: int = 0) -> list[Record]:
-    return [
-        record_of(audit_record({**AUDIT_SPEC, "message": f"disk {n} is full"}))
-        for n in range(start, start + count)
-    ]
-
-
-def hash_of(record: Record) -> bytes:
-    assert record.text is not None
-    return record.text.hash
-
-
-def identity_of(record: Record) -> Identity:
-    return record.key.uid, record.key.generation
-
-
-async def owe(
-    database: Database, records: Sequence[Record], error: str = "", *, due_seconds: float = 0
-) -> None:
-    """Store records with their vectors owed."""
-    errors = {hash_of(record): error for record in records}
-    await Archive(database).store(records)
-    async with database.connection() as connection, connection.transaction():
-        await Outbox.add(connection, records, errors, due_seconds=due_seconds)
-
-
-async def rows_in(owner: Any) -> dict[Identity, tuple[str, int, str | None]]:
-    rows = await owner.fetch(
-        "SELECT uid, generation, state, attempts, last_error FROM datastorage.vector_outbox"
-    )
-    return {(str(r["uid"]), r["generation"]): (r["state"], r["attempts"], r["last_error"]) for r in rows}
-
-
-async def claimed(outbox: Outbox, limit: int = 100) -> set[Identity]:
-    async with outbox.claim(limit) as claim:
-        return {(row.uid, row.generation) for row in claim.rows}
 
 
 async def test_what_is_owed_can_be_claimed(outbox: Outbox, database: Database) -> None:
@@ -224,105 +175,6 @@ async def test_paying_takes_out_what_it_names(outbox: Outbox, database: Database
     assert await claimed(outbox) == {identity_of(record) for record in records[1:]}
 
 
-async def test_depths_and_errors(outbox: Outbox, database: Database, owner: Any) -> None:
-    assert await outbox.depths() == dict.fromkeys(OutboxState, OutboxDepth())
-    await owe(database, records_of(5), "asleep")
-    await owe(database, records_of(3, start=10), "too slow")
-    await owe(database, records_of(1, start=20))
-    async with outbox.claim(2) as claim:
-        await claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
-    await owner.execute(
-        "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '90 s' WHERE last_error = 'too slow'"
-    )
-    depths = await outbox.depths()
-    assert {state: depth.depth for state, depth in depths.items()} == {
-        OutboxState.PENDING: 7, OutboxState.FAILED: 2, OutboxState.DROPPED: 0,
-    }  # fmt: skip
-    assert 90 <= depths[OutboxState.PENDING].oldest_seconds < 3600
-    assert depths[OutboxState.FAILED].oldest_seconds < 90
-    errors = await outbox.errors(OutboxState.PENDING, 10)
-    assert list(errors.items()) == [("asleep", 3), ("too slow", 3), ("", 1)]
-    assert await outbox.errors(OutboxState.PENDING, 1) == {"asleep": 3}
-    assert await outbox.errors(OutboxState.FAILED, 10) == {"never": 2}
-
-
-async def test_rows_are_listed_by_state_and_uid(outbox: Outbox, database: Database, owner: Any) -> None:
-    records = records_of(4)
-    await owe(database, records, "asleep")
-    await owner.execute(
-        "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 h' WHERE uid = $1",
-        records[2].key.uid,
-    )
-    await outbox.drop(state=None, uid=records[1].key.uid, reason="of no interest")
-    everything = await outbox.list(state=None, uid=None, limit=100)
-    assert [row.uid for row in everything][0] == records[2].key.uid
-    assert len(everything) == 4
-    assert len(await outbox.list(state=None, uid=None, limit=2)) == 2
-    [dropped] = await outbox.list(state=OutboxState.DROPPED, uid=None, limit=100)
-    assert (dropped.uid, dropped.state) == (records[1].key.uid, OutboxState.DROPPED)
-    assert dropped.last_error == "of no interest"
-    [one] = await outbox.list(state=None, uid=records[3].key.uid.upper(), limit=100)
-    assert (one.table, one.namespace, one.name) == ("audit_records", records[3].namespace, records[3].name)
-    assert await outbox.list(state=OutboxState.FAILED, uid=records[3].key.uid, limit=100) == []
-
-
-async def test_what_failed_or_was_dropped_can_be_tried_again(
-    outbox: Outbox, database: Database, owner: Any
-) -> None:
-    records = records_of(4)
-    await owe(database, records)
-    async with outbox.claim(2) as claim:
-        failed = {(row.uid, row.generation) for row in claim.rows}
-        await claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
-    [dropped, kept] = [record for record in records if identity_of(record) not in failed]
-    assert await outbox.drop(state=None, uid=dropped.key.uid, reason="x") == 1
-    assert await claimed(outbox) == {identity_of(kept)}
-    assert await outbox.retry(state=OutboxState.FAILED, uid=None) == 2
-    assert await claimed(outbox) == {identity_of(kept), *failed}
-    assert await outbox.retry(state=None, uid=kept.key.uid) == 0
-    assert await outbox.retry(state=None, uid=None) == 1
-    assert await claimed(outbox) == {identity_of(record) for record in records}
-    # Known to have been tried before: whoever remembers a refusal must ask again.
-    assert {identity for identity, (_, attempts, _) in (await rows_in(owner)).items() if attempts} == failed
-
-
-async def test_dropping_is_by_state_or_uid_and_once(outbox: Outbox, database: Database, owner: Any) -> None:
-    records = records_of(5)
-    await owe(database, records)
-    async with outbox.claim(2) as claim:
-        await claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
-    assert await outbox.drop(state=OutboxState.FAILED, uid=None, reason="first") == 2
-    assert await outbox.drop(state=None, uid=None, reason="second") == 3
-    assert await outbox.drop(state=None, uid=None, reason="third") == 0
-    assert Counter(error for _, _, error in (await rows_in(owner)).values()) == {"first": 2, "second": 3}
-    assert await claimed(outbox) == set()
-
-
-async def test_dropping_waits_for_a_claim_and_does_not_undo_it(
-    outbox: Outbox, database: Database, owner: Any
-) -> None:
-    await owe(database, records_of(3))
-    async with outbox.claim(2) as claim:
-        dropping = asyncio.create_task(outbox.drop(state=OutboxState.PENDING, uid=None, reason="x"))
-
-        async def waits() -> bool:
-            return bool(await owner.fetchval(_WAITING))
-
-        await eventually(waits)
-        await claim.pay(claim.rows[:1])
-    assert await dropping == 2
-    assert [state for state, _, _ in (await rows_in(owner)).values()] == ["dropped"] * 2
-
-
-async def test_trying_again_waits_for_no_claim(outbox: Outbox, database: Database) -> None:
-    await owe(database, records_of(3))
-    async with outbox.claim(1) as claim:
-        await claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
-    async with outbox.claim(10) as claim:
-        assert len(claim.rows) == 2
-        assert await outbox.retry(state=None, uid=None) == 1
-
-
 @pytest.fixture(scope="module")
 def shared(databases: TestDatabases) -> TestDatabase:
     """One database for many examples."""
@@ -408,29 +260,3 @@ async def _work(outbox: Outbox, limit: int, plan: Mapping[str, _Fate], seen: Cou
             await claim.delay(by_fate["delay"], "later")
         if not fresh:
             return
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE datastorage.vector_outbox SET state = 'dropped'",
-        "DELETE FROM datastorage.vector_outbox",
-        "INSERT INTO datastorage.embedding_texts VALUES ('x', 'y')",
-        "SELECT datastorage.set_text_hashes('audit_records', '{}', '{}', '{}', '{}')",
-    ],
-)
-async def test_the_reader_only_reads(outbox: Outbox, database: Database, owner: Any, statement: str) -> None:
-    await owe(database, records_of(1))
-    await owner.execute("SET ROLE datastorage_reader")
-    assert await owner.fetchval("SELECT count(*) FROM datastorage.vector_outbox") == 1
-    assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 1
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await owner.execute(statement)
-    assert len(await claimed(outbox)) == 1
-
-
-async def test_a_state_that_is_none_is_refused(owner: Any, outbox: Outbox, database: Database) -> None:
-    await owe(database, records_of(1))
-    with pytest.raises(asyncpg.CheckViolationError):
-        await owner.execute("UPDATE datastorage.vector_outbox SET state = $1", secrets.token_hex(4))
-    assert await claimed(outbox)

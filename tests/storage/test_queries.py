@@ -1,7 +1,8 @@
 """Pages, single records and remediations: what is asked for comes, in order, and as it was stored."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -226,7 +227,7 @@ async def test_a_timeline_is_bounded(archive: SearchableArchive, monkeypatch: py
 async def test_questions_are_counted_and_timed(archive: SearchableArchive) -> None:
     body = audit_record()
     await archive.put(body)
-    questions = {
+    questions: dict[str, Callable[[], Awaitable[Any]]] = {
         "get": lambda: archive.ask.get(body["metadata"]["uid"]),
         "list": archive.ask.list,
         "timeline": lambda: archive.ask.timeline("x"),
@@ -259,7 +260,7 @@ _PHASES = ("Completed", "Failed")
 _HOURS = (0.0, 1.0, 30.0, 60.0)
 
 
-def _object(  # noqa: PLR0917  # a product of all values
+def _object(
     number: int, namespace: str, type_: int, phase: str, hour: float, *, trace: bool
 ) -> dict[str, Any]:
     common = {"correlationID": f"rr-{number % 3}"}
@@ -318,7 +319,6 @@ def _meets(body: Mapping[str, Any], filter_: Filter) -> bool:
 @pytest.fixture(scope="module")
 def filled(databases: TestDatabases) -> TestDatabase:
     """A few records of every sort; the test only reads."""
-    import asyncio  # noqa: PLC0415
 
     async def fill() -> TestDatabase:
         database = await databases.clone()

@@ -1,0 +1,398 @@
+"""Search: the right records come first, by meaning, by words and by both, with filters and without."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from datastorage import metrics
+from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.errors import InvalidQueryError, TransientError
+from datastorage.query import Filter, SearchMode, SearchResult, queries
+from datastorage.storage import nearest as nearest_module
+from datastorage.storage.vectors import VectorTables
+from tests.support.archive import MODEL, BagOfWords, SearchableArchive, Store, searchable
+from tests.support.objects import TRACE_SPEC, action_trace, audit_record, utc
+from tests.support.postgres import TestDatabase, TestDatabases
+
+MODES = list(SearchMode)
+_SPEC = {"type": "Remediation", "phase": "Completed", "correlationID": "rr-1"}
+
+
+def said(action: str, message: str, **metadata: Any) -> dict[str, Any]:
+    return audit_record({**_SPEC, "action": action, "message": message}, **metadata)
+
+
+def again(body: dict[str, Any], generation: int, **spec: Any) -> dict[str, Any]:
+    metadata = {**body["metadata"], "generation": generation}
+    return {**body, "metadata": metadata, "spec": {**body["spec"], **spec}}
+
+
+def names(result: SearchResult) -> list[str]:
+    return [hit.record.name for hit in result.hits]
+
+
+def trace(reasoning: str, name: str = "trace", **metadata: Any) -> dict[str, Any]:
+    return action_trace({**TRACE_SPEC, "model": {"reasoning": reasoning}}, name=name, **metadata)
+
+
+@pytest_asyncio.fixture
+async def archive(cloned: TestDatabase) -> AsyncIterator[SearchableArchive]:
+    async with searchable(cloned) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(params=["beside", "apart"])
+async def either(
+    request: pytest.FixtureRequest, cloned: TestDatabase, databases: TestDatabases
+) -> AsyncIterator[SearchableArchive]:
+    """The vectors in the records' database, or on another server (another database does as well)."""
+    if request.param == "beside":
+        async with searchable(cloned) as made:
+            yield made
+        return
+    other = await databases.clone()
+    async with searchable(cloned, other) as made:
+        yield made
+    await databases.drop(other)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_best_comes_first(either: SearchableArchive, mode: SearchMode) -> None:
+    await either.put(
+        said("scale", "disk full on the database", name="disk"),
+        said("restart", "memory limit reached by checkout", name="memory"),
+        trace("memory limit raised"),
+    )
+    result = await either.ask.search("memory limit reached", mode=mode, limit=2)
+    assert result.mode is mode
+    assert result.degraded is None
+    assert names(result) == ["memory", "trace"]
+    assert [hit.score for hit in result.hits] == sorted([hit.score for hit in result.hits], reverse=True)
+    if mode is SearchMode.TEXT:
+        assert [hit.similarity for hit in result.hits] == [None, None]
+    else:
+        similarities = [hit.similarity for hit in result.hits]
+        assert similarities == sorted(similarities, key=lambda value: -(value or 0))
+        assert all(value is not None and 0 < value <= 1 for value in similarities)
+
+
+async def test_similarity_is_the_cosine(archive: SearchableArchive) -> None:
+    await archive.put(said("alpha", "beta gamma delta", name="one"))
+    result = await archive.ask.search("alpha beta", mode=SearchMode.VECTOR)
+    [text] = [text for text in await _texts(archive)]
+    question, answer = await archive.provider.embed(["alpha beta", text])
+    expected = float(question @ answer / ((question @ question) ** 0.5 * (answer @ answer) ** 0.5))
+    assert result.hits[0].similarity == pytest.approx(expected, abs=1e-5)
+
+
+async def _texts(archive: SearchableArchive) -> list[str]:
+    async with archive.store.database.connection() as connection:
+        return [row["text"] for row in await connection.fetch("SELECT text FROM datastorage.embedding_texts")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_filter_holds(either: SearchableArchive, mode: SearchMode) -> None:
+    await either.put(
+        said("restart", "memory limit reached", name="here", namespace="shop"),
+        said("restart", "memory limit reached", name="elsewhere"),
+        said("scale", "memory limit nearly reached", name="late", namespace="shop",
+             creationTimestamp="2026-05-01T00:00:00Z"),
+        trace("memory limit reached", name="t", namespace="shop"),
+    )  # fmt: skip
+    ask = either.ask
+    shop = Filter(namespace="shop")
+    assert set(names(await ask.search("memory limit", shop, mode=mode))) == {"here", "late", "t"}
+    assert names(await ask.search("memory limit", Filter(kind="ActionTrace"), mode=mode)) == ["t"]
+    early = replace(shop, until=utc("2026-04-01T00:00:00Z"), type="remediation")
+    assert names(await ask.search("memory limit", early, mode=mode)) == ["here"]
+    assert names(await ask.search("memory limit", Filter(namespace="none"), mode=mode)) == []
+
+
+@pytest.mark.parametrize("few", [0, 10_000], ids=["walk", "exact"])
+async def test_both_ways_find_the_same(
+    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(nearest_module, "_FEW", few)
+    await either.put(
+        *(said(f"act{n}", f"memory word{n % 7}", name=f"o{n}", namespace=f"n{n % 3}") for n in range(60))
+    )
+    result = await either.ask.search("memory word3", Filter(namespace="n1"), mode=SearchMode.VECTOR, limit=5)
+    found = names(result)
+    assert len(found) == 5
+    assert set(found[:3]) == {"o10", "o31", "o52"}  # word3 and n1
+
+
+async def test_a_walk_that_finds_too_little_ends_exactly(
+    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest_module, "_FEW", 0)
+    monkeypatch.setattr(nearest_module, "_FIRST_TEXTS", 2)
+    monkeypatch.setattr(nearest_module, "_MAX_TEXTS", 4)
+    await either.put(*(said("restart", f"memory limit {'x' * n}", name=f"near{n}") for n in range(1, 20)))
+    await either.put(said("sing", "a song", name="far", namespace="shop"))
+    result = await either.ask.search("memory limit", Filter(namespace="shop"), mode=SearchMode.VECTOR)
+    assert names(result) == ["far"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode: SearchMode) -> None:
+    recurring = [
+        said("restart", "memory limit reached", name=f"r{n:02}",
+             creationTimestamp=f"2026-03-05T10:00:{n:02}Z") for n in range(20)
+    ]  # fmt: skip
+    await either.put(*recurring, said("scale", "memory limit nearly reached", name="other"))
+    result = await either.ask.search("memory limit reached", mode=mode)
+    assert names(result) == ["r19", "r18", "r17", "other"]
+    assert [hit.more for hit in result.hits] == [17, 17, 17, 0]
+    filtered = Filter(since=utc("2026-03-05T10:00:15Z"))
+    result = await either.ask.search("memory limit reached", filtered, mode=mode)
+    assert [hit.more for hit in result.hits if hit.record.name == "r19"] == [2]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_of_a_trace_only_the_newest_generation_is_found(
+    either: SearchableArchive, mode: SearchMode
+) -> None:
+    first = trace("memory limit reached")
+    second = again(first, 2, model={"reasoning": "a wrong guess about the network"})
+    await either.put(first, second)
+    assert [h.record.generation for h in (await either.ask.search("network guess", mode=mode)).hits] == [2]
+    result = await either.ask.search("memory limit", mode=mode)
+    assert all(hit.record.generation == 2 for hit in result.hits)
+
+
+async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive, owner: Any) -> None:
+    bodies = [said("restart", f"memory limit {word}", name=word) for word in ("one", "two", "three", "four")]
+    await archive.put(*bodies)
+    await owner.execute("SELECT datastorage.make_embedding_part(1::smallint, 2)")
+    await owner.execute("INSERT INTO datastorage.embeddings_1_2 SELECT 2, text_hash, embedding "
+                        "FROM datastorage.embeddings_1")  # fmt: skip
+    await owner.execute("ALTER TABLE datastorage.embeddings_1 ATTACH PARTITION datastorage.embeddings_1_2 "
+                        "FOR VALUES IN (2)")  # fmt: skip
+    for filter_ in (Filter(), Filter(namespace="payments")):
+        result = await archive.ask.search("memory limit", filter_, mode=SearchMode.VECTOR, limit=4)
+        assert sorted(names(result)) == ["four", "one", "three", "two"]
+
+
+async def test_indexed_and_open_parts_are_searched_together(archive: SearchableArchive) -> None:
+    assert archive.store.vectors is not None
+    tables = VectorTables(archive.store.vectors.database, provider=MODEL.provider, name=MODEL.name,
+                          dimensions=MODEL.dimensions)  # fmt: skip
+    for number in range(3):
+        await archive.put(
+            *(said("restart", f"memory part{number} word{n}", name=f"p{number}-{n}") for n in range(40))
+        )
+        if number < 2:
+            while await tables.index(memory_mib=64, full_rows=40, grace_seconds=0):
+                pass
+    for number in range(3):
+        result = await archive.ask.search(f"memory part{number} word7", mode=SearchMode.VECTOR, limit=1)
+        assert names(result) == [f"p{number}-7"]
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("checkout-api", {"checkout"}),
+        ("CHECKOUT_API", {"checkout"}),
+        ("OOMKilled", {"oom"}),
+        ("ImagePullBackOff", {"image"}),
+        ("what is the killed container?", {"oom"}),
+        ('"back off"', set()),
+        ('"pulling failed"', {"image"}),
+        ('"failed pulling"', set()),
+        ("failed -pulling", {"checkout"}),
+        ('failed -"pulling failed"', {"checkout"}),
+        ("fail", {"checkout", "image"}),
+        ("failing & !pulling | (x <-> y:*)", {"checkout", "image"}),
+        ("zebra", set()),
+    ],
+)
+async def test_words_find_their_forms(archive: SearchableArchive, question: str, found: set[str]) -> None:
+    await archive.put(
+        said("restart", "rollout of checkout-api failed", name="checkout"),
+        said("scale", "container was OOMKilled", name="oom"),
+        said("wait", "ImagePullBackOff: pulling failed", name="image"),
+    )
+    assert set(names(await archive.ask.search(question, mode=SearchMode.TEXT))) == found
+
+
+async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
+    await archive.put(
+        *(said("restart", f"pod pod pod number{n}", name=f"n{n}") for n in range(30)),
+        said("restart", "certificate", name="rare"),
+    )
+    assert names(await archive.ask.search("pod certificate", mode=SearchMode.TEXT))[0] == "rare"
+
+
+async def test_common_words_still_find_their_records(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datastorage.storage import fulltext  # noqa: PLC0415
+
+    monkeypatch.setattr(fulltext, "_NOT_MANY", 10)
+    monkeypatch.setattr(fulltext, "_MAX_RANKED", 5)
+    await archive.put(
+        said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
+        *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(30)),
+        *(said("restart", f"node number{n}", name=f"node{n}") for n in range(30)),
+    )
+    # Each word alone has newer records than are ranked; only the old one has both.
+    assert names(await archive.ask.search("pod node", mode=SearchMode.TEXT))[0] == "all words"
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("", "empty"),
+        (" \n\t", "empty"),
+        ("x" * 16_385, "16,385 characters: 16,384 are the most"),
+        ("what is the", "only words that are in every text"),
+        ("-restart", "no words"),
+        ("?!", "no words"),
+    ],
+)
+async def test_what_is_no_question_by_words(archive: SearchableArchive, question: str, message: str) -> None:
+    await archive.put(said("restart", "memory"))
+    with pytest.raises(InvalidQueryError, match=message):
+        await archive.ask.search(question, mode=SearchMode.TEXT)
+
+
+async def test_a_question_without_words_to_look_up_has_a_meaning_still(archive: SearchableArchive) -> None:
+    await archive.put(said("what", "is the", name="odd"))
+    result = await archive.ask.search("what is the")
+    assert (names(result), result.mode) == (["odd"], SearchMode.HYBRID)
+
+
+async def test_a_huge_question_is_answered(archive: SearchableArchive) -> None:
+    await archive.put(said("restart", "memory limit reached", name="memory"))
+    question = ("memory limit " + " ".join(f"word{n}" for n in range(3000)))[:16_384]
+    for mode in MODES:
+        assert names(await archive.ask.search(question, mode=mode)) == ["memory"]
+
+
+@pytest.fixture(scope="module")
+def small(databases: TestDatabases) -> TestDatabase:
+    """A few records; the test only reads."""
+    import asyncio  # noqa: PLC0415
+
+    async def fill() -> TestDatabase:
+        database = await databases.clone()
+        async with searchable(database) as made:
+            await made.put(said("restart", "memory limit a b 0"), trace("é ab"))
+        return database
+
+    return asyncio.run(fill())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    question=st.text(max_size=200) | st.text(st.sampled_from("ab\"- \\'&|!()<>:*_0é\0\udc00"), max_size=60),
+    mode=st.sampled_from(MODES),
+)
+async def test_any_text_is_a_question_or_refused(
+    small: TestDatabase, question: str, mode: SearchMode
+) -> None:
+    async with searchable(small) as made:
+        try:
+            result = await made.ask.search(question, mode=mode)
+        except InvalidQueryError as error:
+            assert str(error)
+            return
+    assert len(result.hits) <= 2
+
+
+async def test_words_still_find_when_the_embedder_is_away(either: SearchableArchive) -> None:
+    await either.put(said("restart", "memory limit reached", name="memory"))
+    assert isinstance(either.provider, BagOfWords)
+    either.provider.is_away = True
+    result = await either.ask.search("memory limit")
+    assert (names(result), result.mode) == (["memory"], SearchMode.TEXT)
+    assert result.degraded == "the bag is away"
+    with pytest.raises(TransientError, match="the bag is away"):
+        await either.ask.search("memory limit", mode=SearchMode.VECTOR)
+
+
+async def test_words_still_find_when_the_vectors_are_away(
+    cloned: TestDatabase, databases: TestDatabases
+) -> None:
+    other = await databases.clone()
+    async with searchable(cloned, other) as archive:
+        await archive.put(said("restart", "memory limit reached", name="memory"))
+        await databases.drop(other)
+        result = await archive.ask.search("memory limit")
+        assert (names(result), result.mode) == (["memory"], SearchMode.TEXT)
+        assert result.degraded is not None
+        with pytest.raises(TransientError):
+            await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
+
+
+async def test_without_a_provider_there_are_words_alone(cloned: TestDatabase) -> None:
+    async with searchable(cloned) as archive:
+        await archive.put(said("restart", "memory limit reached", name="memory"))
+        ask = queries(Store(archive.store.database, None))
+        result = await ask.search("memory limit")
+        assert (names(result), result.mode) == (["memory"], SearchMode.TEXT)
+        assert "DATASTORAGE_EMBEDDING_PROVIDER is none" in (result.degraded or "")
+        with pytest.raises(InvalidQueryError, match="PROVIDER is none"):
+            await ask.search("memory limit", mode=SearchMode.VECTOR)
+
+
+async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> None:
+    await archive.put(said("restart", "memory limit reached", name="memory"), with_vectors=False)
+    result = await archive.ask.search("memory limit")
+    assert names(result) == ["memory"]
+    assert result.degraded == "there are no vectors of the model test/bag-of-words yet"
+    with pytest.raises(TransientError, match="no vectors of the model"):
+        await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
+    # What is written later is found by the same library.
+    await archive.put(said("scale", "memory limit raised", name="later"))
+    assert names(await archive.ask.search("memory limit", mode=SearchMode.VECTOR)) == ["later"]
+
+
+async def test_a_missing_schema_of_the_vectors_says_so(
+    cloned: TestDatabase, unmigrated: TestDatabase
+) -> None:
+    async with searchable(cloned, unmigrated) as archive:
+        await archive.put(said("restart", "memory limit reached", name="memory"), with_vectors=False)
+        result = await archive.ask.search("memory limit")
+    assert names(result) == ["memory"]
+    assert "run 'datastorage migrate'" in (result.degraded or "")
+
+
+async def test_searches_are_counted_by_mode(archive: SearchableArchive) -> None:
+    await archive.put(said("restart", "memory"))
+    for mode in MODES:
+        labels = {"operation": f"search_{mode}", "status": "success"}
+        before = metrics.REGISTRY.get_sample_value("datastorage_query_total", labels) or 0
+        await archive.ask.search("memory", mode=mode)
+        assert metrics.REGISTRY.get_sample_value("datastorage_query_total", labels) == before + 1
+    labels = {"operation": "search_hybrid", "status": "invalid"}
+    before = metrics.REGISTRY.get_sample_value("datastorage_query_total", labels) or 0
+    with pytest.raises(InvalidQueryError):
+        await archive.ask.search("")
+    assert metrics.REGISTRY.get_sample_value("datastorage_query_total", labels) == before + 1
+
+
+async def test_a_changed_record_is_told(archive: SearchableArchive, owner: Any) -> None:
+    await archive.put(said("restart", "memory"))
+    await owner.execute("UPDATE datastorage.audit_records SET content = content || ' '")
+    assert [hit.record.intact for hit in (await archive.ask.search("memory")).hits] == [False]
+
+
+async def test_the_real_model_knows_what_is_meant(cloned: TestDatabase) -> None:
+    async with searchable(cloned, provider=WordLlamaProvider()) as archive:
+        await archive.put(
+            said("restart-deployment", "the container ran out of memory and was killed", name="memory"),
+            said("renew", "the certificate of the ingress had expired", name="certificate"),
+            said("rollback", "the new image could not be pulled from the registry", name="image"),
+        )
+        for question, name in (
+            ("OOM", "memory"), ("TLS cert too old", "certificate"), ("docker image download", "image"),
+        ):  # fmt: skip
+            assert names(await archive.ask.search(question, limit=1)) == [name], question

@@ -1,0 +1,71 @@
+"""What a person types becomes words that PostgreSQL can be asked for, whatever it is."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datastorage.errors import InvalidQueryError
+from datastorage.pipeline import extract
+from datastorage.query.words import MAX_QUESTION_CHARACTERS, check_question, plain, wording
+
+
+@pytest.mark.parametrize(
+    ("question", "words", "phrases", "excluded"),
+    [
+        ("checkout-api", ["checkout", "api"], [], []),
+        ("OOMKilled ImagePullBackOff", ["oomkilled", "oom", "killed", "imagepullbackoff", "image", "pull", "back",
+         "off"], [], []),
+        ('"no space left" disk', ["no", "space", "left", "disk"], ["no space left"], []),
+        ("disk -postgres", ["disk"], [], ["postgres"]),
+        ('disk -"read only"', ["disk"], [], ["read only"]),
+        ("re-created a - b --force", ["re", "created", "a", "b", "force"], [], []),
+        ("a & b | !c:* <-> (d)", ["a", "b", "c", "d"], [], []),
+        ('unbalanced "quote here', ["unbalanced", "quote", "here"], [], []),
+        ("snake_case'; DROP TABLE", ["snake", "case", "drop", "table"], [], []),
+        ("twice Twice", ["twice"], [], []),
+    ],
+)  # fmt: skip
+def test_words_phrases_and_what_is_excluded(
+    question: str, words: list[str], phrases: list[str], excluded: list[str]
+) -> None:
+    found = wording(question)
+    assert (list(found.words), list(found.phrases), list(found.excluded)) == (words, phrases, excluded)
+
+
+@pytest.mark.parametrize("question", ["-only", '"" -x', "?!", "&|!():*", '"', "-"])
+def test_no_words_are_refused(question: str) -> None:
+    with pytest.raises(InvalidQueryError, match="no words"):
+        wording(question)
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "x" * (MAX_QUESTION_CHARACTERS + 1)])
+def test_what_is_no_question_is_refused(question: str) -> None:
+    with pytest.raises(InvalidQueryError):
+        check_question(question)
+
+
+@given(st.text(max_size=300) | st.text(st.sampled_from("ab\"- \\'&|!()<>:*_0é\0\udc00"), max_size=60))
+def test_whatever_is_typed_becomes_plain_words(question: str) -> None:
+    try:
+        found = wording(question)
+    except InvalidQueryError:
+        return
+    for word in found.words:
+        assert re.fullmatch(r"[^\W_]+", word)
+    for phrase in (*found.phrases, *found.excluded):
+        assert re.fullmatch(r"[^\W_]+( [^\W_]+)*", phrase)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=100))
+def test_a_question_is_prepared_like_what_is_searched(text: str) -> None:
+    assert plain(text).split() == extract._search(text).split()
+
+
+def test_a_long_question_is_bounded() -> None:
+    found = wording(" ".join(f'w{n} -x{n} "p{n} q"' for n in range(500)))
+    assert len(found.words) <= 64
+    assert len(found.phrases) <= 8
+    assert len(found.excluded) <= 8
+    assert max(map(len, wording("y" * 16_000).words)) <= 100
