@@ -103,7 +103,8 @@ def start_embedded_redis() -> EmbeddedRedis | None:
     server = EmbeddedRedis(
         subprocess.Popen(  # noqa: S603  # the program found above
             [
-                program, "--port", "0", "--unixsocket", str(directory / "redis.sock"), "--unixsocketperm", "700",
+                program, "--port", "0",
+                "--unixsocket", str(directory / "redis.sock"), "--unixsocketperm", "700",
                 "--dir", str(directory), "--save", "", "--appendonly", "no",
                 "--maxmemory", _REDIS_MEMORY, "--maxmemory-policy", "allkeys-lru",
             ],

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         "",
         description="Base URL of the service for `openai`, with the version: `https://host/v1`.",
     )
-    embedding_model: str = Field(
+    embedding_model: Annotated[str, Field(max_length=200)] = Field(
         "", description="Name of the model. Needed for `openai`; `wordllama` has one model."
     )
     embedding_dimensions: Annotated[int, Field(ge=1, le=2000)] = Field(
@@ -75,7 +75,8 @@ class Settings(BaseSettings):
         SecretStr(""), description="Bearer token for the service. Best given as a file of a mounted Secret."
     )
     embedding_batch_size: Annotated[int, Field(ge=1, le=2048)] = Field(
-        128, description="Texts in one request to the service, at most."
+        128,
+        description="Texts in one request to the service, at most. Lower it when the service takes fewer.",
     )
     embedding_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = Field(
         10.0,
@@ -90,8 +91,8 @@ class Settings(BaseSettings):
     )
     vector_index_memory_mib: Annotated[int, Field(ge=16, le=65_536)] = Field(
         256,
-        description="MiB that the vectors' PostgreSQL may use while it builds one index. With more, fewer and "
-        "larger indexes make a search over millions of vectors quicker.",
+        description="MiB that the vectors' PostgreSQL may use while it builds one index. With more, fewer "
+        "and larger indexes make a search over millions of vectors quicker.",
     )
     namespaces: Annotated[tuple[_Namespace, ...], NoDecode] = Field(
         (), description="Namespaces to serve, separated by commas. Empty: all."

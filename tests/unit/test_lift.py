@@ -1,6 +1,6 @@
 """The lift: objects whose vectors are paid say so, each once, and nothing else is touched."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +27,7 @@ class Vectors:
     def __init__(self, of: Mapping[tuple[str, int], VectorWrite]) -> None:
         self.of = of
 
-    async def find(self, table: Table, keys: list[RecordKey]) -> dict[tuple[str, int], StoredRecord]:
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[tuple[str, int], StoredRecord]:
         assert isinstance(table, Table)
         wanted = [(key.uid, key.generation) for key in keys]
         return {each: StoredRecord(b"h" * 32, STORED_AT, self.of[each]) for each in wanted if each in self.of}

@@ -5,13 +5,15 @@ Nothing here is ever needed: whatever Redis does or has in it, a vector that is 
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from datastorage import metrics
 from datastorage.embedding.model import EmbeddingModel, Vector
-from datastorage.embedding.redis import RedisStore
+
+if TYPE_CHECKING:
+    from datastorage.embedding.redis import RedisStore
 
 _MEMORY_BYTES: Final = 16 * 2**20
 # What an array, its key and its place in the table take beside the numbers, measured.
@@ -26,7 +28,7 @@ class VectorCache:
         self._size = model.dimensions * 4
         self._prefix = f"datastorage:vector:{model.provider}:{model.name}:{model.dimensions}:"
         self._memory = _Memory(_MEMORY_BYTES // (self._size + _ENTRY_BYTES))
-        self._redis = RedisStore(redis_url, ttl_seconds) if redis_url else None
+        self._redis = _store(redis_url, ttl_seconds) if redis_url else None
 
     async def get(self, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
         """Return the vectors that are there. Raises nothing."""
@@ -107,3 +109,10 @@ class _Memory:
             self._vectors.move_to_end(key)
         while len(self._vectors) > self._max_vectors:
             self._vectors.popitem(last=False)
+
+
+def _store(url: str, ttl_seconds: int) -> "RedisStore":
+    # The library takes a quarter of a second to load; where there is no Redis nobody needs it.
+    from datastorage.embedding.redis import RedisStore  # noqa: PLC0415
+
+    return RedisStore(url, ttl_seconds)

@@ -33,7 +33,8 @@ class Indexer:
     async def run(self) -> None:
         """Index until cancelled."""
         while True:
-            await asyncio.sleep(await self._step())
+            pause = await self._step()
+            await asyncio.sleep(pause)
 
     async def _step(self) -> float:
         """Do one step; return after how many seconds the next one may follow."""
