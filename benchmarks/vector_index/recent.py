@@ -24,10 +24,10 @@ from benchmarks.vector_index.writing import (
     move,
 )  # fmt: skip
 
-_MOVED_AT_ONCE: Final = (100, 500, 1000)
+_MOVED_AT_ONCE: Final = (50, 100, 500)
 # Batch, writers, share of a round's rows.
 _WRITES: Final = ((500, 1, 0.5), (20, 1, 0.1), (500, 2, 0.4))
-_EF_SEARCH_UNDER_LOAD: Final = 100
+_EF_SEARCH_UNDER_LOAD: Final = 200
 _INSERT_RECENT: Final = insert_unless_in(RECENT, INDEXED)
 _MOVE: Final = move(RECENT, INDEXED)
 

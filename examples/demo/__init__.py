@@ -1,4 +1,5 @@
 """`make demo`: the whole way of a record on a real control plane, every claim checked.
 
-`stage` sets up, `story` and `events` play, `finale` shows what is left; `checks` decides, `narrator` tells.
+`services` and `stage` set up, `story`, `events`, `meaning` and `outage` play, `finale` shows what is left;
+`checks` decides, `narrator` tells.
 """

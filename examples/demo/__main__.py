@@ -98,6 +98,7 @@ def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
             play_equal_events(demo)
             play_events(demo)
             show_what_is_stored(demo)
+            observer.tells_of_clearing = False  # it would come between what is told next
             ask_the_archive(demo)
             play_outage(demo)
             show_what_stays(demo)

@@ -11,11 +11,16 @@ import asyncpg
 TABLES = ("audit_records", "action_traces", "rejected_objects")
 # A demo knows one model; its vectors are in the first table.
 VECTORS = "datastorage.embeddings_1"
+ROWS = """
+    SELECT namespace, name, text_hash FROM datastorage.audit_records
+    UNION ALL SELECT namespace, name, text_hash FROM datastorage.action_traces
+"""
 WITHOUT_VECTOR = f"""
-    SELECT namespace || '/' || name FROM (
-        SELECT namespace, name, text_hash FROM datastorage.audit_records
-        UNION ALL SELECT namespace, name, text_hash FROM datastorage.action_traces) AS r
+    SELECT namespace || '/' || name FROM ({ROWS}) AS r
     WHERE NOT EXISTS (SELECT FROM {VECTORS} e WHERE e.text_hash = r.text_hash) ORDER BY 1
+"""
+TEXTS = f"""
+    SELECT count(*), count(DISTINCT text_hash), (SELECT count(*) FROM {VECTORS}) FROM ({ROWS}) AS r
 """
 
 
@@ -61,10 +66,10 @@ class Archive:
         """Return the number of rows by table."""
         return {table: self.query(f"SELECT count(*) FROM datastorage.{table}")[0][0] for table in TABLES}
 
-    def vectors(self) -> int:
-        """Return the number of vectors."""
-        count: int = self.query(f"SELECT count(*) FROM {VECTORS}")[0][0]
-        return count
+    def texts(self) -> tuple[int, int, int]:
+        """Return the number of rows, of texts that they share, and of vectors."""
+        rows, texts, vectors = self.query(TEXTS)[0]
+        return rows, texts, vectors
 
     def owed(self) -> int:
         """Return the number of vectors that are owed."""

@@ -1,7 +1,7 @@
 """The command line `datastorage`, run and shown as a person would run it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from subprocess import CompletedProcess
 from typing import Any
@@ -9,24 +9,25 @@ from typing import Any
 from examples.demo.story import Demo
 
 
-def show(demo: Demo, *arguments: str) -> Any:
-    """Show a command and its table, and return what it says in JSON."""
-    return show_all(demo, [arguments])[0]
+def run_all(demo: Demo, commands: Sequence[Sequence[str]]) -> list[CompletedProcess[str]]:
+    """Run commands, all at once: most of their time is that of their start."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        return list(pool.map(lambda command: demo.stage.operator.datastorage(*command), commands))
 
 
-def show_all(demo: Demo, commands: Sequence[Sequence[str]]) -> list[Any]:
-    """Do so with several. All run at once: what takes its time is their start."""
+def quote(demo: Demo, command: Sequence[str], done: CompletedProcess[str]) -> None:
+    """Show a command and what it has printed."""
+    demo.narrator.say(f"$ datastorage {' '.join(_quoted(word) for word in command)}")
+    demo.narrator.quote(done.stderr + done.stdout)
 
-    def run(command: Sequence[str], form: str) -> CompletedProcess[str]:
-        return demo.stage.operator.datastorage(*command, "-o", form)
 
-    with ThreadPoolExecutor() as pool:
-        tables = [pool.submit(run, command, "table") for command in commands]
-        documents = [pool.submit(run, command, "json") for command in commands]
-    for command, table in zip(commands, tables, strict=True):
-        demo.narrator.say(f"$ datastorage {' '.join(_quoted(word) for word in command)}")
-        demo.narrator.quote(table.result().stderr + table.result().stdout)
-    return [json.loads(document.result().stdout) for document in documents]
+def show_all(demo: Demo, commands: Sequence[Sequence[str]]) -> Iterator[Any]:
+    """Show each command with its table, and give what it says in JSON."""
+    forms = [(*command, "-o", form) for form in ("table", "json") for command in commands]
+    done = run_all(demo, forms)
+    for command, table, document in zip(commands, done, done[len(commands) :], strict=False):
+        quote(demo, command, table)
+        yield json.loads(document.stdout)
 
 
 def _quoted(word: str) -> str:

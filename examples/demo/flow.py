@@ -1,5 +1,6 @@
-"""A flow of records, each about something that was not seen before, so that each needs a vector of its own."""
+"""A flow of records, each of something that was not seen before: each needs a vector of its own."""
 
+import subprocess
 import threading
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -9,7 +10,9 @@ from examples.demo.observer import Followed
 from examples.demo.records import NAMESPACE, audit_record, create
 from examples.demo.story import Demo
 
-PAUSE = 0.5  # seconds between two records
+PAUSE = 0.6  # seconds between two records
+# Seconds that a record stays at least: what is Degraded leaves at its time too, before it is seen Stored.
+LEAST_TTL = 35
 CORRELATION = "rr-outage"
 
 
@@ -20,7 +23,7 @@ class Incident(NamedTuple):
     message: str
 
 
-# As many as have no common divisor: the pairs repeat only after all have come.
+# 11 and 7 have no common divisor: no pair comes again before all have come.
 SERVICES = (
     "search", "catalogue", "shipping", "mail", "wishlist", "reviews", "vouchers", "accounts", "pricing",
     "returns", "reports",
@@ -41,6 +44,7 @@ class Flow:
 
     def __init__(self, demo: Demo) -> None:
         self._demo = demo
+        self._ttl = max(demo.ttl, LEAST_TTL)
         self._created: list[str] = []
         self._error: Exception | None = None
         self._stopped = threading.Event()
@@ -75,10 +79,10 @@ class Flow:
         number = 0
         try:
             while not self._stopped.is_set():
-                self._created += create(self._demo, _record(number))
+                self._created += create(self._demo, _record(number), ttl=self._ttl)
                 number += 1
                 self._stopped.wait(PAUSE)
-        except (KubectlError, OSError) as error:
+        except (KubectlError, OSError, subprocess.SubprocessError) as error:
             self._error = error
 
 

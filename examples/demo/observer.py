@@ -42,6 +42,8 @@ class Observer:
     """
 
     def __init__(self, cluster: Cluster, tell: Callable[[str], None]) -> None:
+        self.tells_of_clearing = True
+        """Whether each object that leaves is told of, too."""
         self._tell = tell
         self._objects: dict[tuple[str, str, str], Followed] = {}
         self._lock = threading.Lock()
@@ -99,7 +101,7 @@ class Observer:
                 text = _note(one, event["type"], metadata["generation"], phase)
                 if "contentHash" in status:
                     one.hashes[phase[0]] = status["contentHash"]
-            if text:
+            if text and (self.tells_of_clearing or not one.gone):
                 self._tell(text)
 
 

@@ -1,6 +1,5 @@
 """AuditRecords that the demo itself makes up, beside those in files."""
 
-import json
 from typing import Any
 
 import yaml
@@ -21,12 +20,11 @@ def audit_record(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def create(demo: Demo, *records: dict[str, Any]) -> list[str]:
-    """Create AuditRecords that leave the cluster in the demo's time; return their names."""
+def create(demo: Demo, *records: dict[str, Any], ttl: int | None = None) -> list[str]:
+    """Create AuditRecords that leave the cluster after `ttl` seconds, or the demo's; return their names."""
     for record in records:
-        record["spec"]["ttlSecondsAfterStored"] = demo.ttl
-    documents = yaml.safe_dump_all(json.loads(json.dumps(records)))
-    demo.stage.cluster.kubectl("create", "-f", "-", input=documents)
+        record["spec"]["ttlSecondsAfterStored"] = demo.ttl if ttl is None else ttl
+    demo.stage.cluster.kubectl("create", "-f", "-", input=yaml.safe_dump_all(records))
     return [record["metadata"]["name"] for record in records]
 
 

@@ -30,11 +30,14 @@ class SmallParts(VectorTables):
         assert super().most_rows(memory_mib) > FULL
         return FULL
 
-    async def index(self, *, memory_mib: int, full_rows: int = FULL, grace_seconds: float = 0) -> bool:
+    async def index(
+        self, *, memory_mib: int, full_rows: int = FULL, grace_seconds: float = 0, merged_parts: int = 2
+    ) -> bool:
         assert grace_seconds == 0
         return await super().index(
-            memory_mib=memory_mib, full_rows=full_rows, grace_seconds=self.grace_seconds
-        )
+            memory_mib=memory_mib, full_rows=full_rows, grace_seconds=self.grace_seconds,
+            merged_parts=merged_parts,
+        )  # fmt: skip
 
 
 class OtherModel(FakeProvider):

@@ -6,6 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
+from datastorage.errors import RecordRefusedError
 from datastorage.storage import texts as texts_module
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
@@ -115,3 +118,17 @@ async def test_contents_are_those_of_the_keys(archive: Archive, database: Databa
     gone = replace(keys[0], generation=99)
     found = await Texts(database).contents(Table.ACTION_TRACES, [*keys, gone])
     assert found == {record.key: record.content for record in records[:3]}
+
+
+async def test_text_and_link_come_together_or_not_at_all(
+    archive: Archive, database: Database, owner: Any
+) -> None:
+    records = audits(2)
+    await store(archive, records)
+    links = [(record.key, record.text) for record in records if record.text is not None]
+    with pytest.raises(RecordRefusedError):
+        await Texts(database).link(
+            Table.AUDIT_RECORDS, [links[0], (replace(links[1][0], uid="x"), links[1][1])]
+        )
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 0
+    assert await texts_of(owner, records) == [(None, None)] * 2

@@ -32,7 +32,9 @@ def vectors(database: Database) -> VectorTables:
 
 
 async def step(vectors: VectorTables, *, memory_mib: int = 64, grace_seconds: float = 0) -> bool:
-    return await vectors.index(memory_mib=memory_mib, full_rows=ROWS, grace_seconds=grace_seconds)
+    return await vectors.index(
+        memory_mib=memory_mib, full_rows=ROWS, grace_seconds=grace_seconds, merged_parts=2
+    )
 
 
 async def index_all(vectors: VectorTables) -> None:

@@ -307,7 +307,7 @@ async def test_the_service_may_write_vectors_and_the_reader_may_not(
         "UPDATE datastorage.vector_schema_version SET version_num = 'x'",
         "SELECT nextval('datastorage.embedding_part_numbers')",
         "SELECT datastorage.make_embedding_part(1::smallint, 9)",
-        "SELECT datastorage.drop_embedding_parts(1::smallint, 1, 1)",
+        "SELECT datastorage.drop_embedding_parts(1::smallint, ARRAY[1])",
         "SELECT datastorage.build_embedding_index(1::smallint, 1)",
     ],
 )
@@ -323,7 +323,7 @@ async def test_the_service_may_do_nothing_else(vectors: VectorTables, service: A
         "INSERT INTO datastorage.embeddings_1 SELECT * FROM datastorage.embeddings_1",
         "SELECT datastorage.ensure_embedding_model('p', 'n', 3)",
         "SELECT datastorage.seal_embeddings(1::smallint, 1)",
-        "SELECT datastorage.index_embeddings(1::smallint, 64, 0)",
+        "SELECT datastorage.index_embeddings(1::smallint, 64, 0, 6)",
     ],
 )
 async def test_the_reader_only_reads(vectors: VectorTables, owner: Any, statement: str) -> None:

@@ -20,7 +20,7 @@ from datastorage.storage.vectors import VectorTables
 from tests.support.objects import record_of
 from tests.support.postgres import TestDatabase
 
-MODEL = EmbeddingModel("test", "bag-of-words", 64)
+MODEL = EmbeddingModel("test", "bag-of-words", 512)
 
 
 class BagOfWords:

@@ -1,5 +1,7 @@
 """Reciprocal rank fusion: the arithmetic, and what makes it fair."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def test_everything_found_is_in_it_once_and_no_more(
 def test_one_ranking_keeps_its_order(rankings: list[tuple[float, list[tuple[int, float]]]]) -> None:
     for weight, ranking in rankings:
         fused = fuse([(weight, ranking)])
-        for (first, more), (second, less) in zip(ranking, ranking[1:], strict=False):
+        for (first, more), (second, less) in pairwise(ranking):
             assert fused[first] > fused[second] or more == less
 
 

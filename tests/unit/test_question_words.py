@@ -15,8 +15,8 @@ from datastorage.query.words import MAX_QUESTION_CHARACTERS, check_question, pla
     ("question", "words", "phrases", "excluded"),
     [
         ("checkout-api", ["checkout", "api"], [], []),
-        ("OOMKilled ImagePullBackOff", ["oomkilled", "oom", "killed", "imagepullbackoff", "image", "pull", "back",
-         "off"], [], []),
+        ("OOMKilled", ["oomkilled", "oom", "killed"], [], []),
+        ("PullBackOff", ["pullbackoff", "pull", "back", "off"], [], []),
         ('"no space left" disk', ["no", "space", "left", "disk"], ["no space left"], []),
         ("disk -postgres", ["disk"], [], ["postgres"]),
         ('disk -"read only"', ["disk"], [], ["read only"]),

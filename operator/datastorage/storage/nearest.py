@@ -41,12 +41,14 @@ def _with_records(sql: str) -> str:
     return with_conditions(sql.replace("{their_records}", _THEIR_RECORDS))
 
 
-# Takes the vectors in the order of their distance, one by one, until enough records are found: parts with an
-# index are walked, the others are sorted.
+# Takes the $17 nearest vectors, one by one, until enough records are found: parts with an index are walked, the
+# others are sorted.
 _WALK: Final = _with_records("""
-    SELECT near.text_hash, near.embedding <=> $16 AS distance, found.*
-    FROM datastorage.embeddings_{id:d} AS near CROSS JOIN LATERAL ({their_records}) AS found
-    ORDER BY near.embedding <=> $16 LIMIT $15
+    SELECT near.text_hash, near.distance, found.* FROM (
+        SELECT text_hash, embedding <=> $16 AS distance FROM datastorage.embeddings_{id:d}
+        ORDER BY embedding <=> $16 LIMIT $17) AS near
+    CROSS JOIN LATERAL ({their_records}) AS found
+    LIMIT $15
 """)
 # Takes the texts of all records, or of the $17 newest. Each is looked up by itself: a join could read all
 # vectors.
@@ -96,7 +98,7 @@ _RECORDS_OF: Final = _with_records("""
 """)
 # Settings of a walk. ef_search: how many neighbours an index keeps in sight. An order that is right from step
 # to step is good enough, since the answer is sorted.
-_WALKING: Final[Mapping[str, str]] = {
+WALKING: Final[Mapping[str, str]] = {
     "hnsw.ef_search": "200",
     "hnsw.iterative_scan": "relaxed_order",
     "hnsw.max_scan_tuples": "20000",
@@ -106,9 +108,9 @@ _WALKING: Final[Mapping[str, str]] = {
 _FEW: Final = 5_000
 # Where a walk has found too little it was among records that are all far away: the newest of them, exactly.
 _AT_LAST: Final = 10_000
-# Texts asked for from another server: at first, and at most.
-_FIRST_TEXTS: Final = 200
-_MAX_TEXTS: Final = 6_400
+# Of how many texts records are looked up before a walk is given up. The first of them come with one look into
+# each index, and are enough for most questions.
+_ATTEMPTS: Final = (200, 2_000, 20_000)
 
 
 class Nearest:
@@ -151,42 +153,35 @@ class Nearest:
     async def _beside(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
-        async with reading(self._archive, _WALKING) as connection:
+        async with reading(self._archive, WALKING) as connection:
             if not await self._leaves_few(connection, criteria):
-                found = await self._walk(connection, number, criteria, vector, limit, per_text)
-                if len(found) == limit or criteria.is_open:
+                for texts in _ATTEMPTS:
+                    # From the second time on for twice as many: two replicas that wrote a text at the same
+                    # moment have left two vectors, and its records are found twice.
+                    rows = limit if texts == _ATTEMPTS[0] else 2 * limit
+                    answer = await connection.fetch(
+                        _WALK.format(id=number), *criteria.arguments, per_text, rows, vector, texts
+                    )
+                    found = _matches(answer, limit)
+                    if len(found) == limit:
+                        return found
+                if criteria.is_open:
                     return found
             arguments = (*criteria.arguments, per_text, limit, vector, _AT_LAST)
             return _matches(await connection.fetch(_EXACT.format(id=number), *arguments), limit)
 
-    @staticmethod
-    async def _walk(
-        connection: Any, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
-    ) -> list[Match]:
-        rows = limit
-        while True:
-            answer = await connection.fetch(
-                _WALK.format(id=number), *criteria.arguments, per_text, rows, vector
-            )
-            found = _matches(answer, limit)
-            # Two replicas that wrote a text at the same moment have left two vectors, and its records twice.
-            if len(found) == limit or len(answer) < rows:
-                return found
-            rows *= 2
-
     async def _apart(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
-        async with reading(self._archive) as archive, reading(self._vectors, _WALKING) as vectors:
-            texts = _FIRST_TEXTS
-            few = await self._leaves_few(archive, criteria)
-            while not few:
-                near = await vectors.fetch(_NEAREST.format(id=number), vector, texts)
-                found = await self._records_of(archive, near, criteria, limit, per_text)
-                if len(found) == limit or len(near) < texts or (texts == _MAX_TEXTS and criteria.is_open):
+        async with reading(self._archive) as archive, reading(self._vectors, WALKING) as vectors:
+            if not await self._leaves_few(archive, criteria):
+                for texts in _ATTEMPTS:
+                    near = await vectors.fetch(_NEAREST.format(id=number), vector, texts)
+                    found = await self._records_of(archive, near, criteria, limit, per_text)
+                    if len(found) == limit or len(near) < texts:
+                        return found
+                if criteria.is_open:
                     return found
-                few = texts == _MAX_TEXTS
-                texts = min(2 * texts, _MAX_TEXTS)
             hashes = [row["text_hash"] for row in await archive.fetch(_HASHES, *criteria.arguments, _AT_LAST)]
             near = await vectors.fetch(_NEAREST_OF.format(id=number), hashes, vector, limit)
             return await self._records_of(archive, near, criteria, limit, per_text)

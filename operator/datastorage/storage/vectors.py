@@ -38,7 +38,7 @@ _EXISTING: Final = """
     SELECT DISTINCT text_hash FROM datastorage.embeddings_{id:d} WHERE text_hash = ANY($1::bytea[])
 """
 _SEAL: Final = "SELECT datastorage.seal_embeddings($1, $2)"
-_INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3)"
+_INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3, $4)"
 _SEALED: Final = """
     SELECT count(*) FROM datastorage.embedding_parts WHERE model_id = $1 AND state = 'sealed'
 """
@@ -47,6 +47,9 @@ _SEALED: Final = """
 _INDEXED_BYTES: Final = 700
 # So many vectors are searched exactly in 12 ms or so, and indexed in a few seconds.
 _FULL_PART_ROWS: Final = 20_000
+# Each merge builds an index anew, and each part is searched by itself. With six, a vector is indexed twice
+# until a hundred thousand are together, and up to five small parts are searched beside the large ones.
+_MERGED_PARTS: Final = 6
 # A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
 _WRITE_SECONDS: Final = 5.0
 _PROBE_SECONDS: Final = 2.0
@@ -128,18 +131,23 @@ class VectorTables:
             return int(await connection.fetchval(_SEALED, await self.known_id()))
 
     async def index(
-        self, *, memory_mib: int, full_rows: int = _FULL_PART_ROWS, grace_seconds: float = 2 * _WRITE_SECONDS
+        self,
+        *,
+        memory_mib: int,
+        full_rows: int = _FULL_PART_ROWS,
+        grace_seconds: float = 2 * _WRITE_SECONDS,
+        merged_parts: int = _MERGED_PARTS,
     ) -> bool:
         """Seal a part that is full, and do one step of indexing; tell whether there was anything to do.
 
         A step takes from a second to minutes. ``memory_mib`` is what the server may use for it. A part is
         indexed no earlier than ``grace_seconds`` after it was sealed, when every write that began before
-        has ended.
+        has ended. ``merged_parts`` of a level become one of the next.
         """
         sealed, number = await self.seal(full_rows=full_rows), await self.model_id()
         async with self._connection() as connection:
             indexed = await connection.fetchval(
-                _INDEX, number, memory_mib, grace_seconds, timeout=_INDEX_SECONDS
+                _INDEX, number, memory_mib, grace_seconds, merged_parts, timeout=_INDEX_SECONDS
             )
         return bool(sealed or indexed)
 

@@ -24,7 +24,7 @@ CREATE TABLE datastorage.embedding_models (
 
 -- The partitions of a model's table. New vectors go to the open part, which has no index and is searched
 -- exactly. A full part is sealed, gets its index in one go, which costs a fraction of adding vectors to an
--- index one by one, and is merged with another one of its level into one of the next.
+-- index one by one, and is merged with others of its level into one of the next.
 CREATE TABLE datastorage.embedding_parts (
     model_id  smallint    NOT NULL REFERENCES datastorage.embedding_models,
     part      integer     NOT NULL,
@@ -125,15 +125,16 @@ BEGIN
     RETURN true;
 END $$;
 
--- Does one step of indexing: gives a sealed part its index, or merges two indexed parts of one level. Returns
--- whether it did anything. A merge is left out where its index would not fit into the memory given, because
--- it would take many times longer then. Who reads or writes meanwhile is not held up, but for the moment in
--- which the merged part takes the place of the two.
-CREATE FUNCTION datastorage.index_embeddings(of_model smallint, memory_mib integer, grace_seconds double precision)
+-- Does one step of indexing: gives a sealed part its index, or merges so many indexed parts of one level.
+-- Returns whether it did anything. A merge is left out where its index would not fit into the memory given,
+-- because it would take many times longer then. Who reads or writes meanwhile is not held up, but for the
+-- moment in which the merged part takes the place of the others.
+CREATE FUNCTION datastorage.index_embeddings(
+    of_model smallint, memory_mib integer, grace_seconds double precision, merged_parts integer)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     sealed integer;
-    pair   record;
+    merged record;
     new    integer;
     rows   bigint;
     -- What one vector takes while its index is built: itself, its neighbours on all layers, and overhead.
@@ -155,49 +156,55 @@ BEGIN
             WHERE model_id = of_model AND part = sealed;
         RETURN true;
     END IF;
-    SELECT level, (array_agg(part ORDER BY part))[1] AS a, (array_agg(part ORDER BY part))[2] AS b INTO pair
-        FROM datastorage.embedding_parts AS p
+    SELECT level, (array_agg(part ORDER BY part))[:merged_parts] AS parts INTO merged
+        FROM datastorage.embedding_parts
         WHERE model_id = of_model AND state = 'indexed'
-            AND 2 * row_count * bytes_per_row <= memory_mib::bigint * 1048576
-        GROUP BY level HAVING count(*) >= 2 ORDER BY level LIMIT 1;
-    IF pair IS NULL THEN
+        GROUP BY level
+        HAVING count(*) >= merged_parts AND (array_agg(row_count ORDER BY row_count DESC))[1] * merged_parts
+            * bytes_per_row <= memory_mib::bigint * 1048576
+        ORDER BY level LIMIT 1;
+    IF merged IS NULL THEN
         RETURN false;
     END IF;
     new := nextval('datastorage.embedding_part_numbers');
     PERFORM datastorage.make_embedding_part(of_model, new);
     -- Nobody writes to these any more. Should a write come all the same, much belated, it must not get in
     -- between the copy and the removal.
-    EXECUTE format('LOCK TABLE datastorage.embeddings_%1$s_%2$s, datastorage.embeddings_%1$s_%3$s IN SHARE MODE',
-        of_model, pair.a, pair.b);
-    -- A text that was written twice at the same moment may be in both.
+    EXECUTE format('LOCK TABLE %s IN SHARE MODE', datastorage.embedding_part_tables(of_model, merged.parts));
+    -- A text that was written twice at the same moment may be in several.
     EXECUTE format('INSERT INTO datastorage.embeddings_%1$s_%2$s (part, text_hash, embedding) '
         'SELECT DISTINCT ON (text_hash) %2$s, text_hash, embedding FROM datastorage.embeddings_%1$s '
-        'WHERE part IN (%3$s, %4$s)', of_model, new, pair.a, pair.b);
+        'WHERE part = ANY ($1)', of_model, new) USING merged.parts;
     GET DIAGNOSTICS rows = ROW_COUNT;
     EXECUTE format('ALTER TABLE datastorage.embeddings_%s_%s ADD PRIMARY KEY (text_hash, part)', of_model, new);
     PERFORM datastorage.build_embedding_index(of_model, new);
     EXECUTE format('ANALYZE datastorage.embeddings_%s_%s', of_model, new);
-    PERFORM datastorage.drop_embedding_parts(of_model, pair.a, pair.b);
+    PERFORM datastorage.drop_embedding_parts(of_model, merged.parts);
     EXECUTE format('ALTER TABLE datastorage.embeddings_%1$s ATTACH PARTITION datastorage.embeddings_%1$s_%2$s '
         'FOR VALUES IN (%2$s)', of_model, new);
-    DELETE FROM datastorage.embedding_parts WHERE model_id = of_model AND part IN (pair.a, pair.b);
+    DELETE FROM datastorage.embedding_parts WHERE model_id = of_model AND part = ANY (merged.parts);
     INSERT INTO datastorage.embedding_parts (model_id, part, state, level, row_count)
-        VALUES (of_model, new, 'indexed', pair.level + 1, rows);
+        VALUES (of_model, new, 'indexed', merged.level + 1, rows);
     RETURN true;
 END $$;
 
--- Removes two parts. From here to the end of the transaction, searches and writes wait. Should others hold the
+-- The names of parts' tables, ready to stand in a statement.
+CREATE FUNCTION datastorage.embedding_part_tables(of_model smallint, parts integer[]) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(format('datastorage.embeddings_%s_%s', of_model, part), ', ') FROM unnest(parts) AS p (part)
+$$;
+
+-- Removes parts. From here to the end of the transaction, searches and writes wait. Should others hold the
 -- tables for long, this gives way to those who wait behind it, and tries again a little later: the work that was
 -- done is worth it.
-CREATE FUNCTION datastorage.drop_embedding_parts(of_model smallint, a integer, b integer) RETURNS void
+CREATE FUNCTION datastorage.drop_embedding_parts(of_model smallint, parts integer[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- No shorter: after a second the server makes its own vacuum give way.
     PERFORM set_config('lock_timeout', '2s', true);
     FOR attempt IN 1..10 LOOP
         BEGIN
-            EXECUTE format('DROP TABLE datastorage.embeddings_%1$s_%2$s, datastorage.embeddings_%1$s_%3$s',
-                of_model, a, b);
+            EXECUTE 'DROP TABLE ' || datastorage.embedding_part_tables(of_model, parts);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN
             PERFORM pg_sleep(5);
@@ -215,12 +222,13 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION datastorage.make_embedding_part(smallint, integer),
-    datastorage.drop_embedding_parts(smallint, integer, integer),
+    datastorage.drop_embedding_parts(smallint, integer[]),
+    datastorage.embedding_part_tables(smallint, integer[]),
     datastorage.build_embedding_index(smallint, integer),
     datastorage.seal_embeddings(smallint, integer),
-    datastorage.index_embeddings(smallint, integer, double precision) FROM PUBLIC;
+    datastorage.index_embeddings(smallint, integer, double precision, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION datastorage.seal_embeddings(smallint, integer),
-    datastorage.index_embeddings(smallint, integer, double precision) TO datastorage_service;
+    datastorage.index_embeddings(smallint, integer, double precision, integer) TO datastorage_service;
 GRANT SELECT ON datastorage.embedding_parts TO datastorage_service, datastorage_reader;
 REVOKE ALL ON FUNCTION datastorage.ensure_embedding_model(text, text, integer) FROM PUBLIC;
 GRANT USAGE ON SCHEMA datastorage TO datastorage_service, datastorage_reader;

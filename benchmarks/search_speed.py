@@ -1,0 +1,321 @@
+"""Search by meaning over many distinct texts: how fast, how complete, and what it costs over pgvector alone.
+
+``python -m benchmarks.search_speed`` fills an archive of its own and prints a table; ``measure`` does it on a
+database that the caller brings. Everything goes through the code that the service uses.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import numpy as np
+import pgvector
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.progress import Progress, say
+from benchmarks.vector_index.texts import questions, sentences
+from datastorage.embedded import create_service_role, start_embedded_postgres
+from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
+from datastorage.pipeline.extract import work_item
+from datastorage.query.words import wording
+from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
+from datastorage.storage.archive import Archive
+from datastorage.storage.criteria import Criteria
+from datastorage.storage.database import Database
+from datastorage.storage.fulltext import FullText
+from datastorage.storage.migrate import migrate
+from datastorage.storage.nearest import WALKING, Nearest
+from datastorage.storage.reading import reading
+from datastorage.storage.records import Record
+from datastorage.storage.schema import ARCHIVE, VECTORS
+from datastorage.storage.vectors import VectorTables
+
+TOP: Final = 10
+_BATCH: Final = 2_000
+_PART_ROWS: Final = 20_000
+_START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_DAYS: Final = 180
+# A hundred namespaces with one in a hundred records each, and one with one in ten thousand.
+_NAMESPACES: Final = 100
+_RARE: Final = "rare"
+_RARE_EVERY: Final = 10_000
+_CASES: Final = (
+    ("no filter", Criteria()),
+    ("1 %", Criteria(namespace="ns-7")),
+    ("0.01 %", Criteria(namespace=_RARE)),
+)
+# Distances that differ by less are the same within 32-bit arithmetic: either neighbour is right.
+_TIE: Final = 2e-6
+_WRITES_A_SECOND: Final = 200
+_WRITE_ROWS: Final = 20
+_BARE: Final = (
+    "SELECT text_hash, embedding <=> $1 AS distance FROM datastorage.embeddings_1 "
+    f"ORDER BY embedding <=> $1 LIMIT {TOP}"
+)
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SearchSpeed:
+    """One line of the table. The ratio is that to the bare query over the vectors, by median."""
+
+    case: str
+    records: int
+    p50_ms: float
+    p95_ms: float
+    recall: float | None = None
+    ratio: float | None = None
+
+
+@dataclass
+class _Corpus:
+    provider: WordLlamaProvider
+    hashes: dict[bytes, int] = field(default_factory=dict)
+    vectors: list[Matrix] = field(default_factory=list)
+    namespaces: list[str] = field(default_factory=list)
+
+    async def embed(self, records: Sequence[Record]) -> dict[bytes, Matrix]:
+        texts = {r.text.hash: r.text.text for r in records if r.text is not None}
+        return dict(zip(texts, await self.provider.embed(list(texts.values())), strict=True))
+
+    def add(self, records: Sequence[Record], vectors: dict[bytes, Matrix]) -> None:
+        for record in records:
+            if record.text is not None and record.text.hash not in self.hashes:
+                self.hashes[record.text.hash] = len(self.hashes)
+                self.vectors.append(vectors[record.text.hash])
+                self.namespaces.append(record.namespace)
+
+
+async def measure(
+    owner_url: str, service_url: str, *, texts: int = 100_000, asked: int = 100, memory_mib: int = 512
+) -> list[SearchSpeed]:
+    """Fill a migrated, empty archive, search it, and return what was measured."""
+    provider = WordLlamaProvider()
+    corpus = _Corpus(provider)
+    await _fill(owner_url, service_url, corpus, texts, memory_mib)
+    words = list(questions(asked, seed=2))
+    vectors = await provider.embed(words)
+    database = Database(service_url, pool_size=2)
+    try:
+        return await _measure_all(database, corpus, words, vectors)
+    finally:
+        await database.close()
+        await provider.close()
+
+
+async def _measure_all(
+    database: Database, corpus: _Corpus, words: Sequence[str], vectors: Matrix
+) -> list[SearchSpeed]:
+    nearest = Nearest(
+        database, database, same_server=True, provider=MODEL.provider, name=MODEL.name,
+        dimensions=MODEL.dimensions,
+    )  # fmt: skip
+    full_text = FullText(database)
+    matrix = np.array(corpus.vectors)
+    everything = np.arange(len(matrix))
+    bare_seconds, bare_found = await _timed(vectors, partial(_bare, database))
+    bare = _line(
+        "pgvector alone", len(matrix), bare_seconds, recall=_recall(corpus, vectors, everything, bare_found)
+    )
+    lines = [bare]
+    for name, criteria in _CASES:
+        seconds, found = await _timed(vectors, partial(_search, nearest, criteria))
+        rows = everything
+        if criteria.namespace is not None:
+            rows = np.flatnonzero(np.array(corpus.namespaces) == criteria.namespace)
+        recall = _recall(corpus, vectors, rows, found)
+        lines.append(_line(f"by meaning, {name}", len(rows), seconds, recall=recall, bare=bare))
+    for name, criteria in _CASES:
+        seconds, _ = await _timed(
+            words, partial(_by_words, full_text, criteria)
+        )  # fmt: skip
+        lines.append(_line(f"by words, {name}", len(matrix), seconds))
+    async with _writing(database, corpus):
+        seconds, _ = await _timed(vectors, partial(_search, nearest, Criteria()))
+    lines.append(
+        _line(f"by meaning, while {_WRITES_A_SECOND} records/s are written", len(matrix), seconds, bare=bare)
+    )
+    return lines
+
+
+async def _bare(database: Database, vector: Matrix) -> list[bytes]:
+    async with reading(database, WALKING) as connection:
+        return [row["text_hash"] for row in await connection.fetch(_BARE, pgvector.Vector(vector))]
+
+
+async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[bytes]:
+    matches = await nearest.nearest(criteria, vector, limit=TOP, per_text=3)
+    return [match.text_hash for match in matches if match.text_hash is not None]
+
+
+async def _by_words(full_text: FullText, criteria: Criteria, question: str) -> None:
+    await full_text.find(criteria, wording(question), limit=50, per_text=3)
+
+
+async def _timed(
+    asked: Iterable[Any], search: Callable[[Any], Awaitable[Any]]
+) -> tuple[list[float], list[list[bytes]]]:
+    """Ask everything once to warm up, then once with the clock."""
+    asked = list(asked)
+    for each in asked:
+        await search(each)
+    seconds: list[float] = []
+    found = []
+    for each in asked:
+        started = time.perf_counter()
+        found.append(await search(each))
+        seconds.append(time.perf_counter() - started)
+    return seconds, found
+
+
+def _line(
+    case: str,
+    records: int,
+    seconds: list[float],
+    *,
+    recall: float | None = None,
+    bare: SearchSpeed | None = None,
+) -> SearchSpeed:
+    ordered = sorted(1000 * each for each in seconds)
+    p50, p95 = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+    return SearchSpeed(case, records, p50, p95, recall, p50 / bare.p50_ms if bare is not None else None)
+
+
+def _recall(
+    corpus: _Corpus, vectors: Matrix, rows: NDArray[np.int64], found: Sequence[Sequence[bytes]]
+) -> float:
+    """Return which part of the nearest among the rows was found; equally near ones are equally right."""
+    matrix = np.array(corpus.vectors)
+    shares = []
+    for vector, hashes in zip(vectors, found, strict=True):
+        wanted = min(TOP, len(rows))
+        threshold = np.sort(matrix[rows] @ vector)[-wanted]
+        places = [corpus.hashes[each] for each in set(hashes)]
+        shares.append(min(wanted, int((matrix[places] @ vector >= threshold - _TIE).sum())) / wanted)
+    return float(np.mean(shares))
+
+
+async def _fill(owner_url: str, service_url: str, corpus: _Corpus, texts: int, memory_mib: int) -> None:
+    database = Database(service_url, pool_size=2)
+    archive, tables = Archive(database), _tables(database)
+    progress = Progress("stored and indexed", texts)
+    records = _records(texts)
+    while batch := list(islice(records, _BATCH)):
+        vectors = await corpus.embed(batch)
+        await archive.store(batch)
+        await tables.insert(vectors)
+        corpus.add(batch, vectors)
+        if len(corpus.hashes) % _PART_ROWS < _BATCH:
+            while await tables.index(memory_mib=memory_mib, full_rows=_PART_ROWS, grace_seconds=0):
+                pass
+        progress.update(len(corpus.hashes))
+    await database.close()
+    owner = await asyncpg.connect(owner_url)
+    await owner.execute("VACUUM ANALYZE")
+    await owner.close()
+
+
+def _tables(database: Database) -> VectorTables:
+    return VectorTables(database, provider=MODEL.provider, name=MODEL.name, dimensions=MODEL.dimensions)
+
+
+def _records(texts: int, *, seed: int = 1) -> Iterator[Record]:
+    """Yield a record for each text, every fourth an ActionTrace, spread over half a year."""
+    chance = random.Random(seed)
+    for number, text in enumerate(sentences(texts, seed=seed)):
+        namespace = f"ns-{chance.randrange(_NAMESPACES)}" if number % _RARE_EVERY != 7 else _RARE
+        created = _START + timedelta(days=_DAYS * number / texts)
+        metadata = {
+            "name": f"record-{number}", "namespace": namespace,
+            "uid": str(uuid.UUID(int=chance.getrandbits(128))),
+            "generation": 1, "resourceVersion": "1", "creationTimestamp": created.isoformat(),
+        }  # fmt: skip
+        kind = ACTION_TRACE if number % 4 == 3 else AUDIT_RECORD
+        spec: dict[str, Any] = {"correlationID": f"rr-{number // 8}"}
+        if kind is ACTION_TRACE:
+            spec |= {
+                "actionType": "restart_pod", "model": {"reasoning": text},
+                "targetRef": {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": "api"},
+            }  # fmt: skip
+        else:
+            spec |= {"type": "Remediation", "action": "act", "phase": "Completed", "message": text}
+        body = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata, "spec": spec}
+        yield work_item(kind, body, default_ttl_seconds=3600).record
+
+
+@asynccontextmanager
+async def _writing(database: Database, corpus: _Corpus) -> AsyncIterator[None]:
+    """Write records meanwhile, as the service does it: a batch, its vectors, the next."""
+    task = asyncio.create_task(_write(database, corpus))
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _write(database: Database, corpus: _Corpus) -> None:
+    archive, tables = Archive(database), _tables(database)
+    records = _records(1_000_000, seed=9)
+    started = time.monotonic()
+    for batch in count(1):
+        rows = list(islice(records, _WRITE_ROWS))
+        await archive.store(rows)
+        await tables.insert(await corpus.embed(rows))
+        due = started + batch * _WRITE_ROWS / _WRITES_A_SECOND
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+
+def table_of(lines: Sequence[SearchSpeed]) -> Table:
+    """Return the lines as a table."""
+    table = Table("search", "records", "p50 ms", "p95 ms", f"recall@{TOP}", "x pgvector alone", box=None)
+    for line in lines:
+        table.add_row(
+            line.case, f"{line.records:,}", f"{line.p50_ms:.1f}", f"{line.p95_ms:.1f}",
+            "" if line.recall is None else f"{line.recall:.3f}",
+            "" if line.ratio is None else f"{line.ratio:.2f}",
+        )  # fmt: skip
+    return table
+
+
+def main() -> int:
+    """Measure on a server of our own."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_speed", description=__doc__)
+    parser.add_argument("--texts", type=int, default=100_000, help="distinct texts (default 100,000)")
+    parser.add_argument("--questions", type=int, default=100, help="questions asked (default 100)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="datastorage-search-") as directory:
+        server = start_embedded_postgres(Path(directory) / "postgres")
+        try:
+            for chain in (ARCHIVE, VECTORS):
+                migrate(server.owner_url, chain)
+            asyncio.run(create_service_role(server.owner_url))
+            say(f"Filling an archive with {arguments.texts:,} texts")
+            lines = asyncio.run(
+                measure(
+                    server.owner_url, server.service_url, texts=arguments.texts, asked=arguments.questions
+                )
+            )
+        finally:
+            server.stop()
+    Console(width=None if sys.stdout.isatty() else 150).print(table_of(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""The commands that read the archive, as a role that may only read."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import yaml
+
+from datastorage import cli
+from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.settings import Settings
+from tests.support.archive import searchable
+from tests.support.objects import action_trace, audit_record
+from tests.support.postgres import TestDatabase, TestDatabases, connect
+
+Command = Callable[..., tuple[object, str, str]]
+
+_MEMORY = audit_record(
+    {"type": "Remediation", "action": "restart-deployment", "phase": "Completed", "correlationID": "rr-7",
+     "message": "the container ran out of memory\x1b[31m", "severity": "critical",
+     "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"}},
+    name="memory", namespace="shop", creationTimestamp="2026-03-05T10:00:00Z",
+)  # fmt: skip
+_DISK = audit_record(
+    {"type": "Execution", "action": "resize", "phase": "Failed", "correlationID": "rr-8",
+     "message": "no space left on the volume of the database",
+     "details": {"n": 2**62, "surrogate": "\udc00"}},
+    name="disk", creationTimestamp="2026-03-05T11:00:00Z",
+)  # fmt: skip
+_TRACE = action_trace(
+    {"correlationID": "rr-7", "actionType": "restart_pod",
+     "execution": {"status": "Failed", "error": "denied"},
+     "targetRef": {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "api"}},
+    name="trace", creationTimestamp="2026-03-05T12:00:00Z",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def filled(databases: TestDatabases) -> TestDatabase:
+    """Three records with vectors of the default model; the tests only read."""
+
+    async def fill() -> TestDatabase:
+        database = await databases.clone()
+        async with searchable(database, provider=WordLlamaProvider()) as archive:
+            await archive.put(_MEMORY, _DISK, _TRACE)
+        return database
+
+    return asyncio.run(fill())
+
+
+@pytest.fixture(scope="module")
+def reader_url(filled: TestDatabase) -> Iterator[str]:
+    """The URL of a role that is a member of datastorage_reader and of nothing else."""
+
+    async def execute(*statements: str) -> None:
+        owner = await connect(filled.owner_url)
+        for statement in statements:
+            await owner.execute(statement)
+        await owner.close()
+
+    role = f"{filled.name}_reader"
+    asyncio.run(
+        execute(f"CREATE ROLE {role} LOGIN PASSWORD 'only-reads'", f"GRANT datastorage_reader TO {role}")
+    )
+    parts = urlsplit(filled.owner_url)
+    host = parts.netloc.rpartition("@")[2]
+    yield urlunsplit(parts._replace(netloc=f"{role}:only-reads@{host}"))
+    asyncio.run(execute(f"DROP ROLE {role}"))
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader_url: str, tmp_path: Any
+) -> Command:
+    """Run a command; return its exit code and what it printed on both streams."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
+    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", reader_url)
+
+    def command(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["datastorage", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return command
+
+
+def test_search_prints_a_table(run: Command) -> None:
+    code, printed, noted = run("search", "out of memory")
+    assert (code, noted) == (0, "")
+    header, first, *_ = printed.splitlines()
+    assert header.split() == [
+        "SIMILARITY", "MORE", "CREATED", "KIND", "NAMESPACE", "NAME", "OUTCOME", "TARGET", "WHAT", "UID",
+    ]  # fmt: skip
+    assert "restart-deployment: the container ran out of memory" in first
+    assert "Deployment/shop/checkout" in first
+    assert _MEMORY["metadata"]["uid"] in first
+    assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+def test_search_as_json(run: Command, mode: str) -> None:
+    code, printed, noted = run("search", "out of memory", "--mode", mode, "--limit", "1", "-o", "json")
+    assert (code, noted) == (0, "")
+    answer = json.loads(printed)
+    assert set(answer) == {"mode", "degraded", "results"}
+    assert (answer["mode"], answer["degraded"]) == (mode, None)
+    [hit] = answer["results"]
+    assert set(hit) == {
+        "score", "similarity", "more", "kind", "namespace", "name", "uid", "generation", "createdAt",
+        "storedAt", "contentHash", "intact", "record",
+    }  # fmt: skip
+    assert hit["uid"] == _MEMORY["metadata"]["uid"]
+    assert hit["createdAt"] == "2026-03-05T10:00:00Z"
+    assert hit["record"]["spec"] == _MEMORY["spec"]
+    assert (hit["similarity"] is None) == (mode == "text")
+
+
+def test_search_with_filters(run: Command) -> None:
+    code, printed, _ = run(
+        "search", "memory", "--hybrid", "--namespace", "shop", "--type", "remediation",
+        "--correlation", "rr-7", "--since", "2026-03-05", "--until", "2026-03-06",
+        "--kind", "AuditRecord", "--phase", "completed",
+        "--severity", "critical", "--target", "Deployment/shop/checkout", "-o", "json",
+    )  # fmt: skip
+    assert code == 0
+    assert [hit["name"] for hit in json.loads(printed)["results"]] == ["memory"]
+
+
+def test_nothing_found_is_no_failure(run: Command) -> None:
+    assert run("search", "memory", "--namespace", "none") == (0, "", "no records found\n")
+    assert run("list", "--since", "1s") == (0, "", "no records found\n")
+    assert run("timeline", "none") == (0, "", "no records found\n")
+    code, printed, noted = run("list", "--namespace", "none", "-o", "json")
+    assert (code, json.loads(printed), noted) == (0, {"records": [], "cursor": None}, "no records found\n")
+
+
+def test_a_search_without_vectors_says_so(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "none")
+    code, printed, noted = run("search", "memory", "-o", "json")
+    assert code == 0
+    assert noted.startswith("note: searched by words only: ")
+    assert json.loads(printed)["mode"] == "text"
+    code, printed, noted = run("search", "memory", "--mode", "vector")
+    assert (code, printed) == (2, "")
+    assert "DATASTORAGE_EMBEDDING_PROVIDER is none" in noted
+
+
+def test_list_pages(run: Command) -> None:
+    names: list[str] = []
+    cursor: list[str] = []
+    for _ in range(3):
+        _, printed, _ = run("list", "--limit", "1", "-o", "json", *cursor)
+        page = json.loads(printed)
+        names += [record["name"] for record in page["records"]]
+        cursor = ["--cursor", page["cursor"]]
+    assert names == ["trace", "disk", "memory"]
+    assert page["cursor"] is None
+    code, printed, noted = run("list", "--limit", "2", "--kind", "AuditRecord")
+    assert (code, noted) == (0, "")
+    assert [line.split()[3] for line in printed.splitlines()[1:]] == ["disk", "memory"]
+    _, _, noted = run("list", "--limit", "1")
+    assert noted.startswith("there are more: --cursor ")
+
+
+def test_get_prints_the_record(run: Command) -> None:
+    uid = _DISK["metadata"]["uid"]
+    code, printed, noted = run("get", uid, "-o", "json")
+    assert (code, noted) == (0, "")
+    answer = json.loads(printed)
+    assert answer["record"]["spec"]["details"]["n"] == 2**62
+    assert answer["record"]["spec"]["details"]["surrogate"] == "\udc00"
+    code, printed, _ = run("get", "shop/memory")
+    assert code == 0
+    assert yaml.safe_load(printed)["record"]["spec"] == _MEMORY["spec"]
+    code, printed, _ = run("get", uid, "--generation", "1")
+    assert yaml.safe_load(printed)["uid"] == uid
+
+
+def test_get_of_what_is_not_there(run: Command) -> None:
+    code, printed, noted = run("get", "shop/other")
+    assert (code, printed, noted) == (1, "", "datastorage: no record shop/other in the archive\n")
+
+
+def test_timeline_is_in_order(run: Command) -> None:
+    code, printed, noted = run("timeline", "rr-7")
+    assert (code, noted) == (0, "")
+    assert [line.split()[3] for line in printed.splitlines()[1:]] == ["memory", "trace"]
+    _, printed, _ = run("timeline", "rr-7", "-o", "json")
+    answer = json.loads(printed)
+    assert [entry["at"] for entry in answer["entries"]] == ["2026-03-05T10:00:00Z", "2026-03-05T12:00:00Z"]
+    assert answer["complete"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", ""), "the question is empty"),
+        (("search", "x", "--limit", "-1"), "limit must be from 1 to 1,000, not -1"),
+        (("search", "x", "--limit", "1001"), "limit must be from 1 to 1,000"),
+        (("search", "x", "--type", "Remedy"), "type must be one of Remediation"),
+        (("search", "x", "--kind", "Pod"), "kind must be one of AuditRecord, ActionTrace"),
+        (("search", "x", "--since", "soon"), "--since must be a time"),
+        (("search", "x", "--since", "1h", "--until", "2h"), "must be before until"),
+        (("search", "x", "--hybrid", "--mode", "text"), "exclude each other"),
+        (("list", "--target", "a/b/c/d"), "--target must be KIND"),
+        (("list", "--cursor", "x"), "the cursor is not one"),
+        (("list", "--namespace", ""), "namespace is empty"),
+        (("get", "x"), "'x' is no uid"),
+        (("get", "/x"), "namespace is empty"),
+        (("get", "a/b", "--generation", "1"), "--generation needs a UID"),
+        (("timeline", ""), "correlation ID is empty"),
+    ],
+)
+def test_a_wrong_question_is_one_line(run: Command, arguments: tuple[str, ...], message: str) -> None:
+    code, printed, noted = run(*arguments)
+    assert (code, printed) == (2, "")
+    assert noted.count("\n") == 1
+    assert message in noted
+
+
+def test_a_changed_record_is_told_loudly(run: Command, filled: TestDatabase) -> None:
+    uid = _DISK["metadata"]["uid"]
+
+    async def change(sql: str) -> None:
+        owner = await connect(filled.owner_url)
+        await owner.execute(f"UPDATE datastorage.audit_records SET content = {sql} WHERE uid = $1", uid)
+        await owner.close()
+
+    asyncio.run(change("content || ' '"))
+    try:
+        code, printed, noted = run("get", uid, "-o", "json")
+    finally:
+        asyncio.run(change("substring(content, 1, octet_length(content) - 1)"))
+    assert code == 1
+    assert json.loads(printed)["intact"] is False
+    assert "WARNING: AuditRecord payments/disk" in noted
+    assert "1 of 1 records are not as they were stored" in noted
+
+
+def test_another_schema_version_is_refused(run: Command, filled: TestDatabase) -> None:
+    async def set_version(version: str) -> str:
+        owner = await connect(filled.owner_url)
+        before: str = await owner.fetchval("SELECT version_num FROM datastorage.schema_version")
+        await owner.execute("UPDATE datastorage.schema_version SET version_num = $1", version)
+        await owner.close()
+        return before
+
+    before = asyncio.run(set_version("9999"))
+    try:
+        code, printed, noted = run("search", "memory")
+    finally:
+        asyncio.run(set_version(before))
+    assert (code, printed) == (2, "")
+    assert "run a newer version of the program" in noted
+
+
+@pytest.mark.parametrize("command", ["search", "list", "get", "timeline"])
+def test_help_shows_examples(run: Command, command: str) -> None:
+    code, printed, _ = run(command, "--help")
+    assert code == 0
+    assert f"datastorage {command} " in printed.partition("Example")[2]

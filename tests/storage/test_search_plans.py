@@ -1,0 +1,198 @@
+"""The questions to the archive run on indexes, read no month they need not, and keep their plans."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pgvector
+import pytest
+import pytest_asyncio
+
+from datastorage.storage import fulltext, nearest, queries
+from datastorage.storage.criteria import Criteria
+from datastorage.storage.database import Database
+from datastorage.storage.nearest import Nearest
+from datastorage.storage.queries import ArchiveReader
+from datastorage.storage.reading import reading
+from datastorage.storage.records import Table
+from datastorage.storage.vectors import VectorTables
+from tests.support.postgres import TestDatabase, TestDatabases, connect
+
+_MODEL: dict[str, Any] = {"provider": "test", "name": "small", "dimensions": 3}
+# Enough rows that reading a whole partition costs more than an index, made by the server itself.
+_FILL = """
+    INSERT INTO datastorage.{table} (
+        uid, generation, created_at, namespace, name, content, content_hash, correlation_id,
+        {type}, {phase}, {kind}, {name}, alert_fingerprint, search, text_hash{columns})
+    SELECT gen_random_uuid(), 1, month + n * interval '1 minute', 'n' || n % 400, 'object-' || n, '\\x00',
+        sha256('\\x00'), 'rr-' || n, 'T' || n % 4, 'P' || n % 2, 'Pod', 'p' || n, 'f' || n,
+        to_tsvector('english', 'word' || n || ' padding'), sha256(('t' || n)::bytea){values}
+    FROM generate_series('2026-01-01Z'::timestamptz, '2026-03-01Z', '1 month') AS month,
+        generate_series(1, 4000) AS n
+"""
+_VECTORS = """
+    INSERT INTO datastorage.embeddings_1
+    SELECT part, sha256(('t' || n)::bytea), ARRAY[random(), random(), random()]::vector(3)
+    FROM generate_series({first}, {last}) AS n
+"""
+
+
+async def _fill(database: TestDatabase) -> TestDatabase:
+    owner = await connect(database.owner_url)
+    await owner.execute("SET TIME ZONE 'UTC'")
+    for month in (1, 2, 3):
+        await owner.execute("SELECT datastorage.ensure_partitions($1)", datetime(2026, month, 1, tzinfo=UTC))
+    await owner.execute(
+        _FILL.format(table="audit_records", type="type", phase="phase", kind="resource_kind",
+                     name="resource_name", columns="", values="")
+    )  # fmt: skip
+    await owner.execute(
+        _FILL.format(table="action_traces", type="action_type", phase="execution_status", kind="target_kind",
+                     name="target_name", columns=", final", values=", true")
+    )  # fmt: skip
+    pool = Database(database.service_url, pool_size=2)
+    tables = VectorTables(pool, **_MODEL)
+    await tables.model_id()
+    await owner.execute(_VECTORS.format(first=1, last=3500).replace("SELECT part", "SELECT 1"))
+    while await tables.index(memory_mib=64, full_rows=3500, grace_seconds=0):
+        pass
+    await owner.execute(_VECTORS.format(first=3501, last=4000).replace("SELECT part", "SELECT 2"))
+    await owner.execute("VACUUM ANALYZE")
+    await pool.close()
+    await owner.close()
+    return database
+
+
+@pytest.fixture(scope="module")
+def cloned(databases: TestDatabases) -> TestDatabase:
+    """Three full months; the tests only read."""
+
+    async def make() -> TestDatabase:
+        return await _fill(await databases.clone())
+
+    return asyncio.run(make())
+
+
+@pytest_asyncio.fixture
+async def database(cloned: TestDatabase) -> AsyncIterator[Database]:
+    made = Database(cloned.service_url, pool_size=1)
+    yield made
+    await made.close()
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
+    """Return the scans of tables in the plan that a question gets."""
+    async with reading(database, nearest.WALKING) as connection:
+        answer = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
+    scans = [node for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node]
+    assert scans
+    return scans
+
+
+def _assert_indexes(scans: list[dict[str, Any]]) -> None:
+    read = [f"{scan['Node Type']} {scan['Relation Name']}" for scan in scans]
+    assert not [each for each in read if each.startswith("Seq Scan")], read
+
+
+_CRITERIA = [
+    Criteria(),
+    Criteria(namespace="n7"),
+    Criteria(correlation_id="rr-7"),
+    Criteria(type="T1", tables=frozenset({Table.AUDIT_RECORDS})),
+    Criteria(target_kind="Pod", target_namespace="none", target_name="p7"),
+    Criteria(alert_fingerprint="f7"),
+    Criteria(since=datetime(2026, 3, 2, tzinfo=UTC)),  # leaves much: a third of everything
+]
+_VECTOR = pgvector.Vector(np.array([1, 0, 0], np.float32))
+
+
+@pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
+async def test_a_page_reads_indexes(database: Database, criteria: Criteria) -> None:
+    after = (datetime(2026, 3, 2, tzinfo=UTC), "5b4b8a3e-3e0c-4d4f-9d0e-6a3f1b2c4d5e", 1)
+    for position in ((None,) * 3, after):
+        _assert_indexes(await _scans(database, queries._PAGE, *criteria.arguments, *position, 20))
+
+
+async def test_a_time_range_reads_only_its_months(database: Database) -> None:
+    criteria = Criteria(since=datetime(2026, 2, 1, tzinfo=UTC), until=datetime(2026, 3, 1, tzinfo=UTC))
+    months = {"audit_records_y2026m02", "action_traces_y2026m02"}
+    page = await _scans(database, queries._PAGE, *criteria.arguments, None, None, None, 20)
+    assert {scan["Relation Name"] for scan in page if scan["Alias"].startswith("r")} == months
+    walk = await _scans(database, nearest._WALK.format(id=1), *criteria.arguments, 3, 10, _VECTOR, 200)
+    assert {scan["Relation Name"] for scan in walk if scan["Alias"].startswith("r")} == months
+
+
+async def test_a_question_about_one_kind_leaves_the_other_alone(database: Database) -> None:
+    criteria = Criteria(tables=frozenset({Table.ACTION_TRACES}), namespace="n7")
+    scans = await _scans(database, queries._PAGE, *criteria.arguments, None, None, None, 20)
+    assert {scan["Relation Name"].split("_y")[0] for scan in scans} == {"action_traces"}
+
+
+@pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
+async def test_a_walk_follows_the_index_and_looks_records_up(database: Database, criteria: Criteria) -> None:
+    scans = await _scans(database, nearest._WALK.format(id=1), *criteria.arguments, 3, 10, _VECTOR, 200)
+    vectors = {s["Relation Name"]: s for s in scans if s["Relation Name"].startswith("embeddings")}
+    assert vectors["embeddings_1_1"]["Index Name"] == "embeddings_1_1_embedding_idx"
+    assert vectors["embeddings_1_2"]["Node Type"] == "Seq Scan"  # not indexed yet
+    _assert_indexes([scan for scan in scans if scan["Relation Name"] not in vectors])
+
+
+@pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
+async def test_the_exact_way_reads_no_vector_in_vain(database: Database, criteria: Criteria) -> None:
+    arguments = (*criteria.arguments, 3, 10, _VECTOR, 10_000)
+    scans = await _scans(database, nearest._EXACT.format(id=1), *arguments)
+    _assert_indexes(scans)
+    names = {scan["Index Name"] for scan in scans if scan["Relation Name"].startswith("embeddings")}
+    assert all(name.endswith("_pkey") for name in names), names
+
+
+async def test_words_are_found_by_their_index(database: Database) -> None:
+    arguments = ("'word7'", "'word8'", ["'word7'"], [1.0], 1000, 3, 10)
+    scans = await _scans(database, fulltext._FIND, *Criteria().arguments, *arguments)
+    _assert_indexes(scans)
+
+
+async def test_single_records_and_remediations_read_indexes(database: Database) -> None:
+    places = await ArchiveReader(database).page(Criteria(), None, 100)
+    keys = [place.key for place in places]
+    arguments = (
+        [place.table.value for place in places], [key.uid for key in keys],
+        [key.generation for key in keys], [key.created_at for key in keys],
+    )  # fmt: skip
+    _assert_indexes(await _scans(database, queries._LOAD, *arguments, 1_000_000))
+    _assert_indexes(await _scans(database, queries._GENERATIONS, keys[0].uid, None, 1))
+    _assert_indexes(await _scans(database, queries._REMEDIATION, "rr-7", 1000))
+    _assert_indexes(await _scans(database, queries._NEWEST_OF_NAME, True, True, "n7", "object-7"))  # noqa: FBT003
+    hashes = [b"\0" * 32]
+    _assert_indexes(await _scans(database, queries._SHARING, *Criteria().arguments, hashes, 1000))
+
+
+async def test_a_plan_is_made_for_its_values_however_often_it_is_asked(database: Database) -> None:
+    reader = ArchiveReader(database)
+    found = Nearest(database, database, same_server=True, **_MODEL)
+    for _ in range(10):
+        await reader.page(Criteria(namespace="n7"), None, 10)
+        await found.nearest(Criteria(), np.array([1, 0, 0], np.float32), limit=5, per_text=3)
+    async with database.connection() as connection:
+        plans = await connection.fetch(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements "
+            "WHERE statement LIKE '%AS r%' AND statement NOT LIKE '%prepared%'"
+        )
+    assert len(plans) == 2
+    assert {(row["generic_plans"], row["custom_plans"]) for row in plans} == {(0, 10)}
+
+
+async def test_nothing_is_left_in_the_session(database: Database) -> None:
+    await ArchiveReader(database).page(Criteria(), None, 10)
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT current_setting('plan_cache_mode')") == "auto"
+        assert await connection.fetchval("SELECT current_setting('transaction_read_only')") == "off"
