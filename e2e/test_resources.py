@@ -16,6 +16,8 @@ from datastorage.resources import (
     KINDS,
     VERSION,
     ResourceKind,
+    VectorStatus,
+    WriteState,
     recording_status,
     rejected_status,
 )
@@ -146,15 +148,24 @@ def test_bad_status_is_refused(resources: Resources, name: str, status: Object, 
     assert refused in message(refusal), name
 
 
+def without_nulls(value: Object) -> Object:
+    """Return what a merge patch with this leaves."""
+    return {
+        key: without_nulls(part) if isinstance(part, dict) else part
+        for key, part in value.items()
+        if part is not None
+    }
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_statuses_are_kept_as_built(resources: Resources, kind: ResourceKind) -> None:
     manifest = audit_record() if kind is AUDIT_RECORD else action_trace()
     name = resources.create(kind, manifest)["metadata"]["name"]
-    recording = recording_status(uid="u", generation=1, stored_at=NOW, content_hash=HASH)
+    vector = VectorStatus(WriteState.WRITTEN, "Written", "", model="wordllama/l2_supercat_256", at=NOW)
+    recording = recording_status(uid="u", generation=1, stored_at=NOW, content_hash=HASH, vector=vector)
     assert resources.patch_status(kind, name, recording)["status"] == recording
     rejected = rejected_status(uid="u", generation=1, at=NOW, message="no")
-    left = {key: value for key, value in rejected.items() if value is not None}
-    assert resources.patch_status(kind, name, rejected)["status"] == left
+    assert resources.patch_status(kind, name, rejected)["status"] == without_nulls(rejected)
     stored = resources.patch_status(kind, name, STORED)
     assert stored["status"] == STORED
     assert stored["metadata"]["generation"] == 1

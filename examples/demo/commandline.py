@@ -1,34 +1,55 @@
-"""The command line `datastorage`, run and shown as a person would run it."""
+"""The command line `datastorage`: run as a person would, shown, and what it says checked."""
 
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from subprocess import CompletedProcess
 from typing import Any
 
+from examples.demo.checks import Seen
 from examples.demo.story import Demo
 
 
-def run_all(demo: Demo, commands: Sequence[Sequence[str]]) -> list[CompletedProcess[str]]:
-    """Run commands, all at once: most of their time is that of their start."""
-    with ThreadPoolExecutor(len(commands)) as pool:
-        return list(pool.map(lambda command: demo.stage.operator.datastorage(*command), commands))
+def check_output(
+    demo: Demo,
+    command: tuple[str, ...],
+    name: str,
+    expected: str,
+    judge: Callable[[CompletedProcess[str]], Seen],
+) -> None:
+    """Run a command until what it prints is right; show that, and tell of it.
+
+    Raises:
+        CheckFailedError: it was not right in time.
+    """
+    done: list[CompletedProcess[str]] = []
+
+    def look() -> Seen:
+        done.append(demo.stage.operator.datastorage(*command))
+        return judge(done[-1])
+
+    seen = demo.checks.wait(name, expected, look)
+    _quote(demo, command, done[-1])
+    demo.checks.claim(name, expected, seen)
 
 
-def quote(demo: Demo, command: Sequence[str], done: CompletedProcess[str]) -> None:
-    """Show a command and what it has printed."""
-    demo.narrator.say(f"$ datastorage {' '.join(_quoted(word) for word in command)}")
+def look_for(answers: tuple[str, ...], found: CompletedProcess[str]) -> Seen:
+    """Say whether one of these words stands in the first row of a table."""
+    row = "".join(found.stdout.splitlines()[1:2])
+    answer = next((each for each in answers if each in row), None)
+    return Seen(answer is not None, answer or found.stderr + row)
+
+
+def show(demo: Demo, *command: str) -> None:
+    """Run a command and show what it prints."""
+    _quote(demo, command, demo.stage.operator.datastorage(*command))
+
+
+def read(demo: Demo, *command: str) -> Any:
+    """Return what a command says in JSON."""
+    return json.loads(demo.stage.operator.datastorage(*command, "-o", "json").stdout)
+
+
+def _quote(demo: Demo, command: tuple[str, ...], done: CompletedProcess[str]) -> None:
+    words = (f'"{word}"' if " " in word else word for word in command)
+    demo.narrator.say(f"$ datastorage {' '.join(words)}")
     demo.narrator.quote(done.stderr + done.stdout)
-
-
-def show_all(demo: Demo, commands: Sequence[Sequence[str]]) -> Iterator[Any]:
-    """Show each command with its table, and give what it says in JSON."""
-    forms = [(*command, "-o", form) for form in ("table", "json") for command in commands]
-    done = run_all(demo, forms)
-    for command, table, document in zip(commands, done, done[len(commands) :], strict=False):
-        quote(demo, command, table)
-        yield json.loads(document.stdout)
-
-
-def _quoted(word: str) -> str:
-    return f'"{word}"' if " " in word else word

@@ -1,13 +1,11 @@
 """Redis and the embedder are taken away and brought back while records keep flowing: none is lost."""
 
-import json
 import re
 import time
 from subprocess import CompletedProcess
-from typing import Any
 
 from examples.demo.checks import Seen
-from examples.demo.commandline import quote, run_all
+from examples.demo.commandline import check_output, look_for, read
 from examples.demo.flow import CORRELATION, INCIDENTS, Flow
 from examples.demo.observer import Followed
 from examples.demo.story import Demo
@@ -63,16 +61,13 @@ def _without_embedder(demo: Demo, flow: Flow) -> None:
     demo.checks.that("Records are stored all the same", f"{ENOUGH} Degraded, each with its row", look)
     demo.narrator.say(f"$ kubectl {' '.join(GET_DEGRADED)}")
     demo.narrator.quote(demo.stage.cluster.kubectl(*GET_DEGRADED).stdout)
-    outbox, found = run_all(demo, (OUTBOX, BY_WORDS))
-    quote(demo, OUTBOX, outbox)
-    demo.checks.claim("The outbox knows what is owed", f"{ENOUGH} vectors, and why", _look_at_outbox(outbox))
-    quote(demo, BY_WORDS, found)
-    first = found.stdout.splitlines()[1:2]
-    right = "by words only" in found.stderr and ANSWER.action in "".join(first)
-    demo.checks.claim(
+    check_output(demo, OUTBOX, "The outbox knows what is owed", f"{ENOUGH} vectors, and why", _look_at_outbox)
+    check_output(
+        demo,
+        BY_WORDS,
         "A search goes on by words, and says so",
         f"a note, and {ANSWER.action} in the first line",
-        Seen(right, f"{ANSWER.action} is the best answer" if right else found.stderr + found.stdout),
+        _look_at_best_by_words,
     )
 
 
@@ -113,16 +108,24 @@ def _check_nothing_lost(demo: Demo, flow: Flow) -> None:
         return Seen(right, seen + (f"; {strange}" if strange else ""))
 
     demo.checks.that("Nothing is lost", "a row and a vector for each, no vector owed", look)
-    shown = (*BY_MEANING, "--limit", "3")
-    everything = (*BY_MEANING, "--correlation", CORRELATION, "--limit", "1000", "-o", "json")
-    outbox, best, found = run_all(demo, (OUTBOX, shown, everything))
-    quote(demo, OUTBOX, outbox)
-    quote(demo, shown, best)
-    demo.checks.claim(
-        "All of them are found by meaning",
-        f"{len(names)} results, {ANSWER.action} the best",
-        _look_at_found(json.loads(found.stdout), names),
+    check_output(
+        demo,
+        OUTBOX,
+        "The outbox is empty",
+        "0 pending, 0 failed, 0 dropped",
+        lambda outbox: Seen(re.findall(r"\d+", outbox.stdout) == ["0"] * 3, outbox.stdout),
     )
+    check_output(
+        demo,
+        (*BY_MEANING, "--limit", "3"),
+        "What was recorded meanwhile is found by meaning",
+        f"{ANSWER.action} in the first line",
+        _look_at_best,
+    )
+    everything = read(demo, *BY_MEANING, "--correlation", CORRELATION, "--limit", "1000")["results"]
+    missing = set(names) - {each["name"] for each in everything}
+    seen = Seen(not missing, f"{len(everything)} results" + (f", missing: {missing}" if missing else ""))
+    demo.checks.claim("And so is every single one", f"{len(names)} results", seen)
 
 
 def _look_at_stored(flow: Flow, since: int, enough: int) -> Seen:
@@ -137,17 +140,13 @@ def _look_at_outbox(outbox: CompletedProcess[str]) -> Seen:
     return Seen(right, reason)
 
 
-def _look_at_found(found: dict[str, Any], names: list[str]) -> Seen:
-    missing = set(names) - {each["name"] for each in found["results"]}
-    seen = f"{len(names) - len(missing)} of {len(names)}; the best: {_best(found).get('message')}"
-    return Seen(not missing and _best(found).get("action") == ANSWER.action, seen)
+def _look_at_best(found: CompletedProcess[str]) -> Seen:
+    return look_for((ANSWER.action,), found)
 
 
-def _best(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the spec of the best answer, empty if there is none."""
-    results = found["results"]
-    spec: dict[str, Any] = results[0]["record"]["spec"] if results else {"action": None, "message": None}
-    return spec
+def _look_at_best_by_words(found: CompletedProcess[str]) -> Seen:
+    right, seen = _look_at_best(found)
+    return Seen(right and "by words only" in found.stderr, seen)
 
 
 def _next(flow: Flow) -> int:

@@ -1,6 +1,7 @@
 """The command that shows the outbox, tries again and gives up."""
 
 import asyncio
+import io
 import json
 import sys
 import uuid
@@ -29,7 +30,6 @@ def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path
     for name in Settings.model_fields:
         monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
-    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", made.service_url)
     # It is of no matter here, and not set up.
     monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "openai")
     return made
@@ -40,6 +40,7 @@ def run(
     database: TestDatabase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
     """Run a command; return its exit code and what it printed on both streams."""
+    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", database.service_url)
 
     def command(*arguments: str) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["datastorage", "outbox", *arguments])
@@ -48,7 +49,6 @@ def run(
         captured = capsys.readouterr()
         return exit_.value.code, captured.out, captured.err
 
-    assert database
     return command
 
 
@@ -160,41 +160,27 @@ def test_dropping_keeps_the_reason_and_can_be_taken_back(
     assert run("retry", "--state", "dropped")[1] == "to be tried again: 3\n"
 
 
-@pytest.mark.parametrize(("answer", "left"), [("y", 0), ("n", 3), ("", 3)])
+@pytest.mark.parametrize(("answer", "dropped"), [("y\n", 3), ("n\n", 0), ("\n", 0), ("", 0)])
+@pytest.mark.usefixtures("owed")
 def test_dropping_asks_first(
-    run: Command, database: TestDatabase, owed: list[Record], monkeypatch: pytest.MonkeyPatch,
-    answer: str, left: int,
-) -> None:  # fmt: skip
-    asked = []
-
-    def confirm(question: str, *, abort: bool) -> bool:
-        assert abort
-        asked.append(question)
-        if answer != "y":
-            raise SystemExit(1)
-        return True
-
-    monkeypatch.setattr("typer.confirm", confirm)
-    code, _, _ = run("drop", "--state", "pending", "--reason", "x")
-    assert code == (0 if answer == "y" else 1)
-    assert states(database)["pending"] == left
-    [question] = asked
-    assert "3 vectors" in question
-    assert "won't find them" in question
-    if answer == "y":
-        monkeypatch.setattr("typer.confirm", confirm)
-        run("drop", "--uid", owed[0].key.uid, "--reason", "x")
-        assert " 0 vectors" in asked[1] or " 1 vectors" in asked[1]
-
-
-def test_without_an_answer_nothing_is_dropped(
-    run: Command, database: TestDatabase, owed: list[Record]
+    run: Command, database: TestDatabase, monkeypatch: pytest.MonkeyPatch, answer: str, dropped: int
 ) -> None:
-    assert owed
-    code, printed, _ = run("drop", "--all", "--reason", "x")  # pytest's standard input is empty
-    assert code == 1
-    assert "4 vectors" in printed
-    assert states(database)["dropped"] == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    code, printed, _ = run("drop", "--state", "pending", "--reason", "x")
+    assert code == (0 if dropped else 1)
+    assert "Give up 3 vectors? Their records stay, but a search by meaning won't find them" in printed
+    assert states(database) == {"pending": 3 - dropped, "failed": 1, "dropped": dropped}
+
+
+def test_it_says_how_many_before_it_drops(
+    run: Command, owed: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for selection, count in ((("--all",), 4), (("--state", "failed"), 1), (("--uid", owed[0].key.uid), 1)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+        assert f"Give up {count} vectors?" in run("drop", *selection, "--reason", "x")[1]
+    run("drop", "--all", "--reason", "x", "--yes")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    assert "Give up 0 vectors?" in run("drop", "--all", "--reason", "x")[1]
 
 
 @pytest.mark.parametrize(

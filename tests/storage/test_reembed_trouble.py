@@ -183,10 +183,7 @@ async def test_vectors_that_cannot_be_indexed_are_vectors_all_the_same(
 ) -> None:
     monkeypatch.setattr(reembed_module, "_INDEX_PAUSE_SECONDS", 0.0)
     await store(archive, audits(FULL), linked=True)
-    await owner.execute(
-        "REVOKE EXECUTE ON FUNCTION datastorage.index_embeddings(smallint, integer, double precision) "
-        "FROM datastorage_service"
-    )
+    await owner.execute("REVOKE EXECUTE ON FUNCTION datastorage.index_embeddings FROM datastorage_service")
     progress = (await run.run()).progress
     assert progress.embedded == FULL
     assert progress.index_error is not None

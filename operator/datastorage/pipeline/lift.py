@@ -99,5 +99,6 @@ class Lift:
 def _owes(body: Mapping[str, Any]) -> bool:
     status = body["status"]
     vector = status.get("writes", {}).get("vector", {})
-    current = status.get("observedGeneration") == body["metadata"]["generation"]
-    return current and vector.get("state") == WriteState.PENDING
+    if status.get("observedGeneration") != body["metadata"]["generation"]:
+        return False  # nobody has stored what it is now
+    return bool(vector.get("state") == WriteState.PENDING)

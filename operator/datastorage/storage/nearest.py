@@ -41,8 +41,8 @@ def _with_records(sql: str) -> str:
     return with_conditions(sql.replace("{their_records}", _THEIR_RECORDS))
 
 
-# Takes the $17 nearest vectors, one by one, until enough records are found: parts with an index are walked, the
-# others are sorted.
+# Takes the $17 nearest vectors, one by one, until enough records are found: parts with an index are walked,
+# the others are sorted.
 _WALK: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.* FROM (
         SELECT text_hash, embedding <=> $16 AS distance FROM datastorage.embeddings_{id:d}

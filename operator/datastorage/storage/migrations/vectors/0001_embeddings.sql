@@ -158,11 +158,10 @@ BEGIN
     END IF;
     SELECT level, (array_agg(part ORDER BY part))[:merged_parts] AS parts INTO merged
         FROM datastorage.embedding_parts
+        -- Some parts were large from the start. They stay as they are, and are in nobody's way.
         WHERE model_id = of_model AND state = 'indexed'
-        GROUP BY level
-        HAVING count(*) >= merged_parts AND (array_agg(row_count ORDER BY row_count DESC))[1] * merged_parts
-            * bytes_per_row <= memory_mib::bigint * 1048576
-        ORDER BY level LIMIT 1;
+            AND row_count * merged_parts * bytes_per_row <= memory_mib::bigint * 1048576
+        GROUP BY level HAVING count(*) >= merged_parts ORDER BY level LIMIT 1;
     IF merged IS NULL THEN
         RETURN false;
     END IF;
