@@ -92,7 +92,7 @@ def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Pa
 
 def test_the_api_server_accepts_the_secret_template(control_plane: Cluster) -> None:
     done = control_plane.kubectl(*DRY_RUN, "-f", str(BASE / "secret.example.yaml"))
-    assert done.stdout.split() == ["secret/datastorage-database"]
+    assert done.stdout.split() == ["secret/datastorage-database", "secret/datastorage-vectors"]
 
 
 def test_the_operator_has_exactly_these_rights(

@@ -261,7 +261,7 @@ def test_selectors_columns_and_names(
     first = ["NAME", "TYPE", "ACTION"] if kind is AUDIT_RECORD else ["NAME", "ACTION"]
     rest = ["OUTCOME", "TARGET", "PHASE", "VECTOR", "AGE", "RECORD", "ID", "CORRELATION", "EXPIRES"]
     assert head.split() == [*first, *rest]
-    assert {name, "checkout", "Stored", "Skipped", own, "2099-01-01T00:00:00Z"} <= set(row.split())
+    assert {name, "checkout", "Stored", "Written", own, "2099-01-01T00:00:00Z"} <= set(row.split())
     assert name in control_plane.kubectl("get", "audit", f"--namespace={namespace}").stdout
 
 
