@@ -12,7 +12,7 @@ from examples.demo.story import Demo
 
 PAUSE = 0.6  # seconds between two records
 # Seconds that a record stays at least: what is Degraded leaves at its time too, before it is seen Stored.
-LEAST_TTL = 35
+LEAST_TTL = 30
 CORRELATION = "rr-outage"
 
 

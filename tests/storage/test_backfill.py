@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from datastorage import breaker as breaker_module
 from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.pipeline import backfill as backfill_module
 from datastorage.pipeline.backfill import Backfill, Dependencies
 from datastorage.pipeline.writer import EmbeddingWriter
 from datastorage.storage.archive import Archive, distinct_texts
@@ -92,18 +90,17 @@ class Stage:
         assert len(found) == len(batch)
         return {row.vector.state for row in found.values()}
 
+    async def close(self) -> None:
+        for each in (self.dependencies.postgres, self.dependencies.embedder, self.dependencies.vector_store):
+            await each.close()
+
 
 @pytest_asyncio.fixture
-async def stage(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+async def stage(database: Database, no_waiting: None) -> AsyncIterator[Stage]:  # noqa: ARG001  # patches it
     """The parts, without waiting."""
-    monkeypatch.setattr(breaker_module, "_FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(backfill_module, "_POLL_SECONDS", 0.02)
-    monkeypatch.setattr(backfill_module, "_AWAY_SECONDS", 0.02)
-    monkeypatch.setattr(backfill_module, "_COUNT_SECONDS", 0.0)
     made = Stage(database)
     yield made
-    for each in (made.dependencies.postgres, made.dependencies.embedder, made.dependencies.vector_store):
-        await each.close()
+    await made.close()
 
 
 async def test_an_absent_embedder_costs_no_row_and_everything_is_paid_on_its_return(
@@ -120,7 +117,7 @@ async def test_an_absent_embedder_costs_no_row_and_everything_is_paid_on_its_ret
     await eventually(lambda: len(stage.provider.calls) > calls)  # the breaker's probe alone asks
     assert await stage.depth() == 700
     stage.provider.failure = None
-    await _until_depth(stage, 0)
+    await until_depth(stage, 0)
     assert await stage.missing(batch) == set()
     assert await stage.states(batch) == {VectorState.WRITTEN}
 
@@ -131,7 +128,7 @@ async def test_what_was_paid_is_lifted_and_only_then_looked_at_again(stage: Stag
     stage.provider.failure = AWAY
     await stage.writer.store(records(3))
     stage.provider.failure = None
-    await _until_depth(stage, 0)
+    await until_depth(stage, 0)
     await eventually(lambda: stage.lifts == 2)
     await stage.writer.store([record_of(audit_record({**AUDIT_SPEC, "message": "one that owes nothing"}))])
     stage.backfill.request()
@@ -154,7 +151,7 @@ async def test_a_poison_text_ends_in_a_visible_state_and_blocks_nothing(stage: S
     # Already in the write path the others of its batch get their vectors.
     assert [row.vector.state is VectorState.WRITTEN for row in stored].count(False) == 1
     spawn(stage.backfill.run())
-    await _until_depth(stage, 1, OutboxState.FAILED)
+    await until_depth(stage, 1, OutboxState.FAILED)
     assert await stage.depth() == 0
     [row] = await stage.outbox.list(state=OutboxState.FAILED, uid=None, limit=10)
     assert (row.uid, row.attempts) == (poison.key.uid, 1)
@@ -170,11 +167,11 @@ async def test_a_retried_text_is_asked_for_again(stage: Stage, spawn: Spawn) -> 
     stage.provider.refused = {record.text.text}
     await stage.writer.store([record])
     spawn(stage.backfill.run())
-    await _until_depth(stage, 1, OutboxState.FAILED)
+    await until_depth(stage, 1, OutboxState.FAILED)
     stage.provider.refused = set()
     assert await stage.outbox.retry(state=OutboxState.FAILED, uid=None) == 1
-    await _until_depth(stage, 0, OutboxState.FAILED)
-    await _until_depth(stage, 0)
+    await until_depth(stage, 0, OutboxState.FAILED)
+    await until_depth(stage, 0)
     assert await stage.states([record]) == {VectorState.WRITTEN}
 
 
@@ -187,7 +184,7 @@ async def test_a_vector_that_is_none_is_never_stored(stage: Stage, spawn: Spawn,
     stage.provider.rows = {batch[2].text.text: row.astype(np.float32)}
     await stage.writer.store(batch)
     spawn(stage.backfill.run())
-    await _until_depth(stage, 1, OutboxState.FAILED)
+    await until_depth(stage, 1, OutboxState.FAILED)
     assert await stage.missing(batch) == {batch[2].text.hash}
 
 
@@ -203,7 +200,7 @@ async def test_vectors_that_are_there_already_are_not_made_again(stage: Stage, s
     async with stage.outbox._database.connection() as connection, connection.transaction():
         await Outbox.add(connection, owed, {}, due_seconds=0)
     spawn(stage.backfill.run())
-    await _until_depth(stage, 0)
+    await until_depth(stage, 0)
     assert len(stage.provider.calls) == calls
 
 
@@ -217,7 +214,7 @@ async def test_two_replicas_share_the_work_and_pay_everything_once(
     second = Stage(database)
     spawn(stage.backfill.run())
     spawn(second.backfill.run())
-    await _until_depth(stage, 0)
+    await until_depth(stage, 0)
     assert await stage.missing(batch) == set()
     for each in (
         second.dependencies.embedder,
@@ -240,11 +237,11 @@ async def test_damaged_tables_leave_everything_owed_until_they_are_mended(
     await eventually(lambda: not stage.dependencies.vector_store.serving, seconds=20)
     assert await stage.depth() == 3
     await owner.execute("ALTER TABLE datastorage.hidden RENAME TO embeddings_1")
-    await _until_depth(stage, 0)
+    await until_depth(stage, 0)
     assert await stage.missing(batch) == set()
 
 
-async def _until_depth(stage: Stage, wanted: int, state: OutboxState = OutboxState.PENDING) -> None:
+async def until_depth(stage: Stage, wanted: int, state: OutboxState = OutboxState.PENDING) -> None:
     async def reached() -> bool:
         return await stage.depth(state) == wanted
 

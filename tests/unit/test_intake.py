@@ -248,3 +248,15 @@ async def test_an_object_that_cannot_be_read_holds_nothing_up(
     assert intake.offer(AUDIT_RECORD, bad) is Verdict.DUPLICATE, "and is not logged with every event"
     assert intake.offer(AUDIT_RECORD, audit_record(name="good")) is Verdict.ACCEPTED
     assert [record.object_name for record in caplog.records] == ["bad"]  # type: ignore[attr-defined]
+
+
+def test_what_is_under_way_again_is_known_and_its_loss_costs_nothing(intake: Intake) -> None:
+    body = audit_record()
+    assert intake.begin(identity_of(body))
+    assert not intake.begin(identity_of(body))
+    assert intake.offer(AUDIT_RECORD, body) is Verdict.DUPLICATE
+    # It is stored: that somebody deletes it meanwhile is no loss to tell of.
+    intake.offer_last_copy(AUDIT_RECORD, body)
+    assert intake.last_copies == []
+    intake.release(identity_of(body))
+    assert intake.begin(identity_of(body))

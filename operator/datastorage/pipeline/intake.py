@@ -132,6 +132,7 @@ class Intake:
         if identity in self._in_flight:
             return False
         self._in_flight.add(identity)
+        self._secured.add(identity)
         return True
 
     def secure(self, identity: Identity) -> None:

@@ -11,7 +11,7 @@ T = TypeVar("T", bound=Hashable)
 
 # How little the first ranks stand out. The paper's 60 is for lists of a thousand documents and lets a hundred
 # mediocre records that both searches know outvote the best of one.
-FLATNESS: Final = 10
+FLATNESS: Final = 5
 
 
 def fuse(

@@ -1,0 +1,322 @@
+"""The command that makes vectors anew, as a process of its own: what it prints, and how it is stopped."""
+
+import asyncio
+import os
+import pty
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from datastorage.embedding.wordllama import MODEL
+from datastorage.settings import Settings
+from datastorage.storage.archive import Archive
+from tests.storage.reembedding import audits, expected_texts, store, texts_of
+from tests.support.openai import OpenAIService
+from tests.support.polling import eventually
+from tests.support.postgres import TestDatabase, TestDatabases, connect
+
+_START_SECONDS = 60.0
+_FILL = """
+    INSERT INTO datastorage.audit_records (
+        uid, generation, created_at, namespace, name, content, content_hash)
+    SELECT gen_random_uuid(), 1, '2026-03-01Z'::timestamptz + n * interval '1 s', 'payments', 'object-' || n,
+        convert_to('{"spec":{"action":"restart","message":"disk ' || n || ' is full"}}', 'UTF8'), sha256('x')
+    FROM generate_series(1, $1::int) AS n
+"""
+
+
+class Process:
+    """The command as it runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.said = ""
+        assert process.stderr is not None
+        self._reading = asyncio.create_task(self._read(process.stderr))
+
+    async def _read(self, stream: asyncio.StreamReader) -> None:
+        while text := await stream.read(4096):
+            self.said += text.decode()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def says(self, text: str) -> None:
+        await eventually(lambda: text in self.said or self._reading.done(), seconds=_START_SECONDS)
+        assert text in self.said, self.said
+
+    async def ends(self) -> tuple[int | None, str]:
+        """Return its exit code and what it answered."""
+        assert self._process.stdout is not None
+        answer = (await self._process.stdout.read()).decode()
+        await self._reading
+        return await self._process.wait(), answer
+
+
+@pytest.fixture
+def environment(cloned: TestDatabase, tmp_path: Path) -> dict[str, str]:
+    """Variables of the process, without settings of the machine."""
+    ours = {f"DATASTORAGE_{name.upper()}" for name in Settings.model_fields}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    return kept | {
+        "DATASTORAGE_SECRETS_DIR": str(tmp_path / "absent"),
+        "DATASTORAGE_DATABASE_URL": cloned.service_url,
+        "COLUMNS": "100",
+    }
+
+
+@asynccontextmanager
+async def started(environment: Mapping[str, str], *arguments: str) -> AsyncIterator[Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "datastorage", "reembed", *arguments, env=dict(environment),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield Process(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def result(environment: Mapping[str, str], *arguments: str) -> tuple[int | None, str, str]:
+    async with started(environment, *arguments) as process:
+        code, answer = await process.ends()
+        return code, answer, process.said
+
+
+async def fill(owner: Any, rows: int) -> None:
+    await owner.execute("SELECT datastorage.ensure_partitions('2026-03-01Z')")
+    await owner.execute(_FILL, rows)
+
+
+async def linked(owner: Any) -> int:
+    count: int = await owner.fetchval(
+        "SELECT count(*) FROM datastorage.audit_records WHERE text_hash IS NOT NULL"
+    )
+    return count
+
+
+async def vectors(owner: Any, number: int = 1) -> int:
+    count: int = await owner.fetchval(f"SELECT count(*) FROM datastorage.embeddings_{number}")
+    return count
+
+
+async def test_it_counts_then_does_then_finds_nothing(
+    environment: Mapping[str, str], archive: Archive, owner: Any
+) -> None:
+    records = audits(3)
+    await store(archive, records)
+    await store(archive, audits(2, start=10), linked=True)
+    code, answer, said = await result(environment, "--dry-run")
+    assert (code, said) == (0, "")
+    assert answer == f"records without a text: 3\ntexts without a vector of {MODEL}: 2 of 2\n"
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0
+    assert await linked(owner) == 2
+    code, answer, said = await result(environment)
+    assert (code, answer) == (0, f"records given a text: 3\nvectors of {MODEL} made: 5\n")
+    assert said.splitlines() == ["records to texts: 3 of 3", "texts to vectors: 5 of 5"]
+    assert await texts_of(owner, records) == expected_texts(records)
+    assert await vectors(owner) == 5
+    code, answer, _ = await result(environment)
+    assert (code, answer) == (0, f"records given a text: 0\nvectors of {MODEL} made: 0\n")
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+async def test_it_goes_on_where_it_was_stopped(
+    environment: Mapping[str, str], cloned: TestDatabase, owner: Any, end: signal.Signals
+) -> None:
+    rows = 6000
+    await fill(owner, rows)
+    holder = await connect(cloned.owner_url)
+    async with started(environment) as process:
+
+        async def begun() -> bool:
+            return await linked(owner) > 0
+
+        await eventually(begun, seconds=_START_SECONDS)
+        await holder.execute("BEGIN; LOCK TABLE datastorage.embedding_texts IN EXCLUSIVE MODE")
+        before = await linked(owner)
+        process.signal(end)
+        code, _ = await process.ends()
+        assert code == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[end]
+        if end is not signal.SIGKILL:
+            assert process.said.endswith(
+                "stopped; what is done stays done: run the same command again to go on\n"
+            )
+            assert "Traceback" not in process.said
+    await holder.close()
+    assert 0 < before < rows
+    code, answer, _ = await result(environment)
+    left = rows - await linked(owner)
+    assert (code, left) == (0, 0)
+    assert f"vectors of {MODEL} made: {rows:,}" in answer
+    assert await vectors(owner) == rows
+
+
+async def test_it_shows_a_bar_on_a_terminal(
+    environment: Mapping[str, str], archive: Archive, owner: Any
+) -> None:
+    await store(archive, audits(3))
+    terminal, end = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "datastorage", "reembed", env={**environment, "TERM": "xterm"},
+        stdout=asyncio.subprocess.PIPE, stderr=end,
+    )  # fmt: skip
+    os.close(end)
+    answer, _ = await process.communicate()
+    shown = (await asyncio.to_thread(os.read, terminal, 65536)).decode()
+    os.close(terminal)
+    assert process.returncode == 0
+    assert answer.decode().startswith("records given a text: 3\n")
+    assert "records to texts" in shown
+    assert "3 of 3" in shown
+    assert "━" in shown
+    assert await vectors(owner) == 3
+
+
+@pytest_asyncio.fixture
+async def service() -> AsyncIterator[OpenAIService]:
+    made = OpenAIService(dimensions=4)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def with_service(environment: Mapping[str, str], url: str) -> dict[str, str]:
+    return {
+        **environment,
+        "DATASTORAGE_EMBEDDING_PROVIDER": "openai",
+        "DATASTORAGE_EMBEDDING_URL": url,
+        "DATASTORAGE_EMBEDDING_MODEL": "small",
+        "DATASTORAGE_EMBEDDING_DIMENSIONS": "4",
+        "DATASTORAGE_EMBEDDING_API_KEY": "hunter2",
+    }
+
+
+async def test_refused_texts_are_named_and_the_exit_code_says_so(
+    environment: Mapping[str, str], archive: Archive, owner: Any, service: OpenAIService
+) -> None:
+    records = audits(5)
+    await store(archive, records)
+    bad = records[2].text
+    assert bad is not None
+
+    async def refuse(_: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        service.behaviours.append(refuse)
+        if bad.text in body["input"]:
+            return web.Response(status=400, text="hunter2")
+        return web.json_response(service.answer(body))
+
+    service.behaviours.append(refuse)
+    code, answer, said = await result(with_service(environment, service.url))
+    assert code == 1
+    assert "vectors of openai/small made: 4\n" in answer
+    assert "texts refused: 1:\n" in said
+    assert bad.hash.hex() in said
+    assert bad.text[:60] in said
+    assert "hunter2" not in said
+    assert await vectors(owner) == 4
+    service.behaviours.clear()
+    assert (await result(with_service(environment, service.url)))[0] == 0
+    assert await vectors(owner) == 5
+
+
+async def test_it_says_once_that_it_waits_for_the_embedder(
+    environment: Mapping[str, str], archive: Archive, owner: Any, service: OpenAIService
+) -> None:
+    await store(archive, audits(5))
+
+    async def away(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+        service.behaviours.append(away)
+        return web.Response(status=401)
+
+    service.behaviours.append(away)
+    async with started(with_service(environment, service.url)) as process:
+        await process.says("waiting for the embedder: ")
+        asked = len(service.requests)
+        await eventually(lambda: len(service.requests) > asked + 2)
+        service.behaviours.clear()
+        code, answer = await process.ends()
+    assert code == 0
+    assert "vectors of openai/small made: 5\n" in answer
+    assert process.said.count("waiting for") == 1
+    assert process.said.count("the embedder serves again") == 1
+    assert "Traceback" not in process.said
+    assert "hunter2" not in process.said
+    assert await vectors(owner) == 5
+
+
+async def test_changing_the_model_leaves_the_old_vectors(
+    environment: Mapping[str, str], archive: Archive, owner: Any, service: OpenAIService
+) -> None:
+    await store(archive, audits(5))
+    assert (await result(environment))[0] == 0
+    assert (await result(with_service(environment, service.url)))[0] == 0
+    assert [await vectors(owner, number) for number in (1, 2)] == [5, 5]
+
+
+async def test_vectors_go_to_their_own_server(
+    environment: Mapping[str, str], archive: Archive, owner: Any, databases: TestDatabases
+) -> None:
+    elsewhere = await databases.clone()
+    await store(archive, audits(5))
+    apart = {**environment, "DATASTORAGE_VECTOR_DATABASE_URL": elsewhere.service_url}
+    assert (await result(apart))[0] == 0
+    there = await connect(elsewhere.owner_url)
+    assert await vectors(there) == 5
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0
+    await there.close()
+    await databases.drop(elsewhere)
+
+
+async def test_the_deepest_content_is_read(
+    environment: Mapping[str, str], archive: Archive, owner: Any
+) -> None:
+    deep = "[" * 9_990 + "]" * 9_990
+    await owner.execute("SELECT datastorage.ensure_partitions('2026-03-01Z')")
+    await store(archive, audits(1))
+    await owner.execute(
+        "UPDATE datastorage.audit_records SET content = convert_to($1, 'UTF8')",
+        f'{{"spec":{{"action":"restart","details":{deep}}}}}',
+    )
+    code, answer, said = await result(environment)
+    if sys.version_info < (3, 12):  # later ones bound their parser by a constant
+        assert "records given a text: 1\n" in answer, said
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"DATASTORAGE_EMBEDDING_PROVIDER": "none"}, "DATASTORAGE_EMBEDDING_PROVIDER is none"),
+        ({"DATASTORAGE_EMBEDDING_PROVIDER": "openai"}, "DATASTORAGE_EMBEDDING_"),
+        ({"DATASTORAGE_DATABASE_URL": ""}, "DATASTORAGE_DATABASE_URL is not set"),
+        ({"DATASTORAGE_VECTOR_DATABASE_URL": "mysql://x"}, "DATASTORAGE_VECTOR_DATABASE_URL"),
+    ],
+)
+async def test_wrong_settings_are_one_line(
+    environment: Mapping[str, str], settings: Mapping[str, str], said: str
+) -> None:
+    code, answer, error = await result({**environment, **settings})
+    assert (code, answer) == (2, "")
+    assert error.startswith("datastorage: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+@pytest.mark.parametrize("table", ["schema_version", "vector_schema_version"])
+async def test_another_schema_version_is_refused(
+    environment: Mapping[str, str], owner: Any, table: str
+) -> None:
+    await owner.execute(f"UPDATE datastorage.{table} SET version_num = '9999'")
+    code, _, error = await result(environment, "--dry-run")
+    assert code == 2
+    assert "9999, newer than version" in error
