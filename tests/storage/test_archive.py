@@ -51,7 +51,7 @@ async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
     for kept in ("content", "content_hash"):
         assert row.pop(kept) == getattr(record, kept)
     search = row.pop("search")
-    for lexeme in ("analys", "contain", "kill", "answer", "cart"):
+    for lexeme in ("analys", "contain", "kill", "answer", "cart", "pod", "shop"):
         assert f"'{lexeme}'" in search
     assert row == {
         "generation": 1, "created_at": utc("2026-03-05T10:20:30Z"), "namespace": "payments",
@@ -63,6 +63,24 @@ async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
         "resource_name": "cart-0", "resource_uid": "u-1", "alert_fingerprint": "f00d",
         "text_hash": record.text.hash if record.text is not None else b"",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ("ImagePullBackOff", {"imagepullbackoff", "imag", "pull", "back"}),
+        ("OOMKilled", {"oomkil", "oom", "kill"}),
+        ("CPU is HIGH", {"cpu", "high"}),
+        ("x" * 200 + "Z", {"x" * 200 + "z"}),
+    ],
+)
+async def test_a_word_of_several_is_found_by_each(
+    archive: Archive, owner: Any, message: str, found: set[str]
+) -> None:
+    record = record_of(audit_record({**AUDIT_SPEC, "action": "a", "message": message}))
+    await archive.store([record])
+    lexemes = await owner.fetchval("SELECT tsvector_to_array(search) FROM datastorage.audit_records")
+    assert set(lexemes) == found
 
 
 async def test_columns_of_an_action_trace(archive: Archive, owner: Any) -> None:

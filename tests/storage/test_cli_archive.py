@@ -97,12 +97,16 @@ def test_search_prints_a_table(run: Command) -> None:
     assert (code, noted) == (0, "")
     header, first, *_ = printed.splitlines()
     assert header.split() == [
-        "SIMILARITY", "MORE", "CREATED", "KIND", "NAMESPACE", "NAME", "OUTCOME", "TARGET", "WHAT", "UID",
+        "SIMILARITY", "MORE", "CREATED", "KIND", "RECORD", "OUTCOME", "TARGET", "WHAT",
     ]  # fmt: skip
+    assert "shop/memory " in first
     assert "restart-deployment: the container ran out of memory" in first
     assert "Deployment/shop/checkout" in first
-    assert _MEMORY["metadata"]["uid"] in first
     assert "\x1b" not in printed
+    assert len(printed.splitlines()) == 4  # a line each
+    uid = _MEMORY["metadata"]["uid"]
+    assert uid not in printed
+    assert uid in run("search", "out of memory", "-o", "wide")[1]
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
@@ -165,7 +169,7 @@ def test_list_pages(run: Command) -> None:
     assert page["cursor"] is None
     code, printed, noted = run("list", "--limit", "2", "--kind", "AuditRecord")
     assert (code, noted) == (0, "")
-    assert [line.split()[3] for line in printed.splitlines()[1:]] == ["disk", "memory"]
+    assert [line.split()[2] for line in printed.splitlines()[1:]] == ["payments/disk", "shop/memory"]
     _, _, noted = run("list", "--limit", "1")
     assert noted.startswith("there are more: --cursor ")
 
@@ -192,7 +196,7 @@ def test_get_of_what_is_not_there(run: Command) -> None:
 def test_timeline_is_in_order(run: Command) -> None:
     code, printed, noted = run("timeline", "rr-7")
     assert (code, noted) == (0, "")
-    assert [line.split()[3] for line in printed.splitlines()[1:]] == ["memory", "trace"]
+    assert [line.split()[3] for line in printed.splitlines()[1:]] == ["shop/memory", "payments/trace"]
     _, printed, _ = run("timeline", "rr-7", "-o", "json")
     answer = json.loads(printed)
     assert [entry["at"] for entry in answer["entries"]] == ["2026-03-05T10:00:00Z", "2026-03-05T12:00:00Z"]

@@ -133,7 +133,7 @@ async def test_it_counts_then_does_then_finds_nothing(
 async def test_it_goes_on_where_it_was_stopped(
     environment: Mapping[str, str], cloned: TestDatabase, owner: Any, end: signal.Signals
 ) -> None:
-    rows = 6000
+    rows = 4000
     await fill(owner, rows)
     holder = await connect(cloned.owner_url)
     async with started(environment) as process:
@@ -252,6 +252,25 @@ async def test_it_says_once_that_it_waits_for_the_embedder(
     assert "Traceback" not in process.said
     assert "hunter2" not in process.said
     assert await vectors(owner) == 5
+
+
+async def test_it_waits_for_a_vector_server_that_is_not_there_yet(
+    environment: Mapping[str, str], archive: Archive, databases: TestDatabases, owner: Any
+) -> None:
+    await store(archive, audits(5))
+    elsewhere = await databases.clone()
+    no_entry = f"ALTER DATABASE {elsewhere.name} ALLOW_CONNECTIONS"
+    await owner.execute(f"{no_entry} false")
+    apart = {**environment, "DATASTORAGE_VECTOR_DATABASE_URL": elsewhere.service_url}
+    async with started(apart) as process:
+        await process.says("waiting for the vector store: ")
+        await owner.execute(f"{no_entry} true")
+        assert (await process.ends())[0] == 0
+    assert "the vector store serves again" in process.said
+    there = await connect(elsewhere.owner_url)
+    assert await vectors(there) == 5
+    await there.close()
+    await databases.drop(elsewhere)
 
 
 async def test_changing_the_model_leaves_the_old_vectors(

@@ -14,6 +14,7 @@ from datastorage import metrics
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
 from datastorage.query import Filter, SearchMode, SearchResult, queries
+from datastorage.query import search as search_module
 from datastorage.storage import fulltext as fulltext_module
 from datastorage.storage import nearest as nearest_module
 from datastorage.storage.vectors import VectorTables
@@ -204,7 +205,9 @@ async def test_indexed_and_open_parts_are_searched_together(archive: SearchableA
         ("OOMKilled", {"oom"}),
         ("ImagePullBackOff", {"image"}),
         ("what is the killed container?", {"oom"}),
-        ('"back off"', set()),
+        ('"back off"', {"image"}),
+        ("pulled back", {"image"}),
+        ('"back pull"', set()),
         ('"pulling failed"', {"image"}),
         ('"failed pulling"', set()),
         ("failed -pulling", {"checkout"}),
@@ -311,6 +314,17 @@ async def test_words_still_find_when_the_embedder_is_away(either: SearchableArch
     assert result.degraded == "the bag is away"
     with pytest.raises(TransientError, match="the bag is away"):
         await either.ask.search("memory limit", mode=SearchMode.VECTOR)
+
+
+async def test_words_still_find_when_the_embedder_never_answers(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await archive.put(said("restart", "memory limit reached", name="memory"))
+    monkeypatch.setattr(search_module, "_EMBEDDING_SECONDS", 0.01)
+    monkeypatch.setattr(archive.provider, "embed", lambda _: asyncio.Event().wait())
+    result = await archive.ask.search("memory limit")
+    assert (names(result), result.mode) == (["memory"], SearchMode.TEXT)
+    assert "no vector within 0.01 s" in (result.degraded or "")
 
 
 async def test_words_still_find_when_the_vectors_are_away(

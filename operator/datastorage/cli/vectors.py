@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -21,6 +21,9 @@ from datastorage.settings import Settings, load_settings
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import Texts
+
+if TYPE_CHECKING:
+    from datastorage.parts import VectorStore  # loads much
 
 T = TypeVar("T")
 
@@ -57,9 +60,9 @@ def reembed(
     What an earlier model had refused is tried with this one by
     `datastorage outbox retry --state failed`, once the operator has it.
 
-    The totals are counted where a stage begins: a tenth of a second or so for a
-    million records. --dry-run compares all texts with all vectors: some seconds
-    for a million.
+    The totals are counted where a stage begins: a second or so for a million
+    records. --dry-run compares all texts with all vectors: some seconds for a
+    million.
     """
     settings = load_settings()
     if settings.embedding_provider == "none":
@@ -86,25 +89,31 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
     work = asyncio.current_task()
     assert work is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-    async with _building(settings) as (reembed, model):
+    async with _building(settings) as (reembed, vectors):
+        model = str(vectors.embedder.model)
+        check = partial(vectors.database.check_schema_version, VECTORS)
         with display() as shown:
-            following = asyncio.create_task(_follow(reembed, shown))
+            follower = _Follower(reembed, shown)
+            following = asyncio.create_task(follower.run())
             try:
-                missing = await reembed.missing() if dry_run else None
-                if missing is None:
+                if dry_run:
+                    await check()
+                    missing = await reembed.missing()
+                else:
+                    await vectors.breaker.run(check)
                     await reembed.run()
-                    _show(reembed.progress, shown)
+                follower.look()
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
-        if missing is not None:
-            _print_missing(missing, model)
-            return 0
-        return _print_done(reembed.progress, model)
+    if dry_run:
+        _print_missing(missing, model)
+        return 0
+    return _print_done(reembed.progress, model)
 
 
 @asynccontextmanager
-async def _building(settings: Settings) -> AsyncIterator[tuple[Reembed, str]]:
+async def _building(settings: Settings) -> AsyncIterator["tuple[Reembed, VectorStore]"]:
     from datastorage.parts import build_store  # noqa: PLC0415  # loads much
 
     # All texts, each once: they would drive out of the cache what the operator needs from it.
@@ -112,7 +121,6 @@ async def _building(settings: Settings) -> AsyncIterator[tuple[Reembed, str]]:
         vectors = store.vectors
         assert vectors is not None
         await store.database.check_schema_version()
-        await vectors.database.check_schema_version(VECTORS)
         postgres = Breaker("postgres", store.database.ping, on_recovery=lambda: None)
         made = Reembed(
             texts=Texts(store.database),
@@ -122,29 +130,34 @@ async def _building(settings: Settings) -> AsyncIterator[tuple[Reembed, str]]:
             index_memory_mib=settings.vector_index_memory_mib,
         )
         try:
-            yield made, str(vectors.embedder.model)
+            yield made, vectors
         finally:
             await postgres.close()
 
 
-async def _follow(reembed: Reembed, shown: Display) -> None:
-    """Show how far it has come, and once what it waits for."""
-    told: set[str] = set()
-    while True:
-        _show(reembed.progress, shown)
-        away = reembed.away()
-        for name in away.keys() - told:
-            shown.say(f"waiting for {name}: {away[name]}")
-        for name in told - away.keys():
-            shown.say(f"{name} serves again")
-        told = set(away)
-        await asyncio.sleep(_LOOK_SECONDS)
+class _Follower:
+    """Shows how far it has come, and says once what it waits for."""
 
+    def __init__(self, reembed: Reembed, shown: Display) -> None:
+        self._reembed = reembed
+        self._shown = shown
+        self._told: set[str] = set()
 
-def _show(progress: Progress, shown: Display) -> None:
-    for stage, done, total in progress.ended:
-        shown.show(stage, done, total)
-    shown.show(progress.stage, progress.done, progress.total)
+    async def run(self) -> None:
+        while True:
+            self.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def look(self) -> None:
+        progress = self._reembed.progress
+        for stage, done, total in (*progress.ended, (progress.stage, progress.done, progress.total)):
+            self._shown.show(stage, done, total)
+        away = self._reembed.away()
+        for name in away.keys() - self._told:
+            self._shown.say(f"waiting for {name}: {away[name]}")
+        for name in self._told - away.keys():
+            self._shown.say(f"{name} serves again")
+        self._told = set(away)
 
 
 def _print_missing(missing: Missing, model: str) -> None:

@@ -29,6 +29,9 @@ _MAX_INDEXED_CHARACTERS: Final = 512
 _MAX_SEARCH_CHARACTERS: Final = 65_536
 
 _NO_WORD: Final = re.compile(r"[\W_]+")
+# A word of several, such as a reason that Kubernetes gives; a longer one is no word.
+_HUMPED: Final = re.compile(r"\b\w{0,60}(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])\w{0,60}\b")
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 _Object = Mapping[str, Any]
 
@@ -169,7 +172,14 @@ def _audit_record_index(spec: _Object, final: bool) -> tuple[Any, ...]:  # noqa:
         _text(resource, "name"),
         _text(resource, "uid"),
         _text(spec, "alertFingerprint"),
-        _search(spec.get("action"), spec.get("message"), spec.get("errorMessage"), resource.get("name")),
+        _search(
+            spec.get("action"),
+            spec.get("message"),
+            spec.get("errorMessage"),
+            resource.get("kind"),
+            resource.get("namespace"),
+            resource.get("name"),
+        ),
     )
 
 
@@ -200,6 +210,8 @@ def _action_trace_index(spec: _Object, final: bool) -> tuple[Any, ...]:  # noqa:
             model.get("reasoning"),
             execution.get("error"),
             effectiveness.get("notes"),
+            target.get("kind"),
+            target.get("namespace"),
             target.get("name"),
         ),
     )
@@ -266,4 +278,7 @@ def _search(*texts: object) -> str:
     text = " ".join(text for text in texts if isinstance(text, str) and text)
     # Words only: PostgreSQL's parser tries every "/", "-", "_" and "." as part of a path, an address or a
     # number, in time that grows with the square of the length. A few such records would stall all others.
-    return _storable(_NO_WORD.sub(" ", text[:_MAX_SEARCH_CHARACTERS]))
+    words = _NO_WORD.sub(" ", text[:_MAX_SEARCH_CHARACTERS])
+    # "ImagePullBackOff" is also found by "image pull".
+    parts = [_HUMP.sub(" ", word) for word in dict.fromkeys(_HUMPED.findall(words))]
+    return _storable(" ".join([words, *parts]))

@@ -85,6 +85,8 @@ class Searcher:
     ) -> SearchResult:
         """Return the best records. Raises InvalidQueryError, and TransientError when it can't be done now."""
         check_question(question)
+        # A shell hands over bytes that are no text as characters that nothing can encode.
+        question = question.encode("utf-8", "replace").decode("utf-8")
         match mode:
             case SearchMode.TEXT:
                 return await self._by_text(question, criteria, limit)

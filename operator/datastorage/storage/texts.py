@@ -39,7 +39,7 @@ _HASHES: Final = """
     SELECT text_hash FROM datastorage.embedding_texts WHERE text_hash > $1 ORDER BY text_hash LIMIT $2
 """
 _TEXTS: Final = "SELECT text_hash, text FROM datastorage.embedding_texts WHERE text_hash = ANY($1::bytea[])"
-# A count reads an index from end to end: a second or so for ten million entries.
+# A count reads an index from end to end: a second or so for a million entries.
 _COUNT_SECONDS: Final = 600.0
 
 FIRST_ROW: Final = RecordKey("00000000-0000-0000-0000-000000000000", -1, datetime(1, 1, 1, tzinfo=UTC))
