@@ -27,13 +27,11 @@ from benchmarks.search.dataset import LabelledRecord, Question, load_questions, 
 from benchmarks.search.embeddings_server import EmbeddingsServer
 from benchmarks.search.measures import ndcg_at, recall_at
 from benchmarks.search.minilm import DIMENSION, NAME
-from datastorage.parts import Store, build_store
+from datastorage.parts import Store, build_store, build_writer
 from datastorage.pipeline.extract import work_item
-from datastorage.pipeline.writer import EmbeddingWriter
 from datastorage.query import SearchMode, queries
 from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.settings import Settings
-from datastorage.storage.dualwrite import DualWrite
 from datastorage.storage.records import VectorState
 from tests.support.postgres import PostgresServer, TestDatabases
 
@@ -115,18 +113,7 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
     if vectors is None:
         raise BenchmarkError("the store keeps no vectors")
     await vectors.embedder.probe()
-    writer = EmbeddingWriter(
-        embedder=vectors.embedder,
-        dual_write=DualWrite(
-            archive=store.archive,
-            outbox=store.outbox,
-            vectors=vectors.tables,
-            breaker=vectors.breaker,
-            model=str(vectors.embedder.model),
-            same_server=vectors.same_server,
-        ),
-        on_owed=lambda: None,
-    )
+    writer = build_writer(store, on_owed=lambda: None)
     items = [
         work_item(_KINDS[each.kind], _body(each, number), default_ttl_seconds=0)
         for number, each in enumerate(records)

@@ -8,13 +8,13 @@ from typing import Any, Final, TypeAlias
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.progress import say
 from benchmarks.vector_index.server import Usage, load_average
 
 Value: TypeAlias = float | int | str | None
-_PIPED_WIDTH: Final = 150
+_PIPED_WIDTH: Final = 190
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _rounded(value: Value) -> Value:
 def _table(title: str, lines: Iterable[Measurement]) -> Table:
     lines = list(lines)
     names = list(dict.fromkeys(name for line in lines for name in line.values))
-    table = Table("case", *names, title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(Column("case", no_wrap=True), *names, title=title, title_justify="left", box=SIMPLE_HEAD)
     for line in lines:
         values = (line.values.get(name) for name in names)
         table.add_row(line.case, *("" if value is None else str(value) for value in values))

@@ -1,6 +1,6 @@
 """The parts of one process, and how they are wired. Nothing else builds them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +112,7 @@ async def _build_vectors(settings: Settings, database: Database, stack: AsyncExi
 
 
 def _nothing() -> None:
-    """The backfill looks for itself whether it can go on."""
+    """Nobody needs to be told: the backfill looks for itself whether it can go on."""
 
 
 @asynccontextmanager
@@ -167,7 +167,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         backfill = _build_backfill(settings, store, breaker, lift)
         coordinator = Coordinator(
             intake=intake,
-            writer=_build_writer(store, backfill),
+            writer=build_writer(store, on_owed=backfill.request if backfill is not None else _nothing),
             archive=store.archive,
             breaker=breaker,
             announcer=status_writer,
@@ -198,9 +198,10 @@ def _build_indexer(settings: Settings, store: Store) -> Indexer | None:
     return Indexer(store.vectors.tables, memory_mib=settings.vector_index_memory_mib)
 
 
-def _build_writer(store: Store, backfill: Backfill | None) -> Writer:
+def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:
+    """Return what stores batches; ``on_owed`` is called when vectors wait in the outbox."""
     vectors = store.vectors
-    if vectors is None or backfill is None:
+    if vectors is None:
         return store.archive
     dual_write = DualWrite(
         archive=store.archive,
@@ -210,4 +211,4 @@ def _build_writer(store: Store, backfill: Backfill | None) -> Writer:
         model=str(vectors.embedder.model),
         same_server=vectors.same_server,
     )
-    return EmbeddingWriter(embedder=vectors.embedder, dual_write=dual_write, on_owed=backfill.request)
+    return EmbeddingWriter(embedder=vectors.embedder, dual_write=dual_write, on_owed=on_owed)
