@@ -136,6 +136,16 @@ async def test_what_was_paid_is_lifted_and_only_then_looked_at_again(stage: Stag
     assert stage.lifts == 2
 
 
+async def test_what_a_person_has_dropped_is_lifted_too(stage: Stage, spawn: Spawn) -> None:
+    stage.provider.failure = AWAY
+    await stage.writer.store(records(3))
+    spawn(stage.backfill.run())
+    await eventually(lambda: stage.backfill._pending == 3)
+    lifts = stage.lifts
+    await stage.outbox.drop(state=OutboxState.PENDING, uid=None, reason="of a test")
+    await eventually(lambda: stage.lifts > lifts)
+
+
 async def test_a_lift_that_was_not_complete_is_repeated(stage: Stage, spawn: Spawn) -> None:
     stage.complete = False
     spawn(stage.backfill.run())

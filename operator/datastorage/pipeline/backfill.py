@@ -88,6 +88,7 @@ class Backfill:
         self._lift_seconds = lift_seconds
         self._requested = asyncio.Event()
         self._lift_at = 0.0
+        self._pending = 0
         self._counted_at = -_COUNT_SECONDS
 
     def request(self) -> None:
@@ -156,6 +157,11 @@ class Backfill:
             return
         depths = await self._dependencies.postgres.run(self._outbox.depths)
         self._counted_at = time.monotonic()
+        pending = depths[OutboxState.PENDING].depth
+        if pending < self._pending:
+            # Another replica has paid, or a person has dropped something: objects here may wait to hear of it.
+            self._lift_at = 0.0
+        self._pending = pending
         for state, depth in depths.items():
             metrics.OUTBOX_DEPTH.labels(state.value).set(depth.depth)
         metrics.OUTBOX_AGE.set(depths[OutboxState.PENDING].oldest_seconds)
