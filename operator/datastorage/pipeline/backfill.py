@@ -159,7 +159,7 @@ class Backfill:
         self._counted_at = time.monotonic()
         pending = depths[OutboxState.PENDING].depth
         if pending < self._pending:
-            # Another replica has paid, or a person has dropped something: objects here may wait to hear of it.
+            # Another replica has paid, or a person has dropped something: objects may wait to hear of it.
             self._lift_at = 0.0
         self._pending = pending
         for state, depth in depths.items():
