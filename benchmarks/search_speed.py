@@ -29,9 +29,12 @@ from rich.table import Table
 
 from benchmarks.progress import Progress, say
 from benchmarks.vector_index.texts import questions, sentences
+from datastorage.breaker import Breaker
 from datastorage.embedded import create_service_role, start_embedded_postgres
+from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
 from datastorage.pipeline.extract import work_item
+from datastorage.query import ArchiveQueries, queries
 from datastorage.query.words import wording
 from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.storage.archive import Archive
@@ -81,6 +84,19 @@ class SearchSpeed:
     p95_ms: float
     recall: float | None = None
     ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    database: Database
+    same_server: bool
+    embedder: Embedder
+
+
+@dataclass(frozen=True)
+class _Store:
+    database: Database
+    vectors: _Vectors | None
 
 
 @dataclass
@@ -146,6 +162,9 @@ async def _measure_all(
             words, partial(_by_words, full_text, criteria)
         )  # fmt: skip
         lines.append(_line(f"by words, {name}", len(matrix), seconds))
+    async with _whole(database, corpus.provider) as ask:
+        seconds, _ = await _timed(words, partial(ask.search, limit=TOP))
+    lines.append(_line("by both, from the question to the records", len(matrix), seconds))
     async with _writing(database, corpus):
         seconds, _ = await _timed(vectors, partial(_search, nearest, Criteria()))
     lines.append(
@@ -162,6 +181,19 @@ async def _bare(database: Database, vector: Matrix) -> list[bytes]:
 async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[bytes]:
     matches = await nearest.nearest(criteria, vector, limit=TOP, per_text=3)
     return [match.text_hash for match in matches if match.text_hash is not None]
+
+
+@asynccontextmanager
+async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterator[ArchiveQueries]:
+    """Open the library as the command line has it: with the embedding of questions, and the records read."""
+    breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
+    embedder = Embedder(provider, VectorCache(MODEL, None, 300), breaker)
+    yield queries(_Store(database, _Vectors(database, True, embedder)))  # noqa: FBT003
+    await breaker.close()
+
+
+async def _serves() -> None:
+    """It is a part of this process."""
 
 
 async def _by_words(full_text: FullText, criteria: Criteria, question: str) -> None:

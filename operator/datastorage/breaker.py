@@ -112,6 +112,9 @@ class Breaker:
                 await self._probe()
             except TransientError as still:
                 self._reason = str(still)
+            except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must not wait for ever
+                self._reason = f"{type(error).__name__}: {error}"
+                _log.exception("The probe of %s failed in an unforeseen way", self._dependency)
             else:
                 self._closed.set()
                 return

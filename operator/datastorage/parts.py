@@ -149,11 +149,14 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             concurrency=settings.delete_concurrency,
             resync_seconds=settings.gc_interval_seconds,
         )
+        # The status writer tells the backfill what is owed, and the backfill has statuses written.
+        backfill: Backfill | None
         status_writer = StatusWriter(
             cluster=cluster,
             intake=intake,
             schedule=collector.schedule,
             on_abandoned=sweep.request,
+            on_owing=lambda: backfill.lift_soon() if backfill is not None else None,
             concurrency=settings.status_concurrency,
         )
         lift = Lift(

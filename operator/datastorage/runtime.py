@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 import prometheus_client
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 _COORDINATORS: Final = 2
 _PARTITION_INTERVAL_SECONDS: Final = 3600.0
 _PING_SECONDS: Final = 2.0
+# The start waits no longer for the vectors' server, and then for the embedder.
+_VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
 _WATCH_PATIENCE_SECONDS: Final = 300.0
 _FLUSH_POLL_SECONDS: Final = 0.05
@@ -216,11 +219,13 @@ class Operator:
 
 async def _prepare_vectors(vectors: VectorStore) -> None:
     """Refuse a wrong schema and load the model; a server or an embedder that is away is no reason to wait."""
-    try:
-        await vectors.database.check_schema_version(VECTORS)
-        await vectors.embedder.probe()
-    except TransientError as error:
-        _log.warning("Starting without vectors; they are made up for later", extra={"error": str(error)})
+    for ready in (partial(vectors.database.check_schema_version, VECTORS), vectors.embedder.probe):
+        try:
+            async with asyncio.timeout(_VECTORS_SECONDS):
+                await ready()
+        except (TransientError, TimeoutError) as error:
+            reason = str(error) or f"no answer in {_VECTORS_SECONDS:g} s"
+            _log.warning("Starting without vectors; they are made up for later", extra={"error": reason})
 
 
 def _vector_notes(store: Store) -> dict[str, Check]:

@@ -11,6 +11,7 @@ from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.pipeline.backfill import Backfill, Dependencies
+from datastorage.pipeline.lift import Lifted
 from datastorage.pipeline.writer import EmbeddingWriter
 from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.database import Database
@@ -74,9 +75,9 @@ class Stage:
             on_owed=self.backfill.request,
         )
 
-    async def lift(self) -> bool:
+    async def lift(self) -> Lifted:
         self.lifts += 1
-        return self.complete
+        return Lifted(complete=self.complete)
 
     async def depth(self, state: OutboxState = OutboxState.PENDING) -> int:
         return (await self.outbox.depths()).get(state, OutboxDepth()).depth

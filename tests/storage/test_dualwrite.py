@@ -1,5 +1,6 @@
 """The dual write on a real database: the rows come first, and what can't be written as a vector is owed."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import Vector, VectorTables
 from tests.support.objects import AUDIT_SPEC, action_trace, audit_record, record_of
 from tests.support.postgres import TestDatabase, TestDatabases
+from tests.support.proxy import FreezableProxy
 
 DIMENSIONS = 8
 AWAY = VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "does not answer", "fake/tiny")
@@ -255,3 +257,42 @@ async def test_an_absent_archive_is_no_fault_of_the_vectors(
     with pytest.raises(TransientError):
         await one.dual_write.store(records(1), {}, {})
     await databases.close_connections(cloned, allow_new=True)
+
+
+async def test_one_that_was_there_before_hides_no_reason(one: Stage) -> None:
+    old, new = records(1), [record_of(audit_record({**AUDIT_SPEC, "message": "new"}))]
+    await one.dual_write.store(old, vectors_of(old), {})
+    both = [*old, *new]
+    stored = await one.dual_write.store(both, vectors_of(old), dict.fromkeys(distinct_texts(new), AWAY))
+    assert [row.is_new for row in stored] == [False, True]
+    assert stored[1].vector == AWAY
+
+
+async def test_a_refused_text_is_noted_as_failed_at_once(one: Stage) -> None:
+    batch = records(1)
+    refused = VectorWrite(VectorState.FAILED, "EmbeddingRefused", "not finite", "fake/tiny")
+    [stored] = await one.dual_write.store(batch, {}, dict.fromkeys(distinct_texts(batch), refused))
+    assert stored.vector == refused
+    [row] = await one.outbox.list(state=OutboxState.FAILED, uid=None, limit=10)
+    assert (row.last_error, row.attempts) == ("not finite", 1)
+    found = await one.archive.find(batch[0].table, [batch[0].key])
+    assert {each.vector.state for each in found.values()} == {VectorState.FAILED}
+
+
+async def test_a_server_that_has_fallen_silent_holds_nothing_up_for_long(
+    database: Database, other_server: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datastorage.storage.dualwrite._PATIENCE_SECONDS", 0.3)
+    proxy = FreezableProxy(other_server.service_url)
+    async with proxy:
+        vectors = Database(proxy.url, pool_size=3, chain=VECTORS)
+        stage = Stage(database, vectors)
+        first, second = records(1), records(2)
+        assert states(await stage.dual_write.store(first, vectors_of(first), {})) == [VectorState.WRITTEN]
+        proxy.freeze()
+        async with asyncio.timeout(10):
+            stored = await stage.dual_write.store(second, vectors_of(second), {})
+        assert VectorState.PENDING in states(stored)
+        assert not stage.breaker.serving
+        await stage.breaker.close()
+        await vectors.close()

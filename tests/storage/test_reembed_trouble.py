@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
+from datastorage.embedding.model import Matrix
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.pipeline import reembed as reembed_module
 from datastorage.storage.archive import Archive
@@ -75,6 +76,41 @@ async def test_a_postgres_that_is_away_is_waited_for(run: Run, archive: Archive,
     await owner.execute("ALTER TABLE datastorage.gone RENAME TO embedding_texts")
     assert (await running).progress.embedded == 5
     assert await vectors_in(owner) == expected_vectors(records)
+
+
+class Fragile(FakeProvider):
+    """Answers "internal error" for each call with a bad text in it, for ever."""
+
+    bad: frozenset[str] = frozenset()
+
+    async def embed(self, texts: Sequence[str]) -> Matrix:
+        rows = await super().embed(texts)
+        if self.bad.intersection(texts):
+            raise EmbedderUnavailableError("The service answered with status 500")
+        return rows
+
+
+@pytest.mark.parametrize(("good", "bad"), [(0, 1), (5, 1), (40, 40)])
+async def test_texts_that_the_embedder_fails_with_for_ever_are_named_in_the_end(
+    database: Database, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch, good: int, bad: int
+) -> None:
+    monkeypatch.setattr(reembed_module, "_AWAY_SECONDS", 0.0)
+    records = audits(good + bad)
+    await store(archive, records)
+    provider = Fragile()
+    provider.bad = frozenset(r.text.text for r in records[good:] if r.text is not None)
+    run = Run(database, database, provider)
+    async with asyncio.timeout(60):  # it never ended
+        progress = (await run.run()).progress
+    assert (progress.embedded, progress.refused) == (good, bad)
+    assert await vectors_in(owner) == expected_vectors(records[:good])
+    for record in records[good:]:
+        assert record.text is not None
+        assert any(
+            named.startswith(record.text.hash.hex()) and "status 500" in named
+            for named in progress.refused_named
+        )
+    assert run.reembed.away() == {}
 
 
 class KilledError(Exception):

@@ -141,6 +141,17 @@ async def test_a_walk_that_finds_too_little_ends_exactly(
     assert names(result) == ["far"]
 
 
+async def test_few_traces_among_many_records_are_found_by_their_kind(
+    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest_module, "_FEW", 0)
+    monkeypatch.setattr(nearest_module, "_ATTEMPTS", (2, 4))
+    await either.put(*(said("restart", f"memory limit {'x' * n}", name=f"near{n}") for n in range(1, 20)))
+    await either.put(action_trace(name="far"))
+    result = await either.ask.search("memory limit", Filter(kind="ActionTrace"), mode=SearchMode.VECTOR)
+    assert names(result) == ["far"]
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode: SearchMode) -> None:
     recurring = [
@@ -156,6 +167,24 @@ async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode:
     assert [hit.more for hit in result.hits if hit.record.name == "r19"] == [2]
 
 
+async def test_what_both_searches_have_of_one_event_is_not_shown_twice(archive: SearchableArchive) -> None:
+    # One event in many pods: the names of the pods are words to look up, but have no meaning.
+    pods = [f"api-7d9f8bc4c6-x{letter}k9p" for letter in "bcdfgh"]
+    await archive.put(
+        *(
+            audit_record(
+                {**_SPEC, "action": "restart", "message": "memory limit reached",
+                 "resourceRef": {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": pod}},
+                name=pod, creationTimestamp=f"2026-03-05T10:00:{number:02}Z",
+            )
+            for number, pod in enumerate(pods)
+        )
+    )  # fmt: skip
+    result = await archive.ask.search("memory limit xbk9p xck9p xdk9p")
+    assert len(result.hits) == 3
+    assert {hit.more for hit in result.hits} == {3}
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_of_a_trace_only_the_newest_generation_is_found(
     either: SearchableArchive, mode: SearchMode
@@ -169,8 +198,9 @@ async def test_of_a_trace_only_the_newest_generation_is_found(
 
 
 async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive, owner: Any) -> None:
-    bodies = [said("restart", f"memory limit {word}", name=word) for word in ("one", "two", "three", "four")]
-    await archive.put(*bodies)
+    # Each is a bit further away than the one before.
+    words = {"one": "a", "two": "a b", "three": "a b c", "four": "a b c d"}
+    await archive.put(*(said("restart", f"memory limit {more}", name=name) for name, more in words.items()))
     await owner.execute("SELECT datastorage.make_embedding_part(1::smallint, 2)")
     await owner.execute("INSERT INTO datastorage.embeddings_1_2 SELECT 2, text_hash, embedding "
                         "FROM datastorage.embeddings_1")  # fmt: skip
@@ -178,7 +208,7 @@ async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive,
                         "FOR VALUES IN (2)")  # fmt: skip
     for filter_ in (Filter(), Filter(namespace="payments")):
         result = await archive.ask.search("memory limit", filter_, mode=SearchMode.VECTOR, limit=4)
-        assert sorted(names(result)) == ["four", "one", "three", "two"]
+        assert names(result) == list(words)
 
 
 async def test_indexed_and_open_parts_are_searched_together(archive: SearchableArchive) -> None:
@@ -229,7 +259,7 @@ async def test_words_find_their_forms(archive: SearchableArchive, question: str,
 async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
     await archive.put(
         *(said("restart", f"pod pod pod number{n}", name=f"n{n}") for n in range(30)),
-        said("restart", "certificate", name="rare"),
+        said("restart", "certificate " + " ".join(f"filler{n}" for n in range(30)), name="rare"),
     )
     assert names(await archive.ask.search("pod certificate", mode=SearchMode.TEXT))[0] == "rare"
 

@@ -127,7 +127,7 @@ async def test_a_time_range_reads_only_its_months(database: Database) -> None:
     months = {"audit_records_y2026m02", "action_traces_y2026m02"}
     page = await _scans(database, queries._PAGE, *criteria.arguments, None, None, None, 20)
     assert {scan["Relation Name"] for scan in page if scan["Alias"].startswith("r")} == months
-    walk = await _scans(database, nearest._WALK.format(id=1), *criteria.arguments, 3, 10, _VECTOR, 200)
+    walk = await _scans(database, nearest._WALK.format(id=1, texts=200), *criteria.arguments, 3, 10, _VECTOR)
     assert {scan["Relation Name"] for scan in walk if scan["Alias"].startswith("r")} == months
 
 
@@ -139,7 +139,7 @@ async def test_a_question_about_one_kind_leaves_the_other_alone(database: Databa
 
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
 async def test_a_walk_follows_the_index_and_looks_records_up(database: Database, criteria: Criteria) -> None:
-    scans = await _scans(database, nearest._WALK.format(id=1), *criteria.arguments, 3, 10, _VECTOR, 200)
+    scans = await _scans(database, nearest._WALK.format(id=1, texts=200), *criteria.arguments, 3, 10, _VECTOR)
     vectors = {s["Relation Name"]: s for s in scans if s["Relation Name"].startswith("embeddings")}
     assert vectors["embeddings_1_1"]["Index Name"] == "embeddings_1_1_embedding_idx"
     assert vectors["embeddings_1_2"]["Node Type"] == "Seq Scan"  # not indexed yet
@@ -176,7 +176,7 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
     _assert_indexes(await _scans(database, queries._SHARING, *Criteria().arguments, hashes, 1000))
 
 
-async def test_a_plan_is_made_for_its_values_however_often_it_is_asked(database: Database) -> None:
+async def test_pages_are_planned_for_their_values_and_walks_once(database: Database) -> None:
     reader = ArchiveReader(database)
     found = Nearest(database, database, same_server=True, **_MODEL)
     for _ in range(10):
@@ -184,11 +184,29 @@ async def test_a_plan_is_made_for_its_values_however_often_it_is_asked(database:
         await found.nearest(Criteria(), np.array([1, 0, 0], np.float32), limit=5, per_text=3)
     async with database.connection() as connection:
         plans = await connection.fetch(
-            "SELECT generic_plans, custom_plans FROM pg_prepared_statements "
-            "WHERE statement LIKE '%AS r%' AND statement NOT LIKE '%prepared%'"
+            "SELECT statement LIKE '%<=>%' AS walk, generic_plans AS generic, custom_plans AS own "
+            "FROM pg_prepared_statements WHERE statement LIKE '%AS r%' AND statement NOT LIKE '%prepared%'"
         )
-    assert len(plans) == 2
-    assert {(row["generic_plans"], row["custom_plans"]) for row in plans} == {(0, 10)}
+    counts = {row["walk"]: (row["generic"], row["own"]) for row in plans}
+    assert counts == {False: (0, 10), True: (10, 0)}
+
+
+async def test_the_one_plan_of_walks_follows_the_index_and_leaves_out_months(database: Database) -> None:
+    criteria = Criteria(since=datetime(2026, 2, 1, tzinfo=UTC), until=datetime(2026, 3, 1, tzinfo=UTC))
+    arguments = (*criteria.arguments, 3, 10, _VECTOR)
+    generic = {**nearest.WALKING, "plan_cache_mode": "force_generic_plan"}
+    async with reading(database, generic) as connection:
+        statement = await connection.prepare(
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + nearest._WALK.format(id=1, texts=200)
+        )
+        scans = [
+            n
+            for n in _nodes(json.loads(await statement.fetchval(*arguments))[0]["Plan"])
+            if "Relation Name" in n
+        ]
+    names = {scan.get("Index Name") for scan in scans}
+    assert "embeddings_1_1_embedding_idx" in names
+    assert {s["Relation Name"][-7:] for s in scans if s["Alias"].startswith("r")} == {"2026m02"}
 
 
 async def test_nothing_is_left_in_the_session(database: Database) -> None:

@@ -109,6 +109,9 @@ async def test_a_refused_text(stage: Stage, spawn: Spawn) -> None:
     spawn(stage.backfill.run())
     await until_depth(stage, 1, OutboxState.FAILED)
     await eventually(lambda: _depth("failed") == 1)
+    assert moved.by("datastorage_fallback_mode_total") == 0  # nothing is owed
+    await stage.outbox.retry(state=OutboxState.FAILED, uid=None)
+    await eventually(lambda: moved.by("datastorage_outbox_settled_total", outcome="failed") > 0)
     assert moved.by("datastorage_outbox_settled_total", outcome="failed") == 1
 
 

@@ -168,3 +168,15 @@ async def test_closing_ends_the_probing(probe: Probe) -> None:
     asked = probe.asked
     await settle()
     assert probe.asked == asked
+
+
+async def test_an_unforeseen_failure_of_the_probe_leaves_nobody_waiting_for_ever(
+    breaker: Breaker, probe: Probe, spawn: Spawn
+) -> None:
+    dependency = Dependency()
+    dependency.down = True
+    probe.errors = [RuntimeError("a bug"), TransientError("still away")]
+    waiting = spawn(breaker.run(dependency.operation))
+    await eventually(lambda: probe.asked >= 2)
+    dependency.down = False
+    assert await waiting == "done"

@@ -182,6 +182,45 @@ async def test_a_refusal_is_forgotten_after_a_while(
     assert_vectors(await embed(embedder, "bad"), "bad")
 
 
+async def test_a_known_refusal_is_forgotten_with_the_vector(
+    embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.refused = {"bad"}
+    await embed(embedder, "bad")
+    provider.refused = set()
+    await embedder.embed(hashed("bad"), patience_seconds=PATIENCE, ask_again=True)
+    again = await embed(embedder, "bad")
+    assert_vectors(again, "bad")
+    assert again.refused == {}
+    # Nor when the cache has lost it.
+    monkeypatch.setattr(embedder, "_cache", VectorCache(MODEL, None, TTL))
+    lost = await embed(embedder, "bad")
+    assert_vectors(lost, "bad")
+    assert lost.refused == {}
+
+
+async def test_a_text_with_a_vector_of_another_replica_is_not_refused(
+    embedder: Embedder, provider: FakeProvider
+) -> None:
+    provider.refused = {"bad"}
+    await embed(embedder, "bad")
+    await embedder._cache.set({text_hash("bad"): vector_of("bad")})
+    embeddings = await embed(embedder, "bad")
+    assert_vectors(embeddings, "bad")
+    assert embeddings.refused == {}
+
+
+async def test_a_refusal_is_forgotten_when_the_text_is_asked_as_a_question(
+    embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.refused = {"bad"}
+    await embed(embedder, "bad")
+    provider.refused = set()
+    await embedder.embed_query("bad")
+    monkeypatch.setattr(embedder, "_cache", VectorCache(MODEL, None, TTL))
+    assert (await embed(embedder, "bad")).refused == {}
+
+
 async def test_only_so_many_refusals_are_remembered(
     embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

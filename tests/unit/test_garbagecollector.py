@@ -375,3 +375,19 @@ async def test_what_is_degraded_and_has_changed_since_is_not_touched(bench: Benc
     await settle()
     assert bench.left() == {"changed"}
     assert due["metadata"]["name"] not in bench.left()
+
+
+async def test_a_status_that_was_written_meanwhile_costs_no_second_look(
+    bench: Bench, clock: Clock, spawn: Spawn
+) -> None:
+    """From Degraded to Stored: the deletion names the version after the last write."""
+    body = await bench.stored("lifted", "2026-03-05T12:01:00Z")
+    bench.schedule(body)
+    lifted = {**body, "metadata": {**body["metadata"], "resourceVersion": "101"}}
+    bench.cluster.add(lifted)
+    bench.schedule(lifted)
+    clock.wall += 120
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == set())
+    assert bench.cluster.named("get") == []
+    assert bench.cluster.named("delete") == ["lifted"]

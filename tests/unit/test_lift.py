@@ -58,7 +58,8 @@ async def lifted(
         cluster=cluster, archive=Vectors(vectors), breaker=breaker, intake=intake, announce=announce,
         default_ttl_seconds=600,
     )  # fmt: skip
-    assert await lift() is complete
+    result = await lift()
+    assert (result.announced, result.complete) == (len(announced), complete)
     return announced
 
 
@@ -93,7 +94,8 @@ async def test_what_is_under_way_is_not_announced_twice(breaker: Breaker, intake
     body = degraded()
     vectors, cluster = {identity_of(body): WRITTEN}, FakeCluster(body)
     assert len(await lifted(breaker, intake, cluster, vectors)) == 1
-    assert await lifted(breaker, intake, cluster, vectors) == []
+    # It is to be looked at again: what is under way may be the word of before the payment.
+    assert await lifted(breaker, intake, cluster, vectors, complete=False) == []
     intake.settle(identity_of(body))
     assert len(await lifted(breaker, intake, cluster, vectors)) == 1
 

@@ -14,8 +14,11 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from datastorage.breaker import Breaker
+from datastorage.embedding import Embedder, VectorCache, text_hash
 from datastorage.embedding import openai as openai_module
 from datastorage.embedding.factory import build_provider
+from datastorage.embedding.model import EmbedderBusyError
 from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.openai_answer import retry_after_seconds
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError, EmbeddingRefusedError
@@ -307,6 +310,51 @@ async def test_it_waits_as_long_as_the_service_asks(
     assert len(await make().embed(["a"])) == 1
     expected = 0.0 if wait == "0" else 7.0
     assert expected - 2 <= max(waited) <= expected
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "busy"),
+    [
+        (status(429), True),
+        (status(429, headers={"Retry-After": "0"}), True),
+        (status(503, headers={"Retry-After": "0"}), True),
+        (status(500), False),
+        (status(503), False),
+        (cut, False),
+    ],
+)
+async def test_who_asks_for_a_pause_blames_no_text(
+    service: OpenAIService, make: Make, behaviour: Behaviour, *, busy: bool
+) -> None:
+    service.behaviours = [behaviour] * 3
+    with pytest.raises(EmbedderUnavailableError) as caught:
+        await make().embed(["a"])
+    assert isinstance(caught.value, EmbedderBusyError) is busy
+
+
+async def test_one_text_that_it_answers_with_an_error_costs_no_other_its_vector(
+    service: OpenAIService, make: Make
+) -> None:
+    async def fails_with_the_bad_one(_: web.Request, request: dict[str, Any]) -> web.StreamResponse:
+        service.behaviours.append(fails_with_the_bad_one)
+        if "bad" in request["input"]:
+            return web.Response(status=500, text="input is too large to process")
+        return web.json_response(service.answer(request))
+
+    service.behaviours = [fails_with_the_bad_one]
+    provider = make(embedding_batch_size=16)
+    breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108  # made below
+    embedder = Embedder(provider, VectorCache(provider.model, None, 300), breaker)
+    texts = [f"good {number}" for number in range(40)]
+    embeddings = await embedder.embed(
+        {text_hash(text): text for text in [*texts, "bad"]}, patience_seconds=None
+    )
+    assert embeddings.vectors.keys() == {text_hash(text) for text in texts}
+    [(refused, reason)] = embeddings.refused.items()
+    assert refused == text_hash("bad")
+    assert reason.endswith("answered with status 500, with this text alone")
+    assert embeddings.error is None
+    assert breaker.reason is None
 
 
 @pytest.mark.parametrize("header", ["3600", in_a_while(3600), "9" * 1000])

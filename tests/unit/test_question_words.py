@@ -20,6 +20,7 @@ from datastorage.query.words import MAX_QUESTION_CHARACTERS, check_question, wor
         ('"no space left" disk', ["no", "space", "left", "disk"], ["no space left"], []),
         ("disk -postgres", ["disk"], [], ["postgres"]),
         ('disk -"read only"', ["disk"], [], ["read only"]),
+        ('"a b"-c', ["a", "b"], ["a b"], ["c"]),
         ("re-created a - b --force", ["re", "created", "a", "b", "force"], [], []),
         ("a & b | !c:* <-> (d)", ["a", "b", "c", "d"], [], []),
         ('unbalanced "quote here', ["unbalanced", "quote", "here"], [], []),

@@ -44,11 +44,15 @@ class Bench:
         self.cluster = FakeCluster(*bodies)
         self.scheduled: list[Expiry] = []
         self.abandoned = 0
+        self.owing = 0
         self.writer = StatusWriter(
             cluster=self.cluster, intake=intake, schedule=self.scheduled.append,
-            on_abandoned=self._count, concurrency=2,
+            on_abandoned=self._count, on_owing=self._owe, concurrency=2,
         )  # fmt: skip
         spawn(self.writer.run())
+
+    def _owe(self) -> None:
+        self.owing += 1
 
     def _count(self) -> None:
         self.abandoned += 1
@@ -294,6 +298,8 @@ async def test_an_owed_vector_makes_it_degraded_and_it_leaves_at_its_time_all_th
     assert (status["phase"], status["writes"]["vector"]["state"]) == ("Degraded", "Pending")
     assert status["expiresAt"] == "2026-03-05T11:20:31.000Z"
     assert len(bench.scheduled) == 1
+    # It may have been paid while the status waited.
+    assert bench.owing == 1
 
 
 async def test_an_owed_vector_does_not_keep_an_object_with_ttl_0(intake: Intake, spawn: Spawn) -> None:
@@ -327,3 +333,4 @@ async def test_an_own_degraded_write_whose_answer_was_lost_is_scheduled(intake: 
     await bench.announce(body, OWED)
     [expiry] = bench.scheduled
     assert expiry.resource_version == "101"
+    assert bench.owing == 1

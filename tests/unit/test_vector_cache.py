@@ -219,6 +219,8 @@ async def test_the_memory_is_bounded_and_keeps_what_was_used_last(
         np.full(256, np.nan, dtype="<f4").tobytes(),
         np.array([np.inf] + [1] * 255, dtype="<f4").tobytes(),
         np.zeros(256, dtype="<f4").tobytes(),
+        np.full(256, 1e-8, dtype="<f4").tobytes(),
+        np.full(256, 1e25, dtype="<f4").tobytes(),
         os.urandom(100_000),
     ],
 )
@@ -422,6 +424,80 @@ async def test_a_redis_that_refuses_to_write_is_still_read(
     wrong = await cache.check()
     assert wrong is not None
     assert wrong.startswith("it refuses to serve")
+
+
+def _writes_need_a_replica(client: Redis) -> None:
+    client.config_set("min-replicas-to-write", "1")
+
+
+def _writes_need_none(client: Redis) -> None:
+    client.config_set("min-replicas-to-write", "0")
+
+
+def _has_room_again(client: Redis) -> None:
+    client.config_set("maxmemory", "0")
+
+
+def _is_no_replica_any_more(client: Redis) -> None:
+    client.replicaof("NO", "ONE")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "end"),
+    [
+        (_refuse_writes, _has_room_again),
+        (_writes_need_a_replica, _writes_need_none),
+        (_become_replica, _is_no_replica_any_more),
+    ],
+)
+async def test_a_redis_that_writes_again_is_written_to_again(
+    own_server: RedisServer,
+    make: Make,
+    trouble: Callable[[Redis], None],
+    end: Callable[[Redis], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("datastorage.embedding.redis.time.monotonic", lambda: now)
+    await make(own_server.url).set(vectors_of(*range(20)))
+    cache = make(own_server.url)
+    failed = value(metrics.DEPENDENCY_ERRORS, "redis")
+    with own_server.client() as client:
+        trouble(client)
+        for number in range(10):  # a batch reads, then writes
+            assert_found(await get(cache, number), number)
+            await cache.set(vectors_of(100 + number))
+            assert await cache.check() is not None
+        assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1, "only one write was tried"
+        end(client)
+        now += 1000.0
+        assert_found(await get(cache, 10), 10)
+        assert await cache.check() is not None, "reading proves nothing"
+        await cache.set(vectors_of(200))
+        assert await cache.check() is None
+        assert value(metrics.DEPENDENCY_UP, "redis") == 1
+        assert client.get(name_of(200)) is not None
+
+
+async def test_a_redis_that_goes_away_after_it_refused_to_write_is_left_alone(
+    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("datastorage.embedding.redis.time.monotonic", lambda: now)
+    cache = make(own_server.url)
+    with own_server.client() as client:
+        _refuse_writes(client)
+    await cache.set(vectors_of(1))
+    own_server.stop()
+    failed = value(metrics.DEPENDENCY_ERRORS, "redis")
+    for number in range(10):
+        await get(cache, 10 + number)
+        await cache.set(vectors_of(20 + number))
+    assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1
+    own_server.start()
+    now += 1000.0
+    await get(cache, 50)
+    assert await cache.check() is None
 
 
 async def test_a_password_is_used(make: Make) -> None:

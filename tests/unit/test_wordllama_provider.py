@@ -104,7 +104,7 @@ async def test_a_call_that_is_ended_from_outside_leaves_the_provider_working(
     provider: WordLlamaProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wordllama_module, "_CHUNK_CHARACTERS", 64)
-    await provider.warm_up()
+    await provider.embed(["a"])
     call = asyncio.create_task(provider.embed(["a text"] * 10_000))
     await asyncio.sleep(0)
     call.cancel()
@@ -115,7 +115,7 @@ async def test_a_call_that_is_ended_from_outside_leaves_the_provider_working(
 
 async def test_nothing_is_loaded_before_it_is_needed(provider: WordLlamaProvider) -> None:
     assert provider._network is None
-    await provider.warm_up()
+    await provider.embed(["a"])
     assert provider._network is not None
 
 
@@ -132,7 +132,7 @@ async def test_broken_files_are_no_answer(
     (tmp_path / "broken").write_bytes(b"\x10\0\0\0\0\0\0\0 no such thing")
     monkeypatch.setattr(wordllama_module, file, str(tmp_path / "broken"))
     with pytest.raises(EmbedderUnavailableError, match="can't be read"):
-        await provider.warm_up()
+        await provider.embed(["a"])
 
 
 def test_it_takes_little_memory_and_no_network() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from datastorage import metrics
-from datastorage.embedding.model import EmbeddingModel, Vector
+from datastorage.embedding.model import EmbeddingModel, Vector, fault_of
 
 if TYPE_CHECKING:
     from datastorage.embedding.redis import RedisStore
@@ -80,8 +80,7 @@ class VectorCache:
         if len(value) != self._size:
             return None
         vector = np.frombuffer(value, dtype="<f4").astype(np.float32)
-        # A vector of zeros is no vector of anything, and would be refused if it were new.
-        if not np.isfinite(vector).all() or not vector.any():
+        if fault_of(vector):  # it would be refused if it were new
             return None
         vector.setflags(write=False)
         return vector

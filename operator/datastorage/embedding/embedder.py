@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +13,14 @@ import numpy as np
 from datastorage import metrics
 from datastorage.breaker import Breaker
 from datastorage.embedding.cache import VectorCache
-from datastorage.embedding.model import EmbeddingModel, Matrix, Provider, Vector
+from datastorage.embedding.model import (
+    EmbedderBusyError,
+    EmbeddingModel,
+    Matrix,
+    Provider,
+    Vector,
+    fault_of,
+)
 from datastorage.embedding.text import query_text, text_hash
 from datastorage.errors import (
     DataStorageError,
@@ -29,10 +36,12 @@ _log = logging.getLogger(__name__)
 _HARMLESS: Final = "the pod was restarted"
 _REFUSED_SECONDS: Final = 600.0
 _MAX_REFUSED: Final = 10_000
-_MIN_NORM: Final = 1e-6
-# PostgreSQL adds up squares in 32 bits: a longer vector would have no distance from anything.
-_MAX_NORM: Final = 1e19
-
+# How often in a row a text must fail, while the provider serves others, until it is refused.
+_TRIES: Final = 3
+# Failures of one call that are looked into. Far more than it takes to come from 500 texts to a single one.
+_MAX_FAILURES: Final = 40
+# A provider that is silent instead of failing takes its whole time for each of them.
+_MAX_FAILING_SECONDS: Final = 60.0
 
 _Texts = list[tuple[bytes, str]]
 
@@ -67,17 +76,20 @@ class Embedder:
     ) -> Embeddings:
         """Return the vectors of texts that are given by their hashes. Raises nothing.
 
-        A provider that takes longer than ``patience_seconds`` counts as away; None leaves it its own time.
+        A provider that takes longer than ``patience_seconds`` counts as away. None leaves it its own time;
+        texts with which it fails while it serves others are then found, and refused: some with each call.
         ``ask_again``: try texts too that were refused not long ago.
         """
         vectors = await self._cache.get(list(texts))
-        refused = {} if ask_again else self._known_refusals.among(texts)
-        missing = {key: text for key, text in texts.items() if key not in vectors and key not in refused}
+        missing = {key: text for key, text in texts.items() if key not in vectors}
+        refused = {} if ask_again else self._known_refusals.among(missing)
         call = _Call(self._provider, self._breaker, patience_seconds)
-        error = await call.embed(missing)
+        error = await call.embed({key: text for key, text in missing.items() if key not in refused})
         await self._cache.set(call.vectors)
+        vectors |= call.vectors
+        self._known_refusals.forget(vectors)
         self._known_refusals.add(call.refused)
-        return Embeddings(vectors | call.vectors, refused | call.refused, error)
+        return Embeddings(vectors, refused | call.refused, error)
 
     async def embed_query(self, text: str) -> Vector:
         """Return the vector of a question.
@@ -95,11 +107,12 @@ class Embedder:
             row = (await _rows(self._provider, [words]))[0]
         except EmbeddingRefusedError as error:
             raise InvalidQueryError(f"The embedding model refuses this question: {error}") from error
-        fault = _fault(row)
+        fault = fault_of(row)
         if fault:
             raise InvalidQueryError(f"The embedding model makes no use of this question: {fault}")
         vector = _own(row)
         await self._cache.set({key: vector})
+        self._known_refusals.forget([key])
         return vector
 
     async def probe(self) -> None:
@@ -116,6 +129,13 @@ class _OutOfTimeError(Exception):
     """The time is up while the provider serves well: it has to be asked too often."""
 
 
+class _PartFailedError(Exception):
+    """The provider failed with these texts, and served well right after."""
+
+    def __init__(self, failure: EmbedderUnavailableError) -> None:
+        self.failure = failure
+
+
 class _Call:
     """The way of one batch's texts through the provider."""
 
@@ -128,6 +148,9 @@ class _Call:
         self._deadline = None if patience_seconds is None else _now() + patience_seconds
         self._first = True
         self._in_order = False
+        self._began = _now()
+        self._failures = 0
+        self._tries = Counter[bytes]()
 
     async def embed(self, texts: Mapping[bytes, str]) -> EmbedderUnavailableError | None:
         """Sort the texts into ``vectors`` and ``refused``; return why some are in neither."""
@@ -150,12 +173,13 @@ class _Call:
         except EmbeddingRefusedError as error:
             await self._check_order()
             if len(part) > 1:
-                half = len(part) // 2
-                return [part[half:], part[:half]]
+                return _halves(part)
             self._refuse(part[0][0], str(error))
             return []
+        except _PartFailedError as error:
+            return self._looked_into(part, error.failure)
         for (key, _), row in zip(part, rows, strict=True):
-            fault = _fault(row)
+            fault = fault_of(row)
             if fault:
                 await self._check_order()
                 self._refuse(key, fault)
@@ -163,8 +187,45 @@ class _Call:
                 self.vectors[key] = _own(row)
         return []
 
+    def _looked_into(self, part: _Texts, error: EmbedderUnavailableError) -> list[_Texts]:
+        """Return what is to be tried of texts with which the provider fails while it serves others.
+
+        A service that answers "internal error" for one bad text would else keep all the others owed for ever.
+        """
+        self._failures += 1
+        key = part[0][0]
+        self._tries[key] += len(part) == 1
+        if self._tries[key] >= _TRIES:
+            self._refuse(key, f"{error}, with this text alone")
+            return []
+        # Something has come of the call by then. The next one goes on with the rest.
+        late = _now() - self._began >= _MAX_FAILING_SECONDS and (self.vectors or self.refused)
+        if late or self._failures >= _MAX_FAILURES:
+            raise error
+        return _halves(part) if len(part) > 1 else [part]
+
     async def _ask(self, texts: Sequence[str]) -> Matrix:
-        return await self._breaker.attempt(lambda: self._within_patience(texts))
+        answer = await self._breaker.attempt(lambda: self._answer(texts))
+        if isinstance(answer, EmbedderUnavailableError):
+            raise _PartFailedError(answer)
+        return answer
+
+    async def _answer(self, texts: Sequence[str]) -> Matrix | EmbedderUnavailableError:
+        """Return the rows; or the failure, where these texts are to blame. Raises it where the provider is.
+
+        To the breaker, a failure that is returned is none.
+        """
+        try:
+            return await self._within_patience(texts)
+        except EmbedderUnavailableError as error:
+            # Who has little time does not spend it on finding out.
+            if self._deadline is not None or (len(texts) == 1 and isinstance(error, EmbedderBusyError)):
+                raise
+            try:
+                await _probe(self._provider)
+            except EmbedderUnavailableError:
+                raise error from None
+            return error
 
     async def _within_patience(self, texts: Sequence[str]) -> Matrix:
         first, self._first = self._first, False
@@ -214,6 +275,11 @@ class _Refusals:
                 found[key] = reason
         return found
 
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Forget what has a vector after all."""
+        for key in keys:
+            self._refused.pop(key, None)
+
     def add(self, refused: Mapping[bytes, str]) -> None:
         """Remember for a while."""
         until = time.monotonic() + _REFUSED_SECONDS
@@ -226,7 +292,7 @@ class _Refusals:
 
 async def _probe(provider: Provider) -> None:
     try:
-        fault = _fault((await _rows(provider, [_HARMLESS]))[0])
+        fault = fault_of((await _rows(provider, [_HARMLESS]))[0])
     except EmbeddingRefusedError as error:
         raise EmbedderUnavailableError(f"{provider.model} refuses even a harmless text: {error}") from error
     if fault:
@@ -256,14 +322,10 @@ async def _rows(provider: Provider, texts: Sequence[str]) -> Matrix:
     return matrix
 
 
-def _fault(row: Vector) -> str | None:
-    """Return why a row is no vector that can be compared with others."""
-    if not np.isfinite(row).all():
-        return "not finite"
-    norm = float(np.linalg.norm(row.astype(np.float64)))
-    if norm <= _MIN_NORM:
-        return "zero vector"
-    return "too large" if norm >= _MAX_NORM else None
+def _halves(part: _Texts) -> list[_Texts]:
+    """Return both halves, the first to be taken first."""
+    half = len(part) // 2
+    return [part[half:], part[:half]]
 
 
 def _own(row: Vector) -> Vector:

@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from datastorage.errors import EmbedderUnavailableError
 
 Vector = NDArray[np.float32]
 """One vector. Read only: caches hand the same one to many."""
 
 Matrix = NDArray[np.float32]
 """One vector a row."""
+
+_MIN_NORM: Final = 1e-6
+# PostgreSQL adds up squares in 32 bits: a longer vector would have no distance from anything.
+_MAX_NORM: Final = 1e19
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,10 @@ class EmbeddingModel:
         return f"{self.provider}/{self.name}"
 
 
+class EmbedderBusyError(EmbedderUnavailableError):
+    """The provider serves, but not so much at once. No text is to blame for it."""
+
+
 class Provider(Protocol):
     """Makes vectors of texts."""
 
@@ -37,9 +47,19 @@ class Provider(Protocol):
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text, in their order.
 
-        Raises EmbedderUnavailableError when it can't serve now, EmbeddingRefusedError when it refuses at
-        least one of these texts and will do so again.
+        Raises EmbedderUnavailableError when it can't serve now, EmbedderBusyError of those when it could
+        serve less, EmbeddingRefusedError when it refuses at least one of these texts and will do so again.
         """
 
     async def close(self) -> None:
         """Give back what it holds. Nothing may be under way any more."""
+
+
+def fault_of(row: Vector) -> str | None:
+    """Return why a row is no vector that can be compared with others, or None."""
+    if not np.isfinite(row).all():
+        return "not finite"
+    norm = float(np.linalg.norm(row.astype(np.float64)))
+    if norm <= _MIN_NORM:
+        return "zero vector"
+    return "too large" if norm >= _MAX_NORM else None

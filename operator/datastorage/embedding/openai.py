@@ -8,6 +8,7 @@ import asyncio
 import base64
 import random
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -15,7 +16,7 @@ import numpy as np
 from yarl import URL
 
 from datastorage.embedding.causes import connection_trouble
-from datastorage.embedding.model import EmbeddingModel, Matrix
+from datastorage.embedding.model import EmbedderBusyError, EmbeddingModel, Matrix
 from datastorage.embedding.openai_answer import (
     AnswerError,
     answer_limit,
@@ -48,6 +49,10 @@ class _TryAgainError(EmbedderUnavailableError):
     def __init__(self, message: str, pause_seconds: float | None = None) -> None:
         super().__init__(message)
         self.pause_seconds = pause_seconds
+
+
+class _BusyError(_TryAgainError, EmbedderBusyError):
+    """The service asks for a pause, whatever the text."""
 
 
 class _FieldRefusedError(EmbeddingRefusedError):
@@ -153,7 +158,9 @@ class OpenAIProvider:
             field = next((field for field in options if field.encode() in said), None)
             return _FieldRefusedError(told, field) if field else EmbeddingRefusedError(told)
         if status in {408, 429} or status >= 500:
-            return _TryAgainError(told, retry_after_seconds(response.headers.get("Retry-After")))
+            pause = retry_after_seconds(response.headers.get("Retry-After"))
+            busy = status == HTTPStatus.TOO_MANY_REQUESTS or pause is not None
+            return _BusyError(told, pause) if busy else _TryAgainError(told)
         return EmbedderUnavailableError(told)
 
     def _opened(self) -> aiohttp.ClientSession:

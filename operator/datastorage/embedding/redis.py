@@ -74,7 +74,7 @@ class RedisStore:
             await self._client.aclose()
 
     async def _use(self, use: str, operation: Callable[[], Awaitable[T]]) -> T | None:
-        if not self._outage.may_try():
+        if not self._outage.may_try(use):
             return None
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
@@ -91,9 +91,10 @@ class _Outage:
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        # The use that has to succeed before the outage is over. Where Redis answers but refuses to write,
-        # a read that succeeds ends nothing: each write would begin a new outage.
-        self._refused_use: str | None = None
+        # Until when each use is left alone that Redis answers but refuses, a write to a full one for example.
+        # The other uses go on, and each of these has to succeed before the outage is over. While there are
+        # none, Redis as a whole is away.
+        self._refused: dict[str, float] = {}
         self._failures = 0
         self._told = False
         self._skipped = 0
@@ -103,13 +104,13 @@ class _Outage:
         self._unused = metrics.CACHE_ERRORS.labels("unavailable")
         self._up.set(1)
 
-    def may_try(self) -> bool:
-        if self.reason is None:
+    def may_try(self, use: str) -> bool:
+        if self.reason is None or (self._refused and use not in self._refused):
             return True
-        if time.monotonic() < self._until:
+        if time.monotonic() < self._refused.get(use, self._until):
             self._skip()
             return False
-        self._pause()  # one tries, while the others go on without
+        self._pause(use)  # one tries, while the others go on without
         return True
 
     def failed(self, use: str, error: Exception) -> None:
@@ -122,12 +123,18 @@ class _Outage:
         if not self._told and time.monotonic() >= self._quiet_until:
             self._told = True
             _log.warning("redis does not serve", extra={"error": self.reason})
-        self._refused_use = use if isinstance(error, ResponseError) else None
         self._failures += 1
-        self._pause()
+        if isinstance(error, ResponseError):
+            self._refused[use] = 0.0
+        else:
+            self._refused.clear()
+        self._pause(use)
 
     def succeeded(self, use: str) -> None:
-        if self.reason is None or self._refused_use not in {None, use}:
+        if self.reason is None:
+            return
+        self._refused.pop(use, None)
+        if self._refused:
             return
         self.reason = None
         self._up.set(1)
@@ -141,9 +148,12 @@ class _Outage:
         self._skipped += 1
         self._unused.inc()
 
-    def _pause(self) -> None:
-        pause = _PAUSES_SECONDS[min(self._failures, len(_PAUSES_SECONDS)) - 1]
-        self._until = time.monotonic() + pause
+    def _pause(self, use: str) -> None:
+        until = time.monotonic() + _PAUSES_SECONDS[min(self._failures, len(_PAUSES_SECONDS)) - 1]
+        if use in self._refused:
+            self._refused[use] = until
+        else:
+            self._until = until
 
 
 def _client(url: str) -> "Redis":

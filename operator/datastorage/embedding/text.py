@@ -15,11 +15,13 @@ from datastorage.embedding.scrub import clip, is_meaningful, scrub, scrub_name, 
 MAX_CHARACTERS: Final = 2000
 """Characters of an embedded text: models read a few hundred words and average longer texts into nothing."""
 
+CAMEL_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""The places between "OOM" and "Killed", "Pull" and "Back"."""
+
 # So that a long message leaves room for the error, and a long reasoning for the outcome.
 _MAX_FIELD_CHARACTERS: Final = 1000
 _MAX_NAME_CHARACTERS: Final = 253
 
-_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _BETWEEN_WORDS: Final = re.compile(r"[-_./:]+")
 
 _Spec = Mapping[str, Any]
@@ -110,7 +112,7 @@ def _words(value: Any) -> str:
     """Return a name as words: "scale_deployment", "KubePodCrashLooping"."""
     if not isinstance(value, str):
         return ""
-    words = tidy(_CAMEL.sub(" ", _BETWEEN_WORDS.sub(" ", value[:_MAX_NAME_CHARACTERS])))
+    words = tidy(CAMEL_HUMP.sub(" ", _BETWEEN_WORDS.sub(" ", value[:_MAX_NAME_CHARACTERS])))
     return words if is_meaningful(words) else ""
 
 

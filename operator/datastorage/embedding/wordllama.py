@@ -48,10 +48,6 @@ class WordLlamaProvider:
         """What the vectors come from."""
         return MODEL
 
-    async def warm_up(self) -> None:
-        """Load the model now, so that the first records need not wait for it."""
-        await self._in_thread(self._loaded)
-
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text. A text without tokens has a row of zeros."""
         result = np.zeros((len(texts), MODEL.dimensions), np.float32)

@@ -15,6 +15,7 @@ from datastorage import metrics
 from datastorage.breaker import Breaker
 from datastorage.embedding import Embeddings
 from datastorage.errors import TransientError
+from datastorage.pipeline.lift import Lifted
 from datastorage.storage.outbox import Claim, OutboxDepth, OutboxState, OwedVector
 from datastorage.storage.vectors import Vector
 
@@ -23,6 +24,9 @@ _BATCH: Final = 500
 _POLL_SECONDS: Final = 5.0
 # While a dependency is away this costs nothing: its breaker alone asks for it.
 _AWAY_SECONDS: Final = 0.5
+# Between two looks at the objects, at least; when looks find nothing, at most.
+_LIFT_PAUSE_SECONDS: Final = 1.0
+_MAX_LIFT_PAUSE_SECONDS: Final = 30.0
 # Counting reads the whole outbox.
 _COUNT_SECONDS: Final = 15.0
 
@@ -73,13 +77,10 @@ class Backfill:
         embedder: Embedder,
         vectors: Vectors,
         dependencies: Dependencies,
-        lift: Callable[[], Awaitable[bool]],
+        lift: Callable[[], Awaitable[Lifted]],
         lift_seconds: float,
     ) -> None:
-        """``lift`` is called after something was paid, and every ``lift_seconds`` (pipeline/lift.py).
-
-        It returns False where it could not look at everything.
-        """
+        """``lift`` is called after something was paid, and every ``lift_seconds`` (pipeline/lift.py)."""
         self._outbox = outbox
         self._embedder = embedder
         self._vectors = vectors
@@ -88,6 +89,8 @@ class Backfill:
         self._lift_seconds = lift_seconds
         self._requested = asyncio.Event()
         self._lift_at = 0.0
+        self._lifted_at = -_MAX_LIFT_PAUSE_SECONDS
+        self._lift_pause = _LIFT_PAUSE_SECONDS
         self._pending = 0
         self._counted_at = -_COUNT_SECONDS
 
@@ -95,17 +98,26 @@ class Backfill:
         """Ask for a look at the outbox soon."""
         self._requested.set()
 
+    def lift_soon(self) -> None:
+        """Ask for a look at the objects, since one has just been told that its vector is owed.
+
+        It may have been paid before the status said so. While a dependency is away nothing is paid.
+        """
+        if self._dependencies.serving:
+            self._want_lift()
+
     async def run(self) -> None:
         """Work until cancelled, the first time at once."""
         while True:
             self._requested.clear()
             if self._dependencies.serving and await self._drain():
-                self._lift_at = 0.0
+                self._want_lift()
             await self._count()
             if time.monotonic() >= self._lift_at:
                 await self._lift_now()
+            poll = _POLL_SECONDS if self._dependencies.serving else _AWAY_SECONDS
             try:
-                async with asyncio.timeout(_POLL_SECONDS if self._dependencies.serving else _AWAY_SECONDS):
+                async with asyncio.timeout(max(0.0, min(poll, self._lift_at - time.monotonic()))):
                     await self._requested.wait()
             except TimeoutError:
                 pass
@@ -150,7 +162,8 @@ class Backfill:
         metrics.OUTBOX_SETTLED.labels("failed").inc(len(refused))
         if embeddings.error is not None:
             await claim.delay(_rest(claim.rows, paid, refused), str(embeddings.error))
-        return bool(paid or refused), embeddings.error is None
+        settled = bool(paid or refused)
+        return settled, settled or embeddings.error is None
 
     async def _count(self) -> None:
         if time.monotonic() - self._counted_at < _COUNT_SECONDS:
@@ -160,16 +173,24 @@ class Backfill:
         pending = depths[OutboxState.PENDING].depth
         if pending < self._pending:
             # Another replica has paid, or a person has dropped something: objects may wait to hear of it.
-            self._lift_at = 0.0
+            self._want_lift()
         self._pending = pending
         for state, depth in depths.items():
             metrics.OUTBOX_DEPTH.labels(state.value).set(depth.depth)
         metrics.OUTBOX_AGE.set(depths[OutboxState.PENDING].oldest_seconds)
 
+    def _want_lift(self) -> None:
+        self._lift_at = min(self._lift_at, self._lifted_at + self._lift_pause)
+
     async def _lift_now(self) -> None:
-        complete = await self._lift()
-        pause = self._lift_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter is no secret
-        self._lift_at = time.monotonic() + (pause if complete else _POLL_SECONDS)
+        lifted = await self._lift()
+        self._lifted_at = time.monotonic()
+        # A look lists objects. While looks find nothing, they become rarer.
+        self._lift_pause = (
+            _LIFT_PAUSE_SECONDS if lifted.announced else min(2 * self._lift_pause, _MAX_LIFT_PAUSE_SECONDS)
+        )
+        regular = self._lift_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter is no secret
+        self._lift_at = self._lifted_at + (regular if lifted.complete else self._lift_pause)
 
 
 def _rest(rows: Sequence[OwedVector], *done: Sequence[OwedVector]) -> list[OwedVector]:

@@ -93,7 +93,8 @@ class GarbageCollector:
         self._slots = asyncio.Semaphore(concurrency)
         self._resync_seconds = resync_seconds
         self._heap: list[Expiry] = []
-        self._scheduled: set[str] = set()
+        # The newest version of each object in the schedule, by uid: a status may change while it waits.
+        self._versions: dict[str, str] = {}
         self._earlier = asyncio.Event()
         # When the earliest of those that were let go is due; None while everything is in the schedule.
         self._forgotten_due: float | None = None
@@ -101,10 +102,11 @@ class GarbageCollector:
         self._listed_at = 0.0
 
     def schedule(self, expiry: Expiry) -> None:
-        """Note an object for deletion at its time. Noting it twice changes nothing."""
-        if expiry.ref.uid in self._scheduled:
+        """Note an object for deletion at its time. Noting it again changes its version alone."""
+        known = expiry.ref.uid in self._versions
+        self._versions[expiry.ref.uid] = expiry.resource_version
+        if known:
             return
-        self._scheduled.add(expiry.ref.uid)
         heapq.heappush(self._heap, expiry)
         if len(self._heap) > _MAX_SCHEDULED:
             self._forget_the_latest()
@@ -116,7 +118,7 @@ class GarbageCollector:
         # Never the newest: a record with a short time to live must not wait behind those with a long one.
         self._heap.sort()
         for expiry in self._heap[_KEPT_WHEN_FULL:]:
-            self._scheduled.discard(expiry.ref.uid)
+            self._versions.pop(expiry.ref.uid, None)
         first = self._heap[_KEPT_WHEN_FULL].due
         self._forgotten_due = first if self._forgotten_due is None else min(first, self._forgotten_due)
         del self._heap[_KEPT_WHEN_FULL:]  # what is left is sorted, and so a heap
@@ -269,8 +271,7 @@ class GarbageCollector:
         due: list[Expiry] = []
         while self._heap and self._heap[0].due <= now and len(due) < _BATCH:
             expiry = heapq.heappop(self._heap)
-            self._scheduled.discard(expiry.ref.uid)
-            due.append(expiry)
+            due.append(replace(expiry, resource_version=self._versions.pop(expiry.ref.uid)))
         metrics.GC_SCHEDULED.set(len(self._heap))
         return due
 

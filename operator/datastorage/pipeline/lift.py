@@ -6,7 +6,7 @@ forgotten where the payment was another replica's, or a crash came between payme
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, Protocol
@@ -40,6 +40,19 @@ class Cluster(Protocol):
     ) -> AsyncIterator[list[dict[str, Any]]]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """What a look at the objects came to."""
+
+    announced: int = 0
+    """Status writes that were queued."""
+    complete: bool = True
+    """False where the cluster could not be listed, or something was under way already."""
+
+    def __add__(self, other: "Lifted") -> "Lifted":
+        return Lifted(self.announced + other.announced, self.complete and other.complete)
+
+
 class Lift:
     """Looks through the cluster for what can be lifted."""
 
@@ -61,26 +74,28 @@ class Lift:
         self._announce = announce
         self._default_ttl_seconds = default_ttl_seconds
 
-    async def __call__(self) -> bool:
-        """Queue the status of everything that is paid; return False where the cluster could not be listed."""
+    async def __call__(self) -> Lifted:
+        """Queue the status of everything that is paid."""
+        lifted = Lifted()
         try:
             for kind in KINDS:
                 for phase in _OWING:
                     async for page in self._cluster.pages(
                         kind, field_selector=f"status.phase={phase}", page_size=_PAGE_SIZE
                     ):
-                        await self._lift(kind, [body for body in page if _owes(body)])
+                        lifted += await self._lift(kind, [body for body in page if _owes(body)])
         except (TransientError, ObjectGoneError, RequestRefusedError) as error:
             _log.warning(
                 "Listing the objects whose vectors were owed failed; it will be repeated",
                 extra={"error": str(error)},
             )
-            return False
-        return True
+            return replace(lifted, complete=False)
+        return lifted
 
-    async def _lift(self, kind: ResourceKind, bodies: Sequence[Mapping[str, Any]]) -> None:
+    async def _lift(self, kind: ResourceKind, bodies: Sequence[Mapping[str, Any]]) -> Lifted:
         if not bodies:
-            return
+            return Lifted()
+        announced, skipped = 0, False
         keys = [key_of(body["metadata"]) for body in bodies]
         found = await self._breaker.run(partial(self._archive.find, table_of(kind), keys))
         now = datetime.now(UTC)
@@ -89,11 +104,15 @@ class Lift:
             if stored is None or stored.vector.state is VectorState.PENDING:
                 continue
             # Not twice at once: the second would only find that the first has changed the object.
-            if self._intake.begin((key.uid, key.generation)):
-                outcome = replace(stored, vector_at=now)
-                await self._announce(
-                    announcement_of(kind, body, outcome, default_ttl_seconds=self._default_ttl_seconds)
-                )
+            if not self._intake.begin((key.uid, key.generation)):
+                skipped = True
+                continue
+            outcome = replace(stored, vector_at=now)
+            await self._announce(
+                announcement_of(kind, body, outcome, default_ttl_seconds=self._default_ttl_seconds)
+            )
+            announced += 1
+        return Lifted(announced, complete=not skipped)
 
 
 def _owes(body: Mapping[str, Any]) -> bool:

@@ -241,7 +241,8 @@ class Reembed:
             }
             if found.error is None:
                 return
-            # The breaker asks for us whether it serves again.
+            # It is away, and the breaker asks for us whether it serves again; or it fails with many texts,
+            # and some of them have been settled.
             await asyncio.sleep(_AWAY_SECONDS)
             while not self._dependencies.embedder.serving:  # noqa: ASYNC110  # it tells nobody
                 await asyncio.sleep(_AWAY_SECONDS)

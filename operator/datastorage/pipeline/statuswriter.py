@@ -21,6 +21,7 @@ from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.workitem import Announcement, Expiry, Outcome, Rejection, WorkItem
 from datastorage.resources import (
     ARCHIVED,
+    Phase,
     ResourceKind,
     VectorStatus,
     WriteState,
@@ -66,16 +67,19 @@ class StatusWriter:
         intake: Intake,
         schedule: Callable[[Expiry], None],
         on_abandoned: Callable[[], None],
+        on_owing: Callable[[], None],
         concurrency: int,
     ) -> None:
         """``schedule`` takes the stored objects that are to be deleted later.
 
-        ``on_abandoned`` is called when an object's status was given up for now.
+        ``on_abandoned`` is called when an object's status was given up for now, ``on_owing`` when a status
+        says that a vector is owed.
         """
         self._cluster = cluster
         self._intake = intake
         self._schedule = schedule
         self._on_abandoned = on_abandoned
+        self._on_owing = on_owing
         self._concurrency = concurrency
         self._queue: asyncio.Queue[Announcement] = asyncio.Queue(_MAX_WAITING)
         self._unwritten = 0
@@ -159,6 +163,9 @@ class StatusWriter:
         else:
             metrics.STATUS_TOTAL.labels("success").inc()
             self._intake.settle(identity)
+            if _owes(announcement.outcome):
+                # It may have been paid while this waited in the queue.
+                self._on_owing()
 
     async def _write_until_answered(self, announcement: Announcement) -> None:
         delay = _FIRST_RETRY_SECONDS
@@ -241,7 +248,10 @@ class StatusWriter:
         status = body.get("status") or {}
         current = status.get("observedGeneration") == body["metadata"]["generation"]
         if status.get("phase") in ARCHIVED and current:
-            # Our own write, whose answer was lost on the way.
+            # Our own write, whose answer was lost on the way, or one that came between a look at what is owed
+            # and the write that says that it is paid.
+            if status["phase"] == Phase.DEGRADED:
+                self._on_owing()
             expiry = expiry_of(ref.kind, body)
             if expiry is not None and not is_held(body["metadata"]):
                 self._schedule(expiry)
@@ -252,6 +262,10 @@ class StatusWriter:
 
 def _expiry(announcement: Announcement, stored: StoredRecord) -> datetime:
     return stored.stored_at + timedelta(seconds=announcement.ttl_seconds)
+
+
+def _owes(outcome: Outcome) -> bool:
+    return isinstance(outcome, StoredRecord) and outcome.vector.state is VectorState.PENDING
 
 
 def _vector(stored: StoredRecord) -> VectorStatus:

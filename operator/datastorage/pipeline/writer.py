@@ -49,7 +49,7 @@ class EmbeddingWriter:
     def _owed(self, texts: Mapping[bytes, str], embeddings: Embeddings) -> dict[bytes, VectorWrite]:
         model = str(self._embedder.model)
         owed = {
-            key: VectorWrite(VectorState.PENDING, "EmbeddingRefused", reason, model)
+            key: VectorWrite(VectorState.FAILED, "EmbeddingRefused", reason, model)
             for key, reason in embeddings.refused.items()
         }
         missing = texts.keys() - embeddings.vectors.keys() - owed.keys()
@@ -70,6 +70,7 @@ def _count(stored: Sequence[StoredRecord]) -> None:
             continue
         if row.vector.state is VectorState.WRITTEN:
             metrics.DUALWRITE_SUCCESS.inc()
-        elif row.vector.state is VectorState.PENDING:
-            metrics.FALLBACK_MODE.inc()
-            metrics.DUALWRITE_FAILURE.labels(_REASONS.get(row.vector.reason, "owed")).inc()
+        elif row.vector.reason in _REASONS:
+            metrics.DUALWRITE_FAILURE.labels(_REASONS[row.vector.reason]).inc()
+            if row.vector.state is VectorState.PENDING:
+                metrics.FALLBACK_MODE.inc()

@@ -86,7 +86,7 @@ class ArchiveQueries:
     async def get(self, uid: str, generation: int | None = None) -> ArchivedRecord:
         """Return an object's newest generation, or the one asked for. Raises RecordNotFoundError."""
         with _measured("get"):
-            _check_uid(uid)
+            uid = _uid(uid)
             if generation is not None and not 0 <= generation <= _MAX_GENERATION:
                 raise InvalidQueryError(f"generation must be a positive number, not {generation}")
             which = f" in generation {generation}" if generation is not None else ""
@@ -108,7 +108,7 @@ class ArchiveQueries:
     async def history(self, uid: str) -> tuple[ArchivedRecord, ...]:
         """Return an object's generations, the newest first. Raises RecordNotFoundError when there is none."""
         with _measured("get"):
-            _check_uid(uid)
+            uid = _uid(uid)
             records = await self._load(await self._reader.generations(uid, None, _MAX_TIMELINE))
             if not records:
                 raise RecordNotFoundError(f"no record {uid} in the archive")
@@ -132,9 +132,10 @@ class ArchiveQueries:
         return tuple([archived(row) for row in await self._reader.load(places)] if places else [])
 
 
-def _check_uid(uid: str) -> None:
+def _uid(uid: str) -> str:
+    """Return a uid in its usual spelling. Raises InvalidQueryError for what is none."""
     try:
-        uuid.UUID(uid)
+        return str(uuid.UUID(uid))
     except ValueError:
         raise InvalidQueryError(f"{uid[:50]!r} is no uid") from None
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from datastorage.embedding import Embedder, text_hash
-from datastorage.errors import DataStorageError, InvalidQueryError
+from datastorage.errors import DataStorageError, EmbedderUnavailableError, InvalidQueryError
 from datastorage.query.fusion import fuse
 from datastorage.query.records import ArchivedRecord, archived
 from datastorage.query.words import check_question, wording
@@ -106,11 +106,7 @@ class Searcher:
     async def _by_both(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
         depth = max(_DEPTH, limit)
         try:
-            async with asyncio.timeout(_EMBEDDING_SECONDS):
-                near = await self._vector_matches(question, criteria, depth)
-        except TimeoutError:
-            reason = f"the question had no vector within {_EMBEDDING_SECONDS:g} s"
-            return await self._by_text(question, criteria, limit, reason)
+            near = await self._vector_matches(question, criteria, depth, embedding_seconds=_EMBEDDING_SECONDS)
         except DataStorageError as error:
             return await self._by_text(question, criteria, limit, str(error))
         try:
@@ -119,13 +115,20 @@ class Searcher:
             worded = []  # no word in it to search for, but it has a meaning
         return await self._result(SearchMode.HYBRID, criteria, _fused(near, worded)[:limit])
 
-    async def _vector_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:
+    async def _vector_matches(
+        self, question: str, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None
+    ) -> list[Match]:
         if self._embedder is None or self._nearest is None:
             raise InvalidQueryError(
                 "there is no search by meaning without vectors: DATASTORAGE_EMBEDDING_PROVIDER is none; "
                 "search by words instead (mode text)"
             )
-        vector = await self._embedder.embed_query(question)
+        try:
+            async with asyncio.timeout(embedding_seconds):
+                vector = await self._embedder.embed_query(question)
+        except TimeoutError:
+            reason = f"the question had no vector within {embedding_seconds:g} s"
+            raise EmbedderUnavailableError(reason) from None
         return await self._nearest.nearest(criteria, vector, limit=limit, per_text=_PER_TEXT)
 
     async def _text_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:

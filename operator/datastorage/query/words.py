@@ -18,7 +18,7 @@ _MAX_PHRASES: Final = 8
 _MAX_WORD_CHARACTERS: Final = 100
 _MAX_PHRASE_CHARACTERS: Final = 500
 
-_PART: Final = re.compile(r'(?P<minus>(?<!\S)-(?=["\w]))?(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
+_PART: Final = re.compile(r'(?P<minus>-(?=["\w]))?(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
 _NO_WORD: Final = re.compile(r"[\W_]+")
 # Between "OOM" and "Killed", "Pull" and "Back".
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

@@ -224,10 +224,11 @@ class Archive:
             }
         # Some keys were there before. Their rows are the truth, whatever this attempt carried.
         found = await self._find(connection, table, [record.key for record in records])
-        return {
-            identity: replace(row, is_new=row.stored_at == outcome["stored_at"])
-            for identity, row in found.items()
-        }
+        for record in records:
+            row = found[_id(record.key)]
+            if row.stored_at == outcome["stored_at"]:
+                found[_id(record.key)] = replace(row, vector=_vector_of(record, vectors), is_new=True)
+        return found
 
     async def _find(
         self, connection: Any, table: Table, keys: Sequence[RecordKey]
@@ -249,7 +250,7 @@ class Archive:
         if row["state"] == "pending":
             return VectorWrite(VectorState.PENDING, "Owed", row["last_error"] or "", self._model)
         if row["state"] is not None:
-            return VectorWrite(VectorState.FAILED, "Refused", row["last_error"] or "", self._model)
+            return VectorWrite(VectorState.FAILED, "EmbeddingRefused", row["last_error"] or "", self._model)
         if self._model is None or row["text_hash"] is None:
             return WITHOUT_VECTORS
         if row["text_hash"] == _NO_TEXT:

@@ -42,8 +42,8 @@ class Criteria:
 
     @property
     def is_open(self) -> bool:
-        """Whether every record of the tables meets it."""
-        return all(value is None for value in self.arguments[2:])
+        """Whether every record meets it."""
+        return set(self.tables) == set(Table) and all(value is None for value in self.arguments[2:])
 
 
 # What a statement needs beside these begins at $14. A condition that is not set is gone once the statement is

@@ -22,6 +22,9 @@ _DATA_ERRORS: Final = (
 # After this long without an answer a statement is given up; a dead peer shows in no other way.
 _COMMAND_TIMEOUT_SECONDS: Final = 30.0
 _CONNECT_TIMEOUT_SECONDS: Final = 5.0
+# A statement that was given up has to be cancelled at the server before its connection can be used again. A
+# server that has fallen silent will not answer that either: then the connection is thrown away.
+_RELEASE_TIMEOUT_SECONDS: Final = 1.0
 _VECTOR_SCHEMA: Final = """
     SELECT n.nspname FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
@@ -29,7 +32,7 @@ _VECTOR_SCHEMA: Final = """
 
 
 @contextmanager
-def translated_errors(setting: str = ARCHIVE.setting) -> Iterator[None]:
+def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
     """Raise RecordRefusedError for bad data and TransientError for everything else the driver raises.
 
     What the driver says of the URL's own parameters becomes ConfigurationError, which names the setting.
@@ -39,14 +42,14 @@ def translated_errors(setting: str = ARCHIVE.setting) -> Iterator[None]:
     except _DATA_ERRORS as error:
         raise RecordRefusedError(one_line(error)) from error
     except asyncpg.ClientConfigurationError as error:
-        raise ConfigurationError(f"{setting}: {one_line(error)}") from error
+        raise ConfigurationError(f"{chain.setting}: {one_line(error)}") from error
     except asyncpg.InterfaceError as error:
         # The driver refuses a value that it can't encode with an error that is a ValueError too.
         if isinstance(error, ValueError):
             raise RecordRefusedError(one_line(error)) from error
-        raise TransientError(f"PostgreSQL: {one_line(error)}") from error
+        raise TransientError(f"{chain.server}: {one_line(error)}") from error
     except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
-        raise TransientError(f"PostgreSQL: {one_line(error)}") from error
+        raise TransientError(f"{chain.server}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
@@ -116,13 +119,16 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """Borrow a connection. Driver errors inside the block leave it translated."""
-        with translated_errors(self._chain.setting):
+        with translated_errors(self._chain):
             if not self._opened:
                 await self._pool
                 self._opened = True
             # The time-out bounds the wait for a free connection and the making of a new one.
-            async with self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS) as connection:
+            connection = await self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS)
+            try:
                 yield connection
+            finally:
+                await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_SECONDS)
 
     async def check_schema_version(self, chain: Chain | None = None) -> None:
         """Raise SchemaVersionError unless the schema is the one this program needs."""

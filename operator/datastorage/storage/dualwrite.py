@@ -4,6 +4,7 @@ The row is what counts. A vector that can't be written leaves an entry in the ou
 its row, so that it is owed and never forgotten.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,8 @@ from datastorage.storage.vectors import Vector, VectorTables
 
 # On another server the vectors follow the rows within this time, before the backfill cares for them.
 _FOLLOW_SECONDS: Final = 5.0
+# The write path waits no longer for another server's answer.
+_PATIENCE_SECONDS: Final = 3.0
 
 
 class DualWrite:
@@ -92,7 +95,7 @@ class DualWrite:
             return stored
         # What happens from here on is about vectors alone: the rows are committed, and so is what is owed.
         try:
-            await self._breaker.attempt(lambda: self._vectors.insert(wanted))
+            await self._breaker.attempt(lambda: self._follow(wanted))
             await self._outbox.pay(
                 [
                     (r.key.uid, r.key.generation)
@@ -104,6 +107,14 @@ class DualWrite:
             return _with_vectors(records, stored, dict.fromkeys(wanted, self._unavailable(error)))
         return _with_vectors(records, stored, dict.fromkeys(wanted, self._written))
 
+    async def _follow(self, vectors: Mapping[bytes, Vector]) -> None:
+        # A server that has fallen silent: its connection takes half a minute to be given up.
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._vectors.insert(vectors)
+        except TimeoutError as error:
+            raise TransientError(f"the vectors' server gave no answer in {_PATIENCE_SECONDS:g} s") from error
+
     async def _note_owed(
         self,
         connection: Any,
@@ -112,10 +123,12 @@ class DualWrite:
         *,
         due_seconds: float,
     ) -> None:
-        errors = {key: write.message for key, write in outcome.items() if write.state is VectorState.PENDING}
-        late = [r for r in records if r.text is not None and r.text.hash in errors]
+        owed = {key: write for key, write in outcome.items() if write.state is not VectorState.WRITTEN}
+        late = [r for r in records if r.text is not None and r.text.hash in owed]
         if late:
-            await self._outbox.add(connection, late, errors, due_seconds=due_seconds)
+            errors = {key: write.message for key, write in owed.items()}
+            refused = {key for key, write in owed.items() if write.state is VectorState.FAILED}
+            await self._outbox.add(connection, late, errors, due_seconds=due_seconds, refused=refused)
 
     def _unavailable(self, error: TransientError) -> VectorWrite:
         return VectorWrite(VectorState.PENDING, "VectorStoreUnavailable", str(error), self._model)

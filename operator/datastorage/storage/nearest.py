@@ -41,12 +41,12 @@ def _with_records(sql: str) -> str:
     return with_conditions(sql.replace("{their_records}", _THEIR_RECORDS))
 
 
-# Takes the $17 nearest vectors, one by one, until enough records are found: parts with an index are walked,
-# the others are sorted.
+# Takes the nearest vectors, one by one, until enough records are found: parts with an index are walked, the
+# others are sorted. How many at most stands in the text, because the plan depends on it.
 _WALK: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.* FROM (
         SELECT text_hash, embedding <=> $16 AS distance FROM datastorage.embeddings_{id:d}
-        ORDER BY embedding <=> $16 LIMIT $17) AS near
+        ORDER BY embedding <=> $16 LIMIT {texts:d}) AS near
     CROSS JOIN LATERAL ({their_records}) AS found
     LIMIT $15
 """)
@@ -103,6 +103,10 @@ WALKING: Final[Mapping[str, str]] = {
     "hnsw.iterative_scan": "relaxed_order",
     "hnsw.max_scan_tuples": "20000",
 }
+# Whatever the conditions, a walk looks records up by their texts. So one plan does for all, which saves the
+# making of one: that takes longer the more months there are.
+_ONE_PLAN: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
+_OWN_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 # Criteria that leave no more records than these are answered by computing all distances: it costs less than a
 # walk that finds one of them among many others, and misses nothing.
 _FEW: Final = 5_000
@@ -155,18 +159,19 @@ class Nearest:
     ) -> list[Match]:
         async with reading(self._archive, WALKING) as connection:
             if not await self._leaves_few(connection, criteria):
+                await connection.execute(_ONE_PLAN)
                 for texts in _ATTEMPTS:
                     # From the second time on for twice as many: two replicas that wrote a text at the same
                     # moment have left two vectors, and its records are found twice.
                     rows = limit if texts == _ATTEMPTS[0] else 2 * limit
-                    answer = await connection.fetch(
-                        _WALK.format(id=number), *criteria.arguments, per_text, rows, vector, texts
-                    )
+                    sql = _WALK.format(id=number, texts=texts)
+                    answer = await connection.fetch(sql, *criteria.arguments, per_text, rows, vector)
                     found = _matches(answer, limit)
                     if len(found) == limit:
                         return found
                 if criteria.is_open:
                     return found
+                await connection.execute(_OWN_PLAN)
             arguments = (*criteria.arguments, per_text, limit, vector, _AT_LAST)
             return _matches(await connection.fetch(_EXACT.format(id=number), *arguments), limit)
 
@@ -178,7 +183,7 @@ class Nearest:
                 for texts in _ATTEMPTS:
                     near = await vectors.fetch(_NEAREST.format(id=number), vector, texts)
                     found = await self._records_of(archive, near, criteria, limit, per_text)
-                    if len(found) == limit or len(near) < texts:
+                    if len(found) == limit:
                         return found
                 if criteria.is_open:
                     return found

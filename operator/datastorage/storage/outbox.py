@@ -1,6 +1,6 @@
 """The vectors that are owed: what was stored without one waits here until it is paid, refused or dropped."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +17,13 @@ _PATIENCE_SECONDS: Final = 120.0
 
 _ADD: Final = """
     INSERT INTO datastorage.vector_outbox (
-        uid, generation, created_at, table_name, namespace, name, text_hash, last_error, due_at)
-    SELECT uid, generation, created_at, table_name, namespace, name, text_hash, nullif(error, ''),
-        now() + make_interval(secs => $9)
+        uid, generation, created_at, table_name, namespace, name, text_hash, last_error, state, attempts,
+        due_at)
+    SELECT uid, generation, created_at, table_name, namespace, name, text_hash, nullif(error, ''), state,
+        (state = 'failed')::integer, now() + make_interval(secs => $10)
     FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::bytea[],
-        $8::text[]) AS owed (uid, generation, created_at, table_name, namespace, name, text_hash, error)
+        $8::text[], $9::text[])
+        AS owed (uid, generation, created_at, table_name, namespace, name, text_hash, error, state)
     ON CONFLICT DO NOTHING
 """
 # Whoever else drains takes others: the rows stay locked until the claim ends.
@@ -43,7 +45,8 @@ _REFUSED: Final = """
     WHERE o.uid = k.uid AND o.generation = k.generation
 """
 _DELAYED: Final = """
-    UPDATE datastorage.vector_outbox o SET attempts = attempts + 1, last_error = $3
+    UPDATE datastorage.vector_outbox o
+    SET attempts = attempts + 1, last_error = $3, due_at = now() + make_interval(secs => least(attempts, 5))
     FROM unnest($1::uuid[], $2::bigint[]) AS k (uid, generation)
     WHERE o.uid = k.uid AND o.generation = k.generation
 """
@@ -131,7 +134,7 @@ class Claim:
         await self._connection.execute(_REFUSED, *_keys(rows), errors)
 
     async def delay(self, rows: Iterable[OwedVector], error: str) -> None:
-        """Note why the rows could not be paid now; they stay due."""
+        """Note why the rows could not be paid now; they are due again in a few seconds, behind the others."""
         await self._connection.execute(_DELAYED, *_keys(rows), _readable(error))
 
 
@@ -143,16 +146,23 @@ class Outbox:
 
     @staticmethod
     async def add(
-        connection: Any, records: Sequence[Record], errors: Mapping[bytes, str], *, due_seconds: float
+        connection: Any,
+        records: Sequence[Record],
+        errors: Mapping[bytes, str],
+        *,
+        due_seconds: float,
+        refused: Collection[bytes] = (),
     ) -> None:
         """Note on the connection of the rows' transaction what is owed; ``errors`` says why, by text hash.
 
-        The backfill leaves the rows alone for ``due_seconds``. A repeat changes nothing.
+        Texts that were ``refused`` are noted as failed. The backfill leaves the others alone for
+        ``due_seconds``. A repeat changes nothing.
         """
         rows = [
             (
                 r.key.uid, r.key.generation, r.key.created_at, r.table.value, r.namespace, r.name,
                 r.text.hash, _readable(errors.get(r.text.hash, "")),
+                OutboxState.FAILED if r.text.hash in refused else OutboxState.PENDING,
             )
             for r in records
             if r.text is not None and r.text.text

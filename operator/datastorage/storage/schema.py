@@ -21,6 +21,8 @@ class Chain:
     setting: str
     """The setting that names the service's database, for messages."""
     owner_setting: str
+    server: str = "PostgreSQL"
+    """What messages call the server."""
 
 
 ARCHIVE: Final = Chain(
@@ -28,7 +30,7 @@ ARCHIVE: Final = Chain(
 )
 VECTORS: Final = Chain(
     "vectors", "0001", "vector_schema_version", "DATASTORAGE_VECTOR_DATABASE_URL",
-    "DATASTORAGE_VECTOR_DATABASE_OWNER_URL",
+    "DATASTORAGE_VECTOR_DATABASE_OWNER_URL", "PostgreSQL of the vectors",
 )  # fmt: skip
 
 _VERSION_TABLE_EXISTS: Final = "SELECT to_regclass('datastorage.' || $1) IS NOT NULL"
