@@ -1,4 +1,4 @@
-"""The parts of one process, and how they are wired. Nothing else builds them."""
+"""The parts of the operator, and how they are wired. Nothing else builds them."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,7 +8,6 @@ from typing import Any
 from kubernetes.aio.client import ApiClient
 
 from datastorage.breaker import Breaker
-from datastorage.embedding import Embedder, VectorCache, build_provider
 from datastorage.kube.client import KubernetesClient
 from datastorage.kube.connection import api_client, load_configuration
 from datastorage.kube.watchmonitor import WatchMonitor
@@ -23,35 +22,8 @@ from datastorage.pipeline.sweep import Sweep
 from datastorage.pipeline.writer import EmbeddingWriter
 from datastorage.resources import ResourceKind
 from datastorage.settings import Settings
-from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database
 from datastorage.storage.dualwrite import DualWrite
-from datastorage.storage.outbox import Outbox
-from datastorage.storage.schema import VECTORS
-from datastorage.storage.vectors import VectorTables
-
-
-@dataclass(frozen=True)
-class Store:
-    """What keeps records, without the cluster: enough for every command that reads the archive."""
-
-    database: Database
-    archive: Archive
-    outbox: Outbox
-    vectors: "VectorStore | None"
-
-
-@dataclass(frozen=True)
-class VectorStore:
-    """What makes and keeps vectors; not there with the provider ``none``."""
-
-    database: Database
-    same_server: bool
-    tables: VectorTables
-    cache: VectorCache
-    embedder: Embedder
-    embedder_breaker: Breaker
-    breaker: Breaker
+from datastorage.store import Store, build_store
 
 
 @dataclass(frozen=True)
@@ -71,48 +43,6 @@ class Parts:
     coordinator: Coordinator
     backfill: Backfill | None
     indexer: Indexer | None
-
-
-@asynccontextmanager
-async def build_store(settings: Settings) -> AsyncIterator[Store]:
-    """Build what keeps records; close it in the end. Nothing connects before it is used.
-
-    Raises ConfigurationError for a wrong setting.
-    """
-    async with AsyncExitStack() as stack:
-        database = Database(settings.require_database_url(), pool_size=settings.database_pool_size)
-        stack.push_async_callback(database.close)
-        vectors = await _build_vectors(settings, database, stack)
-        model = str(vectors.embedder.model) if vectors is not None else None
-        yield Store(database, Archive(database, model=model), Outbox(database), vectors)
-
-
-async def _build_vectors(settings: Settings, database: Database, stack: AsyncExitStack) -> VectorStore | None:
-    provider = build_provider(settings)
-    if provider is None:
-        return None
-    url = settings.vector_database_url
-    same_server = url is None
-    if url is not None:
-        database = Database(url.get_secret_value(), pool_size=settings.database_pool_size, chain=VECTORS)
-        stack.push_async_callback(database.close)
-    model = provider.model
-    redis_url = settings.redis_url.get_secret_value() if settings.redis_url is not None else None
-    cache = VectorCache(model, redis_url, settings.embedding_cache_ttl_seconds)
-    # The breaker asks the embedder, and the embedder asks through the breaker.
-    embedder: Embedder
-    embedder_breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=_nothing)  # noqa: PLW0108
-    stack.push_async_callback(embedder_breaker.close)
-    embedder = Embedder(provider, cache, embedder_breaker)
-    stack.push_async_callback(embedder.close)
-    tables = VectorTables(database, provider=model.provider, name=model.name, dimensions=model.dimensions)
-    breaker = Breaker("vector_store", tables.probe, on_recovery=_nothing)
-    stack.push_async_callback(breaker.close)
-    return VectorStore(database, same_server, tables, cache, embedder, embedder_breaker, breaker)
-
-
-def _nothing() -> None:
-    """Nobody needs to be told: the backfill looks for itself whether it can go on."""
 
 
 @asynccontextmanager
@@ -215,3 +145,7 @@ def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:
         same_server=vectors.same_server,
     )
     return EmbeddingWriter(embedder=vectors.embedder, dual_write=dual_write, on_owed=on_owed)
+
+
+def _nothing() -> None:
+    """Without vectors nothing is ever owed."""

@@ -20,10 +20,11 @@ from datastorage.handlers import build_registry, kopf_settings
 from datastorage.health import Check, HealthServer
 from datastorage.kube.connection import watch_session
 from datastorage.kube.watch import Watch
-from datastorage.parts import Parts, Store, VectorStore, build
+from datastorage.parts import Parts, build
 from datastorage.resources import KINDS
 from datastorage.settings import Settings
 from datastorage.storage.schema import VECTORS
+from datastorage.store import Store, VectorStore
 
 _log = logging.getLogger(__name__)
 

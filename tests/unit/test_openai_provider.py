@@ -477,7 +477,6 @@ async def test_no_secret_is_in_the_log(
         ({"embedding_url": "http://[::1"}, "EMBEDDING_URL is no http"),
         ({"embedding_model": " "}, "EMBEDDING_MODEL is not set"),
         ({"embedding_model": "a\nb"}, "EMBEDDING_MODEL is no name"),
-        ({"embedding_model": "m" * 201}, "EMBEDDING_MODEL is no name"),
         ({"embedding_api_key": "a\r\nb: c"}, "EMBEDDING_API_KEY has characters"),
         ({"embedding_api_key": "schlüssel"}, "EMBEDDING_API_KEY has characters"),
     ],

@@ -275,7 +275,7 @@ def _ask(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
 
 
 async def _answer(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
-    from datastorage.parts import build_store  # noqa: PLC0415  # loads much
+    from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     async with build_store(load_settings()) as store:
         await store.database.check_schema_version()

@@ -136,7 +136,7 @@ def gc(
 
 
 async def _print_gc_plan(settings: Settings) -> None:
-    from datastorage.parts import build  # noqa: PLC0415  # loads Kopf
+    from datastorage.parts import build  # noqa: PLC0415  # loads the cluster's client
 
     table = Table("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE", box=None)
     count = 0

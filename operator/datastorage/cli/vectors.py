@@ -23,7 +23,7 @@ from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import Texts
 
 if TYPE_CHECKING:
-    from datastorage.parts import VectorStore  # loads much
+    from datastorage.store import VectorStore  # loads much
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
 
 @asynccontextmanager
 async def _building(settings: Settings) -> AsyncIterator["tuple[Reembed, VectorStore]"]:
-    from datastorage.parts import build_store  # noqa: PLC0415  # loads much
+    from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # All texts, each once: they would drive out of the cache what the operator needs from it.
     async with build_store(settings.model_copy(update={"redis_url": None})) as store:
@@ -335,7 +335,7 @@ def _with_outbox(work: Callable[[Outbox], Awaitable[T]]) -> T:
 
 
 async def _on_outbox(work: Callable[[Outbox], Awaitable[T]]) -> T:
-    from datastorage.parts import build_store  # noqa: PLC0415  # loads much
+    from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # Whatever makes the vectors is not needed here, and need not be set up.
     settings = load_settings().model_copy(update={"embedding_provider": "none"})

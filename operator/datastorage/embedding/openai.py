@@ -37,8 +37,6 @@ _FIRST_PAUSE_SECONDS: Final = 0.25
 _OVERALL_FACTOR: Final = 2.0
 # Bytes of a refusal that are looked at for the name of a field.
 _MAX_REFUSAL_BYTES: Final = 8192
-# The name stands in each object's status.
-_MAX_NAME_CHARACTERS: Final = 200
 
 _Options = Mapping[str, Any]
 
@@ -186,7 +184,7 @@ def _model_name(settings: Settings) -> str:
         raise ConfigurationError(
             f"{PREFIX}EMBEDDING_MODEL is not set: give the name of a model that the service has"
         )
-    if len(name) > _MAX_NAME_CHARACTERS or not name.isprintable():
+    if not name.isprintable():
         raise ConfigurationError(f"{PREFIX}EMBEDDING_MODEL is no name of a model")
     return name
 
