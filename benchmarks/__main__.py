@@ -32,14 +32,15 @@ policies) and a real PostgreSQL, and beside it what that API server can do alone
   e  a large backlog waiting at the start: rows/s, drain/s, peak memory
   f  what vectors cost: the drain without, with few and with all texts distinct
   g  the drain with an embedder over HTTP, and with Redis or the embedder away
-  h  outages of Redis, embedder, vector server: what is lost, how soon all is Stored"""
+  h  outages of Redis, embedder, vector server: what is lost, how soon all is Stored
+  i  searches of many distinct texts, with and without filters, and while records come"""
 EPILOG = """\
 The ratio b/a says how much of the limit the operator reaches. Without a in
 --only there is no ratio. DATASTORAGE_ settings of the environment reach the operator.
 
 Exit status: 0 when all ran and nothing was lost, whether or not the targets were
 reached; 1 when a record was lost or a scenario could not be run."""
-SCENARIOS: Final = "abcdefgh"
+SCENARIOS: Final = "abcdefghi"
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class Sizes:
     latency_seconds: int
     backlog: int
     outage_seconds: int
+    texts: int
 
 
-FULL: Final = Sizes(objects=3000, latency_seconds=20, backlog=50_000, outage_seconds=30)
-QUICK: Final = Sizes(objects=500, latency_seconds=5, backlog=3000, outage_seconds=5)
+FULL: Final = Sizes(objects=3000, latency_seconds=20, backlog=50_000, outage_seconds=30, texts=100_000)
+QUICK: Final = Sizes(objects=500, latency_seconds=5, backlog=3000, outage_seconds=5, texts=5_000)
 
 
 def main() -> int:
@@ -180,6 +182,8 @@ def _of_vectors(bench: Bench, sizes: Sizes) -> list[tuple[str, str, Callable[[],
          lambda: vectors.measure_drains(bench, sizes.objects)),
         ("g", f"(g) {sizes.objects} objects with Redis or the embedder away",
          lambda: vectors.measure_drains_degraded(bench, sizes.objects)),
+        ("i", f"(i) searches of {sizes.texts} distinct texts",
+         lambda: vectors.measure_search(bench, sizes.texts)),
         ("h", f"(h) outages of {sizes.outage_seconds} s under load",
          lambda: vectors.measure_outages(bench, sizes.outage_seconds)),
     ]  # fmt: skip

@@ -56,6 +56,10 @@ def _figure(name: str) -> Callable[[Result], float | None]:
 
 _OUTAGES: Final = ("h-redis", "h-embedder", "h-vector-server", "h-embedder-and-vector-server")
 
+# By meaning: without a filter, with one that leaves 1 %, and 0.01 % (benchmarks/search_speed.py).
+_SEARCHES: Final = ("i1", "i2", "i3")
+_WHILE_WRITING: Final = "i8"
+
 TARGETS: Final = (
     Target("b", "drain, share of the limit", ">=", 0.75, lambda result: result.ratio_to_limit),
     Target("b", "API writes per object", "=", 2, _writes),
@@ -72,6 +76,9 @@ TARGETS: Final = (
     Target("f100", "peak RSS in MiB with everything on", "<=", 400, _rss),
     Target("g-redis", "share of the drain with Redis", ">=", 0.8, _figure("ratio")),
     Target("g-embedder", "share of the drain with the embedder", ">=", 0.8, _figure("ratio")),
+    *(Target(case, "recall@10", ">=", 0.95, _figure("recall@10")) for case in _SEARCHES),
+    *(Target(case, "p95 in ms", "<=", 100, _figure("p95 ms")) for case in (*_SEARCHES, _WHILE_WRITING)),
+    *(Target(case, "times pgvector alone", "<=", 1.5, _figure("times pgvector alone")) for case in _SEARCHES),
     *(
         Target(outage, "s until all is Stored again", "<=", 10, _figure("caught up after, s"))
         for outage in _OUTAGES

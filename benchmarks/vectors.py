@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from benchmarks import search_speed
 from benchmarks.bench import Bench, cost_of
 from benchmarks.client import Created
 from benchmarks.embedder import Embedder
@@ -227,6 +228,22 @@ async def _until_stored(bench: Bench, namespace: str, count: int) -> None:
                 f"{count - stored} of {count} objects are not Stored {_PATIENCE_SECONDS:.0f} s later"
             )
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def measure_search(bench: Bench, texts: int) -> list[Result]:
+    """Measure (i): searches of distinct texts; how fast, how complete, how far from pgvector alone."""
+    archive = await bench.postgres.archive("search")
+    lines = await search_speed.measure(archive.owner_url, archive.service_url, texts=texts)
+    return [_searched(number, line) for number, line in enumerate(lines)]
+
+
+def _searched(number: int, line: search_speed.SearchSpeed) -> Result:
+    figures = {"p50 ms": round(line.p50_ms, 1), "p95 ms": round(line.p95_ms, 1)}
+    if line.recall is not None:
+        figures["recall@10"] = round(line.recall, 3)
+    if line.ratio is not None:
+        figures["times pgvector alone"] = round(line.ratio, 2)
+    return Result(f"i{number}", line.case, line.records, {}, figures=figures)
 
 
 async def _verify_vectors(archive: Archive, vectors_url: str) -> None:
