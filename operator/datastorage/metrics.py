@@ -154,7 +154,7 @@ EMBEDDED_TEXTS = Counter(
 )
 OUTBOX_DEPTH = Gauge(
     "datastorage_outbox_depth",
-    "Records whose vectors are owed (pending) or can't be made (failed), in the whole archive",
+    "Records whose vectors are owed (pending), can't be made (failed) or were given up (dropped), in all",
     ["state"],
     registry=REGISTRY,
 )

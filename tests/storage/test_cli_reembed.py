@@ -201,8 +201,9 @@ def with_service(environment: Mapping[str, str], url: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("status", [400, 500])
 async def test_refused_texts_are_named_and_the_exit_code_says_so(
-    environment: Mapping[str, str], archive: Archive, owner: Any, service: OpenAIService
+    environment: Mapping[str, str], archive: Archive, owner: Any, service: OpenAIService, status: int
 ) -> None:
     records = audits(5)
     await store(archive, records)
@@ -212,7 +213,7 @@ async def test_refused_texts_are_named_and_the_exit_code_says_so(
     async def refuse(_: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         service.behaviours.append(refuse)
         if bad.text in body["input"]:
-            return web.Response(status=400, text="hunter2")
+            return web.Response(status=status, text="hunter2")
         return web.json_response(service.answer(body))
 
     service.behaviours.append(refuse)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from datastorage import metrics
 from datastorage.canonical import canonical_bytes, content_hash
 from datastorage.embedding import embedding_text, text_hash
+from datastorage.embedding.text import CAMEL_HUMP
 from datastorage.pipeline.workitem import Announcement, Expiry, ObjectRef, WorkItem
 from datastorage.resources import (
     ACTION_TRACE,
@@ -31,7 +32,6 @@ _MAX_SEARCH_CHARACTERS: Final = 65_536
 _NO_WORD: Final = re.compile(r"[\W_]+")
 # A word of several, such as a reason that Kubernetes gives; a longer one is no word.
 _HUMPED: Final = re.compile(r"\b\w{0,60}(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])\w{0,60}\b")
-_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 _Object = Mapping[str, Any]
 
@@ -280,5 +280,5 @@ def _search(*texts: object) -> str:
     # number, in time that grows with the square of the length. A few such records would stall all others.
     words = _NO_WORD.sub(" ", text[:_MAX_SEARCH_CHARACTERS])
     # "ImagePullBackOff" is also found by "image pull".
-    parts = [_HUMP.sub(" ", word) for word in dict.fromkeys(_HUMPED.findall(words))]
+    parts = [CAMEL_HUMP.sub(" ", word) for word in dict.fromkeys(_HUMPED.findall(words))]
     return _storable(" ".join([words, *parts]))

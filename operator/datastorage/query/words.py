@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from datastorage.embedding.text import CAMEL_HUMP
 from datastorage.errors import InvalidQueryError
 from datastorage.storage.fulltext import Wording
 
@@ -20,8 +21,6 @@ _MAX_PHRASE_CHARACTERS: Final = 500
 
 _PART: Final = re.compile(r'(?P<minus>-(?=["\w]))?(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
 _NO_WORD: Final = re.compile(r"[\W_]+")
-# Between "OOM" and "Killed", "Pull" and "Back".
-_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def check_question(text: str) -> None:
@@ -64,7 +63,7 @@ def plain(text: str) -> str:
 def _with_parts(text: str) -> Iterable[str]:
     for word in plain(text).split():
         yield word.lower()
-        parts = _CAMEL.split(word)
+        parts = CAMEL_HUMP.split(word)
         if len(parts) > 1:
             yield from (part.lower() for part in parts)
 
