@@ -17,6 +17,10 @@ class SchemaVersionError(ConfigurationError):
     """The database schema is missing, older or newer than this program needs."""
 
 
+class NewerSchemaError(SchemaVersionError):
+    """The database schema was made by a later version of the program, which alone knows what it means."""
+
+
 class TransientError(DataStorageError):
     """A dependency did not answer or could not serve. The same call may succeed later."""
 

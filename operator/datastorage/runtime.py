@@ -15,7 +15,13 @@ import prometheus_client
 
 from datastorage import metrics
 from datastorage.canonical import canonical_bytes
-from datastorage.errors import ConfigurationError, DataStorageError, TransientError
+from datastorage.errors import (
+    ConfigurationError,
+    DataStorageError,
+    NewerSchemaError,
+    SchemaVersionError,
+    TransientError,
+)
 from datastorage.handlers import build_registry, kopf_settings
 from datastorage.health import Check, HealthServer
 from datastorage.kube.connection import watch_session
@@ -219,11 +225,15 @@ class Operator:
 
 
 async def _prepare_vectors(vectors: VectorStore) -> None:
-    """Refuse a wrong schema and load the model; a server or an embedder that is away is no reason to wait."""
+    """Refuse a newer schema and load the model. Trouble with vectors is no reason to store no records."""
     for ready in (partial(vectors.database.check_schema_version, VECTORS), vectors.embedder.probe):
         try:
             async with asyncio.timeout(_VECTORS_SECONDS):
                 await ready()
+        except NewerSchemaError:
+            raise
+        except SchemaVersionError as error:
+            _log.error("Starting without vectors: %s", error)  # a state to be mended, no crash
         except (TransientError, TimeoutError) as error:
             reason = str(error) or f"no answer in {_VECTORS_SECONDS:g} s"
             _log.warning("Starting without vectors; they are made up for later", extra={"error": reason})

@@ -1,6 +1,7 @@
 """Vectors of one model: each text once, of the right width, apart from other models, in any schema."""
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -332,3 +333,72 @@ async def test_the_reader_only_reads(vectors: VectorTables, owner: Any, statemen
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embeddings_1") == 3
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await owner.execute(statement)
+
+
+async def _made_anew(owner: Any, cloned: TestDatabase, *, other_first: bool) -> None:
+    """The vectors' tables are gone and come back, perhaps with another model under the old number."""
+    await owner.execute(
+        "DROP TABLE datastorage.embeddings_1, datastorage.embedding_parts, datastorage.embedding_models, "
+        "datastorage.vector_schema_version CASCADE; DROP SEQUENCE datastorage.embedding_part_numbers; "
+        "DROP FUNCTION datastorage.make_embedding_part, datastorage.ensure_embedding_model, "
+        "datastorage.seal_embeddings, datastorage.index_embeddings, datastorage.embedding_part_tables, "
+        "datastorage.drop_embedding_parts, datastorage.build_embedding_index, datastorage.pgvector_schema"
+    )
+    await asyncio.to_thread(migrate, cloned.owner_url, VECTORS)
+    if other_first:
+        await owner.fetchval("SELECT datastorage.ensure_embedding_model('another', 'model', 3)")
+
+
+@pytest.mark.parametrize("other_first", [False, True])
+async def test_tables_that_were_made_anew_are_found_again_and_no_others_are_written_to(
+    vectors: VectorTables, owner: Any, cloned: TestDatabase, *, other_first: bool
+) -> None:
+    await vectors.insert(some_vectors(range(3)))
+    await _made_anew(owner, cloned, other_first=other_first)
+    with contextlib.suppress(TransientError):
+        await vectors.insert(some_vectors(range(3, 6)))
+    await vectors.probe()
+    await vectors.insert(some_vectors(range(6, 9)))
+    number = await vectors.model_id()
+    assert number == (2 if other_first else 1)
+    assert await owner.fetchval(f"SELECT count(*) FROM datastorage.embeddings_{number}") >= 3
+    if other_first:
+        assert await owner.fetchval("SELECT count(*) FROM datastorage.embeddings_1") == 0
+
+
+async def test_pgvector_that_was_dropped_and_installed_anew_is_used_again(
+    vectors: VectorTables, owner: Any, cloned: TestDatabase
+) -> None:
+    await vectors.insert(some_vectors(range(3)))
+    await owner.execute("DROP EXTENSION vector CASCADE")
+    await _made_anew_with_extension(owner, cloned)
+    seen: list[str] = []
+
+    async def written() -> bool:
+        try:
+            await vectors.probe()
+            await vectors.insert(some_vectors(range(3, 6)))
+        except TransientError as error:
+            seen.append(str(error))
+            return False
+        return True
+
+    await eventually(written)
+    assert not any("0." in message for message in seen), "no part of a vector stands in an error"
+
+
+async def _made_anew_with_extension(owner: Any, cloned: TestDatabase) -> None:
+    await owner.execute("DROP TABLE IF EXISTS datastorage.embeddings_1 CASCADE")
+    await owner.execute("CREATE TABLE datastorage.embeddings_1 ()")
+    await _made_anew(owner, cloned, other_first=False)
+
+
+async def test_a_locked_list_of_models_holds_nothing_up_for_long(
+    vectors: VectorTables, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datastorage.storage.vectors._WRITE_SECONDS", 0.2)
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE datastorage.embedding_models IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(10):
+            with pytest.raises(TransientError):
+                await vectors.insert(some_vectors(range(3)))

@@ -3,7 +3,7 @@
 import base64
 import json
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from datastorage.errors import InvalidQueryError
@@ -22,7 +22,7 @@ def cursor_of(key: RecordKey) -> str:
 def key_of(cursor: str) -> RecordKey:
     """Return where the page ended. Raises InvalidQueryError for what is no cursor."""
     key = _decoded(cursor) if len(cursor) <= _MAX_CHARACTERS else None
-    if key is None or key.created_at.tzinfo is None or not 0 <= key.generation <= _MAX_GENERATION:
+    if key is None or not 0 <= key.generation <= _MAX_GENERATION:
         raise InvalidQueryError("the cursor is not one that a page has given: begin without it")
     return key
 
@@ -30,6 +30,9 @@ def key_of(cursor: str) -> RecordKey:
 def _decoded(cursor: str) -> RecordKey | None:
     try:
         created_at, uid, generation = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
-        return RecordKey(str(uuid.UUID(uid)), int(generation), datetime.fromisoformat(created_at))
+        time = datetime.fromisoformat(created_at)
+        if time.tzinfo is None:
+            return None
+        return RecordKey(str(uuid.UUID(uid)), int(generation), time.astimezone(UTC))
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -38,7 +38,8 @@ _INSERT: Final[dict[Table, str]] = {
             SELECT uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
-                resource_name, resource_uid, alert_fingerprint, to_tsvector('english', search), text_hash
+                resource_name, resource_uid, alert_fingerprint,
+                pg_catalog.to_tsvector('english'::regconfig, search), text_hash
             FROM unnest(
                 $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
                 $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
@@ -66,8 +67,8 @@ _INSERT: Final[dict[Table, str]] = {
             SELECT uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
-                execution_status, start_time, end_time, effectiveness_score, to_tsvector('english', search),
-                text_hash
+                execution_status, start_time, end_time, effectiveness_score,
+                pg_catalog.to_tsvector('english'::regconfig, search), text_hash
             FROM unnest(
                 $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
                 $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],

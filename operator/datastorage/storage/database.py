@@ -1,5 +1,6 @@
 """The connection pool, and the one place where the driver's errors become the program's."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -56,6 +57,8 @@ def one_line(error: BaseException) -> str:
     """Say what the driver says, without what it quotes."""
     # DETAIL and HINT are left out: a detail quotes the row, and the row is the user's data.
     lines = str(error).strip().splitlines()
+    if lines and lines[0].startswith("invalid input for query argument"):
+        lines[0] = lines[0].partition(":")[0]  # what follows is the value
     return f"{lines[0]} ({type(error).__name__})" if lines else type(error).__name__
 
 
@@ -134,6 +137,11 @@ class Database:
         """Raise SchemaVersionError unless the schema is the one this program needs."""
         async with self.connection() as connection:
             await check_schema_version(connection, chain or self._chain)
+
+    def expire_connections(self) -> None:
+        """Make new connections from now on: the open ones may know types that are no more."""
+        if self._opened:
+            self._expiring = asyncio.create_task(self._pool.expire_connections())
 
     async def ping(self) -> None:
         """Raise TransientError unless PostgreSQL answers."""

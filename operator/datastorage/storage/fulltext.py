@@ -26,7 +26,7 @@ _FORMS: Final = with_conditions("""
         WHERE {of_action_traces} ORDER BY r.created_at DESC LIMIT $16)),
     forms AS MATERIALIZED (
         SELECT form, min(place) AS place FROM (
-            SELECT plainto_tsquery('english', word) AS form, place
+            SELECT plainto_tsquery('english'::regconfig, word) AS form, place
             FROM unnest($14::text[]) WITH ORDINALITY AS words (word, place)) AS all_forms
         WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $15)
     SELECT form::text AS form, count(search) FILTER (WHERE search @@ form) AS rows, count(search) AS sampled,
@@ -38,9 +38,9 @@ _FORMS: Final = with_conditions("""
     FROM forms LEFT JOIN sample ON true GROUP BY form ORDER BY min(place)
 """)
 _PHRASES: Final = """
-    SELECT place, phraseto_tsquery('english', phrase)::text AS form
+    SELECT place, phraseto_tsquery('english'::regconfig, phrase)::text AS form
     FROM unnest($1::text[]) WITH ORDINALITY AS phrases (phrase, place)
-    WHERE numnode(phraseto_tsquery('english', phrase)) > 0
+    WHERE numnode(phraseto_tsquery('english'::regconfig, phrase)) > 0
 """
 # $14 and $15 are two conditions, each for itself; the newest rows that meet one of them are ranked. A rank is
 # the sum over the words ($16) of their weights ($17) and of how often they are in the record, for its length.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from datastorage.errors import ConfigurationError, SchemaVersionError
+from datastorage.errors import ConfigurationError, NewerSchemaError, SchemaVersionError
 
 SCHEMA: Final = "datastorage"
 
@@ -51,7 +51,8 @@ async def check_schema_version(connection: _Connection, chain: Chain) -> None:
     Raises SchemaVersionError with what to do about it, ConfigurationError where PostgreSQL acknowledges
     commits that it may lose in a crash.
     """
-    if await connection.fetchval(_SYNCHRONOUS_COMMIT) == "off":
+    # A vector that is lost in a crash can be made again from its text.
+    if chain is ARCHIVE and await connection.fetchval(_SYNCHRONOUS_COMMIT) == "off":
         raise ConfigurationError(
             "PostgreSQL runs with synchronous_commit = off and may lose what it has acknowledged: "
             "set it to on for this role (ALTER ROLE … SET synchronous_commit = on)"
@@ -77,9 +78,9 @@ async def check_schema_version(connection: _Connection, chain: Chain) -> None:
         raise newer_schema(chain, version)
 
 
-def newer_schema(chain: Chain, version: str) -> SchemaVersionError:
+def newer_schema(chain: Chain, version: str) -> NewerSchemaError:
     """Return the error for a schema that a later version of the program has made."""
-    return SchemaVersionError(
+    return NewerSchemaError(
         f"the database schema of the {chain.name} is at version {version}, newer than version "
         f"{chain.version}, which this program knows: run a newer version of the program"
     )

@@ -21,21 +21,27 @@ _FIND_MODEL: Final = """
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
 # The number of a model is part of its tables' names, which no parameter can be. It comes from the function
 # above and is formatted as an integer, never as text.
-# In the order of the hashes, whatever the plan, so that two transactions never wait for each other.
+# In the order of the hashes, whatever the plan, so that two transactions never wait for each other. It
+# answers 0 when the number is not our model's: after a restored backup it may be another's. With $3 false
+# nothing is written, and everything that a write needs is needed all the same.
 _INSERT: Final = """
-    INSERT INTO datastorage.embeddings_{id:d} (part, text_hash, embedding)
-    SELECT m.open_part, given.text_hash, given.embedding
-    FROM datastorage.embedding_models AS m,
-        unnest($1::bytea[], $2::vector[]) AS given (text_hash, embedding)
-    WHERE m.id = {id:d}
-        AND NOT EXISTS (SELECT FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash)
-    ORDER BY given.text_hash
-    ON CONFLICT DO NOTHING
+    WITH model AS MATERIALIZED (
+        SELECT open_part FROM datastorage.embedding_models
+        WHERE id = {id:d} AND provider = $4 AND name = $5 AND dimensions = $6),
+    written AS (
+        INSERT INTO datastorage.embeddings_{id:d} (part, text_hash, embedding)
+        SELECT model.open_part, given.text_hash, given.embedding
+        FROM model, unnest($1::bytea[], $2::vector[]) AS given (text_hash, embedding)
+        WHERE $3 AND NOT EXISTS (
+            SELECT FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash)
+        ORDER BY given.text_hash
+        ON CONFLICT DO NOTHING)
+    SELECT count(*) FROM model
 """
-# Needs the same rights and locks as a write, and changes nothing.
-_PROBE: Final = "INSERT INTO datastorage.embeddings_{id:d} SELECT 1, '', NULL WHERE false"
 _EXISTING: Final = """
     SELECT DISTINCT text_hash FROM datastorage.embeddings_{id:d} WHERE text_hash = ANY($1::bytea[])
+        AND EXISTS (SELECT FROM datastorage.embedding_models
+            WHERE id = {id:d} AND provider = $2 AND name = $3 AND dimensions = $4)
 """
 _SEAL: Final = "SELECT datastorage.seal_embeddings($1, $2)"
 _INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3, $4)"
@@ -73,7 +79,7 @@ class VectorTables:
         """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
         if self._id is None:
             async with self._connection() as connection:
-                self._id = await connection.fetchval(_FIND_MODEL, *self._identity)
+                self._id = await connection.fetchval(_FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
         return self._id
 
     async def model_id(self) -> int:
@@ -81,7 +87,7 @@ class VectorTables:
         if self._id is None:
             # On a connection of its own: a transaction of rows must not carry the making of tables.
             async with self._making, self._connection() as connection:
-                self._id = await connection.fetchval(_ENSURE_MODEL, *self._identity)
+                self._id = await connection.fetchval(_ENSURE_MODEL, *self._identity, timeout=_WRITE_SECONDS)
         return self._id
 
     async def insert(self, vectors: Mapping[bytes, Vector]) -> None:
@@ -97,6 +103,7 @@ class VectorTables:
             async with connection.transaction():  # a savepoint
                 await self._insert(connection, number, vectors)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            self._doubt(error)
             raise TransientError(f"the vectors' tables: {one_line(error)}") from error
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]:
@@ -105,14 +112,16 @@ class VectorTables:
         if number is None:
             return set()
         async with self._connection() as connection:
-            rows = await connection.fetch(_EXISTING.format(id=number), list(hashes))
+            rows = await connection.fetch(_EXISTING.format(id=number), list(hashes), *self._identity)
         return {row["text_hash"] for row in rows}
 
     async def probe(self) -> None:
         """Return when a write would succeed."""
-        sql = _PROBE.format(id=await self.model_id())
+        number = await self.model_id()
+        # With a vector: a connection may know a type of pgvector that was dropped and made anew since.
+        vector = np.ones(self._identity[2], np.float32)
         async with self._connection() as connection:
-            await connection.execute(sql, timeout=_PROBE_SECONDS)
+            await self._insert(connection, number, {b"": vector}, really=False, seconds=_PROBE_SECONDS)
 
     def most_rows(self, memory_mib: int) -> int:
         """Return how many vectors there may be in an index that is built within so much memory."""
@@ -156,16 +165,40 @@ class VectorTables:
         try:
             async with self._database.connection() as connection:
                 yield connection
+        except TransientError as error:
+            self._doubt(error.__cause__)
+            raise
         except RecordRefusedError as error:
+            self._doubt(error.__cause__)
             # Whatever is wrong with a vector, no record is to blame for it, and none may be rejected for it.
             raise TransientError(f"the vectors' tables: {error}") from error
 
-    @staticmethod
-    async def _insert(connection: Any, number: int, vectors: Mapping[bytes, Vector]) -> None:
+    def _doubt(self, error: BaseException | None) -> None:
+        """Believe nothing any more of what may have been another schema's: it is looked up again."""
+        self._id = None
+        unencodable = isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
+        if unencodable or isinstance(error, asyncpg.InternalServerError):
+            # pgvector was installed anew, and the connection knows the type that was before.
+            self._database.expire_connections()
+
+    async def _insert(
+        self,
+        connection: Any,
+        number: int,
+        vectors: Mapping[bytes, Vector],
+        *,
+        really: bool = True,
+        seconds: float = _WRITE_SECONDS,
+    ) -> None:
         hashes = list(vectors)
-        await connection.execute(
+        models = await connection.fetchval(
             _INSERT.format(id=number),
             hashes,
             [pgvector.Vector(vectors[key]) for key in hashes],
-            timeout=_WRITE_SECONDS,
+            really,
+            *self._identity,
+            timeout=seconds,
         )
+        if not models:
+            self._id = None
+            raise TransientError("the vectors' tables: the model is not where it was")

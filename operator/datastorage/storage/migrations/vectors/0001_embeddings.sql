@@ -143,6 +143,9 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('datastorage.index_embeddings', of_model)) THEN
         RETURN false; -- another replica is at it
     END IF;
+    IF merged_parts < 2 THEN
+        RAISE EXCEPTION 'fewer than two parts can''t be merged' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     PERFORM set_config('maintenance_work_mem', greatest(memory_mib, 1) || 'MB', true),
         set_config('max_parallel_maintenance_workers', '0', true);
     -- A write that began before the part was sealed may still go there: the index's lock must not make it wait.
