@@ -96,24 +96,28 @@ class Searcher:
             case SearchMode.HYBRID:
                 return await self._by_both(question, criteria, limit)
 
-    async def _by_text(
-        self, question: str, criteria: Criteria, limit: int, degraded: str | None = None
-    ) -> SearchResult:
+    async def _by_text(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
         matches = await self._text_matches(question, criteria, limit)
-        found = [_Found(match, match.score, None) for match in matches]
-        return await self._result(SearchMode.TEXT, criteria, found, degraded)
+        return await self._result(
+            SearchMode.TEXT, criteria, [_Found(match, match.score, None) for match in matches]
+        )
 
     async def _by_both(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
         depth = max(_DEPTH, limit)
-        try:
-            near = await self._vector_matches(question, criteria, depth, embedding_seconds=_EMBEDDING_SECONDS)
-        except DataStorageError as error:
-            return await self._by_text(question, criteria, limit, str(error))
-        try:
-            worded = await self._text_matches(question, criteria, depth)
-        except InvalidQueryError:
+        near, worded = await asyncio.gather(
+            self._vector_matches(question, criteria, depth, embedding_seconds=_EMBEDDING_SECONDS),
+            self._text_matches(question, criteria, depth),
+            return_exceptions=True,
+        )
+        if isinstance(near, DataStorageError):
+            # Words alone will do; where they can't be searched either, that is what there is to say.
+            found = [_Found(match, match.score, None) for match in _or_raise(worded)[:limit]]
+            return await self._result(SearchMode.TEXT, criteria, found, str(near))
+        if isinstance(worded, InvalidQueryError):
             worded = []  # no word in it to search for, but it has a meaning
-        return await self._result(SearchMode.HYBRID, criteria, _fused(near, worded)[:limit])
+        return await self._result(
+            SearchMode.HYBRID, criteria, _fused(_or_raise(near), _or_raise(worded))[:limit]
+        )
 
     async def _vector_matches(
         self, question: str, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None
@@ -170,6 +174,12 @@ class _Found:
     match: Match
     score: float
     similarity: float | None
+
+
+def _or_raise(matches: list[Match] | BaseException) -> list[Match]:
+    if isinstance(matches, BaseException):
+        raise matches
+    return matches
 
 
 def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:
