@@ -1,7 +1,7 @@
 """The sentence model behind an OpenAI-compatible POST /v1/embeddings: a real service for the provider to ask.
 
 In tests and benchmarks: ``async with EmbeddingsServer(key=...) as server: server.url``. For people:
-``python -m benchmarks.search.embeddings_server --port 8090``, with a key in EMBEDDINGS_SERVER_KEY or none.
+``.venv/bin/python -m benchmarks.search.embeddings_server --port 8090``, its key in EMBEDDINGS_SERVER_KEY.
 Requests and errors look as OpenAI documents them in its API reference (Embeddings; Error codes).
 """
 

@@ -144,7 +144,7 @@ class Settings(BaseSettings):
         if not url:
             raise ConfigurationError(
                 f"{PREFIX}DATABASE_URL is not set: give the PostgreSQL URL of the service role, "
-                "or use --embedded to try it out"
+                "or try the operator out with 'datastorage run --embedded'"
             )
         return url
 
@@ -177,7 +177,7 @@ def settings_table() -> str:
     lines = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = field.get_default()
-        shown = "" if isinstance(default, SecretStr) or default in {None, ()} else f"`{default}`"
+        shown = "" if isinstance(default, SecretStr) or default in {None, (), ""} else f"`{default}`"
         lines.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
     lines += [
         f"| `{_SECRETS_DIR_VARIABLE}` | `{_DEFAULT_SECRETS_DIR}` | Directory of files named like settings. |",

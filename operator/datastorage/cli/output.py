@@ -13,7 +13,6 @@ from rich.text import Text
 
 # A pipe has no width: each row is one line.
 _PIPED_WIDTH: Final = 10_000
-_MIN_WIDTH_OF_WORDS: Final = 40
 _MIN_WIDTH_OF_NAMES: Final = 16
 
 
@@ -37,7 +36,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in columns[:-1]:
         table.add_column(column, overflow="fold", min_width=min(len(column), _MIN_WIDTH_OF_NAMES))
-    table.add_column(columns[-1], min_width=_MIN_WIDTH_OF_WORDS)
+    # No least width: where the terminal is narrower, words would be cut from the middle of a sentence.
+    table.add_column(columns[-1], overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False).print(table)
