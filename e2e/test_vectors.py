@@ -15,7 +15,6 @@ from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from e2e.archive import rows, uids, until
 from e2e.bulk import BulkClient, action_trace, audit_record
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
 from tests.support.openai import OpenAIService
 from tests.support.postgres import TestDatabase, TestDatabases
@@ -75,15 +74,6 @@ async def vector_server(databases: TestDatabases) -> AsyncIterator[TestDatabase]
     made = await databases.clone()
     yield made
     await databases.drop(made)
-
-
-def metric(operator: OperatorProcess, line: str) -> float:
-    """Return the value of a metric that is written exactly so, 0 where it is not there."""
-    for each in operator.metrics().splitlines():
-        name, _, value = each.rpartition(" ")
-        if name == line:
-            return float(value)
-    return 0.0
 
 
 async def fetch(url: str, sql: str, *arguments: Any) -> Any:
@@ -165,15 +155,15 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
         await client.create(AUDIT_RECORD, workbench.namespace, body)
         await in_phase(client, workbench, "Stored", name=f"same-{n}")
     assert await fetch(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
-    assert metric(operator, "datastorage_cache_misses_total") == 1
-    assert metric(operator, 'datastorage_cache_hits_total{tier="memory"}') == 19
+    assert operator.metric("datastorage_cache_misses_total") == 1
+    assert operator.metric('datastorage_cache_hits_total{tier="memory"}') == 19
     # A process that has just started finds it in Redis.
     operator.terminate()
     operator.start()
     operator.wait_ready()
     await client.create(AUDIT_RECORD, workbench.namespace, body | {"metadata": {"name": "again"}})
     await in_phase(client, workbench, "Stored", name="again")
-    assert metric(operator, 'datastorage_cache_hits_total{tier="redis"}') == 1
+    assert operator.metric('datastorage_cache_hits_total{tier="redis"}') == 1
 
 
 async def test_records_are_found_by_meaning_as_soon_as_they_are_stored(
@@ -232,8 +222,8 @@ async def test_an_embedder_that_goes_and_comes_back(
         assert operator.ready(), "what is degraded is not down"
         load.accepted.append(body["metadata"]["uid"])
     await assert_nothing_lost(workbench, client, load)
-    assert metric(operator, "datastorage_fallback_mode_total") >= 1
-    assert metric(operator, 'datastorage_dependency_up{dependency="embedder"}') == 1
+    assert operator.metric("datastorage_fallback_mode_total") >= 1
+    assert operator.metric('datastorage_dependency_up{dependency="embedder"}') == 1
 
 
 async def test_a_trace_that_goes_on_learns_of_its_vector_too(
@@ -283,7 +273,7 @@ async def test_a_redis_that_goes_and_comes_back(
     async with outage(client, workbench, go, come_back) as load:
         pass
     await assert_nothing_lost(workbench, client, load)
-    assert metric(operator, "datastorage_fallback_mode_total") == 0, "no vector was ever owed"
+    assert operator.metric("datastorage_fallback_mode_total") == 0, "no vector was ever owed"
     assert operator.log().count("Redis") <= 4, "no flood of logs"
 
 
