@@ -225,7 +225,11 @@ class Operator:
 
 
 async def _prepare_vectors(vectors: VectorStore) -> None:
-    """Refuse a newer schema and load the model. Trouble with vectors is no reason to store no records."""
+    """Refuse a newer schema, load the model, connect to Redis.
+
+    Trouble with vectors is no reason to store no records.
+    """
+    await vectors.cache.connect()
     for ready in (partial(vectors.database.check_schema_version, VECTORS), vectors.embedder.probe):
         try:
             async with asyncio.timeout(_VECTORS_SECONDS):

@@ -1,6 +1,7 @@
 """The running operator's own judgement: what /health calls a reason to be restarted."""
 
 import asyncio
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,3 +71,18 @@ async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> N
     bench.sweep.last_success = bench.now + 1
     bench.now += 2
     assert await bench.alive() is None
+
+
+async def test_redis_is_connected_to_before_records_come() -> None:
+    done: list[str] = []
+
+    async def ready(name: str, *_: Any) -> None:
+        done.append(name)
+
+    vectors: Any = SimpleNamespace(
+        cache=SimpleNamespace(connect=partial(ready, "redis")),
+        database=SimpleNamespace(check_schema_version=partial(ready, "schema")),
+        embedder=SimpleNamespace(probe=partial(ready, "model")),
+    )
+    await runtime_module._prepare_vectors(vectors)
+    assert sorted(done) == ["model", "redis", "schema"]

@@ -70,6 +70,7 @@ async def make() -> AsyncIterator[Make]:
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", SERVES)
+    monkeypatch.setattr(redis_module, "_CONNECT_SECONDS", SERVES)
 
 
 @pytest.fixture
@@ -327,7 +328,7 @@ async def test_a_redis_that_stands_still_costs_one_time_out(
     own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = make(own_server.url)
-    await get(cache, 1)
+    await cache.connect()
     failed = value(metrics.DEPENDENCY_ERRORS, "redis")
     own_server.pause()
     try:
@@ -338,6 +339,24 @@ async def test_a_redis_that_stands_still_costs_one_time_out(
         assert redis_log(caplog) == ["redis does not serve"]
     finally:
         own_server.resume()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_first_connection_is_given_more_time_than_a_use(
+    own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    await make(own_server.url).connect()
+    cache = make(own_server.url)
+    own_server.pause()
+    connecting = asyncio.create_task(cache.connect())
+    await asyncio.sleep(0.2)  # four times what a use may take
+    assert not connecting.done()
+    own_server.resume()
+    await connecting
+    assert redis_log(caplog) == []
+    assert value(metrics.DEPENDENCY_UP, "redis") == 1
+    with own_server.client() as client:
+        assert len(client.client_list()) == 3  # both caches hold on to their connection
 
 
 async def test_only_one_tries_whether_redis_is_back(

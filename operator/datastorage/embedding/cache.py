@@ -49,6 +49,11 @@ class VectorCache:
                 {self._key(key): vector.astype("<f4").tobytes() for key, vector in vectors.items()}
             )
 
+    async def connect(self) -> None:
+        """Connect to Redis before the first use. Raises nothing."""
+        if self._redis is not None:
+            await self._redis.connect()
+
     async def check(self) -> str | None:
         """Return what is wrong with Redis, or None."""
         return await self._redis.check() if self._redis is not None else None

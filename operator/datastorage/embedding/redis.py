@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 # For each use, connecting included. Making a batch's vectors anew takes about as long.
 _TIMEOUT_SECONDS: Final = 0.05
+# For the first connection, that nothing waits for but the start.
+_CONNECT_SECONDS: Final = 1.0
 # How long it is left alone after the first, the second and every further failure in a row: an absent Redis
 # must cost the write path next to nothing.
 _PAUSES_SECONDS: Final = (1.0, 2.0, 5.0)
@@ -63,6 +65,10 @@ class RedisStore:
 
         await self._use("set", send)
 
+    async def connect(self) -> None:
+        """Connect before the first use: amid the start that may take longer than a use may."""
+        await self._use("ping", self._client.ping, timeout_seconds=_CONNECT_SECONDS)
+
     async def check(self) -> str | None:
         """Return what is wrong, or None."""
         await self._use("ping", self._client.ping)
@@ -73,14 +79,17 @@ class RedisStore:
         with contextlib.suppress(RedisError, OSError):
             await self._client.aclose()
 
-    async def _use(self, use: str, operation: Callable[[], Awaitable[T]]) -> T | None:
+    async def _use(
+        self, use: str, operation: Callable[[], Awaitable[T]], timeout_seconds: float | None = None
+    ) -> T | None:
         if not self._outage.may_try(use):
             return None
+        seconds = timeout_seconds or _TIMEOUT_SECONDS
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
+            async with asyncio.timeout(seconds):
                 result = await operation()
         except Exception as error:  # noqa: BLE001  # a library's surprise must not cost a record either
-            self._outage.failed(use, error)
+            self._outage.failed(use, _cause(error, seconds), refused=isinstance(error, ResponseError))
             return None
         self._outage.succeeded(use)
         return result
@@ -113,18 +122,18 @@ class _Outage:
         self._pause(use)  # one tries, while the others go on without
         return True
 
-    def failed(self, use: str, error: Exception) -> None:
+    def failed(self, use: str, reason: str, *, refused: bool) -> None:
         self._errors.inc()
         if self.reason is None:
             self._failures, self._since = 0, time.monotonic()
             self._up.set(0)
         self._skip()
-        self.reason = _cause(error)
+        self.reason = reason
         if not self._told and time.monotonic() >= self._quiet_until:
             self._told = True
             _log.warning("redis does not serve", extra={"error": self.reason})
         self._failures += 1
-        if isinstance(error, ResponseError):
+        if refused:
             self._refused[use] = 0.0
         else:
             self._refused.clear()
@@ -162,8 +171,9 @@ def _client(url: str) -> "Redis":
         client = Redis.from_url(
             url,
             protocol=2,  # one round trip less at the beginning, and no messages that nobody asked for
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
+            # Each use has its own, shorter time.
+            socket_timeout=_CONNECT_SECONDS,
+            socket_connect_timeout=_CONNECT_SECONDS,
             retry=Retry(NoBackoff(), 0),
             max_connections=_MAX_CONNECTIONS,
         )
@@ -186,10 +196,10 @@ def _check_url(url: str) -> None:
             raise ValueError(option)
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: Exception, seconds: float) -> str:
     """Return what is wrong, in words that contain no password."""
     if isinstance(error, TimeoutError | RedisTimeoutError):
-        return f"no answer within {_TIMEOUT_SECONDS * 1000:g} ms"
+        return f"no answer within {seconds * 1000:g} ms"
     if isinstance(error, AuthenticationError):
         return "it refuses the password"
     if isinstance(error, ResponseError):
