@@ -1,7 +1,9 @@
 """An OpenAI-compatible service on a port of this machine that can misbehave in every way."""
 
 import asyncio
+import base64
 import json
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,6 +18,8 @@ class OpenAIService:
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
+        self.only_lists = False
+        """Whether it passes over a wish for base64."""
         self.behaviours: list[Behaviour] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -41,10 +45,15 @@ class OpenAIService:
         """Return the vector of a text: its number of characters, then ones."""
         return [float(len(text)), *[1.0] * (self.dimensions - 1)]
 
+    def _encoded(self, vector: list[float], request: dict[str, Any]) -> str | list[float]:
+        if self.only_lists or request.get("encoding_format") != "base64":
+            return vector
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of a service that is well."""
         data = [
-            {"object": "embedding", "index": index, "embedding": self.vector(text)}
+            {"object": "embedding", "index": index, "embedding": self._encoded(self.vector(text), request)}
             for index, text in enumerate(request["input"])
         ]
         return {"object": "list", "data": data, "model": request["model"], "usage": {"total_tokens": 1}}

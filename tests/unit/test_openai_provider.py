@@ -96,9 +96,19 @@ async def test_the_request_is_what_openai_wants(service: OpenAIService, make: Ma
     np.testing.assert_array_equal(rows, [[1, 1, 1, 1], [3, 1, 1, 1]])
     assert rows.dtype == np.float32
     assert service.requests == [
-        {"model": "tiny", "input": ["a", "bbb"], "dimensions": DIMENSIONS, "encoding_format": "float"}
+        {"model": "tiny", "input": ["a", "bbb"], "dimensions": DIMENSIONS, "encoding_format": "base64"}
     ]
     assert service.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_service_that_passes_over_the_encoding_is_understood(
+    service: OpenAIService, make: Make
+) -> None:
+    service.only_lists = True
+    rows = await make().embed(["a", "bbb"])
+    np.testing.assert_array_equal(rows, [[1, 1, 1, 1], [3, 1, 1, 1]])
+    assert rows.dtype == np.float32
+    assert len(service.requests) == 1
 
 
 async def test_without_a_key_none_is_sent(service: OpenAIService, make: Make) -> None:
@@ -140,6 +150,10 @@ async def test_the_index_decides_the_order(service: OpenAIService, make: Make) -
     np.testing.assert_array_equal(rows[:, 0], [1, 2, 3])
 
 
+def _base64(count: int) -> str:
+    return base64.b64encode(np.ones(count, "<f4").tobytes()).decode()
+
+
 def _item(answer: dict[str, Any], **change: Any) -> None:
     answer["data"][0] |= change
 
@@ -162,7 +176,13 @@ def _item(answer: dict[str, Any], **change: Any) -> None:
         (lambda answer: _item(answer, embedding=[1.0, 1.0, 1.0, None]), "else than lists of numbers"),
         (lambda answer: _item(answer, embedding=[1.0, 1.0, 1.0, True]), "else than lists of numbers"),
         (lambda answer: _item(answer, embedding=[1.0, 1.0, 1.0, [1.0]]), "else than lists of numbers"),
-        (lambda answer: _item(answer, embedding="AACAPwAAgD8AAIA/AACAPw=="), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding=None), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding=_base64(5)), "vectors of 5 numbers instead of 4"),
+        (lambda answer: _item(answer, embedding=_base64(0)), "vectors of 0 numbers instead of 4"),
+        (lambda answer: _item(answer, embedding=_base64(4)[:-2]), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding="AACAPwA="), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding="?" * 24), "else than lists of numbers"),
+        (lambda answer: _item(answer, embedding="é" * 24), "else than lists of numbers"),
         (lambda answer: _item(answer, embedding=[10**400, 1, 1, 1]), "beyond all bounds"),
         (lambda _: {"data": None}, "JSON without vectors"),
         (lambda _: {"data": [None, None]}, "without indexes"),
@@ -384,10 +404,12 @@ async def test_the_retries_together_are_bounded(
 async def test_refused_texts_are_told_from_an_absent_service(
     service: OpenAIService, make: Make, code: int
 ) -> None:
+    provider = make()
+    await provider.embed(["it serves"])
     service.behaviours = [status(code, f'{{"error": "{KEY} {TEXT} is too long"}}')]
     with pytest.raises(EmbeddingRefusedError, match=rf"refuses the text \({code}\)"):
-        await make().embed(["a"])
-    assert len(service.requests) == 1
+        await provider.embed(["a"])
+    assert len(service.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -423,6 +445,28 @@ async def test_a_field_that_the_service_refuses_is_left_out_from_then_on(
     assert [field in request for request in service.requests] == [True, False, False]
 
 
+@pytest.mark.parametrize("refused", [1, 2])
+async def test_a_refusal_without_a_name_is_tried_without_the_fields_until_it_has_served(
+    service: OpenAIService, make: Make, refused: int
+) -> None:
+    service.behaviours = [status(400, "bad request")] * refused
+    provider = make()
+    assert len(await provider.embed(["a"])) == 1
+    assert len(await provider.embed(["b"])) == 1
+    left = {1: {"dimensions": DIMENSIONS}, 2: {}}[refused]
+    assert service.requests[-1] == {"model": "tiny", "input": ["b"], **left}
+    assert len(service.requests) == refused + 2
+
+
+async def test_a_text_that_is_refused_first_of_all_costs_no_field(service: OpenAIService, make: Make) -> None:
+    service.behaviours = [status(400, "too long")] * 3
+    provider = make()
+    with pytest.raises(EmbeddingRefusedError):
+        await provider.embed(["a"])
+    await provider.embed(["b"])
+    assert service.requests[-1].keys() == {"model", "input", "encoding_format", "dimensions"}
+
+
 async def test_both_fields_may_be_refused(service: OpenAIService, make: Make) -> None:
     service.behaviours = [status(422, "extra fields: dimensions, encoding_format")] * 2
     assert len(await make().embed(["a"])) == 1
@@ -433,8 +477,9 @@ async def test_a_refused_text_with_a_field_s_name_in_it_costs_no_field(
     service: OpenAIService, make: Make
 ) -> None:
     refusal = status(422, '{"input": "the dimensions of the queue"}')
-    service.behaviours = [refusal, refusal]
     provider = make()
+    await provider.embed(["it serves"])
+    service.behaviours = [refusal, refusal]
     with pytest.raises(EmbeddingRefusedError):
         await provider.embed(["the dimensions of the queue"])
     await provider.embed(["a"])
@@ -458,7 +503,7 @@ async def test_no_secret_is_in_the_log(
     service: OpenAIService, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    service.behaviours = [status(401, f"{KEY} {TEXT}"), status(400, f"{KEY} {TEXT}"), *[cut] * 3]
+    service.behaviours = [status(401, f"{KEY} {TEXT}"), *[status(400, f"{KEY} {TEXT}")] * 3, *[cut] * 3]
     provider = make()
     for _ in range(3):
         await fails(provider)

@@ -1,15 +1,16 @@
 """What a service with an OpenAI-compatible API may answer, and what is to be made of it."""
 
+import base64
+import binascii
 import json
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import numpy as np
 
-from datastorage.embedding.model import Matrix
+from datastorage.embedding.model import Matrix, Vector
 from datastorage.settings import PREFIX
 
 # A number of 17 digits with sign, exponent, comma and the white space of an indented answer.
@@ -43,32 +44,49 @@ def matrix_of(body: bytes, media_type: str, *, count: int, dimensions: int) -> M
         raise AnswerError(f"answered JSON without vectors, is {PREFIX}EMBEDDING_URL right?")
     if len(data) != count:
         raise AnswerError(f"answered {len(data)} vectors for {count} texts")
-    rows: list[Sequence[float] | None] = [None] * count
+    rows: dict[int, Vector] = {}
     for item in data:
-        index, row = _indexed_row(item, dimensions)
-        if not 0 <= index < count or rows[index] is not None:
+        index, embedding = (
+            (item.get("index"), item.get("embedding")) if isinstance(item, dict) else (None, None)
+        )
+        if type(index) is not int:
+            raise AnswerError("answered vectors without indexes")
+        if not 0 <= index < count or index in rows:
             raise AnswerError("answered vectors whose indexes are not those of the texts")
-        rows[index] = row
-    try:
-        # What does not fit in 32 bits becomes infinite, and is a matter of that text alone.
-        with np.errstate(over="ignore"):
-            return np.array(rows, dtype=np.float64).astype(np.float32)
-    except OverflowError as error:
-        raise AnswerError("answered numbers beyond all bounds") from error
+        rows[index] = _row(embedding, dimensions)
+    return np.array([rows[index] for index in range(count)], dtype=np.float32)
 
 
-def _indexed_row(item: Any, dimensions: int) -> tuple[int, Sequence[float]]:
-    index, row = (item.get("index"), item.get("embedding")) if isinstance(item, dict) else (None, None)
-    if type(index) is not int:
-        raise AnswerError("answered vectors without indexes")
-    if not isinstance(row, list) or not {int, float}.issuperset(map(type, row)):
+def _row(embedding: Any, dimensions: int) -> Vector:
+    """Return one vector, from a list of numbers or from base64 of 32-bit floats, little-endian."""
+    if isinstance(embedding, str):
+        row = _decoded(embedding)
+    elif isinstance(embedding, list) and {int, float}.issuperset(map(type, embedding)):
+        row = _narrowed(embedding)
+    else:
         raise AnswerError("answered something else than lists of numbers")
     if len(row) != dimensions:
         raise AnswerError(
             f"answered vectors of {len(row)} numbers instead of {dimensions}, "
             f"is {PREFIX}EMBEDDING_DIMENSIONS right?"
         )
-    return index, row
+    return row
+
+
+def _decoded(embedding: str) -> Vector:
+    try:
+        return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
+    except (binascii.Error, ValueError) as error:
+        raise AnswerError("answered something else than lists of numbers") from error
+
+
+def _narrowed(embedding: list[float]) -> Vector:
+    try:
+        # What does not fit in 32 bits becomes infinite, and is a matter of that text alone.
+        with np.errstate(over="ignore"):
+            return np.array(embedding, dtype=np.float64).astype(np.float32)
+    except OverflowError as error:
+        raise AnswerError("answered numbers beyond all bounds") from error
 
 
 def retry_after_seconds(value: str | None) -> float | None:
