@@ -25,8 +25,16 @@ class TransientError(DataStorageError):
     """A dependency did not answer or could not serve. The same call may succeed later."""
 
 
+class MissingRightsError(TransientError):
+    """The role may not do what was asked for, until its owner gives it the right."""
+
+
 class EmbedderUnavailableError(TransientError):
     """The embedding provider did not answer, or answered with what is no set of vectors."""
+
+
+class EmbedderMisconfiguredError(EmbedderUnavailableError):
+    """The embedding provider answers, and not as the settings say: waiting alone is unlikely to help."""
 
 
 class EmbeddingRefusedError(DataStorageError):

@@ -145,7 +145,7 @@ class Operator:
                 await self._flush()
             else:
                 ended = next(iter(done))
-                raise DataStorageError(f"{ended.get_name()} ended unexpectedly") from ended.exception()
+                raise _ended_unexpectedly(ended)
         finally:
             await _cancel([*intakes, *workers, stopped])
 
@@ -261,6 +261,15 @@ def _take_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+
+def _ended_unexpectedly(task: asyncio.Task[Any]) -> DataStorageError:
+    # One line of the cause: the details of a database error quote the row.
+    cause = task.exception()
+    why = f": {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}" if cause is not None else ""
+    error = DataStorageError(f"{task.get_name()} ended unexpectedly{why}")
+    error.__cause__ = cause
+    return error
 
 
 def _task(name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -18,7 +19,7 @@ from datastorage.embedding.wordllama import MODEL
 from datastorage.settings import Settings
 from datastorage.storage.archive import Archive
 from tests.storage.reembedding import audits, expected_texts, store, texts_of
-from tests.support.openai import OpenAIService
+from tests.support.openai import Behaviour, OpenAIService, body, status
 from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, TestDatabases, connect
 
@@ -237,7 +238,7 @@ async def test_it_says_once_that_it_waits_for_the_embedder(
 
     async def away(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
         service.behaviours.append(away)
-        return web.Response(status=401)
+        return web.Response(status=503)
 
     service.behaviours.append(away)
     async with started(with_service(environment, service.url)) as process:
@@ -253,6 +254,47 @@ async def test_it_says_once_that_it_waits_for_the_embedder(
     assert "Traceback" not in process.said
     assert "hunter2" not in process.said
     assert await vectors(owner) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "behaviour", "said"),
+    [
+        ({}, status(401), "refuses the key (401), is DATASTORAGE_EMBEDDING_API_KEY right?"),
+        ({}, status(404), "(404), is DATASTORAGE_EMBEDDING_URL right?"),
+        ({}, status(302), "set DATASTORAGE_EMBEDDING_URL to the final address"),
+        ({}, body("<html>", "text/html"), "is DATASTORAGE_EMBEDDING_URL right?"),
+        ({"DATASTORAGE_EMBEDDING_DIMENSIONS": "999"}, None, "is DATASTORAGE_EMBEDDING_DIMENSIONS right?"),
+    ],
+)
+async def test_a_wrong_setting_is_told_and_not_waited_for(
+    environment: Mapping[str, str],
+    service: OpenAIService,
+    settings: Mapping[str, str],
+    behaviour: Behaviour | None,
+    said: str,
+) -> None:
+    service.behaviours = [behaviour] if behaviour is not None else []
+    code, answer, error = await result({**with_service(environment, service.url), **settings})
+    assert (code, answer) == (2, "")
+    assert error.startswith("datastorage: The embedding service at ")
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+async def test_a_role_that_may_only_read_is_told_so(
+    environment: Mapping[str, str], owner: Any, cloned: TestDatabase
+) -> None:
+    name = f"reader_{secrets.token_hex(4)}"
+    await owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}' IN ROLE datastorage_reader")
+    try:
+        address = cloned.service_url.rpartition("@")[2]
+        url = f"postgresql://{name}:{name}@{address}"
+        code, answer, error = await result({**environment, "DATASTORAGE_DATABASE_URL": url})
+    finally:
+        await owner.execute(f"DROP ROLE {name}")
+    assert (code, answer) == (2, "")
+    assert error.startswith("datastorage: PostgreSQL: permission denied for ")
+    assert len(error.splitlines()) == 1
 
 
 async def test_it_waits_for_a_vector_server_that_is_not_there_yet(

@@ -9,7 +9,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from datastorage.errors import ConfigurationError, DataStorageError, RecordRefusedError, TransientError
+from datastorage.errors import (
+    ConfigurationError,
+    DataStorageError,
+    MissingRightsError,
+    RecordRefusedError,
+    TransientError,
+)
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database, translated_errors
 from datastorage.storage.records import Record, Table
@@ -50,7 +56,6 @@ def test_bad_data_is_refused_for_good(error: Exception) -> None:
     [
         asyncpg.UndefinedTableError("not now"),
         asyncpg.UndefinedColumnError("not now"),
-        asyncpg.InsufficientPrivilegeError("not now"),
         asyncpg.InvalidPasswordError("not now"),
         asyncpg.CannotConnectNowError("not now"),
         asyncpg.TooManyConnectionsError("not now"),
@@ -74,6 +79,40 @@ def test_everything_else_can_be_tried_again(error: Exception) -> None:
     translated = _translated(error)
     assert type(translated) is TransientError
     assert "not now" in str(translated)
+
+
+def test_a_missing_right_is_told_from_what_passes() -> None:
+    translated = _translated(asyncpg.InsufficientPrivilegeError("permission denied for table x"))
+    assert type(translated) is MissingRightsError
+    assert "permission denied for table x" in str(translated)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "PostgreSQL at 127.0.0.1:1 can't be reached: Connection refused"),
+        ("localhost:1", "PostgreSQL at localhost:1 can't be reached: "),
+        ("no-such-host.invalid", "PostgreSQL at no-such-host.invalid can't be reached: "),
+        ("/x?host=/no/such/folder", "PostgreSQL at /no/such/folder can't be reached: No such file or dir"),
+    ],
+)
+async def test_a_server_that_cannot_be_reached_is_named_without_the_password(address: str, said: str) -> None:
+    database = Database(f"postgresql://me:{_SECRET}@{address}", pool_size=1)
+    with pytest.raises(TransientError) as caught:
+        await database.ping()
+    assert str(caught.value).startswith(said)
+    assert _SECRET not in str(caught.value)
+    await database.close()
+
+
+async def test_a_server_that_refuses_is_named_without_the_password(cloned: TestDatabase) -> None:
+    address = cloned.service_url.rpartition("@")[2].partition("/")[0]
+    database = Database(f"postgresql://nobody:{_SECRET}@{address}/postgres", pool_size=1)
+    with pytest.raises(TransientError) as caught:
+        await database.ping()
+    assert str(caught.value).startswith(f"PostgreSQL at {address} refuses the connection: ")
+    assert _SECRET not in str(caught.value)
+    await database.close()
 
 
 def test_an_error_without_words_says_its_kind() -> None:

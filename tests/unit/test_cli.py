@@ -95,5 +95,5 @@ def test_migrate_without_a_server_is_one_line(run: Command, monkeypatch: pytest.
     monkeypatch.setenv("DATASTORAGE_DATABASE_OWNER_URL", "postgresql://owner:hunter2@127.0.0.1:1/name")
     code, _, error = run("migrate")
     assert code == 1
-    assert_one_line(error, "cannot connect to PostgreSQL")
+    assert_one_line(error, "PostgreSQL at 127.0.0.1:1 can't be reached: Connection refused")
     assert "hunter2" not in error

@@ -1,6 +1,14 @@
 """Tables of the command line: on a narrow terminal lines are folded, and nothing is lost."""
 
+import io
+import json
+from contextlib import redirect_stdout
+from typing import Any
+
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from datastorage.cli import output
@@ -24,3 +32,23 @@ def test_no_word_is_lost_on_any_width(
     # The heading may be folded too, and then adds its own letters.
     for letter in set(letters):
         assert printed.count(letter) >= letters.count(letter), (width, letter)
+
+
+@given(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())))
+@pytest.mark.parametrize("form", list(output.DocumentFormat))
+def test_a_document_is_what_it_was_and_steers_no_terminal(
+    form: output.DocumentFormat, value: dict[str, Any]
+) -> None:
+    with redirect_stdout(io.StringIO()) as written:
+        output.print_document(value, form)
+    text = written.getvalue()
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert (json.loads(text) if form is output.DocumentFormat.JSON else yaml.safe_load(text)) == value
+
+
+def test_letters_stay_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"message": "Größe 日本 \u202e\x9b31m"}
+    output.print_document(value, output.DocumentFormat.JSON)
+    assert capsys.readouterr().out == '{\n  "message": "Größe 日本 \\u202e\\u009b31m"\n}\n'
+    output.print_document(value, output.DocumentFormat.YAML)
+    assert capsys.readouterr().out == 'message: "Größe 日本 \\u202e\\x9B31m"\n'

@@ -36,11 +36,7 @@ def main() -> None:
     except (ConfigurationError, InvalidQueryError) as error:
         _fail(error, _EXIT_USAGE)
     except DataStorageError as error:
-        if error.__cause__ is not None:
-            # One line of it: the details of a database error quote the row.
-            cause = str(error.__cause__).strip().partition("\n")[0]
-            _log.error("%s: %s: %s", error, type(error.__cause__).__name__, cause)
-            _log.debug("Traceback", exc_info=error.__cause__)
+        _log.debug("Traceback", exc_info=error.__cause__)
         _fail(error, _EXIT_FAILURE)
 
 

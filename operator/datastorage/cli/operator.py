@@ -1,21 +1,23 @@
 """The commands that run the operator, and those that prepare and describe it."""
 
 import asyncio
-import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 
 from datastorage import __version__
+from datastorage.cli.output import print_table
 from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.logs import configure_logging
 from datastorage.resources import render_crds, write_crds
 from datastorage.settings import Settings, load_settings, settings_table
+
+if TYPE_CHECKING:
+    from datastorage.pipeline.garbagecollector import Plan  # loads the cluster's client
 
 _DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
 
@@ -55,22 +57,21 @@ def _run_embedded(settings: Settings, directory: Path) -> None:
     )
     from datastorage.storage.migrate import migrate_all  # noqa: PLC0415  # loads Alembic
 
-    postgres = start_embedded_postgres(directory)
-    redis = start_embedded_redis() if settings.redis_url is None else None
-    try:
+    with ExitStack() as stack:
+        postgres = start_embedded_postgres(directory)
+        stack.callback(postgres.stop)
         own = {
             "database_url": SecretStr(postgres.service_url),
             "database_owner_url": SecretStr(postgres.owner_url),
-            "redis_url": SecretStr(redis.url) if redis is not None else settings.redis_url,
         }
+        redis = start_embedded_redis() if settings.redis_url is None else None
+        if redis is not None:
+            stack.callback(redis.stop)
+            own["redis_url"] = SecretStr(redis.url)
         settings = settings.model_copy(update=own)
         migrate_all(settings)
         asyncio.run(create_service_role(postgres.owner_url))
         _run(settings)
-    finally:
-        if redis is not None:
-            redis.stop()
-        postgres.stop()
 
 
 def _run(settings: Settings) -> None:
@@ -138,27 +139,23 @@ def gc(
 async def _print_gc_plan(settings: Settings) -> None:
     from datastorage.parts import build  # noqa: PLC0415  # loads the cluster's client
 
-    table = Table("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE", box=None)
-    count = 0
     async with build(settings) as parts:
         await parts.store.database.check_schema_version()
         now = datetime.now(UTC)
-        async for plan in parts.collector.plan():
-            count += 1
-            due = datetime.fromtimestamp(plan.expiry.due, UTC)
-            seconds = max(0, round((due - now).total_seconds()))
-            ref = plan.expiry.ref
-            note = (
-                "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
-            )
-            table.add_row(
-                ref.kind.kind, ref.namespace, ref.name, due.isoformat(timespec="seconds"), f"{seconds}s",
-                "yes" if plan.confirmed else "NO", note,
-            )  # fmt: skip
-    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-    if count:
-        console.print(table)
-    console.print(f"{count} stored objects in the cluster")
+        rows = [_planned(plan, now) async for plan in parts.collector.plan()]
+    if rows:
+        print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)
+    typer.echo(f"{len(rows):,} stored objects in the cluster")
+
+
+def _planned(plan: "Plan", now: datetime) -> tuple[str, ...]:
+    due, ref = datetime.fromtimestamp(plan.expiry.due, UTC), plan.expiry.ref
+    seconds = max(0, round((due - now).total_seconds()))
+    said = "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
+    return (
+        ref.kind.kind, ref.namespace, ref.name, due.isoformat(timespec="seconds"), f"{seconds}s",
+        "yes" if plan.confirmed else "NO", said,
+    )  # fmt: skip
 
 
 @commands.command()

@@ -44,12 +44,34 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_document(value: Any, form: Format | DocumentFormat) -> None:
-    """Print one document. Characters that UTF-8 does not have are escaped."""
+    """Print one document. Characters that can't be seen, or can steer a terminal, are escaped."""
     if form == DocumentFormat.YAML:
-        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        escape = _yaml_escape
     else:
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+        escape = _json_escape
+    sys.stdout.write("".join(each if each.isprintable() or each == "\n" else escape(each) for each in text))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts every text that needs escapes into the quotes that understand them."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = all(character.isprintable() or character == "\n" for character in text)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _quoted)
+
+
+def _json_escape(character: str) -> str:
+    return json.dumps(character)[1:-1]
+
+
+def _yaml_escape(character: str) -> str:
+    return f"\\u{ord(character):04x}" if ord(character) <= 0xFFFF else f"\\U{ord(character):08x}"
 
 
 def note(text: str) -> None:

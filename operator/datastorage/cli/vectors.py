@@ -14,7 +14,13 @@ import typer
 from datastorage.breaker import Breaker
 from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.cli.progress import Display, display
-from datastorage.errors import ConfigurationError, InvalidQueryError
+from datastorage.errors import (
+    ConfigurationError,
+    EmbedderMisconfiguredError,
+    InvalidQueryError,
+    MissingRightsError,
+    TransientError,
+)
 from datastorage.pipeline.backfill import Dependencies
 from datastorage.pipeline.reembed import Missing, Progress, Reembed
 from datastorage.settings import Settings, load_settings
@@ -101,6 +107,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
                     missing = await reembed.missing()
                 else:
                     await vectors.breaker.run(check)
+                    await _refuse_wrong_settings(vectors)
                     await reembed.run()
                 follower.look()
             finally:
@@ -110,6 +117,17 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
         _print_missing(missing, model)
         return 0
     return _print_done(reembed.progress, model)
+
+
+async def _refuse_wrong_settings(vectors: "VectorStore") -> None:
+    """Raise ConfigurationError for what waiting would not cure. What is merely away is waited for later."""
+    try:
+        await vectors.tables.probe()
+        await vectors.embedder.probe()
+    except (MissingRightsError, EmbedderMisconfiguredError) as error:
+        raise ConfigurationError(str(error)) from error
+    except TransientError:
+        pass
 
 
 @asynccontextmanager
@@ -290,6 +308,9 @@ def drop(
     wanted = _selected(state, uid, everything=all)
     if not yes:
         count = _with_outbox(partial(_droppable, state=state, uid=wanted))
+        if not count:
+            typer.echo("dropped: 0")
+            return
         typer.confirm(
             f"Give up {count:,} vectors? Their records stay, but a search by meaning won't find them",
             abort=True,

@@ -24,6 +24,7 @@ from datastorage.embedding.model import (
 from datastorage.embedding.text import query_text, text_hash
 from datastorage.errors import (
     DataStorageError,
+    EmbedderMisconfiguredError,
     EmbedderUnavailableError,
     EmbeddingRefusedError,
     InvalidQueryError,
@@ -294,7 +295,7 @@ async def _probe(provider: Provider) -> None:
     try:
         fault = fault_of((await _rows(provider, [_HARMLESS]))[0])
     except EmbeddingRefusedError as error:
-        raise EmbedderUnavailableError(f"{provider.model} refuses even a harmless text: {error}") from error
+        raise EmbedderMisconfiguredError(f"{provider.model} refuses even a harmless text: {error}") from error
     if fault:
         raise EmbedderUnavailableError(f"{provider.model} makes no vector of a harmless text: {fault}")
 

@@ -15,16 +15,22 @@ import aiohttp
 import numpy as np
 from yarl import URL
 
-from datastorage.embedding.causes import connection_trouble
+from datastorage.causes import connection_trouble
 from datastorage.embedding.model import EmbedderBusyError, EmbeddingModel, Matrix
 from datastorage.embedding.openai_answer import (
     AnswerError,
+    UnexpectedAnswerError,
     answer_limit,
     explain,
     matrix_of,
     retry_after_seconds,
 )
-from datastorage.errors import ConfigurationError, EmbedderUnavailableError, EmbeddingRefusedError
+from datastorage.errors import (
+    ConfigurationError,
+    EmbedderMisconfiguredError,
+    EmbedderUnavailableError,
+    EmbeddingRefusedError,
+)
 from datastorage.settings import PREFIX, Settings
 
 T = TypeVar("T")
@@ -144,6 +150,8 @@ class OpenAIProvider:
                 return matrix_of(
                     body, response.content_type, count=len(texts), dimensions=self._model.dimensions
                 )
+        except UnexpectedAnswerError as error:
+            raise EmbedderMisconfiguredError(self._told(str(error))) from error
         except AnswerError as error:
             raise self._unavailable(str(error)) from error
         except TimeoutError as error:
@@ -164,6 +172,8 @@ class OpenAIProvider:
             pause = retry_after_seconds(response.headers.get("Retry-After"))
             busy = status == HTTPStatus.TOO_MANY_REQUESTS or pause is not None
             return _BusyError(told, pause) if busy else _TryAgainError(told)
+        if status in {401, 403, 404, 405} or 300 <= status < 400:
+            return EmbedderMisconfiguredError(told)
         return EmbedderUnavailableError(told)
 
     def _opened(self) -> aiohttp.ClientSession:

@@ -25,6 +25,10 @@ class AnswerError(Exception):
     """The service answered with what is no set of vectors. The message continues "The service …"."""
 
 
+class UnexpectedAnswerError(AnswerError):
+    """The answer is that of another service or of another model: a setting is likely to be wrong."""
+
+
 def answer_limit(count: int, dimensions: int) -> int:
     """Return how many bytes an answer with so many vectors may have."""
     return count * (dimensions * _NUMBER_BYTES + 256) + _REST_BYTES
@@ -37,11 +41,13 @@ def matrix_of(body: bytes, media_type: str, *, count: int, dimensions: int) -> M
     except (ValueError, RecursionError) as error:
         if media_type != "application/json":
             shown = media_type if _MEDIA_TYPE.fullmatch(media_type) else "something else"
-            raise AnswerError(f"answered {shown} instead of JSON, is {PREFIX}EMBEDDING_URL right?") from error
+            raise UnexpectedAnswerError(
+                f"answered {shown} instead of JSON, is {PREFIX}EMBEDDING_URL right?"
+            ) from error
         raise AnswerError("answered broken JSON") from error
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list):
-        raise AnswerError(f"answered JSON without vectors, is {PREFIX}EMBEDDING_URL right?")
+        raise UnexpectedAnswerError(f"answered JSON without vectors, is {PREFIX}EMBEDDING_URL right?")
     if len(data) != count:
         raise AnswerError(f"answered {len(data)} vectors for {count} texts")
     rows: dict[int, Vector] = {}
@@ -66,7 +72,7 @@ def _row(embedding: Any, dimensions: int) -> Vector:
     else:
         raise AnswerError("answered something else than lists of numbers")
     if len(row) != dimensions:
-        raise AnswerError(
+        raise UnexpectedAnswerError(
             f"answered vectors of {len(row)} numbers instead of {dimensions}, "
             f"is {PREFIX}EMBEDDING_DIMENSIONS right?"
         )

@@ -16,7 +16,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from datastorage import metrics
-from datastorage.embedding.causes import connection_trouble
+from datastorage.causes import connection_trouble
 from datastorage.errors import ConfigurationError
 from datastorage.settings import PREFIX
 

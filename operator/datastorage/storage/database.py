@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from pgvector.asyncpg import register_vector
 
-from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError
+from datastorage.causes import connection_trouble
+from datastorage.errors import ConfigurationError, MissingRightsError, RecordRefusedError, TransientError
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
 
 # SQLSTATE classes that blame the data of the statement: bad values, violated constraints, and limits that
@@ -36,6 +37,8 @@ _VECTOR_SCHEMA: Final = """
 def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
     """Raise RecordRefusedError for bad data and TransientError for everything else the driver raises.
 
+    Of the latter, MissingRightsError where the role lacks a right.
+
     What the driver says of the URL's own parameters becomes ConfigurationError, which names the setting.
     """
     try:
@@ -49,8 +52,31 @@ def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
         if isinstance(error, ValueError):
             raise RecordRefusedError(one_line(error)) from error
         raise TransientError(f"{chain.server}: {one_line(error)}") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MissingRightsError(f"{chain.server}: {one_line(error)}") from error
     except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
         raise TransientError(f"{chain.server}: {one_line(error)}") from error
+
+
+@contextmanager
+def connecting(server: str) -> Iterator[None]:
+    """Raise TransientError, which names the server, when no connection to it comes about."""
+    try:
+        yield
+    except (OSError, TimeoutError) as error:
+        why = connection_trouble(error)
+        if why == type(error).__name__:  # the system has no word for it, and the driver may have
+            why = one_line(error)
+        raise TransientError(f"{server} can't be reached: {why}") from error
+    except asyncpg.PostgresError as error:
+        raise TransientError(f"{server} refuses the connection: {one_line(error)}") from error
+
+
+def address_in(url: str) -> str:
+    """Return where a URL leads, without user and password."""
+    parts = urlsplit(url)
+    # A socket's folder stands among the options.
+    return parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ())) or "localhost"
 
 
 def one_line(error: BaseException) -> str:
@@ -102,6 +128,7 @@ class Database:
         """
         check_url(url, chain.setting)
         self._chain = chain
+        self._server = f"{chain.server} at {address_in(url)}"
         self._pool = asyncpg.create_pool(
             url,
             min_size=0,
@@ -123,11 +150,12 @@ class Database:
     async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """Borrow a connection. Driver errors inside the block leave it translated."""
         with translated_errors(self._chain):
-            if not self._opened:
-                await self._pool
-                self._opened = True
-            # The time-out bounds the wait for a free connection and the making of a new one.
-            connection = await self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS)
+            with connecting(self._server):
+                if not self._opened:
+                    await self._pool
+                    self._opened = True
+                # The time-out bounds the wait for a free connection and the making of a new one.
+                connection = await self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS)
             try:
                 yield connection
             finally:

@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from datastorage.errors import ConfigurationError, TransientError
+from datastorage.errors import ConfigurationError
 from datastorage.settings import Settings
-from datastorage.storage.database import check_url
+from datastorage.storage.database import address_in, check_url, connecting
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_schema
 
 # Any constant will do, as long as every version of the program takes the same one.
@@ -84,13 +84,10 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
 async def _connect(database_url: str, chain: Chain) -> object:
     check_url(database_url, chain.owner_setting)
     try:
-        return await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_SECONDS)
+        with connecting(f"{chain.server} at {address_in(database_url)}"):
+            return await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_SECONDS)
     except asyncpg.ClientConfigurationError as error:
         raise ConfigurationError(f"{chain.owner_setting}: {error}") from error
-    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-        raise TransientError(
-            f"cannot connect to PostgreSQL to migrate: {error or type(error).__name__}"
-        ) from error
 
 
 def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:

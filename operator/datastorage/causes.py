@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 
 def connection_trouble(error: BaseException) -> str:
-    """Return the operating system's word for the innermost error, or the name of the outermost."""
+    """Return the operating system's word for the innermost error, or what kind of error the outermost is."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     told = [inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno]
     if not told:
         return type(error).__name__
