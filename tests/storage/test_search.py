@@ -382,11 +382,22 @@ async def test_without_a_provider_there_are_words_alone(cloned: TestDatabase) ->
             await ask.search("memory limit", mode=SearchMode.VECTOR)
 
 
+async def test_what_has_become_another_model_s_is_not_searched(
+    archive: SearchableArchive, owner: Any
+) -> None:
+    """After a restored backup a model's number may be another one's."""
+    await archive.put(said("restart", "memory limit reached", name="memory"))
+    assert names(await archive.ask.search("memory limit", mode=SearchMode.VECTOR)) == ["memory"]
+    await owner.execute("UPDATE datastorage.embedding_models SET name = 'another'")
+    with pytest.raises(TransientError, match="no vectors of the model"):
+        await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
+
+
 async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> None:
     await archive.put(said("restart", "memory limit reached", name="memory"), with_vectors=False)
     result = await archive.ask.search("memory limit")
     assert names(result) == ["memory"]
-    assert result.degraded == "there are no vectors of the model test/bag-of-words yet"
+    assert result.degraded == "there are no vectors of the model test/bag-of-words with 512 dimensions yet"
     with pytest.raises(TransientError, match="no vectors of the model"):
         await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
     # What is written later is found by the same library.

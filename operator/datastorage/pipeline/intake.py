@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from datastorage import metrics
 from datastorage.pipeline.extract import work_item
-from datastorage.pipeline.workitem import Identity, ObjectRef, WorkItem
+from datastorage.pipeline.workitem import ObjectRef, WorkItem
 from datastorage.resources import Phase, ResourceKind
+from datastorage.storage.records import Identity
 
 _log = logging.getLogger(__name__)
 

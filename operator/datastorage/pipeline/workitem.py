@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from datastorage.resources import ResourceKind
-from datastorage.storage.records import Record, RecordKey, StoredRecord
+from datastorage.storage.records import Identity, Record, RecordKey, StoredRecord
 
-# What one generation of one object is known by: uid and generation.
-Identity = tuple[str, int]
 # What an item takes beside its content: columns, references, the entries that point to it.
 _OVERHEAD_BYTES: Final = 2048
 

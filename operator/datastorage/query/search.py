@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from datastorage.embedding import Embedder, text_hash
+from datastorage.embedding import Embedder
 from datastorage.errors import DataStorageError, EmbedderUnavailableError, InvalidQueryError
 from datastorage.query.fusion import fuse
 from datastorage.query.records import ArchivedRecord, archived
@@ -17,6 +17,7 @@ from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Match
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.queries import ArchiveReader, Place
+from datastorage.storage.records import NO_TEXT
 
 # One event that comes again and again must not fill the page.
 _PER_TEXT: Final = 3
@@ -31,8 +32,6 @@ _EMBEDDING_SECONDS: Final = 3.0
 # Records with the same text are counted up to this, and over all texts of an answer up to that.
 _MAX_COUNT: Final = 1_000
 _MAX_COUNTED: Final = 20_000
-# Records without words share it, and nothing else.
-_NO_TEXT: Final = text_hash("")
 
 
 class SearchMode(StrEnum):
@@ -161,7 +160,7 @@ class Searcher:
     async def _more(self, criteria: Criteria, shown: Sequence["_Found"]) -> dict[bytes, int]:
         """Return how many records of each text are not shown."""
         counts = Counter(each.match.text_hash for each in shown if each.match.text_hash is not None)
-        counts.pop(_NO_TEXT, None)
+        counts.pop(NO_TEXT, None)
         if not counts:
             return {}
         limit = max(1, min(_MAX_COUNT, _MAX_COUNTED // len(counts)))
@@ -201,7 +200,7 @@ def _ranking(matches: Iterable[Match]) -> list[tuple[Place, float]]:
 
 
 def _is_shown(text: bytes | None, shown: "Counter[bytes]") -> bool:
-    if text is None or text == _NO_TEXT:
+    if text is None or text == NO_TEXT:
         return True
     shown[text] += 1
     return shown[text] <= _PER_TEXT

@@ -1,6 +1,5 @@
 """The statements that add to the archive and confirm what it holds."""
 
-import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,8 +9,10 @@ import asyncpg
 
 from datastorage.storage.database import Database
 from datastorage.storage.records import (
+    NO_TEXT,
     WITHOUT_TEXT,
     WITHOUT_VECTORS,
+    Identity,
     Record,
     RecordKey,
     StoredRecord,
@@ -107,11 +108,6 @@ _REJECT: Final = """
 _ENSURE_PARTITIONS: Final = "SELECT datastorage.ensure_partitions($1)"
 # How many months ahead of now partitions are kept in readiness.
 _MONTHS_AHEAD: Final = 2
-
-_NO_TEXT: Final = hashlib.sha256(b"").digest()
-
-# A record's identity among its table's rows: uid and generation.
-Identity = tuple[str, int]
 
 Companion = Callable[[Any], Awaitable[Mapping[bytes, VectorWrite]]]
 """Does its part on the connection of the rows' transaction; tells what became of each text's vector."""
@@ -254,7 +250,7 @@ class Archive:
             return VectorWrite(VectorState.FAILED, "EmbeddingRefused", row["last_error"] or "", self._model)
         if self._model is None or row["text_hash"] is None:
             return WITHOUT_VECTORS
-        if row["text_hash"] == _NO_TEXT:
+        if row["text_hash"] == NO_TEXT:
             return WITHOUT_TEXT
         return VectorWrite(VectorState.WRITTEN, "Written", model=self._model)
 

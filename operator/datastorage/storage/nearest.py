@@ -12,11 +12,8 @@ from datastorage.storage.matches import Match
 from datastorage.storage.queries import place_of
 from datastorage.storage.reading import reading
 from datastorage.storage.schema import VECTORS
-from datastorage.storage.vectors import Vector
+from datastorage.storage.vectors import FIND_MODEL, Vector
 
-_MODEL: Final = """
-    SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
-"""
 _COUNT: Final = with_conditions("""
     SELECT count(*) FROM (
         SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
@@ -138,21 +135,26 @@ class Nearest:
         self._vectors = vectors
         self._search = self._beside if same_server else self._apart
         self._identity = (provider, name, dimensions)
-        self._id: int | None = None
+        self._checked = False
 
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> list[Match]:
         """Return the records that are nearest, by cosine similarity; the newest ``per_text`` of each text."""
         return await self._search(await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text)
 
     async def _model_id(self) -> int:
-        # Not asked of the function that makes the tables: who only reads may not call it.
-        if self._id is None:
+        if not self._checked:
             await self._vectors.check_schema_version(VECTORS)
-            async with self._vectors.connection() as connection:
-                self._id = await connection.fetchval(_MODEL, *self._identity)
-        if self._id is None:
-            raise TransientError(f"there are no vectors of the model {'/'.join(self._identity[:2])} yet")
-        return self._id
+            self._checked = True
+        # Asked each time: after a restored backup the number may be another model's. And not of the function
+        # that makes the tables: who only reads may not call it.
+        async with self._vectors.connection() as connection:
+            number: int | None = await connection.fetchval(FIND_MODEL, *self._identity)
+        if number is None:
+            provider, name, dimensions = self._identity
+            raise TransientError(
+                f"there are no vectors of the model {provider}/{name} with {dimensions} dimensions yet"
+            )
+        return number
 
     async def _beside(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int

@@ -1,9 +1,16 @@
 """The archive's rows as values: what one stored generation of one object is."""
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+Identity = tuple[str, int]
+"""What one generation of one object is known by: uid and generation."""
+
+NO_TEXT: Final = hashlib.sha256(b"").digest()
+"""The hash of the empty text, which all records without words share, and nothing else."""
 
 
 class Table(StrEnum):

@@ -15,7 +15,7 @@ from datastorage.storage.database import Database, one_line
 
 Vector = NDArray[np.float32]
 
-_FIND_MODEL: Final = """
+FIND_MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
 """
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
@@ -79,7 +79,7 @@ class VectorTables:
         """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
         if self._id is None:
             async with self._connection() as connection:
-                self._id = await connection.fetchval(_FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
+                self._id = await connection.fetchval(FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
         return self._id
 
     async def model_id(self) -> int:
