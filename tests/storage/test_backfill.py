@@ -10,6 +10,7 @@ import pytest_asyncio
 from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.pipeline import backfill as backfill_module
 from datastorage.pipeline.backfill import Backfill, Dependencies
 from datastorage.pipeline.lift import Lifted
 from datastorage.pipeline.writer import EmbeddingWriter
@@ -145,6 +146,21 @@ async def test_what_a_person_has_dropped_is_lifted_too(stage: Stage, spawn: Spaw
     lifts = stage.lifts
     await stage.outbox.drop(state=OutboxState.PENDING, uid=None, reason="of a test")
     await eventually(lambda: stage.lifts > lifts)
+
+
+async def test_an_object_that_has_just_been_told_so_is_soon_looked_at(
+    stage: Stage, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it owes may have been paid before its status said that it owes anything."""
+    monkeypatch.setattr(backfill_module, "_POLL_SECONDS", 3600.0)
+    spawn(stage.backfill.run())
+    await eventually(lambda: stage.lifts == 1)
+    await settle()
+    for _ in range(100):
+        stage.backfill.lift_soon()
+    await eventually(lambda: stage.lifts == 2)
+    await settle()
+    assert stage.lifts == 2, "one look for all"
 
 
 async def test_a_lift_that_was_not_complete_is_repeated(stage: Stage, spawn: Spawn) -> None:

@@ -103,8 +103,12 @@ class Backfill:
 
         It may have been paid before the status said so. While a dependency is away nothing is paid.
         """
-        if self._dependencies.serving:
-            self._want_lift()
+        if not self._dependencies.serving:
+            return
+        before = self._lift_at
+        self._want_lift()
+        if self._lift_at < before:  # once for each look, however many objects ask for it
+            self._requested.set()
 
     async def run(self) -> None:
         """Work until cancelled, the first time at once."""
