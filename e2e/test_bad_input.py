@@ -250,12 +250,12 @@ async def test_large_objects_do_not_fill_the_memory(workbench: Workbench, client
     async def all_there() -> bool:
         return len(await rows(workbench.database_url, namespace, Table.ACTION_TRACES)) == 24
 
-    await until(all_there, seconds=60, what="24 rows")
+    await until(all_there, seconds=120, what="24 rows")
     # Every start and every sweep meets them again, since they are not final.
     operator.terminate()
     operator.start()
     operator.wait_ready()
-    await until(lambda: _swept(operator), seconds=60, what="a sweep over them")
+    await until(lambda: _swept(operator), seconds=120, what="a sweep over them")
     assert operator.peak_memory_mib() < 480, "the pod's limit is 512 MiB"
 
 

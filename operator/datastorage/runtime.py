@@ -43,6 +43,7 @@ _VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
 _WATCH_PATIENCE_SECONDS: Final = 300.0
 _FLUSH_POLL_SECONDS: Final = 0.05
+_CANCEL_SECONDS: Final = 2.0
 # The API server takes JSON up to 10,000 levels deep, and one such object must not end the watch of all
 # others: the parser needs this many levels and this much stack to read it.
 _DEEPEST_JSON: Final = 10_010
@@ -277,6 +278,10 @@ def _task(name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
+    """End tasks. One that has swallowed its cancellation, as wait_for of Python 3.11 may, is told again."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 
+from datastorage.breaker import Breaker
 from datastorage.errors import (
     ConfigurationError,
     DataStorageError,
@@ -17,12 +18,14 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database, translated_errors
+from datastorage.storage.database import Database, transaction, translated_errors
 from datastorage.storage.records import Record, Table
 from tests.support.objects import audit_record, record_of
 from tests.support.postgres import TestDatabase
+from tests.support.proxy import FreezableProxy
 
 _SECRET = "hunter2-secret"
+_PATIENCE_SECONDS = 20.0
 
 
 def _translated(error: Exception) -> DataStorageError:
@@ -250,3 +253,40 @@ async def test_the_service_shows_its_name_and_works_in_utc(database: Database) -
 
 async def test_a_database_can_be_closed_before_it_was_used(cloned: TestDatabase) -> None:
     await Database(cloned.service_url, pool_size=2).close()
+
+
+async def _sleep(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute("SELECT pg_sleep(600)")
+
+
+async def _sleep_in_a_transaction(database: Database) -> None:
+    async with database.connection() as connection, transaction(connection):
+        await connection.execute("SELECT pg_sleep(600)")
+
+
+async def _wait_for_a_connection(database: Database) -> None:
+    async with database.connection(), database.connection():
+        raise AssertionError
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("work", [_sleep, _sleep_in_a_transaction, _wait_for_a_connection])
+async def test_who_is_cancelled_ends_whatever_the_server_does(
+    cloned: TestDatabase, work: Callable[[Database], Awaitable[None]], *, silent: bool
+) -> None:
+    """A server that is silent fails the cleaning up too, and what failed would be tried again for ever."""
+    async with FreezableProxy(cloned.service_url) as proxy:
+        database = Database(proxy.url, pool_size=1)
+        breaker = Breaker("postgres", database.ping, on_recovery=lambda: None)
+        await database.ping()
+        working = asyncio.create_task(breaker.run(lambda: work(database)))
+        await asyncio.sleep(0.1)  # it is in the midst of it
+        if silent:
+            proxy.freeze()
+        working.cancel()
+        done, _ = await asyncio.wait({working}, timeout=_PATIENCE_SECONDS)
+        assert done
+        assert working.cancelled()
+        await breaker.close()
+        await database.close()

@@ -117,7 +117,7 @@ async def test_a_wrong_url_is_named_and_keeps_its_password_secret(url: str) -> N
 
 
 async def test_migrating_an_absent_server_is_a_transient_error() -> None:
-    with pytest.raises(TransientError, match="cannot connect to PostgreSQL to migrate"):
+    with pytest.raises(TransientError, match=r"PostgreSQL at 127\.0\.0\.1:1 can't be reached"):
         await asyncio.to_thread(migrate, "postgresql://someone:secret-word@127.0.0.1:1/name")
 
 

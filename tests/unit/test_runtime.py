@@ -1,6 +1,7 @@
 """The running operator's own judgement: what /health calls a reason to be restarted."""
 
 import asyncio
+import contextlib
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -86,3 +87,21 @@ async def test_redis_is_connected_to_before_records_come() -> None:
     )
     await runtime_module._prepare_vectors(vectors)
     assert sorted(done) == ["model", "redis", "schema"]
+
+
+async def test_a_part_that_has_swallowed_its_end_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_module, "_CANCEL_SECONDS", 0.01)
+
+    async def hard_of_hearing() -> None:
+        for _ in range(3):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    async def fails() -> None:
+        raise ValueError
+
+    tasks = [asyncio.create_task(hard_of_hearing()), asyncio.create_task(fails())]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await runtime_module._cancel(tasks)
+    assert all(task.done() for task in tasks)

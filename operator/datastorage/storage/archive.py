@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from datastorage.storage.database import Database
+from datastorage.storage.database import Database, transaction
 from datastorage.storage.records import (
     NO_TEXT,
     WITHOUT_TEXT,
@@ -182,7 +182,7 @@ class Archive:
             [(table, rows)] = groups.items()
             return await self._insert(connection, table, rows, {})
         stored: dict[Identity, StoredRecord] = {}
-        async with connection.transaction():
+        async with transaction(connection):
             vectors = await companion(connection) if companion is not None else {}
             for table, rows in groups.items():
                 stored |= await self._insert(connection, table, rows, vectors)

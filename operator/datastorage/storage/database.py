@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -56,6 +56,44 @@ def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
         raise MissingRightsError(f"{chain.server}: {one_line(error)}") from error
     except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
         raise TransientError(f"{chain.server}: {one_line(error)}") from error
+
+
+@contextmanager
+def cancellation_kept() -> Iterator[None]:
+    """Let a task that is cancelled in here end as cancelled, whatever becomes of the cleaning up.
+
+    Giving back a connection whose server is silent fails. The task would else go on with that error, and try
+    again for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    except Exception as error:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+
+
+@asynccontextmanager
+async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterator[None]:
+    """Open a transaction, or a savepoint within one: commit it in the end, roll it back on an error.
+
+    When the task is cancelled the connection is closed, which rolls back too: to be told so by a server that
+    may be silent takes up to half a minute.
+    """
+    opened = connection.transaction(readonly=readonly)
+    await opened.start()
+    try:
+        yield
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
+    except BaseException:
+        await opened.rollback()
+        raise
+    await opened.commit()
 
 
 @contextmanager
@@ -149,7 +187,7 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """Borrow a connection. Driver errors inside the block leave it translated."""
-        with translated_errors(self._chain):
+        with cancellation_kept(), translated_errors(self._chain):
             with connecting(self._server):
                 if not self._opened:
                     await self._pool

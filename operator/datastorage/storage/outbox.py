@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from datastorage.storage.database import Database
+from datastorage.storage.database import Database, transaction
 from datastorage.storage.records import Record
 
 # An error is kept to be read by people.
@@ -173,7 +173,7 @@ class Outbox:
     @asynccontextmanager
     async def claim(self, limit: int) -> AsyncIterator[Claim]:
         """Claim up to ``limit`` due rows; what was noted of them is committed when the context ends well."""
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.connection() as connection, transaction(connection):
             rows = await connection.fetch(_CLAIM, limit)
             yield Claim(
                 connection,

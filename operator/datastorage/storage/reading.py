@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from datastorage.storage.database import Database
+from datastorage.storage.database import Database, transaction
 
 _SET: Final = "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS s (name, value)"
 # A plan that is made for the values at hand leaves out conditions that are not set, and months that can't
@@ -21,6 +21,6 @@ _PLANNING: Final[Mapping[str, str]] = {
 async def reading(database: Database, settings: Mapping[str, str] | None = None) -> AsyncIterator[Any]:
     """Borrow a connection for reads; raises TransientError when PostgreSQL can't serve."""
     chosen = {**_PLANNING, **(settings or {})}
-    async with database.connection() as connection, connection.transaction(readonly=True):
+    async with database.connection() as connection, transaction(connection, readonly=True):
         await connection.execute(_SET, list(chosen), list(chosen.values()))
         yield connection

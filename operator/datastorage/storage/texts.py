@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from datastorage.storage.database import Database
+from datastorage.storage.database import Database, transaction
 from datastorage.storage.records import RecordKey, Table, Text
 
 # All rows here have no hash. That the order names it all the same makes it the order of the index.
@@ -95,7 +95,7 @@ class Texts:
         # In the order of the hashes, so that two transactions never wait for each other.
         texts = dict(sorted((text.hash, text.text) for _, text in links if text.text))
         hashes = [text.hash for _, text in links]
-        async with self._database.connection() as connection, connection.transaction():
+        async with self._database.connection() as connection, transaction(connection):
             await connection.execute(_ADD, list(texts), list(texts.values()))
             await connection.execute(_LINK, table.value, *_columns([key for key, _ in links]), hashes)
 

@@ -11,7 +11,7 @@ import pgvector
 from numpy.typing import NDArray
 
 from datastorage.errors import RecordRefusedError, TransientError
-from datastorage.storage.database import Database, one_line
+from datastorage.storage.database import Database, one_line, transaction
 
 Vector = NDArray[np.float32]
 
@@ -100,7 +100,7 @@ class VectorTables:
         """Write vectors within a transaction, which goes on unharmed when this fails (TransientError)."""
         number = await self.model_id()
         try:
-            async with connection.transaction():  # a savepoint
+            async with transaction(connection):  # a savepoint
                 await self._insert(connection, number, vectors)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             self._doubt(error)
