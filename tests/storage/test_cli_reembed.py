@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import re
 import secrets
 import signal
 import sys
@@ -323,6 +324,23 @@ async def test_changing_the_model_leaves_the_old_vectors(
     assert (await result(environment))[0] == 0
     assert (await result(with_service(environment, service.url)))[0] == 0
     assert [await vectors(owner, number) for number in (1, 2)] == [5, 5]
+
+
+async def test_an_old_model_is_dropped_as_the_documentation_says(
+    environment: Mapping[str, str], archive: Archive, owner: Any, service: OpenAIService
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "embedding.md"
+    [sql] = re.findall(r"```sql\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    await store(archive, audits(5))
+    assert (await result(environment))[0] == 0
+    assert (await result(with_service(environment, service.url)))[0] == 0
+    await owner.execute(sql)
+    assert await vectors(owner, 2) == 5
+    assert await owner.fetchval("SELECT array_agg(provider) FROM datastorage.embedding_models") == ["openai"]
+    assert await owner.fetchval("SELECT array_agg(model_id) FROM datastorage.embedding_parts") == [2]
+    # And made again by whoever sets it again.
+    assert (await result(environment))[0] == 0
+    assert [await vectors(owner, number) for number in (2, 3)] == [5, 5]
 
 
 async def test_vectors_go_to_their_own_server(
