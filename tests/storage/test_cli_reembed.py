@@ -79,6 +79,8 @@ async def started(environment: Mapping[str, str], *arguments: str) -> AsyncItera
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "datastorage", "reembed", *arguments, env=dict(environment),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        # Whoever runs the tests in the background of a script has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         yield Process(process)
