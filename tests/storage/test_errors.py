@@ -265,13 +265,20 @@ async def _sleep_in_a_transaction(database: Database) -> None:
         await connection.execute("SELECT pg_sleep(600)")
 
 
+async def _sleep_in_a_savepoint(database: Database) -> None:
+    async with database.connection() as connection, transaction(connection), transaction(connection):
+        await connection.execute("SELECT pg_sleep(600)")
+
+
 async def _wait_for_a_connection(database: Database) -> None:
     async with database.connection(), database.connection():
         raise AssertionError
 
 
 @pytest.mark.parametrize("silent", [False, True])
-@pytest.mark.parametrize("work", [_sleep, _sleep_in_a_transaction, _wait_for_a_connection])
+@pytest.mark.parametrize(
+    "work", [_sleep, _sleep_in_a_transaction, _sleep_in_a_savepoint, _wait_for_a_connection]
+)
 async def test_who_is_cancelled_ends_whatever_the_server_does(
     cloned: TestDatabase, work: Callable[[Database], Awaitable[None]], *, silent: bool
 ) -> None:
@@ -290,3 +297,26 @@ async def test_who_is_cancelled_ends_whatever_the_server_does(
         assert working.cancelled()
         await breaker.close()
         await database.close()
+
+
+async def test_what_a_cancelled_transaction_has_done_is_undone_and_its_connection_is_nobody_s(
+    cloned: TestDatabase, owner: Any
+) -> None:
+    database = Database(cloned.service_url, pool_size=1)
+    begun = asyncio.Event()
+
+    async def write() -> None:
+        async with database.connection() as connection, transaction(connection):
+            await connection.execute("SELECT datastorage.ensure_partitions('2031-05-01Z')")
+            begun.set()
+            await connection.execute("SELECT pg_sleep(600)")
+
+    writing = asyncio.create_task(write())
+    await begun.wait()
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    async with database.connection() as connection:
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("SELECT 1") == 1
+    assert not await owner.fetchval("SELECT to_regclass('datastorage.audit_records_y2031m05') IS NOT NULL")
+    await database.close()
