@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final
@@ -43,7 +44,9 @@ _VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
 _WATCH_PATIENCE_SECONDS: Final = 300.0
 _FLUSH_POLL_SECONDS: Final = 0.05
-_CANCEL_SECONDS: Final = 2.0
+# More than any part takes to end in order. Kopf, the slowest, gives its queues 2 s.
+_CANCEL_SECONDS: Final = 5.0
+_CANCEL_TRIES: Final = 3
 # The API server takes JSON up to 10,000 levels deep, and one such object must not end the watch of all
 # others: the parser needs this many levels and this much stack to read it.
 _DEEPEST_JSON: Final = 10_010
@@ -265,12 +268,15 @@ def _take_signals(stop: asyncio.Event) -> None:
 
 
 def _ended_unexpectedly(task: asyncio.Task[Any]) -> DataStorageError:
-    # One line of the cause: the details of a database error quote the row.
     cause = task.exception()
-    why = f": {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}" if cause is not None else ""
-    error = DataStorageError(f"{task.get_name()} ended unexpectedly{why}")
-    error.__cause__ = cause
-    return error
+    if cause is None:
+        return DataStorageError(f"{task.get_name()} ended unexpectedly")
+    # One line of the cause: the details of a database error quote the row.
+    why = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
+    if not isinstance(cause, DataStorageError):  # a bug: say where
+        frames = "".join(traceback.format_tb(cause.__traceback__))
+        _log.error("%s ended unexpectedly: %s\n%s", task.get_name(), why, frames)
+    return DataStorageError(f"{task.get_name()} ended unexpectedly: {why}")
 
 
 def _task(name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -278,10 +284,17 @@ def _task(name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    """End tasks. One that has swallowed its cancellation, as wait_for of Python 3.11 may, is told again."""
+    """End tasks. One that has swallowed its cancellation, as wait_for of Python 3.11 may, is told again.
+
+    One that does not end all the same is left to the end of the process.
+    """
     running = set(tasks)
-    while running:
+    for _ in range(_CANCEL_TRIES):
+        if not running:
+            break
         for task in running:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=_CANCEL_SECONDS)
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in running:
+        _log.error("%s does not end and is left", task.get_name())
+    await asyncio.gather(*(task for task in tasks if task.done()), return_exceptions=True)

@@ -69,9 +69,9 @@ async def _build_vectors(settings: Settings, database: Database, stack: AsyncExi
     # The breaker asks the embedder, and the embedder asks through the breaker.
     embedder: Embedder
     embedder_breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=_nothing)  # noqa: PLW0108
-    stack.push_async_callback(embedder_breaker.close)
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)
+    stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the embedder
     tables = VectorTables(database, provider=model.provider, name=model.name, dimensions=model.dimensions)
     breaker = Breaker("vector_store", tables.probe, on_recovery=_nothing)
     stack.push_async_callback(breaker.close)

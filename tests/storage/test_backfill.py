@@ -1,5 +1,6 @@
 """The backfill on a real database: what is owed is paid, refused or left owed, and never forgotten."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -42,6 +43,8 @@ class Stage:
         self.provider = FakeProvider()
         self.lifts = 0
         self.complete = True
+        self.looking = asyncio.Event()
+        self.looking.set()
         model = self.provider.model
         embedder_breaker = Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108
         self.embedder = Embedder(self.provider, VectorCache(model, None, 300), embedder_breaker)
@@ -78,6 +81,7 @@ class Stage:
 
     async def lift(self) -> Lifted:
         self.lifts += 1
+        await self.looking.wait()
         return Lifted(complete=self.complete)
 
     async def depth(self, state: OutboxState = OutboxState.PENDING) -> int:
@@ -140,12 +144,16 @@ async def test_what_was_paid_is_lifted_and_only_then_looked_at_again(stage: Stag
 
 async def test_what_a_person_has_dropped_is_lifted_too(stage: Stage, spawn: Spawn) -> None:
     stage.provider.failure = AWAY
-    await stage.writer.store(records(3))
+    batch = records(3)
+    await stage.writer.store(batch)
     spawn(stage.backfill.run())
     await eventually(lambda: stage.backfill._pending == 3)
     lifts = stage.lifts
     await stage.outbox.drop(state=OutboxState.PENDING, uid=None, reason="of a test")
     await eventually(lambda: stage.lifts > lifts)
+    [found] = (await stage.archive.find(batch[0].table, [batch[0].key])).values()
+    assert found.vector.state is VectorState.FAILED
+    assert (found.vector.reason, found.vector.message) == ("Dropped", "of a test")
 
 
 async def test_an_object_that_has_just_been_told_so_is_soon_looked_at(
@@ -161,6 +169,21 @@ async def test_an_object_that_has_just_been_told_so_is_soon_looked_at(
     await eventually(lambda: stage.lifts == 2)
     await settle()
     assert stage.lifts == 2, "one look for all"
+
+
+async def test_an_object_that_is_told_so_during_a_look_is_looked_at_again(
+    stage: Stage, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its page of the list may have been read before."""
+    monkeypatch.setattr(backfill_module, "_POLL_SECONDS", 3600.0)
+    stage.looking.clear()
+    spawn(stage.backfill.run())
+    await eventually(lambda: stage.lifts == 1)
+    stage.backfill.lift_soon()
+    stage.looking.set()
+    await eventually(lambda: stage.lifts == 2)
+    await settle()
+    assert stage.lifts == 2
 
 
 async def test_a_lift_that_was_not_complete_is_repeated(stage: Stage, spawn: Spawn) -> None:

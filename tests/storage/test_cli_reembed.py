@@ -300,6 +300,38 @@ async def test_a_role_that_may_only_read_is_told_so(
     assert len(error.splitlines()) == 1
 
 
+async def test_a_role_that_may_only_read_the_records_is_told_so(
+    environment: Mapping[str, str], databases: TestDatabases, owner: Any
+) -> None:
+    elsewhere = await databases.clone()
+    await owner.execute("REVOKE INSERT ON datastorage.embedding_texts FROM datastorage_service")
+    apart = {**environment, "DATASTORAGE_VECTOR_DATABASE_URL": elsewhere.service_url}
+    code, answer, error = await result(apart)
+    assert (code, answer) == (2, "")
+    assert error.startswith("datastorage: PostgreSQL: permission denied for ")
+    await databases.drop(elsewhere)
+
+
+async def test_a_wrong_key_is_told_although_the_vector_server_is_away(
+    environment: Mapping[str, str], databases: TestDatabases, service: OpenAIService
+) -> None:
+    elsewhere = await databases.clone()
+    there = await connect(elsewhere.owner_url)
+    await there.execute(
+        "ALTER FUNCTION datastorage.ensure_embedding_model(text, text, integer) RENAME TO hidden"
+    )
+    service.behaviours = [status(401)]
+    apart = {
+        **with_service(environment, service.url),
+        "DATASTORAGE_VECTOR_DATABASE_URL": elsewhere.service_url,
+    }
+    code, _, error = await result(apart)
+    assert code == 2
+    assert "refuses the key (401)" in error
+    await there.close()
+    await databases.drop(elsewhere)
+
+
 async def test_it_waits_for_a_vector_server_that_is_not_there_yet(
     environment: Mapping[str, str], archive: Archive, databases: TestDatabases, owner: Any
 ) -> None:

@@ -21,11 +21,13 @@ from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database, transaction, translated_errors
 from datastorage.storage.records import Record, Table
 from tests.support.objects import audit_record, record_of
+from tests.support.polling import eventually, settle
 from tests.support.postgres import TestDatabase
 from tests.support.proxy import FreezableProxy
 
 _SECRET = "hunter2-secret"
 _PATIENCE_SECONDS = 20.0
+_SLEEPING = "SELECT true FROM pg_stat_activity WHERE datname = $1 AND query LIKE 'SELECT pg_sleep%'"
 
 
 def _translated(error: Exception) -> DataStorageError:
@@ -115,6 +117,27 @@ async def test_a_server_that_refuses_is_named_without_the_password(cloned: TestD
         await database.ping()
     assert str(caught.value).startswith(f"PostgreSQL at {address} refuses the connection: ")
     assert _SECRET not in str(caught.value)
+    await database.close()
+
+
+async def test_a_pool_of_our_own_that_is_used_up_is_no_absent_server(
+    cloned: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datastorage.storage.database._COMMAND_TIMEOUT_SECONDS", 0.2)
+    database = Database(cloned.service_url, pool_size=1)
+    async with database.connection():
+        with pytest.raises(
+            TransientError, match=r"PostgreSQL: all 1 connections have been in use for 0\.2 s"
+        ):
+            await database.ping()
+    await database.close()
+
+
+async def test_who_may_not_connect_lacks_a_right(cloned: TestDatabase, owner: Any) -> None:
+    await owner.execute(f"REVOKE CONNECT ON DATABASE {cloned.name} FROM PUBLIC")
+    database = Database(cloned.service_url, pool_size=1)
+    with pytest.raises(MissingRightsError, match="refuses the connection: permission denied for database"):
+        await database.ping()
     await database.close()
 
 
@@ -280,7 +303,7 @@ async def _wait_for_a_connection(database: Database) -> None:
     "work", [_sleep, _sleep_in_a_transaction, _sleep_in_a_savepoint, _wait_for_a_connection]
 )
 async def test_who_is_cancelled_ends_whatever_the_server_does(
-    cloned: TestDatabase, work: Callable[[Database], Awaitable[None]], *, silent: bool
+    cloned: TestDatabase, owner: Any, work: Callable[[Database], Awaitable[None]], *, silent: bool
 ) -> None:
     """A server that is silent fails the cleaning up too, and what failed would be tried again for ever."""
     async with FreezableProxy(cloned.service_url) as proxy:
@@ -288,7 +311,13 @@ async def test_who_is_cancelled_ends_whatever_the_server_does(
         breaker = Breaker("postgres", database.ping, on_recovery=lambda: None)
         await database.ping()
         working = asyncio.create_task(breaker.run(lambda: work(database)))
-        await asyncio.sleep(0.1)  # it is in the midst of it
+        if work is not _wait_for_a_connection:
+
+            async def is_asleep() -> bool:
+                return bool(await owner.fetchval(_SLEEPING, cloned.name))
+
+            await eventually(is_asleep)
+        await settle()
         if silent:
             proxy.freeze()
         working.cancel()

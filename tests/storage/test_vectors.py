@@ -393,6 +393,21 @@ async def _made_anew_with_extension(owner: Any, cloned: TestDatabase) -> None:
     await _made_anew(owner, cloned, other_first=False)
 
 
+async def test_many_writers_of_a_missing_table_hear_of_nothing_else(
+    vectors: VectorTables, owner: Any
+) -> None:
+    """One that comes to doubt the model's number takes it from the others in the midst of their work."""
+    await vectors.model_id()
+    await owner.execute("ALTER TABLE datastorage.embeddings_1 RENAME TO hidden")
+
+    async def write() -> None:
+        for _ in range(30):
+            with pytest.raises(TransientError):
+                await vectors.insert(some_vectors(range(1)))
+
+    await asyncio.gather(*(write() for _ in range(4)))
+
+
 async def test_a_locked_list_of_models_holds_nothing_up_for_long(
     vectors: VectorTables, owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

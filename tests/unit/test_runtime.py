@@ -74,7 +74,7 @@ async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> N
     assert await bench.alive() is None
 
 
-async def test_redis_is_connected_to_before_records_come() -> None:
+async def test_the_start_checks_the_schema_loads_the_model_and_connects_to_redis() -> None:
     done: list[str] = []
 
     async def ready(name: str, *_: Any) -> None:
@@ -105,3 +105,38 @@ async def test_a_part_that_has_swallowed_its_end_is_told_again(monkeypatch: pyte
     async with asyncio.timeout(10):
         await runtime_module._cancel(tasks)
     assert all(task.done() for task in tasks)
+
+
+async def test_a_part_that_never_ends_is_left_and_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runtime_module, "_CANCEL_SECONDS", 0.01)
+    over = asyncio.Event()
+
+    async def deaf() -> None:
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    task = asyncio.create_task(deaf(), name="deaf")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await runtime_module._cancel([task])
+    assert [record.getMessage() for record in caplog.records] == ["deaf does not end and is left"]
+    over.set()
+    await task
+
+
+async def test_a_bug_in_a_part_is_told_with_its_place_and_without_the_row(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def part() -> None:
+        raise KeyError("x\nDETAIL: a row")
+
+    task = asyncio.create_task(part(), name="coordinator-0")
+    await asyncio.gather(task, return_exceptions=True)
+    error = runtime_module._ended_unexpectedly(task)
+    assert str(error).startswith("coordinator-0 ended unexpectedly: KeyError: ")
+    [record] = caplog.records
+    assert "test_runtime.py" in record.getMessage()
+    assert "in part" in record.getMessage()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import kopf
 import pytest
 import pytest_asyncio
@@ -33,9 +34,10 @@ class Bench:
         self.started = 0
         self.restarts = 0
         self.api = server.client()
+        self.sessions: list[aiohttp.ClientSession] = []
         self.watch = Watch(
             server=server.url,
-            session=lambda: watch_session(self.api, self.monitor),
+            session=self._session,
             registry=lambda: build_registry(intake),
             settings=kopf_settings,
             namespaces=(),
@@ -43,6 +45,10 @@ class Bench:
             on_started=self._start,
             on_restart=self._restart,
         )
+
+    def _session(self) -> aiohttp.ClientSession:
+        self.sessions.append(watch_session(self.api, self.monitor))
+        return self.sessions[-1]
 
     def _start(self) -> None:
         self.started += 1
@@ -138,3 +144,15 @@ def test_the_monitor_knows_how_many_watches_are_open() -> None:
     assert monitor.problem(2) is None
     monitor.stopped()
     assert monitor.problem(2) == "0 of 2 watches are open"
+
+
+async def test_a_watch_that_is_told_twice_to_end_closes_its_session(bench: Bench) -> None:
+    watching = asyncio.create_task(bench.watch.run())
+    await eventually(lambda: bench.monitor.problem(2) is None)
+    watching.cancel()
+    await asyncio.sleep(0)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert watching.cancelled()
+    assert [session.closed for session in bench.sessions] == [True] * len(bench.sessions)
+    assert bench.sessions

@@ -36,7 +36,8 @@ def main() -> None:
     except (ConfigurationError, InvalidQueryError) as error:
         _fail(error, _EXIT_USAGE)
     except DataStorageError as error:
-        _log.debug("Traceback", exc_info=error.__cause__)
+        if error.__cause__ is not None:
+            _log.debug("Traceback", exc_info=error.__cause__)
         _fail(error, _EXIT_FAILURE)
 
 

@@ -95,7 +95,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
     work = asyncio.current_task()
     assert work is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-    async with _building(settings) as (reembed, vectors):
+    async with _building(settings) as (reembed, texts, vectors):
         model = str(vectors.embedder.model)
         check = partial(vectors.database.check_schema_version, VECTORS)
         with display() as shown:
@@ -107,7 +107,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
                     missing = await reembed.missing()
                 else:
                     await vectors.breaker.run(check)
-                    await _refuse_wrong_settings(vectors)
+                    await _refuse_wrong_settings(texts, vectors)
                     await reembed.run()
                 follower.look()
             finally:
@@ -119,19 +119,19 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
     return _print_done(reembed.progress, model)
 
 
-async def _refuse_wrong_settings(vectors: "VectorStore") -> None:
+async def _refuse_wrong_settings(texts: Texts, vectors: "VectorStore") -> None:
     """Raise ConfigurationError for what waiting would not cure. What is merely away is waited for later."""
-    try:
-        await vectors.tables.probe()
-        await vectors.embedder.probe()
-    except (MissingRightsError, EmbedderMisconfiguredError) as error:
-        raise ConfigurationError(str(error)) from error
-    except TransientError:
-        pass
+    for works in (texts.probe, vectors.tables.probe, vectors.embedder.probe):
+        try:
+            await works()
+        except (MissingRightsError, EmbedderMisconfiguredError) as error:
+            raise ConfigurationError(str(error)) from error
+        except TransientError:
+            pass
 
 
 @asynccontextmanager
-async def _building(settings: Settings) -> AsyncIterator["tuple[Reembed, VectorStore]"]:
+async def _building(settings: Settings) -> AsyncIterator["tuple[Reembed, Texts, VectorStore]"]:
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # All texts, each once: they would drive out of the cache what the operator needs from it.
@@ -140,15 +140,16 @@ async def _building(settings: Settings) -> AsyncIterator["tuple[Reembed, VectorS
         assert vectors is not None
         await store.database.check_schema_version()
         postgres = Breaker("postgres", store.database.ping, on_recovery=lambda: None)
+        texts = Texts(store.database)
         made = Reembed(
-            texts=Texts(store.database),
+            texts=texts,
             vectors=vectors.tables,
             embedder=vectors.embedder,
             dependencies=Dependencies(postgres, vectors.embedder_breaker, vectors.breaker),
             index_memory_mib=settings.vector_index_memory_mib,
         )
         try:
-            yield made, vectors
+            yield made, texts, vectors
         finally:
             await postgres.close()
 
@@ -299,9 +300,8 @@ def drop(
 
     The record stays, but it has no vector, and a search by meaning won't find
     it. Its object in the cluster, where it is Degraded, becomes Stored with the
-    vector Failed when the operator looks at it the next time (every
-    DATASTORAGE_SWEEP_INTERVAL_SECONDS). `datastorage outbox retry --state
-    dropped` takes it back.
+    vector Failed within a minute. `datastorage outbox retry --state dropped`
+    takes it back.
     """
     if not reason.strip():
         raise InvalidQueryError("--reason must say why")

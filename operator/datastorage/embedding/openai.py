@@ -77,7 +77,7 @@ class OpenAIProvider:
         self._batch_size = settings.embedding_batch_size
         self._timeout_seconds = settings.embedding_timeout_seconds
         # Some services refuse one or the other, or pass over it: the answer is taken in either form, and its
-        # dimensions are checked. Numbers in base64 are a third of the bytes and far quicker to read.
+        # dimensions are checked. Numbers in base64 are a quarter of the bytes and far quicker to read.
         self._options: dict[str, Any] = {
             "encoding_format": "base64",
             "dimensions": settings.embedding_dimensions,

@@ -97,8 +97,10 @@ class Watch:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            # Kopf closes its session only where it ends in order.
-            for session in sessions:
-                await session.close()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                # Kopf closes its session only where it ends in order.
+                for session in sessions:
+                    await session.close()
         return next((task.exception() for task in done if not task.cancelled()), None)

@@ -4,6 +4,7 @@ The outbox is in PostgreSQL, so that it survives every crash, and any replica ma
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -80,7 +81,9 @@ class Backfill:
         lift: Callable[[], Awaitable[Lifted]],
         lift_seconds: float,
     ) -> None:
-        """``lift`` is called after something was paid, and every ``lift_seconds`` (pipeline/lift.py)."""
+        """``lift`` (pipeline/lift.py) is called after something was paid or dropped, here or by others, when
+        ``lift_soon`` asks for it, and every ``lift_seconds``.
+        """
         self._outbox = outbox
         self._embedder = embedder
         self._vectors = vectors
@@ -142,7 +145,7 @@ class Backfill:
             try:
                 return await self._settle(claim)
             except TransientError as error:
-                # The vectors' server is away. Nothing has changed but what is known of the reason.
+                # The vectors' server is away. All of it is owed as before, and tried again later.
                 await claim.delay(claim.rows, str(error))
                 return False, False
 
@@ -187,14 +190,18 @@ class Backfill:
         self._lift_at = min(self._lift_at, self._lifted_at + self._lift_pause)
 
     async def _lift_now(self) -> None:
+        self._lift_at = math.inf
         lifted = await self._lift()
+        # What was told meanwhile may be of an object that had been looked at before.
+        asked_meanwhile = self._lift_at < math.inf
         self._lifted_at = time.monotonic()
         # A look lists objects. While looks find nothing, they become rarer.
         self._lift_pause = (
             _LIFT_PAUSE_SECONDS if lifted.announced else min(2 * self._lift_pause, _MAX_LIFT_PAUSE_SECONDS)
         )
         regular = self._lift_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter is no secret
-        self._lift_at = self._lifted_at + (regular if lifted.complete else self._lift_pause)
+        soon = asked_meanwhile or not lifted.complete
+        self._lift_at = self._lifted_at + (self._lift_pause if soon else regular)
 
 
 def _rest(rows: Sequence[OwedVector], *done: Sequence[OwedVector]) -> list[OwedVector]:

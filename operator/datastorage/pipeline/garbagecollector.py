@@ -25,7 +25,7 @@ from datastorage.errors import (
 from datastorage.pipeline.extract import expiry_of, is_held, table_of
 from datastorage.pipeline.workitem import Expiry, ObjectRef
 from datastorage.resources import ARCHIVED, KINDS, ResourceKind
-from datastorage.storage.records import RecordKey, StoredRecord, Table
+from datastorage.storage.records import Identity, RecordKey, StoredRecord, Table
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Cluster(Protocol):
 class Archive(Protocol):
     """Where rows are confirmed (storage/archive.py)."""
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[tuple[str, int], StoredRecord]: ...
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[Identity, StoredRecord]: ...
 
 
 Restore = Callable[[ResourceKind, Mapping[str, Any]], Awaitable[None]]

@@ -17,7 +17,7 @@ from datastorage.pipeline.extract import announcement_of, key_of, table_of
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.workitem import Announcement
 from datastorage.resources import KINDS, Phase, ResourceKind, WriteState
-from datastorage.storage.records import RecordKey, StoredRecord, Table, VectorState
+from datastorage.storage.records import Identity, RecordKey, StoredRecord, Table, VectorState
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _OWING: Final = (Phase.DEGRADED, Phase.RECORDING)
 class Archive(Protocol):
     """Where rows and what they owe are looked up (storage/archive.py)."""
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[tuple[str, int], StoredRecord]: ...
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[Identity, StoredRecord]: ...
 
 
 class Cluster(Protocol):

@@ -277,7 +277,7 @@ class Reembed:
                 await asyncio.sleep(_INDEX_PAUSE_SECONDS)
 
     async def _index_rest(self) -> None:
-        """Index until nothing is left to do here, or another process is at it."""
+        """Index until nothing is left to do. Where another process is at it, that one is waited for."""
         failures = 0
         while failures < _INDEX_TRIES:
             try:
@@ -288,7 +288,7 @@ class Reembed:
                 if not await self._vectors.sealed():
                     self.progress.index_error = None
                     return
-                # Sealed a moment ago, or another process is at it.
+                # Sealed a moment ago, or another process is at it, which lets go of it when it ends.
             except TransientError as error:
                 failures += 1
                 self.progress.index_error = str(error)

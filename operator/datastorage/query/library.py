@@ -88,7 +88,7 @@ class ArchiveQueries:
         with _measured("get"):
             uid = _uid(uid)
             if generation is not None and not 0 <= generation <= _MAX_GENERATION:
-                raise InvalidQueryError(f"generation must be a positive number, not {generation}")
+                raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
             which = f" in generation {generation}" if generation is not None else ""
             return await self._only(
                 await self._reader.generations(uid, generation, 1), f"no record {uid}{which} in the archive"

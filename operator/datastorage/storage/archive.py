@@ -247,7 +247,8 @@ class Archive:
         if row["state"] == "pending":
             return VectorWrite(VectorState.PENDING, "Owed", row["last_error"] or "", self._model)
         if row["state"] is not None:
-            return VectorWrite(VectorState.FAILED, "EmbeddingRefused", row["last_error"] or "", self._model)
+            reason = "Dropped" if row["state"] == "dropped" else "EmbeddingRefused"
+            return VectorWrite(VectorState.FAILED, reason, row["last_error"] or "", self._model)
         if self._model is None or row["text_hash"] is None:
             return WITHOUT_VECTORS
         if row["text_hash"] == NO_TEXT:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -88,7 +88,8 @@ async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterat
     try:
         yield
     except asyncio.CancelledError:
-        connection.terminate()
+        with suppress(asyncpg.InterfaceError):  # a savepoint within has closed it already
+            connection.terminate()
         raise
     except BaseException:
         await opened.rollback()
@@ -106,6 +107,8 @@ def connecting(server: str) -> Iterator[None]:
         if why == type(error).__name__:  # the system has no word for it, and the driver may have
             why = one_line(error)
         raise TransientError(f"{server} can't be reached: {why}") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MissingRightsError(f"{server} refuses the connection: {one_line(error)}") from error
     except asyncpg.PostgresError as error:
         raise TransientError(f"{server} refuses the connection: {one_line(error)}") from error
 
@@ -178,6 +181,7 @@ class Database:
             server_settings={"application_name": "datastorage", "timezone": "UTC"},
         )
         self._opened = False
+        self._expiring: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """Close all connections at once. A statement under way may or may not take effect."""
@@ -188,16 +192,28 @@ class Database:
     async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """Borrow a connection. Driver errors inside the block leave it translated."""
         with cancellation_kept(), translated_errors(self._chain):
-            with connecting(self._server):
-                if not self._opened:
-                    await self._pool
-                    self._opened = True
-                # The time-out bounds the wait for a free connection and the making of a new one.
-                connection = await self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS)
+            connection = await self._acquire()
             try:
                 yield connection
             finally:
                 await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_SECONDS)
+
+    async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+        with connecting(self._server):
+            if not self._opened:
+                await self._pool
+                self._opened = True
+            try:
+                # The time-out bounds the wait for a free connection and the making of a new one.
+                return await self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS)
+            except TimeoutError as error:
+                size = self._pool.get_size()
+                if size < self._pool.get_max_size() or self._pool.get_idle_size():
+                    raise
+                raise TransientError(
+                    f"{self._chain.server}: all {size} connections have been in use for "
+                    f"{_COMMAND_TIMEOUT_SECONDS:g} s"
+                ) from error
 
     async def check_schema_version(self, chain: Chain | None = None) -> None:
         """Raise SchemaVersionError unless the schema is the one this program needs."""

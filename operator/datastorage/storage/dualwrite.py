@@ -96,15 +96,15 @@ class DualWrite:
         # What happens from here on is about vectors alone: the rows are committed, and so is what is owed.
         try:
             await self._breaker.attempt(lambda: self._follow(wanted))
-            await self._outbox.pay(
-                [
-                    (r.key.uid, r.key.generation)
-                    for r in records
-                    if r.text is not None and r.text.hash in wanted
-                ]
-            )
         except TransientError as error:
             return _with_vectors(records, stored, dict.fromkeys(wanted, self._unavailable(error)))
+        paid = [
+            (r.key.uid, r.key.generation) for r in records if r.text is not None and r.text.hash in wanted
+        ]
+        try:
+            await self._outbox.pay(paid)
+        except TransientError:
+            return stored  # the backfill will find the vectors there
         return _with_vectors(records, stored, dict.fromkeys(wanted, self._written))
 
     async def _follow(self, vectors: Mapping[bytes, Vector]) -> None:

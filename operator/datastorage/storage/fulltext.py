@@ -38,9 +38,9 @@ _FORMS: Final = with_conditions("""
     FROM forms LEFT JOIN sample ON true GROUP BY form ORDER BY min(place)
 """)
 _PHRASES: Final = """
-    SELECT place, phraseto_tsquery('english'::regconfig, phrase)::text AS form
-    FROM unnest($1::text[]) WITH ORDINALITY AS phrases (phrase, place)
-    WHERE numnode(phraseto_tsquery('english'::regconfig, phrase)) > 0
+    SELECT form::text AS form FROM unnest($1::text[]) AS phrases (phrase),
+        phraseto_tsquery('english'::regconfig, phrase) AS form
+    WHERE numnode(form) > 0
 """
 # $14 and $15 are two conditions, each for itself; the newest rows that meet one of them are ranked. A rank is
 # the sum over the words ($16) of their weights ($17) and of how often they are in the record, for its length.

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from datastorage.storage.database import Database, transaction
-from datastorage.storage.records import Record
+from datastorage.storage.records import Identity, Record
 
 # An error is kept to be read by people.
 _MAX_ERROR_CHARACTERS: Final = 500
@@ -185,7 +185,7 @@ class Outbox:
                 ],
             )
 
-    async def pay(self, keys: Sequence[tuple[str, int]]) -> None:
+    async def pay(self, keys: Sequence[Identity]) -> None:
         """Take rows out by (uid, generation), whose vectors are committed."""
         async with self._database.connection() as connection:
             await connection.execute(_PAID, [uid for uid, _ in keys], [number for _, number in keys])

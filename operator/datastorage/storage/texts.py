@@ -99,6 +99,11 @@ class Texts:
             await connection.execute(_ADD, list(texts), list(texts.values()))
             await connection.execute(_LINK, table.value, *_columns([key for key, _ in links]), hashes)
 
+    async def probe(self) -> None:
+        """Return when ``link`` would succeed. Raises MissingRightsError where the role may not."""
+        for table in Table:
+            await self.link(table, [])
+
     async def count(self) -> int:
         """Count the distinct texts. It reads an index of them from end to end."""
         async with self._database.connection() as connection:

@@ -77,18 +77,25 @@ class VectorTables:
 
     async def known_id(self) -> int | None:
         """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
-        if self._id is None:
+        number = self._id
+        if number is None:
             async with self._connection() as connection:
-                self._id = await connection.fetchval(FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
-        return self._id
+                number = await connection.fetchval(FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
+            self._id = number
+        return number
 
     async def model_id(self) -> int:
         """Return the number of the model; its tables are there then."""
-        if self._id is None:
+        # Another user may come to doubt it at any await: what is returned is this call's own.
+        number = self._id
+        if number is None:
             # On a connection of its own: a transaction of rows must not carry the making of tables.
             async with self._making, self._connection() as connection:
-                self._id = await connection.fetchval(_ENSURE_MODEL, *self._identity, timeout=_WRITE_SECONDS)
-        return self._id
+                number = int(
+                    await connection.fetchval(_ENSURE_MODEL, *self._identity, timeout=_WRITE_SECONDS)
+                )
+            self._id = number
+        return number
 
     async def insert(self, vectors: Mapping[bytes, Vector]) -> None:
         """Write vectors by the hashes of their texts. One that is there already stays."""
@@ -136,8 +143,9 @@ class VectorTables:
 
     async def sealed(self) -> int:
         """Return how many parts wait for their index."""
+        number = await self.known_id()
         async with self._connection() as connection:
-            return int(await connection.fetchval(_SEALED, await self.known_id()))
+            return int(await connection.fetchval(_SEALED, number))
 
     async def index(
         self,
