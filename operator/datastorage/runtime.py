@@ -1,21 +1,18 @@
 """The running operator: starts the parts, waits for the end, stops them in order."""
 
 import asyncio
-import json
 import logging
-import resource
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
 import prometheus_client
 
 from datastorage import metrics
-from datastorage.canonical import canonical_bytes
 from datastorage.errors import (
     ConfigurationError,
     DataStorageError,
@@ -43,31 +40,12 @@ _PING_SECONDS: Final = 2.0
 _VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
 _WATCH_PATIENCE_SECONDS: Final = 300.0
+# Five dependencies, each asked every 2 s or less often, and lookups that take up to 25 s.
+_LOOKUP_THREADS: Final = 64
 _FLUSH_POLL_SECONDS: Final = 0.05
 # More than any part takes to end in order. Kopf, the slowest, gives its queues 2 s.
 _CANCEL_SECONDS: Final = 5.0
 _CANCEL_TRIES: Final = 3
-# The API server takes JSON up to 10,000 levels deep, and one such object must not end the watch of all
-# others: the parser needs this many levels and this much stack to read it.
-_DEEPEST_JSON: Final = 10_010
-_RECURSION_LIMIT: Final = 60_000
-_STACK_BYTES: Final = 100 * 1024 * 1024
-
-
-def prepare_process() -> None:
-    """Give the main thread room for JSON as deep as the API server accepts. Call it before the loop runs."""
-    sys.setrecursionlimit(_RECURSION_LIMIT)
-    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
-    stack = _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
-    try:
-        canonical_bytes(json.loads("[" * _DEEPEST_JSON + "]" * _DEEPEST_JSON))
-    except RecursionError:
-        # Some versions of Python bound their parser by a constant that nothing here can raise.
-        _log.warning(
-            "This Python can't read JSON as deep as the API server accepts: an object nested that deep would "
-            "end the watch of all others. Python 3.11 can."
-        )
 
 
 async def run(settings: Settings) -> None:
@@ -76,6 +54,9 @@ async def run(settings: Settings) -> None:
     Raises ConfigurationError when it can't start as it is set up, DataStorageError when a part ended that
     must not end: the process is then to exit non-zero and be started again.
     """
+    # The lookup of a name that hangs occupies a thread, long after whoever asked has given up. The lookups of
+    # one dependency must not take all of them from the others.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_LOOKUP_THREADS, "lookup"))
     stop = asyncio.Event()
     _take_signals(stop)
     async with build(settings) as parts:

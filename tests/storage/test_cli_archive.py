@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from datastorage import cli
+from datastorage.canonical import canonical_bytes, make_room_for_deep_json
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.settings import Settings
 from tests.support.archive import searchable
@@ -271,3 +272,45 @@ def test_help_shows_examples(run: Command, command: str) -> None:
     code, printed, _ = run(command, "--help")
     assert code == 0
     assert f"datastorage {command} " in printed.partition("Example")[2]
+
+
+@pytest.mark.parametrize("levels", [150, 1_200, 9_900])
+def test_a_deep_record_is_shown_as_it_was_stored(
+    run: Command, monkeypatch: pytest.MonkeyPatch, databases: TestDatabases, levels: int
+) -> None:
+    make_room_for_deep_json()
+    details = json.loads('{"a":' * levels + "1" + "}" * levels)
+    record = audit_record({**_MEMORY["spec"], "details": details}, name="deep")
+
+    async def fill() -> TestDatabase:
+        database = await databases.clone()
+        async with searchable(database) as archive:
+            await archive.put(record)
+        return database
+
+    filled = asyncio.run(fill())
+    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", filled.service_url)
+    code, printed, noted = run("get", record["metadata"]["uid"], "-o", "json")
+    assert (code, noted) == (0, "")
+    # Comparing values that deep needs a stack of its own; texts do not.
+    assert canonical_bytes(json.loads(printed)["record"]["spec"]["details"]) == canonical_bytes(details)
+    code, printed, noted = run("get", record["metadata"]["uid"], "-o", "yaml")
+    if levels < 200:
+        assert (code, yaml.safe_load(printed)["record"]["spec"]["severity"]) == (0, "critical")
+    else:
+        assert (code, printed) == (1, "")
+        assert noted == "datastorage: this record is nested too deep for YAML: use -o json\n"
+    assert run("list")[0] == 0
+    asyncio.run(databases.drop(filled))
+
+
+def test_what_can_t_be_read_here_is_not_shown_as_empty(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_deep(_: bytes) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("datastorage.query.records.json.loads", too_deep)
+    code, printed, noted = run("list", "--namespace", "shop", "-o", "json")
+    assert code == 1
+    assert '"record": null' in printed
+    assert "shop/memory" in noted
+    assert "is nested too deep to be read here; it is stored as it was" in noted

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -250,6 +251,14 @@ async def test_an_absent_server_is_transient_and_keeps_the_password_secret(
         f"postgresql://user:{_SECRET}/more@host/name",
         f"postgresql://user:{_SECRET}@[::1/name",
         f"postgresql://user:{_SECRET}@host/name?sslmode=bogus",
+        f"postgresql://user:12/{_SECRET}@host/name",
+        f"postgresql://user:12?{_SECRET}@host/name",
+        f"postgresql://user:12#{_SECRET}@host/name",
+        f"postgresql://user:{_SECRET}@a..b/name",
+        f"postgresql://user:{_SECRET}@{'a' * 64}/name",
+        f"postgresql://user:{_SECRET}@/name?host=/tmp&port=abc",
+        f"postgresql://user:{_SECRET}@/name?host=/tmp/\0x",
+        f"postgresql://user:{_SECRET}@host/name?host",
         "",
     ],
 )
@@ -260,6 +269,7 @@ async def test_a_url_that_is_none_stops_the_start_without_showing_the_password(u
     with pytest.raises(ConfigurationError) as caught:
         await use()
     assert "DATASTORAGE_DATABASE_URL" in str(caught.value)
+    assert _SECRET not in "".join(traceback.format_exception(caught.value))
     assert _SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)
 

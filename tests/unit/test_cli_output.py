@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from datastorage.canonical import make_room_for_deep_json
 from datastorage.cli import output
+from datastorage.errors import DataStorageError
 
 WORDS = "patch-deployment: Raised the memory limit of checkout from 256Mi to 512Mi after repeated OOM kills"
 ROW = (
@@ -44,6 +46,26 @@ def test_a_document_is_what_it_was_and_steers_no_terminal(
     text = written.getvalue()
     assert all(character.isprintable() or character == "\n" for character in text)
     assert (json.loads(text) if form is output.DocumentFormat.JSON else yaml.safe_load(text)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1e3", "12e5", "1.5e3", "1e-3", "0o14", "08", "1_000", "12:30:45", ".5", "+1", "y", "N", "2026-03-05"],
+)
+def test_what_another_reader_of_yaml_takes_for_no_text_is_quoted(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output.print_document({text: text}, output.DocumentFormat.YAML)
+    assert capsys.readouterr().out == f"'{text}': '{text}'\n"
+
+
+def test_a_deep_document_is_one_line_of_json_and_no_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    make_room_for_deep_json()
+    text = '{"a": ' * 4_000 + "[" * 5_990 + "1" + "]" * 5_990 + "}" * 4_000
+    output.print_document(json.loads(text), output.DocumentFormat.JSON)
+    assert capsys.readouterr().out == text + "\n"
+    with pytest.raises(DataStorageError, match="use -o json"):
+        output.print_document(json.loads(text), output.DocumentFormat.YAML)
 
 
 def test_letters_stay_letters(capsys: pytest.CaptureFixture[str]) -> None:

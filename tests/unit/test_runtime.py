@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -140,3 +141,30 @@ async def test_a_bug_in_a_part_is_told_with_its_place_and_without_the_row(
     [record] = caplog.records
     assert "test_runtime.py" in record.getMessage()
     assert "in part" in record.getMessage()
+
+
+async def test_lookups_that_hang_take_no_threads_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lookups of one dependency's name may take half a minute each, and are tried every few seconds."""
+    over = threading.Event()
+
+    @contextlib.asynccontextmanager
+    async def build(_: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        hanging = [loop.run_in_executor(None, over.wait) for _ in range(40)]
+        async with asyncio.timeout(10):
+            assert await loop.getaddrinfo("localhost", 1)
+        over.set()
+        await asyncio.gather(*hanging)
+        yield SimpleNamespace(settings=None)
+
+    class Ended(Exception):  # noqa: N818  # no error
+        """It came to an end."""
+
+    def operator(*_: Any) -> Any:
+        raise Ended
+
+    settings: Any = None
+    monkeypatch.setattr(runtime_module, "build", build)
+    monkeypatch.setattr(runtime_module, "Operator", operator)
+    with pytest.raises(Ended):
+        await runtime_module.run(settings)

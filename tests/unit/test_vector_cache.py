@@ -581,6 +581,9 @@ async def test_a_name_that_does_not_exist_is_never_fatal(make: Make) -> None:
         "rediss://:secret@host/0?ssl_cert_reqs=perhaps",
         "rediss://:secret@host/0?ssl_nonsense=1",
         "redis://:secret@[::1",
+        "redis://:12/secret@host/0",
+        "redis://:12?secret@host/0",
+        "redis://:12#secret@host/0",
     ],
 )
 async def test_a_malformed_url_is_named_and_not_shown(url: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
+from datastorage.canonical import make_room_for_deep_json
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.summary import outcome_of, summary_of, target_of
 from datastorage.cli.times import parse_time
@@ -271,6 +272,7 @@ def _target(text: str | None) -> tuple[str | None, str | None, str | None]:
 
 def _ask(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
     """Put a question to the archive that the settings name, and return the answer."""
+    make_room_for_deep_json()
     return asyncio.run(_answer(question))
 
 
@@ -293,5 +295,13 @@ def _finish(records: Iterable[ArchivedRecord]) -> None:
             f"WARNING: {record.kind} {record.namespace}/{record.name} ({record.uid}, generation "
             f"{record.generation}) has been changed in the archive: its content does not have its hash"
         )
+    unread = [record for record in shown if record.intact and not record.object]
+    for record in unread:
+        note(
+            f"WARNING: {record.kind} {record.namespace}/{record.name} ({record.uid}, generation "
+            f"{record.generation}) is nested too deep to be read here; it is stored as it was"
+        )
     if changed:
         raise DataStorageError(f"{len(changed)} of {len(shown)} records are not as they were stored")
+    if unread:
+        raise DataStorageError(f"{len(unread)} of {len(shown)} records can't be read here")

@@ -10,6 +10,7 @@ import typer
 from pydantic import SecretStr
 
 from datastorage import __version__
+from datastorage.canonical import make_room_for_deep_json
 from datastorage.cli.output import print_table
 from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.logs import configure_logging
@@ -79,7 +80,7 @@ def _run(settings: Settings) -> None:
 
     from datastorage import runtime  # noqa: PLC0415  # loads Kopf
 
-    runtime.prepare_process()
+    make_room_for_deep_json()
     uvloop.run(runtime.run(settings))
 
 

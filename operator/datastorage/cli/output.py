@@ -1,8 +1,9 @@
 """How answers are printed: tables for people, JSON and YAML for programs."""
 
 import json
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -11,9 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from datastorage.errors import DataStorageError
+
 # A pipe has no width: each row is one line.
 _PIPED_WIDTH: Final = 10_000
 _MIN_WIDTH_OF_NAMES: Final = 16
+# Levels that are shown one below the other. Each is indented by all above it.
+_MAX_INDENTED: Final = 200
+# What readers of YAML 1.1 and 1.2 take for a number, a time or a truth value, and this library does not.
+_AMBIGUOUS: Final = re.compile(r"[-+.]?[0-9]|(?:y|n)\Z", re.IGNORECASE)
 
 
 class Format(StrEnum):
@@ -44,23 +51,46 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_document(value: Any, form: Format | DocumentFormat) -> None:
-    """Print one document. Characters that can't be seen, or can steer a terminal, are escaped."""
+    """Print one document. Characters that Unicode calls unprintable, which may steer a terminal, are escaped.
+
+    Raises DataStorageError for one that is nested too deep for YAML.
+    """
+    deep = _depth(value) > _MAX_INDENTED
     if form == DocumentFormat.YAML:
+        if deep:
+            raise DataStorageError("this record is nested too deep for YAML: use -o json")
         text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         escape = _yaml_escape
     else:
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(value, indent=None if deep else 2, ensure_ascii=False) + "\n"
         escape = _json_escape
     sys.stdout.write("".join(each if each.isprintable() or each == "\n" else escape(each) for each in text))
 
 
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            child
+            for each in level
+            if isinstance(each, Mapping | list)
+            for child in (each.values() if isinstance(each, Mapping) else each)
+        ]
+    return depth
+
+
 class _Dumper(yaml.SafeDumper):
-    """Puts every text that needs escapes into the quotes that understand them."""
+    """Puts quotes around every text that needs escapes, or that some reader of YAML takes for no text."""
 
 
 def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    plain = all(character.isprintable() or character == "\n" for character in text)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+    style = None
+    if not all(character.isprintable() or character == "\n" for character in text):
+        style = '"'
+    elif _AMBIGUOUS.match(text):
+        style = "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _quoted)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from datastorage.breaker import Breaker
+from datastorage.canonical import make_room_for_deep_json
 from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.cli.progress import Display, display
 from datastorage.errors import (
@@ -75,11 +76,9 @@ def reembed(
         raise ConfigurationError(
             "DATASTORAGE_EMBEDDING_PROVIDER is none: name the model to make vectors with"
         )
-    from datastorage.runtime import prepare_process  # noqa: PLC0415  # loads Kopf
-
     # What a breaker has to say is said by the display.
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    prepare_process()
+    make_room_for_deep_json()
     try:
         refused = asyncio.run(_reembed(settings, dry_run=dry_run))
     except (KeyboardInterrupt, asyncio.CancelledError) as stopped:

@@ -211,7 +211,10 @@ def _endpoint(settings: Settings) -> tuple[URL, dict[str, str]]:
         raise ConfigurationError(f"{name} is not set: give the service's base URL, like https://host/v1")
     try:
         url = URL(settings.embedding_url.strip())
+        # A "/", "?" or "#" in a password that is not percent-encoded ends the address before the host.
+        beyond = f"{url.raw_path}{url.raw_query_string}{url.raw_fragment}"
         valid = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
+        valid = valid and not url.raw_fragment and "@" not in beyond
     except ValueError:
         valid = False
     if not valid:  # the value may have a password in it

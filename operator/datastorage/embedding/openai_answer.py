@@ -17,6 +17,9 @@ from datastorage.settings import PREFIX
 _NUMBER_BYTES: Final = 48
 # Everything else of an answer, and everything that is read of one that is no success.
 _REST_BYTES: Final = 65_536
+# Brackets or quotes for each vector, and for everything around them.
+_MARKS_A_VECTOR: Final = 32
+_MARKS_BESIDES: Final = 1024
 _MAX_RETRY_AFTER_DIGITS: Final = 9
 _MEDIA_TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
 
@@ -36,6 +39,9 @@ def answer_limit(count: int, dimensions: int) -> int:
 
 def matrix_of(body: bytes, media_type: str, *, count: int, dimensions: int) -> Matrix:
     """Return the vectors of an answer, in the order of its indexes. Raises AnswerError."""
+    # Parsed, a small body of brackets or quotes takes fifty times its size. Honest ones have few of them.
+    if any(body.count(mark) > _MARKS_BESIDES + _MARKS_A_VECTOR * count for mark in (b"[", b"{", b'"')):
+        raise AnswerError("answered far more than vectors")
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError) as error:

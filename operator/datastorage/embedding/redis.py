@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from datastorage import metrics
+from datastorage.cancellation import cancellation_kept
 from datastorage.causes import connection_trouble
 from datastorage.errors import ConfigurationError
 from datastorage.settings import PREFIX
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 # For each use, connecting included. Making a batch's vectors anew takes about as long.
 _TIMEOUT_SECONDS: Final = 0.05
-# For the first connection, that nothing waits for but the start.
+# For the first connection, in several tries. Nothing waits for it but the start.
 _CONNECT_SECONDS: Final = 1.0
 # How long it is left alone after the first, the second and every further failure in a row: an absent Redis
 # must cost the write path next to nothing.
@@ -67,7 +68,16 @@ class RedisStore:
 
     async def connect(self) -> None:
         """Connect before the first use: amid the start that may take longer than a use may."""
-        await self._use("ping", self._client.ping, timeout_seconds=_CONNECT_SECONDS)
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                    await self._client.ping()
+            except Exception:  # noqa: BLE001  # whatever it is, the check below tells of it
+                await asyncio.sleep(_TIMEOUT_SECONDS)
+            else:
+                break
+        await self.check()
 
     async def check(self) -> str | None:
         """Return what is wrong, or None."""
@@ -79,17 +89,15 @@ class RedisStore:
         with contextlib.suppress(RedisError, OSError):
             await self._client.aclose()
 
-    async def _use(
-        self, use: str, operation: Callable[[], Awaitable[T]], timeout_seconds: float | None = None
-    ) -> T | None:
+    async def _use(self, use: str, operation: Callable[[], Awaitable[T]]) -> T | None:
         if not self._outage.may_try(use):
             return None
-        seconds = timeout_seconds or _TIMEOUT_SECONDS
         try:
-            async with asyncio.timeout(seconds):
-                result = await operation()
+            with cancellation_kept():
+                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                    result = await operation()
         except Exception as error:  # noqa: BLE001  # a library's surprise must not cost a record either
-            self._outage.failed(use, _cause(error, seconds), refused=isinstance(error, ResponseError))
+            self._outage.failed(use, error)
             return None
         self._outage.succeeded(use)
         return result
@@ -122,18 +130,18 @@ class _Outage:
         self._pause(use)  # one tries, while the others go on without
         return True
 
-    def failed(self, use: str, reason: str, *, refused: bool) -> None:
+    def failed(self, use: str, error: Exception) -> None:
         self._errors.inc()
         if self.reason is None:
             self._failures, self._since = 0, time.monotonic()
             self._up.set(0)
         self._skip()
-        self.reason = reason
+        self.reason = _cause(error)
         if not self._told and time.monotonic() >= self._quiet_until:
             self._told = True
             _log.warning("redis does not serve", extra={"error": self.reason})
         self._failures += 1
-        if refused:
+        if isinstance(error, ResponseError):
             self._refused[use] = 0.0
         else:
             self._refused.clear()
@@ -171,9 +179,8 @@ def _client(url: str) -> "Redis":
         client = Redis.from_url(
             url,
             protocol=2,  # one round trip less at the beginning, and no messages that nobody asked for
-            # Each use has its own, shorter time.
-            socket_timeout=_CONNECT_SECONDS,
-            socket_connect_timeout=_CONNECT_SECONDS,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),
             max_connections=_MAX_CONNECTIONS,
         )
@@ -189,6 +196,8 @@ def _client(url: str) -> "Redis":
 def _check_url(url: str) -> None:
     """Raise ValueError for what the library would obey or pass over in silence."""
     parts = urlsplit(url)
+    if parts.fragment:
+        raise ValueError("a password that is not percent-encoded")
     if parts.scheme != "unix" and not re.fullmatch("/?|/[0-9]+/?", parts.path):
         raise ValueError("no number of a database")
     for option in parse_qs(parts.query, keep_blank_values=True):
@@ -196,10 +205,10 @@ def _check_url(url: str) -> None:
             raise ValueError(option)
 
 
-def _cause(error: Exception, seconds: float) -> str:
+def _cause(error: Exception) -> str:
     """Return what is wrong, in words that contain no password."""
     if isinstance(error, TimeoutError | RedisTimeoutError):
-        return f"no answer within {seconds * 1000:g} ms"
+        return f"no answer within {_TIMEOUT_SECONDS * 1000:g} ms"
     if isinstance(error, AuthenticationError):
         return "it refuses the password"
     if isinstance(error, ResponseError):

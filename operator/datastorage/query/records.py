@@ -32,7 +32,8 @@ class ArchivedRecord:
     content: bytes = field(repr=False)
     """The exact bytes: canonical JSON of the object."""
     object: Mapping[str, Any] = field(repr=False)
-    """The content, parsed: apiVersion, kind, metadata and spec. Empty where it is not even JSON any more."""
+    """The content, parsed: apiVersion, kind, metadata and spec. Empty where it is not even JSON any more,
+    or nested deeper than this process can read (see make_room_for_deep_json)."""
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -52,7 +53,7 @@ class ArchivedRecord:
             "storedAt": rfc3339(self.stored_at),
             "contentHash": f"sha256:{self.content_hash.hex()}",
             "intact": self.intact,
-            "record": self.object,
+            "record": self.object or None,
         }
 
 

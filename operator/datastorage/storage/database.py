@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit
 
 import asyncpg
 from pgvector.asyncpg import register_vector
 
+from datastorage.cancellation import cancellation_kept
 from datastorage.causes import connection_trouble
 from datastorage.errors import ConfigurationError, MissingRightsError, RecordRefusedError, TransientError
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
@@ -58,24 +59,6 @@ def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
         raise TransientError(f"{chain.server}: {one_line(error)}") from error
 
 
-@contextmanager
-def cancellation_kept() -> Iterator[None]:
-    """Let a task that is cancelled in here end as cancelled, whatever becomes of the cleaning up.
-
-    Giving back a connection whose server is silent fails. The task would else go on with that error, and try
-    again for ever.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    try:
-        yield
-    except Exception as error:
-        if task.cancelling() > before:
-            raise asyncio.CancelledError from error
-        raise
-
-
 @asynccontextmanager
 async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterator[None]:
     """Open a transaction, or a savepoint within one: commit it in the end, roll it back on an error.
@@ -84,24 +67,32 @@ async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterat
     may be silent takes up to half a minute.
     """
     opened = connection.transaction(readonly=readonly)
-    await opened.start()
     try:
-        yield
+        await opened.start()
+        try:
+            yield
+        except Exception:
+            await opened.rollback()
+            raise
+        await opened.commit()
     except asyncio.CancelledError:
         with suppress(asyncpg.InterfaceError):  # a savepoint within has closed it already
             connection.terminate()
         raise
-    except BaseException:
-        await opened.rollback()
-        raise
-    await opened.commit()
 
 
 @contextmanager
-def connecting(server: str) -> Iterator[None]:
-    """Raise TransientError, which names the server, when no connection to it comes about."""
+def connecting(server: str, setting: str) -> Iterator[None]:
+    """Raise TransientError, which names the server, when no connection to it comes about.
+
+    Where the driver can't make sense of the URL: ConfigurationError, which names the setting.
+    """
     try:
         yield
+    except asyncpg.InterfaceError:
+        raise  # some are ValueErrors too
+    except ValueError:
+        raise _malformed(setting) from None  # it quotes parts of the URL
     except (OSError, TimeoutError) as error:
         why = connection_trouble(error)
         if why == type(error).__name__:  # the system has no word for it, and the driver may have
@@ -136,14 +127,30 @@ def check_url(url: str, setting: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        for host in parts.netloc.rpartition("@")[2].split(","):
-            _ = urlsplit(f"//{host}").port  # raises for what is no number
+        _check_parts(url, parts)
     except ValueError:
-        raise ConfigurationError(
-            f"{setting} is not a valid URL: special characters of the password must be percent-encoded"
-        ) from None
+        raise _malformed(setting) from None
     if parts.scheme not in {"postgresql", "postgres"}:
         raise ConfigurationError(f"{setting} must start with postgresql://")
+
+
+def _check_parts(url: str, parts: SplitResult) -> None:
+    """Raise ValueError where a part of the URL is not what it should be, or may be a part of the password."""
+    options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    beyond = f"{parts.path}{parts.query}"
+    if not url.isprintable() or "#" in url or "@" in beyond:
+        raise ValueError
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        _ = urlsplit(f"//{host}").port  # raises for what is no number
+        host.encode("idna")
+    if not all(port.isdecimal() for port in options.get("port", "0").split(",")):
+        raise ValueError
+
+
+def _malformed(setting: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{setting} is not a valid URL: special characters of the password must be percent-encoded"
+    )
 
 
 async def _prepare_session(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -199,7 +206,7 @@ class Database:
                 await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_SECONDS)
 
     async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
-        with connecting(self._server):
+        with connecting(self._server, self._chain.setting):
             if not self._opened:
                 await self._pool
                 self._opened = True

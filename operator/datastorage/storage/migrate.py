@@ -84,7 +84,7 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
 async def _connect(database_url: str, chain: Chain) -> object:
     check_url(database_url, chain.owner_setting)
     try:
-        with connecting(f"{chain.server} at {address_in(database_url)}"):
+        with connecting(f"{chain.server} at {address_in(database_url)}", chain.owner_setting):
             return await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_SECONDS)
     except asyncpg.ClientConfigurationError as error:
         raise ConfigurationError(f"{chain.owner_setting}: {error}") from error
