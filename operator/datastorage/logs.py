@@ -6,8 +6,19 @@ from typing import Final
 
 from pythonjsonlogger.json import JsonFormatter
 
+_STANDARD: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 # Loggers that speak about every object or request at INFO.
 _QUIET: Final = ("kopf", "aiohttp.access", "asyncio", "alembic")
+
+
+class _TextFormatter(logging.Formatter):
+    """Puts what a message has beside its words behind them, as key=value."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's name
+        extra = vars(record).keys() - _STANDARD
+        return " ".join(
+            [super().formatMessage(record), *(f"{key}={vars(record)[key]}" for key in sorted(extra))]
+        )
 
 
 def configure_logging(level: str, form: str) -> None:
@@ -23,7 +34,7 @@ def configure_logging(level: str, form: str) -> None:
             )
         )
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level)
     for name in _QUIET:

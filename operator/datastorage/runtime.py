@@ -6,7 +6,6 @@ import signal
 import time
 import traceback
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
@@ -40,12 +39,10 @@ _PING_SECONDS: Final = 2.0
 _VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
 _WATCH_PATIENCE_SECONDS: Final = 300.0
-# Five dependencies, each asked every 2 s or less often, and lookups that take up to 25 s.
-_LOOKUP_THREADS: Final = 64
 _FLUSH_POLL_SECONDS: Final = 0.05
 # More than any part takes to end in order. Kopf, the slowest, gives its queues 2 s.
 _CANCEL_SECONDS: Final = 5.0
-_CANCEL_TRIES: Final = 3
+_CANCEL_TRIES: Final = 2
 
 
 async def run(settings: Settings) -> None:
@@ -54,9 +51,6 @@ async def run(settings: Settings) -> None:
     Raises ConfigurationError when it can't start as it is set up, DataStorageError when a part ended that
     must not end: the process is then to exit non-zero and be started again.
     """
-    # The lookup of a name that hangs occupies a thread, long after whoever asked has given up. The lookups of
-    # one dependency must not take all of them from the others.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_LOOKUP_THREADS, "lookup"))
     stop = asyncio.Event()
     _take_signals(stop)
     async with build(settings) as parts:
@@ -249,7 +243,7 @@ def _take_signals(stop: asyncio.Event) -> None:
 
 
 def _ended_unexpectedly(task: asyncio.Task[Any]) -> DataStorageError:
-    cause = task.exception()
+    cause = None if task.cancelled() else task.exception()
     if cause is None:
         return DataStorageError(f"{task.get_name()} ended unexpectedly")
     # One line of the cause: the details of a database error quote the row.
@@ -267,7 +261,7 @@ def _task(name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
     """End tasks. One that has swallowed its cancellation, as wait_for of Python 3.11 may, is told again.
 
-    One that does not end all the same is left to the end of the process.
+    One that does not end all the same is left to whoever kills the process.
     """
     running = set(tasks)
     for _ in range(_CANCEL_TRIES):

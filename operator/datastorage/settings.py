@@ -131,6 +131,15 @@ class Settings(BaseSettings):
         20, description="Seconds that a stop may take to store and announce what was taken in."
     )
 
+    @field_validator(
+        "database_url", "database_owner_url", "vector_database_url", "vector_database_owner_url", "redis_url",
+        mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _strip(cls, value: Any) -> Any:
+        """Leave out what an editor or echo puts behind a line."""
+        return value.strip() if isinstance(value, str) else value
+
     @field_validator("namespaces", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -144,7 +153,8 @@ class Settings(BaseSettings):
         if not url:
             raise ConfigurationError(
                 f"{PREFIX}DATABASE_URL is not set: give the PostgreSQL URL of the service role, "
-                "or try the operator out with 'datastorage run --embedded'"
+                "for reading that of a member of datastorage_reader; or try the operator out with "
+                "'datastorage run --embedded'"
             )
         return url
 

@@ -263,7 +263,7 @@ async def test_it_says_once_that_it_waits_for_the_embedder(
     ("settings", "behaviour", "said"),
     [
         ({}, status(401), "refuses the key (401), is DATASTORAGE_EMBEDDING_API_KEY right?"),
-        ({}, status(404), "(404), is DATASTORAGE_EMBEDDING_URL right?"),
+        ({}, status(404), "(404), are DATASTORAGE_EMBEDDING_URL and _MODEL right?"),
         ({}, status(302), "set DATASTORAGE_EMBEDDING_URL to the final address"),
         ({}, body("<html>", "text/html"), "is DATASTORAGE_EMBEDDING_URL right?"),
         ({"DATASTORAGE_EMBEDDING_DIMENSIONS": "999"}, None, "is DATASTORAGE_EMBEDDING_DIMENSIONS right?"),
@@ -275,6 +275,7 @@ async def test_a_wrong_setting_is_told_and_not_waited_for(
     settings: Mapping[str, str],
     behaviour: Behaviour | None,
     said: str,
+    owner: Any,
 ) -> None:
     service.behaviours = [behaviour] if behaviour is not None else []
     code, answer, error = await result({**with_service(environment, service.url), **settings})
@@ -282,6 +283,7 @@ async def test_a_wrong_setting_is_told_and_not_waited_for(
     assert error.startswith("datastorage: The embedding service at ")
     assert said in error
     assert len(error.splitlines()) == 1
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0
 
 
 async def test_a_role_that_may_only_read_is_told_so(

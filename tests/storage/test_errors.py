@@ -19,7 +19,7 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database, transaction, translated_errors
+from datastorage.storage.database import Database, check_url, transaction, translated_errors
 from datastorage.storage.records import Record, Table
 from tests.support.objects import audit_record, record_of
 from tests.support.polling import eventually, settle
@@ -259,6 +259,10 @@ async def test_an_absent_server_is_transient_and_keeps_the_password_secret(
         f"postgresql://user:{_SECRET}@/name?host=/tmp&port=abc",
         f"postgresql://user:{_SECRET}@/name?host=/tmp/\0x",
         f"postgresql://user:{_SECRET}@host/name?host",
+        f"postgresql://user:12@{_SECRET}@host/name",
+        f"postgresql://user:{_SECRET}@h1,,h2/name",
+        f"postgresql://user:{_SECRET}@/name?host=,",
+        f"postgresql://user:{_SECRET}@/name?host=127.0.0.1&port=70000",
         "",
     ],
 )
@@ -359,3 +363,21 @@ async def test_what_a_cancelled_transaction_has_done_is_undone_and_its_connectio
         assert await connection.fetchval("SELECT 1") == 1
     assert not await owner.fetchval("SELECT to_regclass('datastorage.audit_records_y2031m05') IS NOT NULL")
     await database.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///name",
+        "postgresql://user@host",
+        f"postgresql://user:{'%40%2F%3F%23' * 3}@host/name",
+        "postgresql://user:x@h1,h2:5433/name",
+        "postgresql://user:x@[::1]:5432,[fe80::1]/name",
+        "postgresql://user:x@/name?host=/var/run/postgresql&port=5433",
+        "postgresql://user:x@%2Fcloudsql%2Fmy-company-production%3Aeurope-west1%3Apostgres-main%2Fa/name",
+        "postgresql:///name?host=h&user=me@tenant&password=x",
+        "postgresql://user:x@host/name?application_name=a@b&options=-c%20x%3Dy",
+    ],
+)
+def test_every_url_that_the_driver_takes_is_taken(url: str) -> None:
+    check_url(url, "DATASTORAGE_DATABASE_URL")

@@ -397,7 +397,10 @@ async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> No
     await archive.put(said("restart", "memory limit reached", name="memory"), with_vectors=False)
     result = await archive.ask.search("memory limit")
     assert names(result) == ["memory"]
-    assert result.degraded == "there are no vectors of the model test/bag-of-words with 512 dimensions yet"
+    assert result.degraded is not None
+    assert result.degraded.startswith(
+        "there are no vectors of the model test/bag-of-words with 512 dimensions yet: set the DATASTORAGE_"
+    )
     with pytest.raises(TransientError, match="no vectors of the model"):
         await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
     # What is written later is found by the same library.
@@ -448,3 +451,18 @@ async def test_the_real_model_knows_what_is_meant(cloned: TestDatabase) -> None:
             ("docker image download", "image"),
         ):  # fmt: skip
             assert names(await archive.ask.search(question, limit=1)) == [name], question
+
+
+@pytest.mark.parametrize("mode", list(SearchMode))
+async def test_what_must_not_be_there_is_not(archive: SearchableArchive, mode: SearchMode) -> None:
+    await archive.put(
+        said("restart", "memory limit reached in checkout", name="checkout"),
+        said("restart", "memory limit reached in carts", name="carts"),
+        said("restart", "memory limit reached by the first of the workers", name="workers"),
+    )
+    found = names(await archive.ask.search('memory limit -checkout -"first workers"', mode=mode))
+    assert sorted(found) == ["carts", "workers"]
+    found = names(await archive.ask.search('memory -carts -"reached by the first"', mode=mode))
+    assert found == ["checkout"]
+    with pytest.raises(InvalidQueryError, match="only words to leave out"):
+        await archive.ask.search("-memory", mode=mode)

@@ -46,3 +46,9 @@ def test_chatty_libraries_are_quiet(capsys: pytest.CaptureFixture[str], name: st
     configure_logging("DEBUG", "json")
     logging.getLogger(name).info("every object")
     assert capsys.readouterr().err == ""
+
+
+def test_text_logs_have_everything_that_json_has(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", "text")
+    logging.getLogger("datastorage").warning("Sweep failed", extra={"error": "refused", "count": 3})
+    assert capsys.readouterr().err.endswith("WARNING datastorage: Sweep failed count=3 error=refused\n")

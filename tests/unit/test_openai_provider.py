@@ -242,7 +242,7 @@ async def test_an_endless_answer_is_cut_off(service: OpenAIService, make: Make) 
     assert endless.sent < 32 * 2**20
 
 
-@pytest.mark.parametrize("filling", ["[" * 3000, "{}," * 3000, '"",' * 3000])
+@pytest.mark.parametrize("filling", ["[" * 9000, "{}," * 9000, '"",' * 9000])
 async def test_an_answer_that_would_grow_in_memory_is_not_read(
     service: OpenAIService, make: Make, filling: str
 ) -> None:
@@ -414,10 +414,13 @@ async def test_refused_texts_are_told_from_an_absent_service(
 ) -> None:
     provider = make()
     await provider.embed(["it serves"])
-    service.behaviours = [status(code, f'{{"error": "{KEY} {TEXT} is too long"}}')]
+    service.behaviours = [status(code, f'{{"error": "{KEY} {TEXT} is too long"}}')] * 4
+    with pytest.raises(EmbeddingRefusedError, match=rf"refuses the text \({code}\)"):
+        await provider.embed(["a", "b"])
+    assert len(service.requests) == 2, "one of several: it is looked for"
     with pytest.raises(EmbeddingRefusedError, match=rf"refuses the text \({code}\)"):
         await provider.embed(["a"])
-    assert len(service.requests) == 2
+    assert len(service.requests) == 5, "one alone: it is tried without the optional fields"
 
 
 @pytest.mark.parametrize(
@@ -425,7 +428,7 @@ async def test_refused_texts_are_told_from_an_absent_service(
     [
         (401, "refuses the key (401), is DATASTORAGE_EMBEDDING_API_KEY right?"),
         (403, "refuses the key (403)"),
-        (404, "no such address or no model tiny (404), is DATASTORAGE_EMBEDDING_URL right?"),
+        (404, "no such address or no model tiny (404), are DATASTORAGE_EMBEDDING_URL and _MODEL right?"),
         (302, "is somewhere else (302), set DATASTORAGE_EMBEDDING_URL to the final address"),
         (204, "answered with status 204"),
         (418, "answered with status 418"),
@@ -466,6 +469,35 @@ async def test_a_refusal_without_a_name_is_tried_without_the_fields_until_it_has
     assert len(service.requests) == refused + 2
 
 
+async def test_a_service_that_is_exchanged_for_a_stricter_one_goes_on(
+    service: OpenAIService, make: Make
+) -> None:
+    provider = make()
+    await provider.embed(["a"])
+    service.behaviours = [status(400, "bad request")] * 2
+    assert len(await provider.embed(["b"])) == 1
+    assert service.requests[-1].keys() == {"model", "input"}
+
+
+async def test_requests_at_once_of_a_service_that_names_nothing_cost_no_text(
+    service: OpenAIService, make: Make
+) -> None:
+    """One may have found out which fields are refused while another was sent with them."""
+
+    async def strict(_: web.Request, request: dict[str, Any]) -> web.StreamResponse:
+        service.behaviours.append(strict)
+        await asyncio.sleep(0.001 * (len(request["input"][0]) % 7))
+        if request.keys() != {"model", "input"}:
+            return web.Response(status=400, text="bad request")
+        return web.json_response(service.answer(request))
+
+    for _ in range(10):
+        service.behaviours = [strict] * 3
+        provider = make()
+        found = await asyncio.gather(*(provider.embed(["x" * n, "y"]) for n in range(1, 9)))
+        assert [len(rows) for rows in found] == [2] * 8
+
+
 async def test_a_text_that_is_refused_first_of_all_costs_no_field(service: OpenAIService, make: Make) -> None:
     service.behaviours = [status(400, "too long")] * 3
     provider = make()
@@ -487,7 +519,7 @@ async def test_a_refused_text_with_a_field_s_name_in_it_costs_no_field(
     refusal = status(422, '{"input": "the dimensions of the queue"}')
     provider = make()
     await provider.embed(["it serves"])
-    service.behaviours = [refusal, refusal]
+    service.behaviours = [refusal, refusal, refusal]
     with pytest.raises(EmbeddingRefusedError):
         await provider.embed(["the dimensions of the queue"])
     await provider.embed(["a"])

@@ -174,3 +174,8 @@ def test_namespaces_are_names_and_come_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DATASTORAGE_NAMESPACES", "team-*")
     with pytest.raises(ConfigurationError, match=r"^DATASTORAGE_NAMESPACES: "):
         load_settings()
+
+
+def test_white_space_around_a_url_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", " postgresql://user:x@host/name\n")
+    assert load_settings().require_database_url() == "postgresql://user:x@host/name"

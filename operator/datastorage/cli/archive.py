@@ -59,8 +59,8 @@ def search(  # noqa: PLR0913  # options are parameters here
     question: Annotated[
         str,
         typer.Argument(
-            help='What to search for, as you would ask a colleague. For the search by words: "quoted words" '
-            "must stand beside each other, and -word must not be there."
+            help="What to search for, as you would ask a colleague. -word must not be there (put -- before a "
+            'question that begins so); for the search by words, "quoted words" must stand beside each other.'
         ),
     ],
     *,
@@ -173,7 +173,7 @@ def get(
         raise InvalidQueryError("--generation needs a UID: other objects may have had the same name")
     found = _ask(
         lambda archive: (
-            archive.get_by_name(namespace, name, kind) if slash else archive.get(record, generation)
+            archive.get_by_name(namespace, name, kind) if slash else archive.get(record, generation, kind)
         )
     )
     print_document(found.as_json(), output)

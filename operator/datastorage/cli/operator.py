@@ -1,6 +1,7 @@
 """The commands that run the operator, and those that prepare and describe it."""
 
 import asyncio
+import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from datastorage.pipeline.garbagecollector import Plan  # loads the cluster's client
 
 _DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
+
+# The loop uses half of them for lookups. Five dependencies are asked every 2 s or less often.
+_LOOKUP_THREADS: Final = 128
 
 commands = typer.Typer()
 
@@ -76,6 +80,9 @@ def _run_embedded(settings: Settings, directory: Path) -> None:
 
 
 def _run(settings: Settings) -> None:
+    # The lookup of a name that hangs occupies a thread of the loop, long after whoever asked has given up.
+    # Those of one dependency must not take all threads from the others. Read at the first lookup.
+    os.environ.setdefault("UV_THREADPOOL_SIZE", str(_LOOKUP_THREADS))
     import uvloop  # noqa: PLC0415  # only the service pays for it
 
     from datastorage import runtime  # noqa: PLC0415  # loads Kopf

@@ -1,26 +1,29 @@
 """How answers are printed: tables for people, JSON and YAML for programs."""
 
+import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
 import yaml
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from datastorage.errors import DataStorageError
 
-# A pipe has no width: each row is one line.
-_PIPED_WIDTH: Final = 10_000
-_MIN_WIDTH_OF_NAMES: Final = 16
+_UNBOUNDED: Final = 10_000
+# A narrower column would break sentences into single words.
+_MIN_WIDTH_OF_LAST: Final = 30
 # Levels that are shown one below the other. Each is indented by all above it.
 _MAX_INDENTED: Final = 200
 # What readers of YAML 1.1 and 1.2 take for a number, a time or a truth value, and this library does not.
-_AMBIGUOUS: Final = re.compile(r"[-+.]?[0-9]|(?:y|n)\Z", re.IGNORECASE)
+_AMBIGUOUS: Final = re.compile(r"[-+]?[._]*[0-9]|(?:y|n)\Z", re.IGNORECASE)
 
 
 class Format(StrEnum):
@@ -39,15 +42,28 @@ class DocumentFormat(StrEnum):
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table. What does not fit into the terminal goes on in the next line; nothing is cut."""
+    """Print a table. Nothing is cut, and no name is broken.
+
+    The last column goes on in the next line where the terminal has room for that; else, and in a pipe, each
+    row is one line, however long.
+    """
+    shown = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False)
     for column in columns[:-1]:
-        table.add_column(column, overflow="fold", min_width=min(len(column), _MIN_WIDTH_OF_NAMES))
-    # No least width: where the terminal is narrower, words would be cut from the middle of a sentence.
+        table.add_column(column, no_wrap=True)
     table.add_column(columns[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False).print(table)
+    for row in shown:
+        table.add_row(*map(Text, row))
+    names = sum(2 + max(map(cell_len, cells)) for cells in list(zip(columns, *shown, strict=True))[:-1])
+    terminal = _terminal_width()
+    fits = terminal is not None and names + _MIN_WIDTH_OF_LAST <= terminal
+    written = io.StringIO()
+    Console(file=written, width=terminal if fits else _UNBOUNDED, highlight=False).print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in written.getvalue().splitlines())
+
+
+def _terminal_width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def print_document(value: Any, form: Format | DocumentFormat) -> None:

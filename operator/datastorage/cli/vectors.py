@@ -120,13 +120,17 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
 
 async def _refuse_wrong_settings(texts: Texts, vectors: "VectorStore") -> None:
     """Raise ConfigurationError for what waiting would not cure. What is merely away is waited for later."""
-    for works in (texts.probe, vectors.tables.probe, vectors.embedder.probe):
+    # The last makes the model's tables, which a model that is no such one must not leave behind.
+    for works in (texts.probe, vectors.embedder.probe, vectors.tables.probe):
         try:
             await works()
-        except (MissingRightsError, EmbedderMisconfiguredError) as error:
+        except MissingRightsError as error:
+            raise ConfigurationError(f"{error}: run this as the service role") from error
+        except EmbedderMisconfiguredError as error:
             raise ConfigurationError(str(error)) from error
         except TransientError:
-            pass
+            if works == vectors.embedder.probe:
+                return
 
 
 @asynccontextmanager
@@ -273,7 +277,7 @@ def list_(
             ],
         )  # fmt: skip
     else:
-        note("no vectors are owed")
+        note("no vectors are owed" if state is None and uid is None else "none of these")
 
 
 @outbox.command()

@@ -82,7 +82,7 @@ class OpenAIProvider:
             "encoding_format": "base64",
             "dimensions": settings.embedding_dimensions,
         }
-        self._has_served = False
+        self._served_with: frozenset[str] = frozenset()
         self._turns = asyncio.Semaphore(_CONCURRENCY)
         self._session: aiohttp.ClientSession | None = None
 
@@ -137,7 +137,7 @@ class OpenAIProvider:
             # For good only now: the refusal may have quoted a text that has the field's name in it.
             for field in self._options.keys() - options.keys():
                 self._options.pop(field, None)
-            self._has_served = True
+            self._served_with = frozenset(options)
             return rows
 
     async def _post(self, texts: Sequence[str], options: _Options) -> Matrix:
@@ -145,7 +145,7 @@ class OpenAIProvider:
         try:
             async with self._opened().post(self._url, json=payload, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise await self._refusal(response, options)
+                    raise await self._refusal(response, options, alone=len(texts) == 1)
                 body = await _read_all(response, answer_limit(len(texts), self._model.dimensions))
                 return matrix_of(
                     body, response.content_type, count=len(texts), dimensions=self._model.dimensions
@@ -159,14 +159,18 @@ class OpenAIProvider:
         except (aiohttp.ClientError, OSError) as error:
             raise _TryAgainError(self._told(f"can't be reached ({connection_trouble(error)})")) from error
 
-    async def _refusal(self, response: aiohttp.ClientResponse, options: _Options) -> Exception:
+    async def _refusal(
+        self, response: aiohttp.ClientResponse, options: _Options, *, alone: bool
+    ) -> Exception:
         status = response.status
         told = self._told(explain(status, self._model.name))
         if status in {400, 413, 422}:
             said = (await _read(response, _MAX_REFUSAL_BYTES)).lower()
             named = [field for field in options if field.encode() in said]
-            # One that has never served us may mean a field without naming it.
-            field = next(iter(named or ([] if self._has_served else options)), None)
+            # A service that never served a request with these fields may mean one without naming it. So may
+            # one that was exchanged since: before a text alone is blamed it is tried without them.
+            suspected = alone or not self._served_with.issuperset(options)
+            field = next(iter(named or (options if suspected else [])), None)
             return _FieldRefusedError(told, field) if field else EmbeddingRefusedError(told)
         if status in {408, 429} or status >= 500:
             pause = retry_after_seconds(response.headers.get("Retry-After"))

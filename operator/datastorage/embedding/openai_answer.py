@@ -18,8 +18,8 @@ _NUMBER_BYTES: Final = 48
 # Everything else of an answer, and everything that is read of one that is no success.
 _REST_BYTES: Final = 65_536
 # Brackets or quotes for each vector, and for everything around them.
-_MARKS_A_VECTOR: Final = 32
-_MARKS_BESIDES: Final = 1024
+_MARKS_A_VECTOR: Final = 256
+_MARKS_BESIDES: Final = 8192
 _MAX_RETRY_AFTER_DIGITS: Final = 9
 _MEDIA_TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
 
@@ -125,7 +125,10 @@ def explain(status: int, model: str) -> str:
         case 401 | 403:
             return f"refuses the key ({status}), is {PREFIX}EMBEDDING_API_KEY right?"
         case 404 | 405:
-            return f"has no such address or no model {model} ({status}), is {PREFIX}EMBEDDING_URL right?"
+            return (
+                f"has no such address or no model {model} ({status}), "
+                f"are {PREFIX}EMBEDDING_URL and _MODEL right?"
+            )
         case 429:
             return "has had too many requests (429)"
         case _ if 300 <= status < 400:

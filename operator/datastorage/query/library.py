@@ -83,15 +83,18 @@ class ArchiveQueries:
             end = None if is_last or not records else _key(records[-1])
             return Page(records, None if end is None else cursor_of(end))
 
-    async def get(self, uid: str, generation: int | None = None) -> ArchivedRecord:
+    async def get(self, uid: str, generation: int | None = None, kind: str | None = None) -> ArchivedRecord:
         """Return an object's newest generation, or the one asked for. Raises RecordNotFoundError."""
         with _measured("get"):
             uid = _uid(uid)
             if generation is not None and not 0 <= generation <= _MAX_GENERATION:
                 raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
             which = f" in generation {generation}" if generation is not None else ""
+            tables = Filter(kind=kind).criteria().tables
+            places = await self._reader.generations(uid, generation, 1)
             return await self._only(
-                await self._reader.generations(uid, generation, 1), f"no record {uid}{which} in the archive"
+                [place for place in places if place.table in tables],
+                f"no {kind or 'record'} {uid}{which} in the archive",
             )
 
     async def get_by_name(self, namespace: str, name: str, kind: str | None = None) -> ArchivedRecord:
@@ -137,7 +140,7 @@ def _uid(uid: str) -> str:
     try:
         return str(uuid.UUID(uid))
     except ValueError:
-        raise InvalidQueryError(f"{uid[:50]!r} is no uid") from None
+        raise InvalidQueryError(f"{uid[:50]!r} is no uid, nor NAMESPACE/NAME") from None
 
 
 def _key(record: ArchivedRecord) -> RecordKey:

@@ -11,7 +11,7 @@ from datastorage.embedding import Embedder
 from datastorage.errors import DataStorageError, EmbedderUnavailableError, InvalidQueryError
 from datastorage.query.fusion import fuse
 from datastorage.query.records import ArchivedRecord, archived
-from datastorage.query.words import check_question, wording
+from datastorage.query.words import check_question, without_excluded, wording
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Match
@@ -127,12 +127,18 @@ class Searcher:
                 "search by words instead (mode text)"
             )
         try:
+            asked, excluded = without_excluded(question)
             async with asyncio.timeout(embedding_seconds):
-                vector = await self._embedder.embed_query(question)
+                vector = await self._embedder.embed_query(asked)
         except TimeoutError:
             reason = f"the question had no vector within {embedding_seconds:g} s"
             raise EmbedderUnavailableError(reason) from None
-        return await self._nearest.nearest(criteria, vector, limit=limit, per_text=_PER_TEXT)
+        depth = max(_DEPTH, 2 * limit) if excluded else limit
+        matches = await self._nearest.nearest(criteria, vector, limit=depth, per_text=_PER_TEXT)
+        if excluded:
+            without = await self._full_text.without([match.place for match in matches], excluded)
+            matches = [match for match in matches if match.place in without]
+        return matches[:limit]
 
     async def _text_matches(self, question: str, criteria: Criteria, limit: int) -> list[Match]:
         matches = await self._full_text.find(criteria, wording(question), limit=limit, per_text=_PER_TEXT)

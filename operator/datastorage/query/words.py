@@ -55,6 +55,22 @@ def wording(question: str) -> Wording:
     )
 
 
+def without_excluded(question: str) -> tuple[str, list[str]]:
+    """Return what is asked for, and the words and phrases that must not be there.
+
+    Raises InvalidQueryError when nothing else is left.
+    """
+    excluded = [
+        plain(part["phrase"] if part["phrase"] is not None else part["word"])[:_MAX_PHRASE_CHARACTERS]
+        for part in _PART.finditer(question)
+        if part["minus"]
+    ]
+    asked = _PART.sub(lambda part: "" if part["minus"] else part[0], question)
+    if excluded and not asked.strip():
+        raise InvalidQueryError("the question has only words to leave out")
+    return asked, _distinct(excluded)[:_MAX_PHRASES]
+
+
 def plain(text: str) -> str:
     """Return letters and digits only, with blanks between, as PostgreSQL's text."""
     return _NO_WORD.sub(" ", text).strip()

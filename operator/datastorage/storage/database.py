@@ -28,6 +28,7 @@ _CONNECT_TIMEOUT_SECONDS: Final = 5.0
 # A statement that was given up has to be cancelled at the server before its connection can be used again. A
 # server that has fallen silent will not answer that either: then the connection is thrown away.
 _RELEASE_TIMEOUT_SECONDS: Final = 1.0
+_MAX_PORT: Final = 65_535
 _VECTOR_SCHEMA: Final = """
     SELECT n.nspname FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
@@ -91,8 +92,8 @@ def connecting(server: str, setting: str) -> Iterator[None]:
         yield
     except asyncpg.InterfaceError:
         raise  # some are ValueErrors too
-    except ValueError:
-        raise _malformed(setting) from None  # it quotes parts of the URL
+    except (ValueError, IndexError, OverflowError):
+        raise _malformed(setting) from None  # they quote parts of the URL
     except (OSError, TimeoutError) as error:
         why = connection_trouble(error)
         if why == type(error).__name__:  # the system has no word for it, and the driver may have
@@ -137,19 +138,25 @@ def check_url(url: str, setting: str) -> None:
 def _check_parts(url: str, parts: SplitResult) -> None:
     """Raise ValueError where a part of the URL is not what it should be, or may be a part of the password."""
     options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    beyond = f"{parts.path}{parts.query}"
-    if not url.isprintable() or "#" in url or "@" in beyond:
+    user, at, address = parts.netloc.rpartition("@")
+    # Where the user's part ends too early, its "@" stands in what follows.
+    cut_off = not at and "user" not in options and "@" in f"{parts.path}{parts.query}"
+    if not url.isprintable() or "#" in url or "@" in user or cut_off:
         raise ValueError
-    for host in parts.netloc.rpartition("@")[2].split(","):
+    for hosts in (address.split(","), options.get("host", "").split(",")):
+        if len(hosts) > 1 and not all(hosts):
+            raise ValueError
+    for host in address.split(","):
         _ = urlsplit(f"//{host}").port  # raises for what is no number
-        host.encode("idna")
-    if not all(port.isdecimal() for port in options.get("port", "0").split(",")):
+        if not host.lower().startswith("%2f"):  # the folder of a socket
+            host.encode("idna")
+    if any(int(port) > _MAX_PORT for port in options.get("port", "0").split(",")):  # int raises too
         raise ValueError
 
 
 def _malformed(setting: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{setting} is not a valid URL: special characters of the password must be percent-encoded"
+        f"{setting} is not a valid URL: special characters, also of the password, must be percent-encoded"
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.matches import Match
-from datastorage.storage.queries import place_of
+from datastorage.storage.queries import Place, place_of
 from datastorage.storage.reading import reading
+from datastorage.storage.records import Table
 
 # The word forms of the question, as the records have them, and in how many of the newest records each is; and
 # how many records there are, counted up to $17.
@@ -41,6 +42,14 @@ _PHRASES: Final = """
     SELECT form::text AS form FROM unnest($1::text[]) AS phrases (phrase),
         phraseto_tsquery('english'::regconfig, phrase) AS form
     WHERE numnode(form) > 0
+"""
+# The rows that have none of the phrases.
+_WITHOUT: Final = """
+    SELECT k.place FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::timestamptz[])
+        AS k (place, uid, generation, created_at)
+    JOIN datastorage.{table} AS r USING (uid, generation, created_at)
+    WHERE NOT EXISTS (SELECT FROM unnest($5::text[]) AS phrases (phrase)
+        WHERE r.search @@ phraseto_tsquery('english'::regconfig, phrase))
 """
 # $14 and $15 are two conditions, each for itself; the newest rows that meet one of them are ranked. A rank is
 # the sum over the words ($16) of their weights ($17) and of how often they are in the record, for its length.
@@ -137,6 +146,23 @@ class FullText:
                 [form.text for form in forms], [form.weight for form in forms], _MAX_RANKED, per_text, limit,
             )  # fmt: skip
         return [Match(place_of(row), row["text_hash"], row["rank"]) for row in rows]
+
+    async def without(self, places: Sequence[Place], excluded: Sequence[str]) -> set[Place]:
+        """Return those of the rows in which none of the words and phrases stands."""
+        found: set[Place] = set()
+        async with reading(self._database) as connection:
+            for table in Table:
+                numbered = [(n, place.key) for n, place in enumerate(places) if place.table is table]
+                rows = await connection.fetch(
+                    _WITHOUT.format(table=table.value),
+                    [n for n, _ in numbered],
+                    [key.uid for _, key in numbered],
+                    [key.generation for _, key in numbered],
+                    [key.created_at for _, key in numbered],
+                    list(excluded),
+                )
+                found.update(places[row["place"]] for row in rows)
+        return found
 
     @staticmethod
     async def _forms(connection: Any, criteria: Criteria, words: Sequence[str]) -> list[_Form]:

@@ -152,7 +152,8 @@ class Nearest:
         if number is None:
             provider, name, dimensions = self._identity
             raise TransientError(
-                f"there are no vectors of the model {provider}/{name} with {dimensions} dimensions yet"
+                f"there are no vectors of the model {provider}/{name} with {dimensions} dimensions yet: "
+                "set the operator's DATASTORAGE_EMBEDDING_ settings, or make them by 'datastorage reembed'"
             )
         return number
 
