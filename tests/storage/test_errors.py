@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database, check_url, transaction, translated_errors
+from datastorage.storage.database import Database, check_url, connecting, transaction, translated_errors
 from datastorage.storage.records import Record, Table
 from tests.support.objects import audit_record, record_of
 from tests.support.polling import eventually, settle
@@ -381,3 +382,14 @@ async def test_what_a_cancelled_transaction_has_done_is_undone_and_its_connectio
 )
 def test_every_url_that_the_driver_takes_is_taken(url: str) -> None:
     check_url(url, "DATASTORAGE_DATABASE_URL")
+
+
+def test_a_certificate_that_is_not_trusted_is_no_malformed_url() -> None:
+    failure = ssl.SSLCertVerificationError(1, "certificate verify failed: self-signed certificate")
+    with pytest.raises(TransientError, match="can't be reached: certificate verify failed"):
+        _connect(failure)
+
+
+def _connect(failure: Exception) -> None:
+    with connecting("PostgreSQL at host", "DATASTORAGE_DATABASE_URL"):
+        raise failure

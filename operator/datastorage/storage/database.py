@@ -92,13 +92,13 @@ def connecting(server: str, setting: str) -> Iterator[None]:
         yield
     except asyncpg.InterfaceError:
         raise  # some are ValueErrors too
-    except (ValueError, IndexError, OverflowError):
-        raise _malformed(setting) from None  # they quote parts of the URL
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError) as error:  # first: a certificate that is not trusted is a ValueError too
         why = connection_trouble(error)
         if why == type(error).__name__:  # the system has no word for it, and the driver may have
             why = one_line(error)
         raise TransientError(f"{server} can't be reached: {why}") from error
+    except (ValueError, IndexError, OverflowError):
+        raise _malformed(setting) from None  # they quote parts of the URL
     except asyncpg.InsufficientPrivilegeError as error:
         raise MissingRightsError(f"{server} refuses the connection: {one_line(error)}") from error
     except asyncpg.PostgresError as error:
