@@ -399,7 +399,7 @@ async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> No
     assert names(result) == ["memory"]
     assert result.degraded is not None
     assert result.degraded.startswith(
-        "there are no vectors of the model test/bag-of-words with 512 dimensions yet: set the DATASTORAGE_"
+        "there are no vectors of the model test/bag-of-words with 512 dimensions yet: set the "
     )
     with pytest.raises(TransientError, match="no vectors of the model"):
         await archive.ask.search("memory limit", mode=SearchMode.VECTOR)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 _START_SECONDS: Final = 10.0
 
@@ -22,10 +24,9 @@ class RedisServer:
 
     def __init__(self, *, with_password: bool = False) -> None:
         """Nothing runs before ``start``."""
-        self.password = secrets.token_urlsafe(12) if with_password else None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.password = secrets.token_hex(12) if with_password else None
+        self.port = _free_port()
+        self._has_served = False
         self._directory = Path(tempfile.mkdtemp(prefix="datastorage-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -37,6 +38,26 @@ class RedisServer:
 
     def start(self) -> None:
         """Start the server; return when it answers."""
+        deadline = time.monotonic() + _START_SECONDS
+        self._launch()
+        while not self._answers():
+            assert time.monotonic() < deadline, "redis-server does not start"
+            assert self._process is not None
+            if self._process.poll() is not None:
+                # Somebody has taken the port between its choice and its use.
+                self.port = self.port if self._has_served else _free_port()
+                self._launch()
+            time.sleep(0.01)
+        self._has_served = True
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except RedisError:
+            return False
+
+    def _launch(self) -> None:
         self._process = subprocess.Popen(
             [
                 _binary(),
@@ -48,20 +69,13 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                with self.client() as client:
-                    client.ping()
-            except RedisError:
-                assert time.monotonic() < deadline, "redis-server does not start"
-                time.sleep(0.01)
-            else:
-                return
 
     def client(self) -> Redis:
         """Return a client of the test's own, to look and meddle."""
-        return Redis(port=self.port, password=self.password, protocol=2)
+        return Redis(
+            port=self.port, password=self.password, protocol=2, socket_timeout=_START_SECONDS / 10,
+            retry=Retry(NoBackoff(), 0),
+        )  # fmt: skip
 
     def stop(self) -> None:
         """End the server with everything in it, if it runs."""
@@ -86,6 +100,13 @@ class RedisServer:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _binary() -> Path:
