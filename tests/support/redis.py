@@ -4,7 +4,6 @@ import importlib.util
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from tests.support.ports import free_port
+
 _START_SECONDS: Final = 10.0
 
 
@@ -25,7 +26,7 @@ class RedisServer:
     def __init__(self, *, with_password: bool = False) -> None:
         """Nothing runs before ``start``."""
         self.password = secrets.token_hex(12) if with_password else None
-        self.port = _free_port()
+        self.port = free_port()
         self._has_served = False
         self._directory = Path(tempfile.mkdtemp(prefix="datastorage-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,7 +46,7 @@ class RedisServer:
             assert self._process is not None
             if self._process.poll() is not None:
                 # Somebody has taken the port between its choice and its use.
-                self.port = self.port if self._has_served else _free_port()
+                self.port = self.port if self._has_served else free_port()
                 self._launch()
             time.sleep(0.01)
         self._has_served = True
@@ -100,13 +101,6 @@ class RedisServer:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def _binary() -> Path:

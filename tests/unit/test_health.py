@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 
 from datastorage.health import HealthServer
+from tests.support.ports import free_port
 
 
 def check(problem: str | None) -> Callable[[], Awaitable[str | None]]:
@@ -14,13 +15,6 @@ def check(problem: str | None) -> Callable[[], Awaitable[str | None]]:
         return problem
 
     return answer
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 async def test_each_endpoint_tells_of_its_own_checks() -> None:

@@ -37,21 +37,18 @@ def wording(question: str) -> Wording:
     """Return the words of a question. Raises InvalidQueryError when it has none to find something by."""
     words: list[str] = []
     phrases: list[str] = []
-    excluded: list[str] = []
     for part in _PART.finditer(question):
-        text = part["phrase"] if part["phrase"] is not None else part["word"]
         if part["minus"]:
-            excluded.append(plain(text)[:_MAX_PHRASE_CHARACTERS])
             continue
-        words += _with_parts(text)
+        words += _with_parts(_said(part))
         if part["phrase"] is not None:
-            phrases.append(plain(text)[:_MAX_PHRASE_CHARACTERS])
+            phrases.append(_as_phrase(part))
     if not words:
         raise InvalidQueryError("the question has no words to search for, or only words to leave out")
     return Wording(
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
         _distinct(phrases)[:_MAX_PHRASES],
-        _distinct(excluded)[:_MAX_PHRASES],
+        _excluded(question),
     )
 
 
@@ -60,20 +57,28 @@ def without_excluded(question: str) -> tuple[str, list[str]]:
 
     Raises InvalidQueryError when nothing else is left.
     """
-    excluded = [
-        plain(part["phrase"] if part["phrase"] is not None else part["word"])[:_MAX_PHRASE_CHARACTERS]
-        for part in _PART.finditer(question)
-        if part["minus"]
-    ]
+    excluded = _excluded(question)
     asked = _PART.sub(lambda part: "" if part["minus"] else part[0], question)
     if excluded and not asked.strip():
         raise InvalidQueryError("the question has only words to leave out")
-    return asked, _distinct(excluded)[:_MAX_PHRASES]
+    return asked, excluded
 
 
 def plain(text: str) -> str:
     """Return letters and digits only, with blanks between, as PostgreSQL's text."""
     return _NO_WORD.sub(" ", text).strip()
+
+
+def _excluded(question: str) -> list[str]:
+    return _distinct(_as_phrase(part) for part in _PART.finditer(question) if part["minus"])[:_MAX_PHRASES]
+
+
+def _as_phrase(part: re.Match[str]) -> str:
+    return plain(_said(part))[:_MAX_PHRASE_CHARACTERS]
+
+
+def _said(part: re.Match[str]) -> str:
+    return part["phrase"] if part["phrase"] is not None else part["word"]
 
 
 def _with_parts(text: str) -> Iterable[str]:

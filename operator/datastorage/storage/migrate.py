@@ -74,17 +74,13 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
     except (DBAPIError, asyncpg.PostgresError) as error:
         # The scripts run on the driver itself, past SQLAlchemy and its errors.
         reason = error.orig if isinstance(error, DBAPIError) else error
-        whose = f": {chain.owner_setting} must name the owner" if _is_missing_right(error) else ""
+        is_missing_right = getattr(reason, "sqlstate", None) == asyncpg.InsufficientPrivilegeError.sqlstate
+        whose = f": {chain.owner_setting} must name the owner" if is_missing_right else ""
         raise ConfigurationError(
             f"the migration of the {chain.name} failed and changed nothing: {reason}{whose}"
         ) from error
     finally:
         await engine.dispose()
-
-
-def _is_missing_right(error: DBAPIError | asyncpg.PostgresError) -> bool:
-    reason = error.orig if isinstance(error, DBAPIError) else error
-    return bool(getattr(reason, "sqlstate", None) == asyncpg.InsufficientPrivilegeError.sqlstate)
 
 
 async def _connect(database_url: str, chain: Chain) -> object:
