@@ -253,12 +253,14 @@ async def test_a_text_that_repeats_its_words_is_found_by_them(own: SearchableArc
     for line in (lines[271], lines[277], "com.example.shop.Handler277.handle"):
         found = names(await own.ask.search(f"what is {line}?"))
         assert found[0] == "trace", line
-    found = await own.ask.search("com.example.shop.Handler277.handle")
-    assert [hit.record.name for hit in found.hits if hit.score >= 1] == ["trace"]
+    result = await own.ask.search("why did com.example.shop.Handler277.handle break?")
+    assert [hit.record.name for hit in result.hits if hit.score >= 1] == ["trace"]
 
 
 async def test_a_long_quotation_is_found(own: SearchableArchive) -> None:
-    said = " ".join(f"step{n} failed" for n in range(80))
+    said = "a stuck " + " ".join(f"step{n} failed" for n in range(80))
+    assert said[499].isalnum()  # the limit is within a word
+    assert said[500].isalnum()
     await own.put(_message(said, name="long"), _message(said.replace("step3 ", "step4 "), name="other"))
     assert names(await own.ask.search(f'"{said}"', mode=SearchMode.TEXT)) == ["long"]
 

@@ -13,8 +13,8 @@ from datastorage.storage.queries import Place, place_of
 from datastorage.storage.records import NO_TEXT
 
 # For each clue ($14 to $17) the rows that have it. Its words find them in the index, which knows of no order;
-# then their places decide. PostgreSQL keeps 255 places of a word in a text and none beyond 16,383: where a
-# word of the clue has lost some, the text itself is looked at. $18: what else has to hold.
+# then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none beyond
+# 16,383: where a word of the clue has lost some, the text itself is looked at. $18: what else has to hold.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $18::text IS NULL THEN words ELSE words && $18::text::tsquery END AS words,
@@ -26,17 +26,19 @@ CLUES: Final = with_conditions(r"""
             tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes
         WHERE numnode(phrase) >= 2 * least - 1)
     SELECT clues.number, found.* FROM clues CROSS JOIN LATERAL (
-        SELECT table_name, uid, generation, created_at, text_hash FROM (
-            (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.text_hash, r.search,
-                r.content
+        SELECT table_name, uid, generation, created_at, spec_hash, text_hash FROM (
+            (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
+                r.text_hash, r.search, r.content
             FROM datastorage.audit_records AS r
             WHERE {of_audit_records} AND r.search @@ clues.words LIMIT $19)
             UNION ALL
-            (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.text_hash, r.search, r.content
+            (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash, r.search,
+                r.content
             FROM datastorage.action_traces AS r
             WHERE {of_action_traces} AND r.search @@ clues.words AND {newest} LIMIT $19)) AS with_words
         WHERE search @@ form
-            OR (EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
+            OR (pg_column_size(search) > 500
+                AND EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
                     WHERE known.lexeme = ANY (clues.lexemes)
                         AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))
                 AND convert_from(content, 'UTF8') ~* pattern)
