@@ -13,8 +13,9 @@ from datastorage.storage.queries import Place, place_of
 from datastorage.storage.records import NO_TEXT
 
 # For each clue ($14 to $17) the rows that have it. Its words find them in the index, which knows of no order;
-# then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none beyond
-# 16,383: where a word of the clue has lost some, the text itself is looked at. $18: what else has to hold.
+# then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none
+# beyond 16,383: where a word of the clue has lost some, the text itself is looked at. $18: what else has to
+# hold.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $18::text IS NULL THEN words ELSE words && $18::text::tsquery END AS words,
