@@ -1,6 +1,7 @@
 """The commands that run the operator, and those that prepare and describe it."""
 
 import asyncio
+import logging
 import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -16,10 +17,12 @@ from datastorage.cli.output import print_table
 from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.logs import configure_logging
 from datastorage.resources import render_crds, write_crds
-from datastorage.settings import Settings, load_settings, settings_table
+from datastorage.settings import Settings, ignored_variables, load_settings, settings_table
 
 if TYPE_CHECKING:
     from datastorage.pipeline.garbagecollector import Plan  # loads the cluster's client
+
+_log = logging.getLogger(__name__)
 
 _DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
 
@@ -48,6 +51,12 @@ def run(
     """
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
+    for name in ignored_variables():
+        _log.warning(
+            "%s is ignored: Kubernetes has set it for a Service; set it in the pod, or "
+            "enableServiceLinks: false there",
+            name,
+        )
     if embedded:
         _run_embedded(settings, data_dir)
     else:
