@@ -23,6 +23,7 @@ from tests.storage.reembedding import (
 )
 
 
+@pytest.mark.oldest_postgres
 async def test_a_link_is_made_once(archive: Archive, database: Database, owner: Any) -> None:
     linked, unlinked = audits(1), audits(1, start=1)
     await store(archive, linked, linked=True)
@@ -62,6 +63,7 @@ _FILL_TEXTS = """
 """
 
 
+@pytest.mark.oldest_postgres
 async def test_what_is_read_is_read_by_an_index(owner: Any) -> None:
     await owner.execute("SET TIME ZONE 'UTC'")
     for month in (1, 2, 3):

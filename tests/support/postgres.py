@@ -22,6 +22,10 @@ from tests.support.ports import free_port
 
 StopMode = Literal["smart", "fast", "immediate"]
 
+# The versions that the wheel carries: the oldest that the program supports, and the newest.
+OLDEST: Final = 16
+NEWEST: Final = 18
+
 _OWNER: Final = "postgres"
 _GROUP: Final = "datastorage_service"
 # The owner needs no password, everyone else does: a wrong one must be seen to fail.
@@ -46,12 +50,12 @@ _COMMAND_SECONDS: Final = 60.0
 class PostgresServer:
     """A server on a free port of this machine, with its data in one directory."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = NEWEST) -> None:
         """Make the data directory; nothing runs before ``start``."""
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
         # users, and PostgreSQL, which is one, stops when it can't read its lock file any more.
         directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
-        self._pgserver = get_server(directory, cleanup_mode=None, start=False)
+        self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
         self._directory = directory
         self._pgserver.ensure_pgdata_inited()
         self.port = free_port()
