@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from tests.support.ports import free_port
 
-_START_SECONDS: Final = 10.0
+_START_SECONDS: Final = 60.0
 
 
 class RedisServer:

@@ -162,12 +162,6 @@ def test_a_misspelled_setting_is_refused(monkeypatch: pytest.MonkeyPatch, name: 
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["DATASTORAGE_SERVICE_HOST", "DATASTORAGE_PORT_8080_TCP"])
-def test_what_kubernetes_adds_for_a_service_is_let_pass(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(name, "1")
-    load_settings()
-
-
 def test_namespaces_are_names_and_come_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASTORAGE_NAMESPACES", "shop,pay,shop")
     assert load_settings().namespaces == ("shop", "pay")

@@ -57,6 +57,7 @@ def watch_session(client: ApiClient, monitor: WatchMonitor) -> aiohttp.ClientSes
     async def middleware(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        monitor.asked()
         headers: dict[str, str] = {}
         await client.update_params_for_auth(headers, [], ["BearerToken"], "", request.method, None)
         request.headers.update(headers)
