@@ -75,6 +75,7 @@ class Operator:
             ready={
                 "running": self._check_running,
                 "postgres": self._check_postgres,
+                "access": self._check_access,
                 "watch": self._check_watch,
             },
             ready_notes=_vector_notes(self._parts.store),
@@ -131,8 +132,8 @@ class Operator:
     def _watch(self) -> Watch:
         parts = self._parts
         return Watch(
-            server=parts.api.configuration.host,
-            session=lambda: watch_session(parts.api, parts.monitor),
+            server="",  # the transport knows where it is now
+            session=lambda: watch_session(parts.transport, parts.monitor),
             registry=lambda: build_registry(parts.intake),
             settings=kopf_settings,
             namespaces=parts.settings.namespaces,
@@ -186,12 +187,16 @@ class Operator:
             return str(error) or "PostgreSQL does not answer"
         return None
 
+    async def _check_access(self) -> str | None:
+        return self._parts.transport.monitor.problem()
+
     async def _check_watch(self) -> str | None:
         return self._parts.monitor.problem(expected=len(KINDS) * max(1, len(self._parts.settings.namespaces)))
 
     async def _check_watch_alive(self) -> str | None:
         problem, now = await self._check_watch(), time.monotonic()
-        if problem is None:
+        # A right or credentials that are missing are missing after a restart too.
+        if problem is None or await self._check_access() is not None:
             self._watch_broken_since = None
             return None
         if self._watch_broken_since is None:

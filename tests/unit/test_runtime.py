@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from datastorage import runtime as runtime_module
+from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.runtime import Operator
 
@@ -25,10 +26,12 @@ class Bench:
         self.now = 1000.0
         monkeypatch.setattr(runtime_module, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.monitor = WatchMonitor()
+        self.access = AccessMonitor()
         self.sweep = SimpleNamespace(last_success=None)
         parts: Any = SimpleNamespace(
-            settings=SimpleNamespace(namespaces=()), monitor=self.monitor, sweep=self.sweep
-        )
+            settings=SimpleNamespace(namespaces=()), monitor=self.monitor, sweep=self.sweep,
+            transport=SimpleNamespace(monitor=self.access),
+        )  # fmt: skip
         self.operator = Operator(parts, asyncio.Event())
 
     async def alive(self) -> str | None:
