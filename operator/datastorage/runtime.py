@@ -9,18 +9,14 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final
 
-import prometheus_client
-
-from datastorage import metrics
 from datastorage.errors import (
-    ConfigurationError,
     DataStorageError,
     NewerSchemaError,
     SchemaVersionError,
     TransientError,
 )
 from datastorage.handlers import build_registry, kopf_settings
-from datastorage.health import Check, HealthServer
+from datastorage.health import Check, health_server, metrics_server
 from datastorage.kube.connection import watch_session
 from datastorage.kube.watch import Watch
 from datastorage.parts import Parts, build
@@ -68,8 +64,8 @@ class Operator:
     async def run(self) -> None:
         """Start everything, wait for the stop or for a part that ends, stop everything."""
         settings = self._parts.settings
-        health = HealthServer(
-            address=settings.listen_address,
+        health = health_server(
+            addresses=settings.listen_address,
             port=settings.api_port,
             health={"watch": self._check_watch_alive},
             ready={
@@ -80,21 +76,14 @@ class Operator:
             },
             ready_notes=_vector_notes(self._parts.store),
         )
+        numbers = metrics_server(addresses=settings.listen_address, port=settings.metrics_port)
         try:
             await health.start()
-            server, thread = prometheus_client.start_http_server(
-                settings.metrics_port, settings.listen_address, registry=metrics.REGISTRY
-            )
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on DATASTORAGE_API_PORT or DATASTORAGE_METRICS_PORT: {error.strerror}"
-            ) from error
-        try:
+            await numbers.start()
             await self._work()
         finally:
             await health.stop()
-            server.shutdown()
-            thread.join()
+            await numbers.stop()
 
     async def _work(self) -> None:
         parts = self._parts

@@ -50,7 +50,8 @@ class _WatchSession:
         """Send a request; errors are aiohttp's, as Kopf expects them."""
         if self.closed:
             raise RuntimeError("Session is closed")
-        target = URL(url, encoded=True)  # with or without a server before the path: the transport knows the current one
+        # With or without a server before the path: the transport knows the current one.
+        target = URL(url, encoded=True)
         is_watch = target.query.get("watch") == "true"
         if is_watch:
             await self._pace(target.path)

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from multidict import CIMultiDict, CIMultiDictProxy
-
 from datastorage.errors import ConfigurationError, TransientError
 from datastorage.kube.access import Access, ClientCertificate
 from datastorage.kube.execplugin import PluginCredential, run_plugin
@@ -42,7 +40,7 @@ class Way:
     server_name: str | None
     tls: ssl.SSLContext | None
     """Also what keeps connections apart: none that was made with another one is used any more."""
-    headers: CIMultiDictProxy[str] = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
 
 
 class Credentials:
@@ -190,17 +188,15 @@ class Credentials:
     async def _build(self) -> None:
         assert self._access is not None
         access, issued = self._access, self._issued
-        headers = CIMultiDict(access.headers)
         authorization = access.authorization or (issued.authorization if issued is not None else None)
-        if authorization is not None:
-            headers["Authorization"] = authorization
+        identity = (("Authorization", authorization),) if authorization is not None else ()
         self._reconnect = False
         self._way = Way(
             server=access.server,
             proxy=access.proxy,
             server_name=access.server_name,
             tls=await asyncio.to_thread(_context, access, issued.certificate if issued is not None else None),
-            headers=CIMultiDictProxy(headers),
+            headers=(*access.headers, *identity),
         )
 
 

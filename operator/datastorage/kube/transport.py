@@ -114,7 +114,7 @@ class Transport:
                 response = await self._opened().request(
                     method,
                     way.server + path,
-                    headers=[*way.headers.items(), *(headers or {}).items()],
+                    headers=[*way.headers, *(headers or {}).items()],
                     data=body,
                     timeout=timeout,
                     ssl=way.tls if way.tls is not None else True,
