@@ -67,6 +67,18 @@ async def test_watches_that_fail_while_lists_succeed_are(bench: Bench) -> None:
     assert RECORDS in (await bench.alive() or "")
 
 
+async def test_watches_that_may_not_be_opened_are_no_reason_to_restart(bench: Bench) -> None:
+    """Lists succeed, and the right to watch is missing: after a restart it is still missing."""
+    bench.monitor.closed(RECORDS)
+    bench.access.forbidden(f"watch {RECORDS}", "no")
+    assert await bench.alive() is None
+    bench.now += runtime_module._WATCH_PATIENCE_SECONDS + 1
+    bench.sweep.last_success = bench.now
+    assert await bench.alive() is None
+    bench.access.accepted(f"watch {RECORDS}")
+    assert await bench.alive() is None, "the patience begins now"
+
+
 async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> None:
     bench.monitor.closed(RECORDS)
     await bench.alive()
