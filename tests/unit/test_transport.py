@@ -113,6 +113,7 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(
         gone = f"no connection to the proxy 127.0.0.1:{proxy_port(url)}: Connection refused"
         with pytest.raises(TransientError, match=gone):
             await single(transport, "/a")
+        assert transport.monitor.problem() is None, "this says nothing of our credentials"
 
 
 def proxy_port(url: str) -> str:

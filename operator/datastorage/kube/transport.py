@@ -6,13 +6,14 @@ goes to accessmonitor.py. What else an answer means is judged by the callers.
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Self
 
 import aiohttp
 
 from datastorage.causes import connection_trouble
-from datastorage.errors import TransientError
+from datastorage.errors import ConfigurationError, TransientError
 from datastorage.kube.access import Access
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.credentials import Credentials, Way
@@ -81,23 +82,31 @@ class Transport:
         return response
 
     async def _authenticated(self, method: str, path: str, **arguments: Any) -> aiohttp.ClientResponse:
-        try:
+        with self._credentials_told():
             way = await self._credentials.current()
-            response = await self._send(way, method, path, **arguments)
-            if response.status != _UNAUTHORIZED:
-                return response
-            try:
+        response = await self._send(way, method, path, **arguments)
+        if response.status != _UNAUTHORIZED:
+            return response
+        try:
+            with self._credentials_told():
                 other = await self._credentials.renewed(way)
-            except BaseException:
-                response.close()
-                raise
-        except TransientError as error:
-            self.monitor.not_authenticated(str(error))
+        except BaseException:
+            response.close()
             raise
         if other is None:
             return response
         response.close()
         return await self._send(other, method, path, **arguments)
+
+    @contextmanager
+    def _credentials_told(self) -> Iterator[None]:
+        """Tell the monitor why there are no credentials."""
+        try:
+            yield
+        except (TransientError, ConfigurationError) as error:
+            self.monitor.not_authenticated(str(error))
+            # What was in order at the start has changed on disk, and may be mended there.
+            raise TransientError(str(error)) from error
 
     async def _send(
         self,
