@@ -8,6 +8,7 @@ from typing import Any
 from datastorage.breaker import Breaker
 from datastorage.kube.access import load_access
 from datastorage.kube.client import KubernetesClient
+from datastorage.kube.rights import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.backfill import Backfill, Dependencies
@@ -33,6 +34,7 @@ class Parts:
     store: Store
     transport: Transport
     cluster: KubernetesClient
+    rights: RightsReview
     monitor: WatchMonitor
     intake: Intake
     sweep: Sweep
@@ -105,8 +107,9 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             announcer=status_writer,
         )
         yield Parts(
-            settings, store, transport, cluster, WatchMonitor(), intake, sweep, breaker, status_writer,
-            collector, coordinator, backfill, _build_indexer(settings, store),
+            settings, store, transport, cluster, RightsReview(transport, on_recovery=sweep.request),
+            WatchMonitor(), intake, sweep, breaker, status_writer, collector, coordinator, backfill,
+            _build_indexer(settings, store),
         )  # fmt: skip
 
 

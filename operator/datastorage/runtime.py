@@ -98,6 +98,7 @@ class Operator:
             *(_task(f"coordinator-{n}", parts.coordinator.run()) for n in range(_COORDINATORS)),
             _task("status-writer", parts.status_writer.run()),
             _task("garbage-collector", parts.collector.run()),
+            _task("rights", parts.rights.run()),
             _task("partitions", self._prepare_partitions()),
         ]
         if parts.backfill is not None:

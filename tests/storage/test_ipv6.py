@@ -2,26 +2,36 @@
 
 import asyncio
 
+import pytest
+
 from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.redis import RedisStore
 from datastorage.settings import Settings
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate_all
 from tests.support.openai import OpenAIService
+from tests.support.ports import needs_ipv6
 from tests.support.postgres import TestDatabase
 from tests.support.redis import RedisServer
 
+pytestmark = needs_ipv6
+
+
+def over_ipv6(url: str) -> str:
+    if "@127.0.0.1:" not in url:
+        pytest.skip("another server than our own")
+    return url.replace("@127.0.0.1:", "@[::1]:")
+
 
 async def test_postgres(cloned: TestDatabase) -> None:
-    url = cloned.service_url.replace("@127.0.0.1:", "@[::1]:")
-    assert "[::1]" in url
+    url = over_ipv6(cloned.service_url)
     database = Database(url, pool_size=1)
     await database.check_schema_version()
     await database.close()
 
 
 async def test_migrations(cloned: TestDatabase) -> None:
-    url = cloned.owner_url.replace("@127.0.0.1:", "@[::1]:")
+    url = over_ipv6(cloned.owner_url)
     settings = Settings.model_validate({"database_url": url, "embedding_provider": "none"})
     [(_, before, after)] = await asyncio.to_thread(lambda: list(migrate_all(settings)))
     assert before == after

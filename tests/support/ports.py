@@ -1,6 +1,9 @@
 """Ports of this machine for servers of the tests."""
 
 import socket
+from typing import Final
+
+import pytest
 
 
 def free_port() -> int:
@@ -9,3 +12,15 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6: Final = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")

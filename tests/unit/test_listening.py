@@ -13,7 +13,9 @@ from datastorage import listening
 from datastorage.errors import ConfigurationError
 from datastorage.health import health_server, metrics_server
 from datastorage.listening import Listener
-from tests.support.ports import free_port
+from tests.support.ports import free_port, needs_ipv6
+
+pytestmark = needs_ipv6
 
 Make = Callable[[str, int], Listener]
 

@@ -20,6 +20,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from tests.support.access import inline, transport_of, write_kubeconfig
 from tests.support.certificates import Authority
 from tests.support.connectproxy import ConnectProxy
+from tests.support.ports import needs_ipv6
 from tests.support.secureserver import SecureServer, server_context, status
 
 Send = Callable[[Transport, str], Awaitable[int]]
@@ -340,6 +341,7 @@ async def test_a_proxy_that_falls_silent_is_not_waited_for(
                 await send(transport, "/a")
 
 
+@needs_ipv6
 @BOTH_WAYS
 async def test_an_ipv6_address_of_the_server(tmp_path: Path, authority: Authority, send: Send) -> None:
     async with SecureServer(authority.server("::1"), host="::1") as server:

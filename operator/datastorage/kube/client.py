@@ -15,6 +15,7 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
+from datastorage.kube.accessmonitor import Right
 from datastorage.kube.transport import Transport, message_of
 from datastorage.resources import GROUP, VERSION, ResourceKind
 
@@ -69,6 +70,7 @@ class KubernetesClient:
             body={"metadata": {"resourceVersion": resource_version}, "status": status},
             content_type=_MERGE_PATCH,
             accept=_METADATA_ONLY,
+            write=Right("patch", f"{kind.plural}/status", namespace),
         )
         version: str = _metadata(_parsed(answer))["resourceVersion"]
         return version
@@ -84,6 +86,7 @@ class KubernetesClient:
             "DELETE",
             f"{_path(kind, namespace)}/{quote(name)}",
             body={"preconditions": {"uid": uid, "resourceVersion": resource_version}},
+            write=Right("delete", kind.plural, namespace),
         )
         _parsed(answer)  # the page of a proxy is no proof of a deletion
 
@@ -132,6 +135,7 @@ class KubernetesClient:
         accept: str = _JSON,
         max_bytes: int | None = None,
         right: str | None = None,
+        write: Right | None = None,
     ) -> bytes:
         try:
             response = await self._transport.request(
@@ -146,6 +150,8 @@ class KubernetesClient:
                 answer = await _read(response, max_bytes)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise TransientError(f"API server: {connection_trouble(error)}") from error
+        if response.status == 403 and write is not None:
+            self._transport.monitor.suspect(write)
         if response.status >= 400:
             raise _error(response.status, answer)
         return answer
