@@ -304,8 +304,8 @@ async def test_the_loop_goes_on_while_it_runs(
 async def test_output_without_an_end_is_bounded(
     plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execplugin_module, "_MAX_OUTPUT_BYTES", 1000)
-    plugin.does("print('[' + '1,' * 1_000_000)")
+    monkeypatch.setattr(execplugin_module, "_MAX_OUTPUT_BYTES", 20)
+    plugin.prints(credential() + " " * 100_000)  # credentials, were it read to its end
     async with open_transport() as transport:
         with pytest.raises(TransientError, match="printed no JSON"):
             await send(transport)

@@ -1,6 +1,7 @@
 """The way to the API server: the same for single requests and for watches, and as it is now."""
 
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -322,12 +323,14 @@ async def test_nobody_is_sent_elsewhere(
     assert len(server.visits) == 1
 
 
+@pytest.mark.timeout(60)
 @BOTH_WAYS
 async def test_a_proxy_that_falls_silent_is_not_waited_for(
     tmp_path: Path, server: SecureServer, authority: Authority, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A watch has no time limit for the whole, and its connection has none for what a proxy answers."""
     monkeypatch.setattr(transport_module, "_HEADERS_SECONDS", 0.1)
+    monkeypatch.setattr(sys.modules[__name__], "TIMEOUT", aiohttp.ClientTimeout(total=None))
 
     class Silent(ConnectProxy):
         async def _serve(self, reader: Any, writer: Any) -> None:
