@@ -388,3 +388,37 @@ def test_authorities_without_key_identifiers_are_accepted() -> None:
     context = credentials_module._context(access, None)
     assert context is not None
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_files_that_could_not_be_read_are_tried_again(
+    tmp_path: Path, server: SecureServer, authority: Authority
+) -> None:
+    """What was in the way need not show in the file: rights of a folder, a moment without memory."""
+    seen = tmp_path / "seen"
+    seen.write_text("one")
+    loads = 0
+
+    def load() -> Access:
+        nonlocal loads
+        loads += 1
+        if loads == 3:  # the first look at a new set of files is followed by another one
+            raise ConfigurationError("out of reach")
+        return Access(
+            source="a test", server=server.url, authorities=authority.pem.decode(),
+            authorization=f"Bearer {seen.read_text()}", files=(seen,),
+        )  # fmt: skip
+
+    async with Transport(load) as transport:
+        await single(transport, "/a")
+        seen.write_text("two!")
+        await single(transport, "/a")
+        await single(transport, "/a")
+        await single(transport, "/a")
+    assert loads == 4, "and not once more"
+    assert server.seen("Authorization") == [
+        "Bearer one",
+        "Bearer one",
+        "Bearer two!",
+        "Bearer two!",
+    ]

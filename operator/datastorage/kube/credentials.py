@@ -53,7 +53,8 @@ class Credentials:
         self._access: Access | None = None
         self._issued: PluginCredential | None = None
         self._way: Way | None = None
-        self._files: tuple[object, ...] = ()
+        self._files: tuple[object, ...] | None = None
+        self._complaint: str | None = None
         self._looked = self._reconnected = self._ran = 0.0
         self._reconnect = False
         self._pause = _FIRST_PAUSE_SECONDS
@@ -139,24 +140,30 @@ class Credentials:
         except ConfigurationError as error:
             if before is None:
                 raise
-            _log.warning("What leads to the API server can't be read; the last state is used on: %s", error)
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                _log.warning("Access to the API server can't be read again, the last state holds: %s", error)
+            return
+        self._complaint = None
         if before is not None and self._access is not before:
             if self._access is None or self._access.plugin != before.plugin:
                 self._issued, self._ran = None, 0.0
-            _log.info("What leads to the API server has changed and was read anew")
+            _log.info("Access to the API server has changed and was read again")
 
-    def _read_files(self, *, even_if_unchanged: bool = True) -> None:
-        """Runs in a thread: a file may be on a file system that hangs."""
-        if self._access is not None:
-            files = _fingerprint(self._access.files)
-            if files == self._files and not even_if_unchanged:
-                return
-            self._files = files
+    def _read_files(self, *, even_if_unchanged: bool) -> None:
+        """Runs in a thread: a file may be on a file system that is slow."""
+        known = self._access.files if self._access is not None else ()
+        # Taken before the reading: what is written during it is a change that the next look finds.
+        files = _fingerprint(known)
+        if self._files == files and not even_if_unchanged:
+            return
+        self._files = None  # what fails is tried again, and other files than before are looked at once more
         read = self._load()
         _context(read, None)  # refuse what can't be used before it takes the place of what can
         if read != self._access:
             self._access = read
-            self._files = _fingerprint(read.files)
+        if read.files == known:
+            self._files = files
 
     async def _run_plugin(self, *, refused: bool) -> None:
         """Run the plugin, unless it has just run: then keep to what it has said.

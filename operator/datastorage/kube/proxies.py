@@ -5,6 +5,7 @@ http, NO_PROXY with names, addresses and networks, and no proxy for this machine
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
@@ -14,6 +15,8 @@ from yarl import URL
 from datastorage.errors import ConfigurationError
 
 _SCHEMES: Final = ("http", "https")
+# No longer than any scheme is: what stands before the colon of a broken URL may be a password.
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9]{1,7})://")
 
 
 def checked_proxy(url: str, setting: str) -> str:
@@ -23,10 +26,10 @@ def checked_proxy(url: str, setting: str) -> str:
         has_host = bool(proxy.host) and proxy.port is not None
     except ValueError:
         has_host = False
-    scheme = url.partition("://")[0].lower()
-    if "://" in url and scheme not in _SCHEMES and len(scheme) < len("socks5h") + 1:
+    scheme = _SCHEME.match(url)
+    if scheme is not None and scheme[1].lower() not in _SCHEMES:
         raise ConfigurationError(
-            f"{setting} names a proxy of the kind {scheme}://, which is not supported: "
+            f"{setting} names a proxy of the kind {scheme[0]}, which is not supported: "
             "use an http:// or https:// proxy"
         )
     if not has_host:
