@@ -136,7 +136,11 @@ class Settings(BaseSettings):
     )
     api_port: _Port = Field(8080, description="Port of `/health` and `/ready`.")
     metrics_port: _Port = Field(9090, description="Port of `/metrics`.")
-    listen_address: str = Field("0.0.0.0", description="Address that both ports listen on.")  # noqa: S104  # a pod's own
+    listen_address: str = Field(
+        "",
+        description="Addresses or host names that both ports listen on, separated by commas. Empty, or `::`: "
+        "all, of IPv4 and IPv6; `0.0.0.0`: all of IPv4 alone.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["json", "text"] = Field(
         "json", description="Form of the log: one JSON object a line, or text."

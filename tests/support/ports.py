@@ -4,6 +4,8 @@ import random
 import socket
 from typing import Final
 
+import pytest
+
 # Below those that the system gives to outgoing connections (32768 and above on Linux), any of which may be
 # taken between the choice of a port and its use.
 _PORTS: Final = range(20_000, 32_000)
@@ -20,3 +22,15 @@ def free_port() -> int:
                 continue
             return port
     raise OSError(f"no free port between {_PORTS.start} and {_PORTS.stop - 1}")
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6: Final = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")

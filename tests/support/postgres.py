@@ -31,12 +31,14 @@ _GROUP: Final = "datastorage_service"
 # The owner needs no password, everyone else does: a wrong one must be seen to fail.
 _HBA: Final = """\
 host all postgres 127.0.0.1/32 trust
+host all postgres ::1/128 trust
 host all all 127.0.0.1/32 scram-sha-256
+host all all ::1/128 scram-sha-256
 """
 # Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
 # acknowledged is with the operating system. Commits stay synchronous.
 _CONFIGURATION: Final = """
-listen_addresses = '127.0.0.1'
+listen_addresses = '127.0.0.1, ::1'
 unix_socket_directories = ''
 fsync = off
 full_page_writes = off

@@ -62,7 +62,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             [
                 _binary(),
-                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)),
+                *("--port", str(self.port), "--bind", "127.0.0.1", "-::1", "--dir", str(self._directory)),
                 *("--save", "", "--appendonly", "no", "--logfile", str(self._directory / "log")),
                 *(("--requirepass", self.password) if self.password else ()),
             ],

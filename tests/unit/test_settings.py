@@ -30,7 +30,7 @@ DEFAULTS = {
     "ttl_seconds_after_stored": 3600,
     "api_port": 8080,
     "metrics_port": 9090,
-    "listen_address": "0.0.0.0",
+    "listen_address": "",
     "log_level": "INFO",
     "log_format": "json",
     "intake_max_items": 5000,

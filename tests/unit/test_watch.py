@@ -67,7 +67,7 @@ async def bench(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async with FakeApiServer().serve() as server:
         made = Bench(server, intake)
         yield made
-        await made.api.close()  # type: ignore[no-untyped-call]
+        await made.api.close()
 
 
 async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spawn) -> None:
