@@ -9,6 +9,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from datastorage.errors import (
+    NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     ObjectTooLargeError,
@@ -98,26 +99,40 @@ class KubernetesClient:
         """List the objects page by page: no more than one page is in memory, and large objects make it short.
 
         A list that takes so long that its continuation expires begins anew, so that objects may come twice.
+        A namespace that may not be read does not keep the others from being listed; its error comes last.
+        Raises NotServedError when the API server does not serve the kind.
         """
+        refusal: RequestRefusedError | None = None
         for namespace in self._namespaces or (None,):
-            continuation: str | None = ""
-            limit = page_size
-            while continuation is not None:
-                query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
-                path = f"{_path(kind, namespace)}?{urlencode(query)}"
-                try:
-                    answer = json.loads(await self._request("GET", path, max_bytes=_max_bytes(limit)))
-                except _AnswerTooLargeError:
-                    limit = max(1, limit // 4)
-                    continue
-                except ObjectGoneError:
-                    if not continuation:
-                        raise  # the resource itself is not there
-                    continuation = ""
-                    continue
-                yield answer["items"] or []
-                continuation = answer["metadata"].get("continue") or None
-                limit = min(page_size, limit * 2)
+            try:
+                async for page in self._pages(_path(kind, namespace), field_selector, page_size):
+                    yield page
+            except RequestRefusedError as error:
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
+
+    async def _pages(
+        self, path: str, field_selector: str, page_size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        continuation: str | None = ""
+        limit = page_size
+        while continuation is not None:
+            query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
+            try:
+                raw = await self._request("GET", f"{path}?{urlencode(query)}", max_bytes=_max_bytes(limit))
+            except _AnswerTooLargeError:
+                limit = max(1, limit // 4)
+                continue
+            except ObjectGoneError as error:
+                if not continuation or isinstance(error, NotServedError):
+                    raise
+                continuation = ""
+                continue
+            answer = json.loads(raw)
+            yield answer["items"] or []
+            continuation = answer["metadata"].get("continue") or None
+            limit = min(page_size, limit * 2)
 
     async def _request(
         self,
@@ -174,6 +189,7 @@ def _path(kind: ResourceKind, namespace: str | None) -> str:
 
 
 def _error(status: int, answer: bytes) -> Exception:
+    body: Any = None
     try:
         body = json.loads(answer)
         message = str(body.get("message", "")) if isinstance(body, dict) else ""
@@ -183,6 +199,9 @@ def _error(status: int, answer: bytes) -> Exception:
     # etcd's own limit on the size of an object comes back as an internal error.
     if status == 413 or (status == 500 and "request is too large" in message):
         return ObjectTooLargeError(message)
+    # A missing object is named in the answer. Where the path itself is unknown there is nothing to name.
+    if status == 404 and not _names_an_object(body):
+        return NotServedError(message)
     if status in {404, 410}:
         return ObjectGoneError(message)
     if status == 409:
@@ -191,3 +210,8 @@ def _error(status: int, answer: bytes) -> Exception:
     if status in {401, 408, 429} or status >= 500:
         return TransientError(message)
     return RequestRefusedError(message)
+
+
+def _names_an_object(body: Any) -> bool:
+    details = body.get("details") if isinstance(body, dict) else None
+    return isinstance(details, dict) and bool(details.get("name"))

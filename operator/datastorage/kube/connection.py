@@ -1,8 +1,6 @@
 """Where the API server is and who we are: one configuration for the client and for Kopf's watches."""
 
-import asyncio
 import os
-import time
 from typing import Final
 
 import aiohttp
@@ -10,12 +8,8 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from datastorage.errors import ConfigurationError
-from datastorage.kube.watchmonitor import WatchMonitor
 
 USER_AGENT: Final = "kubernaut-datastorage"
-# A watch that the server closes at once is asked for again at once by Kopf. This keeps such a loop at
-# one request a second, whatever closes it.
-_WATCH_INTERVAL_SECONDS: Final = 1.0
 
 
 async def load_configuration() -> Configuration:
@@ -47,39 +41,22 @@ def api_client(configuration: Configuration) -> ApiClient:
     return client
 
 
-def watch_session(client: ApiClient, monitor: WatchMonitor) -> aiohttp.ClientSession:
-    """Return a session for Kopf that authenticates every request anew, paces watches and reports on them.
+def watch_session(client: ApiClient, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+    """Return a session for Kopf that authenticates every request anew, within the other middlewares.
 
     Kopf's own session keeps the token that it began with; a pod's token is renewed every hour.
     """
-    last_watch: dict[str, float] = {}
 
-    async def middleware(
+    async def authenticate(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         headers: dict[str, str] = {}
         await client.update_params_for_auth(headers, [], ["BearerToken"], "", request.method, None)
         request.headers.update(headers)
-        if request.url.query.get("watch") != "true":
-            return await handler(request)
-        path = request.url.path
-        pause = last_watch.get(path, 0.0) + _WATCH_INTERVAL_SECONDS - time.monotonic()
-        if pause > 0:
-            await asyncio.sleep(pause)
-        last_watch[path] = time.monotonic()
-        try:
-            response = await handler(request)
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            monitor.closed(path)
-            raise
-        if response.ok:
-            monitor.opened(path)
-        else:
-            monitor.closed(path)
-        return response
+        return await handler(request)
 
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context),
         headers={"User-Agent": USER_AGENT},
-        middlewares=(middleware,),
+        middlewares=(*middlewares, authenticate),
     )
