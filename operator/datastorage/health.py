@@ -14,6 +14,8 @@ Check = Callable[[], Awaitable[str | None]]
 """Returns what is wrong in a sentence, or None."""
 
 _OK: Final = "ok"
+# A stop waits no longer for a request that is under way, or for who reads its answer slowly.
+_SHUTDOWN_SECONDS: Final = 1.0
 
 
 class HealthServer:
@@ -34,7 +36,7 @@ class HealthServer:
         app = web.Application()
         app.router.add_get("/health", _endpoint(health, {}))
         app.router.add_get("/ready", _endpoint(ready, ready_notes))
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
 
     async def start(self) -> None:
         """Begin to listen. Raises OSError when the port is taken."""

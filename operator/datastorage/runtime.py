@@ -26,6 +26,7 @@ from datastorage.health import Check, HealthServer
 from datastorage.kube.connection import watch_session
 from datastorage.kube.watch import KopfParts, Watch
 from datastorage.parts import Parts, build
+from datastorage.processend import LastResort
 from datastorage.resources import KINDS, ResourceKind
 from datastorage.settings import Settings
 from datastorage.storage.schema import VECTORS
@@ -43,6 +44,9 @@ _VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
 _WATCH_PATIENCE_SECONDS: Final = 300.0
 _FLUSH_POLL_SECONDS: Final = 0.05
+# For all of a stop beside the flush. It takes a second as a rule, and this where parts do not end in order.
+# terminationGracePeriodSeconds (manifests/base/deployment.yaml) has to be some seconds longer than both.
+_REST_SECONDS: Final = 20.0
 
 
 async def run(settings: Settings) -> None:
@@ -51,13 +55,29 @@ async def run(settings: Settings) -> None:
     Raises ConfigurationError when it can't start as it is set up, DataStorageError when a part ended that
     must not end: the process is then to exit non-zero and be started again.
     """
-    stop = asyncio.Event()
+    last_resort = LastResort(settings.shutdown_seconds + _REST_SECONDS)
+    stop = _Stop(last_resort)
     _take_signals(stop)
     async with AsyncExitStack() as stack:
-        # Reading the kubeconfig may run a program that does not end.
-        parts = await _unless_stopped(stop, stack.enter_async_context(build(settings)))
-        if parts is not None:
-            await Operator(parts, stop).run()
+        try:
+            # Reading the kubeconfig may run a program that does not end.
+            parts = await _unless_stopped(stop, stack.enter_async_context(build(settings)))
+            if parts is not None:
+                await Operator(parts, stop).run()
+        finally:
+            last_resort.arm()
+
+
+class _Stop(asyncio.Event):
+    """Set when the operator is told to stop. From then on the time runs."""
+
+    def __init__(self, last_resort: LastResort) -> None:
+        super().__init__()
+        self._last_resort = last_resort
+
+    def set(self) -> None:
+        self._last_resort.arm()
+        super().set()
 
 
 class Operator:

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -25,6 +26,8 @@ from datastorage.resources import ResourceKind
 _log = logging.getLogger(__name__)
 
 _IDENTITY: Any = "datastorage"  # Kopf keeps its type for identities to itself
+# Kopf's module that looks for resources, in tasks that nobody holds.
+_KOPF_SCANNING: Final = "scanning.py"
 _FIRST_DELAY_SECONDS: Final = 0.5
 _MAX_DELAY_SECONDS: Final = 5.0
 # A watch that ran this long was healthy: the next failure begins a new series.
@@ -83,7 +86,7 @@ class Watch:
 
     async def _run_once(self) -> BaseException | None:
         """Run Kopf until one of its tasks ends or it has to begin anew; return the error that ended it."""
-        registry = self._parts.registry(self._kind)
+        registry, settings = self._parts.registry(self._kind), self._parts.settings(self._kind)
         sessions: list[aiohttp.ClientSession] = []
         gone = asyncio.Event()
         patience = Patience(self._kind, self._monitor, on_recovery=self._on_recovery, on_gone=gone.set)
@@ -96,7 +99,7 @@ class Watch:
 
         # In a task of its own: Kopf keeps the settings and the credentials of an operator in the context of
         # the task that starts it. And a cancellation must not leave behind what Kopf has started already.
-        spawning = asyncio.create_task(self._spawn(registry))
+        spawning = asyncio.create_task(self._spawn(registry, settings))
         ending = asyncio.create_task(gone.wait())
         tasks: Sequence[asyncio.Task[Any]] = ()
         try:
@@ -107,7 +110,10 @@ class Watch:
             done, _ = await asyncio.wait({*tasks, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             try:
+                # Those that look for the resource first: the end of the others closes the session.
+                await end_tasks([task for task in _tasks_of(settings) if _looks_for_resources(task)])
                 await end_tasks([*(tasks or await spawning), ending])
+                await end_tasks(_tasks_of(settings))
             finally:
                 # Kopf closes its session only where it ends in order.
                 for session in sessions:
@@ -117,11 +123,13 @@ class Watch:
         error = next((task.exception() for task in done if not task.cancelled()), None)
         return error or RuntimeError("Kopf ended")
 
-    async def _spawn(self, registry: kopf.OperatorRegistry) -> Sequence[asyncio.Task[Any]]:
+    async def _spawn(
+        self, registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings
+    ) -> Sequence[asyncio.Task[Any]]:
         return list(
             await kopf.spawn_tasks(
                 registry=registry,
-                settings=self._parts.settings(self._kind),
+                settings=settings,
                 # Peering, the only use of it, is off; Kopf's own guess fails where the user has no name.
                 identity=_IDENTITY,
                 standalone=True,
@@ -129,3 +137,24 @@ class Watch:
                 namespaces=self._parts.namespaces,
             )
         )
+
+
+def _tasks_of(settings: kopf.OperatorSettings) -> list[asyncio.Task[Any]]:
+    """Return the tasks of a Kopf, also those that it leaves behind when it ends.
+
+    They are known by the settings, of which each Kopf has its own.
+    """
+    return [task for task in asyncio.all_tasks() if _settings_in(task.get_coro()) is settings]
+
+
+def _looks_for_resources(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and Path(code.co_filename).name == _KOPF_SCANNING
+
+
+def _settings_in(coroutine: Any) -> Any:
+    frame = getattr(coroutine, "cr_frame", None)
+    if frame is None:
+        return None
+    names = frame.f_locals
+    return names["settings"] if "settings" in names else _settings_in(names.get("coro"))
