@@ -29,15 +29,25 @@ class Workbench:
         self.owner_url = owner_url
         self.database_url = database_url
         self.directory = directory
-        self._kubeconfig = cluster.service_account_kubeconfig("datastorage-system", "datastorage")
+        self.kubeconfig = cluster.service_account_kubeconfig("datastorage-system", "datastorage")
         self._operators: list[OperatorProcess] = []
         self._connection: Any = None
 
-    def start_operator(self, *, wait: bool = True, **settings: Any) -> OperatorProcess:
-        """Start an operator with settings by their names without the prefix, and wait until it is ready."""
+    def start_operator(
+        self,
+        *,
+        wait: bool = True,
+        kubeconfig: Path | None = None,
+        database_url: str | None = None,
+        **settings: Any,
+    ) -> OperatorProcess:
+        """Start an operator with settings by their names without the prefix, and wait until it is ready.
+
+        `kubeconfig` and `database_url` say where it finds both, if not where everybody else does.
+        """
         operator = OperatorProcess(
-            self._kubeconfig,
-            self.database_url,
+            kubeconfig or self.kubeconfig,
+            database_url or self.database_url,
             self.directory / f"operator-{len(self._operators)}",
             {
                 "DATASTORAGE_NAMESPACES": self.namespace,
@@ -81,7 +91,7 @@ class Workbench:
             check=True,
             env=os.environ
             | {
-                "KUBECONFIG": str(self._kubeconfig),
+                "KUBECONFIG": str(self.kubeconfig),
                 "DATASTORAGE_DATABASE_URL": self.database_url,
                 "DATASTORAGE_NAMESPACES": self.namespace,
             },

@@ -1,20 +1,14 @@
 """The process: ``python -m datastorage`` and the program ``datastorage``."""
 
-import signal
 import sys
-from typing import Final, NoReturn
+from typing import NoReturn
 
-from datastorage.processend import leave
-
-# As the shell would say of a process that SIGTERM has ended.
-_EXIT_TERMINATED: Final = 128 + signal.SIGTERM
+from datastorage.processend import end_on_sigterm, leave
 
 
 def run() -> NoReturn:
     """Run the command line and end the process."""
-    # The first process of a container has no default action: a SIGTERM that comes before the operator takes
-    # it for itself would be lost. It unwinds, so that an embedded PostgreSQL is stopped.
-    signal.signal(signal.SIGTERM, _end)
+    end_on_sigterm()
     from datastorage.cli import main  # noqa: PLC0415  # takes a while
 
     code = 1
@@ -27,10 +21,6 @@ def run() -> NoReturn:
     except BaseException:  # noqa: BLE001  # shown as the interpreter would
         sys.excepthook(*sys.exc_info())
     leave(code)
-
-
-def _end(*_: object) -> NoReturn:
-    sys.exit(_EXIT_TERMINATED)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,9 +14,33 @@ from typing import Final, NoReturn
 _log = logging.getLogger(__name__)
 
 _EXIT_FAILURE: Final = 1
+# As the shell would say of a process that SIGTERM has ended.
+_EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 # Whoever reads the log may be what is stuck.
 _TELL_SECONDS: Final = 1.0
 _MAX_NAMES: Final = 20
+
+
+_told_to_end = threading.Event()
+
+
+def end_on_sigterm() -> None:
+    """Obey SIGTERM until the event loop takes it for itself.
+
+    The first process of a container has no default action: the signal would be lost. What was begun is
+    unwound, so that an embedded PostgreSQL is stopped.
+    """
+
+    def end(*_: object) -> NoReturn:
+        _told_to_end.set()
+        sys.exit(_EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def told_to_end() -> bool:
+    """Whether SIGTERM has come. A library that was amid its loading may have swallowed the exit."""
+    return _told_to_end.is_set()
 
 
 def leave(code: int) -> NoReturn:

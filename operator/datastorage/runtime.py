@@ -26,7 +26,7 @@ from datastorage.health import Check, HealthServer
 from datastorage.kube.connection import watch_session
 from datastorage.kube.watch import KopfParts, Watch
 from datastorage.parts import Parts, build
-from datastorage.processend import LastResort
+from datastorage.processend import LastResort, told_to_end
 from datastorage.resources import KINDS, ResourceKind
 from datastorage.settings import Settings
 from datastorage.storage.schema import VECTORS
@@ -58,6 +58,8 @@ async def run(settings: Settings) -> None:
     last_resort = LastResort(settings.shutdown_seconds + _REST_SECONDS)
     stop = _Stop(last_resort)
     _take_signals(stop)
+    if told_to_end():
+        stop.set()
     async with AsyncExitStack() as stack:
         try:
             # Reading the kubeconfig may run a program that does not end.

@@ -104,7 +104,6 @@ class Watch:
         tasks: Sequence[asyncio.Task[Any]] = ()
         try:
             tasks = await asyncio.shield(spawning)
-            self._on_started()
             # Not kopf.run_tasks: when Kopf ends, that one cancels every task of the event loop that is
             # younger than Kopf, and most of ours are.
             done, _ = await asyncio.wait({*tasks, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -126,17 +125,18 @@ class Watch:
     async def _spawn(
         self, registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings
     ) -> Sequence[asyncio.Task[Any]]:
-        return list(
-            await kopf.spawn_tasks(
-                registry=registry,
-                settings=settings,
-                # Peering, the only use of it, is off; Kopf's own guess fails where the user has no name.
-                identity=_IDENTITY,
-                standalone=True,
-                clusterwide=not self._parts.namespaces,
-                namespaces=self._parts.namespaces,
-            )
+        tasks = await kopf.spawn_tasks(
+            registry=registry,
+            settings=settings,
+            # Peering, the only use of it, is off; Kopf's own guess fails where the user has no name.
+            identity=_IDENTITY,
+            standalone=True,
+            clusterwide=not self._parts.namespaces,
+            namespaces=self._parts.namespaces,
         )
+        # Before anything else can run: Kopf has just taken the signals for itself.
+        self._on_started()
+        return list(tasks)
 
 
 def _tasks_of(settings: kopf.OperatorSettings) -> list[asyncio.Task[Any]]:
