@@ -20,8 +20,10 @@ from datastorage.storage.records import Table
 from e2e.archive import rows, until
 from e2e.bulk import BulkClient, action_trace, audit_record
 from e2e.controlplane import Cluster
+from e2e.controlplane.cluster import kubeconfig
 from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
+from tests.support.apiserver import FakeApiServer
 from tests.support.postgres import TestDatabases
 from tests.support.proxy import FreezableProxy
 
@@ -145,11 +147,9 @@ async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
     """Stop operators under the load, then let one archive what they have left."""
     bench = trial.bench
     settings: dict[str, Any] = {"SHUTDOWN_SECONDS": SHUTDOWN_SECONDS, "SWEEP_INTERVAL_SECONDS": 3600}
-    async with FreezableProxy(bench.database_url) as postgres, cluster_proxy(bench) as (cluster, kubeconfig):
+    async with FreezableProxy(bench.database_url) as postgres, cluster_proxy(bench) as (cluster, config):
         proxies = {"postgres": postgres, "cluster": cluster}
-        operator = bench.start_operator(
-            wait=False, kubeconfig=kubeconfig, database_url=postgres.url, **settings
-        )
+        operator = bench.start_operator(wait=False, kubeconfig=config, database_url=postgres.url, **settings)
         load = asyncio.create_task(case.load(trial))
         try:
             for n in range(stops):
@@ -246,6 +246,21 @@ async def test_a_stop_while_the_kubeconfigs_program_does_not_end(
 
     await until(has_begun, seconds=30, what="the program runs")
     assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
+
+
+async def test_a_stop_while_watches_get_no_answer(workbench: Workbench, tmp_path: Path) -> None:
+    """The API server takes the requests and stays silent: there are no headers yet, and nothing to close."""
+    async with FakeApiServer(silent=True).serve() as server:
+        path = tmp_path / "silent.kubeconfig"
+        path.write_text(kubeconfig("anyone", {"server": server.url}, {"token": "any"}))
+        operator = workbench.start_operator(wait=False, kubeconfig=path, NAMESPACES="a,b")
+
+        async def asked() -> bool:
+            return len(server.watches) == 4
+
+        await until(asked, seconds=30, what="all watches are asked for")
+        assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
+    assert "Traceback" not in operator.log(), operator.log_tail()
 
 
 async def _ended(operator: OperatorProcess) -> bool:

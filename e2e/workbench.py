@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,17 @@ class Workbench:
             if labels["resource"] == plural and labels["scope"] == "resource" and labels["code"][0] == "2":
                 writes[f"{labels['verb']} {labels['subresource']}".strip()] += int(float(match["value"]))
         return writes
+
+    @asynccontextmanager
+    async def no_rows_accepted(self) -> AsyncIterator[None]:
+        """Let every statement that adds an AuditRecord wait until the end of the context."""
+        connection = await asyncpg.connect(self.owner_url)
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE datastorage.audit_records IN SHARE MODE")
+                yield
+        finally:
+            await connection.close()
 
     async def execute_as_owner(self, statement: str) -> None:
         """Run a statement as the owner of the schema, to break what the service can't."""

@@ -14,6 +14,7 @@ def run() -> NoReturn:
     code = 1
     try:
         main()
+        code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):

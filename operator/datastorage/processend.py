@@ -6,10 +6,9 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Self
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +65,14 @@ class LastResort:
         self._seconds = seconds
         self._leave = leave
         self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Note that the orderly end is over."""
+        self._ended.set()
 
     def arm(self) -> None:
         """Begin to wait, at the first call. To be called in the event loop."""
@@ -76,7 +83,8 @@ class LastResort:
             self._thread.start()
 
     def _end(self, loop: asyncio.AbstractEventLoop) -> None:
-        time.sleep(self._seconds)
+        if self._ended.wait(self._seconds):
+            return
         telling = threading.Thread(target=self._tell, args=(loop,), daemon=True)
         telling.start()
         telling.join(_TELL_SECONDS)

@@ -55,19 +55,19 @@ async def run(settings: Settings) -> None:
     Raises ConfigurationError when it can't start as it is set up, DataStorageError when a part ended that
     must not end: the process is then to exit non-zero and be started again.
     """
-    last_resort = LastResort(settings.shutdown_seconds + _REST_SECONDS)
-    stop = _Stop(last_resort)
-    _take_signals(stop)
-    if told_to_end():
-        stop.set()
-    async with AsyncExitStack() as stack:
-        try:
-            # Reading the kubeconfig may run a program that does not end.
-            parts = await _unless_stopped(stop, stack.enter_async_context(build(settings)))
-            if parts is not None:
-                await Operator(parts, stop).run()
-        finally:
-            last_resort.arm()
+    with LastResort(settings.shutdown_seconds + _REST_SECONDS) as last_resort:
+        stop = _Stop(last_resort)
+        _take_signals(stop)
+        if told_to_end():
+            stop.set()
+        async with AsyncExitStack() as stack:
+            try:
+                # Reading the kubeconfig may run a program that does not end.
+                parts = await _unless_stopped(stop, stack.enter_async_context(build(settings)))
+                if parts is not None:
+                    await Operator(parts, stop).run()
+            finally:
+                last_resort.arm()
 
 
 class _Stop(asyncio.Event):
