@@ -23,7 +23,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.intake import Intake
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from tests.support.apiserver import FakeApiServer
-from tests.support.objects import action_trace, audit_record, identity_of
+from tests.support.objects import action_trace, audit_record, key_of_body
 from tests.support.polling import eventually
 from tests.unit.conftest import Spawn
 
@@ -81,7 +81,7 @@ def watch_both(bench: Bench, spawn: Spawn) -> None:
 
 async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spawn) -> None:
     added, deleted, settled, trace = audit_record(), audit_record(), audit_record(), action_trace()
-    intake.settle(identity_of(settled))
+    intake.settle(key_of_body(settled), 1)
     bench.server.events = [
         {"type": "ADDED", "object": added},
         {"type": "DELETED", "object": deleted},
