@@ -27,7 +27,7 @@ async def test_through_a_proxy_and_under_another_name(
     workbench: Workbench, client: BulkClient, tmp_path: Path
 ) -> None:
     """Nothing but the proxy knows the host, and the server's certificate does not name it."""
-    content = workbench.kubeconfig
+    content: dict[str, Any] = json.loads(workbench.kubeconfig.read_text())
     cluster = content["clusters"][0]["cluster"]
     port = urlsplit(cluster["server"]).port
     cluster["server"] = f"https://api.example.invalid:{port}"
@@ -49,7 +49,7 @@ async def test_credentials_that_become_void_are_replaced(
     first, void = bound_token(workbench, "first")
     give, user = (exec_user if way == "exec" else token_file_user)(tmp_path)
     give(first)
-    content = workbench.kubeconfig
+    content: dict[str, Any] = json.loads(workbench.kubeconfig.read_text())
     old = write_config(tmp_path / "old", content, {"token": first})
     operator = await started(workbench, tmp_path, content | {"users": [{"name": "x", "user": user}]}, "x")
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("before"))

@@ -115,10 +115,16 @@ async def test_overflow_is_brought_back_by_the_sweep(workbench: Workbench, clien
     """More objects wait at the start than the intake takes: the watch drops them, the sweep brings them."""
     names = [f"many-{n}" for n in range(300)]
     created = [await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name)) for name in names]
-    operator = workbench.start_operator(INTAKE_MAX_ITEMS=20, SWEEP_INTERVAL_SECONDS=3600)
     accepted = [body["metadata"]["uid"] for body in created]
+    # Nothing can be stored meanwhile: however slow the watch is, the intake fills.
+    async with workbench.no_rows_accepted():
+        operator = workbench.start_operator(INTAKE_MAX_ITEMS=20, SWEEP_INTERVAL_SECONDS=3600)
+        await until(lambda: _has_overflowed(operator), seconds=30, what="the intake overflows")
     await until(lambda: all_stored(client, workbench, accepted), seconds=60, what="all stored")
-    assert 'datastorage_intake_total{verdict="full"}' in operator.metrics(), "the intake did overflow"
+
+
+async def _has_overflowed(operator: OperatorProcess) -> bool:
+    return await asyncio.to_thread(operator.metric, 'datastorage_intake_total{verdict="full"}') >= 1
 
 
 async def _at_least(load: Load, count: int) -> bool:

@@ -1,11 +1,12 @@
 """One test's own operator, database and namespace on the shared control plane."""
 
-import json
 import os
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,25 @@ class Workbench:
         self.owner_url = owner_url
         self.database_url = database_url
         self.directory = directory
-        self._kubeconfig = cluster.service_account_kubeconfig("datastorage-system", "datastorage")
+        self.kubeconfig = cluster.service_account_kubeconfig("datastorage-system", "datastorage")
         self._operators: list[OperatorProcess] = []
         self._connection: Any = None
 
-    @property
-    def kubeconfig(self) -> dict[str, Any]:
-        """What the operators' kubeconfig says."""
-        content: dict[str, Any] = json.loads(self._kubeconfig.read_text())
-        return content
-
     def start_operator(
-        self, *, wait: bool = True, kubeconfig: Path | None = None, **settings: Any
+        self,
+        *,
+        wait: bool = True,
+        kubeconfig: Path | None = None,
+        database_url: str | None = None,
+        **settings: Any,
     ) -> OperatorProcess:
-        """Start an operator with settings by their names without the prefix, and wait until it is ready."""
+        """Start an operator with settings by their names without the prefix, and wait until it is ready.
+
+        `kubeconfig` and `database_url` say where it finds both, if not where everybody else does.
+        """
         operator = OperatorProcess(
-            kubeconfig or self._kubeconfig,
-            self.database_url,
+            kubeconfig or self.kubeconfig,
+            database_url or self.database_url,
             self.directory / f"operator-{len(self._operators)}",
             {
                 "DATASTORAGE_NAMESPACES": self.namespace,
@@ -90,7 +93,7 @@ class Workbench:
             check=True,
             env=os.environ
             | {
-                "KUBECONFIG": str(self._kubeconfig),
+                "KUBECONFIG": str(self.kubeconfig),
                 "DATASTORAGE_DATABASE_URL": self.database_url,
                 "DATASTORAGE_NAMESPACES": self.namespace,
             },
@@ -106,6 +109,17 @@ class Workbench:
             if labels["resource"] == plural and labels["scope"] == "resource" and labels["code"][0] == "2":
                 writes[f"{labels['verb']} {labels['subresource']}".strip()] += int(float(match["value"]))
         return writes
+
+    @asynccontextmanager
+    async def no_rows_accepted(self) -> AsyncIterator[None]:
+        """Let every statement that adds an AuditRecord wait until the end of the context."""
+        connection = await asyncpg.connect(self.owner_url)
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE datastorage.audit_records IN SHARE MODE")
+                yield
+        finally:
+            await connection.close()
 
     async def execute_as_owner(self, statement: str) -> None:
         """Run a statement as the owner of the schema, to break what the service can't."""

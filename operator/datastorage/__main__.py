@@ -1,5 +1,28 @@
-"""``python -m datastorage``: the command line."""
+"""The process: ``python -m datastorage`` and the program ``datastorage``."""
 
-from datastorage.cli import main
+import sys
+from typing import NoReturn
 
-main()
+from datastorage.processend import end_on_sigterm, leave
+
+
+def run() -> NoReturn:
+    """Run the command line and end the process."""
+    end_on_sigterm()
+    from datastorage.cli import main  # noqa: PLC0415  # takes a while
+
+    code = 1
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+    except BaseException:  # noqa: BLE001  # shown as the interpreter would
+        sys.excepthook(*sys.exc_info())
+    leave(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from datastorage import metrics
+from datastorage.cancellation import end_tasks
 from datastorage.errors import TransientError
 
 T = TypeVar("T")
@@ -78,8 +79,7 @@ class Breaker:
     async def close(self) -> None:
         """Stop probing. Nothing may be waiting in ``run`` any more."""
         if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+            await end_tasks([self._probing])
 
     async def _try(self, operation: Callable[[], Awaitable[T]]) -> T:
         try:

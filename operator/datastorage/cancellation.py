@@ -1,8 +1,16 @@
-"""What a cancelled task must not lose: that it is cancelled."""
+"""Cancellation that is not lost, and tasks that end when they are told to."""
 
 import asyncio
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Final
+
+_log = logging.getLogger(__name__)
+
+# More than any part takes to end in order. Kopf, the slowest, gives its queues 2 s.
+_CANCEL_SECONDS: Final = 3.0
+_CANCEL_TRIES: Final = 2
 
 
 @contextmanager
@@ -23,3 +31,19 @@ def cancellation_kept() -> Iterator[None]:
         raise
     if task.cancelling() > before:
         raise asyncio.CancelledError
+
+
+async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for their end. One that swallows its cancellation, as ``wait_for`` of Python 3.11
+    may, is cancelled again; one that does not end all the same is left, and goes with the process.
+    """
+    running = set(tasks)
+    for _ in range(_CANCEL_TRIES):
+        if not running:
+            break
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=_CANCEL_SECONDS)
+    for task in running:
+        _log.error("%s does not end and is left", task.get_name())
+    await asyncio.gather(*(task for task in tasks if task.done()), return_exceptions=True)

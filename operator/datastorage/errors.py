@@ -57,6 +57,10 @@ class ObjectGoneError(DataStorageError):
     """The object is not in the cluster any more."""
 
 
+class NotServedError(ObjectGoneError):
+    """The API server does not serve this kind of object now: its definition is missing, or not in force."""
+
+
 class ObjectChangedError(DataStorageError):
     """The object is another one (uid) or another version (resourceVersion) than the caller has seen."""
 

@@ -11,21 +11,20 @@ import kopf
 
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.sweep import UNSTORED_SELECTOR
-from datastorage.resources import GROUP, KINDS, VERSION, ResourceKind
+from datastorage.resources import GROUP, VERSION, ResourceKind
 
 _EventHandler = Callable[..., Awaitable[None]]
 
 # Kopf keeps a worker per object for this long after its last event.
 _IDLE_SECONDS: Final = 0.05
-# After an API server's restart the first attempts fail; all of these together are less than 10 s.
+# For what gets past kube/patience.py: a connection that breaks amid an answer.
 _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
-def build_registry(intake: Intake) -> kopf.OperatorRegistry:
-    """Return Kopf's registry with one event handler a kind, feeding the intake."""
+def build_registry(kind: ResourceKind, intake: Intake) -> kopf.OperatorRegistry:
+    """Return Kopf's registry with one event handler, which feeds the intake."""
     registry = kopf.OperatorRegistry()
-    for kind in KINDS:
-        kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, intake))
+    kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, intake))
     return registry
 
 
@@ -40,10 +39,11 @@ def _observer(kind: ResourceKind, intake: Intake) -> _EventHandler:
     return observe
 
 
-def kopf_settings() -> kopf.OperatorSettings:
-    """Return the settings that make Kopf a watch and nothing more."""
+def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
+    """Return the settings that make Kopf a watch of one kind and nothing more."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    # Kopf would need rights on definitions and namespaces to see them come and go (see kube/patience.py).
     settings.scanning.disabled = True
     settings.peering.standalone = True
     # Never kill the process on its own account: how long a stop may take is decided in runtime.py.
@@ -51,13 +51,14 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = _IDLE_SECONDS
     # What is there at the start comes object by object: a page of large ones would not fit into memory.
     settings.watching.initial_streaming = True
+    # Requests wait for their answer in kube/patience.py, however long a definition is not there.
+    settings.networking.request_timeout = None
     settings.networking.error_backoffs = _BACKOFFS_SECONDS
     # An object with Kopf's default finalizer would be patched to remove it: no part of our rights or job.
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.persistence.diffbase_storage = _NoDiffBase()
     settings.persistence.progress_storage = _NoProgress()
-    for kind in KINDS:
-        settings.watching.field_selectors[kind.plural] = UNSTORED_SELECTOR
+    settings.watching.field_selectors[kind.plural] = UNSTORED_SELECTOR
     return settings
 
 

@@ -12,8 +12,8 @@ from datastorage.errors import ConfigurationError
 
 _ADDRESS_SETTING: Final = "DATASTORAGE_LISTEN_ADDRESS"
 _NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-# Answers are small; a client that reads slowly must not hold up the stop.
-_CLOSE_SECONDS: Final = 2.0
+# A stop waits no longer for a request that is under way, or for a client that reads its answer slowly.
+_CLOSE_SECONDS: Final = 1.0
 
 _Place = tuple[int, tuple[Any, ...]]
 """A family and an address of it, as the socket library has them."""

@@ -22,7 +22,7 @@ from datastorage.pipeline.lift import Lift
 from datastorage.pipeline.statuswriter import StatusWriter
 from datastorage.pipeline.sweep import Sweep
 from datastorage.pipeline.writer import EmbeddingWriter
-from datastorage.resources import ResourceKind
+from datastorage.resources import KINDS, ResourceKind
 from datastorage.settings import Settings
 from datastorage.storage.dualwrite import DualWrite
 from datastorage.store import Store, build_store
@@ -114,9 +114,10 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             breaker=breaker,
             announcer=status_writer,
         )
+        monitor = WatchMonitor(KINDS, settings.namespaces)
         yield Parts(
-            settings, store, transport, cluster, RightsReview(transport, on_recovery=sweep.request),
-            WatchMonitor(), intake, sweep, breaker, status_writer, collector, coordinator, backfill,
+            settings, store, transport, cluster, RightsReview(transport, on_recovery=sweep.request), monitor,
+            intake, sweep, breaker, status_writer, collector, coordinator, backfill,
             _build_indexer(settings, store),
         )  # fmt: skip
 

@@ -6,9 +6,11 @@ import signal
 import time
 import traceback
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from datastorage.cancellation import end_tasks
 from datastorage.errors import (
     DataStorageError,
     NewerSchemaError,
@@ -17,14 +19,16 @@ from datastorage.errors import (
 )
 from datastorage.handlers import build_registry, kopf_settings
 from datastorage.health import Check, health_server, metrics_server
-from datastorage.kube.connection import watch_session
-from datastorage.kube.watch import Watch
+from datastorage.kube.connection import WatchSession
+from datastorage.kube.watch import KopfParts, Watch
 from datastorage.parts import Parts, build
-from datastorage.resources import KINDS
+from datastorage.processend import LastResort, told_to_end
+from datastorage.resources import KINDS, ResourceKind
 from datastorage.settings import Settings
 from datastorage.storage.schema import VECTORS
 from datastorage.store import Store, VectorStore
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 # One batch is prepared while the other commits.
@@ -36,9 +40,9 @@ _VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
 _WATCH_PATIENCE_SECONDS: Final = 300.0
 _FLUSH_POLL_SECONDS: Final = 0.05
-# More than any part takes to end in order. Kopf, the slowest, gives its queues 2 s.
-_CANCEL_SECONDS: Final = 5.0
-_CANCEL_TRIES: Final = 2
+# For all of a stop beside the flush. It takes a second as a rule, and this where parts do not end in order.
+# terminationGracePeriodSeconds (manifests/base/deployment.yaml) has to be some seconds longer than both.
+_REST_SECONDS: Final = 20.0
 
 
 async def run(settings: Settings) -> None:
@@ -47,10 +51,31 @@ async def run(settings: Settings) -> None:
     Raises ConfigurationError when it can't start as it is set up, DataStorageError when a part ended that
     must not end: the process is then to exit non-zero and be started again.
     """
-    stop = asyncio.Event()
-    _take_signals(stop)
-    async with build(settings) as parts:
-        await Operator(parts, stop).run()
+    with LastResort(settings.shutdown_seconds + _REST_SECONDS) as last_resort:
+        stop = _Stop(last_resort)
+        _take_signals(stop)
+        if told_to_end():
+            stop.set()
+        async with AsyncExitStack() as stack:
+            try:
+                # Reading the kubeconfig may run a program that does not end.
+                parts = await _unless_stopped(stop, stack.enter_async_context(build(settings)))
+                if parts is not None:
+                    await Operator(parts, stop).run()
+            finally:
+                last_resort.arm()
+
+
+class _Stop(asyncio.Event):
+    """Set when the operator is told to stop. From then on the time runs."""
+
+    def __init__(self, last_resort: LastResort) -> None:
+        super().__init__()
+        self._last_resort = last_resort
+
+    def set(self) -> None:
+        self._last_resort.arm()
+        super().set()
 
 
 class Operator:
@@ -88,12 +113,15 @@ class Operator:
     async def _work(self) -> None:
         parts = self._parts
         # Inside the breaker: a PostgreSQL that is still starting is waited for, a wrong schema is not.
-        await self._unless_stopped(parts.breaker.run(parts.store.database.check_schema_version))
+        await _unless_stopped(self._stop, parts.breaker.run(parts.store.database.check_schema_version))
         if parts.store.vectors is not None:
-            await self._unless_stopped(_prepare_vectors(parts.store.vectors))
+            await _unless_stopped(self._stop, _prepare_vectors(parts.store.vectors))
         if self._stop.is_set():
             return
-        intakes = [_task("watch", self._watch().run()), _task("sweep", parts.sweep.run())]
+        intakes = [
+            *(_task(f"watch-{kind.plural}", self._watch(kind).run()) for kind in KINDS),
+            _task("sweep", parts.sweep.run()),
+        ]
         workers = [
             *(_task(f"coordinator-{n}", parts.coordinator.run()) for n in range(_COORDINATORS)),
             _task("status-writer", parts.status_writer.run()),
@@ -111,27 +139,39 @@ class Operator:
             done, _ = await asyncio.wait({*intakes, *workers, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if stopped in done:
                 _log.info("Stopping: nothing more is taken in")
-                await _cancel(intakes)
+                await end_tasks(intakes)
                 await self._flush()
             else:
                 ended = next(iter(done))
                 raise _ended_unexpectedly(ended)
         finally:
-            await _cancel([*intakes, *workers, stopped])
+            await end_tasks([*intakes, *workers, stopped])
 
-    def _watch(self) -> Watch:
+    def _watch(self, kind: ResourceKind) -> Watch:
         parts = self._parts
-        return Watch(
-            server="",  # the transport knows where it is now
-            session=lambda: watch_session(parts.transport, parts.monitor),
-            registry=lambda: build_registry(parts.intake),
-            settings=kopf_settings,
+        kopf_parts = KopfParts(
             namespaces=parts.settings.namespaces,
+            session=partial(WatchSession, parts.transport),
+            registry=partial(build_registry, intake=parts.intake),
+            settings=kopf_settings,
+        )
+        return Watch(
+            kind,
+            kopf_parts,
             monitor=parts.monitor,
             # Kopf takes the signals for itself whenever it starts.
             on_started=lambda: _take_signals(self._stop),
-            on_restart=parts.sweep.request,
+            on_recovery=self._catch_up,
         )
+
+    def _catch_up(self, kind: ResourceKind, is_new: bool) -> None:  # noqa: FBT001  # the watch's callback
+        """Make good for what was missed while a kind was not watched, or not even served (``is_new``)."""
+        parts = self._parts
+        parts.sweep.request(kind)
+        if is_new:
+            parts.collector.list_soon(kind)
+            if parts.backfill is not None:
+                parts.backfill.lift_soon()
 
     async def _flush(self) -> None:
         parts, started = self._parts, time.monotonic()
@@ -155,15 +195,6 @@ class Operator:
             await self._parts.breaker.run(self._parts.store.archive.prepare_partitions)
             await asyncio.sleep(_PARTITION_INTERVAL_SECONDS)
 
-    async def _unless_stopped(self, operation: Coroutine[Any, Any, None]) -> None:
-        task, stopped = _task("start", operation), _task("stop", self._stop.wait())
-        try:
-            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            await _cancel([task, stopped])
-
     async def _check_running(self) -> str | None:
         return "stopping" if self._stop.is_set() else None
 
@@ -181,10 +212,10 @@ class Operator:
         return self._parts.transport.monitor.problem()
 
     async def _check_watch(self) -> str | None:
-        return self._parts.monitor.problem(expected=len(KINDS) * max(1, len(self._parts.settings.namespaces)))
+        return self._parts.monitor.problem
 
     async def _check_watch_alive(self) -> str | None:
-        problem, now = await self._check_watch(), time.monotonic()
+        problem, now = self._parts.monitor.curable_problem, time.monotonic()
         # A right or credentials that are missing are missing after a restart too.
         if problem is None or await self._check_access() is not None:
             self._watch_broken_since = None
@@ -231,6 +262,16 @@ def _vector_notes(store: Store) -> dict[str, Check]:
     return {"embedder": embedder, "vector_store": vector_store, "redis": vectors.cache.check}
 
 
+async def _unless_stopped(stop: asyncio.Event, operation: Coroutine[Any, Any, T]) -> T | None:
+    """Return the operation's result; None where the stop comes first, and the operation is cancelled."""
+    task, stopped = _task("start", operation), _task("stop", stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        await end_tasks([task, stopped])
+
+
 def _take_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -251,20 +292,3 @@ def _ended_unexpectedly(task: asyncio.Task[Any]) -> DataStorageError:
 
 def _task(name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     return asyncio.create_task(coroutine, name=name)
-
-
-async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
-    """End tasks. One that has swallowed its cancellation, as wait_for of Python 3.11 may, is told again.
-
-    One that does not end all the same is left to whoever kills the process.
-    """
-    running = set(tasks)
-    for _ in range(_CANCEL_TRIES):
-        if not running:
-            break
-        for task in running:
-            task.cancel()
-        _, running = await asyncio.wait(running, timeout=_CANCEL_SECONDS)
-    for task in running:
-        _log.error("%s does not end and is left", task.get_name())
-    await asyncio.gather(*(task for task in tasks if task.done()), return_exceptions=True)

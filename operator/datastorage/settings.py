@@ -164,7 +164,9 @@ class Settings(BaseSettings):
         3600, description="Seconds between listings of the stored objects by the garbage collector."
     )
     shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
-        20, description="Seconds that a stop may take to store and announce what was taken in."
+        20,
+        description="Seconds that a stop may take to store and announce what was taken in. The pod's "
+        "`terminationGracePeriodSeconds` has to be 25 s longer.",
     )
 
     @field_validator(

@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer
 from datastorage.kube.access import Access
 from datastorage.kube.transport import Transport
 from datastorage.resources import API_VERSION, GROUP, KINDS, VERSION
+from tests.support.objects import kind_of
 
 Answer = Callable[[web.Request], web.Response]
 
@@ -33,16 +34,23 @@ class SeenRequest:
 
 @dataclass
 class FakeApiServer:
-    """Answers single requests as ``answers`` say, in order; the watch as ``watch_answers`` say."""
+    """Answers single requests as ``answers`` say, in order; the watch as ``watch_answers`` of its kind say.
+
+    ``unserved`` are plurals whose definition is not there. While ``silent`` is set, watches are accepted and
+    get no answer.
+    """
 
     answers: list[web.Response | Answer] = field(default_factory=list)
-    watch_answers: list[int] = field(default_factory=list)
+    watch_answers: dict[str, list[int]] = field(default_factory=dict)
+    unserved: set[str] = field(default_factory=set)
+    silent: bool = False
     requests: list[SeenRequest] = field(default_factory=list)
     watches: list[str] = field(default_factory=list)
     watch_queries: list[dict[str, str]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     url: str = ""
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
+    _ends: dict[str, asyncio.Event] = field(default_factory=dict)
 
     def answer(self, status: int, body: Any) -> None:
         """Add an answer with a JSON body."""
@@ -50,15 +58,15 @@ class FakeApiServer:
 
     def refuse(self, status: int, message: str) -> None:
         """Add an answer as the API server gives them for errors."""
-        self.answer(status, {"kind": "Status", "status": "Failure", "message": message, "code": status})
+        body = {"kind": "Status", "status": "Failure", "message": message, "code": status}
+        self.answer(status, body | {"details": {"name": "the-object"}})
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path
         if request.query.get("watch") == "true":
             return await self._watch(request)
-        discovered = _DISCOVERY.get(path)
-        if discovered is not None:
-            return web.json_response(discovered)
+        if path in _DISCOVERY:
+            return self._discovered(path)
         raw = await request.read()
         body = json.loads(raw) if raw else None
         self.requests.append(
@@ -72,15 +80,41 @@ class FakeApiServer:
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         self.watches.append(request.path)
         self.watch_queries.append(dict(request.query))
-        if self.watch_answers:
-            status = self.watch_answers.pop(0)
+        plural = request.path.rpartition("/")[2]
+        if plural in self.unserved:
+            return web.Response(status=404, text="404 page not found")
+        if self.silent:
+            await self._closing.wait()
+        if self.watch_answers.get(plural):
+            status = self.watch_answers[plural].pop(0)
             return web.json_response({"kind": "Status", "code": status, "message": "no"}, status=status)
         stream = web.StreamResponse()
         await stream.prepare(request)
         for event in self.events:
-            await stream.write(json.dumps(event).encode() + b"\n")
-        await self._closing.wait()
+            if kind_of(event["object"]).plural == plural:
+                await stream.write(json.dumps(event).encode() + b"\n")
+        end = self._ends.setdefault(plural, asyncio.Event())
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self._closing, end)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in waiting:
+            waiter.cancel()
         return stream
+
+    def undefine(self, plural: str) -> None:
+        """Take a definition away, as its deletion does: its watches end, and nothing of it is served."""
+        self.unserved.add(plural)
+        self._ends.pop(plural, asyncio.Event()).set()
+
+    def _discovered(self, path: str) -> web.Response:
+        served = [kind.plural for kind in KINDS if kind.plural not in self.unserved]
+        body: Any = _DISCOVERY[path]
+        if path == "/apis" and not served:
+            return web.json_response({"groups": []})
+        if path == f"/apis/{API_VERSION}":
+            if not served:
+                return web.Response(status=404, text="404 page not found")
+            body = {"resources": [one for one in body["resources"] if one["name"] in served]}
+        return web.json_response(body)
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator["FakeApiServer"]:

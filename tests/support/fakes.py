@@ -26,6 +26,7 @@ class FakeCluster:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.calls: list[tuple[str, ...]] = []
         self.failures: list[Exception] = []
+        self.kind_failures: dict[ResourceKind, Exception] = {}
         self.page_gate: asyncio.Semaphore | None = None
         self._versions = itertools.count(1000)
         for body in bodies:
@@ -84,6 +85,8 @@ class FakeCluster:
     ) -> AsyncIterator[list[dict[str, Any]]]:
         self.calls.append(("list", kind.plural, field_selector))
         self._fail()
+        if kind in self.kind_failures:
+            raise self.kind_failures[kind]
         wanted = field_selector.removeprefix("status.phase")
         found = [
             body

@@ -1,4 +1,4 @@
-"""A way to PostgreSQL that can fall silent: connections stay open, and nothing comes through any more."""
+"""A way to a server that can fall silent: connections stay open, and nothing comes through any more."""
 
 import asyncio
 from typing import Self
@@ -18,8 +18,8 @@ class FreezableProxy:
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
-        user = self._target.netloc.rpartition("@")[0]
-        self.url = urlunsplit(self._target._replace(netloc=f"{user}@127.0.0.1:{port}"))
+        user, at, _ = self._target.netloc.rpartition("@")
+        self.url = urlunsplit(self._target._replace(netloc=f"{user}{at}127.0.0.1:{port}"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -31,6 +31,10 @@ class FreezableProxy:
     def freeze(self) -> None:
         """Let nothing through from now on."""
         self._open.clear()
+
+    def thaw(self) -> None:
+        """Let everything through again, also what has waited."""
+        self._open.set()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = await asyncio.open_connection(self._target.hostname, self._target.port)

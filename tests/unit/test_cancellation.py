@@ -5,7 +5,8 @@ import contextlib
 
 import pytest
 
-from datastorage.cancellation import cancellation_kept
+from datastorage import cancellation as cancellation_module
+from datastorage.cancellation import cancellation_kept, end_tasks
 
 
 async def _swallows() -> None:
@@ -65,3 +66,41 @@ async def test_a_cancellation_of_before_is_no_reason() -> None:
     await asyncio.sleep(0)
     task.cancel()
     assert await task == "cleaned up"
+
+
+async def test_a_part_that_has_swallowed_its_end_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation_module, "_CANCEL_SECONDS", 0.01)
+
+    async def hard_of_hearing() -> None:
+        for _ in range(1):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    async def fails() -> None:
+        raise ValueError
+
+    tasks = [asyncio.create_task(hard_of_hearing()), asyncio.create_task(fails())]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await end_tasks(tasks)
+    assert all(task.done() for task in tasks)
+
+
+async def test_a_part_that_never_ends_is_left_and_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cancellation_module, "_CANCEL_SECONDS", 0.01)
+    over = asyncio.Event()
+
+    async def deaf() -> None:
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    task = asyncio.create_task(deaf(), name="deaf")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await end_tasks([task])
+    assert [record.getMessage() for record in caplog.records] == ["deaf does not end and is left"]
+    over.set()
+    await task

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from datastorage.errors import (
     DataStorageError,
+    NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     ObjectTooLargeError,
@@ -174,10 +175,29 @@ async def test_an_expired_continuation_begins_anew(server: FakeApiServer, client
 async def test_a_resource_that_is_not_there_is_no_endless_list(
     server: FakeApiServer, client: KubernetesClient
 ) -> None:
-    server.refuse(404, "the server could not find the requested resource")
-    with pytest.raises(ObjectGoneError):
+    server.answer(404, {"message": "the server could not find the requested resource", "details": {}})
+    with pytest.raises(NotServedError):
         await names_of(client)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("verb", ["patch_status", "delete", "get", "pages"])
+async def test_an_unknown_path_is_no_missing_object(
+    server: FakeApiServer, client: KubernetesClient, verb: str
+) -> None:
+    server.answers.append(web.Response(status=404, text="404 page not found"))
+    with pytest.raises(NotServedError):
+        await call(client, verb)
+
+
+async def test_a_namespace_that_may_not_be_read_does_not_hide_the_others(server: FakeApiServer) -> None:
+    async with KubernetesClient(server.client(), namespaces=("shop", "pay")) as client:
+        server.refuse(403, "forbidden")
+        server.answer(200, page("b"))
+        pages = client.pages(ACTION_TRACE, field_selector="x=y", page_size=2)
+        assert [body["metadata"]["name"] for body in await anext(pages)] == ["b"]
+        with pytest.raises(RequestRefusedError):
+            await anext(pages)
 
 
 async def test_only_the_chosen_namespaces_are_listed(server: FakeApiServer) -> None:

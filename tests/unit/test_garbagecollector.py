@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from datastorage.breaker import Breaker
-from datastorage.errors import RequestRefusedError, TransientError
+from datastorage.errors import NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector as gc_module
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.extract import expiry_of
 from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
 from datastorage.pipeline.workitem import Expiry
-from datastorage.resources import ResourceKind
+from datastorage.resources import AUDIT_RECORD, ResourceKind
 from tests.support.fakes import FakeArchive, FakeCluster
 from tests.support.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
 from tests.support.polling import eventually, settle
@@ -324,12 +324,46 @@ async def test_a_failed_listing_is_repeated(bench: Bench, clock: Clock, spawn: S
     await bench.stored("a", "2026-03-05T11:00:00Z")
     bench.cluster.failures = [TransientError("away")]
     task = spawn(bench.collector.run())
-    await eventually(lambda: len(bench.cluster.calls) == 1)
+    await eventually(lambda: len(bench.cluster.calls) == 3)
     await settle()
     clock.ticks += gc_module._RETRY_SECONDS * 1.2
     bench.collector._earlier.set()
     await eventually(lambda: bench.left() == set())
     assert not task.done()
+
+
+async def test_trouble_with_one_kind_does_not_keep_the_other_from_being_deleted(
+    bench: Bench, clock: Clock, spawn: Spawn
+) -> None:
+    await bench.stored("record", "2026-03-05T11:00:00Z")
+    await bench.stored("trace", "2026-03-05T11:00:00Z", make=action_trace)
+    bench.cluster.kind_failures = {AUDIT_RECORD: RequestRefusedError("forbidden")}
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == {"record"})
+    lists = [call for call in bench.cluster.calls if call[0] == "list"]
+    bench.cluster.kind_failures.clear()
+    clock.ticks += gc_module._RETRY_SECONDS * 1.2
+    bench.collector._earlier.set()
+    await eventually(lambda: bench.left() == set())
+    again = [call[1] for call in bench.cluster.calls if call[0] == "list"][len(lists) :]
+    assert set(again) == {"auditrecords"}, "only what failed is listed again"
+
+
+async def test_a_kind_that_is_served_again_is_listed_at_once(bench: Bench, spawn: Spawn) -> None:
+    await bench.stored("record", "2026-03-05T11:00:00Z")
+    bench.cluster.kind_failures = {AUDIT_RECORD: NotServedError("404 page not found")}
+    spawn(bench.collector.run())
+    await eventually(lambda: ("list", "actiontraces", "status.phase=Degraded") in bench.cluster.calls)
+    await settle()
+    bench.cluster.kind_failures.clear()
+    bench.collector.list_soon(AUDIT_RECORD)
+    await eventually(lambda: bench.left() == set())
+
+
+async def test_a_dry_run_goes_on_without_a_kind_that_is_not_served(bench: Bench) -> None:
+    await bench.stored("trace", "2026-03-05T11:00:00Z", make=action_trace)
+    bench.cluster.kind_failures = {AUDIT_RECORD: NotServedError("404 page not found")}
+    assert [plan.expiry.ref.name async for plan in bench.collector.plan()] == ["trace"]
 
 
 async def test_scheduling_twice_changes_nothing(bench: Bench) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from datastorage.breaker import Breaker
-from datastorage.errors import TransientError
+from datastorage.errors import NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.lift import Lift
 from datastorage.pipeline.workitem import Announcement
+from datastorage.resources import AUDIT_RECORD
 from datastorage.storage.records import RecordKey, StoredRecord, Table, VectorState, VectorWrite
 from tests.support.fakes import STORED_AT, FakeCluster
 from tests.support.objects import TRACE_SPEC, action_trace, audit_record, key_of_body, with_status
@@ -127,3 +128,15 @@ async def test_an_absent_api_server_is_told(breaker: Breaker, intake: Intake) ->
     cluster = FakeCluster(degraded())
     cluster.failures = [TransientError("away")]
     assert await lifted(breaker, intake, cluster, {}, complete=False) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "complete"), [(NotServedError("404"), True), (RequestRefusedError("forbidden"), False)]
+)
+async def test_trouble_with_one_kind_does_not_keep_the_other_from_being_lifted(
+    breaker: Breaker, intake: Intake, error: Exception, *, complete: bool
+) -> None:
+    trace = recording()
+    cluster = FakeCluster(trace)
+    cluster.kind_failures = {AUDIT_RECORD: error}
+    assert await lifted(breaker, intake, cluster, {key_of_body(trace): WRITTEN}, complete=complete)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from datastorage import __version__
+from datastorage import __version__, runtime
 from datastorage.resources import GROUP, KINDS, Phase
 from datastorage.settings import PREFIX, Settings, load_settings
 
@@ -99,7 +99,8 @@ def test_the_config_map_holds_valid_settings(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_pod_is_given_time_to_flush() -> None:
-    assert pod_spec()["terminationGracePeriodSeconds"] > Settings.model_fields["shutdown_seconds"].default
+    longest = Settings.model_fields["shutdown_seconds"].default + runtime._REST_SECONDS
+    assert pod_spec()["terminationGracePeriodSeconds"] > longest
 
 
 def test_applying_the_base_cannot_overwrite_credentials() -> None:

@@ -1,7 +1,6 @@
 """The running operator's own judgement: what /health calls a reason to be restarted."""
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
@@ -14,9 +13,10 @@ import pytest
 from datastorage import runtime as runtime_module
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.resources import AUDIT_RECORD, KINDS
 from datastorage.runtime import Operator
 
-RECORDS, TRACES = "/apis/records", "/apis/traces"
+RECORDS, TRACES = (f"/apis/datastorage.kubernaut.io/v1alpha1/{kind.plural}" for kind in KINDS)
 
 
 class Bench:
@@ -25,13 +25,12 @@ class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         monkeypatch.setattr(runtime_module, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self.monitor = WatchMonitor()
+        self.monitor = WatchMonitor(KINDS)
         self.access = AccessMonitor()
         self.sweep = SimpleNamespace(last_success=None)
         parts: Any = SimpleNamespace(
-            settings=SimpleNamespace(namespaces=()), monitor=self.monitor, sweep=self.sweep,
-            transport=SimpleNamespace(monitor=self.access),
-        )  # fmt: skip
+            monitor=self.monitor, sweep=self.sweep, transport=SimpleNamespace(monitor=self.access)
+        )
         self.operator = Operator(parts, asyncio.Event())
 
     async def alive(self) -> str | None:
@@ -53,40 +52,41 @@ async def test_open_watches_are_healthy_however_silent(bench: Bench) -> None:
 
 async def test_an_absent_api_server_is_no_reason_to_restart(bench: Bench) -> None:
     bench.sweep.last_success = bench.now
-    bench.monitor.closed(RECORDS)
+    bench.monitor.failed(RECORDS, "refused")
     assert await bench.alive() is None
     bench.now += 100_000
     assert await bench.alive() is None
 
 
 async def test_watches_that_fail_while_lists_succeed_are(bench: Bench) -> None:
-    bench.monitor.closed(RECORDS)
+    bench.monitor.failed(RECORDS, "refused")
     assert await bench.alive() is None
     bench.now += runtime_module._WATCH_PATIENCE_SECONDS + 1
     bench.sweep.last_success = bench.now
     assert RECORDS in (await bench.alive() or "")
 
 
-async def test_watches_that_may_not_be_opened_are_no_reason_to_restart(bench: Bench) -> None:
-    """Lists succeed, and the right to watch is missing: after a restart it is still missing."""
-    bench.monitor.closed(RECORDS)
-    bench.access.forbidden(f"watch {RECORDS}", "no")
+async def test_a_missing_definition_or_right_is_no_reason_to_restart(bench: Bench) -> None:
+    bench.monitor.undefined(AUDIT_RECORD)
+    bench.monitor.failed(TRACES, "API server (403): forbidden", refused=True)
+    bench.access.forbidden(f"watch {TRACES}", "no")
     assert await bench.alive() is None
     bench.now += runtime_module._WATCH_PATIENCE_SECONDS + 1
     bench.sweep.last_success = bench.now
     assert await bench.alive() is None
-    bench.access.accepted(f"watch {RECORDS}")
-    assert await bench.alive() is None, "the patience begins now"
+    told = await bench.operator._check_watch() or ""
+    assert AUDIT_RECORD.crd_name in told
+    assert "forbidden" in told
 
 
 async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> None:
-    bench.monitor.closed(RECORDS)
+    bench.monitor.failed(RECORDS, "refused")
     await bench.alive()
     bench.monitor.opened(RECORDS)
     bench.monitor.opened(TRACES)
     bench.now += 1000
     assert await bench.alive() is None
-    bench.monitor.closed(TRACES)
+    bench.monitor.failed(TRACES, "refused")
     bench.sweep.last_success = bench.now + 1
     bench.now += 2
     assert await bench.alive() is None
@@ -105,44 +105,6 @@ async def test_the_start_checks_the_schema_loads_the_model_and_connects_to_redis
     )
     await runtime_module._prepare_vectors(vectors)
     assert sorted(done) == ["model", "redis", "schema"]
-
-
-async def test_a_part_that_has_swallowed_its_end_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime_module, "_CANCEL_SECONDS", 0.01)
-
-    async def hard_of_hearing() -> None:
-        for _ in range(1):
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
-
-    async def fails() -> None:
-        raise ValueError
-
-    tasks = [asyncio.create_task(hard_of_hearing()), asyncio.create_task(fails())]
-    await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        await runtime_module._cancel(tasks)
-    assert all(task.done() for task in tasks)
-
-
-async def test_a_part_that_never_ends_is_left_and_named(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(runtime_module, "_CANCEL_SECONDS", 0.01)
-    over = asyncio.Event()
-
-    async def deaf() -> None:
-        while not over.is_set():
-            with contextlib.suppress(asyncio.CancelledError):
-                await over.wait()
-
-    task = asyncio.create_task(deaf(), name="deaf")
-    await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        await runtime_module._cancel([task])
-    assert [record.getMessage() for record in caplog.records] == ["deaf does not end and is left"]
-    over.set()
-    await task
 
 
 async def test_a_bug_in_a_part_is_told_with_its_place_and_without_the_row(

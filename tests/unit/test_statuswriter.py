@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from datastorage.errors import (
+    NotServedError,
     ObjectChangedError,
     ObjectTooLargeError,
     RequestRefusedError,
@@ -196,6 +197,15 @@ async def test_what_is_gone_is_settled(intake: Intake, spawn: Spawn, spec: dict[
     await bench.announce(body)
     assert bench.again(body) is Verdict.DUPLICATE
     assert bench.scheduled == []
+
+
+async def test_what_is_not_served_may_come_back_and_is_not_settled(intake: Intake, spawn: Spawn) -> None:
+    body = audit_record()
+    bench = Bench(intake, spawn, body)
+    bench.cluster.failures = [NotServedError("404 page not found")]
+    await bench.announce(body)
+    assert bench.cluster.named("patch_status") == [body["metadata"]["name"]], "no repeats: others wait behind"
+    assert bench.again(body) is Verdict.ACCEPTED
 
 
 @pytest.mark.usefixtures("no_delays")

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from datastorage.breaker import Breaker
-from datastorage.errors import ObjectGoneError, RequestRefusedError, TransientError
+from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedError, TransientError
 from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.sweep import Sweep
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
 from tests.support.fakes import FakeArchive, FakeCluster
 from tests.support.objects import (
     TTL_SECONDS,
@@ -117,6 +118,42 @@ async def test_without_a_request_it_sweeps_at_intervals(
     cluster = FakeCluster()
     spawn(sweep_of(cluster, intake, breaker, interval=0.001).run())
     await eventually(lambda: lists(cluster) >= 3)
+
+
+@pytest.mark.parametrize(
+    "error", [TransientError("starting"), RequestRefusedError("no"), ObjectGoneError("?")]
+)
+async def test_trouble_with_one_kind_does_not_keep_the_other_from_being_swept(
+    breaker: Breaker, intake: Intake, spawn: Spawn, error: Exception
+) -> None:
+    cluster = FakeCluster(audit_record(), action_trace())
+    cluster.kind_failures = {AUDIT_RECORD: error}
+    sweep = sweep_of(cluster, intake, breaker)
+    spawn(sweep.run())
+    await eventually(lambda: lists(cluster) >= 3)
+    assert [item.ref.kind for item in intake._queue] == [ACTION_TRACE]
+    traces = [call for call in cluster.calls if call[:2] == ("list", "actiontraces")]
+    assert len(traces) == 1, "what has succeeded is not listed again for the other's sake"
+    assert sweep.last_success is None
+    cluster.kind_failures.clear()
+    await eventually(lambda: intake.depth == 2)
+
+
+async def test_a_kind_that_is_not_served_has_nothing_to_sweep(
+    breaker: Breaker, intake: Intake, spawn: Spawn, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = FakeCluster(audit_record(), action_trace())
+    cluster.kind_failures = {AUDIT_RECORD: NotServedError("404 page not found")}
+    sweep = sweep_of(cluster, intake, breaker)
+    spawn(sweep.run())
+    await eventually(lambda: sweep.last_success is not None)
+    await settle()
+    assert lists(cluster) == 1, "nothing is repeated until the watch finds the definition"
+    assert caplog.records == []
+    cluster.kind_failures.clear()
+    sweep.request(AUDIT_RECORD)
+    await eventually(lambda: intake.depth == 2)
+    assert [call[1] for call in cluster.calls] == ["auditrecords", "actiontraces", "auditrecords"]
 
 
 @pytest.mark.parametrize("phase", ["Recording", "Degraded"])

@@ -1,5 +1,6 @@
 """The way to the API server: the same for single requests and for watches, and as it is now."""
 
+import asyncio
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,12 +16,15 @@ from datastorage.errors import ConfigurationError, TransientError
 from datastorage.kube import credentials as credentials_module
 from datastorage.kube import transport as transport_module
 from datastorage.kube.access import Access
-from datastorage.kube.connection import watch_session
+from datastorage.kube.connection import WatchSession
+from datastorage.kube.patience import Patience
 from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.resources import API_VERSION, AUDIT_RECORD, KINDS
 from tests.support.access import inline, transport_of, write_kubeconfig
 from tests.support.certificates import Authority
 from tests.support.connectproxy import ConnectProxy
+from tests.support.polling import eventually
 from tests.support.ports import needs_ipv6
 from tests.support.secureserver import SecureServer, server_context, status
 
@@ -29,6 +33,7 @@ Send = Callable[[Transport, str], Awaitable[int]]
 TIMEOUT = aiohttp.ClientTimeout(total=20)
 HOST = "kubernetes.default.svc"  # no resolver of a test machine knows it
 PASSWORD = "s3cr3t"
+RECORDS = f"/apis/{API_VERSION}/{AUDIT_RECORD.plural}"
 
 
 async def single(transport: Transport, path: str) -> int:
@@ -37,8 +42,23 @@ async def single(transport: Transport, path: str) -> int:
         return response.status
 
 
+class _NoPatience(Patience):
+    def __init__(self) -> None:
+        """Repeats nothing."""
+
+    async def answer(self, path: str, send: Any, *, watches: bool) -> aiohttp.ClientResponse:  # noqa: ARG002
+        response: aiohttp.ClientResponse = await send()
+        return response
+
+
+def session_of(transport: Transport) -> WatchSession:
+    patience = Patience(AUDIT_RECORD, WatchMonitor(KINDS), on_recovery=lambda *_: None, on_gone=lambda: None)
+    return WatchSession(transport, patience)
+
+
 async def watch(transport: Transport, path: str) -> int:
-    session = watch_session(transport, WatchMonitor())
+    """Do as Kopf does, but that no request is repeated."""
+    session = WatchSession(transport, _NoPatience())
     async with await session.request("get", f"{path}?watch=true", timeout=TIMEOUT) as response:
         await response.read()
         return response.status
@@ -261,34 +281,32 @@ async def test_kopf_waits_while_credentials_are_refused(
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
     async with transport_of(config) as transport:
         server.always = status(401, "token expired")
-        session = watch_session(transport, WatchMonitor())
-        with pytest.raises(aiohttp.ClientConnectionError, match=r"API server \(401\)"):
-            await session.request("get", "/apis", timeout=TIMEOUT)
+        request = asyncio.create_task(session_of(transport).request("get", "/api", timeout=TIMEOUT))
+        await eventually(lambda: "(401)" in (transport.monitor.problem() or ""))
+        assert not request.done()
+        server.always = None
+        assert (await request).status == 200
 
 
 async def test_a_missing_right_is_named_until_it_is_there(
     tmp_path: Path, server: SecureServer, authority: Authority
 ) -> None:
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority))
-    monitor = WatchMonitor()
     async with transport_of(config) as transport:
-        session = watch_session(transport, monitor)
-        server.always = status(403, 'User "x" cannot watch resource "traces"')
-        async with await session.request("get", "/traces?watch=true", timeout=TIMEOUT) as response:
-            assert (await response.json())["code"] == 403, "Kopf finds the body as well"
-        assert transport.monitor.problem() == (
-            'API server (403): no right to watch /traces: User "x" cannot watch resource "traces"'
+        server.always = status(403, 'User "x" cannot watch resource "auditrecords"')
+        request = asyncio.create_task(
+            session_of(transport).request("get", f"{RECORDS}?watch=true", timeout=TIMEOUT)
         )
-        assert monitor.problem(1) is not None
-        server.always = None
+        told = f'API server (403): no right to watch {RECORDS}: User "x" cannot watch resource "auditrecords"'
+        await eventually(lambda: transport.monitor.problem() == told)
+        server.answers = []
         # Another request is no proof of this right.
-        await single(transport, "/records")
-        assert transport.monitor.problem() is not None
-        session = watch_session(transport, monitor)
-        async with await session.request("get", "/traces?watch=true", timeout=TIMEOUT):
-            pass
+        monitor = transport.monitor
+        monitor.accepted("list /other")
+        assert monitor.problem() == told
+        server.always = None
+        assert (await request).status == 200
         assert transport.monitor.problem() is None
-        assert monitor.problem(1) is None
 
 
 @pytest.mark.usefixtures("at_once")
@@ -373,7 +391,7 @@ async def test_a_closed_session_says_so_as_aiohttp_does(
 ) -> None:
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority))
     async with transport_of(config) as transport:
-        session = watch_session(transport, WatchMonitor())
+        session = session_of(transport)
         await session.close()
         assert session.closed
         with pytest.raises(RuntimeError):

@@ -1,25 +1,28 @@
-"""The watch: Kopf brings events to the intake, and never ends unnoticed."""
+"""The watches: Kopf brings events to the intake, waits for definitions, and never ends unnoticed."""
 
 import asyncio
-import gc
+import contextvars
+import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
-import aiohttp
 import kopf
 import pytest
 import pytest_asyncio
+from kopf._cogs.clients.auth import vault_var
 
 from datastorage.handlers import build_registry, kopf_settings
-from datastorage.kube import connection as connection_module
+from datastorage.kube import patience as patience_module
 from datastorage.kube import watch as watch_module
-from datastorage.kube.connection import watch_session
-from datastorage.kube.watch import Watch
+from datastorage.kube.connection import WatchSession
+from datastorage.kube.patience import Patience
+from datastorage.kube.watch import KopfParts, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.intake import Intake
-from datastorage.resources import GROUP, KINDS
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from tests.support.apiserver import FakeApiServer
-from tests.support.objects import audit_record, key_of_body
+from tests.support.objects import action_trace, audit_record, key_of_body
 from tests.support.polling import eventually
 from tests.unit.conftest import Spawn
 
@@ -28,93 +31,155 @@ TRACES = "/apis/datastorage.kubernaut.io/v1alpha1/actiontraces"
 
 
 class Bench:
-    """A supervised watch on a fake API server."""
+    """Supervised watches of both kinds on a fake API server."""
 
     def __init__(self, server: FakeApiServer, intake: Intake) -> None:
         self.server = server
-        self.monitor = WatchMonitor()
-        self.started = 0
-        self.restarts = 0
+        self.monitor = WatchMonitor(KINDS)
+        self.started: list[ResourceKind] = []
+        self.recoveries: list[tuple[ResourceKind, bool]] = []
         self.api = server.client()
-        self.sessions: list[aiohttp.ClientSession] = []
-        self.watch = Watch(
-            server=server.url,
-            session=self._session,
-            registry=lambda: build_registry(intake),
-            settings=kopf_settings,
+        self.sessions: list[WatchSession] = []
+        parts = KopfParts(
             namespaces=(),
-            monitor=self.monitor,
-            on_started=self._start,
-            on_restart=self._restart,
+            session=self._session,
+            registry=lambda kind: build_registry(kind, intake),
+            settings=kopf_settings,
         )
+        self.records, self.traces = (
+            Watch(
+                kind, parts, monitor=self.monitor, on_started=partial(self.started.append, kind),
+                on_recovery=lambda kind, is_new: self.recoveries.append((kind, is_new)),
+            )
+            for kind in KINDS
+        )  # fmt: skip
 
-    def _session(self) -> aiohttp.ClientSession:
-        self.sessions.append(watch_session(self.api, self.monitor))
+    def _session(self, patience: Patience) -> WatchSession:
+        self.sessions.append(WatchSession(self.api, patience))
         return self.sessions[-1]
-
-    def _start(self) -> None:
-        self.started += 1
-
-    def _restart(self) -> None:
-        self.restarts += 1
 
 
 @pytest_asyncio.fixture
 async def bench(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    """A watch that is restarted without delay."""
+    """Watches that are started again, and ask again, without delay."""
     monkeypatch.setattr(watch_module, "_FIRST_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr(connection_module, "_WATCH_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(patience_module, "_WATCH_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(patience_module, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(patience_module, "_MAX_PAUSE_SECONDS", 0.02)
     async with FakeApiServer().serve() as server:
         made = Bench(server, intake)
         yield made
         await made.api.close()
 
 
+def watch_both(bench: Bench, spawn: Spawn) -> None:
+    spawn(bench.records.run())
+    spawn(bench.traces.run())
+
+
 async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spawn) -> None:
-    added, deleted, settled = audit_record(), audit_record(), audit_record()
+    added, deleted, settled, trace = audit_record(), audit_record(), audit_record(), action_trace()
     intake.settle(key_of_body(settled), 1)
     bench.server.events = [
         {"type": "ADDED", "object": added},
         {"type": "DELETED", "object": deleted},
         {"type": "DELETED", "object": settled},
+        {"type": "ADDED", "object": trace},
     ]
-    spawn(bench.watch.run())
-    await eventually(lambda: intake.depth == 2)
-    items = {item.ref.name: item.deleted for item in intake._queue}
-    assert items == {added["metadata"]["name"]: False, deleted["metadata"]["name"]: True}
-    await eventually(lambda: bench.monitor.problem(2) is None)
-    assert (bench.started, bench.restarts) == (1, 0)
+    watch_both(bench, spawn)
+    await eventually(lambda: intake.depth == 3)
+    assert {item.ref.name: item.deleted for item in intake._queue} == {
+        added["metadata"]["name"]: False,
+        deleted["metadata"]["name"]: True,
+        trace["metadata"]["name"]: False,
+    }
+    await eventually(lambda: bench.monitor.problem is None)
+    assert (sorted(kind.kind for kind in bench.started), bench.recoveries) == (
+        ["ActionTrace", "AuditRecord"],
+        [],
+    )
+    assert sorted(bench.server.watches) == [TRACES, RECORDS]
     assert {query["fieldSelector"] for query in bench.server.watch_queries} == {"status.phase!=Stored"}
     # What is there at the start comes as events too: a list of large objects would not fit into memory.
     assert {query["sendInitialEvents"] for query in bench.server.watch_queries} == {"true"}
     assert bench.server.requests == []
 
 
-@pytest.mark.parametrize("status", [404, 410])
-async def test_kopf_is_started_again_when_it_gives_up(
-    bench: Bench, intake: Intake, spawn: Spawn, status: int
+async def test_the_credentials_of_one_kopf_are_not_seen_by_the_other(bench: Bench, spawn: Spawn) -> None:
+    watch_both(bench, spawn)
+    await eventually(lambda: bench.monitor.problem is None)
+    assert len(bench.sessions) == 2
+    assert vault_var not in contextvars.copy_context()
+
+
+@pytest.mark.parametrize("missing", [{"auditrecords"}, {"auditrecords", "actiontraces"}])
+async def test_a_definition_that_is_not_there_at_the_start_is_waited_for(
+    bench: Bench, intake: Intake, spawn: Spawn, caplog: pytest.LogCaptureFixture, missing: set[str]
 ) -> None:
-    bench.server.watch_answers = [status, status, status, status]
+    caplog.set_level(logging.INFO)
+    bench.server.unserved = set(missing)
+    bench.server.events = [
+        {"type": "ADDED", "object": audit_record()},
+        {"type": "ADDED", "object": action_trace()},
+    ]
+    watch_both(bench, spawn)
+    await eventually(lambda: intake.depth == 2 - len(missing))
+    await eventually(lambda: "auditrecords.datastorage.kubernaut.io" in (bench.monitor.problem or ""))
+    # No restart would make a definition.
+    await eventually(lambda: bench.monitor.curable_problem is None)
+    bench.server.unserved.clear()
+    await eventually(lambda: intake.depth == 2)
+    await eventually(lambda: bench.monitor.problem is None)
+    assert sorted(bench.recoveries, key=str) == [
+        (kind, True) for kind in (ACTION_TRACE, AUDIT_RECORD) if kind.plural in missing
+    ]
+    assert len(bench.started) == 2, "Kopf itself was not started again"
+    told = [record.getMessage() for record in caplog.records if "definition" in record.getMessage()]
+    assert len(told) == 2 * len(missing), "one line when it is missed, one when it is there"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_definition_that_goes_and_comes_back_does_not_disturb_the_other_kind(
+    bench: Bench, intake: Intake, spawn: Spawn, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch_both(bench, spawn)
+    await eventually(lambda: bench.monitor.problem is None)
+    bench.server.undefine("auditrecords")
+    await eventually(lambda: "AuditRecord" in (bench.monitor.problem or ""))
     bench.server.events = [{"type": "ADDED", "object": audit_record()}]
-    task = spawn(bench.watch.run())
-    await eventually(lambda: intake.depth == 1, seconds=20)
-    assert bench.restarts >= 1
-    assert bench.started == bench.restarts + 1
-    assert not task.done()
+    bench.server.unserved.clear()
+    await eventually(lambda: intake.depth == 1)
+    await eventually(lambda: bench.monitor.problem is None)
+    assert bench.recoveries == [(AUDIT_RECORD, True)]
+    assert bench.server.watches.count(TRACES) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-@pytest.mark.parametrize("answers", [[410], [410, 410], [404, 404, 410]])
-async def test_every_watch_ends_with_kopf(bench: Bench, spawn: Spawn, answers: list[int]) -> None:
-    complaints: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told["message"]))
-    bench.server.watch_answers = list(answers)
-    spawn(bench.watch.run())
-    await eventually(lambda: bench.restarts >= 1 and bench.monitor.problem(2) is None)
-    names = [task.get_name().partition("@")[0] for task in asyncio.all_tasks()]
-    watchers = sorted(name for name in names if name.startswith("watcher for "))
-    assert watchers == sorted(f"watcher for {kind.plural}.v1alpha1.{GROUP}" for kind in KINDS)
-    gc.collect()
-    assert complaints == []
+async def test_a_watch_that_can_not_go_on_begins_anew(bench: Bench, intake: Intake, spawn: Spawn) -> None:
+    bench.server.watch_answers["auditrecords"] = [410, 410]
+    bench.server.events = [{"type": "ADDED", "object": audit_record()}]
+    watch_both(bench, spawn)
+    await eventually(lambda: intake.depth == 1)
+    assert bench.started.count(AUDIT_RECORD) == 3
+    assert bench.started.count(ACTION_TRACE) == 1
+    assert bench.server.watches.count(TRACES) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"), [(403, True), (400, True), (429, False), (503, False), (401, False)]
+)
+async def test_a_watch_that_is_refused_is_asked_for_again_without_kopf_hearing_of_it(
+    bench: Bench, spawn: Spawn, caplog: pytest.LogCaptureFixture, status: int, *, refused: bool
+) -> None:
+    bench.server.watch_answers["auditrecords"] = [status] * 30
+    spawn(bench.records.run())
+    await eventually(lambda: f"({status})" in (bench.monitor.problem or ""))
+    assert (f"({status})" in (bench.monitor.curable_problem or "")) is not refused
+    await eventually(lambda: RECORDS not in (bench.monitor.problem or ""))
+    assert bench.recoveries == [(AUDIT_RECORD, False)]
+    assert bench.started == [AUDIT_RECORD]
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(told) == (0 if status in {429, 503} else 1)
 
 
 async def test_a_task_of_kopf_that_fails_restarts_it_and_ends_the_others(
@@ -133,38 +198,59 @@ async def test_a_task_of_kopf_that_fails_restarts_it_and_ends_the_others(
         return [others[-1], asyncio.create_task(fail())]
 
     monkeypatch.setattr(kopf, "spawn_tasks", spawn_tasks)
-    task = spawn(bench.watch.run())
-    await eventually(lambda: bench.restarts >= 2)
+    task = spawn(bench.records.run())
+    await eventually(lambda: len(others) >= 3)
     assert all(other.cancelled() for other in others[:-1])
     assert not task.done()
 
 
-def test_kopf_writes_nothing() -> None:
-    settings = kopf_settings()
+@pytest.mark.parametrize("kind", KINDS)
+def test_kopf_writes_nothing(kind: ResourceKind) -> None:
+    settings = kopf_settings(kind)
     assert settings.posting.enabled is False
     assert settings.peering.standalone is True
-    assert set(settings.watching.field_selectors.values()) == {"status.phase!=Stored"}
-    assert len(settings.watching.field_selectors) == 2
+    assert list(settings.watching.field_selectors.values()) == ["status.phase!=Stored"]
 
 
-def test_the_monitor_knows_how_many_watches_are_open() -> None:
-    monitor = WatchMonitor()
-    assert monitor.problem(2) == "0 of 2 watches are open"
+def test_the_monitor_knows_how_the_watches_are() -> None:
+    monitor = WatchMonitor(KINDS)
+    assert monitor.problem == "2 of 2 watches are not open yet"
     monitor.opened(RECORDS)
-    assert monitor.problem(2) == "1 of 2 watches are open"
-    monitor.opened(TRACES)
-    assert monitor.problem(2) is None
-    monitor.closed(TRACES)
-    assert monitor.problem(2) == f"watch of {TRACES} does not get through"
-    monitor.opened(TRACES)
-    assert monitor.problem(2) is None
-    monitor.stopped()
-    assert monitor.problem(2) == "0 of 2 watches are open"
+    assert monitor.problem == "1 of 2 watches are not open yet"
+    assert monitor.opened(TRACES) is False
+    assert monitor.problem is None
+    monitor.failed(TRACES, "refused")
+    assert monitor.problem == f"watch of {TRACES} does not get through: refused"
+    assert monitor.opened(TRACES) is True
+    assert monitor.problem is None
+    monitor.lost(AUDIT_RECORD)
+    assert monitor.problem == monitor.curable_problem == "1 of 2 watches are not open yet"
+    monitor.undefined(AUDIT_RECORD)
+    assert "apply the definition auditrecords.datastorage.kubernaut.io" in (monitor.problem or "")
+    assert monitor.curable_problem is None
+
+
+def test_there_is_a_watch_for_each_namespace() -> None:
+    assert WatchMonitor(KINDS, ("a", "b")).problem == "4 of 4 watches are not open yet"
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_watch_that_is_told_to_end_amid_its_start_leaves_nothing_behind(
+    bench: Bench, turns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = asyncio.all_tasks()
+    watching = asyncio.create_task(bench.records.run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await eventually(lambda: asyncio.all_tasks() <= before)
+    assert caplog.records == []
 
 
 async def test_a_watch_that_is_told_twice_to_end_closes_its_session(bench: Bench) -> None:
-    watching = asyncio.create_task(bench.watch.run())
-    await eventually(lambda: bench.monitor.problem(2) is None)
+    watching = asyncio.create_task(bench.records.run())
+    await eventually(lambda: bench.monitor.problem == "1 of 2 watches are not open yet")
     watching.cancel()
     for _ in range(2):  # it is amid the cleaning up
         await asyncio.sleep(0)

@@ -98,7 +98,11 @@ def _run(settings: Settings) -> None:
     from datastorage import runtime  # noqa: PLC0415  # loads Kopf
 
     make_room_for_deep_json()
-    uvloop.run(runtime.run(settings))
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    # The loop is not closed, and leftover tasks are not cancelled: the one waits for lookups that hang, and
+    # Kopf's tasks may never end when they are cancelled all at once. They go with the process.
+    loop.run_until_complete(runtime.run(settings))
 
 
 @commands.command()

@@ -87,7 +87,8 @@ class RedisStore:
     async def close(self) -> None:
         """Close the connections."""
         with contextlib.suppress(RedisError, OSError):
-            await self._client.aclose()
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._client.aclose()
 
     async def _use(self, use: str, operation: Callable[[], Awaitable[T]]) -> T | None:
         if not self._outage.may_try(use):

@@ -9,6 +9,7 @@ import aiohttp
 
 from datastorage.causes import connection_trouble
 from datastorage.errors import (
+    NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     ObjectTooLargeError,
@@ -100,30 +101,45 @@ class KubernetesClient:
         """List the objects page by page: no more than one page is in memory, and large objects make it short.
 
         A list that takes so long that its continuation expires begins anew, so that objects may come twice.
+        A namespace that may not be read does not keep the others from being listed; its error comes last.
+        Raises NotServedError when the API server does not serve the kind.
         """
+        refusal: RequestRefusedError | None = None
         for namespace in self._namespaces or (None,):
-            continuation: str | None = ""
-            limit = page_size
-            while continuation is not None:
-                query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
-                path = f"{_path(kind, namespace)}?{urlencode(query)}"
-                try:
-                    answer = _parsed(
-                        await self._request(
-                            "GET", path, max_bytes=_max_bytes(limit), right=f"list {_path(kind, namespace)}"
-                        )
-                    )
-                except _AnswerTooLargeError:
-                    limit = max(1, limit // 4)
-                    continue
-                except ObjectGoneError:
-                    if not continuation:
-                        raise  # the resource itself is not there
-                    continuation = ""
-                    continue
-                continuation = _metadata(answer).get("continue") or None
-                yield answer.get("items") or []
-                limit = min(page_size, limit * 2)
+            try:
+                async for page in self._pages(_path(kind, namespace), field_selector, page_size):
+                    yield page
+            except RequestRefusedError as error:
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
+
+    async def _pages(
+        self, path: str, field_selector: str, page_size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        continuation: str | None = ""
+        limit = page_size
+        while continuation is not None:
+            query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
+            try:
+                raw = await self._request(
+                    "GET",
+                    f"{path}?{urlencode(query)}",
+                    max_bytes=_max_bytes(limit),
+                    right=f"list {path}",
+                )
+                answer = _parsed(raw)
+            except _AnswerTooLargeError:
+                limit = max(1, limit // 4)
+                continue
+            except ObjectGoneError as error:
+                if not continuation or isinstance(error, NotServedError):
+                    raise
+                continuation = ""
+                continue
+            continuation = _metadata(answer).get("continue") or None
+            yield answer.get("items") or []
+            limit = min(page_size, limit * 2)
 
     async def _request(
         self,
@@ -208,6 +224,9 @@ def _error(status: int, answer: bytes) -> Exception:
     # etcd's own limit on the size of an object comes back as an internal error.
     if status == 413 or (status == 500 and "request is too large" in message):
         return ObjectTooLargeError(message)
+    # A missing object is named in the answer. Where the path itself is unknown there is nothing to name.
+    if status == 404 and not _names_an_object(answer):
+        return NotServedError(message)
     if status in {404, 410}:
         return ObjectGoneError(message)
     if status == 409:
@@ -216,3 +235,12 @@ def _error(status: int, answer: bytes) -> Exception:
     if status in {401, 408, 429} or status >= 500:
         return TransientError(message)
     return RequestRefusedError(message)
+
+
+def _names_an_object(answer: bytes) -> bool:
+    try:
+        body = json.loads(answer)
+    except ValueError:
+        return False
+    details = body.get("details") if isinstance(body, dict) else None
+    return isinstance(details, dict) and bool(details.get("name"))

@@ -1,58 +1,72 @@
-"""Runs Kopf and never lets it end unnoticed.
+"""Runs one Kopf for each kind and never lets one end unnoticed.
 
-Kopf gives up on some answers of the API server (404 and 410 to the watch request itself, a failed worker).
-Then it is started again, with patience; the sweep covers the time between.
+They share nothing but the API server: what happens to one kind's definition does not disturb the other's
+watch. A Kopf that ends, or that can't go on from where it was, is started again with new state; the sweep
+covers the time between.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
 
 import aiohttp
 import kopf
 
 from datastorage import metrics
+from datastorage.cancellation import end_tasks
+from datastorage.kube.connection import WatchSession
+from datastorage.kube.patience import Patience
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.resources import ResourceKind
 
 _log = logging.getLogger(__name__)
 
 _IDENTITY: Any = "datastorage"  # Kopf keeps its type for identities to itself
+# Kopf's module that looks for resources, in tasks that nobody holds.
+_KOPF_SCANNING: Final = "scanning.py"
 _FIRST_DELAY_SECONDS: Final = 0.5
 _MAX_DELAY_SECONDS: Final = 5.0
 # A watch that ran this long was healthy: the next failure begins a new series.
 _HEALTHY_SECONDS: Final = 60.0
 
 
+@dataclass(frozen=True)
+class KopfParts:
+    """What a Kopf is made of. It keeps state in what the callables return: they are called for each start."""
+
+    namespaces: tuple[str, ...]
+    session: Callable[[Patience], WatchSession]
+    registry: Callable[[ResourceKind], kopf.OperatorRegistry]
+    settings: Callable[[ResourceKind], kopf.OperatorSettings]
+
+
 class Watch:
-    """Kopf under supervision."""
+    """One kind's Kopf under supervision."""
 
     def __init__(
         self,
+        kind: ResourceKind,
+        parts: KopfParts,
         *,
-        server: str,
-        session: Callable[[], aiohttp.ClientSession],
-        registry: Callable[[], kopf.OperatorRegistry],
-        settings: Callable[[], kopf.OperatorSettings],
-        namespaces: tuple[str, ...],
         monitor: WatchMonitor,
         on_started: Callable[[], None],
-        on_restart: Callable[[], None],
+        on_recovery: Callable[[ResourceKind, bool], None],
     ) -> None:
-        """Take the parts. The first three callables make fresh ones for each start: Kopf keeps state in them.
+        """``on_started`` is called whenever Kopf has begun.
 
-        ``on_started`` is called whenever Kopf has begun, ``on_restart`` only when it had ended before.
+        ``on_recovery`` is called when the watch is open after trouble or a restart: with True when the
+        definition was not there before.
         """
-        self._server = server
-        self._session = session
-        self._registry = registry
-        self._settings = settings
-        self._namespaces = namespaces
+        self._kind = kind
+        self._parts = parts
         self._monitor = monitor
         self._on_started = on_started
-        self._on_restart = on_restart
+        self._on_recovery = on_recovery
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -60,49 +74,89 @@ class Watch:
         while True:
             started = time.monotonic()
             error = await self._run_once()
-            self._monitor.stopped()
+            self._monitor.lost(self._kind)
             metrics.WATCH_RESTARTS.inc()
-            _log.warning("The watch ended and is started again", extra={"error": repr(error)})
-            if time.monotonic() - started > _HEALTHY_SECONDS:
+            if error is not None:
+                extra = {"kind": self._kind.kind, "error": repr(error)}
+                _log.warning("The watch ended and is started again", extra=extra)
+            if error is None or time.monotonic() - started > _HEALTHY_SECONDS:
                 delay = _FIRST_DELAY_SECONDS
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
             delay = min(delay * 2, _MAX_DELAY_SECONDS)
-            self._on_restart()
 
     async def _run_once(self) -> BaseException | None:
-        """Run Kopf until one of its tasks ends; return the error that ended it, if any."""
-        registry = self._registry()
-        sessions: list[aiohttp.ClientSession] = []
+        """Run Kopf until one of its tasks ends or it has to begin anew; return the error that ended it."""
+        registry, settings = self._parts.registry(self._kind), self._parts.settings(self._kind)
+        sessions: list[WatchSession] = []
+        gone = asyncio.Event()
+        patience = Patience(self._kind, self._monitor, on_recovery=self._on_recovery, on_gone=gone.set)
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
-            # Called again when the API server answers 401, and after the session was closed.
-            sessions.append(self._session())
-            return kopf.AiohttpSession(server=self._server, aiohttp_session=sessions[-1])
+            # Called again after the session was closed.
+            sessions.append(self._parts.session(patience))
+            session = cast("aiohttp.ClientSession", sessions[-1])
+            # The transport knows where the API server is now.
+            return kopf.AiohttpSession(server="", aiohttp_session=session)
 
-        tasks = await kopf.spawn_tasks(
-            registry=registry,
-            settings=self._settings(),
-            # Peering, the only use of it, is off; Kopf's own guess fails where the user has no name.
-            identity=_IDENTITY,
-            standalone=True,
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
-        )
-        self._on_started()
+        # In a task of its own: Kopf keeps the settings and the credentials of an operator in the context of
+        # the task that starts it. And a cancellation must not leave behind what Kopf has started already.
+        spawning = asyncio.create_task(self._spawn(registry, settings))
+        ending = asyncio.create_task(gone.wait())
+        tasks: Sequence[asyncio.Task[Any]] = ()
         try:
+            tasks = await asyncio.shield(spawning)
             # Not kopf.run_tasks: when Kopf ends, that one cancels every task of the event loop that is
             # younger than Kopf, and most of ours are.
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*tasks, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # When one watch fails, Kopf ends without its other watches, and forgets their errors.
-            running = {*tasks, *self._monitor.take_tasks()}
-            for task in running:
-                task.cancel()
             try:
-                await asyncio.gather(*running, return_exceptions=True)
+                # Those that look for the resource first: the end of the others closes the session.
+                await end_tasks([task for task in _tasks_of(settings) if _looks_for_resources(task)])
+                await end_tasks([*(tasks or await spawning), ending])
+                await end_tasks(_tasks_of(settings))
             finally:
                 # Kopf closes its session only where it ends in order.
                 for session in sessions:
                     await session.close()
-        return next((task.exception() for task in done if not task.cancelled()), None)
+        if ending in done:
+            return None
+        error = next((task.exception() for task in done if not task.cancelled()), None)
+        return error or RuntimeError("Kopf ended")
+
+    async def _spawn(
+        self, registry: kopf.OperatorRegistry, settings: kopf.OperatorSettings
+    ) -> Sequence[asyncio.Task[Any]]:
+        tasks = await kopf.spawn_tasks(
+            registry=registry,
+            settings=settings,
+            # Peering, the only use of it, is off; Kopf's own guess fails where the user has no name.
+            identity=_IDENTITY,
+            standalone=True,
+            clusterwide=not self._parts.namespaces,
+            namespaces=self._parts.namespaces,
+        )
+        # Before anything else can run: Kopf has just taken the signals for itself.
+        self._on_started()
+        return list(tasks)
+
+
+def _tasks_of(settings: kopf.OperatorSettings) -> list[asyncio.Task[Any]]:
+    """Return the tasks of a Kopf, also those that it leaves behind when it ends.
+
+    They are known by the settings, of which each Kopf has its own.
+    """
+    return [task for task in asyncio.all_tasks() if _settings_in(task.get_coro()) is settings]
+
+
+def _looks_for_resources(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and Path(code.co_filename).name == _KOPF_SCANNING
+
+
+def _settings_in(coroutine: Any) -> Any:
+    frame = getattr(coroutine, "cr_frame", None)
+    if frame is None:
+        return None
+    names = frame.f_locals
+    return names["settings"] if "settings" in names else _settings_in(names.get("coro"))

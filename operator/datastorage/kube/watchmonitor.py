@@ -1,51 +1,125 @@
-"""Knows whether the watches are open, and which tasks keep them.
+"""Knows how each watch is doing: says it to the health checks, and to the log when it changes.
 
 A watch that falls silent needs no clock here: Kopf ends it after its inactivity time-out and asks again,
-and an attempt that fails is told to this monitor.
+and an attempt that fails is noted here.
 """
 
-import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from datastorage.resources import GROUP, VERSION, ResourceKind
+
+_log = logging.getLogger(__name__)
+
+
+class _State(Enum):
+    STARTING = auto()
+    OPEN = auto()
+    FAILING = auto()  # no answer, or the API server can't serve
+    REFUSED = auto()  # an answer that only an administrator can change
+    LOST = auto()  # Kopf ended, and is started again
+
+
+@dataclass(slots=True)
+class _Watch:
+    kind: ResourceKind
+    state: _State = _State.STARTING
+    reason: str = ""
 
 
 class WatchMonitor:
-    """Told by the session of each watch request and its answer; asked by the health checks."""
+    """One for all watches: of each kind, in each namespace that is served."""
 
-    def __init__(self) -> None:
-        self._open: set[str] = set()
-        self._failed: set[str] = set()
-        # A handful: Kopf has one task for each watch and a few that look around.
-        self._tasks: set[asyncio.Task[object]] = set()
+    def __init__(self, kinds: Sequence[ResourceKind], namespaces: Sequence[str] = ()) -> None:
+        """Without ``namespaces`` there is one watch for each kind, over all of them."""
+        self._watches = {
+            _path(kind, namespace): _Watch(kind) for kind in kinds for namespace in namespaces or (None,)
+        }
+        self._missing: list[ResourceKind] = []
 
-    def asked(self) -> None:
-        """Note that the current task makes a request for Kopf."""
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
+    def opened(self, path: str) -> bool:
+        """Note that the API server has accepted a watch request; tell whether that ends some trouble."""
+        watch = self._watches[path]
+        troubled = watch.state not in {_State.STARTING, _State.OPEN}
+        if watch.state in {_State.FAILING, _State.REFUSED}:
+            _log.info("The watch is open", extra={"path": path})
+        watch.state = _State.OPEN
+        return troubled
 
-    def take_tasks(self) -> set[asyncio.Task[object]]:
-        """Return the tasks that have made requests since the last call, whether they still run or not."""
-        tasks, self._tasks = self._tasks, set()
-        return tasks
+    def failed(self, path: str, reason: str, *, refused: bool = False, busy: bool = False) -> None:
+        """Note that a watch request did not get through.
 
-    def opened(self, path: str) -> None:
-        """Note that the API server has accepted a watch request."""
-        self._open.add(path)
-        self._failed.discard(path)
+        ``refused``: the API server says no, and trying again alone is no cure. ``busy``: it says that it
+        needs a moment, as for a definition that is new; that is no reason to warn.
+        """
+        watch = self._watches[path]
+        state = _State.REFUSED if refused else _State.FAILING
+        if watch.state is not state:
+            level = logging.INFO if busy else logging.WARNING
+            _log.log(level, "The watch waits for the API server", extra={"path": path, "error": reason})
+        watch.state, watch.reason = state, reason
 
-    def closed(self, path: str) -> None:
-        """Note that a watch request was refused or did not get through."""
-        self._open.discard(path)
-        self._failed.add(path)
+    def failed_all(self, kind: ResourceKind, reason: str, *, refused: bool, busy: bool) -> None:
+        """Note that the API server could not be asked whether it serves the kind."""
+        for path, watch in self._watches.items():
+            if watch.kind is kind:
+                self.failed(path, reason, refused=refused, busy=busy)
 
-    def stopped(self) -> None:
-        """Note that no watch is running at all."""
-        self._open.clear()
-        self._failed.clear()
+    def undefined(self, kind: ResourceKind) -> None:
+        """Note that the API server does not serve the kind."""
+        if kind in self._missing:
+            return
+        self._missing.append(kind)
+        _log.warning("Waiting for a definition: %s", _missing_text(kind))
 
-    def problem(self, expected: int) -> str | None:
-        """Say what is wrong with the watches, of which there should be ``expected``; None when nothing is."""
-        if self._failed:
-            return f"watch of {', '.join(sorted(self._failed))} does not get through"
-        if len(self._open) < expected:
-            return f"{len(self._open)} of {expected} watches are open"
-        return None
+    def defined(self, kind: ResourceKind) -> bool:
+        """Note that the API server serves the kind; tell whether that is news."""
+        if kind not in self._missing:
+            return False
+        self._missing.remove(kind)
+        _log.info("The definition is there: %s", kind.crd_name)
+        return True
+
+    def lost(self, kind: ResourceKind) -> None:
+        """Note that nothing watches the kind for now."""
+        for watch in self._watches.values():
+            if watch.kind is kind and watch.state is _State.OPEN:
+                watch.state = _State.LOST
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the watches, or None."""
+        return self._told([_State.STARTING, _State.FAILING, _State.REFUSED, _State.LOST], self._missing)
+
+    @property
+    def curable_problem(self) -> str | None:
+        """What is wrong, apart from what the API server itself says: a restart would not change that."""
+        return self._told([_State.STARTING, _State.FAILING, _State.LOST], [])
+
+    def _told(self, states: Sequence[_State], missing: Sequence[ResourceKind]) -> str | None:
+        found = [_missing_text(kind) for kind in missing]
+        closed = 0
+        for path, watch in self._watches.items():
+            if watch.kind in self._missing or watch.state not in states:
+                continue
+            if watch.state in {_State.FAILING, _State.REFUSED}:
+                found.append(f"watch of {path} does not get through: {watch.reason}")
+            else:
+                closed += 1
+        if closed:
+            found.append(f"{closed} of {len(self._watches)} watches are not open yet")
+        return "; ".join(found) or None
+
+
+def _missing_text(kind: ResourceKind) -> str:
+    return (
+        f"the API server does not serve {kind.kind} objects: apply the definition {kind.crd_name} "
+        f"(kubectl apply -k crds), with the version {VERSION} served; no restart is needed"
+    )
+
+
+def _path(kind: ResourceKind, namespace: str | None) -> str:
+    scope = f"/namespaces/{namespace}" if namespace is not None else ""
+    return f"/apis/{GROUP}/{VERSION}{scope}/{kind.plural}"

@@ -7,6 +7,7 @@ intervals, and after it overflowed, so that nothing depends on it surviving.
 import asyncio
 import heapq
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from datastorage import metrics
 from datastorage.errors import (
+    NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     RequestRefusedError,
@@ -22,6 +24,7 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.extract import expiry_of, is_current, is_held, key_of
+from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.pipeline.workitem import Expiry, ObjectRef
 from datastorage.resources import ARCHIVED, KINDS, ResourceKind
 
@@ -96,8 +99,9 @@ class GarbageCollector:
         self._earlier = asyncio.Event()
         # When the earliest of those that were let go is due; None while everything is in the schedule.
         self._forgotten_due: float | None = None
-        self._listing_at = 0.0
+        self._listing_at = dict.fromkeys(KINDS, 0.0)
         self._listed_at = 0.0
+        self._kind_by_kind = KindByKind("Listing the stored objects")
 
     def schedule(self, expiry: Expiry) -> None:
         """Note an object for deletion at its time. Noting it again changes its version alone."""
@@ -121,13 +125,16 @@ class GarbageCollector:
         self._forgotten_due = first if self._forgotten_due is None else min(first, self._forgotten_due)
         del self._heap[_KEPT_WHEN_FULL:]  # what is left is sorted, and so a heap
 
+    def list_soon(self, kind: ResourceKind) -> None:
+        """Ask for a listing of a kind that is served again: deletions meanwhile have found nothing."""
+        self._listing_at[kind] = 0.0
+        self._earlier.set()
+
     async def run(self) -> None:
         """Collect until cancelled."""
         while True:
             if time.monotonic() >= self._next_listing():
-                complete = await self._rebuild()
-                pause = self._resync_seconds if complete else _RETRY_SECONDS
-                self._listing_at = time.monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311
+                await self._rebuild()
             due = self._pop_due()
             if due:
                 await self.collect(due)
@@ -135,13 +142,14 @@ class GarbageCollector:
                 await self._sleep_until(self._next_listing())
 
     def _next_listing(self) -> float:
+        listing_at = min(self._listing_at.values())
         if self._forgotten_due is None:
-            return self._listing_at
+            return listing_at
         # What was let go is looked for when it falls due, with a pause between one listing and the next.
         until_due = max(
             self._forgotten_due - self._now(), self._listed_at + _RETRY_SECONDS - time.monotonic()
         )
-        return min(self._listing_at, time.monotonic() + until_due)
+        return min(listing_at, time.monotonic() + until_due)
 
     async def collect(self, due: Sequence[Expiry]) -> None:
         """Confirm the rows of the objects and delete those that are confirmed."""
@@ -170,32 +178,39 @@ class GarbageCollector:
     async def plan(self) -> AsyncIterator[Plan]:
         """List what would be deleted and when, without deleting anything."""
         for kind in KINDS:
-            async for page in self._archived(kind):
-                confirmed = await self._confirmation.of_keys(kind, [key_of(kind, body) for body in page])
-                for body in page:
-                    expiry = expiry_of(kind, body)
-                    if expiry is not None:
-                        yield Plan(expiry, is_held(body["metadata"]), expiry.key in confirmed)
-
-    async def _rebuild(self) -> bool:
-        self._forgotten_due = None
-        await self._read_clock()
-        try:
-            for kind in KINDS:
+            try:
                 async for page in self._archived(kind):
-                    # What is on hold or stays long is looked up too: its row may be gone.
-                    confirmed = await self._confirmation.of_objects(kind, [b for b in page if is_current(b)])
-                    for body in confirmed.missing:
-                        await self._restore(kind, body)
-                    for body in confirmed.stored:
-                        self._note(kind, body)
-        except (TransientError, ObjectGoneError, RequestRefusedError) as error:
-            _log.warning(
-                "Listing the stored objects failed; it will be repeated", extra={"error": str(error)}
-            )
-            return False
+                    confirmed = await self._confirmation.of_keys(kind, [key_of(kind, body) for body in page])
+                    for body in page:
+                        expiry = expiry_of(kind, body)
+                        if expiry is not None:
+                            yield Plan(expiry, is_held(body["metadata"]), expiry.key in confirmed)
+            except NotServedError:
+                continue  # without its definition a kind has no objects
+
+    async def _rebuild(self) -> None:
+        """List the kinds that are due; what was let go may be of either."""
+        now = time.monotonic()
+        due = [kind for kind in KINDS if self._forgotten_due is not None or self._listing_at[kind] <= now]
+        self._forgotten_due = None
+        self._listing_at.update(dict.fromkeys(due, math.inf))
+        await self._read_clock()
+        failed = await self._kind_by_kind.run(due, self._list)
         self._listed_at = time.monotonic()
-        return True
+        for kind in due:
+            pause = _RETRY_SECONDS if kind in failed else self._resync_seconds
+            at = self._listed_at + pause * random.uniform(0.8, 1.2)  # noqa: S311
+            # Sooner, where it was asked for during the listing.
+            self._listing_at[kind] = min(self._listing_at[kind], at)
+
+    async def _list(self, kind: ResourceKind) -> None:
+        async for page in self._archived(kind):
+            # What is on hold or stays long is looked up too: its row may be gone.
+            confirmed = await self._confirmation.of_objects(kind, [b for b in page if is_current(b)])
+            for body in confirmed.missing:
+                await self._restore(kind, body)
+            for body in confirmed.stored:
+                self._note(kind, body)
 
     async def _archived(self, kind: ResourceKind) -> AsyncIterator[list[dict[str, Any]]]:
         for phase in ARCHIVED:

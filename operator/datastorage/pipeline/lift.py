@@ -4,7 +4,6 @@ The cluster itself says which objects those may be, and the archive what they st
 forgotten where the payment was another replica's, or a crash came between payment and status.
 """
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,14 +11,12 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from datastorage.breaker import Breaker
-from datastorage.errors import ObjectGoneError, RequestRefusedError, TransientError
 from datastorage.pipeline.extract import announcement_of, key_of, table_of
 from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.pipeline.workitem import Announcement
 from datastorage.resources import KINDS, Phase, ResourceKind, WriteState
 from datastorage.storage.records import RecordKey, StoredRecord, Table, VectorState
-
-_log = logging.getLogger(__name__)
 
 _PAGE_SIZE: Final = 500
 # Where a vector may be owed.
@@ -73,24 +70,22 @@ class Lift:
         self._intake = intake
         self._announce = announce
         self._default_ttl_seconds = default_ttl_seconds
+        self._kind_by_kind = KindByKind("Listing the objects whose vectors were owed")
 
     async def __call__(self) -> Lifted:
         """Queue the status of everything that is paid."""
         lifted = Lifted()
-        try:
-            for kind in KINDS:
-                for phase in _OWING:
-                    async for page in self._cluster.pages(
-                        kind, field_selector=f"status.phase={phase}", page_size=_PAGE_SIZE
-                    ):
-                        lifted += await self._lift(kind, [body for body in page if _owes(body)])
-        except (TransientError, ObjectGoneError, RequestRefusedError) as error:
-            _log.warning(
-                "Listing the objects whose vectors were owed failed; it will be repeated",
-                extra={"error": str(error)},
-            )
-            return replace(lifted, complete=False)
-        return lifted
+
+        async def lift_kind(kind: ResourceKind) -> None:
+            nonlocal lifted
+            for phase in _OWING:
+                async for page in self._cluster.pages(
+                    kind, field_selector=f"status.phase={phase}", page_size=_PAGE_SIZE
+                ):
+                    lifted += await self._lift(kind, [body for body in page if _owes(body)])
+
+        failed = await self._kind_by_kind.run(KINDS, lift_kind)
+        return replace(lifted, complete=False) if failed else lifted
 
     async def _lift(self, kind: ResourceKind, bodies: Sequence[Mapping[str, Any]]) -> Lifted:
         if not bodies:

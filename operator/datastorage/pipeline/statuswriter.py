@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from datastorage import metrics
 from datastorage.errors import (
+    NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     ObjectTooLargeError,
@@ -133,6 +134,10 @@ class StatusWriter:
         ref, key = announcement.ref, announcement.key
         try:
             await self._write_until_answered(announcement)
+        except NotServedError:
+            # The object may come back with its definition, and needs its status then: nothing is settled.
+            metrics.STATUS_TOTAL.labels("gone").inc()
+            self._intake.release(key)
         except ObjectGoneError:
             # Somebody deleted it after it was stored. There is nothing left to tell.
             metrics.STATUS_TOTAL.labels("gone").inc()

@@ -7,19 +7,16 @@ again if the row is gone.
 """
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Protocol
 
 from datastorage import metrics
-from datastorage.errors import ObjectGoneError, RequestRefusedError, TransientError
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake, Verdict
+from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.resources import KINDS, Phase, ResourceKind
-
-_log = logging.getLogger(__name__)
 
 # What the watch and the sweep ask for: everything that is not finally stored.
 UNSTORED_SELECTOR: Final = f"status.phase!={Phase.STORED}"
@@ -47,44 +44,43 @@ class Sweep:
         self._confirmation = confirmation
         self._interval_seconds = interval_seconds
         self._requested = asyncio.Event()
+        self._wanted: set[ResourceKind] = set()
+        self._kind_by_kind = KindByKind("The sweep")
         self.last_success: float | None = None
         """When the cluster was last listed to the end (monotonic seconds)."""
 
-    def request(self) -> None:
-        """Ask for a sweep soon; asking again before it begins changes nothing."""
+    def request(self, *kinds: ResourceKind) -> None:
+        """Ask for a sweep of these kinds, or of all, soon; asking again before it begins changes nothing."""
+        self._wanted.update(kinds or KINDS)
         self._requested.set()
 
     async def run(self) -> None:
         """Sweep until cancelled, the first time at once."""
+        self.request()
         while True:
             self._requested.clear()
-            if await self._sweep():
-                metrics.SWEEP_TOTAL.labels("success").inc()
-            else:
+            wanted, self._wanted = self._wanted, set()
+            # Only what failed is repeated: the other kind is not listed again and again meanwhile.
+            failed = await self._kind_by_kind.run([kind for kind in KINDS if kind in wanted], self._sweep)
+            if failed:
                 metrics.SWEEP_TOTAL.labels("failed").inc()
-                self._requested.set()
+                self.request(*failed)
+            else:
+                metrics.SWEEP_TOTAL.labels("success").inc()
+                self.last_success = time.monotonic()
             await asyncio.sleep(_PAUSE_SECONDS)
             try:
                 async with asyncio.timeout(self._interval_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
                     await self._requested.wait()
             except TimeoutError:
-                pass
+                self.request()
 
-    async def _sweep(self) -> bool:
-        try:
-            for kind in KINDS:
-                read_at = time.monotonic()
-                async for page in self._cluster.pages(
-                    kind, field_selector=UNSTORED_SELECTOR, page_size=_PAGE_SIZE
-                ):
-                    await self._feed(kind, page, read_at)
-                    metrics.SWEEP_OBJECTS.inc(len(page))
-                    read_at = time.monotonic()
-        except (TransientError, ObjectGoneError, RequestRefusedError) as error:
-            _log.warning("Sweep failed; it will be repeated", extra={"error": str(error)})
-            return False
-        self.last_success = time.monotonic()
-        return True
+    async def _sweep(self, kind: ResourceKind) -> None:
+        read_at = time.monotonic()
+        async for page in self._cluster.pages(kind, field_selector=UNSTORED_SELECTOR, page_size=_PAGE_SIZE):
+            await self._feed(kind, page, read_at)
+            metrics.SWEEP_OBJECTS.inc(len(page))
+            read_at = time.monotonic()
 
     async def _feed(self, kind: ResourceKind, page: Sequence[dict[str, Any]], read_at: float) -> None:
         settled = [

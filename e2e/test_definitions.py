@@ -1,0 +1,220 @@
+"""Definitions, rights and namespaces come and go: what is there is served soon, without a restart."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
+from e2e.archive import rows, until
+from e2e.bulk import BulkClient, RequestError, action_trace, audit_record
+from e2e.conftest import GUARD_OPT_OUT
+from e2e.controlplane import Cluster
+from e2e.controlplane.cluster import PRODUCT
+from e2e.load import CATCH_UP_SECONDS
+from e2e.operatorprocess import OperatorProcess
+from e2e.workbench import Workbench
+
+ENDED = {"execution": {"status": "Completed"}}
+PROPAGATION_SECONDS = 30.0  # until the API server obeys a definition or a right that is new
+
+
+class Definitions:
+    """The definitions on the cluster, taken away and brought back."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def delete(self, *kinds: ResourceKind) -> None:
+        """Delete definitions with everything of their kinds."""
+        names = [f"crd/{kind.crd_name}" for kind in kinds]
+        await asyncio.to_thread(self._cluster.kubectl, "label", *names, GUARD_OPT_OUT, "--overwrite")
+        await asyncio.to_thread(self._cluster.kubectl, "delete", *names, "--timeout=60s")
+
+    async def apply(self) -> None:
+        """Apply the definitions as they are shipped; they are established then."""
+        await asyncio.to_thread(self._cluster.apply_product, PRODUCT[0])
+
+    async def serve(self, kind: ResourceKind, *, served: bool) -> None:
+        """Switch the one version on or off; its objects stay."""
+        patch = [{"op": "replace", "path": "/spec/versions/0/served", "value": served}]
+        arguments = ("patch", "crd", kind.crd_name, "--type=json", "-p", json.dumps(patch))
+        await asyncio.to_thread(self._cluster.kubectl, *arguments)
+
+
+@pytest.fixture
+def definitions(control_plane: Cluster) -> Iterator[Definitions]:
+    """The definitions, which are all there again after the test."""
+    yield Definitions(control_plane)
+    control_plane.apply_product()
+
+
+async def create(client: BulkClient, kind: ResourceKind, namespace: str, body: dict[str, Any]) -> str:
+    """Create an object as soon as the API server takes it; return its uid."""
+
+    async def created() -> Any:
+        try:
+            return await client.create(kind, namespace, body)
+        except RequestError as error:
+            if error.status not in {404, 405, 429, 503}:
+                raise
+            return None
+
+    made = await until(created, seconds=PROPAGATION_SECONDS, what="the API server takes the object")
+    return str(made["metadata"]["uid"])
+
+
+async def stored(client: BulkClient, kind: ResourceKind, namespace: str, name: str) -> bool:
+    body = await client.get(kind, namespace, name)
+    return body is not None and body.get("status", {}).get("phase") == "Stored"
+
+
+async def told(operator: OperatorProcess, *words: str) -> bool:
+    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/ready")
+    return status == 503 and all(word in body for word in words)
+
+
+async def ready(operator: OperatorProcess) -> bool:
+    return await asyncio.to_thread(operator.ready)
+
+
+def lines(operator: OperatorProcess, level: int) -> list[str]:
+    """Return the messages of the log from a level on."""
+    parsed = [json.loads(line) for line in operator.log().splitlines()]
+    return [one["message"] for one in parsed if logging.getLevelNamesMapping()[one["level"]] >= level]
+
+
+async def test_a_definition_is_deleted_and_made_again(
+    workbench: Workbench, client: BulkClient, definitions: Definitions
+) -> None:
+    namespace = workbench.namespace
+    workbench.opt_out_of_the_guard()
+    operator = workbench.start_operator(SWEEP_INTERVAL_SECONDS=3600)
+    pid = operator.pid
+    uids = [await create(client, AUDIT_RECORD, namespace, audit_record("first"))]
+    await until(lambda: stored(client, AUDIT_RECORD, namespace, "first"), seconds=20, what="the first record")
+    await definitions.delete(AUDIT_RECORD)
+    await until(
+        lambda: told(operator, AUDIT_RECORD.crd_name), seconds=CATCH_UP_SECONDS, what="/ready names it"
+    )
+    await create(client, ACTION_TRACE, namespace, action_trace("meanwhile", **ENDED))
+    await until(
+        lambda: stored(client, ACTION_TRACE, namespace, "meanwhile"),
+        seconds=CATCH_UP_SECONDS, what="the other kind goes on",
+    )  # fmt: skip
+    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/health")
+    assert status == 200, body
+    await definitions.apply()
+    uids.append(await create(client, AUDIT_RECORD, namespace, audit_record("first")))
+    await until(
+        lambda: stored(client, AUDIT_RECORD, namespace, "first"),
+        seconds=CATCH_UP_SECONDS, what="a record of the new definition",
+    )  # fmt: skip
+    await until(lambda: ready(operator), seconds=CATCH_UP_SECONDS, what="/ready again")
+    assert operator.pid == pid
+    assert sorted(str(row["uid"]) for row in await rows(workbench.database_url, namespace)) == sorted(uids)
+    warnings = lines(operator, logging.WARNING)
+    assert [AUDIT_RECORD.crd_name in line for line in warnings] == [True], "one line, however long it is away"
+    assert lines(operator, logging.INFO).count(f"The definition is there: {AUDIT_RECORD.crd_name}") == 1
+
+
+async def test_the_definitions_are_installed_after_the_operator(
+    workbench: Workbench, client: BulkClient, definitions: Definitions
+) -> None:
+    await definitions.delete(*KINDS)
+    operator = workbench.start_operator(wait=False, SWEEP_INTERVAL_SECONDS=3600)
+    names = [kind.crd_name for kind in KINDS]
+    await until(lambda: told(operator, *names), seconds=20, what="/ready names both")
+    await definitions.apply()
+    await create(client, AUDIT_RECORD, workbench.namespace, audit_record("record"))
+    await create(client, ACTION_TRACE, workbench.namespace, action_trace("trace", **ENDED))
+    for kind, name in ((AUDIT_RECORD, "record"), (ACTION_TRACE, "trace")):
+        await until(
+            lambda kind=kind, name=name: stored(client, kind, workbench.namespace, name),  # type: ignore[misc]
+            seconds=CATCH_UP_SECONDS, what=name,
+        )  # fmt: skip
+    await until(lambda: ready(operator), seconds=CATCH_UP_SECONDS, what="/ready")
+    assert lines(operator, logging.ERROR) == []
+
+
+async def test_a_version_is_switched_off_and_on(
+    workbench: Workbench, client: BulkClient, definitions: Definitions
+) -> None:
+    """The objects stay, and are cleared at their time although a deletion has found nothing meanwhile."""
+    namespace = workbench.namespace
+    operator = workbench.start_operator(
+        SWEEP_INTERVAL_SECONDS=3600, GC_INTERVAL_SECONDS=3600, TTL_SECONDS_AFTER_STORED=4
+    )
+    await create(client, AUDIT_RECORD, namespace, audit_record("record"))
+    await until(lambda: stored(client, AUDIT_RECORD, namespace, "record"), seconds=20, what="the record")
+    await definitions.serve(AUDIT_RECORD, served=False)
+    await until(lambda: told(operator, AUDIT_RECORD.crd_name), seconds=20, what="/ready names it")
+
+    async def tried() -> bool:
+        gone = await asyncio.to_thread(operator.metric, 'datastorage_gc_total{outcome="gone"}')
+        return gone >= 1
+
+    await until(tried, seconds=20, what="the deletion finds nothing")
+    await definitions.serve(AUDIT_RECORD, served=True)
+
+    async def cleared() -> bool:
+        try:
+            return await client.get(AUDIT_RECORD, namespace, "record") is None and await ready(operator)
+        except RequestError:
+            return False
+
+    await until(cleared, seconds=20, what="it is deleted after all")
+    assert operator.metric('datastorage_gc_total{outcome="deleted"}') == 1
+
+
+async def test_rights_are_granted_later(
+    workbench: Workbench, client: BulkClient, control_plane: Cluster
+) -> None:
+    namespace = workbench.namespace
+    workbench.opt_out_of_the_guard()  # another ServiceAccount than the shipped one may not write statuses
+    control_plane.kubectl("create", "serviceaccount", "stranger", f"--namespace={namespace}")
+    operator = workbench.start_operator(
+        wait=False, kubeconfig=control_plane.service_account_kubeconfig(namespace, "stranger")
+    )
+    await client.create(AUDIT_RECORD, namespace, audit_record("record"))
+    await until(lambda: told(operator, "auditrecords", "actiontraces", "403"), seconds=20, what="/ready")
+    control_plane.kubectl(
+        "create", "rolebinding", "stranger", "--clusterrole=datastorage", f"--namespace={namespace}",
+        f"--serviceaccount={namespace}:stranger",
+    )  # fmt: skip
+    await until(
+        lambda: stored(client, AUDIT_RECORD, namespace, "record"), seconds=20, what="the record is stored"
+    )
+    await until(lambda: ready(operator), seconds=CATCH_UP_SECONDS, what="/ready")
+    refused = [line for line in lines(operator, logging.WARNING) if "watch" in line]
+    assert len(refused) == 2, "one line a watch, however often it is refused"
+
+
+async def test_namespaces_come_and_go(
+    workbench: Workbench, client: BulkClient, control_plane: Cluster
+) -> None:
+    other = f"{workbench.namespace}-other"
+    operator = workbench.start_operator(
+        NAMESPACES=f"{other},{workbench.namespace}", SWEEP_INTERVAL_SECONDS=3600
+    )
+    for made_again in (False, True):
+        if made_again:
+            await asyncio.to_thread(control_plane.kubectl, "delete", "namespace", other)
+        await asyncio.to_thread(control_plane.kubectl, "create", "namespace", other)
+        for namespace in (other, workbench.namespace):
+            await client.create(AUDIT_RECORD, namespace, audit_record("record", ttlSecondsAfterStored=0))
+            await until(
+                lambda namespace=namespace: _gone(client, namespace),  # type: ignore[misc]
+                seconds=CATCH_UP_SECONDS, what=f"the record in {namespace} is stored and cleared",
+            )  # fmt: skip
+    control_plane.kubectl("delete", "namespace", other, "--wait=false")
+    assert len(await rows(workbench.database_url, other)) == 2
+    assert operator.ready()
+    assert lines(operator, logging.WARNING) == []
+
+
+async def _gone(client: BulkClient, namespace: str) -> bool:
+    return await client.get(AUDIT_RECORD, namespace, "record") is None

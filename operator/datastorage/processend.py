@@ -1,0 +1,102 @@
+"""The end of the process: without waiting for threads that hang, and never later than promised."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NoReturn, Self
+
+_log = logging.getLogger(__name__)
+
+_EXIT_FAILURE: Final = 1
+# As the shell would say of a process that SIGTERM has ended.
+_EXIT_TERMINATED: Final = 128 + signal.SIGTERM
+# Whoever reads the log may be what is stuck.
+_TELL_SECONDS: Final = 1.0
+_MAX_NAMES: Final = 20
+
+
+_told_to_end = threading.Event()
+
+
+def end_on_sigterm() -> None:
+    """Obey SIGTERM until the event loop takes it for itself.
+
+    The first process of a container has no default action: the signal would be lost. What was begun is
+    unwound, so that an embedded PostgreSQL is stopped.
+    """
+
+    def end(*_: object) -> NoReturn:
+        _told_to_end.set()
+        sys.exit(_EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def told_to_end() -> bool:
+    """Whether SIGTERM has come. A library that was amid its loading may have swallowed the exit."""
+    return _told_to_end.is_set()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once with what it has printed.
+
+    The interpreter's own end waits for every thread, and for each lookup of a name that hangs: half a minute
+    and more. Everything that has to be closed must be closed before.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the reader has gone, or the stream was closed
+            stream.flush()
+    os._exit(code)
+
+
+class LastResort:
+    """Ends the process when its orderly end takes too long. A thread does: the event loop may be what hangs.
+
+    Nothing is lost by it. What is committed is safe, and everything else is still in the cluster.
+    """
+
+    def __init__(self, seconds: float, *, leave: Callable[[int], object] = leave) -> None:
+        """``seconds`` is how long the orderly end may take once it has begun."""
+        self._seconds = seconds
+        self._leave = leave
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Note that the orderly end is over."""
+        self._ended.set()
+
+    def arm(self) -> None:
+        """Begin to wait, at the first call. To be called in the event loop."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._end, args=(asyncio.get_running_loop(),), name="last-resort", daemon=True
+            )
+            self._thread.start()
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._ended.wait(self._seconds):
+            return
+        telling = threading.Thread(target=self._tell, args=(loop,), daemon=True)
+        telling.start()
+        telling.join(_TELL_SECONDS)
+        self._leave(_EXIT_FAILURE)
+
+    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        names: list[str] = []
+        with suppress(RuntimeError):  # the loop goes on meanwhile
+            names = sorted({task.get_name() for task in asyncio.all_tasks(loop)})
+        _log.error(
+            "The stop took longer than %g s: the process ends now. What is committed is safe; the next start "
+            "goes on with the rest",
+            self._seconds,
+            extra={"running": names[:_MAX_NAMES]},
+        )
