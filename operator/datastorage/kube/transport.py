@@ -150,7 +150,7 @@ class Transport:
                 # A load balancer's cookie would bind us to one API server.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_READ_BUFFER_BYTES,
-                # Else aiohttp looks for a netrc file and for proxies before each request, through a thread:
+                # Otherwise aiohttp looks for a netrc file and for proxies before each request, through a thread:
                 # a third of a request's CPU time. The environment's proxy is part of the Access.
                 trust_env=False,
             )
