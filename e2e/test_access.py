@@ -77,7 +77,7 @@ async def test_a_right_that_is_taken_away_is_named(workbench: Workbench, client:
         said = await until(lambda: trouble(operator, "access"), seconds=SECONDS, what="/ready says so")
         assert said.startswith("API server (403): no right to list ")
         assert "cannot list resource" in said
-        # A watch that is open stays open, whoever may open another one.
+        # A watch that is open stays open, even without the right to open another one.
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
         patch = f"no right to patch auditrecords/status in namespace {workbench.namespace}"
         await until(lambda: names(operator, patch), seconds=SECONDS, what="/ready names the write")

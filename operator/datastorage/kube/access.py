@@ -1,7 +1,7 @@
 """Where the API server is and who we are: one frozen value, made of a kubeconfig or of the pod's own files.
 
-Everything is read anew by each call of ``load_access``: addresses, certificates and tokens change on disk
-while the program runs.
+Each call of ``load_access`` reads everything again: addresses, certificates and tokens change on disk while
+the program runs.
 """
 
 import base64

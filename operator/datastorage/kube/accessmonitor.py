@@ -27,7 +27,7 @@ class AccessMonitor:
     """Told by the transport of each answer; asked by /ready.
 
     A refused list or watch is noted until it succeeds, since it is repeated. A refused write makes its right
-    suspect, and whoever reviews suspects (rights.py) says whether it is missing, and when it is no more.
+    suspect, and rights.py finds out whether it is missing, and until when.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """What a request needs to get to the API server, kept up to date.
 
-Files are read anew when they change, a plugin is run anew when its credentials expire, and both after the
+Files are read again when they change, a plugin is run again when its credentials expire, and both after the
 API server has refused what there was.
 """
 
@@ -47,7 +47,7 @@ class Credentials:
     """Gives the current way, and a new one when that is refused."""
 
     def __init__(self, load: Callable[[], Access]) -> None:
-        """``load`` reads everything anew; it raises ConfigurationError."""
+        """``load`` reads everything again; it raises ConfigurationError."""
         self._load = load
         self._lock = asyncio.Lock()
         self._access: Access | None = None

@@ -150,8 +150,8 @@ class Transport:
                 # A load balancer's cookie would bind us to one API server.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_READ_BUFFER_BYTES,
-                # Else aiohttp looks for a netrc file and for proxies before each request, through a thread:
-                # a third of a request's CPU time. The environment's proxy is part of the Access.
+                # aiohttp would look for a netrc file and for proxies before each request, through a thread: a
+                # third of a request's CPU time. The environment's proxy is part of the Access.
                 trust_env=False,
             )
         return self._session
