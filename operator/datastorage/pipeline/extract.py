@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from datastorage import metrics
@@ -21,6 +21,7 @@ from datastorage.resources import (
     is_final,
 )
 from datastorage.storage.records import Record, RecordKey, StoredRecord, Table, Text
+from datastorage.times import is_given, time_in
 
 # kubectl's own copy of the whole object: it would double every record, and says nothing new.
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -297,17 +298,10 @@ def _storable(text: str) -> str:
 
 
 def _time(parent: _Object, field: str) -> datetime | None:
-    value = parent.get(field)
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-        # A time without a zone is refused rather than guessed; a shift over year 1 or 9999 overflows.
-        return time.astimezone(UTC) if time.tzinfo is not None else None
-    except (ValueError, TypeError, OverflowError):
-        # Valid RFC 3339 that the calendar here lacks: leap seconds and year 0.
+    time = time_in(parent, field)
+    if time is None and is_given(parent.get(field)):
         metrics.VALIDATION_FAILURES.labels(field, "time_out_of_range").inc()
-        return None
+    return time
 
 
 def _number(parent: _Object, field: str) -> float | None:
