@@ -21,6 +21,7 @@ from tests.support.postgres import TestDatabase, connect
 
 SECOND = "2026-03-05T10:20:30Z"
 REMEDIATION = AUDIT_SPEC["correlationID"]
+_MAX_PAGES = 50
 Body = Mapping[str, Any]
 
 
@@ -49,7 +50,7 @@ async def timeline(archive: SearchableArchive, limit: int = 1000) -> list[str]:
     found: list[str] = []
     cursor: str | None = None
     times: list[datetime] = []
-    while True:
+    for _ in range(_MAX_PAGES):
         page = await archive.ask.timeline(REMEDIATION, limit=limit, cursor=cursor)
         assert len(page.entries) <= limit
         found += names(entry.record for entry in page.entries)
@@ -59,6 +60,7 @@ async def timeline(archive: SearchableArchive, limit: int = 1000) -> list[str]:
         if cursor is None:
             assert times == sorted(times)
             return found
+    raise AssertionError("the pages have no end")
 
 
 async def listed(archive: SearchableArchive) -> list[str]:
@@ -151,7 +153,7 @@ async def _follow(
     """Return what is on all pages; something happens between each two."""
     found: list[str] = []
     cursor: str | None = None
-    while True:
+    for _ in range(_MAX_PAGES):
         page = await ask(cursor)
         records: Sequence[ArchivedRecord] = (
             page.records if isinstance(page, Page) else [entry.record for entry in page.entries]
@@ -161,6 +163,7 @@ async def _follow(
         if cursor is None:
             return found
         await meanwhile()
+    raise AssertionError("the pages have no end")
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
@@ -190,7 +193,7 @@ async def test_pages_of_a_timeline_lose_and_repeat_nothing(archive: SearchableAr
 
     async def work_goes_on() -> None:
         earlier = audit_record(name=f"late-{next(late)}", creationTimestamp="2026-03-05T10:20:29Z")
-        await archive.put(written(earlier, 900))
+        await archive.put(written(earlier, 9000))
 
     found = await _follow(
         lambda cursor: archive.ask.timeline(REMEDIATION, limit=limit, cursor=cursor), work_goes_on
@@ -266,9 +269,9 @@ async def test_rows_of_the_version_before_get_their_place(
     assessments = {
         "assessed": "2026-03-05T12:20:30+01:00",
         "never": unset,
-        "leap": "2016-12-31T23:59:60Z",
+        "leap": "2026-12-31T23:59:60Z",
         "zero": "0000-05-05T10:00:00Z",
-        "late": "9999-12-31T23:59:59-23:00",
+        "late": "9999-12-31T23:59:59-14:00",
         "odd": "2026-03-05T11:00:00Z",
     }
     ended = {"status": "Completed", "startTime": unset, "endTime": "2026-03-05T10:30:00Z"}
