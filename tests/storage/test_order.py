@@ -112,6 +112,7 @@ async def test_where_the_writing_is_not_known_the_order_is_that_of_storing(
     assert await listed(archive) == expected[::-1]
 
 
+@pytest.mark.oldest_postgres
 async def test_generations_stored_in_the_wrong_order_stand_in_the_right_one(
     archive: SearchableArchive,
 ) -> None:
@@ -166,6 +167,7 @@ async def _follow(
     raise AssertionError("the pages have no end")
 
 
+@pytest.mark.oldest_postgres
 @pytest.mark.parametrize("limit", [1, 2, 3])
 async def test_pages_within_a_second_lose_and_repeat_nothing(archive: SearchableArchive, limit: int) -> None:
     """While pages are read, every trace gets generations and other records come."""
@@ -257,6 +259,7 @@ async def test_of_one_name_the_object_written_last_comes(archive: SearchableArch
     assert found.uid == new["metadata"]["uid"]
 
 
+@pytest.mark.oldest_postgres
 async def test_rows_of_the_version_before_get_their_place(
     unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
