@@ -171,6 +171,8 @@ def _executing(old: str, new: str, refused: str | None = None) -> Case:
 NO_RESULT = ("aiAnalysis",)
 UNCHANGEABLE = "an audit record cannot be changed"
 BACKWARD = "execution moves forward only"
+# Go's zero time, in UTC and in local zones.
+GO_ZEROS = ("0001-01-01T00:00:00Z", "0001-01-01T02:00:00.000+02:00", "0000-12-31T19:03:58-04:56")
 
 AUDIT_RECORD_CASES = [
     _audit("complete", audit_record()),
@@ -312,6 +314,12 @@ AUDIT_RECORD_CASES = [
         "spec.startTime in body should match",
     ),
     _audit("year one", audit_record({"startTime": "0001-01-01T00:00:00Z"})),
+    *(_audit(f"an end that was never set: {time}", audit_record({"endTime": time})) for time in GO_ZEROS),
+    _audit(
+        "an end in the year of Go's zero",
+        audit_record({"endTime": "0001-01-01T00:01:00Z"}),
+        "spec.endTime: Invalid value: endTime must not be before startTime",
+    ),
     _audit("labels may change", audit_record(), None, {"metadata": {"labels": {"a": "b"}}}),
 ]
 
@@ -365,6 +373,15 @@ ACTION_TRACE_CASES = [
             }
         ),
         "spec.execution.endTime: Invalid value: endTime must not be before startTime",
+    ),
+    *(
+        _trace(
+            f"an execution's end that was never set: {time}",
+            action_trace(
+                {"execution": {"status": "Executing", "startTime": "2026-03-01T10:00:00Z", "endTime": time}}
+            ),
+        )
+        for time in GO_ZEROS
     ),
     _trace(
         "correlationID changed",

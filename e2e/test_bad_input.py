@@ -101,8 +101,9 @@ async def test_times_far_off_are_stored_and_indexed_where_they_can_be(
 ) -> None:
     workbench.start_operator()
     times = {
-        "ancient": "0001-01-01T00:00:00Z",
+        "ancient": "0001-01-02T00:00:00Z",
         "zero": "0000-01-01T00:00:00Z",
+        "unset": "0001-01-01T00:00:00Z",
         "late": "9999-12-31T23:59:59Z",
     }
     for name, time in times.items():
@@ -112,7 +113,7 @@ async def test_times_far_off_are_stored_and_indexed_where_they_can_be(
     for name, time in times.items():
         row = await until(partial(_stored_spec, workbench, name), seconds=10, what=name)
         assert json.loads(row["content"])["spec"]["startTime"] == time
-        assert (row["start_time"] is None) == (name == "zero")
+        assert (row["start_time"] is None) == (name in {"zero", "unset"})
 
 
 async def test_unstorable_record_is_rejected_and_holds_nothing_up(

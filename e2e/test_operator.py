@@ -105,6 +105,37 @@ async def test_action_trace_keeps_every_generation_until_it_is_final(
     ]
 
 
+async def test_a_trace_whose_assessment_was_never_made_stays_open(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    """Go writes its zero time for an assessedAt that was never set."""
+    workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    namespace, unset = workbench.namespace, "0001-01-01T00:00:00Z"
+    due = {"dueTime": "2026-01-01T01:00:00Z", "assessedAt": unset}
+    ended = {"status": "Completed", "startTime": "2026-01-01T00:00:00Z", "endTime": "2026-01-01T00:00:09Z"}
+    await client.create(ACTION_TRACE, namespace, action_trace("due", execution=ended, effectiveness=due))
+    never = action_trace("never", execution=ended | {"endTime": unset}, effectiveness={"dueTime": unset})
+    await client.create(ACTION_TRACE, namespace, never)
+
+    async def phase(name: str) -> Any:
+        return ((await client.get(ACTION_TRACE, namespace, name)) or {}).get("status", {}).get("phase")
+
+    assert await until(lambda: phase("due"), seconds=10, what="a phase of the trace") == "Recording"
+    assert await until(lambda: phase("never"), seconds=10, what="a phase of the other") == "Stored"
+    made = {"effectiveness": {"assessedAt": "2026-01-01T01:01:00Z", "score": 0.9}}
+    await client.patch(ACTION_TRACE, namespace, "due", {"spec": made})
+
+    async def is_stored() -> bool:
+        return bool(await phase("due") == "Stored")
+
+    await until(is_stored, seconds=10, what="the assessed trace is Stored")
+    history = await rows(workbench.database_url, namespace, Table.ACTION_TRACES)
+    assert [(row["name"], row["generation"], row["final"]) for row in history] == [
+        ("due", 1, False), ("due", 2, True), ("never", 1, True),
+    ]  # fmt: skip
+    assert history[-1]["end_time"] is None
+
+
 async def test_final_state_that_follows_at_once_is_stored(workbench: Workbench, client: BulkClient) -> None:
     """The step to Stored must never hide a later generation: 60 traces changed right after their creation."""
     workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)

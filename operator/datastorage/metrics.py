@@ -52,7 +52,8 @@ BATCH_SIZE = Histogram(
 )
 STORED_SECONDS = Histogram(
     "datastorage_created_to_stored_seconds",
-    "Seconds from the creation of an object (a whole second) to the commit of its row",
+    "Seconds from the creation of an object (a whole second, by the API server's clock) to the commit of its "
+    "row (by PostgreSQL's)",
     registry=REGISTRY,
     buckets=_LATENCY_BUCKETS,
 )

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,6 +13,7 @@ import yaml
 
 from datastorage import cli
 from datastorage.canonical import canonical_bytes, make_room_for_deep_json
+from datastorage.cli import archive as archive_module
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.settings import Settings
 from tests.support.archive import searchable
@@ -248,6 +250,36 @@ def test_timeline_is_in_order(run: Command) -> None:
     assert answer["complete"] is True
 
 
+def test_timeline_pages(run: Command) -> None:
+    code, printed, noted = run("timeline", "rr-7", "--limit", "1")
+    assert code == 0
+    assert [line.split()[3] for line in printed.splitlines()[1:]] == ["shop/memory"]
+    assert noted.startswith("there are more, later ones: --cursor ")
+    code, printed, noted = run("timeline", "rr-7", "--limit", "1", *noted.split()[-2:])
+    assert (code, noted) == (0, "")
+    assert [line.split()[3] for line in printed.splitlines()[1:]] == ["payments/trace"]
+    _, printed, _ = run("timeline", "rr-7", "--limit", "1", "-o", "json")
+    page = json.loads(printed)
+    assert page["complete"] is False
+    _, printed, _ = run("timeline", "rr-7", "-o", "json", "--cursor", page["cursor"])
+    page = json.loads(printed)
+    assert [entry["name"] for entry in page["entries"]] == ["trace"]
+    assert (page["complete"], page["cursor"]) == (True, None)
+
+
+def test_how_long_ago_counts_from_the_archives_clock(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock here runs ahead, by more than it is ago."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Ahead":
+            return cls.fromtimestamp((datetime.now(tz) + timedelta(weeks=9000)).timestamp(), tz)
+
+    monkeypatch.setattr(archive_module, "datetime", Ahead)
+    _, printed, _ = run("list", "--since", "5000w", "-o", "json")
+    assert [record["name"] for record in json.loads(printed)["records"]] == ["trace", "disk", "memory"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -261,6 +293,8 @@ def test_timeline_is_in_order(run: Command) -> None:
         (("search", "x", "--hybrid", "--mode", "text"), "exclude each other"),
         (("list", "--target", "a/b/c/d"), "--target must be KIND"),
         (("list", "--cursor", "x"), "the cursor is not one"),
+        (("timeline", "rr-7", "--cursor", "x"), "the cursor is not one"),
+        (("timeline", "rr-7", "--limit", "1001"), "limit must be from 1 to 1,000"),
         (("list", "--namespace", ""), "namespace is empty"),
         (("get", "x"), "'x' is no uid"),
         (("get", "/x"), "namespace is empty"),

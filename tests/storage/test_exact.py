@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datastorage.canonical import canonical_bytes
+from datastorage.metrics import REGISTRY
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.records import Record
@@ -141,6 +142,37 @@ async def test_a_value_that_no_column_can_hold_costs_no_record(
     record = record_of(body)
     await archive.store([record])
     await _assert_exact(owner, body, record)
+
+
+async def test_a_time_that_was_never_set_has_no_column_and_is_no_fault(archive: Archive, owner: Any) -> None:
+    """What Go writes for the zero of its time.Time, in UTC and in a local zone."""
+    zero, local = "0001-01-01T00:00:00Z", "0001-01-01T00:53:28+00:53"
+    bodies = [
+        audit_record({**AUDIT_SPEC, "startTime": zero, "endTime": local}),
+        action_trace(
+            {**TRACE_SPEC, "execution": {"status": "Completed", "startTime": local, "endTime": zero},
+             "effectiveness": {"dueTime": zero, "assessedAt": zero}}
+        ),
+    ]  # fmt: skip
+    before = [_out_of_range(field) for field in ("startTime", "endTime", "assessedAt")]
+    records = [record_of(body) for body in bodies]
+    assert [_out_of_range(field) for field in ("startTime", "endTime", "assessedAt")] == before
+    await archive.store(records)
+    for body, record in zip(bodies, records, strict=True):
+        await _assert_exact(owner, body, record)
+        row = await owner.fetchrow(
+            f"SELECT * FROM datastorage.{record.table} WHERE uid = $1", body["metadata"]["uid"]
+        )
+        times = {"start_time", "end_time", "assessed_at"} & set(row.keys())
+        assert [row[column] for column in times] == [None] * len(times)
+        assert row["happened_at"] == row["created_at"]
+
+
+def _out_of_range(field: str) -> float:
+    value = REGISTRY.get_sample_value(
+        "datastorage_validation_failures_total", {"field": field, "reason": "time_out_of_range"}
+    )
+    return value or 0.0
 
 
 @pytest.mark.parametrize("pattern", ["~/", "a_", "a-1.", "/", "x@y.", "1e"])

@@ -1,12 +1,13 @@
 """Months as partitions: ready ahead of time, made on demand, cut in UTC."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import pytest
 
 from datastorage.errors import RecordRefusedError
+from datastorage.storage import archive as archive_module
 from datastorage.storage.archive import Archive
 from datastorage.storage.records import Table
 from tests.support.objects import action_trace, audit_record, record_of
@@ -42,6 +43,21 @@ async def test_this_month_and_the_coming_ones_are_prepared(archive: Archive, own
     if before != _month(0):
         pytest.skip("a month ended within this test")
     assert await _names(owner) == sorted(f"{table}_{_month(ahead)}" for table in Table for ahead in range(3))
+
+
+async def test_the_months_are_those_of_the_databases_clock(
+    archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock here stands in a year that has no partitions yet."""
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Behind":
+            return cls(2015, 6, 1, tzinfo=tz)
+
+    monkeypatch.setattr(archive_module, "datetime", Behind)
+    await archive.prepare_partitions()
+    assert not [name for name in await _names(owner) if "_y2015" in name]
 
 
 @pytest.mark.oldest_postgres

@@ -75,6 +75,7 @@ async def test_finding_rows_reads_the_primary_key(owner: Any, table: Table) -> N
     "condition",
     [
         "correlation_id = 'rr-7' ORDER BY created_at",
+        "correlation_id = 'rr-7' AND happened_at >= '2026-02-01Z' ORDER BY happened_at LIMIT 20",
         "alert_fingerprint = 'f7'",
         "search @@ websearch_to_tsquery('english', 'word7')",
         "created_at > '2026-02-01Z' ORDER BY created_at, uid LIMIT 20",

@@ -117,7 +117,7 @@ _VECTOR = pgvector.Vector(np.array([1, 0, 0], np.float32))
 
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
 async def test_a_page_reads_indexes(database: Database, criteria: Criteria) -> None:
-    after = (datetime(2026, 3, 2, tzinfo=UTC), "5b4b8a3e-3e0c-4d4f-9d0e-6a3f1b2c4d5e", 1)
+    after = (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC), [100, 1])
     for position in ((None,) * 3, after):
         _assert_indexes(await _scans(database, queries._PAGE, *criteria.arguments, *position, 20))
 
@@ -169,12 +169,16 @@ async def test_clues_are_found_by_an_index(database: Database, criteria: Criteri
 
 
 async def test_single_records_and_remediations_read_indexes(database: Database) -> None:
-    places = await ArchiveReader(database).page(Criteria(), None, 100)
+    places = [row.place for row in await ArchiveReader(database).page(Criteria(), None, 100)]
     keys = [place.key for place in places]
     arguments = ([place.table.value for place in places], *key_columns(keys))
     _assert_indexes(await _scans(database, queries._LOAD, *arguments, 1_000_000))
     _assert_indexes(await _scans(database, queries._GENERATIONS, keys[0].uid, None, 1))
-    _assert_indexes(await _scans(database, queries._REMEDIATION, "rr-7", 1000))
+    for after in ((None, None), (datetime(2026, 3, 1, tzinfo=UTC), [100, 1, 1])):
+        scans = await _scans(database, queries._REMEDIATION, "rr-7", *after, 1000)
+        _assert_indexes(scans)
+        names = {scan["Index Name"] for scan in scans}
+        assert all(name.endswith("correlation_id_happened_at_idx") for name in names), names
     _assert_indexes(await _scans(database, queries._NEWEST_OF_NAME, True, True, "n7", "object-7"))  # noqa: FBT003
     hashes = [b"\0" * 32]
     _assert_indexes(await _scans(database, queries._SHARING, *Criteria().arguments, hashes, 1000))

@@ -1,7 +1,7 @@
 """The lift: objects whose vectors are paid say so, each once, and nothing else is touched."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from tests.support.objects import TRACE_SPEC, action_trace, audit_record, key_of
 WRITTEN = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
 FAILED = VectorWrite(VectorState.FAILED, "Refused", "not finite", "fake/tiny")
 OWED = VectorWrite(VectorState.PENDING, "Owed", "does not answer", "fake/tiny")
+LATER = STORED_AT + timedelta(minutes=1)
 PENDING = {"writes": {"vector": {"state": "Pending"}}}
 
 
@@ -31,6 +32,9 @@ class Vectors:
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
         assert isinstance(table, Table)
         return {each: StoredRecord(b"h" * 32, STORED_AT, self.of[each]) for each in keys if each in self.of}
+
+    async def time(self) -> float:
+        return LATER.timestamp()
 
 
 def degraded(**metadata: Any) -> dict[str, Any]:
@@ -75,7 +79,7 @@ async def test_what_is_paid_is_announced_with_what_its_status_needs(breaker: Bre
     assert first.outcome.vector == WRITTEN
     # The row is as old as it is; only the vector is new.
     assert first.outcome.stored_at == STORED_AT
-    assert isinstance(first.outcome.vector_at, datetime)
+    assert first.outcome.vector_at == LATER  # by the clock that stored_at is of
 
 
 async def test_what_can_never_be_paid_is_announced_too(breaker: Breaker, intake: Intake) -> None:

@@ -581,3 +581,10 @@ def test_the_model_is_named_by_provider_and_name() -> None:
     assert provider is not None
     assert str(provider.model) == "openai/tiny"
     assert provider.model.dimensions == DIMENSIONS
+
+
+@pytest.mark.parametrize("skew", [-7200, 0, 7200])
+def test_a_date_to_wait_for_is_by_the_clock_of_the_service(skew: int) -> None:
+    assert retry_after_seconds(in_a_while(skew + 7), in_a_while(skew)) == pytest.approx(7, abs=1)
+    assert retry_after_seconds("7", in_a_while(skew)) == 7.0
+    assert retry_after_seconds(in_a_while(-100), "soon") == 0.0

@@ -29,6 +29,7 @@ from datastorage.resources.status import Status
 from tests.strategies import action_trace_specs, audit_record_specs, json_values, times
 from tests.structural import violations
 
+GO_ZERO = "0001-01-01T00:00:00Z"
 NOW = "2026-03-01T10:00:00.000001Z"
 LATER = "2026-03-01T11:00:00Z"
 HASH = "sha256:" + 64 * "0"
@@ -91,6 +92,13 @@ def test_a_trace_is_final_when_its_execution_has_ended(status: ExecutionStatus) 
         ({"assessedAt": LATER}, True),
         ({"dueTime": None}, True),
         (None, True),
+        ({"dueTime": LATER, "assessedAt": None}, False),
+        ({"dueTime": LATER, "assessedAt": GO_ZERO}, False),
+        ({"dueTime": LATER, "assessedAt": "0001-01-01T00:00:00.000+00:00"}, False),
+        ({"dueTime": GO_ZERO}, True),
+        ({"dueTime": GO_ZERO, "assessedAt": GO_ZERO}, True),
+        ({"dueTime": "1970-01-01T00:00:00Z"}, False),
+        ({"dueTime": LATER, "assessedAt": "1970-01-01T00:00:00Z"}, True),
     ],
 )
 def test_an_outstanding_assessment_keeps_a_trace_open(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -13,6 +13,7 @@ from datastorage.cli.summary import outcome_of, summary_of, target_of
 from datastorage.cli.times import parse_time
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query import (
+    MAX_LIMIT,
     ArchivedRecord,
     ArchiveQueries,
     Filter,
@@ -24,7 +25,13 @@ from datastorage.query import (
 from datastorage.query.records import rfc3339
 from datastorage.settings import load_settings
 
+if TYPE_CHECKING:
+    from datastorage.store import Store
+
 T = TypeVar("T")
+
+_Chosen = Callable[[datetime], Filter]
+"""Returns which records are asked for, when it is told what time it is."""
 
 _PANEL: Final = "The archive"
 # A whole cluster that was restored must not bury the answer.
@@ -54,6 +61,7 @@ _Severity = Annotated[str | None, typer.Option(help="Severity, such as critical.
 _Target = Annotated[
     str | None, typer.Option(help="What it was about: KIND, KIND/NAME or KIND/NAMESPACE/NAME.")
 ]
+_Cursor = Annotated[str | None, typer.Option(help="Go on where an earlier page ended.")]
 
 
 @commands.command(rich_help_panel=_PANEL)
@@ -105,7 +113,9 @@ def search(  # noqa: PLR0913  # options are parameters here
     if hybrid and mode not in {None, SearchMode.HYBRID}:
         raise InvalidQueryError(f"--hybrid and --mode {mode} exclude each other")
     wanted = mode or SearchMode.HYBRID
-    result = _ask(lambda archive: archive.search(question, chosen, mode=wanted, limit=limit))
+    result = _ask_about(
+        chosen, lambda archive, filter_: archive.search(question, filter_, mode=wanted, limit=limit)
+    )
     if result.degraded is not None:
         note(f"note: searched by words only: {result.degraded}")
     _print_search(result, output)
@@ -125,10 +135,10 @@ def list_(  # noqa: PLR0913  # options are parameters here
     severity: _Severity = None,
     target: _Target = None,
     limit: Annotated[int, typer.Option(help="Records to show, 1 to 1,000.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier page ended.")] = None,
+    cursor: _Cursor = None,
     output: _Output = Format.TABLE,
 ) -> None:
-    """List records, the newest first; of an ActionTrace the newest generation.
+    """List records, the newest created first; of an ActionTrace the newest generation.
 
     Examples:
         datastorage list --since 24h --phase Failed
@@ -141,7 +151,7 @@ def list_(  # noqa: PLR0913  # options are parameters here
         kind=kind, namespace=namespace, type=type, correlation_id=correlation, since=since, until=until,
         phase=phase, severity=severity, target=target,
     )  # fmt: skip
-    page = _ask(lambda archive: archive.list(chosen, limit=limit, cursor=cursor))
+    page = _ask_about(chosen, lambda archive, filter_: archive.list(filter_, limit=limit, cursor=cursor))
     if output is Format.JSON:
         records = [record.as_json() for record in page.records]
         print_document({"records": records, "cursor": page.cursor}, output)
@@ -202,24 +212,30 @@ def get(
 @commands.command(rich_help_panel=_PANEL)
 def timeline(
     correlation_id: Annotated[str, typer.Argument(help="Correlation ID of the remediation.")],
+    *,
+    limit: Annotated[int, typer.Option(help="Entries to show, 1 to 1,000.")] = MAX_LIMIT,
+    cursor: _Cursor = None,
     output: _Output = Format.TABLE,
 ) -> None:
     """Print all records of one remediation, with every generation of its traces, in the order of events.
 
     An AuditRecord stands at its startTime, else at its creation; a generation of an ActionTrace at the newest
-    time that it tells: its creation, start, end or assessment.
+    time that it tells: its creation, start, end or assessment. Where times are equal, the order is that in
+    which the cluster wrote the objects. Entries that do not fit follow with --cursor, in the same order.
 
-    Example:
+    Examples:
         datastorage timeline rr-2026-0042
+
+        datastorage timeline rr-2026-0042 --limit 100 -o json
     """
-    found = _ask(lambda archive: archive.timeline(correlation_id))
+    found = _ask(lambda archive: archive.timeline(correlation_id, limit=limit, cursor=cursor))
     if output is Format.JSON:
         entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in found.entries]
-        print_document({"entries": entries, "complete": found.complete}, output)
+        print_document({"entries": entries, "complete": found.complete, "cursor": found.cursor}, output)
     elif found.entries:
         _print_timeline(found, output)
-    if not found.complete:
-        note("note: there are more records than one answer holds; those created last are missing")
+    if found.cursor is not None:
+        note(f"there are more, later ones: --cursor {found.cursor}")
     _finish(entry.record for entry in found.entries)
 
 
@@ -263,17 +279,21 @@ def _print_timeline(found: Timeline, output: Format) -> None:
     print_table(_columns(output, "AT", "GENERATION"), rows)
 
 
-def _filter(*, since: str | None, until: str | None, target: str | None, **values: str | None) -> Filter:
-    now = datetime.now(UTC)
+def _filter(*, since: str | None, until: str | None, target: str | None, **values: str | None) -> _Chosen:
     kind, namespace, name = _target(target)
-    return Filter(
-        since=None if since is None else parse_time("--since", since, now),
-        until=None if until is None else parse_time("--until", until, now),
-        target_kind=kind,
-        target_namespace=namespace,
-        target_name=name,
-        **values,
-    )
+
+    def chosen(now: datetime) -> Filter:
+        return Filter(
+            since=None if since is None else parse_time("--since", since, now),
+            until=None if until is None else parse_time("--until", until, now),
+            target_kind=kind,
+            target_namespace=namespace,
+            target_name=name,
+            **values,
+        )
+
+    chosen(datetime.now(UTC))  # says what is wrong before anything connects
+    return chosen
 
 
 def _target(text: str | None) -> tuple[str | None, str | None, str | None]:
@@ -291,16 +311,38 @@ def _target(text: str | None) -> tuple[str | None, str | None, str | None]:
 
 def _ask(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
     """Put a question to the archive that the settings name, and return the answer."""
+
+    async def answer(store: "Store") -> T:
+        return await question(queries(store))
+
+    return _answer(answer)
+
+
+def _ask_about(chosen: _Chosen, question: Callable[[ArchiveQueries, Filter], Awaitable[T]]) -> T:
+    """Put a question about chosen records to the archive, and return the answer.
+
+    "An hour ago" counts from the archive's clock: by one here that runs ahead, the newest records would be
+    hidden.
+    """
+
+    async def answer(store: "Store") -> T:
+        now = datetime.fromtimestamp(await store.archive.time(), UTC)
+        return await question(queries(store), chosen(now))
+
+    return _answer(answer)
+
+
+def _answer(answer: Callable[["Store"], Awaitable[T]]) -> T:
     make_room_for_deep_json()
-    return asyncio.run(_answer(question))
+    return asyncio.run(_with_store(answer))
 
 
-async def _answer(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
+async def _with_store(answer: Callable[["Store"], Awaitable[T]]) -> T:
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     async with build_store(load_settings()) as store:
         await store.database.check_schema_version()
-        return await question(queries(store))
+        return await answer(store)
 
 
 def _finish(records: Iterable[ArchivedRecord]) -> None:

@@ -174,7 +174,8 @@ async def _print_gc_plan(settings: Settings) -> None:
 
     async with build(settings) as parts:
         await parts.store.database.check_schema_version()
-        now = datetime.now(UTC)
+        # The times of expiry were counted by this clock, and the collector goes by it.
+        now = datetime.fromtimestamp(await parts.store.archive.time(), UTC)
         rows = [_planned(plan, now) async for plan in parts.collector.plan()]
     if rows:
         print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)

@@ -173,7 +173,7 @@ class OpenAIProvider:
             field = next(iter(named or (options if suspected else [])), None)
             return _FieldRefusedError(told, field) if field else EmbeddingRefusedError(told)
         if status in {408, 429} or status >= 500:
-            pause = retry_after_seconds(response.headers.get("Retry-After"))
+            pause = retry_after_seconds(response.headers.get("Retry-After"), response.headers.get("Date"))
             busy = status == HTTPStatus.TOO_MANY_REQUESTS or pause is not None
             return _BusyError(told, pause) if busy else _TryAgainError(told)
         if status in {401, 403, 404, 405} or 300 <= status < 400:

@@ -101,20 +101,30 @@ def _narrowed(embedding: list[float]) -> Vector:
         raise AnswerError("answered numbers beyond all bounds") from error
 
 
-def retry_after_seconds(value: str | None) -> float | None:
-    """Return what a Retry-After header asks for, in seconds or as a date; None when it makes no sense."""
+def retry_after_seconds(value: str | None, date: str | None = None) -> float | None:
+    """Return what a Retry-After header asks for, in seconds or as a date; None when it makes no sense.
+
+    ``date`` is the Date header of the answer: the other date was written by the same clock, which need not be
+    right.
+    """
     if not value:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value[:_MAX_RETRY_AFTER_DIGITS])
+    moment = _http_date(value)
+    if moment is None:
+        return None
+    return max(0.0, (moment - (_http_date(date) or datetime.now(UTC))).total_seconds())
+
+
+def _http_date(value: str | None) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(value)
+        moment = parsedate_to_datetime(value or "")
     except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:  # "-0000": a time that is in UTC all the same
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    # "-0000": a time that is in UTC all the same
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def explain(status: int, model: str) -> str:

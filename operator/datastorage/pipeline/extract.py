@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from datastorage import metrics
@@ -21,6 +21,7 @@ from datastorage.resources import (
     is_final,
 )
 from datastorage.storage.records import Record, RecordKey, StoredRecord, Table, Text
+from datastorage.times import is_given, time_in
 
 # kubectl's own copy of the whole object: it would double every record, and says nothing new.
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -28,6 +29,8 @@ _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _MAX_INDEXED_CHARACTERS: Final = 512
 # A tsvector holds 1 MiB; beyond this much text nobody searches by words.
 _MAX_SEARCH_CHARACTERS: Final = 65_536
+# As many digits fit into a bigint, whatever they are.
+_MAX_VERSION_DIGITS: Final = 18
 
 _NO_WORD: Final = re.compile(r"[\W_]+")
 # A word of several, such as a reason that Kubernetes gives; a longer one is no word.
@@ -65,6 +68,7 @@ def work_item(
         content_hash=sha256(content),
         index=_INDEX[kind](spec, final),
         text=text_of(kind.kind, spec) if with_text else None,
+        resource_version=_resource_version(metadata),
     )
     return WorkItem(
         ref=ObjectRef(kind, record.namespace, record.name, record.key.uid),
@@ -166,6 +170,13 @@ def announcement_of(
     )
 
 
+def _resource_version(metadata: _Object) -> int:
+    # A number that grows with every write to the cluster; what stands before an API server may have another.
+    version: str = metadata["resourceVersion"]
+    known = version.isascii() and version.isdigit() and len(version) <= _MAX_VERSION_DIGITS
+    return int(version) if known else 0
+
+
 def _ttl_seconds(spec: _Object, default: int) -> int:
     own: int | None = spec.get("ttlSecondsAfterStored")
     return default if own is None else own
@@ -244,6 +255,7 @@ def _action_trace_index(spec: _Object, final: bool) -> tuple[Any, ...]:  # noqa:
         _text(execution, "status"),
         _time(execution, "startTime"),
         _time(execution, "endTime"),
+        _time(effectiveness, "assessedAt"),
         _number(effectiveness, "score"),
         _search(
             spec.get("actionType"),
@@ -297,17 +309,10 @@ def _storable(text: str) -> str:
 
 
 def _time(parent: _Object, field: str) -> datetime | None:
-    value = parent.get(field)
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-        # A time without a zone is refused rather than guessed; a shift over year 1 or 9999 overflows.
-        return time.astimezone(UTC) if time.tzinfo is not None else None
-    except (ValueError, TypeError, OverflowError):
-        # Valid RFC 3339 that the calendar here lacks: leap seconds and year 0.
+    time = time_in(parent, field)
+    if time is None and is_given(parent.get(field)):
         metrics.VALIDATION_FAILURES.labels(field, "time_out_of_range").inc()
-        return None
+    return time
 
 
 def _number(parent: _Object, field: str) -> float | None:

@@ -27,6 +27,7 @@ class Archive(Protocol):
     """Where rows and what they owe are looked up (storage/archive.py)."""
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]: ...
+    async def time(self) -> float: ...
 
 
 class Cluster(Protocol):
@@ -93,7 +94,8 @@ class Lift:
         announced, skipped = 0, False
         keys = [key_of(kind, body) for body in bodies]
         found = await self._breaker.run(partial(self._archive.find, table_of(kind), keys))
-        now = datetime.now(UTC)
+        # Beside stored_at in the status, which is PostgreSQL's time too.
+        now = datetime.fromtimestamp(await self._breaker.run(self._archive.time), UTC)
         for body, key in zip(bodies, keys, strict=True):
             stored = found.get(key)
             if stored is None or stored.vector.state is VectorState.PENDING:

@@ -2,37 +2,42 @@
 
 import base64
 import json
-import uuid
 from datetime import UTC, datetime
 from typing import Final
 
 from datastorage.errors import InvalidQueryError
-from datastorage.storage.records import RecordKey
+from datastorage.storage.queries import Position
 
-_MAX_CHARACTERS: Final = 200
-_MAX_GENERATION: Final = 2**63 - 1
-
-
-def cursor_of(key: RecordKey) -> str:
-    """Return the cursor of a page that ended with this record."""
-    text = json.dumps([key.created_at.isoformat(), key.uid, key.generation], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode()
+_MAX_CHARACTERS: Final = 250
+_MAX_NUMBER: Final = 2**63 - 1
 
 
-def key_of(cursor: str) -> RecordKey:
-    """Return where the page ended. Raises InvalidQueryError for what is no cursor."""
-    key = _decoded(cursor) if len(cursor) <= _MAX_CHARACTERS else None
-    if key is None or not 0 <= key.generation <= _MAX_GENERATION:
+def cursor_of(position: Position) -> str:
+    """Return the cursor of a page that ended at this position."""
+    values = [*(time.isoformat() for time in position.times), *position.numbers]
+    return base64.urlsafe_b64encode(json.dumps(values, separators=(",", ":")).encode()).decode()
+
+
+def position_of(cursor: str, *, times: int, numbers: int) -> Position:
+    """Return where the page ended, with so many times and numbers as positions of its kind have.
+
+    Raises InvalidQueryError for what is no cursor, or one of another question.
+    """
+    position = _decoded(cursor, times) if len(cursor) <= _MAX_CHARACTERS else None
+    if position is None or len(position.times) != times or len(position.numbers) != numbers:
         raise InvalidQueryError("the cursor is not one that a page has given: begin without it")
-    return key
+    return position
 
 
-def _decoded(cursor: str) -> RecordKey | None:
+def _decoded(cursor: str, times: int) -> Position | None:
     try:
-        created_at, uid, generation = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
-        time = datetime.fromisoformat(created_at)
-        if time.tzinfo is None:
+        values = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
+        moments = tuple(datetime.fromisoformat(value) for value in values[:times])
+        numbers = tuple(values[times:])
+        if not all(type(number) is int and 0 <= number <= _MAX_NUMBER for number in numbers):
             return None
-        return RecordKey(str(uuid.UUID(uid)), int(generation), time.astimezone(UTC), b"")
+        if any(moment.tzinfo is None for moment in moments):
+            return None
+        return Position(tuple(moment.astimezone(UTC) for moment in moments), numbers)
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

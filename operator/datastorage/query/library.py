@@ -11,16 +11,15 @@ from typing import Final
 
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
-from datastorage.query.cursor import cursor_of, key_of
-from datastorage.query.filters import Filter, check_limit, check_value
+from datastorage.query.cursor import cursor_of, position_of
+from datastorage.query.filters import MAX_LIMIT, Filter, check_limit, check_value
 from datastorage.query.records import ArchivedRecord, archived
 from datastorage.query.search import Searcher, SearchMode, SearchResult
-from datastorage.query.timeline import Timeline, in_order
-from datastorage.storage.queries import ArchiveReader, Place
-from datastorage.storage.records import RecordKey
+from datastorage.query.timeline import Timeline, TimelineEntry
+from datastorage.storage.queries import ArchiveReader, Place, PlacedRow
 
 _NO_FILTER: Final = Filter()
-_MAX_TIMELINE: Final = 1_000
+_MAX_HISTORY: Final = 1_000
 _MAX_GENERATION: Final = 2**63 - 1
 
 
@@ -75,13 +74,10 @@ class ArchiveQueries:
         """
         with _measured("list"):
             check_limit(limit)
-            after = None if cursor is None else key_of(cursor)
-            places = await self._reader.page(filter.criteria(), after, limit + 1)
-            wanted = places[:limit]
-            records = await self._load(wanted)
-            is_last = len(places) <= limit and len(records) == len(wanted)
-            end = None if is_last or not records else _key(records[-1])
-            return Page(records, None if end is None else cursor_of(end))
+            after = None if cursor is None else position_of(cursor, times=2, numbers=2)
+            rows = await self._reader.page(filter.criteria(), after, limit + 1)
+            shown, next_cursor = await self._page(rows, limit)
+            return Page(tuple(record for _, record in shown), next_cursor)
 
     async def get(self, uid: str, generation: int | None = None, kind: str | None = None) -> ArchivedRecord:
         """Return an object's newest generation, or the one asked for. Raises RecordNotFoundError."""
@@ -112,18 +108,38 @@ class ArchiveQueries:
         """Return an object's generations, the newest first. Raises RecordNotFoundError when there is none."""
         with _measured("get"):
             uid = _uid(uid)
-            records = await self._load(await self._reader.generations(uid, None, _MAX_TIMELINE))
+            records = await self._load(await self._reader.generations(uid, None, _MAX_HISTORY))
             if not records:
                 raise RecordNotFoundError(f"no record {uid} in the archive")
             return records
 
-    async def timeline(self, correlation_id: str) -> Timeline:
-        """Return all records of a remediation, every generation of its traces, as things happened."""
+    async def timeline(
+        self, correlation_id: str, *, limit: int = MAX_LIMIT, cursor: str | None = None
+    ) -> Timeline:
+        """Return the records of a remediation, every generation of its traces, as things happened.
+
+        A page may have fewer records than ``limit`` and yet a next one, when the records are large.
+        """
         with _measured("timeline"):
             check_value("correlation ID", correlation_id)
-            places = await self._reader.remediation(correlation_id, _MAX_TIMELINE + 1)
-            records = await self._load(places[:_MAX_TIMELINE])
-            return Timeline(in_order(records), complete=len(records) == len(places))
+            check_limit(limit)
+            after = None if cursor is None else position_of(cursor, times=1, numbers=3)
+            rows = await self._reader.remediation(correlation_id, after, limit + 1)
+            shown, next_cursor = await self._page(rows, limit)
+            entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in shown)
+            return Timeline(entries, next_cursor)
+
+    async def _page(
+        self, rows: Sequence[PlacedRow], limit: int
+    ) -> tuple[Sequence[tuple[PlacedRow, ArchivedRecord]], str | None]:
+        """Return the first rows with their records, and the cursor of the next page."""
+        wanted = rows[:limit]
+        stored = await self._reader.load([row.place for row in wanted]) if wanted else []
+        records = {row.place: archived(row) for row in stored}
+        # Where the contents are large, the last of them are left to the next page.
+        shown = [(row, records[row.place]) for row in wanted if row.place in records]
+        is_last = len(rows) <= limit and len(shown) == len(wanted)
+        return shown, None if is_last or not shown else cursor_of(shown[-1][0].position)
 
     async def _only(self, places: Sequence[Place], otherwise: str) -> ArchivedRecord:
         records = await self._load(places[:1])
@@ -141,10 +157,6 @@ def _uid(uid: str) -> str:
         return str(uuid.UUID(uid))
     except ValueError:
         raise InvalidQueryError(f"{uid[:50]!r} is no uid, nor NAMESPACE/NAME") from None
-
-
-def _key(record: ArchivedRecord) -> RecordKey:
-    return RecordKey(record.uid, record.generation, record.created_at, b"")
 
 
 @contextmanager

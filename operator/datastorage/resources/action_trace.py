@@ -9,8 +9,10 @@ from datastorage.resources.base import (
     ATOMIC_LIST,
     ATOMIC_MAP,
     CORRELATION_ID,
+    IN_ORDER,
     NOT_PRUNED,
     TTL_SECONDS,
+    UNSET_TIME,
     Fraction,
     FreeObject,
     Identifier,
@@ -53,12 +55,6 @@ FORWARD_ONLY = rules(
         _FORWARD,
         dynamic=f"'{_FORWARD}; it cannot go from ' + oldSelf + ' to ' + self",
     )
-)
-
-IN_ORDER = rule(
-    "!has(self.startTime) || !has(self.endTime) || self.endTime >= self.startTime",
-    "endTime must not be before startTime",
-    field_path=".endTime",
 )
 
 
@@ -123,7 +119,9 @@ class Execution(Model):
         json_schema_extra=FORWARD_ONLY,
     )
     start_time: Time | None = Field(None, description="When the execution began.")
-    end_time: Time | None = Field(None, description="When the execution ended, not before startTime.")
+    end_time: Time | None = Field(
+        None, description=f"When the execution ended, not before startTime. {UNSET_TIME}"
+    )
     error: Text | None = Field(None, description="What went wrong, when the execution failed.")
     operations: Annotated[list[Operation], Field(max_length=256)] | None = Field(
         None, description="The single calls that were made, in order.", json_schema_extra=ATOMIC_LIST
@@ -153,13 +151,15 @@ class Effectiveness(Model):
         None, description="What was looked at and what was found: criteria by name, with any JSON as result."
     )
     assessed_at: Time | None = Field(
-        None, description="When the assessment was made. Setting it settles an outstanding assessment."
+        None,
+        description="When the assessment was made. Setting it settles an outstanding assessment. "
+        f"{UNSET_TIME}",
     )
     due_time: Time | None = Field(
         None,
         description="When the assessment is to be made. While it is set and assessedAt is not, an assessment "
         "is outstanding and the trace is not final, even when the execution has ended. Set it no later than "
-        "the step that ends the execution; remove it to do without an assessment.",
+        f"the step that ends the execution; remove it to do without an assessment. {UNSET_TIME}",
     )
     notes: Text | None = Field(None, description="Remarks on the assessment.")
     follow_ups: Annotated[list[FollowUp], Field(max_length=32)] | None = Field(

@@ -8,8 +8,10 @@ from pydantic import ConfigDict, Field
 from datastorage.resources.base import (
     ATOMIC_MAP,
     CORRELATION_ID,
+    IN_ORDER,
     NOT_PRUNED,
     TTL_SECONDS,
+    UNSET_TIME,
     Count,
     Fraction,
     FreeJSON,
@@ -97,11 +99,7 @@ class AuditRecordSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=ATOMIC_MAP  # immutable as a whole: one managedFields entry is enough
         | rules(
-            rule(
-                "!has(self.startTime) || !has(self.endTime) || self.endTime >= self.startTime",
-                "endTime must not be before startTime",
-                field_path=".endTime",
-            ),
+            IN_ORDER,
             _only_for("aiAnalysis", AuditType.AI_ANALYSIS),
             _only_for("workflow", AuditType.WORKFLOW),
             _only_for("execution", AuditType.EXECUTION),
@@ -118,7 +116,9 @@ class AuditRecordSpec(Model):
     phase: AuditPhase = Field(description="How the step stood when this was written: its outcome.")
     correlation_id: Identifier = Field(description=CORRELATION_ID)
     start_time: Time | None = Field(None, description="When the step began.")
-    end_time: Time | None = Field(None, description="When the step ended, not before startTime.")
+    end_time: Time | None = Field(
+        None, description=f"When the step ended, not before startTime. {UNSET_TIME}"
+    )
     severity: Label | None = Field(
         None, description="How serious the cause was, such as critical or warning."
     )

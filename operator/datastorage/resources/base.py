@@ -81,6 +81,15 @@ TTL_SECONDS = (
     "default). The stored row is not affected."
 )
 NOT_PRUNED = "Fields that are not listed here are dropped by the API server"
+UNSET_TIME = "Go's zero time, 0001-01-01T00:00:00Z, counts as left out."
+
+IN_ORDER = rule(
+    "!has(self.startTime) || !has(self.endTime) || self.endTime >= self.startTime"
+    # Written with the offset of a local zone, Go's zero is up to a minute off.
+    " || self.endTime < timestamp('0001-01-01T00:01:00Z')",
+    "endTime must not be before startTime",
+    field_path=".endTime",
+)
 
 
 class ObjectRef(Model):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from datastorage.times import is_given
+
 GROUP = "datastorage.kubernaut.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -54,6 +56,7 @@ def is_final(kind: ResourceKind, spec: Mapping[str, Any]) -> bool:
 
     - its execution has ended: `execution.status` is Completed, Failed or RolledBack, and
     - no assessment is outstanding: `effectiveness.dueTime` is absent or `effectiveness.assessedAt` is set.
+      Go's zero time counts as absent in both.
 
     Who wants to assess later must therefore set `dueTime` no later than the step that ends the execution.
     """
@@ -63,4 +66,4 @@ def is_final(kind: ResourceKind, spec: Mapping[str, Any]) -> bool:
     if execution.get("status") not in ENDED:
         return False
     effectiveness = spec.get("effectiveness") or {}
-    return not effectiveness.get("dueTime") or bool(effectiveness.get("assessedAt"))
+    return not is_given(effectiveness.get("dueTime")) or is_given(effectiveness.get("assessedAt"))

@@ -33,30 +33,31 @@ _INSERT: Final[dict[Table, str]] = {
     Table.AUDIT_RECORDS: """
         WITH texts AS (
             INSERT INTO datastorage.embedding_texts (text_hash, text)
-            SELECT * FROM unnest($27::bytea[], $28::text[]) ON CONFLICT DO NOTHING),
+            SELECT * FROM unnest($28::bytea[], $29::text[]) ON CONFLICT DO NOTHING),
         stored AS (
             INSERT INTO datastorage.audit_records (
                 uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
-                resource_name, resource_uid, alert_fingerprint, search, text_hash, diverged)
+                resource_name, resource_uid, alert_fingerprint, search, text_hash, resource_version, diverged)
             SELECT uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
                 resource_name, resource_uid, alert_fingerprint,
-                pg_catalog.to_tsvector('english'::regconfig, search), text_hash,
+                pg_catalog.to_tsvector('english'::regconfig, search), text_hash, resource_version,
                 (SELECT true FROM datastorage.audit_records AS r WHERE r.uid = rows.uid
                     AND r.generation = rows.generation AND r.created_at = rows.created_at LIMIT 1) IS NOT NULL
             FROM unnest(
                 $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
                 $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
                 $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[],
-                $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::bytea[])
+                $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::bytea[],
+                $27::bigint[])
             AS rows (
                 uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
-                resource_name, resource_uid, alert_fingerprint, search, text_hash)
+                resource_name, resource_uid, alert_fingerprint, search, text_hash, resource_version)
             ON CONFLICT DO NOTHING
             RETURNING diverged)
         SELECT count(*) AS inserted, count(*) FILTER (WHERE diverged) AS diverged, now() AS stored_at
@@ -65,30 +66,33 @@ _INSERT: Final[dict[Table, str]] = {
     Table.ACTION_TRACES: """
         WITH texts AS (
             INSERT INTO datastorage.embedding_texts (text_hash, text)
-            SELECT * FROM unnest($26::bytea[], $27::text[]) ON CONFLICT DO NOTHING),
+            SELECT * FROM unnest($28::bytea[], $29::text[]) ON CONFLICT DO NOTHING),
         stored AS (
             INSERT INTO datastorage.action_traces (
                 uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
-                execution_status, start_time, end_time, effectiveness_score, search, text_hash, diverged)
+                execution_status, start_time, end_time, assessed_at, effectiveness_score, search, text_hash,
+                resource_version, diverged)
             SELECT uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
-                execution_status, start_time, end_time, effectiveness_score,
-                pg_catalog.to_tsvector('english'::regconfig, search), text_hash,
+                execution_status, start_time, end_time, assessed_at, effectiveness_score,
+                pg_catalog.to_tsvector('english'::regconfig, search), text_hash, resource_version,
                 (SELECT true FROM datastorage.action_traces AS r WHERE r.uid = rows.uid
                     AND r.generation = rows.generation AND r.created_at = rows.created_at LIMIT 1) IS NOT NULL
             FROM unnest(
                 $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
                 $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
                 $15::text[], $16::text[], $17::text[], $18::text[], $19::double precision[], $20::text[],
-                $21::timestamptz[], $22::timestamptz[], $23::double precision[], $24::text[], $25::bytea[])
+                $21::timestamptz[], $22::timestamptz[], $23::timestamptz[], $24::double precision[],
+                $25::text[], $26::bytea[], $27::bigint[])
             AS rows (
                 uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
-                execution_status, start_time, end_time, effectiveness_score, search, text_hash)
+                execution_status, start_time, end_time, assessed_at, effectiveness_score, search, text_hash,
+                resource_version)
             ON CONFLICT DO NOTHING
             RETURNING diverged)
         SELECT count(*) AS inserted, count(*) FILTER (WHERE diverged) AS diverged, now() AS stored_at
@@ -177,9 +181,9 @@ class Archive:
 
     async def prepare_partitions(self) -> None:
         """Make the partitions of this month and the coming ones, before the first record needs them."""
-        now = datetime.now(UTC)
-        months = [now.year * 12 + now.month - 1 + ahead for ahead in range(_MONTHS_AHEAD + 1)]
         async with self._database.connection() as connection:
+            now = datetime.fromtimestamp(await connection.fetchval(_TIME), UTC)
+            months = [now.year * 12 + now.month - 1 + ahead for ahead in range(_MONTHS_AHEAD + 1)]
             for month in months:
                 await connection.execute(
                     _ENSURE_PARTITIONS, datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
@@ -218,7 +222,7 @@ class Archive:
         rows = (
             (
                 r.key.uid, r.key.generation, r.key.created_at, r.namespace, r.name, r.content, r.content_hash,
-                *r.index, r.text.hash if r.text is not None else None,
+                *r.index, r.text.hash if r.text is not None else None, r.resource_version,
             )
             for r in records
         )  # fmt: skip

@@ -10,52 +10,81 @@ from datastorage.storage.database import Database
 from datastorage.storage.reading import reading
 from datastorage.storage.records import RecordKey, Table, key_columns, key_in
 
+# A trace stands in a list where its first generation does: with each generation it would move, and be missed
+# between two pages.
+_OF_FIRST: Final = """CASE WHEN r.diverged THEN ARRAY[r.resource_version, r.stored_order] ELSE (
+            SELECT ARRAY[min(f.resource_version), min(f.stored_order)] FROM datastorage.action_traces AS f
+            WHERE f.uid = r.uid AND f.created_at = r.created_at AND NOT f.diverged) END"""
+
+
+def _with_first(sql: str) -> str:
+    return with_conditions(sql.replace("{of_first}", _OF_FIRST))
+
+
 # The rows of a page are found by their keys first and read then: what is sorted and thrown away is small.
-_PAGE: Final = with_conditions("""
-    (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash
+# Within the second of creation the order is that of startTime, then that in which the cluster wrote the
+# objects, then that of storing.
+_PAGE: Final = _with_first("""
+    (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
+        r.happened_at AS began_at, ARRAY[r.resource_version, r.stored_order] AS numbers
     FROM datastorage.audit_records AS r
     WHERE {of_audit_records} AND r.created_at <= coalesce($14::timestamptz, 'infinity')
-        AND ($14::timestamptz IS NULL OR (r.created_at, r.uid, r.generation) < ($14, $15::uuid, $16::bigint))
-    ORDER BY r.created_at DESC, r.uid DESC, r.generation DESC LIMIT $17)
+        AND ($14::timestamptz IS NULL OR r.created_at < $14
+            OR (r.happened_at, ARRAY[r.resource_version, r.stored_order]) < ($15::timestamptz, $16::bigint[]))
+    ORDER BY r.created_at DESC, r.happened_at DESC, numbers DESC LIMIT $17)
     UNION ALL
-    (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash
+    (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash,
+        r.created_at AS began_at, {of_first} AS numbers
     FROM datastorage.action_traces AS r
     WHERE {of_action_traces} AND r.created_at <= coalesce($14::timestamptz, 'infinity')
-        AND ($14::timestamptz IS NULL OR (r.created_at, r.uid, r.generation) < ($14, $15::uuid, $16::bigint))
+        AND ($14::timestamptz IS NULL OR r.created_at < $14
+            OR (r.created_at, {of_first}) < ($15::timestamptz, $16::bigint[]))
         AND {newest}
-    ORDER BY r.created_at DESC, r.uid DESC, r.generation DESC LIMIT $17)
-    ORDER BY created_at DESC, uid DESC, generation DESC LIMIT $17
+    ORDER BY r.created_at DESC, numbers DESC LIMIT $17)
+    ORDER BY created_at DESC, began_at DESC, numbers DESC LIMIT $17
 """)
 _REMEDIATION: Final = """
-    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, happened_at,
+        ARRAY[resource_version, generation, stored_order] AS numbers
     FROM datastorage.audit_records
-    WHERE correlation_id = $1 ORDER BY created_at LIMIT $2)
+    WHERE correlation_id = $1 AND happened_at >= coalesce($2::timestamptz, '-infinity')
+        AND ($2::timestamptz IS NULL OR happened_at > $2
+            OR ARRAY[resource_version, generation, stored_order] > $3::bigint[])
+    ORDER BY happened_at, numbers LIMIT $4)
     UNION ALL
-    (SELECT 'action_traces', uid, generation, created_at, spec_hash FROM datastorage.action_traces
-    WHERE correlation_id = $1 ORDER BY created_at LIMIT $2)
-    ORDER BY created_at, uid, generation LIMIT $2
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash, happened_at,
+        ARRAY[resource_version, generation, stored_order] AS numbers
+    FROM datastorage.action_traces
+    WHERE correlation_id = $1 AND happened_at >= coalesce($2::timestamptz, '-infinity')
+        AND ($2::timestamptz IS NULL OR happened_at > $2
+            OR ARRAY[resource_version, generation, stored_order] > $3::bigint[])
+    ORDER BY happened_at, numbers LIMIT $4)
+    ORDER BY happened_at, numbers LIMIT $4
 """
 _GENERATIONS: Final = """
-    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, stored_order
     FROM datastorage.audit_records
     WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2)
     ORDER BY generation DESC, stored_order DESC LIMIT $3)
     UNION ALL
-    (SELECT 'action_traces', uid, generation, created_at, spec_hash FROM datastorage.action_traces
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash, stored_order
+    FROM datastorage.action_traces
     WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2)
     ORDER BY generation DESC, stored_order DESC LIMIT $3)
-    ORDER BY generation DESC LIMIT $3
+    ORDER BY generation DESC, stored_order DESC LIMIT $3
 """
 _NEWEST_OF_NAME: Final = """
-    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, resource_version,
+        stored_order
     FROM datastorage.audit_records
     WHERE $1::boolean AND namespace = $3 AND name = $4
-    ORDER BY created_at DESC, generation DESC, stored_order DESC LIMIT 1)
+    ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
     UNION ALL
-    (SELECT 'action_traces', uid, generation, created_at, spec_hash FROM datastorage.action_traces
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash, resource_version, stored_order
+    FROM datastorage.action_traces
     WHERE $2::boolean AND namespace = $3 AND name = $4
-    ORDER BY created_at DESC, generation DESC, stored_order DESC LIMIT 1)
-    ORDER BY created_at DESC, generation DESC LIMIT 1
+    ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
+    ORDER BY created_at DESC, resource_version DESC, stored_order DESC LIMIT 1
 """
 _SHARING: Final = with_conditions("""
     SELECT given.text_hash,
@@ -99,6 +128,26 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where a row stands in the order of a page: by the times, and then by the numbers.
+
+    It never changes and no other row has it, so that the next page can begin there, whatever is stored
+    meanwhile.
+    """
+
+    times: tuple[datetime, ...]
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRow:
+    """A row of a page."""
+
+    place: Place
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
 class StoredRow:
     """One row as it is stored; the content is not checked against its hash yet."""
 
@@ -119,17 +168,25 @@ class ArchiveReader:
         """Take the database of the records; any role that may read them will do."""
         self._database = database
 
-    async def page(self, criteria: Criteria, after: RecordKey | None, limit: int) -> list[Place]:
-        """Return the rows that meet the criteria and come after a key, the newest created first.
+    async def page(self, criteria: Criteria, after: Position | None, limit: int) -> list[PlacedRow]:
+        """Return the rows that meet the criteria and come after a position, the newest created first.
 
-        Of an ActionTrace only the newest generation is looked at.
+        Of an ActionTrace only the newest generation is looked at. Positions have two times and two numbers.
         """
-        position = (after.created_at, after.uid, after.generation) if after is not None else (None,) * 3
-        return await self._places(_PAGE, *criteria.arguments, *position, limit)
+        start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
+        async with reading(self._database) as connection:
+            rows = await connection.fetch(_PAGE, *criteria.arguments, *start, limit)
+        return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
 
-    async def remediation(self, correlation_id: str, limit: int) -> list[Place]:
-        """Return the rows of a remediation, with all generations of its traces, the first created first."""
-        return await self._places(_REMEDIATION, correlation_id, limit)
+    async def remediation(self, correlation_id: str, after: Position | None, limit: int) -> list[PlacedRow]:
+        """Return the rows of a remediation that come after a position, with all generations of its traces.
+
+        The order is that of query/timeline.py. Positions have one time and three numbers.
+        """
+        start = (*after.times, list(after.numbers)) if after is not None else (None,) * 2
+        async with reading(self._database) as connection:
+            rows = await connection.fetch(_REMEDIATION, correlation_id, *start, limit)
+        return [_placed(row, row["happened_at"]) for row in rows]
 
     async def generations(self, uid: str, generation: int | None, limit: int) -> list[Place]:
         """Return the generations of an object, or the one that is asked for, newest first."""
@@ -167,6 +224,10 @@ class ArchiveReader:
     async def _places(self, sql: str, *arguments: Any) -> list[Place]:
         async with reading(self._database) as connection:
             return [place_of(row) for row in await connection.fetch(sql, *arguments)]
+
+
+def _placed(row: Any, *times: datetime) -> PlacedRow:
+    return PlacedRow(place_of(row), Position(times, tuple(row["numbers"])))
 
 
 def place_of(row: Any) -> Place:

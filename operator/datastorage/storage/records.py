@@ -64,6 +64,7 @@ class Record:
     typed columns extracted for filters, in the order of the table's insert statement; a value that
     can't be expressed in its column is None there and still exact in ``content``. ``text`` is what the
     record means, in words, and what its vector is made of; None where no vectors are kept.
+    ``resource_version`` tells which of two objects of a cluster was written first; 0 where that is not known.
     """
 
     table: Table
@@ -74,6 +75,7 @@ class Record:
     content_hash: bytes = field(repr=False)
     index: tuple[Any, ...] = field(repr=False)
     text: Text | None = field(default=None, repr=False)
+    resource_version: int = 0
 
 
 class VectorState(StrEnum):

@@ -7,11 +7,40 @@
 -- two attempts to store makes no second row. In canonical JSON the spec is the last member of the object, and
 -- '},"spec":' stands nowhere before it: "metadata" ends there, and has no member of that name.
 --
--- stored_order is the order of storing, for all that happened within the same second.
---
 -- diverged marks a row that came when there was another content of its generation already.
+--
+-- happened_at is where a row stands in a timeline (see query/timeline.py). It never changes, so that a page can
+-- begin where another ended. Creation times have whole seconds; within one, resource_version is the order in which
+-- the cluster wrote the objects (0: not known), and stored_order the order of storing.
 CREATE SEQUENCE datastorage.storage_order AS bigint;
 GRANT USAGE ON SEQUENCE datastorage.storage_order TO datastorage_service;
+
+-- From now on a remediation is read in the order of its timeline.
+DROP INDEX datastorage.audit_records_correlation_id_created_at_idx;
+DROP INDEX datastorage.action_traces_correlation_id_created_at_idx;
+
+-- A time that was never set is no time: Go writes the first moment of the year 1 for it, in a local zone up to a
+-- minute off.
+CREATE FUNCTION datastorage.given_time(at timestamptz) RETURNS timestamptz LANGUAGE sql AS $$
+    SELECT CASE WHEN at >= '0001-01-01T00:01:00Z' THEN at END
+$$;
+-- NULL where the content can't be read here, or has a time without a date: the column is only an index.
+CREATE FUNCTION datastorage.assessed_at(content bytea) RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+    said text;
+BEGIN
+    IF position('"assessedAt":'::bytea IN content) = 0 THEN
+        RETURN NULL;
+    END IF;
+    said := convert_from(content, 'UTF8')::json #>> '{spec,effectiveness,assessedAt}';
+    IF said LIKE '%:60%' OR said::timestamptz >= '10000-01-01Z' THEN
+        RETURN NULL;
+    END IF;
+    RETURN datastorage.given_time(said::timestamptz);
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN NULL;
+END $$;
+ALTER TABLE datastorage.action_traces ADD COLUMN assessed_at timestamptz;
 
 ALTER TABLE datastorage.audit_records
     ADD COLUMN spec_hash bytea GENERATED ALWAYS AS (sha256(substring(content
@@ -19,6 +48,10 @@ ALTER TABLE datastorage.audit_records
         FOR greatest(0, octet_length(content) - position('\x7d2c2273706563223a'::bytea IN content) - 9)))) STORED,
     ADD COLUMN stored_order bigint NOT NULL DEFAULT nextval('datastorage.storage_order'),
     ADD COLUMN diverged boolean NOT NULL DEFAULT false,
+    ADD COLUMN resource_version bigint NOT NULL DEFAULT 0,
+    ALTER COLUMN start_time TYPE timestamptz USING datastorage.given_time(start_time),
+    ALTER COLUMN end_time TYPE timestamptz USING datastorage.given_time(end_time),
+    ADD COLUMN happened_at timestamptz GENERATED ALWAYS AS (coalesce(start_time, created_at)) STORED,
     DROP CONSTRAINT audit_records_pkey,
     ADD PRIMARY KEY (uid, generation, created_at, spec_hash);
 ALTER TABLE datastorage.action_traces
@@ -27,8 +60,19 @@ ALTER TABLE datastorage.action_traces
         FOR greatest(0, octet_length(content) - position('\x7d2c2273706563223a'::bytea IN content) - 9)))) STORED,
     ADD COLUMN stored_order bigint NOT NULL DEFAULT nextval('datastorage.storage_order'),
     ADD COLUMN diverged boolean NOT NULL DEFAULT false,
+    ADD COLUMN resource_version bigint NOT NULL DEFAULT 0,
+    ALTER COLUMN start_time TYPE timestamptz USING datastorage.given_time(start_time),
+    ALTER COLUMN end_time TYPE timestamptz USING datastorage.given_time(end_time),
+    ALTER COLUMN assessed_at TYPE timestamptz USING datastorage.assessed_at(content),
+    ADD COLUMN happened_at timestamptz
+        GENERATED ALWAYS AS (greatest(created_at, start_time, end_time, assessed_at)) STORED,
     DROP CONSTRAINT action_traces_pkey,
     ADD PRIMARY KEY (uid, generation, created_at, spec_hash);
+CREATE INDEX ON datastorage.audit_records (correlation_id, happened_at);
+CREATE INDEX ON datastorage.action_traces (correlation_id, happened_at);
+DROP FUNCTION datastorage.assessed_at(bytea);
+DROP FUNCTION datastorage.given_time(timestamptz);
+
 ALTER TABLE datastorage.rejected_objects
     ADD COLUMN spec_hash bytea GENERATED ALWAYS AS (sha256(substring(content
         FROM position('\x7d2c2273706563223a'::bytea IN content) + 9
