@@ -77,7 +77,7 @@ class Operator:
                 "postgres": self._check_postgres,
                 "watch": self._check_watch,
             },
-            ready_notes=_vector_notes(self._parts.store),
+            ready_notes={"waiting": self._parts.aside.problem, **_vector_notes(self._parts.store)},
         )
         try:
             await health.start()
@@ -106,6 +106,7 @@ class Operator:
         intakes = [_task("watch", self._watch().run()), _task("sweep", parts.sweep.run())]
         workers = [
             *(_task(f"coordinator-{n}", parts.coordinator.run()) for n in range(_COORDINATORS)),
+            _task("aside", parts.aside.run()),
             _task("status-writer", parts.status_writer.run()),
             _task("garbage-collector", parts.collector.run()),
             _task("partitions", self._prepare_partitions()),
