@@ -9,7 +9,7 @@ from typing import Final
 
 import typer
 
-from datastorage.cli import archive, operator, vectors
+from datastorage.cli import archive, operator, rejected, vectors
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidQueryError
 
 _log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(operator.commands)
 app.add_typer(archive.commands)
+app.add_typer(rejected.commands)
 app.add_typer(vectors.commands)
 
 
