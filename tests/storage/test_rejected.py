@@ -21,6 +21,7 @@ def rejected(database: Database) -> RejectedRecords:
     return RejectedRecords(database)
 
 
+@pytest.mark.oldest_postgres
 async def test_what_is_refused_is_kept_byte_for_byte(rejected: RejectedRecords, owner: Any) -> None:
     body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
     record = record_of(body)
