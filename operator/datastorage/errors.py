@@ -1,6 +1,6 @@
 """The errors of the program: what can be tried again, what cannot, and what stops the start.
 
-Library errors are translated into these where they enter (storage/database.py, kube/transport.py,
+Library errors are translated into these where they enter (storage/translation.py, kube/transport.py,
 embedding/); each edge (command line, HTTP, status) maps them once.
 """
 
@@ -25,7 +25,15 @@ class TransientError(DataStorageError):
     """A dependency did not answer or could not serve. The same call may succeed later."""
 
 
-class MissingRightsError(TransientError):
+class WorkRefusedError(TransientError):
+    """A server did not do this piece of work: too much, too slow, against a rule, or interrupted.
+
+    Whether that is the work's own fault or the server's state, a harmless piece of work tells (breaker.py).
+    If it is the work's, less of it may pass.
+    """
+
+
+class MissingRightsError(WorkRefusedError):
     """The role may not do what was asked for, until its owner gives it the right."""
 
 
@@ -50,7 +58,7 @@ class RecordNotFoundError(DataStorageError):
 
 
 class RecordRefusedError(DataStorageError):
-    """PostgreSQL refused the data of a statement: trying the same records again can't succeed."""
+    """PostgreSQL can't hold the data of a statement: trying the same records again can't succeed."""
 
 
 class ObjectGoneError(DataStorageError):

@@ -71,8 +71,21 @@ INTAKE_BYTES = Gauge(
 )
 INTAKE_TOTAL = Counter(
     "datastorage_intake_total",
-    "Objects seen by the watch and the sweep, by verdict: accepted, duplicate, settled, full, unreadable",
+    "Objects seen by the watch and the sweep, by verdict: accepted, duplicate, settled, waiting, full, "
+    "unreadable",
     ["verdict"],
+    registry=REGISTRY,
+)
+REFUSED_BATCHES = Counter(
+    "datastorage_refused_batches_total",
+    "Batches that PostgreSQL refused, or took too long for, while it served others; they are divided",
+    registry=REGISTRY,
+)
+WAITING_RECORDS = Gauge(
+    "datastorage_waiting_records",
+    "Records that PostgreSQL refuses while it stores others, by where they wait to be tried again: memory, "
+    "cluster",
+    ["place"],
     registry=REGISTRY,
 )
 STATUS_DEPTH = Gauge(

@@ -12,16 +12,18 @@ from datastorage.kube.client import KubernetesClient
 from datastorage.kube.rights import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.pipeline.aside import Aside
 from datastorage.pipeline.backfill import Backfill, Dependencies
+from datastorage.pipeline.committer import Committer, Writer
 from datastorage.pipeline.confirmation import Confirmation
-from datastorage.pipeline.coordinator import Coordinator, Writer
+from datastorage.pipeline.coordinator import Coordinator
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.indexer import Indexer
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.lift import Lift
 from datastorage.pipeline.statuswriter import StatusWriter
 from datastorage.pipeline.sweep import Sweep
-from datastorage.pipeline.writer import EmbeddingWriter
+from datastorage.pipeline.writer import EmbeddingWriter, RowWriter
 from datastorage.resources import KINDS, ResourceKind
 from datastorage.settings import Settings
 from datastorage.storage.dualwrite import DualWrite
@@ -44,6 +46,7 @@ class Parts:
     status_writer: StatusWriter
     collector: GarbageCollector
     coordinator: Coordinator
+    aside: Aside
     backfill: Backfill | None
     indexer: Indexer | None
 
@@ -67,9 +70,14 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
             with_texts=store.vectors is not None,
         )
-        breaker = Breaker("postgres", store.database.ping, on_recovery=lambda: sweep.request())  # noqa: PLW0108
+        breaker = Breaker(
+            "postgres",
+            store.database.ping,
+            on_recovery=lambda: sweep.request(),  # noqa: PLW0108
+            trial=store.trial.write,
+        )
         stack.push_async_callback(breaker.close)
-        confirmation = Confirmation(store.archive, breaker)
+        confirmation = Confirmation(store.archive, breaker, store.rejected)
         sweep = Sweep(
             cluster=cluster,
             intake=intake,
@@ -107,17 +115,19 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             default_ttl_seconds=settings.ttl_seconds_after_stored,
         )
         backfill = _build_backfill(settings, store, breaker, lift)
-        coordinator = Coordinator(
+        committer = Committer(
             intake=intake,
             writer=build_writer(store, on_owed=backfill.request if backfill is not None else _nothing),
-            archive=store.archive,
+            rejected=store.rejected,
             breaker=breaker,
             announcer=status_writer,
         )
+        aside = Aside(committer=committer, intake=intake)
+        coordinator = Coordinator(intake=intake, committer=committer, aside=aside)
         monitor = WatchMonitor(KINDS, settings.namespaces)
         yield Parts(
             settings, store, transport, cluster, RightsReview(transport, on_recovery=sweep.request), monitor,
-            intake, sweep, breaker, status_writer, collector, coordinator, backfill,
+            intake, sweep, breaker, status_writer, collector, coordinator, aside, backfill,
             _build_indexer(settings, store),
         )  # fmt: skip
 
@@ -146,7 +156,7 @@ def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:
     """Return what stores batches; ``on_owed`` is called when vectors wait in the outbox."""
     vectors = store.vectors
     if vectors is None:
-        return store.archive
+        return RowWriter(store.archive)
     dual_write = DualWrite(
         archive=store.archive,
         outbox=store.outbox,

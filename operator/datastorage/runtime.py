@@ -99,7 +99,7 @@ class Operator:
                 "access": self._check_access,
                 "watch": self._check_watch,
             },
-            ready_notes=_vector_notes(self._parts.store),
+            ready_notes={"waiting": self._parts.aside.problem, **_vector_notes(self._parts.store)},
         )
         numbers = metrics_server(addresses=settings.listen_address, port=settings.metrics_port)
         try:
@@ -124,6 +124,7 @@ class Operator:
         ]
         workers = [
             *(_task(f"coordinator-{n}", parts.coordinator.run()) for n in range(_COORDINATORS)),
+            _task("aside", parts.aside.run()),
             _task("status-writer", parts.status_writer.run()),
             _task("garbage-collector", parts.collector.run()),
             _task("rights", parts.rights.run()),

@@ -13,7 +13,9 @@ from datastorage.settings import Settings
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox
+from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.schema import VECTORS
+from datastorage.storage.trial import Trial
 from datastorage.storage.vectors import VectorTables
 
 
@@ -24,6 +26,8 @@ class Store:
     database: Database
     archive: Archive
     outbox: Outbox
+    rejected: RejectedRecords
+    trial: Trial
     vectors: "VectorStore | None"
 
 
@@ -51,7 +55,10 @@ async def build_store(settings: Settings) -> AsyncIterator[Store]:
         stack.push_async_callback(database.close)
         vectors = await _build_vectors(settings, database, stack)
         model = str(vectors.embedder.model) if vectors is not None else None
-        yield Store(database, Archive(database, model=model), Outbox(database), vectors)
+        archive = Archive(database, model=model)
+        yield Store(
+            database, archive, Outbox(database), RejectedRecords(database), Trial(database, archive), vectors
+        )
 
 
 async def _build_vectors(settings: Settings, database: Database, stack: AsyncExitStack) -> VectorStore | None:

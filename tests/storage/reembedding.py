@@ -69,7 +69,7 @@ class Run:
             dimensions=provider.model.dimensions,
         )
         self.breakers = Dependencies(
-            Breaker("postgres", database.ping, on_recovery=lambda: None),
+            Breaker("postgres", database.ping, on_recovery=lambda: None, trial=Texts(database).probe),
             Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None),  # noqa: PLW0108  # made below
             Breaker("vector_store", self.vectors.probe, on_recovery=lambda: None),
         )

@@ -1,7 +1,6 @@
 """Storing: once, all or nothing, with the right columns."""
 
 import asyncio
-import hashlib
 import json
 import uuid
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from datastorage.errors import RecordRefusedError
+from datastorage.errors import WorkRefusedError
 from datastorage.storage.archive import Archive
 from datastorage.storage.records import Record, Table
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of, utc
@@ -221,7 +220,7 @@ async def test_a_batch_of_both_tables_is_one_transaction(archive: Archive, owner
         "ALTER TABLE datastorage.action_traces ADD CONSTRAINT refuse CHECK (name <> 'refused')"
     )
     records = [record_of(audit_record()), record_of(action_trace(name="refused"))]
-    with pytest.raises(RecordRefusedError):
+    with pytest.raises(WorkRefusedError):
         await archive.store(records)
     assert await _count(owner, "audit_records") == 1
     records[1] = record_of(action_trace())
@@ -281,36 +280,6 @@ async def test_what_changes_without_a_generation_makes_no_second_row(archive: Ar
         [again] = await archive.store([record_of({**body, "metadata": {**body["metadata"], **change}})])
         assert (again.is_new, again.diverged, again.content_hash) == (False, False, stored.content_hash)
     assert await _count(owner, "audit_records") == 1
-
-
-@pytest.mark.oldest_postgres
-async def test_what_is_refused_is_kept_byte_for_byte(archive: Archive, owner: Any) -> None:
-    body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
-    record = record_of(body)
-    # Its time is out of range of the tables: no reason to refuse it here too.
-    record = replace(record, key=replace(record.key, created_at=utc("0001-01-02T00:00:00Z")))
-    await archive.reject(record, "some reason")
-    await archive.reject(record, "another reason")
-    rows = await owner.fetch("SELECT * FROM datastorage.rejected_objects")
-    assert len(rows) == 1
-    row = rows[0]
-    assert row["content"] == record.content
-    assert row["content_hash"] == hashlib.sha256(record.content).digest()
-    assert (row["table_name"], row["namespace"], row["name"], row["reason"]) == (
-        "action_traces", "payments", record.name, "some reason",
-    )  # fmt: skip
-    assert (str(row["uid"]), row["generation"], row["created_at"]) == (
-        record.key.uid, 1, record.key.created_at,
-    )  # fmt: skip
-
-
-async def test_one_uid_may_be_refused_once_for_each_generation(archive: Archive, owner: Any) -> None:
-    body = action_trace(uid=str(uuid.uuid4()))
-    for generation in (1, 2):
-        await archive.reject(
-            record_of({**body, "metadata": {**body["metadata"], "generation": generation}}), "reason"
-        )
-    assert await _count(owner, "rejected_objects") == 2
 
 
 async def test_a_commit_survives_the_end_of_its_connection(cloned: TestDatabase, archive: Archive) -> None:

@@ -71,7 +71,7 @@ def owed(database: TestDatabase) -> list[Record]:
     async def fill(made: Database) -> None:
         await owe(made, records, "the model is asleep")
         async with Outbox(made).claim(1) as claim:
-            await claim.refuse(claim.rows, {row.text_hash: "not \x1b[31m this" for row in claim.rows})
+            claim.refuse(claim.rows, {row.text_hash: "not \x1b[31m this" for row in claim.rows})
         async with made.connection() as connection:
             await connection.execute(
                 "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 d 2 h 3 m' "

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.breaker import Breaker
-from datastorage.errors import RecordRefusedError, TransientError
+from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.database import Database
 from datastorage.storage.dualwrite import DualWrite
@@ -200,7 +200,7 @@ async def test_a_vector_of_another_width_is_refused_by_the_table(one: Stage, own
 async def test_a_bad_row_takes_its_vectors_back(one: Stage, owner: Any) -> None:
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT bad CHECK (name <> 'bad')")
     batch = [*records(2), record_of(audit_record(name="bad"))]
-    with pytest.raises(RecordRefusedError):
+    with pytest.raises(WorkRefusedError):
         await one.dual_write.store(batch, vectors_of(batch), dict.fromkeys(distinct_texts(batch), AWAY))
     for table in ("audit_records", "embeddings_1", "embedding_texts", "vector_outbox"):
         assert await owner.fetchval(f"SELECT count(*) FROM datastorage.{table}") == 0

@@ -18,10 +18,12 @@ from datastorage.errors import (
     MissingRightsError,
     RecordRefusedError,
     TransientError,
+    WorkRefusedError,
 )
 from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database, check_url, connecting, transaction, translated_errors
+from datastorage.storage.database import Database, check_url, connecting, transaction
 from datastorage.storage.records import Record, Table
+from datastorage.storage.translation import translated_errors
 from tests.support.objects import audit_record, record_of
 from tests.support.polling import eventually, settle
 from tests.support.postgres import TestDatabase
@@ -46,9 +48,6 @@ def _translated(error: Exception) -> DataStorageError:
         asyncpg.CharacterNotInRepertoireError("bad value"),
         asyncpg.NumericValueOutOfRangeError("bad value"),
         asyncpg.DatetimeFieldOverflowError("bad value"),
-        asyncpg.UniqueViolationError("bad value"),
-        asyncpg.NotNullViolationError("bad value"),
-        asyncpg.CheckViolationError("bad value"),
         asyncpg.ProgramLimitExceededError("bad value"),
     ],
 )
@@ -61,31 +60,56 @@ def test_bad_data_is_refused_for_good(error: Exception) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        asyncpg.UndefinedTableError("not now"),
-        asyncpg.UndefinedColumnError("not now"),
         asyncpg.InvalidPasswordError("not now"),
         asyncpg.CannotConnectNowError("not now"),
         asyncpg.TooManyConnectionsError("not now"),
         asyncpg.DiskFullError("not now"),
-        asyncpg.OutOfMemoryError("not now"),
         asyncpg.AdminShutdownError("not now"),
         asyncpg.CrashShutdownError("not now"),
         asyncpg.ReadOnlySQLTransactionError("not now"),
-        asyncpg.DeadlockDetectedError("not now"),
-        asyncpg.SerializationError("not now"),
-        asyncpg.QueryCanceledError("not now"),
-        asyncpg.ConnectionDoesNotExistError("not now"),
-        asyncpg.InterfaceError("not now"),
-        asyncpg.InternalClientError("not now"),
-        ConnectionRefusedError("not now"),
-        OSError("not now"),
-        TimeoutError("not now"),
     ],
 )
-def test_everything_else_can_be_tried_again(error: Exception) -> None:
+def test_an_outage_can_be_waited_for(error: Exception) -> None:
     translated = _translated(error)
     assert type(translated) is TransientError
     assert "not now" in str(translated)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.UndefinedTableError("not so"),
+        asyncpg.UndefinedColumnError("not so"),
+        asyncpg.UntranslatableCharacterError("not so"),
+        asyncpg.StringDataRightTruncationError("not so"),
+        asyncpg.DivisionByZeroError("not so"),
+        asyncpg.UniqueViolationError("not so"),
+        asyncpg.NotNullViolationError("not so"),
+        asyncpg.CheckViolationError("not so"),
+        asyncpg.ForeignKeyViolationError("not so"),
+        asyncpg.RaiseError("not so"),
+        asyncpg.OutOfMemoryError("not so"),
+        asyncpg.ConfigurationLimitExceededError("not so"),
+        asyncpg.ProtocolViolationError("not so"),
+        asyncpg.DeadlockDetectedError("not so"),
+        asyncpg.SerializationError("not so"),
+        asyncpg.QueryCanceledError("not so"),
+        asyncpg.LockNotAvailableError("not so"),
+        asyncpg.IdleInTransactionSessionTimeoutError("not so"),
+        asyncpg.TransactionTimeoutError("not so"),
+        asyncpg.ConnectionDoesNotExistError("not so"),
+        asyncpg.InterfaceError("not so"),
+        asyncpg.InternalClientError("not so"),
+        ConnectionResetError("not so"),
+        OSError("not so"),
+        TimeoutError("not so"),
+    ],
+)
+def test_everything_else_may_be_the_work_s_fault(error: Exception) -> None:
+    """Whether it is, only a harmless piece of work tells. No record is rejected for it."""
+    translated = _translated(error)
+    assert type(translated) is WorkRefusedError
+    assert "not so" in str(translated)
 
 
 def test_a_missing_right_is_told_from_what_passes() -> None:
@@ -144,7 +168,8 @@ async def test_who_may_not_connect_lacks_a_right(cloned: TestDatabase, owner: An
 
 
 def test_an_error_without_words_says_its_kind() -> None:
-    assert str(_translated(TimeoutError())) == "PostgreSQL: TimeoutError"
+    assert str(_translated(TimeoutError())) == "PostgreSQL: no answer in time"
+    assert str(_translated(ConnectionResetError())) == "PostgreSQL: ConnectionResetError"
 
 
 def test_other_errors_pass() -> None:
@@ -154,7 +179,7 @@ def test_other_errors_pass() -> None:
 
 async def test_a_detail_that_quotes_the_row_is_left_out(archive: Archive, owner: Any) -> None:
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT c CHECK (action IS NULL)")
-    with pytest.raises(RecordRefusedError) as caught:
+    with pytest.raises(WorkRefusedError) as caught:
         await archive.store([record_of(audit_record({"action": _SECRET}))])
     assert _SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.errors import TransientError
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OwedVector
 from tests.storage.owing import claimed, hash_of, identity_of, owe, records_of, rows_in
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
+from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, TestDatabases, connect
 
 
@@ -44,9 +44,9 @@ async def test_the_three_ends_of_a_claim(outbox: Outbox, database: Database, own
     by_uid = {record.key.uid: number for number, record in enumerate(records)}
     async with outbox.claim(100) as claim:
         rows = sorted(claim.rows, key=lambda row: by_uid[row.uid])
-        await claim.pay(rows[:2])
-        await claim.refuse(rows[2:4], {row.text_hash: f"too {row.text}" for row in rows})
-        await claim.delay(rows[4:5], "still asleep")
+        claim.pay(rows[:2])
+        claim.refuse(rows[2:4], {row.text_hash: f"too {row.text}" for row in rows})
+        claim.delay(rows[4:5], "still asleep")
     left = await rows_in(owner)
     assert left == {
         identity_of(records[2]): ("failed", 1, f"too {rows[2].text}"),
@@ -92,8 +92,8 @@ async def test_a_claim_that_fails_changes_nothing(outbox: Outbox, database: Data
 
     async def fail() -> None:
         async with outbox.claim(100) as claim:
-            await claim.pay(claim.rows[:1])
-            await claim.delay(claim.rows[1:], "x")
+            claim.pay(claim.rows[:1])
+            claim.delay(claim.rows[1:], "x")
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -102,24 +102,43 @@ async def test_a_claim_that_fails_changes_nothing(outbox: Outbox, database: Data
     assert len(await claimed(outbox)) == 3
 
 
-async def test_a_claim_that_is_cut_off_leaves_its_rows(
+async def test_a_claim_keeps_no_transaction_open(outbox: Outbox, database: Database, owner: Any) -> None:
+    """An embedder takes its time, and a server may end a transaction that does nothing meanwhile."""
+    await owe(database, records_of(3))
+    async with outbox.claim(100) as claim:
+        claim.pay(claim.rows)
+        assert not await owner.fetchval(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE state LIKE 'idle in transaction%' AND datname = current_database()"
+        )
+    assert await rows_in(owner) == {}
+
+
+async def test_what_a_dead_process_had_claimed_is_due_again(
+    outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datastorage.storage.outbox._CLAIM_SECONDS", 0.05)
+    await owe(database, records_of(3))
+    async with outbox.claim(100):
+
+        async def due_again() -> bool:
+            return len(await claimed(outbox)) == 3
+
+        await eventually(due_again)
+
+
+async def test_who_is_refused_alone_waits_longer_each_time(
     outbox: Outbox, database: Database, owner: Any
 ) -> None:
-    await owe(database, records_of(3))
-    before = await rows_in(owner)
-
-    async def cut_off() -> None:
-        async with outbox.claim(100) as claim:
-            await claim.pay(claim.rows)
-            await owner.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction' "
-                "AND datname = current_database()"
-            )
-
-    with pytest.raises(TransientError):
-        await cut_off()
-    assert await rows_in(owner) == before
-    assert len(await claimed(outbox)) == 3
+    await owe(database, records_of(1))
+    pauses = []
+    for _ in range(5):
+        await owner.execute("UPDATE datastorage.vector_outbox SET due_at = now()")
+        async with outbox.claim(1) as claim:
+            claim.delay(claim.rows, "too slow", alone=True)
+        pauses.append(await owner.fetchval("SELECT due_at - now() FROM datastorage.vector_outbox"))
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 3 * pauses[0]
 
 
 async def test_a_cancelled_claim_leaves_its_rows(outbox: Outbox, database: Database, owner: Any) -> None:
@@ -128,7 +147,7 @@ async def test_a_cancelled_claim_leaves_its_rows(outbox: Outbox, database: Datab
 
     async def hang() -> None:
         async with outbox.claim(100) as claim:
-            await claim.pay(claim.rows)
+            claim.pay(claim.rows)
             reached.set()
             await asyncio.Event().wait()
 
@@ -147,7 +166,7 @@ async def test_owing_again_changes_nothing(outbox: Outbox, database: Database, o
     records = records_of(2)
     await owe(database, records, "first")
     async with outbox.claim(1) as claim:
-        await claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
+        claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
     before = await rows_in(owner)
     await owe(database, records, "second")
     assert await rows_in(owner) == before
@@ -201,9 +220,9 @@ def test_whatever_an_error_says_it_costs_no_row(
         kept = {error for _, _, error in (await rows_in(owner)).values()}
         assert kept == {_expected(added) or None}
         async with outbox.claim(1) as claim:
-            await claim.refuse(claim.rows, {row.text_hash: refused for row in claim.rows})
+            claim.refuse(claim.rows, {row.text_hash: refused for row in claim.rows})
         async with outbox.claim(1) as claim:
-            await claim.delay(claim.rows, delayed)
+            claim.delay(claim.rows, delayed)
         errors = {state: error for state, _, error in (await rows_in(owner)).values()}
         assert errors == {"failed": _expected(refused), "pending": _expected(delayed)}
         assert await outbox.drop(state=None, uid=None, reason=reason) == 2
@@ -259,8 +278,8 @@ async def _work(outbox: Outbox, limit: int, plan: Mapping[str, _Fate], seen: Cou
             by_fate = {
                 fate: [row for row in fresh if plan[row.uid] == fate] for fate in ("pay", "refuse", "delay")
             }
-            await claim.pay(by_fate["pay"])
-            await claim.refuse(by_fate["refuse"], {row.text_hash: "never" for row in claim.rows})
-            await claim.delay(by_fate["delay"], "later")
+            claim.pay(by_fate["pay"])
+            claim.refuse(by_fate["refuse"], {row.text_hash: "never" for row in claim.rows})
+            claim.delay(by_fate["delay"], "later")
         if not fresh:
             return

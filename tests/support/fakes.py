@@ -124,6 +124,8 @@ class FakeArchive:
             self.rows.setdefault(record.key, StoredRecord(record.content_hash, STORED_AT))
         return [self.rows[record.key] for record in records]
 
+    store_bare = store
+
     async def reject(self, record: Record, reason: str) -> None:
         self._fail()
         self.rejected[record.key] = reason
@@ -132,6 +134,16 @@ class FakeArchive:
         assert isinstance(table, Table)
         self._fail()
         return {key: self.rows[key] for key in keys if key in self.rows}
+
+
+class FakeRejected:
+    """Knows the keys that are rejected still."""
+
+    def __init__(self, *keys: RecordKey) -> None:
+        self.keys = set(keys)
+
+    async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]:
+        return self.keys & set(keys)
 
 
 class Announced:

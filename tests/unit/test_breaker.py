@@ -6,7 +6,7 @@ import random
 import pytest
 
 from datastorage.breaker import Breaker
-from datastorage.errors import RecordRefusedError, TransientError
+from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
 from tests.support.fakes import Probe
 from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn
@@ -180,3 +180,59 @@ async def test_an_unforeseen_failure_of_the_probe_leaves_nobody_waiting_for_ever
     await eventually(lambda: probe.asked >= 2)
     dependency.down = False
     assert await waiting == "done"
+
+
+@pytest.mark.usefixtures("no_delays")
+@pytest.mark.parametrize("error", [WorkRefusedError("too slow"), RecordRefusedError("too long")])
+async def test_work_that_is_refused_while_others_are_served_is_judged_at_once(
+    probe: Probe, recoveries: list[None], error: Exception
+) -> None:
+    trial = Probe()
+    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial)
+
+    async def work() -> None:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        await breaker.judge(work)
+    assert (trial.asked, probe.asked) == (1, 0)
+    assert breaker.serving
+    assert breaker.reason is None
+
+
+@pytest.mark.usefixtures("no_delays")
+@pytest.mark.parametrize("error", [WorkRefusedError("too slow"), RecordRefusedError("too long")])
+async def test_work_that_is_refused_as_all_work_is_waits_for_the_server(
+    probe: Probe, recoveries: list[None], error: Exception
+) -> None:
+    trial, calls = Probe(), 0
+    trial.errors = [TransientError("the table is locked"), WorkRefusedError("the table is locked")]
+    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial)
+
+    async def work() -> int:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            assert breaker.reason == (None if calls == 1 else "the table is locked")
+            raise error
+        return calls
+
+    assert await breaker.judge(work) == 3
+    assert trial.asked == 2
+    assert breaker.reason is None
+    assert len(recoveries) == 1
+
+
+@pytest.mark.usefixtures("no_delays")
+async def test_what_can_t_be_divided_is_repeated_without_holding_others_up(breaker: Breaker) -> None:
+    calls = 0
+
+    async def work() -> int:
+        nonlocal calls
+        calls += 1
+        if calls < 4:
+            raise WorkRefusedError("too slow")
+        return calls
+
+    assert await breaker.run(work) == 4
+    assert breaker.serving

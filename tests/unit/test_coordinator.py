@@ -1,17 +1,23 @@
 """The coordinator: nothing leaves it uncommitted, and one bad record costs the others nothing."""
 
-from typing import Any, Protocol
+import asyncio
+from typing import Any, cast
 
 import pytest
 
 from datastorage.breaker import Breaker
 from datastorage.errors import RecordRefusedError, TransientError
-from datastorage.pipeline.coordinator import Archive, Coordinator, Writer
+from datastorage.pipeline.aside import Aside
+from datastorage.pipeline.committer import Committer, Rejected, Writer
+from datastorage.pipeline.coordinator import Coordinator
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.workitem import Rejection
+from datastorage.pipeline.writer import RowWriter
 from datastorage.resources import AUDIT_RECORD
 from datastorage.storage import archive as storage
+from datastorage.storage.database import Database
 from datastorage.storage.records import StoredRecord
+from datastorage.storage.rejected import RejectedRecords
 from tests.support.fakes import Announced, FakeArchive, Probe
 from tests.support.objects import AUDIT_SPEC, audit_record, key_of_body, kind_of
 from tests.support.polling import eventually
@@ -31,14 +37,36 @@ def a_batch_with_one_bad(position: int) -> list[dict[str, Any]]:
     return bodies
 
 
-class RowsAndRejects(Archive, Writer, Protocol):
-    """What keeps rows, and what could not be one."""
+class Worker:
+    """A coordinator, and what it puts aside."""
 
+    def __init__(
+        self,
+        intake: Intake,
+        writer: Writer,
+        breaker: Breaker,
+        announced: Announced,
+        rejected: Rejected | None = None,
+    ) -> None:
+        """``writer`` may be what keeps the rejected too."""
+        committer = Committer(
+            intake=intake,
+            writer=writer,
+            rejected=rejected or cast("Rejected", writer),
+            breaker=breaker,
+            announcer=announced,
+        )
+        self.aside = Aside(committer=committer, intake=intake)
+        self.coordinator = Coordinator(intake=intake, committer=committer, aside=self.aside)
 
-def coordinator(
-    intake: Intake, archive: RowsAndRejects, breaker: Breaker, announced: Announced
-) -> Coordinator:
-    return Coordinator(intake=intake, writer=archive, archive=archive, breaker=breaker, announcer=announced)
+    @property
+    def idle(self) -> bool:
+        return self.coordinator.idle
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.coordinator.run())
+            group.create_task(self.aside.run())
 
 
 def assert_only_the_bad_one_was_rejected(announced: Announced) -> None:
@@ -52,7 +80,7 @@ async def test_what_is_stored_is_announced_with_what_the_archive_holds(
     intake: Intake, breaker: Breaker, spawn: Spawn
 ) -> None:
     archive, announced, body = FakeArchive(), Announced(), audit_record()
-    worker = coordinator(intake, archive, breaker, announced)
+    worker = Worker(intake, archive, breaker, announced)
     assert worker.idle
     offer(intake, body)
     assert not worker.idle
@@ -69,7 +97,7 @@ async def test_one_bad_record_is_isolated(
     archive, announced = FakeArchive(bad=frozenset({"bad"})), Announced()
     bodies = a_batch_with_one_bad(position)
     offer(intake, *bodies)
-    spawn(coordinator(intake, archive, breaker, announced).run())
+    spawn(Worker(intake, archive, breaker, announced).run())
     await eventually(lambda: len(announced.outcomes) == BATCH)
     assert_only_the_bad_one_was_rejected(announced)
     # Halving, not one by one.
@@ -79,12 +107,14 @@ async def test_one_bad_record_is_isolated(
 
 
 async def test_one_bad_record_is_isolated_on_a_real_database(
-    intake: Intake, breaker: Breaker, spawn: Spawn, archive: storage.Archive, owner: Any
+    intake: Intake, breaker: Breaker, spawn: Spawn, archive: storage.Archive, database: Database, owner: Any
 ) -> None:
-    await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT bad CHECK (name <> 'bad')")
+    """No partition covers its year: that is the record's own fault, and it is rejected with the reason."""
     announced, bodies = Announced(), a_batch_with_one_bad(321)
+    bodies[321]["metadata"]["creationTimestamp"] = "2250-01-01T00:00:00Z"
     offer(intake, *bodies)
-    spawn(coordinator(intake, archive, breaker, announced).run())
+    rejected = RejectedRecords(database)
+    spawn(Worker(intake, RowWriter(archive), breaker, announced, rejected).run())
     await eventually(lambda: len(announced.outcomes) == BATCH, seconds=30)
     assert_only_the_bad_one_was_rejected(announced)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == BATCH - 1
@@ -92,20 +122,8 @@ async def test_one_bad_record_is_isolated_on_a_real_database(
     assert str(row["uid"]) == bodies[321]["metadata"]["uid"]
     outcome = announced.outcomes["bad"]
     assert isinstance(outcome, Rejection)
-    assert '"bad"' in row["reason"]
+    assert "outside 2014 to 2099" in row["reason"]
     assert row["reason"] == outcome.reason
-
-
-async def test_a_year_that_no_partition_covers_is_rejected_with_the_reason(
-    intake: Intake, breaker: Breaker, spawn: Spawn, archive: storage.Archive
-) -> None:
-    announced = Announced()
-    offer(intake, audit_record(), audit_record(name="bad", creationTimestamp="2250-01-01T00:00:00Z"))
-    spawn(coordinator(intake, archive, breaker, announced).run())
-    await eventually(lambda: len(announced.outcomes) == 2, seconds=30)
-    outcome = announced.outcomes["bad"]
-    assert isinstance(outcome, Rejection)
-    assert "outside 2014 to 2099" in outcome.reason
 
 
 async def test_an_absent_database_rejects_nothing(
@@ -115,7 +133,7 @@ async def test_an_absent_database_rejects_nothing(
     archive.failures = [TransientError("away") for _ in range(5)]
     probe.errors = [TransientError("still away") for _ in range(5)]
     offer(intake, *(audit_record() for _ in range(20)))
-    spawn(coordinator(intake, archive, breaker, announced).run())
+    spawn(Worker(intake, archive, breaker, announced).run())
     await eventually(lambda: len(announced.outcomes) == 20)
     assert all(isinstance(outcome, StoredRecord) for outcome in announced.outcomes.values())
     assert archive.rejected == {}
@@ -136,7 +154,7 @@ async def test_a_database_that_goes_away_during_a_rejection_is_waited_for(
 
     archive.reject = fail_once  # type: ignore[method-assign]
     offer(intake, audit_record(name="bad"))
-    spawn(coordinator(intake, archive, breaker, announced).run())
+    spawn(Worker(intake, archive, breaker, announced).run())
     await eventually(lambda: bool(announced.outcomes))
     assert isinstance(announced.outcomes["bad"], Rejection)
     assert len(archive.rejected) == 1
@@ -145,7 +163,7 @@ async def test_a_database_that_goes_away_during_a_rejection_is_waited_for(
 async def test_a_batch_is_bounded(intake: Intake, breaker: Breaker, spawn: Spawn) -> None:
     archive, announced = FakeArchive(), Announced()
     offer(intake, *(audit_record() for _ in range(BATCH + 100)))
-    spawn(coordinator(intake, archive, breaker, announced).run())
+    spawn(Worker(intake, archive, breaker, announced).run())
     await eventually(lambda: len(announced.outcomes) == BATCH + 100)
     assert archive.batches == [BATCH, 100]
 
@@ -155,7 +173,7 @@ async def test_big_records_make_small_batches(breaker: Breaker, spawn: Spawn) ->
     for _ in range(9):
         intake.offer(AUDIT_RECORD, audit_record({**AUDIT_SPEC, "details": "x" * 1_400_000}))
     archive, announced = FakeArchive(), Announced()
-    spawn(coordinator(intake, archive, breaker, announced).run())
+    spawn(Worker(intake, archive, breaker, announced).run())
     await eventually(lambda: len(announced.outcomes) == 9)
     assert archive.batches == [5, 4]
 
@@ -173,7 +191,7 @@ async def test_what_cannot_even_be_kept_stays_in_the_cluster(
             raise RecordRefusedError(f"{record.name}: {reason}")
 
     announced, body = Announced(), audit_record()
-    worker = coordinator(intake, KeepsNothing(), breaker, announced)
+    worker = Worker(intake, KeepsNothing(), breaker, announced)
     offer(intake, body)
     task = spawn(worker.run())
     await eventually(lambda: worker.idle)

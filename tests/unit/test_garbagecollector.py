@@ -16,7 +16,7 @@ from datastorage.pipeline.extract import expiry_of
 from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
 from datastorage.pipeline.workitem import Expiry
 from datastorage.resources import AUDIT_RECORD, ResourceKind
-from tests.support.fakes import FakeArchive, FakeCluster
+from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
 from tests.support.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
 from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn
@@ -53,7 +53,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.collector = GarbageCollector(
-            cluster=self.cluster, confirmation=Confirmation(self.archive, self.breaker),
+            cluster=self.cluster, confirmation=Confirmation(self.archive, self.breaker, FakeRejected()),
             database_time=self._database_time, restore=self._restore, concurrency=1, resync_seconds=600,
         )  # fmt: skip
 

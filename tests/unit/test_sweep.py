@@ -11,7 +11,7 @@ from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.sweep import Sweep
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-from tests.support.fakes import FakeArchive, FakeCluster
+from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
 from tests.support.objects import (
     TTL_SECONDS,
     action_trace,
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.usefixtures("no_delays")
 
 def sweep_of(
     cluster: FakeCluster, intake: Intake, breaker: Breaker, archive: FakeArchive | None = None,
-    *, interval: float = 3600.0,
+    *, rejected: FakeRejected | None = None, interval: float = 3600.0,
 ) -> Sweep:  # fmt: skip
-    confirmation = Confirmation(archive or FakeArchive(), breaker)
+    confirmation = Confirmation(archive or FakeArchive(), breaker, rejected or FakeRejected())
     return Sweep(cluster=cluster, intake=intake, confirmation=confirmation, interval_seconds=interval)
 
 
@@ -179,3 +179,17 @@ async def test_what_was_settled_before_the_sweep_asked_is_taken_in_again(
     spawn(sweep.run())
     await eventually(lambda: sweep.last_success is not None)
     assert intake.depth == 1
+
+
+async def test_what_is_rejected_no_more_is_taken_in_again(
+    breaker: Breaker, intake: Intake, spawn: Spawn
+) -> None:
+    """Somebody had it stored from the kept bytes, or those are gone: either way it is tried again."""
+    still, again = (with_status(audit_record(), phase="Rejected") for _ in range(2))
+    rejected = FakeRejected(key_of_body(still))
+    sweep = sweep_of(FakeCluster(still, again), intake, breaker, rejected=rejected)
+    spawn(sweep.run())
+    await eventually(lambda: sweep.last_success is not None)
+    assert intake.depth == 1
+    [taken] = await intake.take(max_items=10, max_bytes=2**20, linger_seconds=0)
+    assert taken.ref.uid == again["metadata"]["uid"]

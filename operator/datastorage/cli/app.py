@@ -9,7 +9,7 @@ from typing import Final
 
 import typer
 
-from datastorage.cli import archive, operator, vectors
+from datastorage.cli import archive, operator, rejected, vectors
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidQueryError
 from datastorage.logs import configure_command_logging
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(operator.commands)
 app.add_typer(archive.commands)
+app.add_typer(rejected.commands)
 app.add_typer(vectors.commands)
 
 

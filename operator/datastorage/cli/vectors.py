@@ -142,8 +142,8 @@ async def _building(settings: Settings) -> AsyncIterator["tuple[Reembed, Texts, 
         vectors = store.vectors
         assert vectors is not None
         await store.database.check_schema_version()
-        postgres = Breaker("postgres", store.database.ping, on_recovery=lambda: None)
         texts = Texts(store.database)
+        postgres = Breaker("postgres", store.database.ping, on_recovery=lambda: None, trial=texts.probe)
         made = Reembed(
             texts=texts,
             vectors=vectors.tables,

@@ -4,6 +4,7 @@ The outbox is in PostgreSQL, so that it survives every crash, and any replica ma
 """
 
 import asyncio
+import logging
 import math
 import random
 import time
@@ -15,10 +16,12 @@ from typing import Final, Protocol
 from datastorage import metrics
 from datastorage.breaker import Breaker
 from datastorage.embedding import Embeddings
-from datastorage.errors import TransientError
+from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.pipeline.lift import Lifted
 from datastorage.storage.outbox import Claim, OutboxDepth, OutboxState, OwedVector
 from datastorage.storage.vectors import Vector
+
+_log = logging.getLogger(__name__)
 
 _BATCH: Final = 500
 # How often the outbox is looked at without being asked: other replicas and people add to it too.
@@ -30,6 +33,8 @@ _LIFT_PAUSE_SECONDS: Final = 1.0
 _MAX_LIFT_PAUSE_SECONDS: Final = 30.0
 # Counting reads the whole outbox.
 _COUNT_SECONDS: Final = 15.0
+# A count that is refused for the time that it takes will not be quicker soon.
+_REFUSED_COUNT_SECONDS: Final = 300.0
 
 
 class Outbox(Protocol):
@@ -94,6 +99,8 @@ class Backfill:
         self._lift_at = 0.0
         self._lifted_at = -_MAX_LIFT_PAUSE_SECONDS
         self._lift_pause = _LIFT_PAUSE_SECONDS
+        # How many are claimed at once: fewer after that was too much.
+        self._limit = _BATCH
         self._pending = 0
         self._counted_at = -_COUNT_SECONDS
 
@@ -133,21 +140,37 @@ class Backfill:
         """Work through what is due; tell whether any of it came to an end."""
         settled_any, more = False, True
         while more:
-            settled, more = await self._dependencies.postgres.run(self._settle_batch)
+            try:
+                settled, more = await self._dependencies.postgres.judge(self._settle_batch)
+            except WorkRefusedError as error:
+                # Claiming so many, or noting what became of them.
+                _log.warning(
+                    "A batch of owed vectors is refused; the next is smaller", extra={"error": str(error)}
+                )
+                settled, more = False, self._limit > 1
+                self._limit = max(1, self._limit // 2)
             settled_any = settled_any or settled
         return settled_any
 
     async def _settle_batch(self) -> tuple[bool, bool]:
         """Settle a batch; tell whether anything came to an end, and whether to go on."""
-        async with self._outbox.claim(_BATCH) as claim:
+        async with self._outbox.claim(self._limit) as claim:
             if not claim.rows:
                 return False, False
             try:
-                return await self._settle(claim)
+                settled = await self._settle(claim)
+            except WorkRefusedError as error:
+                # The vectors' server serves, and this was too much for it.
+                if len(claim.rows) == 1:
+                    claim.delay(claim.rows, str(error), alone=True)
+                self._limit = max(1, len(claim.rows) // 2)
+                return False, True
             except TransientError as error:
                 # The vectors' server is away. All of it is owed as before, and tried again later.
-                await claim.delay(claim.rows, str(error))
+                claim.delay(claim.rows, str(error))
                 return False, False
+        self._limit = min(self._limit + self._limit // 8 + 1, _BATCH)
+        return settled
 
     async def _settle(self, claim: Claim) -> tuple[bool, bool]:
         store = self._dependencies.vector_store
@@ -163,19 +186,24 @@ class Backfill:
         # The vectors are committed before their entries go. A crash in between repeats this, without effect.
         paid = [row for row in claim.rows if row.text_hash in present or row.text_hash in embeddings.vectors]
         refused = [row for row in claim.rows if row.text_hash in embeddings.refused]
-        await claim.pay(paid)
-        await claim.refuse(refused, embeddings.refused)
+        claim.pay(paid)
+        claim.refuse(refused, embeddings.refused)
         metrics.OUTBOX_SETTLED.labels("written").inc(len(paid))
         metrics.OUTBOX_SETTLED.labels("failed").inc(len(refused))
         if embeddings.error is not None:
-            await claim.delay(_rest(claim.rows, paid, refused), str(embeddings.error))
+            claim.delay(_rest(claim.rows, paid, refused), str(embeddings.error))
         settled = bool(paid or refused)
         return settled, settled or embeddings.error is None
 
     async def _count(self) -> None:
         if time.monotonic() - self._counted_at < _COUNT_SECONDS:
             return
-        depths = await self._dependencies.postgres.run(self._outbox.depths)
+        try:
+            depths = await self._dependencies.postgres.judge(self._outbox.depths)
+        except WorkRefusedError as error:
+            _log.warning("The owed vectors can't be counted for now", extra={"error": str(error)})
+            self._counted_at = time.monotonic() + _REFUSED_COUNT_SECONDS
+            return
         self._counted_at = time.monotonic()
         pending = depths[OutboxState.PENDING].depth
         if pending < self._pending:

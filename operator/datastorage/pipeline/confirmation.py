@@ -8,30 +8,34 @@ what the object itself says.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from datastorage import metrics
 from datastorage.breaker import Breaker
+from datastorage.pipeline.dividing import by_parts
 from datastorage.pipeline.extract import key_of, table_of
+from datastorage.pipeline.lookup import Answer, Archive, look_up
 from datastorage.pipeline.workitem import ref_of
 from datastorage.resources import ResourceKind
-from datastorage.storage.records import RecordKey, StoredRecord, Table
+from datastorage.storage.records import RecordKey
 
 _log = logging.getLogger(__name__)
 
 Body = Mapping[str, Any]
 
 
-class Archive(Protocol):
-    """Where rows are looked up (storage/archive.py)."""
+class Rejected(Protocol):
+    """Where rejected records are kept (storage/rejected.py)."""
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]: ...
+    async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Objects that say that they are stored: those that are, and those that are not."""
+    """Objects that say that they are stored: those that are, and those that are not.
+
+    One of which PostgreSQL could not tell is among neither.
+    """
 
     stored: Sequence[Body]
     missing: Sequence[Body]
@@ -40,22 +44,35 @@ class Confirmed:
 class Confirmation:
     """Looks rows up. Waits while PostgreSQL is away."""
 
-    def __init__(self, archive: Archive, breaker: Breaker) -> None:
+    def __init__(self, archive: Archive, breaker: Breaker, rejected: Rejected) -> None:
         """``breaker`` is that of PostgreSQL."""
         self._archive = archive
         self._breaker = breaker
+        self._rejected = rejected
 
-    async def of_keys(self, kind: ResourceKind, keys: Sequence[RecordKey]) -> set[RecordKey]:
-        """Return the keys whose rows are there."""
-        if not keys:
-            return set()
-        return set(await self._breaker.run(partial(self._archive.find, table_of(kind), keys)))
+    async def of_keys(self, kind: ResourceKind, keys: Sequence[RecordKey]) -> Answer:
+        """Return which of the keys' rows are there."""
+        return await look_up(self._archive, self._breaker, table_of(kind), keys)
+
+    async def not_rejected(self, kind: ResourceKind, bodies: Sequence[Body]) -> Sequence[Body]:
+        """Return those of the objects that say Rejected which are not any more.
+
+        Somebody has had them tried again, or what was kept of them is gone with a restored backup.
+        """
+        keyed = [(body, key) for body in bodies if (key := _readable_key(kind, body)) is not None]
+        if not keyed:
+            return []
+        keys, unknown = [key for _, key in keyed], set[RecordKey]()
+        parts = await by_parts(self._breaker, self._rejected.find, keys, lambda key, _: unknown.add(key))
+        still = unknown.union(*parts)
+        return [body for body, key in keyed if key not in still]
 
     async def of_objects(self, kind: ResourceKind, bodies: Sequence[Body]) -> Confirmed:
         """Part objects that say that they are stored; count and log those whose rows are missing."""
         keyed = [(body, key) for body in bodies if (key := _readable_key(kind, body)) is not None]
-        found = await self.of_keys(kind, [key for _, key in keyed])
-        missing = [body for body, key in keyed if key not in found]
+        answer = await self.of_keys(kind, [key for _, key in keyed])
+        known = answer.found.keys() | answer.unanswered.keys()
+        missing = [body for body, key in keyed if key not in known]
         for body in missing:
             phase = body["status"]["phase"]
             metrics.ROWS_MISSING.labels(phase).inc()
@@ -64,7 +81,7 @@ class Confirmation:
                 phase,
                 extra=ref_of(kind, body).as_log_fields(),
             )
-        return Confirmed([body for body, key in keyed if key in found], missing)
+        return Confirmed([body for body, key in keyed if key in answer.found], missing)
 
 
 def _readable_key(kind: ResourceKind, body: Body) -> RecordKey | None:

@@ -83,6 +83,24 @@ def work_item(
     )
 
 
+def record_of_content(
+    table: Table, key: RecordKey, body: _Object, content: bytes, *, with_text: bool
+) -> Record:
+    """Make a record anew from the content that was kept of it, which ``body`` is, parsed."""
+    [kind] = [kind for kind, of_kind in _TABLES.items() if of_kind is table]
+    metadata, spec = body["metadata"], body["spec"]
+    return Record(
+        table=table,
+        key=key,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        content=content,
+        content_hash=sha256(content),
+        index=_INDEX[kind](spec, is_final(kind, spec)),
+        text=text_of(kind.kind, spec) if with_text else None,
+    )
+
+
 def text_of(kind: str, spec: _Object) -> Text:
     """Return what a record of this kind (AuditRecord, ActionTrace) means, in words."""
     text = embedding_text(kind, spec)

@@ -25,6 +25,7 @@ from datastorage.errors import (
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.extract import expiry_of, is_current, is_held, key_of
 from datastorage.pipeline.kindbykind import KindByKind
+from datastorage.pipeline.lookup import Answer
 from datastorage.pipeline.workitem import Expiry, ObjectRef
 from datastorage.resources import ARCHIVED, KINDS, ResourceKind
 
@@ -37,7 +38,7 @@ _BATCH: Final = 500
 _MAX_SCHEDULED: Final = 100_000
 _KEPT_WHEN_FULL: Final = 90_000
 _RETRY_SECONDS: Final = 5.0
-# After the API server said no: it may be starting still, or an administrator has to act.
+# After the API server or PostgreSQL said no: an administrator may have to act.
 _REFUSED_RETRY_SECONDS: Final = 30.0
 # Objects that fall due within this time are confirmed together: at a trickle, one query for many of them.
 _GATHER_SECONDS: Final = 0.5
@@ -159,12 +160,15 @@ class GarbageCollector:
         for expiry in early:
             self.schedule(expiry)
         due = [expiry for expiry in due if expiry.due <= now]
-        confirmed = await self._confirm(due)
+        answer = await self._confirm(due)
         async with asyncio.TaskGroup() as group:
             for expiry in due:
+                if expiry.key in answer.unanswered:
+                    self._retry(expiry, _REFUSED_RETRY_SECONDS)
+                    continue
                 # The semaphore is taken here, so that there are never more tasks than slots.
                 await self._slots.acquire()
-                act = self._delete if expiry.ref.uid in confirmed else self._restore_row
+                act = self._delete if expiry.key in answer.found else self._restore_row
                 group.create_task(self._with_slot(act(expiry)))
 
     def _now(self) -> float:
@@ -180,11 +184,13 @@ class GarbageCollector:
         for kind in KINDS:
             try:
                 async for page in self._archived(kind):
-                    confirmed = await self._confirmation.of_keys(kind, [key_of(kind, body) for body in page])
+                    answer = await self._confirmation.of_keys(kind, [key_of(kind, body) for body in page])
+                    for why in answer.unanswered.values():
+                        raise TransientError(why)
                     for body in page:
                         expiry = expiry_of(kind, body)
                         if expiry is not None:
-                            yield Plan(expiry, is_held(body["metadata"]), expiry.key in confirmed)
+                            yield Plan(expiry, is_held(body["metadata"]), expiry.key in answer.found)
             except NotServedError:
                 continue  # without its definition a kind has no objects
 
@@ -228,12 +234,15 @@ class GarbageCollector:
         elif expiry is not None:
             self.schedule(expiry)
 
-    async def _confirm(self, expiries: Sequence[Expiry]) -> set[str]:
-        confirmed: set[str] = set()
-        for kind in KINDS:
-            keys = [expiry.key for expiry in expiries if expiry.ref.kind is kind]
-            confirmed.update(key.uid for key in await self._confirmation.of_keys(kind, keys))
-        return confirmed
+    async def _confirm(self, expiries: Sequence[Expiry]) -> Answer:
+        of_kinds = [
+            await self._confirmation.of_keys(kind, [e.key for e in expiries if e.ref.kind is kind])
+            for kind in KINDS
+        ]
+        return Answer(
+            {key: row for answer in of_kinds for key, row in answer.found.items()},
+            {key: why for answer in of_kinds for key, why in answer.unanswered.items()},
+        )
 
     async def _with_slot(self, action: Awaitable[None]) -> None:
         try:

@@ -12,8 +12,10 @@ _log = logging.getLogger(__name__)
 
 # A part fills in a minute at the very most; counting it takes milliseconds.
 _PAUSE_SECONDS: Final = 15.0
-# After a failure: somebody holds the tables, or the server is short of something.
+# After a failure: somebody holds the tables, or the server is short of something. Where that stays, as a
+# limit on the time of a statement does, each step is work in vain.
 _RETRY_SECONDS: Final = 60.0
+_MAX_RETRY_SECONDS: Final = 3600.0
 
 
 class Vectors(Protocol):
@@ -29,6 +31,7 @@ class Indexer:
         """``memory_mib`` is what the vectors' server may use for building one index."""
         self._vectors = vectors
         self._memory_mib = memory_mib
+        self._failures = 0
 
     async def run(self) -> None:
         """Index until cancelled."""
@@ -45,7 +48,9 @@ class Indexer:
             # Searches go on without: they read what has no index.
             metrics.VECTOR_INDEX_STEPS.labels("failed").inc()
             _log.warning("Indexing vectors failed; it will be repeated", extra={"error": str(error)})
-            return _RETRY_SECONDS
+            self._failures += 1
+            return min(_RETRY_SECONDS * (1 << min(self._failures - 1, 10)), _MAX_RETRY_SECONDS)
+        self._failures = 0
         if not worked:
             return _PAUSE_SECONDS
         metrics.VECTOR_INDEX_STEPS.labels("success").inc()

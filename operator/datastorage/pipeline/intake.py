@@ -28,6 +28,8 @@ _REMEMBERED: Final = 50_000
 # object said longer ago than it was settled is stale; what it says later than that is news, even if it is the
 # same as before: its cluster was restored from a backup, and its status has to be written again.
 _LATE_EVENT_SECONDS: Final = 300.0
+# A content that waits in the cluster and that no sweep has brought back for so long is there no more.
+_FORGOTTEN_SECONDS: Final = 3600.0
 # How many versions of objects that can't be read are remembered, so that each is logged once.
 _UNREADABLE_REMEMBERED: Final = 1_000
 _SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
@@ -38,6 +40,7 @@ class Verdict(StrEnum):
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"  # this content is on its way, or was settled after the object was read
+    WAITING = "waiting"  # PostgreSQL has refused it for now: its time to be tried again has not come
     SETTLED = "settled"  # its own status says that it needs nothing more
     UNREADABLE = "unreadable"  # a fault of this program: the object stays in the cluster, and is logged
     FULL = "full"  # no room: a sweep will bring it back
@@ -68,6 +71,8 @@ class Intake:
         self._last_copies: dict[RecordKey, ObjectRef] = {}
         # When each was settled, in monotonic seconds, and the object's generation then.
         self._settled: OrderedDict[RecordKey, tuple[float, int]] = OrderedDict()
+        # Until when each has to wait, in monotonic seconds.
+        self._postponed: OrderedDict[RecordKey, float] = OrderedDict()
         self._unreadable: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
@@ -165,6 +170,25 @@ class Intake:
         self._secured.discard(key)
         self._last_copies.pop(key, None)
 
+    def postpone(self, key: RecordKey, *, seconds: float) -> None:
+        """Forget an item that was refused for now; it is not taken in again before ``seconds`` are over."""
+        self.release(key)
+        self._postponed[key] = time.monotonic() + seconds
+        if len(self._postponed) > _REMEMBERED:
+            self._postponed.popitem(last=False)
+
+    @property
+    def postponed(self) -> int:
+        """Items that wait in the cluster because PostgreSQL has refused them."""
+        before = time.monotonic() - _FORGOTTEN_SECONDS
+        while self._postponed and next(iter(self._postponed.values())) < before:
+            self._postponed.popitem(last=False)
+        return len(self._postponed)
+
+    def is_last_copy(self, item: WorkItem) -> bool:
+        """Whether the cluster has the item no more."""
+        return item.deleted or item.record.key in self._last_copies
+
     @property
     def last_copies(self) -> list[ObjectRef]:
         """Objects that are neither in the cluster any more nor committed yet: only this process has them."""
@@ -194,7 +218,7 @@ class Intake:
             spec_bytes = canonical_spec(body)
             key = key_of(kind, body, spec_bytes)
             verdict = self._judge(key, body, read_at=read_at)
-            if verdict is Verdict.ACCEPTED or (verdict is Verdict.FULL and deleted):
+            if verdict is Verdict.ACCEPTED or (verdict in {Verdict.FULL, Verdict.WAITING} and deleted):
                 self._append(kind, body, spec_bytes, deleted=deleted)
                 verdict = Verdict.ACCEPTED
         except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
@@ -217,6 +241,8 @@ class Intake:
         settled_at, generation = self._settled.get(key, (-math.inf, 0))
         if settled_at > read_at and body["metadata"]["generation"] <= generation:
             return Verdict.DUPLICATE
+        if time.monotonic() < self._postponed.get(key, 0.0):
+            return Verdict.WAITING
         if len(self._queue) >= self._max_items or self._bytes >= self._max_bytes:
             return Verdict.FULL
         return Verdict.ACCEPTED
@@ -231,6 +257,7 @@ class Intake:
         self._queue.append(item)
         self._bytes += item.size
         self._in_flight.add(item.record.key)
+        self._postponed.pop(item.record.key, None)
         self._filled.set()
         self._export()
 

@@ -7,26 +7,26 @@ forgotten where the payment was another replica's, or a crash came between payme
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final, Protocol
 
 from datastorage.breaker import Breaker
 from datastorage.pipeline.extract import announcement_of, key_of, table_of
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.kindbykind import KindByKind
+from datastorage.pipeline.lookup import Archive as Rows
+from datastorage.pipeline.lookup import look_up
 from datastorage.pipeline.workitem import Announcement
 from datastorage.resources import KINDS, Phase, ResourceKind, WriteState
-from datastorage.storage.records import RecordKey, StoredRecord, Table, VectorState
+from datastorage.storage.records import VectorState
 
 _PAGE_SIZE: Final = 500
 # Where a vector may be owed.
 _OWING: Final = (Phase.DEGRADED, Phase.RECORDING)
 
 
-class Archive(Protocol):
+class Archive(Rows, Protocol):
     """Where rows and what they owe are looked up (storage/archive.py)."""
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]: ...
     async def time(self) -> float: ...
 
 
@@ -45,7 +45,7 @@ class Lifted:
     announced: int = 0
     """Status writes that were queued."""
     complete: bool = True
-    """False where the cluster could not be listed, or something was under way already."""
+    """False where the cluster could not be listed, a row not looked up, or something was under way."""
 
     def __add__(self, other: "Lifted") -> "Lifted":
         return Lifted(self.announced + other.announced, self.complete and other.complete)
@@ -91,13 +91,14 @@ class Lift:
     async def _lift(self, kind: ResourceKind, bodies: Sequence[Mapping[str, Any]]) -> Lifted:
         if not bodies:
             return Lifted()
-        announced, skipped = 0, False
+        announced = 0
         keys = [key_of(kind, body) for body in bodies]
-        found = await self._breaker.run(partial(self._archive.find, table_of(kind), keys))
+        answer = await look_up(self._archive, self._breaker, table_of(kind), keys)
+        skipped = bool(answer.unanswered)
         # Beside stored_at in the status, which is PostgreSQL's time too.
         now = datetime.fromtimestamp(await self._breaker.run(self._archive.time), UTC)
         for body, key in zip(bodies, keys, strict=True):
-            stored = found.get(key)
+            stored = answer.found.get(key)
             if stored is None or stored.vector.state is VectorState.PENDING:
                 continue
             # Not twice at once: the second would only find that the first has changed the object.

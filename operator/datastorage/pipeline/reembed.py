@@ -6,19 +6,21 @@ the operator and beside another one of its kind: all that can happen is that som
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from datastorage.embedding import Embeddings
-from datastorage.errors import RecordRefusedError, TransientError
+from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
 from datastorage.pipeline.backfill import Dependencies, Embedder, Vectors
+from datastorage.pipeline.dividing import by_parts, page_of
 from datastorage.pipeline.extract import table_of, text_of
 from datastorage.resources import KINDS, ResourceKind
 from datastorage.storage.records import RecordKey, Table, Text
 from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Unlinked
+from datastorage.storage.vectors import Vector
 
 T = TypeVar("T")
 
@@ -148,9 +150,9 @@ class Reembed:
         unlinked = await self._postgres(self._texts.count_unlinked)
         texts = without = 0
         after = FIRST_TEXT
-        while page := await self._postgres(partial(self._texts.hashes, after, _PAGE_HASHES)):
+        while page := await self._page(partial(self._texts.hashes, after), _PAGE_HASHES):
             texts += len(page)
-            without += len(page) - len(await self._vector_store(partial(self._vectors.existing, page)))
+            without += len(page) - len(await self._existing(page))
             after = page[-1]
         return Missing(unlinked, texts, without)
 
@@ -176,22 +178,27 @@ class Reembed:
         """Return what is waited for, and why."""
         of = self._dependencies
         named = {"PostgreSQL": of.postgres, "the embedder": of.embedder, "the vector store": of.vector_store}
-        return {name: breaker.reason for name, breaker in named.items() if breaker.reason is not None}
+        found = {name: breaker.reason or breaker.refused for name, breaker in named.items()}
+        return {name: why for name, why in found.items() if why is not None}
 
     # From records to texts
 
     async def _link_all(self, kind: ResourceKind) -> None:
         table, after = table_of(kind), FIRST_ROW
-        while page := await self._postgres(partial(self._texts.unlinked, table, after, _PAGE_ROWS)):
+        while page := await self._page(partial(self._texts.unlinked, table, after), _PAGE_ROWS):
             for part in _parts(page):
                 await self._link_part(kind, table, part)
                 self.progress.advance(len(part))
             after = page[-1].key
 
     async def _link_part(self, kind: ResourceKind, table: Table, keys: Sequence[RecordKey]) -> None:
-        contents = await self._postgres(partial(self._texts.contents, table, keys))
+        def refused(key: RecordKey, error: WorkRefusedError) -> None:
+            self._skip(kind, key, str(error))
+
+        postgres = self._dependencies.postgres
+        contents = await by_parts(postgres, partial(self._texts.contents, table), keys, refused)
         links = []
-        for key, content in contents.items():
+        for key, content in (entry for part in contents for entry in part.items()):
             try:
                 links.append((key, _text(kind, content)))
             except (ValueError, RecursionError) as error:
@@ -202,9 +209,9 @@ class Reembed:
         if not links:
             return
         try:
-            await self._postgres(partial(self._texts.link, table, links))
+            await self._dependencies.postgres.judge(partial(self._texts.link, table, links))
             self.progress.linked += len(links)
-        except RecordRefusedError as error:
+        except (RecordRefusedError, WorkRefusedError) as error:
             if len(links) == 1:
                 self._skip(kind, links[0][0], str(error))
                 return
@@ -220,13 +227,14 @@ class Reembed:
 
     async def _embed_all(self) -> None:
         after = FIRST_TEXT
-        while page := await self._postgres(partial(self._texts.hashes, after, _PAGE_HASHES)):
-            present = await self._vector_store(partial(self._vectors.existing, page))
+        while page := await self._page(partial(self._texts.hashes, after), _PAGE_HASHES):
+            present = await self._existing(page)
             self.progress.advance(len(present))
             missing = [key for key in page if key not in present]
             for start in range(0, len(missing), _PAGE_TEXTS):
                 part = missing[start : start + _PAGE_TEXTS]
-                await self._embed(await self._postgres(partial(self._texts.texts, part)))
+                texts = await by_parts(self._dependencies.postgres, self._texts.texts, part)
+                await self._embed({key: text for found in texts for key, text in found.items()})
                 self.progress.advance(len(part))
             after = page[-1]
 
@@ -252,13 +260,27 @@ class Reembed:
             self.progress.refuse(key, texts[key], reason)
         if not found.vectors:
             return
-        await self._vector_store(partial(self._vectors.insert, found.vectors))
+        await self._insert(texts, found.vectors)
         self.progress.embedded += len(found.vectors)
         self._unsealed += len(found.vectors)
         if self._unsealed >= _SEAL_EVERY:
             self._unsealed = 0
             await self._vector_store(partial(self._vectors.seal, full_rows=self._part_rows))
             self._to_index.set()
+
+    async def _insert(self, texts: dict[bytes, str], vectors: Mapping[bytes, Vector]) -> None:
+        def refused(key: bytes, error: WorkRefusedError) -> None:
+            self.progress.embedded -= 1
+            self.progress.refuse(key, texts[key], str(error))
+
+        async def insert(keys: Sequence[bytes]) -> None:
+            await self._vectors.insert({key: vectors[key] for key in keys})
+
+        await by_parts(self._dependencies.vector_store, insert, list(vectors), refused)
+
+    async def _existing(self, hashes: Sequence[bytes]) -> set[bytes]:
+        parts = await by_parts(self._dependencies.vector_store, self._vectors.existing, hashes)
+        return {key for part in parts for key in part}
 
     # From vectors to the index
 
@@ -293,6 +315,9 @@ class Reembed:
                 failures += 1
                 self.progress.index_error = str(error)
             await asyncio.sleep(_INDEX_PAUSE_SECONDS)
+
+    async def _page(self, read: Callable[[int], Awaitable[list[T]]], most: int) -> list[T]:
+        return await page_of(self._dependencies.postgres, read, most)
 
     async def _postgres(self, operation: Callable[[], Awaitable[T]]) -> T:
         return await self._dependencies.postgres.run(operation)

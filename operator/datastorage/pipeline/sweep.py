@@ -3,7 +3,7 @@
 The watch gives speed; events can be lost, dropped or never sent. The sweep asks the cluster what is
 still unstored, page by page, at the pace at which the intake drains. Where an object that it meets says that
 it is stored (a running trace, a record without its vector), it looks the row up, and has the object stored
-again if the row is gone.
+again if the row is gone. One that says Rejected is taken in again once it is rejected no more.
 """
 
 import asyncio
@@ -87,5 +87,9 @@ class Sweep:
             body for body in page if await self._intake.put(kind, body, read_at=read_at) is Verdict.SETTLED
         ]
         archived = [body for body in settled if body["status"]["phase"] != Phase.REJECTED]
-        for body in (await self._confirmation.of_objects(kind, archived)).missing:
+        rejected = [body for body in settled if body["status"]["phase"] == Phase.REJECTED]
+        for body in (
+            *(await self._confirmation.of_objects(kind, archived)).missing,
+            *await self._confirmation.not_rejected(kind, rejected),
+        ):
             await self._intake.put(kind, body, read_at=read_at, force=True)

@@ -24,8 +24,27 @@ class DualWrite(Protocol):
     ) -> list[StoredRecord]: ...
 
 
+class Rows(Protocol):
+    """Where rows alone go (storage/archive.py)."""
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]: ...
+
+
+class RowWriter:
+    """Stores records where no vectors are kept."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+        """Store all records in one transaction, as Archive.store does."""
+        return await self._rows.store(records)
+
+    store_bare = store
+
+
 class EmbeddingWriter:
-    """Stores records with their vectors. Where no vectors are kept, the archive itself takes its place."""
+    """Stores records with their vectors."""
 
     def __init__(self, *, embedder: Embedder, dual_write: DualWrite, on_owed: Callable[[], None]) -> None:
         """``on_owed`` is called when vectors could not be written and wait in the outbox."""
@@ -44,6 +63,15 @@ class EmbeddingWriter:
         _count(stored)
         if any(row.vector.state is VectorState.PENDING for row in stored):
             self._on_owed()
+        return stored
+
+    async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]:
+        """Store all records in one transaction as ``store`` does, all their vectors owed."""
+        why = "rows and vectors together are too much for PostgreSQL"
+        owed = VectorWrite(VectorState.PENDING, "VectorStoreUnavailable", why, str(self._embedder.model))
+        stored = await self._dual_write.store(records, {}, dict.fromkeys(distinct_texts(records), owed))
+        _count(stored)
+        self._on_owed()
         return stored
 
     def _owed(self, texts: Mapping[bytes, str], embeddings: Embeddings) -> dict[bytes, VectorWrite]:

@@ -2,8 +2,10 @@
 
 import base64
 import json
+import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from datastorage.errors import InvalidQueryError
 from datastorage.storage.queries import Position
@@ -14,8 +16,7 @@ _MAX_NUMBER: Final = 2**63 - 1
 
 def cursor_of(position: Position) -> str:
     """Return the cursor of a page that ended at this position."""
-    values = [*(time.isoformat() for time in position.times), *position.numbers]
-    return base64.urlsafe_b64encode(json.dumps(values, separators=(",", ":")).encode()).decode()
+    return _encoded([*(time.isoformat() for time in position.times), *position.numbers])
 
 
 def position_of(cursor: str, *, times: int, numbers: int) -> Position:
@@ -23,21 +24,58 @@ def position_of(cursor: str, *, times: int, numbers: int) -> Position:
 
     Raises InvalidQueryError for what is no cursor, or one of another question.
     """
-    position = _decoded(cursor, times) if len(cursor) <= _MAX_CHARACTERS else None
-    if position is None or len(position.times) != times or len(position.numbers) != numbers:
-        raise InvalidQueryError("the cursor is not one that a page has given: begin without it")
-    return position
+    values = _values(cursor, times + numbers)
+    return Position(tuple(map(_time, values[:times])), tuple(map(_number, values[times:])))
 
 
-def _decoded(cursor: str, times: int) -> Position | None:
+def rejected_cursor(rejected_at: datetime, uid: str, generation: int) -> str:
+    """Return the cursor of a page of rejected records that ended with this one."""
+    return _encoded([rejected_at.isoformat(), uid, generation])
+
+
+def rejected_place(cursor: str) -> tuple[datetime, str, int]:
+    """Return when what the page ended with was rejected, its uid and generation.
+
+    Raises InvalidQueryError for what is no cursor, or one of another question.
+    """
+    rejected_at, uid, generation = _values(cursor, 3)
+    try:
+        return _time(rejected_at), str(uuid.UUID(uid)), _number(generation)
+    except (ValueError, TypeError, AttributeError):
+        raise _no_cursor() from None
+
+
+def _encoded(values: Sequence[str | int]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(values, separators=(",", ":")).encode()).decode()
+
+
+def _values(cursor: str, count: int) -> list[Any]:
+    if len(cursor) > _MAX_CHARACTERS:
+        raise _no_cursor()
     try:
         values = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
-        moments = tuple(datetime.fromisoformat(value) for value in values[:times])
-        numbers = tuple(values[times:])
-        if not all(type(number) is int and 0 <= number <= _MAX_NUMBER for number in numbers):
-            return None
-        if any(moment.tzinfo is None for moment in moments):
-            return None
-        return Position(tuple(moment.astimezone(UTC) for moment in moments), numbers)
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None
+    except (ValueError, RecursionError):
+        raise _no_cursor() from None
+    if not isinstance(values, list) or len(values) != count:
+        raise _no_cursor()
+    return values
+
+
+def _time(value: Any) -> datetime:
+    try:
+        time = datetime.fromisoformat(value)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise _no_cursor()
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_NUMBER:  # True is an int, too
+        raise _no_cursor()
+    return value
+
+
+def _no_cursor() -> InvalidQueryError:
+    return InvalidQueryError("the cursor is not one that a page has given: begin without it")

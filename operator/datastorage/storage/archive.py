@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from datastorage.errors import WorkRefusedError
 from datastorage.storage.database import Database, transaction
 from datastorage.storage.records import (
     NO_TEXT,
@@ -110,12 +111,6 @@ _FIND: Final[dict[Table, str]] = {
     """  # noqa: S608  # the names of our own tables
     for table in Table
 }
-_REJECT: Final = """
-    INSERT INTO datastorage.rejected_objects (
-        uid, generation, created_at, table_name, namespace, name, content, content_hash, reason)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-    ON CONFLICT DO NOTHING
-"""
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 _ENSURE_PARTITIONS: Final = "SELECT datastorage.ensure_partitions($1)"
 # How many months ahead of now partitions are kept in readiness.
@@ -160,14 +155,12 @@ class Archive:
                 stored = await self._store(connection, records, companion)
             return [stored[record.key] for record in records]
 
-    async def reject(self, record: Record, reason: str) -> None:
-        """Keep the bytes of a record that can't be stored as a row, with the reason."""
-        key = record.key
-        async with self._database.connection() as connection:
-            await connection.execute(
-                _REJECT, key.uid, key.generation, key.created_at, record.table.value,
-                record.namespace, record.name, record.content, record.content_hash, reason,
-            )  # fmt: skip
+    async def store_in(self, connection: Any, records: Sequence[Record]) -> None:
+        """Store records of both tables within a transaction of the caller, which may be undone."""
+        for time in {record.key.created_at for record in records}:
+            await connection.execute(_ENSURE_PARTITIONS, time)
+        for table in Table:
+            await self._insert(connection, table, [r for r in records if r.table is table], {})
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
         """Return what the archive holds of the keys. One with another content is not among it."""
@@ -237,6 +230,11 @@ class Archive:
             }
         # Some keys were there before. Their rows are the truth, whatever this attempt carried.
         found = await self._find(connection, table, [record.key for record in records])
+        if any(record.key not in found for record in records):
+            raise WorkRefusedError(
+                f"PostgreSQL takes rows of {table} and does not keep them: look for a trigger, a rule, "
+                "a policy or a unique index that is not the archive's own"
+            )
         for record in records:
             row = found[record.key]
             if row.stored_at == outcome["stored_at"]:

@@ -1,4 +1,4 @@
-"""The connection pool, and the one place where the driver's errors become the program's."""
+"""The connection pool, and what can be wrong with the way to the server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -11,17 +11,10 @@ from pgvector.asyncpg import register_vector
 
 from datastorage.cancellation import cancellation_kept
 from datastorage.causes import connection_trouble
-from datastorage.errors import ConfigurationError, MissingRightsError, RecordRefusedError, TransientError
+from datastorage.errors import ConfigurationError, MissingRightsError, TransientError
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
+from datastorage.storage.translation import one_line, translated_errors
 
-# SQLSTATE classes that blame the data of the statement: bad values, violated constraints, and limits that
-# a row exceeds. Everything else (missing rights or tables among it) is the state of the server, and
-# must never cost a record.
-_DATA_ERRORS: Final = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-)
 # After this long without an answer a statement is given up; a dead peer shows in no other way.
 _COMMAND_TIMEOUT_SECONDS: Final = 30.0
 _CONNECT_TIMEOUT_SECONDS: Final = 5.0
@@ -33,31 +26,6 @@ _VECTOR_SCHEMA: Final = """
     SELECT n.nspname FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
 """
-
-
-@contextmanager
-def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
-    """Raise RecordRefusedError for bad data and TransientError for everything else the driver raises.
-
-    Of the latter, MissingRightsError where the role lacks a right.
-
-    What the driver says of the URL's own parameters becomes ConfigurationError, which names the setting.
-    """
-    try:
-        yield
-    except _DATA_ERRORS as error:
-        raise RecordRefusedError(one_line(error)) from error
-    except asyncpg.ClientConfigurationError as error:
-        raise ConfigurationError(f"{chain.setting}: {one_line(error)}") from error
-    except asyncpg.InterfaceError as error:
-        # The driver refuses a value that it can't encode with an error that is a ValueError too.
-        if isinstance(error, ValueError):
-            raise RecordRefusedError(one_line(error)) from error
-        raise TransientError(f"{chain.server}: {one_line(error)}") from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise MissingRightsError(f"{chain.server}: {one_line(error)}") from error
-    except (asyncpg.PostgresError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
-        raise TransientError(f"{chain.server}: {one_line(error)}") from error
 
 
 @asynccontextmanager
@@ -110,15 +78,6 @@ def address_in(url: str) -> str:
     parts = urlsplit(url)
     # A socket's folder stands among the options.
     return parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ())) or "localhost"
-
-
-def one_line(error: BaseException) -> str:
-    """Say what the driver says, without what it quotes."""
-    # DETAIL and HINT are left out: a detail quotes the row, and the row is the user's data.
-    lines = str(error).strip().splitlines()
-    if lines and lines[0].startswith("invalid input for query argument"):
-        lines[0] = lines[0].partition(":")[0]  # what follows is the value
-    return f"{lines[0]} ({type(error).__name__})" if lines else type(error).__name__
 
 
 def check_url(url: str, setting: str) -> None:

@@ -6,12 +6,13 @@ its row, so that it is owed and never forgotten.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from datastorage.breaker import Breaker
-from datastorage.errors import TransientError
+from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.records import Record, StoredRecord, VectorState, VectorWrite
@@ -19,6 +20,9 @@ from datastorage.storage.vectors import Vector, VectorTables
 
 # On another server the vectors follow the rows within this time, before the backfill cares for them.
 _FOLLOW_SECONDS: Final = 5.0
+# As many as a batch has records.
+_MOST_VECTORS: Final = 500
+_TOO_MANY: Final = TransientError("PostgreSQL does not take so many at once at present")
 # The write path waits no longer for another server's answer.
 _PATIENCE_SECONDS: Final = 3.0
 
@@ -43,6 +47,8 @@ class DualWrite:
         self._breaker = breaker
         self._written = VectorWrite(VectorState.WRITTEN, "Written", model=model)
         self._model = model
+        # How many vectors are written beside rows at once: fewer after that was too much.
+        self._most = _MOST_VECTORS
         self._store = self._store_together if same_server else self._store_in_turn
 
     async def store(
@@ -59,6 +65,10 @@ class DualWrite:
     async def _store_together(
         self, records: Sequence[Record], vectors: Mapping[bytes, Vector], owed: Mapping[bytes, VectorWrite]
     ) -> list[StoredRecord]:
+        if vectors and not self._vectors.is_known:
+            # On a connection of its own, and so ahead of the transaction: a server may end one that is idle.
+            with suppress(TransientError):
+                await self._breaker.attempt(self._vectors.model_id)
         return await self._archive.store(records, partial(self._write_beside, records, vectors, owed))
 
     async def _write_beside(
@@ -68,14 +78,18 @@ class DualWrite:
         owed: Mapping[bytes, VectorWrite],
         connection: Any,
     ) -> Mapping[bytes, VectorWrite]:
-        wanted = {key: vectors[key] for key in distinct_texts(records) if key in vectors}
-        outcome = dict(owed)
+        known = [key for key in distinct_texts(records) if key in vectors]
+        outcome = dict(owed) | dict.fromkeys(known[self._most :], self._unavailable(_TOO_MANY))
+        wanted = {key: vectors[key] for key in known[: self._most]}
         if wanted:
             try:
                 await self._breaker.attempt(lambda: self._vectors.insert_in(connection, wanted))
                 outcome |= dict.fromkeys(wanted, self._written)
+                self._most = min(self._most + self._most // 8 + 1, _MOST_VECTORS)
             except TransientError as error:
                 outcome |= dict.fromkeys(wanted, self._unavailable(error))
+                if isinstance(error, WorkRefusedError):
+                    self._most = max(1, len(wanted) // 2)
         await self._note_owed(connection, records, outcome, due_seconds=0.0)
         return outcome
 

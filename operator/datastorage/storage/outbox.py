@@ -1,19 +1,25 @@
 """The vectors that are owed: what was stored without one waits here until it is paid, refused or dropped."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from datastorage.errors import TransientError
 from datastorage.storage.database import Database, transaction
 from datastorage.storage.records import Record
 
 # An error is kept to be read by people.
 _MAX_ERROR_CHARACTERS: Final = 500
-# A backfill may hold the rows that a person wants to drop, for as long as the embedder takes.
+# Thousands of rows may be changed at once.
 _PATIENCE_SECONDS: Final = 120.0
+# An embedder that takes longer for a batch has another replica make the same vectors, at worst.
+_CLAIM_SECONDS: Final = 30.0
+# A stop waits no longer for a server that is silent.
+_GIVE_BACK_SECONDS: Final = 1.0
 
 _ADD: Final = """
     INSERT INTO datastorage.vector_outbox (
@@ -26,12 +32,25 @@ _ADD: Final = """
         AS owed (uid, generation, created_at, table_name, namespace, name, text_hash, error, state)
     ON CONFLICT DO NOTHING
 """
-# Whoever else drains takes others: the rows stay locked until the claim ends.
+# Whoever else drains takes others: the rows are due again when the claim has run out. No transaction stays
+# open for it, since a server may end one that does nothing, and an embedder takes its time.
 _CLAIM: Final = """
-    SELECT o.uid, o.generation, o.text_hash, o.attempts, t.text
-    FROM datastorage.vector_outbox o JOIN datastorage.embedding_texts t USING (text_hash)
-    WHERE o.state = 'pending' AND o.due_at <= now()
-    ORDER BY o.due_at LIMIT $1 FOR UPDATE OF o SKIP LOCKED
+    WITH due AS (
+        SELECT uid, generation, text_hash, due_at FROM datastorage.vector_outbox
+        WHERE state = 'pending' AND due_at <= now()
+        ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED),
+    claimed AS (
+        UPDATE datastorage.vector_outbox AS o SET due_at = clock_timestamp() + make_interval(secs => $2)
+        FROM due AS d WHERE o.uid = d.uid AND o.generation = d.generation AND o.text_hash = d.text_hash
+        RETURNING o.uid, o.generation, o.text_hash, o.attempts, d.due_at)
+    SELECT c.uid, c.generation, c.text_hash, c.attempts, c.due_at, t.text
+    FROM claimed AS c JOIN datastorage.embedding_texts AS t USING (text_hash) ORDER BY c.due_at
+"""
+_GIVEN_BACK: Final = """
+    UPDATE datastorage.vector_outbox AS o SET due_at = k.due_at
+    FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::timestamptz[])
+        AS k (uid, generation, text_hash, due_at)
+    WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash AND o.state = 'pending'
 """
 _PAID: Final = """
     DELETE FROM datastorage.vector_outbox o
@@ -42,13 +61,16 @@ _REFUSED: Final = """
     UPDATE datastorage.vector_outbox o
     SET state = 'failed', attempts = attempts + 1, last_error = k.error
     FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::text[]) AS k (uid, generation, text_hash, error)
-    WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash
+    WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash AND o.state = 'pending'
 """
 _DELAYED: Final = """
     UPDATE datastorage.vector_outbox o
-    SET attempts = attempts + 1, last_error = $4, due_at = now() + make_interval(secs => least(attempts, 5))
-    FROM unnest($1::uuid[], $2::bigint[], $3::bytea[]) AS k (uid, generation, text_hash)
-    WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash
+    SET attempts = attempts + 1, last_error = k.error,
+        due_at = now() + make_interval(secs => CASE WHEN k.alone THEN least(2 ^ least(attempts, 20), 300)
+            ELSE least(attempts, 5) END)
+    FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::text[], $5::boolean[])
+        AS k (uid, generation, text_hash, error, alone)
+    WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash AND o.state = 'pending'
 """
 _DEPTHS: Final = """
     SELECT state, count(*) AS depth,
@@ -92,6 +114,8 @@ class OwedVector:
     text_hash: bytes
     text: str
     attempts: int
+    due_at: datetime | None = field(default=None, compare=False)
+    """When it was due before it was claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +142,28 @@ class OutboxDepth:
 
 
 class Claim:
-    """Owed vectors that nobody else works on until the claim ends."""
+    """Owed vectors that nobody else works on until the claim ends, and what is committed of them then."""
 
-    def __init__(self, connection: Any, rows: Sequence[OwedVector]) -> None:
-        self._connection = connection
+    def __init__(self, rows: Sequence[OwedVector]) -> None:
         self.rows = rows
+        self.paid: list[OwedVector] = []
+        self.refused: list[tuple[OwedVector, str]] = []
+        self.delayed: list[tuple[OwedVector, str, bool]] = []
 
-    async def pay(self, rows: Iterable[OwedVector]) -> None:
+    def pay(self, rows: Iterable[OwedVector]) -> None:
         """Take rows out whose vectors are committed."""
-        await self._connection.execute(_PAID, *_keys(rows))
+        self.paid.extend(rows)
 
-    async def refuse(self, rows: Sequence[OwedVector], reasons: Mapping[bytes, str]) -> None:
+    def refuse(self, rows: Iterable[OwedVector], reasons: Mapping[bytes, str]) -> None:
         """Note that no vector can be made of the texts; by text hash, why."""
-        errors = [_readable(reasons[row.text_hash]) for row in rows]
-        await self._connection.execute(_REFUSED, *_keys(rows), errors)
+        self.refused.extend((row, reasons[row.text_hash]) for row in rows)
 
-    async def delay(self, rows: Iterable[OwedVector], error: str) -> None:
-        """Note why the rows could not be paid now; they are due again in a few seconds, behind the others."""
-        await self._connection.execute(_DELAYED, *_keys(rows), _readable(error))
+    def delay(self, rows: Iterable[OwedVector], error: str, *, alone: bool = False) -> None:
+        """Note why the rows could not be paid now; they are due again in a few seconds, behind the others.
+
+        ``alone``: others can be paid meanwhile. The pauses of these grow.
+        """
+        self.delayed.extend((row, error, alone) for row in rows)
 
 
 class Outbox:
@@ -172,18 +200,43 @@ class Outbox:
 
     @asynccontextmanager
     async def claim(self, limit: int) -> AsyncIterator[Claim]:
-        """Claim up to ``limit`` due rows; what was noted of them is committed when the context ends well."""
+        """Claim up to ``limit`` due rows; what was noted of them is committed when the context ends well.
+
+        What is left is due as before. Where the process ends, it is due again in some seconds.
+        """
+        async with self._database.connection() as connection:
+            found = await connection.fetch(_CLAIM, limit, _CLAIM_SECONDS)
+        claim = Claim(
+            [
+                OwedVector(
+                    str(row["uid"]), row["generation"], row["text_hash"], row["text"], row["attempts"],
+                    row["due_at"],
+                )
+                for row in found
+            ]
+        )  # fmt: skip
+        try:
+            yield claim
+            if claim.rows:
+                await self._end(claim)
+        except BaseException:
+            with suppress(TransientError, TimeoutError):
+                async with asyncio.timeout(_GIVE_BACK_SECONDS), self._database.connection() as connection:
+                    await _give_back(connection, claim.rows)
+            raise
+
+    async def _end(self, claim: Claim) -> None:
         async with self._database.connection() as connection, transaction(connection):
-            rows = await connection.fetch(_CLAIM, limit)
-            yield Claim(
-                connection,
-                [
-                    OwedVector(
-                        str(row["uid"]), row["generation"], row["text_hash"], row["text"], row["attempts"]
-                    )
-                    for row in rows
-                ],
-            )
+            await connection.execute(_PAID, *_keys(claim.paid))
+            refused = [row for row, _ in claim.refused]
+            errors = [_readable(error) for _, error in claim.refused]
+            await connection.execute(_REFUSED, *_keys(refused), errors)
+            await connection.execute(
+                _DELAYED, *_keys(row for row, _, _ in claim.delayed),
+                [_readable(error) for _, error, _ in claim.delayed], [alone for _, _, alone in claim.delayed],
+            )  # fmt: skip
+            settled = {id(row) for row in (*claim.paid, *refused, *(row for row, _, _ in claim.delayed))}
+            await _give_back(connection, [row for row in claim.rows if id(row) not in settled])
 
     async def pay(self, records: Iterable[Record]) -> None:
         """Take rows out by their records, whose vectors are committed."""
@@ -240,6 +293,11 @@ def _keys(rows: Iterable[OwedVector]) -> tuple[list[str], list[int], list[bytes]
 def _readable(error: str) -> str:
     # What another program says may hold characters that no column takes; that must not cost the rows beside.
     return error[:_MAX_ERROR_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+async def _give_back(connection: Any, rows: Sequence[OwedVector]) -> None:
+    if rows:
+        await connection.execute(_GIVEN_BACK, *_keys(rows), [row.due_at for row in rows])
 
 
 def _count(command_tag: str) -> int:

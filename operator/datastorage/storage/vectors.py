@@ -10,8 +10,9 @@ import numpy as np
 import pgvector
 from numpy.typing import NDArray
 
-from datastorage.errors import RecordRefusedError, TransientError
-from datastorage.storage.database import Database, one_line, transaction
+from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.storage.database import Database, transaction
+from datastorage.storage.translation import one_line, translated_errors
 
 Vector = NDArray[np.float32]
 
@@ -75,6 +76,11 @@ class VectorTables:
         self._id: int | None = None
         self._making = asyncio.Lock()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the number of the model is known, so that a write needs no other connection for it."""
+        return self._id is not None
+
     async def known_id(self) -> int | None:
         """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
         number = self._id
@@ -107,11 +113,17 @@ class VectorTables:
         """Write vectors within a transaction, which goes on unharmed when this fails (TransientError)."""
         number = await self.model_id()
         try:
-            async with transaction(connection):  # a savepoint
-                await self._insert(connection, number, vectors)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            self._doubt(error)
-            raise TransientError(f"the vectors' tables: {one_line(error)}") from error
+            with translated_errors():
+                async with transaction(connection):  # a savepoint
+                    await self._insert(connection, number, vectors)
+        except (TransientError, RecordRefusedError) as error:
+            cause = error.__cause__
+            if cause is None:
+                raise
+            self._doubt(cause)
+            outage = not isinstance(error, WorkRefusedError | RecordRefusedError)
+            kind = TransientError if outage else WorkRefusedError
+            raise kind(f"the vectors' tables: {one_line(cause)}") from cause
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]:
         """Return those of the hashes that have a vector."""
@@ -179,7 +191,7 @@ class VectorTables:
         except RecordRefusedError as error:
             self._doubt(error.__cause__)
             # Whatever is wrong with a vector, no record is to blame for it, and none may be rejected for it.
-            raise TransientError(f"the vectors' tables: {error}") from error
+            raise WorkRefusedError(f"the vectors' tables: {error}") from error
 
     def _doubt(self, error: BaseException | None) -> None:
         """Believe nothing any more of what may have been another schema's: it is looked up again."""

@@ -1,0 +1,288 @@
+"""The commands that show the rejected records, and try them again."""
+
+import asyncio
+import base64
+import json
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from datastorage.canonical import make_room_for_deep_json, sha256
+from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
+from datastorage.cli.progress import Display, display
+from datastorage.errors import (
+    ConfigurationError,
+    InvalidQueryError,
+    MissingRightsError,
+    RecordNotFoundError,
+)
+from datastorage.pipeline.retry import Retried, Retry
+from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.query.filters import kind_of
+from datastorage.query.records import rfc3339
+from datastorage.settings import load_settings
+from datastorage.storage.outbox import Outbox
+from datastorage.storage.records import Record, StoredRecord, VectorState, VectorWrite
+from datastorage.storage.rejected import Content, Letter, Wanted
+
+if TYPE_CHECKING:
+    from datastorage.store import Store  # loads much
+
+T = TypeVar("T")
+
+_PANEL: Final = "The archive"
+_MOST_ROWS: Final = 1000
+_LOOK_SECONDS: Final = 0.2
+_NAMED: Final = 50
+
+commands = typer.Typer()
+rejected = typer.Typer(
+    no_args_is_help=True,
+    help="Show the records that PostgreSQL could not hold, and try them again.\n\n"
+    "Such a record is Rejected in the cluster, where status.message says why. Its bytes are kept in the "
+    "archive, also when its object is gone. It is not for ever: cure the cause, then run "
+    "`datastorage rejected retry`.",
+)
+commands.add_typer(rejected, name="rejected", rich_help_panel=_PANEL)
+
+_Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only those of this namespace.")]
+_Reason = Annotated[str | None, typer.Option(help="Only those whose reason contains this, in any case.")]
+_Output = Annotated[Format, typer.Option("--output", "-o", help="What to print.")]
+_Uid = Annotated[str, typer.Argument(metavar="UID", help="UID of the object.")]
+
+
+@rejected.command("list")
+def list_(
+    *,
+    namespace: _Namespace = None,
+    reason: _Reason = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Also those that were stored since.")] = False,
+    limit: Annotated[int, typer.Option(help="Records to show, 1 to 1,000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier page ended.")] = None,
+    output: _Output = Format.TABLE,
+) -> None:
+    """List rejected records, those rejected last first.
+
+    Examples:
+        datastorage rejected list
+
+        datastorage rejected list --reason "text search" --namespace payments -o json
+    """
+    if not 1 <= limit <= _MOST_ROWS:
+        raise InvalidQueryError(f"--limit must be 1 to {_MOST_ROWS:,}")
+    wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
+    behind = None if cursor is None else rejected_place(cursor)
+    # One more tells whether there are more.
+    found = _with_store(lambda store: store.rejected.list(wanted, after=behind, limit=limit + 1))
+    letters, more = found[:limit], len(found) > limit
+    last = letters[-1] if more else None
+    following = last and rejected_cursor(last.rejected_at, last.key.uid, last.key.generation)
+    if output is Format.JSON:
+        print_document({"records": [_as_json(letter) for letter in letters], "cursor": following}, output)
+    elif letters:
+        _print_letters(letters, output)
+        if following is not None:
+            note(f"there are more: --cursor {following}")
+    else:
+        note("no records are rejected" if wanted == Wanted() else "none of these are rejected")
+
+
+@rejected.command()
+def show(
+    uid: _Uid,
+    *,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write the kept bytes alone, exactly as they are.")
+    ] = False,
+    generation: Annotated[
+        int | None, typer.Option(help="Not the one rejected last but that of this generation.")
+    ] = None,
+    output: Annotated[
+        DocumentFormat, typer.Option("--output", "-o", help="What to print.")
+    ] = DocumentFormat.YAML,
+) -> None:
+    """Print a rejected record: why it was rejected, and what it says.
+
+    Examples:
+        datastorage rejected show 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
+
+        datastorage rejected show 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12 --raw > record.json
+    """
+    make_room_for_deep_json()
+    wanted = Wanted(resolved=True, uid=_valid(uid))
+
+    async def ask(store: "Store") -> tuple[Letter, Content]:
+        letters = await store.rejected.list(wanted, after=None, limit=_MOST_ROWS)
+        for letter in letters:
+            if generation in {None, letter.key.generation}:
+                return letter, (await store.rejected.contents([letter.key]))[letter.key]
+        raise RecordNotFoundError(f"no record of {uid} was rejected: `datastorage rejected list` shows all")
+
+    letter, kept = _with_store(ask)
+    if raw:
+        sys.stdout.buffer.write(kept.content)
+        return
+    intact = sha256(kept.content) == kept.content_hash
+    print_document({**_as_json(letter), "intact": intact, **_record(kept.content)}, output)
+
+
+@rejected.command()
+def retry(
+    uid: Annotated[str | None, typer.Argument(metavar="[UID]", help="Those of this object alone.")] = None,
+    *,
+    reason: _Reason = None,
+    namespace: _Namespace = None,
+    all: Annotated[bool, typer.Option("--all", help="All of them.")] = False,  # noqa: A002  # the option's name
+) -> None:
+    """Store rejected records from their kept bytes, whether their objects are still in the cluster or not.
+
+    Cure the cause first. A record gets the row that it would have had: the same
+    key, the same bytes, the same hash. What is refused still stays rejected, is
+    named with the reason, and makes the exit code 1. The bytes stay in the
+    archive in any case.
+
+    Where the object is still in the cluster, a running operator notices within
+    its sweep interval (DATASTORAGE_SWEEP_INTERVAL_SECONDS), and it becomes Stored.
+    Run it as the service role. It may run beside the operator, be stopped at any
+    point and be run again. Vectors are made by the operator afterwards.
+
+    Examples:
+        datastorage rejected retry 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
+
+        datastorage rejected retry --reason "outside 2014 to 2099"
+
+        datastorage rejected retry --all
+    """
+    some = (uid, reason, namespace)
+    if all and some != (None, None, None):
+        raise InvalidQueryError("--all excludes UID, --reason and --namespace")
+    if not all and some == (None, None, None):
+        raise InvalidQueryError("say which: UID, --reason, --namespace or --all")
+    wanted = Wanted(uid=None if uid is None else _valid(uid), namespace=namespace, reason=reason)
+    make_room_for_deep_json()
+    settings = load_settings()
+    with_texts = settings.embedding_provider != "none"
+    retried = _with_store(lambda store: _retry(store, wanted, with_texts=with_texts))
+    typer.echo(f"stored: {retried.stored:,}")
+    _name_refused(retried)
+
+
+async def _retry(store: "Store", wanted: Wanted, *, with_texts: bool) -> Retried:
+    total = await store.rejected.count(wanted)
+    if not total:
+        raise RecordNotFoundError(
+            "none of these are rejected, or they were stored since: `datastorage rejected list --resolved`"
+        )
+    try:
+        # What refuses every record is no fault of those that are tried here.
+        await store.trial.write()
+    except MissingRightsError as error:
+        raise ConfigurationError(f"{error}: run this as the service role") from error
+    work = Retry(rejected=store.rejected, store=_storing(store, with_texts=with_texts), with_texts=with_texts)
+    with display() as shown:
+        following = asyncio.create_task(_follow(work, shown, total))
+        try:
+            retried = await work.run(wanted)
+            shown.show("records", retried.done, max(total, retried.done))
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+    return retried
+
+
+async def _follow(work: Retry, shown: Display, total: int) -> None:
+    while True:
+        shown.show("records", work.progress.done, max(total, work.progress.done))
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _storing(
+    store: "Store", *, with_texts: bool
+) -> Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]:
+    """Return what stores records; the operator makes their vectors when it finds them owed."""
+    if not with_texts:
+        return store.archive.store
+
+    async def store_all(records: Sequence[Record]) -> list[StoredRecord]:
+        async def owe(connection: Any) -> dict[bytes, VectorWrite]:
+            await Outbox.add(connection, records, {}, due_seconds=0.0)
+            owed = VectorWrite(VectorState.PENDING, "Owed")
+            return {record.text.hash: owed for record in records if record.text is not None}
+
+        return await store.archive.store(records, owe)
+
+    return store_all
+
+
+def _name_refused(retried: Retried) -> None:
+    if not retried.refused:
+        return
+    named = list(retried.refused.values())[:_NAMED]
+    some = f", of which {_NAMED}:" if len(retried.refused) > _NAMED else ":"
+    note(f"rejected still: {len(retried.refused):,}{some}")
+    for letter, why in named:
+        note(f"  {kind_of(letter.table)} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
+    raise typer.Exit(1)
+
+
+def _print_letters(letters: Sequence[Letter], output: Format) -> None:
+    wide = output is Format.WIDE
+    rows = [
+        (
+            rfc3339(letter.rejected_at.replace(microsecond=0)),
+            *((_resolved(letter),) if any(each.resolved_at for each in letters) else ()),
+            kind_of(letter.table), f"{letter.namespace}/{letter.name}", letter.key.uid,
+            *((str(letter.key.generation), f"{letter.size:,}") if wide else ()), letter.reason,
+        )
+        for letter in letters
+    ]  # fmt: skip
+    stored = ("STORED",) if any(letter.resolved_at for letter in letters) else ()
+    more = ("GENERATION", "BYTES") if wide else ()
+    print_table(("REJECTED", *stored, "KIND", "RECORD", "UID", *more, "REASON"), rows)
+
+
+def _resolved(letter: Letter) -> str:
+    return rfc3339(letter.resolved_at.replace(microsecond=0)) if letter.resolved_at is not None else ""
+
+
+def _as_json(letter: Letter) -> dict[str, Any]:
+    return {
+        "kind": kind_of(letter.table), "namespace": letter.namespace, "name": letter.name,
+        "uid": letter.key.uid, "generation": letter.key.generation,
+        "createdAt": rfc3339(letter.key.created_at), "rejectedAt": rfc3339(letter.rejected_at),
+        "storedAt": rfc3339(letter.resolved_at) if letter.resolved_at is not None else None,
+        "bytes": letter.size, "reason": letter.reason,
+    }  # fmt: skip
+
+
+def _record(content: bytes) -> dict[str, Any]:
+    try:
+        return {"record": json.loads(content)}
+    except (ValueError, RecursionError):
+        return {"record": None, "contentBase64": base64.b64encode(content).decode()}
+
+
+def _valid(uid: str) -> str:
+    try:
+        return str(uuid.UUID(uid))
+    except ValueError:
+        raise InvalidQueryError(
+            f"UID must be the UID of an object, such as {uuid.UUID(int=0)}, not {uid[:50]!r}"
+        ) from None
+
+
+def _with_store(work: "Callable[[Store], Awaitable[T]]") -> T:
+    return asyncio.run(_on_store(work))
+
+
+async def _on_store(work: "Callable[[Store], Awaitable[T]]") -> T:
+    from datastorage.store import build_store  # noqa: PLC0415  # loads much
+
+    # The operator makes the vectors: whatever makes them need not be set up here.
+    settings = load_settings().model_copy(update={"embedding_provider": "none"})
+    async with build_store(settings) as store:
+        await store.database.check_schema_version()
+        return await work(store)

@@ -1,0 +1,39 @@
+"""Looking up rows: many at once, fewer where PostgreSQL takes too long for many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from datastorage.breaker import Breaker
+from datastorage.errors import WorkRefusedError
+from datastorage.pipeline.dividing import by_parts
+from datastorage.storage.records import RecordKey, StoredRecord, Table
+
+
+class Archive(Protocol):
+    """Where rows are looked up (storage/archive.py)."""
+
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the archive holds of the keys. What is ``unanswered``, with the reason, may be there or not."""
+
+    found: dict[RecordKey, StoredRecord] = field(default_factory=dict)
+    unanswered: dict[RecordKey, str] = field(default_factory=dict)
+
+
+async def look_up(archive: Archive, breaker: Breaker, table: Table, keys: Sequence[RecordKey]) -> Answer:
+    """Look rows up; wait while PostgreSQL is away."""
+    answer = Answer()
+    if not keys:
+        return answer
+
+    def unanswered(key: RecordKey, error: WorkRefusedError) -> None:
+        answer.unanswered[key] = str(error)
+
+    for rows in await by_parts(breaker, partial(archive.find, table), keys, unanswered):
+        answer.found.update(rows)
+    return answer

@@ -1,0 +1,112 @@
+"""Tries rejected records again, from the bytes that were kept of them."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+
+from datastorage.canonical import sha256
+from datastorage.errors import DataStorageError, RecordRefusedError, WorkRefusedError
+from datastorage.pipeline.extract import record_of_content
+from datastorage.storage.records import Record, RecordKey, StoredRecord
+from datastorage.storage.rejected import Content, Letter, Wanted
+
+_PAGE: Final = 500
+# Contents in memory at once: one may have 1.5 MB.
+_PART_BYTES: Final = 4 * 1024 * 1024
+
+
+class Rejected(Protocol):
+    """Where rejected records are kept (storage/rejected.py)."""
+
+    async def list(
+        self, wanted: Wanted, *, after: tuple[datetime, str, int] | None, limit: int
+    ) -> list[Letter]: ...
+    async def contents(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Content]: ...
+    async def resolve(self, keys: Sequence[RecordKey]) -> int: ...
+
+
+Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
+"""Stores records in one transaction, their vectors owed; a repeat changes nothing."""
+
+
+@dataclass
+class Retried:
+    """How far it has come."""
+
+    stored: int = 0
+    refused: dict[RecordKey, tuple[Letter, str]] = field(default_factory=dict)
+    """Those that are refused still, with the reason."""
+
+    @property
+    def done(self) -> int:
+        return self.stored + len(self.refused)
+
+
+class Retry:
+    """May run beside the operator: whoever comes first stores the row, and the other one finds it."""
+
+    def __init__(self, *, rejected: Rejected, store: Store, with_texts: bool) -> None:
+        """``with_texts``: the records are to have vectors."""
+        self._rejected = rejected
+        self._store = store
+        self._with_texts = with_texts
+        self.progress = Retried()
+
+    async def run(self, wanted: Wanted) -> Retried:
+        """Try all wanted records that have no row yet. Raises TransientError when PostgreSQL can't serve."""
+        async for part in self._parts(wanted):
+            await self._retry(part)
+        return self.progress
+
+    async def _parts(self, wanted: Wanted) -> AsyncIterator[list[Letter]]:
+        after: tuple[datetime, str, int] | None = None
+        while page := await self._rejected.list(wanted, after=after, limit=_PAGE):
+            part: list[Letter] = []
+            size = 0
+            for letter in page:
+                if part and size + letter.size > _PART_BYTES:
+                    yield part
+                    part, size = [], 0
+                part.append(letter)
+                size += letter.size
+            yield part
+            last = page[-1]
+            after = (last.rejected_at, last.key.uid, last.key.generation)
+
+    async def _retry(self, letters: Sequence[Letter]) -> None:
+        contents = await self._rejected.contents([letter.key for letter in letters])
+        records: list[tuple[Letter, Record]] = []
+        for letter in letters:
+            try:
+                records.append((letter, self._record(letter, contents[letter.key])))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                why = f"its bytes can't be read as a record ({type(error).__name__})"
+                self.progress.refused[letter.key] = (letter, why)
+            except DataStorageError as error:
+                self.progress.refused[letter.key] = (letter, str(error))
+        await self._store_all(records)
+
+    def _record(self, letter: Letter, kept: Content) -> Record:
+        if sha256(kept.content) != kept.content_hash:
+            raise DataStorageError("its bytes have been changed: they do not have their hash")
+        body = json.loads(kept.content)
+        return record_of_content(letter.table, letter.key, body, kept.content, with_text=self._with_texts)
+
+    async def _store_all(self, records: Sequence[tuple[Letter, Record]]) -> None:
+        if not records:
+            return
+        try:
+            await self._store([record for _, record in records])
+        except (RecordRefusedError, WorkRefusedError) as error:
+            if len(records) == 1:
+                letter = records[0][0]
+                self.progress.refused[letter.key] = (letter, str(error))
+                return
+            middle = len(records) // 2
+            await self._store_all(records[:middle])
+            await self._store_all(records[middle:])
+            return
+        await self._rejected.resolve([record.key for _, record in records])
+        self.progress.stored += len(records)

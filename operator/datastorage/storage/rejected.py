@@ -1,0 +1,140 @@
+"""The dead letters: records that PostgreSQL can't hold as rows, byte for byte, until they are tried again."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from datastorage.storage.database import Database, transaction
+from datastorage.storage.records import Record, RecordKey, Table, key_columns, key_in
+
+_ADD: Final = """
+    INSERT INTO datastorage.rejected_objects (
+        uid, generation, created_at, table_name, namespace, name, content, content_hash, reason)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT DO NOTHING
+"""
+_REOPEN: Final = "SELECT datastorage.reopen_rejected($1, $2, $3, $4)"
+_RESOLVE: Final = "SELECT datastorage.resolve_rejected($1, $2, $3)"
+# One that has a row is not rejected any more, even where nobody has marked it yet.
+_FIND: Final = """
+    SELECT r.uid, r.generation, r.created_at, r.spec_hash
+    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
+        AS k (uid, generation, created_at, spec_hash)
+    JOIN datastorage.rejected_objects AS r USING (uid, generation, created_at, spec_hash)
+    WHERE r.resolved_at IS NULL
+        AND NOT datastorage.has_row(r.uid, r.generation, r.created_at, r.spec_hash)
+"""
+_CONDITIONS: Final = """
+    ($1::boolean OR resolved_at IS NULL) AND ($2::uuid IS NULL OR uid = $2)
+        AND ($3::text IS NULL OR namespace = $3)
+        AND ($4::text IS NULL OR position(lower($4) IN lower(reason)) > 0)
+"""
+_LIST: Final = f"""
+    SELECT uid, generation, created_at, spec_hash, table_name, namespace, name, octet_length(content) AS size,
+        reason, rejected_at, resolved_at
+    FROM datastorage.rejected_objects WHERE {_CONDITIONS}
+        AND ($5::timestamptz IS NULL OR (rejected_at, uid, generation) < ($5, $6::uuid, $7::bigint))
+    ORDER BY rejected_at DESC, uid DESC, generation DESC LIMIT $8
+"""  # noqa: S608  # conditions of our own
+_COUNT: Final = f"SELECT count(*) FROM datastorage.rejected_objects WHERE {_CONDITIONS}"  # noqa: S608
+_CONTENTS: Final = """
+    SELECT uid, generation, created_at, spec_hash, content, content_hash
+    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
+        AS k (uid, generation, created_at, spec_hash)
+    JOIN datastorage.rejected_objects USING (uid, generation, created_at, spec_hash)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which rejected records; None sets no condition. ``reason`` is a part of it, in any case."""
+
+    resolved: bool = False
+    """Also those that have a row by now."""
+    uid: str | None = None
+    namespace: str | None = None
+    reason: str | None = None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self.resolved, self.uid, self.namespace, self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A rejected record without its bytes, of which it has ``size``."""
+
+    key: RecordKey
+    table: Table
+    namespace: str
+    name: str
+    size: int
+    reason: str
+    rejected_at: datetime
+    resolved_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The bytes of a rejected record, and the hash that was noted of them."""
+
+    content: bytes = field(repr=False)
+    content_hash: bytes = field(repr=False)
+
+
+class RejectedRecords:
+    """All methods raise TransientError when PostgreSQL can't serve."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reject(self, record: Record, reason: str) -> None:
+        """Keep the bytes of a record that can't be stored as a row, with the reason.
+
+        A repeat changes nothing.
+        """
+        key = record.key
+        async with self._database.connection() as connection, transaction(connection):
+            await connection.execute(
+                _ADD, key.uid, key.generation, key.created_at, record.table.value,
+                record.namespace, record.name, record.content, record.content_hash, reason,
+            )  # fmt: skip
+            await connection.execute(_REOPEN, key.uid, key.generation, key.spec_hash, reason)
+
+    async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]:
+        """Return those of the keys that are rejected still: their bytes are kept, and they have no row."""
+        async with self._database.connection() as connection:
+            return {key_in(row) for row in await connection.fetch(_FIND, *key_columns(keys))}
+
+    async def resolve(self, keys: Sequence[RecordKey]) -> int:
+        """Mark those of the keys that have a row by now; return how many."""
+        uids, generations, _, spec_hashes = key_columns(keys)
+        async with self._database.connection() as connection:
+            return int(await connection.fetchval(_RESOLVE, uids, generations, spec_hashes))
+
+    async def list(
+        self, wanted: Wanted, *, after: tuple[datetime, str, int] | None, limit: int
+    ) -> list[Letter]:
+        """Return rejected records, the last first; those behind ``after`` (rejected at, uid, generation)."""
+        async with self._database.connection() as connection:
+            behind = after or (None, None, None)
+            rows = await connection.fetch(_LIST, *wanted.arguments, *behind, limit)
+        return [
+            Letter(
+                key_in(row), Table(row["table_name"]), row["namespace"], row["name"], row["size"],
+                row["reason"], row["rejected_at"], row["resolved_at"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    async def count(self, wanted: Wanted) -> int:
+        """Return how many there are."""
+        async with self._database.connection() as connection:
+            return int(await connection.fetchval(_COUNT, *wanted.arguments))
+
+    async def contents(self, keys: Iterable[RecordKey]) -> dict[RecordKey, Content]:
+        """Return the bytes of rejected records."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_CONTENTS, *key_columns(list(keys)))
+        return {key_in(row): Content(row["content"], row["content_hash"]) for row in rows}

@@ -1,0 +1,224 @@
+"""Rejected is not for ever: the commands that show rejected records and store them after all."""
+
+import asyncio
+import json
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from datastorage import cli
+from datastorage.settings import Settings
+from datastorage.storage.database import Database
+from datastorage.storage.records import Record
+from datastorage.storage.rejected import RejectedRecords
+from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
+from tests.support.postgres import TestDatabase, TestDatabases, connect
+
+T = TypeVar("T")
+Command = Callable[..., tuple[object, str, str]]
+
+
+@pytest.fixture
+def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TestDatabase:
+    """A database that the settings name."""
+    made = asyncio.run(databases.clone())
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
+    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", made.service_url)
+    return made
+
+
+@pytest.fixture
+def run(
+    database: TestDatabase,  # noqa: ARG001  # the settings name it
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Command:
+    """Run a command; return its exit code and what it printed on both streams."""
+
+    def command(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["datastorage", "rejected", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return command
+
+
+def as_owner(database: TestDatabase, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def do() -> T:
+        connection = await connect(database.owner_url)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(do())
+
+
+def reject(database: TestDatabase, records: Sequence[Record], reason: str = "no room for it") -> None:
+    async def do() -> None:
+        made = Database(database.service_url, pool_size=4)
+        try:
+            for record in records:
+                await RejectedRecords(made).reject(record, reason)
+        finally:
+            await made.close()
+
+    asyncio.run(do())
+
+
+def still_rejected(database: TestDatabase, records: Sequence[Record]) -> int:
+    async def do() -> int:
+        made = Database(database.service_url, pool_size=4)
+        try:
+            return len(await RejectedRecords(made).find([record.key for record in records]))
+        finally:
+            await made.close()
+
+    return asyncio.run(do())
+
+
+def rows(database: TestDatabase, table: str) -> dict[tuple[Any, ...], Any]:
+    query = f"SELECT * FROM datastorage.{table}"
+    found = as_owner(database, lambda owner: owner.fetch(query))
+    return {(str(row["uid"]), row["generation"], row["created_at"], row["spec_hash"]): row for row in found}
+
+
+def key_of(record: Record) -> tuple[Any, ...]:
+    return record.key.uid, record.key.generation, record.key.created_at, record.key.spec_hash
+
+
+def test_what_is_retried_is_the_record_that_it_would_have_been(database: TestDatabase, run: Command) -> None:
+    audits = [record_of(audit_record({**AUDIT_SPEC, "message": f"disk {n}"})) for n in range(3)]
+    traces = [record_of(action_trace(TRACE_SPEC, generation=n)) for n in (1, 2)]
+    reject(database, [*audits, *traces])
+    assert still_rejected(database, [*audits, *traces]) == 5
+    code, printed, error = run("retry", "--all")
+    assert (code, printed) == (0, "stored: 5\n"), error
+    assert still_rejected(database, [*audits, *traces]) == 0
+    for table, records in (("audit_records", audits), ("action_traces", traces)):
+        found = rows(database, table)
+        assert found.keys() == {key_of(record) for record in records}
+        for record in records:
+            row = found[key_of(record)]
+            assert (row["content"], row["content_hash"]) == (record.content, record.content_hash)
+            assert row["correlation_id"] == "rr-2026-0042"
+            assert record.text is not None
+            assert row["text_hash"] == record.text.hash
+    # The evidence stays, and says when it was stored after all; the vectors are owed.
+    letters = rows(database, "rejected_objects")
+    assert all(letters[key_of(record)]["content"] == record.content for record in [*audits, *traces])
+    assert all(letter["resolved_at"] is not None for letter in letters.values())
+    owed = as_owner(database, lambda owner: owner.fetchval("SELECT count(*) FROM datastorage.vector_outbox"))
+    assert owed == 5
+    assert "none of these are rejected" in run("retry", "--all")[2]
+
+
+def test_what_is_refused_still_is_named_and_stays(database: TestDatabase, run: Command) -> None:
+    good = [record_of(audit_record()) for _ in range(20)]
+    bad = record_of(audit_record(name="bad", creationTimestamp="2250-01-01T00:00:00Z"))
+    reject(database, [*good, bad])
+    code, printed, error = run("retry", "--all")
+    assert (code, printed) == (1, "stored: 20\n")
+    assert "rejected still: 1:" in error
+    assert f"AuditRecord payments/bad ({bad.key.uid})" in error
+    assert "outside 2014 to 2099" in error
+    assert still_rejected(database, [*good, bad]) == 1
+    assert run("retry", bad.key.uid)[0] == 1
+
+
+def test_a_server_that_refuses_everything_is_named_and_nothing_tried(
+    database: TestDatabase, run: Command
+) -> None:
+    record = record_of(audit_record())
+    reject(database, [record])
+    closed = "ALTER TABLE datastorage.audit_records ADD CONSTRAINT closed CHECK (false)"
+    as_owner(database, lambda owner: owner.execute(closed))
+    code, printed, error = run("retry", "--all")
+    assert (code, printed) == (1, "")
+    assert "closed" in error
+    revoked = "REVOKE INSERT ON datastorage.audit_records FROM datastorage_service"
+    as_owner(database, lambda owner: owner.execute(revoked))
+    code, _, error = run("retry", "--all")
+    assert code == 2
+    assert "run this as the service role" in error
+    assert still_rejected(database, [record]) == 1
+
+
+def test_bytes_that_were_changed_make_no_row(database: TestDatabase, run: Command) -> None:
+    record = record_of(audit_record())
+    reject(database, [record])
+    forged = "UPDATE datastorage.rejected_objects SET content_hash = sha256('x')"
+    as_owner(database, lambda owner: owner.execute(forged))
+    code, _, error = run("retry", record.key.uid)
+    assert code == 1
+    assert "they do not have their hash" in error
+    assert rows(database, "audit_records") == {}
+
+
+def test_the_list_is_filtered_and_paged(database: TestDatabase, run: Command) -> None:
+    slow = [record_of(audit_record(namespace="shop")) for _ in range(5)]
+    long = [record_of(audit_record()) for _ in range(2)]
+    reject(database, slow, "value Too large")
+    reject(database, long, "outside 2014 to 2099")
+    seen: list[str] = []
+    cursor: list[str] = []
+    while True:
+        page = json.loads(run("list", "--limit", "3", "-o", "json", *cursor)[1])
+        seen += [each["uid"] for each in page["records"]]
+        if page["cursor"] is None:
+            break
+        cursor = ["--cursor", page["cursor"]]
+    assert seen == [record.key.uid for record in reversed([*slow, *long])]
+    for filters in (("--namespace", "shop"), ("--reason", "too LARGE")):
+        found = json.loads(run("list", "-o", "json", *filters)[1])["records"]
+        assert {each["uid"] for each in found} == {record.key.uid for record in slow}
+    assert run("retry", "--reason", "2099")[:2] == (0, "stored: 2\n")
+    assert len(json.loads(run("list", "-o", "json")[1])["records"]) == 5
+    assert len(json.loads(run("list", "-o", "json", "--resolved")[1])["records"]) == 7
+    code, table, hint = run("list", "--limit", "2")
+    assert code == 0
+    assert "value Too large" in table
+    assert "--cursor" in hint
+
+
+def test_one_is_shown_with_its_reason_and_its_bytes(database: TestDatabase, run: Command) -> None:
+    record = record_of(audit_record(name="r-1"))
+    reject(database, [record], "too many words")
+    code, printed, _ = run("show", record.key.uid, "-o", "json")
+    shown = json.loads(printed)
+    assert code == 0
+    assert (shown["reason"], shown["name"], shown["intact"]) == ("too many words", "r-1", True)
+    assert shown["record"] == json.loads(record.content)
+    code, _, error = run("show", str(uuid.uuid4()))
+    assert (code, "rejected list" in error) == (1, True)
+    assert run("show", "x")[0] == 2
+
+
+@pytest.mark.parametrize("arguments", [(), ("--all", "--reason", "x"), ("no-uid",)])
+def test_a_choice_that_is_none_is_refused(run: Command, arguments: Sequence[str]) -> None:
+    code, printed, error = run("retry", *arguments)
+    assert (code, printed) == (2, "")
+    assert error.startswith("datastorage: ")
+
+
+def test_nothing_is_marked_that_has_no_row(database: TestDatabase) -> None:
+    record = record_of(audit_record())
+    reject(database, [record])
+
+    async def mark() -> int:
+        made = Database(database.service_url, pool_size=2)
+        try:
+            return await RejectedRecords(made).resolve([record.key])
+        finally:
+            await made.close()
+
+    assert asyncio.run(mark()) == 0
+    assert still_rejected(database, [record]) == 1

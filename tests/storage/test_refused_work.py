@@ -1,0 +1,180 @@
+"""What PostgreSQL refuses while it serves others: only the record at fault waits, and nothing is lost."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from datastorage.breaker import Breaker
+from datastorage.pipeline import aside as aside_module
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.writer import RowWriter
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from datastorage.storage.rejected import RejectedRecords
+from datastorage.storage.trial import Trial
+from tests.support.objects import AUDIT_SPEC, TTL_SECONDS, action_trace, audit_record
+from tests.support.polling import eventually
+from tests.support.postgres import TestDatabase
+from tests.support.storing import Storing, running, storing
+
+SLOW, GOOD = 2, 60
+PATIENCE = 60.0
+
+# Each row takes its time by the number in its action; what is named "bad" meets the rule that a test makes.
+_TRIGGER = """
+    CREATE FUNCTION public.somebody_s() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN {body} RETURN NEW; END $$;
+    CREATE TRIGGER somebody_s BEFORE INSERT ON datastorage.audit_records
+        FOR EACH ROW EXECUTE FUNCTION public.somebody_s();
+"""
+_SLEEPS = "PERFORM pg_sleep(substring(NEW.action FROM '^sleep ([0-9.]+)$')::float8);"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside_module, "_FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(aside_module, "_MAX_PAUSE_SECONDS", 0.1)
+
+
+@pytest_asyncio.fixture
+async def parts(database: Database) -> AsyncIterator[Storing]:
+    archive = Archive(database)
+    intake = Intake(
+        max_items=5000, max_bytes=2**27, default_ttl_seconds=TTL_SECONDS, on_overflow=lambda: None
+    )
+    breaker = Breaker(
+        "postgres", database.ping, on_recovery=lambda: None, trial=Trial(database, archive).write
+    )
+    made = storing(intake, RowWriter(archive), RejectedRecords(database), breaker)
+    async with running(made):
+        yield made
+
+
+async def limit(owner: Any, cloned: TestDatabase, setting: str, value: str) -> None:
+    role = cloned.service_url.split("//")[1].split(":")[0]
+    await owner.execute(f"ALTER ROLE {role} IN DATABASE {cloned.name} SET {setting} = '{value}'")
+
+
+def sleeping(seconds: float, **metadata: Any) -> dict[str, Any]:
+    return audit_record({**AUDIT_SPEC, "action": f"sleep {seconds}"}, **metadata)
+
+
+async def rows(owner: Any) -> set[str]:
+    return {row["name"] for row in await owner.fetch("SELECT name FROM datastorage.audit_records")}
+
+
+async def test_a_batch_that_takes_too_long_is_made_smaller(
+    parts: Storing, owner: Any, cloned: TestDatabase
+) -> None:
+    await owner.execute(_TRIGGER.format(body=_SLEEPS))
+    await limit(owner, cloned, "statement_timeout", "300ms")
+    parts.offer(*(sleeping(0.01) for _ in range(300)))
+    await eventually(lambda: len(parts.announced.outcomes) == 300, seconds=PATIENCE)
+    assert set(parts.phases().values()) == {"StoredRecord"}
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 300
+    assert parts.breaker.reason is None
+
+
+async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
+    parts: Storing, owner: Any, cloned: TestDatabase
+) -> None:
+    await owner.execute(_TRIGGER.format(body=_SLEEPS))
+    await limit(owner, cloned, "statement_timeout", "200ms")
+    slow = [sleeping(30, name=f"slow-{n}") for n in range(SLOW)]
+    parts.offer(*slow, *(audit_record() for _ in range(GOOD)), action_trace(), *slow)
+    await eventually(lambda: len(parts.announced.outcomes) == GOOD + 1, seconds=PATIENCE)
+    parts.offer(audit_record(name="later"))
+    await eventually(lambda: "later" in parts.announced.outcomes, seconds=PATIENCE)
+    assert not {"slow-0", "slow-1"} & parts.phases().keys()
+    assert parts.breaker.reason is None
+
+    async def told() -> bool:
+        problem = await parts.aside.problem()
+        return (
+            problem is not None and "themselves: 2; the oldest" in problem and "statement timeout" in problem
+        )
+
+    await eventually(told, seconds=PATIENCE)
+    assert parts.coordinator.idle  # a stop need not wait: the cluster has them
+    await owner.execute("DROP TRIGGER somebody_s ON datastorage.audit_records")
+    await eventually(lambda: {"slow-0", "slow-1"} <= parts.phases().keys(), seconds=PATIENCE)
+    assert await parts.aside.problem() is None
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("ALTER TABLE datastorage.audit_records ADD CONSTRAINT theirs CHECK (name <> 'bad')", "theirs"),
+        (
+            _TRIGGER.format(body="IF NEW.name = 'bad' THEN RAISE EXCEPTION 'not here'; END IF;"),
+            "not here",
+        ),
+        (_TRIGGER.format(body="PERFORM 1 / (NEW.name <> 'bad')::int;"), "division by zero"),
+        (_TRIGGER.format(body="IF NEW.name = 'bad' THEN RETURN NULL; END IF;"), "does not keep them"),
+        ("ALTER TABLE datastorage.audit_records ALTER COLUMN name TYPE varchar(20)", "value too long"),
+    ],
+    ids=["constraint", "raises", "divides by zero", "drops the row", "narrower column"],
+)
+async def test_a_rule_of_somebody_s_rejects_nothing(parts: Storing, owner: Any, rule: str, said: str) -> None:
+    await owner.execute(rule)
+    name = "bad" if said != "value too long" else "b" * 40
+    parts.offer(audit_record(name=name), *(audit_record() for _ in range(GOOD)))
+    await eventually(lambda: len(parts.announced.outcomes) == GOOD, seconds=PATIENCE)
+    assert set(parts.phases().values()) == {"StoredRecord"}
+
+    async def told() -> bool:
+        return said in (await parts.aside.problem() or "")
+
+    await eventually(told, seconds=PATIENCE)
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
+
+
+@pytest.mark.parametrize(
+    ("breaks", "mends", "said"),
+    [
+        (
+            "REVOKE INSERT ON datastorage.audit_records FROM datastorage_service",
+            "GRANT INSERT ON datastorage.audit_records TO datastorage_service",
+            "permission denied for table audit_records",
+        ),
+        (
+            "ALTER TABLE datastorage.embedding_texts RENAME TO gone",
+            "ALTER TABLE datastorage.gone RENAME TO embedding_texts",
+            'relation "datastorage.embedding_texts" does not exist',
+        ),
+        (
+            "ALTER TABLE datastorage.action_traces ADD CONSTRAINT theirs CHECK (false)",
+            "ALTER TABLE datastorage.action_traces DROP CONSTRAINT theirs",
+            "theirs",
+        ),
+        (
+            _TRIGGER.format(body="RAISE EXCEPTION 'closed';"),
+            "DROP TRIGGER somebody_s ON datastorage.audit_records",
+            "closed",
+        ),
+    ],
+    ids=["right", "table", "constraint", "trigger"],
+)
+async def test_what_refuses_everything_is_the_server_s_state_and_is_waited_for(
+    parts: Storing, owner: Any, breaks: str, mends: str, said: str
+) -> None:
+    await owner.execute(breaks)
+    parts.offer(*(audit_record() for _ in range(GOOD)), action_trace())
+    await eventually(lambda: said in (parts.breaker.reason or ""), seconds=PATIENCE)
+    await owner.execute(mends)
+    await eventually(lambda: len(parts.announced.outcomes) == GOOD + 1, seconds=PATIENCE)
+    assert set(parts.phases().values()) == {"StoredRecord"}
+    assert parts.breaker.reason is None
+
+
+async def test_a_locked_table_is_the_server_s_state(parts: Storing, owner: Any, cloned: TestDatabase) -> None:
+    await limit(owner, cloned, "lock_timeout", "100ms")
+    await owner.execute("BEGIN; LOCK TABLE datastorage.audit_records IN ACCESS EXCLUSIVE MODE")
+    parts.offer(*(audit_record() for _ in range(GOOD)))
+    await eventually(lambda: "lock timeout" in (parts.breaker.reason or ""), seconds=PATIENCE)
+    await owner.execute("ROLLBACK")
+    await eventually(lambda: len(parts.announced.outcomes) == GOOD, seconds=PATIENCE)
+    assert await parts.aside.problem() is None

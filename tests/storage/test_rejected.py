@@ -1,0 +1,95 @@
+"""The dead letters: every byte is kept, and a mark says what has a row after all."""
+
+import hashlib
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from datastorage.storage.records import Record
+from datastorage.storage.rejected import RejectedRecords
+from tests.support.objects import TRACE_SPEC, action_trace, audit_record, record_of, utc
+
+
+@pytest.fixture
+def rejected(database: Database) -> RejectedRecords:
+    """The dead letters under the service role."""
+    return RejectedRecords(database)
+
+
+@pytest.mark.oldest_postgres
+async def test_what_is_refused_is_kept_byte_for_byte(rejected: RejectedRecords, owner: Any) -> None:
+    body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
+    record = record_of(body)
+    # Its time is out of range of the tables: no reason to refuse it here too.
+    record = replace(record, key=replace(record.key, created_at=utc("0001-01-02T00:00:00Z")))
+    await rejected.reject(record, "some reason")
+    await rejected.reject(record, "another reason")
+    [row] = await owner.fetch("SELECT * FROM datastorage.rejected_objects")
+    assert row["content"] == record.content
+    assert row["content_hash"] == hashlib.sha256(record.content).digest()
+    assert (row["table_name"], row["namespace"], row["name"], row["reason"]) == (
+        "action_traces", "payments", record.name, "some reason",
+    )  # fmt: skip
+    assert (str(row["uid"]), row["generation"], row["created_at"]) == (
+        record.key.uid, 1, record.key.created_at,
+    )  # fmt: skip
+
+
+async def test_one_uid_may_be_refused_once_for_each_generation_and_content(
+    rejected: RejectedRecords, owner: Any
+) -> None:
+    body = action_trace(uid=str(uuid.uuid4()))
+    for generation in (1, 2):
+        await rejected.reject(
+            record_of({**body, "metadata": {**body["metadata"], "generation": generation}}), "reason"
+        )
+    await rejected.reject(record_of({**body, "spec": {**body["spec"], "correlationID": "other"}}), "reason")
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 3
+
+
+async def test_a_mark_goes_with_the_row(archive: Archive, rejected: RejectedRecords, owner: Any) -> None:
+    """After a restored backup a record may lose its row, and be rejected a second time."""
+    record, other = record_of(audit_record()), record_of(audit_record())
+    await rejected.reject(record, "first")
+    assert await rejected.find([record.key, other.key]) == {record.key}
+    assert await rejected.resolve([record.key, other.key]) == 0  # it has no row
+    await archive.store([record])
+    # It is rejected no more, marked or not: the row says so.
+    assert await rejected.find([record.key]) == set()
+    assert await rejected.resolve([record.key]) == 1
+    assert await rejected.resolve([record.key]) == 0
+    await rejected.reject(record, "too late: it has a row")
+    assert await _letter(owner, record) == (True, "first")
+    await owner.execute("DELETE FROM datastorage.audit_records")
+    assert await rejected.find([record.key]) == set()  # tried again, and then
+    await rejected.reject(record, "second")
+    assert await _letter(owner, record) == (False, "second")
+    assert await rejected.find([record.key]) == {record.key}
+
+
+async def _letter(owner: Any, record: Record) -> tuple[bool, str]:
+    row = await owner.fetchrow(
+        "SELECT resolved_at, reason FROM datastorage.rejected_objects WHERE uid = $1", record.key.uid
+    )
+    return row["resolved_at"] is not None, row["reason"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE datastorage.rejected_objects SET resolved_at = now()",
+        "UPDATE datastorage.rejected_objects SET content = ''",
+        "DELETE FROM datastorage.rejected_objects",
+    ],
+)
+async def test_the_service_can_t_take_a_letter_back(
+    rejected: RejectedRecords, service: Any, statement: str
+) -> None:
+    await rejected.reject(record_of(audit_record()), "reason")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await service.execute(statement)

@@ -1,0 +1,122 @@
+"""Vectors that take too long cost no row its place, and are paid in smaller parts."""
+
+from typing import Any
+
+import pytest
+
+from datastorage.pipeline import aside as aside_module
+from datastorage.pipeline.intake import Intake
+from datastorage.storage.database import Database
+from datastorage.storage.outbox import OutboxState
+from datastorage.storage.records import StoredRecord, VectorState
+from datastorage.storage.rejected import RejectedRecords
+from tests.storage.owing import hash_of
+from tests.storage.test_backfill import Stage, records, spawn, stage
+from tests.support.objects import AUDIT_SPEC, TTL_SECONDS, audit_record
+from tests.support.polling import eventually
+from tests.support.postgres import TestDatabase
+from tests.support.storing import running, storing
+from tests.unit.conftest import Spawn
+
+__all__ = ["spawn", "stage"]
+
+COUNT = 120
+PATIENCE = 60.0
+
+
+async def slow_vectors(owner: Any, seconds: float, which: str = "") -> None:
+    await owner.execute(f"""
+        CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
+        CREATE TRIGGER slow BEFORE INSERT ON datastorage.embeddings_1
+            FOR EACH ROW {which} EXECUTE FUNCTION public.slow();
+    """)
+
+
+async def limit(owner: Any, cloned: TestDatabase, setting: str, value: str) -> None:
+    role = cloned.service_url.split("//")[1].split(":")[0]
+    await owner.execute(f"ALTER ROLE {role} IN DATABASE {cloned.name} SET {setting} = '{value}'")
+
+
+async def test_vectors_too_many_for_one_statement_are_paid_in_parts(
+    stage: Stage, database: Database, owner: Any, cloned: TestDatabase, spawn: Spawn
+) -> None:
+    await stage.tables.model_id()
+    await slow_vectors(owner, 0.005)
+    await limit(owner, cloned, "statement_timeout", "200ms")
+    database.expire_connections()
+    batch = records(COUNT)
+    await stage.writer.store_bare(batch)
+    assert await stage.depth() == COUNT
+    spawn(stage.backfill.run())
+
+    async def paid() -> bool:
+        return not await stage.depth()
+
+    await eventually(paid, seconds=PATIENCE)
+    assert await stage.missing(batch) == set()
+    assert stage.dependencies.vector_store.serving
+
+
+async def test_one_vector_that_is_too_slow_holds_up_no_other(
+    stage: Stage, database: Database, owner: Any, cloned: TestDatabase, spawn: Spawn
+) -> None:
+    batch = records(COUNT)
+    await stage.tables.model_id()
+    await slow_vectors(owner, 3600, f"WHEN (NEW.text_hash = '\\x{hash_of(batch[17]).hex()}')")
+    await limit(owner, cloned, "statement_timeout", "200ms")
+    database.expire_connections()
+    await stage.writer.store_bare(batch)
+    spawn(stage.backfill.run())
+
+    async def all_but_one() -> bool:
+        return await stage.depth() == 1
+
+    await eventually(all_but_one, seconds=PATIENCE)
+    assert await stage.missing(batch) == {hash_of(batch[17])}
+
+    async def told() -> bool:
+        [owed] = await stage.outbox.list(state=OutboxState.PENDING, uid=None, limit=10)
+        return "statement timeout" in (owed.last_error or "")
+
+    await eventually(told, seconds=PATIENCE)
+
+
+async def test_rows_are_stored_beside_vectors_that_are_too_slow(
+    stage: Stage, database: Database, owner: Any, cloned: TestDatabase
+) -> None:
+    await stage.tables.model_id()
+    await slow_vectors(owner, 0.01)
+    await limit(owner, cloned, "statement_timeout", "300ms")
+    database.expire_connections()
+    stored = await stage.writer.store(records(COUNT))
+    assert {row.vector.state for row in stored} == {VectorState.PENDING}
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == COUNT
+    # Fewer are tried beside the next rows.
+    again = await stage.writer.store([*records(COUNT + 15)[COUNT:]])
+    assert VectorState.WRITTEN in {row.vector.state for row in again}
+    assert stage.dependencies.vector_store.serving
+
+
+async def test_a_row_that_its_vector_takes_down_is_stored_without_it(
+    stage: Stage, database: Database, owner: Any, cloned: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on the time of a transaction ends the session, and the rows with it."""
+    if not await owner.fetchval("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'"):
+        pytest.skip("this server has no transaction_timeout")
+    monkeypatch.setattr(aside_module, "_FIRST_PAUSE_SECONDS", 0.02)
+    await stage.tables.model_id()
+    await slow_vectors(owner, 3600)
+    await limit(owner, cloned, "transaction_timeout", "300ms")
+    database.expire_connections()
+    intake = Intake(
+        max_items=5000, max_bytes=2**27, default_ttl_seconds=TTL_SECONDS, on_overflow=lambda: None
+    )
+    parts = storing(intake, stage.writer, RejectedRecords(database), stage.dependencies.postgres)
+    async with running(parts):
+        parts.offer(*(audit_record({**AUDIT_SPEC, "message": "x" * n}) for n in range(1, 5)))
+        await eventually(lambda: len(parts.announced.outcomes) == 4, seconds=PATIENCE)
+    outcomes = parts.announced.outcomes.values()
+    assert all(isinstance(outcome, StoredRecord) for outcome in outcomes)
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 4
+    assert await stage.depth() == 4
