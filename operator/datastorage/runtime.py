@@ -16,7 +16,6 @@ from datastorage.errors import (
     ConfigurationError,
     DataStorageError,
     NewerSchemaError,
-    SchemaVersionError,
     TransientError,
 )
 from datastorage.handlers import build_registry, kopf_settings
@@ -215,7 +214,7 @@ async def _prepare_vectors(vectors: VectorStore) -> None:
                 await ready()
         except NewerSchemaError:
             raise
-        except SchemaVersionError as error:
+        except ConfigurationError as error:
             _log.error("Starting without vectors: %s", error)  # a state to be mended, no crash
         except (TransientError, TimeoutError) as error:
             reason = str(error) or f"no answer in {_VECTORS_SECONDS:g} s"

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     database_pool_size: Annotated[int, Field(ge=5, le=100)] = Field(
         8, description="Most connections to PostgreSQL open at once, per replica."
     )
+    database_statement_cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether prepared statements are kept. `auto`: on a direct connection to PostgreSQL, and "
+        "not through a pooler such as PgBouncer. `on`: always; for a pooler in session mode, or one that "
+        "follows prepared statements. `off`: never.",
+    )
     vector_database_url: SecretStr | None = Field(
         None,
         description="PostgreSQL URL of the service role on another server that keeps the vectors. "

@@ -47,7 +47,11 @@ async def build_store(settings: Settings) -> AsyncIterator[Store]:
     Raises ConfigurationError for a wrong setting.
     """
     async with AsyncExitStack() as stack:
-        database = Database(settings.require_database_url(), pool_size=settings.database_pool_size)
+        database = Database(
+            settings.require_database_url(),
+            pool_size=settings.database_pool_size,
+            statement_cache=settings.database_statement_cache,
+        )
         stack.push_async_callback(database.close)
         vectors = await _build_vectors(settings, database, stack)
         model = str(vectors.embedder.model) if vectors is not None else None
@@ -61,7 +65,12 @@ async def _build_vectors(settings: Settings, database: Database, stack: AsyncExi
     url = settings.vector_database_url
     same_server = url is None
     if url is not None:
-        database = Database(url.get_secret_value(), pool_size=settings.database_pool_size, chain=VECTORS)
+        database = Database(
+            url.get_secret_value(),
+            pool_size=settings.database_pool_size,
+            chain=VECTORS,
+            statement_cache=settings.database_statement_cache,
+        )
         stack.push_async_callback(database.close)
     model = provider.model
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url is not None else None

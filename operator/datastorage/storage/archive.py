@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from datastorage.storage.database import Database, transaction
+from datastorage.storage.database import Database
 from datastorage.storage.records import (
     NO_TEXT,
     WITHOUT_TEXT,
@@ -20,6 +20,7 @@ from datastorage.storage.records import (
     VectorState,
     VectorWrite,
 )
+from datastorage.storage.sessions import transaction
 
 # One statement stores any number of rows: the arrays travel in binary, and the plan is made once.
 # A repeat of a key changes nothing, which is what makes every step before it safe to run twice.

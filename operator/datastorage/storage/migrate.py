@@ -16,8 +16,10 @@ from sqlalchemy.pool import NullPool
 
 from datastorage.errors import ConfigurationError
 from datastorage.settings import Settings
-from datastorage.storage.database import address_in, check_url, connecting
+from datastorage.storage.connecting import connecting
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_schema
+from datastorage.storage.tls import prepare_files
+from datastorage.storage.urls import parse_url
 
 # Any constant will do, as long as every version of the program takes the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
@@ -84,12 +86,14 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
 
 
 async def _connect(database_url: str, chain: Chain) -> object:
-    check_url(database_url, chain.owner_setting)
-    try:
-        with connecting(f"{chain.server} at {address_in(database_url)}", chain.owner_setting):
-            return await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_SECONDS)
-    except asyncpg.ClientConfigurationError as error:
-        raise ConfigurationError(f"{chain.owner_setting}: {error}") from error
+    url = parse_url(database_url, chain.owner_setting)
+    with connecting(f"{chain.server} at {url.address}", chain.owner_setting):
+        return await asyncpg.connect(
+            url.driver_url,
+            ssl=prepare_files(url),
+            timeout=max(url.connect_seconds, _CONNECT_TIMEOUT_SECONDS),
+            server_settings=dict(url.server_settings),
+        )
 
 
 def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:

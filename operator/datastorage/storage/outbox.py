@@ -7,8 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from datastorage.storage.database import Database, transaction
+from datastorage.storage.database import Database
 from datastorage.storage.records import Identity, Record
+from datastorage.storage.sessions import transaction
 
 # An error is kept to be read by people.
 _MAX_ERROR_CHARACTERS: Final = 500

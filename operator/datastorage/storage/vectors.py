@@ -10,8 +10,9 @@ import numpy as np
 import pgvector
 from numpy.typing import NDArray
 
-from datastorage.errors import RecordRefusedError, TransientError
-from datastorage.storage.database import Database, one_line, transaction
+from datastorage.errors import ConfigurationError, RecordRefusedError, SchemaVersionError, TransientError
+from datastorage.storage.database import Database, one_line
+from datastorage.storage.sessions import NoVectorsError, transaction
 
 Vector = NDArray[np.float32]
 
@@ -20,7 +21,7 @@ FIND_MODEL: Final = """
 """
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
 # The number of a model is part of its tables' names, which no parameter can be. It comes from the function
-# above and is formatted as an integer, never as text.
+# above and is formatted as an integer, never as text. The schema of pgvector comes from the server, quoted.
 # In the order of the hashes, whatever the plan, so that two transactions never wait for each other. It
 # answers 0 when the number is not our model's: after a restored backup it may be another's. With $3 false
 # nothing is written, and everything that a write needs is needed all the same.
@@ -31,7 +32,7 @@ _INSERT: Final = """
     written AS (
         INSERT INTO datastorage.embeddings_{id:d} (part, text_hash, embedding)
         SELECT model.open_part, given.text_hash, given.embedding
-        FROM model, unnest($1::bytea[], $2::vector[]) AS given (text_hash, embedding)
+        FROM model, unnest($1::bytea[], $2::{pgvector}.vector[]) AS given (text_hash, embedding)
         WHERE $3 AND NOT EXISTS (
             SELECT FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash)
         ORDER BY given.text_hash
@@ -59,6 +60,14 @@ _MERGED_PARTS: Final = 6
 # A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
 _WRITE_SECONDS: Final = 5.0
 _PROBE_SECONDS: Final = 2.0
+# The type is not, or not there, where the connection has found it at its beginning.
+_MOVED: Final = (
+    NoVectorsError,
+    asyncpg.InternalServerError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidSchemaNameError,
+)
 _INDEX_SECONDS: Final = 3600.0
 
 
@@ -109,6 +118,9 @@ class VectorTables:
         try:
             async with transaction(connection):  # a savepoint
                 await self._insert(connection, number, vectors)
+        except NoVectorsError as error:
+            self._doubt(error)
+            raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
             self._doubt(error)
             raise TransientError(f"the vectors' tables: {one_line(error)}") from error
@@ -174,8 +186,13 @@ class VectorTables:
             async with self._database.connection() as connection:
                 yield connection
         except TransientError as error:
-            self._doubt(error.__cause__)
+            self._doubt(error.__cause__ or error)
             raise
+        except SchemaVersionError:
+            raise
+        except ConfigurationError as error:
+            # A certificate that is not trusted, for example. That is no reason to store no records meanwhile.
+            raise TransientError(str(error)) from error
         except RecordRefusedError as error:
             self._doubt(error.__cause__)
             # Whatever is wrong with a vector, no record is to blame for it, and none may be rejected for it.
@@ -185,8 +202,8 @@ class VectorTables:
         """Believe nothing any more of what may have been another schema's: it is looked up again."""
         self._id = None
         unencodable = isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
-        if unencodable or isinstance(error, asyncpg.InternalServerError):
-            # pgvector was installed anew, and the connection knows the type that was before.
+        if unencodable or isinstance(error, _MOVED):
+            # pgvector was installed anew, or elsewhere, and the connection knows the type that was before.
             self._database.expire_connections()
 
     async def _insert(
@@ -200,7 +217,7 @@ class VectorTables:
     ) -> None:
         hashes = list(vectors)
         models = await connection.fetchval(
-            _INSERT.format(id=number),
+            _INSERT.format(id=number, pgvector=connection.vector_schema),
             hashes,
             [pgvector.Vector(vectors[key]) for key in hashes],
             really,

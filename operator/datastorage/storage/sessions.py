@@ -1,0 +1,233 @@
+"""One connection: how it is made, what it knows, and that it leaves nothing behind at the server.
+
+Between the program and PostgreSQL there may be a pooler that gives each transaction another session
+(PgBouncer with pool_mode = transaction). A prepared statement that is kept, or a setting of the session,
+would be found by another client then, or not be found at all.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from typing import Any, Final, Literal
+
+import asyncpg
+from pgvector import Vector
+
+from datastorage.errors import TransientError
+from datastorage.settings import PREFIX
+from datastorage.storage.connecting import connecting
+from datastorage.storage.tls import prepare_files
+from datastorage.storage.urls import ServerUrl
+
+_log = logging.getLogger(__name__)
+
+StatementCache = Literal["auto", "on", "off"]
+"""Whether prepared statements are kept: where it is safe, always, or never."""
+
+# As many as the driver keeps by default.
+_CACHED_STATEMENTS: Final = 100
+# A pooler has given the transaction to another session than the one that the statement was prepared in.
+_LOST_STATEMENTS: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+_VECTOR_SCHEMA: Final = """
+    SELECT n.nspname AS name, pg_catalog.quote_ident(n.nspname) AS quoted FROM pg_catalog.pg_extension e
+    JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
+"""
+# Not every system has all of them; libpq passes over what it can't set as well.
+_SOCKET_OPTIONS: Final[Mapping[str, str]] = {
+    "keepalives_idle": "TCP_KEEPIDLE",
+    "keepalives_interval": "TCP_KEEPINTVL",
+    "keepalives_count": "TCP_KEEPCNT",
+    "tcp_user_timeout": "TCP_USER_TIMEOUT",
+}
+
+
+class NoVectorsError(TransientError):
+    """The database has no pgvector, as far as this connection knows."""
+
+
+@asynccontextmanager
+async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterator[None]:
+    """Open a transaction, or a savepoint within one: commit it in the end, roll it back on an error.
+
+    When the task is cancelled the connection is closed, which rolls back too: to be told so by a server that
+    may be silent takes up to half a minute.
+    """
+    opened = connection.transaction(readonly=readonly)
+    try:
+        await opened.start()
+        try:
+            yield
+        except Exception:
+            await opened.rollback()
+            raise
+        await opened.commit()
+    except asyncio.CancelledError:
+        with suppress(asyncpg.InterfaceError):  # a savepoint within has closed it already
+            connection.terminate()
+        raise
+
+
+class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
+    """A connection of the driver that knows whether a pooler stands between it and PostgreSQL."""
+
+    pooled = False
+    """Whether a transaction may get another session than the one before it."""
+    _vector_schema: str | None = None
+    on_lost_statement: Callable[[Exception], None] | None = None
+
+    @property
+    def vector_schema(self) -> str:
+        """The schema that pgvector is installed in, ready to stand in a statement.
+
+        Type and operators are named with it, because a search path is a setting of the session. Raises
+        NoVectorsError where there was no pgvector when the connection was made.
+        """
+        if self._vector_schema is None:
+            raise NoVectorsError(
+                "the database of the vectors has no pgvector: run 'datastorage migrate' as the owner role"
+            )
+        return self._vector_schema
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        """See the driver. Without arguments nothing is prepared."""
+        async with self._alone() if args else nullcontext():
+            return str(await super().execute(query, *args, **options))
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
+        """See the driver."""
+        async with self._alone():
+            return await super().fetch(query, *args, **options)
+
+    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
+        """See the driver."""
+        async with self._alone():
+            return await super().fetchrow(query, *args, **options)
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
+        """See the driver."""
+        async with self._alone():
+            return await super().fetchval(query, *args, **options)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Keep the messages of one statement in one session: behind a pooler in one transaction."""
+        try:
+            if self.pooled and not self.is_in_transaction():
+                async with transaction(self):
+                    yield
+            else:
+                yield
+        except _LOST_STATEMENTS as error:
+            if self.on_lost_statement is not None:
+                self.on_lost_statement(error)
+            raise
+
+    async def is_through_pooler(self) -> bool:
+        """Tell whether this connection ends before PostgreSQL does."""
+        # The driver's number is the one that the connection began with, which a pooler makes up. Without
+        # arguments nothing is prepared.
+        pid = self.get_server_pid()
+        return await self.execute(f"SELECT WHERE pg_catalog.pg_backend_pid() = {pid:d}") == "SELECT 0"
+
+    async def find_vectors(self) -> None:
+        """Make vectors known, wherever pgvector is installed, if it is."""
+        async with transaction(self) if self.pooled else nullcontext():
+            found = await super().fetchrow(_VECTOR_SCHEMA)
+            if found is not None:
+                self._vector_schema = found["quoted"]
+                await self.set_type_codec(
+                    "vector", schema=found["name"], format="binary",
+                    encoder=Vector.to_binary, decoder=Vector.from_binary,
+                )  # fmt: skip
+
+
+class Connector:
+    """Makes connections to one server."""
+
+    def __init__(
+        self,
+        url: ServerUrl,
+        server: str,
+        *,
+        statement_cache: StatementCache,
+        command_seconds: float,
+        on_mistrust: Callable[[], None],
+    ) -> None:
+        """Nothing connects yet. ``server`` is how messages name it.
+
+        ``on_mistrust`` is called when the connections that are open have prepared statements and must not.
+        """
+        self._url = url
+        self._server = server
+        self._caching = statement_cache
+        self._command_seconds = command_seconds
+        self._on_mistrust = on_mistrust
+        self._last_was_pooled = False
+
+    async def connect(self, *_: object, **__: object) -> Session:
+        """Open a connection. Raises TransientError, and ConfigurationError for what waiting does not cure."""
+        with connecting(self._server, self._url.setting):
+            session, cached = await self._open()
+            # Statements are kept or not from the beginning of a connection on, and only then it shows what is
+            # in between. The guess is wrong once: the next connection begins with what this one has found.
+            while self._caching == "auto" and session.pooled == cached:
+                self._last_was_pooled = session.pooled
+                session.terminate()
+                session, cached = await self._open()
+            with _terminated_on_error(session):
+                await session.find_vectors()
+            return session
+
+    async def _open(self) -> tuple[Session, bool]:
+        cached = self._caching == "on" or (self._caching == "auto" and not self._last_was_pooled)
+        session: Session = await asyncpg.connect(
+            self._url.driver_url,
+            connection_class=Session,
+            ssl=prepare_files(self._url),
+            timeout=self._url.connect_seconds,
+            command_timeout=self._command_seconds,
+            statement_cache_size=_CACHED_STATEMENTS if cached else 0,
+            server_settings=dict(self._url.server_settings),
+        )
+        with _terminated_on_error(session):
+            _set_socket_options(session, self._url.socket_options)
+            session.on_lost_statement = self._mistrust
+            session.pooled = self._caching == "off"
+            if self._caching == "auto":
+                session.pooled = await session.is_through_pooler()
+        return session, cached
+
+    def _mistrust(self, error: Exception) -> None:
+        """Keep no statements from now on: something that looks like PostgreSQL itself is a pooler."""
+        if self._caching == "off":
+            return
+        self._caching = "off"
+        _log.warning(
+            "%s loses prepared statements, as a pooler does that gives each transaction another session; "
+            "none are kept from now on. Set %sDATABASE_STATEMENT_CACHE=off to begin so",
+            self._server, PREFIX,
+            extra={"error": type(error).__name__},
+        )  # fmt: skip
+        self._on_mistrust()
+
+
+@contextmanager
+def _terminated_on_error(session: Session) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        session.terminate()
+        raise
+
+
+def _set_socket_options(session: Session, asked_for: Mapping[str, int]) -> None:
+    """Do what libpq does with the socket: watch a silent connection, unless ``keepalives=0``."""
+    connected = session._transport.get_extra_info("socket")  # noqa: SLF001  # the driver shows it nowhere else
+    if connected is None or connected.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(asked_for.get("keepalives", 1) != 0))
+    for name, option in _SOCKET_OPTIONS.items():
+        if asked_for.get(name, 0) > 0 and hasattr(socket, option):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), asked_for[name])
