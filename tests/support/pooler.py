@@ -1,7 +1,7 @@
-"""A pooler in front of PostgreSQL, as PgBouncer is in transaction mode: each transaction gets the next session.
+"""A pooler in front of PostgreSQL, as PgBouncer is in transaction mode: a transaction gets the next session.
 
-PgBouncer hands the session out again that was used last, so that its faults show under load only. This one goes
-round. It knows nothing of prepared statements, and takes few parameters at the start, as PgBouncer before 1.21.
+PgBouncer hands the session out again that was used last, so that its faults show under load only. This one
+goes round. It knows nothing of prepared statements and takes few parameters, as PgBouncer before 1.21.
 """
 
 import asyncio
@@ -55,7 +55,8 @@ async def pooler(service_url: str, trusted_url: str, *, size: int = 3) -> AsyncI
         assert task is not None
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+        # Python 3.11's streams log a connection whose task was cancelled.
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
             await _serve(running, reader, writer)
         writer.close()
 

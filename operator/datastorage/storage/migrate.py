@@ -66,8 +66,13 @@ def migrate(database_url: str, chain: Chain = ARCHIVE) -> tuple[str | None, str]
 async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        # The URL goes to the driver as it is, so that it means the same here and in the service.
-        async_creator=lambda: _connect(database_url, chain),
+        creator=lambda: engine.dialect.dbapi.connect(  # type: ignore[union-attr]  # the driver has no types
+            # The URL goes to the driver by our own way, so that it means the same here and in the service.
+            async_creator_fn=lambda: _connect(database_url, chain),
+            # Through a pooler, a statement with a name would stay in a session that others get next.
+            prepared_statement_cache_size=0,
+            prepared_statement_name_func=str,
+        ),
         poolclass=NullPool,
     )
     try:
@@ -92,6 +97,7 @@ async def _connect(database_url: str, chain: Chain) -> object:
             url.driver_url,
             ssl=prepare_files(url),
             timeout=max(url.connect_seconds, _CONNECT_TIMEOUT_SECONDS),
+            statement_cache_size=0,
             server_settings=dict(url.server_settings),
         )
 

@@ -197,6 +197,9 @@ class Connector:
             session.pooled = self._caching == "off"
             if self._caching == "auto":
                 session.pooled = await session.is_through_pooler()
+            if session.pooled:
+                # The driver would switch jit off, for the session, while it looks types up.
+                session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # no other way
         return session, cached
 
     def _mistrust(self, error: Exception) -> None:
