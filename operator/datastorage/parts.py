@@ -1,5 +1,6 @@
 """The parts of the operator, and how they are wired. Nothing else builds them."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from datastorage.kube.client import KubernetesClient
 from datastorage.kube.connection import api_client, load_configuration
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.backfill import Backfill, Dependencies
+from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.coordinator import Coordinator, Writer
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.indexer import Indexer
@@ -64,17 +66,23 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
             with_texts=store.vectors is not None,
         )
-        sweep = Sweep(cluster=cluster, intake=intake, interval_seconds=settings.sweep_interval_seconds)
-        breaker = Breaker("postgres", store.database.ping, on_recovery=sweep.request)
+        breaker = Breaker("postgres", store.database.ping, on_recovery=lambda: sweep.request())  # noqa: PLW0108
         stack.push_async_callback(breaker.close)
+        confirmation = Confirmation(store.archive, breaker)
+        sweep = Sweep(
+            cluster=cluster,
+            intake=intake,
+            confirmation=confirmation,
+            interval_seconds=settings.sweep_interval_seconds,
+        )
 
         async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:
-            await intake.put(kind, body, force=True)
+            await intake.put(kind, body, read_at=time.monotonic(), force=True)
 
         collector = GarbageCollector(
             cluster=cluster,
-            archive=store.archive,
-            breaker=breaker,
+            confirmation=confirmation,
+            database_time=lambda: breaker.run(store.archive.time),
             restore=restore,
             concurrency=settings.delete_concurrency,
             resync_seconds=settings.gc_interval_seconds,

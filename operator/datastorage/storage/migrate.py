@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from alembic import command
@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from datastorage.errors import ConfigurationError
@@ -64,9 +64,9 @@ def migrate(database_url: str, chain: Chain = ARCHIVE) -> tuple[str | None, str]
 
 
 async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
-    engine = create_async_engine(
+    engine: AsyncEngine = create_async_engine(
         "postgresql+asyncpg://",
-        creator=lambda: engine.dialect.dbapi.connect(  # type: ignore[union-attr]  # the driver has no types
+        creator=lambda: _driver_of(engine).connect(
             # The URL goes to the driver by our own way, so that it means the same here and in the service.
             async_creator_fn=lambda: _connect(database_url, chain),
             # Through a pooler, a statement with a name would stay in a session that others get next.
@@ -88,6 +88,10 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
         ) from error
     finally:
         await engine.dispose()
+
+
+def _driver_of(engine: AsyncEngine) -> Any:
+    return engine.dialect.dbapi
 
 
 async def _connect(database_url: str, chain: Chain) -> object:
