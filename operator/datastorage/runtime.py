@@ -97,7 +97,7 @@ class Operator:
     async def _work(self) -> None:
         parts = self._parts
         # Inside the breaker: a PostgreSQL that is still starting is waited for, a wrong schema is not.
-        await self._unless_stopped(parts.breaker.run(parts.store.database.check_schema_version))
+        await self._unless_stopped(parts.breaker.run(parts.store.database.check_state))
         if parts.store.vectors is not None:
             await self._unless_stopped(_prepare_vectors(parts.store.vectors))
         if self._stop.is_set():
@@ -208,7 +208,7 @@ async def _prepare_vectors(vectors: VectorStore) -> None:
     Trouble with vectors is no reason to store no records.
     """
     await vectors.cache.connect()
-    for ready in (partial(vectors.database.check_schema_version, VECTORS), vectors.embedder.probe):
+    for ready in (partial(vectors.database.check_state, VECTORS), vectors.embedder.probe):
         try:
             async with asyncio.timeout(_VECTORS_SECONDS):
                 await ready()

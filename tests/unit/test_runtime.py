@@ -85,7 +85,7 @@ async def test_the_start_checks_the_schema_loads_the_model_and_connects_to_redis
 
     vectors: Any = SimpleNamespace(
         cache=SimpleNamespace(connect=partial(ready, "redis")),
-        database=SimpleNamespace(check_schema_version=partial(ready, "schema")),
+        database=SimpleNamespace(check_state=partial(ready, "schema")),
         embedder=SimpleNamespace(probe=partial(ready, "model")),
     )
     await runtime_module._prepare_vectors(vectors)

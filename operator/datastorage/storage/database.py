@@ -8,8 +8,15 @@ from typing import Final
 import asyncpg
 
 from datastorage.cancellation import cancellation_kept
-from datastorage.errors import ConfigurationError, MissingRightsError, RecordRefusedError, TransientError
+from datastorage.errors import (
+    ConfigurationError,
+    DataStorageError,
+    MissingRightsError,
+    RecordRefusedError,
+    TransientError,
+)
 from datastorage.storage.connecting import connecting
+from datastorage.storage.inspection import check_rights, check_schema, check_server, missing_in
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
 from datastorage.storage.sessions import Connector, Session, StatementCache
 from datastorage.storage.urls import parse_url
@@ -111,12 +118,28 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """Borrow a connection. Driver errors inside the block leave it translated."""
-        with cancellation_kept(), translated_errors(self._chain):
-            connection = await self._acquire()
-            try:
-                yield connection
-            finally:
-                await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_SECONDS)
+        try:
+            with cancellation_kept(), translated_errors(self._chain):
+                connection = await self._acquire()
+                try:
+                    yield connection
+                finally:
+                    await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_SECONDS)
+        except MissingRightsError as error:
+            raise await self._with_the_right(error) from error.__cause__
+
+    async def _with_the_right(self, error: MissingRightsError) -> MissingRightsError:
+        """Name the role and the right: the server names only the object."""
+        try:
+            with translated_errors(self._chain):
+                connection = await self._acquire()
+                try:
+                    missing = await missing_in(connection, self._chain)
+                finally:
+                    await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_SECONDS)
+        except DataStorageError:
+            return error
+        return MissingRightsError(f"{error}; {missing}") if missing is not None else error
 
     async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
         with connecting(self._server, self._chain.setting):
@@ -139,6 +162,19 @@ class Database:
         """Raise SchemaVersionError unless the schema is the one this program needs."""
         async with self.connection() as connection:
             await check_schema_version(connection, chain or self._chain)
+
+    async def check_state(self, chain: Chain | None = None) -> None:
+        """Raise ConfigurationError where the server, its schema or this role's rights won't do for the service."""
+        asked = chain or self._chain
+        async with self.connection() as connection:
+            await check_server(connection, asked)
+            try:
+                await check_schema_version(connection, asked)
+            except asyncpg.InsufficientPrivilegeError:
+                await check_rights(connection, asked)  # says which
+                raise
+            await check_rights(connection, asked)
+            await check_schema(connection, asked)
 
     def expire_connections(self) -> None:
         """Make new connections from now on: the open ones may know types that are no more."""

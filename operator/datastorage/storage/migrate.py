@@ -1,6 +1,7 @@
 """Brings the database schemas up to date. Run as the owner role, never by the service itself."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from sqlalchemy.pool import NullPool
 from datastorage.errors import ConfigurationError
 from datastorage.settings import Settings
 from datastorage.storage.connecting import connecting
+from datastorage.storage.inspection import check_pgvector, check_rights, check_schema, check_server
+from datastorage.storage.rights import grant_rights
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_schema
 from datastorage.storage.tls import prepare_files
 from datastorage.storage.urls import parse_url
@@ -25,9 +28,6 @@ from datastorage.storage.urls import parse_url
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
 _CONNECT_TIMEOUT_SECONDS: Final = 30.0
 
-
-# Older versions can't go on with an index scan where a filter has left too few rows.
-_LEAST_PGVECTOR: Final = (0, 8)
 _INSTALLED: Final = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
 _AVAILABLE: Final = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
 
@@ -118,6 +118,7 @@ def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
         raise newer_schema(chain, before)
     if chain is VECTORS:
         _ensure_pgvector(connection)
+    _on_driver(connection, lambda driver: check_server(driver, chain))
     scripts = Path(__file__).with_name("migrations")
     config = Config()
     config.set_main_option("script_location", str(scripts))
@@ -126,24 +127,27 @@ def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
     config.attributes["connection"] = connection
     config.attributes["version_table"] = chain.version_table
     command.upgrade(config, "head")
+    _on_driver(connection, lambda driver: _finish(driver, chain))
     return before, chain.version
 
 
+async def _finish(driver: Any, chain: Chain) -> None:
+    await grant_rights(driver, chain)
+    await check_rights(driver, chain)
+    await check_schema(driver, chain)
+
+
+def _on_driver(connection: Connection, work: Callable[[Any], Awaitable[None]]) -> None:
+    """Do work on the driver's own connection, which is the one that the service has too."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.run_async(work)
+
+
 def _ensure_pgvector(connection: Connection) -> None:
-    instead = (
-        "name a server that has it in DATASTORAGE_VECTOR_DATABASE_URL, "
-        "or set DATASTORAGE_EMBEDDING_PROVIDER=none to do without vectors"
-    )
-    version = connection.execute(text(_INSTALLED)).scalar()
-    if version is None:
-        version = connection.execute(text(_AVAILABLE)).scalar()
-        if version is None:
-            raise ConfigurationError(f"this PostgreSQL has no pgvector: install it there, {instead}")
+    if connection.execute(text(_INSTALLED)).scalar() is None:
+        # An old or missing one is told of before the attempt: making it takes a superuser.
+        check_pgvector(connection.execute(text(_AVAILABLE)).scalar())
         _create_extension(connection)
-    if tuple(int(part) for part in str(version).split(".")[:2]) < _LEAST_PGVECTOR:
-        raise ConfigurationError(
-            f"pgvector {version} is too old, 0.8 is needed: ALTER EXTENSION vector UPDATE, or {instead}"
-        )
 
 
 def _create_extension(connection: Connection) -> None:
