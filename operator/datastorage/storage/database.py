@@ -16,7 +16,7 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.storage.connecting import connecting
-from datastorage.storage.inspection import check_rights, check_schema, check_server, missing_in
+from datastorage.storage.inspection import check_state, missing_in
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
 from datastorage.storage.sessions import Connector, Session, StatementCache
 from datastorage.storage.urls import parse_url
@@ -164,17 +164,9 @@ class Database:
             await check_schema_version(connection, chain or self._chain)
 
     async def check_state(self, chain: Chain | None = None) -> None:
-        """Raise ConfigurationError where the server, its schema or this role's rights won't do for the service."""
-        asked = chain or self._chain
+        """Raise ConfigurationError where the server, its schema or this role's rights won't do."""
         async with self.connection() as connection:
-            await check_server(connection, asked)
-            try:
-                await check_schema_version(connection, asked)
-            except asyncpg.InsufficientPrivilegeError:
-                await check_rights(connection, asked)  # says which
-                raise
-            await check_rights(connection, asked)
-            await check_schema(connection, asked)
+            await check_state(connection, chain or self._chain)
 
     def expire_connections(self) -> None:
         """Make new connections from now on: the open ones may know types that are no more."""

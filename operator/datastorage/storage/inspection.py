@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from datastorage.errors import ConfigurationError
 from datastorage.storage.rights import missing_rights, told
-from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
+from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, check_schema_version
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +110,13 @@ _FOREIGN: Final = """
     SELECT 'row-level security', 'policies', oid::regclass::text FROM tables WHERE relrowsecurity
     ORDER BY 1, 2, 3
 """
+_OWNERS: Final = """
+    SELECT DISTINCT pg_catalog.pg_get_userbyid(owner)::text AS owner FROM (
+        SELECT relowner FROM pg_catalog.pg_class WHERE relnamespace = 'datastorage'::regnamespace
+        UNION SELECT proowner FROM pg_catalog.pg_proc WHERE pronamespace = 'datastorage'::regnamespace
+        ) AS owners (owner)
+    ORDER BY 1
+"""
 # The role, and the group whose rights it is to have. One that only reads is measured by what a reader needs.
 _ROLE: Final = """
     SELECT current_user::text, CASE WHEN EXISTS (
@@ -122,6 +129,19 @@ _ROLE: Final = """
 """
 # A message that names more would not be read.
 _NAMED: Final = 5
+
+
+async def check_state(connection: Any, chain: Chain) -> None:
+    """Raise ConfigurationError where the server, the schema or this role's rights won't do."""
+    await check_server(connection, chain)
+    role, group = await connection.fetchrow(_ROLE)
+    gaps = await missing_rights(connection, chain, role, group=group)
+    needed_for_version = {SCHEMA, f"{SCHEMA}.{chain.version_table}"}
+    if any(gap.owner is not None and gap.object in needed_for_version for gap in gaps):
+        await check_rights(connection, chain)
+    await check_schema_version(connection, chain)
+    await check_rights(connection, chain)
+    await check_schema(connection, chain)
 
 
 async def check_server(connection: Any, chain: Chain) -> None:
@@ -179,6 +199,13 @@ async def check_schema(connection: Any, chain: Chain) -> None:
     ]
     if missing:
         _log.warning("Indexes are missing or invalid, and questions are slow without: %s", _some(missing))
+    owners = [row["owner"] for row in await connection.fetch(_OWNERS)]
+    if len(owners) > 1:
+        _log.warning(
+            "The objects of the schema datastorage belong to several roles, and its functions may lack "
+            "rights on its tables: %s. Give them to one by ALTER … OWNER TO",
+            _some(owners),
+        )
     foreign = await connection.fetch(_FOREIGN, list(KEYS[chain]), list(_OWN_CONSTRAINTS), list(_ALWAYS_GIVEN))
     if foreign:
         names = [f"{row['what']} {row['name']} on {row['table']}" for row in foreign]
@@ -198,7 +225,7 @@ async def missing_in(connection: Any, chain: Chain) -> str | None:
     gaps = await missing_rights(connection, chain, role, group=group)
     absent = list(dict.fromkeys(gap.object for gap in gaps if gap.owner is None))
     if absent:
-        return f"the schema of the {chain.name} lacks {_some(absent)}: restore the schema datastorage from a dump"
+        return f"the {chain.name} lacks {_some(absent)}: restore the schema datastorage from a dump"
     lacking = [gap for gap in gaps if not gap.is_open]
     if not lacking:
         return None

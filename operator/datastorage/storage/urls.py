@@ -221,7 +221,8 @@ def _told(parameters: Mapping[str, str]) -> dict[str, str]:
 def _check_limited(name: str, value: str) -> None:
     values, remedy = _LIMITED[name.lower()]
     if value and value.lower() not in values:
-        raise _ParameterError(f"{name}={value} is not supported: {remedy}")
+        # Where no word is taken the value may be a secret.
+        raise _ParameterError(f"{name}{f'={value}' if values else ''} is not supported: {remedy}")
 
 
 def _check_server_setting(name: str) -> None:
