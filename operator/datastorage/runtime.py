@@ -181,7 +181,7 @@ class Operator:
         try:
             async with asyncio.timeout(_PING_SECONDS):
                 await self._parts.store.database.ping()
-        except (TransientError, TimeoutError) as error:
+        except (DataStorageError, TimeoutError) as error:
             return str(error) or "PostgreSQL does not answer"
         return None
 

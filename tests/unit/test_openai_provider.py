@@ -4,9 +4,11 @@ import asyncio
 import base64
 import gzip
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,14 @@ from datastorage.embedding.factory import build_provider
 from datastorage.embedding.model import EmbedderBusyError
 from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.openai_answer import retry_after_seconds
-from datastorage.errors import ConfigurationError, EmbedderUnavailableError, EmbeddingRefusedError
+from datastorage.errors import (
+    ConfigurationError,
+    EmbedderMisconfiguredError,
+    EmbedderUnavailableError,
+    EmbeddingRefusedError,
+)
 from datastorage.settings import Settings
+from e2e.controlplane.certificates import Certificates, ensure_certificates
 from tests.support.openai import (
     Behaviour,
     Endless,
@@ -581,3 +589,17 @@ def test_the_model_is_named_by_provider_and_name() -> None:
     assert provider is not None
     assert str(provider.model) == "openai/tiny"
     assert provider.model.dimensions == DIMENSIONS
+
+
+async def test_a_certificate_that_is_not_trusted_is_no_absent_service(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path / "certificates")
+    ensure_certificates(certificates, service_ip="127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.api_server.certificate, certificates.api_server.key)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    provider = OpenAIProvider(settings_for(embedding_url=f"https://127.0.0.1:{port}/v1"))
+    with pytest.raises(EmbedderMisconfiguredError, match=r"not trusted .*SSL_CERT_FILE"):
+        await provider.embed([TEXT])
+    await provider.close()
+    server.close()

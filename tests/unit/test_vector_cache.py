@@ -6,6 +6,7 @@ import os
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -591,6 +592,28 @@ async def test_a_malformed_url_is_named_and_not_shown(url: str) -> None:
         VectorCache(MODEL, url, TTL)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (
+            "ssl_ca_certs=/no/such/ca.crt",
+            "ssl_ca_certs names /no/such/ca.crt, which can't be read (No such file",
+        ),
+        ("ssl_certfile=/no/such.crt", "ssl_certfile names /no/such.crt"),
+        ("ssl_certfile={file}&ssl_keyfile=/no/such.key", "ssl_keyfile names /no/such.key"),
+        ("ssl_ca_certs={file}", "its certificates or TLS options can't be used"),
+        ("ssl_ciphers=nonsense", "its certificates or TLS options can't be used"),
+    ],
+)
+async def test_files_that_can_not_be_used_end_the_start(tmp_path: Path, query: str, said: str) -> None:
+    """Redis would look as if it were away, for ever."""
+    (tmp_path / "no.pem").write_text("no certificate")
+    with pytest.raises(ConfigurationError) as caught:
+        VectorCache(MODEL, f"rediss://:secret@host/0?{query.format(file=tmp_path / 'no.pem')}", TTL)
+    assert f"DATASTORAGE_REDIS_URL: {said}" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 async def test_the_password_is_in_no_log(

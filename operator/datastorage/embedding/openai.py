@@ -156,6 +156,13 @@ class OpenAIProvider:
             raise self._unavailable(str(error)) from error
         except TimeoutError as error:
             raise self._unavailable(f"gave no answer within {self._timeout_seconds:g} s") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            why = connection_trouble(error)
+            raise EmbedderMisconfiguredError(
+                self._told(
+                    f"shows a certificate that is not trusted ({why}): SSL_CERT_FILE names authorities"
+                )
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _TryAgainError(self._told(f"can't be reached ({connection_trouble(error)})")) from error
 

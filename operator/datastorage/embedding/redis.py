@@ -6,10 +6,12 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -184,13 +186,37 @@ def _client(url: str) -> "Redis":
             retry=Retry(NoBackoff(), 0),
             max_connections=_MAX_CONNECTIONS,
         )
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # not opened: only now the options are looked at
+        # Not opened: only now the options are looked at.
+        connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, RedisError):
         # The library quotes the URL, which has a password in it.
         raise ConfigurationError(
             f"{PREFIX}REDIS_URL is no URL of a Redis like redis://:password@host:6379/0"
         ) from None
+    if isinstance(connection, SSLConnection):
+        _check_tls(connection)
     return client
+
+
+def _check_tls(connection: SSLConnection) -> None:
+    """Load what a connection would load: a file that is missing would look like a Redis that is away."""
+    context = connection.ssl_context
+    files = {"ca_certs": context.ca_certs, "certfile": context.certfile, "keyfile": context.keyfile}
+    for option, path in files.items():
+        try:
+            if path is not None:
+                Path(path).open("rb").close()
+        except OSError as error:
+            raise ConfigurationError(
+                f"{PREFIX}REDIS_URL: ssl_{option} names {path}, which can't be read "
+                f"({connection_trouble(error)})"
+            ) from None
+    try:
+        context.get()
+    except (OSError, ValueError, TypeError) as error:  # an error of TLS is one of the system
+        raise ConfigurationError(
+            f"{PREFIX}REDIS_URL: its certificates or TLS options can't be used ({connection_trouble(error)})"
+        ) from None
 
 
 def _check_url(url: str) -> None:
