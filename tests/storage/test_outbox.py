@@ -153,7 +153,7 @@ async def test_each_generation_is_owed_by_itself(outbox: Outbox, database: Datab
     first = record_of(action_trace(TRACE_SPEC))
     second = replace(first, key=replace(first.key, generation=2))
     await owe(database, [first, second])
-    await outbox.pay([identity_of(first)])
+    await outbox.pay([first])
     assert await claimed(outbox) == {identity_of(second)}
 
 
@@ -170,7 +170,7 @@ async def test_what_has_no_text_is_never_owed(outbox: Outbox, database: Database
 async def test_paying_takes_out_what_it_names(outbox: Outbox, database: Database) -> None:
     records = records_of(3)
     await owe(database, records)
-    await outbox.pay([identity_of(records[0]), (records[1].key.uid, 99)])
+    await outbox.pay([records[0], replace(records[1], key=replace(records[1].key, generation=99))])
     await outbox.pay([])
     assert await claimed(outbox) == {identity_of(record) for record in records[1:]}
 

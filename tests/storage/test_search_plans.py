@@ -17,7 +17,7 @@ from datastorage.storage.database import Database
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.queries import ArchiveReader
 from datastorage.storage.reading import reading
-from datastorage.storage.records import Table
+from datastorage.storage.records import Table, key_columns
 from datastorage.storage.vectors import VectorTables
 from tests.support.postgres import TestDatabase, TestDatabases, connect
 
@@ -164,10 +164,7 @@ async def test_words_are_found_by_their_index(database: Database) -> None:
 async def test_single_records_and_remediations_read_indexes(database: Database) -> None:
     places = await ArchiveReader(database).page(Criteria(), None, 100)
     keys = [place.key for place in places]
-    arguments = (
-        [place.table.value for place in places], [key.uid for key in keys],
-        [key.generation for key in keys], [key.created_at for key in keys],
-    )  # fmt: skip
+    arguments = ([place.table.value for place in places], *key_columns(keys))
     _assert_indexes(await _scans(database, queries._LOAD, *arguments, 1_000_000))
     _assert_indexes(await _scans(database, queries._GENERATIONS, keys[0].uid, None, 1))
     _assert_indexes(await _scans(database, queries._REMEDIATION, "rr-7", 1000))

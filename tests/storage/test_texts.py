@@ -77,10 +77,13 @@ async def test_what_is_read_is_read_by_an_index(owner: Any) -> None:
         for r in await owner.fetch("SELECT text_hash FROM datastorage.embedding_texts LIMIT 500")
     ]
     table = Table.AUDIT_RECORDS
-    at = (after.created_at, after.uid, after.generation)
+    at = (after.created_at, after.uid, after.generation, after.spec_hash)
     for query, arguments in (
         (texts_module._UNLINKED[table], (*at, 100)),
-        (texts_module._CONTENTS[table], (keys, [1] * 50, [datetime(2026, 1, 1, tzinfo=UTC)] * 50)),
+        (
+            texts_module._CONTENTS[table],
+            (keys, [1] * 50, [datetime(2026, 1, 1, tzinfo=UTC)] * 50, [b"h"] * 50),
+        ),
         (texts_module._COUNT_UNLINKED.replace("action_traces", "audit_records"), ()),
         (texts_module._HASHES, (b"", 1000)),
         (texts_module._TEXTS, (some,)),

@@ -17,7 +17,7 @@ from datastorage.kube.watch import Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.intake import Intake
 from tests.support.apiserver import FakeApiServer
-from tests.support.objects import audit_record, identity_of
+from tests.support.objects import audit_record, key_of_body
 from tests.support.polling import eventually
 from tests.unit.conftest import Spawn
 
@@ -70,7 +70,7 @@ async def bench(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spawn) -> None:
     added, deleted, settled = audit_record(), audit_record(), audit_record()
-    intake.settle(identity_of(settled))
+    intake.settle(key_of_body(settled), 1)
     bench.server.events = [
         {"type": "ADDED", "object": added},
         {"type": "DELETED", "object": deleted},

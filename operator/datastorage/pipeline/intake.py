@@ -28,6 +28,8 @@ _REMEMBERED: Final = 50_000
 # object said longer ago than it was settled is stale; what it says later than that is news, even if it is the
 # same as before: its cluster was restored from a backup, and its status has to be written again.
 _LATE_EVENT_SECONDS: Final = 300.0
+# How many versions of objects that can't be read are remembered, so that each is logged once.
+_UNREADABLE_REMEMBERED: Final = 1_000
 SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
 
 
@@ -64,8 +66,9 @@ class Intake:
         self._in_flight: set[RecordKey] = set()
         self._secured: set[RecordKey] = set()
         self._last_copies: dict[RecordKey, ObjectRef] = {}
-        # When each was settled, in monotonic seconds.
-        self._settled: OrderedDict[RecordKey, float] = OrderedDict()
+        # When each was settled, in monotonic seconds, and the object's generation then.
+        self._settled: OrderedDict[RecordKey, tuple[float, int]] = OrderedDict()
+        self._unreadable: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
 
@@ -145,10 +148,13 @@ class Intake:
         self._secured.add(key)
         self._last_copies.pop(key, None)
 
-    def settle(self, key: RecordKey) -> None:
-        """Forget an item whose way is over; stale events of it are recognised for a while."""
+    def settle(self, key: RecordKey, generation: int) -> None:
+        """Forget an item whose way is over; stale events of it are recognised for a while.
+
+        ``generation`` is the object's own, which a deletion raises without another content.
+        """
         self.release(key)
-        self._settled[key] = time.monotonic()
+        self._settled[key] = (time.monotonic(), generation)
         self._settled.move_to_end(key)
         if len(self._settled) > _REMEMBERED:
             self._settled.popitem(last=False)
@@ -179,6 +185,9 @@ class Intake:
         force: bool = False,
     ) -> tuple[Verdict, RecordKey | None]:
         """Take an object in if it needs storing and there is room; its key is None where it can't be read."""
+        version = (body["metadata"]["uid"], body["metadata"]["resourceVersion"])
+        if version in self._unreadable:
+            return Verdict.UNREADABLE, None
         try:
             key = key_of(kind, body)
             verdict = self._judge(key, body, read_at=read_at, force=force)
@@ -191,6 +200,9 @@ class Intake:
             _log.exception(
                 "Object can't be read; it stays in the cluster", extra=ref_of(kind, body).as_log_fields()
             )
+            self._unreadable[version] = None
+            if len(self._unreadable) > _UNREADABLE_REMEMBERED:
+                self._unreadable.popitem(last=False)
             return Verdict.UNREADABLE, None
         return verdict, key
 
@@ -199,11 +211,13 @@ class Intake:
             return Verdict.DUPLICATE
         # Our own status write moves an object out of the watch's field selector. It then arrives as
         # deleted, with its content from before the write: only this memory tells that it is stored.
-        if self._settled.get(key, -math.inf) > read_at:
+        generation = body["metadata"]["generation"]
+        settled_at, settled_generation = self._settled.get(key, (-math.inf, 0))
+        if settled_at > read_at and generation <= settled_generation:
             return Verdict.DUPLICATE
         if not force:
             status = body.get("status") or {}
-            current = status.get("observedGeneration") == body["metadata"]["generation"]
+            current = status.get("observedGeneration") == generation
             if status.get("phase") in SETTLED_PHASES and current:
                 return Verdict.SETTLED
         if len(self._queue) >= self._max_items or self._bytes >= self._max_bytes:

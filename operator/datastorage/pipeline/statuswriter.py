@@ -92,7 +92,7 @@ class StatusWriter:
     async def announce(self, item: WorkItem, outcome: Outcome) -> None:
         """Queue the outcome of an item; wait while the queue is full."""
         if item.deleted:
-            self._intake.settle(item.record.key)
+            self._intake.settle(item.record.key, item.generation)
             return
         announcement = Announcement(
             ref=item.ref,
@@ -136,7 +136,7 @@ class StatusWriter:
         except ObjectGoneError:
             # Somebody deleted it after it was stored. There is nothing left to tell.
             metrics.STATUS_TOTAL.labels("gone").inc()
-            self._intake.settle(key)
+            self._intake.settle(key, announcement.generation)
         except ObjectChangedError:
             # Another version, or another object under the same name. Look at what is there now and begin
             # again with it: the event that brought it may have been dropped because this one was in flight.
@@ -148,7 +148,7 @@ class StatusWriter:
             # deletion guard does not hold the operator back.
             metrics.STATUS_TOTAL.labels("too_large").inc()
             _log.warning("Stored, but the object has no room for a status", extra=ref.as_log_fields())
-            self._intake.settle(key)
+            self._intake.settle(key, announcement.generation)
             if announcement.final and isinstance(announcement.outcome, StoredRecord):
                 self._schedule_deletion(announcement, announcement.outcome, announcement.resource_version)
         except RequestRefusedError as error:
@@ -163,7 +163,7 @@ class StatusWriter:
             _log.warning("Status not written for now", extra={**ref.as_log_fields(), "error": str(error)})
         else:
             metrics.STATUS_TOTAL.labels("success").inc()
-            self._intake.settle(key)
+            self._intake.settle(key, announcement.generation)
             if _owes(announcement.outcome):
                 # It may have been paid while this waited in the queue.
                 self._on_owing()

@@ -60,7 +60,8 @@ _INSERT: Final[dict[Table, str]] = {
                 resource_name, resource_uid, alert_fingerprint, search, text_hash)
             ON CONFLICT DO NOTHING
             RETURNING diverged)
-        SELECT count(*) AS inserted, count(*) FILTER (WHERE diverged) AS diverged, now() AS stored_at FROM stored
+        SELECT count(*) AS inserted, count(*) FILTER (WHERE diverged) AS diverged, now() AS stored_at
+        FROM stored
     """,
     Table.ACTION_TRACES: """
         WITH texts AS (
@@ -91,7 +92,8 @@ _INSERT: Final[dict[Table, str]] = {
                 execution_status, start_time, end_time, effectiveness_score, search, text_hash)
             ON CONFLICT DO NOTHING
             RETURNING diverged)
-        SELECT count(*) AS inserted, count(*) FILTER (WHERE diverged) AS diverged, now() AS stored_at FROM stored
+        SELECT count(*) AS inserted, count(*) FILTER (WHERE diverged) AS diverged, now() AS stored_at
+        FROM stored
     """,
 }
 _FIND: Final[dict[Table, str]] = {
@@ -137,8 +139,8 @@ class Archive:
     ) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
 
-        A key that is there already keeps its first content, and its stored hash and time are returned. The key
-        says what the object says; what may differ is what changes without a generation, such as labels.
+        A key that is there already keeps its first content, and its stored hash and time are returned. The
+        spec is the same then; what may differ is what changes without a generation, such as labels.
         What ``companion`` does becomes part of the transaction.
 
         Raises RecordRefusedError when PostgreSQL refuses the data of at least one; then none is stored.

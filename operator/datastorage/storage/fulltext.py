@@ -88,7 +88,8 @@ _FIND: Final = with_conditions("""
             PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
             ORDER BY rank DESC, created_at DESC) AS number
         FROM ranked)
-    SELECT table_name, uid, generation, created_at, spec_hash, text_hash, rank FROM numbered WHERE number <= $19
+    SELECT table_name, uid, generation, created_at, spec_hash, text_hash, rank
+    FROM numbered WHERE number <= $19
     ORDER BY rank DESC, created_at DESC, uid LIMIT $20
 """)
 # So many word forms tell enough, and bound the work.

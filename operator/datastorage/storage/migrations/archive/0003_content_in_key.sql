@@ -16,7 +16,7 @@ GRANT USAGE ON SEQUENCE datastorage.storage_order TO datastorage_service;
 ALTER TABLE datastorage.audit_records
     ADD COLUMN spec_hash bytea GENERATED ALWAYS AS (sha256(substring(content
         FROM position('\x7d2c2273706563223a'::bytea IN content) + 9
-        FOR octet_length(content) - position('\x7d2c2273706563223a'::bytea IN content) - 9))) STORED,
+        FOR greatest(0, octet_length(content) - position('\x7d2c2273706563223a'::bytea IN content) - 9)))) STORED,
     ADD COLUMN stored_order bigint NOT NULL DEFAULT nextval('datastorage.storage_order'),
     ADD COLUMN diverged boolean NOT NULL DEFAULT false,
     DROP CONSTRAINT audit_records_pkey,
@@ -24,7 +24,7 @@ ALTER TABLE datastorage.audit_records
 ALTER TABLE datastorage.action_traces
     ADD COLUMN spec_hash bytea GENERATED ALWAYS AS (sha256(substring(content
         FROM position('\x7d2c2273706563223a'::bytea IN content) + 9
-        FOR octet_length(content) - position('\x7d2c2273706563223a'::bytea IN content) - 9))) STORED,
+        FOR greatest(0, octet_length(content) - position('\x7d2c2273706563223a'::bytea IN content) - 9)))) STORED,
     ADD COLUMN stored_order bigint NOT NULL DEFAULT nextval('datastorage.storage_order'),
     ADD COLUMN diverged boolean NOT NULL DEFAULT false,
     DROP CONSTRAINT action_traces_pkey,
@@ -32,7 +32,7 @@ ALTER TABLE datastorage.action_traces
 ALTER TABLE datastorage.rejected_objects
     ADD COLUMN spec_hash bytea GENERATED ALWAYS AS (sha256(substring(content
         FROM position('\x7d2c2273706563223a'::bytea IN content) + 9
-        FOR octet_length(content) - position('\x7d2c2273706563223a'::bytea IN content) - 9))) STORED,
+        FOR greatest(0, octet_length(content) - position('\x7d2c2273706563223a'::bytea IN content) - 9)))) STORED,
     DROP CONSTRAINT rejected_objects_pkey,
     ADD PRIMARY KEY (uid, generation, spec_hash);
 
