@@ -195,8 +195,17 @@ class Connector:
             _set_socket_options(session, self._url.socket_options)
             session.on_lost_statement = self._mistrust
             session.pooled = self._caching == "off"
+            try:
+                async with asyncio.timeout(self._url.connect_seconds):
+                    through_pooler = await session.is_through_pooler()
+            except TimeoutError as error:
+                # A pooler logs its clients in by itself, and lets them wait for a session then.
+                raise TransientError(
+                    f"{self._server} takes connections and answers no statement: it is too busy, or a pooler "
+                    f"with fewer sessions (default_pool_size) than {PREFIX}DATABASE_POOL_SIZE"
+                ) from error
             if self._caching == "auto":
-                session.pooled = await session.is_through_pooler()
+                session.pooled = through_pooler
             if session.pooled:
                 # The driver would switch jit off, for the session, while it looks types up.
                 session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # no other way
