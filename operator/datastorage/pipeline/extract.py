@@ -43,14 +43,17 @@ def work_item(
     default_ttl_seconds: int,
     deleted: bool = False,
     with_text: bool = True,
+    spec_bytes: bytes | None = None,
 ) -> WorkItem:
     """Turn an object as the API server gave it into a work item.
 
     The content is the object without what the cluster keeps for itself (status, managed fields,
     resourceVersion); see ``_content``. ``with_text``: the record is to have a vector.
+    ``spec_bytes`` are those of ``canonical_spec``, where they are known already.
     """
     metadata, spec = body["metadata"], body.get("spec") or {}
-    spec_bytes = canonical_bytes(spec)
+    if spec_bytes is None:
+        spec_bytes = canonical_spec(body)
     content = _content(kind, metadata, spec_bytes)
     final = is_final(kind, spec)
     record = Record(
@@ -114,9 +117,14 @@ def expiry_of(kind: ResourceKind, body: _Object) -> Expiry | None:
     return Expiry(due.timestamp(), ref_of(kind, body), key_of(kind, body), metadata["resourceVersion"])
 
 
-def key_of(kind: ResourceKind, body: _Object) -> RecordKey:
+def key_of(kind: ResourceKind, body: _Object, spec_bytes: bytes | None = None) -> RecordKey:
     """Return the key under which the object's present spec is stored."""
-    return _key(kind, body["metadata"], canonical_bytes(body.get("spec") or {}))
+    return _key(kind, body["metadata"], canonical_spec(body) if spec_bytes is None else spec_bytes)
+
+
+def canonical_spec(body: _Object) -> bytes:
+    """Return the canonical bytes of what the object says. It takes some 0.1 s for the largest."""
+    return canonical_bytes(body.get("spec") or {})
 
 
 def spec_generation(kind: ResourceKind, metadata: _Object) -> int:

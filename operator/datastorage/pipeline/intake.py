@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from datastorage import metrics
-from datastorage.pipeline.extract import key_of, work_item
+from datastorage.pipeline.extract import canonical_spec, key_of, work_item
 from datastorage.pipeline.workitem import ObjectRef, WorkItem, ref_of
 from datastorage.resources import Phase, ResourceKind
 from datastorage.storage.records import RecordKey
@@ -30,7 +30,7 @@ _REMEMBERED: Final = 50_000
 _LATE_EVENT_SECONDS: Final = 300.0
 # How many versions of objects that can't be read are remembered, so that each is logged once.
 _UNREADABLE_REMEMBERED: Final = 1_000
-SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
+_SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
 
 
 class Verdict(StrEnum):
@@ -184,15 +184,18 @@ class Intake:
         deleted: bool = False,
         force: bool = False,
     ) -> tuple[Verdict, RecordKey | None]:
-        """Take an object in if it needs storing and there is room; its key is None where it can't be read."""
+        """Take an object in if it needs storing and there is room; return its key where it was needed."""
         version = (body["metadata"]["uid"], body["metadata"]["resourceVersion"])
         if version in self._unreadable:
             return Verdict.UNREADABLE, None
+        if not force and _says_settled(body):
+            return Verdict.SETTLED, None
         try:
-            key = key_of(kind, body)
-            verdict = self._judge(key, body, read_at=read_at, force=force)
+            spec_bytes = canonical_spec(body)
+            key = key_of(kind, body, spec_bytes)
+            verdict = self._judge(key, body, read_at=read_at)
             if verdict is Verdict.ACCEPTED or (verdict is Verdict.FULL and deleted):
-                self._append(kind, body, deleted=deleted)
+                self._append(kind, body, spec_bytes, deleted=deleted)
                 verdict = Verdict.ACCEPTED
         except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
             # No input is known that leads here. One that does must not stop the sweep for all others.
@@ -206,28 +209,24 @@ class Intake:
             return Verdict.UNREADABLE, None
         return verdict, key
 
-    def _judge(self, key: RecordKey, body: Mapping[str, Any], *, read_at: float, force: bool) -> Verdict:
+    def _judge(self, key: RecordKey, body: Mapping[str, Any], *, read_at: float) -> Verdict:
         if key in self._in_flight:
             return Verdict.DUPLICATE
         # Our own status write moves an object out of the watch's field selector. It then arrives as
         # deleted, with its content from before the write: only this memory tells that it is stored.
-        generation = body["metadata"]["generation"]
-        settled_at, settled_generation = self._settled.get(key, (-math.inf, 0))
-        if settled_at > read_at and generation <= settled_generation:
+        settled_at, generation = self._settled.get(key, (-math.inf, 0))
+        if settled_at > read_at and body["metadata"]["generation"] <= generation:
             return Verdict.DUPLICATE
-        if not force:
-            status = body.get("status") or {}
-            current = status.get("observedGeneration") == generation
-            if status.get("phase") in SETTLED_PHASES and current:
-                return Verdict.SETTLED
         if len(self._queue) >= self._max_items or self._bytes >= self._max_bytes:
             return Verdict.FULL
         return Verdict.ACCEPTED
 
-    def _append(self, kind: ResourceKind, body: Mapping[str, Any], *, deleted: bool) -> None:
+    def _append(
+        self, kind: ResourceKind, body: Mapping[str, Any], spec_bytes: bytes, *, deleted: bool
+    ) -> None:
         item = work_item(
             kind, body, default_ttl_seconds=self._default_ttl_seconds, deleted=deleted,
-            with_text=self._with_texts,
+            with_text=self._with_texts, spec_bytes=spec_bytes,
         )  # fmt: skip
         self._queue.append(item)
         self._bytes += item.size
@@ -238,3 +237,9 @@ class Intake:
     def _export(self) -> None:
         metrics.INTAKE_DEPTH.set(len(self._queue))
         metrics.INTAKE_BYTES.set(self._bytes)
+
+
+def _says_settled(body: Mapping[str, Any]) -> bool:
+    status = body.get("status") or {}
+    current = status.get("observedGeneration") == body["metadata"]["generation"]
+    return current and status.get("phase") in _SETTLED_PHASES
