@@ -46,13 +46,13 @@ class Parts:
 
 
 @asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[Parts]:
-    """Build and wire all parts of the operator; close them in the end.
+async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[Parts]:
+    """Build and wire all parts of the operator; close them in the end. ``writable``: see build_store.
 
     Raises ConfigurationError for a wrong setting or where there is no cluster.
     """
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(build_store(settings))
+        store = await stack.enter_async_context(build_store(settings, writable=writable))
         api = api_client(await load_configuration())
         cluster = await stack.enter_async_context(KubernetesClient(api, namespaces=settings.namespaces))
         # The intake asks for a sweep when it overflows, and the sweep fills the intake.
@@ -65,7 +65,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             with_texts=store.vectors is not None,
         )
         sweep = Sweep(cluster=cluster, intake=intake, interval_seconds=settings.sweep_interval_seconds)
-        breaker = Breaker("postgres", store.database.ping, on_recovery=sweep.request)
+        breaker = Breaker("postgres", store.archive.probe, on_recovery=sweep.request)
         stack.push_async_callback(breaker.close)
 
         async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:

@@ -1,8 +1,12 @@
 """The connection pool, and the one place where the driver's errors become the program's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, parse_qsl, urlsplit
 
@@ -11,8 +15,19 @@ from pgvector.asyncpg import register_vector
 
 from datastorage.cancellation import cancellation_kept
 from datastorage.causes import connection_trouble
-from datastorage.errors import ConfigurationError, MissingRightsError, RecordRefusedError, TransientError
+from datastorage.errors import (
+    ConfigurationError,
+    DataStorageError,
+    MissingRightsError,
+    PoolUsedUpError,
+    RecordRefusedError,
+    TransientError,
+)
+from datastorage.secrets import Current, Origin, Secret
+from datastorage.storage.hosts import attempts, files_in, refuse_read_only
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
+
+_log = logging.getLogger(__name__)
 
 # SQLSTATE classes that blame the data of the statement: bad values, violated constraints, and limits that
 # a row exceeds. Everything else (missing rights or tables among it) is the state of the server, and
@@ -28,6 +43,14 @@ _CONNECT_TIMEOUT_SECONDS: Final = 5.0
 # A statement that was given up has to be cancelled at the server before its connection can be used again. A
 # server that has fallen silent will not answer that either: then the connection is thrown away.
 _RELEASE_TIMEOUT_SECONDS: Final = 1.0
+# A connection that was used a moment ago is used again as it is; one that was idle for longer is asked first,
+# and has this long to answer. A server that went away silently would else take a statement's whole time.
+_TRUSTED_SECONDS: Final = 1.0
+_ANSWER_SECONDS: Final = 2.0
+# Names lead elsewhere after a move, though the server that was there before may go on to serve.
+_MAX_AGE_SECONDS: Final = 600.0
+# Between two tries of a secret's new value while the one before still serves.
+_TRY_AGAIN_SECONDS: Final = 1.0
 _MAX_PORT: Final = 65_535
 _VECTOR_SCHEMA: Final = """
     SELECT n.nspname FROM pg_catalog.pg_extension e
@@ -169,54 +192,129 @@ async def _prepare_session(connection: "asyncpg.Connection[asyncpg.Record]") -> 
         await register_vector(connection, schema=schema)
 
 
-async def _keep_session(_: object) -> None:
+class _Session(asyncpg.Connection):  # type: ignore[misc]  # no type information shipped
+    """A connection that knows when it was last given back."""
+
+    idle_since = math.inf
+    """By the monotonic clock; never, where it is new."""
+
+
+async def _keep_session(connection: _Session) -> None:
     """Spare a round trip per use: no statement of this program leaves anything behind in its session."""
+    connection.idle_since = time.monotonic()
 
 
 class Database:
-    """A lazily connecting pool: it can be built while PostgreSQL is away."""
+    """A lazily connecting pool: it can be built while PostgreSQL is away.
 
-    def __init__(self, url: str, *, pool_size: int, chain: Chain = ARCHIVE) -> None:
+    That a connection is open says nothing of the server behind it: it may have been demoted, restarted behind
+    a proxy, or be another one than its name leads to by now. So no connection is trusted for long, and none
+    is used any more after one of them has failed for another reason than its data.
+    """
+
+    def __init__(
+        self, url: str | Origin, *, pool_size: int, chain: Chain = ARCHIVE, writable: bool = False
+    ) -> None:
         """Take a libpq URL; ``pool_size`` is the most connections ever open at once.
 
-        ``chain`` tells what the database is asked for. Raises ConfigurationError when the URL is not one.
+        ``chain`` tells what the database is asked for. With ``writable`` a server that lets nobody write
+        counts as away. Raises ConfigurationError when the URL is not one.
         """
-        check_url(url, chain.setting)
+        origin = Origin(chain.setting, url) if isinstance(url, str) else url
+        self._secret = Secret(origin, partial(check_url, setting=chain.setting), files_in)
         self._chain = chain
-        self._server = f"{chain.server} at {address_in(url)}"
+        self._writable = writable
+        # What the secret said when a connection last came about by it.
+        self._using = self._secret.current()
+        self._untried: Current | None = None
+        self._trying: asyncio.Task[None] | None = None
+        self._served = ""
+        self._options: dict[str, Any] = {
+            "command_timeout": _COMMAND_TIMEOUT_SECONDS,
+            "server_settings": {"application_name": "datastorage", "timezone": "UTC"},
+        }
         self._pool = asyncpg.create_pool(
-            url,
+            connect=self._connect,
+            connection_class=_Session,
             min_size=0,
             max_size=pool_size,
-            timeout=_CONNECT_TIMEOUT_SECONDS,
-            command_timeout=_COMMAND_TIMEOUT_SECONDS,
             init=_prepare_session,
             reset=_keep_session,
-            server_settings={"application_name": "datastorage", "timezone": "UTC"},
+            **self._options,
         )
         self._opened = False
-        self._expiring: asyncio.Task[None] | None = None
+        self._expired = False
+        self._renewed_at = time.monotonic()
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """Grows with every doubt. What was learnt in an earlier one may have been another server's."""
+        return self._generation
 
     async def close(self) -> None:
         """Close all connections at once. A statement under way may or may not take effect."""
+        if self._trying is not None:
+            self._trying.cancel()
+            await asyncio.gather(self._trying, return_exceptions=True)
         if self._opened:
             self._pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
         """Borrow a connection. Driver errors inside the block leave it translated."""
-        with cancellation_kept(), translated_errors(self._chain):
+        with cancellation_kept(), self._doubting(), translated_errors(self._chain):
             connection = await self._acquire()
             try:
                 yield connection
+            except asyncio.CancelledError:
+                self.expire_connections()  # a server that has fallen silent shows to impatient users so
+                raise
             finally:
                 await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_SECONDS)
 
+    def expire_connections(self) -> None:
+        """Make new connections from now on, to where the names lead then; believe nothing learnt so far."""
+        self._expired = True
+        self._generation += 1
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Expire the connections when one of them fails for another reason than its data."""
+        try:
+            yield
+        except TransientError as error:
+            if not isinstance(error, PoolUsedUpError):
+                self.expire_connections()
+            raise
+
     async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
-        with connecting(self._server, self._chain.setting):
-            if not self._opened:
-                await self._pool
-                self._opened = True
+        self._follow_secret()
+        if not self._opened:
+            await self._pool
+            self._opened = True
+        connection = await self._take()
+        if time.monotonic() - connection.idle_since < _TRUSTED_SECONDS:
+            return connection
+        serves = False
+        try:
+            serves = await self._serves(connection)
+        finally:
+            if not serves:
+                connection.terminate()
+                await self._pool.release(connection)
+        if serves:
+            return connection
+        self.expire_connections()
+        return await self._take()
+
+    async def _take(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+        if time.monotonic() - self._renewed_at > _MAX_AGE_SECONDS:
+            self.expire_connections()
+        if self._expired:
+            self._expired, self._renewed_at = False, time.monotonic()
+            await self._pool.expire_connections()
+        with connecting(self._server(self._using.value), self._chain.setting):
             try:
                 # The time-out bounds the wait for a free connection and the making of a new one.
                 return await self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS)
@@ -224,20 +322,92 @@ class Database:
                 size = self._pool.get_size()
                 if size < self._pool.get_max_size() or self._pool.get_idle_size():
                     raise
-                raise TransientError(
+                raise PoolUsedUpError(
                     f"{self._chain.server}: all {size} connections have been in use for "
                     f"{_COMMAND_TIMEOUT_SECONDS:g} s"
                 ) from error
+
+    async def _serves(self, connection: Any) -> bool:
+        """Tell whether a connection's server answers at once and, where that is needed, lets it write."""
+        try:
+            with translated_errors(self._chain):
+                if self._writable:
+                    await refuse_read_only(connection, "", timeout_seconds=_ANSWER_SECONDS)
+                else:
+                    await connection.execute("SELECT 1", timeout=_ANSWER_SECONDS)
+        except DataStorageError:
+            return False
+        return True
+
+    async def _connect(self, *_: object, **options: Any) -> _Session:
+        return await self._open(self._using.value, options)
+
+    async def _open(self, url: str, options: Mapping[str, Any]) -> _Session:
+        """Open a connection to the first server of the URL that will do."""
+        failures: list[TransientError] = []
+        # The one that served last comes first: those before it may be silent for all their time.
+        for host, kind in sorted(
+            attempts(url, writable=self._writable), key=lambda attempt: attempt[0] != self._served
+        ):
+            server = self._server(host)
+            try:
+                with connecting(server, self._chain.setting):
+                    connection: _Session = await asyncpg.connect(
+                        host, timeout=_CONNECT_TIMEOUT_SECONDS, target_session_attrs=kind, **options
+                    )
+                    try:
+                        if self._writable:
+                            await refuse_read_only(
+                                connection, server, timeout_seconds=_CONNECT_TIMEOUT_SECONDS
+                            )
+                    except BaseException:
+                        connection.terminate()
+                        raise
+            except asyncpg.TargetServerAttributeNotMatched:
+                failures.append(TransientError(f"{server} is not what its target_session_attrs asks for"))
+            except TransientError as error:
+                failures.append(error)
+            else:
+                self._served = host
+                return connection
+        raise failures[0] if len(failures) == 1 else TransientError("; ".join(map(str, failures)))
+
+    def _server(self, url: str) -> str:
+        return f"{self._chain.server} at {address_in(url)}"
+
+    def _follow_secret(self) -> None:
+        """Try what the secret says now, beside the work, which goes on by what it said before."""
+        current = self._secret.current()
+        if current != self._using and (self._trying is None or self._trying.done()):
+            self._trying = asyncio.create_task(self._try(current))
+
+    async def _try(self, current: Current) -> None:
+        """Go over to what the secret says now, when a connection comes about by it.
+
+        The server may learn of a new password later than this program does.
+        """
+        try:
+            with translated_errors(self._chain):
+                connection = await self._open(current.value, self._options)
+        except DataStorageError as error:
+            if current != self._untried:
+                self._untried = current
+                _log.warning(
+                    "The new value of %s does not work yet; the one before goes on being used",
+                    self._chain.setting,
+                    extra={"error": str(error)},
+                )
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        else:
+            connection.terminate()
+            self._using, self._untried = current, None
+            self.expire_connections()
+            _log.info("Connections are made by the new value of %s", self._chain.setting)
 
     async def check_schema_version(self, chain: Chain | None = None) -> None:
         """Raise SchemaVersionError unless the schema is the one this program needs."""
         async with self.connection() as connection:
             await check_schema_version(connection, chain or self._chain)
-
-    def expire_connections(self) -> None:
-        """Make new connections from now on: the open ones may know types that are no more."""
-        if self._opened:
-            self._expiring = asyncio.create_task(self._pool.expire_connections())
 
     async def ping(self) -> None:
         """Raise TransientError unless PostgreSQL answers."""

@@ -73,11 +73,12 @@ class VectorTables:
         self._database = database
         self._identity = (provider, name, dimensions)
         self._id: int | None = None
+        self._known_in = database.generation
         self._making = asyncio.Lock()
 
     async def known_id(self) -> int | None:
         """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
-        number = self._id
+        number = self._known()
         if number is None:
             async with self._connection() as connection:
                 number = await connection.fetchval(FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
@@ -87,7 +88,7 @@ class VectorTables:
     async def model_id(self) -> int:
         """Return the number of the model; its tables are there then."""
         # Another user may come to doubt it at any await: what is returned is this call's own.
-        number = self._id
+        number = self._known()
         if number is None:
             # On a connection of its own: a transaction of rows must not carry the making of tables.
             async with self._making, self._connection() as connection:
@@ -110,7 +111,7 @@ class VectorTables:
             async with transaction(connection):  # a savepoint
                 await self._insert(connection, number, vectors)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            self._doubt(error)
+            self._doubt()
             raise TransientError(f"the vectors' tables: {one_line(error)}") from error
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]:
@@ -173,21 +174,24 @@ class VectorTables:
         try:
             async with self._database.connection() as connection:
                 yield connection
-        except TransientError as error:
-            self._doubt(error.__cause__)
-            raise
         except RecordRefusedError as error:
-            self._doubt(error.__cause__)
+            self._doubt()
             # Whatever is wrong with a vector, no record is to blame for it, and none may be rejected for it.
             raise TransientError(f"the vectors' tables: {error}") from error
 
-    def _doubt(self, error: BaseException | None) -> None:
-        """Believe nothing any more of what may have been another schema's: it is looked up again."""
+    def _known(self) -> int | None:
+        if self._known_in != self._database.generation:  # it may be another database by now
+            self._known_in = self._database.generation
+            self._id = None
+        return self._id
+
+    def _doubt(self) -> None:
+        """Believe nothing any more of what may have been another schema's: it is looked up again.
+
+        Connections among it: where pgvector was installed anew, they know the type that was before.
+        """
         self._id = None
-        unencodable = isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
-        if unencodable or isinstance(error, asyncpg.InternalServerError):
-            # pgvector was installed anew, and the connection knows the type that was before.
-            self._database.expire_connections()
+        self._database.expire_connections()
 
     async def _insert(
         self,
