@@ -5,21 +5,24 @@ the program runs, and a mounted Secret's files with it. Each user of a secret as
 and makes its connections anew when the answer is another one.
 """
 
+import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from datastorage.errors import ConfigurationError
+from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.settings import PREFIX, Settings
 
 _log = logging.getLogger(__name__)
 
 # Between two looks at a file. Short beside the seconds that the kubelet takes to put a new one in its place.
 _LOOK_SECONDS: Final = 1.0
+# Between two tries of a new value while the one before is still used.
+_TRY_AGAIN_SECONDS: Final = 1.0
 
 Check = Callable[[str], object]
 """Raises ConfigurationError, which names the setting and not the value, for a value that can't be used."""
@@ -88,6 +91,11 @@ class Secret:
         self._refused: str | None = None
         self._look_at = time.monotonic() + _LOOK_SECONDS
 
+    @property
+    def setting(self) -> str:
+        """The setting's name."""
+        return self._origin.setting
+
     def current(self) -> Current:
         """Return the value as it is now. It looks at files once a second at most, and raises nothing."""
         if time.monotonic() >= self._look_at:
@@ -140,3 +148,55 @@ class Secret:
             else:
                 marks[path] = (found.st_ino, found.st_mtime_ns, found.st_size)
         return marks
+
+
+class TriedSecret:
+    """Goes over to a secret's new value when it works, and uses the one before until then.
+
+    A server may learn of a new password later than this program does.
+    """
+
+    def __init__(
+        self, secret: Secret, tries: Callable[[str], Awaitable[None]], *, on_change: Callable[[], None]
+    ) -> None:
+        """``tries`` raises a DataStorageError unless a value works; ``on_change`` is told of a new one."""
+        self._secret = secret
+        self._tries = tries
+        self._on_change = on_change
+        self._using = secret.current()
+        self._failed: Current | None = None
+        self._trying: asyncio.Task[None] | None = None
+
+    @property
+    def value(self) -> str:
+        """The value to use."""
+        return self._using.value
+
+    def follow(self) -> None:
+        """Look for a new value; it is tried beside the work."""
+        current = self._secret.current()
+        if current != self._using and (self._trying is None or self._trying.done()):
+            self._trying = asyncio.create_task(self._try(current))
+
+    async def close(self) -> None:
+        """Try no more."""
+        if self._trying is not None:
+            self._trying.cancel()
+            await asyncio.gather(self._trying, return_exceptions=True)
+
+    async def _try(self, current: Current) -> None:
+        try:
+            await self._tries(current.value)
+        except DataStorageError as error:
+            if current != self._failed:  # told of once
+                self._failed = current
+                _log.warning(
+                    "The new value of %s does not work yet; the one before goes on being used",
+                    self._secret.setting,
+                    extra={"error": str(error)},
+                )
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        else:
+            self._using = current
+            self._on_change()
+            _log.info("The new value of %s is used", self._secret.setting)

@@ -191,7 +191,7 @@ async def test_what_was_learnt_of_a_database_is_not_believed_of_another_one(
         # The driver would ask the same database of the other server; here both are on one.
         await owner.execute(_CUT, cloned.name)
         moved = Database(other.service_url, pool_size=2, chain=VECTORS)
-        database._using = moved._using
+        database._url = moved._url
         database.expire_connections()
         assert await tables.model_id() == 2
         await moved.close()

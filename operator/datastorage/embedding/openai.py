@@ -47,6 +47,8 @@ _OVERALL_FACTOR: Final = 2.0
 # Bytes of a refusal that are looked at for the name of a field.
 _MAX_REFUSAL_BYTES: Final = 8192
 
+# A service that refuses one request after the other is not connected anew for each.
+_RENEW_SECONDS: Final = 1.0
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 _Options = Mapping[str, Any]
@@ -92,6 +94,9 @@ class OpenAIProvider:
         self._turns = asyncio.Semaphore(_CONCURRENCY)
         self._session: aiohttp.ClientSession | None = None
         self._session_of = self._url.current()
+        self._opened_at = 0.0
+        self._is_doubted = False
+        self._retiring: set[asyncio.Task[None]] = set()
 
     @property
     def model(self) -> EmbeddingModel:
@@ -107,6 +112,9 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """Close the connections."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
@@ -152,13 +160,11 @@ class OpenAIProvider:
         url, credentials = _endpoint(self._url.current().value)
         bearer = _bearer(self._key.current().value) or credentials
         headers = _HEADERS | ({"Authorization": bearer} if bearer else {})
-        session = await self._opened()
+        post = self._opened(url).post
         try:
-            async with session.post(url, json=payload, headers=headers, allow_redirects=False) as response:
+            async with post(url, json=payload, headers=headers, allow_redirects=False) as response:
                 if response.status != 200:
-                    refusal = await self._refusal(response, options, alone=len(texts) == 1)
-                    response.close()  # the name may lead to another server by now, which has other answers
-                    raise refusal
+                    raise await self._refusal(response, options, alone=len(texts) == 1)
                 body = await _read_all(response, answer_limit(len(texts), self._model.dimensions))
                 return matrix_of(
                     body, response.content_type, count=len(texts), dimensions=self._model.dimensions
@@ -176,6 +182,7 @@ class OpenAIProvider:
         self, response: aiohttp.ClientResponse, options: _Options, *, alone: bool
     ) -> Exception:
         status = response.status
+        self._is_doubted = True
         told = self._told(explain(status, self._model.name))
         if status in {400, 413, 422}:
             said = (await _read(response, _MAX_REFUSAL_BYTES)).lower()
@@ -193,22 +200,28 @@ class OpenAIProvider:
             return EmbedderMisconfiguredError(told)
         return EmbedderUnavailableError(told)
 
-    async def _opened(self) -> aiohttp.ClientSession:
-        current = self._url.current()
-        session = self._session
-        if session is None or current != self._session_of:
-            # Not the library's own context: that has read the trusted certificates once and for all.
-            connector = aiohttp.TCPConnector(ssl=ssl.create_default_context())
-            self._session_of = current
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
-                trust_env=False,
-            )
-            if session is not None:
-                await session.close()  # what is under way is tried again
-        assert self._session is not None
+    def _opened(self, url: URL) -> aiohttp.ClientSession:
+        """Return the connections to use; new ones after a refusal, and where address or certificates changed.
+
+        The name may lead to another server by now, while the one that is connected goes on to refuse.
+        """
+        current, now = self._url.current(), asyncio.get_running_loop().time()
+        doubted = self._is_doubted and now - self._opened_at >= _RENEW_SECONDS
+        if self._session is not None and not doubted and current == self._session_of:
+            return self._session
+        if self._session is not None:
+            task = asyncio.create_task(_retire(self._session, self._timeout_seconds))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        self._session_of, self._opened_at, self._is_doubted = current, now, False
+        # Not the library's own context: that has read the trusted certificates once and for all.
+        trusted = ssl.create_default_context() if url.scheme == "https" else True
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trusted),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+            trust_env=False,
+        )
         return self._session
 
     def _unavailable(self, predicate: str) -> EmbedderUnavailableError:
@@ -217,6 +230,14 @@ class OpenAIProvider:
     def _told(self, predicate: str) -> str:
         url, _ = _endpoint(self._url.current().value)
         return f"The embedding service at {url.origin()}{url.path} {predicate}"
+
+
+async def _retire(session: aiohttp.ClientSession, seconds: float) -> None:
+    """Close connections when the requests that have begun over them have ended."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await session.close()
 
 
 def _model_name(settings: Settings) -> str:

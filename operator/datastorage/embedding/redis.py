@@ -107,6 +107,8 @@ class RedisStore:
             self._renew()
         elif not self._outage.may_try(use):
             return None
+        elif self._outage.refuses(use):
+            self._renew()  # what is still done well goes on over connections to the server that refused this
         try:
             with cancellation_kept():
                 async with asyncio.timeout(_TIMEOUT_SECONDS):

@@ -1,7 +1,6 @@
 """The connection pool, and the one place where the driver's errors become the program's."""
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -23,11 +22,9 @@ from datastorage.errors import (
     RecordRefusedError,
     TransientError,
 )
-from datastorage.secrets import Current, Origin, Secret
+from datastorage.secrets import Origin, Secret, TriedSecret
 from datastorage.storage.hosts import attempts, files_in, refuse_read_only
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
-
-_log = logging.getLogger(__name__)
 
 # SQLSTATE classes that blame the data of the statement: bad values, violated constraints, and limits that
 # a row exceeds. Everything else (missing rights or tables among it) is the state of the server, and
@@ -49,8 +46,6 @@ _TRUSTED_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 2.0
 # Names lead elsewhere after a move, though the server that was there before may go on to serve.
 _MAX_AGE_SECONDS: Final = 600.0
-# Between two tries of a secret's new value while the one before still serves.
-_TRY_AGAIN_SECONDS: Final = 1.0
 _MAX_PORT: Final = 65_535
 _VECTOR_SCHEMA: Final = """
     SELECT n.nspname FROM pg_catalog.pg_extension e
@@ -221,13 +216,10 @@ class Database:
         counts as away. Raises ConfigurationError when the URL is not one.
         """
         origin = Origin(chain.setting, url) if isinstance(url, str) else url
-        self._secret = Secret(origin, partial(check_url, setting=chain.setting), files_in)
+        secret = Secret(origin, partial(check_url, setting=chain.setting), files_in)
+        self._url = TriedSecret(secret, self._try, on_change=self.expire_connections)
         self._chain = chain
         self._writable = writable
-        # What the secret said when a connection last came about by it.
-        self._using = self._secret.current()
-        self._untried: Current | None = None
-        self._trying: asyncio.Task[None] | None = None
         self._served = ""
         self._options: dict[str, Any] = {
             "command_timeout": _COMMAND_TIMEOUT_SECONDS,
@@ -254,9 +246,7 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections at once. A statement under way may or may not take effect."""
-        if self._trying is not None:
-            self._trying.cancel()
-            await asyncio.gather(self._trying, return_exceptions=True)
+        await self._url.close()
         if self._opened:
             self._pool.terminate()
 
@@ -289,7 +279,7 @@ class Database:
             raise
 
     async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
-        self._follow_secret()
+        self._url.follow()
         if not self._opened:
             await self._pool
             self._opened = True
@@ -314,7 +304,7 @@ class Database:
         if self._expired:
             self._expired, self._renewed_at = False, time.monotonic()
             await self._pool.expire_connections()
-        with connecting(self._server(self._using.value), self._chain.setting):
+        with connecting(self._server(self._url.value), self._chain.setting):
             try:
                 # The time-out bounds the wait for a free connection and the making of a new one.
                 return await self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS)
@@ -340,7 +330,7 @@ class Database:
         return True
 
     async def _connect(self, *_: object, **options: Any) -> _Session:
-        return await self._open(self._using.value, options)
+        return await self._open(self._url.value, options)
 
     async def _open(self, url: str, options: Mapping[str, Any]) -> _Session:
         """Open a connection to the first server of the URL that will do."""
@@ -375,34 +365,10 @@ class Database:
     def _server(self, url: str) -> str:
         return f"{self._chain.server} at {address_in(url)}"
 
-    def _follow_secret(self) -> None:
-        """Try what the secret says now, beside the work, which goes on by what it said before."""
-        current = self._secret.current()
-        if current != self._using and (self._trying is None or self._trying.done()):
-            self._trying = asyncio.create_task(self._try(current))
-
-    async def _try(self, current: Current) -> None:
-        """Go over to what the secret says now, when a connection comes about by it.
-
-        The server may learn of a new password later than this program does.
-        """
-        try:
-            with translated_errors(self._chain):
-                connection = await self._open(current.value, self._options)
-        except DataStorageError as error:
-            if current != self._untried:
-                self._untried = current
-                _log.warning(
-                    "The new value of %s does not work yet; the one before goes on being used",
-                    self._chain.setting,
-                    extra={"error": str(error)},
-                )
-            await asyncio.sleep(_TRY_AGAIN_SECONDS)
-        else:
-            connection.terminate()
-            self._using, self._untried = current, None
-            self.expire_connections()
-            _log.info("Connections are made by the new value of %s", self._chain.setting)
+    async def _try(self, url: str) -> None:
+        """Return when a connection by a URL comes about."""
+        with translated_errors(self._chain):
+            (await self._open(url, self._options)).terminate()
 
     async def check_schema_version(self, chain: Chain | None = None) -> None:
         """Raise SchemaVersionError unless the schema is the one this program needs."""
