@@ -257,10 +257,8 @@ class Database:
             connection = await self._acquire()
             try:
                 yield connection
-            except asyncio.CancelledError:
-                self.expire_connections()  # a server that has fallen silent shows to impatient users so
-                raise
             finally:
+                # It fails where a statement was cut off that a silent server never answered.
                 await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_SECONDS)
 
     def expire_connections(self) -> None:
@@ -335,9 +333,10 @@ class Database:
     async def _open(self, url: str, options: Mapping[str, Any]) -> _Session:
         """Open a connection to the first server of the URL that will do."""
         failures: list[TransientError] = []
-        # The one that served last comes first: those before it may be silent for all their time.
+        # Of one kind, the one that served last comes first: those before it may be silent for all their time.
         for host, kind in sorted(
-            attempts(url, writable=self._writable), key=lambda attempt: attempt[0] != self._served
+            attempts(url, writable=self._writable),
+            key=lambda each: (each[1] == "any", each[0] != self._served),
         ):
             server = self._server(host)
             try:
