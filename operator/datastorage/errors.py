@@ -25,6 +25,10 @@ class TransientError(DataStorageError):
     """A dependency did not answer or could not serve. The same call may succeed later."""
 
 
+class PoolUsedUpError(TransientError):
+    """All connections to a server are in use, which says nothing of the server."""
+
+
 class MissingRightsError(TransientError):
     """The role may not do what was asked for, until its owner gives it the right."""
 

@@ -48,13 +48,13 @@ class Parts:
 
 
 @asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[Parts]:
-    """Build and wire all parts of the operator; close them in the end.
+async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[Parts]:
+    """Build and wire all parts of the operator; close them in the end. ``writable``: see build_store.
 
     Raises ConfigurationError for a wrong setting or where there is no cluster.
     """
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(build_store(settings))
+        store = await stack.enter_async_context(build_store(settings, writable=writable))
         api = api_client(await load_configuration())
         cluster = await stack.enter_async_context(KubernetesClient(api, namespaces=settings.namespaces))
         # The intake asks for a sweep when it overflows, and the sweep fills the intake.
@@ -66,7 +66,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
             on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
             with_texts=store.vectors is not None,
         )
-        breaker = Breaker("postgres", store.database.ping, on_recovery=lambda: sweep.request())  # noqa: PLW0108
+        breaker = Breaker("postgres", store.archive.probe, on_recovery=lambda: sweep.request())  # noqa: PLW0108
         stack.push_async_callback(breaker.close)
         confirmation = Confirmation(store.archive, breaker)
         sweep = Sweep(

@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 # One batch is prepared while the other commits.
 _COORDINATORS: Final = 2
 _PARTITION_INTERVAL_SECONDS: Final = 3600.0
-_PING_SECONDS: Final = 2.0
+_PROBE_SECONDS: Final = 2.0
 # The start waits no longer for the vectors' server, and then for the embedder.
 _VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
@@ -176,14 +176,7 @@ class Operator:
         return "stopping" if self._stop.is_set() else None
 
     async def _check_postgres(self) -> str | None:
-        if self._parts.breaker.reason is not None:
-            return self._parts.breaker.reason
-        try:
-            async with asyncio.timeout(_PING_SECONDS):
-                await self._parts.store.database.ping()
-        except (DataStorageError, TimeoutError) as error:
-            return str(error) or "PostgreSQL does not answer"
-        return None
+        return self._parts.breaker.reason or await _trouble_of(self._parts.store.archive.probe, "PostgreSQL")
 
     async def _check_watch(self) -> str | None:
         return self._parts.monitor.problem(expected=len(KINDS) * max(1, len(self._parts.settings.namespaces)))
@@ -221,6 +214,15 @@ async def _prepare_vectors(vectors: VectorStore) -> None:
             _log.warning("Starting without vectors; they are made up for later", extra={"error": reason})
 
 
+async def _trouble_of(probe: Callable[[], Awaitable[None]], server: str) -> str | None:
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            await probe()
+    except (DataStorageError, TimeoutError) as error:
+        return str(error) or f"{server}: no answer in {_PROBE_SECONDS:g} s"
+    return None
+
+
 def _vector_notes(store: Store) -> dict[str, Check]:
     if store.vectors is None:
         return {}
@@ -230,7 +232,7 @@ def _vector_notes(store: Store) -> dict[str, Check]:
         return vectors.embedder_breaker.reason
 
     async def vector_store() -> str | None:
-        return vectors.breaker.reason
+        return vectors.breaker.reason or await _trouble_of(vectors.tables.probe, "the vectors' tables")
 
     return {"embedder": embedder, "vector_store": vector_store, "redis": vectors.cache.check}
 

@@ -1,16 +1,17 @@
 """The settings of the program: one frozen tree, built once at the start and handed down.
 
 Each comes from the environment (``DATASTORAGE_`` and the name in capitals) or from a file of that name in
-the secrets directory; the environment wins.
+the secrets directory; the environment wins. A secret's file may say something else later: see secrets.py.
 """
 
 import difflib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from datastorage.errors import ConfigurationError
@@ -33,6 +34,9 @@ class Settings(BaseSettings):
     """All settings. The descriptions make the table in docs/configuration.md."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    # Where each setting's file is or would be that the environment does not override.
+    _directories: Mapping[str, Path] = PrivateAttr(default_factory=dict)
 
     database_url: SecretStr = Field(
         SecretStr(""),
@@ -164,6 +168,16 @@ class Settings(BaseSettings):
             )
         return url
 
+    def directory_of(self, name: str) -> Path | None:
+        """Return the directory of the file that has a setting's value; None where no file has a say in it."""
+        return self._directories.get(name)
+
+    def replaced(self, values: Mapping[str, Any]) -> "Settings":
+        """Return settings with other values, in which no file has a say."""
+        other = self.model_copy(update=dict(values))
+        other._directories = {n: path for n, path in self._directories.items() if n not in values}  # noqa: SLF001  # a copy of ours
+        return other
+
 
 def load_settings() -> Settings:
     """Read the settings. Raises ConfigurationError: one line that names the wrong setting and says why."""
@@ -171,11 +185,16 @@ def load_settings() -> Settings:
     directory = Path(os.environ.get(_SECRETS_DIR_VARIABLE, _DEFAULT_SECRETS_DIR))
     sources: dict[str, Any] = {"_secrets_dir": directory} if directory.is_dir() else {}
     try:
-        return Settings(**sources)
+        settings = Settings(**sources)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = PREFIX + str(first["loc"][0]).upper()  # what follows is a place within the value
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+    given = {name.lower() for name in os.environ}  # as they are looked up
+    settings._directories = {  # noqa: SLF001  # made here
+        name: directory for name in Settings.model_fields if f"{PREFIX}{name}".lower() not in given
+    }
+    return settings
 
 
 def _refuse_unknown_variables() -> None:

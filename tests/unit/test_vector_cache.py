@@ -15,11 +15,14 @@ import pytest_asyncio
 from redis import Redis
 
 from datastorage import metrics
+from datastorage import secrets as secrets_module
 from datastorage.embedding import EmbeddingModel, VectorCache
 from datastorage.embedding import cache as cache_module
 from datastorage.embedding import redis as redis_module
 from datastorage.embedding.model import Vector
 from datastorage.errors import ConfigurationError
+from datastorage.secrets import Origin
+from tests.support.proxy import FreezableProxy
 from tests.support.redis import RedisServer
 
 MODEL = EmbeddingModel("wordllama", "l2_supercat_256", 256)
@@ -59,7 +62,7 @@ def own_server() -> Iterator[RedisServer]:
 async def make() -> AsyncIterator[Make]:
     caches: list[VectorCache] = []
 
-    def cache(url: str | None, *, model: EmbeddingModel = MODEL) -> VectorCache:
+    def cache(url: str | Origin | None, *, model: EmbeddingModel = MODEL) -> VectorCache:
         caches.append(VectorCache(model, url, TTL))
         return caches[-1]
 
@@ -534,6 +537,74 @@ async def test_a_password_is_used(make: Make) -> None:
         assert await without.check() is not None
     finally:
         server.remove()
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_new_password_is_taken_from_the_file(
+    own_server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
+    name = "DATASTORAGE_REDIS_URL"
+
+    def url(password: str) -> str:
+        return f"redis://:{password}@127.0.0.1:{own_server.port}/0"
+
+    with own_server.client() as client:
+        client.config_set("requirepass", "one")
+        (tmp_path / name).write_text(url("one"))
+        cache = make(Origin(name, url("one"), tmp_path))
+        await cache.set(vectors_of(1))
+        client.execute_command("AUTH", "one")
+        client.config_set("requirepass", "two")
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await get(cache, 2)  # the first use finds the connection cut
+        await get(cache, 2)
+        assert await cache.check() == "it refuses the password"
+        (tmp_path / name).write_text("redis://:three@host/zero")
+        assert await cache.check() == "it refuses the password"
+        (tmp_path / name).write_text(url("two"))
+        await cache.set(vectors_of(3))
+        assert await cache.check() is None
+        client.execute_command("AUTH", "two")
+        assert client.get(name_of(3)) is not None
+
+
+async def test_a_new_password_makes_new_connections(
+    own_server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes on by the old password may be cut at any moment."""
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
+    name = "DATASTORAGE_REDIS_URL"
+    (tmp_path / name).write_text(own_server.url)
+    with own_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "new", "on", ">two", "~*", "+@all")
+        cache = make(Origin(name, own_server.url, tmp_path))
+        await cache.set(vectors_of(1))
+        (tmp_path / name).write_text(f"redis://new:two@127.0.0.1:{own_server.port}/0")
+        await cache.set(vectors_of(2))
+        assert client.get(name_of(2)) is not None
+        assert "new" in {each["user"] for each in client.client_list()}
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: RedisServer, make: Make) -> None:
+    replica = RedisServer()
+    replica.start()
+    try:
+        with replica.client() as client:
+            client.replicaof("127.0.0.1", server.port)
+        async with FreezableProxy(replica.url.replace("//", "//:@")) as proxy:
+            cache = make(proxy.url)
+            assert await cache.check() == "it refuses to serve (ReadOnlyError)"
+            await cache.set(vectors_of(1))
+            assert await cache.check() is not None
+            proxy.lead_to(server.url)
+            await cache.set(vectors_of(2))
+            assert await cache.check() is None
+        with server.client() as client:
+            assert client.get(name_of(2)) is not None
+    finally:
+        replica.remove()
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,7 @@ def _ask(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
 async def _answer(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
-    async with build_store(load_settings()) as store:
+    async with build_store(load_settings(), writable=False) as store:
         await store.database.check_schema_version()
         return await question(queries(store))
 

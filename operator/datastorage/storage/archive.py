@@ -115,6 +115,10 @@ _REJECT: Final = """
 """
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 _ENSURE_PARTITIONS: Final = "SELECT datastorage.ensure_partitions($1)"
+# How many arrays each of the inserts takes.
+_ARRAYS_OF: Final = {_INSERT[Table.AUDIT_RECORDS]: 28, _INSERT[Table.ACTION_TRACES]: 27}
+# Far more than a server that serves needs for nothing.
+_PROBE_SECONDS: Final = 5.0
 # How many months ahead of now partitions are kept in readiness.
 _MONTHS_AHEAD: Final = 2
 
@@ -133,6 +137,7 @@ class Archive:
         self._database = database
         self._model = model
         self._known_months: set[tuple[int, int]] = set()
+        self._known_in = database.generation
 
     async def store(
         self, records: Sequence[Record], companion: Companion | None = None
@@ -176,6 +181,13 @@ class Archive:
         async with self._database.connection() as connection:
             return float(await connection.fetchval(_TIME))
 
+    async def probe(self) -> None:
+        """Return when a record could be stored: the server may be written to, and the role has the rights."""
+        async with self._database.connection() as connection:
+            for sql, arrays in _ARRAYS_OF.items():
+                # Nothing is inserted, and everything that an insert needs is needed all the same.
+                await connection.fetchrow(sql, *([] for _ in range(arrays)), timeout=_PROBE_SECONDS)
+
     async def prepare_partitions(self) -> None:
         """Make the partitions of this month and the coming ones, before the first record needs them."""
         now = datetime.now(UTC)
@@ -204,6 +216,9 @@ class Archive:
         return stored
 
     async def _ensure_partitions(self, connection: Any, times: Iterable[datetime]) -> None:
+        if self._known_in != self._database.generation:  # it may be another database by now
+            self._known_in = self._database.generation
+            self._known_months.clear()
         missing = {(time.year, time.month): time for time in times}
         for month in missing.keys() - self._known_months:
             await connection.execute(_ENSURE_PARTITIONS, missing[month])

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pgvector
 
-from datastorage.errors import TransientError
+from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.matches import Match
@@ -136,16 +136,24 @@ class Nearest:
         self._vectors = vectors
         self._search = self._beside if same_server else self._apart
         self._identity = (provider, name, dimensions)
-        self._checked = False
+        self._checked_in: int | None = None
 
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> list[Match]:
         """Return the records that are nearest, by cosine similarity; the newest ``per_text`` of each text."""
-        return await self._search(await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text)
+        try:
+            return await self._search(
+                await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text
+            )
+        except RecordRefusedError as error:
+            # Where pgvector was installed anew, connections know the type that was before.
+            self._vectors.expire_connections()
+            raise TransientError(f"the vectors' tables: {error}") from error
 
     async def _model_id(self) -> int:
-        if not self._checked:
+        generation = self._vectors.generation
+        if self._checked_in != generation:  # it may be another database by now
             await self._vectors.check_schema_version(VECTORS)
-            self._checked = True
+            self._checked_in = generation
         # Asked each time: after a restored backup the number may be another model's. And not of the function
         # that makes the tables: who only reads may not call it.
         async with self._vectors.connection() as connection:

@@ -7,9 +7,11 @@ would be found by another client then, or not be found at all.
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -28,6 +30,7 @@ StatementCache = Literal["auto", "on", "off"]
 
 # As many as the driver keeps by default.
 _CACHED_STATEMENTS: Final = 100
+_CLOSE_SECONDS: Final = 1.0
 # A pooler has given the transaction to another session than the one that the statement was prepared in.
 _LOST_STATEMENTS: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 _VECTOR_SCHEMA: Final = """
@@ -72,6 +75,8 @@ async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterat
 class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
     """A connection of the driver that knows whether a pooler stands between it and PostgreSQL."""
 
+    idle_since = math.inf
+    """When it was given back, by the monotonic clock; never, where it is new."""
     pooled = False
     """Whether a transaction may get another session than the one before it."""
     _vector_schema: str | None = None
@@ -89,6 +94,11 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
                 "the database of the vectors has no pgvector: run 'datastorage migrate' as the owner role"
             )
         return self._vector_schema
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the driver's signature
+        """Close, without waiting long for a server that may be silent: its pool hears no error of that."""
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+            await super().close(timeout=min(timeout or math.inf, _CLOSE_SECONDS))
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         """See the driver. Without arguments nothing is prepared."""
@@ -144,64 +154,61 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
 
 
 class Connector:
-    """Makes connections to one server."""
+    """Makes connections, and remembers whether the last one went through a pooler."""
 
     def __init__(
-        self,
-        url: ServerUrl,
-        server: str,
-        *,
-        statement_cache: StatementCache,
-        command_seconds: float,
-        on_mistrust: Callable[[], None],
+        self, *, statement_cache: StatementCache, command_seconds: float, on_mistrust: Callable[[], None]
     ) -> None:
-        """Nothing connects yet. ``server`` is how messages name it.
-
-        ``on_mistrust`` is called when the connections that are open have prepared statements and must not.
-        """
-        self._url = url
-        self._server = server
+        """``on_mistrust`` is called when the open connections keep prepared statements and must not."""
         self._caching = statement_cache
         self._command_seconds = command_seconds
         self._on_mistrust = on_mistrust
-        self._last_was_pooled = False
+        self._last_was_pooled: bool | None = None
 
-    async def connect(self, *_: object, **__: object) -> Session:
-        """Open a connection. Raises TransientError, and ConfigurationError for what waiting does not cure."""
-        with connecting(self._server, self._url.setting):
-            session, cached = await self._open()
+    async def connect(self, url: ServerUrl, server: str, kind: str | None = None) -> Session:
+        """Open a connection. Messages name its end by ``server``; ``kind`` is the kind of server wanted.
+
+        Raises TransientError, and ConfigurationError for what waiting does not cure.
+        """
+        with connecting(server, url.setting):
+            session, cached = await self._open(url, server, kind)
             # Statements are kept or not from the beginning of a connection on, and only then it shows what is
             # in between. The guess is wrong once: the next connection begins with what this one has found.
             while self._caching == "auto" and session.pooled == cached:
                 self._last_was_pooled = session.pooled
                 session.terminate()
-                session, cached = await self._open()
+                session, cached = await self._open(url, server, kind)
             with _terminated_on_error(session):
                 await session.find_vectors()
             return session
 
-    async def _open(self) -> tuple[Session, bool]:
-        cached = self._caching == "on" or (self._caching == "auto" and not self._last_was_pooled)
+    async def _open(self, url: ServerUrl, server: str, kind: str | None) -> tuple[Session, bool]:
+        is_pooled = self._last_was_pooled
+        if is_pooled is None:
+            # The driver looks at the kind of the server before anything can be found out, by such a statement.
+            is_pooled = (kind or url.parameters.get("target_session_attrs", "any")) != "any"
+        cached = self._caching == "on" or (self._caching == "auto" and not is_pooled)
         session: Session = await asyncpg.connect(
-            self._url.driver_url,
+            url.driver_url,
             connection_class=Session,
-            ssl=prepare_files(self._url),
-            timeout=self._url.connect_seconds,
+            ssl=prepare_files(url),
+            timeout=url.connect_seconds,
             command_timeout=self._command_seconds,
             statement_cache_size=_CACHED_STATEMENTS if cached else 0,
-            server_settings=dict(self._url.server_settings),
+            server_settings=dict(url.server_settings),
+            target_session_attrs=kind,
         )
         with _terminated_on_error(session):
-            _set_socket_options(session, self._url.socket_options)
-            session.on_lost_statement = self._mistrust
+            _set_socket_options(session, url.socket_options)
+            session.on_lost_statement = partial(self._mistrust, server)
             session.pooled = self._caching == "off"
             try:
-                async with asyncio.timeout(self._url.connect_seconds):
+                async with asyncio.timeout(url.connect_seconds):
                     through_pooler = await session.is_through_pooler()
             except TimeoutError as error:
                 # A pooler logs its clients in by itself, and lets them wait for a session then.
                 raise TransientError(
-                    f"{self._server} takes connections and answers no statement: it is too busy, or a pooler "
+                    f"{server} takes connections and answers no statement: it is too busy, or a pooler "
                     f"with fewer sessions (default_pool_size) than {PREFIX}DATABASE_POOL_SIZE"
                 ) from error
             if self._caching == "auto":
@@ -211,7 +218,7 @@ class Connector:
                 session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # no other way
         return session, cached
 
-    def _mistrust(self, error: Exception) -> None:
+    def _mistrust(self, server: str, error: Exception) -> None:
         """Keep no statements from now on: something that looks like PostgreSQL itself is a pooler."""
         if self._caching == "off":
             return
@@ -219,7 +226,7 @@ class Connector:
         _log.warning(
             "%s loses prepared statements, as a pooler does that gives each transaction another session; "
             "none are kept from now on. Set %sDATABASE_STATEMENT_CACHE=off to begin so",
-            self._server, PREFIX,
+            server, PREFIX,
             extra={"error": type(error).__name__},
         )  # fmt: skip
         self._on_mistrust()

@@ -101,7 +101,7 @@ def parse_url(url: str, setting: str) -> ServerUrl:
     """
     try:
         parts = urlsplit(url)
-        given = _parameters(parts.query)
+        given = parameters_in(parts.query)
         _check_parts(url, parts, given)
     except ValueError:
         raise malformed(setting) from None
@@ -136,7 +136,7 @@ class _ParameterError(Exception):
     """What is wrong with one parameter, and what to do about it."""
 
 
-def _parameters(query: str) -> dict[str, str]:
+def parameters_in(query: str) -> dict[str, str]:
     """Return what stands behind the "?". Raises ValueError where that is no list of names and values."""
     found: dict[str, str] = {}
     for part in query.split("&") if query else []:
@@ -205,7 +205,7 @@ def _resolved(parts: SplitResult, given: Mapping[str, str], setting: str) -> Ser
     return ServerUrl(
         setting=setting,
         address=parts.netloc.rpartition("@")[2] or parameters.get("host") or "localhost",
-        driver_url=parts._replace(query=urlencode(_told(parameters), quote_via=quote)).geturl(),
+        driver_url=parts._replace(query=urlencode(_told(parameters), safe="/", quote_via=quote)).geturl(),
         parameters=_told(parameters),
         server_settings={**server_settings, "application_name": name, "timezone": "UTC"},
         socket_options={name: _number(given, name) for name in _TO_SOCKET & given.keys()},

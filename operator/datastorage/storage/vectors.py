@@ -60,14 +60,6 @@ _MERGED_PARTS: Final = 6
 # A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
 _WRITE_SECONDS: Final = 5.0
 _PROBE_SECONDS: Final = 2.0
-# The type is not, or not there, where the connection has found it at its beginning.
-_MOVED: Final = (
-    NoVectorsError,
-    asyncpg.InternalServerError,
-    asyncpg.UndefinedObjectError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.InvalidSchemaNameError,
-)
 _INDEX_SECONDS: Final = 3600.0
 
 
@@ -82,11 +74,12 @@ class VectorTables:
         self._database = database
         self._identity = (provider, name, dimensions)
         self._id: int | None = None
+        self._known_in = database.generation
         self._making = asyncio.Lock()
 
     async def known_id(self) -> int | None:
         """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
-        number = self._id
+        number = self._known()
         if number is None:
             async with self._connection() as connection:
                 number = await connection.fetchval(FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
@@ -96,7 +89,7 @@ class VectorTables:
     async def model_id(self) -> int:
         """Return the number of the model; its tables are there then."""
         # Another user may come to doubt it at any await: what is returned is this call's own.
-        number = self._id
+        number = self._known()
         if number is None:
             # On a connection of its own: a transaction of rows must not carry the making of tables.
             async with self._making, self._connection() as connection:
@@ -118,11 +111,11 @@ class VectorTables:
         try:
             async with transaction(connection):  # a savepoint
                 await self._insert(connection, number, vectors)
-        except NoVectorsError as error:
-            self._doubt(error)
+        except NoVectorsError:
+            self._doubt()
             raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-            self._doubt(error)
+            self._doubt()
             raise TransientError(f"the vectors' tables: {one_line(error)}") from error
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]:
@@ -185,26 +178,31 @@ class VectorTables:
         try:
             async with self._database.connection() as connection:
                 yield connection
-        except TransientError as error:
-            self._doubt(error.__cause__ or error)
-            raise
         except SchemaVersionError:
+            self._doubt()
             raise
         except ConfigurationError as error:
             # A certificate that is not trusted, for example. That is no reason to store no records meanwhile.
+            self._doubt()
             raise TransientError(str(error)) from error
         except RecordRefusedError as error:
-            self._doubt(error.__cause__)
+            self._doubt()
             # Whatever is wrong with a vector, no record is to blame for it, and none may be rejected for it.
             raise TransientError(f"the vectors' tables: {error}") from error
 
-    def _doubt(self, error: BaseException | None) -> None:
-        """Believe nothing any more of what may have been another schema's: it is looked up again."""
+    def _known(self) -> int | None:
+        if self._known_in != self._database.generation:  # it may be another database by now
+            self._known_in = self._database.generation
+            self._id = None
+        return self._id
+
+    def _doubt(self) -> None:
+        """Believe nothing any more of what may have been another schema's: it is looked up again.
+
+        Connections among it: where pgvector was installed anew, they know the type that was before.
+        """
         self._id = None
-        unencodable = isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
-        if unencodable or isinstance(error, _MOVED):
-            # pgvector was installed anew, or elsewhere, and the connection knows the type that was before.
-            self._database.expire_connections()
+        self._database.expire_connections()
 
     async def _insert(
         self,
