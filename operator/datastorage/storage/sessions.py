@@ -185,7 +185,7 @@ class Connector:
     async def _open(self, url: ServerUrl, server: str, kind: str | None) -> tuple[Session, bool]:
         is_pooled = self._last_was_pooled
         if is_pooled is None:
-            # The driver looks at the kind of the server before anything can be found out, by such a statement.
+            # The driver looks at the kind of server first of all, by a statement that it would keep.
             is_pooled = (kind or url.parameters.get("target_session_attrs", "any")) != "any"
         cached = self._caching == "on" or (self._caching == "auto" and not is_pooled)
         session: Session = await asyncpg.connect(
