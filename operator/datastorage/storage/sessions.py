@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final, Literal
@@ -102,33 +102,29 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         """See the driver. Without arguments nothing is prepared."""
-        async with self._alone() if args else nullcontext():
-            return str(await super().execute(query, *args, **options))
+        if not args:
+            return str(await super().execute(query, **options))
+        return str(await self._alone(super().execute, query, *args, **options))
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
         """See the driver."""
-        async with self._alone():
-            return await super().fetch(query, *args, **options)
+        return await self._alone(super().fetch, query, *args, **options)
 
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
         """See the driver."""
-        async with self._alone():
-            return await super().fetchrow(query, *args, **options)
+        return await self._alone(super().fetchrow, query, *args, **options)
 
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
         """See the driver."""
-        async with self._alone():
-            return await super().fetchval(query, *args, **options)
+        return await self._alone(super().fetchval, query, *args, **options)
 
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
+    async def _alone(self, method: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         """Keep the messages of one statement in one session: behind a pooler in one transaction."""
         try:
-            if self.pooled and not self.is_in_transaction():
-                async with transaction(self):
-                    yield
-            else:
-                yield
+            if not self.pooled or self.is_in_transaction():
+                return await method(*args, **options)
+            async with transaction(self):
+                return await method(*args, **options)
         except _LOST_STATEMENTS as error:
             if self.on_lost_statement is not None:
                 self.on_lost_statement(error)
