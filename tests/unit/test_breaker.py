@@ -52,17 +52,22 @@ async def test_an_operation_is_repeated_until_it_succeeds(
     assert len(recoveries) == 1
 
 
-async def test_what_waiting_does_not_cure_is_told_to_those_who_wait(breaker: Breaker, probe: Probe) -> None:
+@pytest.mark.usefixtures("no_delays")
+async def test_what_waiting_does_not_cure_is_told_to_those_who_wait() -> None:
     """A certificate may go while the server is away. A probe alone would find out, again and again."""
     failures: list[Exception] = [TransientError("away"), ConfigurationError("the certificate is gone")]
 
     async def operation() -> None:
         raise failures.pop(0)
 
-    probe.errors = [TransientError("away"), ConfigurationError("the certificate is gone")]
+    async def probe() -> None:
+        raise ConfigurationError("the certificate is gone")
+
+    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
     with pytest.raises(ConfigurationError, match="the certificate is gone"):
         async with asyncio.timeout(10):
             await breaker.run(operation)
+    await breaker.close()
 
 
 @pytest.mark.usefixtures("no_delays")

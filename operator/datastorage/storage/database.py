@@ -114,11 +114,7 @@ class Database:
         self._chain = chain
         self._writable = writable
         self._served = ""
-        self._connector = Connector(
-            statement_cache=statement_cache,
-            command_seconds=_COMMAND_TIMEOUT_SECONDS,
-            on_mistrust=self.expire_connections,
-        )
+        self._connector = Connector(statement_cache=statement_cache, command_seconds=_COMMAND_TIMEOUT_SECONDS)
         self._pool = asyncpg.create_pool(
             connect=self._connect,
             connection_class=Session,

@@ -152,13 +152,10 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
 class Connector:
     """Makes connections, and remembers whether the last one went through a pooler."""
 
-    def __init__(
-        self, *, statement_cache: StatementCache, command_seconds: float, on_mistrust: Callable[[], None]
-    ) -> None:
-        """``on_mistrust`` is called when the open connections keep prepared statements and must not."""
+    def __init__(self, *, statement_cache: StatementCache, command_seconds: float) -> None:
+        """A statement may take ``command_seconds`` unless its caller says otherwise."""
         self._caching = statement_cache
         self._command_seconds = command_seconds
-        self._on_mistrust = on_mistrust
         self._last_was_pooled: bool | None = None
 
     async def connect(self, url: ServerUrl, server: str, kind: str | None = None) -> Session:
@@ -225,7 +222,6 @@ class Connector:
             server, PREFIX,
             extra={"error": type(error).__name__},
         )  # fmt: skip
-        self._on_mistrust()
 
 
 @contextmanager
