@@ -1,6 +1,7 @@
 """What changes at the server or in the secrets while connections are open: new ones are made in time."""
 
 import asyncio
+import gc
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -162,6 +163,22 @@ async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
                 await writer.archive.store([record_of(audit_record())])
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await writer.store()
+
+
+async def test_connections_that_are_let_go_while_they_are_silent_end_quietly(
+    cloned: TestDatabase, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database_module, "_RELEASE_TIMEOUT_SECONDS", 0.1)
+    async with FreezableProxy(cloned.service_url) as proxy:
+        writer = make(proxy.url)
+        await asyncio.gather(*(_hold(writer) for _ in range(4)))
+        proxy.forsake()
+        before = asyncio.all_tasks()
+        writer.database.expire_connections()
+        await asyncio.gather(*(_hold(writer) for _ in range(4)))
+        await eventually(lambda: not [task for task in asyncio.all_tasks() - before if "close" in repr(task)])
+        gc.collect()  # an error that nobody has heard is told of then
+    assert not caplog.records
 
 
 async def test_names_are_looked_up_again_from_time_to_time(

@@ -109,14 +109,16 @@ class RedisStore:
             return None
         elif self._outage.refuses(use):
             self._renew()  # what is still done well goes on over connections to the server that refused this
+        client = self._client
         try:
             with cancellation_kept():
                 async with asyncio.timeout(_TIMEOUT_SECONDS):
-                    result = await operation(self._client)
+                    result = await operation(client)
         except Exception as error:  # noqa: BLE001  # a library's surprise must not cost a record either
             self._outage.failed(use, error)
-            # The name may lead elsewhere by now, and the server that was connected may be a replica.
-            self._renew()
+            if client is self._client:  # once for all uses that fail by it
+                # The name may lead elsewhere by now, and the server that was connected may be a replica.
+                self._renew()
             return None
         self._outage.succeeded(use)
         return result

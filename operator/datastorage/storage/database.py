@@ -193,6 +193,11 @@ class _Session(asyncpg.Connection):  # type: ignore[misc]  # no type information
     idle_since = math.inf
     """By the monotonic clock; never, where it is new."""
 
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the driver's signature
+        """Close, without waiting long for a server that may be silent: its pool hears no error of that."""
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+            await super().close(timeout=min(timeout or math.inf, _RELEASE_TIMEOUT_SECONDS))
+
 
 async def _keep_session(connection: _Session) -> None:
     """Spare a round trip per use: no statement of this program leaves anything behind in its session."""
