@@ -162,6 +162,13 @@ class Settings(BaseSettings):
             )
         return url
 
+    def __eq__(self, other: object) -> bool:
+        """Settings that say the same are equal, wherever they come from."""
+        return isinstance(other, Settings) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.model_dump().values()))
+
     def directory_of(self, name: str) -> Path | None:
         """Return the directory of the file that has a setting's value; None where no file has a say in it."""
         return self._directories.get(name)
