@@ -46,6 +46,10 @@ class Layout:
         return self.directory / "etcd-http.sock"
 
     @property
+    def etcd_data(self) -> Path:
+        return self.directory / "etcd"
+
+    @property
     def etcd_endpoint(self) -> str:
         return f"unix://{self.etcd_socket}"
 
@@ -68,7 +72,7 @@ def etcd_command(binaries: Binaries, layout: Layout, *, fsync: bool) -> list[str
     return [
         str(binaries.etcd),
         "--name=e2e",
-        f"--data-dir={layout.directory / 'etcd'}",
+        f"--data-dir={layout.etcd_data}",
         f"--listen-client-urls={layout.etcd_endpoint}",
         f"--listen-client-http-urls=unix://{layout.etcd_http_socket}",
         f"--advertise-client-urls={unused}",

@@ -1,6 +1,7 @@
 """Start, break and stop a control plane."""
 
 import random
+import shutil
 import signal
 import socket
 import time
@@ -105,7 +106,7 @@ class ControlPlane(Cluster):
         self._prepare()
         self._group = ProcessGroup()
         try:
-            self._start(self._etcd, lambda: etcd.is_healthy(self._layout.etcd_http_socket))
+            self._start_etcd()
             self.start_api_server()
             self._start(self._controller_manager, self._controllers_work)
         except BaseException:
@@ -142,6 +143,25 @@ class ControlPlane(Cluster):
         The API server still has its watch cache: see `expire_watches`.
         """
         return etcd.compact(self._layout.etcd_http_socket)
+
+    def back_up(self, copy: Path) -> None:
+        """Copy what etcd holds into a new folder. The API server is without etcd for a moment."""
+        self._etcd.stop(STOP_TIMEOUT)
+        shutil.copytree(self._layout.etcd_data, copy)
+        self._start_etcd()
+
+    def restore(self, copy: Path) -> None:
+        """Put a copy of etcd's data in place of what it holds, as after a disaster, and start everything."""
+        for component in (self._controller_manager, self._api_server, self._etcd):
+            component.stop(STOP_TIMEOUT)
+        shutil.rmtree(self._layout.etcd_data)
+        shutil.copytree(copy, self._layout.etcd_data)
+        self._start_etcd()
+        self.start_api_server()
+        self._start(self._controller_manager, self._controllers_work)
+
+    def _start_etcd(self) -> None:
+        self._start(self._etcd, lambda: etcd.is_healthy(self._layout.etcd_http_socket))
 
     def expire_watches(self) -> None:
         """Have every watch that resumes from a resourceVersion of before answered 410 Gone.

@@ -39,7 +39,7 @@ def canonical_bytes(value: Any) -> bytes:
     return _encode(value).encode("utf-8", "backslashreplace")
 
 
-def content_hash(content: bytes) -> bytes:
+def sha256(content: bytes) -> bytes:
     """Return the SHA-256 digest (32 bytes) of canonical bytes."""
     return hashlib.sha256(content).digest()
 

@@ -23,6 +23,20 @@ WRITE_TOTAL = Counter(
     ["table", "status"],
     registry=REGISTRY,
 )
+DIVERGED = Counter(
+    "datastorage_diverged_records_total",
+    "Records stored beside another content of the same uid and generation, by table: a cluster was restored "
+    "from a backup, or cloned",
+    ["table"],
+    registry=REGISTRY,
+)
+ROWS_MISSING = Counter(
+    "datastorage_rows_missing_total",
+    "Objects whose status said that they are stored while the archive did not have what they say, by phase; "
+    "they are stored again",
+    ["phase"],
+    registry=REGISTRY,
+)
 WRITE_DURATION = Histogram(
     "datastorage_write_duration_seconds",
     "Duration of one transaction that stores a batch of records, by the tables it wrote to",

@@ -1,17 +1,19 @@
 """The parts of the operator, and how they are wired. Nothing else builds them."""
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from kubernetes.aio.client import ApiClient
-
 from datastorage.breaker import Breaker
+from datastorage.kube.access import load_access
 from datastorage.kube.client import KubernetesClient
-from datastorage.kube.connection import api_client, load_configuration
+from datastorage.kube.rights import RightsReview
+from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.backfill import Backfill, Dependencies
+from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.coordinator import Coordinator, Writer
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.indexer import Indexer
@@ -32,8 +34,9 @@ class Parts:
 
     settings: Settings
     store: Store
-    api: ApiClient
+    transport: Transport
     cluster: KubernetesClient
+    rights: RightsReview
     monitor: WatchMonitor
     intake: Intake
     sweep: Sweep
@@ -53,8 +56,8 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(build_store(settings, writable=writable))
-        api = api_client(await load_configuration())
-        cluster = await stack.enter_async_context(KubernetesClient(api, namespaces=settings.namespaces))
+        transport = await stack.enter_async_context(Transport(load_access))
+        cluster = KubernetesClient(transport, namespaces=settings.namespaces)
         # The intake asks for a sweep when it overflows, and the sweep fills the intake.
         sweep: Sweep
         intake = Intake(
@@ -64,17 +67,23 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
             on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
             with_texts=store.vectors is not None,
         )
-        sweep = Sweep(cluster=cluster, intake=intake, interval_seconds=settings.sweep_interval_seconds)
-        breaker = Breaker("postgres", store.archive.probe, on_recovery=sweep.request)
+        breaker = Breaker("postgres", store.archive.probe, on_recovery=lambda: sweep.request())  # noqa: PLW0108
         stack.push_async_callback(breaker.close)
+        confirmation = Confirmation(store.archive, breaker)
+        sweep = Sweep(
+            cluster=cluster,
+            intake=intake,
+            confirmation=confirmation,
+            interval_seconds=settings.sweep_interval_seconds,
+        )
 
         async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:
-            await intake.put(kind, body, force=True)
+            await intake.put(kind, body, read_at=time.monotonic(), force=True)
 
         collector = GarbageCollector(
             cluster=cluster,
-            archive=store.archive,
-            breaker=breaker,
+            confirmation=confirmation,
+            database_time=lambda: breaker.run(store.archive.time),
             restore=restore,
             concurrency=settings.delete_concurrency,
             resync_seconds=settings.gc_interval_seconds,
@@ -106,8 +115,9 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
             announcer=status_writer,
         )
         yield Parts(
-            settings, store, api, cluster, WatchMonitor(), intake, sweep, breaker, status_writer, collector,
-            coordinator, backfill, _build_indexer(settings, store),
+            settings, store, transport, cluster, RightsReview(transport, on_recovery=sweep.request),
+            WatchMonitor(), intake, sweep, breaker, status_writer, collector, coordinator, backfill,
+            _build_indexer(settings, store),
         )  # fmt: skip
 
 

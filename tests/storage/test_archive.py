@@ -12,7 +12,7 @@ import pytest
 
 from datastorage.errors import RecordRefusedError
 from datastorage.storage.archive import Archive
-from datastorage.storage.records import Record, RecordKey, Table
+from datastorage.storage.records import Record, Table
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of, utc
 from tests.support.postgres import TestDatabase, connect
 
@@ -30,6 +30,7 @@ async def _count(owner: Any, table: str) -> int:
     return count
 
 
+@pytest.mark.oldest_postgres
 async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
     body = audit_record(
         {
@@ -50,6 +51,8 @@ async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
     assert datetime.now(UTC) - row.pop("stored_at") < timedelta(minutes=5)
     for kept in ("content", "content_hash"):
         assert row.pop(kept) == getattr(record, kept)
+    assert row.pop("spec_hash") == record.key.spec_hash
+    assert (row.pop("stored_order"), row.pop("diverged")) == (1, False)
     search = row.pop("search")
     for lexeme in ("analys", "contain", "kill", "answer", "cart", "pod", "shop"):
         assert f"'{lexeme}'" in search
@@ -83,6 +86,7 @@ async def test_a_word_of_several_is_found_by_each(
     assert set(lexemes) == found
 
 
+@pytest.mark.oldest_postgres
 async def test_columns_of_an_action_trace(archive: Archive, owner: Any) -> None:
     body = action_trace(
         {
@@ -103,7 +107,16 @@ async def test_columns_of_an_action_trace(archive: Archive, owner: Any) -> None:
     search = row["search"]
     for lexeme in ("scaledeploy", "highlat", "exhaust", "quota", "improv", "api"):
         assert f"'{lexeme}'" in search
-    for checked in ("uid", "content", "content_hash", "stored_at", "search"):
+    for checked in (
+        "uid",
+        "content",
+        "content_hash",
+        "stored_at",
+        "search",
+        "spec_hash",
+        "stored_order",
+        "diverged",
+    ):
         del row[checked]
     assert row == {
         "generation": 4, "created_at": utc("2026-03-05T10:20:30Z"), "namespace": "payments",
@@ -158,11 +171,12 @@ async def test_the_content_is_the_object_without_what_the_cluster_keeps_for_itse
     }  # fmt: skip
 
 
+@pytest.mark.oldest_postgres
 async def test_storing_again_keeps_the_first_content(archive: Archive, owner: Any) -> None:
     body = audit_record()
     first = record_of(body)
     (stored,) = await archive.store([first])
-    other = record_of({**body, "spec": {**AUDIT_SPEC, "message": "another"}})
+    other = record_of({**body, "metadata": {**body["metadata"], "labels": {"team": "payments"}}})
     assert other.content_hash != first.content_hash
     neighbour = record_of(audit_record())
     again = await archive.store([neighbour, other])
@@ -190,6 +204,7 @@ async def test_each_generation_is_a_row(archive: Archive, owner: Any) -> None:
     assert await _count(owner, "action_traces") == 3
 
 
+@pytest.mark.oldest_postgres
 async def test_racing_stores_of_the_same_records_agree(archive: Archive, owner: Any) -> None:
     records = [record_of(audit_record()) for _ in range(50)]
     answers = await asyncio.gather(archive.store(records), archive.store(records), archive.store(records))
@@ -220,12 +235,52 @@ async def test_find_answers_only_what_is_there(archive: Archive) -> None:
     record, absent = record_of(audit_record()), record_of(audit_record())
     (stored,) = await archive.store([record])
     key = record.key
-    found = await archive.find(Table.AUDIT_RECORDS, [key, absent.key, RecordKey(key.uid, 2, key.created_at)])
-    assert found == {(key.uid, 1): stored}
+    others = [replace(key, generation=2), replace(key, spec_hash=absent.key.spec_hash[::-1])]
+    found = await archive.find(Table.AUDIT_RECORDS, [key, absent.key, *others])
+    assert found == {key: stored}
     assert await archive.find(Table.ACTION_TRACES, [key]) == {}
     assert await archive.find(Table.AUDIT_RECORDS, []) == {}
 
 
+async def test_another_content_of_a_stored_generation_is_kept_beside_it(archive: Archive, owner: Any) -> None:
+    """A cluster was restored from a backup: the same generation comes again and says something else."""
+    for make, spec, table in (
+        (audit_record, AUDIT_SPEC, "audit_records"),
+        (action_trace, TRACE_SPEC, "action_traces"),
+    ):
+        first = make(spec, uid=str(uuid.uuid4()), generation=1)
+        second = {**first, "spec": {**spec, "correlationID": "another history"}}
+        [stored] = await archive.store([record_of(first)])
+        assert (stored.is_new, stored.diverged) == (True, False)
+        beside, fresh = await archive.store([record_of(second), record_of(make())])
+        assert (beside.is_new, beside.diverged) == (True, True)
+        assert (fresh.is_new, fresh.diverged) == (True, False)
+        assert beside.content_hash == record_of(second).content_hash != stored.content_hash
+        # Whichever of them comes again, the archive answers with its own row.
+        again = await archive.store([record_of(first), record_of(second)])
+        assert [(row.is_new, row.diverged) for row in again] == [(False, False), (False, True)]
+        assert [row.content_hash for row in again] == [stored.content_hash, beside.content_hash]
+        uid = first["metadata"]["uid"]
+        rows = await owner.fetch(f"SELECT content FROM datastorage.{table} WHERE uid = $1", uid)
+        assert {row["content"] for row in rows} == {record_of(first).content, record_of(second).content}
+
+
+async def test_what_changes_without_a_generation_makes_no_second_row(archive: Archive, owner: Any) -> None:
+    body = audit_record()
+    [stored] = await archive.store([record_of(body)])
+    owner_of_it = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": str(uuid.uuid4())}
+    for change in (
+        {"labels": {"spec": "},", "team": "payments"}},
+        {"annotations": {"spec": '},"spec":{"type":"forged"}', "note": "x"}},
+        {"ownerReferences": [owner_of_it]},
+        {"generation": 2, "deletionTimestamp": "2026-03-05T11:00:00Z", "finalizers": ["example.com/x"]},
+    ):
+        [again] = await archive.store([record_of({**body, "metadata": {**body["metadata"], **change}})])
+        assert (again.is_new, again.diverged, again.content_hash) == (False, False, stored.content_hash)
+    assert await _count(owner, "audit_records") == 1
+
+
+@pytest.mark.oldest_postgres
 async def test_what_is_refused_is_kept_byte_for_byte(archive: Archive, owner: Any) -> None:
     body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
     record = record_of(body)

@@ -39,6 +39,16 @@ _TRACE = action_trace(
     name="trace", creationTimestamp="2026-03-05T12:00:00Z",
 )  # fmt: skip
 
+_DIVERGED = [
+    audit_record(
+        {"type": "Execution", "action": "cordon", "phase": "Completed", "correlationID": "rr-9",
+         "message": f"pods {what}"},
+        name="twice", namespace="restored", uid="5b7d1c3e-0f8e-4c3e-9a61-2d4f6b8c0e12",
+        creationTimestamp="2026-03-05T09:00:00Z",
+    )
+    for what in ("cordoned", "drained")
+]  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def filled(databases: TestDatabases) -> TestDatabase:
@@ -120,7 +130,7 @@ def test_search_as_json(run: Command, mode: str) -> None:
     [hit] = answer["results"]
     assert set(hit) == {
         "score", "similarity", "more", "kind", "namespace", "name", "uid", "generation", "createdAt",
-        "storedAt", "contentHash", "intact", "record",
+        "storedAt", "contentHash", "diverged", "intact", "record",
     }  # fmt: skip
     assert hit["uid"] == _MEMORY["metadata"]["uid"]
     assert hit["createdAt"] == "2026-03-05T10:00:00Z"
@@ -189,6 +199,40 @@ def test_get_prints_the_record(run: Command) -> None:
     assert yaml.safe_load(printed)["uid"] == uid
 
 
+@pytest.fixture
+def diverged(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, run: Command) -> Iterator[None]:
+    """An archive with two contents of one generation, which `run` then asks."""
+    del run  # it has set the common archive before
+
+    async def fill() -> TestDatabase:
+        database = await databases.clone()
+        async with searchable(database) as archive:
+            for body in _DIVERGED:
+                await archive.put(body)
+        return database
+
+    made = asyncio.run(fill())
+    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", made.service_url)
+    yield
+    asyncio.run(databases.drop(made))
+
+
+@pytest.mark.usefixtures("diverged")
+def test_a_content_beside_another_is_shown_and_said(run: Command) -> None:
+    uid = _DIVERGED[0]["metadata"]["uid"]
+    code, printed, noted = run("list", "--namespace", "restored")
+    assert code == 0
+    assert len(printed.splitlines()) == 3, "a header and both contents"
+    assert f"another content is stored as well (a restored or cloned cluster): datastorage get {uid}" in noted
+    code, printed, _ = run("get", uid, "--history", "-o", "json")
+    assert code == 0
+    told = [
+        (r["generation"], r["diverged"], r["record"]["spec"]["message"])
+        for r in json.loads(printed)["records"]
+    ]
+    assert told == [(1, True, "pods drained"), (1, False, "pods cordoned")]
+
+
 def test_get_of_what_is_not_there(run: Command) -> None:
     code, printed, noted = run("get", "shop/other")
     assert (code, printed, noted) == (1, "", "datastorage: no record shop/other in the archive\n")
@@ -221,6 +265,7 @@ def test_timeline_is_in_order(run: Command) -> None:
         (("get", "x"), "'x' is no uid"),
         (("get", "/x"), "namespace is empty"),
         (("get", "a/b", "--generation", "1"), "--generation needs a UID"),
+        (("get", "a/b", "--history"), "--history needs a UID"),
         (("timeline", ""), "correlation ID is empty"),
     ],
 )

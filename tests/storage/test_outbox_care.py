@@ -130,7 +130,7 @@ async def test_trying_again_waits_for_no_claim(outbox: Outbox, database: Databas
         "UPDATE datastorage.vector_outbox SET state = 'dropped'",
         "DELETE FROM datastorage.vector_outbox",
         "INSERT INTO datastorage.embedding_texts VALUES ('x', 'y')",
-        "SELECT datastorage.set_text_hashes('audit_records', '{}', '{}', '{}', '{}')",
+        "SELECT datastorage.set_text_hashes('audit_records', '{}', '{}', '{}', '{}', '{}')",
     ],
 )
 async def test_the_reader_only_reads(outbox: Outbox, database: Database, owner: Any, statement: str) -> None:

@@ -11,13 +11,13 @@ import pgvector
 import pytest
 import pytest_asyncio
 
-from datastorage.storage import fulltext, nearest, queries
+from datastorage.storage import clues, fulltext, nearest, queries
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.database import Database
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.queries import ArchiveReader
 from datastorage.storage.reading import reading
-from datastorage.storage.records import Table
+from datastorage.storage.records import Table, key_columns
 from datastorage.storage.vectors import VectorTables
 from tests.support.postgres import TestDatabase, TestDatabases, connect
 
@@ -161,13 +161,17 @@ async def test_words_are_found_by_their_index(database: Database) -> None:
     _assert_indexes(scans)
 
 
+@pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
+async def test_clues_are_found_by_an_index(database: Database, criteria: Criteria) -> None:
+    for condition in (None, "'padding' & !'word9'"):
+        arguments = (["word7 padding", "word8"], [True, False], [1, 1], ["a", "b"], condition, 1000, 100)
+        _assert_indexes(await _scans(database, clues.CLUES, *criteria.arguments, *arguments))
+
+
 async def test_single_records_and_remediations_read_indexes(database: Database) -> None:
     places = await ArchiveReader(database).page(Criteria(), None, 100)
     keys = [place.key for place in places]
-    arguments = (
-        [place.table.value for place in places], [key.uid for key in keys],
-        [key.generation for key in keys], [key.created_at for key in keys],
-    )  # fmt: skip
+    arguments = ([place.table.value for place in places], *key_columns(keys))
     _assert_indexes(await _scans(database, queries._LOAD, *arguments, 1_000_000))
     _assert_indexes(await _scans(database, queries._GENERATIONS, keys[0].uid, None, 1))
     _assert_indexes(await _scans(database, queries._REMEDIATION, "rr-7", 1000))

@@ -101,8 +101,8 @@ class FakeArchive:
     """Rows in memory. ``bad`` names the records that can't be stored; ``failures`` come first, one a call."""
 
     def __init__(self, *, bad: frozenset[str] = frozenset()) -> None:
-        self.rows: dict[tuple[str, int], StoredRecord] = {}
-        self.rejected: dict[tuple[str, int], str] = {}
+        self.rows: dict[RecordKey, StoredRecord] = {}
+        self.rejected: dict[RecordKey, str] = {}
         self.batches: list[int] = []
         self.failures: list[Exception] = []
         self.bad = bad
@@ -118,19 +118,17 @@ class FakeArchive:
         if any(record.name in self.bad for record in records):
             raise RecordRefusedError("the value is out of range")
         for record in records:
-            identity = (record.key.uid, record.key.generation)
-            self.rows.setdefault(identity, StoredRecord(record.content_hash, STORED_AT))
-        return [self.rows[record.key.uid, record.key.generation] for record in records]
+            self.rows.setdefault(record.key, StoredRecord(record.content_hash, STORED_AT))
+        return [self.rows[record.key] for record in records]
 
     async def reject(self, record: Record, reason: str) -> None:
         self._fail()
-        self.rejected[record.key.uid, record.key.generation] = reason
+        self.rejected[record.key] = reason
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[tuple[str, int], StoredRecord]:
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
         assert isinstance(table, Table)
         self._fail()
-        wanted = [(key.uid, key.generation) for key in keys]
-        return {identity: self.rows[identity] for identity in wanted if identity in self.rows}
+        return {key: self.rows[key] for key in keys if key in self.rows}
 
 
 class Announced:

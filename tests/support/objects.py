@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from datastorage.pipeline.extract import work_item
+from datastorage.pipeline.extract import key_of, work_item
 from datastorage.pipeline.workitem import WorkItem
 from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
-from datastorage.storage.records import Record
+from datastorage.storage.records import Record, RecordKey
 
 CREATED: Final = "2026-03-05T10:20:30Z"
 TTL_SECONDS: Final = 3600
@@ -79,6 +79,11 @@ def record_of(body: Mapping[str, Any]) -> Record:
 def identity_of(body: Mapping[str, Any]) -> tuple[str, int]:
     """Return uid and generation."""
     return body["metadata"]["uid"], body["metadata"]["generation"]
+
+
+def key_of_body(body: Mapping[str, Any]) -> RecordKey:
+    """Return the key under which an object is stored."""
+    return key_of(kind_of(body), body)
 
 
 def utc(text: str) -> datetime:

@@ -17,7 +17,7 @@ Behaviour = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse
 class OpenAIService:
     """Answers each request with the next of ``behaviours``, and well when there is none left."""
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, *, host: str = "127.0.0.1") -> None:
         self.dimensions = dimensions
         self.only_lists = False
         """Whether it passes over a wish for base64."""
@@ -27,7 +27,7 @@ class OpenAIService:
         self.at_once = self.most_at_once = 0
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._server = TestServer(app)
+        self._server = TestServer(app, host=host)
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Begin to listen."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.canonical import canonical_bytes, content_hash
+from datastorage.canonical import canonical_bytes, sha256
 from tests.strategies import json_values
 
 # As a parser makes it: surrogates that form a pair have become one character.
@@ -82,4 +82,4 @@ def test_what_json_lacks_is_refused(value: Any) -> None:
 
 
 def test_the_hash_is_sha_256_of_the_bytes() -> None:
-    assert content_hash(b"{}") == hashlib.sha256(b"{}").digest()
+    assert sha256(b"{}") == hashlib.sha256(b"{}").digest()

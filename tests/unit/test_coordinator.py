@@ -13,7 +13,7 @@ from datastorage.resources import AUDIT_RECORD
 from datastorage.storage import archive as storage
 from datastorage.storage.records import StoredRecord
 from tests.support.fakes import Announced, FakeArchive, Probe
-from tests.support.objects import AUDIT_SPEC, audit_record, kind_of
+from tests.support.objects import AUDIT_SPEC, audit_record, key_of_body, kind_of
 from tests.support.polling import eventually
 from tests.unit.conftest import Spawn
 
@@ -75,7 +75,7 @@ async def test_one_bad_record_is_isolated(
     # Halving, not one by one.
     assert archive.batches[0] == BATCH
     assert len(archive.batches) <= 20
-    assert list(archive.rejected) == [(bodies[position]["metadata"]["uid"], 1)]
+    assert list(archive.rejected) == [key_of_body(bodies[position])]
 
 
 async def test_one_bad_record_is_isolated_on_a_real_database(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from datastorage.breaker import Breaker
 from datastorage.errors import RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector as gc_module
+from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.extract import expiry_of
 from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
 from datastorage.pipeline.workitem import Expiry
 from datastorage.resources import ResourceKind
 from tests.support.fakes import FakeArchive, FakeCluster
-from tests.support.objects import action_trace, audit_record, kind_of, record_of, utc, with_status
+from tests.support.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
 from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn
 
@@ -42,15 +44,21 @@ class Bench:
     """A garbage collector with all that it talks to."""
 
     breaker: Breaker
+    clock: Clock
     cluster: FakeCluster = field(default_factory=FakeCluster)
     archive: FakeArchive = field(default_factory=FakeArchive)
     restored: list[str] = field(default_factory=list)
+    database_ahead: float = 0.0
+    """Seconds by which PostgreSQL's clock is ahead of the collector's."""
 
     def __post_init__(self) -> None:
         self.collector = GarbageCollector(
-            cluster=self.cluster, archive=self.archive, breaker=self.breaker, restore=self._restore,
-            concurrency=1, resync_seconds=600,
+            cluster=self.cluster, confirmation=Confirmation(self.archive, self.breaker),
+            database_time=self._database_time, restore=self._restore, concurrency=1, resync_seconds=600,
         )  # fmt: skip
+
+    async def _database_time(self) -> float:
+        return self.clock.wall + self.database_ahead
 
     async def _restore(self, kind: ResourceKind, body: Mapping[str, Any]) -> None:
         assert kind is kind_of(body)
@@ -85,8 +93,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def bench(breaker: Breaker, clock: Clock) -> Bench:  # noqa: ARG001  # the collector's clock
-    return Bench(breaker)
+def bench(breaker: Breaker, clock: Clock) -> Bench:
+    return Bench(breaker, clock)
 
 
 async def test_what_is_due_goes_in_order_and_the_rest_stays(bench: Bench, spawn: Spawn) -> None:
@@ -141,6 +149,43 @@ async def test_another_generation_confirms_nothing(bench: Bench) -> None:
     await bench.collector.collect([bench.schedule(body)])
     assert bench.left() == {"trace"}
     assert bench.restored == ["trace"]
+
+
+async def test_another_content_of_the_same_generation_confirms_nothing(bench: Bench) -> None:
+    """The cluster was restored from a backup: its second history has its own second generation."""
+    spec = {**TRACE_SPEC, "parameters": {"history": "second"}}
+    body = await bench.stored(
+        "trace", "2026-03-05T11:00:00Z", make=partial(action_trace, spec), archived=False, generation=2
+    )
+    await bench.archive.store([record_of({**body, "spec": TRACE_SPEC})])
+    await bench.collector.collect([bench.schedule(body)])
+    assert bench.left() == {"trace"}
+    assert bench.restored == ["trace"]
+
+
+@pytest.mark.parametrize("name", ["due", "held"])
+async def test_a_listed_object_without_its_row_is_stored_again(bench: Bench, spawn: Spawn, name: str) -> None:
+    """Long before it is due, and also where a legal hold lets it never be due."""
+    labels = ON_HOLD if name == "held" else {}
+    await bench.stored(name, "2026-03-05T18:00:00Z", archived=False, labels=labels)
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.restored == [name])
+
+
+async def test_a_clock_that_is_ahead_of_the_database_deletes_nothing_early(
+    bench: Bench, clock: Clock, spawn: Spawn
+) -> None:
+    bench.database_ahead = -7200.0
+    await bench.stored("stays", "2026-03-05T11:59:00Z")
+    await bench.stored("goes", "2026-03-05T09:59:00Z")
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == {"stays"})
+    # The clock is set while it runs: what falls due by it is not due by the database's.
+    clock.wall += 3 * 3600
+    bench.database_ahead -= 3 * 3600
+    bench.collector._earlier.set()
+    await settle()
+    assert bench.left() == {"stays"}
 
 
 async def test_only_the_object_itself_is_restored(bench: Bench) -> None:
@@ -295,8 +340,7 @@ async def test_scheduling_twice_changes_nothing(bench: Bench) -> None:
 
 
 async def test_no_more_deletions_run_at_once_than_allowed(breaker: Breaker, clock: Clock) -> None:
-    del clock
-    bench = Bench(breaker)
+    bench = Bench(breaker, clock)
     bench.collector._slots = asyncio.Semaphore(3)
     running, most = 0, 0
 

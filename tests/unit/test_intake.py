@@ -1,6 +1,7 @@
 """The intake: each generation once, never more than fits, nothing dropped without a word."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
 from tests.support.objects import (
     AUDIT_SPEC,
+    TRACE_SPEC,
     TTL_SECONDS,
     action_trace,
     audit_record,
-    identity_of,
+    key_of_body,
     with_status,
 )
 from tests.support.polling import settle
@@ -45,9 +47,9 @@ async def test_it_stays_known_until_it_is_settled_or_released(intake: Intake) ->
     intake.offer(AUDIT_RECORD, body)
     await take(intake)
     assert intake.offer(AUDIT_RECORD, body) is Verdict.DUPLICATE
-    intake.release(identity_of(body))
+    intake.release(key_of_body(body))
     assert intake.offer(AUDIT_RECORD, body) is Verdict.ACCEPTED
-    intake.settle(identity_of(body))
+    intake.settle(key_of_body(body), 1)
     assert intake.offer(AUDIT_RECORD, body) is Verdict.DUPLICATE
 
 
@@ -55,7 +57,7 @@ def test_another_generation_or_uid_is_another_item(intake: Intake) -> None:
     body = action_trace()
     later = {**body, "metadata": {**body["metadata"], "generation": 2}}
     recreated = action_trace(name=body["metadata"]["name"])
-    intake.settle(identity_of(body))
+    intake.settle(key_of_body(body), 1)
     assert intake.offer(ACTION_TRACE, later) is Verdict.ACCEPTED
     assert intake.offer(ACTION_TRACE, recreated) is Verdict.ACCEPTED
 
@@ -105,7 +107,7 @@ async def test_bytes_are_bounded_too(overflows: list[None]) -> None:
 async def test_put_waits_for_room(overflows: list[None], spawn: Spawn) -> None:
     intake = small(overflows, items=1)
     intake.offer(AUDIT_RECORD, audit_record())
-    waiting = [spawn(intake.put(AUDIT_RECORD, audit_record())) for _ in range(3)]
+    waiting = [spawn(intake.put(AUDIT_RECORD, audit_record(), read_at=0.0)) for _ in range(3)]
     await settle()
     assert not any(task.done() for task in waiting)
     assert intake.depth == 1
@@ -123,7 +125,7 @@ async def test_put_is_told_of_a_duplicate_that_was_taken_in_while_it_waited(
     intake = small(overflows, items=1)
     intake.offer(AUDIT_RECORD, audit_record())
     body = audit_record()
-    waiting = [spawn(intake.put(AUDIT_RECORD, body)) for _ in range(2)]
+    waiting = [spawn(intake.put(AUDIT_RECORD, body, read_at=0.0)) for _ in range(2)]
     await settle()
     await take(intake)
     await settle()
@@ -134,7 +136,7 @@ async def test_put_is_told_of_a_duplicate_that_was_taken_in_while_it_waited(
 async def test_the_deleted_event_of_what_was_just_stored_is_ignored(intake: Intake) -> None:
     """Our own status write moves it out of the watch's selector: it arrives as deleted, with old content."""
     body = audit_record()
-    intake.settle(identity_of(body))
+    intake.settle(key_of_body(body), 1)
     assert intake.offer_last_copy(AUDIT_RECORD, body) is Verdict.DUPLICATE
     assert intake.last_copies == []
 
@@ -149,17 +151,51 @@ async def test_a_deleted_object_that_was_never_stored_is_stored_from_its_event(i
 
 async def test_force_stores_what_its_status_calls_stored(intake: Intake) -> None:
     body = with_status(audit_record(), phase="Stored")
-    intake.settle(identity_of(body))
-    assert await intake.put(AUDIT_RECORD, body) is Verdict.DUPLICATE
-    assert await intake.put(AUDIT_RECORD, body, force=True) is Verdict.ACCEPTED
-    assert await intake.put(AUDIT_RECORD, body, force=True) is Verdict.DUPLICATE
+    assert await intake.put(AUDIT_RECORD, body, read_at=0.0) is Verdict.SETTLED
+    assert await intake.put(AUDIT_RECORD, body, read_at=0.0, force=True) is Verdict.ACCEPTED
+    assert await intake.put(AUDIT_RECORD, body, read_at=0.0, force=True) is Verdict.DUPLICATE
+
+
+async def test_what_was_read_after_it_was_settled_is_news(intake: Intake) -> None:
+    """A restored cluster has objects without a status again, which the archive has."""
+    body = audit_record()
+    before = time.monotonic()
+    intake.settle(key_of_body(body), 1)
+    assert await intake.put(AUDIT_RECORD, body, read_at=before) is Verdict.DUPLICATE
+    assert await intake.put(AUDIT_RECORD, body, read_at=time.monotonic() + 1) is Verdict.ACCEPTED
+
+
+def test_another_content_of_a_known_generation_is_another_item(intake: Intake) -> None:
+    body = action_trace({**TRACE_SPEC, "parameters": {"history": "first"}}, generation=2)
+    other = {**body, "spec": {**TRACE_SPEC, "parameters": {"history": "second"}}}
+    settled = {**body, "spec": {**TRACE_SPEC, "parameters": {"history": "third"}}}
+    assert intake.offer(ACTION_TRACE, body) is Verdict.ACCEPTED
+    intake.settle(key_of_body(settled), 2)
+    assert intake.offer(ACTION_TRACE, other) is Verdict.ACCEPTED
+    labelled = {**body, "metadata": {**body["metadata"], "labels": {"team": "payments"}}}
+    assert intake.offer(ACTION_TRACE, labelled) is Verdict.DUPLICATE, "a label is no generation"
+
+
+@pytest.mark.parametrize("phase", ["Recording", "Degraded", "Rejected"])
+def test_a_last_copy_is_stored_whatever_its_status_says(intake: Intake, phase: str) -> None:
+    """Its row may be gone, and after this nobody can look again."""
+    body = with_status(action_trace(), phase=phase)
+    assert intake.offer_last_copy(ACTION_TRACE, body) is Verdict.ACCEPTED
+
+
+def test_a_deletion_that_waits_for_a_finalizer_is_the_same_content(intake: Intake) -> None:
+    for body, kind in ((audit_record(), AUDIT_RECORD), (action_trace(generation=3), ACTION_TRACE)):
+        metadata = {**body["metadata"], "deletionTimestamp": "2026-03-05T11:00:00Z"}
+        waiting = {**body, "metadata": {**metadata, "generation": metadata["generation"] + 1}}
+        assert intake.offer(kind, body) is Verdict.ACCEPTED
+        assert intake.offer(kind, waiting) is Verdict.DUPLICATE
 
 
 def test_the_memory_of_settled_objects_is_bounded(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "_REMEMBERED", 2)
     bodies = [audit_record() for _ in range(3)]
     for body in bodies:
-        intake.settle(identity_of(body))
+        intake.settle(key_of_body(body), 1)
     assert [intake.offer(AUDIT_RECORD, body) for body in bodies] == [
         Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.DUPLICATE,
     ]  # fmt: skip
@@ -226,7 +262,7 @@ def test_a_last_copy_is_known_until_it_is_committed(intake: Intake) -> None:
     assert intake.last_copies == []
     assert intake.offer_last_copy(AUDIT_RECORD, body) is Verdict.DUPLICATE
     assert [ref.name for ref in intake.last_copies] == ["gone"]
-    intake.secure(identity_of(body))
+    intake.secure(key_of_body(body))
     assert intake.last_copies == []
     intake.offer_last_copy(AUDIT_RECORD, body)
     assert intake.last_copies == [], "what is committed is not lost with this process"
@@ -244,19 +280,19 @@ async def test_an_object_that_cannot_be_read_holds_nothing_up(
 
     monkeypatch.setattr(intake_module, "work_item", fail_on_bad)
     bad = audit_record(name="bad")
-    assert await intake.put(AUDIT_RECORD, bad) is Verdict.UNREADABLE
-    assert intake.offer(AUDIT_RECORD, bad) is Verdict.DUPLICATE, "and is not logged with every event"
+    assert await intake.put(AUDIT_RECORD, bad, read_at=0.0) is Verdict.UNREADABLE
+    assert intake.offer(AUDIT_RECORD, bad) is Verdict.UNREADABLE, "and is not logged with every event"
     assert intake.offer(AUDIT_RECORD, audit_record(name="good")) is Verdict.ACCEPTED
     assert [record.object_name for record in caplog.records] == ["bad"]  # type: ignore[attr-defined]
 
 
 def test_what_is_under_way_again_is_known_and_its_loss_costs_nothing(intake: Intake) -> None:
     body = audit_record()
-    assert intake.begin(identity_of(body))
-    assert not intake.begin(identity_of(body))
+    assert intake.begin(key_of_body(body))
+    assert not intake.begin(key_of_body(body))
     assert intake.offer(AUDIT_RECORD, body) is Verdict.DUPLICATE
     # It is stored: that somebody deletes it meanwhile is no loss to tell of.
     intake.offer_last_copy(AUDIT_RECORD, body)
     assert intake.last_copies == []
-    intake.release(identity_of(body))
-    assert intake.begin(identity_of(body))
+    intake.release(key_of_body(body))
+    assert intake.begin(key_of_body(body))

@@ -13,7 +13,7 @@ from datastorage.pipeline.lift import Lift
 from datastorage.pipeline.workitem import Announcement
 from datastorage.storage.records import RecordKey, StoredRecord, Table, VectorState, VectorWrite
 from tests.support.fakes import STORED_AT, FakeCluster
-from tests.support.objects import TRACE_SPEC, action_trace, audit_record, identity_of, with_status
+from tests.support.objects import TRACE_SPEC, action_trace, audit_record, key_of_body, with_status
 
 WRITTEN = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
 FAILED = VectorWrite(VectorState.FAILED, "Refused", "not finite", "fake/tiny")
@@ -24,13 +24,12 @@ PENDING = {"writes": {"vector": {"state": "Pending"}}}
 class Vectors:
     """What the archive says of each object."""
 
-    def __init__(self, of: Mapping[tuple[str, int], VectorWrite]) -> None:
+    def __init__(self, of: Mapping[RecordKey, VectorWrite]) -> None:
         self.of = of
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[tuple[str, int], StoredRecord]:
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
         assert isinstance(table, Table)
-        wanted = [(key.uid, key.generation) for key in keys]
-        return {each: StoredRecord(b"h" * 32, STORED_AT, self.of[each]) for each in wanted if each in self.of}
+        return {each: StoredRecord(b"h" * 32, STORED_AT, self.of[each]) for each in keys if each in self.of}
 
 
 def degraded(**metadata: Any) -> dict[str, Any]:
@@ -45,7 +44,7 @@ async def lifted(
     breaker: Breaker,
     intake: Intake,
     cluster: FakeCluster,
-    vectors: Mapping[tuple[str, int], VectorWrite],
+    vectors: Mapping[RecordKey, VectorWrite],
     *,
     complete: bool = True,
 ) -> list[Announcement]:
@@ -66,9 +65,9 @@ async def lifted(
 async def test_what_is_paid_is_announced_with_what_its_status_needs(breaker: Breaker, intake: Intake) -> None:
     record, trace = degraded(), recording()
     record["spec"]["ttlSecondsAfterStored"] = 7
-    vectors = {identity_of(record): WRITTEN, identity_of(trace): WRITTEN}
+    vectors = {key_of_body(record): WRITTEN, key_of_body(trace): WRITTEN}
     first, second = await lifted(breaker, intake, FakeCluster(record, trace), vectors)
-    assert (first.identity, second.identity) == (identity_of(record), identity_of(trace))
+    assert (first.key, second.key) == (key_of_body(record), key_of_body(trace))
     assert (first.final, first.ttl_seconds, first.resource_version) == (True, 7, "100")
     assert (second.final, second.ttl_seconds, second.at_once) == (False, 600, False)
     assert isinstance(first.outcome, StoredRecord)
@@ -80,23 +79,23 @@ async def test_what_is_paid_is_announced_with_what_its_status_needs(breaker: Bre
 
 async def test_what_can_never_be_paid_is_announced_too(breaker: Breaker, intake: Intake) -> None:
     body = degraded()
-    [only] = await lifted(breaker, intake, FakeCluster(body), {identity_of(body): FAILED})
+    [only] = await lifted(breaker, intake, FakeCluster(body), {key_of_body(body): FAILED})
     assert isinstance(only.outcome, StoredRecord)
     assert only.outcome.vector == FAILED
 
 
 async def test_what_is_owed_still_is_left(breaker: Breaker, intake: Intake) -> None:
     body = degraded()
-    assert await lifted(breaker, intake, FakeCluster(body), {identity_of(body): OWED}) == []
+    assert await lifted(breaker, intake, FakeCluster(body), {key_of_body(body): OWED}) == []
 
 
 async def test_what_is_under_way_is_not_announced_twice(breaker: Breaker, intake: Intake) -> None:
     body = degraded()
-    vectors, cluster = {identity_of(body): WRITTEN}, FakeCluster(body)
+    vectors, cluster = {key_of_body(body): WRITTEN}, FakeCluster(body)
     assert len(await lifted(breaker, intake, cluster, vectors)) == 1
     # It is to be looked at again: what is under way may be the word of before the payment.
     assert await lifted(breaker, intake, cluster, vectors, complete=False) == []
-    intake.settle(identity_of(body))
+    intake.settle(key_of_body(body), 1)
     assert len(await lifted(breaker, intake, cluster, vectors)) == 1
 
 
@@ -110,14 +109,14 @@ async def test_what_is_under_way_is_not_announced_twice(breaker: Breaker, intake
     ],
 )
 async def test_what_owes_nothing_is_left(breaker: Breaker, intake: Intake, body: dict[str, Any]) -> None:
-    assert await lifted(breaker, intake, FakeCluster(body), {identity_of(body): WRITTEN}) == []
+    assert await lifted(breaker, intake, FakeCluster(body), {key_of_body(body): WRITTEN}) == []
 
 
 async def test_a_later_generation_is_not_called_stored(breaker: Breaker, intake: Intake) -> None:
     """The status speaks of generation 1, the object is at 2: nobody has stored that yet."""
     body = degraded(generation=2)
     body["status"]["observedGeneration"] = 1
-    assert await lifted(breaker, intake, FakeCluster(body), {identity_of(body): WRITTEN}) == []
+    assert await lifted(breaker, intake, FakeCluster(body), {key_of_body(body): WRITTEN}) == []
 
 
 async def test_a_row_that_is_not_there_is_no_reason_to_say_stored(breaker: Breaker, intake: Intake) -> None:

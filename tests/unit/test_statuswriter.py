@@ -25,6 +25,7 @@ from tests.support.objects import (
     action_trace,
     audit_record,
     item_of,
+    key_of_body,
     kind_of,
     with_status,
 )
@@ -157,7 +158,7 @@ async def test_a_generation_that_arrived_meanwhile_is_not_hidden(
     # The status of the first generation was refused, and the second was looked up and taken in.
     assert bench.status(later) == {}
     assert [call[0] for call in bench.cluster.calls] == ["patch_status", "get"]
-    assert [item.identity for item in intake._queue] == [(body["metadata"]["uid"], 2)]
+    assert [item.record.key for item in intake._queue] == [key_of_body(later)]
     assert bench.scheduled == []
 
 

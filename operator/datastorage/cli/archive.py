@@ -27,6 +27,8 @@ from datastorage.settings import load_settings
 T = TypeVar("T")
 
 _PANEL: Final = "The archive"
+# A whole cluster that was restored must not bury the answer.
+_MAX_NOTES: Final = 5
 
 commands = typer.Typer()
 
@@ -59,7 +61,8 @@ def search(  # noqa: PLR0913  # options are parameters here
     question: Annotated[
         str,
         typer.Argument(
-            help="What to search for, as you would ask a colleague. -word must not be there (put -- before a "
+            help="What to search for, as you would ask a colleague. The few records that have an identifier "
+            'or "quoted words" of it come first. -word must not be there (-5 is a number; put -- before a '
             'question that begins so); for the search by words, "quoted words" must stand beside each other.'
         ),
     ],
@@ -156,6 +159,10 @@ def get(
     generation: Annotated[
         int | None, typer.Option(help="Of a UID: not the newest generation but this one.")
     ] = None,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="Of a UID: all that is stored of the object, the newest first."),
+    ] = False,
     kind: _Kind = None,
     output: Annotated[
         DocumentFormat, typer.Option("--output", "-o", help="What to print.")
@@ -163,14 +170,26 @@ def get(
 ) -> None:
     """Print one record: the newest generation of an object, of several of one name the newest object.
 
+    With --history it prints every generation that is stored, and every content of a generation that has
+    several (diverged): the cluster was restored from a backup, or cloned.
+
     Examples:
         datastorage get 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
+
+        datastorage get 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12 --history -o json
 
         datastorage get payments/rr-2026-0042-execution -o json
     """
     namespace, slash, name = record.partition("/")
     if slash and generation is not None:
         raise InvalidQueryError("--generation needs a UID: other objects may have had the same name")
+    if history:
+        if slash or generation is not None:
+            raise InvalidQueryError("--history needs a UID, and no --generation")
+        everything = _ask(lambda archive: archive.history(record))
+        print_document({"records": [each.as_json() for each in everything]}, output)
+        _finish(everything)
+        return
     found = _ask(
         lambda archive: (
             archive.get_by_name(namespace, name, kind) if slash else archive.get(record, generation, kind)
@@ -289,6 +308,13 @@ def _finish(records: Iterable[ArchivedRecord]) -> None:
     shown = list(records)
     if not shown:
         note("no records found")
+    diverged = [record for record in shown if record.diverged]
+    for record in diverged[:_MAX_NOTES]:
+        note(
+            f"note: of {record.kind} {record.namespace}/{record.name}, generation {record.generation}, "
+            "another content is stored as well (a restored or cloned cluster): "
+            f"datastorage get {record.uid} --history"
+        )
     changed = [record for record in shown if not record.intact]
     for record in changed:
         note(

@@ -45,9 +45,10 @@ _FILE_OPTIONS: Final = re.compile(r"ssl_(certfile|keyfile|ca_certs|ca_path)")
 class RedisStore:
     """Bytes by key that live for a while. Nothing here raises once it is made."""
 
-    def __init__(self, url: Origin, ttl_seconds: int) -> None:
+    def __init__(self, url: str | Origin, ttl_seconds: int) -> None:
         """Nothing is asked yet. Raises ConfigurationError when the URL is malformed."""
-        self._secret = Secret(url, _client, _files_in)
+        origin = Origin(f"{PREFIX}REDIS_URL", url) if isinstance(url, str) else url
+        self._secret = Secret(origin, _client, _files_in)
         self._using = self._secret.current()
         self._client = _client(self._using.value)
         self._retiring: set[asyncio.Task[None]] = set()

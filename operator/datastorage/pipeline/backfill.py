@@ -205,5 +205,9 @@ class Backfill:
 
 
 def _rest(rows: Sequence[OwedVector], *done: Sequence[OwedVector]) -> list[OwedVector]:
-    known = {(row.uid, row.generation) for part in done for row in part}
-    return [row for row in rows if (row.uid, row.generation) not in known]
+    known = {_key(row) for part in done for row in part}
+    return [row for row in rows if _key(row) not in known]
+
+
+def _key(row: OwedVector) -> tuple[str, int, bytes]:
+    return row.uid, row.generation, row.text_hash

@@ -69,10 +69,10 @@ class Coordinator:
                 outcomes = await self._store(batch)
                 for item, outcome in zip(batch, outcomes, strict=True):
                     if outcome is not None:
-                        self._intake.secure(item.identity)
+                        self._intake.secure(item.record.key)
                 for item, outcome in zip(batch, outcomes, strict=True):
                     if outcome is None:
-                        self._intake.release(item.identity)
+                        self._intake.release(item.record.key)
                     else:
                         # Waits while the status queue is full: the cluster sets the pace then.
                         await self._announcer.announce(item, outcome)
@@ -101,6 +101,13 @@ class Coordinator:
                 metrics.WRITE_TOTAL.labels(table, "success").inc()
                 age = row.stored_at - item.record.key.created_at
                 metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+                if row.diverged:
+                    metrics.DIVERGED.labels(table).inc()
+                    _log.warning(
+                        "Another content of this generation is in the archive; both are kept "
+                        "(was the cluster restored from a backup, or cloned?)",
+                        extra={**item.ref.as_log_fields(), "generation": item.generation},
+                    )
             else:
                 metrics.WRITE_TOTAL.labels(table, "duplicate").inc()
         return stored

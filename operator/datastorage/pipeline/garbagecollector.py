@@ -11,21 +11,19 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final, Protocol
 
 from datastorage import metrics
-from datastorage.breaker import Breaker
 from datastorage.errors import (
     ObjectChangedError,
     ObjectGoneError,
     RequestRefusedError,
     TransientError,
 )
-from datastorage.pipeline.extract import expiry_of, is_held, table_of
+from datastorage.pipeline.confirmation import Confirmation
+from datastorage.pipeline.extract import expiry_of, is_current, is_held, key_of
 from datastorage.pipeline.workitem import Expiry, ObjectRef
 from datastorage.resources import ARCHIVED, KINDS, ResourceKind
-from datastorage.storage.records import Identity, RecordKey, StoredRecord, Table
 
 _log = logging.getLogger(__name__)
 
@@ -54,13 +52,10 @@ class Cluster(Protocol):
     ) -> AsyncIterator[list[dict[str, Any]]]: ...
 
 
-class Archive(Protocol):
-    """Where rows are confirmed (storage/archive.py)."""
-
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[Identity, StoredRecord]: ...
-
-
 Restore = Callable[[ResourceKind, Mapping[str, Any]], Awaitable[None]]
+"""Stores an object again, which the archive does not have although its status says so."""
+DatabaseTime = Callable[[], Awaitable[float]]
+"""Returns what PostgreSQL's clock says, in Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +74,25 @@ class GarbageCollector:
         self,
         *,
         cluster: Cluster,
-        archive: Archive,
-        breaker: Breaker,
+        confirmation: Confirmation,
+        database_time: DatabaseTime,
         restore: Restore,
         concurrency: int,
         resync_seconds: float,
     ) -> None:
-        """``restore`` takes an object that says it is stored while the archive does not know it."""
+        """``database_time`` waits while PostgreSQL is away."""
         self._cluster = cluster
-        self._archive = archive
-        self._breaker = breaker
+        self._confirmation = confirmation
+        self._database_time = database_time
         self._restore = restore
         self._slots = asyncio.Semaphore(concurrency)
         self._resync_seconds = resync_seconds
         self._heap: list[Expiry] = []
         # The newest version of each object in the schedule, by uid: a status may change while it waits.
         self._versions: dict[str, str] = {}
+        # How far PostgreSQL's clock is ahead of ours, in seconds. All times of expiry were counted from a
+        # commit: by a clock of ours that is wrong, objects would go hours early.
+        self._clock_offset = 0.0
         self._earlier = asyncio.Event()
         # When the earliest of those that were let go is due; None while everything is in the schedule.
         self._forgotten_due: float | None = None
@@ -141,12 +139,18 @@ class GarbageCollector:
             return self._listing_at
         # What was let go is looked for when it falls due, with a pause between one listing and the next.
         until_due = max(
-            self._forgotten_due - time.time(), self._listed_at + _RETRY_SECONDS - time.monotonic()
+            self._forgotten_due - self._now(), self._listed_at + _RETRY_SECONDS - time.monotonic()
         )
         return min(self._listing_at, time.monotonic() + until_due)
 
     async def collect(self, due: Sequence[Expiry]) -> None:
         """Confirm the rows of the objects and delete those that are confirmed."""
+        await self._read_clock()
+        now = self._now()
+        early = [expiry for expiry in due if expiry.due > now]
+        for expiry in early:
+            self.schedule(expiry)
+        due = [expiry for expiry in due if expiry.due <= now]
         confirmed = await self._confirm(due)
         async with asyncio.TaskGroup() as group:
             for expiry in due:
@@ -155,25 +159,35 @@ class GarbageCollector:
                 act = self._delete if expiry.ref.uid in confirmed else self._restore_row
                 group.create_task(self._with_slot(act(expiry)))
 
+    def _now(self) -> float:
+        """Return the time by PostgreSQL's clock, in Unix seconds."""
+        return time.time() + self._clock_offset
+
+    async def _read_clock(self) -> None:
+        database = await self._database_time()
+        self._clock_offset = database - time.time()
+
     async def plan(self) -> AsyncIterator[Plan]:
         """List what would be deleted and when, without deleting anything."""
         for kind in KINDS:
             async for page in self._archived(kind):
-                plans = [
-                    (expiry, is_held(body["metadata"]))
-                    for body in page
-                    if (expiry := expiry_of(kind, body)) is not None
-                ]
-                confirmed = await self._confirm([expiry for expiry, _ in plans])
-                for expiry, held in plans:
-                    yield Plan(expiry, held, expiry.ref.uid in confirmed)
+                confirmed = await self._confirmation.of_keys(kind, [key_of(kind, body) for body in page])
+                for body in page:
+                    expiry = expiry_of(kind, body)
+                    if expiry is not None:
+                        yield Plan(expiry, is_held(body["metadata"]), expiry.key in confirmed)
 
     async def _rebuild(self) -> bool:
         self._forgotten_due = None
+        await self._read_clock()
         try:
             for kind in KINDS:
                 async for page in self._archived(kind):
-                    for body in page:
+                    # What is on hold or stays long is looked up too: its row may be gone.
+                    confirmed = await self._confirmation.of_objects(kind, [b for b in page if is_current(b)])
+                    for body in confirmed.missing:
+                        await self._restore(kind, body)
+                    for body in confirmed.stored:
                         self._note(kind, body)
         except (TransientError, ObjectGoneError, RequestRefusedError) as error:
             _log.warning(
@@ -203,9 +217,7 @@ class GarbageCollector:
         confirmed: set[str] = set()
         for kind in KINDS:
             keys = [expiry.key for expiry in expiries if expiry.ref.kind is kind]
-            if keys:
-                rows = await self._breaker.run(partial(self._archive.find, table_of(kind), keys))
-                confirmed.update(uid for uid, _ in rows)
+            confirmed.update(key.uid for key in await self._confirmation.of_keys(kind, keys))
         return confirmed
 
     async def _with_slot(self, action: Awaitable[None]) -> None:
@@ -234,7 +246,7 @@ class GarbageCollector:
             _log.error("Deletion refused", extra={**ref.as_log_fields(), "error": str(error)})
 
     def _retry(self, expiry: Expiry, seconds: float) -> None:
-        self.schedule(replace(expiry, due=time.time() + seconds))
+        self.schedule(replace(expiry, due=self._now() + seconds))
 
     async def _look_again(self, expiry: Expiry) -> None:
         """Something about the object changed since it was noted: a label, or it is another object."""
@@ -246,7 +258,7 @@ class GarbageCollector:
             return
         if status.get("phase") in ARCHIVED:
             self._note(expiry.ref.kind, body)
-        elif metadata["generation"] == expiry.key.generation and not is_held(metadata):
+        elif key_of(expiry.ref.kind, body) == expiry.key and not is_held(metadata):
             # It has no room for a status, and only its labels changed: what is stored is still all of it.
             self.schedule(replace(expiry, resource_version=metadata["resourceVersion"]))
 
@@ -254,7 +266,8 @@ class GarbageCollector:
         """Bring back the row of an object that says Stored while the archive has none. It must not go."""
         metrics.GC_TOTAL.labels("unconfirmed").inc()
         _log.error(
-            "Stored object is missing in the archive; storing it again", extra=expiry.ref.as_log_fields()
+            "What a stored object says is missing in the archive; storing it again",
+            extra=expiry.ref.as_log_fields(),
         )
         body = await self._get(expiry.ref)
         if body is not None and body["metadata"]["uid"] == expiry.ref.uid:
@@ -267,7 +280,7 @@ class GarbageCollector:
             return None  # gone, or found again by the next listing
 
     def _pop_due(self) -> list[Expiry]:
-        now = time.time()
+        now = self._now()
         due: list[Expiry] = []
         while self._heap and self._heap[0].due <= now and len(due) < _BATCH:
             expiry = heapq.heappop(self._heap)
@@ -279,7 +292,7 @@ class GarbageCollector:
         self._earlier.clear()
         pause = next_listing - time.monotonic()
         if self._heap:
-            pause = min(pause, self._heap[0].due - time.time() + _GATHER_SECONDS)
+            pause = min(pause, self._heap[0].due - self._now() + _GATHER_SECONDS)
         try:
             async with asyncio.timeout(max(0.0, pause)):
                 await self._earlier.wait()

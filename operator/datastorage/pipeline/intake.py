@@ -1,4 +1,4 @@
-"""Bounded intake: takes each generation of an object in once, and says so when it is full.
+"""Bounded intake: takes each content of an object in once, and says so when it is full.
 
 The watch may not wait (Kopf would hold every object in memory meanwhile), so ``offer`` drops what does
 not fit and asks for a sweep, which brings it back. The sweep may wait, and uses ``put``.
@@ -6,22 +6,30 @@ not fit and asks for a sweep, which brings it back. The sweep may wait, and uses
 
 import asyncio
 import logging
+import math
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
 from datastorage import metrics
-from datastorage.pipeline.extract import work_item
-from datastorage.pipeline.workitem import ObjectRef, WorkItem
+from datastorage.pipeline.extract import canonical_spec, key_of, work_item
+from datastorage.pipeline.workitem import ObjectRef, WorkItem, ref_of
 from datastorage.resources import Phase, ResourceKind
-from datastorage.storage.records import Identity
+from datastorage.storage.records import RecordKey
 
 _log = logging.getLogger(__name__)
 
-# How many settled generations are remembered. A stale event of a settled object follows its status write
+# How many settled contents are remembered. A stale event of a settled object follows its status write
 # within moments; one that comes after it was forgotten is stored again, without effect.
 _REMEMBERED: Final = 50_000
+# An event may have waited this long before it came here, behind tens of thousands of others at most. What an
+# object said longer ago than it was settled is stale; what it says later than that is news, even if it is the
+# same as before: its cluster was restored from a backup, and its status has to be written again.
+_LATE_EVENT_SECONDS: Final = 300.0
+# How many versions of objects that can't be read are remembered, so that each is logged once.
+_UNREADABLE_REMEMBERED: Final = 1_000
 _SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
 
 
@@ -29,14 +37,14 @@ class Verdict(StrEnum):
     """What became of an offered object."""
 
     ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"  # this generation is on its way, or was settled a moment ago
-    SETTLED = "settled"  # its own status says that this generation needs nothing more
+    DUPLICATE = "duplicate"  # this content is on its way, or was settled after the object was read
+    SETTLED = "settled"  # its own status says that it needs nothing more
     UNREADABLE = "unreadable"  # a fault of this program: the object stays in the cluster, and is logged
     FULL = "full"  # no room: a sweep will bring it back
 
 
 class Intake:
-    """A queue of work items, bounded in number and bytes, that holds each (uid, generation) once."""
+    """A queue of work items, bounded in number and bytes, that holds each content of an object once."""
 
     def __init__(
         self,
@@ -55,19 +63,19 @@ class Intake:
         self._on_overflow = on_overflow
         self._queue: deque[WorkItem] = deque()
         self._bytes = 0
-        self._in_flight: set[Identity] = set()
-        self._secured: set[Identity] = set()
-        self._last_copies: dict[Identity, ObjectRef] = {}
-        self._settled: OrderedDict[Identity, None] = OrderedDict()
+        self._in_flight: set[RecordKey] = set()
+        self._secured: set[RecordKey] = set()
+        self._last_copies: dict[RecordKey, ObjectRef] = {}
+        # When each was settled, in monotonic seconds, and the object's generation then.
+        self._settled: OrderedDict[RecordKey, tuple[float, int]] = OrderedDict()
+        self._unreadable: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
 
     def offer(self, kind: ResourceKind, body: Mapping[str, Any]) -> Verdict:
         """Take the object in if it needs storing and there is room; never wait."""
-        verdict = self._judge(body, force=False)
-        if verdict is Verdict.ACCEPTED:
-            verdict = self._append(kind, body, deleted=False)
-        elif verdict is Verdict.FULL:
+        verdict, _ = self._take_in(kind, body, read_at=time.monotonic() - _LATE_EVENT_SECONDS)
+        if verdict is Verdict.FULL:
             self._on_overflow()
         metrics.INTAKE_TOTAL.labels(verdict.value).inc()
         return verdict
@@ -76,28 +84,27 @@ class Intake:
         """Take in an object that the cluster has no more, even where there is no room.
 
         To wait for room would not save memory: Kopf would hold the object instead, and a stop would drop it.
+        What its status says is no proof that its row is there, and after this nobody can look again.
         """
-        verdict = self._judge(body, force=False)
-        if verdict in {Verdict.ACCEPTED, Verdict.FULL}:
-            verdict = self._append(kind, body, deleted=True)
-        metadata = body["metadata"]
-        identity = (metadata["uid"], metadata["generation"])
-        if identity in self._in_flight and identity not in self._secured:
-            ref = ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
-            self._last_copies[identity] = ref
+        verdict, key = self._take_in(
+            kind, body, read_at=time.monotonic() - _LATE_EVENT_SECONDS, deleted=True, force=True
+        )
+        if key is not None and key in self._in_flight and key not in self._secured:
+            self._last_copies[key] = ref_of(kind, body)
         metrics.INTAKE_TOTAL.labels(verdict.value).inc()
         return verdict
 
-    async def put(self, kind: ResourceKind, body: Mapping[str, Any], *, force: bool = False) -> Verdict:
+    async def put(
+        self, kind: ResourceKind, body: Mapping[str, Any], *, read_at: float, force: bool = False
+    ) -> Verdict:
         """Take the object in if it needs storing, waiting for room as long as it takes.
 
-        ``force``: store it even if its status says that it is stored (the archive knows better).
+        ``read_at``: when the cluster was asked for it, in monotonic seconds. ``force``: store it even if its
+        status says that it is stored (the archive knows better).
         """
-        while (verdict := self._judge(body, force=force)) is Verdict.FULL:
+        while (verdict := self._take_in(kind, body, read_at=read_at, force=force)[0]) is Verdict.FULL:
             self._drained.clear()
             await self._drained.wait()
-        if verdict is Verdict.ACCEPTED:
-            verdict = self._append(kind, body, deleted=False)
         metrics.INTAKE_TOTAL.labels(verdict.value).inc()
         return verdict
 
@@ -128,31 +135,35 @@ class Intake:
         self._export()
         return batch
 
-    def begin(self, identity: Identity) -> bool:
-        """Note that something is under way for a generation that is stored; False when it is already."""
-        if identity in self._in_flight:
+    def begin(self, key: RecordKey) -> bool:
+        """Note that something is under way for a content that is stored; False when it is already."""
+        if key in self._in_flight:
             return False
-        self._in_flight.add(identity)
-        self._secured.add(identity)
+        self._in_flight.add(key)
+        self._secured.add(key)
         return True
 
-    def secure(self, identity: Identity) -> None:
+    def secure(self, key: RecordKey) -> None:
         """Note that an item is committed: whatever happens to it now, it is not lost."""
-        self._secured.add(identity)
-        self._last_copies.pop(identity, None)
+        self._secured.add(key)
+        self._last_copies.pop(key, None)
 
-    def settle(self, identity: Identity) -> None:
-        """Forget an item whose way is over; stale events of it are recognised for a while."""
-        self.release(identity)
-        self._settled[identity] = None
+    def settle(self, key: RecordKey, generation: int) -> None:
+        """Forget an item whose way is over; stale events of it are recognised for a while.
+
+        ``generation`` is the object's own, which a deletion raises without another content.
+        """
+        self.release(key)
+        self._settled[key] = (time.monotonic(), generation)
+        self._settled.move_to_end(key)
         if len(self._settled) > _REMEMBERED:
             self._settled.popitem(last=False)
 
-    def release(self, identity: Identity) -> None:
+    def release(self, key: RecordKey) -> None:
         """Forget an item whose way ended early, so that the next event or sweep takes it in again."""
-        self._in_flight.discard(identity)
-        self._secured.discard(identity)
-        self._last_copies.pop(identity, None)
+        self._in_flight.discard(key)
+        self._secured.discard(key)
+        self._last_copies.pop(key, None)
 
     @property
     def last_copies(self) -> list[ObjectRef]:
@@ -164,48 +175,71 @@ class Intake:
         """Items waiting to be taken."""
         return len(self._queue)
 
-    def _judge(self, body: Mapping[str, Any], *, force: bool) -> Verdict:
-        metadata = body["metadata"]
-        identity = (metadata["uid"], metadata["generation"])
-        if identity in self._in_flight:
+    def _take_in(
+        self,
+        kind: ResourceKind,
+        body: Mapping[str, Any],
+        *,
+        read_at: float,
+        deleted: bool = False,
+        force: bool = False,
+    ) -> tuple[Verdict, RecordKey | None]:
+        """Take an object in if it needs storing and there is room; return its key where it was needed."""
+        version = (body["metadata"]["uid"], body["metadata"]["resourceVersion"])
+        if version in self._unreadable:
+            return Verdict.UNREADABLE, None
+        if not force and _says_settled(body):
+            return Verdict.SETTLED, None
+        try:
+            spec_bytes = canonical_spec(body)
+            key = key_of(kind, body, spec_bytes)
+            verdict = self._judge(key, body, read_at=read_at)
+            if verdict is Verdict.ACCEPTED or (verdict is Verdict.FULL and deleted):
+                self._append(kind, body, spec_bytes, deleted=deleted)
+                verdict = Verdict.ACCEPTED
+        except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
+            # No input is known that leads here. One that does must not stop the sweep for all others.
+            metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()
+            _log.exception(
+                "Object can't be read; it stays in the cluster", extra=ref_of(kind, body).as_log_fields()
+            )
+            self._unreadable[version] = None
+            if len(self._unreadable) > _UNREADABLE_REMEMBERED:
+                self._unreadable.popitem(last=False)
+            return Verdict.UNREADABLE, None
+        return verdict, key
+
+    def _judge(self, key: RecordKey, body: Mapping[str, Any], *, read_at: float) -> Verdict:
+        if key in self._in_flight:
             return Verdict.DUPLICATE
-        if not force:
-            # Our own status write moves an object out of the watch's field selector. It then arrives as
-            # deleted, with its content from before the write: only this memory tells that it is stored.
-            if identity in self._settled:
-                return Verdict.DUPLICATE
-            status = body.get("status") or {}
-            if status.get("phase") in _SETTLED_PHASES and status.get("observedGeneration") == identity[1]:
-                return Verdict.SETTLED
+        # Our own status write moves an object out of the watch's field selector. It then arrives as
+        # deleted, with its content from before the write: only this memory tells that it is stored.
+        settled_at, generation = self._settled.get(key, (-math.inf, 0))
+        if settled_at > read_at and body["metadata"]["generation"] <= generation:
+            return Verdict.DUPLICATE
         if len(self._queue) >= self._max_items or self._bytes >= self._max_bytes:
             return Verdict.FULL
         return Verdict.ACCEPTED
 
-    def _append(self, kind: ResourceKind, body: Mapping[str, Any], *, deleted: bool) -> Verdict:
-        try:
-            item = work_item(
-                kind, body, default_ttl_seconds=self._default_ttl_seconds, deleted=deleted,
-                with_text=self._with_texts,
-            )  # fmt: skip
-        except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
-            # No input is known that leads here. One that does must not stop the sweep for all others.
-            metadata = body["metadata"]
-            metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()
-            _log.exception(
-                "Object can't be read; it stays in the cluster",
-                extra=ObjectRef(
-                    kind, metadata["namespace"], metadata["name"], metadata["uid"]
-                ).as_log_fields(),
-            )
-            self.settle((metadata["uid"], metadata["generation"]))
-            return Verdict.UNREADABLE
+    def _append(
+        self, kind: ResourceKind, body: Mapping[str, Any], spec_bytes: bytes, *, deleted: bool
+    ) -> None:
+        item = work_item(
+            kind, body, default_ttl_seconds=self._default_ttl_seconds, deleted=deleted,
+            with_text=self._with_texts, spec_bytes=spec_bytes,
+        )  # fmt: skip
         self._queue.append(item)
         self._bytes += item.size
-        self._in_flight.add(item.identity)
+        self._in_flight.add(item.record.key)
         self._filled.set()
         self._export()
-        return Verdict.ACCEPTED
 
     def _export(self) -> None:
         metrics.INTAKE_DEPTH.set(len(self._queue))
         metrics.INTAKE_BYTES.set(self._bytes)
+
+
+def _says_settled(body: Mapping[str, Any]) -> bool:
+    status = body.get("status") or {}
+    current = status.get("observedGeneration") == body["metadata"]["generation"]
+    return current and status.get("phase") in _SETTLED_PHASES

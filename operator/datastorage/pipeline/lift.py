@@ -17,7 +17,7 @@ from datastorage.pipeline.extract import announcement_of, key_of, table_of
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.workitem import Announcement
 from datastorage.resources import KINDS, Phase, ResourceKind, WriteState
-from datastorage.storage.records import Identity, RecordKey, StoredRecord, Table, VectorState
+from datastorage.storage.records import RecordKey, StoredRecord, Table, VectorState
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _OWING: Final = (Phase.DEGRADED, Phase.RECORDING)
 class Archive(Protocol):
     """Where rows and what they owe are looked up (storage/archive.py)."""
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[Identity, StoredRecord]: ...
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]: ...
 
 
 class Cluster(Protocol):
@@ -96,15 +96,15 @@ class Lift:
         if not bodies:
             return Lifted()
         announced, skipped = 0, False
-        keys = [key_of(body["metadata"]) for body in bodies]
+        keys = [key_of(kind, body) for body in bodies]
         found = await self._breaker.run(partial(self._archive.find, table_of(kind), keys))
         now = datetime.now(UTC)
         for body, key in zip(bodies, keys, strict=True):
-            stored = found.get((key.uid, key.generation))
+            stored = found.get(key)
             if stored is None or stored.vector.state is VectorState.PENDING:
                 continue
             # Not twice at once: the second would only find that the first has changed the object.
-            if not self._intake.begin((key.uid, key.generation)):
+            if not self._intake.begin(key):
                 skipped = True
                 continue
             outcome = replace(stored, vector_at=now)

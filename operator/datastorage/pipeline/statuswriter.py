@@ -92,11 +92,12 @@ class StatusWriter:
     async def announce(self, item: WorkItem, outcome: Outcome) -> None:
         """Queue the outcome of an item; wait while the queue is full."""
         if item.deleted:
-            self._intake.settle(item.identity)
+            self._intake.settle(item.record.key, item.generation)
             return
         announcement = Announcement(
             ref=item.ref,
             key=item.record.key,
+            generation=item.generation,
             resource_version=item.resource_version,
             final=item.final,
             ttl_seconds=item.ttl_seconds,
@@ -129,40 +130,40 @@ class StatusWriter:
                 self._unwritten -= 1
 
     async def _settle(self, announcement: Announcement) -> None:
-        ref, identity = announcement.ref, announcement.identity
+        ref, key = announcement.ref, announcement.key
         try:
             await self._write_until_answered(announcement)
         except ObjectGoneError:
             # Somebody deleted it after it was stored. There is nothing left to tell.
             metrics.STATUS_TOTAL.labels("gone").inc()
-            self._intake.settle(identity)
+            self._intake.settle(key, announcement.generation)
         except ObjectChangedError:
             # Another version, or another object under the same name. Look at what is there now and begin
             # again with it: the event that brought it may have been dropped because this one was in flight.
             metrics.STATUS_TOTAL.labels("changed").inc()
-            self._intake.release(identity)
+            self._intake.release(key)
             await self._look_again(announcement)
         except ObjectTooLargeError:
             # There is no room for a status in it. It is stored and is cleared in its time all the same: the
             # deletion guard does not hold the operator back.
             metrics.STATUS_TOTAL.labels("too_large").inc()
             _log.warning("Stored, but the object has no room for a status", extra=ref.as_log_fields())
-            self._intake.settle(identity)
+            self._intake.settle(key, announcement.generation)
             if announcement.final and isinstance(announcement.outcome, StoredRecord):
                 self._schedule_deletion(announcement, announcement.outcome, announcement.resource_version)
         except RequestRefusedError as error:
             # Repeating at once would not help; a later sweep tries again.
             metrics.STATUS_TOTAL.labels("refused").inc()
-            self._intake.release(identity)
+            self._intake.release(key)
             _log.error("Status refused", extra={**ref.as_log_fields(), "error": str(error)})
         except TransientError as error:
             metrics.STATUS_TOTAL.labels("abandoned").inc()
-            self._intake.release(identity)
+            self._intake.release(key)
             self._on_abandoned()
             _log.warning("Status not written for now", extra={**ref.as_log_fields(), "error": str(error)})
         else:
             metrics.STATUS_TOTAL.labels("success").inc()
-            self._intake.settle(identity)
+            self._intake.settle(key, announcement.generation)
             if _owes(announcement.outcome):
                 # It may have been paid while this waited in the queue.
                 self._on_owing()
@@ -184,17 +185,18 @@ class StatusWriter:
         return None
 
     async def _write(self, announcement: Announcement) -> None:
-        ref, key = announcement.ref, announcement.key
+        ref, generation = announcement.ref, announcement.generation
         match announcement.outcome:
             case Rejection(reason):
                 status = rejected_status(
-                    uid=ref.uid, generation=key.generation, at=_rfc3339(datetime.now(UTC)), message=reason
+                    uid=ref.uid, generation=generation, at=_rfc3339(datetime.now(UTC)), message=reason
                 )
                 await self._patch(announcement, status)
             case StoredRecord() as stored if not announcement.final:
                 status = recording_status(
-                    uid=ref.uid, generation=key.generation, stored_at=_rfc3339(stored.stored_at),
+                    uid=ref.uid, generation=generation, stored_at=_rfc3339(stored.stored_at),
                     content_hash=_sha256(stored.content_hash), vector=_vector(stored),
+                    diverged=stored.diverged,
                 )  # fmt: skip
                 await self._patch(announcement, status)
             case StoredRecord() if announcement.at_once:
@@ -207,14 +209,14 @@ class StatusWriter:
                 await self._write_stored(announcement, stored)
 
     async def _write_stored(self, announcement: Announcement, stored: StoredRecord) -> None:
-        ref, key = announcement.ref, announcement.key
         status = stored_status(
-            uid=ref.uid,
-            generation=key.generation,
+            uid=announcement.ref.uid,
+            generation=announcement.generation,
             stored_at=_rfc3339(stored.stored_at),
             content_hash=_sha256(stored.content_hash),
             expires_at=_rfc3339(_expiry(announcement, stored)),
             vector=_vector(stored),
+            diverged=stored.diverged,
             held=announcement.held,
         )
         version = await self._patch(announcement, status)

@@ -1,19 +1,22 @@
 """The promise that nothing is forgotten: lists the unstored objects and feeds them to the intake.
 
 The watch gives speed; events can be lost, dropped or never sent. The sweep asks the cluster what is
-still unstored, page by page, at the pace at which the intake drains.
+still unstored, page by page, at the pace at which the intake drains. Where an object that it meets says that
+it is stored (a running trace, a record without its vector), it looks the row up, and has the object stored
+again if the row is gone.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Protocol
 
 from datastorage import metrics
 from datastorage.errors import ObjectGoneError, RequestRefusedError, TransientError
-from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.confirmation import Confirmation
+from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.resources import KINDS, Phase, ResourceKind
 
 _log = logging.getLogger(__name__)
@@ -36,9 +39,12 @@ class Cluster(Protocol):
 class Sweep:
     """Runs on request, and at intervals without one."""
 
-    def __init__(self, *, cluster: Cluster, intake: Intake, interval_seconds: float) -> None:
+    def __init__(
+        self, *, cluster: Cluster, intake: Intake, confirmation: Confirmation, interval_seconds: float
+    ) -> None:
         self._cluster = cluster
         self._intake = intake
+        self._confirmation = confirmation
         self._interval_seconds = interval_seconds
         self._requested = asyncio.Event()
         self.last_success: float | None = None
@@ -67,14 +73,23 @@ class Sweep:
     async def _sweep(self) -> bool:
         try:
             for kind in KINDS:
+                read_at = time.monotonic()
                 async for page in self._cluster.pages(
                     kind, field_selector=UNSTORED_SELECTOR, page_size=_PAGE_SIZE
                 ):
-                    for body in page:
-                        await self._intake.put(kind, body)
+                    await self._feed(kind, page, read_at)
                     metrics.SWEEP_OBJECTS.inc(len(page))
+                    read_at = time.monotonic()
         except (TransientError, ObjectGoneError, RequestRefusedError) as error:
             _log.warning("Sweep failed; it will be repeated", extra={"error": str(error)})
             return False
         self.last_success = time.monotonic()
         return True
+
+    async def _feed(self, kind: ResourceKind, page: Sequence[dict[str, Any]], read_at: float) -> None:
+        settled = [
+            body for body in page if await self._intake.put(kind, body, read_at=read_at) is Verdict.SETTLED
+        ]
+        archived = [body for body in settled if body["status"]["phase"] != Phase.REJECTED]
+        for body in (await self._confirmation.of_objects(kind, archived)).missing:
+            await self._intake.put(kind, body, read_at=read_at, force=True)

@@ -4,11 +4,12 @@
 its deletion.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from datastorage.resources import ResourceKind
-from datastorage.storage.records import Identity, Record, RecordKey, StoredRecord
+from datastorage.storage.records import Record, RecordKey, StoredRecord
 
 # What an item takes beside its content: columns, references, the entries that point to it.
 _OVERHEAD_BYTES: Final = 2048
@@ -33,28 +34,31 @@ class ObjectRef:
         }
 
 
+def ref_of(kind: ResourceKind, body: Mapping[str, Any]) -> ObjectRef:
+    """Return where an object is, which the API server gave."""
+    metadata = body["metadata"]
+    return ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+
+
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """A record with what the cluster still has to be told about it.
 
-    ``ttl_seconds`` counts from the commit. ``deleted``: the object is gone from the cluster already, so
-    that there is no status to write. ``held``: a legal hold keeps the object in the cluster.
+    ``generation`` is what the cluster counts (``metadata.generation``), for the status. ``ttl_seconds``
+    counts from the commit. ``deleted``: the object is gone from the cluster already, so that there is no
+    status to write. ``held``: a legal hold keeps the object in the cluster.
     ``has_finalizers``: a deletion would leave it there, and open to change, until somebody removes them.
     """
 
     ref: ObjectRef
     record: Record
+    generation: int
     resource_version: str
     final: bool
     ttl_seconds: int
     deleted: bool
     held: bool
     has_finalizers: bool
-
-    @property
-    def identity(self) -> Identity:
-        """The key under which the intake knows this item."""
-        return self.ref.uid, self.record.key.generation
 
     @property
     def size(self) -> int:
@@ -81,17 +85,13 @@ class Announcement:
 
     ref: ObjectRef
     key: RecordKey
+    generation: int
     resource_version: str
     final: bool
     ttl_seconds: int
     held: bool
     at_once: bool
     outcome: Outcome
-
-    @property
-    def identity(self) -> Identity:
-        """The key under which the intake knows the item."""
-        return self.ref.uid, self.key.generation
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -33,6 +33,6 @@ def _decoded(cursor: str) -> RecordKey | None:
         time = datetime.fromisoformat(created_at)
         if time.tzinfo is None:
             return None
-        return RecordKey(str(uuid.UUID(uid)), int(generation), time.astimezone(UTC))
+        return RecordKey(str(uuid.UUID(uid)), int(generation), time.astimezone(UTC), b"")
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -144,7 +144,7 @@ def _uid(uid: str) -> str:
 
 
 def _key(record: ArchivedRecord) -> RecordKey:
-    return RecordKey(record.uid, record.generation, record.created_at)
+    return RecordKey(record.uid, record.generation, record.created_at, b"")
 
 
 @contextmanager

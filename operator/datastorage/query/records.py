@@ -27,6 +27,9 @@ class ArchivedRecord:
     stored_at: datetime
     content_hash: bytes = field(repr=False)
     """SHA-256 of the content, as it was noted when the record was stored."""
+    diverged: bool
+    """Whether another content was stored under its uid and generation before: the cluster was restored from a
+    backup, or cloned. Both contents are kept; their hashes tell them apart."""
     intact: bool
     """Whether the content still has this hash. If not, somebody has changed it."""
     content: bytes = field(repr=False)
@@ -52,6 +55,7 @@ class ArchivedRecord:
             "createdAt": rfc3339(self.created_at),
             "storedAt": rfc3339(self.stored_at),
             "contentHash": f"sha256:{self.content_hash.hex()}",
+            "diverged": self.diverged,
             "intact": self.intact,
             "record": self.object or None,
         }
@@ -68,7 +72,7 @@ def archived(row: StoredRow) -> ArchivedRecord:
         )
     return ArchivedRecord(
         kind_of(row.place.table), row.namespace, row.name, key.uid, key.generation, key.created_at,
-        row.stored_at, row.content_hash, intact, row.content, _parsed(row.content),
+        row.stored_at, row.content_hash, row.diverged, intact, row.content, _parsed(row.content),
     )  # fmt: skip
 
 

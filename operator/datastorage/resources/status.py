@@ -132,6 +132,9 @@ class VectorStatus:
         return _condition(EMBEDDED_CONDITION, status, self.reason, generation, since, self.message)
 
 
+_DIVERGED = (
+    "the archive has another content of this generation, too, and keeps both (a restored or cloned cluster?)"
+)
 NOT_STORED = VectorStatus(WriteState.SKIPPED, "Rejected", "the record is not stored")
 
 
@@ -154,15 +157,19 @@ def stored_status(
     content_hash: str,
     expires_at: str,
     vector: VectorStatus,
+    diverged: bool = False,
     held: bool = False,
 ) -> dict[str, Any]:
     """Status of an object whose last generation is stored: Stored, or Degraded while its vector is owed.
 
-    `stored_at` and `expires_at` are RFC 3339 times, `content_hash` is "sha256:<hex>". With `held` the object
-    leaves the cluster no earlier than its legal hold is lifted.
+    `stored_at` and `expires_at` are RFC 3339 times, `content_hash` is "sha256:<hex>". With `diverged`
+    another content is stored under the same uid and generation. With `held` the object leaves the cluster no
+    earlier than its legal hold is lifted.
     """
     when = "when its legal hold is lifted, no earlier than " if held else "at "
     what = f"stored, its vector is owed ({vector.message})" if vector.owed else "stored"
+    if diverged:
+        what = f"{what}; {_DIVERGED}"
     return {
         "phase": "Degraded" if vector.owed else "Stored",
         "observedGeneration": generation,
@@ -180,7 +187,13 @@ def stored_status(
 
 
 def recording_status(
-    *, uid: str, generation: int, stored_at: str, content_hash: str, vector: VectorStatus
+    *,
+    uid: str,
+    generation: int,
+    stored_at: str,
+    content_hash: str,
+    vector: VectorStatus,
+    diverged: bool = False,
 ) -> dict[str, Any]:
     """Status of an ActionTrace of which this generation is stored and more may come."""
     message = "the trace is not final yet"
@@ -195,7 +208,7 @@ def recording_status(
             _condition(STORED_CONDITION, "False", "Recording", generation, stored_at, message),
             vector.as_condition(generation, vector.at or stored_at),
         ],
-        "message": f"generation {generation} stored; {message}",
+        "message": f"generation {generation} stored; {f'{_DIVERGED}; ' if diverged else ''}{message}",
     }
 
 

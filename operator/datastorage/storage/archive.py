@@ -12,19 +12,23 @@ from datastorage.storage.records import (
     NO_TEXT,
     WITHOUT_TEXT,
     WITHOUT_VECTORS,
-    Identity,
     Record,
     RecordKey,
     StoredRecord,
     Table,
     VectorState,
     VectorWrite,
+    key_columns,
+    key_in,
 )
 
 # One statement stores any number of rows: the arrays travel in binary, and the plan is made once.
-# A repeat of a key changes nothing, which is what makes every step before it safe to run twice.
-# It answers with the number of new rows and with the time that stored_at got. The texts come with the
-# rows, each once and in order, so that two transactions never wait for each other.
+# A repeat of a key changes nothing, which is what makes every step before it safe to run twice. The key has
+# the hash of the spec, which the server makes of the content: a row that is added although its generation has
+# one says something else, and is marked. LIMIT keeps each of these look-ups one of the key; for EXISTS the
+# planner may read the whole table into a hash. The statement answers with the number of new rows, of marked
+# ones, and with the time that stored_at got.
+# The texts come with the rows, each once and in order, so that two transactions never wait for each other.
 _INSERT: Final[dict[Table, str]] = {
     Table.AUDIT_RECORDS: """
         WITH texts AS (
@@ -35,12 +39,14 @@ _INSERT: Final[dict[Table, str]] = {
                 uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
-                resource_name, resource_uid, alert_fingerprint, search, text_hash)
+                resource_name, resource_uid, alert_fingerprint, search, text_hash, diverged)
             SELECT uid, generation, created_at, namespace, name, content, content_hash,
                 type, action, phase, correlation_id, start_time, end_time, severity, environment, cluster,
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
                 resource_name, resource_uid, alert_fingerprint,
-                pg_catalog.to_tsvector('english'::regconfig, search), text_hash
+                pg_catalog.to_tsvector('english'::regconfig, search), text_hash,
+                (SELECT true FROM datastorage.audit_records AS r WHERE r.uid = rows.uid
+                    AND r.generation = rows.generation AND r.created_at = rows.created_at LIMIT 1) IS NOT NULL
             FROM unnest(
                 $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
                 $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[],
@@ -52,8 +58,9 @@ _INSERT: Final[dict[Table, str]] = {
                 actor_kind, actor_name, resource_api_version, resource_kind, resource_namespace,
                 resource_name, resource_uid, alert_fingerprint, search, text_hash)
             ON CONFLICT DO NOTHING
-            RETURNING 1)
-        SELECT count(*) AS inserted, now() AS stored_at FROM stored
+            RETURNING diverged)
+        SELECT count(*) AS inserted, count(*) FILTER (WHERE diverged) AS diverged, now() AS stored_at
+        FROM stored
     """,
     Table.ACTION_TRACES: """
         WITH texts AS (
@@ -64,12 +71,14 @@ _INSERT: Final[dict[Table, str]] = {
                 uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
-                execution_status, start_time, end_time, effectiveness_score, search, text_hash)
+                execution_status, start_time, end_time, effectiveness_score, search, text_hash, diverged)
             SELECT uid, generation, created_at, namespace, name, content, content_hash,
                 final, correlation_id, action_type, target_api_version, target_kind, target_namespace,
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
                 execution_status, start_time, end_time, effectiveness_score,
-                pg_catalog.to_tsvector('english'::regconfig, search), text_hash
+                pg_catalog.to_tsvector('english'::regconfig, search), text_hash,
+                (SELECT true FROM datastorage.action_traces AS r WHERE r.uid = rows.uid
+                    AND r.generation = rows.generation AND r.created_at = rows.created_at LIMIT 1) IS NOT NULL
             FROM unnest(
                 $1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::bytea[], $7::bytea[],
                 $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
@@ -81,23 +90,21 @@ _INSERT: Final[dict[Table, str]] = {
                 target_name, alert_name, alert_severity, alert_fingerprint, model_name, model_confidence,
                 execution_status, start_time, end_time, effectiveness_score, search, text_hash)
             ON CONFLICT DO NOTHING
-            RETURNING 1)
-        SELECT count(*) AS inserted, now() AS stored_at FROM stored
+            RETURNING diverged)
+        SELECT count(*) AS inserted, count(*) FILTER (WHERE diverged) AS diverged, now() AS stored_at
+        FROM stored
     """,
 }
 _FIND: Final[dict[Table, str]] = {
-    Table.AUDIT_RECORDS: """
-        SELECT r.uid, r.generation, r.content_hash, r.stored_at, r.text_hash, o.state, o.last_error
-        FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS k (uid, generation, created_at)
-        JOIN datastorage.audit_records r USING (uid, generation, created_at)
-        LEFT JOIN datastorage.vector_outbox o USING (uid, generation)
-    """,
-    Table.ACTION_TRACES: """
-        SELECT r.uid, r.generation, r.content_hash, r.stored_at, r.text_hash, o.state, o.last_error
-        FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS k (uid, generation, created_at)
-        JOIN datastorage.action_traces r USING (uid, generation, created_at)
-        LEFT JOIN datastorage.vector_outbox o USING (uid, generation)
-    """,
+    table: f"""
+        SELECT r.uid, r.generation, r.created_at, r.spec_hash, r.content_hash, r.stored_at, r.text_hash,
+            r.diverged, o.state, o.last_error
+        FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
+            AS k (uid, generation, created_at, spec_hash)
+        JOIN datastorage.{table} r USING (uid, generation, created_at, spec_hash)
+        LEFT JOIN datastorage.vector_outbox o USING (uid, generation, text_hash)
+    """  # noqa: S608  # the names of our own tables
+    for table in Table
 }
 _REJECT: Final = """
     INSERT INTO datastorage.rejected_objects (
@@ -105,9 +112,10 @@ _REJECT: Final = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
     ON CONFLICT DO NOTHING
 """
+_TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 _ENSURE_PARTITIONS: Final = "SELECT datastorage.ensure_partitions($1)"
 # How many arrays each of the inserts takes.
-_ARRAYS_OF: Final = {_INSERT[Table.AUDIT_RECORDS]: 28, _INSERT[Table.ACTION_TRACES]: 27}
+_ARRAYS_OF: Final = {sql: sql.count("$") for sql in _INSERT.values()}
 # Far more than a server that serves needs for nothing.
 _PROBE_SECONDS: Final = 5.0
 # How many months ahead of now partitions are kept in readiness.
@@ -135,7 +143,8 @@ class Archive:
     ) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
 
-        A key that is there already keeps its first content, and its stored hash and time are returned.
+        A key that is there already keeps its first content, and its stored hash and time are returned. The
+        spec is the same then; what may differ is what changes without a generation, such as labels.
         What ``companion`` does becomes part of the transaction.
 
         Raises RecordRefusedError when PostgreSQL refuses the data of at least one; then none is stored.
@@ -150,7 +159,7 @@ class Archive:
                     raise
                 self._known_months.clear()
                 stored = await self._store(connection, records, companion)
-            return [stored[_id(record.key)] for record in records]
+            return [stored[record.key] for record in records]
 
     async def reject(self, record: Record, reason: str) -> None:
         """Keep the bytes of a record that can't be stored as a row, with the reason."""
@@ -161,8 +170,8 @@ class Archive:
                 record.namespace, record.name, record.content, record.content_hash, reason,
             )  # fmt: skip
 
-    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[Identity, StoredRecord]:
-        """Return what the archive holds of the keys, by (uid, generation)."""
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
+        """Return what the archive holds of the keys. One with another content is not among it."""
         async with self._database.connection() as connection:
             return await self._find(connection, table, keys)
 
@@ -172,6 +181,11 @@ class Archive:
             for sql, arrays in _ARRAYS_OF.items():
                 # Nothing is inserted, and everything that an insert needs is needed all the same.
                 await connection.fetchrow(sql, *([] for _ in range(arrays)), timeout=_PROBE_SECONDS)
+
+    async def time(self) -> float:
+        """Return what PostgreSQL's clock says, in Unix seconds."""
+        async with self._database.connection() as connection:
+            return float(await connection.fetchval(_TIME))
 
     async def prepare_partitions(self) -> None:
         """Make the partitions of this month and the coming ones, before the first record needs them."""
@@ -185,7 +199,7 @@ class Archive:
 
     async def _store(
         self, connection: Any, records: Sequence[Record], companion: Companion | None
-    ) -> dict[Identity, StoredRecord]:
+    ) -> dict[RecordKey, StoredRecord]:
         await self._ensure_partitions(connection, (record.key.created_at for record in records))
         by_table = {table: [record for record in records if record.table is table] for table in Table}
         groups = {table: rows for table, rows in by_table.items() if rows}
@@ -193,7 +207,7 @@ class Archive:
             # A single statement is a transaction of its own, and spares two round trips.
             [(table, rows)] = groups.items()
             return await self._insert(connection, table, rows, {})
-        stored: dict[Identity, StoredRecord] = {}
+        stored: dict[RecordKey, StoredRecord] = {}
         async with transaction(connection):
             vectors = await companion(connection) if companion is not None else {}
             for table, rows in groups.items():
@@ -215,7 +229,7 @@ class Archive:
         table: Table,
         records: Sequence[Record],
         vectors: Mapping[bytes, VectorWrite],
-    ) -> dict[Identity, StoredRecord]:
+    ) -> dict[RecordKey, StoredRecord]:
         rows = (
             (
                 r.key.uid, r.key.generation, r.key.created_at, r.namespace, r.name, r.content, r.content_hash,
@@ -227,33 +241,26 @@ class Archive:
         outcome = await connection.fetchrow(
             _INSERT[table], *map(list, zip(*rows, strict=True)), list(texts), list(texts.values())
         )
-        if outcome["inserted"] == len(records):
+        if outcome["inserted"] == len(records) and not outcome["diverged"]:
             return {
-                _id(r.key): StoredRecord(
-                    r.content_hash, outcome["stored_at"], _vector_of(r, vectors), is_new=True
-                )
+                r.key: StoredRecord(r.content_hash, outcome["stored_at"], _vector_of(r, vectors), is_new=True)
                 for r in records
             }
         # Some keys were there before. Their rows are the truth, whatever this attempt carried.
         found = await self._find(connection, table, [record.key for record in records])
         for record in records:
-            row = found[_id(record.key)]
+            row = found[record.key]
             if row.stored_at == outcome["stored_at"]:
-                found[_id(record.key)] = replace(row, vector=_vector_of(record, vectors), is_new=True)
+                found[record.key] = replace(row, vector=_vector_of(record, vectors), is_new=True)
         return found
 
     async def _find(
         self, connection: Any, table: Table, keys: Sequence[RecordKey]
-    ) -> dict[Identity, StoredRecord]:
-        rows = await connection.fetch(
-            _FIND[table],
-            [key.uid for key in keys],
-            [key.generation for key in keys],
-            [key.created_at for key in keys],
-        )
+    ) -> dict[RecordKey, StoredRecord]:
+        rows = await connection.fetch(_FIND[table], *key_columns(keys))
         return {
-            (str(row["uid"]), row["generation"]): StoredRecord(
-                row["content_hash"], row["stored_at"], self._vector_in(row)
+            key_in(row): StoredRecord(
+                row["content_hash"], row["stored_at"], self._vector_in(row), diverged=row["diverged"]
             )
             for row in rows
         }
@@ -281,7 +288,3 @@ def _vector_of(record: Record, vectors: Mapping[bytes, VectorWrite]) -> VectorWr
     if record.text is not None and not record.text.text:
         return WITHOUT_TEXT
     return vectors.get(record.text.hash, WITHOUT_VECTORS) if record.text is not None else WITHOUT_VECTORS
-
-
-def _id(key: RecordKey) -> Identity:
-    return key.uid, key.generation

@@ -69,9 +69,10 @@ _ACTION_TRACES: Final = """$2::boolean {common}
     AND ($11::text IS NULL OR r.target_namespace = $11)
     AND ($12::text IS NULL OR r.target_name = $12)"""
 # As a value to compare with, it is looked up by the primary key for each row that meets the rest. As NOT
-# EXISTS it could become a join with the whole table. An AuditRecord can't change, and needs no condition.
-_NEWEST: Final = """r.generation = (SELECT max(n.generation) FROM datastorage.action_traces AS n
-        WHERE n.uid = r.uid AND n.created_at = r.created_at)"""
+# EXISTS it could become a join with the whole table. An AuditRecord can't change, and needs no condition. A
+# row that diverged is the newest that is known of its own history.
+_NEWEST: Final = """(r.diverged OR r.generation = (SELECT max(n.generation)
+        FROM datastorage.action_traces AS n WHERE n.uid = r.uid AND n.created_at = r.created_at))"""
 _PLACES: Final = {
     "{of_audit_records}": _AUDIT_RECORDS.replace("{common}", _COMMON),
     "{of_action_traces}": _ACTION_TRACES.replace("{common}", _COMMON),

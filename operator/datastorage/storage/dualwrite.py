@@ -98,9 +98,7 @@ class DualWrite:
             await self._breaker.attempt(lambda: self._follow(wanted))
         except TransientError as error:
             return _with_vectors(records, stored, dict.fromkeys(wanted, self._unavailable(error)))
-        paid = [
-            (r.key.uid, r.key.generation) for r in records if r.text is not None and r.text.hash in wanted
-        ]
+        paid = [r for r in records if r.text is not None and r.text.hash in wanted]
         try:
             await self._outbox.pay(paid)
         except TransientError:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from datastorage.storage import clues
+from datastorage.storage.clues import Clue
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
-from datastorage.storage.matches import Match
+from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.queries import Place, place_of
 from datastorage.storage.reading import reading
-from datastorage.storage.records import Table
+from datastorage.storage.records import Table, key_columns
 
 # The word forms of the question, as the records have them, and in how many of the newest records each is; and
 # how many records there are, counted up to $17.
@@ -45,45 +47,51 @@ _PHRASES: Final = """
 """
 # The rows that have none of the phrases.
 _WITHOUT: Final = """
-    SELECT k.place FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::timestamptz[])
-        AS k (place, uid, generation, created_at)
-    JOIN datastorage.{table} AS r USING (uid, generation, created_at)
-    WHERE NOT EXISTS (SELECT FROM unnest($5::text[]) AS phrases (phrase)
+    SELECT k.place FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
+        AS k (place, uid, generation, created_at, spec_hash)
+    JOIN datastorage.{table} AS r USING (uid, generation, created_at, spec_hash)
+    WHERE NOT EXISTS (SELECT FROM unnest($6::text[]) AS phrases (phrase)
         WHERE r.search @@ phraseto_tsquery('english'::regconfig, phrase))
 """
 # $14 and $15 are two conditions, each for itself; the newest rows that meet one of them are ranked. A rank is
 # the sum over the words ($16) of their weights ($17) and of how often they are in the record, for its length.
 _FIND: Final = with_conditions("""
     WITH matching AS MATERIALIZED (
-        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.text_hash, r.search
+        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
+            r.search
         FROM datastorage.audit_records AS r
         WHERE {of_audit_records} AND r.search @@ $14::text::tsquery ORDER BY r.created_at DESC LIMIT $18)
         UNION ALL
-        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.text_hash, r.search
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
+            r.search
         FROM datastorage.action_traces AS r
         WHERE {of_action_traces} AND r.search @@ $14::text::tsquery AND {newest}
         ORDER BY r.created_at DESC LIMIT $18)
         UNION ALL
-        (SELECT 'audit_records', r.uid, r.generation, r.created_at, r.text_hash, r.search
+        (SELECT 'audit_records', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
+            r.search
         FROM datastorage.audit_records AS r
         WHERE {of_audit_records} AND r.search @@ $15::text::tsquery ORDER BY r.created_at DESC LIMIT $18)
         UNION ALL
-        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.text_hash, r.search
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
+            r.search
         FROM datastorage.action_traces AS r
         WHERE {of_action_traces} AND r.search @@ $15::text::tsquery AND {newest}
         ORDER BY r.created_at DESC LIMIT $18)),
     words AS MATERIALIZED (
         SELECT form::tsquery AS form, weight FROM unnest($16::text[], $17::float8[]) AS given (form, weight)),
     ranked AS (
-        SELECT DISTINCT ON (uid) table_name, uid, generation, created_at, text_hash,
+        SELECT DISTINCT ON (uid, generation, spec_hash)
+            table_name, uid, generation, created_at, spec_hash, text_hash,
             (SELECT sum(weight * ts_rank(search, form, 1)) FROM words) AS rank
-        FROM matching ORDER BY uid, generation DESC),
+        FROM matching ORDER BY uid, generation, spec_hash),
     numbered AS (
         SELECT *, row_number() OVER (
             PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
             ORDER BY rank DESC, created_at DESC) AS number
         FROM ranked)
-    SELECT table_name, uid, generation, created_at, text_hash, rank FROM numbered WHERE number <= $19
+    SELECT table_name, uid, generation, created_at, spec_hash, text_hash, rank
+    FROM numbered WHERE number <= $19
     ORDER BY rank DESC, created_at DESC, uid LIMIT $20
 """)
 # So many word forms tell enough, and bound the work.
@@ -108,6 +116,8 @@ class Wording:
     """Words that must stand beside each other, in this order."""
     excluded: Sequence[str] = ()
     """Words and phrases that must not be there."""
+    clues: Sequence[Clue] = ()
+    """What may single out a few records, which then come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +155,14 @@ class FullText:
                 _FIND, *criteria.arguments, *conditions,
                 [form.text for form in forms], [form.weight for form in forms], _MAX_RANKED, per_text, limit,
             )  # fmt: skip
-        return [Match(place_of(row), row["text_hash"], row["rank"]) for row in rows]
+            found = await clues.find(connection, criteria, wording.clues, _required(phrases, excluded))
+        ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["rank"]) for row in rows}
+        highest = rows[0]["rank"] if rows else 0.0
+        for each in found:
+            rank = ranked[each.place].score if each.place in ranked else 0.0
+            score = each.weight * (1 + highest) + rank
+            ranked[each.place] = Match(each.place, each.text_hash, score, each.weight)
+        return best_of_each_text(ranked.values(), per_text)[:limit]
 
     async def without(self, places: Sequence[Place], excluded: Sequence[str]) -> set[Place]:
         """Return those of the rows in which none of the words and phrases stands."""
@@ -156,9 +173,7 @@ class FullText:
                 rows = await connection.fetch(
                     _WITHOUT.format(table=table.value),
                     [n for n, _ in numbered],
-                    [key.uid for _, key in numbered],
-                    [key.generation for _, key in numbered],
-                    [key.created_at for _, key in numbered],
+                    *key_columns([key for _, key in numbered]),
                     list(excluded),
                 )
                 found.update(places[row["place"]] for row in rows)
@@ -192,6 +207,11 @@ def _conditions(
     some = _rare(forms)
     one = f"({_joined(' | ', some)}){without}"
     return one, _joined(" & ", [form.text for form in forms]) + without if len(some) < len(forms) else None
+
+
+def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
+    """Return what each record has to meet, whatever else it has; None for nothing."""
+    return " & ".join([*(f"({form})" for form in phrases), *(f"!({form})" for form in excluded)]) or None
 
 
 def _rare(forms: Sequence[_Form]) -> list[str]:

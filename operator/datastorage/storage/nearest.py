@@ -9,7 +9,7 @@ from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.matches import Match
-from datastorage.storage.queries import place_of
+from datastorage.storage.queries import Place, place_of
 from datastorage.storage.reading import reading
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL, Vector
@@ -23,11 +23,11 @@ _COUNT: Final = with_conditions("""
 """)
 # The newest records of a text, $14 at most, beside "near", which has the text_hash.
 _THEIR_RECORDS: Final = """
-        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at
+        (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash
         FROM datastorage.audit_records AS r
         WHERE r.text_hash = near.text_hash AND {of_audit_records} ORDER BY r.created_at DESC LIMIT $14)
         UNION ALL
-        (SELECT 'action_traces', r.uid, r.generation, r.created_at
+        (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash
         FROM datastorage.action_traces AS r
         WHERE r.text_hash = near.text_hash AND {of_action_traces} AND {newest}
         ORDER BY r.created_at DESC LIMIT $14)
@@ -220,9 +220,9 @@ class Nearest:
 
 
 def _matches(rows: Iterable[Any], limit: int) -> list[Match]:
-    """Return each object once, the nearest first and the newest first among equals."""
-    found: dict[str, Match] = {}
+    """Return each row once, the nearest first and the newest first among equals."""
+    found: dict[Place, Match] = {}
     for row in rows:
         match = Match(place_of(row), row["text_hash"], 1.0 - row["distance"])
-        found.setdefault(match.place.key.uid, match)
+        found.setdefault(match.place, match)
     return sorted(found.values(), key=Match.order)[:limit]

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from datastorage.storage.database import Database, transaction
-from datastorage.storage.records import Identity, Record
+from datastorage.storage.records import Record
 
 # An error is kept to be read by people.
 _MAX_ERROR_CHARACTERS: Final = 500
@@ -35,20 +35,20 @@ _CLAIM: Final = """
 """
 _PAID: Final = """
     DELETE FROM datastorage.vector_outbox o
-    USING unnest($1::uuid[], $2::bigint[]) AS k (uid, generation)
-    WHERE o.uid = k.uid AND o.generation = k.generation
+    USING unnest($1::uuid[], $2::bigint[], $3::bytea[]) AS k (uid, generation, text_hash)
+    WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash
 """
 _REFUSED: Final = """
     UPDATE datastorage.vector_outbox o
     SET state = 'failed', attempts = attempts + 1, last_error = k.error
-    FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS k (uid, generation, error)
-    WHERE o.uid = k.uid AND o.generation = k.generation
+    FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::text[]) AS k (uid, generation, text_hash, error)
+    WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash
 """
 _DELAYED: Final = """
     UPDATE datastorage.vector_outbox o
-    SET attempts = attempts + 1, last_error = $3, due_at = now() + make_interval(secs => least(attempts, 5))
-    FROM unnest($1::uuid[], $2::bigint[]) AS k (uid, generation)
-    WHERE o.uid = k.uid AND o.generation = k.generation
+    SET attempts = attempts + 1, last_error = $4, due_at = now() + make_interval(secs => least(attempts, 5))
+    FROM unnest($1::uuid[], $2::bigint[], $3::bytea[]) AS k (uid, generation, text_hash)
+    WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash
 """
 _DEPTHS: Final = """
     SELECT state, count(*) AS depth,
@@ -185,10 +185,12 @@ class Outbox:
                 ],
             )
 
-    async def pay(self, keys: Sequence[Identity]) -> None:
-        """Take rows out by (uid, generation), whose vectors are committed."""
-        async with self._database.connection() as connection:
-            await connection.execute(_PAID, [uid for uid, _ in keys], [number for _, number in keys])
+    async def pay(self, records: Iterable[Record]) -> None:
+        """Take rows out by their records, whose vectors are committed."""
+        owed = [(r.key.uid, r.key.generation, r.text.hash) for r in records if r.text is not None]
+        if owed:
+            async with self._database.connection() as connection:
+                await connection.execute(_PAID, *map(list, zip(*owed, strict=True)))
 
     async def depths(self) -> dict[OutboxState, OutboxDepth]:
         """Return how much is in each state."""
@@ -226,9 +228,13 @@ class Outbox:
         return _count(tag)
 
 
-def _keys(rows: Iterable[OwedVector]) -> tuple[list[str], list[int]]:
+def _keys(rows: Iterable[OwedVector]) -> tuple[list[str], list[int], list[bytes]]:
     chosen = list(rows)
-    return [row.uid for row in chosen], [row.generation for row in chosen]
+    return (
+        [row.uid for row in chosen],
+        [row.generation for row in chosen],
+        [row.text_hash for row in chosen],
+    )
 
 
 def _readable(error: str) -> str:

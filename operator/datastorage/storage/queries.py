@@ -8,17 +8,17 @@ from typing import Any, Final
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.reading import reading
-from datastorage.storage.records import RecordKey, Table
+from datastorage.storage.records import RecordKey, Table, key_columns, key_in
 
 # The rows of a page are found by their keys first and read then: what is sorted and thrown away is small.
 _PAGE: Final = with_conditions("""
-    (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at
+    (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash
     FROM datastorage.audit_records AS r
     WHERE {of_audit_records} AND r.created_at <= coalesce($14::timestamptz, 'infinity')
         AND ($14::timestamptz IS NULL OR (r.created_at, r.uid, r.generation) < ($14, $15::uuid, $16::bigint))
     ORDER BY r.created_at DESC, r.uid DESC, r.generation DESC LIMIT $17)
     UNION ALL
-    (SELECT 'action_traces', r.uid, r.generation, r.created_at
+    (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash
     FROM datastorage.action_traces AS r
     WHERE {of_action_traces} AND r.created_at <= coalesce($14::timestamptz, 'infinity')
         AND ($14::timestamptz IS NULL OR (r.created_at, r.uid, r.generation) < ($14, $15::uuid, $16::bigint))
@@ -27,27 +27,34 @@ _PAGE: Final = with_conditions("""
     ORDER BY created_at DESC, uid DESC, generation DESC LIMIT $17
 """)
 _REMEDIATION: Final = """
-    (SELECT 'audit_records' AS table_name, uid, generation, created_at FROM datastorage.audit_records
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash
+    FROM datastorage.audit_records
     WHERE correlation_id = $1 ORDER BY created_at LIMIT $2)
     UNION ALL
-    (SELECT 'action_traces', uid, generation, created_at FROM datastorage.action_traces
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash FROM datastorage.action_traces
     WHERE correlation_id = $1 ORDER BY created_at LIMIT $2)
     ORDER BY created_at, uid, generation LIMIT $2
 """
 _GENERATIONS: Final = """
-    (SELECT 'audit_records' AS table_name, uid, generation, created_at FROM datastorage.audit_records
-    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) ORDER BY generation DESC LIMIT $3)
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash
+    FROM datastorage.audit_records
+    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2)
+    ORDER BY generation DESC, stored_order DESC LIMIT $3)
     UNION ALL
-    (SELECT 'action_traces', uid, generation, created_at FROM datastorage.action_traces
-    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) ORDER BY generation DESC LIMIT $3)
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash FROM datastorage.action_traces
+    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2)
+    ORDER BY generation DESC, stored_order DESC LIMIT $3)
     ORDER BY generation DESC LIMIT $3
 """
 _NEWEST_OF_NAME: Final = """
-    (SELECT 'audit_records' AS table_name, uid, generation, created_at FROM datastorage.audit_records
-    WHERE $1::boolean AND namespace = $3 AND name = $4 ORDER BY created_at DESC, generation DESC LIMIT 1)
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash
+    FROM datastorage.audit_records
+    WHERE $1::boolean AND namespace = $3 AND name = $4
+    ORDER BY created_at DESC, generation DESC, stored_order DESC LIMIT 1)
     UNION ALL
-    (SELECT 'action_traces', uid, generation, created_at FROM datastorage.action_traces
-    WHERE $2::boolean AND namespace = $3 AND name = $4 ORDER BY created_at DESC, generation DESC LIMIT 1)
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash FROM datastorage.action_traces
+    WHERE $2::boolean AND namespace = $3 AND name = $4
+    ORDER BY created_at DESC, generation DESC, stored_order DESC LIMIT 1)
     ORDER BY created_at DESC, generation DESC LIMIT 1
 """
 _SHARING: Final = with_conditions("""
@@ -64,20 +71,20 @@ _SHARING: Final = with_conditions("""
 # The sizes are known without reading the contents.
 _LOAD: Final = """
     WITH wanted AS (
-        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[]) WITH ORDINALITY
-            AS k (table_name, uid, generation, created_at, place)),
+        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
+            WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place)),
     found AS (
-        SELECT k.place, k.table_name, k.uid, k.generation, k.created_at,
+        SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.diverged,
             r.namespace, r.name, r.content, r.content_hash, r.stored_at
-        FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at)
+        FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
         WHERE k.table_name = 'audit_records'
         UNION ALL
-        SELECT k.place, k.table_name, k.uid, k.generation, k.created_at,
+        SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.diverged,
             r.namespace, r.name, r.content, r.content_hash, r.stored_at
-        FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at)
+        FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
         WHERE k.table_name = 'action_traces'),
     measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
-    SELECT * FROM measured WHERE bytes - octet_length(content) < $5 ORDER BY place
+    SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
 """
 # One answer in memory: some tens of the largest objects that etcd takes, or thousands of usual ones.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
@@ -101,6 +108,8 @@ class StoredRow:
     stored_at: datetime
     content: bytes = field(repr=False)
     content_hash: bytes = field(repr=False)
+    diverged: bool
+    """Whether another content was stored under its uid and generation before."""
 
 
 class ArchiveReader:
@@ -135,16 +144,14 @@ class ArchiveReader:
         """Return the rows in the order of their places; fewer when their contents exceed ``max_bytes``."""
         arguments = (
             [place.table.value for place in places],
-            [place.key.uid for place in places],
-            [place.key.generation for place in places],
-            [place.key.created_at for place in places],
+            *key_columns([place.key for place in places]),
         )
         async with reading(self._database) as connection:
             rows = await connection.fetch(_LOAD, *arguments, max_bytes)
         return [
             StoredRow(
                 place_of(row), row["namespace"], row["name"], row["stored_at"], row["content"],
-                row["content_hash"],
+                row["content_hash"], row["diverged"],
             )
             for row in rows
         ]  # fmt: skip
@@ -164,4 +171,4 @@ class ArchiveReader:
 
 def place_of(row: Any) -> Place:
     """Return the place that a row of an answer tells."""
-    return Place(Table(row["table_name"]), RecordKey(str(row["uid"]), row["generation"], row["created_at"]))
+    return Place(Table(row["table_name"]), key_in(row))

@@ -1,13 +1,11 @@
 """The archive's rows as values: what one stored generation of one object is."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
-
-Identity = tuple[str, int]
-"""What one generation of one object is known by: uid and generation."""
 
 NO_TEXT: Final = hashlib.sha256(b"").digest()
 """The hash of the empty text, which all records without words share, and nothing else."""
@@ -22,11 +20,32 @@ class Table(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecordKey:
-    """What makes a stored record unique. ``created_at`` selects the partition and never changes for a uid."""
+    """What makes a stored record unique: which generation of which object, and what it says.
+
+    ``created_at`` selects the partition and never changes for a uid. ``spec_hash`` is the SHA-256 of the
+    canonical spec: after a cluster was restored from a backup, or cloned, the same generation may come with
+    another spec. ``generation`` counts the specs of the object (``spec_generation`` in pipeline/extract.py).
+    """
 
     uid: str
     generation: int
     created_at: datetime
+    spec_hash: bytes = field(repr=False)
+
+
+def key_columns(keys: Sequence[RecordKey]) -> tuple[list[str], list[int], list[datetime], list[bytes]]:
+    """Return the keys as columns, in the order of the primary key."""
+    return (
+        [key.uid for key in keys],
+        [key.generation for key in keys],
+        [key.created_at for key in keys],
+        [key.spec_hash for key in keys],
+    )
+
+
+def key_in(row: Mapping[str, Any]) -> RecordKey:
+    """Return the key in a row of an answer."""
+    return RecordKey(str(row["uid"]), row["generation"], row["created_at"], row["spec_hash"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +103,14 @@ WITHOUT_TEXT = VectorWrite(VectorState.SKIPPED, "NoText", "the record has no wor
 class StoredRecord:
     """What the archive holds for a key: hash of the stored bytes, the commit's time stamp, the vector.
 
-    ``vector_at``: when the vector was written, where that was later than the row. ``is_new``: the row was
-    added by the statement that returned this.
+    ``vector_at``: when the vector was written, where that was later than the row. ``diverged``: when the row
+    came, another content was stored under its uid and generation already. ``is_new``: the row was added by
+    the statement that returned this.
     """
 
     content_hash: bytes
     stored_at: datetime
     vector: VectorWrite = WITHOUT_VECTORS
     vector_at: datetime | None = None
+    diverged: bool = False
     is_new: bool = field(default=False, compare=False)

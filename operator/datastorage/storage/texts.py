@@ -6,22 +6,24 @@ from datetime import UTC, datetime
 from typing import Final
 
 from datastorage.storage.database import Database, transaction
-from datastorage.storage.records import RecordKey, Table, Text
+from datastorage.storage.records import RecordKey, Table, Text, key_columns, key_in
 
 # All rows here have no hash. That the order names it all the same makes it the order of the index.
 _UNLINKED: Final[dict[Table, str]] = {
     table: f"""
-    SELECT uid, generation, created_at, octet_length(content) AS size FROM datastorage.{table}
-    WHERE text_hash IS NULL AND created_at >= $1 AND (created_at, uid, generation) > ($1, $2, $3)
-    ORDER BY text_hash, created_at, uid, generation LIMIT $4
+    SELECT uid, generation, created_at, spec_hash, octet_length(content) AS size FROM datastorage.{table}
+    WHERE text_hash IS NULL AND created_at >= $1
+        AND (created_at, uid, generation, spec_hash) > ($1, $2, $3, $4)
+    ORDER BY text_hash, created_at, uid, generation, spec_hash LIMIT $5
     """  # noqa: S608  # the names of our own tables
     for table in Table
 }
 _CONTENTS: Final[dict[Table, str]] = {
     table: f"""
-    SELECT r.uid, r.generation, r.created_at, r.content
-    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS k (uid, generation, created_at)
-    JOIN datastorage.{table} AS r USING (uid, generation, created_at)
+    SELECT r.uid, r.generation, r.created_at, r.spec_hash, r.content
+    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
+        AS k (uid, generation, created_at, spec_hash)
+    JOIN datastorage.{table} AS r USING (uid, generation, created_at, spec_hash)
     """  # noqa: S608  # the names of our own tables
     for table in Table
 }
@@ -33,7 +35,7 @@ _ADD: Final = """
     INSERT INTO datastorage.embedding_texts (text_hash, text)
     SELECT * FROM unnest($1::bytea[], $2::text[]) ON CONFLICT DO NOTHING
 """
-_LINK: Final = "SELECT datastorage.set_text_hashes($1, $2, $3, $4, $5)"
+_LINK: Final = "SELECT datastorage.set_text_hashes($1, $2, $3, $4, $5, $6)"
 _COUNT: Final = "SELECT count(*) FROM datastorage.embedding_texts"
 _HASHES: Final = """
     SELECT text_hash FROM datastorage.embedding_texts WHERE text_hash > $1 ORDER BY text_hash LIMIT $2
@@ -42,7 +44,7 @@ _TEXTS: Final = "SELECT text_hash, text FROM datastorage.embedding_texts WHERE t
 # A count reads an index from end to end: a second or so for a million entries.
 _COUNT_SECONDS: Final = 600.0
 
-FIRST_ROW: Final = RecordKey("00000000-0000-0000-0000-000000000000", -1, datetime(1, 1, 1, tzinfo=UTC))
+FIRST_ROW: Final = RecordKey("00000000-0000-0000-0000-000000000000", -1, datetime(1, 1, 1, tzinfo=UTC), b"")
 """Comes before every row."""
 FIRST_TEXT: Final = b""
 """Comes before every text's hash."""
@@ -72,20 +74,15 @@ class Texts:
         """Return rows without a text, the oldest first, from behind a key on."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                _UNLINKED[table], after.created_at, after.uid, after.generation, limit
+                _UNLINKED[table], after.created_at, after.uid, after.generation, after.spec_hash, limit
             )
-        return [
-            Unlinked(RecordKey(str(row["uid"]), row["generation"], row["created_at"]), row["size"])
-            for row in rows
-        ]
+        return [Unlinked(key_in(row), row["size"]) for row in rows]
 
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]:
         """Return the contents of rows; of those that are still there."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_CONTENTS[table], *_columns(keys))
-        return {
-            RecordKey(str(row["uid"]), row["generation"], row["created_at"]): row["content"] for row in rows
-        }
+            rows = await connection.fetch(_CONTENTS[table], *key_columns(keys))
+        return {key_in(row): row["content"] for row in rows}
 
     async def link(self, table: Table, links: Sequence[tuple[RecordKey, Text]]) -> None:
         """Give rows their texts, in one transaction. A row that has one meanwhile keeps it.
@@ -97,7 +94,7 @@ class Texts:
         hashes = [text.hash for _, text in links]
         async with self._database.connection() as connection, transaction(connection):
             await connection.execute(_ADD, list(texts), list(texts.values()))
-            await connection.execute(_LINK, table.value, *_columns([key for key, _ in links]), hashes)
+            await connection.execute(_LINK, table.value, *key_columns([key for key, _ in links]), hashes)
 
     async def probe(self) -> None:
         """Return when ``link`` would succeed. Raises MissingRightsError where the role may not."""
@@ -118,7 +115,3 @@ class Texts:
         """Return texts by their hashes; of those that are there."""
         async with self._database.connection() as connection:
             return {row["text_hash"]: row["text"] for row in await connection.fetch(_TEXTS, hashes)}
-
-
-def _columns(keys: Sequence[RecordKey]) -> tuple[list[str], list[int], list[datetime]]:
-    return [key.uid for key in keys], [key.generation for key in keys], [key.created_at for key in keys]

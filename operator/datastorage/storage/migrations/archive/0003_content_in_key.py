@@ -1,0 +1,10 @@
+"""The content in the key of a row, and the order of storing."""
+
+from datastorage.storage.migrations.script import run_sql_beside
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    run_sql_beside(__file__)
