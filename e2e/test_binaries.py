@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from e2e.controlplane import BuildError
-from e2e.controlplane.binaries import PROGRAMS, cache_directory, ensure_binaries, kubernetes_version
+from e2e.controlplane.binaries import (
+    MODULE_DIRECTORY,
+    PROGRAMS,
+    cache_directory,
+    ensure_binaries,
+    kubectl_path,
+    kubernetes_version,
+)
 from e2e.controlplane.cluster import REPOSITORY
 from e2e.controlplane.go import find_go
+
+MINOR = int(kubernetes_version().split(".")[1])
+ETCD = (MODULE_DIRECTORY / "go.mod").read_text().partition("go.etcd.io/etcd/server/v3 v")[2].split()[0]
 
 # Notes each build, and writes what it was asked to build into the output file, which takes
 # $GO_SECONDS. A build of the package named in $BROKEN writes the file and fails.
@@ -36,6 +46,11 @@ def script(path: Path, content: str) -> Path:
     path.write_text(content)
     path.chmod(0o755)
     return path
+
+
+def program(path: Path, answer: str) -> Path:
+    """One that says its version."""
+    return script(path, f"#!/bin/sh\ncat <<'EOF'\n{answer}\nEOF\n")
 
 
 @pytest.fixture
@@ -86,12 +101,69 @@ def test_failed_build_is_reported_and_resumed(go_log: Path, monkeypatch: pytest.
 
 
 def test_assets_folder_comes_first(go_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = script(tmp_path / "assets" / "etcd", "mine")
+    own = program(tmp_path / "assets" / "etcd", f"etcd Version: {ETCD}\nGit SHA: 0\nGo Version: go1.26.8")
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(own.parent))
     binaries = ensure_binaries()
     assert binaries.etcd == own
     assert binaries.kubectl.is_relative_to(cache_directory())
     assert PROGRAMS[0].package not in go_log.read_text().split()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("etcd", "etcd Version: 3.5.21"),
+        ("etcd", ""),
+        ("kube-apiserver", f"Kubernetes v1.{MINOR - 1}.0"),
+        ("kube-apiserver", f"Kubernetes v1.{MINOR + 1}.0"),
+        ("kube-controller-manager", f"Kubernetes v1.{MINOR - 1}.9"),
+        ("kubectl", f"Client Version: v1.{MINOR - 2}.0"),
+        ("kubectl", f"Client Version: v2.{MINOR}.0"),
+    ],
+)
+def test_a_given_program_of_another_version_is_passed_over_and_named(
+    go_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    name: str, answer: str,
+) -> None:  # fmt: skip
+    own = program(tmp_path / "assets" / name, answer)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(own.parent))
+    binaries = ensure_binaries()
+    assert own not in (
+        binaries.etcd, binaries.kube_apiserver, binaries.kube_controller_manager, binaries.kubectl,
+    )  # fmt: skip
+    assert len(go_log.read_text().split()) == len(PROGRAMS)
+    told = [line for line in capsys.readouterr().err.splitlines() if str(own) in line]
+    assert [line.partition(":")[0] for line in told] == [f"Not using {own}"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(f"Client Version: v1.{minor}.4-dispatcher" for minor in (MINOR - 1, MINOR, MINOR + 1)),
+        f'Client Version: version.Info{{Major:"1", Minor:"{MINOR}", GitVersion:"v1.{MINOR}.0"}}',
+    ],
+)
+def test_a_kubectl_on_the_path_is_used_where_it_fits(
+    go_log: Path, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    own = program(go_log.parent / "path" / "kubectl", answer)
+    assert kubectl_path() == own
+    assert not go_log.exists()
+    assert capsys.readouterr().err == f"Using {own}, which fits Kubernetes {kubernetes_version()}\n"
+
+
+@pytest.mark.parametrize("answer", [f"v1.{MINOR - 4}.4-dispatcher", f"v1.{MINOR + 2}.0", "", "1.x"])
+def test_another_kubectl_on_the_path_is_not(
+    go_log: Path, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    own = program(go_log.parent / "path" / "kubectl", f"Client Version: {answer}")
+    ensure_binaries()
+    capsys.readouterr()
+    built = cache_directory() / kubernetes_version() / "kubectl"
+    assert kubectl_path() == built
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"Not using {own}: it ")
+    assert second == f"Using {built}, of Kubernetes {kubernetes_version()}"
 
 
 def test_two_processes_build_once(go_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,10 @@ def rendered(cluster: Cluster, directory: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(output) if document]
 
 
+def millicores(container: dict[str, Any]) -> int:
+    return int(container["resources"]["requests"]["cpu"].removesuffix("m"))
+
+
 def may(cluster: Cluster, kubeconfig: Path, right: Right) -> bool:
     verb, resource = right
     name, _, subresource = resource.partition("/")
@@ -88,6 +92,23 @@ def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Pa
     assert len(done.stdout.split()) == len(rendered(control_plane, directory))
     # A warning would be, for example, that the namespace's security level refuses the pod.
     assert done.stderr == ""
+
+
+def test_an_update_of_the_development_overlay_fits_on_a_small_node(control_plane: Cluster) -> None:
+    """A kind node of two cores has about one left beside the parts of Kubernetes."""
+    requested = 0
+    for document in rendered(control_plane, MANIFESTS / "overlays" / "development"):
+        if document["kind"] == "Deployment":
+            spec = document["spec"]
+            extra = 1 if spec.get("strategy", {}).get("type") != "Recreate" else 0
+            pods = max(3, spec["replicas"]) + extra if document["metadata"]["name"] == "datastorage" else 1
+            pod = spec["template"]["spec"]
+            each = [
+                max(millicores(container) for container in pod.get("initContainers", pod["containers"])),
+                sum(millicores(container) for container in pod["containers"]),
+            ]
+            requested += pods * max(each)
+    assert 0 < requested <= 600
 
 
 def test_the_api_server_accepts_the_secret_template(control_plane: Cluster) -> None:

@@ -1,5 +1,6 @@
 """One test's own operator, database and namespace on the shared control plane."""
 
+import json
 import os
 import re
 import subprocess
@@ -33,10 +34,18 @@ class Workbench:
         self._operators: list[OperatorProcess] = []
         self._connection: Any = None
 
-    def start_operator(self, *, wait: bool = True, **settings: Any) -> OperatorProcess:
+    @property
+    def kubeconfig(self) -> dict[str, Any]:
+        """What the operators' kubeconfig says."""
+        content: dict[str, Any] = json.loads(self._kubeconfig.read_text())
+        return content
+
+    def start_operator(
+        self, *, wait: bool = True, kubeconfig: Path | None = None, **settings: Any
+    ) -> OperatorProcess:
         """Start an operator with settings by their names without the prefix, and wait until it is ready."""
         operator = OperatorProcess(
-            self._kubeconfig,
+            kubeconfig or self._kubeconfig,
             self.database_url,
             self.directory / f"operator-{len(self._operators)}",
             {

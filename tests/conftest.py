@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, settings
 
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from tests.support.postgres import PostgresServer, TestDatabase, TestDatabases, connect
+from tests.support.postgres import NEWEST, OLDEST, PostgresServer, TestDatabase, TestDatabases, connect
+
+_URL_VARIABLE = "DATASTORAGE_TEST_DATABASE_URL"
 
 # Examples are few so that the whole suite is quick; HYPOTHESIS_PROFILE=thorough looks longer.
 settings.register_profile(
@@ -23,14 +25,42 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked for it on the oldest PostgreSQL too; all else runs on the newest alone."""
+    marked = metafunc.definition.get_closest_marker("oldest_postgres")
+    if marked and "databases" in metafunc.fixturenames and not os.environ.get(_URL_VARIABLE):
+        metafunc.parametrize(
+            "databases", [NEWEST, OLDEST], ids="postgres{}".format, indirect=True, scope="session"
+        )
+
+
 @pytest.fixture(scope="session")
-def databases() -> Iterator[TestDatabases]:
+def databases(request: pytest.FixtureRequest) -> TestDatabases:
     """Databases on our own server, or on the one of DATASTORAGE_TEST_DATABASE_URL (its owner role)."""
-    url = os.environ.get("DATASTORAGE_TEST_DATABASE_URL")
+    # Both stay until the session ends, and the older one comes only when a test asks for it.
+    version = getattr(request, "param", NEWEST)
+    found: TestDatabases = request.getfixturevalue(f"databases_on_{version}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def databases_on_18() -> Iterator[TestDatabases]:
+    """Databases on the newest PostgreSQL, or on the server that is named."""
+    url = os.environ.get(_URL_VARIABLE)
     if url:
         yield from _databases_on(url)
-        return
-    server = PostgresServer()
+    else:
+        yield from _databases_on_own(NEWEST)
+
+
+@pytest.fixture(scope="session")
+def databases_on_16() -> Iterator[TestDatabases]:
+    """Databases on the oldest PostgreSQL that is supported."""
+    yield from _databases_on_own(OLDEST)
+
+
+def _databases_on_own(version: int) -> Iterator[TestDatabases]:
+    server = PostgresServer(version)
     try:
         server.start()
         yield from _databases_on(server.owner_url)

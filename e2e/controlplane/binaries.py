@@ -1,7 +1,8 @@
 """Find the programs of the control plane, or build them from the Go modules in go.mod.
 
 Looked for, one program at a time, in the folder named by KUBEBUILDER_ASSETS, then in the user's
-cache folder; what is in neither is built into the cache folder.
+cache folder; what is in neither is built into the cache folder. A program of another version than the control
+plane's, which is in go.mod, is passed over and named.
 """
 
 import fcntl
@@ -33,15 +34,23 @@ class Program:
     name: str
     package: str
     usual_seconds: int
+    module: str = "k8s.io/kubernetes"  # whose version in go.mod is the program's
+    version_arguments: tuple[str, ...] = ("--version",)
+    skew: int = 0  # minor versions that a program found elsewhere may be away from that
 
 
 # In this order each build finds most of its packages compiled by the one before.
 PROGRAMS = (
-    Program("etcd", "go.etcd.io/etcd/server/v3", 70),
+    Program("etcd", "go.etcd.io/etcd/server/v3", 70, module="go.etcd.io/etcd/server/v3"),
     Program("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", 240),
     Program("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", 65),
-    Program("kubectl", "k8s.io/kubernetes/cmd/kubectl", 20),
-)
+    # Kubernetes supports a kubectl that is one minor version older or newer than the API server.
+    Program(
+        "kubectl", "k8s.io/kubernetes/cmd/kubectl", 20, version_arguments=("version", "--client"), skew=1
+    ),
+)  # fmt: skip
+KUBECTL = PROGRAMS[-1]
+VERSION_TIMEOUT = 60.0  # seconds; a program that says its version takes less than one
 
 
 @dataclass(frozen=True)
@@ -60,17 +69,29 @@ def ensure_binaries() -> Binaries:
     Raises:
         BuildError: Go is missing and cannot be installed, or a build failed.
     """
-    found = {program.name: _find(program) for program in PROGRAMS}
+    given = {program.name: _given(program) for program in PROGRAMS}
+    found = {program.name: given[program.name] or _cached(program) for program in PROGRAMS}
     if any(path is None for path in found.values()):
         with _build_lock():
-            found = {program.name: _find(program) or _build(program) for program in PROGRAMS}
+            found = {
+                program.name: given[program.name] or _cached(program) or _build(program)
+                for program in PROGRAMS
+            }
     return Binaries(**{name.replace("-", "_"): path for name, path in found.items() if path is not None})
 
 
 def kubectl_path() -> Path:
-    """Return the kubectl on PATH if there is one, else that of the control plane, built if needed."""
+    """Return the kubectl on PATH if its version fits, else that of the control plane, built if needed.
+
+    Says on stderr which one it is.
+    """
     on_path = shutil.which("kubectl")
-    return Path(on_path) if on_path else ensure_binaries().kubectl
+    if on_path and _fits(KUBECTL, Path(on_path)):
+        _say(f"Using {on_path}, which fits Kubernetes {kubernetes_version()}")
+        return Path(on_path)
+    built = ensure_binaries().kubectl
+    _say(f"Using {built}, of Kubernetes {kubernetes_version()}")
+    return built
 
 
 def kubernetes_version() -> str:
@@ -91,14 +112,46 @@ def _from_go_mod(pattern: str) -> str:
     return match.group(1)
 
 
-def _find(program: Program) -> Path | None:
+def _given(program: Program) -> Path | None:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    folders = [Path(assets)] if assets else []
-    for folder in [*folders, cache_directory() / kubernetes_version()]:
-        path = (folder / program.name).absolute()
-        if os.access(path, os.X_OK):
-            return path
+    path = (Path(assets) / program.name).absolute() if assets else None
+    if path is not None and os.access(path, os.X_OK) and _fits(program, path):
+        return path
     return None
+
+
+def _cached(program: Program) -> Path | None:
+    path = (cache_directory() / kubernetes_version() / program.name).absolute()
+    return path if os.access(path, os.X_OK) else None
+
+
+def _fits(program: Program, path: Path) -> bool:
+    """Say whether a program from elsewhere has a version to be used; names one that has not, on stderr."""
+    wanted = _from_go_mod(rf"^\s*{re.escape(program.module)} (v[\w.-]+)")
+    found = _version(program, path)
+    major, minor = _numbers(wanted)
+    if found is not None and found[0] == major and abs(found[1] - minor) <= program.skew:
+        return True
+    told = "does not tell its version" if found is None else f"is of version {found[0]}.{found[1]}"
+    _say(f"Not using {path}: it {told}, and the control plane's {program.name} is {wanted}")
+    return False
+
+
+def _version(program: Program, path: Path) -> tuple[int, int] | None:
+    try:
+        done = subprocess.run(
+            [path, *program.version_arguments],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=VERSION_TIMEOUT,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(r"\bv?\d+\.\d+\.\d+", done.stdout)
+    return _numbers(match.group()) if done.returncode == 0 and match else None
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, minor = version.removeprefix("v").split(".")[:2]
+    return int(major), int(minor)
 
 
 @contextmanager
@@ -160,7 +213,7 @@ def _wait(process: subprocess.Popen[bytes], program: Program, started: float) ->
 
 def _linker_flags(version: str) -> str:
     """Stamp the version into the programs: clients parse it and refuse a server without one."""
-    major, minor = version.removeprefix("v").split(".")[:2]
+    major, minor = _numbers(version)
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     stamps = [f"-X {package}.{name}={value}" for package in packages for name, value in values.items()]

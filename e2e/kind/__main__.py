@@ -28,6 +28,7 @@ NAME = "datastorage-e2e"
 CONTEXT = f"kind-{NAME}"
 KIND_VERSION = "v0.33.0"
 SYSTEM = ("-n", "datastorage-system")
+OPERATOR = "deployment/datastorage"
 
 # pytest-kind reads these when it is imported, and its own default is too old for the node image.
 os.environ.setdefault("KIND_VERSION", KIND_VERSION)
@@ -36,13 +37,14 @@ from pytest_kind import KindCluster  # noqa: E402
 
 def main() -> int:
     options, pytest_arguments = _parse()
-    kind = KindCluster(NAME, kind_path=options.kind_bin, kubectl_path=kubectl_path())
+    kubectl = kubectl_path()
+    kind = KindCluster(NAME, kind_path=options.kind_bin, kubectl_path=kubectl)
     _say(f"creating the kind cluster {NAME}")
     kind.create(REPOSITORY / "e2e" / "kind" / "cluster.yaml")
     try:
         kind.load_docker_image(IMAGE)
         with tempfile.TemporaryDirectory() as directory:
-            cluster = Cluster.from_context(kind.kubeconfig_path, CONTEXT, kubectl_path(), Path(directory))
+            cluster = Cluster.from_context(kind.kubeconfig_path, CONTEXT, kubectl, Path(directory))
             _try_the_installation(cluster)
         return _run_tests(kind.kubeconfig_path, pytest_arguments)
     except ControlPlaneError as error:
@@ -71,19 +73,26 @@ def _try_the_installation(cluster: Cluster) -> None:
     """
     _say("installing the operator and its PostgreSQL")
     try:
+        installed = cluster.kubectl("get", *SYSTEM, OPERATOR, "-o", "name", check=False).returncode == 0
         cluster.apply_product(OVERLAY)
-        # The image's tag stays while its content changes: pods of an earlier run would keep the old one.
-        cluster.kubectl("rollout", "restart", *SYSTEM, "deployment/datastorage")
-        for deployment in ("postgres", "datastorage"):
-            _wait(cluster, "rollout", "status", *SYSTEM, f"deployment/{deployment}", "--timeout=300s")
+        for deployment in ("deployment/postgres", OPERATOR):
+            _wait_for_rollout(cluster, deployment)
+        if installed:
+            # The image's tag stays while its content changes: pods of an earlier run would keep the old one.
+            cluster.kubectl("rollout", "restart", *SYSTEM, OPERATOR)
+            _wait_for_rollout(cluster, OPERATOR)
         _say("following one record")
         _follow_one_record(cluster)
     except ControlPlaneError:
         _show_pods(cluster)
         raise
-    cluster.kubectl("scale", *SYSTEM, "deployment/datastorage", "--replicas=0")
+    cluster.kubectl("scale", *SYSTEM, OPERATOR, "--replicas=0")
     pods = ("pods", "-l", "app.kubernetes.io/name=datastorage")
     _wait(cluster, "wait", *SYSTEM, *pods, "--for=delete", "--timeout=60s")
+
+
+def _wait_for_rollout(cluster: Cluster, deployment: str) -> None:
+    _wait(cluster, "rollout", "status", *SYSTEM, deployment, "--timeout=300s")
 
 
 def _follow_one_record(cluster: Cluster) -> None:
@@ -104,7 +113,7 @@ def _wait(cluster: Cluster, *arguments: str) -> None:
 def _show_pods(cluster: Cluster) -> None:
     for command in (
         ("describe", "pods", *SYSTEM),
-        ("logs", *SYSTEM, "deployment/datastorage", "--all-containers", "--tail=50"),
+        ("logs", *SYSTEM, OPERATOR, "--all-containers", "--tail=50"),
     ):
         sys.stderr.write(cluster.kubectl(*command, check=False).stdout)
 

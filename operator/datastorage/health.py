@@ -1,4 +1,4 @@
-"""/health and /ready: the process is alive; the process can do its work.
+"""/health and /ready: the process is alive; the process can do its work. And /metrics, beside them.
 
 /health fails only for what a restart would cure. An absent PostgreSQL is not among it: restarting would
 bring nothing, and what was taken in is safest where it is. /ready tells of everything, and fails only for
@@ -9,6 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from datastorage import metrics
+from datastorage.listening import Listener
 
 Check = Callable[[], Awaitable[str | None]]
 """Returns what is wrong in a sentence, or None."""
@@ -16,34 +20,36 @@ Check = Callable[[], Awaitable[str | None]]
 _OK: Final = "ok"
 
 
-class HealthServer:
-    """Serves both on one port."""
+def health_server(
+    *,
+    addresses: str,
+    port: int,
+    health: Mapping[str, Check],
+    ready: Mapping[str, Check],
+    ready_notes: Mapping[str, Check],
+) -> Listener:
+    """Return the server of both. What ``ready_notes`` find wrong is told and does not make /ready fail."""
+    app = web.Application()
+    app.router.add_get("/health", _endpoint(health, {}))
+    app.router.add_get("/ready", _endpoint(ready, ready_notes))
+    return Listener(app, addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
 
-    def __init__(
-        self,
-        *,
-        address: str,
-        port: int,
-        health: Mapping[str, Check],
-        ready: Mapping[str, Check],
-        ready_notes: Mapping[str, Check],
-    ) -> None:
-        """What ``ready_notes`` find wrong is told by /ready and does not make it fail."""
-        self._address = address
-        self._port = port
-        app = web.Application()
-        app.router.add_get("/health", _endpoint(health, {}))
-        app.router.add_get("/ready", _endpoint(ready, ready_notes))
-        self._runner = web.AppRunner(app, access_log=None)
 
-    async def start(self) -> None:
-        """Begin to listen. Raises OSError when the port is taken."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._address, self._port).start()
+def metrics_server(*, addresses: str, port: int) -> Listener:
+    """Return the server of /metrics. The text takes some milliseconds, so that the loop can make it."""
+    app = web.Application()
+    app.router.add_get("/metrics", _metrics)
+    return Listener(app, addresses=addresses, port=port, port_setting="DATASTORAGE_METRICS_PORT")
 
-    async def stop(self) -> None:
-        """Stop listening."""
-        await self._runner.cleanup()
+
+async def _metrics(request: web.Request) -> web.Response:
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    registry = metrics.REGISTRY
+    chosen = request.query.getall("name[]", [])
+    response = web.Response(body=encode(registry.restricted_registry(chosen) if chosen else registry))
+    response.headers["Content-Type"] = content_type
+    response.enable_compression()
+    return response
 
 
 def _endpoint(

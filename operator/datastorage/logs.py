@@ -21,6 +21,13 @@ class _TextFormatter(logging.Formatter):
         )
 
 
+def configure_command_logging() -> None:
+    """Send warnings to standard error as a command's own lines, unless logs go somewhere already."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_TextFormatter("datastorage: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
 def configure_logging(level: str, form: str) -> None:
     """Send all logs to standard error, from ``level`` on, as ``json`` or ``text``."""
     handler = logging.StreamHandler(sys.stderr)

@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from kubernetes.aio.client import ApiClient
-
 from datastorage.breaker import Breaker
+from datastorage.kube.access import load_access
 from datastorage.kube.client import KubernetesClient
-from datastorage.kube.connection import api_client, load_configuration
+from datastorage.kube.rights import RightsReview
+from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.backfill import Backfill, Dependencies
 from datastorage.pipeline.confirmation import Confirmation
@@ -34,8 +34,9 @@ class Parts:
 
     settings: Settings
     store: Store
-    api: ApiClient
+    transport: Transport
     cluster: KubernetesClient
+    rights: RightsReview
     monitor: WatchMonitor
     intake: Intake
     sweep: Sweep
@@ -55,8 +56,8 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(build_store(settings, writable=writable))
-        api = api_client(await load_configuration())
-        cluster = await stack.enter_async_context(KubernetesClient(api, namespaces=settings.namespaces))
+        transport = await stack.enter_async_context(Transport(load_access))
+        cluster = KubernetesClient(transport, namespaces=settings.namespaces)
         # The intake asks for a sweep when it overflows, and the sweep fills the intake.
         sweep: Sweep
         intake = Intake(
@@ -114,8 +115,9 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
             announcer=status_writer,
         )
         yield Parts(
-            settings, store, api, cluster, WatchMonitor(), intake, sweep, breaker, status_writer, collector,
-            coordinator, backfill, _build_indexer(settings, store),
+            settings, store, transport, cluster, RightsReview(transport, on_recovery=sweep.request),
+            WatchMonitor(), intake, sweep, breaker, status_writer, collector, coordinator, backfill,
+            _build_indexer(settings, store),
         )  # fmt: skip
 
 

@@ -9,9 +9,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-import prometheus_client
-
-from datastorage import metrics
 from datastorage.errors import (
     ConfigurationError,
     DataStorageError,
@@ -19,7 +16,7 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.handlers import build_registry, kopf_settings
-from datastorage.health import Check, HealthServer
+from datastorage.health import Check, health_server, metrics_server
 from datastorage.kube.connection import watch_session
 from datastorage.kube.watch import Watch
 from datastorage.parts import Parts, build
@@ -67,32 +64,26 @@ class Operator:
     async def run(self) -> None:
         """Start everything, wait for the stop or for a part that ends, stop everything."""
         settings = self._parts.settings
-        health = HealthServer(
-            address=settings.listen_address,
+        health = health_server(
+            addresses=settings.listen_address,
             port=settings.api_port,
             health={"watch": self._check_watch_alive},
             ready={
                 "running": self._check_running,
                 "postgres": self._check_postgres,
+                "access": self._check_access,
                 "watch": self._check_watch,
             },
             ready_notes=_vector_notes(self._parts.store),
         )
+        numbers = metrics_server(addresses=settings.listen_address, port=settings.metrics_port)
         try:
             await health.start()
-            server, thread = prometheus_client.start_http_server(
-                settings.metrics_port, settings.listen_address, registry=metrics.REGISTRY
-            )
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on DATASTORAGE_API_PORT or DATASTORAGE_METRICS_PORT: {error.strerror}"
-            ) from error
-        try:
+            await numbers.start()
             await self._work()
         finally:
             await health.stop()
-            server.shutdown()
-            thread.join()
+            await numbers.stop()
 
     async def _work(self) -> None:
         parts = self._parts
@@ -107,6 +98,7 @@ class Operator:
             *(_task(f"coordinator-{n}", parts.coordinator.run()) for n in range(_COORDINATORS)),
             _task("status-writer", parts.status_writer.run()),
             _task("garbage-collector", parts.collector.run()),
+            _task("rights", parts.rights.run()),
             _task("partitions", self._prepare_partitions()),
         ]
         if parts.backfill is not None:
@@ -130,8 +122,8 @@ class Operator:
     def _watch(self) -> Watch:
         parts = self._parts
         return Watch(
-            server=parts.api.configuration.host,
-            session=lambda: watch_session(parts.api, parts.monitor),
+            server="",  # the transport knows where it is now
+            session=lambda: watch_session(parts.transport, parts.monitor),
             registry=lambda: build_registry(parts.intake),
             settings=kopf_settings,
             namespaces=parts.settings.namespaces,
@@ -178,12 +170,16 @@ class Operator:
     async def _check_postgres(self) -> str | None:
         return self._parts.breaker.reason or await _trouble_of(self._parts.store.archive.probe, "PostgreSQL")
 
+    async def _check_access(self) -> str | None:
+        return self._parts.transport.monitor.problem()
+
     async def _check_watch(self) -> str | None:
         return self._parts.monitor.problem(expected=len(KINDS) * max(1, len(self._parts.settings.namespaces)))
 
     async def _check_watch_alive(self) -> str | None:
         problem, now = await self._check_watch(), time.monotonic()
-        if problem is None:
+        # A right or credentials that are missing are missing after a restart too.
+        if problem is None or await self._check_access() is not None:
             self._watch_broken_since = None
             return None
         if self._watch_broken_since is None:

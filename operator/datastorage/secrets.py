@@ -143,7 +143,7 @@ class Secret:
         for path in self._files(value):
             try:
                 found = os.stat(path)  # noqa: PTH116  # follows the links of a mounted Secret
-            except OSError:
+            except (OSError, ValueError):  # the latter for what is no path
                 marks[path] = known.get(path, ())
             else:
                 marks[path] = (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from datastorage.errors import ConfigurationError
 
@@ -20,8 +26,16 @@ PREFIX: Final = "DATASTORAGE_"
 _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
 # Not settings of the service, but ours.
 _OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, "DATASTORAGE_EMBEDDED_DIR"})
-# What Kubernetes adds by itself for a Service called datastorage, and what only the tests read.
-_FOREIGN_VARIABLES: Final = re.compile(r"DATASTORAGE_(TEST_.*|SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
+# What only the tests read.
+_TEST_PREFIX: Final = "DATASTORAGE_TEST_"
+# What Kubernetes adds to the pods of a namespace for each Service in it whose name begins with "datastorage":
+# its address, the numbers of its ports, and the ports again in the form of Docker's links.
+_SERVICE_LINK: Final = re.compile(
+    r"DATASTORAGE(_.*)?_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+# One of them may have the name of a setting, as DATASTORAGE_API_PORT of a Service datastorage-api has: its
+# value is such a URL, and the setting's is a number.
+_PORT_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
@@ -37,6 +51,24 @@ class Settings(BaseSettings):
 
     # Where each setting's file is or would be that the environment does not override.
     _directories: Mapping[str, Path] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # pydantic calls it by these names
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # no such file is read
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment without what Kubernetes has put there, and then the files."""
+        if isinstance(env_settings, EnvSettingsSource):
+            env_settings.env_vars = {
+                name: value
+                for name, value in env_settings.env_vars.items()
+                if not _is_service_link(name.upper(), value or "")
+            }
+        return init_settings, env_settings, file_secret_settings
 
     database_url: SecretStr = Field(
         SecretStr(""),
@@ -114,7 +146,11 @@ class Settings(BaseSettings):
     )
     api_port: _Port = Field(8080, description="Port of `/health` and `/ready`.")
     metrics_port: _Port = Field(9090, description="Port of `/metrics`.")
-    listen_address: str = Field("0.0.0.0", description="Address that both ports listen on.")  # noqa: S104  # a pod's own
+    listen_address: str = Field(
+        "",
+        description="Addresses or host names that both ports listen on, separated by commas. Empty, or `::`: "
+        "all, of IPv4 and IPv6; `0.0.0.0`: all of IPv4 alone.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level logged.")
     log_format: Literal["json", "text"] = Field(
         "json", description="Form of the log: one JSON object a line, or text."
@@ -168,6 +204,13 @@ class Settings(BaseSettings):
             )
         return url
 
+    def __eq__(self, other: object) -> bool:
+        """Settings that say the same are equal, wherever they come from."""
+        return isinstance(other, Settings) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.model_dump().values()))
+
     def directory_of(self, name: str) -> Path | None:
         """Return the directory of the file that has a setting's value; None where no file has a say in it."""
         return self._directories.get(name)
@@ -190,7 +233,9 @@ def load_settings() -> Settings:
         first = error.errors(include_url=False, include_input=False)[0]
         name = PREFIX + str(first["loc"][0]).upper()  # what follows is a place within the value
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
-    given = {name.lower() for name in os.environ}  # as they are looked up
+    given = {  # as they are looked up
+        name.lower() for name, value in os.environ.items() if not _is_service_link(name.upper(), value)
+    }
     settings._directories = {  # noqa: SLF001  # made here
         name: directory for name in Settings.model_fields if f"{PREFIX}{name}".lower() not in given
     }
@@ -199,12 +244,29 @@ def load_settings() -> Settings:
 
 def _refuse_unknown_variables() -> None:
     """A misspelled setting would leave its default in force, unnoticed."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _OTHER_VARIABLES
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known and not _FOREIGN_VARIABLES.fullmatch(name):
+    known = _setting_names() | _OTHER_VARIABLES
+    for name, value in sorted(os.environ.items()):
+        if not name.startswith(PREFIX) or name.startswith(_TEST_PREFIX):
+            continue
+        if name not in known and not _is_service_link(name, value):
             alike = [other for other in known if other.startswith(name[: len(PREFIX) + 4])]
             hint = max(alike or known, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio())
             raise ConfigurationError(f"{name} is not a setting: did you mean {hint}?")
+
+
+def ignored_variables() -> list[str]:
+    """Return the settings whose variables Kubernetes has set for a Service, so that they are not read."""
+    return sorted(name for name in _setting_names() if _is_service_link(name, os.environ.get(name, "")))
+
+
+def _setting_names() -> set[str]:
+    return {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if name.endswith("_PORT") and _PORT_URL.fullmatch(value):
+        return True
+    return _SERVICE_LINK.fullmatch(name) is not None
 
 
 def settings_table() -> str:

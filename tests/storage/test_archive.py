@@ -30,6 +30,7 @@ async def _count(owner: Any, table: str) -> int:
     return count
 
 
+@pytest.mark.oldest_postgres
 async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
     body = audit_record(
         {
@@ -85,6 +86,7 @@ async def test_a_word_of_several_is_found_by_each(
     assert set(lexemes) == found
 
 
+@pytest.mark.oldest_postgres
 async def test_columns_of_an_action_trace(archive: Archive, owner: Any) -> None:
     body = action_trace(
         {
@@ -169,6 +171,7 @@ async def test_the_content_is_the_object_without_what_the_cluster_keeps_for_itse
     }  # fmt: skip
 
 
+@pytest.mark.oldest_postgres
 async def test_storing_again_keeps_the_first_content(archive: Archive, owner: Any) -> None:
     body = audit_record()
     first = record_of(body)
@@ -201,6 +204,7 @@ async def test_each_generation_is_a_row(archive: Archive, owner: Any) -> None:
     assert await _count(owner, "action_traces") == 3
 
 
+@pytest.mark.oldest_postgres
 async def test_racing_stores_of_the_same_records_agree(archive: Archive, owner: Any) -> None:
     records = [record_of(audit_record()) for _ in range(50)]
     answers = await asyncio.gather(archive.store(records), archive.store(records), archive.store(records))
@@ -276,6 +280,7 @@ async def test_what_changes_without_a_generation_makes_no_second_row(archive: Ar
     assert await _count(owner, "audit_records") == 1
 
 
+@pytest.mark.oldest_postgres
 async def test_what_is_refused_is_kept_byte_for_byte(archive: Archive, owner: Any) -> None:
     body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
     record = record_of(body)

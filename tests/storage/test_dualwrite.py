@@ -97,6 +97,7 @@ async def two(database: Database, other_server: TestDatabase) -> AsyncIterator[S
     await vectors.close()
 
 
+@pytest.mark.oldest_postgres
 async def test_rows_and_vectors_are_there_together(one: Stage, owner: Any) -> None:
     batch = [*records(20, distinct=4), record_of(action_trace())]
     stored = await one.dual_write.store(batch, vectors_of(batch), {})
@@ -122,6 +123,7 @@ async def test_the_vector_of_a_text_is_what_was_given(one: Stage, owner: Any) ->
         np.testing.assert_array_equal(found[key], vector)
 
 
+@pytest.mark.oldest_postgres
 async def test_storing_again_changes_nothing(one: Stage, owner: Any) -> None:
     batch = records(5)
     first = await one.dual_write.store(batch, vectors_of(batch), {})
@@ -214,6 +216,7 @@ async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, ow
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 0
 
 
+@pytest.mark.oldest_postgres
 async def test_on_another_server_vectors_follow_and_nothing_stays_owed(two: Stage, owner: Any) -> None:
     batch = records(10, distinct=3)
     stored = await two.dual_write.store(batch, vectors_of(batch), {})

@@ -98,6 +98,7 @@ def _nested(depth: int) -> Any:
         pytest.param("\0" * 250_000, id="1.5 MB of escapes"),
     ],
 )
+@pytest.mark.oldest_postgres
 async def test_bad_input_is_kept_exactly(archive: Archive, owner: Any, value: Any) -> None:
     for body in (
         audit_record({**AUDIT_SPEC, "details": value, "message": value}),

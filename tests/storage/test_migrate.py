@@ -1,12 +1,14 @@
 """The schema: made once, by whoever comes first, and checked at every start."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -16,7 +18,7 @@ from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase, connect
+from tests.support.postgres import PostgresServer, TestDatabase, TestDatabases, connect
 
 _MIGRATE = "import sys; from datastorage.storage.migrate import migrate; print(*migrate(sys.argv[1]))"
 _WAITING = """
@@ -27,6 +29,10 @@ _TABLES = """
     SELECT array_agg(relname::text ORDER BY relname) FROM pg_class
     WHERE relnamespace = 'datastorage'::regnamespace AND relkind IN ('r', 'p')
 """
+_NEWEST_TABLES = [
+    "action_traces", "audit_records", "embedding_texts", "rejected_objects", "schema_version",
+    "vector_outbox",
+]  # fmt: skip
 
 
 async def _set_version(owner: Any, version: str) -> None:
@@ -43,16 +49,31 @@ def test_the_version_constant_is_the_newest_migration(chain: Chain) -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [chain.version]
 
 
+@pytest.mark.oldest_postgres
 async def test_migrating_again_changes_nothing(unmigrated: TestDatabase) -> None:
     assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (None, ARCHIVE.version)
     owner = await connect(unmigrated.owner_url)
     tables = await owner.fetchval(_TABLES)
     assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (ARCHIVE.version, ARCHIVE.version)
-    assert await owner.fetchval(_TABLES) == tables == [
-        "action_traces", "audit_records", "embedding_texts", "rejected_objects", "schema_version",
-        "vector_outbox",
-    ]  # fmt: skip
+    assert await owner.fetchval(_TABLES) == tables == _NEWEST_TABLES
     await owner.close()
+
+
+@pytest.mark.oldest_postgres
+async def test_a_schema_of_each_earlier_version_is_brought_up_to_date(
+    unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = command.upgrade
+    for number in range(1, int(ARCHIVE.version)):
+        version = f"{number:04}"
+        with monkeypatch.context() as patch:
+            patch.setattr(command, "upgrade", lambda config, _, to=version: upgrade(config, to))
+            await asyncio.to_thread(migrate, unmigrated.owner_url)
+        assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (version, ARCHIVE.version)
+        owner = await connect(unmigrated.owner_url)
+        assert await owner.fetchval(_TABLES) == _NEWEST_TABLES
+        await owner.execute("DROP SCHEMA datastorage CASCADE")
+        await owner.close()
 
 
 async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> None:
@@ -80,6 +101,7 @@ async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> N
     assert outputs == [f"{ARCHIVE.version} {ARCHIVE.version}"] * 2 + [f"None {ARCHIVE.version}"]
 
 
+@pytest.mark.oldest_postgres
 async def test_a_failed_migration_leaves_nothing_behind(unmigrated: TestDatabase) -> None:
     owner = await connect(unmigrated.owner_url)
     await owner.execute("CREATE SCHEMA datastorage; CREATE TABLE datastorage.rejected_objects ()")
@@ -97,6 +119,7 @@ async def test_a_newer_schema_is_left_alone(cloned: TestDatabase, owner: Any) ->
     assert await owner.fetchval("SELECT version_num FROM datastorage.schema_version") == "9999"
 
 
+@pytest.mark.oldest_postgres
 async def test_the_service_role_cannot_migrate(unmigrated: TestDatabase) -> None:
     with pytest.raises(ConfigurationError, match="permission denied"):
         await asyncio.to_thread(migrate, unmigrated.service_url)
@@ -121,6 +144,41 @@ async def test_migrating_an_absent_server_is_a_transient_error() -> None:
         await asyncio.to_thread(migrate, "postgresql://someone:secret-word@127.0.0.1:1/name")
 
 
+async def test_migrate_waits_for_a_server_that_is_not_there_yet(
+    databases: TestDatabases, tmp_path: Path
+) -> None:
+    server = PostgresServer()
+    elsewhere = await databases.empty()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DATASTORAGE_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "datastorage", "migrate", "--wait", "200",
+        env=environment | {
+            "DATASTORAGE_SECRETS_DIR": str(tmp_path),
+            "DATASTORAGE_DATABASE_OWNER_URL": server.owner_url,
+            "DATASTORAGE_VECTOR_DATABASE_OWNER_URL": elsewhere.owner_url,
+        },
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        first = await process.stderr.readline()
+        assert first.startswith(b"Waiting for up to ")
+        assert b"Connection refused" in first
+        await asyncio.to_thread(server.start)
+        printed, errors = await process.communicate()
+        assert process.returncode == 0, errors
+        assert printed.splitlines() == [
+            f"{chain.name}: migrated from nothing to version {chain.version}".encode()
+            for chain in (ARCHIVE, VECTORS)
+        ]
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await asyncio.to_thread(server.remove)
+        await databases.drop(elsewhere)
+
+
+@pytest.mark.oldest_postgres
 async def test_the_service_accepts_its_own_schema(database: Database) -> None:
     await database.check_schema_version()
 

@@ -37,6 +37,7 @@ async def test_what_is_owed_can_be_claimed(outbox: Outbox, database: Database) -
     }
 
 
+@pytest.mark.oldest_postgres
 async def test_the_three_ends_of_a_claim(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(6)
     await owe(database, records, "asleep")
@@ -56,6 +57,7 @@ async def test_the_three_ends_of_a_claim(outbox: Outbox, database: Database, own
     assert await claimed(outbox) == {identity_of(records[4]), identity_of(records[5])}
 
 
+@pytest.mark.oldest_postgres
 async def test_two_claims_share_nothing(outbox: Outbox, database: Database) -> None:
     records = records_of(10)
     await owe(database, records)
@@ -65,6 +67,7 @@ async def test_two_claims_share_nothing(outbox: Outbox, database: Database) -> N
         assert first | second == {record.key.uid for record in records}
 
 
+@pytest.mark.oldest_postgres
 async def test_a_claim_takes_the_longest_due_first(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(5)
     await owe(database, records)
@@ -139,6 +142,7 @@ async def test_a_cancelled_claim_leaves_its_rows(outbox: Outbox, database: Datab
     assert len(await rows_in(owner)) == 3
 
 
+@pytest.mark.oldest_postgres
 async def test_owing_again_changes_nothing(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(2)
     await owe(database, records, "first")

@@ -34,6 +34,7 @@ async def _names(owner: Any) -> list[str]:
     return await owner.fetchval(_PARTITIONS) or []
 
 
+@pytest.mark.oldest_postgres
 async def test_this_month_and_the_coming_ones_are_prepared(archive: Archive, owner: Any) -> None:
     before = _month(0)
     await archive.prepare_partitions()
@@ -43,6 +44,7 @@ async def test_this_month_and_the_coming_ones_are_prepared(archive: Archive, own
     assert await _names(owner) == sorted(f"{table}_{_month(ahead)}" for table in Table for ahead in range(3))
 
 
+@pytest.mark.oldest_postgres
 async def test_an_object_created_long_ago_gets_its_month(archive: Archive, owner: Any) -> None:
     record = record_of(audit_record(creationTimestamp="2019-02-28T23:59:59Z"))
     await archive.store([record])
@@ -112,6 +114,7 @@ async def test_two_sessions_may_make_the_same_partition(cloned: TestDatabase, ow
     await second.close()
 
 
+@pytest.mark.oldest_postgres
 async def test_many_stores_may_need_the_same_new_month_at_once(archive: Archive, owner: Any) -> None:
     batches = [[record_of(audit_record()), record_of(action_trace())] for _ in range(8)]
     await asyncio.gather(*(archive.store(batch) for batch in batches))
@@ -119,6 +122,7 @@ async def test_many_stores_may_need_the_same_new_month_at_once(archive: Archive,
     assert len(await _names(owner)) == 2
 
 
+@pytest.mark.oldest_postgres
 async def test_a_partition_dropped_behind_the_store_is_made_again(archive: Archive, owner: Any) -> None:
     await archive.store([record_of(audit_record())])
     await owner.execute("DROP TABLE datastorage.audit_records_y2026m03")

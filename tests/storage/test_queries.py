@@ -57,6 +57,7 @@ async def all_pages(archive: SearchableArchive, filter_: Filter, limit: int) -> 
     raise AssertionError("the pages have no end")
 
 
+@pytest.mark.oldest_postgres
 async def test_a_record_comes_back_with_its_bytes(archive: SearchableArchive) -> None:
     body = audit_record()
     await archive.put(body)
@@ -115,6 +116,7 @@ async def test_unknown_uids_and_words_that_are_none(archive: SearchableArchive) 
         await archive.ask.get("no-uid")
 
 
+@pytest.mark.oldest_postgres
 async def test_pages_follow_each_other(archive: SearchableArchive) -> None:
     # Several a second and in several months, of both kinds; of a trace only the newest generation.
     bodies = [
@@ -188,6 +190,7 @@ async def test_a_wrong_limit_is_refused(archive: SearchableArchive, limit: int) 
         await archive.ask.list(limit=limit)
 
 
+@pytest.mark.oldest_postgres
 async def test_a_remediation_reads_as_it_happened(archive: SearchableArchive) -> None:
     trace = action_trace(creationTimestamp=at(1))
 

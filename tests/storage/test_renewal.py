@@ -1,9 +1,11 @@
 """What changes at the server or in the secrets while connections are open: new ones are made in time."""
 
 import asyncio
+import gc
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,18 +28,18 @@ from tests.support.proxy import FreezableProxy
 
 _SETTING = "DATASTORAGE_DATABASE_URL"
 _RECOVERY_SECONDS = 10.0
+_POOL_SIZE = 4
 _CUT = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
-_CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'datastorage'"
 
 
 class Writer:
     """The archive as the operator writes to it, behind the breaker that the operator has."""
 
     def __init__(self, url: str | Origin) -> None:
-        self.database = Database(url, pool_size=4, writable=True)
+        self.database = Database(url, pool_size=_POOL_SIZE, writable=True)
         self.archive = Archive(self.database)
         self.breaker = Breaker("postgres", self.archive.probe, on_recovery=lambda: None)
 
@@ -92,13 +94,19 @@ async def test_what_is_set_and_reset_for_new_connections_leaves_nothing_behind(
     await writer.store()
     await owner.execute(f"ALTER {whose} {cloned.name} SET {setting}")
     await owner.execute(_CUT, cloned.name)
-    working = asyncio.create_task(writer.breaker.run(lambda: _hold(writer)))
+    working = asyncio.create_task(writer.breaker.run(lambda: _work(writer)))
     await eventually(lambda: words in (writer.breaker.reason or ""))
     await owner.execute(f"ALTER {whose} {cloned.name} RESET {name}")
     async with asyncio.timeout(_RECOVERY_SECONDS):
         await working
-        await asyncio.gather(*(_hold(writer) for _ in range(4)))
+        await asyncio.gather(*(_work(writer) for _ in range(_POOL_SIZE)))
         await writer.store()
+
+
+async def _work(writer: Writer) -> None:
+    """Run a statement that takes a moment."""
+    async with writer.database.connection() as connection:
+        await connection.execute("SELECT pg_sleep(0.2)")
 
 
 async def test_a_right_that_is_missing_holds_the_writer_back_until_it_is_given(
@@ -117,19 +125,20 @@ async def test_a_right_that_is_missing_holds_the_writer_back_until_it_is_given(
 async def test_one_that_was_told_so_speaks_for_all(cloned: TestDatabase, make: Make) -> None:
     """No connection is used any more to a server that is read-only by the word of another connection."""
     writer = make(cloned.service_url)
-    before = set(await asyncio.gather(*(_hold(writer) for _ in range(4))))
-    assert len(before) == 4
+    before = await _all_pids(writer)
+    assert len(before) == _POOL_SIZE
     async with writer.database.connection() as told:
         await told.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
     with pytest.raises(TransientError, match="read-only transaction"):
         await writer.archive.store([record_of(audit_record())])
-    assert before.isdisjoint(await asyncio.gather(*(_hold(writer) for _ in range(4))))
+    assert before.isdisjoint(await _all_pids(writer))
 
 
-async def _hold(writer: Writer) -> int:
-    """Return the server's process of a connection that is held for a moment."""
-    async with writer.database.connection() as connection:
-        return int(await connection.fetchval("SELECT pg_backend_pid() FROM pg_sleep(0.2)"))
+async def _all_pids(writer: Writer) -> set[int]:
+    """Return the server's processes of all connections, each of which is open then."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(writer.database.connection()) for _ in range(_POOL_SIZE)]
+        return {int(await connection.fetchval("SELECT pg_backend_pid()")) for connection in opened}
 
 
 async def test_a_server_that_went_away_behind_a_proxy_takes_nobody_s_time(
@@ -140,7 +149,7 @@ async def test_a_server_that_went_away_behind_a_proxy_takes_nobody_s_time(
     monkeypatch.setattr(database_module, "_ANSWER_SECONDS", 0.5)
     async with FreezableProxy(cloned.service_url) as proxy:
         writer = make(proxy.url)
-        await asyncio.gather(*(_hold(writer) for _ in range(4)))
+        await _all_pids(writer)
         proxy.forsake()
         await owner.execute(_CUT, cloned.name)
         async with asyncio.timeout(_RECOVERY_SECONDS):
@@ -154,7 +163,7 @@ async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
     monkeypatch.setattr(database_module, "_TRUSTED_SECONDS", 3600.0)
     async with FreezableProxy(cloned.service_url) as proxy:
         writer = make(proxy.url)
-        await asyncio.gather(*(_hold(writer) for _ in range(4)))
+        await _all_pids(writer)
         proxy.forsake()
         await owner.execute(_CUT, cloned.name)
         with pytest.raises(TimeoutError):
@@ -162,6 +171,22 @@ async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
                 await writer.archive.store([record_of(audit_record())])
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await writer.store()
+
+
+async def test_connections_that_are_let_go_while_they_are_silent_end_quietly(
+    cloned: TestDatabase, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database_module, "_RELEASE_TIMEOUT_SECONDS", 0.1)
+    async with FreezableProxy(cloned.service_url) as proxy:
+        writer = make(proxy.url)
+        await _all_pids(writer)
+        proxy.forsake()
+        before = asyncio.all_tasks()
+        writer.database.expire_connections()
+        await _all_pids(writer)
+        await eventually(lambda: not [task for task in asyncio.all_tasks() - before if "close" in repr(task)])
+        gc.collect()  # an error that nobody has heard is told of then
+    assert not caplog.records
 
 
 async def test_names_are_looked_up_again_from_time_to_time(

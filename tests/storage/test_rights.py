@@ -33,6 +33,7 @@ def cloned(common: TestDatabase) -> TestDatabase:
         "EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
     ],
 )  # fmt: skip
+@pytest.mark.oldest_postgres
 async def test_the_archive_only_grows(service: Any, table: str, statement: str) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await service.execute(statement.format(table=table))
@@ -51,11 +52,13 @@ async def test_the_archive_only_grows(service: Any, table: str, statement: str) 
         "SET ROLE postgres",
     ],
 )  # fmt: skip
+@pytest.mark.oldest_postgres
 async def test_the_schema_is_out_of_reach(service: Any, statement: str) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await service.execute(statement)
 
 
+@pytest.mark.oldest_postgres
 async def test_partitions_are_out_of_reach(service: Any, archive: Archive) -> None:
     await archive.store([record_of(audit_record()), record_of(action_trace())])
     partitions = await service.fetch("SELECT inhrelid::regclass::text AS name FROM pg_inherits i "
@@ -67,6 +70,7 @@ async def test_partitions_are_out_of_reach(service: Any, archive: Archive) -> No
                 await service.execute(statement.format(partition["name"]))
 
 
+@pytest.mark.oldest_postgres
 async def test_other_roles_cannot_make_partitions(owner: Any) -> None:
     allowed = await owner.fetchval(
         "SELECT has_function_privilege('public', 'datastorage.ensure_partitions(timestamptz)', 'EXECUTE')"
@@ -74,6 +78,7 @@ async def test_other_roles_cannot_make_partitions(owner: Any) -> None:
     assert allowed is False
 
 
+@pytest.mark.oldest_postgres
 async def test_the_group_role_cannot_log_in(owner: Any) -> None:
     login = await owner.fetchval("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'datastorage_service'")
     assert login is False

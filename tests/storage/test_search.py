@@ -66,6 +66,7 @@ async def either(
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.oldest_postgres
 async def test_the_best_comes_first(either: SearchableArchive, mode: SearchMode) -> None:
     await either.put(
         said("scale", "disk full on the database", name="disk"),
@@ -100,6 +101,7 @@ async def _texts(archive: SearchableArchive) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.oldest_postgres
 async def test_a_filter_holds(either: SearchableArchive, mode: SearchMode) -> None:
     await either.put(
         said("restart", "memory limit reached", name="here", namespace="shop"),
@@ -118,6 +120,7 @@ async def test_a_filter_holds(either: SearchableArchive, mode: SearchMode) -> No
 
 
 @pytest.mark.parametrize("few", [0, 10_000], ids=["walk", "exact"])
+@pytest.mark.oldest_postgres
 async def test_both_ways_find_the_same(
     either: SearchableArchive, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
@@ -212,6 +215,7 @@ async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive,
         assert names(result) == list(words)
 
 
+@pytest.mark.oldest_postgres
 async def test_indexed_and_open_parts_are_searched_together(archive: SearchableArchive) -> None:
     assert archive.store.vectors is not None
     tables = VectorTables(archive.store.vectors.database, provider=MODEL.provider, name=MODEL.name,
@@ -248,6 +252,7 @@ async def test_indexed_and_open_parts_are_searched_together(archive: SearchableA
         ("zebra", set()),
     ],
 )
+@pytest.mark.oldest_postgres
 async def test_words_find_their_forms(archive: SearchableArchive, question: str, found: set[str]) -> None:
     await archive.put(
         said("restart", "rollout of checkout-api failed", name="checkout"),

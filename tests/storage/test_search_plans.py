@@ -11,7 +11,7 @@ import pgvector
 import pytest
 import pytest_asyncio
 
-from datastorage.storage import fulltext, nearest, queries
+from datastorage.storage import clues, fulltext, nearest, queries
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.database import Database
 from datastorage.storage.nearest import Nearest
@@ -173,6 +173,13 @@ async def test_words_are_found_by_their_index(database: Database) -> None:
     arguments = ("'word7'", "'word8'", ["'word7'"], [1.0], 1000, 3, 10)
     scans = await _scans(database, fulltext._FIND, *Criteria().arguments, *arguments)
     _assert_indexes(scans)
+
+
+@pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
+async def test_clues_are_found_by_an_index(database: Database, criteria: Criteria) -> None:
+    for condition in (None, "'padding' & !'word9'"):
+        arguments = (["word7 padding", "word8"], [True, False], [1, 1], ["a", "b"], condition, 1000, 100)
+        _assert_indexes(await _scans(database, clues.CLUES, *criteria.arguments, *arguments))
 
 
 async def test_single_records_and_remediations_read_indexes(database: Database) -> None:

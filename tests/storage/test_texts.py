@@ -23,6 +23,7 @@ from tests.storage.reembedding import (
 )
 
 
+@pytest.mark.oldest_postgres
 async def test_a_link_is_made_once(archive: Archive, database: Database, owner: Any) -> None:
     linked, unlinked = audits(1), audits(1, start=1)
     await store(archive, linked, linked=True)
@@ -62,6 +63,7 @@ _FILL_TEXTS = """
 """
 
 
+@pytest.mark.oldest_postgres
 async def test_what_is_read_is_read_by_an_index(owner: Any) -> None:
     await owner.execute("SET TIME ZONE 'UTC'")
     for month in (1, 2, 3):
@@ -72,9 +74,11 @@ async def test_what_is_read_is_read_by_an_index(owner: Any) -> None:
     await owner.execute("VACUUM ANALYZE datastorage.embedding_texts")
     after = FIRST_ROW
     keys = [r["uid"] for r in await owner.fetch("SELECT uid FROM datastorage.audit_records LIMIT 50")]
+    # Few against the size of the table, as in a large archive: PostgreSQL 16 finds it cheaper to read all
+    # 20,000 rows than to look 500 of them up.
     some = [
         r["text_hash"]
-        for r in await owner.fetch("SELECT text_hash FROM datastorage.embedding_texts LIMIT 500")
+        for r in await owner.fetch("SELECT text_hash FROM datastorage.embedding_texts LIMIT 100")
     ]
     table = Table.AUDIT_RECORDS
     at = (after.created_at, after.uid, after.generation, after.spec_hash)

@@ -100,6 +100,7 @@ async def test_a_part_that_is_not_full_stays_open(vectors: VectorTables, owner: 
     assert await parts_of(owner) == [("open", 0, 0)]
 
 
+@pytest.mark.oldest_postgres
 async def test_a_full_part_is_sealed_and_another_one_opened(vectors: VectorTables, owner: Any) -> None:
     await vectors.insert(some_vectors(range(ROWS)))
     assert await vectors.seal(full_rows=ROWS)
@@ -112,6 +113,7 @@ async def test_a_full_part_is_sealed_and_another_one_opened(vectors: VectorTable
     assert await parts_of(owner) == [("open", 0, 0), ("sealed", 0, ROWS)]
 
 
+@pytest.mark.oldest_postgres
 async def test_a_sealed_part_gets_its_index_after_the_grace(vectors: VectorTables, owner: Any) -> None:
     await fill(vectors, 1)
     assert not await step(vectors, grace_seconds=3600)
@@ -123,6 +125,7 @@ async def test_a_sealed_part_gets_its_index_after_the_grace(vectors: VectorTable
     assert await parts_of(owner) == [("indexed", 0, ROWS), ("open", 0, 0)]
 
 
+@pytest.mark.oldest_postgres
 async def test_parts_of_one_level_are_merged(vectors: VectorTables, owner: Any) -> None:
     await fill(vectors, 5)
     await index_all(vectors)
@@ -275,6 +278,7 @@ async def test_a_cancelled_step_leaves_all_as_it_was(
     assert await step(vectors)
 
 
+@pytest.mark.oldest_postgres
 async def test_replicas_take_turns(cloned: TestDatabase, owner: Any) -> None:
     pools = [Database(cloned.service_url, pool_size=4, chain=VECTORS) for _ in range(3)]
     replicas = [tables_of(pool) for pool in pools]

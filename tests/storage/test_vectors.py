@@ -59,6 +59,7 @@ async def lone(common: TestDatabase) -> AsyncIterator[Callable[[], VectorTables]
     await database.close()
 
 
+@pytest.mark.oldest_postgres
 async def test_what_is_written_is_there(vectors: VectorTables, owner: Any) -> None:
     given_ = some_vectors(range(5))
     await vectors.insert(given_)
@@ -92,6 +93,7 @@ async def test_looking_makes_no_tables(vectors: VectorTables, owner: Any) -> Non
     assert await vectors.known_id() == number
 
 
+@pytest.mark.oldest_postgres
 async def test_models_never_mix(database: Database, owner: Any) -> None:
     models = [tables_of(database), tables_of(database, "other"), tables_of(database, dimensions=WIDTH + 1)]
     widths = [WIDTH, WIDTH, WIDTH + 1]
@@ -230,6 +232,7 @@ async def test_the_narrowest_and_the_widest_can_be_indexed(database: Database, d
 
 
 @pytest.mark.parametrize("home", ["extensions", 'Odd "schema"; --'])
+@pytest.mark.oldest_postgres
 async def test_pgvector_may_be_anywhere(unmigrated: TestDatabase, home: str) -> None:
     owner = await connect(unmigrated.owner_url)
     quoted = await owner.fetchval("SELECT quote_ident($1)", home)
@@ -278,6 +281,7 @@ async def test_a_server_that_comes_back_is_used_again(vectors: VectorTables, own
     assert len(await stored(owner)) == 2
 
 
+@pytest.mark.oldest_postgres
 async def test_the_service_may_write_vectors_and_the_reader_may_not(
     vectors: VectorTables, service: Any, owner: Any
 ) -> None:
@@ -314,6 +318,7 @@ async def test_the_service_may_write_vectors_and_the_reader_may_not(
         "SELECT datastorage.build_embedding_index(1::smallint, 1)",
     ],
 )
+@pytest.mark.oldest_postgres
 async def test_the_service_may_do_nothing_else(vectors: VectorTables, service: Any, statement: str) -> None:
     await vectors.insert(some_vectors(range(3)))
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -329,6 +334,7 @@ async def test_the_service_may_do_nothing_else(vectors: VectorTables, service: A
         "SELECT datastorage.index_embeddings(1::smallint, 64, 0, 6)",
     ],
 )
+@pytest.mark.oldest_postgres
 async def test_the_reader_only_reads(vectors: VectorTables, owner: Any, statement: str) -> None:
     await vectors.insert(some_vectors(range(3)))
     await owner.execute("SET ROLE datastorage_reader")

@@ -12,8 +12,9 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from kubernetes.aio.client import ApiClient, Configuration
 
+from datastorage.kube.access import Access
+from datastorage.kube.transport import Transport
 from datastorage.resources import API_VERSION, GROUP, KINDS, VERSION
 
 Answer = Callable[[web.Request], web.Response]
@@ -95,11 +96,10 @@ class FakeApiServer:
             self._closing.set()
             await server.close()
 
-    def client(self) -> ApiClient:
-        """Return a client for this server, with a token."""
-        configuration = Configuration(host=self.url)
-        configuration.api_key = {"BearerToken": "Bearer the-token"}
-        return ApiClient(configuration)
+    def client(self) -> Transport:
+        """Return the way to this server, with a token."""
+        access = Access(source="a test", server=self.url, authorization="Bearer the-token")
+        return Transport(lambda: access)
 
 
 _VERBS = ["get", "list", "watch", "patch", "delete"]

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ Behaviour = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse
 class OpenAIService:
     """Answers each request with the next of ``behaviours``, and well when there is none left."""
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, *, host: str = "127.0.0.1") -> None:
         self.dimensions = dimensions
         self.only_lists = False
         """Whether it passes over a wish for base64."""
@@ -26,11 +27,11 @@ class OpenAIService:
         self.at_once = self.most_at_once = 0
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._server = TestServer(app)
+        self._server = TestServer(app, host=host)
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Begin to listen."""
-        await self._server.start_server()
+        await self._server.start_server(ssl=tls)
 
     async def stop(self) -> None:
         """Stop listening; cut what is open."""

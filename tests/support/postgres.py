@@ -22,18 +22,24 @@ from tests.support.ports import free_port
 
 StopMode = Literal["smart", "fast", "immediate"]
 
+# The versions that the wheel carries: the oldest that the program supports, and the newest.
+OLDEST: Final = 16
+NEWEST: Final = 18
+
 _OWNER: Final = "postgres"
 _GROUP: Final = "datastorage_service"
 # The owner needs no password, everyone else does: a wrong one must be seen to fail.
 _HBA: Final = """\
 host all postgres 127.0.0.1/32 trust
+host all postgres ::1/128 trust
 host all all 127.0.0.1/32 scram-sha-256
+host all all ::1/128 scram-sha-256
 host replication postgres 127.0.0.1/32 trust
 """
 # Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
 # acknowledged is with the operating system. Commits stay synchronous.
 _CONFIGURATION: Final = """
-listen_addresses = '127.0.0.1'
+listen_addresses = '127.0.0.1, ::1'
 unix_socket_directories = ''
 fsync = off
 full_page_writes = off
@@ -42,23 +48,24 @@ shared_buffers = 64MB
 log_min_messages = fatal
 """
 _COMMAND_SECONDS: Final = 60.0
+_START_TRIES: Final = 3
 
 
 class PostgresServer:
     """A server on a free port of this machine, with its data in one directory."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = NEWEST) -> None:
         """Make the data directory; nothing runs before ``start``."""
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
         # users, and PostgreSQL, which is one, stops when it can't read its lock file any more.
         directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
-        self._pgserver = get_server(directory, cleanup_mode=None, start=False)
+        self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
         self._directory = directory
         self._fill()
-        self.port = free_port()
+        self._has_served = False
         (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
-        with (directory / "postgresql.conf").open("a", encoding="utf-8") as configuration:
-            configuration.write(f"{_CONFIGURATION}port = {self.port}\n")
+        self._configure(_CONFIGURATION)
+        self._choose_port()
 
     @property
     def owner_url(self) -> str:
@@ -67,7 +74,16 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server; return when it accepts connections."""
-        self._pg_ctl("start", "-l", str(self._directory / "server.log"))
+        for tries in reversed(range(_START_TRIES)):
+            try:
+                self._pg_ctl("start", "-l", str(self._directory / "server.log"))
+            except subprocess.CalledProcessError:
+                if self._has_served or not tries:
+                    raise
+                self._choose_port()  # another program has taken it since it was chosen
+            else:
+                self._has_served = True
+                return
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stop the server. "immediate" is a crash: the next start recovers from the write-ahead log."""
@@ -96,6 +112,14 @@ class PostgresServer:
 
     def _fill(self) -> None:
         self._pgserver.ensure_pgdata_inited()
+
+    def _choose_port(self) -> None:
+        self.port = free_port()
+        self._configure(f"port = {self.port}\n")  # the last line that names it counts
+
+    def _configure(self, lines: str) -> None:
+        with (self._directory / "postgresql.conf").open("a", encoding="utf-8") as configuration:
+            configuration.write(lines)
 
     def _pg_ctl(self, *arguments: str) -> None:
         self._run("pg_ctl", "-w", "-D", str(self._directory), *arguments)

@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from tests.support.ports import free_port
 
-_START_SECONDS: Final = 10.0
+_START_SECONDS: Final = 60.0
 
 
 class RedisServer:
@@ -62,7 +62,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             [
                 _binary(),
-                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)),
+                *("--port", str(self.port), "--bind", "127.0.0.1", "-::1", "--dir", str(self._directory)),
                 *("--save", "", "--appendonly", "no", "--logfile", str(self._directory / "log")),
                 *(("--requirepass", self.password) if self.password else ()),
             ],

@@ -1,5 +1,7 @@
 """The command line: what each command prints, and one line for each foreseen error."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from datastorage import __version__, cli
+from datastorage.cli import waiting
+from datastorage.errors import TransientError
 from datastorage.settings import Settings, settings_table
 
 Command = Callable[..., tuple[object, str, str]]
@@ -97,3 +101,55 @@ def test_migrate_without_a_server_is_one_line(run: Command, monkeypatch: pytest.
     assert code == 1
     assert_one_line(error, "PostgreSQL at 127.0.0.1:1 can't be reached: Connection refused")
     assert "hunter2" not in error
+
+
+def test_migrate_waits_no_longer_than_it_is_told(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATASTORAGE_DATABASE_OWNER_URL", "postgresql://owner:hunter2@127.0.0.1:1/name")
+    code, _, error = run("migrate", "--wait", "0.1")
+    assert code == 1
+    assert error.splitlines()[-1].startswith("datastorage: PostgreSQL at 127.0.0.1:1 can't be reached")
+    assert "hunter2" not in error
+
+
+def test_a_wait_is_told_of_once_for_each_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(waiting, "_PAUSE_SECONDS", 0.0)
+    errors = [TransientError(reason) for reason in ("refused", "refused", "starting up", "starting up")]
+
+    def operation() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "served"
+
+    assert waiting.when_it_serves(operation, 600) == "served"
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "refused", "starting up",
+    ]  # fmt: skip
+
+
+def test_migrate_does_not_wait_for_what_waiting_cannot_cure(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATASTORAGE_DATABASE_OWNER_URL", "mysql://owner@127.0.0.1:1/name")
+    code, _, error = run("migrate", "--wait", "600")
+    assert code == 2
+    assert_one_line(error, "DATASTORAGE_DATABASE_OWNER_URL must start with postgresql://")
+
+
+def test_a_warning_of_a_command_has_its_reason() -> None:
+    program = (
+        "import logging, sys; from datastorage import cli; from datastorage.cli import app, operator; "
+        "operator.settings_table = lambda: logging.getLogger('datastorage.part').warning("
+        "'redis does not serve', extra={'error': 'no connection'}) or ''; "
+        "sys.argv = ['datastorage', 'settings']; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+        timeout=60,
+    )
+    assert done.stderr == "datastorage: redis does not serve error=no connection\n"

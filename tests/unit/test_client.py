@@ -204,3 +204,23 @@ async def test_a_page_of_large_objects_is_asked_for_again_shorter(
     assert await names_of(client) == [["a"], ["b"]]
     assert [request.query["limit"] for request in server.requests] == ["2", "1", "2"]
     assert [request.query["continue"] for request in server.requests] == ["", "", "rest"]
+
+
+@pytest.mark.parametrize("verb", ["patch_status", "delete", "get", "pages"])
+@pytest.mark.parametrize("body", ["<html>Log in</html>", "[]", "", "null"])
+async def test_an_answer_of_something_else_is_no_success(
+    server: FakeApiServer, client: KubernetesClient, verb: str, body: str
+) -> None:
+    """A proxy's page comes with status 200; taken for a deletion it would be believed."""
+    server.answers = [web.Response(text=body)]
+    with pytest.raises(TransientError, match="API server: the answer is no JSON object"):
+        await call(client, verb)
+
+
+@pytest.mark.parametrize("verb", ["patch_status", "pages"])
+async def test_an_object_of_something_else_is_no_success(
+    server: FakeApiServer, client: KubernetesClient, verb: str
+) -> None:
+    server.answer(200, {"status": "up"})
+    with pytest.raises(TransientError, match="API server: the answer has no metadata"):
+        await call(client, verb)

@@ -149,6 +149,18 @@ def test_containers_are_confined(container: Object) -> None:
     assert container["resources"]["limits"]["memory"] == "512Mi"
 
 
+def test_no_pod_is_given_variables_of_services() -> None:
+    pods = [
+        document["spec"]["template"]["spec"]
+        for file in sorted((REPOSITORY / "manifests").rglob("*.yaml"))
+        for document in load(file)
+        if document["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job"}
+        and "template" in document["spec"]
+    ]
+    assert len(pods) >= 3
+    assert [pod.get("enableServiceLinks") for pod in pods] == [False] * len(pods)
+
+
 def test_the_pod_runs_as_the_user_of_the_image() -> None:
     context = pod_spec()["securityContext"]
     assert context["runAsNonRoot"] is True

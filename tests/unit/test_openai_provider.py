@@ -673,3 +673,26 @@ async def test_a_service_that_refuses_is_asked_over_a_new_connection(
         await provider.embed([TEXT])
     await provider.embed([TEXT])
     assert peers[0] == peers[1] != peers[2]
+
+
+async def test_a_new_authority_of_certificates_is_trusted_without_a_restart(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
+    trusted = tmp_path / "trusted.crt"
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    made = [Certificates(tmp_path / name) for name in ("one", "two")]
+    for certificates in made:
+        ensure_certificates(certificates, service_ip="127.0.0.1")
+    trusted.write_bytes(made[0].ca.read_bytes())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(made[1].api_server.certificate, made[1].api_server.key)
+    service = OpenAIService(DIMENSIONS)
+    await service.start(tls)
+    provider = make(embedding_url=service.url)
+    with pytest.raises(EmbedderUnavailableError, match="certificate verify failed"):
+        await provider.embed([TEXT])
+    (tmp_path / "new").write_bytes(made[1].ca.read_bytes())
+    (tmp_path / "new").rename(trusted)
+    await provider.embed([TEXT])
+    await service.stop()

@@ -26,6 +26,8 @@ from datastorage.query.words import MAX_QUESTION_CHARACTERS, check_question, wor
         ('unbalanced "quote here', ["unbalanced", "quote", "here"], [], []),
         ("snake_case'; DROP TABLE", ["snake", "case", "drop", "table"], [], []),
         ("twice Twice", ["twice"], [], []),
+        ("\u201cno space\u201d -\u00abread only\u00bb", ["no", "space"], ["no space"], ["read only"]),
+        ("errno -5 (-104), -1.5 -2x -b3", ["errno", "5", "104", "1"], [], ["2x", "b3"]),
     ],
 )  # fmt: skip
 def test_words_phrases_and_what_is_excluded(
@@ -55,7 +57,7 @@ def test_whatever_is_typed_becomes_plain_words(question: str) -> None:
         return
     for word in found.words:
         assert re.fullmatch(r"[^\W_]+", word)
-    for phrase in (*found.phrases, *found.excluded):
+    for phrase in (*found.phrases, *found.excluded, *(clue.words for clue in found.clues)):
         assert re.fullmatch(r"[^\W_]+( [^\W_]+)*", phrase)
 
 
@@ -73,4 +75,5 @@ def test_a_long_question_is_bounded() -> None:
     assert len(found.words) <= 64
     assert len(found.phrases) <= 8
     assert len(found.excluded) <= 8
-    assert max(map(len, wording("y" * 16_000).words)) <= 100
+    assert len(found.clues) <= 12
+    assert max(map(len, wording("y" * 16_000).words)) <= 500

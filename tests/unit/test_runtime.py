@@ -14,6 +14,7 @@ import pytest
 
 from datastorage import runtime as runtime_module
 from datastorage.errors import TransientError
+from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.runtime import Operator
 
@@ -27,10 +28,12 @@ class Bench:
         self.now = 1000.0
         monkeypatch.setattr(runtime_module, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.monitor = WatchMonitor()
+        self.access = AccessMonitor()
         self.sweep = SimpleNamespace(last_success=None)
         parts: Any = SimpleNamespace(
-            settings=SimpleNamespace(namespaces=()), monitor=self.monitor, sweep=self.sweep
-        )
+            settings=SimpleNamespace(namespaces=()), monitor=self.monitor, sweep=self.sweep,
+            transport=SimpleNamespace(monitor=self.access),
+        )  # fmt: skip
         self.operator = Operator(parts, asyncio.Event())
 
     async def alive(self) -> str | None:
@@ -64,6 +67,18 @@ async def test_watches_that_fail_while_lists_succeed_are(bench: Bench) -> None:
     bench.now += runtime_module._WATCH_PATIENCE_SECONDS + 1
     bench.sweep.last_success = bench.now
     assert RECORDS in (await bench.alive() or "")
+
+
+async def test_watches_that_may_not_be_opened_are_no_reason_to_restart(bench: Bench) -> None:
+    """Lists succeed, and the right to watch is missing: after a restart it is still missing."""
+    bench.monitor.closed(RECORDS)
+    bench.access.forbidden(f"watch {RECORDS}", "no")
+    assert await bench.alive() is None
+    bench.now += runtime_module._WATCH_PATIENCE_SECONDS + 1
+    bench.sweep.last_success = bench.now
+    assert await bench.alive() is None
+    bench.access.accepted(f"watch {RECORDS}")
+    assert await bench.alive() is None, "the patience begins now"
 
 
 async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from datastorage.embedding import redis as redis_module
 from datastorage.embedding.model import Vector
 from datastorage.errors import ConfigurationError
 from datastorage.secrets import Origin
+from tests.support.polling import eventually
 from tests.support.proxy import FreezableProxy
 from tests.support.redis import RedisServer
 
@@ -595,7 +596,11 @@ async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: Redi
             client.replicaof("127.0.0.1", server.port)
         async with FreezableProxy(replica.url.replace("//", "//:@")) as proxy:
             cache = make(proxy.url)
-            assert await cache.check() == "it refuses to serve (ReadOnlyError)"
+
+            async def is_refused() -> bool:  # while it copies the primary it serves nobody
+                return await cache.check() == "it refuses to serve (ReadOnlyError)"
+
+            await eventually(is_refused)
             await cache.set(vectors_of(1))
             assert await cache.check() is not None
             proxy.lead_to(server.url)

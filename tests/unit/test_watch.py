@@ -1,6 +1,7 @@
 """The watch: Kopf brings events to the intake, and never ends unnoticed."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from datastorage.kube.connection import watch_session
 from datastorage.kube.watch import Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.intake import Intake
+from datastorage.resources import GROUP, KINDS
 from tests.support.apiserver import FakeApiServer
 from tests.support.objects import audit_record, key_of_body
 from tests.support.polling import eventually
@@ -65,7 +67,7 @@ async def bench(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async with FakeApiServer().serve() as server:
         made = Bench(server, intake)
         yield made
-        await made.api.close()  # type: ignore[no-untyped-call]
+        await made.api.close()
 
 
 async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spawn) -> None:
@@ -99,6 +101,20 @@ async def test_kopf_is_started_again_when_it_gives_up(
     assert bench.restarts >= 1
     assert bench.started == bench.restarts + 1
     assert not task.done()
+
+
+@pytest.mark.parametrize("answers", [[410], [410, 410], [404, 404, 410]])
+async def test_every_watch_ends_with_kopf(bench: Bench, spawn: Spawn, answers: list[int]) -> None:
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: complaints.append(told["message"]))
+    bench.server.watch_answers = list(answers)
+    spawn(bench.watch.run())
+    await eventually(lambda: bench.restarts >= 1 and bench.monitor.problem(2) is None)
+    names = [task.get_name().partition("@")[0] for task in asyncio.all_tasks()]
+    watchers = sorted(name for name in names if name.startswith("watcher for "))
+    assert watchers == sorted(f"watcher for {kind.plural}.v1alpha1.{GROUP}" for kind in KINDS)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_task_of_kopf_that_fails_restarts_it_and_ends_the_others(

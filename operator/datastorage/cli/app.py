@@ -11,6 +11,7 @@ import typer
 
 from datastorage.cli import archive, operator, vectors
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidQueryError
+from datastorage.logs import configure_command_logging
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ app.add_typer(vectors.commands)
 
 def main() -> None:
     """Run the command line. A foreseen error is one line; anything else is a bug and shows its trace."""
+    configure_command_logging()
     try:
         app(standalone_mode=True)
     except (ConfigurationError, InvalidQueryError) as error:

@@ -61,7 +61,8 @@ def search(  # noqa: PLR0913  # options are parameters here
     question: Annotated[
         str,
         typer.Argument(
-            help="What to search for, as you would ask a colleague. -word must not be there (put -- before a "
+            help="What to search for, as you would ask a colleague. The few records that have an identifier "
+            'or "quoted words" of it come first. -word must not be there (-5 is a number; put -- before a '
             'question that begins so); for the search by words, "quoted words" must stand beside each other.'
         ),
     ],

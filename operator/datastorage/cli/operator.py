@@ -1,6 +1,7 @@
 """The commands that run the operator, and those that prepare and describe it."""
 
 import asyncio
+import logging
 import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -13,13 +14,16 @@ from pydantic import SecretStr
 from datastorage import __version__
 from datastorage.canonical import make_room_for_deep_json
 from datastorage.cli.output import print_table
+from datastorage.cli.waiting import when_it_serves
 from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.logs import configure_logging
 from datastorage.resources import render_crds, write_crds
-from datastorage.settings import Settings, load_settings, settings_table
+from datastorage.settings import Settings, ignored_variables, load_settings, settings_table
 
 if TYPE_CHECKING:
     from datastorage.pipeline.garbagecollector import Plan  # loads the cluster's client
+
+_log = logging.getLogger(__name__)
 
 _DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
 
@@ -48,6 +52,12 @@ def run(
     """
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format)
+    for name in ignored_variables():
+        _log.warning(
+            "%s is ignored: Kubernetes has set it for a Service; set it in the pod, or "
+            "enableServiceLinks: false there",
+            name,
+        )
     if embedded:
         _run_embedded(settings, data_dir)
     else:
@@ -92,7 +102,17 @@ def _run(settings: Settings) -> None:
 
 
 @commands.command()
-def migrate() -> None:
+def migrate(
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=3600.0,
+            metavar="SECONDS",
+            help="How long to wait for a server that can't be reached yet.",
+        ),
+    ] = 0.0,
+) -> None:
     """Bring the database schemas up to date, as the owner role (DATASTORAGE_DATABASE_OWNER_URL).
 
     The vectors' schema is made beside the archive's, or on the server that DATASTORAGE_VECTOR_DATABASE_URL
@@ -101,7 +121,8 @@ def migrate() -> None:
     """
     from datastorage.storage.migrate import migrate_all  # noqa: PLC0415  # loads Alembic
 
-    for chain, before, after in migrate_all(load_settings()):
+    settings = load_settings()
+    for chain, before, after in when_it_serves(lambda: migrate_all(settings), wait):
         if before == after:
             typer.echo(f"{chain}: up to date (version {after})")
         else:

@@ -12,7 +12,6 @@ import numpy as np
 from datastorage import metrics
 from datastorage.embedding.model import EmbeddingModel, Vector, fault_of
 from datastorage.secrets import Origin
-from datastorage.settings import PREFIX
 
 if TYPE_CHECKING:
     from datastorage.embedding.redis import RedisStore
@@ -121,4 +120,4 @@ def _store(url: str | Origin, ttl_seconds: int) -> "RedisStore":
     # The library takes a quarter of a second to load; where there is no Redis nobody needs it.
     from datastorage.embedding.redis import RedisStore  # noqa: PLC0415
 
-    return RedisStore(url if isinstance(url, Origin) else Origin(f"{PREFIX}REDIS_URL", url), ttl_seconds)
+    return RedisStore(url, ttl_seconds)

@@ -47,9 +47,10 @@ _FILE_OPTIONS: Final = re.compile(r"ssl_(certfile|keyfile|ca_certs|ca_path)")
 class RedisStore:
     """Bytes by key that live for a while. Nothing here raises once it is made."""
 
-    def __init__(self, url: Origin, ttl_seconds: int) -> None:
+    def __init__(self, url: str | Origin, ttl_seconds: int) -> None:
         """Nothing is asked yet. Raises ConfigurationError when the URL is malformed."""
-        self._secret = Secret(url, _client, _files_in)
+        origin = Origin(f"{PREFIX}REDIS_URL", url) if isinstance(url, str) else url
+        self._secret = Secret(origin, _client, _files_in)
         self._using = self._secret.current()
         self._client = _client(self._using.value)
         self._retiring: set[asyncio.Task[None]] = set()
@@ -111,14 +112,16 @@ class RedisStore:
             return None
         elif self._outage.refuses(use):
             self._renew()  # what is still done well goes on over connections to the server that refused this
+        client = self._client
         try:
             with cancellation_kept():
                 async with asyncio.timeout(_TIMEOUT_SECONDS):
-                    result = await operation(self._client)
+                    result = await operation(client)
         except Exception as error:  # noqa: BLE001  # a library's surprise must not cost a record either
             self._outage.failed(use, error)
-            # The name may lead elsewhere by now, and the server that was connected may be a replica.
-            self._renew()
+            if client is self._client:  # once for all uses that fail by it
+                # The name may lead elsewhere by now, and the server that was connected may be a replica.
+                self._renew()
             return None
         self._outage.succeeded(use)
         return result

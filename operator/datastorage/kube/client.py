@@ -6,8 +6,8 @@ from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from kubernetes.aio.client import ApiClient
 
+from datastorage.causes import connection_trouble
 from datastorage.errors import (
     ObjectChangedError,
     ObjectGoneError,
@@ -15,8 +15,11 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
+from datastorage.kube.accessmonitor import Right
+from datastorage.kube.transport import Transport, message_of
 from datastorage.resources import GROUP, VERSION, ResourceKind
 
+# The total holds for the body too.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
 # The answer to a patch is only read for the new resourceVersion: ask for no more than the metadata.
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -24,7 +27,6 @@ _JSON: Final = "application/json"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 # Parsed JSON takes up to 24 times its size (many empty lists). 500 ordinary records are about 1 MB.
 _MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
-_MAX_MESSAGE_CHARACTERS: Final = 500
 
 
 class KubernetesClient:
@@ -34,16 +36,16 @@ class KubernetesClient:
     when it says no for good (rights, admission, validation).
     """
 
-    def __init__(self, api_client: ApiClient, *, namespaces: tuple[str, ...] = ()) -> None:
+    def __init__(self, transport: Transport, *, namespaces: tuple[str, ...] = ()) -> None:
         """``namespaces`` limits lists to these; none means all."""
-        self._api = api_client
+        self._transport = transport
         self._namespaces = namespaces
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._api.close()
+        await self._transport.close()
 
     async def patch_status(
         self,
@@ -68,8 +70,9 @@ class KubernetesClient:
             body={"metadata": {"resourceVersion": resource_version}, "status": status},
             content_type=_MERGE_PATCH,
             accept=_METADATA_ONLY,
+            write=Right("patch", f"{kind.plural}/status", namespace),
         )
-        version: str = json.loads(answer)["metadata"]["resourceVersion"]
+        version: str = _metadata(_parsed(answer))["resourceVersion"]
         return version
 
     async def delete(
@@ -79,18 +82,17 @@ class KubernetesClient:
 
         Raises ObjectGoneError, or ObjectChangedError when another object or version is there.
         """
-        await self._request(
+        answer = await self._request(
             "DELETE",
             f"{_path(kind, namespace)}/{quote(name)}",
             body={"preconditions": {"uid": uid, "resourceVersion": resource_version}},
+            write=Right("delete", kind.plural, namespace),
         )
+        _parsed(answer)  # the page of a proxy is no proof of a deletion
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]:
         """Return the object as it is now. Raises ObjectGoneError."""
-        answer: dict[str, Any] = json.loads(
-            await self._request("GET", f"{_path(kind, namespace)}/{quote(name)}")
-        )
-        return answer
+        return _parsed(await self._request("GET", f"{_path(kind, namespace)}/{quote(name)}"))
 
     async def pages(
         self, kind: ResourceKind, *, field_selector: str, page_size: int
@@ -106,7 +108,11 @@ class KubernetesClient:
                 query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
                 path = f"{_path(kind, namespace)}?{urlencode(query)}"
                 try:
-                    answer = json.loads(await self._request("GET", path, max_bytes=_max_bytes(limit)))
+                    answer = _parsed(
+                        await self._request(
+                            "GET", path, max_bytes=_max_bytes(limit), right=f"list {_path(kind, namespace)}"
+                        )
+                    )
                 except _AnswerTooLargeError:
                     limit = max(1, limit // 4)
                     continue
@@ -115,8 +121,8 @@ class KubernetesClient:
                         raise  # the resource itself is not there
                     continuation = ""
                     continue
-                yield answer["items"] or []
-                continuation = answer["metadata"].get("continue") or None
+                continuation = _metadata(answer).get("continue") or None
+                yield answer.get("items") or []
                 limit = min(page_size, limit * 2)
 
     async def _request(
@@ -128,20 +134,24 @@ class KubernetesClient:
         content_type: str = _JSON,
         accept: str = _JSON,
         max_bytes: int | None = None,
+        right: str | None = None,
+        write: Right | None = None,
     ) -> bytes:
-        headers = {"Accept": accept, "Content-Type": content_type, **self._api.default_headers}
         try:
-            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            response = await self._api.rest_client.request(
+            response = await self._transport.request(
                 method,
-                self._api.configuration.host + path,
-                headers=headers,
-                body=body,
-                _request_timeout=_TIMEOUT,
+                path,
+                headers={"Accept": accept, "Content-Type": content_type},
+                body=json.dumps(body).encode() if body is not None else None,
+                timeout=_TIMEOUT,
+                right=right,
             )
-            answer = await _read(response.response, max_bytes)
+            async with response:
+                answer = await _read(response, max_bytes)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise TransientError(f"API server: {str(error) or type(error).__name__}") from error
+            raise TransientError(f"API server: {connection_trouble(error)}") from error
+        if response.status == 403 and write is not None:
+            self._transport.monitor.suspect(write)
         if response.status >= 400:
             raise _error(response.status, answer)
         return answer
@@ -157,7 +167,7 @@ def _max_bytes(limit: int) -> int | None:
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
-    if max_bytes is None:
+    if max_bytes is None or response.status >= 400:  # the transport may have read an error already
         return await response.read()
     answer = bytearray()
     async for chunk in response.content.iter_any():
@@ -168,18 +178,33 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> byte
     return bytes(answer)
 
 
+def _parsed(answer: bytes) -> dict[str, Any]:
+    """Return the object that the API server has answered. Raises TransientError for anything else."""
+    try:
+        parsed = json.loads(answer)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise TransientError(
+            "API server: the answer is no JSON object; is a proxy or a login page before it?"
+        )
+    return parsed
+
+
+def _metadata(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = answer.get("metadata")
+    if not isinstance(metadata, dict):
+        raise TransientError("API server: the answer has no metadata; is it an API server that answers?")
+    return metadata
+
+
 def _path(kind: ResourceKind, namespace: str | None) -> str:
     scope = f"/namespaces/{quote(namespace)}" if namespace is not None else ""
     return f"/apis/{GROUP}/{VERSION}{scope}/{kind.plural}"
 
 
 def _error(status: int, answer: bytes) -> Exception:
-    try:
-        body = json.loads(answer)
-        message = str(body.get("message", "")) if isinstance(body, dict) else ""
-    except ValueError:
-        message = answer.decode("utf-8", "replace")
-    message = f"API server ({status}): {message[:_MAX_MESSAGE_CHARACTERS]}"
+    message = f"API server ({status}): {message_of(answer)}"
     # etcd's own limit on the size of an object comes back as an internal error.
     if status == 413 or (status == 500 and "request is too large" in message):
         return ObjectTooLargeError(message)

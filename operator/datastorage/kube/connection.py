@@ -1,85 +1,85 @@
-"""Where the API server is and who we are: one configuration for the client and for Kopf's watches."""
+"""Kopf's way through our transport: paced, and reported on to the monitor of the watches."""
 
 import asyncio
-import os
+import json as jsonlib
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
 import aiohttp
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
+from yarl import URL
 
-from datastorage.errors import ConfigurationError
+from datastorage.errors import TransientError
+from datastorage.kube.transport import USER_AGENT, Transport
 from datastorage.kube.watchmonitor import WatchMonitor
 
-USER_AGENT: Final = "kubernaut-datastorage"
 # A watch that the server closes at once is asked for again at once by Kopf. This keeps such a loop at
 # one request a second, whatever closes it.
 _WATCH_INTERVAL_SECONDS: Final = 1.0
+_UNAUTHORIZED: Final = 401
 
 
-async def load_configuration() -> Configuration:
-    """Load the pod's ServiceAccount; outside of a pod, or where KUBECONFIG is set, the kubeconfig.
-
-    Raises ConfigurationError when neither is there.
-    """
-    configuration = Configuration()
-    # Else aiohttp looks for a netrc file and for proxies before each request, through a thread: a third of a
-    # request's CPU time. A proxy that the kubeconfig names is still used.
-    configuration.client_session_kwargs = {"trust_env": False}
-    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ
-    try:
-        if in_pod:
-            config.load_incluster_config(client_configuration=configuration)
-        else:
-            await config.load_kube_config(client_configuration=configuration, persist_config=False)
-    except (config.ConfigException, OSError) as error:
-        raise ConfigurationError(
-            f"no access to a cluster: set KUBECONFIG, or run in a pod with a ServiceAccount ({error})"
-        ) from error
-    return configuration
+def watch_session(transport: Transport, monitor: WatchMonitor) -> aiohttp.ClientSession:
+    """Return what Kopf takes for a session of its own; closing it leaves the transport open."""
+    return cast("aiohttp.ClientSession", _WatchSession(transport, monitor))
 
 
-def api_client(configuration: Configuration) -> ApiClient:
-    """Return a client for single requests."""
-    client = ApiClient(configuration)
-    client.user_agent = USER_AGENT
-    return client
+class _WatchSession:
+    """What Kopf uses of aiohttp.ClientSession."""
 
+    def __init__(self, transport: Transport, monitor: WatchMonitor) -> None:
+        self.headers = {"User-Agent": USER_AGENT}
+        self.closed = False
+        self._transport = transport
+        self._monitor = monitor
+        self._last_watch: dict[str, float] = {}
 
-def watch_session(client: ApiClient, monitor: WatchMonitor) -> aiohttp.ClientSession:
-    """Return a session for Kopf that authenticates every request anew, paces watches and reports on them.
+    async def close(self) -> None:
+        """Take no more requests. Kopf has closed its answers before."""
+        self.closed = True
 
-    Kopf's own session keeps the token that it began with; a pod's token is renewed every hour.
-    """
-    last_watch: dict[str, float] = {}
-
-    async def middleware(
-        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's signature
     ) -> aiohttp.ClientResponse:
-        headers: dict[str, str] = {}
-        await client.update_params_for_auth(headers, [], ["BearerToken"], "", request.method, None)
-        request.headers.update(headers)
-        if request.url.query.get("watch") != "true":
-            return await handler(request)
-        path = request.url.path
-        pause = last_watch.get(path, 0.0) + _WATCH_INTERVAL_SECONDS - time.monotonic()
-        if pause > 0:
-            await asyncio.sleep(pause)
-        last_watch[path] = time.monotonic()
+        """Send a request; errors are aiohttp's, as Kopf expects them."""
+        self._monitor.asked()
+        if self.closed:
+            raise RuntimeError("Session is closed")
+        # With or without a server before the path: the transport knows the current one.
+        target = URL(url, encoded=True)
+        is_watch = target.query.get("watch") == "true"
+        if is_watch:
+            await self._pace(target.path)
         try:
-            response = await handler(request)
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            monitor.closed(path)
-            raise
-        if response.ok:
-            monitor.opened(path)
-        else:
-            monitor.closed(path)
+            response = await self._transport.request(
+                method.upper(),
+                target.raw_path_qs,
+                headers=headers,
+                body=jsonlib.dumps(json).encode() if json is not None else None,
+                timeout=timeout,
+                right=f"{'watch' if is_watch else method.lower()} {target.path}",
+            )
+        except TransientError as error:
+            if is_watch:
+                self._monitor.closed(target.path)
+            raise aiohttp.ClientConnectionError(str(error)) from error
+        if is_watch:
+            (self._monitor.opened if response.ok else self._monitor.closed)(target.path)
+        if response.status == _UNAUTHORIZED:
+            # Kopf would log in again at once, for ever, and close the other watches each time. The transport
+            # has tried new credentials already; what is left is to wait, as for a lost connection.
+            response.close()
+            raise aiohttp.ClientConnectionError("API server (401): it does not accept the credentials")
         return response
 
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context),
-        headers={"User-Agent": USER_AGENT},
-        middlewares=(middleware,),
-    )
+    async def _pace(self, path: str) -> None:
+        pause = self._last_watch.get(path, 0.0) + _WATCH_INTERVAL_SECONDS - time.monotonic()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        self._last_watch[path] = time.monotonic()

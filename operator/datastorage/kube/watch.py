@@ -95,10 +95,12 @@ class Watch:
             # younger than Kopf, and most of ours are.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
+            # When one watch fails, Kopf ends without its other watches, and forgets their errors.
+            running = {*tasks, *self._monitor.take_tasks()}
+            for task in running:
                 task.cancel()
             try:
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*running, return_exceptions=True)
             finally:
                 # Kopf closes its session only where it ends in order.
                 for session in sessions:

@@ -1,8 +1,10 @@
-"""Knows whether the watches are open.
+"""Knows whether the watches are open, and which tasks keep them.
 
 A watch that falls silent needs no clock here: Kopf ends it after its inactivity time-out and asks again,
 and an attempt that fails is told to this monitor.
 """
+
+import asyncio
 
 
 class WatchMonitor:
@@ -11,6 +13,19 @@ class WatchMonitor:
     def __init__(self) -> None:
         self._open: set[str] = set()
         self._failed: set[str] = set()
+        # A handful: Kopf has one task for each watch and a few that look around.
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def asked(self) -> None:
+        """Note that the current task makes a request for Kopf."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+
+    def take_tasks(self) -> set[asyncio.Task[object]]:
+        """Return the tasks that have made requests since the last call, whether they still run or not."""
+        tasks, self._tasks = self._tasks, set()
+        return tasks
 
     def opened(self, path: str) -> None:
         """Note that the API server has accepted a watch request."""

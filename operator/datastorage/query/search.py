@@ -14,7 +14,7 @@ from datastorage.query.records import ArchivedRecord, archived
 from datastorage.query.words import check_question, without_excluded, wording
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
-from datastorage.storage.matches import Match
+from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.queries import ArchiveReader, Place
 from datastorage.storage.records import NO_TEXT
@@ -188,25 +188,19 @@ def _or_raise(matches: list[Match] | BaseException) -> list[Match]:
 
 
 def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:
-    """Return what either search has found, the best first, and of each text a few."""
-    matches = {match.place: match for match in (*worded, *near)}
+    """Return what either search has found, the best first, and of each text a few.
+
+    What the clues of the question single out comes first, however many others are near in meaning.
+    """
+    matches = {match.place: match for match in (*near, *worded)}
     similarities = {match.place: match.score for match in near}
     scores = fuse([(_VECTOR_WEIGHT, _ranking(near)), (_TEXT_WEIGHT, _ranking(worded))])
-    found = [
-        _Found(replace(matches[place], score=score), score, similarities.get(place))
-        for place, score in scores.items()
+    fused = [replace(matches[place], score=matches[place].clues + score) for place, score in scores.items()]
+    return [
+        _Found(match, match.score, similarities.get(match.place))
+        for match in best_of_each_text(fused, _PER_TEXT)
     ]
-    found.sort(key=lambda each: each.match.order())
-    shown: Counter[bytes] = Counter()
-    return [each for each in found if _is_shown(each.match.text_hash, shown)]
 
 
 def _ranking(matches: Iterable[Match]) -> list[tuple[Place, float]]:
     return [(match.place, match.score) for match in matches]
-
-
-def _is_shown(text: bytes | None, shown: "Counter[bytes]") -> bool:
-    if text is None or text == NO_TEXT:
-        return True
-    shown[text] += 1
-    return shown[text] <= _PER_TEXT

@@ -2,24 +2,36 @@
 
 Three things of the usual search syntax are understood: ``"words beside each other"``, ``-without`` and
 ``-"without these"``. Everything else is words: whatever is neither letter nor digit counts as a blank, as it
-does in the column that is searched.
+does in the column that is searched. Identifiers are words beside each other, too (see ``clues``).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from datastorage.embedding.scrub import clip
 from datastorage.embedding.text import CAMEL_HUMP
 from datastorage.errors import InvalidQueryError
+from datastorage.query.identifiers import identifiers
+from datastorage.storage.clues import Clue
 from datastorage.storage.fulltext import Wording
 
 MAX_QUESTION_CHARACTERS: Final = 16_384
 _MAX_WORDS: Final = 64
 _MAX_PHRASES: Final = 8
-_MAX_WORD_CHARACTERS: Final = 100
+# PostgreSQL keeps no word of more than 2,046 bytes, and a character has up to 4.
+_MAX_WORD_CHARACTERS: Final = 500
 _MAX_PHRASE_CHARACTERS: Final = 500
+# Each is looked up by itself.
+_MAX_CLUES: Final = 12
 
-_PART: Final = re.compile(r'(?P<minus>-(?=["\w]))?(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
+# Programs for writing turn quotation marks into these.
+_QUOTES: Final = '"\u201c\u201d\u201e\u00ab\u00bb'
+# "-5" is a number.
+_MINUS: Final = rf"-(?=[{_QUOTES}\w])(?!\d[\d.,]*(?!\w))"
+_PART: Final = re.compile(
+    rf"(?P<minus>{_MINUS})?(?:[{_QUOTES}](?P<phrase>[^{_QUOTES}]*)[{_QUOTES}]|(?P<word>[^\s{_QUOTES}]+))"
+)
 _NO_WORD: Final = re.compile(r"[\W_]+")
 
 
@@ -35,20 +47,17 @@ def check_question(text: str) -> None:
 
 def wording(question: str) -> Wording:
     """Return the words of a question. Raises InvalidQueryError when it has none to find something by."""
-    words: list[str] = []
-    phrases: list[str] = []
-    for part in _PART.finditer(question):
-        if part["minus"]:
-            continue
-        words += _with_parts(_said(part))
-        if part["phrase"] is not None:
-            phrases.append(_as_phrase(part))
+    asked = [part for part in _PART.finditer(question) if not part["minus"]]
+    said = [_said(part) for part in asked]
+    words = [word for each in said for word in _with_parts(each)]
+    phrases = _distinct(_as_phrase(part) for part in asked if part["phrase"] is not None)[:_MAX_PHRASES]
     if not words:
         raise InvalidQueryError("the question has no words to search for, or only words to leave out")
     return Wording(
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
-        _distinct(phrases)[:_MAX_PHRASES],
+        phrases,
         _excluded(question),
+        _clues(said, phrases),
     )
 
 
@@ -74,7 +83,25 @@ def _excluded(question: str) -> list[str]:
 
 
 def _as_phrase(part: re.Match[str]) -> str:
-    return plain(_said(part))[:_MAX_PHRASE_CHARACTERS]
+    return _clipped(_said(part))
+
+
+def _clues(said: Sequence[str], phrases: Sequence[str]) -> list[Clue]:
+    """Return what may single records out: what is quoted, the whole question, and its longest identifiers."""
+    everything = _clipped(" ".join(said))
+    clues = [*map(Clue, phrases), Clue(everything), Clue(everything, in_order=False)]
+    for identifier, least in sorted(set(identifiers(said)), key=lambda each: (-len(each[0]), each)):
+        if len(clues) >= _MAX_CLUES:
+            break
+        words = _clipped(identifier)
+        if all(words != clue.words for clue in clues):
+            clues.append(Clue(words, least=least))
+    return clues
+
+
+def _clipped(text: str) -> str:
+    """Return the first words of a text: half a word would be another."""
+    return clip(plain(text), _MAX_PHRASE_CHARACTERS)
 
 
 def _said(part: re.Match[str]) -> str:

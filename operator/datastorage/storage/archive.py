@@ -116,7 +116,7 @@ _REJECT: Final = """
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 _ENSURE_PARTITIONS: Final = "SELECT datastorage.ensure_partitions($1)"
 # How many arrays each of the inserts takes.
-_ARRAYS_OF: Final = {_INSERT[Table.AUDIT_RECORDS]: 28, _INSERT[Table.ACTION_TRACES]: 27}
+_ARRAYS_OF: Final = {sql: sql.count("$") for sql in _INSERT.values()}
 # Far more than a server that serves needs for nothing.
 _PROBE_SECONDS: Final = 5.0
 # How many months ahead of now partitions are kept in readiness.
@@ -176,17 +176,17 @@ class Archive:
         async with self._database.connection() as connection:
             return await self._find(connection, table, keys)
 
-    async def time(self) -> float:
-        """Return what PostgreSQL's clock says, in Unix seconds."""
-        async with self._database.connection() as connection:
-            return float(await connection.fetchval(_TIME))
-
     async def probe(self) -> None:
         """Return when a record could be stored: the server may be written to, and the role has the rights."""
         async with self._database.connection() as connection:
             for sql, arrays in _ARRAYS_OF.items():
                 # Nothing is inserted, and everything that an insert needs is needed all the same.
                 await connection.fetchrow(sql, *([] for _ in range(arrays)), timeout=_PROBE_SECONDS)
+
+    async def time(self) -> float:
+        """Return what PostgreSQL's clock says, in Unix seconds."""
+        async with self._database.connection() as connection:
+            return float(await connection.fetchval(_TIME))
 
     async def prepare_partitions(self) -> None:
         """Make the partitions of this month and the coming ones, before the first record needs them."""

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from datastorage.storage import clues
+from datastorage.storage.clues import Clue
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
-from datastorage.storage.matches import Match
+from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.queries import Place, place_of
 from datastorage.storage.reading import reading
 from datastorage.storage.records import Table, key_columns
@@ -114,6 +116,8 @@ class Wording:
     """Words that must stand beside each other, in this order."""
     excluded: Sequence[str] = ()
     """Words and phrases that must not be there."""
+    clues: Sequence[Clue] = ()
+    """What may single out a few records, which then come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,14 @@ class FullText:
                 _FIND, *criteria.arguments, *conditions,
                 [form.text for form in forms], [form.weight for form in forms], _MAX_RANKED, per_text, limit,
             )  # fmt: skip
-        return [Match(place_of(row), row["text_hash"], row["rank"]) for row in rows]
+            found = await clues.find(connection, criteria, wording.clues, _required(phrases, excluded))
+        ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["rank"]) for row in rows}
+        highest = rows[0]["rank"] if rows else 0.0
+        for each in found:
+            rank = ranked[each.place].score if each.place in ranked else 0.0
+            score = each.weight * (1 + highest) + rank
+            ranked[each.place] = Match(each.place, each.text_hash, score, each.weight)
+        return best_of_each_text(ranked.values(), per_text)[:limit]
 
     async def without(self, places: Sequence[Place], excluded: Sequence[str]) -> set[Place]:
         """Return those of the rows in which none of the words and phrases stands."""
@@ -196,6 +207,11 @@ def _conditions(
     some = _rare(forms)
     one = f"({_joined(' | ', some)}){without}"
     return one, _joined(" & ", [form.text for form in forms]) + without if len(some) < len(forms) else None
+
+
+def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
+    """Return what each record has to meet, whatever else it has; None for nothing."""
+    return " & ".join([*(f"({form})" for form in phrases), *(f"!({form})" for form in excluded)]) or None
 
 
 def _rare(forms: Sequence[_Form]) -> list[str]:

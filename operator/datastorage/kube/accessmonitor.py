@@ -1,0 +1,92 @@
+"""Knows whether the API server accepts who we are and lets us do what we ask for."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+# Kinds and namespaces bound the number of rights; a status line has room for fewer.
+_MOST_SHOWN: Final = 3
+_MOST_SUSPECTS: Final = 100
+
+
+@dataclass(frozen=True)
+class Right:
+    """What a write needs."""
+
+    verb: str
+    resource: str
+    """With its subresource, if any."""
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource} in namespace {self.namespace}"
+
+
+class AccessMonitor:
+    """Told by the transport of each answer; asked by /ready.
+
+    A refused list or watch is noted until it succeeds, since it is repeated. A refused write makes its right
+    suspect, and whoever reviews suspects (rights.py) says whether it is missing, and when it is no more.
+    """
+
+    def __init__(self) -> None:
+        self._credentials: str | None = None
+        self._refused: dict[str, str] = {}
+        self._suspects: dict[Right, bool] = {}
+        self._suspected = asyncio.Event()
+
+    def not_authenticated(self, why: str) -> None:
+        """Note that there are no credentials, or that the API server does not accept them (401)."""
+        self._credentials = why
+
+    def forbidden(self, right: str, why: str) -> None:
+        """Note that this right is missing (403)."""
+        self._credentials = None
+        self._refused[right] = why
+
+    def accepted(self, right: str | None) -> None:
+        """Note any other answer."""
+        self._credentials = None
+        if right is not None:
+            self._refused.pop(right, None)
+
+    def suspect(self, right: Right) -> None:
+        """Note that a write was refused (403), be it for a missing right or for another reason."""
+        if len(self._suspects) < _MOST_SUSPECTS:
+            self._suspects.setdefault(right, False)
+            self._suspected.set()
+
+    async def suspicion(self) -> None:
+        """Wait until there are suspects."""
+        await self._suspected.wait()
+
+    def suspects(self) -> tuple[Right, ...]:
+        """Return the rights in doubt, and those that are known to be missing."""
+        return tuple(self._suspects)
+
+    def missing(self, right: Right) -> None:
+        """Note that the right is not there."""
+        self._suspects[right] = True
+
+    def dismissed(self, right: Right) -> bool:
+        """Note that the right is there, or that nobody can tell; say whether it was missing before."""
+        was_missing = self._suspects.pop(right, False)
+        if not self._suspects:
+            self._suspected.clear()
+        return was_missing
+
+    def problem(self) -> str | None:
+        """Say what the API server refuses; None when nothing."""
+        if self._credentials is not None:
+            return self._credentials
+        return "; ".join(self._shown()) or None
+
+    def _shown(self) -> Iterator[str]:
+        refused = [f"{right}: {why}" for right, why in sorted(self._refused.items())]
+        refused += sorted(str(right) for right, is_missing in self._suspects.items() if is_missing)
+        for number, what in enumerate(refused):
+            if number == _MOST_SHOWN:
+                yield f"and {len(refused) - number} more"
+                return
+            yield f"API server (403): no right to {what}"

@@ -1,0 +1,159 @@
+"""Runs a credential plugin of a kubeconfig, and reads what it prints."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from datastorage.errors import ConfigurationError, TransientError
+from datastorage.kube.access import ClientCertificate, Plugin, checked_header
+
+# A plugin that asks a cloud takes a second or two. Kept below the patience of a watch, which waits for it.
+_RUN_SECONDS: Final = 30.0
+# Credentials are some KiB.
+_MAX_OUTPUT_BYTES: Final = 1024 * 1024
+_MAX_REASON_CHARACTERS: Final = 200
+# A word of this length in a plugin's error may be a secret.
+_LONG_WORD: Final = re.compile(r"\S{40,}")
+_STDOUT: Final = 1
+_STDERR: Final = 2
+
+
+@dataclass(frozen=True)
+class PluginCredential:
+    """What a plugin has given."""
+
+    authorization: str | None = field(repr=False)
+    certificate: ClientCertificate | None
+    expires: float | None
+    """Seconds since the epoch."""
+
+
+async def run_plugin(plugin: Plugin) -> PluginCredential:
+    """Run the plugin and return its credentials.
+
+    Raises TransientError when it fails, hangs or prints something else, and never shows what it printed.
+    """
+    name = f"exec plugin {os.path.basename(plugin.command)!r}"  # noqa: PTH119  # no path is followed
+    code, output, errors = await _run(plugin, name)
+    if code != 0:
+        said = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        reason = _LONG_WORD.sub("…", " ".join(said.split()))[:_MAX_REASON_CHARACTERS]
+        raise TransientError(f"{name} ended with {code}{f': {reason}' if reason else ''}")
+    try:
+        return _credential(json.loads(output), plugin)
+    except (ValueError, RecursionError):
+        raise TransientError(f"{name} printed no JSON") from None
+    except (ConfigurationError, _UnfitError) as error:
+        raise TransientError(f"{name}: {error}") from None
+
+
+class _UnfitError(Exception):
+    """The answer is JSON, and no credentials."""
+
+
+class _Output(asyncio.SubprocessProtocol):
+    """Collects what a program prints, up to a limit."""
+
+    def __init__(self) -> None:
+        self.printed = {_STDOUT: bytearray(), _STDERR: bytearray()}
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        kept = self.printed[fd]
+        kept += data[: _MAX_OUTPUT_BYTES - len(kept)]
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol's name
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def _run(plugin: Plugin, name: str) -> tuple[int, bytes, bytes]:
+    interactive = plugin.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
+    if plugin.interactive_mode == "Always" and not interactive:
+        raise TransientError(f"{name} asks a person (interactiveMode Always), and there is no terminal")
+    loop = asyncio.get_running_loop()
+    try:
+        transport, output = await loop.subprocess_exec(
+            _Output,
+            plugin.command,
+            *plugin.arguments,
+            env=_environment(plugin, interactive=interactive),
+            stdin=None if interactive else subprocess.DEVNULL,
+            # A group of its own, so that what it has started ends with it; a terminal serves one group only.
+            start_new_session=not interactive,
+        )
+    except OSError as error:
+        raise TransientError(f"{name} cannot be run: {error.strerror}") from error
+    except ValueError as error:  # a NUL in an argument
+        raise TransientError(f"{name} cannot be run: {error}") from error
+    try:
+        async with asyncio.timeout(_RUN_SECONDS):
+            await output.ended
+    except TimeoutError:
+        raise TransientError(f"{name} has not ended within {_RUN_SECONDS:g} s, and was stopped") from None
+    finally:
+        if not output.ended.done() or output.ended.cancelled():
+            _kill(transport.get_pid(), group=not interactive)
+        transport.close()
+    code = transport.get_returncode()
+    return code if code is not None else -1, bytes(output.printed[_STDOUT]), bytes(output.printed[_STDERR])
+
+
+def _kill(pid: int, *, group: bool) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if group:
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _environment(plugin: Plugin, *, interactive: bool) -> dict[str, str]:
+    spec: dict[str, Any] = {"interactive": interactive}
+    if plugin.cluster:
+        spec["cluster"] = json.loads(plugin.cluster)
+    told = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
+    return {**os.environ, **dict(plugin.environment), "KUBERNETES_EXEC_INFO": json.dumps(told)}
+
+
+def _credential(answer: Any, plugin: Plugin) -> PluginCredential:
+    if not isinstance(answer, dict) or answer.get("kind") != "ExecCredential":
+        raise _UnfitError("printed no ExecCredential")
+    if answer.get("apiVersion") != plugin.api_version:
+        raise _UnfitError(f"did not answer in {plugin.api_version}, as its kubeconfig entry demands")
+    status = answer.get("status")
+    if not isinstance(status, dict):
+        raise _UnfitError("printed no status")
+    token, certificate, key = (
+        status.get(name) or "" for name in ("token", "clientCertificateData", "clientKeyData")
+    )
+    if not all(isinstance(value, str) for value in (token, certificate, key)):
+        raise _UnfitError("printed credentials that are no text")
+    if not token and not certificate and not key:
+        raise _UnfitError("printed neither a token nor a certificate")
+    if bool(certificate) != bool(key):
+        raise _UnfitError("printed only one of certificate and key")
+    return PluginCredential(
+        authorization=f"Bearer {checked_header(token.strip(), 'status', 'token')}" if token else None,
+        certificate=ClientCertificate(certificate.encode(), key.encode()) if certificate else None,
+        expires=_expiry(status.get("expirationTimestamp")),
+    )
+
+
+def _expiry(value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise _UnfitError("printed an expirationTimestamp that is no RFC 3339 time")
+    return moment.timestamp()

@@ -1,0 +1,270 @@
+"""Kubeconfig files: read, merged as kubectl merges them, and narrowed to the current context.
+
+The models here are what the files say. What follows from that for a connection is in access.py.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+
+from datastorage.errors import ConfigurationError
+
+VARIABLE: Final = "KUBECONFIG"
+# Files of hundreds of clusters have less than 2 MiB.
+_MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+# Written in C where the library has it: a large file takes a tenth of the time.
+_YamlLoader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# Go refuses numbers and booleans where a text is due, and a guess at how a number was written would be one.
+_Text = Annotated[str, Strict()]
+_Flag = Annotated[bool, Strict()]
+
+
+class _Entry(BaseModel):
+    """A part of the file. Unknown keys are left alone, as kubectl does; a null means an absent value."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: item for key, item in value.items() if item is not None}
+        return value
+
+
+class Extension(_Entry):
+    """Additional data under a name."""
+
+    name: _Text = ""
+    extension: Any = None
+
+
+class ClusterEntry(_Entry):
+    """Where a cluster is and how its server is known."""
+
+    server: _Text = ""
+    tls_server_name: _Text = Field("", alias="tls-server-name")
+    insecure: _Flag = Field(default=False, alias="insecure-skip-tls-verify")
+    authority: _Text = Field("", alias="certificate-authority")
+    authority_data: _Text = Field("", alias="certificate-authority-data", repr=False)
+    proxy_url: _Text = Field("", alias="proxy-url", repr=False)
+    disable_compression: _Flag = Field(default=False, alias="disable-compression")
+    extensions: tuple[Extension, ...] = ()
+
+
+class EnvironmentVariable(_Entry):
+    """One variable for a plugin."""
+
+    name: _Text
+    value: _Text = Field("", repr=False)
+
+
+class ExecEntry(_Entry):
+    """A program that prints credentials."""
+
+    api_version: _Text = Field("", alias="apiVersion")
+    command: _Text = ""
+    arguments: tuple[_Text, ...] = Field((), alias="args", repr=False)
+    environment: tuple[EnvironmentVariable, ...] = Field((), alias="env")
+    install_hint: _Text = Field("", alias="installHint")
+    provide_cluster_info: _Flag = Field(default=False, alias="provideClusterInfo")
+    interactive_mode: _Text = Field("", alias="interactiveMode")
+
+
+class AuthProviderEntry(_Entry):
+    """The way to log in that plugins have replaced."""
+
+    name: _Text = ""
+    config: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+
+class UserEntry(_Entry):
+    """Who we are."""
+
+    certificate: _Text = Field("", alias="client-certificate")
+    certificate_data: _Text = Field("", alias="client-certificate-data", repr=False)
+    key: _Text = Field("", alias="client-key")
+    key_data: _Text = Field("", alias="client-key-data", repr=False)
+    token: _Text = Field("", repr=False)
+    token_file: _Text = Field("", alias="tokenFile")
+    impersonate: _Text = Field("", alias="as")
+    impersonate_uid: _Text = Field("", alias="as-uid")
+    impersonate_groups: tuple[_Text, ...] = Field((), alias="as-groups")
+    impersonate_extra: dict[_Text, tuple[_Text, ...]] = Field(default_factory=dict, alias="as-user-extra")
+    username: _Text = ""
+    password: _Text = Field("", repr=False)
+    auth_provider: AuthProviderEntry | None = Field(None, alias="auth-provider")
+    plugin: ExecEntry | None = Field(None, alias="exec")
+
+
+class ContextEntry(_Entry):
+    """A cluster and a user."""
+
+    cluster: _Text = ""
+    user: _Text = ""
+
+
+class _NamedCluster(_Entry):
+    name: _Text
+    cluster: ClusterEntry = Field(default_factory=lambda: ClusterEntry.model_validate({}))
+
+
+class _NamedUser(_Entry):
+    name: _Text
+    user: UserEntry = Field(default_factory=lambda: UserEntry.model_validate({}))
+
+
+class _NamedContext(_Entry):
+    name: _Text
+    context: ContextEntry = Field(default_factory=ContextEntry)
+
+
+class _File(_Entry):
+    clusters: tuple[_NamedCluster, ...] = ()
+    users: tuple[_NamedUser, ...] = ()
+    contexts: tuple[_NamedContext, ...] = ()
+    current_context: _Text = Field("", alias="current-context")
+
+
+class CurrentContext(BaseModel):
+    """What the files say about the current context. Paths in it are absolute."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: tuple[Path, ...]
+    cluster: ClusterEntry
+    user: UserEntry
+    user_name: str
+
+    @property
+    def source(self) -> str:
+        """The files, to be named in an error."""
+        return f"kubeconfig {os.pathsep.join(map(str, self.files))}"
+
+
+def is_named(environment: Mapping[str, str]) -> bool:
+    """Say whether the variable names files. An empty one does not, as with kubectl."""
+    return bool(environment.get(VARIABLE))
+
+
+def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
+    """Read the files that KUBECONFIG names, or ~/.kube/config.
+
+    Of two entries of one name the first file's wins as a whole, and so does the first current-context.
+    Raises ConfigurationError: one line that names the file and what to do.
+    """
+    named = [Path(part) for part in environment.get(VARIABLE, "").split(os.pathsep) if part]
+    paths = tuple(dict.fromkeys(named or [Path.home() / ".kube" / "config"]))
+    # kubectl reads what is there of several files; with none of them it would turn to localhost.
+    files = {path: _read(path) for path in paths if len(paths) == 1 or path.exists()}
+    where = f"kubeconfig {os.pathsep.join(map(str, paths))}"
+    if not files:
+        raise ConfigurationError(f"{where}: no such file; set {VARIABLE} to a file that is there")
+    chosen = next((file.current_context for file in files.values() if file.current_context), "")
+    contexts = _first({}, [(entry.name, entry.context) for file in files.values() for entry in file.contexts])
+    if not chosen:
+        raise ConfigurationError(
+            f"{where}: no current-context is set; run 'kubectl config use-context NAME'{_names(contexts)}"
+        )
+    if chosen not in contexts:
+        raise ConfigurationError(
+            f"{where}: current-context names {chosen!r}, which is no context in it; "
+            f"run 'kubectl config use-context NAME'{_names(contexts)}"
+        )
+    clusters: dict[str, ClusterEntry] = {}
+    users: dict[str, UserEntry] = {}
+    for path, file in files.items():
+        folder = path.absolute().parent
+        _first(clusters, [(entry.name, _cluster_in(folder, entry.cluster)) for entry in file.clusters])
+        _first(users, [(entry.name, _user_in(folder, entry.user)) for entry in file.users])
+    context = contexts[chosen]
+    if context.cluster not in clusters:
+        raise ConfigurationError(
+            f"{where}: context {chosen!r} names the cluster {context.cluster!r}, which is not in it"
+            f"{_names(clusters)}"
+        )
+    if context.user and context.user not in users:
+        raise ConfigurationError(
+            f"{where}: context {chosen!r} names the user {context.user!r}, who is not in it{_names(users)}"
+        )
+    return CurrentContext(
+        files=paths,
+        cluster=clusters[context.cluster],
+        user=users.get(context.user) or UserEntry.model_validate({}),
+        user_name=context.user,
+    )
+
+
+def _read(path: Path) -> _File:
+    where = f"kubeconfig {path}"
+    try:
+        with path.open("rb") as opened:
+            text = opened.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{where}: {error.strerror}; set {VARIABLE}, or run in a pod with a ServiceAccount"
+        ) from error
+    if len(text) > _MAX_FILE_BYTES:
+        raise ConfigurationError(f"{where}: larger than {_MAX_FILE_BYTES // 1024 // 1024} MiB")
+    try:
+        content = yaml.load(text, Loader=_YamlLoader)  # noqa: S506  # both loaders are the safe ones
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
+        raise ConfigurationError(f"{where}: not YAML: {error.problem or 'broken'}{line}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{where}: not YAML ({type(error).__name__})") from None
+    if content is None:
+        raise ConfigurationError(f"{where}: the file is empty")
+    try:
+        file = _File.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        said = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise ConfigurationError(f"{where}: {place.lstrip('.') or 'the file'}: {said}") from None
+    for kind, names in (
+        ("cluster", [entry.name for entry in file.clusters]),
+        ("user", [entry.name for entry in file.users]),
+        ("context", [entry.name for entry in file.contexts]),
+    ):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigurationError(f"{where}: the {kind} {twice!r} is there twice; remove one")
+    return file
+
+
+_T = TypeVar("_T")
+
+
+def _first(known: dict[str, _T], entries: Sequence[tuple[str, _T]]) -> dict[str, _T]:
+    """Add the entries whose names are not known yet."""
+    for name, entry in entries:
+        known.setdefault(name, entry)
+    return known
+
+
+def _names(known: Mapping[str, Any]) -> str:
+    return f" (there are: {', '.join(sorted(known))})" if known else ""
+
+
+def _cluster_in(folder: Path, cluster: ClusterEntry) -> ClusterEntry:
+    return cluster.model_copy(update={"authority": _absolute(folder, cluster.authority)})
+
+
+def _user_in(folder: Path, user: UserEntry) -> UserEntry:
+    update: dict[str, Any] = {
+        name: _absolute(folder, getattr(user, name)) for name in ("certificate", "key", "token_file")
+    }
+    if user.plugin is not None and os.sep in user.plugin.command:  # a bare name is looked up in PATH
+        command = _absolute(folder, user.plugin.command)
+        update["plugin"] = user.plugin.model_copy(update={"command": command})
+    return user.model_copy(update=update)
+
+
+def _absolute(folder: Path, path: str) -> str:
+    return str(folder / path) if path else ""

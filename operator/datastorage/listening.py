@@ -1,0 +1,121 @@
+"""The HTTP servers of the process: what they listen on, and that all of them do it alike."""
+
+import asyncio
+import errno
+import os
+import socket
+from typing import Any, Final
+
+from aiohttp import web
+
+from datastorage.errors import ConfigurationError
+
+_ADDRESS_SETTING: Final = "DATASTORAGE_LISTEN_ADDRESS"
+_NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+# Answers are small; a client that reads slowly must not hold up the stop.
+_CLOSE_SECONDS: Final = 2.0
+
+_Place = tuple[int, tuple[Any, ...]]
+"""A family and an address of it, as the socket library has them."""
+
+
+class Listener:
+    """Serves an application on a port of all the addresses that the settings name."""
+
+    def __init__(self, app: web.Application, *, addresses: str, port: int, port_setting: str) -> None:
+        """``addresses`` are separated by commas; none means all of this machine."""
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_SECONDS)
+        self._addresses = addresses
+        self._port = port
+        self._port_setting = port_setting
+
+    async def start(self) -> None:
+        """Begin to listen. Raises ConfigurationError, which names the setting and the address."""
+        await self._runner.setup()
+        for bound in await self._bind():
+            await web.SockSite(self._runner, bound).start()
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+
+    async def _bind(self) -> list[socket.socket]:
+        names = [name for part in self._addresses.split(",") if (name := part.strip().strip("[]"))]
+        if not names:
+            return [self._open_any()]
+        found = [(name, await self._resolved(name)) for name in names]
+        # One socket can serve both families, unless another one has the same port of IPv4.
+        dual = not any(family == socket.AF_INET for _, places in found for family, _ in places)
+        bound: dict[_Place, socket.socket] = {}
+        try:
+            for name, places in found:
+                self._open_all(name, places, bound, dual=dual)
+        except ConfigurationError:
+            for opened in bound.values():
+                opened.close()
+            raise
+        return list(bound.values())
+
+    def _open_any(self) -> socket.socket:
+        try:
+            return _open(socket.AF_INET6, ("::", self._port), dual=True)
+        except OSError as error:
+            if error.errno not in _NO_SUCH_FAMILY:
+                raise self._refusal("::", error) from error
+        try:  # a kernel without IPv6
+            return _open(socket.AF_INET, ("0.0.0.0", self._port), dual=False)  # noqa: S104
+        except OSError as error:
+            raise self._refusal("0.0.0.0", error) from error  # noqa: S104
+
+    def _open_all(
+        self, name: str, places: list[_Place], bound: dict[_Place, socket.socket], *, dual: bool
+    ) -> None:
+        """Open one socket for each place that a name stands for.
+
+        A name may have places of a family that this machine does not have, as long as it has others.
+        """
+        trouble: list[tuple[str, OSError]] = []
+        for family, place in places:
+            if (family, place) in bound:
+                continue
+            try:
+                bound[family, place] = _open(family, place, dual=dual)
+            except OSError as error:
+                trouble.append((str(place[0]), error))
+        for address, cause in trouble:
+            if cause.errno not in _NO_SUCH_FAMILY or len(trouble) == len(places):
+                shown = address if address == name else f"{name} ({address})"
+                raise self._refusal(shown, cause) from cause
+
+    async def _resolved(self, name: str) -> list[_Place]:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                name, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "no host name"
+            raise ConfigurationError(f"{_ADDRESS_SETTING}: {name!r} can't be resolved: {why}") from error
+        return [(family, place) for family, _, _, _, place in found]
+
+    def _refusal(self, address: str, error: OSError) -> ConfigurationError:
+        if error.errno in _NO_SUCH_FAMILY:
+            return ConfigurationError(f"{_ADDRESS_SETTING}: {address} is no address of this machine")
+        why = os.strerror(error.errno or 0)
+        return ConfigurationError(
+            f"{self._port_setting}: cannot listen on port {self._port} of {address}: {why}; "
+            "choose another port, or end what has it"
+        )
+
+
+def _open(family: int, place: tuple[Any, ...], *, dual: bool) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            both = dual and place[0] == "::"
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        opened.bind(place)
+    except OSError:
+        opened.close()
+        raise
+    return opened

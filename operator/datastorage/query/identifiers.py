@@ -1,0 +1,56 @@
+"""Which words of a question are identifiers: addresses, digests, codes, names, paths, versions, numbers.
+
+They have a digit, punctuation inside, or capitals where a sentence has none. A record that has the very same
+one is what is looked for, whatever else is near in meaning.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+# Punctuation around a word belongs to the sentence.
+_BARE: Final = re.compile(r"[^\W_](?:.*[^\W_])?", re.DOTALL)
+_POSSESSIVE: Final = re.compile(r"['\u2019]s$")
+# An apostrophe joins words of the language: "don't", "l'image".
+_INSIDE: Final = re.compile(r"[^\W_](?!['\u2019][^\W_])[\W_]+[^\W_]")
+# "host=10.0.7.33", "worker-3,worker-4", "pod(uid)": each side is one by itself, too.
+_SEPARATOR: Final = re.compile(r"[,;=|(){}\[\]<>]+")
+# "uid:6f1c", "sha256:9f86": the name before the colon says what follows.
+_LABEL: Final = re.compile(r"^[A-Za-z][A-Za-z0-9]*:+")
+_DIGIT: Final = re.compile(r"\d")
+# "SIGSEGV", "NullPointerException"
+_CAPITALS: Final = re.compile(r"[A-Z]{4,}|\w*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])\w*")
+# Amounts and kinds, such as 24h, 3rd and 5xx, and whatever is shorter than three characters.
+_AMOUNT: Final = re.compile(r"\d+(?:ms|[smhdw]|x+|st|nd|rd|th)|\w{1,2}", re.IGNORECASE)
+
+
+def identifiers(words: Sequence[str]) -> Iterable[tuple[str, int]]:
+    """Yield the identifiers among words, and of how many words each has to consist at least.
+
+    A number means more with the word before it ("exit code 137"), and a short one means nothing without.
+    """
+    shouted = " ".join(words).isupper()
+    before = ""
+    for word in map(_bare, words):
+        for part in _parts(word):
+            if _INSIDE.search(part):
+                yield part, 2
+            elif _is_code(part) or (not shouted and _CAPITALS.fullmatch(part)):
+                yield part, 1
+        if before and _DIGIT.search(word) and not _INSIDE.search(word):
+            yield f"{before} {word}", 2
+        before = word
+
+
+def _parts(word: str) -> Iterable[str]:
+    pieces = [_bare(piece) for piece in _SEPARATOR.split(word)]
+    return dict.fromkeys([word, *pieces, *(_bare(_LABEL.sub("", piece)) for piece in pieces)])
+
+
+def _bare(word: str) -> str:
+    found = _BARE.search(word)
+    return _POSSESSIVE.sub("", found[0]) if found else ""
+
+
+def _is_code(word: str) -> bool:
+    return _DIGIT.search(word) is not None and not _AMOUNT.fullmatch(word)

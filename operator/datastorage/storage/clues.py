@@ -1,0 +1,114 @@
+"""The few records that have a clue of a question: an identifier, a quoted phrase, all of its words.
+
+A clue that many records have singles none of them out, and is left to the ranking.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from datastorage.storage.criteria import Criteria, with_conditions
+from datastorage.storage.queries import Place, place_of
+from datastorage.storage.records import NO_TEXT
+
+# For each clue ($14 to $17) the rows that have it. Its words find them in the index, which knows of no order;
+# then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none
+# beyond 16,383: where a word of the clue has lost some, the text itself is looked at. $18: what else has to
+# hold.
+CLUES: Final = with_conditions(r"""
+    WITH clues AS MATERIALIZED (
+        SELECT number, CASE WHEN $18::text IS NULL THEN words ELSE words && $18::text::tsquery END AS words,
+            CASE WHEN in_order THEN phrase ELSE words END AS form, lexemes, pattern
+        FROM unnest($14::text[], $15::boolean[], $16::int[], $17::text[])
+            WITH ORDINALITY AS given (clue, in_order, least, pattern, number),
+            plainto_tsquery('english'::regconfig, clue) AS words,
+            phraseto_tsquery('english'::regconfig, clue) AS phrase,
+            tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes
+        WHERE numnode(phrase) >= 2 * least - 1)
+    SELECT clues.number, found.* FROM clues CROSS JOIN LATERAL (
+        SELECT table_name, uid, generation, created_at, spec_hash, text_hash FROM (
+            (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
+                r.text_hash, r.search, r.content
+            FROM datastorage.audit_records AS r
+            WHERE {of_audit_records} AND r.search @@ clues.words LIMIT $19)
+            UNION ALL
+            (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash, r.search,
+                r.content
+            FROM datastorage.action_traces AS r
+            WHERE {of_action_traces} AND r.search @@ clues.words AND {newest} LIMIT $19)) AS with_words
+        WHERE search @@ form
+            OR (pg_column_size(search) > 500
+                AND EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
+                    WHERE known.lexeme = ANY (clues.lexemes)
+                        AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))
+                AND convert_from(content, 'UTF8') ~* pattern)
+        LIMIT $20) AS found
+""")
+# Events: a clue of more singles none of them out, and so many leave room on a page of ten. Records with the
+# same text are one event. Measured with benchmarks/search.
+_FEW: Final = 8
+# Rows of one clue: a few events that come again and again.
+_MAX_ROWS: Final = 100
+# Rows of each table that have all words of a clue, and are looked at for their order.
+_MAX_CANDIDATES: Final = 1_000
+
+_BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """Words of a question that together single out the records that have them."""
+
+    words: str
+    """Letters and digits, with blanks between."""
+    in_order: bool = True
+    """Whether the words must stand beside each other."""
+    least: int = 1
+    """Of how many words it has to consist without those that are in every text, such as "the"."""
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression of the words beside each other, in a text as JSON has it."""
+        return f"(?:^|{_BETWEEN}){f'{_BETWEEN}+'.join(self.words.split())}(?:$|[^[:alnum:]])"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record that has clues."""
+
+    place: Place
+    text_hash: bytes | None
+    weight: float
+    """More for a clue that fewer records have, then for more and longer clues; 1 at least."""
+
+
+async def find(
+    connection: Any, criteria: Criteria, clues: Sequence[Clue], condition: str | None
+) -> list[Found]:
+    """Return the records that have a clue which few have, among those that meet criteria and condition.
+
+    The condition is a tsquery, or None.
+    """
+    if not clues:
+        return []
+    rows = await connection.fetch(
+        CLUES, *criteria.arguments, [clue.words for clue in clues], [clue.in_order for clue in clues],
+        [clue.least for clue in clues], [clue.pattern for clue in clues], condition, _MAX_CANDIDATES,
+        _MAX_ROWS,
+    )  # fmt: skip
+    having: dict[int, dict[Place, bytes | None]] = {}
+    for row in rows:
+        having.setdefault(row["number"] - 1, {})[place_of(row)] = row["text_hash"]
+    rarity: dict[Place, int] = {}
+    said: Counter[Place] = Counter()
+    texts: dict[Place, bytes | None] = {}
+    for number, places in having.items():
+        events = len({place if text in {None, NO_TEXT} else text for place, text in places.items()})
+        if len(places) < _MAX_ROWS and events <= _FEW:
+            texts |= places
+            for place in places:
+                rarity[place] = max(_FEW - events, rarity.get(place, 0))
+                said[place] += len(clues[number].words)
+    most = 1 + sum(len(clue.words) for clue in clues)
+    return [Found(place, text, 1 + rarity[place] + said[place] / most) for place, text in texts.items()]

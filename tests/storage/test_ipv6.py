@@ -1,0 +1,65 @@
+"""The URLs of everything that the operator talks to may have IPv6 addresses."""
+
+import asyncio
+
+import pytest
+
+from datastorage.embedding.openai import OpenAIProvider
+from datastorage.embedding.redis import RedisStore
+from datastorage.settings import Settings
+from datastorage.storage.database import Database
+from datastorage.storage.migrate import migrate_all
+from tests.support.openai import OpenAIService
+from tests.support.ports import needs_ipv6
+from tests.support.postgres import TestDatabase
+from tests.support.redis import RedisServer
+
+pytestmark = needs_ipv6
+
+
+def over_ipv6(url: str) -> str:
+    if "@127.0.0.1:" not in url:
+        pytest.skip("another server than our own")
+    return url.replace("@127.0.0.1:", "@[::1]:")
+
+
+async def test_postgres(cloned: TestDatabase) -> None:
+    url = over_ipv6(cloned.service_url)
+    database = Database(url, pool_size=1)
+    await database.check_schema_version()
+    await database.close()
+
+
+async def test_migrations(cloned: TestDatabase) -> None:
+    url = over_ipv6(cloned.owner_url)
+    settings = Settings.model_validate({"database_url": url, "embedding_provider": "none"})
+    [(_, before, after)] = await asyncio.to_thread(lambda: list(migrate_all(settings)))
+    assert before == after
+
+
+async def test_redis() -> None:
+    server = RedisServer(with_password=True)
+    server.start()
+    try:
+        store = RedisStore(server.url.replace("127.0.0.1", "[::1]"), 60)
+        await store.set({"key": b"value"})
+        assert await store.get(["key"]) == [b"value"]
+        await store.close()
+    finally:
+        server.remove()
+
+
+async def test_the_embedding_service() -> None:
+    service = OpenAIService(4, host="::1")
+    await service.start()
+    try:
+        assert "[::1]" in service.url
+        settings = {
+            "embedding_provider": "openai", "embedding_url": service.url, "embedding_model": "m",
+            "embedding_dimensions": 4,
+        }  # fmt: skip
+        provider = OpenAIProvider(Settings.model_validate(settings))
+        assert len(await provider.embed(["text"])) == 1
+        await provider.close()
+    finally:
+        await service.stop()

@@ -1,0 +1,313 @@
+"""A record that alone has what a question says word for word comes first, whatever is near in meaning."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
+from datastorage.query import Filter, SearchMode, SearchResult
+from tests.support.archive import SearchableArchive, searchable
+from tests.support.objects import TRACE_SPEC, action_trace, audit_record
+from tests.support.postgres import TestDatabase, TestDatabases
+
+_SPEC = {"type": "Remediation", "action": "act", "phase": "Completed", "correlationID": "rr-1"}
+_SHA512 = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce" * 2
+_IDENTIFIERS = {
+    "ipv4": "10.4.7.19",
+    "ipv4 of one number": "10.10.10.10",
+    "ipv6": "2001:db8::8a2e:370:7334",
+    "port": "10.0.7.33:5432",
+    "cidr": "172.20.0.0/14",
+    "mac": "00:1a:2b:3c:4d:5e",
+    "digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "sha512": _SHA512,
+    "short digest": "3b18e512dba7",
+    "letters for a digest": "deadbeefcafe",
+    "sqlstate": "40P01",
+    "sqlstate of digits": "23505",
+    "error code": "E1234",
+    "oracle": "ORA-00060",
+    "cve": "CVE-2024-3094",
+    "status": "0xC0000135",
+    "exponent": "12e34",
+    "negative": "errno -104",
+    "uid": "6f1c2b7e-91d3-4a53-9c7e-2a8f4d3b5c60",
+    "pod": "checkout-7d9f8bc4c6-x2k9p",
+    "path": "/var/lib/kubelet/pods/volumes.json",
+    "windows path": r"C:\ProgramData\agent\agent.log",
+    "url": "https://grafana.example.com/d/abc?var-pod=x#top",
+    "version": "v1.29.4-rc1",
+    "plain version": "7.2.11",
+    "class": "com.example.shop.layer77.Handler77.handle",
+    "line": "main.go:214",
+    "mail": "oncall@example.org",
+    "flag": "--max-old-space-size=4096",
+    "snake": "nf_conntrack_max",
+    "signal": "SIGBUS",
+    "exception": "ConcurrentModificationException",
+    "exit code": "exit code 139",
+    "node": "rack 9",
+    "unicode": "größe-über-42",
+    "quoted": '"remaining connection slots are reserved"',
+    "quoted with stop words": '"it was the last of the leases"',
+    "curly": "“quorum was gone for good”",
+}
+_QUESTIONS = (
+    "{}",
+    "what happened to {} yesterday?",
+    "why did pods fail after ({}), and who restarted the deployment?",
+    "Restarted the api: {}",
+)
+
+
+def _messages() -> Iterator[str]:
+    """Yield hundreds of texts that are near to all of the questions, and have numbers like theirs."""
+    chance = random.Random(7)
+    for number in range(300):
+        verb = chance.choice(["Restarted", "Rolled back", "Scaled", "Drained", "Evicted"])
+        thing = chance.choice(["the api pod", "the deployment checkout", "a node", "the database"])
+        why = chance.choice(["refused connections", "was out of memory", "failed with an error", "hung"])
+        yield (
+            f"{verb} {thing} yesterday after pods failed: upstream {why} at 10.{number}.7.{number % 200}, "
+            f"{number % 20} of 19 from 4 to 7, exit code {number % 3}, digest sha256 {number:016x}"
+        )
+
+
+def _body(place: str, name: str, said: str) -> dict[str, Any]:
+    text = f"Restarted the api pod, since upstream failed with {said} and the deployment was stuck"
+    match place:
+        case "message" | "errorMessage":
+            return audit_record({**_SPEC, place: text}, name=name)
+        case "action":
+            return audit_record({**_SPEC, "action": said[:100]}, name=name)
+        case "resourceRef":
+            ref = {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": said}
+            return audit_record({**_SPEC, "message": "Restarted the api pod", place: ref}, name=name)
+        case "targetRef":
+            ref = {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": said}
+            return action_trace({**TRACE_SPEC, place: ref}, name=name)
+        case "reasoning":
+            return action_trace({**TRACE_SPEC, "model": {place: text}}, name=name)
+        case "error":
+            return action_trace({**TRACE_SPEC, "execution": {place: text}}, name=name)
+        case _:
+            return action_trace({**TRACE_SPEC, "effectiveness": {place: text}}, name=name)
+
+
+_SHAPES = (
+    "10.#.#.#", "XX-@@@@@", "$$$$$$$$$$$$", "v@@.@@.@@", "$$$$$$$$-$$$$-4$$$-9$$$-$$$$$$$$$$$$", "0x$$$$$$$$",
+    "/srv/#/$$$$/#.log", "X@@@@", "xxx-$$$$$$$$$$-xxxxx", "xxx.xxx.example.com:@@@@", "@@@@@@",
+    "2001:db8:$$$$::$$$",
+)  # fmt: skip
+
+
+def _drawn() -> list[str]:
+    chance = random.Random(11)
+    draws = {
+        "#": lambda: str(chance.randrange(256)), "@": lambda: chance.choice("0123456789"),
+        "$": lambda: chance.choice("0123456789abcdef"), "x": lambda: chance.choice("bcdfghjklm"),
+        "X": lambda: chance.choice("BCDFGHJKLM"),
+    }  # fmt: skip
+    return ["".join(draws.get(c, lambda c=c: c)() for c in shape) for shape in _SHAPES for _ in range(6)]
+
+
+_DRAWN = _drawn()
+_FREE = ("message", "errorMessage", "reasoning", "notes", "error", "action", "resourceRef", "targetRef")
+
+
+def _inside(identifier: str) -> str:
+    return identifier.strip('"“”')
+
+
+@pytest.fixture(scope="module")
+def filled(databases: TestDatabases) -> TestDatabase:
+    """Hundreds of distractors, and of each identifier one record, in another field each time."""
+
+    async def fill() -> TestDatabase:
+        database = await databases.clone()
+        async with searchable(database, provider=WordLlamaProvider()) as made:
+            await made.put(*(audit_record({**_SPEC, "message": text}) for text in _messages()))
+            await made.put(
+                *(
+                    _body(_FREE[number % len(_FREE)], kind, _inside(identifier))
+                    for number, (kind, identifier) in enumerate(_IDENTIFIERS.items())
+                ),
+                *(_body(place, place, f"K{number}77-{place}") for number, place in enumerate(_FREE)),
+                *(_body("message", f"drawn-{number}", said) for number, said in enumerate(_DRAWN)),
+            )
+        return database
+
+    return asyncio.run(fill())
+
+
+@pytest_asyncio.fixture
+async def archive(filled: TestDatabase) -> AsyncIterator[SearchableArchive]:
+    async with searchable(filled, provider=WordLlamaProvider()) as made:
+        yield made
+
+
+def names(result: SearchResult) -> list[str]:
+    return [hit.record.name for hit in result.hits]
+
+
+@pytest.mark.parametrize("kind", _IDENTIFIERS)
+async def test_the_only_record_with_it_comes_first(archive: SearchableArchive, kind: str) -> None:
+    for question in _QUESTIONS:
+        asked = question.format(_IDENTIFIERS[kind])
+        result = await archive.ask.search(asked)
+        assert kind in names(result)[:2], asked
+        assert result.mode is SearchMode.HYBRID
+        scores = [hit.score for hit in result.hits]
+        assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("place", _FREE)
+async def test_it_is_found_wherever_it_stands(archive: SearchableArchive, place: str) -> None:
+    said = f"K{_FREE.index(place)}77-{place}"
+    for question in _QUESTIONS:
+        assert names(await archive.ask.search(question.format(said)))[0] == place, question
+
+
+async def test_identifiers_of_any_digits_are_found(archive: SearchableArchive) -> None:
+    for number, said in enumerate(_DRAWN):
+        question = _QUESTIONS[1 + number % 3].format(said)
+        assert f"drawn-{number}" in names(await archive.ask.search(question))[:2], question
+
+
+async def test_a_long_question_with_it_finds_it(archive: SearchableArchive) -> None:
+    noise = " ".join(f"at step{n} of {n % 7}," for n in range(1_000))
+    question = f"{noise} pod 6f1c2b7e-91d3-4a53-9c7e-2a8f4d3b5c60 was lost"[-16_384:]
+    assert "uid" in names(await archive.ask.search(question))[:2]
+
+
+async def test_it_is_first_without_vectors_too(
+    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: object) -> None:
+        raise EmbedderUnavailableError("the model is away")
+
+    monkeypatch.setattr(archive.provider, "embed", away)
+    for kind in ("ipv4", "sha512", "uid", "class", "quoted"):
+        result = await archive.ask.search(_QUESTIONS[1].format(_IDENTIFIERS[kind]))
+        assert (names(result)[0], result.mode) == (kind, SearchMode.TEXT)
+        assert result.degraded == "the model is away"
+
+
+@pytest.mark.parametrize("mode", [SearchMode.TEXT, SearchMode.HYBRID])
+async def test_what_the_question_leaves_out_stays_out(archive: SearchableArchive, mode: SearchMode) -> None:
+    assert "ipv4" not in names(await archive.ask.search("10.4.7.19 -stuck", mode=mode))
+    assert "ipv4" in names(await archive.ask.search("10.4.7.19 -paused", mode=mode))
+    assert "ipv4" not in names(await archive.ask.search("10.4.7.19", Filter(kind="ActionTrace"), mode=mode))
+
+
+async def test_a_negative_number_is_no_word_to_leave_out(archive: SearchableArchive) -> None:
+    assert "negative" in names(await archive.ask.search("-104", mode=SearchMode.TEXT))
+    assert "negative" in names(await archive.ask.search("returned (-104).", mode=SearchMode.TEXT))
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["...", "?!", "--- :: ---", '"', '""', '"the of" it', "“", "the of what", '"the', "'", "-", "é" * 3_000],
+)
+@pytest.mark.parametrize("mode", SearchMode)
+async def test_what_says_nothing_is_refused_or_answered(
+    archive: SearchableArchive, question: str, mode: SearchMode
+) -> None:
+    try:
+        result = await archive.ask.search(question, mode=mode)
+    except InvalidQueryError:
+        return
+    assert all(hit.score < 1 for hit in result.hits)  # nothing is singled out
+
+
+async def test_an_unbalanced_quotation_mark_changes_nothing(archive: SearchableArchive) -> None:
+    for question in ('"10.4.7.19', '10.4.7.19"', 'why "did 10.4.7.19 fail'):
+        assert names(await archive.ask.search(question))[0] == "ipv4"
+
+
+def _message(text: str, **metadata: Any) -> dict[str, Any]:
+    return audit_record({**_SPEC, "message": text}, **metadata)
+
+
+@pytest_asyncio.fixture
+async def own(cloned: TestDatabase) -> AsyncIterator[SearchableArchive]:
+    """An archive to fill by oneself."""
+    async with searchable(cloned, provider=WordLlamaProvider()) as made:
+        yield made
+
+
+async def test_a_text_that_repeats_its_words_is_found_by_them(own: SearchableArchive) -> None:
+    """PostgreSQL keeps 255 places of a word."""
+    lines = [f"at com.example.shop.Handler{n}.handle(Handler{n}.java:{n})" for n in range(280)]
+    assert len("\n".join(lines)) < 16_384
+    await own.put(
+        _message("Cart failed\n" + "\n".join(lines), name="trace"),
+        _message("Cart failed\n" + "\n".join([*lines[:270], "handle, then Handler277"]), name="near"),
+        *(_message(f"Cart failed in the example shop, handle {n} of com", name=f"n{n}") for n in range(40)),
+    )
+    for line in (lines[271], lines[277], "com.example.shop.Handler277.handle"):
+        found = names(await own.ask.search(f"what is {line}?"))
+        assert found[0] == "trace", line
+    result = await own.ask.search("why did com.example.shop.Handler277.handle break?")
+    assert [hit.record.name for hit in result.hits if hit.score >= 1] == ["trace"]
+
+
+async def test_a_long_quotation_is_found(own: SearchableArchive) -> None:
+    said = " ".join(f"step{n:06}" for n in range(80))
+    assert said[499].isalnum()  # the limit is within a word
+    assert said[500].isalnum()
+    await own.put(_message(said, name="long"), _message(said.replace("step000003", "step"), name="other"))
+    assert names(await own.ask.search(f'"{said}"', mode=SearchMode.TEXT)) == ["long"]
+
+
+async def test_an_event_that_comes_again_is_one(own: SearchableArchive) -> None:
+    await own.put(
+        *(
+            _message("Restarted the api after ORA-00060", name=f"again{n}",
+                     creationTimestamp=f"2026-03-05T10:00:{n:02}Z") for n in range(30)
+        ),
+        *(_message(f"Restarted the api after a database error of kind {n}", name=f"n{n}") for n in range(30)),
+    )  # fmt: skip
+    result = await own.ask.search("why was the api restarted after a database error ORA-00060")
+    assert names(result)[:3] == ["again29", "again28", "again27"]
+    assert all(hit.score >= 1 for hit in result.hits[:3])
+    assert result.hits[0].more == 27
+
+
+async def test_what_many_have_singles_none_out(own: SearchableArchive) -> None:
+    await own.put(
+        *(_message(f"{verb} the api after ORA-00060", name=verb)
+          for verb in ("restarted", "scaled", "moved", "drained", "patched", "resized", "paused", "failed",
+                       "stopped", "copied")),
+        _message("restored the database", name="restored"),
+    )  # fmt: skip
+    result = await own.ask.search("ORA-00060")
+    assert len(result.hits) == 10
+    assert all(hit.score < 1 for hit in result.hits)
+
+
+async def test_only_the_newest_generation_of_a_trace_counts(own: SearchableArchive) -> None:
+    first = action_trace({**TRACE_SPEC, "model": {"reasoning": "upstream 10.4.7.19 is away"}}, name="trace")
+    later = {
+        **first, "metadata": {**first["metadata"], "generation": 2},
+        "spec": {**first["spec"], "model": {"reasoning": "the database is away"}},
+    }  # fmt: skip
+    await own.put(first, later, _message("upstream 10.4.7.20 is away", name="near"))
+    result = await own.ask.search("10.4.7.19")
+    assert all(hit.score < 1 for hit in result.hits)
+
+
+async def test_the_rarer_clue_comes_first(own: SearchableArchive) -> None:
+    await own.put(
+        *(_message(f"moved batch {n} to worker-7", name=f"worker{n}") for n in range(4)),
+        *(_message(f"restarted pod {n} at midnight", name=f"n{n}") for n in range(40)),
+        _message("token E4711", name="code"),
+    )
+    result = await own.ask.search("why were batches moved to worker-7, and what is E4711?")
+    assert names(result)[0] == "code"
+    assert sorted(names(result)[1:5]) == [f"worker{n}" for n in range(4)]

@@ -1,0 +1,62 @@
+"""A credential plugin that does as it is told, and notes how it was called."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+VERSION = "client.authentication.k8s.io/v1"
+_PROGRAM = """#!{python}
+import json, os, pathlib, sys, time
+here = pathlib.Path(__file__).parent
+told = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
+with (here / "calls").open("a") as calls:
+    own = {{name: value for name, value in os.environ.items() if name.startswith("PLUGIN_")}}
+    closed = not os.isatty(0) and sys.stdin.read() == ""
+    call = {{"told": told, "arguments": sys.argv[1:], "environment": own, "closed": closed}}
+    calls.write(json.dumps(call) + "\\n")
+exec((here / "does.py").read_text())
+"""
+
+
+class FakePlugin:
+    """A program in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self.command = folder / "plugin"
+        self.command.write_text(_PROGRAM.format(python=sys.executable))
+        self.command.chmod(0o755)
+        self.gives(token="first")
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """What it was called with, call by call."""
+        path = self._folder / "calls"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def user(self, **other: Any) -> dict[str, Any]:
+        """Return the user of a kubeconfig that it serves."""
+        return {
+            "exec": {
+                "apiVersion": VERSION,
+                "command": str(self.command),
+                "interactiveMode": "Never",
+                **other,
+            }
+        }
+
+    def gives(self, *, version: str = VERSION, **status: Any) -> None:
+        """Let it print these credentials from now on."""
+        self.prints(json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status}))
+
+    def prints(self, text: str) -> None:
+        """Let it print anything."""
+        self.does(f"print({text!r})")
+
+    def does(self, program: str) -> None:
+        """Let it do anything."""
+        fresh = self._folder / "does.new"
+        fresh.write_text(program)
+        fresh.rename(self._folder / "does.py")

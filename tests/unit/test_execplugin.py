@@ -1,0 +1,336 @@
+"""Credential plugins: what they are told, what their answers mean, and when they are run."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from datastorage.errors import TransientError
+from datastorage.kube import credentials as credentials_module
+from datastorage.kube import execplugin as execplugin_module
+from datastorage.kube.transport import Transport
+from tests.support.access import inline, transport_of, write_kubeconfig
+from tests.support.certificates import Authority
+from tests.support.plugin import VERSION, FakePlugin
+from tests.support.polling import eventually
+from tests.support.secureserver import SecureServer, status
+
+Open = Callable[..., Transport]
+
+TIMEOUT = aiohttp.ClientTimeout(total=20)
+SECRET = "s3cr3t-that-nobody-may-see"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest_asyncio.fixture
+async def server(authority: Authority) -> AsyncIterator[SecureServer]:
+    async with SecureServer(authority.server("127.0.0.1"), client_authority=authority.pem) as running:
+        yield running
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> FakePlugin:
+    return FakePlugin(tmp_path / "plugin")
+
+
+@pytest.fixture
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials_module, "_MAX_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def open_transport(tmp_path: Path, server: SecureServer, authority: Authority, plugin: FakePlugin) -> Open:
+    """Return what makes a transport whose user is the plugin's."""
+
+    def made(cluster: dict[str, Any] | None = None, **user: Any) -> Transport:
+        known = {"server": server.url, "certificate-authority-data": inline(authority.pem)}
+        return transport_of(
+            write_kubeconfig(tmp_path / "config", {**known, **(cluster or {})}, plugin.user(**user))
+        )
+
+    return made
+
+
+async def send(transport: Transport) -> int:
+    async with await transport.request("GET", "/a", timeout=TIMEOUT) as response:
+        return response.status
+
+
+def in_seconds(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+async def test_what_a_plugin_is_told(
+    server: SecureServer, authority: Authority, plugin: FakePlugin, open_transport: Open,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PLUGIN_INHERITED", "yes")
+    extension = [{"name": "client.authentication.k8s.io/exec", "extension": {"audience": "x"}}]
+    async with open_transport(
+        {"extensions": extension},
+        args=["get", "--a b"], env=[{"name": "PLUGIN_GIVEN", "value": "1"}], provideClusterInfo=True,
+    ) as transport:  # fmt: skip
+        assert await send(transport) == 200
+    [call] = plugin.calls
+    assert call["arguments"] == ["get", "--a b"]
+    assert call["environment"] == {"PLUGIN_INHERITED": "yes", "PLUGIN_GIVEN": "1"}
+    assert call["closed"], "nothing can be typed in"
+    assert call["told"] == {
+        "apiVersion": VERSION,
+        "kind": "ExecCredential",
+        "spec": {
+            "interactive": False,
+            "cluster": {
+                "server": server.url,
+                "certificate-authority-data": inline(authority.pem),
+                "config": {"audience": "x"},
+            },
+        },
+    }
+    assert server.seen("Authorization") == ["Bearer first"]
+
+
+async def test_a_plugin_of_the_older_version(
+    server: SecureServer, plugin: FakePlugin, open_transport: Open
+) -> None:
+    older = "client.authentication.k8s.io/v1beta1"
+    plugin.gives(version=older, token="older")
+    async with open_transport(apiVersion=older, interactiveMode=None) as transport:
+        assert await send(transport) == 200
+    assert server.seen("Authorization") == ["Bearer older"]
+    assert plugin.calls[0]["told"]["spec"] == {"interactive": False}, (
+        "nothing of the cluster unless asked for"
+    )
+
+
+async def test_it_is_not_run_again_while_its_credentials_are_good(
+    server: SecureServer, plugin: FakePlugin, open_transport: Open
+) -> None:
+    plugin.gives(token="first", expirationTimestamp=in_seconds(3600))
+    async with open_transport() as transport:
+        await asyncio.gather(*(send(transport) for _ in range(5)))
+    assert len(server.visits) == 5
+    assert len(plugin.calls) == 1
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_it_is_run_again_when_they_expire(
+    server: SecureServer, plugin: FakePlugin, open_transport: Open
+) -> None:
+    plugin.gives(token="first", expirationTimestamp=in_seconds(5))  # less than the margin
+    async with open_transport() as transport:
+        await send(transport)
+        plugin.gives(token="second", expirationTimestamp=in_seconds(3600))
+        await send(transport)
+        await send(transport)
+    assert server.seen("Authorization") == ["Bearer first", "Bearer second", "Bearer second"]
+    assert len(plugin.calls) == 2
+
+
+async def test_it_is_run_again_after_a_refusal_and_not_for_each(
+    server: SecureServer, plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 0.0)
+    async with open_transport() as transport:
+        await send(transport)
+        plugin.gives(token="second")
+        server.answers = [status(401, "revoked")]
+        assert await send(transport) == 200
+        assert len(plugin.calls) == 2
+        monkeypatch.setattr(credentials_module, "_MAX_PAUSE_SECONDS", 1000.0)
+        monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 1000.0)
+        await send(transport)
+        server.always = status(401, "revoked")
+        for _ in range(5):
+            assert await send(transport) == 401
+    assert server.seen("Authorization")[:3] == ["Bearer first", "Bearer first", "Bearer second"]
+    assert len(plugin.calls) == 2, "there are pauses between its runs"
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_certificates_of_a_plugin(
+    server: SecureServer, authority: Authority, plugin: FakePlugin, open_transport: Open
+) -> None:
+    def give(name: str, seconds: float) -> None:
+        pair = authority.client(name)
+        plugin.gives(
+            clientCertificateData=pair.certificate.decode(), clientKeyData=pair.key.decode(),
+            expirationTimestamp=in_seconds(seconds),
+        )  # fmt: skip
+
+    give("ann", 5)
+    async with open_transport() as transport:
+        await send(transport)
+        give("bob", 3600)
+        await send(transport)
+        await send(transport)
+    assert [visit.user for visit in server.visits] == ["ann", "bob", "bob"]
+
+
+def credential(**changed: Any) -> str:
+    whole = {"apiVersion": VERSION, "kind": "ExecCredential", "status": {"token": SECRET}, **changed}
+    return json.dumps({name: value for name, value in whole.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        ("", "printed no JSON"),
+        (f"Your token is {SECRET}", "printed no JSON"),
+        (f'"{SECRET}"', "printed no ExecCredential"),
+        ("[" * 100_000, "printed no JSON"),
+        (credential(kind="Token"), "printed no ExecCredential"),
+        (credential(apiVersion="client.authentication.k8s.io/v1beta1"), f"did not answer in {VERSION}"),
+        (credential(status=None), "printed no status"),
+        (credential(status={}), "printed neither a token nor a certificate"),
+        (credential(status={"token": 7}), "printed credentials that are no text"),
+        (credential(status={"token": f"{SECRET}\nx"}), "token has line breaks"),
+        (credential(status={"clientKeyData": SECRET}), "printed only one of certificate and key"),
+        (
+            credential(status={"clientKeyData": SECRET, "clientCertificateData": SECRET}),
+            "do not fit together",
+        ),
+        (credential(status={"token": SECRET, "expirationTimestamp": "soon"}), "no RFC 3339 time"),
+        (credential(status={"token": SECRET, "expirationTimestamp": "2026-01-01T00:00:00"}), "no RFC 3339"),
+        (credential(status={"token": SECRET, "expirationTimestamp": 7}), "no RFC 3339 time"),
+    ],
+)
+async def test_an_answer_that_is_none_is_one_line_without_what_it_said(
+    plugin: FakePlugin, open_transport: Open, printed: str, said: str
+) -> None:
+    plugin.prints(printed)
+    async with open_transport() as transport:
+        with pytest.raises(TransientError) as caught:
+            await send(transport)
+        assert transport.monitor.problem() == str(caught.value)
+    assert str(caught.value).startswith(("exec plugin 'plugin'", "kubeconfig "))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_a_plugin_that_fails_is_tried_again(
+    server: SecureServer, plugin: FakePlugin, open_transport: Open
+) -> None:
+    token = "x" * 50
+    plugin.does(f"sys.stderr.write('first line\\nnot logged in {token}\\n'); sys.exit(3)")
+    async with open_transport() as transport:
+        with pytest.raises(TransientError, match=r"^exec plugin 'plugin' ended with 3: not logged in …$"):
+            await send(transport)
+        assert server.visits == []
+        plugin.gives(token="second")
+        assert await send(transport) == 200
+        assert transport.monitor.problem() is None
+
+
+async def test_there_are_pauses_between_its_failures(plugin: FakePlugin, open_transport: Open) -> None:
+    plugin.does("sys.exit(3)")
+    async with open_transport() as transport:
+        for _ in range(5):
+            with pytest.raises(TransientError, match="ended with 3"):
+                await send(transport)
+    assert len(plugin.calls) == 1
+
+
+@pytest.mark.usefixtures("without_pauses")
+async def test_a_failure_leaves_credentials_that_are_not_refused(
+    server: SecureServer, plugin: FakePlugin, open_transport: Open
+) -> None:
+    plugin.gives(token="first", expirationTimestamp=in_seconds(5))
+    async with open_transport() as transport:
+        await send(transport)
+        plugin.does("sys.exit(3)")
+        assert await send(transport) == 200
+    assert server.seen("Authorization") == ["Bearer first", "Bearer first"]
+
+
+async def test_a_plugin_that_hangs_ends_with_all_it_has_started(
+    tmp_path: Path, plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execplugin_module, "_RUN_SECONDS", 1.0)
+    plugin.does(
+        "import subprocess\n"
+        "child = subprocess.Popen(['sleep', '1000'])\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\n"
+        "time.sleep(1000)"
+    )
+    async with open_transport() as transport:
+        with pytest.raises(TransientError, match=r"^exec plugin 'plugin' has not ended within 1 s, and was"):
+            await send(transport)
+    await eventually(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+async def test_a_cancelled_request_ends_the_plugin(
+    tmp_path: Path, plugin: FakePlugin, open_transport: Open
+) -> None:
+    plugin.does(f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\ntime.sleep(1000)")
+    async with open_transport() as transport:
+        task = asyncio.create_task(send(transport))
+        await eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    await eventually(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+async def test_the_loop_goes_on_while_it_runs(
+    plugin: FakePlugin, open_transport: Open, tmp_path: Path
+) -> None:
+    plugin.does(
+        f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+        f"print({credential(status={'token': 'late'})!r})"
+    )
+    async with open_transport() as transport:
+        task = asyncio.create_task(send(transport))
+        await eventually(lambda: bool(plugin.calls))
+        (tmp_path / "go").touch()  # only a loop that runs comes here
+        assert await task == 200
+
+
+async def test_output_without_an_end_is_bounded(
+    plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execplugin_module, "_MAX_OUTPUT_BYTES", 20)
+    plugin.prints(credential() + " " * 100_000)  # credentials, were it read to its end
+    async with open_transport() as transport:
+        with pytest.raises(TransientError, match="printed no JSON"):
+            await send(transport)
+
+
+async def test_a_plugin_that_asks_a_person_needs_a_terminal(plugin: FakePlugin, open_transport: Open) -> None:
+    async with open_transport(interactiveMode="Always") as transport:
+        with pytest.raises(TransientError, match="there is no terminal"):
+            await send(transport)
+    assert plugin.calls == []
+
+
+async def test_a_plugin_that_cannot_be_run_any_more_is_one_line(
+    plugin: FakePlugin, open_transport: Open
+) -> None:
+    async with open_transport() as transport:
+        plugin.command.unlink()
+        with pytest.raises(TransientError, match=r"cannot be run: No such file or directory$"):
+            await send(transport)
+
+
+def alive(pid: int) -> bool:
+    """Say whether the process runs; one that has ended and is not asked about does not."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

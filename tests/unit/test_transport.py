@@ -1,0 +1,424 @@
+"""The way to the API server: the same for single requests and for watches, and as it is now."""
+
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from datastorage.errors import ConfigurationError, TransientError
+from datastorage.kube import credentials as credentials_module
+from datastorage.kube import transport as transport_module
+from datastorage.kube.access import Access
+from datastorage.kube.connection import watch_session
+from datastorage.kube.transport import Transport
+from datastorage.kube.watchmonitor import WatchMonitor
+from tests.support.access import inline, transport_of, write_kubeconfig
+from tests.support.certificates import Authority
+from tests.support.connectproxy import ConnectProxy
+from tests.support.ports import needs_ipv6
+from tests.support.secureserver import SecureServer, server_context, status
+
+Send = Callable[[Transport, str], Awaitable[int]]
+
+TIMEOUT = aiohttp.ClientTimeout(total=20)
+HOST = "kubernetes.default.svc"  # no resolver of a test machine knows it
+PASSWORD = "s3cr3t"
+
+
+async def single(transport: Transport, path: str) -> int:
+    async with await transport.request("GET", path, timeout=TIMEOUT) as response:
+        await response.read()
+        return response.status
+
+
+async def watch(transport: Transport, path: str) -> int:
+    session = watch_session(transport, WatchMonitor())
+    async with await session.request("get", f"{path}?watch=true", timeout=TIMEOUT) as response:
+        await response.read()
+        return response.status
+
+
+BOTH_WAYS = pytest.mark.parametrize("send", [single, watch])
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest_asyncio.fixture
+async def server(authority: Authority) -> AsyncIterator[SecureServer]:
+    """A server with the names of a cluster's Service and of this machine; it asks who comes."""
+    pair = authority.server(HOST, "127.0.0.1")
+    async with SecureServer(pair, client_authority=authority.pem) as running:
+        yield running
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the files before each request."""
+    monkeypatch.setattr(credentials_module, "_LOOK_SECONDS", -1.0)
+    monkeypatch.setattr(credentials_module, "_RECONNECT_SECONDS", -1.0)
+
+
+def cluster_of(server: SecureServer, authority: Authority, **other: Any) -> dict[str, Any]:
+    return {"server": server.url, "certificate-authority-data": inline(authority.pem), **other}
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("user", [None, f"ann:{PASSWORD}"])
+async def test_the_kubeconfigs_proxy_is_used(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send, scheme: str, user: str | None
+) -> None:
+    tls = server_context(authority.server("127.0.0.1")) if scheme == "https" else None
+    async with ConnectProxy(tls=tls, user=user) as proxy:
+        cluster = cluster_of(server, authority, **{"proxy-url": proxy.url})
+        cluster["server"] = f"https://{HOST}:{server.port}"
+        async with transport_of(write_kubeconfig(tmp_path / "config", cluster)) as transport:
+            assert await send(transport, "/a") == 200
+    assert proxy.tunnels == [f"{HOST}:{server.port}"]
+    assert server.seen("Proxy-Authorization") == [None]
+
+
+@BOTH_WAYS
+async def test_the_environments_proxy_is_used(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send
+) -> None:
+    cluster = cluster_of(server, authority)
+    cluster["server"] = f"https://{HOST}:{server.port}"
+    config = write_kubeconfig(tmp_path / "config", cluster)
+    async with ConnectProxy() as proxy, transport_of(config, HTTPS_PROXY=proxy.url) as transport:
+        assert await send(transport, "/a") == 200
+        assert len(proxy.tunnels) == 1
+
+
+async def test_a_proxy_that_refuses_is_named_without_its_password(
+    tmp_path: Path, server: SecureServer, authority: Authority
+) -> None:
+    async with ConnectProxy(user="ann:right") as proxy:
+        url = proxy.url.replace("right", PASSWORD)
+        config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority, **{"proxy-url": url}))
+        async with transport_of(config) as transport:
+            with pytest.raises(
+                TransientError, match="API server: the proxy answers 407 to CONNECT"
+            ) as caught:
+                await single(transport, "/a")
+    assert PASSWORD not in str(caught.value)
+    async with transport_of(config) as transport:
+        gone = f"no connection to the proxy 127.0.0.1:{proxy_port(url)}: Connection refused"
+        with pytest.raises(TransientError, match=gone):
+            await single(transport, "/a")
+        assert transport.monitor.problem() is None, "this says nothing of our credentials"
+
+
+def proxy_port(url: str) -> str:
+    return url.rpartition(":")[2]
+
+
+@BOTH_WAYS
+async def test_the_tls_server_name_is_used(tmp_path: Path, send: Send) -> None:
+    authority = Authority()
+    async with SecureServer(authority.server("kubernetes")) as server:
+        config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority))
+        async with transport_of(config) as transport:
+            with pytest.raises((TransientError, aiohttp.ClientConnectionError), match="IP address mismatch"):
+                await send(transport, "/a")
+        named = cluster_of(server, authority, **{"tls-server-name": "kubernetes"})
+        async with transport_of(write_kubeconfig(tmp_path / "named", named)) as transport:
+            assert await send(transport, "/a") == 200
+
+
+@BOTH_WAYS
+async def test_who_signs_the_servers_certificate_matters(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send
+) -> None:
+    url = {"server": server.url}
+    for trust in ({}, {"certificate-authority-data": inline(Authority().pem)}):
+        async with transport_of(write_kubeconfig(tmp_path / "config", url | trust)) as transport:
+            with pytest.raises((TransientError, aiohttp.ClientConnectionError), match="CERTIFICATE_VERIFY"):
+                await send(transport, "/a")
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    for trusted in ({"certificate-authority": "ca.crt"}, {"insecure-skip-tls-verify": True}):
+        async with transport_of(write_kubeconfig(tmp_path / "config", {**url, **trusted})) as transport:
+            assert await send(transport, "/a") == 200
+
+
+@BOTH_WAYS
+async def test_every_header_of_ours_is_sent(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send
+) -> None:
+    user = {"token": "abc", "as": "ann", "as-groups": ["dev", "ops"]}
+    cluster = cluster_of(server, authority, **{"disable-compression": True})
+    async with transport_of(write_kubeconfig(tmp_path / "config", cluster, user)) as transport:
+        assert await send(transport, "/a") == 200
+    headers = server.visits[0].headers
+    assert headers["Authorization"] == "Bearer abc"
+    assert headers["Impersonate-User"] == "ann"
+    assert headers.getall("Impersonate-Group") == ["dev", "ops"]
+    assert headers["Accept-Encoding"] == "identity"
+    assert headers["User-Agent"] == "kubernaut-datastorage"
+    assert "Cookie" not in headers
+
+
+@BOTH_WAYS
+@pytest.mark.usefixtures("at_once")
+async def test_files_that_change_are_read_again(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send
+) -> None:
+    (tmp_path / "token").write_text("one\n")
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    authority.client("ann").write(tmp_path, "client")
+    cluster = {"server": server.url, "certificate-authority": "ca.crt"}
+    user = {"tokenFile": "token", "client-certificate": "client.crt", "client-key": "client.key"}
+    async with transport_of(write_kubeconfig(tmp_path / "config", cluster, user)) as transport:
+        await send(transport, "/a")
+        (tmp_path / "token.new").write_text("two\n")
+        (tmp_path / "token.new").rename(tmp_path / "token")
+        await send(transport, "/a")
+        authority.client("bob").write(tmp_path, "client")
+        await send(transport, "/a")
+        other = Authority("other")
+        server.serve_with(other.server("127.0.0.1"))
+        (tmp_path / "ca.crt").write_bytes(other.pem)
+        await send(transport, "/a")
+    assert server.seen("Authorization") == ["Bearer one", "Bearer two", "Bearer two", "Bearer two"]
+    assert [visit.user for visit in server.visits] == ["ann", "ann", "bob", "bob"]
+
+
+@BOTH_WAYS
+@pytest.mark.usefixtures("at_once")
+async def test_a_kubeconfig_that_changes_is_read_again(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send
+) -> None:
+    """A mounted Secret, or kubectl and the programs of clouds, rewrite it; half-written it is not used."""
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
+    async with transport_of(config) as transport, SecureServer(authority.server("127.0.0.1")) as moved:
+        await send(transport, "/a")
+        config.write_text("clusters:\n- name: te")
+        await send(transport, "/a")
+        write_kubeconfig(config, cluster_of(moved, authority), {"token": "two"})
+        await send(transport, "/a")
+    assert server.seen("Authorization") == ["Bearer one", "Bearer one"]
+    assert moved.seen("Authorization") == ["Bearer two"]
+
+
+@BOTH_WAYS
+async def test_a_token_that_is_refused_is_read_again(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send
+) -> None:
+    (tmp_path / "token").write_text("one")
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"tokenFile": "token"})
+    async with transport_of(config) as transport:
+        assert await send(transport, "/a") == 200
+        (tmp_path / "token").write_text("two!")
+        server.answers = [status(401, "Unauthorized")]
+        assert await send(transport, "/a") == 200
+        assert transport.monitor.problem() is None
+    assert server.seen("Authorization") == ["Bearer one", "Bearer one", "Bearer two!"]
+
+
+async def test_a_body_is_sent_again_after_a_refusal(
+    tmp_path: Path, server: SecureServer, authority: Authority
+) -> None:
+    (tmp_path / "token").write_text("one")
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"tokenFile": "token"})
+    async with transport_of(config) as transport:
+        await single(transport, "/a")
+        (tmp_path / "token").write_text("two!")
+        server.answers = [status(401, "Unauthorized")]
+        async with await transport.request("PATCH", "/a", body=b"{}", timeout=TIMEOUT) as response:
+            assert response.status == 200
+    assert [visit.body for visit in server.visits[1:]] == [b"{}", b"{}"]
+
+
+async def test_unchanged_files_are_not_asked_about_twice(
+    tmp_path: Path, server: SecureServer, authority: Authority
+) -> None:
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
+    async with transport_of(config) as transport:
+        server.always = status(401, "token expired")
+        assert await single(transport, "/a") == 401
+        assert transport.monitor.problem() == (
+            "API server (401): it does not accept the credentials: token expired"
+        )
+        assert len(server.visits) == 1, "with the same credentials the answer would be the same"
+        server.always = None
+        assert await single(transport, "/a") == 200
+        assert transport.monitor.problem() is None
+
+
+async def test_kopf_waits_while_credentials_are_refused(
+    tmp_path: Path, server: SecureServer, authority: Authority
+) -> None:
+    """Kopf takes a 401 for the end of its session, and logs in again at once, without an end."""
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
+    async with transport_of(config) as transport:
+        server.always = status(401, "token expired")
+        session = watch_session(transport, WatchMonitor())
+        with pytest.raises(aiohttp.ClientConnectionError, match=r"API server \(401\)"):
+            await session.request("get", "/apis", timeout=TIMEOUT)
+
+
+async def test_a_missing_right_is_named_until_it_is_there(
+    tmp_path: Path, server: SecureServer, authority: Authority
+) -> None:
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority))
+    monitor = WatchMonitor()
+    async with transport_of(config) as transport:
+        session = watch_session(transport, monitor)
+        server.always = status(403, 'User "x" cannot watch resource "traces"')
+        async with await session.request("get", "/traces?watch=true", timeout=TIMEOUT) as response:
+            assert (await response.json())["code"] == 403, "Kopf finds the body as well"
+        assert transport.monitor.problem() == (
+            'API server (403): no right to watch /traces: User "x" cannot watch resource "traces"'
+        )
+        assert monitor.problem(1) is not None
+        server.always = None
+        # Another request is no proof of this right.
+        await single(transport, "/records")
+        assert transport.monitor.problem() is not None
+        session = watch_session(transport, monitor)
+        async with await session.request("get", "/traces?watch=true", timeout=TIMEOUT):
+            pass
+        assert transport.monitor.problem() is None
+        assert monitor.problem(1) is None
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("code", [401, 500, 503, 504])
+async def test_a_server_in_trouble_is_left_for_another_connection(
+    tmp_path: Path, server: SecureServer, authority: Authority, code: int
+) -> None:
+    """Behind a load balancer, only a new connection comes to an API server that works."""
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
+    async with transport_of(config) as transport:
+        await single(transport, "/a")
+        await single(transport, "/a")
+        server.answers = [status(code, "etcd is away")]
+        await single(transport, "/a")
+        await single(transport, "/a")
+        await single(transport, "/a")
+    first, second, third, fourth, fifth = (visit.connection for visit in server.visits)
+    assert first == second == third
+    assert third != fourth
+    assert fourth == fifth
+
+
+@BOTH_WAYS
+async def test_nobody_is_sent_elsewhere(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send
+) -> None:
+    server.always = lambda _: web.Response(status=302, headers={"Location": "https://login.example/"})
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
+    async with transport_of(config) as transport:
+        with pytest.raises((TransientError, aiohttp.ClientConnectionError), match=r"API server \(302\)"):
+            await send(transport, "/a")
+    assert len(server.visits) == 1
+
+
+@pytest.mark.timeout(60)
+@BOTH_WAYS
+async def test_a_proxy_that_falls_silent_is_not_waited_for(
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watch has no time limit for the whole, and its connection has none for what a proxy answers."""
+    monkeypatch.setattr(transport_module, "_HEADERS_SECONDS", 0.1)
+    monkeypatch.setattr(sys.modules[__name__], "TIMEOUT", aiohttp.ClientTimeout(total=None))
+
+    class Silent(ConnectProxy):
+        async def _serve(self, reader: Any, writer: Any) -> None:
+            del writer
+            await reader.read()
+
+    async with Silent() as proxy:
+        cluster = cluster_of(server, authority, **{"proxy-url": proxy.url})
+        async with transport_of(write_kubeconfig(tmp_path / "config", cluster)) as transport:
+            with pytest.raises((TransientError, aiohttp.ClientConnectionError), match="no answer in time"):
+                await send(transport, "/a")
+
+
+@needs_ipv6
+@BOTH_WAYS
+async def test_an_ipv6_address_of_the_server(tmp_path: Path, authority: Authority, send: Send) -> None:
+    async with SecureServer(authority.server("::1"), host="::1") as server:
+        config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority))
+        async with transport_of(config) as transport:
+            assert await send(transport, "/a") == 200
+
+
+@pytest.mark.parametrize("part", ["client-certificate", "client-key"])
+async def test_a_pair_that_does_not_fit_is_one_line(
+    tmp_path: Path, server: SecureServer, authority: Authority, part: str
+) -> None:
+    one, other = authority.client("ann"), authority.client("bob")
+    user = {
+        "client-certificate-data": inline(one.certificate),
+        "client-key-data": inline(other.key if part == "client-key" else b"none"),
+    }
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), user)
+    with pytest.raises(ConfigurationError, match="client-certificate and client-key do not fit together"):
+        async with transport_of(config):
+            pass
+
+
+async def test_a_closed_session_says_so_as_aiohttp_does(
+    tmp_path: Path, server: SecureServer, authority: Authority
+) -> None:
+    config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority))
+    async with transport_of(config) as transport:
+        session = watch_session(transport, WatchMonitor())
+        await session.close()
+        assert session.closed
+        with pytest.raises(RuntimeError):
+            await session.request("get", "/a", timeout=TIMEOUT)
+        assert await single(transport, "/a") == 200, "the transport goes on"
+
+
+def test_authorities_without_key_identifiers_are_accepted() -> None:
+    """Python 3.13 refuses them by default; kubectl, and so many clusters' authorities, do not."""
+    authority = Authority()
+    access = Access(source="a test", server="https://x", authorities=authority.pem.decode())
+    context = credentials_module._context(access, None)
+    assert context is not None
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_files_that_could_not_be_read_are_tried_again(
+    tmp_path: Path, server: SecureServer, authority: Authority
+) -> None:
+    """What was in the way need not show in the file: rights of a folder, a moment without memory."""
+    seen = tmp_path / "seen"
+    seen.write_text("one")
+    loads = 0
+
+    def load() -> Access:
+        nonlocal loads
+        loads += 1
+        if loads == 3:  # the first look at a new set of files is followed by another one
+            raise ConfigurationError("out of reach")
+        return Access(
+            source="a test", server=server.url, authorities=authority.pem.decode(),
+            authorization=f"Bearer {seen.read_text()}", files=(seen,),
+        )  # fmt: skip
+
+    async with Transport(load) as transport:
+        await single(transport, "/a")
+        seen.write_text("two!")
+        await single(transport, "/a")
+        await single(transport, "/a")
+        await single(transport, "/a")
+    assert loads == 4, "and not once more"
+    assert server.seen("Authorization") == [
+        "Bearer one",
+        "Bearer one",
+        "Bearer two!",
+        "Bearer two!",
+    ]
