@@ -283,7 +283,8 @@ class OperatorProcess:
             "DATASTORAGE_LISTEN_ADDRESS": "127.0.0.1",
             "DATASTORAGE_SECRETS_DIR": str(self.directory / "secrets"),
         }
-        if self._database_url is not None:
+        # A test that names the directory puts the URL in there.
+        if self._database_url is not None and "DATASTORAGE_SECRETS_DIR" not in self.settings:
             own["DATASTORAGE_DATABASE_URL"] = self._database_url
         return own | self.settings
 

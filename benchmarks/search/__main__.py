@@ -105,7 +105,7 @@ async def _store(model: str, database_url: str) -> AsyncIterator[Store]:
                 "embedding_timeout_seconds": 300.0, "embedding_batch_size": 32,
             }  # fmt: skip
             settings = settings.model_copy(update=service)
-        yield await stack.enter_async_context(build_store(settings))
+        yield await stack.enter_async_context(build_store(settings, writable=True))
 
 
 async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 from datastorage import metrics
 from datastorage.cancellation import end_tasks
-from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError, WorkRefusedError
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -174,6 +174,10 @@ class Breaker:
                 await self._probe()
             except TransientError as still:
                 self._reason = str(still)
+            except ConfigurationError:
+                # Waiting does not cure it. Those who wait find it out by themselves, and each decides.
+                self._closed.set()
+                return
             except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must not wait for ever
                 self._reason = f"{type(error).__name__}: {error}"
                 _log.exception("The probe of %s failed in an unforeseen way", self._dependency)

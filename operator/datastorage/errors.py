@@ -33,6 +33,10 @@ class WorkRefusedError(TransientError):
     """
 
 
+class PoolUsedUpError(TransientError):
+    """All connections to a server are in use, which says nothing of the server."""
+
+
 class MissingRightsError(WorkRefusedError):
     """The role may not do what was asked for, until its owner gives it the right."""
 

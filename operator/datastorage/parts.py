@@ -52,13 +52,13 @@ class Parts:
 
 
 @asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[Parts]:
-    """Build and wire all parts of the operator; close them in the end.
+async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[Parts]:
+    """Build and wire all parts of the operator; close them in the end. ``writable``: see build_store.
 
     Raises ConfigurationError for a wrong setting or where there is no cluster.
     """
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(build_store(settings))
+        store = await stack.enter_async_context(build_store(settings, writable=writable))
         transport = await stack.enter_async_context(Transport(load_access))
         cluster = KubernetesClient(transport, namespaces=settings.namespaces)
         # The intake asks for a sweep when it overflows, and the sweep fills the intake.
@@ -72,7 +72,7 @@ async def build(settings: Settings) -> AsyncIterator[Parts]:
         )
         breaker = Breaker(
             "postgres",
-            store.database.ping,
+            store.archive.probe,
             on_recovery=lambda: sweep.request(),  # noqa: PLW0108
             trial=store.trial.write,
         )

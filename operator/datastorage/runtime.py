@@ -5,16 +5,16 @@ import logging
 import signal
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from datastorage.cancellation import end_tasks
 from datastorage.errors import (
+    ConfigurationError,
     DataStorageError,
     NewerSchemaError,
-    SchemaVersionError,
     TransientError,
 )
 from datastorage.handlers import build_registry, kopf_settings
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 # One batch is prepared while the other commits.
 _COORDINATORS: Final = 2
 _PARTITION_INTERVAL_SECONDS: Final = 3600.0
-_PING_SECONDS: Final = 2.0
+_PROBE_SECONDS: Final = 2.0
 # The start waits no longer for the vectors' server, and then for the embedder.
 _VECTORS_SECONDS: Final = 3.0
 # A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else.
@@ -113,7 +113,7 @@ class Operator:
     async def _work(self) -> None:
         parts = self._parts
         # Inside the breaker: a PostgreSQL that is still starting is waited for, a wrong schema is not.
-        await _unless_stopped(self._stop, parts.breaker.run(parts.store.database.check_schema_version))
+        await _unless_stopped(self._stop, parts.breaker.run(parts.store.database.check_state))
         if parts.store.vectors is not None:
             await _unless_stopped(self._stop, _prepare_vectors(parts.store.vectors))
         if self._stop.is_set():
@@ -200,14 +200,7 @@ class Operator:
         return "stopping" if self._stop.is_set() else None
 
     async def _check_postgres(self) -> str | None:
-        if self._parts.breaker.reason is not None:
-            return self._parts.breaker.reason
-        try:
-            async with asyncio.timeout(_PING_SECONDS):
-                await self._parts.store.database.ping()
-        except (TransientError, TimeoutError) as error:
-            return str(error) or "PostgreSQL does not answer"
-        return None
+        return self._parts.breaker.reason or await _trouble_of(self._parts.store.archive.probe, "PostgreSQL")
 
     async def _check_access(self) -> str | None:
         return self._parts.transport.monitor.problem()
@@ -236,17 +229,26 @@ async def _prepare_vectors(vectors: VectorStore) -> None:
     Trouble with vectors is no reason to store no records.
     """
     await vectors.cache.connect()
-    for ready in (partial(vectors.database.check_schema_version, VECTORS), vectors.embedder.probe):
+    for ready in (partial(vectors.database.check_state, VECTORS), vectors.embedder.probe):
         try:
             async with asyncio.timeout(_VECTORS_SECONDS):
                 await ready()
         except NewerSchemaError:
             raise
-        except SchemaVersionError as error:
+        except ConfigurationError as error:
             _log.error("Starting without vectors: %s", error)  # a state to be mended, no crash
         except (TransientError, TimeoutError) as error:
             reason = str(error) or f"no answer in {_VECTORS_SECONDS:g} s"
             _log.warning("Starting without vectors; they are made up for later", extra={"error": reason})
+
+
+async def _trouble_of(probe: Callable[[], Awaitable[None]], server: str) -> str | None:
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            await probe()
+    except (DataStorageError, TimeoutError) as error:
+        return str(error) or f"{server}: no answer in {_PROBE_SECONDS:g} s"
+    return None
 
 
 def _vector_notes(store: Store) -> dict[str, Check]:
@@ -258,7 +260,7 @@ def _vector_notes(store: Store) -> dict[str, Check]:
         return vectors.embedder_breaker.reason
 
     async def vector_store() -> str | None:
-        return vectors.breaker.reason
+        return vectors.breaker.reason or await _trouble_of(vectors.tables.probe, "the vectors' tables")
 
     return {"embedder": embedder, "vector_store": vector_store, "redis": vectors.cache.check}
 

@@ -1,16 +1,17 @@
 """The settings of the program: one frozen tree, built once at the start and handed down.
 
 Each comes from the environment (``DATASTORAGE_`` and the name in capitals) or from a file of that name in
-the secrets directory; the environment wins.
+the secrets directory; the environment wins. A secret's file may say something else later: see secrets.py.
 """
 
 import difflib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -48,6 +49,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
+    # Where each setting's file is or would be that the environment does not override.
+    _directories: Mapping[str, Path] = PrivateAttr(default_factory=dict)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -77,6 +81,12 @@ class Settings(BaseSettings):
     )
     database_pool_size: Annotated[int, Field(ge=5, le=100)] = Field(
         8, description="Most connections to PostgreSQL open at once, per replica."
+    )
+    database_statement_cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether prepared statements are kept. `auto`: on a direct connection to PostgreSQL, and "
+        "not through a pooler such as PgBouncer. `on`: always; for a pooler in session mode, or one that "
+        "follows prepared statements. `off`: never.",
     )
     vector_database_url: SecretStr | None = Field(
         None,
@@ -196,6 +206,23 @@ class Settings(BaseSettings):
             )
         return url
 
+    def __eq__(self, other: object) -> bool:
+        """Settings that say the same are equal, wherever they come from."""
+        return isinstance(other, Settings) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.model_dump().values()))
+
+    def directory_of(self, name: str) -> Path | None:
+        """Return the directory of the file that has a setting's value; None where no file has a say in it."""
+        return self._directories.get(name)
+
+    def replaced(self, values: Mapping[str, Any]) -> "Settings":
+        """Return settings with other values, in which no file has a say."""
+        other = self.model_copy(update=dict(values))
+        other._directories = {n: path for n, path in self._directories.items() if n not in values}  # noqa: SLF001  # a copy of ours
+        return other
+
 
 def load_settings() -> Settings:
     """Read the settings. Raises ConfigurationError: one line that names the wrong setting and says why."""
@@ -203,11 +230,18 @@ def load_settings() -> Settings:
     directory = Path(os.environ.get(_SECRETS_DIR_VARIABLE, _DEFAULT_SECRETS_DIR))
     sources: dict[str, Any] = {"_secrets_dir": directory} if directory.is_dir() else {}
     try:
-        return Settings(**sources)
+        settings = Settings(**sources)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = PREFIX + str(first["loc"][0]).upper()  # what follows is a place within the value
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+    given = {  # as they are looked up
+        name.lower() for name, value in os.environ.items() if not _is_service_link(name.upper(), value)
+    }
+    settings._directories = {  # noqa: SLF001  # made here
+        name: directory for name in Settings.model_fields if f"{PREFIX}{name}".lower() not in given
+    }
+    return settings
 
 
 def _refuse_unknown_variables() -> None:

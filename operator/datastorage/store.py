@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, VectorCache, build_provider
+from datastorage.secrets import origin_of
 from datastorage.settings import Settings
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
@@ -45,15 +46,23 @@ class VectorStore:
 
 
 @asynccontextmanager
-async def build_store(settings: Settings) -> AsyncIterator[Store]:
+async def build_store(settings: Settings, *, writable: bool) -> AsyncIterator[Store]:
     """Build what keeps records; close it in the end. Nothing connects before it is used.
+
+    With ``writable`` a server that lets nobody write, such as a standby, counts as away.
 
     Raises ConfigurationError for a wrong setting.
     """
+    settings.require_database_url()
     async with AsyncExitStack() as stack:
-        database = Database(settings.require_database_url(), pool_size=settings.database_pool_size)
+        database = Database(
+            origin_of(settings, "database_url"),
+            pool_size=settings.database_pool_size,
+            writable=writable,
+            statement_cache=settings.database_statement_cache,
+        )
         stack.push_async_callback(database.close)
-        vectors = await _build_vectors(settings, database, stack)
+        vectors = await _build_vectors(settings, database, stack, writable=writable)
         model = str(vectors.embedder.model) if vectors is not None else None
         archive = Archive(database, model=model)
         yield Store(
@@ -61,18 +70,25 @@ async def build_store(settings: Settings) -> AsyncIterator[Store]:
         )
 
 
-async def _build_vectors(settings: Settings, database: Database, stack: AsyncExitStack) -> VectorStore | None:
+async def _build_vectors(
+    settings: Settings, database: Database, stack: AsyncExitStack, *, writable: bool
+) -> VectorStore | None:
     provider = build_provider(settings)
     if provider is None:
         return None
-    url = settings.vector_database_url
-    same_server = url is None
-    if url is not None:
-        database = Database(url.get_secret_value(), pool_size=settings.database_pool_size, chain=VECTORS)
+    same_server = settings.vector_database_url is None
+    if not same_server:
+        database = Database(
+            origin_of(settings, "vector_database_url"),
+            pool_size=settings.database_pool_size,
+            chain=VECTORS,
+            writable=writable,
+            statement_cache=settings.database_statement_cache,
+        )
         stack.push_async_callback(database.close)
     model = provider.model
-    redis_url = settings.redis_url.get_secret_value() if settings.redis_url is not None else None
-    cache = VectorCache(model, redis_url, settings.embedding_cache_ttl_seconds)
+    redis = origin_of(settings, "redis_url") if settings.redis_url is not None else None
+    cache = VectorCache(model, redis, settings.embedding_cache_ttl_seconds)
     # The breaker asks the embedder, and the embedder asks through the breaker.
     embedder: Embedder
     embedder_breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=_nothing)  # noqa: PLW0108

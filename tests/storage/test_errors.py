@@ -21,9 +21,12 @@ from datastorage.errors import (
     WorkRefusedError,
 )
 from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database, check_url, connecting, transaction
+from datastorage.storage.connecting import connecting
+from datastorage.storage.database import Database
 from datastorage.storage.records import Record, Table
+from datastorage.storage.sessions import transaction
 from datastorage.storage.translation import translated_errors
+from datastorage.storage.urls import check_url
 from tests.support.objects import audit_record, record_of
 from tests.support.polling import eventually, settle
 from tests.support.postgres import TestDatabase
@@ -411,7 +414,7 @@ def test_every_url_that_the_driver_takes_is_taken(url: str) -> None:
 
 def test_a_certificate_that_is_not_trusted_is_no_malformed_url() -> None:
     failure = ssl.SSLCertVerificationError(1, "certificate verify failed: self-signed certificate")
-    with pytest.raises(TransientError, match="can't be reached: certificate verify failed"):
+    with pytest.raises(ConfigurationError, match=r"not trusted: .*; sslrootcert in DATASTORAGE_DATABASE_URL"):
         _connect(failure)
 
 

@@ -20,6 +20,7 @@ from datastorage.storage import nearest as nearest_module
 from datastorage.storage.vectors import VectorTables
 from tests.support.archive import MODEL, BagOfWords, SearchableArchive, Store, searchable
 from tests.support.objects import TRACE_SPEC, action_trace, audit_record, utc
+from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, TestDatabases
 
 MODES = list(SearchMode)
@@ -471,3 +472,24 @@ async def test_what_must_not_be_there_is_not(archive: SearchableArchive, mode: S
     assert found == ["checkout"]
     with pytest.raises(InvalidQueryError, match="only words to leave out"):
         await archive.ask.search("-memory", mode=mode)
+
+
+async def test_pgvector_that_was_installed_anew_is_searched_again(cloned: TestDatabase, owner: Any) -> None:
+    async with searchable(cloned) as archive:
+        await archive.put(audit_record())
+        for mode in (SearchMode.VECTOR, SearchMode.TEXT):
+            assert (await archive.ask.search("execution", mode=mode)).degraded is None
+        await owner.execute(f"""
+            DROP EXTENSION vector CASCADE;
+            CREATE EXTENSION vector;
+            ALTER TABLE datastorage.embeddings_1 ADD embedding vector({MODEL.dimensions});
+            UPDATE datastorage.embeddings_1 SET embedding = array_fill(1, ARRAY[{MODEL.dimensions}])::vector
+        """)
+
+        async def found() -> bool:
+            try:
+                return bool((await archive.ask.search("execution", mode=SearchMode.VECTOR)).hits)
+            except TransientError:
+                return False
+
+        await eventually(found)

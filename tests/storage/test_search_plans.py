@@ -127,7 +127,14 @@ async def test_a_time_range_reads_only_its_months(database: Database) -> None:
     months = {"audit_records_y2026m02", "action_traces_y2026m02"}
     page = await _scans(database, queries._PAGE, *criteria.arguments, None, None, None, 20)
     assert {scan["Relation Name"] for scan in page if scan["Alias"].startswith("r")} == months
-    walk = await _scans(database, nearest._WALK.format(id=1, texts=200), *criteria.arguments, 3, 10, _VECTOR)
+    walk = await _scans(
+        database,
+        nearest._WALK.format(id=1, texts=200, pgvector="public"),
+        *criteria.arguments,
+        3,
+        10,
+        _VECTOR,
+    )
     assert {scan["Relation Name"] for scan in walk if scan["Alias"].startswith("r")} == months
 
 
@@ -139,7 +146,14 @@ async def test_a_question_about_one_kind_leaves_the_other_alone(database: Databa
 
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
 async def test_a_walk_follows_the_index_and_looks_records_up(database: Database, criteria: Criteria) -> None:
-    scans = await _scans(database, nearest._WALK.format(id=1, texts=200), *criteria.arguments, 3, 10, _VECTOR)
+    scans = await _scans(
+        database,
+        nearest._WALK.format(id=1, texts=200, pgvector="public"),
+        *criteria.arguments,
+        3,
+        10,
+        _VECTOR,
+    )
     vectors = {s["Relation Name"]: s for s in scans if s["Relation Name"].startswith("embeddings")}
     assert vectors["embeddings_1_1"]["Index Name"] == "embeddings_1_1_embedding_idx"
     assert vectors["embeddings_1_2"]["Node Type"] == "Seq Scan"  # not indexed yet
@@ -149,7 +163,7 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
 @pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
 async def test_the_exact_way_reads_no_vector_in_vain(database: Database, criteria: Criteria) -> None:
     arguments = (*criteria.arguments, 3, 10, _VECTOR, 10_000)
-    scans = await _scans(database, nearest._EXACT.format(id=1), *arguments)
+    scans = await _scans(database, nearest._EXACT.format(id=1, pgvector="public"), *arguments)
     _assert_indexes(scans)
     names = {scan["Index Name"] for scan in scans if scan["Relation Name"].startswith("embeddings")}
     assert all(name.endswith("_pkey") for name in names), names
@@ -205,7 +219,7 @@ async def test_the_one_plan_of_walks_follows_the_index_and_leaves_out_months(dat
     generic = {**nearest.WALKING, "plan_cache_mode": "force_generic_plan"}
     async with reading(database, generic) as connection:
         statement = await connection.prepare(
-            "EXPLAIN (ANALYZE, FORMAT JSON) " + nearest._WALK.format(id=1, texts=200)
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + nearest._WALK.format(id=1, texts=200, pgvector="public")
         )
         scans = [
             n

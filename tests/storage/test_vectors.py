@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import numpy as np
+import pgvector
 import pytest
 import pytest_asyncio
 from hypothesis import given
@@ -245,8 +246,9 @@ async def test_pgvector_may_be_anywhere(unmigrated: TestDatabase, home: str) -> 
     assert await vectors.existing(list(some_vectors(range(10)))) == set(some_vectors(range(10)))
     async with database.connection() as connection:  # the operators of the type are found as well
         nearest = await connection.fetchval(
-            "SELECT text_hash FROM datastorage.embeddings_1 ORDER BY embedding <=> $1 LIMIT 1",
-            some_vectors(range(10))[hash_of(4)],
+            "SELECT text_hash FROM datastorage.embeddings_1 "
+            f"ORDER BY embedding OPERATOR({connection.vector_schema}.<=>) $1 LIMIT 1",
+            pgvector.Vector(some_vectors(range(10))[hash_of(4)]),
         )
     assert nearest == hash_of(4)
     await database.close()

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -28,9 +29,9 @@ class OpenAIService:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._server = TestServer(app, host=host)
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Begin to listen."""
-        await self._server.start_server()
+        await self._server.start_server(ssl=tls)
 
     async def stop(self) -> None:
         """Stop listening; cut what is open."""

@@ -34,6 +34,7 @@ host all postgres 127.0.0.1/32 trust
 host all postgres ::1/128 trust
 host all all 127.0.0.1/32 scram-sha-256
 host all all ::1/128 scram-sha-256
+host replication postgres 127.0.0.1/32 trust
 """
 # Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
 # acknowledged is with the operating system. Commits stay synchronous.
@@ -60,7 +61,7 @@ class PostgresServer:
         directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
         self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
         self._directory = directory
-        self._pgserver.ensure_pgdata_inited()
+        self._fill()
         self._has_served = False
         (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
         self._configure(_CONFIGURATION)
@@ -93,11 +94,24 @@ class PostgresServer:
         self.stop(mode)
         self.start()
 
+    def promote(self) -> None:
+        """Make a standby a primary; return when it may be written to."""
+        self._pg_ctl("promote")
+
+    def moved(self, url: str) -> str:
+        """Return the URL of a database of another server as it is here."""
+        parts = urlsplit(url)
+        user = parts.netloc.rpartition("@")[0]
+        return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{self.port}"))
+
     def remove(self) -> None:
         """Stop the server, if it runs, and remove its data."""
         if (self._directory / "postmaster.pid").exists():
             self.stop("immediate")
         shutil.rmtree(self._directory.parent, ignore_errors=True)
+
+    def _fill(self) -> None:
+        self._pgserver.ensure_pgdata_inited()
 
     def _choose_port(self) -> None:
         self.port = free_port()
@@ -108,8 +122,11 @@ class PostgresServer:
             configuration.write(lines)
 
     def _pg_ctl(self, *arguments: str) -> None:
+        self._run("pg_ctl", "-w", "-D", str(self._directory), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [self._pgserver.bin_path / "pg_ctl", "-w", "-D", self._directory, *arguments],
+            [self._pgserver.bin_path / program, *arguments],
             user=self._pgserver.system_user,  # PostgreSQL refuses to run as root
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # the server would inherit a pipe and hold it open
@@ -118,6 +135,26 @@ class PostgresServer:
             check=True,
             timeout=_COMMAND_SECONDS,
         )
+
+
+class StandbyServer(PostgresServer):
+    """A server that follows another one, and may only be read until it is promoted."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        """Copy the primary, which has to run."""
+        self._primary = primary
+        super().__init__()
+
+    def _fill(self) -> None:
+        self._directory.chmod(0o700)
+        user = self._pgserver.system_user
+        if user is not None:  # as root
+            self._directory.parent.chmod(0o711)
+            shutil.chown(self._directory, user)
+        self._run(
+            "pg_basebackup", "--dbname", self._primary.owner_url, "--pgdata", str(self._directory),
+            "--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

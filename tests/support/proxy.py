@@ -1,6 +1,7 @@
-"""A way to a server that can fall silent: connections stay open, and nothing comes through any more."""
+"""A way to a server that can lead elsewhere or fall silent: connections stay open, nothing comes through."""
 
 import asyncio
+import contextlib
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -36,19 +37,36 @@ class FreezableProxy:
         """Let everything through again, also what has waited."""
         self._open.set()
 
+    def forsake(self) -> None:
+        """Let nothing more through on the connections that are open, not even their end. New ones serve."""
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to the server of another URL; those that are open stay."""
+        self._target = urlsplit(url)
+
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_connection(self._target.hostname, self._target.port)
+        try:
+            there = await asyncio.open_connection(self._target.hostname, self._target.port)
+        except OSError:
+            writer.close()
+            return
         for source, sink in ((reader, there[1]), (there[0], writer)):
-            task = asyncio.create_task(self._hand_on(source, sink))
+            task = asyncio.create_task(self._hand_on(source, sink, self._open))
             self._tasks.add(task)
 
-    async def _hand_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    @staticmethod
+    async def _hand_on(
+        source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_open: asyncio.Event
+    ) -> None:
         try:
-            while data := await source.read(65_536):
-                await self._open.wait()
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass
+            with contextlib.suppress(OSError):
+                while data := await source.read(65_536):
+                    await is_open.wait()
+                    sink.write(data)
+                    await sink.drain()
+            await is_open.wait()
         finally:
             sink.close()

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from datastorage.breaker import Breaker
-from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError, WorkRefusedError
 from tests.support.fakes import Probe
 from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn
@@ -50,6 +50,24 @@ async def test_an_operation_is_repeated_until_it_succeeds(
     assert await waiting == "done"
     assert breaker.reason is None
     assert len(recoveries) == 1
+
+
+@pytest.mark.usefixtures("no_delays")
+async def test_what_waiting_does_not_cure_is_told_to_those_who_wait() -> None:
+    """A certificate may go while the server is away. A probe alone would find out, again and again."""
+    failures: list[Exception] = [TransientError("away"), ConfigurationError("the certificate is gone")]
+
+    async def operation() -> None:
+        raise failures.pop(0)
+
+    async def probe() -> None:
+        raise ConfigurationError("the certificate is gone")
+
+    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
+    with pytest.raises(ConfigurationError, match="the certificate is gone"):
+        async with asyncio.timeout(10):
+            await breaker.run(operation)
+    await breaker.close()
 
 
 @pytest.mark.usefixtures("no_delays")

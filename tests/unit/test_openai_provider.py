@@ -4,9 +4,11 @@ import asyncio
 import base64
 import gzip
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from datastorage import secrets as secrets_module
 from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, VectorCache, text_hash
 from datastorage.embedding import openai as openai_module
@@ -21,8 +24,14 @@ from datastorage.embedding.factory import build_provider
 from datastorage.embedding.model import EmbedderBusyError
 from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.openai_answer import retry_after_seconds
-from datastorage.errors import ConfigurationError, EmbedderUnavailableError, EmbeddingRefusedError
-from datastorage.settings import Settings
+from datastorage.errors import (
+    ConfigurationError,
+    EmbedderMisconfiguredError,
+    EmbedderUnavailableError,
+    EmbeddingRefusedError,
+)
+from datastorage.settings import Settings, load_settings
+from e2e.controlplane.certificates import Certificates, ensure_certificates
 from tests.support.openai import (
     Behaviour,
     Endless,
@@ -588,3 +597,109 @@ def test_a_date_to_wait_for_is_by_the_clock_of_the_service(skew: int) -> None:
     assert retry_after_seconds(in_a_while(skew + 7), in_a_while(skew)) == pytest.approx(7, abs=1)
     assert retry_after_seconds("7", in_a_while(skew)) == 7.0
     assert retry_after_seconds(in_a_while(-100), "soon") == 0.0
+
+
+async def test_a_certificate_that_is_not_trusted_is_no_absent_service(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path / "certificates")
+    ensure_certificates(certificates, service_ip="127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.api_server.certificate, certificates.api_server.key)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    provider = OpenAIProvider(settings_for(embedding_url=f"https://127.0.0.1:{port}/v1"))
+    with pytest.raises(EmbedderMisconfiguredError, match=r"not trusted .*SSL_CERT_FILE"):
+        await provider.embed([TEXT])
+    await provider.close()
+    server.close()
+
+
+@pytest.fixture
+def secrets_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A secrets directory that is looked at with each request, and no settings of the machine."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
+    for name, value in (("PROVIDER", "openai"), ("MODEL", "small"), ("DIMENSIONS", str(DIMENSIONS))):
+        monkeypatch.setenv(f"DATASTORAGE_EMBEDDING_{name}", value)
+    return tmp_path
+
+
+async def test_a_new_key_is_taken_from_the_file(
+    service: OpenAIService, secrets_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, url = (secrets_directory / f"DATASTORAGE_EMBEDDING_{name}" for name in ("API_KEY", "URL"))
+    key.write_text("one")
+    url.write_text(service.url)
+    provider = OpenAIProvider(load_settings())
+    await provider.embed([TEXT])
+    service.behaviours = [status(401)]
+    with pytest.raises(EmbedderUnavailableError):
+        await provider.embed([TEXT])
+    key.write_text("two\n")
+    await provider.embed([TEXT])
+    key.write_text("hunter2 \N{SNOWMAN}")
+    await provider.embed([TEXT])
+    assert [headers["Authorization"] for headers in service.headers] == [
+        "Bearer one", "Bearer one", "Bearer two", "Bearer two",
+    ]  # fmt: skip
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "DATASTORAGE_EMBEDDING_API_KEY" in caplog.text
+    assert "hunter2" not in caplog.text
+    await provider.close()
+
+
+async def test_a_new_address_is_taken_from_the_file(service: OpenAIService, secrets_directory: Path) -> None:
+    url = secrets_directory / "DATASTORAGE_EMBEDDING_URL"
+    url.write_text("http://127.0.0.1:1/v1")
+    provider = OpenAIProvider(load_settings())
+    with pytest.raises(EmbedderUnavailableError, match=r"127\.0\.0\.1:1/v1/embeddings can't be reached"):
+        await provider.embed([TEXT])
+    url.write_text(service.url.replace("//", "//user:pass@"))
+    await provider.embed([TEXT])
+    assert service.headers[-1]["Authorization"].startswith("Basic ")
+    await provider.close()
+
+
+async def test_a_service_that_refuses_is_asked_over_a_new_connection(
+    service: OpenAIService, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name may lead to another one by now, while the old one goes on to refuse whoever is connected."""
+    peers: list[Any] = []
+
+    async def note(request: web.Request, refused: dict[str, Any]) -> web.StreamResponse:
+        assert request.transport is not None
+        peers.append(request.transport.get_extra_info("peername"))
+        return web.Response(status=404) if len(peers) == 2 else web.json_response(service.answer(refused))
+
+    monkeypatch.setattr(openai_module, "_RENEW_SECONDS", 0.0)
+    service.behaviours = [note] * 3
+    provider = make()
+    await provider.embed([TEXT])
+    with pytest.raises(EmbedderUnavailableError):
+        await provider.embed([TEXT])
+    await provider.embed([TEXT])
+    assert peers[0] == peers[1] != peers[2]
+
+
+async def test_a_new_authority_of_certificates_is_trusted_without_a_restart(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
+    trusted = tmp_path / "trusted.crt"
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    made = [Certificates(tmp_path / name) for name in ("one", "two")]
+    for certificates in made:
+        ensure_certificates(certificates, service_ip="127.0.0.1")
+    trusted.write_bytes(made[0].ca.read_bytes())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(made[1].api_server.certificate, made[1].api_server.key)
+    service = OpenAIService(DIMENSIONS)
+    await service.start(tls)
+    provider = make(embedding_url=service.url)
+    with pytest.raises(EmbedderUnavailableError, match="certificate verify failed"):
+        await provider.embed([TEXT])
+    (tmp_path / "new").write_bytes(made[1].ca.read_bytes())
+    (tmp_path / "new").rename(trusted)
+    await provider.embed([TEXT])
+    await service.stop()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from datastorage import runtime as runtime_module
+from datastorage.errors import TransientError
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.resources import AUDIT_RECORD, KINDS
@@ -100,11 +102,53 @@ async def test_the_start_checks_the_schema_loads_the_model_and_connects_to_redis
 
     vectors: Any = SimpleNamespace(
         cache=SimpleNamespace(connect=partial(ready, "redis")),
-        database=SimpleNamespace(check_schema_version=partial(ready, "schema")),
+        database=SimpleNamespace(check_state=partial(ready, "schema")),
         embedder=SimpleNamespace(probe=partial(ready, "model")),
     )
     await runtime_module._prepare_vectors(vectors)
     assert sorted(done) == ["model", "redis", "schema"]
+
+
+async def _refuses() -> None:
+    raise TransientError("PostgreSQL at db is a read-only standby, and the primary is needed")
+
+
+async def _hangs() -> None:
+    await asyncio.Event().wait()
+
+
+async def _works() -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("probe", "of_records", "of_vectors"),
+    [
+        (_works, None, None),
+        (_refuses, "is a read-only standby", "is a read-only standby"),
+        (_hangs, "PostgreSQL: no answer in 0.01 s", "the vectors' tables: no answer in 0.01 s"),
+    ],
+)
+async def test_ready_means_that_writes_would_succeed(
+    monkeypatch: pytest.MonkeyPatch,
+    probe: Callable[[], Awaitable[None]],
+    of_records: str | None,
+    of_vectors: str | None,
+) -> None:
+    """That a server answers is not enough, nor that nothing has failed so far."""
+    monkeypatch.setattr(runtime_module, "_PROBE_SECONDS", 0.01)
+    breaker = SimpleNamespace(reason=None)
+    vectors = SimpleNamespace(
+        breaker=breaker, embedder_breaker=breaker, tables=SimpleNamespace(probe=probe),
+        cache=SimpleNamespace(check=_works),
+    )  # fmt: skip
+    store: Any = SimpleNamespace(archive=SimpleNamespace(probe=probe), vectors=vectors)
+    parts: Any = SimpleNamespace(store=store, breaker=breaker)
+    said = await Operator(parts, asyncio.Event())._check_postgres()
+    noted = await runtime_module._vector_notes(store)["vector_store"]()
+    for words, expected in ((said, of_records), (noted, of_vectors)):
+        assert (words is None) is (expected is None)
+        assert (expected or "") in (words or "")
 
 
 async def test_a_bug_in_a_part_is_told_with_its_place_and_without_the_row(

@@ -14,6 +14,7 @@ DEFAULTS = {
     "database_url": SecretStr(""),
     "database_owner_url": None,
     "database_pool_size": 8,
+    "database_statement_cache": "auto",
     "vector_database_url": None,
     "vector_database_owner_url": None,
     "embedding_provider": "wordllama",

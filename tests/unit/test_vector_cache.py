@@ -6,6 +6,7 @@ import os
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,15 @@ import pytest_asyncio
 from redis import Redis
 
 from datastorage import metrics
+from datastorage import secrets as secrets_module
 from datastorage.embedding import EmbeddingModel, VectorCache
 from datastorage.embedding import cache as cache_module
 from datastorage.embedding import redis as redis_module
 from datastorage.embedding.model import Vector
 from datastorage.errors import ConfigurationError
+from datastorage.secrets import Origin
+from tests.support.polling import eventually
+from tests.support.proxy import FreezableProxy
 from tests.support.redis import RedisServer
 
 MODEL = EmbeddingModel("wordllama", "l2_supercat_256", 256)
@@ -58,7 +63,7 @@ def own_server() -> Iterator[RedisServer]:
 async def make() -> AsyncIterator[Make]:
     caches: list[VectorCache] = []
 
-    def cache(url: str | None, *, model: EmbeddingModel = MODEL) -> VectorCache:
+    def cache(url: str | Origin | None, *, model: EmbeddingModel = MODEL) -> VectorCache:
         caches.append(VectorCache(model, url, TTL))
         return caches[-1]
 
@@ -535,6 +540,78 @@ async def test_a_password_is_used(make: Make) -> None:
         server.remove()
 
 
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_new_password_is_taken_from_the_file(
+    own_server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
+    name = "DATASTORAGE_REDIS_URL"
+
+    def url(password: str) -> str:
+        return f"redis://:{password}@127.0.0.1:{own_server.port}/0"
+
+    with own_server.client() as client:
+        client.config_set("requirepass", "one")
+        (tmp_path / name).write_text(url("one"))
+        cache = make(Origin(name, url("one"), tmp_path))
+        await cache.set(vectors_of(1))
+        client.execute_command("AUTH", "one")
+        client.config_set("requirepass", "two")
+        client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await get(cache, 2)  # the first use finds the connection cut
+        await get(cache, 2)
+        assert await cache.check() == "it refuses the password"
+        (tmp_path / name).write_text("redis://:three@host/zero")
+        assert await cache.check() == "it refuses the password"
+        (tmp_path / name).write_text(url("two"))
+        await cache.set(vectors_of(3))
+        assert await cache.check() is None
+        client.execute_command("AUTH", "two")
+        assert client.get(name_of(3)) is not None
+
+
+async def test_a_new_password_makes_new_connections(
+    own_server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes on by the old password may be cut at any moment."""
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
+    name = "DATASTORAGE_REDIS_URL"
+    (tmp_path / name).write_text(own_server.url)
+    with own_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "new", "on", ">two", "~*", "+@all")
+        cache = make(Origin(name, own_server.url, tmp_path))
+        await cache.set(vectors_of(1))
+        (tmp_path / name).write_text(f"redis://new:two@127.0.0.1:{own_server.port}/0")
+        await cache.set(vectors_of(2))
+        assert client.get(name_of(2)) is not None
+        assert "new" in {each["user"] for each in client.client_list()}
+
+
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: RedisServer, make: Make) -> None:
+    replica = RedisServer()
+    replica.start()
+    try:
+        with replica.client() as client:
+            client.replicaof("127.0.0.1", server.port)
+        async with FreezableProxy(replica.url.replace("//", "//:@")) as proxy:
+            cache = make(proxy.url)
+
+            async def is_refused() -> bool:  # while it copies the primary it serves nobody
+                return await cache.check() == "it refuses to serve (ReadOnlyError)"
+
+            await eventually(is_refused)
+            await cache.set(vectors_of(1))
+            assert await cache.check() is not None
+            proxy.lead_to(server.url)
+            await cache.set(vectors_of(2))
+            assert await cache.check() is None
+        with server.client() as client:
+            assert client.get(name_of(2)) is not None
+    finally:
+        replica.remove()
+
+
 @pytest.mark.parametrize(
     "answer",
     [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$-5\r\n", b"*1\r\n:1\r\n" * 100, b"\x15\x03\x01\x00\x02", b""],
@@ -591,6 +668,28 @@ async def test_a_malformed_url_is_named_and_not_shown(url: str) -> None:
         VectorCache(MODEL, url, TTL)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (
+            "ssl_ca_certs=/no/such/ca.crt",
+            "ssl_ca_certs names /no/such/ca.crt, which can't be read (No such file",
+        ),
+        ("ssl_certfile=/no/such.crt", "ssl_certfile names /no/such.crt"),
+        ("ssl_certfile={file}&ssl_keyfile=/no/such.key", "ssl_keyfile names /no/such.key"),
+        ("ssl_ca_certs={file}", "its certificates or TLS options can't be used"),
+        ("ssl_ciphers=nonsense", "its certificates or TLS options can't be used"),
+    ],
+)
+async def test_files_that_can_not_be_used_end_the_start(tmp_path: Path, query: str, said: str) -> None:
+    """Redis would look as if it were away, for ever."""
+    (tmp_path / "no.pem").write_text("no certificate")
+    with pytest.raises(ConfigurationError) as caught:
+        VectorCache(MODEL, f"rediss://:secret@host/0?{query.format(file=tmp_path / 'no.pem')}", TTL)
+    assert f"DATASTORAGE_REDIS_URL: {said}" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 async def test_the_password_is_in_no_log(

@@ -340,7 +340,7 @@ def _answer(answer: Callable[["Store"], Awaitable[T]]) -> T:
 async def _with_store(answer: Callable[["Store"], Awaitable[T]]) -> T:
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
-    async with build_store(load_settings()) as store:
+    async with build_store(load_settings(), writable=False) as store:
         await store.database.check_schema_version()
         return await answer(store)
 

@@ -83,7 +83,7 @@ def _run_embedded(settings: Settings, directory: Path) -> None:
         if redis is not None:
             stack.callback(redis.stop)
             own["redis_url"] = SecretStr(redis.url)
-        settings = settings.model_copy(update=own)
+        settings = settings.replaced(own)
         migrate_all(settings)
         asyncio.run(create_service_role(postgres.owner_url))
         _run(settings)
@@ -172,7 +172,7 @@ def gc(
 async def _print_gc_plan(settings: Settings) -> None:
     from datastorage.parts import build  # noqa: PLC0415  # loads the cluster's client
 
-    async with build(settings) as parts:
+    async with build(settings, writable=False) as parts:
         await parts.store.database.check_schema_version()
         # The times of expiry were counted by this clock, and the collector goes by it.
         now = datetime.fromtimestamp(await parts.store.archive.time(), UTC)

@@ -165,7 +165,7 @@ def retry(
     make_room_for_deep_json()
     settings = load_settings()
     with_texts = settings.embedding_provider != "none"
-    retried = _with_store(lambda store: _retry(store, wanted, with_texts=with_texts))
+    retried = _with_store(lambda store: _retry(store, wanted, with_texts=with_texts), writable=True)
     typer.echo(f"stored: {retried.stored:,}")
     _name_refused(retried)
 
@@ -274,15 +274,15 @@ def _valid(uid: str) -> str:
         ) from None
 
 
-def _with_store(work: "Callable[[Store], Awaitable[T]]") -> T:
-    return asyncio.run(_on_store(work))
+def _with_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool = False) -> T:
+    return asyncio.run(_on_store(work, writable=writable))
 
 
-async def _on_store(work: "Callable[[Store], Awaitable[T]]") -> T:
+async def _on_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool) -> T:
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # The operator makes the vectors: whatever makes them need not be set up here.
     settings = load_settings().model_copy(update={"embedding_provider": "none"})
-    async with build_store(settings) as store:
+    async with build_store(settings, writable=writable) as store:
         await store.database.check_schema_version()
         return await work(store)

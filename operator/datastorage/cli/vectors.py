@@ -94,7 +94,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
     work = asyncio.current_task()
     assert work is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-    async with _building(settings) as (reembed, texts, vectors):
+    async with _building(settings, writable=not dry_run) as (reembed, texts, vectors):
         model = str(vectors.embedder.model)
         check = partial(vectors.database.check_schema_version, VECTORS)
         with display() as shown:
@@ -134,16 +134,18 @@ async def _refuse_wrong_settings(texts: Texts, vectors: "VectorStore") -> None:
 
 
 @asynccontextmanager
-async def _building(settings: Settings) -> AsyncIterator["tuple[Reembed, Texts, VectorStore]"]:
+async def _building(
+    settings: Settings, *, writable: bool
+) -> AsyncIterator["tuple[Reembed, Texts, VectorStore]"]:
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # All texts, each once: they would drive out of the cache what the operator needs from it.
-    async with build_store(settings.model_copy(update={"redis_url": None})) as store:
+    async with build_store(settings.model_copy(update={"redis_url": None}), writable=writable) as store:
         vectors = store.vectors
         assert vectors is not None
         await store.database.check_schema_version()
         texts = Texts(store.database)
-        postgres = Breaker("postgres", store.database.ping, on_recovery=lambda: None, trial=texts.probe)
+        postgres = Breaker("postgres", texts.probe, on_recovery=lambda: None)
         made = Reembed(
             texts=texts,
             vectors=vectors.tables,
@@ -286,7 +288,7 @@ def retry(*, state: _State = None, uid: _Uid = None, all: _All = False) -> None:
     if state is OutboxState.PENDING:
         raise InvalidQueryError("what is pending is tried again by itself: --state failed or dropped")
     wanted = _selected(state, uid, everything=all)
-    count = _with_outbox(lambda owed: owed.retry(state=state, uid=wanted))
+    count = _with_outbox(lambda owed: owed.retry(state=state, uid=wanted), writable=True)
     typer.echo(f"to be tried again: {count:,}")
 
 
@@ -318,7 +320,9 @@ def drop(
             f"Give up {count:,} vectors? Their records stay, but a search by meaning won't find them",
             abort=True,
         )
-    dropped = _with_outbox(lambda owed: owed.drop(state=state, uid=wanted, reason=reason.strip()))
+    dropped = _with_outbox(
+        lambda owed: owed.drop(state=state, uid=wanted, reason=reason.strip()), writable=True
+    )
     typer.echo(f"dropped: {dropped:,}")
 
 
@@ -354,16 +358,16 @@ def _valid(uid: str | None) -> str | None:
         ) from None
 
 
-def _with_outbox(work: Callable[[Outbox], Awaitable[T]]) -> T:
-    return asyncio.run(_on_outbox(work))
+def _with_outbox(work: Callable[[Outbox], Awaitable[T]], *, writable: bool = False) -> T:
+    return asyncio.run(_on_outbox(work, writable=writable))
 
 
-async def _on_outbox(work: Callable[[Outbox], Awaitable[T]]) -> T:
+async def _on_outbox(work: Callable[[Outbox], Awaitable[T]], *, writable: bool) -> T:
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # Whatever makes the vectors is not needed here, and need not be set up.
     settings = load_settings().model_copy(update={"embedding_provider": "none"})
-    async with build_store(settings) as store:
+    async with build_store(settings, writable=writable) as store:
         await store.database.check_schema_version()
         return await work(store.outbox)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from datastorage import metrics
 from datastorage.embedding.model import EmbeddingModel, Vector, fault_of
+from datastorage.secrets import Origin
 
 if TYPE_CHECKING:
     from datastorage.embedding.redis import RedisStore
@@ -23,7 +24,7 @@ _ENTRY_BYTES: Final = 450
 class VectorCache:
     """Keeps vectors of one model by the hashes of their texts."""
 
-    def __init__(self, model: EmbeddingModel, redis_url: str | None, ttl_seconds: int) -> None:
+    def __init__(self, model: EmbeddingModel, redis_url: str | Origin | None, ttl_seconds: int) -> None:
         """Without a URL there is the memory alone. Raises ConfigurationError when the URL is malformed."""
         self._size = model.dimensions * 4
         self._prefix = f"datastorage:vector:{model.provider}:{model.name}:{model.dimensions}:"
@@ -52,11 +53,11 @@ class VectorCache:
     async def connect(self) -> None:
         """Connect to Redis before the first use. Raises nothing."""
         if self._redis is not None:
-            await self._redis.connect()
+            await self._redis.connect(self._prefix + "check")
 
     async def check(self) -> str | None:
         """Return what is wrong with Redis, or None."""
-        return await self._redis.check() if self._redis is not None else None
+        return await self._redis.check(self._prefix + "check") if self._redis is not None else None
 
     async def close(self) -> None:
         """Close the connections to Redis."""
@@ -115,7 +116,7 @@ class _Memory:
             self._vectors.popitem(last=False)
 
 
-def _store(url: str, ttl_seconds: int) -> "RedisStore":
+def _store(url: str | Origin, ttl_seconds: int) -> "RedisStore":
     # The library takes a quarter of a second to load; where there is no Redis nobody needs it.
     from datastorage.embedding.redis import RedisStore  # noqa: PLC0415
 

@@ -6,7 +6,9 @@ a text), stand in no error and no log: only the status and what it usually means
 
 import asyncio
 import base64
+import os
 import random
+import ssl
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -31,6 +33,7 @@ from datastorage.errors import (
     EmbedderUnavailableError,
     EmbeddingRefusedError,
 )
+from datastorage.secrets import Secret, origin_of
 from datastorage.settings import PREFIX, Settings
 
 T = TypeVar("T")
@@ -43,6 +46,10 @@ _FIRST_PAUSE_SECONDS: Final = 0.25
 _OVERALL_FACTOR: Final = 2.0
 # Bytes of a refusal that are looked at for the name of a field.
 _MAX_REFUSAL_BYTES: Final = 8192
+
+# A service that refuses one request after the other is not connected anew for each.
+_RENEW_SECONDS: Final = 1.0
+_HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 _Options = Mapping[str, Any]
 
@@ -73,7 +80,8 @@ class OpenAIProvider:
     def __init__(self, settings: Settings) -> None:
         """Nothing is asked yet. Raises ConfigurationError when something is missing or malformed."""
         self._model = EmbeddingModel("openai", _model_name(settings), settings.embedding_dimensions)
-        self._url, self._headers = _endpoint(settings)
+        self._url = Secret(origin_of(settings, "embedding_url"), _endpoint, lambda _: _trusted_files())
+        self._key = Secret(origin_of(settings, "embedding_api_key"), _bearer)
         self._batch_size = settings.embedding_batch_size
         self._timeout_seconds = settings.embedding_timeout_seconds
         # Some services refuse one or the other, or pass over it: the answer is taken in either form, and its
@@ -85,6 +93,10 @@ class OpenAIProvider:
         self._served_with: frozenset[str] = frozenset()
         self._turns = asyncio.Semaphore(_CONCURRENCY)
         self._session: aiohttp.ClientSession | None = None
+        self._session_of = self._url.current()
+        self._opened_at = 0.0
+        self._is_doubted = False
+        self._retiring: set[asyncio.Task[None]] = set()
 
     @property
     def model(self) -> EmbeddingModel:
@@ -100,6 +112,9 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """Close the connections."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
@@ -142,8 +157,12 @@ class OpenAIProvider:
 
     async def _post(self, texts: Sequence[str], options: _Options) -> Matrix:
         payload = {"model": self._model.name, "input": list(texts), **options}
+        url, credentials = _endpoint(self._url.current().value)
+        bearer = _bearer(self._key.current().value) or credentials
+        headers = _HEADERS | ({"Authorization": bearer} if bearer else {})
+        post = self._opened(url).post
         try:
-            async with self._opened().post(self._url, json=payload, allow_redirects=False) as response:
+            async with post(url, json=payload, headers=headers, allow_redirects=False) as response:
                 if response.status != 200:
                     raise await self._refusal(response, options, alone=len(texts) == 1)
                 body = await _read_all(response, answer_limit(len(texts), self._model.dimensions))
@@ -156,6 +175,13 @@ class OpenAIProvider:
             raise self._unavailable(str(error)) from error
         except TimeoutError as error:
             raise self._unavailable(f"gave no answer within {self._timeout_seconds:g} s") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            why = connection_trouble(error)
+            raise EmbedderMisconfiguredError(
+                self._told(
+                    f"shows a certificate that is not trusted ({why}): SSL_CERT_FILE names authorities"
+                )
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _TryAgainError(self._told(f"can't be reached ({connection_trouble(error)})")) from error
 
@@ -163,6 +189,7 @@ class OpenAIProvider:
         self, response: aiohttp.ClientResponse, options: _Options, *, alone: bool
     ) -> Exception:
         status = response.status
+        self._is_doubted = True
         told = self._told(explain(status, self._model.name))
         if status in {400, 413, 422}:
             said = (await _read(response, _MAX_REFUSAL_BYTES)).lower()
@@ -180,21 +207,44 @@ class OpenAIProvider:
             return EmbedderMisconfiguredError(told)
         return EmbedderUnavailableError(told)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
-                trust_env=False,
-            )
+    def _opened(self, url: URL) -> aiohttp.ClientSession:
+        """Return the connections to use; new ones after a refusal, and where address or certificates changed.
+
+        The name may lead to another server by now, while the one that is connected goes on to refuse.
+        """
+        current, now = self._url.current(), asyncio.get_running_loop().time()
+        doubted = self._is_doubted and now - self._opened_at >= _RENEW_SECONDS
+        if self._session is not None and not doubted and current == self._session_of:
+            return self._session
+        if self._session is not None:
+            task = asyncio.create_task(_retire(self._session, self._timeout_seconds))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        self._session_of, self._opened_at, self._is_doubted = current, now, False
+        # Not the library's own context: that has read the trusted certificates once and for all.
+        trusted = ssl.create_default_context() if url.scheme == "https" else True
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trusted),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+            trust_env=False,
+        )
         return self._session
 
     def _unavailable(self, predicate: str) -> EmbedderUnavailableError:
         return EmbedderUnavailableError(self._told(predicate))
 
     def _told(self, predicate: str) -> str:
-        return f"The embedding service at {self._url.origin()}{self._url.path} {predicate}"
+        url, _ = _endpoint(self._url.current().value)
+        return f"The embedding service at {url.origin()}{url.path} {predicate}"
+
+
+async def _retire(session: aiohttp.ClientSession, seconds: float) -> None:
+    """Close connections when the requests that have begun over them have ended."""
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await session.close()
 
 
 def _model_name(settings: Settings) -> str:
@@ -208,13 +258,13 @@ def _model_name(settings: Settings) -> str:
     return name
 
 
-def _endpoint(settings: Settings) -> tuple[URL, dict[str, str]]:
-    """Return where to ask, without any secret, and the headers of each request."""
+def _endpoint(value: str) -> tuple[URL, str | None]:
+    """Return where to ask, without any secret, and the credentials that the setting's value has in it."""
     name = f"{PREFIX}EMBEDDING_URL"
-    if not settings.embedding_url.strip():
+    if not value.strip():
         raise ConfigurationError(f"{name} is not set: give the service's base URL, like https://host/v1")
     try:
-        url = URL(settings.embedding_url.strip())
+        url = URL(value.strip())
         # A "/", "?" or "#" in a password that is not percent-encoded ends the address before the host.
         beyond = f"{url.raw_path}{url.raw_query_string}{url.raw_fragment}"
         valid = url.scheme in {"http", "https"} and bool(url.host) and url.port is not None
@@ -223,24 +273,28 @@ def _endpoint(settings: Settings) -> tuple[URL, dict[str, str]]:
         valid = False
     if not valid:  # the value may have a password in it
         raise ConfigurationError(f"{name} is no http or https URL like https://host/v1")
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    credentials = _credentials(settings, url)
-    if credentials:
-        headers["Authorization"] = credentials
     path = url.path.rstrip("/").removesuffix("/embeddings") + "/embeddings"
-    return url.with_user(None).with_path(path, keep_query=True), headers
+    return url.with_user(None).with_path(path, keep_query=True), _basic(url)
 
 
-def _credentials(settings: Settings, url: URL) -> str | None:
-    key = settings.embedding_api_key.get_secret_value().strip()
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"{PREFIX}EMBEDDING_API_KEY has characters that no key has")
-    if key:
-        return f"Bearer {key}"
+def _basic(url: URL) -> str | None:
     if url.user is None:
         return None
     pair = f"{url.user}:{url.password or ''}"
     return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+def _bearer(value: str) -> str | None:
+    key = value.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"{PREFIX}EMBEDDING_API_KEY has characters that no key has")
+    return f"Bearer {key}" if key else None
+
+
+def _trusted_files() -> list[str]:
+    """Return the file of the certificates that are trusted, where it is not the system's own."""
+    path = ssl.get_default_verify_paths()
+    return [path.cafile] if path.cafile and path.openssl_cafile_env in os.environ else []
 
 
 async def _read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -6,10 +6,12 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -19,6 +21,7 @@ from datastorage import metrics
 from datastorage.cancellation import cancellation_kept
 from datastorage.causes import connection_trouble
 from datastorage.errors import ConfigurationError
+from datastorage.secrets import Origin, Secret
 from datastorage.settings import PREFIX
 
 T = TypeVar("T")
@@ -37,20 +40,26 @@ _MAX_CONNECTIONS: Final = 64
 _QUIET_SECONDS: Final = 30.0
 # What a URL may ask for beside its address. The rest would override what makes a use short and safe.
 _OPTIONS: Final = re.compile(r"db|username|password|ssl_[a-z_]+")
+# Those of them that name files, whose contents are exchanged as passwords are.
+_FILE_OPTIONS: Final = re.compile(r"ssl_(certfile|keyfile|ca_certs|ca_path)")
 
 
 class RedisStore:
     """Bytes by key that live for a while. Nothing here raises once it is made."""
 
-    def __init__(self, url: str, ttl_seconds: int) -> None:
+    def __init__(self, url: str | Origin, ttl_seconds: int) -> None:
         """Nothing is asked yet. Raises ConfigurationError when the URL is malformed."""
-        self._client = _client(url)
+        origin = Origin(f"{PREFIX}REDIS_URL", url) if isinstance(url, str) else url
+        self._secret = Secret(origin, _client, _files_in)
+        self._using = self._secret.current()
+        self._client = _client(self._using.value)
+        self._retiring: set[asyncio.Task[None]] = set()
         self._ttl_seconds = ttl_seconds
         self._outage = _Outage()
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return a value or None for each key, in their order."""
-        values = await self._use("get", lambda: self._client.mget(keys))
+        values = await self._use("get", lambda client: client.mget(keys))
         if not isinstance(values, list) or len(values) != len(keys):
             return [None] * len(keys)
         return [value if isinstance(value, bytes) else None for value in values]
@@ -58,16 +67,16 @@ class RedisStore:
     async def set(self, values: Mapping[str, bytes]) -> None:
         """Keep values."""
 
-        async def send() -> None:
-            pipeline = self._client.pipeline(transaction=False)
+        async def send(client: "Redis") -> None:
+            pipeline = client.pipeline(transaction=False)
             for key, value in values.items():
                 pipeline.set(key, value, ex=self._ttl_seconds)
             await pipeline.execute()
 
         await self._use("set", send)
 
-    async def connect(self) -> None:
-        """Connect before the first use: amid the start that may take longer than a use may."""
+    async def connect(self, key: str) -> None:
+        """Connect before the first use: amid the start that may take longer than a use may. See ``check``."""
         deadline = time.monotonic() + _CONNECT_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -77,31 +86,52 @@ class RedisStore:
                 await asyncio.sleep(_TIMEOUT_SECONDS)
             else:
                 break
-        await self.check()
+        await self.check(key)
 
-    async def check(self) -> str | None:
-        """Return what is wrong, or None."""
-        await self._use("ping", self._client.ping)
+    async def check(self, key: str) -> str | None:
+        """Return what is wrong, or None. It writes ``key``, which nobody reads: a replica answers pings."""
+        if self._outage.refuses("set"):
+            await self._use("ping", lambda client: client.ping())
+        else:
+            await self._use("set", lambda client: client.set(key, b"", ex=self._ttl_seconds))
         return self._outage.reason
 
     async def close(self) -> None:
         """Close the connections."""
-        with contextlib.suppress(RedisError, OSError):
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                await self._client.aclose()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await _close(self._client)
 
-    async def _use(self, use: str, operation: Callable[[], Awaitable[T]]) -> T | None:
-        if not self._outage.may_try(use):
+    async def _use(self, use: str, operation: Callable[["Redis"], Awaitable[T]]) -> T | None:
+        current = self._secret.current()
+        if current != self._using:
+            self._using = current
+            self._renew()
+        elif not self._outage.may_try(use):
             return None
+        elif self._outage.refuses(use):
+            self._renew()  # what is still done well goes on over connections to the server that refused this
+        client = self._client
         try:
             with cancellation_kept():
                 async with asyncio.timeout(_TIMEOUT_SECONDS):
-                    result = await operation()
+                    result = await operation(client)
         except Exception as error:  # noqa: BLE001  # a library's surprise must not cost a record either
             self._outage.failed(use, error)
+            if client is self._client:  # once for all uses that fail by it
+                # The name may lead elsewhere by now, and the server that was connected may be a replica.
+                self._renew()
             return None
         self._outage.succeeded(use)
         return result
+
+    def _renew(self) -> None:
+        """Make all connections anew from now on."""
+        task = asyncio.create_task(_retire(self._client))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        self._client = _client(self._using.value)
 
 
 class _Outage:
@@ -121,6 +151,9 @@ class _Outage:
         self._errors = metrics.DEPENDENCY_ERRORS.labels("redis")
         self._unused = metrics.CACHE_ERRORS.labels("unavailable")
         self._up.set(1)
+
+    def refuses(self, use: str) -> bool:
+        return use in self._refused
 
     def may_try(self, use: str) -> bool:
         if self.reason is None or (self._refused and use not in self._refused):
@@ -174,6 +207,25 @@ class _Outage:
             self._until = until
 
 
+async def _retire(client: "Redis") -> None:
+    """Close a client when the uses that have begun with it have ended."""
+    try:
+        await asyncio.sleep(2 * _TIMEOUT_SECONDS)
+    finally:
+        await _close(client)
+
+
+async def _close(client: "Redis") -> None:
+    with contextlib.suppress(RedisError, OSError):
+        await client.aclose()
+
+
+def _files_in(url: str) -> list[str]:
+    return [
+        values[-1] for name, values in parse_qs(urlsplit(url).query).items() if _FILE_OPTIONS.fullmatch(name)
+    ]
+
+
 def _client(url: str) -> "Redis":
     try:
         _check_url(url)
@@ -185,13 +237,37 @@ def _client(url: str) -> "Redis":
             retry=Retry(NoBackoff(), 0),
             max_connections=_MAX_CONNECTIONS,
         )
-        client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # not opened: only now the options are looked at
+        # Not opened: only now the options are looked at.
+        connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, RedisError):
         # The library quotes the URL, which has a password in it.
         raise ConfigurationError(
             f"{PREFIX}REDIS_URL is no URL of a Redis like redis://:password@host:6379/0"
         ) from None
+    if isinstance(connection, SSLConnection):
+        _check_tls(connection)
     return client
+
+
+def _check_tls(connection: SSLConnection) -> None:
+    """Load what a connection would load: a file that is missing would look like a Redis that is away."""
+    context = connection.ssl_context
+    files = {"ca_certs": context.ca_certs, "certfile": context.certfile, "keyfile": context.keyfile}
+    for option, path in files.items():
+        try:
+            if path is not None:
+                Path(path).open("rb").close()
+        except OSError as error:
+            raise ConfigurationError(
+                f"{PREFIX}REDIS_URL: ssl_{option} names {path}, which can't be read "
+                f"({connection_trouble(error)})"
+            ) from None
+    try:
+        context.get()
+    except (OSError, ValueError, TypeError) as error:  # an error of TLS is one of the system
+        raise ConfigurationError(
+            f"{PREFIX}REDIS_URL: its certificates or TLS options can't be used ({connection_trouble(error)})"
+        ) from None
 
 
 def _check_url(url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import asyncpg
 
 from datastorage.errors import WorkRefusedError
-from datastorage.storage.database import Database, transaction
+from datastorage.storage.database import Database
 from datastorage.storage.records import (
     NO_TEXT,
     WITHOUT_TEXT,
@@ -22,6 +22,7 @@ from datastorage.storage.records import (
     key_columns,
     key_in,
 )
+from datastorage.storage.sessions import transaction
 
 # One statement stores any number of rows: the arrays travel in binary, and the plan is made once.
 # A repeat of a key changes nothing, which is what makes every step before it safe to run twice. The key has
@@ -113,6 +114,10 @@ _FIND: Final[dict[Table, str]] = {
 }
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 _ENSURE_PARTITIONS: Final = "SELECT datastorage.ensure_partitions($1)"
+# How many arrays each of the inserts takes.
+_ARRAYS_OF: Final = {sql: sql.count("$") for sql in _INSERT.values()}
+# Far more than a server that serves needs for nothing.
+_PROBE_SECONDS: Final = 5.0
 # How many months ahead of now partitions are kept in readiness.
 _MONTHS_AHEAD: Final = 2
 
@@ -131,6 +136,7 @@ class Archive:
         self._database = database
         self._model = model
         self._known_months: set[tuple[int, int]] = set()
+        self._known_in = database.generation
 
     async def store(
         self, records: Sequence[Record], companion: Companion | None = None
@@ -167,6 +173,13 @@ class Archive:
         async with self._database.connection() as connection:
             return await self._find(connection, table, keys)
 
+    async def probe(self) -> None:
+        """Return when a record could be stored: the server may be written to, and the role has the rights."""
+        async with self._database.connection() as connection:
+            for sql, arrays in _ARRAYS_OF.items():
+                # Nothing is inserted, and everything that an insert needs is needed all the same.
+                await connection.fetchrow(sql, *([] for _ in range(arrays)), timeout=_PROBE_SECONDS)
+
     async def time(self) -> float:
         """Return what PostgreSQL's clock says, in Unix seconds."""
         async with self._database.connection() as connection:
@@ -200,6 +213,9 @@ class Archive:
         return stored
 
     async def _ensure_partitions(self, connection: Any, times: Iterable[datetime]) -> None:
+        if self._known_in != self._database.generation:  # it may be another database by now
+            self._known_in = self._database.generation
+            self._known_months.clear()
         missing = {(time.year, time.month): time for time in times}
         for month in missing.keys() - self._known_months:
             await connection.execute(_ENSURE_PARTITIONS, missing[month])

@@ -1,8 +1,9 @@
 """Brings the database schemas up to date. Run as the owner role, never by the service itself."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from alembic import command
@@ -11,21 +12,22 @@ from alembic.runtime.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from datastorage.errors import ConfigurationError
 from datastorage.settings import Settings
-from datastorage.storage.database import address_in, check_url, connecting
+from datastorage.storage.connecting import connecting
+from datastorage.storage.inspection import check_pgvector, check_rights, check_schema, check_server
+from datastorage.storage.rights import grant_rights
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_schema
+from datastorage.storage.tls import prepare_files
+from datastorage.storage.urls import parse_url
 
 # Any constant will do, as long as every version of the program takes the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
 _CONNECT_TIMEOUT_SECONDS: Final = 30.0
 
-
-# Older versions can't go on with an index scan where a filter has left too few rows.
-_LEAST_PGVECTOR: Final = (0, 8)
 _INSTALLED: Final = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
 _AVAILABLE: Final = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
 
@@ -62,10 +64,15 @@ def migrate(database_url: str, chain: Chain = ARCHIVE) -> tuple[str | None, str]
 
 
 async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
-    engine = create_async_engine(
+    engine: AsyncEngine = create_async_engine(
         "postgresql+asyncpg://",
-        # The URL goes to the driver as it is, so that it means the same here and in the service.
-        async_creator=lambda: _connect(database_url, chain),
+        creator=lambda: _driver_of(engine).connect(
+            # The URL goes to the driver by our own way, so that it means the same here and in the service.
+            async_creator_fn=lambda: _connect(database_url, chain),
+            # Through a pooler, a statement with a name would stay in a session that others get next.
+            prepared_statement_cache_size=0,
+            prepared_statement_name_func=str,
+        ),
         poolclass=NullPool,
     )
     try:
@@ -83,13 +90,20 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
         await engine.dispose()
 
 
+def _driver_of(engine: AsyncEngine) -> Any:
+    return engine.dialect.dbapi
+
+
 async def _connect(database_url: str, chain: Chain) -> object:
-    check_url(database_url, chain.owner_setting)
-    try:
-        with connecting(f"{chain.server} at {address_in(database_url)}", chain.owner_setting):
-            return await asyncpg.connect(database_url, timeout=_CONNECT_TIMEOUT_SECONDS)
-    except asyncpg.ClientConfigurationError as error:
-        raise ConfigurationError(f"{chain.owner_setting}: {error}") from error
+    url = parse_url(database_url, chain.owner_setting)
+    with connecting(f"{chain.server} at {url.address}", chain.owner_setting):
+        return await asyncpg.connect(
+            url.driver_url,
+            ssl=prepare_files(url),
+            timeout=max(url.connect_seconds, _CONNECT_TIMEOUT_SECONDS),
+            statement_cache_size=0,
+            server_settings=dict(url.server_settings),
+        )
 
 
 def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
@@ -104,6 +118,7 @@ def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
         raise newer_schema(chain, before)
     if chain is VECTORS:
         _ensure_pgvector(connection)
+    _on_driver(connection, lambda driver: check_server(driver, chain))
     scripts = Path(__file__).with_name("migrations")
     config = Config()
     config.set_main_option("script_location", str(scripts))
@@ -112,24 +127,27 @@ def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
     config.attributes["connection"] = connection
     config.attributes["version_table"] = chain.version_table
     command.upgrade(config, "head")
+    _on_driver(connection, lambda driver: _finish(driver, chain))
     return before, chain.version
 
 
+async def _finish(driver: Any, chain: Chain) -> None:
+    await grant_rights(driver, chain)
+    await check_rights(driver, chain)
+    await check_schema(driver, chain)
+
+
+def _on_driver(connection: Connection, work: Callable[[Any], Awaitable[None]]) -> None:
+    """Do work on the driver's own connection, which is the one that the service has too."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.run_async(work)
+
+
 def _ensure_pgvector(connection: Connection) -> None:
-    instead = (
-        "name a server that has it in DATASTORAGE_VECTOR_DATABASE_URL, "
-        "or set DATASTORAGE_EMBEDDING_PROVIDER=none to do without vectors"
-    )
-    version = connection.execute(text(_INSTALLED)).scalar()
-    if version is None:
-        version = connection.execute(text(_AVAILABLE)).scalar()
-        if version is None:
-            raise ConfigurationError(f"this PostgreSQL has no pgvector: install it there, {instead}")
+    if connection.execute(text(_INSTALLED)).scalar() is None:
+        # An old or missing one is told of before the attempt: making it takes a superuser.
+        check_pgvector(connection.execute(text(_AVAILABLE)).scalar())
         _create_extension(connection)
-    if tuple(int(part) for part in str(version).split(".")[:2]) < _LEAST_PGVECTOR:
-        raise ConfigurationError(
-            f"pgvector {version} is too old, 0.8 is needed: ALTER EXTENSION vector UPDATE, or {instead}"
-        )
 
 
 def _create_extension(connection: Connection) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pgvector
 
-from datastorage.errors import TransientError
+from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.matches import Match
@@ -42,8 +42,9 @@ def _with_records(sql: str) -> str:
 # others are sorted. How many at most stands in the text, because the plan depends on it.
 _WALK: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.* FROM (
-        SELECT text_hash, embedding <=> $16 AS distance FROM datastorage.embeddings_{id:d}
-        ORDER BY embedding <=> $16 LIMIT {texts:d}) AS near
+        SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $16 AS distance
+        FROM datastorage.embeddings_{id:d}
+        ORDER BY embedding OPERATOR({pgvector}.<=>) $16 LIMIT {texts:d}) AS near
     CROSS JOIN LATERAL ({their_records}) AS found
     LIMIT $15
 """)
@@ -60,8 +61,8 @@ _EXACT: Final = _with_records("""
             ORDER BY r.created_at DESC LIMIT $17)) AS rows),
     near AS MATERIALIZED (
         SELECT text_hash, distance FROM candidates CROSS JOIN LATERAL (
-            SELECT min(embedding <=> $16) AS distance FROM datastorage.embeddings_{id:d} AS e
-            WHERE e.text_hash = candidates.text_hash) AS known
+            SELECT min(embedding OPERATOR({pgvector}.<=>) $16) AS distance
+            FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = candidates.text_hash) AS known
         WHERE distance IS NOT NULL ORDER BY distance LIMIT $15)
     SELECT near.text_hash, near.distance, found.*
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
@@ -79,13 +80,13 @@ _HASHES: Final = with_conditions("""
 """)
 _NEAREST_OF: Final = """
     SELECT given.text_hash, distance FROM unnest($1::bytea[]) AS given (text_hash) CROSS JOIN LATERAL (
-        SELECT min(embedding <=> $2) AS distance FROM datastorage.embeddings_{id:d} AS e
-        WHERE e.text_hash = given.text_hash) AS known
+        SELECT min(embedding OPERATOR({pgvector}.<=>) $2) AS distance
+        FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash) AS known
     WHERE distance IS NOT NULL ORDER BY distance LIMIT $3
 """
 _NEAREST: Final = """
-    SELECT text_hash, embedding <=> $1 AS distance FROM datastorage.embeddings_{id:d}
-    ORDER BY embedding <=> $1 LIMIT $2
+    SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $1 AS distance FROM datastorage.embeddings_{id:d}
+    ORDER BY embedding OPERATOR({pgvector}.<=>) $1 LIMIT $2
 """
 _RECORDS_OF: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.*
@@ -135,16 +136,24 @@ class Nearest:
         self._vectors = vectors
         self._search = self._beside if same_server else self._apart
         self._identity = (provider, name, dimensions)
-        self._checked = False
+        self._checked_in: int | None = None
 
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> list[Match]:
         """Return the records that are nearest, by cosine similarity; the newest ``per_text`` of each text."""
-        return await self._search(await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text)
+        try:
+            return await self._search(
+                await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text
+            )
+        except RecordRefusedError as error:
+            # Where pgvector was installed anew, connections know the type that was before.
+            self._vectors.expire_connections()
+            raise TransientError(f"the vectors' tables: {error}") from error
 
     async def _model_id(self) -> int:
-        if not self._checked:
+        generation = self._vectors.generation
+        if self._checked_in != generation:  # it may be another database by now
             await self._vectors.check_schema_version(VECTORS)
-            self._checked = True
+            self._checked_in = generation
         # Asked each time: after a restored backup the number may be another model's. And not of the function
         # that makes the tables: who only reads may not call it.
         async with self._vectors.connection() as connection:
@@ -167,7 +176,7 @@ class Nearest:
                     # From the second time on for twice as many: two replicas that wrote a text at the same
                     # moment have left two vectors, and its records are found twice.
                     rows = limit if texts == _ATTEMPTS[0] else 2 * limit
-                    sql = _WALK.format(id=number, texts=texts)
+                    sql = _WALK.format(id=number, texts=texts, pgvector=connection.vector_schema)
                     answer = await connection.fetch(sql, *criteria.arguments, per_text, rows, vector)
                     found = _matches(answer, limit)
                     if len(found) == limit:
@@ -176,22 +185,24 @@ class Nearest:
                     return found
                 await connection.execute(_OWN_PLAN)
             arguments = (*criteria.arguments, per_text, limit, vector, _AT_LAST)
-            return _matches(await connection.fetch(_EXACT.format(id=number), *arguments), limit)
+            sql = _EXACT.format(id=number, pgvector=connection.vector_schema)
+            return _matches(await connection.fetch(sql, *arguments), limit)
 
     async def _apart(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
         async with reading(self._archive) as archive, reading(self._vectors, WALKING) as vectors:
+            place = {"id": number, "pgvector": vectors.vector_schema}
             if not await self._leaves_few(archive, criteria):
                 for texts in _ATTEMPTS:
-                    near = await vectors.fetch(_NEAREST.format(id=number), vector, texts)
+                    near = await vectors.fetch(_NEAREST.format(**place), vector, texts)
                     found = await self._records_of(archive, near, criteria, limit, per_text)
                     if len(found) == limit:
                         return found
                 if criteria.is_open:
                     return found
             hashes = [row["text_hash"] for row in await archive.fetch(_HASHES, *criteria.arguments, _AT_LAST)]
-            near = await vectors.fetch(_NEAREST_OF.format(id=number), hashes, vector, limit)
+            near = await vectors.fetch(_NEAREST_OF.format(**place), hashes, vector, limit)
             return await self._records_of(archive, near, criteria, limit, per_text)
 
     @staticmethod

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from datastorage.storage.database import Database, transaction
+from datastorage.storage.database import Database
 from datastorage.storage.records import Record, RecordKey, Table, key_columns, key_in
+from datastorage.storage.sessions import transaction
 
 _ADD: Final = """
     INSERT INTO datastorage.rejected_objects (

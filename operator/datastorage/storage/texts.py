@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from datastorage.storage.database import Database, transaction
+from datastorage.storage.database import Database
 from datastorage.storage.records import RecordKey, Table, Text, key_columns, key_in
+from datastorage.storage.sessions import transaction
 
 # All rows here have no hash. That the order names it all the same makes it the order of the index.
 _UNLINKED: Final[dict[Table, str]] = {

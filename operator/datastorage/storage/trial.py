@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from datastorage.errors import TransientError
 from datastorage.storage.archive import Archive
-from datastorage.storage.database import Database, transaction
+from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.records import Record, RecordKey, Table, Text
+from datastorage.storage.sessions import transaction
 
 # A server that takes longer for two rows serves nobody.
 _SECONDS: Final = 5.0

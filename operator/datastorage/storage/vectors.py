@@ -5,13 +5,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import asyncpg
 import numpy as np
 import pgvector
 from numpy.typing import NDArray
 
-from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
-from datastorage.storage.database import Database, transaction
+from datastorage.errors import (
+    ConfigurationError,
+    RecordRefusedError,
+    SchemaVersionError,
+    TransientError,
+    WorkRefusedError,
+)
+from datastorage.storage.database import Database
+from datastorage.storage.sessions import NoVectorsError, transaction
 from datastorage.storage.translation import one_line, translated_errors
 
 Vector = NDArray[np.float32]
@@ -21,7 +27,7 @@ FIND_MODEL: Final = """
 """
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
 # The number of a model is part of its tables' names, which no parameter can be. It comes from the function
-# above and is formatted as an integer, never as text.
+# above and is formatted as an integer, never as text. The schema of pgvector comes from the server, quoted.
 # In the order of the hashes, whatever the plan, so that two transactions never wait for each other. It
 # answers 0 when the number is not our model's: after a restored backup it may be another's. With $3 false
 # nothing is written, and everything that a write needs is needed all the same.
@@ -32,7 +38,7 @@ _INSERT: Final = """
     written AS (
         INSERT INTO datastorage.embeddings_{id:d} (part, text_hash, embedding)
         SELECT model.open_part, given.text_hash, given.embedding
-        FROM model, unnest($1::bytea[], $2::vector[]) AS given (text_hash, embedding)
+        FROM model, unnest($1::bytea[], $2::{pgvector}.vector[]) AS given (text_hash, embedding)
         WHERE $3 AND NOT EXISTS (
             SELECT FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash)
         ORDER BY given.text_hash
@@ -74,6 +80,7 @@ class VectorTables:
         self._database = database
         self._identity = (provider, name, dimensions)
         self._id: int | None = None
+        self._known_in = database.generation
         self._making = asyncio.Lock()
 
     @property
@@ -83,7 +90,7 @@ class VectorTables:
 
     async def known_id(self) -> int | None:
         """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
-        number = self._id
+        number = self._known()
         if number is None:
             async with self._connection() as connection:
                 number = await connection.fetchval(FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
@@ -93,7 +100,7 @@ class VectorTables:
     async def model_id(self) -> int:
         """Return the number of the model; its tables are there then."""
         # Another user may come to doubt it at any await: what is returned is this call's own.
-        number = self._id
+        number = self._known()
         if number is None:
             # On a connection of its own: a transaction of rows must not carry the making of tables.
             async with self._making, self._connection() as connection:
@@ -116,11 +123,14 @@ class VectorTables:
             with translated_errors():
                 async with transaction(connection):  # a savepoint
                     await self._insert(connection, number, vectors)
+        except NoVectorsError:
+            self._doubt()
+            raise
         except (TransientError, RecordRefusedError) as error:
             cause = error.__cause__
             if cause is None:
                 raise
-            self._doubt(cause)
+            self._doubt()
             outage = not isinstance(error, WorkRefusedError | RecordRefusedError)
             kind = TransientError if outage else WorkRefusedError
             raise kind(f"the vectors' tables: {one_line(cause)}") from cause
@@ -185,21 +195,31 @@ class VectorTables:
         try:
             async with self._database.connection() as connection:
                 yield connection
-        except TransientError as error:
-            self._doubt(error.__cause__)
+        except SchemaVersionError:
+            self._doubt()
             raise
+        except ConfigurationError as error:
+            # A certificate that is not trusted, for example. That is no reason to store no records meanwhile.
+            self._doubt()
+            raise TransientError(str(error)) from error
         except RecordRefusedError as error:
-            self._doubt(error.__cause__)
+            self._doubt()
             # Whatever is wrong with a vector, no record is to blame for it, and none may be rejected for it.
             raise WorkRefusedError(f"the vectors' tables: {error}") from error
 
-    def _doubt(self, error: BaseException | None) -> None:
-        """Believe nothing any more of what may have been another schema's: it is looked up again."""
+    def _known(self) -> int | None:
+        if self._known_in != self._database.generation:  # it may be another database by now
+            self._known_in = self._database.generation
+            self._id = None
+        return self._id
+
+    def _doubt(self) -> None:
+        """Believe nothing any more of what may have been another schema's: it is looked up again.
+
+        Connections among it: where pgvector was installed anew, they know the type that was before.
+        """
         self._id = None
-        unencodable = isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
-        if unencodable or isinstance(error, asyncpg.InternalServerError):
-            # pgvector was installed anew, and the connection knows the type that was before.
-            self._database.expire_connections()
+        self._database.expire_connections()
 
     async def _insert(
         self,
@@ -212,7 +232,7 @@ class VectorTables:
     ) -> None:
         hashes = list(vectors)
         models = await connection.fetchval(
-            _INSERT.format(id=number),
+            _INSERT.format(id=number, pgvector=connection.vector_schema),
             hashes,
             [pgvector.Vector(vectors[key]) for key in hashes],
             really,

@@ -1,0 +1,115 @@
+"""An endpoint that leads elsewhere, and secrets that are exchanged, while the operator runs: no restart."""
+
+import asyncio
+import json
+import secrets
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from datastorage.resources import AUDIT_RECORD
+from e2e.archive import rows, until
+from e2e.bulk import BulkClient, audit_record
+from e2e.operatorprocess import OperatorProcess
+from e2e.workbench import Workbench
+from tests.support.postgres import PostgresServer, StandbyServer
+from tests.support.proxy import FreezableProxy
+
+# From the cure on, on a machine that does other things too.
+RECOVERY_SECONDS = 15.0
+CUT = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+
+async def test_a_standby_behind_the_endpoint_is_told_and_left(
+    workbench: Workbench, client: BulkClient, postgres: PostgresServer
+) -> None:
+    standby = StandbyServer(postgres)
+    primary_url = workbench.database_url
+    try:
+        standby.start()
+        async with FreezableProxy(primary_url) as proxy:
+            workbench.database_url = proxy.url
+            operator = workbench.start_operator(wait=False)
+            await until(lambda: _ready(operator), seconds=30, what="/ready")
+            pid = operator.pid
+            await _store(client, workbench, primary_url, "before")
+            proxy.lead_to(standby.moved(primary_url))
+            await workbench.execute_as_owner(CUT)
+            await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
+            await until(
+                lambda: _says(operator, "is a read-only standby"), seconds=10, what="/ready tells why"
+            )
+            workbench.database_url = standby.moved(primary_url)
+            listed = await asyncio.to_thread(workbench.datastorage, "list", "-o", "json")
+            assert len(json.loads(listed)["records"]) == 1, "a standby is good enough to read"
+            proxy.lead_to(primary_url)
+            await until(
+                lambda: _stored(primary_url, workbench, "before", "meanwhile"),
+                seconds=RECOVERY_SECONDS,
+                what="what waited is stored",
+            )
+            await until(lambda: _ready(operator), seconds=RECOVERY_SECONDS, what="/ready again")
+            assert operator.pid == pid
+    finally:
+        workbench.database_url = primary_url
+        standby.remove()
+
+
+async def test_a_password_is_exchanged_in_the_secrets_directory(
+    workbench: Workbench, client: BulkClient, tmp_path: Path
+) -> None:
+    role = f"rotated_{secrets.token_hex(4)}"
+    await workbench.execute_as_owner(f"CREATE ROLE {role} LOGIN PASSWORD 'one' IN ROLE datastorage_service")
+    host = urlsplit(workbench.database_url).netloc.rpartition("@")[2]
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+
+    def write(password: str) -> str:
+        parts = urlsplit(workbench.database_url)
+        url = parts._replace(netloc=f"{role}:{password}@{host}").geturl()
+        (directory / "DATASTORAGE_DATABASE_URL").write_text(url)
+        return url
+
+    write("one")
+    operator = workbench.start_operator(SECRETS_DIR=directory)
+    pid = operator.pid
+    await _store(client, workbench, workbench.database_url, "before")
+    await workbench.execute_as_owner(f"ALTER ROLE {role} PASSWORD 'two'")
+    await workbench.execute_as_owner(CUT)
+    await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
+    await until(
+        lambda: _says(operator, "password authentication failed"), seconds=10, what="/ready tells why"
+    )
+    url = write("two")
+    await until(
+        lambda: _stored(workbench.database_url, workbench, "before", "meanwhile"),
+        seconds=RECOVERY_SECONDS,
+        what="what waited is stored",
+    )
+    await until(lambda: _ready(operator), seconds=RECOVERY_SECONDS, what="/ready again")
+    assert operator.pid == pid
+    assert url not in operator.log()
+    operator.close()
+    await workbench.execute_as_owner(f"DROP ROLE {role}")
+
+
+async def _store(client: BulkClient, workbench: Workbench, url: str, name: str) -> None:
+    await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name))
+    await until(lambda: _stored(url, workbench, name), seconds=20, what=f"{name} is stored")
+
+
+async def _stored(url: str, workbench: Workbench, *names: str) -> bool:
+    return len(await rows(url, workbench.namespace)) == len(names)
+
+
+async def _ready(operator: OperatorProcess) -> bool:
+    operator.check()
+    return await asyncio.to_thread(operator.ready)
+
+
+async def _says(operator: OperatorProcess, words: str) -> bool:
+    operator.check()
+    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/ready")
+    return status == 503 and words in body

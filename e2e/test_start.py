@@ -1,0 +1,78 @@
+"""The start: what waiting does not cure ends it with one line, and a pooler on the way is no hindrance."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from datastorage.resources import AUDIT_RECORD
+from e2e.archive import rows, until
+from e2e.bulk import BulkClient, audit_record
+from e2e.operatorprocess import OperatorProcess
+from e2e.workbench import Workbench
+from tests.support.pooler import pooler
+from tests.support.postgres import TestDatabase
+
+_RECORDS = 60
+
+
+async def _last_words(operator: OperatorProcess) -> list[str]:
+    """Return what an operator has said that has ended by itself."""
+
+    async def ended() -> bool:
+        return operator.exit_code is not None
+
+    await until(ended, seconds=30, what="the operator has ended")
+    assert operator.exit_code == 2
+    return [line for line in operator.log().splitlines() if line.startswith("datastorage: ")]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("channel_binding=require", "channel_binding=require is not supported"),
+        ("schema=public", 'unrecognized configuration parameter "schema"'),
+        ("sslmode=verify-full&sslrootcert=/no/such/ca.crt", "/no/such/ca.crt, which is not there"),
+    ],
+)
+async def test_a_url_that_can_not_be_obeyed_ends_the_start(
+    workbench: Workbench, query: str, said: str
+) -> None:
+    workbench.database_url += f"?{query}"
+    [line] = await _last_words(workbench.start_operator(wait=False))
+    assert "DATASTORAGE_DATABASE_URL" in line
+    assert said in line
+
+
+async def test_a_role_that_lacks_a_right_ends_the_start_and_migrating_gives_it(workbench: Workbench) -> None:
+    await workbench.execute_as_owner("REVOKE INSERT ON datastorage.audit_records FROM datastorage_service")
+    [line] = await _last_words(workbench.start_operator(wait=False))
+    assert "may not INSERT into datastorage.audit_records: run 'datastorage migrate'" in line
+    service_url, workbench.database_url = workbench.database_url, workbench.owner_url
+    workbench.datastorage("migrate")
+    workbench.database_url = service_url
+    assert await asyncio.to_thread(lambda: workbench.start_operator().ready())
+
+
+async def test_a_pooler_that_changes_the_session_is_no_hindrance(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    direct, namespace = workbench.database_url, workbench.namespace
+    database = TestDatabase("", workbench.owner_url, direct)
+    async with contextlib.AsyncExitStack() as stack:
+        pooled = await stack.enter_async_context(pooler(database.service_url, database.owner_url, size=4))
+        workbench.database_url = pooled.url
+        operator = await asyncio.to_thread(workbench.start_operator)
+        for n in range(_RECORDS):
+            await client.create(AUDIT_RECORD, namespace, audit_record(f"pooled-{n}"))
+
+        async def all_stored() -> bool:
+            found = await client.list(AUDIT_RECORD, namespace)
+            return [body.get("status", {}).get("phase") for body in found] == ["Stored"] * _RECORDS
+
+        await until(all_stored, seconds=60, what="all records are Stored, with their vectors")
+        answer = await asyncio.to_thread(workbench.datastorage, "search", "patch", "--limit", "1")
+        assert "pooled-" in answer
+        assert "does not serve" not in operator.log()
+        await asyncio.to_thread(operator.terminate)
+    assert len(await rows(direct, namespace)) == _RECORDS

@@ -1,0 +1,244 @@
+"""The server's state as the program needs it: looked at when ``run`` starts and when ``migrate`` ends.
+
+Each finding is one line that says what to do. A state in which records would be refused or stored twice ends
+both. One that may be meant so (a trigger, an index that is missing) is a warning.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from datastorage.errors import ConfigurationError
+from datastorage.storage.rights import missing_rights, told
+from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, check_schema_version
+
+_log = logging.getLogger(__name__)
+
+_LEAST_POSTGRES: Final = 160_000
+# Older versions can't go on with an index scan where a filter has left too few rows.
+_LEAST_PGVECTOR: Final = (0, 8)
+# SQL_ASCII keeps the bytes as they come, which are UTF-8. Every other encoding lacks most characters.
+_ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
+_SERVER: Final = """
+    SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS version,
+        current_setting('server_encoding') AS encoding, current_database()::text AS database,
+        (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector') AS pgvector
+"""
+# A repeat of a record finds its first row by these.
+KEYS: Final[dict[Chain, Mapping[str, tuple[str, ...]]]] = {
+    ARCHIVE: {
+        "audit_records": ("uid", "generation", "created_at", "spec_hash"),
+        "action_traces": ("uid", "generation", "created_at", "spec_hash"),
+        "rejected_objects": ("uid", "generation", "spec_hash"),
+        "embedding_texts": ("text_hash",),
+        "vector_outbox": ("uid", "generation", "text_hash"),
+    },
+    VECTORS: {"embedding_models": ("id",), "embedding_parts": ("model_id", "part")},
+}
+_PARTITIONED: Final = ("audit_records", "action_traces")
+INDEXES: Final[dict[Chain, Mapping[str, tuple[tuple[str, ...], ...]]]] = {
+    ARCHIVE: {
+        "audit_records": (
+            ("created_at", "uid"), ("correlation_id", "happened_at"), ("namespace", "created_at"),
+            ("type", "created_at"), ("resource_kind", "resource_namespace", "resource_name", "created_at"),
+            ("alert_fingerprint", "created_at"), ("search",), ("text_hash", "created_at"),
+        ),
+        "action_traces": (
+            ("created_at", "uid"), ("correlation_id", "happened_at"), ("namespace", "created_at"),
+            ("action_type", "created_at"), ("target_kind", "target_namespace", "target_name", "created_at"),
+            ("alert_fingerprint", "created_at"), ("search",), ("text_hash", "created_at"),
+        ),
+        "vector_outbox": (("due_at",), ("state", "owed_since")),
+        "rejected_objects": (("rejected_at", "uid", "generation"),),
+    },
+    VECTORS: {},
+}  # fmt: skip
+_INDEXES: Final = """
+    SELECT c.relname::text AS "table", i.indisprimary AS is_key, c.relkind = 'p' AS is_partitioned, (
+        SELECT array_agg(a.attname::text ORDER BY k.place)
+        FROM unnest(i.indkey) WITH ORDINALITY AS k (number, place)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.number
+        WHERE k.place <= i.indnkeyatts) AS columns
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisvalid
+    WHERE n.nspname = 'datastorage' AND c.relname = ANY ($1::text[]) AND c.relkind IN ('r', 'p')
+"""
+_OWN_CONSTRAINTS: Final = (
+    "audit_records_content_hash_check", "action_traces_content_hash_check",
+    "rejected_objects_content_hash_check", "vector_outbox_state_check", "embedding_models_dimensions_check",
+    "embedding_models_provider_name_dimensions_key", "embedding_parts_model_id_fkey",
+    "embedding_parts_state_check",
+)  # fmt: skip
+# Columns of any table that each new row has.
+_ALWAYS_GIVEN: Final = (
+    "uid", "generation", "created_at", "namespace", "name", "content", "content_hash", "final", "table_name",
+    "reason", "text_hash", "text", "id", "provider", "dimensions", "model_id", "part",
+)  # fmt: skip
+# What can refuse or change a row: on our tables, and on each of their partitions by itself.
+_FOREIGN: Final = """
+    WITH ours AS (
+        SELECT c.oid, c.relrowsecurity FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'datastorage' AND c.relname = ANY ($1::text[])),
+    tables AS (
+        SELECT oid, relrowsecurity FROM ours
+        UNION ALL
+        SELECT c.oid, c.relrowsecurity FROM pg_catalog.pg_inherits AS i JOIN ours ON ours.oid = i.inhparent
+        JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid)
+    SELECT 'trigger' AS what, t.tgname::text AS name, tables.oid::regclass::text AS "table"
+    FROM tables JOIN pg_catalog.pg_trigger AS t ON t.tgrelid = tables.oid
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgparentid = 0
+    UNION ALL
+    SELECT 'constraint', k.conname, tables.oid::regclass::text
+    FROM tables JOIN pg_catalog.pg_constraint AS k ON k.conrelid = tables.oid
+    WHERE k.contype IN ('c', 'f', 'u', 'x') AND k.conislocal AND k.conparentid = 0
+        AND k.conname <> ALL ($2::text[])
+    UNION ALL
+    SELECT 'unique index', i.indexrelid::regclass::text, tables.oid::regclass::text
+    FROM tables JOIN pg_catalog.pg_index AS i ON i.indrelid = tables.oid
+    WHERE i.indisunique AND NOT i.indisprimary
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.indexrelid)
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = i.indexrelid)
+    UNION ALL
+    SELECT 'NOT NULL of the column', a.attname, tables.oid::regclass::text
+    FROM ours AS tables JOIN pg_catalog.pg_attribute AS a ON a.attrelid = tables.oid
+    WHERE a.attnum > 0 AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND NOT a.attisdropped
+        AND a.attname <> ALL ($3::text[])
+    UNION ALL
+    SELECT 'rule', r.rulename, tables.oid::regclass::text
+    FROM tables JOIN pg_catalog.pg_rewrite AS r ON r.ev_class = tables.oid
+    UNION ALL
+    SELECT 'row-level security', 'policies', oid::regclass::text FROM tables WHERE relrowsecurity
+    ORDER BY 1, 2, 3
+"""
+_OWNERS: Final = """
+    SELECT DISTINCT pg_catalog.pg_get_userbyid(owner)::text AS owner FROM (
+        SELECT relowner FROM pg_catalog.pg_class WHERE relnamespace = 'datastorage'::regnamespace
+        UNION SELECT proowner FROM pg_catalog.pg_proc WHERE pronamespace = 'datastorage'::regnamespace
+        ) AS owners (owner)
+    ORDER BY 1
+"""
+# The role, and the group whose rights it is to have. One that only reads is measured by what a reader needs.
+_ROLE: Final = """
+    SELECT current_user::text, CASE WHEN EXISTS (
+        SELECT FROM pg_catalog.pg_roles AS reader
+        WHERE reader.rolname = 'datastorage_reader' AND pg_has_role(current_user, reader.oid, 'MEMBER')
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS service
+                WHERE service.rolname = 'datastorage_service'
+                    AND pg_has_role(current_user, service.oid, 'MEMBER')))
+        THEN 'datastorage_reader' ELSE 'datastorage_service' END
+"""
+# A message that names more would not be read.
+_NAMED: Final = 5
+
+
+async def check_state(connection: Any, chain: Chain) -> None:
+    """Raise ConfigurationError where the server, the schema or this role's rights won't do."""
+    await check_server(connection, chain)
+    role, group = await connection.fetchrow(_ROLE)
+    gaps = await missing_rights(connection, chain, role, group=group)
+    needed_for_version = {SCHEMA, f"{SCHEMA}.{chain.version_table}"}
+    if any(gap.owner is not None and gap.object in needed_for_version for gap in gaps):
+        await check_rights(connection, chain)
+    await check_schema_version(connection, chain)
+    await check_rights(connection, chain)
+    await check_schema(connection, chain)
+
+
+async def check_server(connection: Any, chain: Chain) -> None:
+    """Raise ConfigurationError where the server or the database can't do what is needed."""
+    server = await connection.fetchrow(_SERVER)
+    if server["number"] < _LEAST_POSTGRES:
+        raise ConfigurationError(
+            f"{chain.server} {server['version']} is too old, 16 is needed: upgrade it, or name another "
+            f"server in {chain.setting}"
+        )
+    if chain is ARCHIVE and server["encoding"] not in _ENCODINGS:
+        raise ConfigurationError(
+            f"the database {server['database']} has the encoding {server['encoding']}, which lacks most "
+            f"characters of the records: make one with ENCODING 'UTF8' TEMPLATE template0, and name it in "
+            f"{chain.setting}"
+        )
+    if chain is VECTORS:
+        check_pgvector(server["pgvector"])
+
+
+def check_pgvector(version: str | None) -> None:
+    """Raise ConfigurationError where pgvector is missing or too old."""
+    instead = (
+        "name a server that has it in DATASTORAGE_VECTOR_DATABASE_URL, "
+        "or set DATASTORAGE_EMBEDDING_PROVIDER=none to do without vectors"
+    )
+    if version is None:
+        raise ConfigurationError(f"this PostgreSQL has no pgvector: install it there, {instead}")
+    if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_PGVECTOR:
+        raise ConfigurationError(
+            f"pgvector {version} is too old, 0.8 is needed: ALTER EXTENSION vector UPDATE, or {instead}"
+        )
+
+
+async def check_schema(connection: Any, chain: Chain) -> None:
+    """Raise ConfigurationError where a table is not what it should be; warn of what may be meant so."""
+    tables = await connection.fetch(_INDEXES, list(KEYS[chain]))
+    found = {(row["table"], tuple(row["columns"] or ()), row["is_key"]) for row in tables}
+    for table, key in KEYS[chain].items():
+        if not any(name == table and is_key and set(columns) == set(key) for name, columns, is_key in found):
+            raise ConfigurationError(
+                f"the table datastorage.{table} is missing, or has no primary key ({', '.join(key)}), and a "
+                "repeat would be stored twice: restore the schema datastorage from a dump"
+            )
+    plain = [row["table"] for row in tables if row["table"] in _PARTITIONED and not row["is_partitioned"]]
+    if plain:
+        raise ConfigurationError(
+            f"the table datastorage.{plain[0]} is not partitioned: restore the schema datastorage from a dump"
+        )
+    missing = [
+        f"{table} ({', '.join(columns)})"
+        for table, lists in INDEXES[chain].items()
+        for columns in lists
+        if (table, columns, False) not in found
+    ]
+    if missing:
+        _log.warning("Indexes are missing or invalid, and questions are slow without: %s", _some(missing))
+    owners = [row["owner"] for row in await connection.fetch(_OWNERS)]
+    if len(owners) > 1:
+        _log.warning(
+            "The objects of the schema datastorage belong to several roles, and its functions may lack "
+            "rights on its tables: %s. Give them to one by ALTER … OWNER TO",
+            _some(owners),
+        )
+    foreign = await connection.fetch(_FOREIGN, list(KEYS[chain]), list(_OWN_CONSTRAINTS), list(_ALWAYS_GIVEN))
+    if foreign:
+        names = [f"{row['what']} {row['name']} on {row['table']}" for row in foreign]
+        _log.warning("Somebody has added what may refuse or change rows: %s", _some(names))
+
+
+async def check_rights(connection: Any, chain: Chain) -> None:
+    """Raise ConfigurationError, which names them, where this role lacks rights, or the schema objects."""
+    problem = await missing_in(connection, chain)
+    if problem is not None:
+        raise ConfigurationError(problem)
+
+
+async def missing_in(connection: Any, chain: Chain) -> str | None:
+    """Say in one line which rights this role lacks, or which objects are missing, and what to do; or None."""
+    role, group = await connection.fetchrow(_ROLE)
+    gaps = await missing_rights(connection, chain, role, group=group)
+    absent = list(dict.fromkeys(gap.object for gap in gaps if gap.owner is None))
+    if absent:
+        return f"the {chain.name} lacks {_some(absent)}: restore the schema datastorage from a dump"
+    lacking = [gap for gap in gaps if not gap.is_open]
+    if not lacking:
+        return None
+    of_group = [gap for gap in await missing_rights(connection, chain, group, group=group) if not gap.is_open]
+    remedy = (
+        "run 'datastorage migrate' as the owner of the schema"
+        if of_group
+        else f'run GRANT {group} TO "{role}"'
+    )
+    return f"{told(role, lacking)}: {remedy}"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,0 +1,129 @@
+"""The files that a URL of PostgreSQL names: looked at before each connection, so that an error can name them.
+
+The driver loads them too, and says of none of its errors which file or parameter it means.
+"""
+
+import os
+import ssl
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from datastorage.errors import ConfigurationError
+from datastorage.storage.urls import ServerUrl
+
+# The driver takes these where the URL has no such parameter.
+_VARIABLES: Final[Mapping[str, str]] = {
+    "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "sslcrl": "PGSSLCRL", "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY", "passfile": "PGPASSFILE",
+}  # fmt: skip
+_VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
+_SYSTEM: Final = "system"
+_ALPN: Final = ["postgresql"]  # a direct TLS connection needs it
+_TLS_VERSIONS: Final = {f"TLSv{v}": ssl.TLSVersion[f"TLSv{v}".replace(".", "_")] for v in ("1.2", "1.3")}
+
+
+def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
+    """Return the TLS context that the driver has no parameter for, if one is asked for.
+
+    Raises ConfigurationError, which names setting, parameter and file, where a file can't be used.
+    """
+    told = {name: _given(url, name) for name in _VARIABLES}
+    if told["passfile"] and "password" not in url.parameters:
+        _check_passfile(url, Path(told["passfile"]))
+    if told["sslmode"] == "disable":
+        return None
+    if told["sslcert"]:
+        _load_identity(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), told["sslcert"], told["sslkey"])
+    if told["sslrootcert"] == _SYSTEM:
+        return _system_context(url, told)
+    if told["sslmode"] in _VERIFYING:
+        for name in ("sslrootcert", "sslcrl"):
+            if told[name]:
+                _load_trusted(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), name, told[name])
+    return None
+
+
+def _given(url: ServerUrl, name: str) -> str:
+    return url.parameters.get(name) or os.environ.get(_VARIABLES[name], "")
+
+
+def _check_passfile(url: ServerUrl, path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+        path.read_bytes()
+    except OSError as error:
+        raise _unusable(url, "passfile", path, _word_for(error)) from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        # Driver and libpq pass over such a file, and the server then misses the password.
+        raise _unusable(url, "passfile", path, "others may read: set its mode to 0600 (defaultMode: 0400)")
+
+
+def _load_identity(url: ServerUrl, context: ssl.SSLContext, certificate: str, key: str) -> None:
+    for name, path in (("sslcert", certificate), ("sslkey", key)):
+        if path:
+            _check_readable(url, name, path)
+    password = url.parameters.get("sslpassword", "")
+    try:
+        context.load_cert_chain(certificate, key or None, password=lambda: password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise _unusable(url, "sslkey", key or certificate, "is not the key of sslcert") from None
+        raise _unusable(
+            url, "sslcert", certificate,
+            "is no certificate in PEM form, or its key can't be read with sslpassword",
+        ) from None  # fmt: skip
+
+
+def _load_trusted(url: ServerUrl, context: ssl.SSLContext, name: str, path: str) -> None:
+    _check_readable(url, name, path)
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise _unusable(url, name, path, "has no certificate in PEM form") from None
+
+
+def _check_readable(url: ServerUrl, name: str, path: str) -> None:
+    try:
+        Path(path).open("rb").close()
+    except (OSError, ValueError) as error:
+        raise _unusable(url, name, path, _word_for(error)) from None
+
+
+def _system_context(url: ServerUrl, told: Mapping[str, str]) -> ssl.SSLContext:
+    """Trust the certificates of the system; as in libpq, the host's name is always checked then."""
+    if told["sslmode"] not in {"", "verify-full"}:
+        raise ConfigurationError(
+            f"{url.setting}: sslrootcert=system needs sslmode=verify-full, not {told['sslmode']}"
+        )
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(_ALPN)
+    if told["sslcert"]:
+        _load_identity(url, context, told["sslcert"], told["sslkey"])
+    if told["sslcrl"]:
+        _load_trusted(url, context, "sslcrl", told["sslcrl"])
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    for name, attribute in (
+        ("ssl_min_protocol_version", "minimum_version"),
+        ("ssl_max_protocol_version", "maximum_version"),
+    ):
+        version = url.parameters.get(name)
+        if version is not None:
+            if version not in _TLS_VERSIONS:
+                raise ConfigurationError(f"{url.setting}: {name} must be one of {', '.join(_TLS_VERSIONS)}")
+            setattr(context, attribute, _TLS_VERSIONS[version])
+    return context
+
+
+def _word_for(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "is not there"
+    if isinstance(error, PermissionError):
+        return "may not be read by this process"
+    return "can't be read"
+
+
+def _unusable(url: ServerUrl, name: str, path: Path | str, what: str) -> ConfigurationError:
+    source = name if name in url.parameters else _VARIABLES[name]
+    return ConfigurationError(f"{url.setting}: {source} names {path}, which {what}")

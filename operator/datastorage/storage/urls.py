@@ -1,0 +1,243 @@
+"""The URLs of PostgreSQL: what each parameter of libpq means here, before the driver sees it.
+
+The driver knows a part of libpq's parameters. The others it would pass to the server as settings. The server
+refuses those with an error that never passes, and that does not name the setting.
+"""
+
+import configparser
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit
+
+from datastorage.errors import ConfigurationError
+
+_MAX_PORT: Final = 65_535
+_NAME: Final = "datastorage"
+# A server that is silent for longer is as good as away, whatever the URL has to say: the start waits for it.
+_MAX_CONNECT_SECONDS: Final = 30.0
+_DEFAULT_CONNECT_SECONDS: Final = 5.0
+
+_TO_DRIVER: Final = frozenset(
+    {
+        "user", "password", "host", "port", "dbname", "database", "passfile", "sslmode", "sslcert", "sslkey",
+        "sslrootcert", "sslnegotiation", "sslcrl", "sslpassword", "ssl_min_protocol_version",
+        "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib",
+    }
+)  # fmt: skip
+_TO_SOCKET: Final = frozenset(
+    {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
+)
+_WORDS: Final[Mapping[str, frozenset[str]]] = {
+    "sslmode": frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}),
+    "sslnegotiation": frozenset({"postgres", "direct"}),
+    "target_session_attrs": frozenset(
+        {"any", "read-write", "read-only", "primary", "standby", "prefer-standby"}
+    ),
+    "gsslib": frozenset({"gssapi", "sspi"}),
+}
+
+
+class _Limited(NamedTuple):
+    """A parameter that the driver has not: the values that ask for what it does anyway, and the way out."""
+
+    values: frozenset[str]
+    remedy: str
+
+
+_REMOVE: Final = "remove it"
+_LIMITED: Final[Mapping[str, _Limited]] = {
+    "channel_binding": _Limited(frozenset({"disable", "prefer"}), "use sslmode=verify-full for the same end"),
+    "gssencmode": _Limited(frozenset({"disable", "prefer"}), "encrypt by sslmode instead"),
+    "gssdelegation": _Limited(frozenset({"0"}), _REMOVE),
+    "sslcompression": _Limited(frozenset({"0", "1"}), _REMOVE),
+    "sslsni": _Limited(frozenset({"1"}), _REMOVE),
+    "sslcertmode": _Limited(frozenset({"allow"}), "leave sslcert out where no certificate is to be sent"),
+    "sslcrldir": _Limited(frozenset(), "name one file in sslcrl"),
+    "sslkeylogfile": _Limited(frozenset(), "set SSLKEYLOGFILE in the environment"),
+    "requirepeer": _Limited(frozenset(), _REMOVE),
+    "require_auth": _Limited(frozenset(), "let pg_hba.conf of the server demand the method"),
+    "hostaddr": _Limited(frozenset(), "put the address in the place of the host"),
+    "load_balance_hosts": _Limited(frozenset({"disable"}), "the hosts are tried in their order"),
+    "client_encoding": _Limited(frozenset({"auto", "utf8", "utf-8", "unicode"}), "it is always UTF8"),
+    "timezone": _Limited(frozenset({"utc", "etc/utc", "gmt"}), "it is always UTC"),
+    "replication": _Limited(frozenset({"0", "off", "no", "false"}), _REMOVE),
+    "min_protocol_version": _Limited(frozenset({"3.0"}), "the driver speaks version 3.0"),
+    "max_protocol_version": _Limited(frozenset({"3.0", "3.2", "latest"}), "the driver speaks version 3.0"),
+    **{
+        name: _Limited(frozenset(), "let the role log in with a password or a certificate")
+        for name in (
+            "oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope", "oauth_ca_file",
+            "scram_client_key", "scram_server_key",
+        )
+    },
+}  # fmt: skip
+_NAME_OF_SETTING: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerUrl:
+    """A URL of PostgreSQL in parts that the driver understands."""
+
+    setting: str
+    """The setting that it comes from, for messages."""
+    address: str
+    """Where it leads, without user and password."""
+    driver_url: str = field(repr=False)
+    parameters: Mapping[str, str] = field(repr=False)
+    """Those that the driver knows, and a password among them."""
+    server_settings: Mapping[str, str] = field(repr=False)
+    socket_options: Mapping[str, int]
+    connect_seconds: float
+
+
+def parse_url(url: str, setting: str) -> ServerUrl:
+    """Take a URL apart. Raises ConfigurationError, which names the setting, for what can't be obeyed.
+
+    The driver would find out only when it connects, and quote parts of the URL, which holds the password.
+    """
+    try:
+        parts = urlsplit(url)
+        given = parameters_in(parts.query)
+        _check_parts(url, parts, given)
+    except ValueError:
+        raise malformed(setting) from None
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise ConfigurationError(f"{setting} must start with postgresql://")
+    try:
+        return _resolved(parts, _with_service(given), setting)
+    except _ParameterError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
+
+
+def check_url(url: str, setting: str) -> None:
+    """Raise ConfigurationError, which names the setting, unless the URL is one that can be used."""
+    parse_url(url, setting)
+
+
+def address_in(url: str) -> str:
+    """Return where a URL leads, without user and password."""
+    parts = urlsplit(url)
+    # A socket's folder stands among the options.
+    return parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ())) or "localhost"
+
+
+def malformed(setting: str) -> ConfigurationError:
+    """Return the error for a URL of which no part may be quoted."""
+    return ConfigurationError(
+        f"{setting} is not a valid URL: special characters, also of the password, must be percent-encoded"
+    )
+
+
+class _ParameterError(Exception):
+    """What is wrong with one parameter, and what to do about it."""
+
+
+def parameters_in(query: str) -> dict[str, str]:
+    """Return what stands behind the "?". Raises ValueError where that is no list of names and values."""
+    found: dict[str, str] = {}
+    for part in query.split("&") if query else []:
+        name, equals, value = part.partition("=")
+        if not equals or not name:
+            raise ValueError(name)
+        # In a URL of libpq a "+" is one. Between the server's options none makes sense, and some libraries
+        # write a blank so.
+        found[unquote(name)] = unquote(value.replace("+", " ") if name == "options" else value)
+    if found.pop("ssl", None) == "true":  # as JDBC writes it; libpq takes it too
+        found.setdefault("sslmode", "require")
+    return found
+
+
+def _check_parts(url: str, parts: SplitResult, options: Mapping[str, str]) -> None:
+    """Raise ValueError where a part of the URL is not what it should be, or may be a part of the password."""
+    user, at, address = parts.netloc.rpartition("@")
+    # Where the user's part ends too early, its "@" stands in what follows.
+    cut_off = not at and "user" not in options and "@" in f"{parts.path}{parts.query}"
+    if not url.isprintable() or "#" in url or "@" in user or cut_off:
+        raise ValueError
+    for hosts in (address.split(","), options.get("host", "").split(",")):
+        if len(hosts) > 1 and not all(hosts):
+            raise ValueError
+    for host in address.split(","):
+        _ = urlsplit(f"//{host}").port  # raises for what is no number
+        if not host.lower().startswith("%2f"):  # the folder of a socket
+            host.encode("idna")
+    if any(int(port) > _MAX_PORT for port in (options.get("port") or "0").split(",")):  # int raises too
+        raise ValueError
+
+
+def _with_service(given: Mapping[str, str]) -> dict[str, str]:
+    """Add what a service file says; what the URL says goes first."""
+    name = given.get("service")
+    rest = {key: value for key, value in given.items() if key not in {"service", "servicefile"}}
+    if not name:
+        return rest
+    named = given.get("servicefile") or os.environ.get("PGSERVICEFILE")
+    file = Path(named) if named else Path("~/.pg_service.conf").expanduser()
+    services = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        services.read_string(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, configparser.Error):
+        raise _ParameterError(f"service={name} needs the file {file}, which can't be read") from None
+    if not services.has_section(name):
+        raise _ParameterError(f"service={name} is not in {file}")
+    return {**services[name], **rest}
+
+
+def _resolved(parts: SplitResult, given: Mapping[str, str], setting: str) -> ServerUrl:
+    server_settings: dict[str, str] = {}
+    parameters: dict[str, str] = {}
+    for name, value in given.items():
+        if name in _LIMITED or name.lower() == "timezone":
+            _check_limited(name, value)
+        elif name in _TO_DRIVER:
+            parameters[name] = value
+        elif name not in _TO_SOCKET | {"connect_timeout", "application_name", "fallback_application_name"}:
+            _check_server_setting(name)
+            server_settings[name] = value
+    for name, words in _WORDS.items():
+        if parameters.get(name, "") not in {"", *words}:
+            raise _ParameterError(f"{name} must be one of {', '.join(sorted(words))}")
+    name = given.get("application_name") or given.get("fallback_application_name") or _NAME
+    return ServerUrl(
+        setting=setting,
+        address=parts.netloc.rpartition("@")[2] or parameters.get("host") or "localhost",
+        driver_url=parts._replace(query=urlencode(_told(parameters), safe="/", quote_via=quote)).geturl(),
+        parameters=_told(parameters),
+        server_settings={**server_settings, "application_name": name, "timezone": "UTC"},
+        socket_options={name: _number(given, name) for name in _TO_SOCKET & given.keys()},
+        connect_seconds=_connect_seconds(given),
+    )
+
+
+def _told(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what has no value: libpq takes it for not given."""
+    return {name: value for name, value in parameters.items() if value}
+
+
+def _check_limited(name: str, value: str) -> None:
+    values, remedy = _LIMITED[name.lower()]
+    if value and value.lower() not in values:
+        # Where no word is taken the value may be a secret.
+        raise _ParameterError(f"{name}{f'={value}' if values else ''} is not supported: {remedy}")
+
+
+def _check_server_setting(name: str) -> None:
+    if not _NAME_OF_SETTING.fullmatch(name):
+        raise _ParameterError("one of the names behind the ? is neither a parameter nor a server setting")
+
+
+def _connect_seconds(given: Mapping[str, str]) -> float:
+    """Return the bound of one attempt. In libpq, 0 and less stand for none; here there always is one."""
+    seconds = _number(given, "connect_timeout") if given.get("connect_timeout") else 0
+    return min(float(seconds), _MAX_CONNECT_SECONDS) if seconds > 0 else _DEFAULT_CONNECT_SECONDS
+
+
+def _number(given: Mapping[str, str], name: str) -> int:
+    try:
+        return int(given[name])
+    except ValueError:
+        raise _ParameterError(f"{name} must be a whole number") from None

@@ -1,0 +1,372 @@
+"""What changes at the server or in the secrets while connections are open: new ones are made in time."""
+
+import asyncio
+import gc
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from datastorage.breaker import Breaker
+from datastorage.errors import TransientError
+from datastorage.secrets import Origin
+from datastorage.storage import database as database_module
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from datastorage.storage.schema import VECTORS
+from datastorage.storage.vectors import VectorTables
+from tests.support.objects import audit_record, record_of
+from tests.support.polling import eventually
+from tests.support.postgres import TestDatabase, TestDatabases, connect
+from tests.support.proxy import FreezableProxy
+
+_SETTING = "DATASTORAGE_DATABASE_URL"
+_RECOVERY_SECONDS = 10.0
+_POOL_SIZE = 4
+_CUT = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+
+
+class Writer:
+    """The archive as the operator writes to it, behind the breaker that the operator has."""
+
+    def __init__(self, url: str | Origin) -> None:
+        self.database = Database(url, pool_size=_POOL_SIZE, writable=True)
+        self.archive = Archive(self.database)
+        self.breaker = Breaker("postgres", self.archive.probe, on_recovery=lambda: None)
+
+    async def store(self) -> None:
+        """Store a record; return when it is stored."""
+        record = record_of(audit_record())
+        await self.breaker.run(lambda: self.archive.store([record]))
+
+    async def pid(self) -> int:
+        async with self.database.connection() as connection:
+            return int(await connection.fetchval("SELECT pg_backend_pid()"))
+
+    async def close(self) -> None:
+        await self.breaker.close()
+        await self.database.close()
+
+
+Make = Callable[[str | Origin], Writer]
+
+
+@pytest_asyncio.fixture
+async def make() -> AsyncIterator[Make]:
+    made: list[Writer] = []
+
+    def writer(url: str | Origin) -> Writer:
+        made.append(Writer(url))
+        return made[-1]
+
+    yield writer
+    for each in made:
+        await each.close()
+
+
+def _role(database: TestDatabase) -> str:
+    return str(urlsplit(database.service_url).username)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("default_transaction_read_only = on", "lets nobody write: default_transaction_read_only is on"),
+        ("statement_timeout = '100ms'", "statement timeout"),
+    ],
+)
+@pytest.mark.parametrize("of_role", [False, True])
+async def test_what_is_set_and_reset_for_new_connections_leaves_nothing_behind(
+    cloned: TestDatabase, owner: Any, make: Make, setting: str, words: str, *, of_role: bool
+) -> None:
+    name = setting.partition(" ")[0]
+    whose = f"ROLE {_role(cloned)} IN DATABASE" if of_role else "DATABASE"
+    writer = make(cloned.service_url)
+    await writer.store()
+    await owner.execute(f"ALTER {whose} {cloned.name} SET {setting}")
+    await owner.execute(_CUT, cloned.name)
+    working = asyncio.create_task(writer.breaker.run(lambda: _work(writer)))
+    await eventually(lambda: words in (writer.breaker.reason or ""))
+    await owner.execute(f"ALTER {whose} {cloned.name} RESET {name}")
+    async with asyncio.timeout(_RECOVERY_SECONDS):
+        await working
+        await asyncio.gather(*(_work(writer) for _ in range(_POOL_SIZE)))
+        await writer.store()
+
+
+async def _work(writer: Writer) -> None:
+    """Run a statement that takes a moment."""
+    async with writer.database.connection() as connection:
+        await connection.execute("SELECT pg_sleep(0.2)")
+
+
+async def test_a_right_that_is_missing_holds_the_writer_back_until_it_is_given(
+    cloned: TestDatabase, owner: Any, make: Make
+) -> None:
+    writer = make(cloned.service_url)
+    await writer.archive.probe()
+    await owner.execute("REVOKE INSERT ON datastorage.audit_records FROM datastorage_service")
+    with pytest.raises(TransientError, match="permission denied for table audit_records"):
+        await writer.archive.probe()
+    await owner.execute("GRANT INSERT ON datastorage.audit_records TO datastorage_service")
+    await writer.archive.probe()
+    assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 0
+
+
+async def test_one_that_was_told_so_speaks_for_all(cloned: TestDatabase, make: Make) -> None:
+    """No connection is used any more to a server that is read-only by the word of another connection."""
+    writer = make(cloned.service_url)
+    before = await _all_pids(writer)
+    assert len(before) == _POOL_SIZE
+    async with writer.database.connection() as told:
+        await told.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    with pytest.raises(TransientError, match="read-only transaction"):
+        await writer.archive.store([record_of(audit_record())])
+    assert before.isdisjoint(await _all_pids(writer))
+
+
+async def _all_pids(writer: Writer) -> set[int]:
+    """Return the server's processes of all connections, each of which is open then."""
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(writer.database.connection()) for _ in range(_POOL_SIZE)]
+        return {int(await connection.fetchval("SELECT pg_backend_pid()")) for connection in opened}
+
+
+async def test_a_server_that_went_away_behind_a_proxy_takes_nobody_s_time(
+    cloned: TestDatabase, owner: Any, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy keeps its connections open, so that each of them swallows whatever is sent."""
+    monkeypatch.setattr(database_module, "_TRUSTED_SECONDS", 0.0)
+    monkeypatch.setattr(database_module, "_ANSWER_SECONDS", 0.5)
+    async with FreezableProxy(cloned.service_url) as proxy:
+        writer = make(proxy.url)
+        await _all_pids(writer)
+        proxy.forsake()
+        await owner.execute(_CUT, cloned.name)
+        async with asyncio.timeout(_RECOVERY_SECONDS):
+            await writer.store()
+        assert writer.breaker.reason is None
+
+
+async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
+    cloned: TestDatabase, owner: Any, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_TRUSTED_SECONDS", 3600.0)
+    async with FreezableProxy(cloned.service_url) as proxy:
+        writer = make(proxy.url)
+        await _all_pids(writer)
+        proxy.forsake()
+        await owner.execute(_CUT, cloned.name)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await writer.archive.store([record_of(audit_record())])
+        async with asyncio.timeout(_RECOVERY_SECONDS):
+            await writer.store()
+
+
+async def test_connections_that_are_let_go_while_they_are_silent_end_quietly(
+    cloned: TestDatabase, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database_module, "_RELEASE_TIMEOUT_SECONDS", 0.1)
+    async with FreezableProxy(cloned.service_url) as proxy:
+        writer = make(proxy.url)
+        await _all_pids(writer)
+        proxy.forsake()
+        before = asyncio.all_tasks()
+        writer.database.expire_connections()
+        await _all_pids(writer)
+        await eventually(lambda: not [task for task in asyncio.all_tasks() - before if "close" in repr(task)])
+        gc.collect()  # an error that nobody has heard is told of then
+    assert not caplog.records
+
+
+async def test_names_are_looked_up_again_from_time_to_time(
+    cloned: TestDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that has been left goes on to serve those who do not look."""
+    writer = make(cloned.service_url)
+    pid = await writer.pid()
+    assert await writer.pid() == pid
+    monkeypatch.setattr(database_module, "_MAX_AGE_SECONDS", 0.0)
+    assert await writer.pid() != pid
+
+
+async def test_what_was_learnt_of_a_database_is_not_believed_of_another_one(
+    databases: TestDatabases, cloned: TestDatabase, owner: Any
+) -> None:
+    other = await databases.clone()
+    async with FreezableProxy(cloned.service_url) as proxy:
+        database = Database(proxy.url, pool_size=2, chain=VECTORS)
+        tables = VectorTables(database, provider="test", name="mine", dimensions=3)
+        assert await tables.model_id() == 1
+        there = await connect(other.owner_url)
+        await there.execute("SELECT datastorage.ensure_embedding_model('test', 'yours', 3)")
+        await there.close()
+        # The driver would ask the same database of the other server; here both are on one.
+        await owner.execute(_CUT, cloned.name)
+        moved = Database(other.service_url, pool_size=2, chain=VECTORS)
+        database._url = moved._url
+        database.expire_connections()
+        assert await tables.model_id() == 2
+        await moved.close()
+        await database.close()
+
+
+class Rotation:
+    """A login role whose URL stands in a secrets directory."""
+
+    def __init__(self, owner: Any, database: TestDatabase, directory: Path) -> None:
+        self._owner, self._database, self._directory = owner, database, directory
+        self.role = f"rotated_{secrets.token_hex(4)}"
+        self.file = directory / _SETTING
+
+    def url(self, password: str, query: str = "") -> str:
+        parts = urlsplit(self._database.service_url)
+        host = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=f"{self.role}:{password}@{host}", query=query).geturl()
+
+    async def set_password(self, password: str) -> None:
+        await self._owner.execute(f"ALTER ROLE {self.role} PASSWORD '{password}'")
+
+    async def cut(self) -> None:
+        await self._owner.execute(_CUT, self._database.name)
+
+    def origin(self, password: str, query: str = "") -> Origin:
+        self.file.write_text(self.url(password, query))
+        return Origin(_SETTING, self.url(password, query), self._directory)
+
+
+@pytest_asyncio.fixture
+async def rotation(cloned: TestDatabase, owner: Any, tmp_path: Path) -> AsyncIterator[Rotation]:
+    made = Rotation(owner, cloned, tmp_path)
+    await owner.execute(f"CREATE ROLE {made.role} LOGIN PASSWORD 'one' IN ROLE datastorage_service")
+    yield made
+    await made.cut()
+    await owner.execute(f"DROP ROLE {made.role}")
+
+
+async def test_a_new_password_is_taken_from_the_file_after_the_old_one_was_revoked(
+    rotation: Rotation, make: Make
+) -> None:
+    writer = make(rotation.origin("one"))
+    await writer.store()
+    await rotation.set_password("two")
+    await rotation.cut()
+    storing = asyncio.create_task(writer.store())
+    await eventually(lambda: "password authentication failed" in (writer.breaker.reason or ""))
+    rotation.file.write_text(rotation.url("two") + "\n")
+    async with asyncio.timeout(_RECOVERY_SECONDS):
+        await storing
+
+
+async def test_connections_are_made_anew_when_the_password_changes_while_they_work(
+    rotation: Rotation, make: Make
+) -> None:
+    writer = make(rotation.origin("one"))
+    pid = await writer.pid()
+    await rotation.set_password("two")
+    rotation.file.write_text(rotation.url("two"))
+
+    async def is_new() -> bool:
+        return await writer.pid() != pid
+
+    await eventually(is_new)
+    await writer.store()
+    assert writer.breaker.reason is None
+
+
+async def test_what_works_is_kept_while_the_server_does_not_know_the_new_password(
+    rotation: Rotation, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    writer = make(rotation.origin("one"))
+    pid = await writer.pid()
+    rotation.file.write_text(rotation.url("two"))
+
+    async def is_told() -> bool:
+        assert await writer.pid() == pid
+        await asyncio.sleep(0.05)
+        return "does not work yet" in caplog.text
+
+    await eventually(is_told)
+    await writer.store()
+    await rotation.set_password("two")
+
+    async def is_new() -> bool:
+        return await writer.pid() != pid
+
+    await eventually(is_new)
+    assert caplog.text.count("does not work yet") == 1
+    assert rotation.url("two") not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "value", ["", "mysql://user:hunter2@host/name", "postgresql://u:1#hunter2@host/name"]
+)
+async def test_a_malformed_value_is_told_and_not_used(
+    rotation: Rotation, make: Make, caplog: pytest.LogCaptureFixture, value: str
+) -> None:
+    writer = make(rotation.origin("one"))
+    pid = await writer.pid()
+    rotation.file.write_text(value)
+
+    async def is_told() -> bool:
+        assert await writer.pid() == pid
+        await asyncio.sleep(0.05)
+        return bool(caplog.records)
+
+    await eventually(is_told)
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage().startswith(f"{_SETTING} has changed and can't be used")
+    assert "hunter2" not in str(record.__dict__)
+
+
+async def test_a_value_that_the_driver_refuses_is_told_and_not_used(
+    rotation: Rotation, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = make(rotation.origin("one"))
+    pid = await writer.pid()
+    rotation.file.write_text(rotation.url("one", "sslmode=verify-full&sslrootcert=/no/such/file"))
+
+    async def is_told() -> bool:
+        assert await writer.pid() == pid
+        await asyncio.sleep(0.05)
+        return bool(caplog.records)
+
+    await eventually(is_told)
+    await writer.store()
+
+
+async def test_a_new_certificate_means_new_connections(
+    rotation: Rotation, make: Make, tmp_path: Path
+) -> None:
+    """A mounted Secret is exchanged by a symbolic link, and is missing for a moment."""
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "ca.crt").write_text(f"certificate {version}")
+    data = tmp_path / "..data"
+    data.symlink_to("1")
+    writer = make(rotation.origin("one", f"sslmode=disable&sslrootcert={data / 'ca.crt'}"))
+    pid = await writer.pid()
+    data.unlink()
+    asked = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < asked + 1.2:  # a look comes about
+        assert await writer.pid() == pid
+        await asyncio.sleep(0.05)
+    data.symlink_to("2")
+
+    async def is_new() -> bool:
+        return await writer.pid() != pid
+
+    await eventually(is_new)
+    await writer.store()

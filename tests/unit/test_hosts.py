@@ -1,0 +1,50 @@
+"""Which servers a URL names, one by one, and which files."""
+
+import pytest
+
+from datastorage.storage.hosts import attempts, files_in
+from datastorage.storage.urls import parse_url
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql:///name", ["postgresql:///name"]),
+        ("postgresql://u:p@h/name", ["postgresql://u:p@h/name"]),
+        ("postgresql://u:p%2C@h1,h2:5433/n", ["postgresql://u:p%2C@h1/n", "postgresql://u:p%2C@h2:5433/n"]),
+        ("postgresql://[::1]:1,[fe80::1]/n", ["postgresql://[::1]:1/n", "postgresql://[fe80::1]/n"]),
+        ("postgresql://u@/n?host=/run&port=1", ["postgresql://u@/n?host=/run&port=1"]),
+        ("postgresql://u@/n?host=a,b", ["postgresql://u@/n?host=a", "postgresql://u@/n?host=b"]),
+        (
+            "postgresql://u@/n?host=a,b&port=1,2",
+            ["postgresql://u@/n?host=a&port=1", "postgresql://u@/n?host=b&port=2"],
+        ),
+        (
+            "postgresql://u@/n?host=a,b&port=1",
+            ["postgresql://u@/n?host=a&port=1", "postgresql://u@/n?host=b&port=1"],
+        ),
+    ],
+)
+def test_each_host_is_tried_by_itself(url: str, hosts: list[str]) -> None:
+    def plain(text: str) -> str:
+        return text.replace(":///", ":/")
+
+    parsed = parse_url(url, "DATASTORAGE_DATABASE_URL")
+    found = [plain(one.driver_url) for one, _ in attempts(parsed, writable=True)]
+    assert found == [plain(host) for host in hosts]
+    assert {kind for _, kind in attempts(parsed, writable=True)} == {"any"}
+    assert {kind for _, kind in attempts(parsed, writable=False)} == {None}
+
+
+def test_a_reader_that_prefers_standbys_tries_them_all_first() -> None:
+    url = parse_url("postgresql://a,b/n?target_session_attrs=prefer-standby", "DATASTORAGE_DATABASE_URL")
+    assert [(one.driver_url[len("postgresql://")], kind) for one, kind in attempts(url, writable=False)] == [
+        ("a", "standby"), ("b", "standby"), ("a", "any"), ("b", "any"),
+    ]  # fmt: skip
+
+
+def test_the_files_of_a_url_are_found() -> None:
+    assert files_in("postgresql://u:p@h/n?sslrootcert=/a%20b&sslmode=require&sslkey=/k&sslcert=/c") == [
+        "/a b", "/c", "/k",
+    ]  # fmt: skip
+    assert files_in("postgresql://u:p@h/n") == []
