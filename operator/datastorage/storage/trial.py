@@ -28,7 +28,7 @@ _INDEX: Final = {
     ),
     Table.ACTION_TRACES: (
         True, "trial", "trial", "v1", "Pod", "trial", "trial", "trial", "trial", "trial", "trial", 1.0,
-        "Completed", _TIME, _TIME, 1.0, "trial",
+        "Completed", _TIME, _TIME, _TIME, 1.0, "trial",
     ),
 }  # fmt: skip
 
