@@ -14,7 +14,6 @@ import pytest_asyncio
 from datastorage.breaker import Breaker
 from datastorage.errors import TransientError
 from datastorage.query import Filter, SearchMode
-from datastorage.storage import database as database_module
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from tests.support.archive import searchable
@@ -163,14 +162,13 @@ def _with_hosts(url: str, *hosts: str, query: str = "") -> str:
     return urlsplit(url)._replace(netloc=f"{user}{at}{','.join(hosts)}", query=query).geturl()
 
 
-@pytest.mark.parametrize("query", ["", "target_session_attrs=read-write"])
+@pytest.mark.parametrize("query", ["", "&target_session_attrs=read-write"])
 async def test_a_writer_finds_the_primary_among_several_hosts(
-    pair: Pair, writers: Callable[[str], Writer], query: str, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, writers: Callable[[str], Writer], query: str
 ) -> None:
-    monkeypatch.setattr(database_module, "_CONNECT_TIMEOUT_SECONDS", 1.0)
     with _silent_server() as silent:
         hosts = [silent, f"127.0.0.1:{pair.standby.port}", "127.0.0.1:1", f"127.0.0.1:{pair.primary.port}"]
-        writer = writers(_with_hosts(pair.database.service_url, *hosts, query=query))
+        writer = writers(_with_hosts(pair.database.service_url, *hosts, query=f"connect_timeout=1{query}"))
         async with asyncio.timeout(2 * _RECOVERY_SECONDS):
             await writer.store(audit_record())
 

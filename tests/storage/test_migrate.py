@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
@@ -18,7 +17,7 @@ from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from tests.support.polling import eventually
-from tests.support.postgres import PostgresServer, TestDatabase, TestDatabases, connect
+from tests.support.postgres import PostgresServer, TestDatabase, TestDatabases, connect, migrating_to
 
 _MIGRATE = "import sys; from datastorage.storage.migrate import migrate; print(*migrate(sys.argv[1]))"
 _WAITING = """
@@ -63,11 +62,9 @@ async def test_migrating_again_changes_nothing(unmigrated: TestDatabase) -> None
 async def test_a_schema_of_each_earlier_version_is_brought_up_to_date(
     unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upgrade = command.upgrade
     for number in range(1, int(ARCHIVE.version)):
         version = f"{number:04}"
-        with monkeypatch.context() as patch:
-            patch.setattr(command, "upgrade", lambda config, _, to=version: upgrade(config, to))
+        with migrating_to(version, monkeypatch):
             await asyncio.to_thread(migrate, unmigrated.owner_url)
         assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (version, ARCHIVE.version)
         owner = await connect(unmigrated.owner_url)

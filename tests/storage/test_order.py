@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from alembic import command
 
 from datastorage.errors import InvalidQueryError
 from datastorage.query import ArchivedRecord, Page, Timeline
@@ -17,7 +16,7 @@ from datastorage.storage import queries as queries_module
 from datastorage.storage.migrate import migrate
 from tests.support.archive import SearchableArchive, searchable
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
-from tests.support.postgres import TestDatabase, connect
+from tests.support.postgres import TestDatabase, connect, migrating_to
 
 SECOND = "2026-03-05T10:20:30Z"
 REMEDIATION = AUDIT_SPEC["correlationID"]
@@ -263,9 +262,8 @@ async def test_of_one_name_the_object_written_last_comes(archive: SearchableArch
 async def test_rows_of_the_version_before_get_their_place(
     unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upgrade, unset = command.upgrade, "0001-01-01T00:00:00Z"
-    with monkeypatch.context() as patched:
-        patched.setattr(command, "upgrade", lambda config, _: upgrade(config, "0002"))
+    unset = "0001-01-01T00:00:00Z"
+    with migrating_to("0002", monkeypatch):
         await asyncio.to_thread(migrate, unmigrated.owner_url)
     owner = await connect(unmigrated.owner_url)
     await owner.execute("SELECT datastorage.ensure_partitions($1)", datetime(2026, 3, 1, tzinfo=UTC))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datastorage.errors import RecordRefusedError
+from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.storage import archive as archive_module
 from datastorage.storage.archive import Archive
 from datastorage.storage.records import Table
@@ -150,5 +150,5 @@ async def test_a_partition_dropped_behind_the_store_is_made_again(archive: Archi
 
 async def test_a_constraint_is_no_missing_partition(archive: Archive, owner: Any) -> None:
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT named CHECK (name <> 'bad')")
-    with pytest.raises(RecordRefusedError, match="named"):
+    with pytest.raises(WorkRefusedError, match="named"):
         await archive.store([record_of(audit_record(name="bad"))])

@@ -95,7 +95,8 @@ async def test_what_is_set_and_reset_for_new_connections_leaves_nothing_behind(
     await owner.execute(f"ALTER {whose} {cloned.name} SET {setting}")
     await owner.execute(_CUT, cloned.name)
     working = asyncio.create_task(writer.breaker.run(lambda: _work(writer)))
-    await eventually(lambda: words in (writer.breaker.reason or ""))
+    # Too little time is no outage: other statements may be quicker.
+    await eventually(lambda: words in (writer.breaker.reason or writer.breaker.refused or ""))
     await owner.execute(f"ALTER {whose} {cloned.name} RESET {name}")
     async with asyncio.timeout(_RECOVERY_SECONDS):
         await working
