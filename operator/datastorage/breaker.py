@@ -41,12 +41,15 @@ class Breaker:
     ) -> None:
         """``dependency`` is its name in logs and metrics. ``probe`` raises TransientError while it is away.
 
-        ``on_recovery`` is told of its return. ``trial`` raises TransientError while not even harmless work of
-        the usual kind would succeed; without one the probe stands for it.
+        ``on_recovery`` is told of its return. ``trial`` raises TransientError or RecordRefusedError while not
+        even harmless work of the usual kind would succeed; without one the probe stands for it.
         """
         self._dependency = dependency
         self._probe = probe
         self._trial = trial or probe
+        # What has failed has to succeed: where a trial found the dependency away, a probe that asks for less
+        # would let everybody try again, in vain, and again.
+        self._asked = probe
         self._on_recovery = on_recovery
         self._closed = asyncio.Event()
         self._closed.set()
@@ -137,7 +140,7 @@ class Breaker:
             raise
         except TransientError as error:
             self._errors.inc()
-            self._failed(error)
+            self._failed(error, self._probe)
             raise
         self._succeeded()
         return result
@@ -149,14 +152,17 @@ class Breaker:
         except (TransientError, RecordRefusedError) as state:
             self._errors.inc()
             away = TransientError(str(state))
-            self._failed(away)
+            self._failed(away, self._trial)
             raise away from refusal
         self._succeeded()
 
-    def _failed(self, error: TransientError) -> None:
+    def _failed(self, error: TransientError, ask: Callable[[], Awaitable[None]]) -> None:
+        if ask is self._trial:
+            self._asked = ask
         if not self._closed.is_set():
             return  # another caller has noticed already
         self._closed.clear()
+        self._asked = ask
         self._reason = str(error)
         if self._since is None:
             self._since = time.monotonic()
@@ -171,8 +177,8 @@ class Breaker:
             await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
             self._delay = min(self._delay * 2, _MAX_DELAY_SECONDS)
             try:
-                await self._probe()
-            except TransientError as still:
+                await self._asked()
+            except (TransientError, RecordRefusedError) as still:
                 self._reason = str(still)
             except ConfigurationError:
                 # Waiting does not cure it. Those who wait find it out by themselves, and each decides.

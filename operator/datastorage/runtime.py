@@ -143,8 +143,8 @@ class Operator:
                 await end_tasks(intakes)
                 await self._flush()
             else:
-                ended = next(iter(done))
-                raise _ended_unexpectedly(ended)
+                self._tell_lost()
+                raise _ended_unexpectedly(next(iter(done)))
         finally:
             await end_tasks([*intakes, *workers, stopped])
 
@@ -184,12 +184,13 @@ class Operator:
         except TimeoutError:
             # What is in the cluster is found again by the next start. What is not there any more, is not.
             _log.warning("Stopped before everything was announced; the next start goes on with it")
-            for ref in parts.intake.last_copies:
-                _log.error(
-                    "Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields()
-                )
+            self._tell_lost()
         else:
             _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})
+
+    def _tell_lost(self) -> None:
+        for ref in self._parts.intake.last_copies:
+            _log.error("Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields())
 
     async def _prepare_partitions(self) -> None:
         while True:
@@ -239,7 +240,7 @@ async def _prepare_vectors(vectors: VectorStore) -> None:
             _log.error("Starting without vectors: %s", error)  # a state to be mended, no crash
         except (TransientError, TimeoutError) as error:
             reason = str(error) or f"no answer in {_VECTORS_SECONDS:g} s"
-            _log.warning("Starting without vectors; they are made up for later", extra={"error": reason})
+            _log.warning("Starting without vectors; missing vectors are added later", extra={"error": reason})
 
 
 async def _trouble_of(probe: Callable[[], Awaitable[None]], server: str) -> str | None:

@@ -230,15 +230,37 @@ async def test_work_that_is_refused_as_all_work_is_waits_for_the_server(
     async def work() -> int:
         nonlocal calls
         calls += 1
-        if calls < 3:
-            assert breaker.reason == (None if calls == 1 else "the table is locked")
+        if calls == 1:
             raise error
+        assert breaker.reason == "the table is locked"
         return calls
 
-    assert await breaker.judge(work) == 3
-    assert trial.asked == 2
+    assert await breaker.judge(work) == 2
+    assert (trial.asked, probe.asked) == (3, 0), "what has failed has to succeed"
     assert breaker.reason is None
     assert len(recoveries) == 1
+
+
+async def test_reads_do_not_call_back_those_whose_writes_all_fail(
+    probe: Probe, recoveries: list[None], no_delays: None, spawn: Spawn
+) -> None:
+    del no_delays
+    trial, refusals = Probe(), iter([WorkRefusedError("a trigger")])
+    trial.errors = [RecordRefusedError("a trigger refuses all rows")] * 50
+    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial)
+
+    async def write() -> None:
+        for refusal in refusals:
+            raise refusal
+
+    async def read() -> bool:
+        return not trial.errors
+
+    writing = spawn(breaker.judge(write))
+    await eventually(lambda: trial.asked > 1)
+    assert await breaker.judge(read), "it was tried only after a harmless write had succeeded"
+    await writing
+    assert (len(recoveries), probe.asked) == (1, 0)
 
 
 @pytest.mark.usefixtures("no_delays")

@@ -101,6 +101,8 @@ class Backfill:
         self._lift_pause = _LIFT_PAUSE_SECONDS
         # How many are claimed at once: fewer after that was too much.
         self._limit = _BATCH
+        # Why a batch was refused last, so that each reason is logged once.
+        self._refusal = ""
         self._pending = 0
         self._counted_at = -_COUNT_SECONDS
 
@@ -144,9 +146,12 @@ class Backfill:
                 settled, more = await self._dependencies.postgres.judge(self._settle_batch)
             except WorkRefusedError as error:
                 # Claiming so many, or noting what became of them.
-                _log.warning(
-                    "A batch of owed vectors is refused; the next is smaller", extra={"error": str(error)}
-                )
+                if str(error) != self._refusal:
+                    self._refusal = str(error)
+                    _log.warning(
+                        "A batch of owed vectors is refused; smaller ones are tried",
+                        extra={"error": str(error)},
+                    )
                 settled, more = False, self._limit > 1
                 self._limit = max(1, self._limit // 2)
             settled_any = settled_any or settled
@@ -169,6 +174,7 @@ class Backfill:
                 # The vectors' server is away. All of it is owed as before, and tried again later.
                 claim.delay(claim.rows, str(error))
                 return False, False
+        self._refusal = ""
         self._limit = min(self._limit + self._limit // 8 + 1, _BATCH)
         return settled
 

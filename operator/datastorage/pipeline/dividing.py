@@ -5,7 +5,7 @@ from functools import partial
 from typing import TypeVar
 
 from datastorage.breaker import Breaker
-from datastorage.errors import WorkRefusedError
+from datastorage.errors import MissingRightsError, WorkRefusedError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,6 +24,8 @@ async def by_parts(
     """
     try:
         return [await breaker.judge(partial(work, items))]
+    except MissingRightsError:  # less of it would be refused as well
+        return [await breaker.run(partial(work, items))]
     except WorkRefusedError as error:
         if len(items) <= 1:
             if on_refused is None or not items:
@@ -40,6 +42,8 @@ async def page_of(breaker: Breaker, read: Callable[[int], Awaitable[R]], most: i
     while most > 1:
         try:
             return await breaker.judge(partial(read, most))
+        except MissingRightsError:
+            break
         except WorkRefusedError:
             most //= 2
     return await breaker.run(partial(read, 1))

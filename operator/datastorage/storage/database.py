@@ -15,6 +15,7 @@ from datastorage.errors import (
     MissingRightsError,
     PoolUsedUpError,
     TransientError,
+    WorkRefusedError,
 )
 from datastorage.secrets import Origin, Secret, TriedSecret
 from datastorage.storage.connecting import connecting
@@ -35,6 +36,9 @@ _RELEASE_TIMEOUT_SECONDS: Final = 1.0
 # and has this long to answer. A server that went away silently would else take a statement's whole time.
 _TRUSTED_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 2.0
+# A server that refuses a statement is there, and may go on to refuse it: connections are made anew no more
+# often than this then. At last they have to be: what is changed for a role holds for new sessions alone.
+_REFUSED_SECONDS: Final = 3.0
 # Names lead elsewhere after a move, though the server that was there before may go on to serve.
 _MAX_AGE_SECONDS: Final = 600.0
 
@@ -133,9 +137,16 @@ class Database:
         """Expire the connections when one of them fails for another reason than its data."""
         try:
             yield
-        except TransientError as error:
-            if not isinstance(error, PoolUsedUpError):
+        except PoolUsedUpError:
+            raise
+        except WorkRefusedError as error:
+            # Of one statement, in the server's own words; or there was no answer, which says nothing of a server.
+            answered = isinstance(error.__cause__, asyncpg.PostgresError)
+            if not answered or time.monotonic() - self._renewed_at > _REFUSED_SECONDS:
                 self.expire_connections()
+            raise
+        except TransientError:
+            self.expire_connections()
             raise
 
     async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
@@ -168,6 +179,12 @@ class Database:
             try:
                 # The time-out bounds the wait for a free connection and the making of a new one.
                 return await self._pool.acquire(timeout=_COMMAND_TIMEOUT_SECONDS)
+            except ConfigurationError as error:
+                if not self._served:
+                    raise
+                # It was right before: a certificate or a file is being exchanged, or somebody has to mend it
+                # where it is. That ends no process that may have the last copies of objects.
+                raise TransientError(str(error)) from error
             except TimeoutError as error:
                 size = self._pool.get_size()
                 if size < self._pool.get_max_size() or self._pool.get_idle_size():

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import asyncpg
 import numpy as np
 import pgvector
 from numpy.typing import NDArray
@@ -130,7 +131,8 @@ class VectorTables:
             cause = error.__cause__
             if cause is None:
                 raise
-            self._doubt()
+            if not isinstance(cause, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
+                self._doubt()
             outage = not isinstance(error, WorkRefusedError | RecordRefusedError)
             kind = TransientError if outage else WorkRefusedError
             raise kind(f"the vectors' tables: {one_line(cause)}") from cause
