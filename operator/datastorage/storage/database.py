@@ -140,7 +140,8 @@ class Database:
         except PoolUsedUpError:
             raise
         except WorkRefusedError as error:
-            # Of one statement, in the server's own words; or there was no answer, which says nothing of a server.
+            # What was learnt may have been of another schema. The connection leads to a server that answers.
+            self._generation += 1
             answered = isinstance(error.__cause__, asyncpg.PostgresError)
             if not answered or time.monotonic() - self._renewed_at > _REFUSED_SECONDS:
                 self.expire_connections()
