@@ -32,6 +32,9 @@ class WorkRefusedError(TransientError):
     If it is the work's, less of it may pass.
     """
 
+    is_limit = False
+    """Whether it met a limit of time or size, which any work of its amount would meet."""
+
 
 class PoolUsedUpError(TransientError):
     """All connections to a server are in use, which says nothing of the server."""

@@ -152,3 +152,29 @@ async def test_a_constraint_is_no_missing_partition(archive: Archive, owner: Any
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT named CHECK (name <> 'bad')")
     with pytest.raises(WorkRefusedError, match="named"):
         await archive.store([record_of(audit_record(name="bad"))])
+
+
+async def test_a_month_is_made_while_somebody_reads(
+    archive: Archive, owner: Any, cloned: TestDatabase
+) -> None:
+    """A dump holds its locks for hours. Whatever waited for them would be in everybody's way."""
+    await archive.prepare_partitions()
+    newest = await owner.fetchval(
+        "SELECT max(right(relname, 8)) FROM pg_class WHERE relname ~ '^audit_records_y[0-9]{4}m[0-9]{2}$'"
+    )
+    for table in Table:
+        await owner.execute(f"DROP TABLE datastorage.{table}_{newest}")
+    reader = await connect(cloned.owner_url)
+    async with reader.transaction():
+        await reader.fetch("SELECT count(*) FROM datastorage.audit_records")
+        await reader.fetch("SELECT count(*) FROM datastorage.action_traces")
+        await archive.prepare_partitions()
+    await reader.close()
+    for table in Table:
+        indexes = await owner.fetch(
+            "SELECT tablename, count(*) AS count FROM pg_indexes WHERE schemaname = 'datastorage' "
+            "AND tablename LIKE $1 GROUP BY 1",
+            f"{table}%",
+        )
+        assert f"{table}_{newest}" in {row["tablename"] for row in indexes}
+        assert len({row["count"] for row in indexes}) == 1, "each month has all indexes"

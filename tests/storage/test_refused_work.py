@@ -178,3 +178,14 @@ async def test_a_locked_table_is_the_server_s_state(parts: Storing, owner: Any, 
     await owner.execute("ROLLBACK")
     await eventually(lambda: len(parts.announced.outcomes) == GOOD, seconds=PATIENCE)
     assert await parts.aside.problem() is None
+
+
+async def test_many_that_meet_somebody_s_rule_do_not_stand_before_others(parts: Storing, owner: Any) -> None:
+    """A rule is no limit of size: in ever smaller batches, each of them would cost the others a refusal."""
+    await owner.execute(
+        "ALTER TABLE datastorage.audit_records ADD CONSTRAINT theirs CHECK (name NOT LIKE 'bad%')"
+    )
+    parts.offer(*(audit_record(name=f"bad-{n}") for n in range(1500)))
+    parts.offer(audit_record(name="good"))
+    await eventually(lambda: "good" in parts.announced.outcomes, seconds=PATIENCE)
+    assert set(parts.announced.outcomes) == {"good"}

@@ -16,6 +16,8 @@ _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 # After a batch was too much the next ones are half of it, and grow again. Where the limit stays, one of eight
 # is tried in vain.
 _GROWTH: Final = 1.1
+# Still so many at once that a refusal takes many of those that are to be refused out of the others' way.
+_LEAST_SHARE: Final = 0.05
 _LINGER_SECONDS: Final = 0.02
 
 
@@ -57,9 +59,10 @@ class Coordinator:
         except RecordRefusedError as error:
             await self._aside.put(batch, error)
         except WorkRefusedError as error:
-            # The limit that it met (a time, a size) is met by the next one of its size too.
-            if len(batch) > 1:
-                self._share = max(self._share / 2, 1 / _MAX_BATCH_ITEMS)
+            # A limit that it met (a time, a size) is met by the next one of its size too. That is not so of a
+            # rule for single records: in small batches, each of them would hold up those behind it.
+            if len(batch) > 1 and error.is_limit:
+                self._share = max(self._share / 2, _LEAST_SHARE)
             await self._aside.put(batch, error)
         else:
             self._share = min(self._share * _GROWTH, 1.0)

@@ -53,6 +53,15 @@ _OUTAGES: Final = (
     asyncpg.ClientCannotConnectError,
     asyncpg.ConnectionRejectionError,
 )
+# Too much work at once: a time-out, memory, a message that is too long.
+_LIMITS: Final = (
+    asyncpg.QueryCanceledError,
+    asyncpg.OutOfMemoryError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.ConfigurationLimitExceededError,
+    asyncpg.ProtocolViolationError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
 
 
 @contextmanager
@@ -77,7 +86,7 @@ def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
         raise _of_server(error, chain) from error
     except TimeoutError as error:
         why = one_line(error) if str(error) else "no answer in time"
-        raise WorkRefusedError(f"{chain.server}: {why}") from error
+        raise _limited(f"{chain.server}: {why}") from error
     except (asyncpg.InternalClientError, OSError) as error:
         raise WorkRefusedError(f"{chain.server}: {one_line(error)}") from error
 
@@ -108,7 +117,13 @@ def _of_server(error: asyncpg.PostgresError, chain: Chain) -> RecordRefusedError
         return MissingRightsError(said)
     if isinstance(error, _OUTAGES):
         return TransientError(said)
-    return WorkRefusedError(said)
+    return _limited(said) if isinstance(error, _LIMITS) else WorkRefusedError(said)
+
+
+def _limited(said: str) -> WorkRefusedError:
+    error = WorkRefusedError(said)
+    error.is_limit = True
+    return error
 
 
 def one_line(error: BaseException) -> str:

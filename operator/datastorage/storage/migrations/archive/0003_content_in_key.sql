@@ -19,6 +19,11 @@ GRANT USAGE ON SEQUENCE datastorage.storage_order TO datastorage_service;
 DROP INDEX datastorage.audit_records_correlation_id_created_at_idx;
 DROP INDEX datastorage.action_traces_correlation_id_created_at_idx;
 
+-- Words wait in a list before they enter this index, and whichever insert finds the list full clears it, however
+-- small it is itself. With the default of 4 MB that takes longer than a role's time-out may be.
+DROP INDEX datastorage.audit_records_search_idx;
+DROP INDEX datastorage.action_traces_search_idx;
+
 -- A time that was never set is no time: Go writes the first moment of the year 1 for it, in a local zone up to a
 -- minute off.
 CREATE FUNCTION datastorage.given_time(at timestamptz) RETURNS timestamptz LANGUAGE sql AS $$
@@ -70,6 +75,8 @@ ALTER TABLE datastorage.action_traces
     ADD PRIMARY KEY (uid, generation, created_at, spec_hash);
 CREATE INDEX ON datastorage.audit_records (correlation_id, happened_at);
 CREATE INDEX ON datastorage.action_traces (correlation_id, happened_at);
+CREATE INDEX ON datastorage.audit_records USING gin (search) WITH (gin_pending_list_limit = 64);
+CREATE INDEX ON datastorage.action_traces USING gin (search) WITH (gin_pending_list_limit = 64);
 DROP FUNCTION datastorage.assessed_at(bytea);
 DROP FUNCTION datastorage.given_time(timestamptz);
 
@@ -114,3 +121,34 @@ END $$;
 REVOKE ALL ON FUNCTION datastorage.set_text_hashes(text, uuid[], bigint[], timestamptz[], bytea[], bytea[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION datastorage.set_text_hashes(text, uuid[], bigint[], timestamptz[], bytea[], bytea[])
     TO datastorage_service;
+
+-- Makes the partitions of the month that holds "at", as before, but beside the tables: they are attached when they
+-- are ready, which holds nobody up. To create them in place takes a lock that waits for every transaction that has
+-- read a table (a dump, for example), and everybody else's would wait behind it.
+CREATE OR REPLACE FUNCTION datastorage.ensure_partitions(at timestamptz) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+    month_start timestamptz := date_trunc('month', at, 'UTC');
+    -- The session's time zone must not move the bound: the month is added in UTC.
+    month_end   timestamptz := (date_trunc('month', at AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC';
+    suffix      text := to_char(at AT TIME ZONE 'UTC', '"y"YYYY"m"MM');
+    parent      text;
+BEGIN
+    IF at < '2014-01-01Z' OR at >= '2100-01-01Z' THEN
+        RAISE EXCEPTION 'creation time % is outside 2014 to 2099', at USING ERRCODE = 'datetime_field_overflow';
+    END IF;
+    FOREACH parent IN ARRAY ARRAY['audit_records', 'action_traces'] LOOP
+        IF to_regclass(format('datastorage.%I', parent || '_' || suffix)) IS NULL THEN
+            PERFORM pg_advisory_xact_lock(hashtextextended('datastorage.ensure_partitions', 0));
+            -- Another replica may have made it meanwhile. Waiting for an advisory lock does not refresh what this
+            -- session remembers of the catalogue; a failing CREATE does.
+            BEGIN
+                EXECUTE format('CREATE TABLE datastorage.%I (LIKE datastorage.%I INCLUDING ALL)',
+                    parent || '_' || suffix, parent);
+                EXECUTE format('ALTER TABLE datastorage.%I ATTACH PARTITION datastorage.%I FOR VALUES FROM (%L) TO (%L)',
+                    parent, parent || '_' || suffix, month_start, month_end);
+            EXCEPTION WHEN duplicate_table THEN NULL;
+            END;
+        END IF;
+    END LOOP;
+END $$;
