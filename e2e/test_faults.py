@@ -6,6 +6,7 @@ from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rows, uids, until
 from e2e.bulk import BulkClient, audit_record
 from e2e.controlplane import ControlPlane
+from e2e.controlplane.errors import ComponentError
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
@@ -118,13 +119,18 @@ async def test_overflow_is_brought_back_by_the_sweep(workbench: Workbench, clien
     accepted = [body["metadata"]["uid"] for body in created]
     # Nothing can be stored meanwhile: however slow the watch is, the intake fills.
     async with workbench.no_rows_accepted():
-        operator = workbench.start_operator(INTAKE_MAX_ITEMS=20, SWEEP_INTERVAL_SECONDS=3600)
-        await until(lambda: _has_overflowed(operator), seconds=30, what="the intake overflows")
+        # It is not ready: it finds that rows are not accepted.
+        operator = workbench.start_operator(wait=False, INTAKE_MAX_ITEMS=20, SWEEP_INTERVAL_SECONDS=3600)
+        await until(lambda: _has_overflowed(operator), seconds=60, what="the intake overflows")
     await until(lambda: all_stored(client, workbench, accepted), seconds=60, what="all stored")
 
 
 async def _has_overflowed(operator: OperatorProcess) -> bool:
-    return await asyncio.to_thread(operator.metric, 'datastorage_intake_total{verdict="full"}') >= 1
+    try:
+        return await asyncio.to_thread(operator.metric, 'datastorage_intake_total{verdict="full"}') >= 1
+    except ComponentError:  # it does not listen yet
+        operator.check()
+        return False
 
 
 async def _at_least(load: Load, count: int) -> bool:
