@@ -141,12 +141,16 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
         """Make vectors known, wherever pgvector is installed, if it is."""
         async with transaction(self) if self.pooled else nullcontext():
             found = await super().fetchrow(_VECTOR_SCHEMA)
-            if found is not None:
-                self._vector_schema = found["quoted"]
+            if found is None:
+                return
+            try:
                 await self.set_type_codec(
                     "vector", schema=found["name"], format="binary",
                     encoder=Vector.to_binary, decoder=Vector.from_binary,
                 )  # fmt: skip
+            except ValueError:  # pgvector was removed, or moved, since the question above
+                return
+            self._vector_schema = found["quoted"]
 
 
 class Connector:
