@@ -171,8 +171,10 @@ class Connector:
             session, cached = await self._open(url, server, kind)
             # Statements are kept or not from the beginning of a connection on, and only then it shows what is
             # in between. The guess is wrong once: the next connection begins with what this one has found.
-            while self._caching == "auto" and session.pooled == cached:
-                self._last_was_pooled = session.pooled
+            # Where one address leads to a pooler and to PostgreSQL by turns, one that keeps none will do.
+            reopened = False
+            while self._caching == "auto" and session.pooled == cached and (cached or not reopened):
+                self._last_was_pooled, reopened = session.pooled, True
                 session.terminate()
                 session, cached = await self._open(url, server, kind)
             with _terminated_on_error(session):
