@@ -209,6 +209,12 @@ def test_a_choice_that_is_none_is_refused(run: Command, arguments: Sequence[str]
     assert error.startswith("datastorage: ")
 
 
+def test_the_help_says_that_the_settings_have_to_be_the_operator_s(run: Command) -> None:
+    code, out, _ = run("retry", "--help")
+    assert code == 0
+    assert "the same embedding settings as the operator" in " ".join(out.split())
+
+
 def test_nothing_is_marked_that_has_no_row(database: TestDatabase) -> None:
     record = record_of(audit_record())
     reject(database, [record])

@@ -60,6 +60,39 @@ def test_bad_data_is_refused_for_good(error: Exception) -> None:
     assert "bad value" in str(translated)
 
 
+_OWN_FUNCTION = "datastorage.ensure_partitions(timestamp with time zone)"
+
+
+@pytest.mark.parametrize(
+    ("context", "is_own"),
+    [
+        (None, True),
+        ("unnamed portal parameter $1", True),
+        ("unbenanntes Portal Parameter $1", True),
+        ("параметр $1 безымянного портала", True),
+        ("JSON data, line 1: …\nunnamed portal parameter $1", True),
+        (f"PL/pgSQL function {_OWN_FUNCTION} line 10 at RAISE", True),
+        (f"PL/pgSQL-Funktion {_OWN_FUNCTION} Zeile 10 bei RAISE", True),
+        (f"PL/pgSQL関数{_OWN_FUNCTION}の10行目 - RAISE", True),
+        (f"SQL-Anweisung »SELECT f(1,\n2)«\nPL/pgSQL-Funktion {_OWN_FUNCTION} Zeile 12 bei EXECUTE", True),
+        ("PL/pgSQL function public.somebody_s() line 1 at PERFORM", False),
+        ("PL/pgSQL-Funktion somebody_s() Zeile 1 bei PERFORM", False),
+        ("fonction PL/pgSQL somebody_s(), ligne 1 à PERFORM", False),
+        ("PL/Python-Funktion »somebody_s«", False),
+        ("SQL-Funktion »somebody_s« Anweisung 1", False),
+        ("SQL-Anweisung »INSERT INTO datastorage.audit_records VALUES ($1)«", False),
+        (f"PL/pgSQL-Funktion {_OWN_FUNCTION} Zeile 1 bei PERFORM\nPL/pgSQL-Funktion f() Zeile 1", False),
+        (f"PL/pgSQL-Funktion f() Zeile 1\nPL/pgSQL-Funktion {_OWN_FUNCTION} Zeile 1 bei PERFORM", False),
+        ("PL/pgSQL-Funktion my_datastorage.f() Zeile 1 bei PERFORM", False),
+        ("während etwas anderes geschah", False),
+    ],
+)
+def test_only_our_own_code_blames_a_record_in_whatever_language(context: str | None, is_own: bool) -> None:  # noqa: FBT001
+    error = asyncpg.NumericValueOutOfRangeError("bad value")
+    error.context = context
+    assert type(_translated(error)) is (RecordRefusedError if is_own else WorkRefusedError)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OwedVector
+from datastorage.storage.records import WITHOUT_VECTORS, VectorState
 from tests.storage.owing import claimed, hash_of, identity_of, owe, records_of, rows_in
 from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from tests.support.polling import eventually
@@ -178,6 +180,19 @@ async def test_each_generation_is_owed_by_itself(outbox: Outbox, database: Datab
     await owe(database, [first, second])
     await outbox.pay([first])
     assert await claimed(outbox) == {identity_of(second)}
+
+
+async def test_nothing_is_owed_where_no_vectors_are_kept(outbox: Outbox, database: Database) -> None:
+    """Somebody who keeps them may have left entries, which nobody drains."""
+    records = records_of(3)
+    await owe(database, records)
+    async with outbox.claim(1) as claim:
+        claim.refuse(claim.rows, {row.text_hash: "too long" for row in claim.rows})
+    keys, table = [record.key for record in records], records[0].table
+    kept = await Archive(database, model="test/tiny").find(table, keys)
+    assert {row.vector.state for row in kept.values()} == {VectorState.PENDING, VectorState.FAILED}
+    found = await Archive(database).find(table, keys)
+    assert [row.vector for row in found.values()] == [WITHOUT_VECTORS] * 3
 
 
 async def test_what_has_no_text_is_never_owed(outbox: Outbox, database: Database) -> None:

@@ -1,6 +1,7 @@
 """Through a pooler that gives each transaction another session all works, and nothing is left there."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,12 +19,16 @@ from datastorage.storage.migrate import migrate
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.records import Table
 from datastorage.storage.schema import ARCHIVE, VECTORS
+from datastorage.storage.sessions import Connector
+from datastorage.storage.urls import parse_url
 from tests.support.archive import searchable
 from tests.support.objects import action_trace, audit_record, record_of
 from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import TestDatabase, connect
+from tests.support.proxy import FreezableProxy
 
 _SESSIONS = 3
+_PATIENCE_SECONDS = 20.0
 _LEFT_BEHIND = """
     SELECT (SELECT count(*) FROM pg_prepared_statements) AS statements, current_setting('search_path')
         AS path, current_setting('jit') AS jit
@@ -111,6 +116,41 @@ async def test_a_cache_that_loses_statements_is_given_up_and_one_line_says_so(
     [line] = [entry.getMessage() for entry in caplog.records if entry.name == sessions_module.__name__]
     assert "DATASTORAGE_DATABASE_STATEMENT_CACHE=off" in line
     await database.close()
+
+
+class _ByTurns(FreezableProxy):
+    """Leads one connection after another to the next URL."""
+
+    def __init__(self, *urls: str) -> None:
+        super().__init__(urls[0])
+        self._urls = itertools.cycle(urls)
+        self.connections = 0
+
+    def skip(self) -> None:
+        next(self._urls)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.lead_to(next(self._urls))
+        await super()._connect(reader, writer)
+
+
+async def test_an_address_that_leads_to_both_by_turns_is_connected_without_keeping_statements(
+    pooled: Pooler, cloned: TestDatabase
+) -> None:
+    async with _ByTurns(pooled.url, cloned.service_url) as proxy:
+        connector = Connector(statement_cache="auto", command_seconds=_PATIENCE_SECONDS)
+        url = parse_url(proxy.url, "DATASTORAGE_DATABASE_URL")
+        # It begins by keeping statements, and then without.
+        for connections in (2, 5):
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                session = await connector.connect(url, "PostgreSQL")
+            assert proxy.connections == connections
+            for number in range(5):
+                assert await session.fetchval("SELECT $1::bigint", number) == number
+            assert await session.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
+            await session.close()
+            proxy.skip()
 
 
 async def test_statements_are_kept_on_a_direct_connection(database: Database) -> None:

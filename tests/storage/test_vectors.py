@@ -20,6 +20,7 @@ from datastorage.storage import vectors as vectors_module
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
+from datastorage.storage.sessions import NoVectorsError, Session
 from datastorage.storage.vectors import Vector, VectorTables
 from tests.support.polling import eventually
 from tests.support.postgres import TestDatabase, connect
@@ -393,6 +394,24 @@ async def test_pgvector_that_was_dropped_and_installed_anew_is_used_again(
 
     await eventually(written)
     assert not any("0." in message for message in seen), "no part of a vector stands in an error"
+
+
+async def test_pgvector_that_goes_while_a_connection_is_made_is_no_fault_of_the_settings(
+    owner: Any, cloned: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Session.set_type_codec
+
+    async def too_late(self: Session, *arguments: Any, **options: Any) -> None:
+        await owner.execute("DROP EXTENSION vector CASCADE")
+        await known(self, *arguments, **options)
+
+    monkeypatch.setattr(Session, "set_type_codec", too_late)
+    database = Database(cloned.service_url, pool_size=1, chain=VECTORS)
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+        with pytest.raises(NoVectorsError):
+            _ = connection.vector_schema
+    await database.close()
 
 
 async def _made_anew_with_extension(owner: Any, cloned: TestDatabase) -> None:

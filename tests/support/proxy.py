@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,15 +10,17 @@ from urllib.parse import urlsplit, urlunsplit
 class FreezableProxy:
     """Hands on what is sent to the server of a URL until it is frozen; a context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+        """``tls``: what it shows its clients; the server itself is spoken to in plain."""
         self._target = urlsplit(url)
+        self._tls = tls
         self._open = asyncio.Event()
         self._open.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0, ssl=self._tls)
         port = self._server.sockets[0].getsockname()[1]
         user, at, _ = self._target.netloc.rpartition("@")
         self.url = urlunsplit(self._target._replace(netloc=f"{user}{at}127.0.0.1:{port}"))

@@ -178,18 +178,20 @@ async def test_big_records_make_small_batches(breaker: Breaker, spawn: Spawn) ->
     assert archive.batches == [5, 4]
 
 
+class KeepsNothing(FakeArchive):
+    """Refuses each record, and its bytes too."""
+
+    async def store(self, records: Any) -> Any:
+        raise RecordRefusedError(f"{len(records)} refused")
+
+    async def reject(self, record: Any, reason: str) -> None:
+        raise RecordRefusedError(f"{record.name}: {reason}")
+
+
 async def test_what_cannot_even_be_kept_stays_in_the_cluster(
     intake: Intake, breaker: Breaker, spawn: Spawn
 ) -> None:
     """No status says Rejected, since the promise behind it, the kept bytes, would be false."""
-
-    class KeepsNothing(FakeArchive):
-        async def store(self, records: Any) -> Any:
-            raise RecordRefusedError(f"{len(records)} refused")
-
-        async def reject(self, record: Any, reason: str) -> None:
-            raise RecordRefusedError(f"{record.name}: {reason}")
-
     announced, body = Announced(), audit_record()
     worker = Worker(intake, KeepsNothing(), breaker, announced)
     offer(intake, body)
@@ -198,3 +200,20 @@ async def test_what_cannot_even_be_kept_stays_in_the_cluster(
     assert announced.outcomes == {}
     assert not task.done()
     assert intake.offer(AUDIT_RECORD, body) is Verdict.ACCEPTED
+
+
+@pytest.mark.parametrize("taken_in_before", [False, True])
+async def test_what_cannot_be_kept_and_is_in_no_cluster_is_called_lost(
+    intake: Intake, breaker: Breaker, spawn: Spawn, caplog: pytest.LogCaptureFixture, *, taken_in_before: bool
+) -> None:
+    body = audit_record()
+    worker = Worker(intake, KeepsNothing(), breaker, Announced())
+    if taken_in_before:
+        offer(intake, body)
+    intake.offer_last_copy(AUDIT_RECORD, body)
+    spawn(worker.run())
+    await eventually(lambda: worker.idle)
+    [line] = [entry for entry in caplog.records if "can't be kept" in entry.getMessage()]
+    assert line.getMessage() == "Lost: deleted in the cluster, and it can't be kept at all"
+    assert vars(line)["object_uid"] == body["metadata"]["uid"]
+    assert intake.last_copies == []

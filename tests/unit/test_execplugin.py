@@ -16,6 +16,7 @@ import pytest_asyncio
 from datastorage.errors import TransientError
 from datastorage.kube import credentials as credentials_module
 from datastorage.kube import execplugin as execplugin_module
+from datastorage.kube import patience as patience_module
 from datastorage.kube.transport import Transport
 from tests.support.access import inline, transport_of, write_kubeconfig
 from tests.support.certificates import Authority
@@ -285,6 +286,33 @@ async def test_a_cancelled_request_ends_the_plugin(
         with suppress(asyncio.CancelledError):
             await task
     await eventually(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
+async def test_a_cancelled_run_leads_to_no_request_without_credentials(
+    server: SecureServer, plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 1000.0)
+    plugin.does("time.sleep(1000)")
+    async with open_transport() as transport:
+        task = asyncio.create_task(send(transport))
+        await eventually(lambda: bool(plugin.calls))
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        for _ in range(2):
+            with pytest.raises(TransientError, match="has given no credentials yet"):
+                await send(transport)
+        assert server.visits == []
+        assert transport.monitor.problem() == "the exec plugin has given no credentials yet"
+        plugin.gives(token="late")
+        monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 0.0)
+        transport._credentials.accepted()  # ends the pause
+        assert await send(transport) == 200
+    assert server.seen("Authorization") == ["Bearer late"]
+
+
+def test_a_run_and_an_answer_have_room_within_a_watch_s_patience() -> None:
+    assert execplugin_module._RUN_SECONDS <= patience_module._ANSWER_SECONDS - 10.0
 
 
 async def test_the_loop_goes_on_while_it_runs(

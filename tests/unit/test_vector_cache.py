@@ -4,8 +4,9 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from datastorage.embedding import redis as redis_module
 from datastorage.embedding.model import Vector
 from datastorage.errors import ConfigurationError
 from datastorage.secrets import Origin
+from tests.support.certificates import Authority
 from tests.support.polling import eventually
 from tests.support.proxy import FreezableProxy
 from tests.support.redis import RedisServer
@@ -117,6 +119,13 @@ def value(metric: Any, *labels: str) -> float:
 
 def redis_log(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("datastorage")]
+
+
+def cache_serves(cache: VectorCache) -> Callable[[], Awaitable[bool]]:
+    async def serves() -> bool:
+        return await cache.check() is None
+
+    return serves
 
 
 async def get(cache: VectorCache, *numbers: int) -> dict[bytes, Vector]:
@@ -690,6 +699,51 @@ async def test_files_that_can_not_be_used_end_the_start(tmp_path: Path, query: s
         VectorCache(MODEL, f"rediss://:secret@host/0?{query.format(file=tmp_path / 'no.pem')}", TTL)
     assert f"DATASTORAGE_REDIS_URL: {said}" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "ssl_ca_certs names {file}, which can't be read (No such file"),
+        ("no certificate", "its certificates or TLS options can't be used"),
+        (".", "ssl_ca_certs names {file}, which can't be read (Is a directory"),
+    ],
+)
+@pytest.mark.usefixtures("no_pauses")
+async def test_a_file_that_turns_bad_is_an_outage_and_is_told_by_name(
+    server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None,
+    said: str, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
+    authority, file = Authority(), tmp_path / "ca.crt"
+    shown = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    shown.load_cert_chain(*authority.server("127.0.0.1").write(tmp_path, "server"))
+    file.write_bytes(authority.pem)
+    async with FreezableProxy(server.url, shown) as proxy:
+        cache = make(f"{proxy.url.replace('redis:', 'rediss:', 1)}?ssl_ca_certs={file}")
+        await cache.set(vectors_of(1))
+        assert await cache.check() is None
+        file.unlink()
+        if content == ".":
+            file.mkdir()
+        elif content is not None:
+            file.write_text(content)
+        with server.client() as client:
+            for _ in range(3):
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                assert await get(cache, 2) == {}
+                await cache.set(vectors_of(3))
+                assert_found(await get(cache, 1, 3), 1, 3)
+        told = [vars(record)["error"] for record in caplog.records if "does not serve" in record.getMessage()]
+        assert len(told) == 1
+        assert said.format(file=file) in told[0]
+        if file.is_dir():
+            file.rmdir()
+        file.write_bytes(authority.pem)
+        await eventually(cache_serves(cache))
+        await cache.set(vectors_of(4))
+        with server.client() as client:
+            assert client.get(name_of(4)) is not None
 
 
 async def test_the_password_is_in_no_log(

@@ -147,7 +147,9 @@ def retry(
     Where the object is still in the cluster, a running operator notices within
     its sweep interval (DATASTORAGE_SWEEP_INTERVAL_SECONDS), and it becomes Stored.
     Run it as the service role. It may run beside the operator, be stopped at any
-    point and be run again. Vectors are made by the operator afterwards.
+    point and be run again. Vectors are made by the operator afterwards, so this
+    needs the same embedding settings as the operator has, above all
+    DATASTORAGE_EMBEDDING_PROVIDER: it decides whether vectors are owed.
 
     Examples:
         datastorage rejected retry 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
@@ -282,7 +284,7 @@ async def _on_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool) 
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # The operator makes the vectors: whatever makes them need not be set up here.
-    settings = load_settings().model_copy(update={"embedding_provider": "none"})
+    settings = load_settings().replaced({"embedding_provider": "none"})
     async with build_store(settings, writable=writable) as store:
         await store.database.check_schema_version()
         return await work(store)

@@ -140,7 +140,7 @@ async def _building(
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # All texts, each once: they would drive out of the cache what the operator needs from it.
-    async with build_store(settings.model_copy(update={"redis_url": None}), writable=writable) as store:
+    async with build_store(settings.replaced({"redis_url": None}), writable=writable) as store:
         vectors = store.vectors
         assert vectors is not None
         await store.database.check_schema_version()
@@ -366,7 +366,7 @@ async def _on_outbox(work: Callable[[Outbox], Awaitable[T]], *, writable: bool) 
     from datastorage.store import build_store  # noqa: PLC0415  # loads much
 
     # Whatever makes the vectors is not needed here, and need not be set up.
-    settings = load_settings().model_copy(update={"embedding_provider": "none"})
+    settings = load_settings().replaced({"embedding_provider": "none"})
     async with build_store(settings, writable=writable) as store:
         await store.database.check_schema_version()
         return await work(store.outbox)

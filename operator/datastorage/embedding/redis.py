@@ -105,33 +105,46 @@ class RedisStore:
 
     async def _use(self, use: str, operation: Callable[["Redis"], Awaitable[T]]) -> T | None:
         current = self._secret.current()
+        trouble: Exception | None = None
         if current != self._using:
             self._using = current
-            self._renew()
+            trouble = self._renew()
         elif not self._outage.may_try(use):
             return None
         elif self._outage.refuses(use):
-            self._renew()  # what is still done well goes on over connections to the server that refused this
+            # What is still done well goes on over connections to the server that refused this.
+            trouble = self._renew()
+        if trouble is not None:
+            self._outage.failed(use, trouble)
+            return None
         client = self._client
         try:
             with cancellation_kept():
                 async with asyncio.timeout(_TIMEOUT_SECONDS):
                     result = await operation(client)
         except Exception as error:  # noqa: BLE001  # a library's surprise must not cost a record either
-            self._outage.failed(use, error)
             if client is self._client:  # once for all uses that fail by it
                 # The name may lead elsewhere by now, and the server that was connected may be a replica.
-                self._renew()
+                trouble = self._renew()
+            self._outage.failed(use, trouble or error)
             return None
         self._outage.succeeded(use)
         return result
 
-    def _renew(self) -> None:
-        """Make all connections anew from now on."""
+    def _renew(self) -> ConfigurationError | None:
+        """Make all connections anew from now on; return what keeps the old ones in use.
+
+        That is a file which is missing or broken by now. It is read again with the next failure or change.
+        """
+        try:
+            client = _client(self._using.value)
+        except ConfigurationError as error:
+            return error
         task = asyncio.create_task(_retire(self._client))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
-        self._client = _client(self._using.value)
+        self._client = client
+        return None
 
 
 class _Outage:
@@ -257,7 +270,7 @@ def _check_tls(connection: SSLConnection) -> None:
         try:
             if path is not None:
                 Path(path).open("rb").close()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter for what is no path
             raise ConfigurationError(
                 f"{PREFIX}REDIS_URL: ssl_{option} names {path}, which can't be read "
                 f"({connection_trouble(error)})"
@@ -284,6 +297,8 @@ def _check_url(url: str) -> None:
 
 def _cause(error: Exception) -> str:
     """Return what is wrong, in words that contain no password."""
+    if isinstance(error, ConfigurationError):
+        return str(error)
     if isinstance(error, TimeoutError | RedisTimeoutError):
         return f"no answer within {_TIMEOUT_SECONDS * 1000:g} ms"
     if isinstance(error, AuthenticationError):

@@ -173,7 +173,9 @@ class Credentials:
         assert self._access is not None
         assert self._access.plugin is not None
         if self._ran and self._is_pausing():
-            if self._failure is not None and (self._issued is None or refused):
+            if self._issued is None:  # a run that was cancelled has left no failure
+                raise self._failure or TransientError("the exec plugin has given no credentials yet")
+            if self._failure is not None and refused:
                 raise self._failure
             return
         if self._failure is not None or refused:

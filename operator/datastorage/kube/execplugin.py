@@ -15,8 +15,9 @@ from typing import Any, Final
 from datastorage.errors import ConfigurationError, TransientError
 from datastorage.kube.access import ClientCertificate, Plugin, checked_header
 
-# A plugin that asks a cloud takes a second or two. Kept below the patience of a watch, which waits for it.
-_RUN_SECONDS: Final = 30.0
+# A plugin that asks a cloud takes a second or two. It has to end, and the request be answered, within the
+# 30 s that a watch waits: a run that the watch cancels has neither given credentials nor said why.
+_RUN_SECONDS: Final = 20.0
 # Credentials are some KiB.
 _MAX_OUTPUT_BYTES: Final = 1024 * 1024
 _MAX_REASON_CHARACTERS: Final = 200

@@ -59,14 +59,17 @@ class Committer:
     async def reject(self, item: WorkItem, reason: str) -> None:
         """Keep the bytes of a record that can't be a row, and hand it on as rejected.
 
-        Raises WorkRefusedError as ``store`` does. A record that can't even be kept stays in the cluster.
+        Raises WorkRefusedError as ``store`` does. A record that can't even be kept stays in the cluster, and
+        is lost where it is not there any more.
         """
         metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
         try:
             await self._breaker.judge(lambda: self._rejected.reject(item.record, reason))
         except RecordRefusedError as error:
             _log.error(  # an answer, not a crash
-                "Record can't be kept at all; it stays in the cluster",
+                "Lost: deleted in the cluster, and it can't be kept at all"
+                if self._intake.is_last_copy(item)
+                else "Record can't be kept at all; it stays in the cluster",
                 extra={**item.ref.as_log_fields(), "reason": reason, "error": str(error)},
             )
             self._intake.release(item.record.key)

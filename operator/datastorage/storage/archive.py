@@ -269,13 +269,13 @@ class Archive:
         }
 
     def _vector_in(self, row: Any) -> VectorWrite:
+        if self._model is None or row["text_hash"] is None:
+            return WITHOUT_VECTORS  # whatever the outbox has: where no vectors are kept, nobody makes them
         if row["state"] == "pending":
             return VectorWrite(VectorState.PENDING, "Owed", row["last_error"] or "", self._model)
         if row["state"] is not None:
             reason = "Dropped" if row["state"] == "dropped" else "EmbeddingRefused"
             return VectorWrite(VectorState.FAILED, reason, row["last_error"] or "", self._model)
-        if self._model is None or row["text_hash"] is None:
-            return WITHOUT_VECTORS
         if row["text_hash"] == NO_TEXT:
             return WITHOUT_TEXT
         return VectorWrite(VectorState.WRITTEN, "Written", model=self._model)

@@ -141,12 +141,16 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
         """Make vectors known, wherever pgvector is installed, if it is."""
         async with transaction(self) if self.pooled else nullcontext():
             found = await super().fetchrow(_VECTOR_SCHEMA)
-            if found is not None:
-                self._vector_schema = found["quoted"]
+            if found is None:
+                return
+            try:
                 await self.set_type_codec(
                     "vector", schema=found["name"], format="binary",
                     encoder=Vector.to_binary, decoder=Vector.from_binary,
                 )  # fmt: skip
+            except ValueError:  # pgvector was removed, or moved, since the question above
+                return
+            self._vector_schema = found["quoted"]
 
 
 class Connector:
@@ -167,8 +171,10 @@ class Connector:
             session, cached = await self._open(url, server, kind)
             # Statements are kept or not from the beginning of a connection on, and only then it shows what is
             # in between. The guess is wrong once: the next connection begins with what this one has found.
-            while self._caching == "auto" and session.pooled == cached:
-                self._last_was_pooled = session.pooled
+            # Where one address leads to a pooler and to PostgreSQL by turns, one that keeps none will do.
+            reopened = False
+            while self._caching == "auto" and session.pooled == cached and (cached or not reopened):
+                self._last_was_pooled, reopened = session.pooled, True
                 session.terminate()
                 session, cached = await self._open(url, server, kind)
             with _terminated_on_error(session):

@@ -5,6 +5,7 @@ none of the lists counts as the server's word on one piece of work, to be told f
 one.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -36,7 +37,12 @@ _DATA_ERRORS: Final = (
 _OWN_CONSTRAINTS: Final = frozenset(
     f"{table}_content_hash_check" for table in ("audit_records", "action_traces", "rejected_objects")
 )
-_OWN_FUNCTIONS: Final = ("datastorage.",)
+# Where it happened, the outermost place last, is told in the server's language. Our own places are a function
+# of our schema, and a value that we sent; a quotation mark or a bracket belongs to something else.
+_OWN_PLACE: Final = re.compile(
+    r"""(?<![A-Za-z0-9_.$"])"?datastorage"?\.\w+\(|\A[^"'«»„“「(]*\$[0-9]+[^"'«»„“「(]*\Z"""
+)
+_LANGUAGE: Final = "PL/"
 # The server can serve nobody, whatever it is asked for. A small statement may pass even on a full disk, and
 # proves nothing then.
 _OUTAGES: Final = (
@@ -101,12 +107,13 @@ def blames_the_data(error: asyncpg.PostgresError) -> bool:
     if not isinstance(error, _DATA_ERRORS):
         return False
     # An index's name stands where a constraint's does. No index of ours has entries of that size.
-    return error.constraint_name is None and not _in_function_of_others(error)
+    return error.constraint_name is None and not _in_code_of_others(error)
 
 
-def _in_function_of_others(error: asyncpg.PostgresError) -> bool:
-    calls = [line.partition(" function ")[2] for line in str(error.context or "").splitlines()]
-    return any(call and not call.lstrip('"').startswith(_OWN_FUNCTIONS) for call in calls)
+def _in_code_of_others(error: asyncpg.PostgresError) -> bool:
+    places = (error.context or "").splitlines()
+    told = [place for place in places if _LANGUAGE in place] + places[-1:]
+    return not all(_OWN_PLACE.search(place) for place in told)
 
 
 def _of_server(error: asyncpg.PostgresError, chain: Chain) -> RecordRefusedError | TransientError:
