@@ -170,7 +170,10 @@ def test_a_record_that_is_safe_may_go(records: Records, kind: ResourceKind, phas
 def test_a_record_on_its_way_stays(records: Records, kind: ResourceKind, phase: str) -> None:
     records.create(kind, "underway")
     records.set_status(kind, "underway", phase, 1)
-    assert f"(phase {phase})" in records.delete(kind, "underway")
+    refusal = records.delete(kind, "underway")
+    assert f"(phase {phase})" in refusal
+    # A trace that nobody goes on with would be waited for in vain.
+    assert ("kubectl patch -n" if phase == "Recording" else "kubectl wait -n") in refusal
     assert records.names(kind) == {"underway"}
 
 

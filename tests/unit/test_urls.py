@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datastorage.errors import ConfigurationError
-from datastorage.storage.urls import ServerUrl, parse_url
+from datastorage.storage.urls import ServerUrl, check_url, parse_url
 
 _SETTING = "DATASTORAGE_VECTOR_DATABASE_URL"
 _OURS = {"application_name": "datastorage", "timezone": "UTC"}
@@ -133,3 +133,10 @@ def test_a_service_that_is_not_there_is_named(
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     with pytest.raises(ConfigurationError, match=f"{_SETTING}: service=audit .*{said}"):
         parsed("service=audit")
+
+
+@pytest.mark.parametrize("url", ["postgresql:/nonsense", "postgresql:x", "postgres", "mysql://x/y"])
+def test_what_is_no_url_of_postgresql_is_no_absent_server(url: str) -> None:
+    """One slash less would mean a server on this machine."""
+    with pytest.raises(ConfigurationError, match="DATASTORAGE_DATABASE_URL"):
+        check_url(url, "DATASTORAGE_DATABASE_URL")

@@ -105,7 +105,7 @@ def parse_url(url: str, setting: str) -> ServerUrl:
         _check_parts(url, parts, given)
     except ValueError:
         raise malformed(setting) from None
-    if parts.scheme not in {"postgresql", "postgres"}:
+    if not url.lower().startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(f"{setting} must start with postgresql://")
     try:
         return _resolved(parts, _with_service(given), setting)
