@@ -11,6 +11,9 @@ import pytest_asyncio
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
 from datastorage.query import Filter, SearchMode, SearchResult
+from datastorage.storage import clues
+from datastorage.storage.criteria import Criteria
+from datastorage.storage.reading import reading
 from tests.support.archive import SearchableArchive, searchable
 from tests.support.objects import TRACE_SPEC, action_trace, audit_record
 from tests.support.postgres import TestDatabase, TestDatabases
@@ -255,6 +258,56 @@ async def test_a_text_that_repeats_its_words_is_found_by_them(own: SearchableArc
         assert found[0] == "trace", line
     result = await own.ask.search("why did com.example.shop.Handler277.handle break?")
     assert [hit.record.name for hit in result.hits if hit.score >= 1] == ["trace"]
+
+
+def _repeating(name: str, *, first: str = "", details: int) -> dict[str, Any]:
+    """Return a record whose words have lost places, so that its text would have to be read for a clue."""
+    said = (first + "oom killed checkout " * 900)[:16_384]
+    log = "checkout killed " * details
+    return audit_record({**_SPEC, "message": said, "details": {"log": log}}, name=name)
+
+
+async def test_clues_that_take_too_long_leave_the_ranking(
+    own: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody who may write records may write long ones."""
+    await own.put(*(_repeating(f"long{n}", first=f"n{n} ", details=60_000) for n in range(40)))
+    await own.put(
+        *(_message(f"Moved batch {n} to another node", name=f"n{n}") for n in range(40)),
+        _message("The checkout killed oom handling", name="clue"),
+    )
+    scores = {}
+    for seconds in (0.001, 60.0):
+        monkeypatch.setattr(clues, "_LIMIT_SECONDS", seconds)
+        result = await own.ask.search("checkout killed oom", mode=SearchMode.TEXT)
+        scores[seconds] = [hit.score for hit in result.hits]
+        assert len(result.hits) == 10
+        assert scores[seconds] == sorted(scores[seconds], reverse=True)
+    assert names(result)[0] == "clue"
+    assert scores[60.0][0] >= 1
+    assert all(0 < score < 1 for score in scores[0.001]), "nothing is singled out"
+
+
+@pytest.mark.parametrize("seconds", [0.001, 60.0])
+async def test_the_limit_of_clues_ends_with_them(
+    own: SearchableArchive, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    await own.put(*(_repeating(f"long{n}", details=60_000) for n in range(10)))
+    monkeypatch.setattr(clues, "_LIMIT_SECONDS", seconds)
+    async with reading(own.store.database, {"statement_timeout": "7min"}) as connection:
+        found = await clues.find(connection, Criteria(), [clues.Clue("killed oom checkout")], None)
+        assert found == []
+        assert await connection.fetchval("SELECT current_setting('statement_timeout')") == "7min"
+
+
+async def test_few_texts_are_read(own: SearchableArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not read counts as without the clue."""
+    monkeypatch.setattr(clues, "_MAX_READ", 3)
+    tail = " ".join(["oom killed checkout"] * 300) + " checkout killed oom"
+    await own.put(*(_message(tail, name=f"n{n}") for n in range(6)))
+    async with reading(own.store.database) as connection:
+        found = await clues.find(connection, Criteria(), [clues.Clue("checkout killed oom")], None)
+    assert len(found) == 3
 
 
 async def test_a_long_quotation_is_found(own: SearchableArchive) -> None:

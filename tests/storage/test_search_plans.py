@@ -178,7 +178,7 @@ async def test_words_are_found_by_their_index(database: Database) -> None:
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
 async def test_clues_are_found_by_an_index(database: Database, criteria: Criteria) -> None:
     for condition in (None, "'padding' & !'word9'"):
-        arguments = (["word7 padding", "word8"], [True, False], [1, 1], ["a", "b"], condition, 1000, 100)
+        arguments = (["word7 padding", "word8"], [True, False], [1, 1], ["a", "b"], condition, 1000, 100, 20)
         _assert_indexes(await _scans(database, clues.CLUES, *criteria.arguments, *arguments))
 
 

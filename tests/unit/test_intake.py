@@ -286,6 +286,29 @@ async def test_an_object_that_cannot_be_read_holds_nothing_up(
     assert [record.object_name for record in caplog.records] == ["bad"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("lost", ["uid", "resourceVersion", "namespace", "name", "generation", None])
+async def test_an_object_that_lacks_what_the_server_gives_holds_nothing_up(
+    intake: Intake, caplog: pytest.LogCaptureFixture, lost: str | None
+) -> None:
+    """A proxy may have made it."""
+    whole = audit_record(name="bad")
+    metadata = {name: value for name, value in whole["metadata"].items() if name != lost}
+    bad = {**whole, "metadata": metadata} if lost else {**whole, "metadata": None}
+    assert await intake.put(AUDIT_RECORD, bad, read_at=0.0) is Verdict.UNREADABLE
+    assert await intake.put(AUDIT_RECORD, bad, read_at=0.0, force=True) is Verdict.UNREADABLE
+    assert intake.offer(AUDIT_RECORD, bad) is Verdict.UNREADABLE
+    assert intake.offer_last_copy(AUDIT_RECORD, bad) is Verdict.UNREADABLE
+    assert len(caplog.records) == 1, "it is logged once"
+    assert intake.offer(AUDIT_RECORD, audit_record(name="good")) is Verdict.ACCEPTED
+
+
+@pytest.mark.parametrize("bad", [None, [], "text", {}, {"metadata": []}, {"metadata": {"uid": {}}}])
+def test_what_is_no_object_is_unreadable(intake: Intake, caplog: pytest.LogCaptureFixture, bad: Any) -> None:
+    for _ in range(2):
+        assert intake.offer(AUDIT_RECORD, bad) is Verdict.UNREADABLE
+    assert len(caplog.records) == 1
+
+
 def test_what_is_under_way_again_is_known_and_its_loss_costs_nothing(intake: Intake) -> None:
     body = audit_record()
     assert intake.begin(key_of_body(body))

@@ -51,6 +51,12 @@ async def test_the_first_sweep_takes_in_what_is_unstored(
     assert {call[2] for call in cluster.calls} == {"status.phase!=Stored"}
 
 
+async def test_what_lacks_its_metadata_is_no_end_of_a_confirmation(breaker: Breaker) -> None:
+    confirmation = Confirmation(FakeArchive(), breaker, FakeRejected())
+    confirmed = await confirmation.of_objects(AUDIT_RECORD, [{"status": {"phase": "Stored"}}])
+    assert (list(confirmed.stored), list(confirmed.missing)) == ([], [])
+
+
 async def test_the_sweep_goes_at_the_pace_of_the_intake(
     breaker: Breaker, spawn: Spawn, monkeypatch: pytest.MonkeyPatch, overflows: list[None]
 ) -> None:

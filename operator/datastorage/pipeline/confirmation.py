@@ -15,7 +15,7 @@ from datastorage.breaker import Breaker
 from datastorage.pipeline.dividing import by_parts
 from datastorage.pipeline.extract import key_of, table_of
 from datastorage.pipeline.lookup import Answer, Archive, look_up
-from datastorage.pipeline.workitem import ref_of
+from datastorage.pipeline.workitem import ref_of, unread_ref_of
 from datastorage.resources import ResourceKind
 from datastorage.storage.records import RecordKey
 
@@ -90,6 +90,6 @@ def _readable_key(kind: ResourceKind, body: Body) -> RecordKey | None:
     except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
         # No input is known that leads here. One that does must not stop what is done for all others.
         _log.exception(
-            "Object can't be read; it stays in the cluster", extra=ref_of(kind, body).as_log_fields()
+            "Object can't be read; it stays in the cluster", extra=unread_ref_of(kind, body).as_log_fields()
         )
         return None

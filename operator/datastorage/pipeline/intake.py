@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from datastorage import metrics
 from datastorage.pipeline.extract import canonical_spec, key_of, work_item
-from datastorage.pipeline.workitem import ObjectRef, WorkItem, ref_of
+from datastorage.pipeline.workitem import ObjectRef, WorkItem, ref_of, unread_ref_of
 from datastorage.resources import Phase, ResourceKind
 from datastorage.storage.records import RecordKey
 
@@ -73,7 +73,7 @@ class Intake:
         self._settled: OrderedDict[RecordKey, tuple[float, int]] = OrderedDict()
         # Until when each has to wait, in monotonic seconds.
         self._postponed: OrderedDict[RecordKey, float] = OrderedDict()
-        self._unreadable: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._unreadable: OrderedDict[tuple[ObjectRef, str | None], None] = OrderedDict()
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
 
@@ -209,12 +209,15 @@ class Intake:
         force: bool = False,
     ) -> tuple[Verdict, RecordKey | None]:
         """Take an object in if it needs storing and there is room; return its key where it was needed."""
-        version = (body["metadata"]["uid"], body["metadata"]["resourceVersion"])
-        if version in self._unreadable:
-            return Verdict.UNREADABLE, None
-        if not force and _says_settled(body):
-            return Verdict.SETTLED, None
+        unread = unread_ref_of(kind, body)
+        version: str | None = None
         try:
+            ref_of(kind, body)  # all that follows needs it
+            version = str(body["metadata"]["resourceVersion"])
+            if (unread, version) in self._unreadable:
+                return Verdict.UNREADABLE, None
+            if not force and _says_settled(body):
+                return Verdict.SETTLED, None
             spec_bytes = canonical_spec(body)
             key = key_of(kind, body, spec_bytes)
             verdict = self._judge(key, body, read_at=read_at)
@@ -222,16 +225,21 @@ class Intake:
                 self._append(kind, body, spec_bytes, deleted=deleted)
                 verdict = Verdict.ACCEPTED
         except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
-            # No input is known that leads here. One that does must not stop the sweep for all others.
-            metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()
-            _log.exception(
-                "Object can't be read; it stays in the cluster", extra=ref_of(kind, body).as_log_fields()
-            )
-            self._unreadable[version] = None
-            if len(self._unreadable) > _UNREADABLE_REMEMBERED:
-                self._unreadable.popitem(last=False)
+            # No object of an API server is known that leads here; what a proxy has made may lack anything.
+            # It must not stop the sweep for all others.
+            self._note_unreadable(unread, version)
             return Verdict.UNREADABLE, None
         return verdict, key
+
+    def _note_unreadable(self, ref: ObjectRef, version: str | None) -> None:
+        """Log and count what can't be read, each version of an object once."""
+        if (ref, version) in self._unreadable:
+            return
+        metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()
+        _log.exception("Object can't be read; it stays in the cluster", extra=ref.as_log_fields())
+        self._unreadable[ref, version] = None
+        if len(self._unreadable) > _UNREADABLE_REMEMBERED:
+            self._unreadable.popitem(last=False)
 
     def _judge(self, key: RecordKey, body: Mapping[str, Any], *, read_at: float) -> Verdict:
         if key in self._in_flight:

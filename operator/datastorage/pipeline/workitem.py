@@ -40,6 +40,13 @@ def ref_of(kind: ResourceKind, body: Mapping[str, Any]) -> ObjectRef:
     return ObjectRef(kind, metadata["namespace"], metadata["name"], metadata["uid"])
 
 
+def unread_ref_of(kind: ResourceKind, body: Any) -> ObjectRef:
+    """Return where an object is, as far as it says so itself; for a log, whatever the object is."""
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    known = metadata if isinstance(metadata, Mapping) else {}
+    return ObjectRef(kind, *(str(known.get(name, "")) for name in ("namespace", "name", "uid")))
+
+
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """A record with what the cluster still has to be told about it.

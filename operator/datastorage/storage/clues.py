@@ -3,19 +3,25 @@
 A clue that many records have singles none of them out, and is left to the ranking.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import asyncpg
+
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.queries import Place, place_of
 from datastorage.storage.records import NO_TEXT
+from datastorage.storage.sessions import transaction
+
+_log = logging.getLogger(__name__)
 
 # For each clue ($14 to $17) the rows that have it. Its words find them in the index, which knows of no order;
 # then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none
-# beyond 16,383: where a word of the clue has lost some, the text itself is looked at. $18: what else has to
-# hold.
+# beyond 16,383: where a word of the clue has lost some, the text itself is looked at, in a few rows ($21).
+# $18: what else has to hold.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $18::text IS NULL THEN words ELSE words && $18::text::tsquery END AS words,
@@ -27,7 +33,7 @@ CLUES: Final = with_conditions(r"""
             tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes
         WHERE numnode(phrase) >= 2 * least - 1)
     SELECT clues.number, found.* FROM clues CROSS JOIN LATERAL (
-        SELECT table_name, uid, generation, created_at, spec_hash, text_hash FROM (
+        WITH with_words AS MATERIALIZED (
             (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
                 r.text_hash, r.search, r.content
             FROM datastorage.audit_records AS r
@@ -36,13 +42,17 @@ CLUES: Final = with_conditions(r"""
             (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash, r.search,
                 r.content
             FROM datastorage.action_traces AS r
-            WHERE {of_action_traces} AND r.search @@ clues.words AND {newest} LIMIT $19)) AS with_words
-        WHERE search @@ form
-            OR (pg_column_size(search) > 500
+            WHERE {of_action_traces} AND r.search @@ clues.words AND {newest} LIMIT $19))
+        SELECT table_name, uid, generation, created_at, spec_hash, text_hash
+        FROM with_words WHERE search @@ form
+        UNION ALL
+        SELECT table_name, uid, generation, created_at, spec_hash, text_hash FROM (
+            SELECT *, row_number() OVER (PARTITION BY table_name) AS nth FROM with_words
+            WHERE NOT search @@ form AND pg_column_size(search) > 500
                 AND EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
                     WHERE known.lexeme = ANY (clues.lexemes)
-                        AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))
-                AND convert_from(content, 'UTF8') ~* pattern)
+                        AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))) AS unsure
+        WHERE CASE WHEN nth <= $21 THEN convert_from(content, 'UTF8') ~* pattern END
         LIMIT $20) AS found
 """)
 # Events: a clue of more singles none of them out, and so many leave room on a page of ten. Records with the
@@ -52,6 +62,20 @@ _FEW: Final = 8
 _MAX_ROWS: Final = 100
 # Rows of each table that have all words of a clue, and are looked at for their order.
 _MAX_CANDIDATES: Final = 1_000
+# Of these, rows of each table whose texts are read, each of 1.5 MB at most. The others count as without the
+# clue.
+_MAX_READ: Final = 20
+# Seconds for all clues of a question: a hundred times what they take where no text is read. The ranking that
+# waits for them is an answer without them.
+_LIMIT_SECONDS: Final = 1.5
+# A shorter limit of the server's own stays.
+_LIMIT: Final = """
+    SELECT before, set_config('statement_timeout',
+        CASE WHEN before::interval > '0' AND before::interval < $1::text::interval THEN before ELSE $1 END,
+        true)
+    FROM current_setting('statement_timeout') AS before
+"""
+_LIMIT_BEFORE: Final = "SELECT set_config('statement_timeout', $1, true)"
 
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
 
@@ -88,15 +112,24 @@ async def find(
 ) -> list[Found]:
     """Return the records that have a clue which few have, among those that meet criteria and condition.
 
-    The condition is a tsquery, or None.
+    The condition is a tsquery, or None. None is found where that takes too long, and the connection's
+    transaction goes on.
     """
     if not clues:
         return []
-    rows = await connection.fetch(
-        CLUES, *criteria.arguments, [clue.words for clue in clues], [clue.in_order for clue in clues],
+    arguments = (
+        *criteria.arguments, [clue.words for clue in clues], [clue.in_order for clue in clues],
         [clue.least for clue in clues], [clue.pattern for clue in clues], condition, _MAX_CANDIDATES,
-        _MAX_ROWS,
+        _MAX_ROWS, _MAX_READ,
     )  # fmt: skip
+    try:
+        async with transaction(connection):  # a savepoint: going back to it restores the limit, too
+            before = await connection.fetchval(_LIMIT, f"{_LIMIT_SECONDS * 1000:.0f}ms")
+            rows = await connection.fetch(CLUES, *arguments)
+            await connection.execute(_LIMIT_BEFORE, before)
+    except asyncpg.QueryCanceledError:
+        _log.info("What singles records out for a question took too long to find; the ranking alone answers")
+        return []
     having: dict[int, dict[Place, bytes | None]] = {}
     for row in rows:
         having.setdefault(row["number"] - 1, {})[place_of(row)] = row["text_hash"]
