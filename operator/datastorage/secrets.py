@@ -38,14 +38,20 @@ class Origin:
     """Where the file is, or would be, that has the value; None where it can't change."""
 
     def read(self) -> str | None:
-        """Return what the file says now; None where there is none, as there may be amid an exchange."""
+        """Return what the file says now; None where there is none, or only half of it, amid an exchange."""
         if self.directory is None:
             return None
         try:
             path = self._path(self.directory)
-            return None if path is None else path.read_text(encoding="utf-8").strip()
+            if path is None:
+                return None
+            found = path.read_text(encoding="utf-8").strip()
+            age = time.time() - path.stat().st_mtime  # after the text was read: no write to it is missed
         except (OSError, UnicodeDecodeError):
             return None
+        # What was written a moment ago may be half of what is to come, where a file is not exchanged as a
+        # whole. A time to come is that of another clock.
+        return None if 0 <= age < _LOOK_SECONDS else found
 
     def _path(self, directory: Path) -> Path | None:
         """Find the file as the settings do: in any case, and nowhere outside the directory."""

@@ -8,10 +8,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.records import Record
-from datastorage.storage.rejected import RejectedRecords
+from datastorage.storage.rejected import RejectedRecords, Wanted
 from tests.support.objects import TRACE_SPEC, action_trace, audit_record, record_of, utc
 
 
@@ -50,6 +51,22 @@ async def test_one_uid_may_be_refused_once_for_each_generation_and_content(
         )
     await rejected.reject(record_of({**body, "spec": {**body["spec"], "correlationID": "other"}}), "reason")
     assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 3
+
+
+async def test_contents_of_one_moment_are_listed_over_pages(rejected: RejectedRecords, owner: Any) -> None:
+    body = action_trace(uid=str(uuid.uuid4()))
+    for number in range(5):
+        changed = {**body, "spec": {**body["spec"], "parameters": {"number": number}}}
+        await rejected.reject(record_of(changed), "reason")
+    await owner.execute("UPDATE datastorage.rejected_objects SET rejected_at = '2026-03-05T10:00Z'")
+    found: list[bytes] = []
+    after = None
+    while page := await rejected.list(Wanted(), after=after, limit=2):
+        found += [letter.key.spec_hash for letter in page]
+        last = page[-1]
+        key = last.key
+        after = rejected_place(rejected_cursor(last.rejected_at, key.uid, key.generation, key.spec_hash))
+    assert len(found) == len(set(found)) == 5
 
 
 async def test_a_mark_goes_with_the_row(archive: Archive, rejected: RejectedRecords, owner: Any) -> None:

@@ -1,6 +1,8 @@
 """The current value of a secret: followed in its file, and never taken from what can't be used."""
 
 import logging
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +167,21 @@ def test_files_are_not_looked_at_each_time(directory: Path, monkeypatch: pytest.
     secret = _follow("redis_url")
     file.write_text("two")
     assert secret.current().value == "one"
+
+
+@pytest.mark.parametrize("written", [-7200.0, 7200.0])
+def test_a_file_that_is_being_written_is_no_value_yet(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, written: float
+) -> None:
+    file = directory / "DATASTORAGE_REDIS_URL"
+    file.write_text("one")
+    origin = origin_of(load_settings(), "redis_url")
+    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 3600.0)
+    file.write_text("tw")
+    assert origin.read() is None
+    file.write_text("two")
+    os.utime(file, times=(time.time() + written,) * 2)
+    assert origin.read() == "two"
 
 
 def test_nothing_shows_a_secret() -> None:

@@ -79,7 +79,9 @@ def list_(
     found = _with_store(lambda store: store.rejected.list(wanted, after=behind, limit=limit + 1))
     letters, more = found[:limit], len(found) > limit
     last = letters[-1] if more else None
-    following = last and rejected_cursor(last.rejected_at, last.key.uid, last.key.generation)
+    following = last and rejected_cursor(
+        last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash
+    )
     if output is Format.JSON:
         print_document({"records": [_as_json(letter) for letter in letters], "cursor": following}, output)
     elif letters:

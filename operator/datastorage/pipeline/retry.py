@@ -21,7 +21,7 @@ class Rejected(Protocol):
     """Where rejected records are kept (storage/rejected.py)."""
 
     async def list(
-        self, wanted: Wanted, *, after: tuple[datetime, str, int] | None, limit: int
+        self, wanted: Wanted, *, after: tuple[datetime, str, int, bytes] | None, limit: int
     ) -> list[Letter]: ...
     async def contents(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Content]: ...
     async def resolve(self, keys: Sequence[RecordKey]) -> int: ...
@@ -61,7 +61,7 @@ class Retry:
         return self.progress
 
     async def _parts(self, wanted: Wanted) -> AsyncIterator[list[Letter]]:
-        after: tuple[datetime, str, int] | None = None
+        after: tuple[datetime, str, int, bytes] | None = None
         while page := await self._rejected.list(wanted, after=after, limit=_PAGE):
             part: list[Letter] = []
             size = 0
@@ -73,7 +73,7 @@ class Retry:
                 size += letter.size
             yield part
             last = page[-1]
-            after = (last.rejected_at, last.key.uid, last.key.generation)
+            after = (last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash)
 
     async def _retry(self, letters: Sequence[Letter]) -> None:
         contents = await self._rejected.contents([letter.key for letter in letters])

@@ -28,19 +28,19 @@ def position_of(cursor: str, *, times: int, numbers: int) -> Position:
     return Position(tuple(map(_time, values[:times])), tuple(map(_number, values[times:])))
 
 
-def rejected_cursor(rejected_at: datetime, uid: str, generation: int) -> str:
+def rejected_cursor(rejected_at: datetime, uid: str, generation: int, spec_hash: bytes) -> str:
     """Return the cursor of a page of rejected records that ended with this one."""
-    return _encoded([rejected_at.isoformat(), uid, generation])
+    return _encoded([rejected_at.isoformat(), uid, generation, spec_hash.hex()])
 
 
-def rejected_place(cursor: str) -> tuple[datetime, str, int]:
-    """Return when what the page ended with was rejected, its uid and generation.
+def rejected_place(cursor: str) -> tuple[datetime, str, int, bytes]:
+    """Return when what the page ended with was rejected, its uid, generation and spec hash.
 
     Raises InvalidQueryError for what is no cursor, or one of another question.
     """
-    rejected_at, uid, generation = _values(cursor, 3)
+    rejected_at, uid, generation, spec_hash = _values(cursor, 4)
     try:
-        return _time(rejected_at), str(uuid.UUID(uid)), _number(generation)
+        return _time(rejected_at), str(uuid.UUID(uid)), _number(generation), bytes.fromhex(spec_hash)
     except (ValueError, TypeError, AttributeError):
         raise _no_cursor() from None
 

@@ -35,8 +35,9 @@ _LIST: Final = f"""
     SELECT uid, generation, created_at, spec_hash, table_name, namespace, name, octet_length(content) AS size,
         reason, rejected_at, resolved_at
     FROM datastorage.rejected_objects WHERE {_CONDITIONS}
-        AND ($5::timestamptz IS NULL OR (rejected_at, uid, generation) < ($5, $6::uuid, $7::bigint))
-    ORDER BY rejected_at DESC, uid DESC, generation DESC LIMIT $8
+        AND ($5::timestamptz IS NULL OR (rejected_at, uid, generation, spec_hash)
+            < ($5, $6::uuid, $7::bigint, $8::bytea))
+    ORDER BY rejected_at DESC, uid DESC, generation DESC, spec_hash DESC LIMIT $9
 """  # noqa: S608  # conditions of our own
 _COUNT: Final = f"SELECT count(*) FROM datastorage.rejected_objects WHERE {_CONDITIONS}"  # noqa: S608
 _CONTENTS: Final = """
@@ -115,11 +116,14 @@ class RejectedRecords:
             return int(await connection.fetchval(_RESOLVE, uids, generations, spec_hashes))
 
     async def list(
-        self, wanted: Wanted, *, after: tuple[datetime, str, int] | None, limit: int
+        self, wanted: Wanted, *, after: tuple[datetime, str, int, bytes] | None, limit: int
     ) -> list[Letter]:
-        """Return rejected records, the last first; those behind ``after`` (rejected at, uid, generation)."""
+        """Return rejected records, the last first.
+
+        Those behind ``after``: when it was rejected, its uid, generation and spec hash.
+        """
         async with self._database.connection() as connection:
-            behind = after or (None, None, None)
+            behind = after or (None,) * 4
             rows = await connection.fetch(_LIST, *wanted.arguments, *behind, limit)
         return [
             Letter(
