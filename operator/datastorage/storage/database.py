@@ -86,6 +86,7 @@ class Database:
         )
         self._opened = False
         self._expired = False
+        self._refused = False
         self._renewed_at = time.monotonic()
         self._generation = 0
 
@@ -142,8 +143,9 @@ class Database:
         except WorkRefusedError as error:
             # What was learnt may have been of another schema. The connection leads to a server that answers.
             self._generation += 1
-            answered = isinstance(error.__cause__, asyncpg.PostgresError)
-            if not answered or time.monotonic() - self._renewed_at > _REFUSED_SECONDS:
+            if isinstance(error.__cause__, asyncpg.PostgresError):
+                self._refused = True
+            else:
                 self.expire_connections()
             raise
         except TransientError:
@@ -171,10 +173,11 @@ class Database:
         return await self._take()
 
     async def _take(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
-        if time.monotonic() - self._renewed_at > _MAX_AGE_SECONDS:
+        age = time.monotonic() - self._renewed_at
+        if age > _MAX_AGE_SECONDS or (self._refused and age > _REFUSED_SECONDS):
             self.expire_connections()
         if self._expired:
-            self._expired, self._renewed_at = False, time.monotonic()
+            self._expired, self._refused, self._renewed_at = False, False, time.monotonic()
             await self._pool.expire_connections()
         with connecting(self._server(self._url.value), self._chain.setting):
             try:
