@@ -39,6 +39,16 @@ _ANSWER_SECONDS: Final = 2.0
 # A server that refuses a statement is there, and may go on to refuse it: connections are made anew no more
 # often than this then. At last they have to be: what is changed for a role holds for new sessions alone.
 _REFUSED_SECONDS: Final = 3.0
+# What a server says of a statement alone: it was too slow or too much, broke a rule, or lacked a right.
+_OF_THE_STATEMENT: Final = (
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.RaiseError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.DataError,
+    asyncpg.InsufficientPrivilegeError,
+)
 # Names lead elsewhere after a move, though the server that was there before may go on to serve.
 _MAX_AGE_SECONDS: Final = 600.0
 
@@ -141,9 +151,9 @@ class Database:
         except PoolUsedUpError:
             raise
         except WorkRefusedError as error:
-            # What was learnt may have been of another schema. The connection leads to a server that answers.
+            # What was learnt may have been of another schema, though the connection leads to a server.
             self._generation += 1
-            if isinstance(error.__cause__, asyncpg.PostgresError):
+            if isinstance(error.__cause__, _OF_THE_STATEMENT):
                 self._refused = True
             else:
                 self.expire_connections()
