@@ -45,7 +45,7 @@ _Positive = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseSettings):
-    """All settings. The descriptions make the table in docs/configuration.md."""
+    """All settings. The descriptions make the table in docs/reference/configuration.md."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
