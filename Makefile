@@ -52,7 +52,7 @@ $(OWN_UV):
 
 .PHONY: controlplane
 controlplane: $(READY) ## Build etcd, kube-apiserver, kube-controller-manager and kubectl (once per machine, about 7 min)
-	@$(BIN)/python -m e2e.controlplane build
+	@$(BIN)/python -m harness.controlplane build
 
 .PHONY: demo
 demo: $(READY) ## Watch records being created, stored, shown and cleared; ARGS=--keep leaves it running

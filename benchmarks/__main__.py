@@ -19,7 +19,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.progress import say
 from benchmarks.results import Result
 from benchmarks.targets import judge
-from e2e.controlplane import ControlPlane, ControlPlaneError
+from harness.controlplane import ControlPlane, ControlPlaneError
 
 DESCRIPTION = """\
 Measures the operator on a real control plane (etcd, API server, RBAC, admission

@@ -18,7 +18,7 @@ from benchmarks.postgres import Archive, Postgres
 from benchmarks.progress import Progress, say
 from benchmarks.records import audit_record
 from benchmarks.results import Cost
-from e2e.controlplane import ControlPlane
+from harness.controlplane import ControlPlane
 
 _OPERATOR: Final = ("datastorage-system", "datastorage")
 _PRODUCER: Final = ("datastorage-system", "benchmark-producer")

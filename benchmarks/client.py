@@ -19,7 +19,7 @@ from datastorage.resources import AUDIT_RECORD, GROUP, VERSION, VectorStatus, Wr
 T = TypeVar("T")
 R = TypeVar("R")
 
-# What the operator asks for in kube/client.py: an answer with the metadata alone.
+# What the operator asks for in kube/objects.py: an answer with the metadata alone.
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _LIST_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _STATUS_HEADERS: Final = {"Content-Type": "application/merge-patch+json", "Accept": _METADATA_ONLY}

@@ -11,8 +11,8 @@ from typing import Final, Self
 import psutil
 
 from benchmarks.errors import BenchmarkError
-from e2e.controlplane import ControlPlaneError
-from e2e.operatorprocess import OperatorProcess
+from harness.controlplane import ControlPlaneError
+from harness.operatorprocess import OperatorProcess
 
 _START_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.02

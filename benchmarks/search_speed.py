@@ -29,13 +29,14 @@ from rich.table import Table
 
 from benchmarks.progress import Progress, say
 from benchmarks.vector_index.texts import questions, sentences
-from datastorage.breaker import Breaker
 from datastorage.embedded import create_service_role, start_embedded_postgres
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
 from datastorage.pipeline.extract import work_item
 from datastorage.query import ArchiveQueries, queries
 from datastorage.query.words import wording
+from datastorage.records.record import Record
+from datastorage.resilience.breaker import Breaker
 from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.storage.archive import Archive
 from datastorage.storage.criteria import Criteria
@@ -44,7 +45,6 @@ from datastorage.storage.fulltext import FullText
 from datastorage.storage.migrate import migrate
 from datastorage.storage.nearest import WALKING, Nearest
 from datastorage.storage.reading import reading
-from datastorage.storage.records import Record
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.vectors import VectorTables
 

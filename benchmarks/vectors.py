@@ -17,8 +17,8 @@ from benchmarks.postgres import Archive
 from benchmarks.progress import say
 from benchmarks.records import audit_record
 from benchmarks.results import Result
-from tests.support.postgres import PostgresServer, TestDatabases
-from tests.support.redis import RedisServer
+from harness.postgres import PostgresServer, TestDatabases
+from harness.redis import RedisServer
 
 _LOAD_RATE: Final = 50
 _LEAD_SECONDS: Final = 5

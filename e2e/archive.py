@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from datastorage.storage.records import Table
+from datastorage.records.record import Table
 
 _ROWS = {
     Table.AUDIT_RECORDS: """

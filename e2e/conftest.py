@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from e2e.bulk import BulkClient
-from e2e.controlplane import Cluster, ControlPlane, ControlPlaneError
-from e2e.controlplane.binaries import kubectl_path
-from e2e.controlplane.contexts import choose_context
 from e2e.workbench import Workbench
-from tests.support.postgres import PostgresServer, TestDatabases
+from harness.bulk import BulkClient
+from harness.controlplane import Cluster, ControlPlane, ControlPlaneError
+from harness.controlplane.binaries import kubectl_path
+from harness.controlplane.contexts import choose_context
+from harness.postgres import PostgresServer, TestDatabases
 
 GUARD_OPT_OUT = "datastorage.kubernaut.io/deletion-guard=disabled"
 

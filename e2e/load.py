@@ -7,8 +7,8 @@ import aiohttp
 
 from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rows, uids
-from e2e.bulk import BulkClient, RequestError, audit_record
 from e2e.workbench import Workbench
+from harness.bulk import BulkClient, RequestError, audit_record
 
 # Promised: caught up this soon after a dependency is back.
 CATCH_UP_SECONDS = 10.0

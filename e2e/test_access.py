@@ -11,10 +11,10 @@ import pytest
 
 from datastorage.resources import AUDIT_RECORD
 from e2e.archive import until
-from e2e.bulk import BulkClient, audit_record
-from e2e.controlplane.cluster import REPOSITORY, write_private
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
+from harness.bulk import BulkClient, audit_record
+from harness.controlplane.cluster import REPOSITORY, write_private
+from harness.operatorprocess import OperatorProcess
 from tests.support.connectproxy import ConnectProxy
 from tests.support.plugin import FakePlugin
 

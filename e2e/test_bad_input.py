@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datastorage.canonical import canonical_bytes
+from datastorage.records.canonical import canonical_bytes
+from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-from datastorage.storage.records import Table
 from e2e.archive import rejected, rows, uids, until
-from e2e.bulk import BulkClient, RequestError, action_trace, audit_record, gather_bounded
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
+from harness.bulk import BulkClient, RequestError, action_trace, audit_record, gather_bounded
+from harness.operatorprocess import OperatorProcess
 from tests.strategies import audit_record_specs
 
 # The API server takes objects of about 1.5 MB; so near the limit there is no room for a status.

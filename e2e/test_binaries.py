@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.controlplane import BuildError
-from e2e.controlplane.binaries import (
+from harness.controlplane import BuildError
+from harness.controlplane.binaries import (
     MODULE_DIRECTORY,
     PROGRAMS,
     cache_directory,
@@ -15,8 +15,8 @@ from e2e.controlplane.binaries import (
     kubectl_path,
     kubernetes_version,
 )
-from e2e.controlplane.cluster import REPOSITORY
-from e2e.controlplane.go import find_go
+from harness.controlplane.cluster import REPOSITORY
+from harness.controlplane.go import find_go
 
 MINOR = int(kubernetes_version().split(".")[1])
 ETCD = (MODULE_DIRECTORY / "go.mod").read_text().partition("go.etcd.io/etcd/server/v3 v")[2].split()[0]
@@ -168,7 +168,7 @@ def test_another_kubectl_on_the_path_is_not(
 
 def test_two_processes_build_once(go_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GO_SECONDS", "0.3")
-    command = [sys.executable, "-m", "e2e.controlplane", "build"]
+    command = [sys.executable, "-m", "harness.controlplane", "build"]
     builds = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = [build.communicate()[0].split() for build in builds]
     assert paths[0] == paths[1]

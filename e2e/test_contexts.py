@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.controlplane import ControlPlaneError
-from e2e.controlplane.cluster import CONTEXT, REPOSITORY, kubeconfig
-from e2e.controlplane.contexts import choose_context
+from harness.controlplane import ControlPlaneError
+from harness.controlplane.cluster import CONTEXT, REPOSITORY, kubeconfig
+from harness.controlplane.contexts import choose_context
 
 
 @pytest.fixture

@@ -13,18 +13,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from e2e.controlplane import Cluster, ComponentError, ControlPlane, ControlPlaneError, KubectlError
-from e2e.controlplane.binaries import kubernetes_version
-from e2e.controlplane.cluster import REPOSITORY
-from e2e.controlplane.controlplane import free_port
-from e2e.controlplane.processes import Component, Deadline, ProcessGroup
+from harness.controlplane import Cluster, ComponentError, ControlPlane, ControlPlaneError, KubectlError
+from harness.controlplane.binaries import kubernetes_version
+from harness.controlplane.cluster import REPOSITORY
+from harness.controlplane.controlplane import free_port
+from harness.controlplane.processes import Component, Deadline, ProcessGroup
 
 PATIENCE = 60.0  # seconds; far more than anything here takes on an idle machine
 
 PARENT = """
 import sys, time
 from pathlib import Path
-from e2e.controlplane import ControlPlane
+from harness.controlplane import ControlPlane
 
 control_plane = ControlPlane(Path(sys.argv[1]))
 control_plane.start()
@@ -213,13 +213,13 @@ def test_a_given_port_is_used(tmp_path: Path) -> None:
 def test_command_runs_until_told_and_leaves_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "cp"
     place = ["--directory", str(directory)]
-    up = python("-m", "e2e.controlplane", "up", *place)
+    up = python("-m", "harness.controlplane", "up", *place)
     line = read_line(up)
     assert line == f"export KUBECONFIG={directory}/admin.kubeconfig"
 
-    where = python("-m", "e2e.controlplane", "kubeconfig", *place)
+    where = python("-m", "harness.controlplane", "kubeconfig", *place)
     assert where.communicate()[0].strip() == f"{directory}/admin.kubeconfig"
-    second = python("-m", "e2e.controlplane", "up", *place)
+    second = python("-m", "harness.controlplane", "up", *place)
     assert "is up in" in second.communicate()[1]
     assert second.returncode == 1
 
@@ -231,7 +231,7 @@ def test_command_runs_until_told_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_command_leaves_folders_of_others_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("three years of work")
-    up = python("-m", "e2e.controlplane", "up", "--directory", str(tmp_path))
+    up = python("-m", "harness.controlplane", "up", "--directory", str(tmp_path))
     assert "files of something else" in up.communicate()[1]
     assert up.returncode == 1
     assert os.listdir(tmp_path) == ["thesis.txt"]  # noqa: PTH208 -- the names, not the paths

@@ -7,9 +7,9 @@ import pytest
 
 from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rows, uids, until
-from e2e.bulk import BulkClient, audit_record
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
+from harness.bulk import BulkClient, audit_record
+from harness.operatorprocess import OperatorProcess
 
 KILLS = 20
 RECORDS = 3000

@@ -10,13 +10,13 @@ import pytest
 
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from e2e.archive import rows, until
-from e2e.bulk import BulkClient, RequestError, action_trace, audit_record
 from e2e.conftest import GUARD_OPT_OUT
-from e2e.controlplane import Cluster
-from e2e.controlplane.cluster import PRODUCT
 from e2e.load import CATCH_UP_SECONDS
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
+from harness.bulk import BulkClient, RequestError, action_trace, audit_record
+from harness.controlplane import Cluster
+from harness.controlplane.cluster import PRODUCT
+from harness.operatorprocess import OperatorProcess
 
 ENDED = {"execution": {"status": "Completed"}}
 PROPAGATION_SECONDS = 30.0  # until the API server obeys a definition or a right that is new

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
-from e2e.controlplane import Cluster
 from e2e.resource_cases import action_trace, audit_record
+from harness.controlplane import Cluster
 
 SYSTEM = "datastorage-system"
 DEADLINE = 30.0  # seconds; policies and labels reach the API server's admission within one or two

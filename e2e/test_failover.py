@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rows, until
-from e2e.bulk import BulkClient, audit_record
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
-from tests.support.postgres import PostgresServer, StandbyServer
+from harness.bulk import BulkClient, audit_record
+from harness.operatorprocess import OperatorProcess
+from harness.postgres import PostgresServer, StandbyServer
 from tests.support.proxy import FreezableProxy
 
 # From the cure on, on a machine that does other things too.

@@ -4,13 +4,13 @@ import asyncio
 
 from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rows, uids, until
-from e2e.bulk import BulkClient, audit_record
-from e2e.controlplane import ControlPlane
-from e2e.controlplane.errors import ComponentError
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
-from tests.support.postgres import PostgresServer
+from harness.bulk import BulkClient, audit_record
+from harness.controlplane import ControlPlane
+from harness.controlplane.errors import ComponentError
+from harness.operatorprocess import OperatorProcess
+from harness.postgres import PostgresServer
 
 
 def assert_never_restarted(operator: OperatorProcess, pid: int | None) -> None:

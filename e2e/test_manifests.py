@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from datastorage.resources import GROUP, KINDS
-from e2e.controlplane import Cluster
+from harness.controlplane import Cluster
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "manifests"
 BASE = MANIFESTS / "base"

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from datastorage.canonical import canonical_bytes
+from datastorage.records.canonical import canonical_bytes
+from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-from datastorage.storage.records import Table
-from e2e import operatorprocess
 from e2e.archive import rows, uids, until
-from e2e.bulk import BulkClient, action_trace, audit_record
-from e2e.controlplane.controlplane import free_port
 from e2e.workbench import Workbench
+from harness import operatorprocess
+from harness.bulk import BulkClient, action_trace, audit_record
+from harness.controlplane.controlplane import free_port
 
 
 async def test_record_is_stored_announced_and_cleared(workbench: Workbench, client: BulkClient) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-from datastorage.storage.records import Table
 from e2e.archive import rows, until
-from e2e.bulk import BulkClient, action_trace, audit_record
 from e2e.workbench import Workbench
+from harness.bulk import BulkClient, action_trace, audit_record
 
 # More than a page of a list, which has them by name.
 _RECORDS = 600

@@ -23,8 +23,8 @@ from datastorage.resources import (
 )
 from datastorage.resources.crd import crd
 from e2e.conftest import GUARD_OPT_OUT
-from e2e.controlplane import Cluster
 from e2e.resource_cases import BAD_STATUSES, CASES, STORED, Case, Object, action_trace, audit_record, build
+from harness.controlplane import Cluster
 from tests.strategies import action_trace_specs, audit_record_specs
 
 MERGE = "application/merge-patch+json"

@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from datastorage.storage.records import Table
 from e2e.archive import rows, until
-from e2e.bulk import BulkClient, action_trace, audit_record
-from e2e.controlplane import ControlPlane
 from e2e.workbench import Workbench
-from tests.support.postgres import TestDatabases
+from harness.bulk import BulkClient, action_trace, audit_record
+from harness.controlplane import ControlPlane
+from harness.postgres import TestDatabases
 
 FINALIZER = {"finalizers": ["example.com/backup"]}
 PENDING = {"status": "Pending"}

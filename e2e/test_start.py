@@ -7,11 +7,11 @@ import pytest
 
 from datastorage.resources import AUDIT_RECORD
 from e2e.archive import rows, until
-from e2e.bulk import BulkClient, audit_record
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
+from harness.bulk import BulkClient, audit_record
+from harness.operatorprocess import OperatorProcess
+from harness.postgres import TestDatabase
 from tests.support.pooler import pooler
-from tests.support.postgres import TestDatabase
 
 _RECORDS = 60
 

@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
+from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from datastorage.storage.records import Table
 from e2e.archive import rows, until
-from e2e.bulk import BulkClient, action_trace, audit_record
-from e2e.controlplane import Cluster
-from e2e.controlplane.cluster import kubeconfig
-from e2e.operatorprocess import OperatorProcess
 from e2e.workbench import Workbench
+from harness.bulk import BulkClient, action_trace, audit_record
+from harness.controlplane import Cluster
+from harness.controlplane.cluster import kubeconfig
+from harness.operatorprocess import OperatorProcess
+from harness.postgres import TestDatabases
 from tests.support.apiserver import FakeApiServer
-from tests.support.postgres import TestDatabases
 from tests.support.proxy import FreezableProxy
 
 SHUTDOWN_SECONDS = 2

@@ -13,12 +13,12 @@ from aiohttp import web
 
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from e2e.archive import rows, uids, until
-from e2e.bulk import BulkClient, action_trace, audit_record
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.workbench import Workbench
-from tests.support.openai import OpenAIService
-from tests.support.postgres import TestDatabase, TestDatabases
-from tests.support.redis import RedisServer
+from harness.bulk import BulkClient, action_trace, audit_record
+from harness.embeddings import OpenAIService
+from harness.postgres import TestDatabase, TestDatabases
+from harness.redis import RedisServer
 
 OUTAGE_SECONDS = 10.0
 MESSAGES = ["checkout was killed for lack of memory", *(f"disk of node {n} is full" for n in "abcdefghij")]

@@ -12,8 +12,8 @@ from typing import Any
 
 import asyncpg
 
-from e2e.controlplane import Cluster
-from e2e.operatorprocess import OperatorProcess
+from harness.controlplane import Cluster
+from harness.operatorprocess import OperatorProcess
 
 _WRITE = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')

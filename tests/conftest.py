@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from tests.support.postgres import NEWEST, OLDEST, PostgresServer, TestDatabase, TestDatabases, connect
+from harness.postgres import NEWEST, OLDEST, PostgresServer, TestDatabase, TestDatabases, connect
 
 _URL_VARIABLE = "DATASTORAGE_TEST_DATABASE_URL"
 

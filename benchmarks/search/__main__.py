@@ -27,14 +27,14 @@ from benchmarks.search.dataset import LabelledRecord, Question, load_questions, 
 from benchmarks.search.embeddings_server import EmbeddingsServer
 from benchmarks.search.measures import ndcg_at, recall_at
 from benchmarks.search.minilm import DIMENSION, NAME
-from datastorage.parts import build_writer
+from datastorage.assembly.replica import build_writer
+from datastorage.assembly.store import Store, build_store
 from datastorage.pipeline.extract import work_item
 from datastorage.query import SearchMode, queries
+from datastorage.records.record import VectorState
 from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.settings import Settings
-from datastorage.storage.records import VectorState
-from datastorage.store import Store, build_store
-from tests.support.postgres import PostgresServer, TestDatabases
+from harness.postgres import PostgresServer, TestDatabases
 
 _AT: Final = 10
 _KINDS: Final = {kind.kind: kind for kind in (AUDIT_RECORD, ACTION_TRACE)}

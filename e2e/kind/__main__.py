@@ -17,9 +17,9 @@ from pathlib import Path
 
 from datastorage import __version__
 from datastorage.resources import AUDIT_RECORD
-from e2e.controlplane import Cluster, ControlPlaneError
-from e2e.controlplane.binaries import kubectl_path
 from e2e.resource_cases import audit_record
+from harness.controlplane import Cluster, ControlPlaneError
+from harness.controlplane.binaries import kubectl_path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OVERLAY = REPOSITORY / "manifests" / "overlays" / "development"

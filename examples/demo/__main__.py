@@ -8,7 +8,6 @@ from pathlib import Path
 
 import asyncpg
 
-from e2e.controlplane import ControlPlaneError
 from examples.demo.checks import CheckFailedError, Checks, Seen
 from examples.demo.events import play_events
 from examples.demo.finale import show_what_is_stored, show_what_stays, stop_operator, summary
@@ -19,6 +18,7 @@ from examples.demo.outage import play_outage
 from examples.demo.services import Services, services
 from examples.demo.stage import Stage, interruptible, own_directory, show_access, stage
 from examples.demo.story import Demo, play_story
+from harness.controlplane import ControlPlaneError
 
 DESCRIPTION = """\
 Shows the way of records from the cluster into PostgreSQL: sets up a real

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import asyncpg
 
-from e2e.controlplane import KubectlError
 from examples.demo.narrator import Narrator
+from harness.controlplane import KubectlError
 
 POLL_INTERVAL = 0.2  # seconds between two looks
 PATIENCE = 60.0  # seconds; everything here takes less than 1 on an idle machine

@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from e2e.controlplane import ControlPlaneError
 from examples.demo.narrator import Narrator
 from examples.demo.stage import interruptible, own_directory, show_access, stage
+from harness.controlplane import ControlPlaneError
 
 DESCRIPTION = """\
 Runs a control plane, PostgreSQL and the operator from the source tree until

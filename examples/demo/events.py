@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from e2e.controlplane.processes import Component, ProcessGroup
 from examples.demo.checks import Seen
 from examples.demo.stage import EXAMPLES
 from examples.demo.story import Demo, find_row
 from examples.event_recorder import MANAGED_BY, record_name
+from harness.controlplane.processes import Component, ProcessGroup
 
 NAMESPACE = "payments"
 DEPLOYMENT = "deployment/checkout"

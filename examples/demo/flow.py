@@ -5,10 +5,10 @@ import threading
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from e2e.controlplane import ControlPlaneError, KubectlError
 from examples.demo.observer import Followed
 from examples.demo.records import NAMESPACE, audit_record, create
 from examples.demo.story import Demo
+from harness.controlplane import ControlPlaneError, KubectlError
 
 PAUSE = 0.6  # seconds between two records
 # Seconds that a record stays at least: what is Degraded leaves at its time too, before it is seen Stored.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Self
 
-from e2e.controlplane import Cluster, ControlPlaneError
+from harness.controlplane import Cluster, ControlPlaneError
 
 KINDS = {"auditrecords": "AuditRecord", "actiontraces": "ActionTrace"}
 

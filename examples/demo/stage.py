@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from e2e.controlplane import ControlPlane, ControlPlaneError
-from e2e.controlplane.binaries import ensure_binaries, kubernetes_version
-from e2e.controlplane.cluster import REPOSITORY
-from e2e.operatorprocess import OperatorProcess
 from examples.demo.archive import Archive
 from examples.demo.narrator import Narrator
+from harness.controlplane import ControlPlane, ControlPlaneError
+from harness.controlplane.binaries import ensure_binaries, kubernetes_version
+from harness.controlplane.cluster import REPOSITORY
+from harness.operatorprocess import OperatorProcess
 
 EXAMPLES = REPOSITORY / "examples"
 OPERATOR = ("datastorage-system", "datastorage")  # namespace and name of its ServiceAccount

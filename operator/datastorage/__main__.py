@@ -3,7 +3,7 @@
 import sys
 from typing import NoReturn
 
-from datastorage.processend import end_on_sigterm, leave
+from datastorage.runtime.processend import end_on_sigterm, leave
 
 
 def run() -> NoReturn:

@@ -28,8 +28,8 @@ class TransientError(DataStorageError):
 class WorkRefusedError(TransientError):
     """A server did not do this piece of work: too much, too slow, against a rule, or interrupted.
 
-    Whether that is the work's own fault or the server's state, a harmless piece of work tells (breaker.py).
-    If it is the work's, less of it may pass.
+    A harmless piece of work shows whether that is the work's own fault or the server's state
+    (resilience/breaker.py). If it is the work's, less of it may pass.
     """
 
     is_limit = False

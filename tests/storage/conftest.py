@@ -2,9 +2,9 @@
 
 import pytest
 
-from datastorage import breaker as breaker_module
-from datastorage.pipeline import backfill as backfill_module
-from datastorage.pipeline import indexer as indexer_module
+from datastorage.resilience import breaker as breaker_module
+from datastorage.vectors import backfill as backfill_module
+from datastorage.vectors import indexer as indexer_module
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from datastorage.records.record import Record
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.records import Record
-from tests.support.objects import AUDIT_SPEC, audit_record, record_of
+from harness.objects import AUDIT_SPEC, audit_record, record_of
 
 Identity = tuple[str, int]
 

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, VectorCache
-from datastorage.embedding.model import EmbeddingModel, Matrix
-from datastorage.pipeline.backfill import Dependencies
-from datastorage.pipeline.reembed import Reembed
+from datastorage.embedding.provider import EmbeddingModel, Matrix
+from datastorage.records.record import Record
+from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from datastorage.storage.records import Record
 from datastorage.storage.texts import Texts
 from datastorage.storage.vectors import VectorTables
+from datastorage.vectors.backfill import Dependencies
+from datastorage.vectors.reembed import Reembed
+from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from tests.support.embedding import FakeProvider, vector_of
-from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 
 FULL: Final = 10
 

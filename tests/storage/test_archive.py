@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from datastorage.errors import WorkRefusedError
+from datastorage.records.record import Record, Table
 from datastorage.storage.archive import Archive
-from datastorage.storage.records import Record, Table
-from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of, utc
-from tests.support.postgres import TestDatabase, connect
+from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of, utc
+from harness.postgres import TestDatabase, connect
 
 
 async def _row(owner: Any, record: Record) -> Any:

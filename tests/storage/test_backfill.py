@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.pipeline import backfill as backfill_module
-from datastorage.pipeline.backfill import Backfill, Dependencies
-from datastorage.pipeline.lift import Lifted
 from datastorage.pipeline.writer import EmbeddingWriter
+from datastorage.records.record import Record, VectorState
+from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.database import Database
 from datastorage.storage.dualwrite import DualWrite
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
-from datastorage.storage.records import Record, VectorState
 from datastorage.storage.vectors import VectorTables
+from datastorage.vectors import backfill as backfill_module
+from datastorage.vectors.backfill import Backfill, Dependencies
+from datastorage.vectors.promote import Lifted
+from harness.objects import AUDIT_SPEC, audit_record, record_of
+from harness.polling import eventually, settle
 from tests.support.embedding import DIMENSIONS, FakeProvider
-from tests.support.objects import AUDIT_SPEC, audit_record, record_of
-from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn, spawn
 
 __all__ = ["spawn"]

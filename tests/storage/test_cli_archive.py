@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from datastorage import cli
-from datastorage.canonical import canonical_bytes, make_room_for_deep_json
 from datastorage.cli import archive as archive_module
 from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.records.canonical import canonical_bytes, make_room_for_deep_json
 from datastorage.settings import Settings
+from harness.objects import action_trace, audit_record
+from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.archive import searchable
-from tests.support.objects import action_trace, audit_record
-from tests.support.postgres import TestDatabase, TestDatabases, connect
 
 Command = Callable[..., tuple[object, str, str]]
 

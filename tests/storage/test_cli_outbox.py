@@ -12,12 +12,12 @@ from typing import TypeVar
 import pytest
 
 from datastorage import cli
+from datastorage.records.record import Record
 from datastorage.settings import Settings
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OutboxState
-from datastorage.storage.records import Record
+from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.owing import owe, records_of
-from tests.support.postgres import TestDatabase, TestDatabases, connect
 
 T = TypeVar("T")
 Command = Callable[..., tuple[object, str, str]]

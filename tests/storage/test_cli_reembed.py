@@ -19,10 +19,10 @@ from aiohttp import web
 from datastorage.embedding.wordllama import MODEL
 from datastorage.settings import Settings
 from datastorage.storage.archive import Archive
+from harness.embeddings import Behaviour, OpenAIService, body, status
+from harness.polling import eventually
+from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.reembedding import audits, expected_texts, store, texts_of
-from tests.support.openai import Behaviour, OpenAIService, body, status
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase, TestDatabases, connect
 
 _START_SECONDS = 60.0
 _FILL = """

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import pytest
 
 from datastorage import cli
+from datastorage.records.record import Record
 from datastorage.settings import Settings
 from datastorage.storage.database import Database
-from datastorage.storage.records import Record
 from datastorage.storage.rejected import RejectedRecords
-from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
-from tests.support.postgres import TestDatabase, TestDatabases, connect
+from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
+from harness.postgres import TestDatabase, TestDatabases, connect
 
 T = TypeVar("T")
 Command = Callable[..., tuple[object, str, str]]

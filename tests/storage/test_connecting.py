@@ -16,8 +16,8 @@ from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
-from e2e.controlplane.certificates import Certificates, ensure_certificates
-from tests.support.postgres import TestDatabase
+from harness.controlplane.certificates import Certificates, ensure_certificates
+from harness.postgres import TestDatabase
 from tests.support.tlsproxy import tls_in_front_of
 
 _SETTING = "DATASTORAGE_DATABASE_URL"

@@ -7,9 +7,9 @@ import pytest
 import pytest_asyncio
 
 from datastorage.query import SearchMode
+from harness.objects import TRACE_SPEC, action_trace
+from harness.postgres import TestDatabase
 from tests.support.archive import SearchableArchive, searchable
-from tests.support.objects import TRACE_SPEC, action_trace
-from tests.support.postgres import TestDatabase
 
 Stored = list[tuple[int, str, bool]]
 

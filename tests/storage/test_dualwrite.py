@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from datastorage.breaker import Breaker
 from datastorage.errors import TransientError, WorkRefusedError
+from datastorage.records.record import Record, StoredRecord, Text, VectorState, VectorWrite
+from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.database import Database
 from datastorage.storage.dualwrite import DualWrite
 from datastorage.storage.outbox import Outbox, OutboxState
-from datastorage.storage.records import Record, StoredRecord, Text, VectorState, VectorWrite
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import Vector, VectorTables
-from tests.support.objects import AUDIT_SPEC, action_trace, audit_record, record_of
-from tests.support.postgres import TestDatabase, TestDatabases
+from harness.objects import AUDIT_SPEC, action_trace, audit_record, record_of
+from harness.postgres import TestDatabase, TestDatabases
 from tests.support.proxy import FreezableProxy
 
 DIMENSIONS = 8

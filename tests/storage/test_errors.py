@@ -11,7 +11,6 @@ from typing import Any
 import asyncpg
 import pytest
 
-from datastorage.breaker import Breaker
 from datastorage.errors import (
     ConfigurationError,
     DataStorageError,
@@ -20,16 +19,17 @@ from datastorage.errors import (
     TransientError,
     WorkRefusedError,
 )
+from datastorage.records.record import Record, Table
+from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive
 from datastorage.storage.connecting import connecting
 from datastorage.storage.database import Database
-from datastorage.storage.records import Record, Table
 from datastorage.storage.sessions import transaction
 from datastorage.storage.translation import translated_errors
 from datastorage.storage.urls import check_url
-from tests.support.objects import audit_record, record_of
-from tests.support.polling import eventually, settle
-from tests.support.postgres import TestDatabase
+from harness.objects import audit_record, record_of
+from harness.polling import eventually, settle
+from harness.postgres import TestDatabase
 from tests.support.proxy import FreezableProxy
 
 _SECRET = "hunter2-secret"

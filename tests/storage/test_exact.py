@@ -8,14 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datastorage.canonical import canonical_bytes
 from datastorage.metrics import REGISTRY
+from datastorage.records.canonical import canonical_bytes
+from datastorage.records.record import Record
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from datastorage.storage.records import Record
+from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
+from harness.postgres import TestDatabase
 from tests.strategies import action_trace_specs, audit_record_specs, json_values
-from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
-from tests.support.postgres import TestDatabase
 
 _shared_database = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 

@@ -11,15 +11,15 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from datastorage.breaker import Breaker
 from datastorage.errors import TransientError
 from datastorage.query import Filter, SearchMode
+from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
+from harness.objects import AUDIT_SPEC, audit_record, record_of
+from harness.polling import eventually
+from harness.postgres import PostgresServer, StandbyServer, TestDatabase, TestDatabases, connect
 from tests.support.archive import searchable
-from tests.support.objects import AUDIT_SPEC, audit_record, record_of
-from tests.support.polling import eventually
-from tests.support.postgres import PostgresServer, StandbyServer, TestDatabase, TestDatabases, connect
 from tests.support.proxy import FreezableProxy
 
 # Within this time after its cure every fault is over.

@@ -15,13 +15,13 @@ from datastorage.storage import inspection, rights
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
-from datastorage.storage.queries import ArchiveReader
+from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.rights import missing_rights
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from datastorage.storage.vectors import VectorTables
+from harness.objects import audit_record, record_of
+from harness.postgres import PostgresServer, TestDatabase, connect
 from tests.support.archive import searchable
-from tests.support.objects import audit_record, record_of
-from tests.support.postgres import PostgresServer, TestDatabase, connect
 
 _OBJECTS = """
     SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname::text FROM pg_class

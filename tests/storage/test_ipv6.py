@@ -9,10 +9,10 @@ from datastorage.embedding.redis import RedisStore
 from datastorage.settings import Settings
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate_all
-from tests.support.openai import OpenAIService
-from tests.support.ports import needs_ipv6
-from tests.support.postgres import TestDatabase
-from tests.support.redis import RedisServer
+from harness.embeddings import OpenAIService
+from harness.ports import needs_ipv6
+from harness.postgres import TestDatabase
+from harness.redis import RedisServer
 
 pytestmark = needs_ipv6
 

@@ -16,8 +16,8 @@ from datastorage.storage import migrate as migrate_module
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
-from tests.support.polling import eventually
-from tests.support.postgres import PostgresServer, TestDatabase, TestDatabases, connect, migrating_to
+from harness.polling import eventually
+from harness.postgres import PostgresServer, TestDatabase, TestDatabases, connect, migrating_to
 
 _MIGRATE = "import sys; from datastorage.storage.migrate import migrate; print(*migrate(sys.argv[1]))"
 _WAITING = """

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datastorage.records.record import WITHOUT_VECTORS, VectorState
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OwedVector
-from datastorage.storage.records import WITHOUT_VECTORS, VectorState
+from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
+from harness.polling import eventually
+from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.owing import claimed, hash_of, identity_of, owe, records_of, rows_in
-from tests.support.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase, TestDatabases, connect
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from datastorage.errors import RecordRefusedError, WorkRefusedError
+from datastorage.records.record import Table
 from datastorage.storage import archive as archive_module
 from datastorage.storage.archive import Archive
-from datastorage.storage.records import Table
-from tests.support.objects import action_trace, audit_record, record_of
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase, connect
+from harness.objects import action_trace, audit_record, record_of
+from harness.polling import eventually
+from harness.postgres import TestDatabase, connect
 
 _PARTITIONS = """
     SELECT array_agg(relname::text ORDER BY relname) FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid

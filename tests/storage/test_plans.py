@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from datastorage.records.record import Table, key_columns, key_in
 from datastorage.storage import archive as archive_module
-from datastorage.storage.records import Table, key_columns, key_in
-from tests.support.postgres import TestDatabase, TestDatabases, connect
+from harness.postgres import TestDatabase, TestDatabases, connect
 
 # Enough rows that reading a whole partition costs more than an index, made by the server itself.
 _FILL = """

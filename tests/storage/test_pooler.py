@@ -12,19 +12,19 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import ConfigurationError, TransientError
+from datastorage.records.record import Table
 from datastorage.storage import sessions as sessions_module
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.records import Table
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.sessions import Connector
 from datastorage.storage.urls import parse_url
+from harness.objects import action_trace, audit_record, record_of
+from harness.postgres import TestDatabase, connect
 from tests.support.archive import searchable
-from tests.support.objects import action_trace, audit_record, record_of
 from tests.support.pooler import Pooler, pooler
-from tests.support.postgres import TestDatabase, connect
 from tests.support.proxy import FreezableProxy
 
 _SESSIONS = 3

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
 from datastorage.query import ArchivedRecord, Filter
-from datastorage.storage import queries as queries_module
-from tests.support.archive import SearchableArchive, searchable
-from tests.support.objects import (
+from datastorage.storage import pages as queries_module
+from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
     action_trace,
@@ -24,7 +23,8 @@ from tests.support.objects import (
     identity_of,
     record_of,
 )
-from tests.support.postgres import TestDatabase, TestDatabases
+from harness.postgres import TestDatabase, TestDatabases
+from tests.support.archive import SearchableArchive, searchable
 
 START = datetime(2026, 3, 30, tzinfo=UTC)
 

@@ -11,14 +11,16 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.pipeline import reembed as reembed_module
 from datastorage.pipeline.extract import text_of
-from datastorage.pipeline.reembed import Missing, Stage
+from datastorage.records.record import RecordKey, Table, Text
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from datastorage.storage.records import RecordKey, Table, Text
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import FIRST_ROW, Texts, Unlinked
+from datastorage.vectors import reembed as reembed_module
+from datastorage.vectors.reembed import Missing, Stage
+from harness.objects import AUDIT_SPEC, action_trace, audit_record, kind_of, record_of
+from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.reembedding import (
     OtherModel,
     Run,
@@ -32,8 +34,6 @@ from tests.storage.reembedding import (
 )
 from tests.strategies import action_trace_specs, audit_record_specs
 from tests.support.embedding import FakeProvider
-from tests.support.objects import AUDIT_SPEC, action_trace, audit_record, kind_of, record_of
-from tests.support.postgres import TestDatabase, TestDatabases, connect
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from datastorage.embedding.model import Matrix
+from datastorage.embedding.provider import Matrix
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.pipeline import reembed as reembed_module
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
+from datastorage.vectors import reembed as reembed_module
+from harness.polling import eventually
+from harness.postgres import TestDatabase
 from tests.storage.reembedding import (
     FULL,
     Run,
@@ -24,8 +26,6 @@ from tests.storage.reembedding import (
     vectors_in,
 )
 from tests.support.embedding import FakeProvider
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase
 
 
 @pytest.fixture

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from datastorage.breaker import Breaker
 from datastorage.pipeline import aside as aside_module
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.writer import RowWriter
+from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.trial import Trial
-from tests.support.objects import AUDIT_SPEC, TTL_SECONDS, action_trace, audit_record
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase
+from harness.objects import AUDIT_SPEC, TTL_SECONDS, action_trace, audit_record
+from harness.polling import eventually
+from harness.postgres import TestDatabase
 from tests.support.storing import Storing, running, storing
 
 SLOW, GOOD = 2, 60

@@ -9,11 +9,11 @@ import asyncpg
 import pytest
 
 from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.records.record import Record
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from datastorage.storage.records import Record
 from datastorage.storage.rejected import RejectedRecords, Wanted
-from tests.support.objects import TRACE_SPEC, action_trace, audit_record, record_of, utc
+from harness.objects import TRACE_SPEC, action_trace, audit_record, record_of, utc
 
 
 @pytest.fixture

@@ -13,17 +13,17 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from datastorage.breaker import Breaker
 from datastorage.errors import TransientError
+from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import Origin
 from datastorage.storage import database as database_module
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
-from tests.support.objects import audit_record, record_of
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase, TestDatabases, connect
+from harness.objects import audit_record, record_of
+from harness.polling import eventually
+from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.proxy import FreezableProxy
 
 _SETTING = "DATASTORAGE_DATABASE_URL"

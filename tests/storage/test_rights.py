@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from datastorage.storage.archive import Archive
-from tests.support.objects import action_trace, audit_record, record_of
-from tests.support.postgres import TestDatabase
+from harness.objects import action_trace, audit_record, record_of
+from harness.postgres import TestDatabase
 
 _TABLES = ("audit_records", "action_traces", "rejected_objects")
 

@@ -18,10 +18,10 @@ from datastorage.query import search as search_module
 from datastorage.storage import fulltext as fulltext_module
 from datastorage.storage import nearest as nearest_module
 from datastorage.storage.vectors import VectorTables
+from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
+from harness.polling import eventually
+from harness.postgres import TestDatabase, TestDatabases
 from tests.support.archive import MODEL, BagOfWords, SearchableArchive, Store, searchable
-from tests.support.objects import TRACE_SPEC, action_trace, audit_record, utc
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase, TestDatabases
 
 MODES = list(SearchMode)
 _SPEC = {"type": "Remediation", "phase": "Completed", "correlationID": "rr-1"}

@@ -14,9 +14,9 @@ from datastorage.query import Filter, SearchMode, SearchResult
 from datastorage.storage import clues
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.reading import reading
+from harness.objects import TRACE_SPEC, action_trace, audit_record
+from harness.postgres import TestDatabase, TestDatabases
 from tests.support.archive import SearchableArchive, searchable
-from tests.support.objects import TRACE_SPEC, action_trace, audit_record
-from tests.support.postgres import TestDatabase, TestDatabases
 
 _SPEC = {"type": "Remediation", "action": "act", "phase": "Completed", "correlationID": "rr-1"}
 _SHA512 = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce" * 2

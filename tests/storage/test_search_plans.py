@@ -12,15 +12,16 @@ import pgvector
 import pytest
 import pytest_asyncio
 
-from datastorage.storage import clues, fulltext, nearest, queries
+from datastorage.records.record import Table, key_columns
+from datastorage.storage import clues, fulltext, nearest
+from datastorage.storage import pages as queries
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.database import Database
 from datastorage.storage.nearest import Nearest
-from datastorage.storage.queries import ArchiveReader
+from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.reading import reading
-from datastorage.storage.records import Table, key_columns
 from datastorage.storage.vectors import VectorTables
-from tests.support.postgres import TestDatabase, TestDatabases, connect
+from harness.postgres import TestDatabase, TestDatabases, connect
 
 _MODEL: dict[str, Any] = {"provider": "test", "name": "small", "dimensions": 3}
 # Enough rows that reading a whole partition costs more than an index, made by the server itself.

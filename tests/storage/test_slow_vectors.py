@@ -6,15 +6,15 @@ import pytest
 
 from datastorage.pipeline import aside as aside_module
 from datastorage.pipeline.intake import Intake
+from datastorage.records.record import StoredRecord, VectorState
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import OutboxState
-from datastorage.storage.records import StoredRecord, VectorState
 from datastorage.storage.rejected import RejectedRecords
+from harness.objects import AUDIT_SPEC, TTL_SECONDS, audit_record
+from harness.polling import eventually
+from harness.postgres import TestDatabase
 from tests.storage.owing import hash_of
 from tests.storage.test_backfill import Stage, records, spawn, stage
-from tests.support.objects import AUDIT_SPEC, TTL_SECONDS, audit_record
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase
 from tests.support.storing import running, storing
 from tests.unit.conftest import Spawn
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from datastorage.errors import RecordRefusedError
+from datastorage.records.record import Table, Text
 from datastorage.storage import texts as texts_module
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
-from datastorage.storage.records import Table, Text
 from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Texts, Unlinked
 from tests.storage.reembedding import (
     audits,

@@ -11,9 +11,9 @@ from datastorage.errors import TransientError
 from datastorage.storage.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
+from harness.polling import eventually
+from harness.postgres import TestDatabase, connect
 from tests.storage.test_vectors import hash_of, some_vectors, tables_of
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase, connect
 
 ROWS: Final = 10
 _WAITING: Final = """

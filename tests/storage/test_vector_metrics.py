@@ -9,18 +9,18 @@ import pytest_asyncio
 from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.pipeline.indexer import Indexer
 from datastorage.query import ArchiveQueries, SearchMode
 from datastorage.query.search import Searcher
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.outbox import OutboxState
-from datastorage.storage.queries import ArchiveReader
+from datastorage.storage.pages import ArchiveReader
+from datastorage.vectors.indexer import Indexer
+from harness.objects import AUDIT_SPEC, audit_record, record_of
+from harness.polling import eventually
+from harness.redis import RedisServer
 from tests.storage.test_backfill import Stage, records, until_depth
-from tests.support.objects import AUDIT_SPEC, audit_record, record_of
-from tests.support.polling import eventually
-from tests.support.redis import RedisServer
 from tests.unit.conftest import Spawn, spawn
 
 __all__ = ["spawn"]

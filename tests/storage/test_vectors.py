@@ -22,8 +22,8 @@ from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.sessions import NoVectorsError, Session
 from datastorage.storage.vectors import Vector, VectorTables
-from tests.support.polling import eventually
-from tests.support.postgres import TestDatabase, connect
+from harness.polling import eventually
+from harness.postgres import TestDatabase, connect
 
 WIDTH = 3
 

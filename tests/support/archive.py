@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, EmbeddingModel, Provider, VectorCache
-from datastorage.embedding.model import Matrix
+from datastorage.embedding.provider import Matrix
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query import ArchiveQueries, queries
+from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
-from tests.support.objects import record_of
-from tests.support.postgres import TestDatabase
+from harness.objects import record_of
+from harness.postgres import TestDatabase
 
 MODEL = EmbeddingModel("test", "bag-of-words", 512)
 

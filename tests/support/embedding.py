@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from datastorage.embedding.model import EmbeddingModel, Matrix, Vector
+from datastorage.embedding.provider import EmbeddingModel, Matrix, Vector
 from datastorage.errors import EmbeddingRefusedError
 
 DIMENSIONS = 8

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from datastorage.errors import ObjectChangedError, ObjectGoneError, RecordRefusedError
-from datastorage.pipeline.workitem import Outcome, WorkItem
+from datastorage.pipeline.item import Outcome, WorkItem
+from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.resources import ResourceKind
-from datastorage.storage.records import Record, RecordKey, StoredRecord, Table
-from tests.support.objects import kind_of
+from harness.objects import kind_of
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
 

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from datastorage.breaker import Breaker
 from datastorage.pipeline.aside import Aside
 from datastorage.pipeline.committer import Committer, Rejected, Writer
 from datastorage.pipeline.coordinator import Coordinator
 from datastorage.pipeline.intake import Intake
+from datastorage.resilience.breaker import Breaker
+from harness.objects import kind_of
 from tests.support.fakes import Announced
-from tests.support.objects import kind_of
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from datastorage import breaker as breaker_module
-from datastorage.breaker import Breaker
 from datastorage.pipeline import statuswriter as statuswriter_module
 from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.intake import Intake
+from datastorage.resilience import breaker as breaker_module
+from datastorage.resilience.breaker import Breaker
+from harness.objects import TTL_SECONDS
 from tests.support.fakes import Probe
-from tests.support.objects import TTL_SECONDS
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from datastorage.breaker import Breaker
 from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.pipeline import aside as aside_module
 from datastorage.pipeline.intake import Intake, Verdict
+from datastorage.records.record import Record, StoredRecord
+from datastorage.resilience.breaker import Breaker
 from datastorage.resources import AUDIT_RECORD
-from datastorage.storage.records import Record, StoredRecord
+from harness.objects import AUDIT_SPEC, audit_record
+from harness.polling import eventually
 from tests.support.fakes import FakeArchive
-from tests.support.objects import AUDIT_SPEC, audit_record
-from tests.support.polling import eventually
 from tests.support.storing import running, storing
 
 

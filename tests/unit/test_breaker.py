@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from datastorage.breaker import Breaker
 from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.resilience.breaker import Breaker
+from harness.polling import eventually, settle
 from tests.support.fakes import Probe
-from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn
 
 

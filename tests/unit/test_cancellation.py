@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from datastorage import cancellation as cancellation_module
-from datastorage.cancellation import cancellation_kept, end_tasks
+from datastorage.resilience import cancellation as cancellation_module
+from datastorage.resilience.cancellation import cancellation_kept, end_tasks
 
 
 async def _swallows() -> None:

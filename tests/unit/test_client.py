@@ -16,8 +16,8 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
-from datastorage.kube import client as client_module
-from datastorage.kube.client import KubernetesClient
+from datastorage.kube import objects as client_module
+from datastorage.kube.objects import KubernetesClient
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
 from tests.support.apiserver import FakeApiServer
 

@@ -5,22 +5,22 @@ from typing import Any, cast
 
 import pytest
 
-from datastorage.breaker import Breaker
 from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.pipeline.aside import Aside
 from datastorage.pipeline.committer import Committer, Rejected, Writer
 from datastorage.pipeline.coordinator import Coordinator
 from datastorage.pipeline.intake import Intake, Verdict
-from datastorage.pipeline.workitem import Rejection
+from datastorage.pipeline.item import Rejection
 from datastorage.pipeline.writer import RowWriter
+from datastorage.records.record import StoredRecord
+from datastorage.resilience.breaker import Breaker
 from datastorage.resources import AUDIT_RECORD
 from datastorage.storage import archive as storage
 from datastorage.storage.database import Database
-from datastorage.storage.records import StoredRecord
 from datastorage.storage.rejected import RejectedRecords
+from harness.objects import AUDIT_SPEC, audit_record, key_of_body, kind_of
+from harness.polling import eventually
 from tests.support.fakes import Announced, FakeArchive, Probe
-from tests.support.objects import AUDIT_SPEC, audit_record, key_of_body, kind_of
-from tests.support.polling import eventually
 from tests.unit.conftest import Spawn
 
 BATCH = 500

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from datastorage.breaker import Breaker
 from datastorage.errors import TransientError, WorkRefusedError
-from datastorage.pipeline.dividing import by_parts, page_of
 from datastorage.pipeline.lookup import look_up
-from datastorage.storage.records import RecordKey, StoredRecord, Table
+from datastorage.records.record import RecordKey, StoredRecord, Table
+from datastorage.resilience.breaker import Breaker
+from datastorage.resilience.dividing import by_parts, page_of
 from tests.support.fakes import STORED_AT, Probe
 
 KEYS = [RecordKey(str(n), 1, datetime(2026, 3, 1, tzinfo=UTC), b"") for n in range(500)]

@@ -9,12 +9,12 @@ import pytest
 import pytest_asyncio
 
 from datastorage import metrics
-from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, Embeddings, VectorCache, text_hash
 from datastorage.embedding import embedder as embedder_module
 from datastorage.errors import EmbedderUnavailableError, EmbeddingRefusedError, InvalidQueryError
+from datastorage.resilience.breaker import Breaker
+from harness.polling import eventually
 from tests.support.embedding import DIMENSIONS, MODEL, FakeProvider, vector_of
-from tests.support.polling import eventually
 
 PATIENCE = 30.0  # never reached
 IMPATIENCE = 0.02

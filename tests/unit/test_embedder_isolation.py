@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, Embeddings, VectorCache, text_hash
 from datastorage.embedding import embedder as embedder_module
-from datastorage.embedding.model import EmbedderBusyError, Matrix
+from datastorage.embedding.provider import EmbedderBusyError, Matrix
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.resilience.breaker import Breaker
+from harness.polling import eventually
 from tests.support.embedding import MODEL, FakeProvider, vector_of
-from tests.support.polling import eventually
 
 
 class Fragile(FakeProvider):

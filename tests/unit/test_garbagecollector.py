@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from datastorage.breaker import Breaker
 from datastorage.errors import NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector as gc_module
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.extract import expiry_of
 from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
-from datastorage.pipeline.workitem import Expiry
+from datastorage.pipeline.item import Expiry
+from datastorage.resilience.breaker import Breaker
 from datastorage.resources import AUDIT_RECORD, ResourceKind
+from harness.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
+from harness.polling import eventually, settle
 from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
-from tests.support.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
-from tests.support.polling import eventually, settle
 from tests.unit.conftest import Spawn
 
 NOON = utc("2026-03-05T12:00:00Z").timestamp()

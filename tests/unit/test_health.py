@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from datastorage.health import health_server
-from tests.support.ports import free_port
+from datastorage.api.health import health_server
+from harness.ports import free_port
 
 
 def check(problem: str | None) -> Callable[[], Awaitable[str | None]]:

@@ -3,9 +3,9 @@
 import pytest
 
 from datastorage.errors import TransientError
-from datastorage.pipeline import indexer as indexer_module
-from datastorage.pipeline.indexer import Indexer
-from tests.support.polling import eventually
+from datastorage.vectors import indexer as indexer_module
+from datastorage.vectors.indexer import Indexer
+from harness.polling import eventually
 from tests.unit.conftest import Spawn
 
 

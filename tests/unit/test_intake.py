@@ -10,7 +10,7 @@ from datastorage.pipeline import extract
 from datastorage.pipeline import intake as intake_module
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-from tests.support.objects import (
+from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
     TTL_SECONDS,
@@ -19,7 +19,7 @@ from tests.support.objects import (
     key_of_body,
     with_status,
 )
-from tests.support.polling import settle
+from harness.polling import settle
 from tests.unit.conftest import Spawn
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from datastorage.breaker import Breaker
 from datastorage.errors import NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.lift import Lift
-from datastorage.pipeline.workitem import Announcement
+from datastorage.pipeline.item import Announcement
+from datastorage.records.record import RecordKey, StoredRecord, Table, VectorState, VectorWrite
+from datastorage.resilience.breaker import Breaker
 from datastorage.resources import AUDIT_RECORD
-from datastorage.storage.records import RecordKey, StoredRecord, Table, VectorState, VectorWrite
+from datastorage.vectors.promote import Lift
+from harness.objects import TRACE_SPEC, action_trace, audit_record, key_of_body, with_status
 from tests.support.fakes import STORED_AT, FakeCluster
-from tests.support.objects import TRACE_SPEC, action_trace, audit_record, key_of_body, with_status
 
 WRITTEN = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
 FAILED = VectorWrite(VectorState.FAILED, "Refused", "not finite", "fake/tiny")

@@ -9,11 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from datastorage import listening
+from datastorage.api import listening
+from datastorage.api.health import health_server, metrics_server
+from datastorage.api.listening import Listener
 from datastorage.errors import ConfigurationError
-from datastorage.health import health_server, metrics_server
-from datastorage.listening import Listener
-from tests.support.ports import free_port, needs_ipv6
+from harness.ports import free_port, needs_ipv6
 
 pytestmark = needs_ipv6
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from datastorage import __version__, runtime
+from datastorage import __version__
 from datastorage.resources import GROUP, KINDS, Phase
+from datastorage.runtime import run as runtime
 from datastorage.settings import PREFIX, Settings, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]

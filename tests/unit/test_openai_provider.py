@@ -17,22 +17,22 @@ import pytest_asyncio
 from aiohttp import web
 
 from datastorage import secrets as secrets_module
-from datastorage.breaker import Breaker
 from datastorage.embedding import Embedder, VectorCache, text_hash
 from datastorage.embedding import openai as openai_module
 from datastorage.embedding.factory import build_provider
-from datastorage.embedding.model import EmbedderBusyError
 from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.openai_answer import retry_after_seconds
+from datastorage.embedding.provider import EmbedderBusyError
 from datastorage.errors import (
     ConfigurationError,
     EmbedderMisconfiguredError,
     EmbedderUnavailableError,
     EmbeddingRefusedError,
 )
+from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings, load_settings
-from e2e.controlplane.certificates import Certificates, ensure_certificates
-from tests.support.openai import (
+from harness.controlplane.certificates import Certificates, ensure_certificates
+from harness.embeddings import (
     Behaviour,
     Endless,
     OpenAIService,

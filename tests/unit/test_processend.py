@@ -15,7 +15,7 @@ SECONDS = 60.0  # far more than any of it takes; what hangs would do so for long
 _HANGS_IN_THE_LOOP = """
 import asyncio, time
 from datastorage.logs import configure_logging
-from datastorage.processend import LastResort
+from datastorage.runtime.processend import LastResort
 configure_logging("INFO", "json")
 
 async def main():
@@ -28,7 +28,7 @@ asyncio.run(main())
 
 _ENDS_IN_ORDER = """
 import asyncio, time
-from datastorage.processend import LastResort
+from datastorage.runtime.processend import LastResort
 
 async def main():
     with LastResort(0.1) as last_resort:
@@ -41,7 +41,7 @@ print("still there")
 
 _LEAVES_A_THREAD = """
 import threading, time
-from datastorage.processend import leave
+from datastorage.runtime.processend import leave
 threading.Thread(target=time.sleep, args=(1000,)).start()
 print("printed")
 leave(3)
@@ -49,9 +49,9 @@ leave(3)
 
 _RUN = """
 import asyncio
-from datastorage import runtime
+from datastorage.runtime import run as runtime
 from datastorage.cli import operator
-from datastorage.processend import leave
+from datastorage.runtime.processend import leave
 
 async def deaf():
     while True:
@@ -87,7 +87,7 @@ def main():
         time.sleep(1000)
     except SystemExit:
         if {swallowed}:
-            from datastorage.processend import told_to_end
+            from datastorage.runtime.processend import told_to_end
             print(f"told: {{told_to_end()}}", flush=True)
         else:
             print("unwound", flush=True)

@@ -7,14 +7,14 @@ import pytest_asyncio
 from aiohttp import web
 
 from datastorage.errors import RequestRefusedError
-from datastorage.kube import rights as rights_module
+from datastorage.kube import rightsreview as rights_module
 from datastorage.kube.accessmonitor import AccessMonitor
-from datastorage.kube.client import KubernetesClient
-from datastorage.kube.rights import RightsReview
+from datastorage.kube.objects import KubernetesClient
+from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.resources import AUDIT_RECORD
+from harness.polling import eventually
 from tests.support.apiserver import FakeApiServer
-from tests.support.polling import eventually
 from tests.unit.conftest import Spawn
 
 PATCH = "API server (403): no right to patch auditrecords/status in namespace shop"

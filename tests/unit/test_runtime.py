@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from datastorage import runtime as runtime_module
 from datastorage.errors import TransientError
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.resources import AUDIT_RECORD, KINDS
-from datastorage.runtime import Operator
+from datastorage.runtime import run as runtime_module
+from datastorage.runtime.run import Operator
 
 RECORDS, TRACES = (f"/apis/datastorage.kubernaut.io/v1alpha1/{kind.plural}" for kind in KINDS)
 
@@ -168,7 +168,7 @@ async def test_a_bug_in_a_part_is_told_with_its_place_and_without_the_row(
 
 _LOOKS_UP = """
 import asyncio, pathlib
-from datastorage import runtime
+from datastorage.runtime import run as runtime
 from datastorage.cli import operator
 
 async def run(settings):

@@ -15,11 +15,10 @@ from datastorage.errors import (
 )
 from datastorage.pipeline import statuswriter as statuswriter_module
 from datastorage.pipeline.intake import Intake, Verdict
+from datastorage.pipeline.item import Expiry, Outcome, Rejection
 from datastorage.pipeline.statuswriter import StatusWriter
-from datastorage.pipeline.workitem import Expiry, Outcome, Rejection
-from datastorage.storage.records import StoredRecord, VectorState, VectorWrite
-from tests.support.fakes import STORED_AT, FakeCluster
-from tests.support.objects import (
+from datastorage.records.record import StoredRecord, VectorState, VectorWrite
+from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
     TTL_SECONDS,
@@ -30,7 +29,8 @@ from tests.support.objects import (
     kind_of,
     with_status,
 )
-from tests.support.polling import eventually
+from harness.polling import eventually
+from tests.support.fakes import STORED_AT, FakeCluster
 from tests.unit.conftest import Spawn
 
 STORED = StoredRecord(b"\x01" * 32, STORED_AT)

@@ -3,8 +3,8 @@
 import asyncio
 import socket
 
-from tests.support.ports import free_port
-from tests.support.postgres import PostgresServer, connect
+from harness.ports import free_port
+from harness.postgres import PostgresServer, connect
 
 
 def test_a_port_is_not_one_of_outgoing_connections() -> None:

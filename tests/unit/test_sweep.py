@@ -4,15 +4,14 @@ import asyncio
 
 import pytest
 
-from datastorage.breaker import Breaker
 from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedError, TransientError
 from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.sweep import Sweep
+from datastorage.resilience.breaker import Breaker
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
-from tests.support.objects import (
+from harness.objects import (
     TTL_SECONDS,
     action_trace,
     audit_record,
@@ -20,7 +19,8 @@ from tests.support.objects import (
     record_of,
     with_status,
 )
-from tests.support.polling import eventually, settle
+from harness.polling import eventually, settle
+from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
 from tests.unit.conftest import Spawn
 
 pytestmark = pytest.mark.usefixtures("no_delays")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.times import is_given, time_in, time_of
+from datastorage.records.times import is_given, time_in, time_of
 
 UNSET = [
     "0001-01-01T00:00:00Z",

@@ -16,16 +16,16 @@ from datastorage.errors import ConfigurationError, TransientError
 from datastorage.kube import credentials as credentials_module
 from datastorage.kube import transport as transport_module
 from datastorage.kube.access import Access
-from datastorage.kube.connection import WatchSession
 from datastorage.kube.patience import Patience
 from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.kube.watchsession import WatchSession
 from datastorage.resources import API_VERSION, AUDIT_RECORD, KINDS
+from harness.polling import eventually
+from harness.ports import needs_ipv6
 from tests.support.access import inline, transport_of, write_kubeconfig
 from tests.support.certificates import Authority
 from tests.support.connectproxy import ConnectProxy
-from tests.support.polling import eventually
-from tests.support.ports import needs_ipv6
 from tests.support.secureserver import SecureServer, server_context, status
 
 Send = Callable[[Transport, str], Awaitable[int]]

@@ -20,13 +20,13 @@ from datastorage import secrets as secrets_module
 from datastorage.embedding import EmbeddingModel, VectorCache
 from datastorage.embedding import cache as cache_module
 from datastorage.embedding import redis as redis_module
-from datastorage.embedding.model import Vector
+from datastorage.embedding.provider import Vector
 from datastorage.errors import ConfigurationError
 from datastorage.secrets import Origin
+from harness.polling import eventually
+from harness.redis import RedisServer
 from tests.support.certificates import Authority
-from tests.support.polling import eventually
 from tests.support.proxy import FreezableProxy
-from tests.support.redis import RedisServer
 
 MODEL = EmbeddingModel("wordllama", "l2_supercat_256", 256)
 TTL = 300

@@ -12,18 +12,18 @@ import pytest
 import pytest_asyncio
 from kopf._cogs.clients.auth import vault_var
 
-from datastorage.handlers import build_registry, kopf_settings
 from datastorage.kube import patience as patience_module
 from datastorage.kube import watch as watch_module
-from datastorage.kube.connection import WatchSession
 from datastorage.kube.patience import Patience
 from datastorage.kube.watch import KopfParts, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.kube.watchsession import WatchSession
+from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
+from harness.objects import action_trace, audit_record, key_of_body
+from harness.polling import eventually
 from tests.support.apiserver import FakeApiServer
-from tests.support.objects import action_trace, audit_record, key_of_body
-from tests.support.polling import eventually
 from tests.unit.conftest import Spawn
 
 RECORDS = "/apis/datastorage.kubernaut.io/v1alpha1/auditrecords"

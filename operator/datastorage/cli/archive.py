@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from datastorage.canonical import make_room_for_deep_json
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
-from datastorage.cli.summary import outcome_of, summary_of, target_of
 from datastorage.cli.times import parse_time
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query import (
@@ -23,10 +21,12 @@ from datastorage.query import (
     queries,
 )
 from datastorage.query.records import rfc3339
+from datastorage.query.summary import outcome_of, summary_of, target_of
+from datastorage.records.canonical import make_room_for_deep_json
 from datastorage.settings import load_settings
 
 if TYPE_CHECKING:
-    from datastorage.store import Store
+    from datastorage.assembly.store import Store
 
 T = TypeVar("T")
 
@@ -338,7 +338,7 @@ def _answer(answer: Callable[["Store"], Awaitable[T]]) -> T:
 
 
 async def _with_store(answer: Callable[["Store"], Awaitable[T]]) -> T:
-    from datastorage.store import build_store  # noqa: PLC0415  # loads much
+    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
 
     async with build_store(load_settings(), writable=False) as store:
         await store.database.check_schema_version()

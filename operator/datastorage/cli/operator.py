@@ -12,11 +12,11 @@ import typer
 from pydantic import SecretStr
 
 from datastorage import __version__
-from datastorage.canonical import make_room_for_deep_json
 from datastorage.cli.output import print_table
 from datastorage.cli.waiting import when_it_serves
 from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.logs import configure_logging
+from datastorage.records.canonical import make_room_for_deep_json
 from datastorage.resources import render_crds, write_crds
 from datastorage.settings import Settings, ignored_variables, load_settings, settings_table
 
@@ -95,7 +95,7 @@ def _run(settings: Settings) -> None:
     os.environ.setdefault("UV_THREADPOOL_SIZE", str(_LOOKUP_THREADS))
     import uvloop  # noqa: PLC0415  # only the service pays for it
 
-    from datastorage import runtime  # noqa: PLC0415  # loads Kopf
+    from datastorage.runtime import run as runtime  # noqa: PLC0415  # loads Kopf
 
     make_room_for_deep_json()
     loop = uvloop.new_event_loop()
@@ -170,7 +170,7 @@ def gc(
 
 
 async def _print_gc_plan(settings: Settings) -> None:
-    from datastorage.parts import build  # noqa: PLC0415  # loads the cluster's client
+    from datastorage.assembly.replica import build  # noqa: PLC0415  # loads the cluster's client
 
     async with build(settings, writable=False) as parts:
         await parts.store.database.check_schema_version()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from datastorage.canonical import make_room_for_deep_json, sha256
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.progress import Display, display
 from datastorage.errors import (
@@ -23,13 +22,14 @@ from datastorage.pipeline.retry import Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.query.filters import kind_of
 from datastorage.query.records import rfc3339
+from datastorage.records.canonical import make_room_for_deep_json, sha256
+from datastorage.records.record import Record, StoredRecord, VectorState, VectorWrite
 from datastorage.settings import load_settings
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.records import Record, StoredRecord, VectorState, VectorWrite
 from datastorage.storage.rejected import Content, Letter, Wanted
 
 if TYPE_CHECKING:
-    from datastorage.store import Store  # loads much
+    from datastorage.assembly.store import Store  # loads much
 
 T = TypeVar("T")
 
@@ -283,7 +283,7 @@ def _with_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool = Fal
 
 
 async def _on_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool) -> T:
-    from datastorage.store import build_store  # noqa: PLC0415  # loads much
+    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
 
     # The operator makes the vectors: whatever makes them need not be set up here.
     settings = load_settings().replaced({"embedding_provider": "none"})

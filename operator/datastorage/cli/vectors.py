@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from datastorage.breaker import Breaker
-from datastorage.canonical import make_room_for_deep_json
 from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.cli.progress import Display, display
 from datastorage.errors import (
@@ -22,15 +20,17 @@ from datastorage.errors import (
     MissingRightsError,
     TransientError,
 )
-from datastorage.pipeline.backfill import Dependencies
-from datastorage.pipeline.reembed import Missing, Progress, Reembed
+from datastorage.records.canonical import make_room_for_deep_json
+from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings, load_settings
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import Texts
+from datastorage.vectors.backfill import Dependencies
+from datastorage.vectors.reembed import Missing, Progress, Reembed
 
 if TYPE_CHECKING:
-    from datastorage.store import VectorStore  # loads much
+    from datastorage.assembly.store import VectorStore  # loads much
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ async def _refuse_wrong_settings(texts: Texts, vectors: "VectorStore") -> None:
 async def _building(
     settings: Settings, *, writable: bool
 ) -> AsyncIterator["tuple[Reembed, Texts, VectorStore]"]:
-    from datastorage.store import build_store  # noqa: PLC0415  # loads much
+    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
 
     # All texts, each once: they would drive out of the cache what the operator needs from it.
     async with build_store(settings.replaced({"redis_url": None}), writable=writable) as store:
@@ -363,7 +363,7 @@ def _with_outbox(work: Callable[[Outbox], Awaitable[T]], *, writable: bool = Fal
 
 
 async def _on_outbox(work: Callable[[Outbox], Awaitable[T]], *, writable: bool) -> T:
-    from datastorage.store import build_store  # noqa: PLC0415  # loads much
+    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
 
     # Whatever makes the vectors is not needed here, and need not be set up.
     settings = load_settings().replaced({"embedding_provider": "none"})

@@ -7,7 +7,7 @@ What belongs here: everything that knows how texts become vectors. What does not
 from datastorage.embedding.cache import VectorCache
 from datastorage.embedding.embedder import Embedder, Embeddings
 from datastorage.embedding.factory import build_provider
-from datastorage.embedding.model import EmbeddingModel, Provider
+from datastorage.embedding.provider import EmbeddingModel, Provider
 from datastorage.embedding.text import embedding_text, text_hash
 
 __all__ = [

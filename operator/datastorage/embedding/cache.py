@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from datastorage import metrics
-from datastorage.embedding.model import EmbeddingModel, Vector, fault_of
+from datastorage.embedding.provider import EmbeddingModel, Vector, fault_of
 from datastorage.secrets import Origin
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from typing import Final
 import numpy as np
 
 from datastorage import metrics
-from datastorage.breaker import Breaker
 from datastorage.embedding.cache import VectorCache
-from datastorage.embedding.model import (
+from datastorage.embedding.provider import (
     EmbedderBusyError,
     EmbeddingModel,
     Matrix,
@@ -30,6 +29,7 @@ from datastorage.errors import (
     InvalidQueryError,
     TransientError,
 )
+from datastorage.resilience.breaker import Breaker
 
 _log = logging.getLogger(__name__)
 

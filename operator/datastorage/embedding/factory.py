@@ -1,6 +1,6 @@
 """Which provider the settings ask for."""
 
-from datastorage.embedding.model import Provider
+from datastorage.embedding.provider import Provider
 from datastorage.errors import ConfigurationError
 from datastorage.settings import PREFIX, Settings
 

@@ -17,8 +17,6 @@ import aiohttp
 import numpy as np
 from yarl import URL
 
-from datastorage.causes import connection_trouble
-from datastorage.embedding.model import EmbedderBusyError, EmbeddingModel, Matrix
 from datastorage.embedding.openai_answer import (
     AnswerError,
     UnexpectedAnswerError,
@@ -27,12 +25,14 @@ from datastorage.embedding.openai_answer import (
     matrix_of,
     retry_after_seconds,
 )
+from datastorage.embedding.provider import EmbedderBusyError, EmbeddingModel, Matrix
 from datastorage.errors import (
     ConfigurationError,
     EmbedderMisconfiguredError,
     EmbedderUnavailableError,
     EmbeddingRefusedError,
 )
+from datastorage.resilience.causes import connection_trouble
 from datastorage.secrets import Secret, origin_of
 from datastorage.settings import PREFIX, Settings
 

@@ -18,9 +18,9 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from datastorage import metrics
-from datastorage.cancellation import cancellation_kept
-from datastorage.causes import connection_trouble
 from datastorage.errors import ConfigurationError
+from datastorage.resilience.cancellation import cancellation_kept
+from datastorage.resilience.causes import connection_trouble
 from datastorage.secrets import Origin, Secret
 from datastorage.settings import PREFIX
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from datastorage.embedding.model import EmbeddingModel, Matrix, Vector
+from datastorage.embedding.provider import EmbeddingModel, Matrix, Vector
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError
 
 T = TypeVar("T")

@@ -12,11 +12,11 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from datastorage.causes import connection_trouble
 from datastorage.errors import ConfigurationError, TransientError
 from datastorage.kube.access import Access
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.credentials import Credentials, Way
+from datastorage.resilience.causes import connection_trouble
 
 USER_AGENT: Final = "kubernaut-datastorage"
 # From the first byte sent to the last header received, through proxies and handshakes. Watches too are

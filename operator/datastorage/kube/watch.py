@@ -18,10 +18,10 @@ import aiohttp
 import kopf
 
 from datastorage import metrics
-from datastorage.cancellation import end_tasks
-from datastorage.kube.connection import WatchSession
 from datastorage.kube.patience import Patience
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.kube.watchsession import WatchSession
+from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources import ResourceKind
 
 _log = logging.getLogger(__name__)

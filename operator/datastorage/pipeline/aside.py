@@ -18,7 +18,7 @@ from datastorage import metrics
 from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.pipeline.committer import Committer
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.workitem import WorkItem
+from datastorage.pipeline.item import WorkItem
 
 _log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Protocol
 
 from datastorage import metrics
-from datastorage.breaker import Breaker
 from datastorage.errors import RecordRefusedError
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.workitem import Outcome, Rejection, WorkItem
-from datastorage.storage.records import Record, StoredRecord
+from datastorage.pipeline.item import Outcome, Rejection, WorkItem
+from datastorage.records.record import Record, StoredRecord
+from datastorage.resilience.breaker import Breaker
 
 _log = logging.getLogger(__name__)
 

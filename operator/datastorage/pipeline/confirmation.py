@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from datastorage import metrics
-from datastorage.breaker import Breaker
-from datastorage.pipeline.dividing import by_parts
 from datastorage.pipeline.extract import key_of, table_of
+from datastorage.pipeline.item import ref_of, unread_ref_of
 from datastorage.pipeline.lookup import Answer, Archive, look_up
-from datastorage.pipeline.workitem import ref_of, unread_ref_of
+from datastorage.records.record import RecordKey
+from datastorage.resilience.breaker import Breaker
+from datastorage.resilience.dividing import by_parts
 from datastorage.resources import ResourceKind
-from datastorage.storage.records import RecordKey
 
 _log = logging.getLogger(__name__)
 

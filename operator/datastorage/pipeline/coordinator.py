@@ -8,7 +8,7 @@ from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.pipeline.aside import Aside
 from datastorage.pipeline.committer import Committer
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.workitem import WorkItem
+from datastorage.pipeline.item import WorkItem
 
 # Large enough that the cost of a transaction vanishes, small enough that a batch takes tens of milliseconds.
 _MAX_BATCH_ITEMS: Final = 500

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from datastorage import metrics
-from datastorage.canonical import canonical_bytes, sha256
 from datastorage.embedding import embedding_text, text_hash
 from datastorage.embedding.text import CAMEL_HUMP
-from datastorage.pipeline.workitem import Announcement, Expiry, ObjectRef, WorkItem, ref_of
+from datastorage.pipeline.item import Announcement, Expiry, ObjectRef, WorkItem, ref_of
+from datastorage.records.canonical import canonical_bytes, sha256
+from datastorage.records.record import Record, RecordKey, StoredRecord, Table, Text
+from datastorage.records.times import is_given, time_in
 from datastorage.resources import (
     ACTION_TRACE,
     API_VERSION,
@@ -20,8 +22,6 @@ from datastorage.resources import (
     ResourceKind,
     is_final,
 )
-from datastorage.storage.records import Record, RecordKey, StoredRecord, Table, Text
-from datastorage.times import is_given, time_in
 
 # kubectl's own copy of the whole object: it would double every record, and says nothing new.
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"

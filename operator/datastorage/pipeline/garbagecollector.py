@@ -24,9 +24,9 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.extract import expiry_of, is_current, is_held, key_of
+from datastorage.pipeline.item import Expiry, ObjectRef
 from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.pipeline.lookup import Answer
-from datastorage.pipeline.workitem import Expiry, ObjectRef
 from datastorage.resources import ARCHIVED, KINDS, ResourceKind
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _GATHER_SECONDS: Final = 0.5
 
 
 class Cluster(Protocol):
-    """The requests that are needed here (kube/client.py)."""
+    """The requests that are needed here (kube/objects.py)."""
 
     async def delete(
         self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from datastorage import metrics
 from datastorage.pipeline.extract import canonical_spec, key_of, work_item
-from datastorage.pipeline.workitem import ObjectRef, WorkItem, ref_of, unread_ref_of
+from datastorage.pipeline.item import ObjectRef, WorkItem, ref_of, unread_ref_of
+from datastorage.records.record import RecordKey
 from datastorage.resources import Phase, ResourceKind
-from datastorage.storage.records import RecordKey
 
 _log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from datastorage.breaker import Breaker
 from datastorage.errors import WorkRefusedError
-from datastorage.pipeline.dividing import by_parts
-from datastorage.storage.records import RecordKey, StoredRecord, Table
+from datastorage.records.record import RecordKey, StoredRecord, Table
+from datastorage.resilience.breaker import Breaker
+from datastorage.resilience.dividing import by_parts
 
 
 class Archive(Protocol):

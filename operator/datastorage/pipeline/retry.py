@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
-from datastorage.canonical import sha256
 from datastorage.errors import DataStorageError, RecordRefusedError, WorkRefusedError
 from datastorage.pipeline.extract import record_of_content
-from datastorage.storage.records import Record, RecordKey, StoredRecord
+from datastorage.records.canonical import sha256
+from datastorage.records.record import Record, RecordKey, StoredRecord
 from datastorage.storage.rejected import Content, Letter, Wanted
 
 _PAGE: Final = 500

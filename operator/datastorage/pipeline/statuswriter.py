@@ -19,7 +19,8 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.extract import expiry_of, is_held
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.workitem import Announcement, Expiry, Outcome, Rejection, WorkItem
+from datastorage.pipeline.item import Announcement, Expiry, Outcome, Rejection, WorkItem
+from datastorage.records.record import StoredRecord, VectorState
 from datastorage.resources import (
     ARCHIVED,
     Phase,
@@ -30,7 +31,6 @@ from datastorage.resources import (
     rejected_status,
     stored_status,
 )
-from datastorage.storage.records import StoredRecord, VectorState
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _MAX_REFUSALS: Final = 11
 
 
 class Cluster(Protocol):
-    """The requests that are needed here (kube/client.py)."""
+    """The requests that are needed here (kube/objects.py)."""
 
     async def patch_status(
         self, kind: ResourceKind, namespace: str, name: str, *, resource_version: str, status: dict[str, Any]

@@ -26,7 +26,7 @@ _PAUSE_SECONDS: Final = 1.0
 
 
 class Cluster(Protocol):
-    """The request that is needed here (kube/client.py)."""
+    """The request that is needed here (kube/objects.py)."""
 
     def pages(
         self, kind: ResourceKind, *, field_selector: str, page_size: int

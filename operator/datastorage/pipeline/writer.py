@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 from datastorage import metrics
 from datastorage.embedding import Embedder, Embeddings
+from datastorage.records.record import Record, StoredRecord, VectorState, VectorWrite
 from datastorage.storage.archive import distinct_texts
-from datastorage.storage.records import Record, StoredRecord, VectorState, VectorWrite
 from datastorage.storage.vectors import Vector
 
 # The write path waits no longer for an embedder; the backfill has the time that it lacks.

@@ -8,14 +8,14 @@ from typing import Protocol
 
 from datastorage.embedding import Embedder
 from datastorage.query.filters import MAX_LIMIT, Filter
-from datastorage.query.library import ArchiveQueries, Page
+from datastorage.query.questions import ArchiveQueries, Page
 from datastorage.query.records import ArchivedRecord
 from datastorage.query.search import Searcher, SearchHit, SearchMode, SearchResult
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
-from datastorage.storage.queries import ArchiveReader
+from datastorage.storage.pages import ArchiveReader
 
 __all__ = [
     "MAX_LIMIT",

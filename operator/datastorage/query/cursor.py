@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from datastorage.errors import InvalidQueryError
-from datastorage.storage.queries import Position
+from datastorage.storage.pages import Position
 
 _MAX_CHARACTERS: Final = 250
 _MAX_NUMBER: Final = 2**63 - 1

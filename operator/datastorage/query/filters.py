@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from datastorage.errors import InvalidQueryError
+from datastorage.records.record import Table
 from datastorage.resources import KINDS
 from datastorage.resources.action_trace import ExecutionStatus
 from datastorage.resources.audit_record import AuditPhase, AuditType
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.records import Table
 
 MAX_LIMIT: Final = 1_000
 # The columns hold no more characters of a value.

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from datastorage.query.filters import kind_of
-from datastorage.storage.queries import StoredRow
+from datastorage.storage.pages import StoredRow
 
 _log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from datastorage.errors import DataStorageError, EmbedderUnavailableError, Inval
 from datastorage.query.fusion import fuse
 from datastorage.query.records import ArchivedRecord, archived
 from datastorage.query.words import check_question, without_excluded, wording
+from datastorage.records.record import NO_TEXT
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.nearest import Nearest
-from datastorage.storage.queries import ArchiveReader, Place
-from datastorage.storage.records import NO_TEXT
+from datastorage.storage.pages import ArchiveReader, Place
 
 # One event that comes again and again must not fill the page.
 _PER_TEXT: Final = 3

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from datastorage.times import is_given
+from datastorage.records.times import is_given
 
 GROUP = "datastorage.kubernaut.io"
 VERSION = "v1alpha1"

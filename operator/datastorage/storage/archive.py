@@ -8,8 +8,7 @@ from typing import Any, Final
 import asyncpg
 
 from datastorage.errors import WorkRefusedError
-from datastorage.storage.database import Database
-from datastorage.storage.records import (
+from datastorage.records.record import (
     NO_TEXT,
     WITHOUT_TEXT,
     WITHOUT_VECTORS,
@@ -22,6 +21,7 @@ from datastorage.storage.records import (
     key_columns,
     key_in,
 )
+from datastorage.storage.database import Database
 from datastorage.storage.sessions import transaction
 
 # One statement stores any number of rows: the arrays travel in binary, and the plan is made once.

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import asyncpg
 
+from datastorage.records.record import NO_TEXT
 from datastorage.storage.criteria import Criteria, with_conditions
-from datastorage.storage.queries import Place, place_of
-from datastorage.storage.records import NO_TEXT
+from datastorage.storage.pages import Place, place_of
 from datastorage.storage.sessions import transaction
 
 _log = logging.getLogger(__name__)

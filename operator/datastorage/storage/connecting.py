@@ -12,8 +12,8 @@ from typing import Final
 
 import asyncpg
 
-from datastorage.causes import connection_trouble
 from datastorage.errors import ConfigurationError, DataStorageError, MissingRightsError, TransientError
+from datastorage.resilience.causes import connection_trouble
 from datastorage.storage.urls import malformed
 
 # What the server says in the handshake of a client whose certificate or TLS version it does not take.

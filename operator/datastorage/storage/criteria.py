@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from datastorage.storage.records import Table
+from datastorage.records.record import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

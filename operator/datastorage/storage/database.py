@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import asyncpg
 
-from datastorage.cancellation import cancellation_kept
 from datastorage.errors import (
     ConfigurationError,
     DataStorageError,
@@ -17,6 +16,7 @@ from datastorage.errors import (
     TransientError,
     WorkRefusedError,
 )
+from datastorage.resilience.cancellation import cancellation_kept
 from datastorage.secrets import Origin, Secret, TriedSecret
 from datastorage.storage.connecting import connecting
 from datastorage.storage.hosts import attempts, files_in, refuse_read_only

@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from datastorage.breaker import Breaker
 from datastorage.errors import TransientError, WorkRefusedError
+from datastorage.records.record import Record, StoredRecord, VectorState, VectorWrite
+from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.records import Record, StoredRecord, VectorState, VectorWrite
 from datastorage.storage.vectors import Vector, VectorTables
 
 # On another server the vectors follow the rows within this time, before the backfill cares for them.

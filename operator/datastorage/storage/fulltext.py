@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from datastorage.records.record import Table, key_columns
 from datastorage.storage import clues
 from datastorage.storage.clues import Clue
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.matches import Match, best_of_each_text
-from datastorage.storage.queries import Place, place_of
+from datastorage.storage.pages import Place, place_of
 from datastorage.storage.reading import reading
-from datastorage.storage.records import Table, key_columns
 
 # The word forms of the question, as the records have them, and in how many of the newest records each is; and
 # how many records there are, counted up to $17.

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from datastorage.storage.queries import Place
-from datastorage.storage.records import NO_TEXT
+from datastorage.records.record import NO_TEXT
+from datastorage.storage.pages import Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from datastorage.errors import TransientError
+from datastorage.records.record import Record
 from datastorage.storage.database import Database
-from datastorage.storage.records import Record
 from datastorage.storage.sessions import transaction
 
 # An error is kept to be read by people.

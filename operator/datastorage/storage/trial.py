@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from datastorage.errors import TransientError
+from datastorage.records.record import Record, RecordKey, Table, Text
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.records import Record, RecordKey, Table, Text
 from datastorage.storage.sessions import transaction
 
 # A server that takes longer for two rows serves nobody.

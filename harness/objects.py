@@ -1,0 +1,91 @@
+"""Custom resources as the API server gives them."""
+
+import itertools
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from datastorage.pipeline.extract import key_of, work_item
+from datastorage.pipeline.item import WorkItem
+from datastorage.records.record import Record, RecordKey
+from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+
+CREATED: Final = "2026-03-05T10:20:30Z"
+TTL_SECONDS: Final = 3600
+_names = itertools.count()
+
+AUDIT_SPEC: Final[Mapping[str, Any]] = {
+    "type": "Remediation",
+    "action": "restart-deployment",
+    "phase": "Completed",
+    "correlationID": "rr-2026-0042",
+}
+TRACE_SPEC: Final[Mapping[str, Any]] = {
+    "correlationID": "rr-2026-0042",
+    "actionType": "ScaleDeployment",
+    "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "payments", "name": "api"},
+}
+
+
+def audit_record(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
+    """Return an AuditRecord; the keywords replace parts of its metadata."""
+    return _object(AUDIT_RECORD, AUDIT_SPEC if spec is None else spec, metadata)
+
+
+def action_trace(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
+    """Return an ActionTrace; the keywords replace parts of its metadata."""
+    return _object(ACTION_TRACE, TRACE_SPEC if spec is None else spec, metadata)
+
+
+def _object(kind: ResourceKind, spec: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind.kind,
+        "metadata": {
+            "name": f"object-{next(_names)}",
+            "namespace": "payments",
+            "uid": str(uuid.uuid4()),
+            "generation": 1,
+            "resourceVersion": "100",
+            "creationTimestamp": CREATED,
+            "managedFields": [{"manager": "kubectl", "operation": "Apply"}],
+            **metadata,
+        },
+        "spec": dict(spec),
+    }
+
+
+def with_status(body: Mapping[str, Any], **status: Any) -> dict[str, Any]:
+    """Return the object with a status that speaks of its generation."""
+    return {**body, "status": {"observedGeneration": body["metadata"]["generation"], **status}}
+
+
+def kind_of(body: Mapping[str, Any]) -> ResourceKind:
+    """Return the kind of an object."""
+    return AUDIT_RECORD if body["kind"] == AUDIT_RECORD.kind else ACTION_TRACE
+
+
+def item_of(body: Mapping[str, Any], *, deleted: bool = False) -> WorkItem:
+    """Return the work item of an object."""
+    return work_item(kind_of(body), body, default_ttl_seconds=TTL_SECONDS, deleted=deleted)
+
+
+def record_of(body: Mapping[str, Any]) -> Record:
+    """Return the record of an object."""
+    return item_of(body).record
+
+
+def identity_of(body: Mapping[str, Any]) -> tuple[str, int]:
+    """Return uid and generation."""
+    return body["metadata"]["uid"], body["metadata"]["generation"]
+
+
+def key_of_body(body: Mapping[str, Any]) -> RecordKey:
+    """Return the key under which an object is stored."""
+    return key_of(kind_of(body), body)
+
+
+def utc(text: str) -> datetime:
+    """Read an RFC 3339 time."""
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,105 @@
+"""What keeps records, and how it is wired: enough for every command that asks the archive.
+
+Apart from the operator's other parts, which load Kopf and the cluster's client.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from datastorage.embedding import Embedder, VectorCache, build_provider
+from datastorage.resilience.breaker import Breaker
+from datastorage.secrets import origin_of
+from datastorage.settings import Settings
+from datastorage.storage.archive import Archive
+from datastorage.storage.database import Database
+from datastorage.storage.outbox import Outbox
+from datastorage.storage.rejected import RejectedRecords
+from datastorage.storage.schema import VECTORS
+from datastorage.storage.trial import Trial
+from datastorage.storage.vectors import VectorTables
+
+
+@dataclass(frozen=True)
+class Store:
+    """What keeps records."""
+
+    database: Database
+    archive: Archive
+    outbox: Outbox
+    rejected: RejectedRecords
+    trial: Trial
+    vectors: "VectorStore | None"
+
+
+@dataclass(frozen=True)
+class VectorStore:
+    """What makes and keeps vectors; not there with the provider ``none``."""
+
+    database: Database
+    same_server: bool
+    tables: VectorTables
+    cache: VectorCache
+    embedder: Embedder
+    embedder_breaker: Breaker
+    breaker: Breaker
+
+
+@asynccontextmanager
+async def build_store(settings: Settings, *, writable: bool) -> AsyncIterator[Store]:
+    """Build what keeps records; close it in the end. Nothing connects before it is used.
+
+    With ``writable`` a server that lets nobody write, such as a standby, counts as away.
+
+    Raises ConfigurationError for a wrong setting.
+    """
+    settings.require_database_url()
+    async with AsyncExitStack() as stack:
+        database = Database(
+            origin_of(settings, "database_url"),
+            pool_size=settings.database_pool_size,
+            writable=writable,
+            statement_cache=settings.database_statement_cache,
+        )
+        stack.push_async_callback(database.close)
+        vectors = await _build_vectors(settings, database, stack, writable=writable)
+        model = str(vectors.embedder.model) if vectors is not None else None
+        archive = Archive(database, model=model)
+        yield Store(
+            database, archive, Outbox(database), RejectedRecords(database), Trial(database, archive), vectors
+        )
+
+
+async def _build_vectors(
+    settings: Settings, database: Database, stack: AsyncExitStack, *, writable: bool
+) -> VectorStore | None:
+    provider = build_provider(settings)
+    if provider is None:
+        return None
+    same_server = settings.vector_database_url is None
+    if not same_server:
+        database = Database(
+            origin_of(settings, "vector_database_url"),
+            pool_size=settings.database_pool_size,
+            chain=VECTORS,
+            writable=writable,
+            statement_cache=settings.database_statement_cache,
+        )
+        stack.push_async_callback(database.close)
+    model = provider.model
+    redis = origin_of(settings, "redis_url") if settings.redis_url is not None else None
+    cache = VectorCache(model, redis, settings.embedding_cache_ttl_seconds)
+    # The breaker asks the embedder, and the embedder asks through the breaker.
+    embedder: Embedder
+    embedder_breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=_nothing)  # noqa: PLW0108
+    embedder = Embedder(provider, cache, embedder_breaker)
+    stack.push_async_callback(embedder.close)
+    stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the embedder
+    tables = VectorTables(database, provider=model.provider, name=model.name, dimensions=model.dimensions)
+    breaker = Breaker("vector_store", tables.probe, on_recovery=_nothing)
+    stack.push_async_callback(breaker.close)
+    return VectorStore(database, same_server, tables, cache, embedder, embedder_breaker, breaker)
+
+
+def _nothing() -> None:
+    """Nobody needs to be told: the backfill looks for itself whether it can go on."""

@@ -1,0 +1,94 @@
+"""Kopf's handlers: an event comes in, its object goes to the intake. Nothing else happens here.
+
+Only ``on.event``: the other decorators keep their state in the object and cost up to five more writes
+each (docs/decisions). Kopf never repeats an ``on.event`` handler; the sweep is what makes good for that.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import kopf
+
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.sweep import UNSTORED_SELECTOR
+from datastorage.resources import GROUP, VERSION, ResourceKind
+
+_EventHandler = Callable[..., Awaitable[None]]
+
+# Kopf keeps a worker per object for this long after its last event.
+_IDLE_SECONDS: Final = 0.05
+# For what gets past kube/patience.py: a connection that breaks amid an answer.
+_BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
+
+
+def build_registry(kind: ResourceKind, intake: Intake) -> kopf.OperatorRegistry:
+    """Return Kopf's registry with one event handler, which feeds the intake."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, intake))
+    return registry
+
+
+def _observer(kind: ResourceKind, intake: Intake) -> _EventHandler:
+    async def observe(event: kopf.RawEvent, **_: Any) -> None:
+        body: Any = event["object"]
+        if event["type"] == "DELETED":
+            intake.offer_last_copy(kind, body)
+        else:
+            intake.offer(kind, body)
+
+    return observe
+
+
+def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
+    """Return the settings that make Kopf a watch of one kind and nothing more."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    # Kopf would need rights on definitions and namespaces to see them come and go (see kube/patience.py).
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    # Never kill the process on its own account: how long a stop may take is decided in runtime/run.py.
+    settings.process.ultimate_exiting_timeout = None
+    settings.queueing.idle_timeout = _IDLE_SECONDS
+    # What is there at the start comes object by object: a page of large ones would not fit into memory.
+    settings.watching.initial_streaming = True
+    # Requests wait for their answer in kube/patience.py, however long a definition is not there.
+    settings.networking.request_timeout = None
+    settings.networking.error_backoffs = _BACKOFFS_SECONDS
+    # An object with Kopf's default finalizer would be patched to remove it: no part of our rights or job.
+    settings.persistence.finalizer = f"{GROUP}/unused"
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
+    settings.watching.field_selectors[kind.plural] = UNSTORED_SELECTOR
+    return settings
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Kopf would copy and compare every object to see what changed; event handlers don't ask."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Event handlers have no progress to keep."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence

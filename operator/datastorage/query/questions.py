@@ -1,0 +1,177 @@
+"""Reading the archive: what the command line and other interfaces ask it, in one place.
+
+Every question has bounds, and is counted and timed. Nothing here writes.
+"""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from datastorage import metrics
+from datastorage.errors import InvalidQueryError, RecordNotFoundError
+from datastorage.query.cursor import cursor_of, position_of
+from datastorage.query.filters import MAX_LIMIT, Filter, check_limit, check_value
+from datastorage.query.records import ArchivedRecord, archived
+from datastorage.query.search import Searcher, SearchMode, SearchResult
+from datastorage.query.timeline import Timeline, TimelineEntry
+from datastorage.storage.pages import ArchiveReader, Place, PlacedRow
+
+_NO_FILTER: Final = Filter()
+_MAX_HISTORY: Final = 1_000
+_MAX_GENERATION: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records, the newest first."""
+
+    records: tuple[ArchivedRecord, ...]
+    cursor: str | None
+    """What to ask the next page with; None on the last."""
+
+
+class ArchiveQueries:
+    """Questions to the archive.
+
+    All methods raise InvalidQueryError for a question that can't be answered as it was put, and
+    TransientError when the archive can't be asked now.
+    """
+
+    def __init__(self, reader: ArchiveReader, searcher: Searcher) -> None:
+        """Take what reads the archive and what searches it."""
+        self._reader = reader
+        self._searcher = searcher
+
+    async def search(
+        self,
+        question: str,
+        filter: Filter = _NO_FILTER,  # noqa: A002  # the word of the interface
+        *,
+        mode: SearchMode = SearchMode.HYBRID,
+        limit: int = 10,
+    ) -> SearchResult:
+        """Return the records that answer a question best, of ActionTraces the newest generation.
+
+        Of records with the same text a few are shown, and how many more there are. A search by both meaning
+        and words goes on with words alone when there are no vectors, and says so (``degraded``).
+        """
+        with _measured(f"search_{mode.value}"):
+            check_limit(limit)
+            return await self._searcher.search(question, filter.criteria(), mode=mode, limit=limit)
+
+    async def list(
+        self,
+        filter: Filter = _NO_FILTER,  # noqa: A002  # the word of the interface
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return a page of records, of ActionTraces the newest generation.
+
+        A page may have fewer records than ``limit`` and yet a next one, when the records are large.
+        """
+        with _measured("list"):
+            check_limit(limit)
+            after = None if cursor is None else position_of(cursor, times=2, numbers=2)
+            rows = await self._reader.page(filter.criteria(), after, limit + 1)
+            shown, next_cursor = await self._page(rows, limit)
+            return Page(tuple(record for _, record in shown), next_cursor)
+
+    async def get(self, uid: str, generation: int | None = None, kind: str | None = None) -> ArchivedRecord:
+        """Return an object's newest generation, or the one asked for. Raises RecordNotFoundError."""
+        with _measured("get"):
+            uid = _uid(uid)
+            if generation is not None and not 0 <= generation <= _MAX_GENERATION:
+                raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
+            which = f" in generation {generation}" if generation is not None else ""
+            tables = Filter(kind=kind).criteria().tables
+            places = await self._reader.generations(uid, generation, 1)
+            return await self._only(
+                [place for place in places if place.table in tables],
+                f"no {kind or 'record'} {uid}{which} in the archive",
+            )
+
+    async def get_by_name(self, namespace: str, name: str, kind: str | None = None) -> ArchivedRecord:
+        """Return the newest generation of the newest object that had a name. Raises RecordNotFoundError."""
+        with _measured("get"):
+            check_value("namespace", namespace)
+            check_value("name", name)
+            tables = Filter(kind=kind).criteria().tables
+            return await self._only(
+                await self._reader.newest_of_name(tables, namespace, name),
+                f"no record {namespace}/{name} in the archive",
+            )
+
+    async def history(self, uid: str) -> tuple[ArchivedRecord, ...]:
+        """Return an object's generations, the newest first. Raises RecordNotFoundError when there is none."""
+        with _measured("get"):
+            uid = _uid(uid)
+            records = await self._load(await self._reader.generations(uid, None, _MAX_HISTORY))
+            if not records:
+                raise RecordNotFoundError(f"no record {uid} in the archive")
+            return records
+
+    async def timeline(
+        self, correlation_id: str, *, limit: int = MAX_LIMIT, cursor: str | None = None
+    ) -> Timeline:
+        """Return the records of a remediation, every generation of its traces, as things happened.
+
+        A page may have fewer records than ``limit`` and yet a next one, when the records are large.
+        """
+        with _measured("timeline"):
+            check_value("correlation ID", correlation_id)
+            check_limit(limit)
+            after = None if cursor is None else position_of(cursor, times=1, numbers=3)
+            rows = await self._reader.remediation(correlation_id, after, limit + 1)
+            shown, next_cursor = await self._page(rows, limit)
+            entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in shown)
+            return Timeline(entries, next_cursor)
+
+    async def _page(
+        self, rows: Sequence[PlacedRow], limit: int
+    ) -> tuple[Sequence[tuple[PlacedRow, ArchivedRecord]], str | None]:
+        """Return the first rows with their records, and the cursor of the next page."""
+        wanted = rows[:limit]
+        stored = await self._reader.load([row.place for row in wanted]) if wanted else []
+        records = {row.place: archived(row) for row in stored}
+        # Where the contents are large, the last of them are left to the next page.
+        shown = [(row, records[row.place]) for row in wanted if row.place in records]
+        is_last = len(rows) <= limit and len(shown) == len(wanted)
+        return shown, None if is_last or not shown else cursor_of(shown[-1][0].position)
+
+    async def _only(self, places: Sequence[Place], otherwise: str) -> ArchivedRecord:
+        records = await self._load(places[:1])
+        if not records:
+            raise RecordNotFoundError(otherwise)
+        return records[0]
+
+    async def _load(self, places: Sequence[Place]) -> tuple[ArchivedRecord, ...]:
+        return tuple([archived(row) for row in await self._reader.load(places)] if places else [])
+
+
+def _uid(uid: str) -> str:
+    """Return a uid in its usual spelling. Raises InvalidQueryError for what is none."""
+    try:
+        return str(uuid.UUID(uid))
+    except ValueError:
+        raise InvalidQueryError(f"{uid[:50]!r} is no uid, nor NAMESPACE/NAME") from None
+
+
+@contextmanager
+def _measured(operation: str) -> Iterator[None]:
+    """Count and time a question. That there is no such record is an answer."""
+    status = "error"
+    try:
+        with metrics.QUERY_DURATION.labels(operation).time():
+            yield
+        status = "success"
+    except RecordNotFoundError:
+        status = "success"
+        raise
+    except InvalidQueryError:
+        status = "invalid"
+        raise
+    finally:
+        metrics.QUERY_TOTAL.labels(operation, status).inc()

@@ -1,0 +1,235 @@
+"""The statements that read records: pages, single objects and remediations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from datastorage.records.record import RecordKey, Table, key_columns, key_in
+from datastorage.storage.criteria import Criteria, with_conditions
+from datastorage.storage.database import Database
+from datastorage.storage.reading import reading
+
+# A trace stands in a list where its first generation does: with each generation it would move, and be missed
+# between two pages.
+_OF_FIRST: Final = """CASE WHEN r.diverged THEN ARRAY[r.resource_version, r.stored_order] ELSE (
+            SELECT ARRAY[min(f.resource_version), min(f.stored_order)] FROM datastorage.action_traces AS f
+            WHERE f.uid = r.uid AND f.created_at = r.created_at AND NOT f.diverged) END"""
+
+
+def _with_first(sql: str) -> str:
+    return with_conditions(sql.replace("{of_first}", _OF_FIRST))
+
+
+# The rows of a page are found by their keys first and read then: what is sorted and thrown away is small.
+# Within the second of creation the order is that of startTime, then that in which the cluster wrote the
+# objects, then that of storing.
+_PAGE: Final = _with_first("""
+    (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
+        r.happened_at AS began_at, ARRAY[r.resource_version, r.stored_order] AS numbers
+    FROM datastorage.audit_records AS r
+    WHERE {of_audit_records} AND r.created_at <= coalesce($14::timestamptz, 'infinity')
+        AND ($14::timestamptz IS NULL OR r.created_at < $14
+            OR (r.happened_at, ARRAY[r.resource_version, r.stored_order]) < ($15::timestamptz, $16::bigint[]))
+    ORDER BY r.created_at DESC, r.happened_at DESC, numbers DESC LIMIT $17)
+    UNION ALL
+    (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash,
+        r.created_at AS began_at, {of_first} AS numbers
+    FROM datastorage.action_traces AS r
+    WHERE {of_action_traces} AND r.created_at <= coalesce($14::timestamptz, 'infinity')
+        AND ($14::timestamptz IS NULL OR r.created_at < $14
+            OR (r.created_at, {of_first}) < ($15::timestamptz, $16::bigint[]))
+        AND {newest}
+    ORDER BY r.created_at DESC, numbers DESC LIMIT $17)
+    ORDER BY created_at DESC, began_at DESC, numbers DESC LIMIT $17
+""")
+_REMEDIATION: Final = """
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, happened_at,
+        ARRAY[resource_version, generation, stored_order] AS numbers
+    FROM datastorage.audit_records
+    WHERE correlation_id = $1 AND happened_at >= coalesce($2::timestamptz, '-infinity')
+        AND ($2::timestamptz IS NULL OR happened_at > $2
+            OR ARRAY[resource_version, generation, stored_order] > $3::bigint[])
+    ORDER BY happened_at, numbers LIMIT $4)
+    UNION ALL
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash, happened_at,
+        ARRAY[resource_version, generation, stored_order] AS numbers
+    FROM datastorage.action_traces
+    WHERE correlation_id = $1 AND happened_at >= coalesce($2::timestamptz, '-infinity')
+        AND ($2::timestamptz IS NULL OR happened_at > $2
+            OR ARRAY[resource_version, generation, stored_order] > $3::bigint[])
+    ORDER BY happened_at, numbers LIMIT $4)
+    ORDER BY happened_at, numbers LIMIT $4
+"""
+_GENERATIONS: Final = """
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, stored_order
+    FROM datastorage.audit_records
+    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2)
+    ORDER BY generation DESC, stored_order DESC LIMIT $3)
+    UNION ALL
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash, stored_order
+    FROM datastorage.action_traces
+    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2)
+    ORDER BY generation DESC, stored_order DESC LIMIT $3)
+    ORDER BY generation DESC, stored_order DESC LIMIT $3
+"""
+_NEWEST_OF_NAME: Final = """
+    (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, resource_version,
+        stored_order
+    FROM datastorage.audit_records
+    WHERE $1::boolean AND namespace = $3 AND name = $4
+    ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
+    UNION ALL
+    (SELECT 'action_traces', uid, generation, created_at, spec_hash, resource_version, stored_order
+    FROM datastorage.action_traces
+    WHERE $2::boolean AND namespace = $3 AND name = $4
+    ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
+    ORDER BY created_at DESC, resource_version DESC, stored_order DESC LIMIT 1
+"""
+_SHARING: Final = with_conditions("""
+    SELECT given.text_hash,
+        (SELECT count(*) FROM (
+            SELECT FROM datastorage.audit_records AS r
+            WHERE r.text_hash = given.text_hash AND {of_audit_records} LIMIT $15) AS counted)
+        + (SELECT count(*) FROM (
+            SELECT FROM datastorage.action_traces AS r
+            WHERE r.text_hash = given.text_hash AND {of_action_traces} AND {newest} LIMIT $15) AS counted)
+        AS rows
+    FROM unnest($14::bytea[]) AS given (text_hash)
+""")
+# The sizes are known without reading the contents.
+_LOAD: Final = """
+    WITH wanted AS (
+        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
+            WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place)),
+    found AS (
+        SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.diverged,
+            r.namespace, r.name, r.content, r.content_hash, r.stored_at
+        FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
+        WHERE k.table_name = 'audit_records'
+        UNION ALL
+        SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.diverged,
+            r.namespace, r.name, r.content, r.content_hash, r.stored_at
+        FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
+        WHERE k.table_name = 'action_traces'),
+    measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
+    SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
+"""
+# One answer in memory: some tens of the largest objects that etcd takes, or thousands of usual ones.
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row is."""
+
+    table: Table
+    key: RecordKey
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a row stands in the order of a page: by the times, and then by the numbers.
+
+    It never changes and no other row has it, so that the next page can begin there, whatever is stored
+    meanwhile.
+    """
+
+    times: tuple[datetime, ...]
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRow:
+    """A row of a page."""
+
+    place: Place
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """One row as it is stored; the content is not checked against its hash yet."""
+
+    place: Place
+    namespace: str
+    name: str
+    stored_at: datetime
+    content: bytes = field(repr=False)
+    content_hash: bytes = field(repr=False)
+    diverged: bool
+    """Whether another content was stored under its uid and generation before."""
+
+
+class ArchiveReader:
+    """Reads records. All methods raise TransientError when PostgreSQL can't serve."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the database of the records; any role that may read them will do."""
+        self._database = database
+
+    async def page(self, criteria: Criteria, after: Position | None, limit: int) -> list[PlacedRow]:
+        """Return the rows that meet the criteria and come after a position, the newest created first.
+
+        Of an ActionTrace only the newest generation is looked at. Positions have two times and two numbers.
+        """
+        start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
+        async with reading(self._database) as connection:
+            rows = await connection.fetch(_PAGE, *criteria.arguments, *start, limit)
+        return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
+
+    async def remediation(self, correlation_id: str, after: Position | None, limit: int) -> list[PlacedRow]:
+        """Return the rows of a remediation that come after a position, with all generations of its traces.
+
+        The order is that of query/timeline.py. Positions have one time and three numbers.
+        """
+        start = (*after.times, list(after.numbers)) if after is not None else (None,) * 2
+        async with reading(self._database) as connection:
+            rows = await connection.fetch(_REMEDIATION, correlation_id, *start, limit)
+        return [_placed(row, row["happened_at"]) for row in rows]
+
+    async def generations(self, uid: str, generation: int | None, limit: int) -> list[Place]:
+        """Return the generations of an object, or the one that is asked for, newest first."""
+        return await self._places(_GENERATIONS, uid, generation, limit)
+
+    async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:
+        """Return the newest row of the newest object that had the name, if there is one."""
+        of_kind = (Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables)
+        return await self._places(_NEWEST_OF_NAME, *of_kind, namespace, name)
+
+    async def load(self, places: Sequence[Place], max_bytes: int = MAX_ANSWER_BYTES) -> list[StoredRow]:
+        """Return the rows in the order of their places; fewer when their contents exceed ``max_bytes``."""
+        arguments = (
+            [place.table.value for place in places],
+            *key_columns([place.key for place in places]),
+        )
+        async with reading(self._database) as connection:
+            rows = await connection.fetch(_LOAD, *arguments, max_bytes)
+        return [
+            StoredRow(
+                place_of(row), row["namespace"], row["name"], row["stored_at"], row["content"],
+                row["content_hash"], row["diverged"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    async def count_sharing(
+        self, criteria: Criteria, hashes: Sequence[bytes], limit: int
+    ) -> dict[bytes, int]:
+        """Return how many records that meet the criteria have each text, counted up to ``limit`` or so."""
+        async with reading(self._database) as connection:
+            rows = await connection.fetch(_SHARING, *criteria.arguments, list(hashes), limit)
+        return {row["text_hash"]: row["rows"] for row in rows}
+
+    async def _places(self, sql: str, *arguments: Any) -> list[Place]:
+        async with reading(self._database) as connection:
+            return [place_of(row) for row in await connection.fetch(sql, *arguments)]
+
+
+def _placed(row: Any, *times: datetime) -> PlacedRow:
+    return PlacedRow(place_of(row), Position(times, tuple(row["numbers"])))
+
+
+def place_of(row: Any) -> Place:
+    """Return the place that a row of an answer tells."""
+    return Place(Table(row["table_name"]), key_in(row))
