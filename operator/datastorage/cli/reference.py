@@ -63,7 +63,7 @@ def _with_table(text: str, name: str, table: str) -> str:
 
 
 def metrics_table() -> str:
-    """Return all metrics of datastorage/metrics.py as a Markdown table, in the order in which they stand there."""
+    """Return all metrics of datastorage/metrics.py as a Markdown table, in the order there."""
     lines = ["| Metric | Type | Labels | Meaning |", "| --- | --- | --- | --- |", *_metric_rows()]
     return "\n".join(lines) + "\n"
 
