@@ -67,12 +67,13 @@ test: lint ## Run lint and all tests, on a control plane of their own; PYTEST_AR
 	$(BIN)/pytest tests e2e $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, types, import rules and the generated CRDs
+lint: $(READY) ## Check style, types, import rules, and the generated CRDs and tables
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/datastorage crds --check
+	$(BIN)/datastorage reference --check
 
 .PHONY: format
 format: $(READY) ## Format the code and fix what ruff can fix
@@ -82,6 +83,10 @@ format: $(READY) ## Format the code and fix what ruff can fix
 .PHONY: crds
 crds: $(READY) ## Write crds/ from the models
 	$(BIN)/datastorage crds
+
+.PHONY: docs
+docs: $(READY) ## Write the tables of settings and metrics into docs/reference
+	@$(BIN)/datastorage reference
 
 .PHONY: bench
 bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 for a small run, N= for the number of objects

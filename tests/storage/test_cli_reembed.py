@@ -365,7 +365,7 @@ async def test_changing_the_model_leaves_the_old_vectors(
 async def test_an_old_model_is_dropped_as_the_documentation_says(
     environment: Mapping[str, str], archive: Archive, owner: Any, service: OpenAIService
 ) -> None:
-    page = Path(__file__).parents[2] / "docs" / "embedding.md"
+    page = Path(__file__).parents[2] / "docs" / "guide" / "vectors.md"
     [sql] = re.findall(r"```sql\n(.*?)```", page.read_text(), flags=re.DOTALL)
     await store(archive, audits(5))
     assert (await result(environment))[0] == 0
