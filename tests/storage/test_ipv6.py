@@ -10,9 +10,9 @@ from datastorage.settings import Settings
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate_all
 from harness.embeddings import OpenAIService
-from harness.ports import needs_ipv6
 from harness.postgres import TestDatabase
 from harness.redis import RedisServer
+from tests.support.ipv6 import needs_ipv6
 
 pytestmark = needs_ipv6
 
