@@ -12,9 +12,9 @@ from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate_all
 from harness.embeddings import OpenAIService
-from harness.ports import needs_ipv6
 from harness.postgres import TestDatabase
 from harness.redis import RedisServer
+from tests.support.ipv6 import needs_ipv6
 
 pytestmark = needs_ipv6
 
