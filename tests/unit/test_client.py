@@ -19,6 +19,7 @@ from datastorage.errors import (
 from datastorage.kube import objects as client_module
 from datastorage.kube.objects import KubernetesClient
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.selection import Selection
 from tests.support.apiserver import FakeApiServer
 
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
@@ -191,7 +192,7 @@ async def test_an_unknown_path_is_no_missing_object(
 
 
 async def test_a_namespace_that_may_not_be_read_does_not_hide_the_others(server: FakeApiServer) -> None:
-    async with KubernetesClient(server.client(), namespaces=("shop", "pay")) as client:
+    async with KubernetesClient(server.client(), selection=Selection(("shop", "pay"))) as client:
         server.refuse(403, "forbidden")
         server.answer(200, page("b"))
         pages = client.pages(ACTION_TRACE, field_selector="x=y", page_size=2)
@@ -201,7 +202,7 @@ async def test_a_namespace_that_may_not_be_read_does_not_hide_the_others(server:
 
 
 async def test_only_the_chosen_namespaces_are_listed(server: FakeApiServer) -> None:
-    async with KubernetesClient(server.client(), namespaces=("shop", "pay")) as client:
+    async with KubernetesClient(server.client(), selection=Selection(("shop", "pay"))) as client:
         server.answer(200, page("a"))
         server.answer(200, page("b"))
         assert await names_of(client) == [["a"], ["b"]]

@@ -19,6 +19,7 @@ from datastorage.kube.accessmonitor import Right
 from datastorage.kube.transport import Transport, message_of
 from datastorage.resilience.causes import connection_trouble
 from datastorage.resources import GROUP, VERSION, ResourceKind
+from datastorage.resources.selection import EVERYTHING, Selection
 
 # The total holds for the body too.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
@@ -37,10 +38,10 @@ class KubernetesClient:
     RequestRefusedError when it says no for good (rights, admission, validation).
     """
 
-    def __init__(self, transport: Transport, *, namespaces: tuple[str, ...] = ()) -> None:
-        """``namespaces`` limits lists to these; none means all."""
+    def __init__(self, transport: Transport, selection: Selection = EVERYTHING) -> None:
+        """Lists have the objects of the selection alone."""
         self._transport = transport
-        self._namespaces = namespaces
+        self._selection = selection
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,10 +106,10 @@ class KubernetesClient:
         Raises NotServedError when the API server does not serve the kind.
         """
         refusal: RequestRefusedError | None = None
-        for namespace in self._namespaces or (None,):
+        for namespace in self._selection.namespaces or (None,):
             try:
                 async for page in self._pages(_path(kind, namespace), field_selector, page_size):
-                    yield page
+                    yield [body for body in page if self._selection.has(body)]
             except RequestRefusedError as error:
                 refusal = refusal or error
         if refusal is not None:
