@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from datastorage.api.health import health_server, metrics_server
+from datastorage.api.app import api_server, metrics_server
+from datastorage.api.health import health_routes
 from datastorage.assembly.replica import Replica, open_replica
 from datastorage.assembly.shard import Shard, open_shard
 from datastorage.assembly.store import VectorStore
@@ -96,23 +97,19 @@ class Operator:
         """Start everything, wait for the stop or for a component that ends, stop everything."""
         settings = self._replica.settings
         checks = Checks(self._replica, self._shards, self._stop)
-        health = health_server(
-            addresses=settings.listen_address,
-            port=settings.api_port,
-            health=checks.health(),
-            ready=checks.ready(),
-            ready_notes=checks.notes(),
+        routes = health_routes(health=checks.health(), ready=checks.ready(), notes=checks.notes())
+        servers = (
+            api_server(routes, addresses=settings.listen_address, port=settings.api_port),
+            metrics_server(addresses=settings.listen_address, port=settings.metrics_port),
         )
-        numbers = metrics_server(addresses=settings.listen_address, port=settings.metrics_port)
         try:
-            await health.start()
-            await numbers.start()
+            for server in servers:
+                await server.start()
             await self._prepare()
             if not self._stop.is_set():
                 await self._work()
         finally:
-            await health.stop()
-            await numbers.stop()
+            await asyncio.gather(*(server.stop() for server in servers))
 
     async def _prepare(self) -> None:
         replica = self._replica
