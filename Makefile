@@ -62,9 +62,14 @@ demo: $(READY) ## Watch records being created, stored, shown and cleared; ARGS=-
 dev: $(READY) ## Run control plane, PostgreSQL and the operator in the foreground until Ctrl-C
 	@$(BIN)/python -m examples.demo.dev $(ARGS)
 
+# Two workers: conftest.py says which tests are whose. PYTEST_ARGS="-n 0" runs all in one process.
 .PHONY: test
-test: lint ## Run lint and all tests, on a control plane of their own; PYTEST_ARGS="-k name" chooses
-	$(BIN)/pytest tests e2e $(PYTEST_ARGS)
+test: lint ## Run lint and the tests, on a control plane of their own; PYTEST_ARGS="-k name" chooses
+	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: $(READY) ## Run the long tests of fault injection, which `make test` leaves out
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, types, import rules, and the generated CRDs and tables
