@@ -10,12 +10,10 @@ from typing import Any
 import kopf
 import pytest
 import pytest_asyncio
-from kopf._cogs.clients.auth import vault_var
+from kopf._cogs.clients.auth import vault_var  # private: Kopf offers no look at where it keeps credentials
 
-from datastorage.kube import patience as patience_module
-from datastorage.kube import watch as watch_module
-from datastorage.kube.patience import Patience
-from datastorage.kube.watch import KopfParts, Watch
+from datastorage.kube.patience import Patience, RequestPace
+from datastorage.kube.watch import KopfParts, Watch, WatchPace
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
@@ -28,6 +26,10 @@ from tests.unit.conftest import Spawn
 
 RECORDS = "/apis/datastorage.kubernaut.io/v1alpha1/auditrecords"
 TRACES = "/apis/datastorage.kubernaut.io/v1alpha1/actiontraces"
+AT_ONCE = WatchPace(
+    first_pause_seconds=0.0,
+    requests=RequestPace(watch_interval_seconds=0.0, first_pause_seconds=0.01, max_pause_seconds=0.02),
+)
 
 
 class Bench:
@@ -38,7 +40,7 @@ class Bench:
         self.monitor = WatchMonitor(KINDS)
         self.started: list[ResourceKind] = []
         self.recoveries: list[tuple[ResourceKind, bool]] = []
-        self.api = server.client()
+        self.transport = server.transport()
         self.sessions: list[WatchSession] = []
         parts = KopfParts(
             namespaces=(),
@@ -50,26 +52,23 @@ class Bench:
             Watch(
                 kind, parts, monitor=self.monitor, on_started=partial(self.started.append, kind),
                 on_recovery=lambda kind, is_new: self.recoveries.append((kind, is_new)),
+                pace=AT_ONCE,
             )
             for kind in KINDS
         )  # fmt: skip
 
     def _session(self, patience: Patience) -> WatchSession:
-        self.sessions.append(WatchSession(self.api, patience))
+        self.sessions.append(WatchSession(self.transport, patience))
         return self.sessions[-1]
 
 
 @pytest_asyncio.fixture
-async def bench(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+async def bench(intake: Intake) -> AsyncIterator[Bench]:
     """Watches that are started again, and ask again, without delay."""
-    monkeypatch.setattr(watch_module, "_FIRST_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr(patience_module, "_WATCH_INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(patience_module, "_FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(patience_module, "_MAX_PAUSE_SECONDS", 0.02)
     async with FakeApiServer().serve() as server:
         made = Bench(server, intake)
         yield made
-        await made.api.close()
+        await made.transport.close()
 
 
 def watch_both(bench: Bench, spawn: Spawn) -> None:
@@ -88,7 +87,8 @@ async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spaw
     ]
     watch_both(bench, spawn)
     await eventually(lambda: intake.depth == 3)
-    assert {item.ref.name: item.deleted for item in intake._queue} == {
+    taken = await intake.take(max_items=3, max_bytes=2**20, linger_seconds=0.0)
+    assert {item.ref.name: item.deleted for item in taken} == {
         added["metadata"]["name"]: False,
         deleted["metadata"]["name"]: True,
         trace["metadata"]["name"]: False,

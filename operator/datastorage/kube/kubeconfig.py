@@ -1,6 +1,6 @@
 """Kubeconfig files: read, merged as kubectl merges them, and narrowed to the current context.
 
-The models here are what the files say. What follows from that for a connection is in access.py.
+The models here are what the files say. endpoint.py makes of them where the API server is and who we are.
 """
 
 import os
@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from datastorage.errors import ConfigurationError
+from datastorage.files import read_file
 
 VARIABLE: Final = "KUBECONFIG"
 # Files of hundreds of clusters have less than 2 MiB.
@@ -203,14 +204,11 @@ def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
 def _read(path: Path) -> _File:
     where = f"kubeconfig {path}"
     try:
-        with path.open("rb") as opened:
-            text = opened.read(_MAX_FILE_BYTES + 1)
+        text = read_file(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise ConfigurationError(
             f"{where}: {error.strerror}; set {VARIABLE}, or run in a pod with a ServiceAccount"
         ) from error
-    if len(text) > _MAX_FILE_BYTES:
-        raise ConfigurationError(f"{where}: larger than {_MAX_FILE_BYTES // 1024 // 1024} MiB")
     try:
         content = yaml.load(text, Loader=_YamlLoader)  # noqa: S506  # both loaders are the safe ones
     except yaml.MarkedYAMLError as error:
