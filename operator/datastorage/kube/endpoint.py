@@ -30,7 +30,7 @@ _PLUGIN_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentica
 _INTERACTIVE_MODES: Final = ("Never", "IfAvailable", "Always")
 # The name under which a cluster entry keeps what is meant for a plugin.
 _PLUGIN_EXTENSION: Final = "client.authentication.k8s.io/exec"
-# The certificate of a large private PKI has some 10 KiB, a token 2 KiB.
+# The certificates of a large private PKI have some 10 KiB, a token 2 KiB.
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _PEM_CERTIFICATE: Final = re.compile(
     rb"-----BEGIN (?:TRUSTED )?CERTIFICATE-----.+?-----END [A-Z ]+-----", re.DOTALL
@@ -99,7 +99,7 @@ class _Reader:
         return content
 
     def pem(self, path: str, data: str, name: str) -> bytes | None:
-        """Return what an entry gives as data or as a file; the data wins, as with kubectl."""
+        """Return the PEM that an entry has as data or in a file. The data wins, as in kubectl."""
         if data:
             try:
                 return base64.b64decode("".join(data.split()), validate=True)
@@ -108,7 +108,7 @@ class _Reader:
         return self.read(path, name) if path else None
 
     def token(self, path: str | Path, name: str) -> str:
-        """Return a token without the line end behind it."""
+        """Return the token in a file, without the line end behind it."""
         return checked_header(self.read(path, name).decode("utf-8", "replace").strip(), self.source, name)
 
 
@@ -177,7 +177,7 @@ def _of_context(context: CurrentContext, environment: Mapping[str, str]) -> Endp
         certificate=certificate,
         authorization=_authorization(reader, user),
         headers=(*headers, *([("Accept-Encoding", "identity")] if cluster.disable_compression else [])),
-        # A token beside a plugin wins, as with kubectl.
+        # A token beside a plugin wins, as in kubectl.
         plugin=_plugin(context, authority) if user.plugin is not None and not _has_token(user) else None,
         files=tuple(reader.files),
     )
@@ -223,14 +223,16 @@ def _client_certificate(reader: _Reader, user: UserEntry) -> ClientCertificate |
 def _authorities(reader: _Reader, pem: bytes | None, name: str) -> str | None:
     if pem is None:
         return None
-    certificates = _PEM_CERTIFICATE.findall(pem)  # bundles have comments of any encoding between them
+    certificates = _PEM_CERTIFICATE.findall(pem)  # a bundle may have comments of any encoding between them
     if not certificates:
         raise ConfigurationError(f"{reader.source}: {name} has no PEM certificate in it")
     return "\n".join(certificate.decode("ascii", "replace") for certificate in certificates)
 
 
 def _authorization(reader: _Reader, user: UserEntry) -> str | None:
-    if user.token_file:  # kubectl prefers it to a token beside it, which it uses only while the file is away
+    if (
+        user.token_file
+    ):  # as in kubectl, the file wins, and a token beside it serves while the file is missing
         try:
             return f"Bearer {reader.token(user.token_file, 'tokenFile')}"
         except ConfigurationError:
