@@ -1,4 +1,4 @@
-"""Credential plugins: what they are told, what their answers mean, and when they are run."""
+"""Credential plugins: their input, the meaning of their answers, and when they are run."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ def in_seconds(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-async def test_what_a_plugin_is_told(
+async def test_the_input_of_a_plugin(
     server: SecureServer, authority: Authority, plugin: FakePlugin, open_transport: Open,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -105,7 +105,7 @@ async def test_what_a_plugin_is_told(
     assert call["arguments"] == ["get", "--a b"]
     assert call["environment"] == {"PLUGIN_INHERITED": "yes", "PLUGIN_GIVEN": "1"}
     assert call["closed"], "nothing can be typed in"
-    assert call["told"] == {
+    assert call["info"] == {
         "apiVersion": VERSION,
         "kind": "ExecCredential",
         "spec": {
@@ -128,7 +128,7 @@ async def test_a_plugin_of_the_older_version(
     async with open_transport(apiVersion=older, interactiveMode=None) as transport:
         assert await send(transport) == 200
     assert server.seen("Authorization") == ["Bearer older"]
-    assert plugin.calls[0]["told"]["spec"] == {"interactive": False}, (
+    assert plugin.calls[0]["info"]["spec"] == {"interactive": False}, (
         "nothing of the cluster unless asked for"
     )
 

@@ -25,7 +25,7 @@ BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[FakeApiServer]:
-    """An API server that answers as told."""
+    """An API server whose answers the test sets."""
     async with FakeApiServer().serve() as running:
         yield running
 
@@ -163,7 +163,9 @@ async def test_a_list_comes_page_by_page(server: FakeApiServer, client: ObjectCl
     assert [request.query["continue"] for request in server.requests] == ["", "token/1=+"]
 
 
-async def test_an_expired_continuation_begins_anew(server: FakeApiServer, client: ObjectClient) -> None:
+async def test_a_list_whose_continuation_expires_begins_again(
+    server: FakeApiServer, client: ObjectClient
+) -> None:
     server.answer(200, page("a", "b", more="old"))
     server.refuse(410, "The provided continue parameter is too old")
     server.answer(200, page("a", "b", more="new"))

@@ -34,7 +34,7 @@ def _no_two(value: str) -> None:
 
 
 def _follow(name: str, check: Callable[[str], object] = str, look_seconds: float = 0.0) -> Secret:
-    """Return a secret whose file is looked at whenever the value is asked for, unless told otherwise."""
+    """Return a secret. By default its file is looked at whenever the value is asked for."""
     return Secret(replace(origin_of(load_settings(), name), look_seconds=look_seconds), check)
 
 
@@ -129,7 +129,7 @@ def test_what_is_no_file_of_the_directory_is_passed_over(
     assert secret.current().value == "one"
 
 
-def test_a_value_that_can_not_be_used_is_told_of_once_and_passed_over(
+def test_a_value_that_can_not_be_used_is_logged_once_and_passed_over(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = directory / "DATASTORAGE_REDIS_URL"

@@ -1,4 +1,4 @@
-"""The way to the API server: the same for single requests and for watches, and as it is now."""
+"""Requests reach the API server in the same way alone and in a watch, with the settings that hold now."""
 
 import asyncio
 import ssl
@@ -292,13 +292,15 @@ async def test_a_missing_right_is_named_until_it_is_there(
         request = asyncio.create_task(
             session_of(transport).request("get", f"{RECORDS}?watch=true", timeout=TIMEOUT)
         )
-        told = f'API server (403): no right to watch {RECORDS}: User "x" cannot watch resource "auditrecords"'
-        await eventually(lambda: transport.monitor.problem() == told)
+        problem = (
+            f'API server (403): no right to watch {RECORDS}: User "x" cannot watch resource "auditrecords"'
+        )
+        await eventually(lambda: transport.monitor.problem() == problem)
         server.answers = []
         # Another request is no proof of this right.
         monitor = transport.monitor
         monitor.accepted("list /other")
-        assert monitor.problem() == told
+        assert monitor.problem() == problem
         server.always = None
         assert (await request).status == 200
         assert transport.monitor.problem() is None
@@ -393,7 +395,7 @@ async def test_a_closed_session_says_so_as_aiohttp_does(
 
 
 async def test_authorities_without_key_identifiers_are_accepted() -> None:
-    """Python 3.13 refuses them by default; kubectl, and so many clusters' authorities, do not."""
+    """Python 3.13 refuses them by default. kubectl accepts them, and many clusters have them."""
     authority = Authority()
     endpoint = Endpoint(source="a test", server="https://x", authorities=authority.pem.decode())
     connection = await Credentials(lambda: endpoint, CredentialsPace(), time.monotonic).current()

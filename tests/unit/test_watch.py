@@ -134,8 +134,8 @@ async def test_a_definition_that_is_not_there_at_the_start_is_waited_for(
         (kind, True) for kind in (ACTION_TRACE, AUDIT_RECORD) if kind.plural in missing
     ]
     assert len(bench.started) == 2, "Kopf itself was not started again"
-    told = [record.getMessage() for record in caplog.records if "definition" in record.getMessage()]
-    assert len(told) == 2 * len(missing), "one line when it is missed, one when it is there"
+    messages = [record.getMessage() for record in caplog.records if "definition" in record.getMessage()]
+    assert len(messages) == 2 * len(missing), "one line when it is missed, one when it is there"
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -155,7 +155,7 @@ async def test_a_definition_that_goes_and_comes_back_does_not_disturb_the_other_
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_watch_that_can_not_go_on_begins_anew(bench: Bench, intake: Intake, spawn: Spawn) -> None:
+async def test_a_watch_that_can_not_go_on_starts_again(bench: Bench, intake: Intake, spawn: Spawn) -> None:
     bench.server.watch_answers["auditrecords"] = [410, 410]
     bench.server.events = [{"type": "ADDED", "object": audit_record()}]
     watch_both(bench, spawn)
@@ -178,8 +178,8 @@ async def test_a_watch_that_is_refused_is_asked_for_again_without_kopf_hearing_o
     await eventually(lambda: RECORDS not in (bench.monitor.problem or ""))
     assert bench.recoveries == [(AUDIT_RECORD, False)]
     assert bench.started == [AUDIT_RECORD]
-    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(told) == (0 if status in {429, 503} else 1)
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == (0 if status in {429, 503} else 1)
 
 
 async def test_a_task_of_kopf_that_fails_restarts_it_and_ends_the_others(
@@ -235,7 +235,7 @@ def test_there_is_a_watch_for_each_namespace() -> None:
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_watch_that_is_told_to_end_amid_its_start_leaves_nothing_behind(
+async def test_a_watch_that_is_cancelled_amid_its_start_leaves_nothing_behind(
     bench: Bench, turns: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = asyncio.all_tasks()
@@ -248,7 +248,7 @@ async def test_a_watch_that_is_told_to_end_amid_its_start_leaves_nothing_behind(
     assert caplog.records == []
 
 
-async def test_a_watch_that_is_told_twice_to_end_closes_its_session(bench: Bench) -> None:
+async def test_a_watch_that_is_cancelled_twice_closes_its_session(bench: Bench) -> None:
     watching = asyncio.create_task(bench.records.run())
     await eventually(lambda: bench.monitor.problem == "1 of 2 watches are not open yet")
     watching.cancel()
