@@ -32,12 +32,12 @@ from benchmarks.vector_index.texts import questions, sentences
 from datastorage.embedded import create_service_role, start_embedded_postgres
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
-from datastorage.pipeline.extract import work_item
+from datastorage.pipeline.reading import work_item
 from datastorage.query import ArchiveQueries, queries
 from datastorage.query.words import wording
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.storage.archive import Archive
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.database import Database

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from datastorage.embedding import Embedder, VectorCache
-from datastorage.embedding.provider import EmbeddingModel, Matrix
 from datastorage.records.record import Record
+from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database

@@ -11,20 +11,23 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError, WorkRefusedError
-from datastorage.records.record import Record, StoredRecord, Text, VectorState, VectorWrite
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, StoredRecord, Text
+from datastorage.records.vector import Vector
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.database import Database
 from datastorage.storage.dualwrite import DualWrite
 from datastorage.storage.outbox import Outbox, OutboxState
 from datastorage.storage.schema import VECTORS
-from datastorage.storage.vectors import Vector, VectorTables
+from datastorage.storage.vectors import VectorTables
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases
 from tests.support.proxy import FreezableProxy
 
 DIMENSIONS = 8
-AWAY = VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "does not answer", "fake/tiny")
+AWAY = VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", "fake/tiny")
 _VECTORS = "SELECT text_hash FROM datastorage.embeddings_1 ORDER BY text_hash"
 _OUTBOX = "SELECT uid::text, generation, text_hash, last_error FROM datastorage.vector_outbox"
 
@@ -46,7 +49,7 @@ def keys(stored: Sequence[Record]) -> set[tuple[str, int]]:
     return {(record.key.uid, record.key.generation) for record in stored}
 
 
-def states(stored: Sequence[StoredRecord]) -> list[VectorState]:
+def states(stored: Sequence[StoredRecord]) -> list[WriteState]:
     return [row.vector.state for row in stored]
 
 
@@ -101,7 +104,7 @@ async def two(database: Database, other_server: TestDatabase) -> AsyncIterator[S
 async def test_rows_and_vectors_are_there_together(one: Stage, owner: Any) -> None:
     batch = [*records(20, distinct=4), record_of(action_trace())]
     stored = await one.dual_write.store(batch, vectors_of(batch), {})
-    assert set(states(stored)) == {VectorState.WRITTEN}
+    assert set(states(stored)) == {WriteState.WRITTEN}
     assert {row.vector.model for row in stored} == {"fake/tiny"}
     # One vector for each distinct text, one row for each record, and each row leads to its vector.
     assert [row["text_hash"] for row in await owner.fetch(_VECTORS)] == list(distinct_texts(batch))
@@ -141,7 +144,7 @@ async def test_what_the_embedder_owes_is_in_the_outbox_and_the_rest_is_written(
     stored = await one.dual_write.store(
         [*fine, *late], vectors_of(fine), dict.fromkeys(distinct_texts(late), AWAY)
     )
-    assert states(stored) == [VectorState.WRITTEN] * 3 + [VectorState.PENDING] * 2
+    assert states(stored) == [WriteState.WRITTEN] * 3 + [WriteState.PENDING] * 2
     rows = await owner.fetch(_OUTBOX)
     assert {(row["uid"], row["generation"]) for row in rows} == keys(late)
     assert {row["last_error"] for row in rows} == {"does not answer"}
@@ -149,7 +152,7 @@ async def test_what_the_embedder_owes_is_in_the_outbox_and_the_rest_is_written(
     texts = await owner.fetch("SELECT text_hash, text FROM datastorage.embedding_texts")
     assert {row["text_hash"]: row["text"] for row in texts} == distinct_texts([*fine, *late])
     found = await one.archive.find(late[0].table, [record.key for record in late])
-    assert {row.vector.state for row in found.values()} == {VectorState.PENDING}
+    assert {row.vector.state for row in found.values()} == {WriteState.PENDING}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ async def test_a_damaged_vector_table_costs_no_row(one: Stage, owner: Any, damag
     await owner.execute(damage)
     batch = records(6)
     stored = await one.dual_write.store(batch, vectors_of(batch), {})
-    assert states(stored) == [VectorState.PENDING] * 6
+    assert states(stored) == [WriteState.PENDING] * 6
     assert {row.vector.reason for row in stored} == {"VectorStoreUnavailable"}
     assert all(row.is_new for row in stored)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 6
@@ -181,19 +184,17 @@ async def test_a_locked_vector_table_holds_nothing_up_for_long(
     async with owner.transaction():
         await owner.execute("LOCK TABLE datastorage.embeddings_1 IN ACCESS EXCLUSIVE MODE")
         first, second = records(2), records(3)
-        assert set(states(await one.dual_write.store(first, vectors_of(first), {}))) == {VectorState.PENDING}
+        assert set(states(await one.dual_write.store(first, vectors_of(first), {}))) == {WriteState.PENDING}
         # The second batch does not even try.
         assert not one.breaker.serving
-        assert set(states(await one.dual_write.store(second, vectors_of(second), {}))) == {
-            VectorState.PENDING
-        }
+        assert set(states(await one.dual_write.store(second, vectors_of(second), {}))) == {WriteState.PENDING}
     assert await one.owed() == 5
 
 
 async def test_a_vector_of_another_width_is_refused_by_the_table(one: Stage, owner: Any) -> None:
     batch = records(1)
     wrong = {key: np.ones(DIMENSIONS + 1, np.float32) for key in distinct_texts(batch)}
-    assert states(await one.dual_write.store(batch, wrong, {})) == [VectorState.PENDING]
+    assert states(await one.dual_write.store(batch, wrong, {})) == [WriteState.PENDING]
     assert await owner.fetch(_VECTORS) == []
 
 
@@ -209,7 +210,7 @@ async def test_a_bad_row_takes_its_vectors_back(one: Stage, owner: Any) -> None:
 async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, owner: Any) -> None:
     record = replace(record_of(audit_record()), text=Text(hashlib.sha256(b"").digest(), ""))
     [stored] = await one.dual_write.store([record], {}, {})
-    assert (stored.vector.state, stored.vector.reason) == (VectorState.SKIPPED, "NoText")
+    assert (stored.vector.state, stored.vector.reason) == (WriteState.SKIPPED, "NoText")
     assert await one.owed() == 0
     found = await one.archive.find(record.table, [record.key])
     assert next(iter(found.values())).vector == stored.vector
@@ -220,7 +221,7 @@ async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, ow
 async def test_on_another_server_vectors_follow_and_nothing_stays_owed(two: Stage, owner: Any) -> None:
     batch = records(10, distinct=3)
     stored = await two.dual_write.store(batch, vectors_of(batch), {})
-    assert set(states(stored)) == {VectorState.WRITTEN}
+    assert set(states(stored)) == {WriteState.WRITTEN}
     assert await two.owed() == 0
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0  # not here
     assert await two.tables.existing(list(distinct_texts(batch))) == set(distinct_texts(batch))
@@ -232,7 +233,7 @@ async def test_with_the_other_server_away_rows_are_stored_and_vectors_owed(
     await databases.close_connections(other_server, allow_new=False)
     batch = records(4)
     stored = await two.dual_write.store(batch, vectors_of(batch), {})
-    assert set(states(stored)) == {VectorState.PENDING}
+    assert set(states(stored)) == {WriteState.PENDING}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 4
     assert {(row["uid"], row["generation"]) for row in await owner.fetch(_OUTBOX)} == keys(batch)
     await databases.close_connections(other_server, allow_new=True)
@@ -273,13 +274,13 @@ async def test_one_that_was_there_before_hides_no_reason(one: Stage) -> None:
 
 async def test_a_refused_text_is_noted_as_failed_at_once(one: Stage) -> None:
     batch = records(1)
-    refused = VectorWrite(VectorState.FAILED, "EmbeddingRefused", "not finite", "fake/tiny")
+    refused = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", "fake/tiny")
     [stored] = await one.dual_write.store(batch, {}, dict.fromkeys(distinct_texts(batch), refused))
     assert stored.vector == refused
     [row] = await one.outbox.list(state=OutboxState.FAILED, uid=None, limit=10)
     assert (row.last_error, row.attempts) == ("not finite", 1)
     found = await one.archive.find(batch[0].table, [batch[0].key])
-    assert {each.vector.state for each in found.values()} == {VectorState.FAILED}
+    assert {each.vector.state for each in found.values()} == {WriteState.FAILED}
 
 
 async def test_a_server_that_has_fallen_silent_holds_nothing_up_for_long(
@@ -291,11 +292,11 @@ async def test_a_server_that_has_fallen_silent_holds_nothing_up_for_long(
         vectors = Database(proxy.url, pool_size=3, chain=VECTORS)
         stage = Stage(database, vectors)
         first, second = records(1), records(2)
-        assert states(await stage.dual_write.store(first, vectors_of(first), {})) == [VectorState.WRITTEN]
+        assert states(await stage.dual_write.store(first, vectors_of(first), {})) == [WriteState.WRITTEN]
         proxy.freeze()
         async with asyncio.timeout(10):
             stored = await stage.dual_write.store(second, vectors_of(second), {})
-        assert VectorState.PENDING in states(stored)
+        assert WriteState.PENDING in states(stored)
         assert not stage.breaker.serving
         await stage.breaker.close()
         await vectors.close()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.records.record import WITHOUT_VECTORS, VectorState
+from datastorage.records.writes import WITHOUT_VECTORS, WriteState
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OwedVector
@@ -190,7 +190,7 @@ async def test_nothing_is_owed_where_no_vectors_are_kept(outbox: Outbox, databas
         claim.refuse(claim.rows, {row.text_hash: "too long" for row in claim.rows})
     keys, table = [record.key for record in records], records[0].table
     kept = await Archive(database, model="test/tiny").find(table, keys)
-    assert {row.vector.state for row in kept.values()} == {VectorState.PENDING, VectorState.FAILED}
+    assert {row.vector.state for row in kept.values()} == {WriteState.PENDING, WriteState.FAILED}
     found = await Archive(database).find(table, keys)
     assert [row.vector for row in found.values()] == [WITHOUT_VECTORS] * 3
 

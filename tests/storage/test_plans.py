@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from datastorage.records.record import Table, key_columns, key_in
+from datastorage.records.record import Table
 from datastorage.storage import archive as archive_module
+from datastorage.storage.keys import key_columns, key_in
 from harness.postgres import TestDatabase, TestDatabases, connect
 
 # Enough rows that reading a whole partition costs more than an index, made by the server itself.

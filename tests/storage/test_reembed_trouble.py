@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from datastorage.embedding.provider import Matrix
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.records.vector import Matrix
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.vectors import reembed as reembed_module

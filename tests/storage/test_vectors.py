@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.errors import TransientError
+from datastorage.records.vector import Vector
 from datastorage.storage import vectors as vectors_module
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.sessions import NoVectorsError, Session
-from datastorage.storage.vectors import Vector, VectorTables
+from datastorage.storage.vectors import VectorTables
 from harness.polling import eventually
 from harness.postgres import TestDatabase, connect
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from datastorage.embedding import Embedder, EmbeddingModel, Provider, VectorCache
-from datastorage.embedding.provider import Matrix
+from datastorage.embedding import Embedder, Provider, VectorCache
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query import ArchiveQueries, queries
+from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database

@@ -14,7 +14,7 @@ from datastorage.pipeline.item import Rejection
 from datastorage.pipeline.writer import RowWriter
 from datastorage.records.record import StoredRecord
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.storage import archive as storage
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords

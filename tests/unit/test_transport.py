@@ -20,7 +20,7 @@ from datastorage.kube.patience import Patience
 from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
-from datastorage.resources import API_VERSION, AUDIT_RECORD, KINDS
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, KINDS
 from harness.polling import eventually
 from harness.ports import needs_ipv6
 from tests.support.access import inline, transport_of, write_kubeconfig

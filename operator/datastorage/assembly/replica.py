@@ -22,7 +22,7 @@ from datastorage.pipeline.statuswriter import StatusWriter
 from datastorage.pipeline.sweep import Sweep
 from datastorage.pipeline.writer import EmbeddingWriter, RowWriter
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.settings import Settings
 from datastorage.storage.dualwrite import DualWrite
 from datastorage.vectors.backfill import Backfill, Dependencies

@@ -18,7 +18,7 @@ from datastorage.errors import (
 from datastorage.kube.accessmonitor import Right
 from datastorage.kube.transport import Transport, message_of
 from datastorage.resilience.causes import connection_trouble
-from datastorage.resources import GROUP, VERSION, ResourceKind
+from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
 
 # The total holds for the body too.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)

@@ -18,7 +18,7 @@ import aiohttp
 from datastorage.errors import TransientError
 from datastorage.kube.transport import message_of
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.resources import API_VERSION, GROUP, ResourceKind
+from datastorage.resources.kinds import API_VERSION, GROUP, ResourceKind
 
 # A watch that the server closes at once is asked for again at once by Kopf. This keeps such a loop at
 # one request a second, whatever closes it.

@@ -15,7 +15,7 @@ import aiohttp
 from datastorage.errors import TransientError
 from datastorage.kube.accessmonitor import AccessMonitor, Right
 from datastorage.kube.transport import Transport
-from datastorage.resources import GROUP
+from datastorage.resources.kinds import GROUP
 
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10.0)

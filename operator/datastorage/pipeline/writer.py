@@ -8,9 +8,11 @@ from typing import Final, Protocol
 
 from datastorage import metrics
 from datastorage.embedding import Embedder, Embeddings
-from datastorage.records.record import Record, StoredRecord, VectorState, VectorWrite
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, StoredRecord
+from datastorage.records.vector import Vector
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.storage.archive import distinct_texts
-from datastorage.storage.vectors import Vector
 
 # The write path waits no longer for an embedder; the backfill has the time that it lacks.
 _PATIENCE_SECONDS: Final = 2.0
@@ -61,14 +63,16 @@ class EmbeddingWriter:
         embeddings = await self._embedder.embed(texts, patience_seconds=_PATIENCE_SECONDS)
         stored = await self._dual_write.store(records, embeddings.vectors, self._owed(texts, embeddings))
         _count(stored)
-        if any(row.vector.state is VectorState.PENDING for row in stored):
+        if any(row.vector.state is WriteState.PENDING for row in stored):
             self._on_owed()
         return stored
 
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]:
         """Store all records in one transaction as ``store`` does, all their vectors owed."""
         why = "rows and vectors together are too much for PostgreSQL"
-        owed = VectorWrite(VectorState.PENDING, "VectorStoreUnavailable", why, str(self._embedder.model))
+        owed = VectorWrite(
+            WriteState.PENDING, Reason.VECTOR_STORE_UNAVAILABLE, why, str(self._embedder.model)
+        )
         stored = await self._dual_write.store(records, {}, dict.fromkeys(distinct_texts(records), owed))
         _count(stored)
         self._on_owed()
@@ -77,11 +81,13 @@ class EmbeddingWriter:
     def _owed(self, texts: Mapping[bytes, str], embeddings: Embeddings) -> dict[bytes, VectorWrite]:
         model = str(self._embedder.model)
         owed = {
-            key: VectorWrite(VectorState.FAILED, "EmbeddingRefused", reason, model)
+            key: VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, reason, model)
             for key, reason in embeddings.refused.items()
         }
         missing = texts.keys() - embeddings.vectors.keys() - owed.keys()
-        away = VectorWrite(VectorState.PENDING, "EmbedderUnavailable", str(embeddings.error or ""), model)
+        away = VectorWrite(
+            WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, str(embeddings.error or ""), model
+        )
         return owed | dict.fromkeys(missing, away)
 
 
@@ -96,9 +102,9 @@ def _count(stored: Sequence[StoredRecord]) -> None:
     for row in stored:
         if not row.is_new:
             continue
-        if row.vector.state is VectorState.WRITTEN:
+        if row.vector.state is WriteState.WRITTEN:
             metrics.DUALWRITE_SUCCESS.inc()
         elif row.vector.reason in _REASONS:
             metrics.DUALWRITE_FAILURE.labels(_REASONS[row.vector.reason]).inc()
-            if row.vector.state is VectorState.PENDING:
+            if row.vector.state is WriteState.PENDING:
                 metrics.FALLBACK_MODE.inc()

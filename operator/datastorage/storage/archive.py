@@ -8,20 +8,12 @@ from typing import Any, Final
 import asyncpg
 
 from datastorage.errors import WorkRefusedError
-from datastorage.records.record import (
-    NO_TEXT,
-    WITHOUT_TEXT,
-    WITHOUT_VECTORS,
-    Record,
-    RecordKey,
-    StoredRecord,
-    Table,
-    VectorState,
-    VectorWrite,
-    key_columns,
-    key_in,
-)
+from datastorage.records.hashes import NO_TEXT
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, RecordKey, StoredRecord, Table
+from datastorage.records.writes import WITHOUT_TEXT, WITHOUT_VECTORS, VectorWrite, WriteState
 from datastorage.storage.database import Database
+from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.sessions import transaction
 
 # One statement stores any number of rows: the arrays travel in binary, and the plan is made once.
@@ -272,13 +264,13 @@ class Archive:
         if self._model is None or row["text_hash"] is None:
             return WITHOUT_VECTORS  # whatever the outbox has: where no vectors are kept, nobody makes them
         if row["state"] == "pending":
-            return VectorWrite(VectorState.PENDING, "Owed", row["last_error"] or "", self._model)
+            return VectorWrite(WriteState.PENDING, Reason.OWED, row["last_error"] or "", self._model)
         if row["state"] is not None:
-            reason = "Dropped" if row["state"] == "dropped" else "EmbeddingRefused"
-            return VectorWrite(VectorState.FAILED, reason, row["last_error"] or "", self._model)
+            reason = Reason.DROPPED if row["state"] == "dropped" else Reason.EMBEDDING_REFUSED
+            return VectorWrite(WriteState.FAILED, reason, row["last_error"] or "", self._model)
         if row["text_hash"] == NO_TEXT:
             return WITHOUT_TEXT
-        return VectorWrite(VectorState.WRITTEN, "Written", model=self._model)
+        return VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model=self._model)
 
 
 def distinct_texts(records: Iterable[Record]) -> dict[bytes, str]:

@@ -12,11 +12,14 @@ from functools import partial
 from typing import Any, Final
 
 from datastorage.errors import TransientError, WorkRefusedError
-from datastorage.records.record import Record, StoredRecord, VectorState, VectorWrite
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, StoredRecord
+from datastorage.records.vector import Vector
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.vectors import Vector, VectorTables
+from datastorage.storage.vectors import VectorTables
 
 # On another server the vectors follow the rows within this time, before the backfill cares for them.
 _FOLLOW_SECONDS: Final = 5.0
@@ -45,7 +48,7 @@ class DualWrite:
         self._outbox = outbox
         self._vectors = vectors
         self._breaker = breaker
-        self._written = VectorWrite(VectorState.WRITTEN, "Written", model=model)
+        self._written = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model=model)
         self._model = model
         # How many vectors are written beside rows at once: fewer after that was too much.
         self._most = _MOST_VECTORS
@@ -97,7 +100,7 @@ class DualWrite:
         self, records: Sequence[Record], vectors: Mapping[bytes, Vector], owed: Mapping[bytes, VectorWrite]
     ) -> list[StoredRecord]:
         wanted = {key: vectors[key] for key in distinct_texts(records) if key in vectors}
-        following = VectorWrite(VectorState.PENDING, "Following", model=self._model)
+        following = VectorWrite(WriteState.PENDING, Reason.FOLLOWING, model=self._model)
         outcome = dict(owed) | dict.fromkeys(wanted, following)
 
         async def note_all(connection: Any) -> Mapping[bytes, VectorWrite]:
@@ -135,15 +138,15 @@ class DualWrite:
         *,
         due_seconds: float,
     ) -> None:
-        owed = {key: write for key, write in outcome.items() if write.state is not VectorState.WRITTEN}
+        owed = {key: write for key, write in outcome.items() if write.state is not WriteState.WRITTEN}
         late = [r for r in records if r.text is not None and r.text.hash in owed]
         if late:
             errors = {key: write.message for key, write in owed.items()}
-            refused = {key for key, write in owed.items() if write.state is VectorState.FAILED}
+            refused = {key for key, write in owed.items() if write.state is WriteState.FAILED}
             await self._outbox.add(connection, late, errors, due_seconds=due_seconds, refused=refused)
 
     def _unavailable(self, error: TransientError) -> VectorWrite:
-        return VectorWrite(VectorState.PENDING, "VectorStoreUnavailable", str(error), self._model)
+        return VectorWrite(WriteState.PENDING, Reason.VECTOR_STORE_UNAVAILABLE, str(error), self._model)
 
 
 def _with_vectors(

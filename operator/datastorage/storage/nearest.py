@@ -6,13 +6,14 @@ from typing import Any, Final
 import pgvector
 
 from datastorage.errors import RecordRefusedError, TransientError
+from datastorage.records.vector import Vector
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.matches import Match
 from datastorage.storage.pages import Place, place_of
 from datastorage.storage.reading import reading
 from datastorage.storage.schema import VECTORS
-from datastorage.storage.vectors import FIND_MODEL, Vector
+from datastorage.storage.vectors import FIND_MODEL
 
 _COUNT: Final = with_conditions("""
     SELECT count(*) FROM (
