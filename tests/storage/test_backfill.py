@@ -11,14 +11,14 @@ import pytest_asyncio
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.pipeline.writer import EmbeddingWriter
+from datastorage.records.reasons import Reason
 from datastorage.records.record import Record
-from datastorage.records.writes import WriteState
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.database import Database
-from datastorage.storage.dualwrite import DualWrite
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive, VectorTarget, distinct_texts
 from datastorage.vectors import backfill as backfill_module
 from datastorage.vectors.backfill import Backfill, Dependencies
 from datastorage.vectors.promote import Lifted
@@ -26,6 +26,8 @@ from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually, settle
 from tests.support.embedding import DIMENSIONS, FakeProvider
 from tests.unit.conftest import Spawn, spawn
+
+PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
 
 __all__ = ["spawn"]
 
@@ -49,15 +51,17 @@ class Stage:
         model = self.provider.model
         embedder_breaker = Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108
         self.embedder = Embedder(self.provider, VectorCache(model, None, 300), embedder_breaker)
-        self.tables = VectorTables(
-            database, provider=model.provider, name=model.name, dimensions=model.dimensions
-        )
+        self.tables = VectorTables(database, model)
         self.outbox = Outbox(database)
-        self.archive = Archive(database, model=str(model))
         self.dependencies = Dependencies(
             Breaker("postgres", database.ping, on_recovery=lambda: None),
             embedder_breaker,
             Breaker("vector_store", self.tables.probe, on_recovery=lambda: None),
+        )
+        self.archive = Archive(
+            database,
+            model=model,
+            target=VectorTarget(self.tables, self.dependencies.vector_store, same_server=True),
         )
         self.backfill = Backfill(
             outbox=self.outbox,
@@ -68,16 +72,7 @@ class Stage:
             lift_seconds=3600,
         )
         self.writer = EmbeddingWriter(
-            embedder=self.embedder,
-            dual_write=DualWrite(
-                archive=self.archive,
-                outbox=self.outbox,
-                vectors=self.tables,
-                breaker=self.dependencies.vector_store,
-                model=str(model),
-                same_server=True,
-            ),
-            on_owed=self.backfill.request,
+            archive=self.archive, embedder=self.embedder, on_owed=self.backfill.request
         )
 
     async def lift(self) -> Lifted:
@@ -249,7 +244,7 @@ async def test_vectors_that_are_there_already_are_not_made_again(stage: Stage, s
         stage.provider, VectorCache(stage.provider.model, None, 300), stage.dependencies.embedder
     )
     async with stage.outbox._database.connection() as connection, connection.transaction():
-        await Outbox.add(connection, owed, {}, due_seconds=0)
+        await Outbox.add(connection, owed, dict.fromkeys(distinct_texts(owed), PENDING), due_seconds=0)
     spawn(stage.backfill.run())
     await until_depth(stage, 0)
     assert len(stage.provider.calls) == calls

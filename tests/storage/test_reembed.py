@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from datastorage.records.record import RecordKey, Table, Text
 from datastorage.resources.reading.registry import reading_of
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import FIRST_ROW, Texts, Unlinked
+from datastorage.storage.write import Archive
 from datastorage.vectors import reembed as reembed_module
 from datastorage.vectors.reembed import Missing, Stage
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, kind_of, record_of

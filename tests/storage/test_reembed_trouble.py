@@ -9,8 +9,8 @@ import pytest
 
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.records.vector import Matrix
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
+from datastorage.storage.write import Archive
 from datastorage.vectors import reembed as reembed_module
 from harness.polling import eventually
 from harness.postgres import TestDatabase

@@ -28,8 +28,8 @@ from datastorage.records.times import rfc3339
 from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resources.reading.registry import kind_of
 from datastorage.settings import load_settings
-from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import Content, Letter, Wanted
+from datastorage.storage.write import TextVectors, distinct_texts
 
 if TYPE_CHECKING:
     from datastorage.assembly.store import Store  # loads much
@@ -209,19 +209,16 @@ async def _follow(work: Retry, shown: Display, total: int) -> None:
 def _storing(
     store: "Store", *, with_texts: bool
 ) -> Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]:
-    """Return what stores records; the operator makes their vectors when it finds them owed."""
+    """Return what stores records; the operator makes their vectors when it finds them in the outbox."""
     if not with_texts:
-        return store.archive.store
+        return store.archive.write
 
-    async def store_all(records: Sequence[Record]) -> list[StoredRecord]:
-        async def owe(connection: Any) -> dict[bytes, VectorWrite]:
-            await Outbox.add(connection, records, {}, due_seconds=0.0)
-            owed = VectorWrite(WriteState.PENDING, Reason.OWED)
-            return {record.text.hash: owed for record in records if record.text is not None}
+    async def write_all(records: Sequence[Record]) -> list[StoredRecord]:
+        texts = distinct_texts(records)
+        missing = dict.fromkeys(texts, VectorWrite(WriteState.PENDING, Reason.OWED))
+        return await store.archive.write(records, TextVectors(texts, missing=missing))
 
-        return await store.archive.store(records, owe)
-
-    return store_all
+    return write_all
 
 
 def _name_refused(retried: Retried) -> None:

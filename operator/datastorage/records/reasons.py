@@ -6,6 +6,11 @@ from enum import StrEnum
 class Reason(StrEnum):
     """The reasons that a condition of the status shows. They are public: their words never change."""
 
+    @property
+    def label(self) -> str:
+        """The reason as a label of a metric: embedder_unavailable."""
+        return self.name.lower()
+
     # The row, in the condition Stored.
     WRITTEN = "Written"
     """It is committed. Of the condition Embedded: so is the vector."""
