@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from datastorage.kube.endpoint import Endpoint
 from datastorage.kube.transport import Transport
-from datastorage.resources import API_VERSION, GROUP, KINDS, VERSION
+from datastorage.resources.kinds import API_VERSION, GROUP, KINDS, VERSION
 from harness.objects import kind_of
 
 Answer = Callable[[web.Request], web.Response]

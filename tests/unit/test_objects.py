@@ -17,7 +17,7 @@ from datastorage.errors import (
     RequestRefusedError,
 )
 from datastorage.kube.objects import ObjectClient
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from tests.support.apiserver import FakeApiServer
 
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"

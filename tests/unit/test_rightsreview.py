@@ -11,7 +11,7 @@ from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.objects import ObjectClient
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from harness.polling import eventually
 from tests.support.apiserver import FakeApiServer
 from tests.unit.conftest import Spawn

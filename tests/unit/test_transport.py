@@ -19,7 +19,7 @@ from datastorage.kube.patience import Patience
 from datastorage.kube.transport import Transport, TransportPace
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
-from datastorage.resources import API_VERSION, AUDIT_RECORD, KINDS
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, KINDS
 from harness.polling import eventually
 from tests.support.certificates import Authority
 from tests.support.connectproxy import ConnectProxy

@@ -18,7 +18,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from harness.objects import action_trace, audit_record, key_of_body
 from harness.polling import eventually
 from tests.support.apiserver import FakeApiServer

@@ -22,9 +22,8 @@ from datastorage.pipeline.statuswriter import StatusWriter
 from datastorage.pipeline.sweep import Sweep
 from datastorage.pipeline.writer import EmbeddingWriter, RowWriter
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.settings import Settings
-from datastorage.storage.dualwrite import DualWrite
 from datastorage.vectors.backfill import Backfill, Dependencies
 from datastorage.vectors.indexer import Indexer
 from datastorage.vectors.promote import Lift
@@ -157,15 +156,7 @@ def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:
     vectors = store.vectors
     if vectors is None:
         return RowWriter(store.archive)
-    dual_write = DualWrite(
-        archive=store.archive,
-        outbox=store.outbox,
-        vectors=vectors.tables,
-        breaker=vectors.breaker,
-        model=str(vectors.embedder.model),
-        same_server=vectors.same_server,
-    )
-    return EmbeddingWriter(embedder=vectors.embedder, dual_write=dual_write, on_owed=on_owed)
+    return EmbeddingWriter(archive=store.archive, embedder=vectors.embedder, on_owed=on_owed)
 
 
 def _nothing() -> None:

@@ -7,7 +7,7 @@ from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedEr
 from datastorage.kube.answers import metadata_of
 from datastorage.kube.apirequest import MERGE_PATCH, ApiRequest, Resource, Target
 from datastorage.kube.transport import AnswerTooLargeError, Transport
-from datastorage.resources import GROUP, VERSION, ResourceKind
+from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
 
 # The answer to a patch is only read for the new resourceVersion: ask for no more than the metadata.
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"

@@ -19,7 +19,7 @@ from datastorage.errors import ClusterError
 from datastorage.kube.answers import PASSING, refusal
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.resilience.backoff import Backoff
-from datastorage.resources import API_VERSION, GROUP, ResourceKind
+from datastorage.resources.kinds import API_VERSION, GROUP, ResourceKind
 
 _GROUPS: Final = "/apis"
 _RESOURCES: Final = f"/apis/{API_VERSION}"

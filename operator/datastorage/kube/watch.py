@@ -22,7 +22,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.cancellation import end_tasks
-from datastorage.resources import ResourceKind
+from datastorage.resources.kinds import ResourceKind
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from datastorage.resources import GROUP, VERSION, ResourceKind
+from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
 
 _log = logging.getLogger(__name__)
 
