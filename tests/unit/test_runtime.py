@@ -19,7 +19,7 @@ from datastorage.assembly.shard import open_shard
 from datastorage.errors import TransientError
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.resources import AUDIT_RECORD, KINDS
+from datastorage.resources.kinds import AUDIT_RECORD, KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks, Pace, WatchHealth, trouble_of
 from datastorage.runtime.run import prepare_vectors

@@ -3,22 +3,24 @@
 All of them raise ConfigurationError for a wrong setting, SchemaVersionError for a schema of another version.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from datastorage.assembly.store import Store, VectorStore, open_store
 from datastorage.errors import ConfigurationError
 from datastorage.pipeline.retry import Retry
-from datastorage.records.record import Record, StoredRecord, VectorState, VectorWrite
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, StoredRecord
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.settings import PREFIX, Settings
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.texts import Texts
 from datastorage.storage.trial import Trial
+from datastorage.storage.write import TextVectors, distinct_texts
 from datastorage.vectors.backfill import Dependencies
 from datastorage.vectors.reembed import Reembed
 
@@ -52,7 +54,7 @@ async def open_retry(settings: Settings) -> AsyncIterator[Retrying]:
     """Open the work of trying rejected records again. The operator makes the vectors later."""
     with_texts = settings.embedding.provider != "none"
     async with _open_records(settings, writable=True) as store:
-        keep = partial(_store_pending, store) if with_texts else store.archive.store
+        keep = partial(_store_pending, store) if with_texts else store.archive.write
         work = Retry(rejected=store.rejected, store=keep, with_texts=with_texts)
         yield Retrying(work, store.rejected, store.trial)
 
@@ -104,10 +106,6 @@ async def _open_records(settings: Settings, *, writable: bool) -> AsyncIterator[
 
 async def _store_pending(store: Store, records: Sequence[Record]) -> list[StoredRecord]:
     """Store records in one transaction, with all their vectors pending."""
-
-    async def add_pending(connection: Any) -> Mapping[bytes, VectorWrite]:
-        await Outbox.add(connection, records, {}, due_seconds=0.0)
-        pending = VectorWrite(VectorState.PENDING, "Owed")
-        return {record.text.hash: pending for record in records if record.text is not None}
-
-    return await store.archive.store(records, add_pending)
+    texts = distinct_texts(records)
+    missing = dict.fromkeys(texts, VectorWrite(WriteState.PENDING, Reason.OWED))
+    return await store.archive.write(records, TextVectors(texts, missing=missing))

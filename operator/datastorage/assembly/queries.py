@@ -46,14 +46,11 @@ def build_queries(
     reader, full_text = ArchiveReader(database), FullText(database)
     if embedder is None:
         return ArchiveQueries(reader, Searcher(reader, full_text, None, None))
-    model = embedder.model
     nearest = Nearest(
         database,
         vectors if vectors is not None else database,
+        model=embedder.model,
         same_server=vectors is None,
-        provider=model.provider,
-        name=model.name,
-        dimensions=model.dimensions,
     )
     return ArchiveQueries(reader, Searcher(reader, full_text, embedder, nearest))
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from datastorage.assembly.store import Store, open_store
-from datastorage.kube.access import load_access
+from datastorage.kube.endpoint import load_endpoint
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.pipeline.sweep import SweepRequests
@@ -70,7 +70,7 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings, writable=writable))
-        transport = await stack.enter_async_context(Transport(load_access))
+        transport = await stack.enter_async_context(Transport(load_endpoint))
         shards = ShardsHere()
         postgres = Breaker("postgres", store.archive.probe, on_recovery=shards.sweep, trial=store.trial.write)
         stack.push_async_callback(postgres.close)

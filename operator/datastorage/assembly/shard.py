@@ -12,7 +12,7 @@ from typing import Any
 
 from datastorage.assembly.replica import Replica
 from datastorage.assembly.store import Store
-from datastorage.kube.objects import KubernetesClient
+from datastorage.kube.objects import ObjectClient
 from datastorage.kube.watch import KopfParts, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
@@ -26,9 +26,8 @@ from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.statuswriter import StatusWriter
 from datastorage.pipeline.sweep import Sweep, SweepRequests
 from datastorage.pipeline.writer import EmbeddingWriter, RowWriter
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.selection import Selection
-from datastorage.storage.dualwrite import DualWrite
 from datastorage.vectors.promote import Lift
 
 
@@ -69,7 +68,7 @@ async def open_shard(
 
 def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[], None]) -> Shard:
     settings, store, postgres = replica.settings, replica.store, replica.postgres
-    cluster = KubernetesClient(replica.transport, selection)
+    cluster = ObjectClient(replica.transport, selection)
     confirmation = Confirmation(store.archive, postgres, store.rejected)
     requests = SweepRequests()
     intake = Intake(
@@ -140,7 +139,7 @@ def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[]
 
 
 def _build_collector(
-    replica: Replica, cluster: KubernetesClient, confirmation: Confirmation, intake: Intake
+    replica: Replica, cluster: ObjectClient, confirmation: Confirmation, intake: Intake
 ) -> GarbageCollector:
     store, postgres, settings = replica.store, replica.postgres, replica.settings
 
@@ -168,15 +167,7 @@ def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:
     vectors = store.vectors
     if vectors is None:
         return RowWriter(store.archive)
-    dual_write = DualWrite(
-        archive=store.archive,
-        outbox=store.outbox,
-        vectors=vectors.tables,
-        breaker=vectors.breaker,
-        model=str(vectors.embedder.model),
-        same_server=vectors.same_server,
-    )
-    return EmbeddingWriter(embedder=vectors.embedder, dual_write=dual_write, on_owed=on_owed)
+    return EmbeddingWriter(archive=store.archive, embedder=vectors.embedder, on_owed=on_owed)
 
 
 def _catch_up(

@@ -13,13 +13,13 @@ from datastorage.embedding.embedder import probe
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
 from datastorage.settings import Settings
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from datastorage.storage.trial import Trial
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive, VectorTarget
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,21 @@ async def open_store(
         vectors = None
         if with_vectors:
             vectors = _open_vectors(settings, database, stack, writable=writable, with_redis=with_redis)
-        model = str(vectors.embedder.model) if vectors is not None else None
-        archive = Archive(database, model=model)
         yield Store(
             database=database,
-            archive=archive,
+            archive=_build_archive(database, vectors),
             outbox=Outbox(database),
             rejected=RejectedRecords(database),
-            trial=Trial(database, archive),
+            trial=Trial(database),
             vectors=vectors,
         )
+
+
+def _build_archive(database: Database, vectors: VectorStore | None) -> Archive:
+    if vectors is None:
+        return Archive(database)
+    target = VectorTarget(vectors.tables, vectors.breaker, vectors.same_server)
+    return Archive(database, model=vectors.embedder.model, target=target)
 
 
 def _open_vectors(
@@ -98,8 +103,7 @@ def _open_vectors(
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)
     stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the provider
-    model = provider.model
-    tables = VectorTables(database, provider=model.provider, name=model.name, dimensions=model.dimensions)
+    tables = VectorTables(database, provider.model)
     breaker = Breaker("vector_store", tables.probe)
     stack.push_async_callback(breaker.close)
     return VectorStore(

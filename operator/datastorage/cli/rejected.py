@@ -20,9 +20,10 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.retry import Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
-from datastorage.query.filters import kind_of
-from datastorage.query.records import rfc3339
-from datastorage.records.canonical import make_room_for_deep_json, sha256
+from datastorage.records.deepjson import make_room_for_deep_json
+from datastorage.records.hashes import sha256
+from datastorage.records.times import rfc3339
+from datastorage.resources.reading.registry import kind_of
 from datastorage.settings import Settings, load_settings
 from datastorage.storage.rejected import Content, Letter, RejectedRecords, Wanted
 
@@ -210,7 +211,7 @@ def _name_refused(retried: Retried) -> None:
     some = f", of which {_NAMED}:" if len(retried.refused) > _NAMED else ":"
     note(f"rejected still: {len(retried.refused):,}{some}")
     for letter, why in named:
-        note(f"  {kind_of(letter.table)} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
+        note(f"  {kind_of(letter.table).kind} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
     raise typer.Exit(1)
 
 
@@ -220,7 +221,7 @@ def _print_letters(letters: Sequence[Letter], output: Format) -> None:
         (
             rfc3339(letter.rejected_at.replace(microsecond=0)),
             *((_resolved(letter),) if any(each.resolved_at for each in letters) else ()),
-            kind_of(letter.table), f"{letter.namespace}/{letter.name}", letter.key.uid,
+            kind_of(letter.table).kind, f"{letter.namespace}/{letter.name}", letter.key.uid,
             *((str(letter.key.generation), f"{letter.size:,}") if wide else ()), letter.reason,
         )
         for letter in letters
@@ -236,7 +237,7 @@ def _resolved(letter: Letter) -> str:
 
 def _as_json(letter: Letter) -> dict[str, Any]:
     return {
-        "kind": kind_of(letter.table), "namespace": letter.namespace, "name": letter.name,
+        "kind": kind_of(letter.table).kind, "namespace": letter.namespace, "name": letter.name,
         "uid": letter.key.uid, "generation": letter.key.generation,
         "createdAt": rfc3339(letter.key.created_at), "rejectedAt": rfc3339(letter.rejected_at),
         "storedAt": rfc3339(letter.resolved_at) if letter.resolved_at is not None else None,

@@ -17,7 +17,7 @@ from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.resilience.signal import Signal
 from datastorage.resilience.worker import jittered
-from datastorage.resources import KINDS, Phase, ResourceKind
+from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 
 # What the watch and the sweep ask for: everything that is not finally stored.
 UNSTORED_SELECTOR: Final = f"status.phase!={Phase.STORED}"
