@@ -25,6 +25,7 @@ from datastorage.runtime.checks import Checks, Pace, WatchHealth, trouble_of
 from datastorage.runtime.run import prepare_vectors
 from datastorage.runtime.supervisor import ended_unexpectedly
 from datastorage.settings import DatabaseSettings, Settings
+from harness.polling import DEADLINE_SECONDS
 from harness.ports import free_port
 
 RECORDS, TRACES = (f"/apis/datastorage.kubernaut.io/v1alpha1/{kind.plural}" for kind in KINDS)
@@ -131,6 +132,17 @@ async def test_what_is_wrong_with_one_shard_is_said_and_the_same_only_once(repli
         first.monitor.defined(AUDIT_RECORD)
         second.monitor.defined(AUDIT_RECORD)
         assert await ready() is None
+
+
+async def test_what_serves_again_brings_a_sweep_of_every_shard(replica: Replica) -> None:
+    async with (
+        open_shard(replica, Selection(shard=0, shards=2), on_watch_started=lambda: None) as first,
+        open_shard(replica, Selection(shard=1, shards=2), on_watch_started=lambda: None) as second,
+    ):
+        replica.shards.sweep()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            for shard in (first, second):
+                assert await shard.requests.next(2 * DEADLINE_SECONDS) == set(KINDS)
 
 
 async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> None:
