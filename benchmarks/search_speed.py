@@ -34,7 +34,7 @@ from datastorage.embedded import create_service_role, start_embedded_postgres
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
 from datastorage.pipeline.reading import work_item
-from datastorage.query import ArchiveQueries
+from datastorage.query.questions import ArchiveQueries
 from datastorage.query.words import wording
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker

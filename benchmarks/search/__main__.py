@@ -31,7 +31,7 @@ from datastorage.assembly.queries import queries_of
 from datastorage.assembly.shard import build_writer
 from datastorage.assembly.store import Store, open_store
 from datastorage.pipeline.reading import work_item
-from datastorage.query import SearchMode
+from datastorage.query.filters import SearchMode
 from datastorage.records.writes import WriteState
 from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
