@@ -10,13 +10,13 @@ from typing import Any
 
 from datastorage.resources import (
     ACTION_TRACE,
-    API_VERSION,
     AUDIT_RECORD,
     ResourceKind,
     VectorStatus,
     WriteState,
     stored_status,
 )
+from harness.manifests import manifest
 
 Object = dict[str, Any]
 
@@ -126,7 +126,7 @@ STORED = stored_status(
 
 
 def build(kind: ResourceKind, spec: Object) -> Object:
-    return {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": {"generateName": "case-"}, "spec": spec}
+    return manifest(kind, spec, generateName="case-")
 
 
 def audit_record(changes: Object | None = None, *, without: tuple[str, ...] = ()) -> Object:

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from datastorage.resources import AUDIT_RECORD
-from e2e.archive import until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from harness.bulk import BulkClient
 from harness.controlplane.cluster import REPOSITORY, write_private
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 from tests.support.connectproxy import ConnectProxy
 from tests.support.plugin import FakePlugin
 

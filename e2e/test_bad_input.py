@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-from e2e.archive import rejected, rows, uids, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, RequestError, action_trace, audit_record, gather_bounded
+from harness.archive import rejected, rows, uids
+from harness.bulk import BulkClient, RequestError, gather_bounded
+from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
-from tests.strategies import audit_record_specs
+from harness.polling import until
+from harness.strategies import audit_record_specs
 
 # The API server takes objects of about 1.5 MB; so near the limit there is no room for a status.
 NEARLY_TOO_LARGE = 1_571_000

@@ -6,10 +6,12 @@ import random
 import pytest
 
 from datastorage.resources import AUDIT_RECORD
-from e2e.archive import rows, uids, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from harness.archive import rows, uids
+from harness.bulk import BulkClient
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 
 KILLS = 20
 RECORDS = 3000

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
-from e2e.archive import rows, until
 from e2e.conftest import GUARD_OPT_OUT
 from e2e.load import CATCH_UP_SECONDS
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, RequestError, action_trace, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient, RequestError
 from harness.controlplane import Cluster
 from harness.controlplane.cluster import PRODUCT
+from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 
 ENDED = {"execution": {"status": "Completed"}}
 PROPAGATION_SECONDS = 30.0  # until the API server obeys a definition or a right that is new

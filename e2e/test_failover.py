@@ -7,10 +7,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from datastorage.resources import AUDIT_RECORD
-from e2e.archive import rows, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 from harness.postgres import PostgresServer, StandbyServer
 from tests.support.proxy import FreezableProxy
 

@@ -3,13 +3,15 @@
 import asyncio
 
 from datastorage.resources import AUDIT_RECORD
-from e2e.archive import rows, uids, until
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from harness.archive import rows, uids
+from harness.bulk import BulkClient
 from harness.controlplane import ControlPlane
 from harness.controlplane.errors import ComponentError
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 from harness.postgres import PostgresServer
 
 

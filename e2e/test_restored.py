@@ -7,10 +7,12 @@ from typing import Any
 
 from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.archive import rows, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, action_trace, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient
 from harness.controlplane import ControlPlane
+from harness.manifests import action_trace, audit_record
+from harness.polling import until
 from harness.postgres import TestDatabases
 
 FINALIZER = {"finalizers": ["example.com/backup"]}

@@ -17,12 +17,14 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.archive import rows, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, action_trace, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient
 from harness.controlplane import Cluster
 from harness.controlplane.cluster import kubeconfig
+from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 from harness.postgres import TestDatabases
 from tests.support.apiserver import FakeApiServer
 from tests.support.proxy import FreezableProxy

@@ -12,11 +12,13 @@ import pytest_asyncio
 from aiohttp import web
 
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.archive import rows, uids, until
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, action_trace, audit_record
+from harness.archive import rows, uids
+from harness.bulk import BulkClient
 from harness.embeddings import OpenAIService
+from harness.manifests import action_trace, audit_record
+from harness.polling import until
 from harness.postgres import TestDatabase, TestDatabases
 from harness.redis import RedisServer
 

@@ -41,16 +41,18 @@ host all all 127.0.0.1/32 scram-sha-256
 host all all ::1/128 scram-sha-256
 host replication postgres 127.0.0.1/32 trust
 """
-# Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
-# acknowledged is with the operating system. Commits stay synchronous.
 _CONFIGURATION: Final = """
 listen_addresses = '127.0.0.1, ::1'
 unix_socket_directories = ''
+max_connections = 100
+log_min_messages = fatal
+"""
+# Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
+# acknowledged is with the operating system. Commits stay synchronous.
+_QUICK: Final = """
 fsync = off
 full_page_writes = off
-max_connections = 100
 shared_buffers = 64MB
-log_min_messages = fatal
 """
 _COMMAND_SECONDS: Final = 60.0
 _START_TRIES: Final = 3
@@ -59,8 +61,11 @@ _START_TRIES: Final = 3
 class PostgresServer:
     """A server on a free port of this machine, with its data in one directory."""
 
-    def __init__(self, version: int = NEWEST) -> None:
-        """Make the data directory; nothing runs before ``start``."""
+    def __init__(self, version: int = NEWEST, *, durable: bool = False) -> None:
+        """Make the data directory; nothing runs before ``start``.
+
+        ``durable`` is for measuring: what is acknowledged is on disk, and memory is as PostgreSQL has it.
+        """
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
         # users, and PostgreSQL, which is one, stops when it can't read its lock file any more.
         directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
@@ -69,13 +74,18 @@ class PostgresServer:
         self._fill()
         self._has_served = False
         (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
-        self._configure(_CONFIGURATION)
+        self._configure(_CONFIGURATION if durable else _CONFIGURATION + _QUICK)
         self._choose_port()
 
     @property
     def owner_url(self) -> str:
         """URL of the role that may do everything."""
         return f"postgresql://{_OWNER}@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server's parent process, while it runs."""
+        return int((self._directory / "postmaster.pid").read_text().splitlines()[0])
 
     def start(self) -> None:
         """Start the server; return when it accepts connections."""

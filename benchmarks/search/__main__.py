@@ -9,7 +9,6 @@ import asyncio
 import json
 import statistics
 import sys
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -24,16 +23,17 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkError
 from benchmarks.progress import say
 from benchmarks.search.dataset import LabelledRecord, Question, load_questions, load_records
-from benchmarks.search.embeddings_server import EmbeddingsServer
 from benchmarks.search.measures import ndcg_at, recall_at
-from benchmarks.search.minilm import DIMENSION, NAME
 from datastorage.assembly.replica import build_writer
 from datastorage.assembly.store import Store, build_store
 from datastorage.pipeline.extract import work_item
 from datastorage.query import SearchMode, queries
 from datastorage.records.record import VectorState
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
+from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
 from datastorage.settings import Settings
+from harness.minilm import DIMENSION, NAME
+from harness.modelserver import EmbeddingsServer
+from harness.objects import served
 from harness.postgres import PostgresServer, TestDatabases
 
 _AT: Final = 10
@@ -133,15 +133,10 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
 
 def _body(record: LabelledRecord, number: int) -> dict[str, Any]:
     created = _FIRST_CREATED + timedelta(minutes=number)
-    return {
-        "apiVersion": API_VERSION,
-        "kind": record.kind,
-        "metadata": {
-            "name": record.name, "namespace": record.namespace, "uid": str(uuid.uuid4()), "generation": 1,
-            "resourceVersion": "1", "creationTimestamp": created.isoformat(),
-        },
-        "spec": record.spec,
-    }  # fmt: skip
+    return served(
+        _KINDS[record.kind], record.spec,
+        name=record.name, namespace=record.namespace, creationTimestamp=created.isoformat(),
+    )  # fmt: skip
 
 
 async def _ask(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from datastorage.embedding import embedding_text, text_hash
 from datastorage.embedding.scrub import clip, scrub
 from datastorage.embedding.text import MAX_CHARACTERS, query_text
-from tests.strategies import action_trace_specs, audit_record_specs, json_values
+from harness.strategies import action_trace_specs, audit_record_specs, json_values
 
 UUID = "123e4567-e89b-12d3-a456-426614174000"
 SHA256 = "3f9a0c71" * 8

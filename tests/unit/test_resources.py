@@ -26,8 +26,8 @@ from datastorage.resources.action_trace import ActionTraceSpec, ExecutionStatus
 from datastorage.resources.audit_record import AuditRecordSpec
 from datastorage.resources.crd import crd
 from datastorage.resources.status import Status
-from tests.strategies import action_trace_specs, audit_record_specs, json_values, times
-from tests.structural import violations
+from harness.strategies import action_trace_specs, audit_record_specs, json_values, times
+from tests.support.structural import violations
 
 GO_ZERO = "0001-01-01T00:00:00Z"
 NOW = "2026-03-01T10:00:00.000001Z"
