@@ -72,12 +72,13 @@ test-slow: $(READY) ## Run the long tests of fault injection, which `make test` 
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, types, import rules and the generated CRDs
+lint: $(READY) ## Check style, types, import rules, and the generated CRDs and tables
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/datastorage crds --check
+	$(BIN)/datastorage reference --check
 
 .PHONY: format
 format: $(READY) ## Format the code and fix what ruff can fix
@@ -87,6 +88,10 @@ format: $(READY) ## Format the code and fix what ruff can fix
 .PHONY: crds
 crds: $(READY) ## Write crds/ from the models
 	$(BIN)/datastorage crds
+
+.PHONY: docs
+docs: $(READY) ## Write the tables of settings and metrics into docs/reference
+	@$(BIN)/datastorage reference
 
 .PHONY: bench
 bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 for a small run, N= for the number of objects

@@ -139,6 +139,10 @@ class ControlPlane(Cluster):
         """
         return etcd.compact(self._layout.etcd_http_socket)
 
+    def put_into_etcd(self, key: str, value: str) -> None:
+        """Write what an earlier cluster had in its etcd, with the uids and times of then."""
+        etcd.put(self._layout.etcd_http_socket, key, value)
+
     def back_up(self, copy: Path) -> None:
         """Copy what etcd holds into a new folder. The API server is without etcd for a moment."""
         self._etcd.stop(STOP_TIMEOUT)
