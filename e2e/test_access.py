@@ -12,12 +12,12 @@ import pytest
 from datastorage.resources import AUDIT_RECORD
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
+from harness.connectproxy import ConnectProxy
 from harness.controlplane.cluster import REPOSITORY, write_private
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.plugin import FakePlugin
 from harness.polling import until
-from tests.support.connectproxy import ConnectProxy
-from tests.support.plugin import FakePlugin
 
 SYSTEM = "datastorage-system"
 SECONDS = 40.0  # the API server believes a token for 10 s after it has become void

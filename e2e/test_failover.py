@@ -14,7 +14,7 @@ from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 from harness.postgres import PostgresServer, StandbyServer
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy
 
 # From the cure on, on a machine that does other things too.
 RECOVERY_SECONDS = 15.0

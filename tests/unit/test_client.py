@@ -19,7 +19,7 @@ from datastorage.errors import (
 from datastorage.kube import objects as client_module
 from datastorage.kube.objects import KubernetesClient
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
-from tests.support.apiserver import FakeApiServer
+from harness.apiserver import FakeApiServer
 
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
 

@@ -18,10 +18,10 @@ from datastorage.kube import credentials as credentials_module
 from datastorage.kube import execplugin as execplugin_module
 from datastorage.kube import patience as patience_module
 from datastorage.kube.transport import Transport
+from harness.plugin import VERSION, FakePlugin
 from harness.polling import eventually
 from tests.support.access import inline, transport_of, write_kubeconfig
 from tests.support.certificates import Authority
-from tests.support.plugin import VERSION, FakePlugin
 from tests.support.secureserver import SecureServer, status
 
 Open = Callable[..., Transport]
