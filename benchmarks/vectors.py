@@ -66,7 +66,7 @@ async def measure_drains_degraded(bench: Bench, count: int) -> list[Result]:
     async with _embedder() as embedder:
         redis = RedisServer()
         await asyncio.to_thread(redis.start)
-        settings = _settings(embedder) | {"REDIS_URL": redis.url}
+        settings = embedder.settings(REDIS_URL=redis.url)
         try:
             normal = await _drain(bench, "g", "normal", count, texts=count, settings=settings)
             results.append(_retitled(normal, "drain, embedder over HTTP", normal.rates))
@@ -102,13 +102,6 @@ async def _embedder() -> AsyncIterator[OpenAIService]:
         yield service
     finally:
         await service.stop()
-
-
-def _settings(embedder: OpenAIService) -> dict[str, Any]:
-    return {
-        "EMBEDDING_PROVIDER": "openai", "EMBEDDING_URL": embedder.url,
-        "EMBEDDING_MODEL": "hash", "EMBEDDING_DIMENSIONS": _DIMENSIONS,
-    }  # fmt: skip
 
 
 def _retitled(result: Result, title: str, rates: dict[str, float], reference: float | None = None) -> Result:
@@ -160,10 +153,10 @@ async def measure_outages(bench: Bench, seconds: int) -> list[Result]:
             results = []
             for outage in _outages(embedder, redis, server):
                 vectors = await databases.clone()
-                settings = _settings(embedder) | {
-                    "REDIS_URL": redis.url, "VECTOR_DATABASE_URL": vectors.service_url,
-                    "TTL_SECONDS_AFTER_STORED": 3600,
-                }  # fmt: skip
+                settings = embedder.settings(
+                    REDIS_URL=redis.url, VECTOR_DATABASE_URL=vectors.service_url,
+                    TTL_SECONDS_AFTER_STORED=3600,
+                )  # fmt: skip
                 results.append(await _outage(bench, settings, vectors.owner_url, outage, seconds))
             return results
     finally:

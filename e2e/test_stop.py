@@ -7,8 +7,8 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,14 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.workbench import Workbench
+from e2e.workbench import MakeWorkbench, Workbench
 from harness.apiserver import FakeApiServer
 from harness.archive import rows
 from harness.bulk import BulkClient
-from harness.controlplane import Cluster
 from harness.controlplane.cluster import kubeconfig
 from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
-from harness.postgres import TestDatabases
 from harness.proxy import FreezableProxy
 
 SHUTDOWN_SECONDS = 2
@@ -117,33 +115,6 @@ CASES = {
     "API server silent": Case(changing_traces, "cluster"),
 }
 
-TrialFactory = Callable[[], Awaitable[Trial]]
-
-
-@pytest.fixture
-async def make_trial(
-    control_plane: Cluster,
-    client: BulkClient,
-    databases: TestDatabases,
-    make_namespace: Callable[[], str],
-    tmp_path: Path,
-) -> AsyncIterator[TrialFactory]:
-    """Make trials that do not meet."""
-    async with AsyncExitStack() as stack:
-
-        async def make() -> Trial:
-            database = await databases.clone()
-            stack.push_async_callback(databases.drop, database)
-            namespace = make_namespace()
-            bench = Workbench(
-                cluster=control_plane, namespace=namespace, owner_url=database.owner_url,
-                database_url=database.service_url, directory=tmp_path / namespace,
-            )  # fmt: skip
-            stack.push_async_callback(bench.close)
-            return Trial(bench, client)
-
-        yield make
-
 
 async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
     """Stop operators under the load, then let one archive what they have left."""
@@ -190,9 +161,11 @@ async def cluster_proxy(bench: Workbench) -> AsyncIterator[tuple[FreezableProxy,
 @pytest.mark.parametrize(
     "stops", [STOPS, pytest.param(MANY_STOPS, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
-async def test_stopped_at_random_moments(make_trial: TrialFactory, stops: int) -> None:
+async def test_stopped_at_random_moments(
+    make_workbench: MakeWorkbench, client: BulkClient, stops: int
+) -> None:
     """All loads at once, each with operators of its own: the machine is as busy as it may get."""
-    trials = [await make_trial() for _ in CASES]
+    trials = [Trial(await make_workbench(), client) for _ in CASES]
     async with asyncio.TaskGroup() as group:
         for trial, case in zip(trials, CASES.values(), strict=True):
             group.create_task(stop_at_random_moments(trial, case, stops))

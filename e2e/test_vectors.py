@@ -6,15 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
 import pytest_asyncio
-from aiohttp import web
 
 from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.workbench import Workbench
-from harness.archive import rows, uids
+from harness.archive import fetch, rows, uids
 from harness.bulk import BulkClient
 from harness.embeddings import OpenAIService
 from harness.manifests import action_trace, audit_record
@@ -31,32 +29,10 @@ _WITHOUT_VECTOR = """
 _OWED = "SELECT count(*) FROM datastorage.vector_outbox"
 
 
-class Embedder(OpenAIService):
-    """A service that can be taken away: what is in front of it answers 503 then."""
-
-    def __init__(self) -> None:
-        super().__init__(dimensions=16)
-        self.away = False
-        self.poison = ""
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if self.away:
-            return web.Response(status=503, text="<html>no healthy upstream</html>")
-        if self.poison and self.poison.encode() in await request.read():
-            return web.Response(status=400, text="the input contains something")
-        return await super()._handle(request)
-
-    def settings(self, **more: Any) -> dict[str, Any]:
-        return {
-            "EMBEDDING_PROVIDER": "openai", "EMBEDDING_URL": self.url, "EMBEDDING_MODEL": "tiny",
-            "EMBEDDING_DIMENSIONS": self.dimensions, **more,
-        }  # fmt: skip
-
-
 @pytest_asyncio.fixture
-async def embedder() -> AsyncIterator[Embedder]:
+async def embedder() -> AsyncIterator[OpenAIService]:
     """An embedding service in this process."""
-    service = Embedder()
+    service = OpenAIService(16)
     await service.start()
     yield service
     await service.stop()
@@ -79,12 +55,9 @@ async def vector_server(databases: TestDatabases) -> AsyncIterator[TestDatabase]
     await databases.drop(made)
 
 
-async def fetch(url: str, sql: str, *arguments: Any) -> Any:
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(sql, *arguments)
-    finally:
-        await connection.close()
+async def fetch_value(url: str, sql: str, *arguments: Any) -> Any:
+    """Return the one value of a query."""
+    return (await fetch(url, sql, *arguments))[0][0]
 
 
 async def phase(client: BulkClient, workbench: Workbench, kind: ResourceKind, name: str) -> Any:
@@ -117,9 +90,9 @@ async def assert_nothing_lost(
     await until(caught_up, seconds=CATCH_UP_SECONDS, what="all Stored after the dependency is back")
     found = await rows(workbench.database_url, workbench.namespace)
     assert sorted(uids(found)) == sorted(load.accepted)
-    assert await fetch(workbench.database_url, _OWED) == 0
+    assert await fetch_value(workbench.database_url, _OWED) == 0
     hashes = [row["text_hash"] for row in found]
-    assert await fetch(vectors_url or workbench.database_url, _WITHOUT_VECTOR, hashes) == 0
+    assert await fetch_value(vectors_url or workbench.database_url, _WITHOUT_VECTOR, hashes) == 0
 
 
 @asynccontextmanager
@@ -158,7 +131,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
 
     for n in range(20):
         await store(f"same-{n}", MESSAGES[0])
-    assert await fetch(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
+    assert await fetch_value(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
     assert operator.metric("datastorage_cache_misses_total") == 1
     assert operator.metric('datastorage_cache_hits_total{tier="memory"}') == 19
     # Redis may miss its 50 ms on a busy machine, now and then: of several texts, one is enough.
@@ -210,15 +183,15 @@ async def test_records_are_found_by_meaning_as_soon_as_they_are_stored(
 
 
 async def test_an_embedder_that_goes_and_comes_back(
-    workbench: Workbench, client: BulkClient, embedder: Embedder
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
     operator = workbench.start_operator(**embedder.settings())
 
     async def go() -> None:
-        embedder.away = True
+        embedder.is_away = True
 
     async def come_back() -> None:
-        embedder.away = False
+        embedder.is_away = False
 
     async with outage(client, workbench, go, come_back) as load:
         name = "meanwhile"
@@ -238,14 +211,14 @@ async def test_an_embedder_that_goes_and_comes_back(
 
 
 async def test_a_trace_that_goes_on_learns_of_its_vector_too(
-    workbench: Workbench, client: BulkClient, embedder: Embedder
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
-    embedder.away = True
+    embedder.is_away = True
     workbench.start_operator(**embedder.settings())
     await client.create(ACTION_TRACE, workbench.namespace, action_trace("trace"))
     body = await in_phase(client, workbench, "Recording", kind=ACTION_TRACE, name="trace")
     assert body["status"]["writes"]["vector"]["state"] == "Pending"
-    embedder.away = False
+    embedder.is_away = False
 
     async def written() -> Any:
         seen = await client.get(ACTION_TRACE, workbench.namespace, "trace")
@@ -256,7 +229,7 @@ async def test_a_trace_that_goes_on_learns_of_its_vector_too(
 
 
 async def test_a_text_that_the_embedder_refuses_ends_in_a_visible_state(
-    workbench: Workbench, client: BulkClient, embedder: Embedder
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
     embedder.poison = "unspeakable"
     workbench.start_operator(**embedder.settings())
@@ -271,7 +244,7 @@ async def test_a_text_that_the_embedder_refuses_ends_in_a_visible_state(
 
 
 async def test_a_redis_that_goes_and_comes_back(
-    workbench: Workbench, client: BulkClient, embedder: Embedder, redis: RedisServer
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService, redis: RedisServer
 ) -> None:
     operator = workbench.start_operator(**embedder.settings(REDIS_URL=redis.url))
 
@@ -306,7 +279,7 @@ async def test_embedder_and_redis_and_vector_server_at_once(
     client: BulkClient,
     databases: TestDatabases,
     vector_server: TestDatabase,
-    embedder: Embedder,
+    embedder: OpenAIService,
     redis: RedisServer,
 ) -> None:
     workbench.start_operator(
@@ -314,12 +287,12 @@ async def test_embedder_and_redis_and_vector_server_at_once(
     )
 
     async def go() -> None:
-        embedder.away = True
+        embedder.is_away = True
         redis.stop()
         await databases.close_connections(vector_server, allow_new=False)
 
     async def come_back() -> None:
-        embedder.away = False
+        embedder.is_away = False
         await asyncio.to_thread(redis.start)
         await databases.close_connections(vector_server, allow_new=True)
 
@@ -329,10 +302,10 @@ async def test_embedder_and_redis_and_vector_server_at_once(
 
 
 async def test_killed_while_vectors_are_owed_and_nothing_is_forgotten(
-    workbench: Workbench, client: BulkClient, embedder: Embedder
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
     """The next start pays what the last one has left, and lifts what it finds."""
-    embedder.away = True
+    embedder.is_away = True
     operator = workbench.start_operator(**embedder.settings())
     names = [f"owed-{n}" for n in range(40)]
     created = [
@@ -341,7 +314,7 @@ async def test_killed_while_vectors_are_owed_and_nothing_is_forgotten(
     ]
     await in_phase(client, workbench, "Degraded", name=names[-1])
     operator.kill()
-    embedder.away = False
+    embedder.is_away = False
     operator.start()
     accepted = [body["metadata"]["uid"] for body in created]
 
@@ -349,7 +322,7 @@ async def test_killed_while_vectors_are_owed_and_nothing_is_forgotten(
         return await all_stored(client, workbench, accepted)
 
     await until(caught_up, seconds=30, what="all Stored by the next process")
-    assert await fetch(workbench.database_url, _OWED) == 0
+    assert await fetch_value(workbench.database_url, _OWED) == 0
 
 
 @pytest.mark.parametrize("provider", ["wordllama", "none"])

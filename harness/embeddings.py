@@ -43,6 +43,8 @@ class OpenAIService:
         """Whether it passes over a wish for base64."""
         self.is_away = False
         """Whether it answers as a proxy does whose service is gone."""
+        self.poison = ""
+        """A word that it refuses in a text."""
         self.behaviours: list[Behaviour] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -64,6 +66,13 @@ class OpenAIService:
     def url(self) -> str:
         """The base URL to configure."""
         return str(self._server.make_url("/v1"))
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """Return the operator's settings for this service, by their names without the prefix."""
+        return {
+            "EMBEDDING_PROVIDER": "openai", "EMBEDDING_URL": self.url, "EMBEDDING_MODEL": "tiny",
+            "EMBEDDING_DIMENSIONS": self.dimensions, **more,
+        }  # fmt: skip
 
     def vector(self, text: str) -> list[float]:
         """Return the vector of a text."""
@@ -89,6 +98,8 @@ class OpenAIService:
                 return web.Response(status=404, text="not found")
             if self.is_away:
                 return web.Response(status=503, text="no healthy upstream")
+            if self.poison and any(self.poison in text for text in body["input"]):
+                return web.Response(status=400, text="the input contains something")
             if self.behaviours:
                 return await self.behaviours.pop(0)(request, body)
             await asyncio.sleep(0)
