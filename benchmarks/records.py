@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from harness.manifests import manifest
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)

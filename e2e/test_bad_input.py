@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Table
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.workbench import Workbench
 from harness.archive import fetch, rejected, rows, uids
 from harness.bulk import BulkClient, RequestError, gather_bounded

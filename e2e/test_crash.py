@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.workbench import MakeWorkbench, Workbench
 from harness.archive import rows, uids
 from harness.bulk import BulkClient

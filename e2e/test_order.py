@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from datastorage.records.record import Table
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.workbench import Workbench
 from harness.archive import rows
 from harness.bulk import BulkClient

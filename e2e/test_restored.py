@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datastorage.records.record import Table
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from e2e.workbench import Workbench
 from harness.archive import rows
 from harness.bulk import BulkClient

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.workbench import Workbench
 from harness.archive import rows
 from harness.bulk import BulkClient

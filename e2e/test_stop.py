@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from datastorage.records.record import Table
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from e2e.workbench import MakeWorkbench, Workbench
 from harness.apiserver import FakeApiServer
 from harness.archive import rows

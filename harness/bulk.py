@@ -12,7 +12,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
-from datastorage.resources import API_VERSION, ResourceKind
+from datastorage.resources.kinds import API_VERSION, ResourceKind
 
 T = TypeVar("T")
 

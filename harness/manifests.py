@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
 
 
 def manifest(kind: ResourceKind, spec: Mapping[str, Any], **metadata: Any) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""AuditRecords that the demo itself makes up, beside those in files."""
+"""AuditRecords that the demo itself creates, beside those in files."""
 
 from typing import Any
 
 import yaml
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from examples.demo.checks import Seen
 from examples.demo.story import Demo
 from harness.manifests import manifest
@@ -26,7 +26,7 @@ def create(demo: Demo, *records: dict[str, Any], ttl: int | None = None) -> list
 
 
 def wait_until_stored(demo: Demo, names: list[str]) -> None:
-    """Wait until the watch has told that they are Stored."""
+    """Wait until the watch has shown that they are Stored."""
 
     def look() -> Seen:
         known = {one.name for one in demo.observer.objects("AuditRecord") if one.stored}
