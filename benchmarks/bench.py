@@ -173,7 +173,7 @@ class Bench:
 
 
 def cost_of(operator: MeasuredOperator, count: int) -> Callable[[Meter], Cost]:
-    """Read what the operator has used so far; the API server's part comes with the meter, afterwards."""
+    """Read what the operator has used so far; the meter adds the API server's share afterwards."""
     cpu, rss = operator.cpu_seconds, operator.peak_rss_mib
 
     def with_requests(meter: Meter) -> Cost:

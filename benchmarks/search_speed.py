@@ -187,7 +187,7 @@ async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterat
 
 
 async def _serves() -> None:
-    """It is a part of this process."""
+    """The provider is in this process, and always serves."""
 
 
 async def _by_words(full_text: FullText, criteria: Criteria, question: str) -> None:
@@ -226,7 +226,7 @@ def _line(
 def _recall(
     corpus: _Corpus, vectors: Matrix, rows: NDArray[np.int64], found: Sequence[Sequence[bytes]]
 ) -> float:
-    """Return which part of the nearest among the rows was found; equally near ones are equally right."""
+    """Return which share of the nearest among the rows was found; equally near ones are equally right."""
     matrix = np.array(corpus.vectors)
     shares = []
     for vector, hashes in zip(vectors, found, strict=True):

@@ -1,4 +1,4 @@
-"""Fixtures for tests on a cluster: our own control plane unless told --kubeconfig or --context."""
+"""Fixtures for tests on a cluster: our own control plane unless there is --kubeconfig or --context."""
 
 import os
 import secrets

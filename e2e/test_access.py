@@ -106,7 +106,7 @@ def write_config(path: Path, content: dict[str, Any], user: dict[str, Any]) -> P
 
 
 def exec_user(folder: Path) -> tuple[Callable[[str], None], dict[str, Any]]:
-    """Return what sets the token, and the user whom a plugin gives it, each time for some seconds only."""
+    """Return how to set the token, and the user of a plugin that gives it for some seconds each time."""
     plugin = FakePlugin(folder / "plugin")
 
     def give(token: str) -> None:

@@ -207,10 +207,10 @@ async def test_a_record_that_is_too_slow_waits_and_holds_nothing_up(
 
     await until(later, seconds=20, what="one that came later is Stored")
 
-    async def told() -> bool:
+    async def counted() -> bool:
         return operator.metric('datastorage_waiting_records{place="memory"}') == 1
 
-    await until(told, seconds=20, what="the metric tells")
+    await until(counted, seconds=20, what="the metric counts it")
     assert operator.ready()
     assert operator.metric('datastorage_dependency_up{dependency="postgres"}') == 1
     await workbench.execute_as_owner("DROP TRIGGER slow ON datastorage.audit_records")

@@ -40,9 +40,7 @@ async def test_a_standby_behind_the_endpoint_is_told_and_left(
             proxy.lead_to(standby.moved(primary_url))
             await workbench.execute_as_owner(CUT)
             await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
-            await until(
-                lambda: _says(operator, "is a read-only standby"), seconds=10, what="/ready tells why"
-            )
+            await until(lambda: _says(operator, "is a read-only standby"), seconds=10, what="/ready says why")
             workbench.database_url = standby.moved(primary_url)
             listed = await asyncio.to_thread(workbench.datastorage, "list", "-o", "json")
             assert len(json.loads(listed)["records"]) == 1, "a standby is good enough to read"
@@ -81,9 +79,7 @@ async def test_a_password_is_exchanged_in_the_secrets_directory(
     await workbench.execute_as_owner(f"ALTER ROLE {role} PASSWORD 'two'")
     await workbench.execute_as_owner(CUT)
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
-    await until(
-        lambda: _says(operator, "password authentication failed"), seconds=10, what="/ready tells why"
-    )
+    await until(lambda: _says(operator, "password authentication failed"), seconds=10, what="/ready says why")
     url = write("two")
     await until(
         lambda: _stored(workbench.database_url, workbench, "before", "meanwhile"),

@@ -29,7 +29,7 @@ async def test_postgres_away_under_load(
         await until(lambda: _at_least(load, 60), seconds=20, what="some load before the outage")
         postgres.stop("fast")
         try:
-            await until(lambda: _not_ready(operator), seconds=10, what="/ready tells of it")
+            await until(lambda: _not_ready(operator), seconds=10, what="/ready says so")
             await asyncio.sleep(30)  # the length of the outage is what is tested
         finally:
             postgres.start()

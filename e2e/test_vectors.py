@@ -26,7 +26,7 @@ _WITHOUT_VECTOR = """
     SELECT count(*) FROM unnest($1::bytea[]) AS t (text_hash)
     WHERE NOT EXISTS (SELECT FROM datastorage.embeddings_1 e WHERE e.text_hash = t.text_hash)
 """
-_OWED = "SELECT count(*) FROM datastorage.vector_outbox"
+_PENDING = "SELECT count(*) FROM datastorage.vector_outbox"
 
 
 @pytest_asyncio.fixture
@@ -82,7 +82,7 @@ async def in_phase(
 async def assert_nothing_lost(
     workbench: Workbench, client: BulkClient, load: Load, vectors_url: str | None = None
 ) -> None:
-    """Everything accepted has one row and its vector, says Stored, and nothing is owed."""
+    """Everything accepted has one row and its vector, says Stored, and nothing is pending."""
 
     async def caught_up() -> Any:
         return await all_stored(client, workbench, load.accepted)
@@ -90,7 +90,7 @@ async def assert_nothing_lost(
     await until(caught_up, seconds=CATCH_UP_SECONDS, what="all Stored after the dependency is back")
     found = await rows(workbench.database_url, workbench.namespace)
     assert sorted(uids(found)) == sorted(load.accepted)
-    assert await fetch_value(workbench.database_url, _OWED) == 0
+    assert await fetch_value(workbench.database_url, _PENDING) == 0
     hashes = [row["text_hash"] for row in found]
     assert await fetch_value(vectors_url or workbench.database_url, _WITHOUT_VECTOR, hashes) == 0
 
@@ -257,7 +257,7 @@ async def test_a_redis_that_goes_and_comes_back(
     async with outage(client, workbench, go, come_back) as load:
         pass
     await assert_nothing_lost(workbench, client, load)
-    assert operator.metric("datastorage_fallback_mode_total") == 0, "no vector was ever owed"
+    assert operator.metric("datastorage_fallback_mode_total") == 0, "no vector was ever pending"
     assert operator.log().count("Redis") <= 4, "no flood of logs"
 
 
@@ -301,13 +301,13 @@ async def test_embedder_and_redis_and_vector_server_at_once(
     await assert_nothing_lost(workbench, client, load, vector_server.service_url)
 
 
-async def test_killed_while_vectors_are_owed_and_nothing_is_forgotten(
+async def test_killed_while_vectors_are_pending_and_nothing_is_forgotten(
     workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
-    """The next start pays what the last one has left, and lifts what it finds."""
+    """The next start writes the vectors that the last one has left pending, and promotes the records."""
     embedder.is_away = True
     operator = workbench.start_operator(**embedder.settings())
-    names = [f"owed-{n}" for n in range(40)]
+    names = [f"pending-{n}" for n in range(40)]
     created = [
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, message=f"{name} happened"))
         for name in names
@@ -322,7 +322,7 @@ async def test_killed_while_vectors_are_owed_and_nothing_is_forgotten(
         return await all_stored(client, workbench, accepted)
 
     await until(caught_up, seconds=30, what="all Stored by the next process")
-    assert await fetch_value(workbench.database_url, _OWED) == 0
+    assert await fetch_value(workbench.database_url, _PENDING) == 0
 
 
 @pytest.mark.parametrize("provider", ["wordllama", "none"])

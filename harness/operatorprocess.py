@@ -32,9 +32,9 @@ POSTGRES_STOP_TIMEOUT = 10.0  # seconds
 class OperatorProcess:
     """`datastorage run` with its own ports, log and, unless a database is named, its own PostgreSQL.
 
-    `kubeconfig` says who it is in the cluster. `database_url` is the service role's; with None it
-    runs with --embedded, and `database_url` then tells where that is. `directory` takes the log and the
-    embedded data, which stay for the next start. `settings` are environment variables by their full
+    `kubeconfig` has its identity in the cluster. `database_url` is the service role's; with None it
+    runs with --embedded, and the property `database_url` has the address of that. `directory` takes the
+    log and the embedded data, which stay for the next start. `settings` are environment variables by their full
     names; without the ports among them it takes free ones.
     With `to_terminal` the log goes to this process's standard error and to no file.
 

@@ -28,7 +28,7 @@ NEWEST: Final = 18
 
 _OWNER: Final = "postgres"
 _GROUP: Final = "datastorage_service"
-# The owner needs no password, everyone else does: a wrong one must be seen to fail.
+# The owner needs no password and all others do, because a test must see a wrong one fail.
 _HBA: Final = """\
 host all postgres 127.0.0.1/32 trust
 host all postgres ::1/128 trust

@@ -177,13 +177,13 @@ def _print(qualities: Sequence[Quality]) -> None:
 
 
 def _hybrid_is_no_worse(qualities: Sequence[Quality]) -> bool:
-    """Tell whether hybrid is at least as good as the better of its parts, for each model; say where not."""
+    """Return whether hybrid is at least as good as the better of the two, for each model; print where not."""
     fine = True
     for model in dict.fromkeys(each.model for each in qualities):
         by_mode = {each.mode: each for each in qualities if each.model == model}
         best = max(by_mode["vector"].ndcg, by_mode["text"].ndcg)
         if by_mode["hybrid"].ndcg < best:
-            print(f"{model}: hybrid is worse than the better of its parts: {by_mode['hybrid'].ndcg} < {best}")
+            print(f"{model}: hybrid is worse than the better of the two: {by_mode['hybrid'].ndcg} < {best}")
             fine = False
     return fine
 
