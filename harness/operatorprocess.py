@@ -34,8 +34,8 @@ class OperatorProcess:
 
     `kubeconfig` has its identity in the cluster. `database_url` is the service role's; with None it
     runs with --embedded, and the property `database_url` has the address of that. `directory` takes the
-    log and the embedded data, which stay for the next start. `settings` are environment variables by their full
-    names; without the ports among them it takes free ones.
+    log and the embedded data, which stay for the next start. `settings` are environment variables by
+    their full names; without the ports among them it takes free ones.
     With `to_terminal` the log goes to this process's standard error and to no file.
 
     It can be started again after each end, on the same ports. Leaving its context ends everything.
