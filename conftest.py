@@ -1,5 +1,7 @@
 """How the suite is divided between the workers of pytest-xdist: ``pytest -n 2``, as ``make test`` runs it."""
 
+import os
+import random
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -26,6 +28,11 @@ class InHalves(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path = PurePosixPath(nodeid.partition("::")[0])
         return "operators" if path.parts[0] == "e2e" and path.name not in _CLUSTER_TESTS else "others"
+
+
+def pytest_xdist_setupnodes() -> None:
+    # Both workers have to collect tests of the same names, and some names show the order of a set.
+    os.environ.setdefault("PYTHONHASHSEED", str(random.randrange(2**32)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InHalves:

@@ -152,7 +152,7 @@ async def refused(workbench: Workbench, kubeconfig: Path) -> bool:
 
 async def trouble(operator: OperatorProcess, check: str) -> str | None:
     """Return what /ready says of a check while it fails."""
-    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/ready")
+    status, body = await asyncio.to_thread(operator.ask, "/ready")
     said: str = json.loads(body)["checks"].get(check, "ok") if status == 503 else "ok"
     return None if said == "ok" else said
 

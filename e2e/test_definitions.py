@@ -75,7 +75,7 @@ async def stored(client: BulkClient, kind: ResourceKind, namespace: str, name: s
 
 
 async def says(operator: OperatorProcess, *words: str) -> bool:
-    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/ready")
+    status, body = await asyncio.to_thread(operator.ask, "/ready")
     return status == 503 and all(word in body for word in words)
 
 
@@ -107,7 +107,7 @@ async def test_a_definition_is_deleted_and_made_again(
         lambda: stored(client, ACTION_TRACE, namespace, "meanwhile"),
         seconds=CATCH_UP_SECONDS, what="the other kind goes on",
     )  # fmt: skip
-    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/health")
+    status, body = await asyncio.to_thread(operator.ask, "/health")
     assert status == 200, body
     await definitions.apply()
     uids.append(await create(client, AUDIT_RECORD, namespace, audit_record("first")))

@@ -109,5 +109,5 @@ async def _ready(operator: OperatorProcess) -> bool:
 
 async def _says(operator: OperatorProcess, words: str) -> bool:
     operator.check()
-    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/ready")
+    status, body = await asyncio.to_thread(operator.ask, "/ready")
     return status == 503 and words in body

@@ -17,13 +17,12 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.workbench import MakeWorkbench, Workbench
+from e2e.workbench import MakeWorkbench, Workbench, answers, has_ended
 from harness.apiserver import FakeApiServer
 from harness.archive import rows
 from harness.bulk import BulkClient
 from harness.controlplane.cluster import kubeconfig
 from harness.manifests import action_trace, audit_record
-from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 from harness.proxy import FreezableProxy
 
@@ -191,13 +190,13 @@ async def test_any_signal_in_any_number_stops_it(workbench: Workbench, signals: 
     assert operator.pid is not None
     for number in signals:
         os.kill(operator.pid, number)
-    await until(lambda: _ended(operator), seconds=REST_SECONDS, what="it ends")
+    await until(lambda: has_ended(operator), seconds=REST_SECONDS, what="it ends")
     assert operator.exit_code == 0
 
 
 async def test_a_stop_before_postgresql_is_there(workbench: Workbench) -> None:
     operator = workbench.start_operator(wait=False, database_url="postgresql://nobody@127.0.0.1:1/none")
-    await until(lambda: _answers(operator), seconds=30, what="/health")
+    await until(lambda: answers(operator), seconds=30, what="/health")
     assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
 
 
@@ -236,13 +235,3 @@ async def test_a_stop_while_watches_get_no_answer(workbench: Workbench, tmp_path
         await until(asked, seconds=30, what="all watches are asked for")
         assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
     assert "Traceback" not in operator.log(), operator.log_tail()
-
-
-async def _ended(operator: OperatorProcess) -> bool:
-    return operator.exit_code is not None
-
-
-async def _answers(operator: OperatorProcess) -> bool:
-    operator.check()
-    status, _ = await asyncio.to_thread(operator._get, f"{operator.api_url}/health")
-    return status == 200

@@ -1,5 +1,6 @@
 """One test's own operator, database and namespace on the shared control plane."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -131,3 +132,14 @@ class Workbench:
             await connection.execute(statement)
         finally:
             await connection.close()
+
+
+async def answers(operator: OperatorProcess) -> bool:
+    """Return whether /health answers 200 now. Raises ComponentError when the operator has ended."""
+    operator.check()
+    return (await asyncio.to_thread(operator.ask, "/health"))[0] == 200
+
+
+async def has_ended(operator: OperatorProcess) -> bool:
+    """Return whether the process has ended."""
+    return operator.exit_code is not None

@@ -134,7 +134,7 @@ class OperatorProcess:
         while True:
             self._move_if_ports_are_taken()
             self.check()
-            status, body = self._get(f"{self.api_url}/ready")
+            status, body = self.ask("/ready")
             if status == 200:
                 return
             if deadline.passed():
@@ -162,7 +162,11 @@ class OperatorProcess:
 
     def ready(self) -> bool:
         """Say whether /ready answers 200 now."""
-        return self._get(f"{self.api_url}/ready")[0] == 200
+        return self.ask("/ready")[0] == 200
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Return status and body of a path of its API; status 0 and the reason when there is no answer."""
+        return self._get(f"{self.api_url}{path}")
 
     def check(self) -> None:
         """Raise ComponentError with the end of the log if it has ended."""
