@@ -1,7 +1,7 @@
 """How the suite is divided between the workers of pytest-xdist: ``pytest -n 2``, as ``make test`` runs it."""
 
 import os
-import random
+import secrets
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ class InHalves(LoadScopeScheduling):
 
 def pytest_xdist_setupnodes() -> None:
     # Both workers have to collect tests of the same names, and some names show the order of a set.
-    os.environ.setdefault("PYTHONHASHSEED", str(random.randrange(2**32)))
+    os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InHalves:
