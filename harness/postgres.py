@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -64,7 +65,10 @@ class PostgresServer:
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
         # users, and PostgreSQL, which is one, stops when it can't read its lock file any more.
         directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
-        self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
+        with warnings.catch_warnings():
+            # The package falls back to the temporary directory.
+            warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+            self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
         self._directory = directory
         self._fill()
         self._has_served = False
