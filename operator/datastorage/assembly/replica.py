@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from datastorage.assembly.store import Store, build_store
-from datastorage.kube.access import load_access
-from datastorage.kube.objects import KubernetesClient
+from datastorage.kube.endpoint import load_endpoint
+from datastorage.kube.objects import ObjectClient
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
@@ -36,7 +36,7 @@ class Parts:
     settings: Settings
     store: Store
     transport: Transport
-    cluster: KubernetesClient
+    cluster: ObjectClient
     rights: RightsReview
     monitor: WatchMonitor
     intake: Intake
@@ -58,8 +58,8 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(build_store(settings, writable=writable))
-        transport = await stack.enter_async_context(Transport(load_access))
-        cluster = KubernetesClient(transport, namespaces=settings.namespaces)
+        transport = await stack.enter_async_context(Transport(load_endpoint))
+        cluster = ObjectClient(transport, namespaces=settings.namespaces)
         # The intake asks for a sweep when it overflows, and the sweep fills the intake.
         sweep: Sweep
         intake = Intake(
