@@ -1,0 +1,31 @@
+"""Growing pauses between the attempts at something that fails."""
+
+import random
+
+
+class Backoff:
+    """Doubles its pause from one attempt to the next, up to a limit."""
+
+    def __init__(self, first_seconds: float, max_seconds: float) -> None:
+        """The first pause has up to ``first_seconds``, and no pause has more than ``max_seconds``."""
+        self._first_seconds = first_seconds
+        self._max_seconds = max_seconds
+        self._seconds = first_seconds
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the pauses grow no more."""
+        return self._seconds >= self._max_seconds
+
+    def next(self) -> float:
+        """Return the next pause in seconds: from half of what has been reached to all of it.
+
+        The jitter keeps replicas that have failed together from trying again together.
+        """
+        seconds = self._seconds
+        self._seconds = min(2 * seconds, self._max_seconds)
+        return seconds * random.uniform(0.5, 1.0)  # noqa: S311  # jitter is no secret
+
+    def reset(self) -> None:
+        """Begin with the first pause again, after a success."""
+        self._seconds = self._first_seconds

@@ -1,0 +1,35 @@
+"""The one loop of everything that is done at intervals, or sooner when somebody asks for it."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+from datastorage.resilience.signal import Signal
+
+
+def jittered(seconds: float) -> float:
+    """Return an interval that differs by up to a fifth, so that replicas do not work in step."""
+    return seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter is no secret
+
+
+async def repeat(
+    work: Callable[[], Awaitable[float | None]],
+    *,
+    interval_seconds: float,
+    wake: Signal | None = None,
+    pause_seconds: float = 0.0,
+) -> NoReturn:
+    """Do the work until cancelled: at once, then at intervals with jitter, and whenever ``wake`` is set.
+
+    Where the work returns a number, the next run begins after that many seconds, without jitter, in place of
+    the interval. At least ``pause_seconds`` lie between two runs, however often it is woken. What the work
+    raises ends the loop.
+    """
+    wake = wake if wake is not None else Signal()
+    while True:
+        seconds = await work()
+        await asyncio.sleep(pause_seconds)
+        if seconds is None:
+            seconds = jittered(interval_seconds)
+        await wake.wait(max(seconds - pause_seconds, 0.0))
