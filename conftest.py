@@ -17,5 +17,9 @@ class ByFolder(LoadScopeScheduling):
         return "e2e" if PurePosixPath(nodeid).parts[0] == "e2e" else "others"
 
 
+# Fixtures for tests in every folder.
+pytest_plugins = ["tests.support.tasks"]
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
     return ByFolder(config, log)

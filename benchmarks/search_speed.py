@@ -32,7 +32,7 @@ from benchmarks.texts import questions, sentences
 from datastorage.embedded import create_service_role, start_embedded_postgres
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
-from datastorage.pipeline.extract import work_item
+from datastorage.pipeline.extract import record_of
 from datastorage.query import ArchiveQueries, queries
 from datastorage.query.words import wording
 from datastorage.records.record import Record
@@ -288,7 +288,7 @@ def _records(texts: int, *, seed: int = 1) -> Iterator[Record]:
         else:
             spec |= {"type": "Remediation", "action": "act", "phase": "Completed", "message": text}
         body = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata, "spec": spec}
-        yield work_item(kind, body, default_ttl_seconds=3600).record
+        yield record_of(kind, body)
 
 
 @asynccontextmanager

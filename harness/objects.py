@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from datastorage.pipeline.extract import key_of, work_item
-from datastorage.pipeline.item import WorkItem
+from datastorage.pipeline import extract
 from datastorage.records.record import Record, RecordKey
 from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
 
@@ -66,14 +65,9 @@ def kind_of(body: Mapping[str, Any]) -> ResourceKind:
     return AUDIT_RECORD if body["kind"] == AUDIT_RECORD.kind else ACTION_TRACE
 
 
-def item_of(body: Mapping[str, Any], *, deleted: bool = False) -> WorkItem:
-    """Return the work item of an object."""
-    return work_item(kind_of(body), body, default_ttl_seconds=TTL_SECONDS, deleted=deleted)
-
-
 def record_of(body: Mapping[str, Any]) -> Record:
     """Return the record of an object."""
-    return item_of(body).record
+    return extract.record_of(kind_of(body), body)
 
 
 def identity_of(body: Mapping[str, Any]) -> tuple[str, int]:
@@ -83,7 +77,7 @@ def identity_of(body: Mapping[str, Any]) -> tuple[str, int]:
 
 def key_of_body(body: Mapping[str, Any]) -> RecordKey:
     """Return the key under which an object is stored."""
-    return key_of(kind_of(body), body)
+    return extract.key_of(kind_of(body), body)
 
 
 def utc(text: str) -> datetime:

@@ -15,7 +15,7 @@ from datastorage.kube.transport import Transport
 from datastorage.resources import AUDIT_RECORD
 from harness.polling import eventually
 from tests.support.apiserver import FakeApiServer
-from tests.unit.conftest import Spawn
+from tests.support.tasks import Spawn
 
 PATCH = "API server (403): no right to patch auditrecords/status in namespace shop"
 

@@ -1,10 +1,9 @@
 """The parts of the operator, and how they are wired. Nothing else builds them."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from datastorage.assembly.store import Store, build_store
 from datastorage.kube.access import load_access
@@ -12,14 +11,19 @@ from datastorage.kube.objects import KubernetesClient
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.pipeline.aside import Aside
+from datastorage.pipeline import garbagecollector, statuswriter
 from datastorage.pipeline.committer import Committer, Writer
 from datastorage.pipeline.confirmation import Confirmation
-from datastorage.pipeline.coordinator import Coordinator
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.statuswriter import StatusWriter
-from datastorage.pipeline.sweep import Sweep
+from datastorage.pipeline.objectintake import ObjectIntake
+from datastorage.pipeline.objects import Body
+from datastorage.pipeline.register import Register
+from datastorage.pipeline.schedule import Schedule
+from datastorage.pipeline.statusqueue import StatusQueue
+from datastorage.pipeline.statuswriter import Followers, StatusWriter
+from datastorage.pipeline.sweep import Pace as SweepPace
+from datastorage.pipeline.sweep import Sweep, SweepRequests
 from datastorage.pipeline.writer import EmbeddingWriter, RowWriter
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources import KINDS, ResourceKind
@@ -27,7 +31,8 @@ from datastorage.settings import Settings
 from datastorage.storage.dualwrite import DualWrite
 from datastorage.vectors.backfill import Backfill, Dependencies
 from datastorage.vectors.indexer import Indexer
-from datastorage.vectors.promote import Lift
+from datastorage.vectors.promote import Pace as PromotionPace
+from datastorage.vectors.promote import Promotion, PromotionRequests
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,18 @@ class Parts:
     cluster: KubernetesClient
     rights: RightsReview
     monitor: WatchMonitor
-    intake: Intake
+    register: Register
+    objects: ObjectIntake
     sweep: Sweep
+    sweep_requests: SweepRequests
     breaker: Breaker
+    statuses: StatusQueue
     status_writer: StatusWriter
     collector: GarbageCollector
-    coordinator: Coordinator
-    aside: Aside
+    committer: Committer
     backfill: Backfill | None
+    promotion: Promotion | None
+    promotion_requests: PromotionRequests
     indexer: Indexer | None
 
 
@@ -61,88 +70,100 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
         store = await stack.enter_async_context(build_store(settings, writable=writable))
         transport = await stack.enter_async_context(Transport(load_access))
         cluster = KubernetesClient(transport, namespaces=settings.namespaces)
-        # The intake asks for a sweep when it overflows, and the sweep fills the intake.
-        sweep: Sweep
-        intake = Intake(
-            max_items=settings.intake.max_items,
-            max_bytes=settings.intake.max_bytes,
+        register, sweep_requests, statuses, schedule = Register(), SweepRequests(), StatusQueue(), Schedule()
+        intake = Intake(max_items=settings.intake.max_items, max_bytes=settings.intake.max_bytes)
+        objects = ObjectIntake(
+            intake=intake,
+            register=register,
+            statuses=statuses,
             default_ttl_seconds=settings.ttl_seconds_after_stored,
-            on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
+            on_overflow=sweep_requests.add,
             with_texts=store.vectors is not None,
         )
         breaker = Breaker(
-            "postgres",
-            store.archive.probe,
-            on_recovery=lambda: sweep.request(),  # noqa: PLW0108
-            trial=store.trial.write,
+            "postgres", store.archive.probe, on_recovery=sweep_requests.add, trial=store.trial.write
         )
         stack.push_async_callback(breaker.close)
         confirmation = Confirmation(store.archive, breaker, store.rejected)
         sweep = Sweep(
             cluster=cluster,
-            intake=intake,
+            objects=objects,
             confirmation=confirmation,
-            interval_seconds=settings.sweep_interval_seconds,
+            requests=sweep_requests,
+            pace=SweepPace(interval_seconds=settings.sweep_interval_seconds),
         )
 
-        async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:
-            await intake.put(kind, body, read_at=time.monotonic(), force=True)
+        async def restore(kind: ResourceKind, body: Body) -> None:
+            await objects.put(kind, body, read_at=time.monotonic(), force=True)
 
         collector = GarbageCollector(
             cluster=cluster,
             confirmation=confirmation,
+            schedule=schedule,
             database_time=lambda: breaker.run(store.archive.time),
             restore=restore,
-            concurrency=settings.delete_concurrency,
-            resync_seconds=settings.gc_interval_seconds,
+            pace=garbagecollector.Pace(
+                concurrency=settings.delete_concurrency, resync_seconds=settings.gc_interval_seconds
+            ),
         )
-        # The status writer tells the backfill what is owed, and the backfill has statuses written.
-        backfill: Backfill | None
+        dependencies = _dependencies(store, breaker)
+        promotion_requests = PromotionRequests(lambda: dependencies is not None and dependencies.serving)
         status_writer = StatusWriter(
             cluster=cluster,
-            intake=intake,
-            schedule=collector.schedule,
-            on_abandoned=sweep.request,
-            on_owing=lambda: backfill.lift_soon() if backfill is not None else None,
-            concurrency=settings.status_concurrency,
+            register=register,
+            statuses=statuses,
+            followers=Followers(
+                schedule=schedule.add,
+                offer=objects.offer,
+                sweep=sweep_requests.add,
+                promote=promotion_requests.vector_is_pending,
+            ),
+            pace=statuswriter.Pace(concurrency=settings.status_concurrency),
         )
-        lift = Lift(
+        promotion = Promotion(
             cluster=cluster,
             archive=store.archive,
             breaker=breaker,
-            intake=intake,
-            announce=status_writer.announce_again,
+            register=register,
+            statuses=statuses,
+            requests=promotion_requests,
             default_ttl_seconds=settings.ttl_seconds_after_stored,
+            pace=PromotionPace(interval_seconds=settings.sweep_interval_seconds),
         )
-        backfill = _build_backfill(settings, store, breaker, lift)
+        backfill = _build_backfill(store, dependencies, promotion_requests)
         committer = Committer(
             intake=intake,
+            register=register,
             writer=build_writer(store, on_owed=backfill.request if backfill is not None else _nothing),
             rejected=store.rejected,
             breaker=breaker,
-            announcer=status_writer,
         )
-        aside = Aside(committer=committer, intake=intake)
-        coordinator = Coordinator(intake=intake, committer=committer, aside=aside)
         monitor = WatchMonitor(KINDS, settings.namespaces)
         yield Parts(
-            settings, store, transport, cluster, RightsReview(transport, on_recovery=sweep.request), monitor,
-            intake, sweep, breaker, status_writer, collector, coordinator, aside, backfill,
+            settings, store, transport, cluster, RightsReview(transport, on_recovery=sweep_requests.add),
+            monitor, register, objects, sweep, sweep_requests, breaker, statuses, status_writer, collector,
+            committer, backfill, promotion if backfill is not None else None, promotion_requests,
             _build_indexer(settings, store),
         )  # fmt: skip
 
 
-def _build_backfill(settings: Settings, store: Store, postgres: Breaker, lift: Lift) -> Backfill | None:
+def _dependencies(store: Store, postgres: Breaker) -> Dependencies | None:
     vectors = store.vectors
-    if vectors is None:
+    return None if vectors is None else Dependencies(postgres, vectors.embedder_breaker, vectors.breaker)
+
+
+def _build_backfill(
+    store: Store, dependencies: Dependencies | None, promotion: PromotionRequests
+) -> Backfill | None:
+    vectors = store.vectors
+    if vectors is None or dependencies is None:
         return None
     return Backfill(
         outbox=store.outbox,
         embedder=vectors.embedder,
         vectors=vectors.tables,
-        dependencies=Dependencies(postgres, vectors.embedder_breaker, vectors.breaker),
-        lift=lift,
-        lift_seconds=settings.sweep_interval_seconds,
+        dependencies=dependencies,
+        promotion=promotion.signal,
     )
 
 

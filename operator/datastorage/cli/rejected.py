@@ -18,7 +18,7 @@ from datastorage.errors import (
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.retry import Retried, Retry
+from datastorage.pipeline.retry import MAX_NAMED, Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.query.filters import kind_of
 from datastorage.query.records import rfc3339
@@ -36,7 +36,6 @@ T = TypeVar("T")
 _PANEL: Final = "The archive"
 _MOST_ROWS: Final = 1000
 _LOOK_SECONDS: Final = 0.2
-_NAMED: Final = 50
 
 commands = typer.Typer()
 rejected = typer.Typer(
@@ -224,10 +223,9 @@ def _storing(
 def _name_refused(retried: Retried) -> None:
     if not retried.refused:
         return
-    named = list(retried.refused.values())[:_NAMED]
-    some = f", of which {_NAMED}:" if len(retried.refused) > _NAMED else ":"
-    note(f"rejected still: {len(retried.refused):,}{some}")
-    for letter, why in named:
+    some = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
+    note(f"rejected still: {retried.refused:,}{some}")
+    for letter, why in retried.refused_named:
         note(f"  {kind_of(letter.table)} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
     raise typer.Exit(1)
 

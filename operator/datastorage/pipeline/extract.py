@@ -9,16 +9,13 @@ from typing import Any, Final
 from datastorage import metrics
 from datastorage.embedding import embedding_text, text_hash
 from datastorage.embedding.text import CAMEL_HUMP
-from datastorage.pipeline.item import Announcement, Expiry, ObjectRef, WorkItem, ref_of
 from datastorage.records.canonical import canonical_bytes, sha256
-from datastorage.records.record import Record, RecordKey, StoredRecord, Table, Text
+from datastorage.records.record import Record, RecordKey, Table, Text
 from datastorage.records.times import is_given, time_in
 from datastorage.resources import (
     ACTION_TRACE,
     API_VERSION,
     AUDIT_RECORD,
-    LEGAL_HOLD_LABEL,
-    Phase,
     ResourceKind,
     is_final,
 )
@@ -39,16 +36,10 @@ _HUMPED: Final = re.compile(r"\b\w{0,60}(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])\w{0,60}\
 _Object = Mapping[str, Any]
 
 
-def work_item(
-    kind: ResourceKind,
-    body: _Object,
-    *,
-    default_ttl_seconds: int,
-    deleted: bool = False,
-    with_text: bool = True,
-    spec_bytes: bytes | None = None,
-) -> WorkItem:
-    """Turn an object as the API server gave it into a work item.
+def record_of(
+    kind: ResourceKind, body: _Object, *, spec_bytes: bytes | None = None, with_text: bool = True
+) -> Record:
+    """Turn an object as the API server gave it into a record.
 
     The content is the object without what the cluster keeps for itself (status, managed fields,
     resourceVersion); see ``_content``. ``with_text``: the record is to have a vector.
@@ -58,28 +49,16 @@ def work_item(
     if spec_bytes is None:
         spec_bytes = canonical_spec(body)
     content = _content(kind, metadata, spec_bytes)
-    final = is_final(kind, spec)
-    record = Record(
+    return Record(
         table=_TABLES[kind],
         key=_key(kind, metadata, spec_bytes),
         namespace=sys.intern(metadata["namespace"]),
         name=metadata["name"],
         content=content,
         content_hash=sha256(content),
-        index=_INDEX[kind](spec, final),
+        index=_INDEX[kind](spec, is_final(kind, spec)),
         text=text_of(kind.kind, spec) if with_text else None,
         resource_version=_resource_version(metadata),
-    )
-    return WorkItem(
-        ref=ObjectRef(kind, record.namespace, record.name, record.key.uid),
-        record=record,
-        generation=metadata["generation"],
-        resource_version=metadata["resourceVersion"],
-        final=final,
-        ttl_seconds=_ttl_seconds(spec, default_ttl_seconds),
-        deleted=deleted,
-        held=is_held(metadata),
-        has_finalizers=bool(metadata.get("finalizers")),
     )
 
 
@@ -87,7 +66,7 @@ def record_of_content(
     table: Table, key: RecordKey, body: _Object, content: bytes, *, with_text: bool
 ) -> Record:
     """Make a record anew from the content that was kept of it, which ``body`` is, parsed."""
-    [kind] = [kind for kind, of_kind in _TABLES.items() if of_kind is table]
+    kind = kind_of_table(table)
     metadata, spec = body["metadata"], body["spec"]
     return Record(
         table=table,
@@ -105,38 +84,6 @@ def text_of(kind: str, spec: _Object) -> Text:
     """Return what a record of this kind (AuditRecord, ActionTrace) means, in words."""
     text = embedding_text(kind, spec)
     return Text(text_hash(text), text)
-
-
-def is_current(body: _Object) -> bool:
-    """Tell whether the object's status speaks of what the object says now.
-
-    What is Stored can't change any more. What is Degraded can, and its newest state may not be stored yet.
-    """
-    status = body["status"]
-    observed = status.get("observedGeneration")
-    if status.get("phase") == Phase.STORED:
-        return observed is not None
-    return bool(observed == body["metadata"]["generation"])
-
-
-def is_held(metadata: _Object) -> bool:
-    """Tell whether a legal hold keeps the object in the cluster."""
-    # Whoever sets the label means it, however "true" is spelled; only a plain no lifts the hold.
-    labels: _Object = metadata.get("labels") or {}
-    return str(labels.get(LEGAL_HOLD_LABEL, "false")) != "false"
-
-
-def expiry_of(kind: ResourceKind, body: _Object) -> Expiry | None:
-    """Read from a stored object when it may go. None when its status promises no time: then it stays.
-
-    The key tells what the object itself says, not what its status says of it: a row is looked up by it before
-    the object goes.
-    """
-    metadata, status = body["metadata"], body["status"]
-    due = _time(status, "expiresAt")
-    if due is None or not is_current(body):
-        return None
-    return Expiry(due.timestamp(), ref_of(kind, body), key_of(kind, body), metadata["resourceVersion"])
 
 
 def key_of(kind: ResourceKind, body: _Object, spec_bytes: bytes | None = None) -> RecordKey:
@@ -170,34 +117,11 @@ def _key(kind: ResourceKind, metadata: _Object, spec_bytes: bytes) -> RecordKey:
     )
 
 
-def announcement_of(
-    kind: ResourceKind, body: _Object, stored: StoredRecord, *, default_ttl_seconds: int
-) -> Announcement:
-    """Return what a further status write needs, for an object whose present generation is stored."""
-    metadata, spec = body["metadata"], body["spec"]
-    return Announcement(
-        ref=ref_of(kind, body),
-        key=key_of(kind, body),
-        generation=metadata["generation"],
-        resource_version=metadata["resourceVersion"],
-        final=is_final(kind, spec),
-        ttl_seconds=_ttl_seconds(spec, default_ttl_seconds),
-        held=is_held(metadata),
-        at_once=False,
-        outcome=stored,
-    )
-
-
 def _resource_version(metadata: _Object) -> int:
     # A number that grows with every write to the cluster; what stands before an API server may have another.
     version: str = metadata["resourceVersion"]
     known = version.isascii() and version.isdigit() and len(version) <= _MAX_VERSION_DIGITS
     return int(version) if known else 0
-
-
-def _ttl_seconds(spec: _Object, default: int) -> int:
-    own: int | None = spec.get("ttlSecondsAfterStored")
-    return default if own is None else own
 
 
 def _content(kind: ResourceKind, metadata: _Object, spec_bytes: bytes) -> bytes:
@@ -292,6 +216,7 @@ _TABLES: Final[dict[ResourceKind, Table]] = {
     AUDIT_RECORD: Table.AUDIT_RECORDS,
     ACTION_TRACE: Table.ACTION_TRACES,
 }
+_KINDS: Final = {table: kind for kind, table in _TABLES.items()}
 _INDEX: Final[dict[ResourceKind, Callable[[_Object, bool], tuple[Any, ...]]]] = {
     AUDIT_RECORD: _audit_record_index,
     ACTION_TRACE: _action_trace_index,
@@ -301,6 +226,11 @@ _INDEX: Final[dict[ResourceKind, Callable[[_Object, bool], tuple[Any, ...]]]] = 
 def table_of(kind: ResourceKind) -> Table:
     """Return the archive table of a kind."""
     return _TABLES[kind]
+
+
+def kind_of_table(table: Table) -> ResourceKind:
+    """Return the kind whose records a table of the archive holds."""
+    return _KINDS[table]
 
 
 # The columns are only an index: a value that has no exact form there is left out or cut, and counted.

@@ -32,7 +32,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 # One batch is prepared while the other commits.
-_COORDINATORS: Final = 2
+_COMMITTERS: Final = 2
 _PARTITION_INTERVAL_SECONDS: Final = 3600.0
 _PROBE_SECONDS: Final = 2.0
 # The start waits no longer for the vectors' server, and then for the embedder.
@@ -99,7 +99,7 @@ class Operator:
                 "access": self._check_access,
                 "watch": self._check_watch,
             },
-            ready_notes={"waiting": self._parts.aside.problem, **_vector_notes(self._parts.store)},
+            ready_notes={"waiting": self._parts.committer.aside.problem, **_vector_notes(self._parts.store)},
         )
         numbers = metrics_server(addresses=settings.listen_address, port=settings.metrics_port)
         try:
@@ -123,8 +123,8 @@ class Operator:
             _task("sweep", parts.sweep.run()),
         ]
         workers = [
-            *(_task(f"coordinator-{n}", parts.coordinator.run()) for n in range(_COORDINATORS)),
-            _task("aside", parts.aside.run()),
+            *(_task(f"committer-{n}", parts.committer.run()) for n in range(_COMMITTERS)),
+            _task("aside", parts.committer.aside.run()),
             _task("status-writer", parts.status_writer.run()),
             _task("garbage-collector", parts.collector.run()),
             _task("rights", parts.rights.run()),
@@ -132,6 +132,8 @@ class Operator:
         ]
         if parts.backfill is not None:
             workers.append(_task("backfill", parts.backfill.run()))
+        if parts.promotion is not None:
+            workers.append(_task("promotion", parts.promotion.run()))
         if parts.indexer is not None:
             workers.append(_task("indexer", parts.indexer.run()))
         stopped = _task("stop", self._stop.wait())
@@ -153,7 +155,7 @@ class Operator:
         kopf_parts = KopfParts(
             namespaces=parts.settings.namespaces,
             session=partial(WatchSession, parts.transport),
-            registry=partial(build_registry, intake=parts.intake),
+            registry=partial(build_registry, objects=parts.objects),
             settings=kopf_settings,
         )
         return Watch(
@@ -168,18 +170,17 @@ class Operator:
     def _catch_up(self, kind: ResourceKind, is_new: bool) -> None:  # noqa: FBT001  # the watch's callback
         """Make good for what was missed while a kind was not watched, or not even served (``is_new``)."""
         parts = self._parts
-        parts.sweep.request(kind)
+        parts.sweep_requests.add(kind)
         if is_new:
             parts.collector.list_soon(kind)
-            if parts.backfill is not None:
-                parts.backfill.lift_soon()
+            parts.promotion_requests.vector_is_pending()
 
     async def _flush(self) -> None:
         parts, started = self._parts, time.monotonic()
         try:
             async with asyncio.timeout(parts.settings.shutdown_seconds):
                 # Rare and short: not worth an event in every part.
-                while not (parts.coordinator.idle and parts.status_writer.idle):  # noqa: ASYNC110
+                while not (parts.committer.idle and parts.statuses.idle):  # noqa: ASYNC110
                     await asyncio.sleep(_FLUSH_POLL_SECONDS)
         except TimeoutError:
             # What is in the cluster is found again by the next start. What is not there any more, is not.
@@ -189,7 +190,7 @@ class Operator:
             _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})
 
     def _tell_lost(self) -> None:
-        for ref in self._parts.intake.last_copies:
+        for ref in self._parts.register.last_copies:
             _log.error("Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields())
 
     async def _prepare_partitions(self) -> None:
