@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from datastorage.pipeline import extract
 from datastorage.records.record import Record, RecordKey
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.reading import record
 
 CREATED: Final = "2026-03-05T10:20:30Z"
 TTL_SECONDS: Final = 3600
@@ -67,7 +67,7 @@ def kind_of(body: Mapping[str, Any]) -> ResourceKind:
 
 def record_of(body: Mapping[str, Any]) -> Record:
     """Return the record of an object."""
-    return extract.record_of(kind_of(body), body)
+    return record.record_of(kind_of(body), body)
 
 
 def identity_of(body: Mapping[str, Any]) -> tuple[str, int]:
@@ -77,7 +77,7 @@ def identity_of(body: Mapping[str, Any]) -> tuple[str, int]:
 
 def key_of_body(body: Mapping[str, Any]) -> RecordKey:
     """Return the key under which an object is stored."""
-    return extract.key_of(kind_of(body), body)
+    return record.key_of(kind_of(body), body)
 
 
 def utc(text: str) -> datetime:

@@ -9,10 +9,10 @@ import pytest_asyncio
 from datastorage.pipeline.aside import Pace
 from datastorage.pipeline.writer import RowWriter
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.trial import Trial
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, action_trace, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
@@ -33,12 +33,9 @@ _SLEEPS = "PERFORM pg_sleep(substring(NEW.action FROM '^sleep ([0-9.]+)$')::floa
 
 @pytest_asyncio.fixture
 async def storing(database: Database) -> AsyncIterator[Storing]:
-    archive = Archive(database)
-    breaker = Breaker(
-        "postgres", database.ping, on_recovery=lambda: None, trial=Trial(database, archive).write
-    )
+    breaker = Breaker("postgres", database.ping, on_recovery=lambda: None, trial=Trial(database).write)
     pace = Pace(first_pause_seconds=0.02, max_pause_seconds=0.1)
-    made = Storing(RowWriter(archive), breaker, RejectedRecords(database), pace=pace)
+    made = Storing(RowWriter(Archive(database)), breaker, RejectedRecords(database), pace=pace)
     async with made.running():
         yield made
 

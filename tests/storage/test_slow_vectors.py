@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from datastorage.pipeline.aside import Pace
-from datastorage.records.record import StoredRecord, VectorState
+from datastorage.records.record import StoredRecord
+from datastorage.records.writes import WriteState
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import OutboxState
 from datastorage.storage.rejected import RejectedRecords
@@ -89,11 +90,11 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
     await limit(owner, cloned, "statement_timeout", "300ms")
     database.expire_connections()
     stored = await stage.writer.store(records(COUNT))
-    assert {row.vector.state for row in stored} == {VectorState.PENDING}
+    assert {row.vector.state for row in stored} == {WriteState.PENDING}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == COUNT
     # Fewer are tried beside the next rows.
     again = await stage.writer.store([*records(COUNT + 15)[COUNT:]])
-    assert VectorState.WRITTEN in {row.vector.state for row in again}
+    assert WriteState.WRITTEN in {row.vector.state for row in again}
     assert stage.dependencies.vector_store.serving
 
 
@@ -107,8 +108,12 @@ async def test_a_row_that_its_vector_takes_down_is_stored_without_it(
     await slow_vectors(owner, 3600)
     await limit(owner, cloned, "transaction_timeout", "300ms")
     database.expire_connections()
-    pace = Pace(first_pause_seconds=0.02)
-    storing = Storing(stage.writer, stage.dependencies.postgres, RejectedRecords(database), pace=pace)
+    storing = Storing(
+        stage.writer,
+        stage.dependencies.postgres,
+        RejectedRecords(database),
+        pace=Pace(first_pause_seconds=0.02),
+    )
     async with storing.running():
         storing.offer(*(audit_record({**AUDIT_SPEC, "message": "x" * n}) for n in range(1, 5)))
         await eventually(lambda: len(storing.outcomes) == 4, seconds=PATIENCE)

@@ -194,10 +194,7 @@ async def test_reads(stage: Stage, database: Database) -> None:
 
 def _queries(stage: Stage, database: Database) -> ArchiveQueries:
     reader, model = ArchiveReader(database), stage.provider.model
-    nearest = Nearest(
-        database, database, same_server=True, provider=model.provider, name=model.name,
-        dimensions=model.dimensions,
-    )  # fmt: skip
+    nearest = Nearest(database, database, model=model, same_server=True)
     return ArchiveQueries(reader, Searcher(reader, FullText(database), stage.embedder, nearest))
 
 

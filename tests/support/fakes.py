@@ -14,7 +14,7 @@ from datastorage.errors import ObjectChangedError, ObjectGoneError, RecordRefuse
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
-from datastorage.resources import ResourceKind
+from datastorage.resources.kinds import ResourceKind
 from harness.objects import kind_of
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)

@@ -12,9 +12,9 @@ from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.writer import RowWriter
 from datastorage.records.record import StoredRecord
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage import archive as storage
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, key_of_body, record_of
 from harness.polling import eventually
 from tests.support.fakes import FakeArchive, Probe
@@ -67,7 +67,7 @@ async def test_one_bad_record_is_isolated(breaker: Breaker, spawn: Spawn, positi
 
 
 async def test_one_bad_record_is_isolated_on_a_real_database(
-    breaker: Breaker, spawn: Spawn, archive: storage.Archive, database: Database, owner: Any
+    breaker: Breaker, spawn: Spawn, archive: Archive, database: Database, owner: Any
 ) -> None:
     """No partition covers its year: that is the record's own fault, and it is rejected with the reason."""
     bodies = a_batch_with_one_bad(321)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from datastorage.embedding import Embedder, Embeddings, VectorCache, text_hash
+from datastorage.embedding import Embedder, Embeddings, VectorCache
 from datastorage.embedding import embedder as embedder_module
-from datastorage.embedding.provider import EmbedderBusyError, Matrix
+from datastorage.embedding.provider import EmbedderBusyError
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.records.hashes import text_hash
+from datastorage.records.vector import Matrix
 from datastorage.resilience.breaker import Breaker
 from harness.polling import eventually
 from tests.support.embedding import MODEL, FakeProvider, vector_of

@@ -14,7 +14,7 @@ from datastorage.pipeline.garbagecollector import GarbageCollector, Pace, Plan
 from datastorage.pipeline.objects import Expiry, expiry_of
 from datastorage.pipeline.schedule import Bounds, Schedule
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import AUDIT_RECORD, ResourceKind
 from harness.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
 from harness.polling import eventually, settle
 from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected

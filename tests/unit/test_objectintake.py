@@ -9,7 +9,7 @@ import pytest
 from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.register import Memory, Register
 from datastorage.records.record import StoredRecord
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,

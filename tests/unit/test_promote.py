@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,18 +11,20 @@ import pytest
 from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusUpdate
-from datastorage.records.record import RecordKey, StoredRecord, Table, VectorState, VectorWrite
+from datastorage.records.reasons import Reason
+from datastorage.records.record import RecordKey, StoredRecord, Table
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.vectors.promote import Pace, Promotion, PromotionRequests
 from harness.objects import TRACE_SPEC, action_trace, audit_record, key_of_body, with_status
 from harness.polling import eventually, settle
 from tests.support.fakes import STORED_AT, FakeCluster, KeptUpdates
 from tests.support.tasks import Spawn
 
-WRITTEN = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
-FAILED = VectorWrite(VectorState.FAILED, "EmbeddingRefused", "not finite", "fake/tiny")
-STILL_PENDING = VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "does not answer", "fake/tiny")
+WRITTEN = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model="fake/tiny")
+FAILED = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", "fake/tiny")
+STILL_PENDING = VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", "fake/tiny")
 LATER = STORED_AT + timedelta(minutes=1)
 PENDING = {"writes": {"vector": {"state": "Pending"}}}
 
@@ -96,10 +99,9 @@ async def test_what_is_written_is_queued_with_what_its_status_needs(breaker: Bre
     )
     assert (second.version.final, second.version.ttl_seconds, second.delete_now) == (False, 600, False)
     assert isinstance(first.outcome, StoredRecord)
-    assert first.outcome.vector == WRITTEN
+    assert first.outcome.vector == replace(WRITTEN, at=LATER)  # by the clock that stored_at is of
     # The row is as old as it is; only the vector is new.
     assert first.outcome.stored_at == STORED_AT
-    assert first.outcome.vector_at == LATER  # by the clock that stored_at is of
 
 
 async def test_an_object_with_ttl_0_is_not_deleted_in_place_of_its_status(breaker: Breaker) -> None:
@@ -113,7 +115,7 @@ async def test_what_can_never_be_written_is_queued_too(breaker: Breaker) -> None
     body = degraded()
     [only] = await Bench(breaker, body, vectors={key_of_body(body): FAILED}).promote()
     assert isinstance(only.outcome, StoredRecord)
-    assert only.outcome.vector == FAILED
+    assert only.outcome.vector == replace(FAILED, at=LATER)
 
 
 async def test_what_is_pending_still_is_left(breaker: Breaker) -> None:

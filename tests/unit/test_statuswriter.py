@@ -17,8 +17,10 @@ from datastorage.pipeline.item import Outcome, Rejection, WorkItem
 from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.objects import Expiry
 from datastorage.pipeline.statuswriter import Followers, Pace, StatusWriter
-from datastorage.records.record import StoredRecord, VectorState, VectorWrite
-from datastorage.resources import ACTION_TRACE
+from datastorage.records.reasons import Reason
+from datastorage.records.record import StoredRecord
+from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.resources.kinds import ACTION_TRACE
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
@@ -306,7 +308,7 @@ async def test_ttl_0_with_a_finalizer_is_called_stored_first(entrance: Entrance,
 
 
 PENDING = StoredRecord(
-    b"\x01" * 32, STORED_AT, VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "away", "fake/tiny")
+    b"\x01" * 32, STORED_AT, VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "away", "fake/tiny")
 )
 
 
@@ -334,9 +336,9 @@ async def test_a_pending_vector_does_not_keep_an_object_with_ttl_0(entrance: Ent
 async def test_a_promoted_object_says_when_its_vector_came(entrance: Entrance, spawn: Spawn) -> None:
     body = audit_record()
     bench = Bench(entrance, spawn, body)
-    written = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
     later = STORED_AT + timedelta(seconds=40)
-    await bench.commit(body, replace(PENDING, vector=written, vector_at=later))
+    written = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model="fake/tiny", at=later)
+    await bench.commit(body, replace(PENDING, vector=written))
     status = bench.status(body)
     assert (status["phase"], status["storedAt"]) == ("Stored", "2026-03-05T10:20:31.000Z")
     assert status["writes"]["vector"] == {

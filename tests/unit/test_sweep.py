@@ -11,7 +11,7 @@ from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.sweep import Pace, Sweep, SweepRequests
 from datastorage.records.record import Table
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from harness.objects import (
     action_trace,
     audit_record,

@@ -17,11 +17,11 @@ from redis import Redis
 
 from datastorage import metrics
 from datastorage import secrets as secrets_module
-from datastorage.embedding import EmbeddingModel, VectorCache
+from datastorage.embedding import VectorCache
 from datastorage.embedding import cache as cache_module
 from datastorage.embedding import redis as redis_module
-from datastorage.embedding.provider import Vector
 from datastorage.errors import ConfigurationError
+from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.secrets import Origin
 from harness.polling import eventually
 from harness.redis import RedisServer

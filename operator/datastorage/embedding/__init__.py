@@ -7,16 +7,12 @@ What belongs here: everything that knows how texts become vectors. What does not
 from datastorage.embedding.cache import VectorCache
 from datastorage.embedding.embedder import Embedder, Embeddings
 from datastorage.embedding.factory import build_provider
-from datastorage.embedding.provider import EmbeddingModel, Provider
-from datastorage.embedding.text import embedding_text, text_hash
+from datastorage.embedding.provider import Provider
 
 __all__ = [
     "Embedder",
-    "EmbeddingModel",
     "Embeddings",
     "Provider",
     "VectorCache",
     "build_provider",
-    "embedding_text",
-    "text_hash",
 ]

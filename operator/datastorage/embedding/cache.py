@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from datastorage import metrics
-from datastorage.embedding.provider import EmbeddingModel, Vector, fault_of
+from datastorage.embedding.provider import fault_of
+from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.secrets import Origin
 
 if TYPE_CHECKING:

@@ -12,15 +12,8 @@ import numpy as np
 
 from datastorage import metrics
 from datastorage.embedding.cache import VectorCache
-from datastorage.embedding.provider import (
-    EmbedderBusyError,
-    EmbeddingModel,
-    Matrix,
-    Provider,
-    Vector,
-    fault_of,
-)
-from datastorage.embedding.text import query_text, text_hash
+from datastorage.embedding.provider import EmbedderBusyError, Provider, fault_of
+from datastorage.embedding.text import query_text
 from datastorage.errors import (
     DataStorageError,
     EmbedderMisconfiguredError,
@@ -29,6 +22,8 @@ from datastorage.errors import (
     InvalidQueryError,
     TransientError,
 )
+from datastorage.records.hashes import text_hash
+from datastorage.records.vector import EmbeddingModel, Matrix, Vector
 from datastorage.resilience.breaker import Breaker
 
 _log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from datastorage.embedding.provider import EmbeddingModel, Matrix, Vector
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError
+from datastorage.records.vector import EmbeddingModel, Matrix, Vector
 
 T = TypeVar("T")
 

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from datastorage import metrics
 from datastorage.errors import ClusterError
-from datastorage.pipeline.extract import key_of
 from datastorage.pipeline.objects import (
     Body,
     Expiry,
@@ -20,7 +19,8 @@ from datastorage.pipeline.objects import (
     status_of,
 )
 from datastorage.records.record import RecordKey
-from datastorage.resources import ARCHIVED, Phase, ResourceKind
+from datastorage.resources.kinds import ARCHIVED, Phase, ResourceKind
+from datastorage.resources.reading.record import key_of
 
 
 class Cluster(Protocol):

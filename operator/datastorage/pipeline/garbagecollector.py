@@ -28,7 +28,7 @@ from datastorage.pipeline.objects import Body, Expiry, expiry_of, is_current, is
 from datastorage.pipeline.schedule import Schedule
 from datastorage.pipeline.walk import Page, Walk
 from datastorage.resilience.worker import jittered, repeat
-from datastorage.resources import ARCHIVED, KINDS, ResourceKind
+from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import kopf
 
 from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.sweep import UNSTORED_SELECTOR
-from datastorage.resources import GROUP, VERSION, ResourceKind
+from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
 
 _EventHandler = Callable[..., Awaitable[None]]
 

@@ -6,8 +6,8 @@ Nothing here knows of Kubernetes: a record may also come from a request over HTT
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from datastorage.pipeline.extract import kind_of_table
 from datastorage.records.record import Record, StoredRecord
+from datastorage.resources.reading.registry import kind_of
 
 # What an item takes beside its content: columns, references, the entries that point to it.
 _OVERHEAD_BYTES: Final = 2048
@@ -48,12 +48,12 @@ class WorkItem:
     @property
     def title(self) -> str:
         """Kind, namespace and name, for people."""
-        return f"{kind_of_table(self.record.table).kind} {self.record.namespace}/{self.record.name}"
+        return f"{kind_of(self.record.table).kind} {self.record.namespace}/{self.record.name}"
 
     def as_log_fields(self) -> dict[str, str]:
         """Return the fields that name the record's object in a log entry."""
         return {
-            "object_kind": kind_of_table(self.record.table).kind,
+            "object_kind": kind_of(self.record.table).kind,
             "object_namespace": self.record.namespace,
             "object_name": self.record.name,
             "object_uid": self.record.key.uid,

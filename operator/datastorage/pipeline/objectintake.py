@@ -13,7 +13,6 @@ from typing import Final
 from cachetools import FIFOCache
 
 from datastorage import metrics
-from datastorage.pipeline.extract import canonical_spec, key_of, record_of
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Outcome, WorkItem
 from datastorage.pipeline.objects import (
@@ -30,7 +29,8 @@ from datastorage.pipeline.objects import (
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import RecordKey, StoredRecord
-from datastorage.resources import Phase, ResourceKind
+from datastorage.resources.kinds import Phase, ResourceKind
+from datastorage.resources.reading.record import canonical_spec, key_of, record_of
 
 # An event may have waited this long before it came here, behind tens of thousands of others at most. What an
 # object said longer ago than it was settled is stale; what it says later than that is news, even if it is the

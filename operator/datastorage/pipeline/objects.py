@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from datastorage import metrics
-from datastorage.pipeline.extract import key_of
 from datastorage.records.record import RecordKey
 from datastorage.records.times import is_given, time_in
-from datastorage.resources import LEGAL_HOLD_LABEL, Phase, ResourceKind, is_final
+from datastorage.resources.kinds import LEGAL_HOLD_LABEL, Phase, ResourceKind
+from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.registry import reading_of
 
 T = TypeVar("T")
 Body = Mapping[str, Any]
@@ -78,7 +79,7 @@ def version_of(kind: ResourceKind, body: Body, key: RecordKey, *, default_ttl_se
         key=key,
         generation=metadata["generation"],
         resource_version=metadata["resourceVersion"],
-        final=is_final(kind, spec),
+        final=reading_of(kind).is_final(spec),
         ttl_seconds=default_ttl_seconds if ttl_seconds is None else ttl_seconds,
         held=is_held(body),
         has_finalizers=bool(metadata.get("finalizers")),

@@ -7,7 +7,7 @@ from typing import Final
 from datastorage import metrics
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.objects import ObjectVersion
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.resources.kinds import KINDS, ResourceKind
 
 # Commits run ahead of the API server, which is several times slower than PostgreSQL. This many records of all
 # kinds may wait for their status; each holds about 1 KB.

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, Protocol
 
 from datastorage import metrics
@@ -22,17 +21,11 @@ from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.pipeline.objects import Body, Expiry, ObjectVersion
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
-from datastorage.records.record import StoredRecord, VectorState
+from datastorage.records.record import StoredRecord
+from datastorage.records.writes import WriteState
 from datastorage.resilience.backoff import Backoff
-from datastorage.resources import (
-    KINDS,
-    ResourceKind,
-    VectorStatus,
-    WriteState,
-    recording_status,
-    rejected_status,
-    stored_status,
-)
+from datastorage.resources.kinds import KINDS, ResourceKind
+from datastorage.resources.status import recording_status, rejected_status, stored_status
 
 _log = logging.getLogger(__name__)
 
@@ -171,16 +164,16 @@ class StatusWriter:
         uid, generation = version.ref.uid, version.generation
         match update.outcome:
             case Rejection(reason):
-                now = _rfc3339(datetime.now(UTC))
+                now = datetime.now(UTC)
                 status = rejected_status(uid=uid, generation=generation, at=now, message=reason)
                 await self._patch(version, status)
             case StoredRecord() as stored if not version.final:
                 status = recording_status(
                     uid=uid,
                     generation=generation,
-                    stored_at=_rfc3339(stored.stored_at),
-                    content_hash=_sha256(stored.content_hash),
-                    vector=_vector(stored),
+                    stored_at=stored.stored_at,
+                    content_hash=stored.content_hash,
+                    vector=stored.vector,
                     diverged=stored.diverged,
                 )
                 await self._patch(version, status)
@@ -190,10 +183,10 @@ class StatusWriter:
                 status = stored_status(
                     uid=uid,
                     generation=generation,
-                    stored_at=_rfc3339(stored.stored_at),
-                    content_hash=_sha256(stored.content_hash),
-                    expires_at=_rfc3339(_expires_at(version, stored)),
-                    vector=_vector(stored),
+                    stored_at=stored.stored_at,
+                    content_hash=stored.content_hash,
+                    expires_at=_expires_at(version, stored),
+                    vector=stored.vector,
                     diverged=stored.diverged,
                     held=version.held,
                 )
@@ -233,23 +226,4 @@ def _expires_at(version: ObjectVersion, stored: StoredRecord) -> datetime:
 
 
 def _is_pending(outcome: Outcome) -> bool:
-    return isinstance(outcome, StoredRecord) and outcome.vector.state is VectorState.PENDING
-
-
-def _vector(stored: StoredRecord) -> VectorStatus:
-    vector = stored.vector
-    written = vector.state is VectorState.WRITTEN
-    return VectorStatus(
-        WriteState(vector.state.value), vector.reason, vector.message, vector.model,
-        _rfc3339(stored.vector_at or stored.stored_at) if written else None,
-    )  # fmt: skip
-
-
-# All records of a batch were stored at the same time.
-@lru_cache(maxsize=64)
-def _rfc3339(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _sha256(digest: bytes) -> str:
-    return f"sha256:{digest.hex()}"
+    return isinstance(outcome, StoredRecord) and outcome.vector.state is WriteState.PENDING

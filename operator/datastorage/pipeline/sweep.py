@@ -16,7 +16,7 @@ from datastorage.pipeline.objectintake import ObjectIntake, Verdict
 from datastorage.pipeline.walk import Cluster, Page, Walk
 from datastorage.resilience.signal import Signal
 from datastorage.resilience.worker import repeat
-from datastorage.resources import KINDS, Phase, ResourceKind
+from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 
 # The watch and the sweep ask for everything that is not finally stored.
 UNSTORED_SELECTOR: Final = f"status.phase!={Phase.STORED}"

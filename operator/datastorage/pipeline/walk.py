@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from datastorage.errors import ClusterError, NotServedError, TransientError
-from datastorage.resources import ResourceKind
+from datastorage.resources.kinds import ResourceKind
 
 _log = logging.getLogger(__name__)
 

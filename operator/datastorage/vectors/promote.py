@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from datastorage.pipeline.extract import key_of, table_of
 from datastorage.pipeline.lookup import Archive as Rows
 from datastorage.pipeline.lookup import look_up
 from datastorage.pipeline.objects import (
@@ -24,12 +23,14 @@ from datastorage.pipeline.objects import (
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.pipeline.walk import Cluster, Page, Walk
-from datastorage.records.record import VectorState
+from datastorage.records.writes import WriteState
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal
 from datastorage.resilience.worker import repeat
-from datastorage.resources import KINDS, Phase, ResourceKind, WriteState
+from datastorage.resources.kinds import KINDS, Phase, ResourceKind
+from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.registry import table_of
 
 # Phases in which a vector may be pending.
 _PHASES: Final = (Phase.DEGRADED, Phase.RECORDING)
@@ -153,13 +154,14 @@ class Promotion:
         queued, complete = 0, not answer.unanswered
         for version in versions:
             stored = answer.found.get(version.key)
-            if stored is None or stored.vector.state is VectorState.PENDING:
+            if stored is None or stored.vector.state is WriteState.PENDING:
                 continue
             # Not twice at once: the second would only find that the first has changed the object.
             if not self._register.start(version.key, committed=True):
                 complete = False
                 continue
-            await self._statuses.put(StatusUpdate(version, replace(stored, vector_at=now)))
+            outcome = replace(stored, vector=replace(stored.vector, at=now))
+            await self._statuses.put(StatusUpdate(version, outcome))
             queued += 1
         return Promoted(queued, complete)
 

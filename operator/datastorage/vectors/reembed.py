@@ -14,12 +14,13 @@ from typing import Final, Protocol, TypeVar
 
 from datastorage.embedding import Embeddings
 from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
-from datastorage.pipeline.extract import table_of, text_of
 from datastorage.records.record import RecordKey, Table, Text
+from datastorage.records.vector import Vector
 from datastorage.resilience.dividing import by_parts, page_of
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.resources.kinds import KINDS, ResourceKind
+from datastorage.resources.reading.fields import mapping_in
+from datastorage.resources.reading.registry import reading_of, table_of
 from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Unlinked
-from datastorage.storage.vectors import Vector
 from datastorage.vectors.backfill import Dependencies, Embedder, Vectors
 
 T = TypeVar("T")
@@ -331,7 +332,7 @@ def _text(kind: ResourceKind, content: bytes) -> Text:
     body = json.loads(content)
     if not isinstance(body, dict):
         raise ValueError("no object")  # noqa: TRY004  # of the content, not of a type
-    return text_of(kind.kind, body.get("spec") or {})
+    return reading_of(kind).text(mapping_in(body, "spec"))
 
 
 def _parts(rows: Sequence[Unlinked]) -> Iterator[list[RecordKey]]:
