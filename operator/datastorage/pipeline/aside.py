@@ -1,7 +1,7 @@
 """Batches that PostgreSQL refuses while it serves others are divided here; single records wait by themselves.
 
-It happens apart from the committer's loop, so that the records that come after are not held up: a record that
-is too slow takes as long as the server's patience lasts, each time it is tried.
+This happens apart from the committer's loop, so that the records that come after are not held up: a record
+that is too slow takes as long as the server's patience lasts, each time it is tried.
 """
 
 import asyncio
@@ -26,8 +26,9 @@ _Refusal = RecordRefusedError | WorkRefusedError
 
 
 class Commits(Protocol):
-    """The two ways of a record out of here (committer.py). Both raise WorkRefusedError, the first one also
-    RecordRefusedError, where PostgreSQL serves others.
+    """The two ways of a record out of here (committer.py).
+
+    Both raise WorkRefusedError where PostgreSQL serves others, and the first one RecordRefusedError as well.
     """
 
     async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None: ...
@@ -42,7 +43,7 @@ class Pace:
     """Four full batches. Records that wait by themselves give way to batches that have yet to be divided."""
     first_pause_seconds: float = 1.0
     max_pause_seconds: float = 300.0
-    """As long as a sweep takes to bring back what gave way."""
+    """As long as a sweep takes to bring back a record that gave way."""
     count_seconds: float = 15.0
     """How often the records that wait in the cluster are counted."""
     reported_after_tries: int = 3
@@ -61,7 +62,7 @@ class _Waiting:
 
 
 class Aside:
-    """One worker. All items here but last copies are where they came from as well, and may be given up."""
+    """One worker. All items here but last copies are in the cluster as well, and may be given up."""
 
     def __init__(self, committer: Commits, register: Register, pace: Pace = Pace()) -> None:
         self._committer = committer
@@ -101,7 +102,7 @@ class Aside:
         return self._waiting if self._trying is None else [*self._waiting, self._trying]
 
     async def put(self, batch: Sequence[WorkItem], refusal: _Refusal) -> None:
-        """Take a batch over that was refused; wait while there is no room for it."""
+        """Take over a batch that was refused; wait while there is no room for it."""
         metrics.REFUSED_BATCHES.inc()
         size = sum(item.size for item in batch)
         while self._bytes and not self._make_room(size):
@@ -163,7 +164,7 @@ class Aside:
         self._undivided.append((items[middle:], None))
 
     async def _try_alone(self, entry: _Waiting) -> None:
-        """Store a record by itself, its vector later: the row must not suffer for it. Or let it wait."""
+        """Store a record by itself and its vector later; where that is refused too, let it wait."""
         try:
             await self._committer.commit([entry.item], bare=True)
         except RecordRefusedError as error:
@@ -215,7 +216,7 @@ class Aside:
             self._remove([entry.item])
         heapq.heapify(kept)
         self._waiting = kept
-        # Where nothing else will go soon, last copies alone take the room. Others must not wait for those.
+        # Where no other entry will go soon, last copies alone take the room. Batches must not wait for those.
         return self._bytes + size <= limit or not (self._undivided or self._dividing)
 
     def _remove(self, items: Sequence[WorkItem]) -> None:

@@ -34,11 +34,11 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an object says of itself now.
+    """An object as it is now.
 
-    ``archived``: its status says that its row is final, and ``current``: this is so of what it says now.
-    ``vector_pending``: its status says that its vector is missing. ``expiry``: when it may go, None where it
-    stays for now.
+    ``archived``: its status says that its row is final. ``current``: its status is about its present spec.
+    ``vector_pending``: its status says that its vector is missing. ``deleting``: it goes as soon as others
+    remove their finalizers. ``expiry``: when it may go, None where it stays for now.
     """
 
     body: Body
@@ -72,10 +72,10 @@ async def look_again(cluster: Cluster, ref: ObjectRef) -> Found | None:
 
 
 def read(kind: ResourceKind, body: Body) -> Found:
-    """Return what a status write or a deletion needs to know of an object."""
+    """Return the facts about an object that a status write or a deletion depends on."""
     metadata, phase = body["metadata"], status_of(body).get("phase")
     archived, held = phase in ARCHIVED, is_held(body)
-    deleting = "deletionTimestamp" in metadata  # it goes when others remove their finalizers
+    deleting = "deletionTimestamp" in metadata
     stays = held or deleting or not archived
     expiry = None if stays else expiry_of(kind, body)
     return Found(

@@ -79,7 +79,7 @@ class Committer:
         # How much of a full batch PostgreSQL takes at present.
         self._share = 1.0
         self.aside = Aside(self, register, aside_pace or AsidePace())
-        """Takes over what is refused. It has to run as well."""
+        """Takes over the batches that are refused. It has to run as well."""
 
     @property
     def idle(self) -> bool:
@@ -87,7 +87,7 @@ class Committer:
         return not self._busy and not self._intake.depth and self.aside.idle
 
     async def run(self) -> None:
-        """Take batches and commit them until cancelled. What is refused goes aside, and the next batch comes.
+        """Take batches and commit them until cancelled. A refused batch goes aside, and the next one comes.
 
         Two of these loops are of use: a batch is prepared while another one commits.
         """
@@ -125,8 +125,8 @@ class Committer:
     async def reject(self, item: WorkItem, reason: str) -> None:
         """Keep the bytes of a record that can't be a row, and hand it on as rejected.
 
-        Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays where it came from,
-        and is lost where it is not there any more.
+        Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays in the cluster;
+        it is lost if it is not there any more.
         """
         metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
         try:

@@ -1,8 +1,8 @@
-"""Looks up whether the archive has what objects of the cluster say: a status is no proof of a row.
+"""Looks up whether the archive has the rows of stored objects: a status is no proof of a row.
 
 A row may be gone while its status stays: PostgreSQL was restored from a backup, or a failover lost the last
 commits. And another object may have made the row: a cluster was restored, or cloned. So rows are looked up by
-what the object itself says.
+the object's own spec.
 """
 
 import logging
@@ -76,7 +76,7 @@ class Confirmation:
             phase = body["status"]["phase"]
             metrics.ROWS_MISSING.labels(phase).inc()
             _log.error(
-                "An object says %s, and the archive does not have what it says; storing it again",
+                "An object says %s, and the archive does not have its row; storing it again",
                 phase,
                 extra=ref_of(kind, body).as_log_fields(),
             )

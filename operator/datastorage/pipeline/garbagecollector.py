@@ -67,7 +67,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One line of a dry run: what would happen to a stored object, and when (Unix seconds)."""
+    """One line of a dry run: when a stored object would go, if it is not held and its row is confirmed."""
 
     expiry: Expiry
     held: bool
@@ -118,7 +118,7 @@ class GarbageCollector:
         await repeat(self._step, interval_seconds=self._pace.resync_seconds, wake=self._schedule.wake)
 
     async def _step(self) -> float:
-        """List what is due to be listed, delete what is due; return after how many seconds to go on."""
+        """List the kinds and delete the objects that are due; return the seconds until the next step."""
         if self._clock.monotonic() >= self._next_listing():
             await self._list()
         due = self._schedule.pop_due(self._now())
@@ -168,7 +168,7 @@ class GarbageCollector:
         self._clock_offset = database - self._clock.wall()
 
     async def plan(self) -> AsyncIterator[Plan]:
-        """List what would be deleted and when, without deleting anything."""
+        """List the deletions to come, without deleting anything."""
         for kind in KINDS:
             try:
                 async for page in self._walk.pages(kind):
@@ -182,7 +182,7 @@ class GarbageCollector:
                 continue  # without its definition a kind has no objects
 
     async def _list(self) -> None:
-        """List the kinds that are due; what was let go may be of either."""
+        """List the kinds that are due: all of them where entries were let go, which may be of either."""
         now, forgotten = self._clock.monotonic(), self._schedule.forgotten_due is not None
         due = [kind for kind in KINDS if forgotten or self._listing_at[kind] <= now]
         self._schedule.forgotten_due = None
@@ -198,7 +198,7 @@ class GarbageCollector:
     async def _note_all(self, page: Page) -> None:
         kind = page.kind
         current = [body for body in page.bodies if read_or_log(kind, body, lambda _, body: is_current(body))]
-        # What is on hold or stays long is looked up too: its row may be gone.
+        # Objects on hold and those that stay long are looked up too: their rows may be gone.
         confirmed = await self._confirmation.of_objects(kind, current)
         for body in confirmed.missing:
             await self._restore(kind, body)
@@ -254,7 +254,7 @@ class GarbageCollector:
         if found.archived:
             self._note(found)
         elif found.key == expiry.key and not found.held:
-            # It has no room for a status, and only its labels changed: what is stored is still all of it.
+            # It has no room for a status, and only its labels changed: its row is still all of it.
             self._schedule.add(replace(expiry, resource_version=found.resource_version))
 
     async def _restore_row(self, expiry: Expiry) -> None:

@@ -1,7 +1,7 @@
 """Kopf's handlers: an event comes in, its object goes to the intake. Nothing else happens here.
 
 Only ``on.event``: the other decorators keep their state in the object and cost up to five more writes
-each (docs/decisions). Kopf never repeats an ``on.event`` handler; the sweep brings back what was lost.
+each (docs/decisions). Kopf never repeats an ``on.event`` handler; the sweep brings back its object.
 """
 
 from collections.abc import Awaitable, Callable
@@ -64,7 +64,7 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Kopf would copy and compare every object to see what changed; event handlers don't ask."""
+    """Kopf would copy and compare every object to find its changes; event handlers don't ask for them."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return kopf.BodyEssence({})

@@ -1,4 +1,4 @@
-"""What travels from the intake to the commit: a record, and where it came from.
+"""The items that travel from the intake to the commit: a record, and where it came from.
 
 Nothing here knows of Kubernetes: a record may also come from a request over HTTP.
 """
@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resources.reading.registry import kind_of
 
-# What an item takes beside its content: columns, references, the entries that point to it.
+# An item takes this beside its content: columns, references, the entries that point to it.
 _OVERHEAD_BYTES: Final = 2048
 
 
@@ -24,7 +24,7 @@ Outcome = StoredRecord | Rejection
 
 
 class Origin(Protocol):
-    """Where a record came from. One of the two methods is called, once."""
+    """Where a record came from. One of the two methods is called, at most once."""
 
     async def committed(self, outcome: Outcome) -> None:
         """Take the outcome of the commit. It may wait, and the committer waits with it."""

@@ -1,7 +1,7 @@
-"""Where objects of the cluster come in: each content of an object once, and not more than there is room for.
+"""The way in of the cluster's objects: each content of an object once, and no more than there is room for.
 
-The watch may not wait (Kopf would hold every object in memory meanwhile), so ``offer`` drops what does
-not fit and asks for a sweep, which brings it back. The sweep may wait, and uses ``put``.
+The watch may not wait (Kopf would hold every object in memory meanwhile), so ``offer`` drops an object
+that does not fit and asks for a sweep, which brings it back. The sweep may wait, and uses ``put``.
 """
 
 import time
@@ -32,8 +32,8 @@ from datastorage.records.record import RecordKey, StoredRecord
 from datastorage.resources.kinds import Phase, ResourceKind
 from datastorage.resources.reading.record import canonical_spec, key_of, record_of
 
-# An event may have waited this long before it came here, behind tens of thousands of others at most. What an
-# object said longer ago than it was settled is stale; what it says later than that is news, even if it is the
+# An event may have waited this long before it came here, behind tens of thousands of others at most. A
+# content that was read before it was settled is stale. One that was read later is news, even if it is the
 # same as before: its cluster was restored from a backup, and its status has to be written again.
 _LATE_EVENT_SECONDS: Final = 300.0
 # How many versions of objects that can't be read are remembered, so that each is logged once.
@@ -73,7 +73,7 @@ class ObjectOrigin:
         await self.statuses.put(StatusUpdate(version, outcome, delete_now=delete_now))
 
     def given_up(self, reason: str) -> None:
-        """Do nothing: the object is in the cluster still, and the next sweep brings it back."""
+        """Do nothing: a later sweep brings the object back, as long as the cluster has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class ObjectIntake:
         return Verdict.ACCEPTED
 
     def _cannot_read(self, ref: ObjectRef, version: str | None) -> Verdict:
-        """Log and count what can't be read, each version of an object once: it must not stop the others."""
+        """Log and count an object that can't be read, each version once: it must not stop the others."""
         if (ref, version) not in self._unreadable:
             self._unreadable[ref, version] = None
             metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()

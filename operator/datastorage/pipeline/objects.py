@@ -1,4 +1,4 @@
-"""What the pipeline reads of an object beside its record: where it is, how far it is, when it may go."""
+"""The facts about an object beside its record: where it is, how far it is, when it may go."""
 
 import logging
 import sys
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """Where an object is found in the cluster. The uid tells it from another of the same name."""
+    """Where an object is found in the cluster. The uid distinguishes it from another of the same name."""
 
     kind: ResourceKind
     namespace: str
@@ -55,7 +55,7 @@ def unread_ref_of(kind: ResourceKind, body: Any) -> ObjectRef:
 class ObjectVersion:
     """A version of an object, with all that its status and its deletion depend on.
 
-    ``generation`` is what the cluster counts (``metadata.generation``), for the status. ``ttl_seconds``
+    ``generation`` is the cluster's own count (``metadata.generation``), for the status. ``ttl_seconds``
     counts from the commit. ``held``: a legal hold keeps the object in the cluster. ``has_finalizers``: a
     deletion would leave the object there, and open to change, until somebody removes them.
     """
@@ -99,7 +99,7 @@ class Expiry:
 def expiry_of(kind: ResourceKind, body: Body) -> Expiry | None:
     """Return when a stored object may go. None where its status promises no time: then it stays.
 
-    The key is of what the object itself says, not of what its status says: the row is looked up by it before
+    The key is that of the object's present spec, whatever its status says: the row is looked up by it before
     the object goes.
     """
     metadata = body["metadata"]
@@ -123,9 +123,9 @@ def observes_generation(body: Body) -> bool:
 
 
 def is_current(body: Body) -> bool:
-    """Whether the object's status is about what the object says now.
+    """Whether the object's status is about its present spec.
 
-    What is Stored can't change any more. What is Degraded can, and its newest state may not be stored yet.
+    A Stored object can't change any more. A Degraded one can, and its newest state may not be stored yet.
     """
     if status_of(body).get("phase") == Phase.STORED:
         return status_of(body).get("observedGeneration") is not None
@@ -140,10 +140,10 @@ def is_held(body: Body) -> bool:
 
 
 def read_or_log(kind: ResourceKind, body: Body, read: Callable[[ResourceKind, Body], T]) -> T | None:
-    """Return what ``read`` makes of the object; None where it fails, which is logged.
+    """Return the result of ``read``; None where it fails, which is logged.
 
-    No object of an API server is known that can't be read; what a proxy has made may lack anything. It must
-    not stop what is done for all others.
+    No object of an API server is known that can't be read; one that a proxy has made may lack anything. It
+    must not stop the work for all others.
     """
     try:
         return read(kind, body)

@@ -1,6 +1,6 @@
-"""Which generations are under way, and which were settled: none is taken in twice, none is lost unnoticed.
+"""Knows the generations that are under way or settled: none is taken in twice, none is lost unnoticed.
 
-A generation is known here by its key (uid, generation, hash of what it says). ``start`` begins its way,
+A generation is known here by its key (uid, generation, hash of the spec). ``start`` begins its way,
 ``committed`` says that PostgreSQL has it, and ``done`` or ``forget`` ends it.
 """
 
@@ -17,7 +17,7 @@ from datastorage.records.record import RecordKey
 
 @dataclass(frozen=True)
 class Memory:
-    """How much the register remembers of what is not under way."""
+    """How much the register remembers of generations that are not under way."""
 
     generations: int = 50_000
     """Settled generations, and as many postponed ones. A stale event of a settled object follows its status

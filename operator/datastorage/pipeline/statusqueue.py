@@ -10,13 +10,13 @@ from datastorage.pipeline.objects import ObjectVersion
 from datastorage.resources.kinds import KINDS, ResourceKind
 
 # Commits run ahead of the API server, which is several times slower than PostgreSQL. This many records of all
-# kinds may wait for their status; each holds about 1 KB.
+# kinds together may wait for their status; each holds about 1 KB.
 _MAX_WAITING: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class StatusUpdate:
-    """What is left of a record after its commit; the archive holds the content now.
+    """The rest of a record after its commit; the archive holds the content now.
 
     ``delete_now``: the object is to be deleted, in place of a status.
     """
@@ -27,15 +27,13 @@ class StatusUpdate:
 
 
 class StatusQueue:
-    """Filled by the origins of committed records and by the promotion, emptied by the status writer.
-
-    A kind whose writes are refused keeps those of the other kind waiting no longer than its queue has room.
-    """
+    """Filled by the origins of committed records and by the promotion, emptied by the status writer."""
 
     def __init__(self) -> None:
         self._queues: dict[ResourceKind, asyncio.Queue[StatusUpdate]] = {
-            kind: asyncio.Queue(_MAX_WAITING // len(KINDS)) for kind in KINDS
+            kind: asyncio.Queue() for kind in KINDS
         }
+        self._room = asyncio.Semaphore(_MAX_WAITING)
         self._unwritten = 0
 
     @property
@@ -44,14 +42,16 @@ class StatusQueue:
         return self._unwritten == 0
 
     async def put(self, update: StatusUpdate) -> None:
-        """Queue a status update; wait while the queue of its kind is full."""
+        """Queue a status update; wait while there are too many."""
         self._unwritten += 1
-        await self._queues[update.version.ref.kind].put(update)
+        await self._room.acquire()
+        self._queues[update.version.ref.kind].put_nowait(update)
         self._export()
 
     async def get(self, kind: ResourceKind) -> StatusUpdate:
         """Wait for a status update of a kind and take it out; ``written`` has to follow."""
         update = await self._queues[kind].get()
+        self._room.release()
         self._export()
         return update
 

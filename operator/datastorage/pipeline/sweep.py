@@ -1,9 +1,9 @@
 """The promise that nothing is forgotten: lists the unstored objects and feeds them to the intake.
 
-The watch gives speed; events can be lost, dropped or never sent. The sweep asks the cluster what is
-still unstored, page by page, at the pace at which the intake drains. Where an object that it meets says that
-it is stored (a running trace, a record without its vector), it looks the row up, and has the object stored
-again if the row is gone. One that says Rejected is taken in again once it is rejected no more.
+The watch gives speed; events can be lost, dropped or never sent. The sweep lists all objects that are still
+unstored, page by page, at the pace at which the intake drains. Where an object's status says that it is
+stored (a running trace, a record without its vector), the sweep looks the row up, and has the object stored
+again if the row is gone. An object that says Rejected is taken in again once it is rejected no more.
 """
 
 import time
@@ -74,6 +74,7 @@ class Sweep:
 
     async def run(self) -> None:
         """Sweep until cancelled, the first time at once."""
+        self._requests.take()  # whatever was asked for so far: the first sweep is of all kinds
         await repeat(
             self._sweep,
             interval_seconds=self._pace.interval_seconds,
@@ -82,7 +83,7 @@ class Sweep:
         )
 
     async def _sweep(self) -> None:
-        # Only what failed is repeated: the other kind is not listed again and again meanwhile.
+        # Only the kind that failed is repeated: the other one is not listed again and again meanwhile.
         failed = await self._walk.run(self._requests.take() or KINDS, self._feed)
         if failed:
             metrics.SWEEP_TOTAL.labels("failed").inc()

@@ -166,7 +166,7 @@ class Promotion:
         return Promoted(queued, complete)
 
     def _pending_version(self, kind: ResourceKind, body: Body) -> ObjectVersion | None:
-        """Return the version of an object whose status is about what it is now, and says Pending."""
+        """Return the version of an object whose status is about its present spec, and says Pending."""
         vector = status_of(body).get("writes", {}).get("vector", {})
         if not observes_generation(body) or vector.get("state") != WriteState.PENDING:
             return None
