@@ -124,6 +124,16 @@ async def test_a_failed_sweep_is_repeated_from_the_start(
     assert bench.depth == 1
 
 
+async def test_the_first_sweep_is_of_all_kinds_whatever_was_requested_before(
+    breaker: Breaker, spawn: Spawn
+) -> None:
+    bench = Bench(breaker, audit_record(), action_trace())
+    bench.requests.add(AUDIT_RECORD)
+    spawn(bench.sweep.run())
+    await bench.swept()
+    assert bench.depth == 2
+
+
 async def test_without_a_request_it_sweeps_at_intervals(breaker: Breaker, spawn: Spawn) -> None:
     bench = Bench(breaker, interval=0.001)
     spawn(bench.sweep.run())

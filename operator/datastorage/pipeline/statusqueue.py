@@ -29,11 +29,11 @@ class StatusUpdate:
 class StatusQueue:
     """Filled by the origins of committed records and by the promotion, emptied by the status writer."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = _MAX_WAITING) -> None:
         self._queues: dict[ResourceKind, asyncio.Queue[StatusUpdate]] = {
             kind: asyncio.Queue() for kind in KINDS
         }
-        self._room = asyncio.Semaphore(_MAX_WAITING)
+        self._room = asyncio.Semaphore(max_waiting)
         self._unwritten = 0
 
     @property
