@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from datastorage.errors import ConfigurationError
+from datastorage.files import UnfitFileError, check_file
 from datastorage.storage.urls import ServerUrl
 
 # The driver takes these where the URL has no such parameter.
@@ -21,6 +22,8 @@ _VARIABLES: Final[Mapping[str, str]] = {
 _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 _SYSTEM: Final = "system"
 _ALPN: Final = ["postgresql"]  # a direct TLS connection needs it
+# A large list of revoked certificates has some MiB.
+_MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 _TLS_VERSIONS: Final = {f"TLSv{v}": ssl.TLSVersion[f"TLSv{v}".replace(".", "_")] for v in ("1.2", "1.3")}
 
 
@@ -52,7 +55,7 @@ def _given(url: ServerUrl, name: str) -> str:
 def _check_passfile(url: ServerUrl, path: Path) -> None:
     try:
         mode = path.stat().st_mode
-        path.read_bytes()
+        check_file(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise _unusable(url, "passfile", path, _word_for(error)) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -86,7 +89,7 @@ def _load_trusted(url: ServerUrl, context: ssl.SSLContext, name: str, path: str)
 
 def _check_readable(url: ServerUrl, name: str, path: str) -> None:
     try:
-        Path(path).open("rb").close()
+        check_file(path, _MAX_FILE_BYTES)
     except (OSError, ValueError) as error:
         raise _unusable(url, name, path, _word_for(error)) from None
 
@@ -121,6 +124,8 @@ def _word_for(error: Exception) -> str:
         return "is not there"
     if isinstance(error, PermissionError):
         return "may not be read by this process"
+    if isinstance(error, UnfitFileError):
+        return f"is {error.strerror}"
     return "can't be read"
 
 

@@ -14,12 +14,14 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit
 
 from datastorage.errors import ConfigurationError
+from datastorage.files import read_file
 
 _MAX_PORT: Final = 65_535
 _NAME: Final = "datastorage"
 # A server that is silent for longer is as good as away, whatever the URL has to say: the start waits for it.
 _MAX_CONNECT_SECONDS: Final = 30.0
 _DEFAULT_CONNECT_SECONDS: Final = 5.0
+_MAX_SERVICE_BYTES: Final = 1024 * 1024
 
 _TO_DRIVER: Final = frozenset(
     {
@@ -179,7 +181,7 @@ def _with_service(given: Mapping[str, str]) -> dict[str, str]:
     file = Path(named) if named else Path("~/.pg_service.conf").expanduser()
     services = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        services.read_string(file.read_text(encoding="utf-8"))
+        services.read_string(read_file(file, _MAX_SERVICE_BYTES).decode())
     except (OSError, UnicodeDecodeError, configparser.Error):
         raise _ParameterError(f"service={name} needs the file {file}, which can't be read") from None
     if not services.has_section(name):
