@@ -29,11 +29,12 @@ from rich.table import Table
 
 from benchmarks.progress import Progress, say
 from benchmarks.texts import questions, sentences
+from datastorage.assembly.queries import build_queries
 from datastorage.embedded import create_service_role, start_embedded_postgres
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
 from datastorage.pipeline.reading import work_item
-from datastorage.query import ArchiveQueries, queries
+from datastorage.query.questions import ArchiveQueries
 from datastorage.query.words import wording
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
@@ -185,7 +186,7 @@ async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterat
     """Open the library as the command line has it: with the embedding of questions, and the records read."""
     breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(MODEL, None, 300), breaker)
-    yield queries(_Store(database, _Vectors(database, True, embedder)))  # noqa: FBT003
+    yield build_queries(database, embedder)
     await breaker.close()
 
 

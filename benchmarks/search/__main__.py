@@ -27,10 +27,11 @@ from benchmarks.search.dataset import LabelledRecord, Question, load_questions, 
 from benchmarks.search.embeddings_server import EmbeddingsServer
 from benchmarks.search.measures import ndcg_at, recall_at
 from benchmarks.search.minilm import DIMENSION, NAME
-from datastorage.assembly.replica import build_writer
-from datastorage.assembly.store import Store, build_store
+from datastorage.assembly.queries import queries_of
+from datastorage.assembly.shard import build_writer
+from datastorage.assembly.store import Store, open_store
 from datastorage.pipeline.reading import work_item
-from datastorage.query import SearchMode, queries
+from datastorage.query.filters import SearchMode
 from datastorage.records.writes import WriteState
 from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
@@ -109,7 +110,7 @@ async def _store(model: str, database_url: str) -> AsyncIterator[Store]:
                 batch_size=32,
             )
         settings = Settings(database=database, embedding=embedding)
-        yield await stack.enter_async_context(build_store(settings, writable=True))
+        yield await stack.enter_async_context(open_store(settings, writable=True))
 
 
 async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, str]:
@@ -151,7 +152,7 @@ def _body(record: LabelledRecord, number: int) -> dict[str, Any]:
 async def _ask(
     store: Store, model: str, mode: SearchMode, questions: Sequence[Question], ids: dict[str, str], worst: int
 ) -> Quality:
-    archive, loop = queries(store), asyncio.get_running_loop()
+    archive, loop = queries_of(store), asyncio.get_running_loop()
     ndcg: dict[str, float] = {}
     recall, seconds = [], []
     for question in questions:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError
-from datastorage.query import Filter, SearchMode
+from datastorage.query.filters import Filter, SearchMode
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.database import Database
 from datastorage.storage.write import Archive

@@ -11,7 +11,9 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import InvalidQueryError
-from datastorage.query import ArchivedRecord, Page, Timeline
+from datastorage.query.questions import Page
+from datastorage.query.records import ArchivedRecord
+from datastorage.query.timeline import Timeline
 from datastorage.storage import pages as queries_module
 from datastorage.storage.migrate import migrate
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of

@@ -19,6 +19,7 @@ from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
+from datastorage.resources.selection import EVERYTHING
 from harness.objects import action_trace, audit_record, key_of_body
 from harness.polling import eventually
 from tests.support.apiserver import FakeApiServer
@@ -45,7 +46,7 @@ class Bench:
         parts = KopfParts(
             namespaces=(),
             session=self._session,
-            registry=lambda kind: build_registry(kind, intake),
+            registry=lambda kind: build_registry(kind, intake, EVERYTHING),
             settings=kopf_settings,
         )
         self.records, self.traces = (
