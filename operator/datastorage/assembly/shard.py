@@ -13,7 +13,7 @@ from typing import Any
 from datastorage.assembly.replica import Replica
 from datastorage.assembly.store import Store
 from datastorage.kube.objects import ObjectClient
-from datastorage.kube.watch import KopfParts, Watch
+from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.aside import Aside
@@ -112,7 +112,7 @@ def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[]
     aside = Aside(committer=committer, intake=intake)
     coordinator = Coordinator(intake=intake, committer=committer, aside=aside)
     monitor = WatchMonitor(KINDS, selection.namespaces)
-    kopf_parts = KopfParts(
+    kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
         session=partial(WatchSession, replica.transport),
         registry=partial(build_registry, intake=intake, selection=selection),
@@ -120,7 +120,7 @@ def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[]
     )
     on_recovery = partial(_catch_up, replica, requests, collector)
     watches = {
-        kind: Watch(kind, kopf_parts, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery)
+        kind: Watch(kind, kopf_factory, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery)
         for kind in KINDS
     }
     return Shard(

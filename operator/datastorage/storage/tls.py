@@ -22,9 +22,9 @@ _VARIABLES: Final[Mapping[str, str]] = {
 _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 _SYSTEM: Final = "system"
 _ALPN: Final = ["postgresql"]  # a direct TLS connection needs it
+_TLS_VERSIONS: Final = {f"TLSv{v}": ssl.TLSVersion[f"TLSv{v}".replace(".", "_")] for v in ("1.2", "1.3")}
 # A large list of revoked certificates has some MiB.
 _MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-_TLS_VERSIONS: Final = {f"TLSv{v}": ssl.TLSVersion[f"TLSv{v}".replace(".", "_")] for v in ("1.2", "1.3")}
 
 
 def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
