@@ -127,6 +127,8 @@ def test_a_file_that_a_kubeconfig_names_and_that_has_no_end_is_one_line(
         "passfile={file}",
         "sslmode=verify-full&sslrootcert={file}",
         "sslmode=require&sslcrl={file}",
+        "sslmode=prefer&sslcrl={file}",
+        "sslkey={file}",
         "sslcert={file}",
         "sslcert={empty}&sslkey={file}",
     ],

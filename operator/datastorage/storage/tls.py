@@ -37,6 +37,9 @@ def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
         _check_passfile(url, Path(values["passfile"]))
     if values["sslmode"] == "disable":
         return None
+    for name in ("sslkey", "sslcrl"):
+        if values[name]:
+            _refuse_endless(url, name, values[name])
     if values["sslcert"]:
         _load_identity(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), values["sslcert"], values["sslkey"])
     if values["sslrootcert"] == _SYSTEM:
@@ -87,10 +90,20 @@ def _load_trusted(url: ServerUrl, context: ssl.SSLContext, name: str, path: str)
         raise _unusable(url, name, path, "has no certificate in PEM form") from None
 
 
+def _refuse_endless(url: ServerUrl, name: str, path: str) -> None:
+    """Raise ConfigurationError for a FIFO or a device. The driver reads these files in every TLS mode."""
+    try:
+        check_file(path, _MAX_FILE_BYTES)
+    except UnfitFileError as error:
+        raise _unusable(url, name, path, _trouble(error)) from None
+    except OSError:
+        return  # whether a file must exist depends on the mode
+
+
 def _check_readable(url: ServerUrl, name: str, path: str) -> None:
     try:
         check_file(path, _MAX_FILE_BYTES)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _unusable(url, name, path, _trouble(error)) from None
 
 
