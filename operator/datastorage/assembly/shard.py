@@ -12,7 +12,7 @@ from functools import partial
 from datastorage.assembly.replica import Replica
 from datastorage.assembly.store import Store
 from datastorage.kube.objects import ObjectClient
-from datastorage.kube.watch import KopfParts, Watch
+from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline import garbagecollector, statuswriter, sweep
@@ -115,7 +115,7 @@ def _build(
     )
     collector = _build_collector(replica, shared, objects)
     monitor = WatchMonitor(KINDS, selection.namespaces)
-    kopf_parts = KopfParts(
+    kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
         session=partial(WatchSession, replica.transport),
         registry=partial(build_registry, objects=objects, selection=selection),
@@ -127,7 +127,7 @@ def _build(
         monitor=monitor,
         watches={
             kind: Watch(
-                kind, kopf_parts, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery
+                kind, kopf_factory, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery
             )
             for kind in KINDS
         },
