@@ -93,7 +93,7 @@ class EmbeddedRedis:
 
 
 def start_embedded_redis() -> EmbeddedRedis | None:
-    """Start the server of the extra, otherwise that of the system; return None without one, which is no fault."""
+    """Start the server of the extra, otherwise that of the system. None without one, which is no fault."""
     program = redis_program()
     if program is None:
         _log.info("No redis-server is installed: vectors are cached in this process alone")

@@ -160,7 +160,7 @@ DUALWRITE_SUCCESS = Counter(
 DUALWRITE_FAILURE = Counter(
     "datastorage_dualwrite_failure_total",
     "Records stored without their vectors, by the reason: embedder_unavailable, embedding_refused, "
-    "vector_store_unavailable",
+    "vector_store_unavailable, following",
     ["reason"],
     registry=REGISTRY,
 )

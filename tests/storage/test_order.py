@@ -17,8 +17,9 @@ from datastorage.query.timeline import Timeline
 from datastorage.storage import pages as queries_module
 from datastorage.storage.migrate import migrate
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
-from harness.postgres import TestDatabase, connect, migrating_to
+from harness.postgres import TestDatabase, connect
 from tests.support.archive import SearchableArchive, searchable
+from tests.support.migrating import migrating_to
 
 SECOND = "2026-03-05T10:20:30Z"
 REMEDIATION = AUDIT_SPEC["correlationID"]
