@@ -71,20 +71,7 @@ def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[]
     cluster = ObjectClient(replica.transport, selection)
     confirmation = Confirmation(store.archive, postgres, store.rejected)
     requests = SweepRequests()
-    intake = Intake(
-        max_items=settings.intake.max_items,
-        max_bytes=settings.intake.max_bytes,
-        default_ttl_seconds=settings.ttl_seconds_after_stored,
-        on_overflow=requests.add,
-        with_texts=store.vectors is not None,
-    )
-    sweep = Sweep(
-        cluster=cluster,
-        intake=intake,
-        confirmation=confirmation,
-        requests=requests,
-        interval_seconds=settings.sweep_interval_seconds,
-    )
+    intake = _build_intake(replica, requests)
     collector = _build_collector(replica, cluster, confirmation, intake)
     status_writer = StatusWriter(
         cluster=cluster,
@@ -94,14 +81,6 @@ def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[]
         on_owing=replica.promote_soon,
         concurrency=settings.status_concurrency,
     )
-    lift = Lift(
-        cluster=cluster,
-        archive=store.archive,
-        breaker=postgres,
-        intake=intake,
-        announce=status_writer.announce_again,
-        default_ttl_seconds=settings.ttl_seconds_after_stored,
-    )
     committer = Committer(
         intake=intake,
         writer=_build_writer(replica),
@@ -110,7 +89,6 @@ def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[]
         announcer=status_writer,
     )
     aside = Aside(committer=committer, intake=intake)
-    coordinator = Coordinator(intake=intake, committer=committer, aside=aside)
     monitor = WatchMonitor(KINDS, selection.namespaces)
     kopf_parts = KopfParts(
         namespaces=selection.namespaces,
@@ -119,22 +97,61 @@ def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[]
         settings=kopf_settings,
     )
     on_recovery = partial(_catch_up, replica, requests, collector)
-    watches = {
-        kind: Watch(kind, kopf_parts, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery)
-        for kind in KINDS
-    }
     return Shard(
-        selection,
-        monitor,
-        watches,
-        requests,
-        sweep,
-        intake,
-        coordinator,
-        aside,
-        status_writer,
-        collector,
-        lift,
+        selection=selection,
+        monitor=monitor,
+        watches={
+            kind: Watch(
+                kind, kopf_parts, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery
+            )
+            for kind in KINDS
+        },
+        requests=requests,
+        sweep=_build_sweep(replica, cluster, confirmation, intake, requests),
+        intake=intake,
+        coordinator=Coordinator(intake=intake, committer=committer, aside=aside),
+        aside=aside,
+        status_writer=status_writer,
+        collector=collector,
+        lift=_build_lift(replica, cluster, intake, status_writer),
+    )
+
+
+def _build_intake(replica: Replica, requests: SweepRequests) -> Intake:
+    settings = replica.settings
+    return Intake(
+        max_items=settings.intake.max_items,
+        max_bytes=settings.intake.max_bytes,
+        default_ttl_seconds=settings.ttl_seconds_after_stored,
+        on_overflow=requests.add,
+        with_texts=replica.store.vectors is not None,
+    )
+
+
+def _build_sweep(
+    replica: Replica,
+    cluster: ObjectClient,
+    confirmation: Confirmation,
+    intake: Intake,
+    requests: SweepRequests,
+) -> Sweep:
+    return Sweep(
+        cluster=cluster,
+        intake=intake,
+        confirmation=confirmation,
+        requests=requests,
+        interval_seconds=replica.settings.sweep_interval_seconds,
+    )
+
+
+def _build_lift(replica: Replica, cluster: ObjectClient, intake: Intake, status_writer: StatusWriter) -> Lift:
+    return Lift(
+        cluster=cluster,
+        archive=replica.store.archive,
+        breaker=replica.postgres,
+        intake=intake,
+        announce=status_writer.announce_again,
+        default_ttl_seconds=replica.settings.ttl_seconds_after_stored,
     )
 
 
