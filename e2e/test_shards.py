@@ -14,9 +14,10 @@ from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.selection import Selection
 from datastorage.runtime.runningshard import RunningShard
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
-from e2e.archive import until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from harness.bulk import BulkClient
+from harness.manifests import audit_record
+from harness.polling import until
 
 _RECORDS = 20
 _FLUSH_SECONDS = 30.0

@@ -32,8 +32,8 @@ from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually, settle
 from harness.postgres import TestDatabase
+from harness.proxy import FreezableProxy, silent_server
 from tests.support.ping import ping
-from tests.support.proxy import FreezableProxy, silent_server
 
 _SECRET = "hunter2-secret"
 _PATIENCE_SECONDS = 20.0

@@ -14,8 +14,9 @@ from datastorage import metrics
 from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
-from datastorage.query import Filter, SearchMode, SearchResult
 from datastorage.query import search as search_module
+from datastorage.query.filters import Filter, SearchMode
+from datastorage.query.search import SearchResult
 from datastorage.storage import fulltext as fulltext_module
 from datastorage.storage import nearest as nearest_module
 from datastorage.storage.vectors import VectorTables

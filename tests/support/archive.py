@@ -11,7 +11,7 @@ import numpy as np
 from datastorage.assembly.queries import build_queries
 from datastorage.embedding import Embedder, Provider, VectorCache
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.query import ArchiveQueries
+from datastorage.query.questions import ArchiveQueries
 from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.database import Database

@@ -19,7 +19,7 @@ from datastorage.errors import (
 from datastorage.kube.objects import ObjectClient
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.selection import Selection
-from tests.support.apiserver import FakeApiServer
+from harness.apiserver import FakeApiServer
 
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
 

@@ -11,7 +11,7 @@ import typer
 
 from datastorage.cli.times import parse_time
 from datastorage.errors import InvalidQueryError
-from datastorage.query import Filter
+from datastorage.query.filters import Filter
 
 Kind = Annotated[str | None, typer.Option(help="AuditRecord or ActionTrace.", show_default="both")]
 

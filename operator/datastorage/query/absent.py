@@ -4,10 +4,9 @@ import asyncio
 from typing import Final
 
 from datastorage.errors import InvalidQueryError
-from datastorage.query.filters import Filter
+from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.identifiers import identifiers
 from datastorage.query.questions import ArchiveQueries
-from datastorage.query.search import SearchMode
 from datastorage.query.words import without_excluded
 
 # Each costs a search by words of its own.
