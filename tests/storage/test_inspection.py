@@ -294,7 +294,7 @@ async def test_a_dump_that_was_restored_before_its_roles_were_made_serves_after_
 ) -> None:
     async with searchable(cloned) as archive:
         await archive.put(audit_record({"message": "the disk is full"}))
-    programs = fresh_server._pgserver.bin_path
+    programs = fresh_server.programs
     dump = await _output(programs / "pg_dump", "--no-comments", cloned.owner_url)
     complaints = await _output(programs / "psql", fresh_server.owner_url, given=dump)
     assert b'role "datastorage_service" does not exist' in complaints
