@@ -187,7 +187,7 @@ async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[
 async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterator[ArchiveQueries]:
     """Open the library as the command line has it: with the embedding of questions, and the records read."""
     breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
-    embedder = Embedder(provider, VectorCache(MODEL, None, 300), breaker)
+    embedder = Embedder(provider, VectorCache(MODEL), breaker)
     yield queries(_Store(database, _Vectors(database, True, embedder)))  # noqa: FBT003
     await breaker.close()
 

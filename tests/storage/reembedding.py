@@ -73,7 +73,7 @@ class Run:
             Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None),  # noqa: PLW0108  # made below
             Breaker("vector_store", self.vectors.probe, on_recovery=lambda: None),
         )
-        self.embedder = Embedder(provider, VectorCache(provider.model, None, 300), self.breakers.embedder)
+        self.embedder = Embedder(provider, VectorCache(provider.model), self.breakers.embedder)
         self.reembed = Reembed(
             texts=texts(database),
             vectors=self.vectors,

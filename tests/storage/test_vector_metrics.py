@@ -7,7 +7,8 @@ import pytest
 import pytest_asyncio
 
 from datastorage import metrics
-from datastorage.embedding import Embedder, VectorCache
+from datastorage.embedding import Embedder, EmbeddingModel, VectorCache
+from datastorage.embedding.redis import Limits, RedisStore
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query import ArchiveQueries, SearchMode
 from datastorage.query.search import Searcher
@@ -124,26 +125,28 @@ async def test_a_damaged_vector_table(stage: Stage, owner: Any) -> None:
     assert moved.by("datastorage_dependency_errors_total", dependency="vector_store") == 1
 
 
-async def test_redis_hits_and_what_it_cannot_do(
-    stage: Stage, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datastorage.embedding.redis._TIMEOUT_SECONDS", 5.0)  # the machine may be busy
+def cache_on(redis: RedisServer, model: EmbeddingModel) -> VectorCache:
+    """Return a cache that is as patient as a busy machine needs."""
+    return VectorCache(model, RedisStore(redis.url, 300, limits=Limits(use_seconds=5.0)))
+
+
+async def test_redis_hits_and_what_it_cannot_do(stage: Stage, redis: RedisServer) -> None:
     model, key, vector = stage.provider.model, b"k" * 32, stage.provider.rows
     assert vector == {}
-    first = VectorCache(model, redis.url, 300)
+    first = cache_on(redis, model)
     await stage.writer.store(records(1))
     text = next(iter(_texts(1)))
     made = await Embedder(stage.provider, first, stage.dependencies.embedder).embed(
         _texts(1), patience_seconds=None
     )
     assert text in made.vectors
-    moved, second = Moves(), VectorCache(model, redis.url, 300)
+    moved, second = Moves(), cache_on(redis, model)
     assert text in await second.get([text])
     assert moved.by("datastorage_cache_hits_total", tier="redis") == 1
     with redis.client() as client:
         [name] = client.keys("datastorage:vector:*")
         client.set(name, b"garbage")
-    third = VectorCache(model, redis.url, 300)
+    third = cache_on(redis, model)
     assert await third.get([text, key]) == {}
     assert moved.by("datastorage_cache_errors_total", reason="garbage") == 1
     assert moved.by("datastorage_cache_misses_total") == 2

@@ -11,10 +11,10 @@ import pytest_asyncio
 from datastorage.pipeline import statuswriter as statuswriter_module
 from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.intake import Intake
-from datastorage.resilience import breaker as breaker_module
 from datastorage.resilience.breaker import Breaker
 from harness.objects import TTL_SECONDS
 from tests.support.fakes import Probe
+from tests.support.pace import AT_ONCE
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 
@@ -37,7 +37,6 @@ def intake(overflows: list[None]) -> Intake:
 @pytest.fixture
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make retries and pauses follow at once."""
-    monkeypatch.setattr(breaker_module, "_FIRST_DELAY_SECONDS", 0.0)
     monkeypatch.setattr(statuswriter_module, "_FIRST_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(sweep_module, "_PAUSE_SECONDS", 0.0)
 
@@ -55,9 +54,9 @@ def recoveries() -> list[None]:
 
 
 @pytest.fixture
-def breaker(no_delays: None, probe: Probe, recoveries: list[None]) -> Breaker:  # noqa: ARG001  # patches it
+def breaker(probe: Probe, recoveries: list[None]) -> Breaker:
     """A breaker that probes at once."""
-    return Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None))
+    return Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), pace=AT_ONCE)
 
 
 @pytest_asyncio.fixture

@@ -381,7 +381,7 @@ async def test_one_text_that_it_answers_with_an_error_costs_no_other_its_vector(
     service.behaviours = [fails_with_the_bad_one]
     provider = make(embedding_batch_size=16)
     breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108  # made below
-    embedder = Embedder(provider, VectorCache(provider.model, None, 300), breaker)
+    embedder = Embedder(provider, VectorCache(provider.model), breaker)
     texts = [f"good {number}" for number in range(40)]
     embeddings = await embedder.embed(
         {text_hash(text): text for text in [*texts, "bad"]}, patience_seconds=None

@@ -6,8 +6,10 @@ Apart from the operator's other parts, which load Kopf and the cluster's client.
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
-from datastorage.embedding import Embedder, VectorCache, build_provider
+from datastorage.embedding import Embedder, VectorCache, build_cache, build_provider
+from datastorage.embedding.provider import probe
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
 from datastorage.settings import Settings
@@ -88,13 +90,11 @@ async def _build_vectors(
         stack.push_async_callback(database.close)
     model = provider.model
     redis = origin_of(settings, "redis_url") if settings.redis_url is not None else None
-    cache = VectorCache(model, redis, settings.embedding_cache_ttl_seconds)
-    # The breaker asks the embedder, and the embedder asks through the breaker.
-    embedder: Embedder
-    embedder_breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=_nothing)  # noqa: PLW0108
+    cache = build_cache(model, redis, ttl_seconds=settings.embedding_cache_ttl_seconds)
+    embedder_breaker = Breaker("embedder", partial(probe, provider), on_recovery=_nothing)
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)
-    stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the embedder
+    stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the provider
     tables = VectorTables(database, provider=model.provider, name=model.name, dimensions=model.dimensions)
     breaker = Breaker("vector_store", tables.probe, on_recovery=_nothing)
     stack.push_async_callback(breaker.close)

@@ -1,13 +1,18 @@
-"""Which provider the settings ask for."""
+"""The provider and the cache that the settings ask for.
 
-from datastorage.embedding.provider import Provider
+Their modules are imported where they are needed: each provider and the client of Redis take memory and time
+that a process without them saves.
+"""
+
+from datastorage.embedding.cache import VectorCache
+from datastorage.embedding.provider import EmbeddingModel, Provider
 from datastorage.errors import ConfigurationError
+from datastorage.secrets import Origin
 from datastorage.settings import PREFIX, Settings
 
 
 def build_provider(settings: Settings) -> Provider | None:
     """Return the provider, or None for none. Raises ConfigurationError when it can't be as it is set up."""
-    # Imported here: who uses one provider needs the memory of one.
     match settings.embedding_provider:
         case "none":
             return None
@@ -29,3 +34,15 @@ def build_provider(settings: Settings) -> Provider | None:
             from datastorage.embedding.openai import OpenAIProvider  # noqa: PLC0415
 
             return OpenAIProvider(settings)
+
+
+def build_cache(model: EmbeddingModel, redis_url: Origin | None, *, ttl_seconds: int) -> VectorCache:
+    """Return the cache of a model's vectors; without a URL it is the memory alone.
+
+    Raises ConfigurationError when the URL is malformed.
+    """
+    if redis_url is None:
+        return VectorCache(model)
+    from datastorage.embedding.redis import RedisStore  # noqa: PLC0415
+
+    return VectorCache(model, RedisStore(redis_url, ttl_seconds))
