@@ -62,17 +62,23 @@ demo: $(READY) ## Watch records being created, stored, shown and cleared; ARGS=-
 dev: $(READY) ## Run control plane, PostgreSQL and the operator in the foreground until Ctrl-C
 	@$(BIN)/python -m examples.demo.dev $(ARGS)
 
+# Two workers: conftest.py says which tests are whose. PYTEST_ARGS="-n 0" runs all in one process.
 .PHONY: test
-test: lint ## Run lint and all tests, on a control plane of their own; PYTEST_ARGS="-k name" chooses
-	$(BIN)/pytest tests e2e $(PYTEST_ARGS)
+test: lint ## Run lint and the tests, on a control plane of their own; PYTEST_ARGS="-k name" chooses
+	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: $(READY) ## Run the long tests of fault injection, which `make test` leaves out
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, types, import rules and the generated CRDs
+lint: $(READY) ## Check style, types, import rules, and the generated CRDs and tables
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/datastorage crds --check
+	$(BIN)/datastorage reference --check
 
 .PHONY: format
 format: $(READY) ## Format the code and fix what ruff can fix
@@ -82,6 +88,10 @@ format: $(READY) ## Format the code and fix what ruff can fix
 .PHONY: crds
 crds: $(READY) ## Write crds/ from the models
 	$(BIN)/datastorage crds
+
+.PHONY: docs
+docs: $(READY) ## Write the tables of settings and metrics into docs/reference
+	@$(BIN)/datastorage reference
 
 .PHONY: bench
 bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 for a small run, N= for the number of objects

@@ -16,8 +16,8 @@ import pytest
 from harness.controlplane import Cluster, ComponentError, ControlPlane, ControlPlaneError, KubectlError
 from harness.controlplane.binaries import kubernetes_version
 from harness.controlplane.cluster import REPOSITORY
-from harness.controlplane.controlplane import free_port
 from harness.controlplane.processes import Component, Deadline, ProcessGroup
+from harness.ports import free_port
 
 PATIENCE = 60.0  # seconds; far more than anything here takes on an idle machine
 

@@ -13,7 +13,7 @@ from e2e.archive import rows, uids, until
 from e2e.workbench import Workbench
 from harness import operatorprocess
 from harness.bulk import BulkClient, action_trace, audit_record
-from harness.controlplane.controlplane import free_port
+from harness.ports import free_port
 
 
 async def test_record_is_stored_announced_and_cleared(workbench: Workbench, client: BulkClient) -> None:

@@ -15,9 +15,9 @@ from typing import Self
 
 import psutil
 
-from harness.controlplane.controlplane import free_port
 from harness.controlplane.errors import ComponentError
 from harness.controlplane.processes import LOG_TAIL_LINES, Deadline, ProcessGroup
+from harness.ports import free_port
 
 POLL_INTERVAL = 0.05  # seconds between two looks at something awaited
 HTTP_TIMEOUT = 5.0  # seconds

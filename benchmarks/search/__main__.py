@@ -33,7 +33,7 @@ from datastorage.pipeline.extract import work_item
 from datastorage.query import SearchMode, queries
 from datastorage.records.record import VectorState
 from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
-from datastorage.settings import Settings
+from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from harness.postgres import PostgresServer, TestDatabases
 
 _AT: Final = 10
@@ -96,15 +96,19 @@ async def _measure(models: Sequence[str], worst: int) -> list[Quality]:
 @asynccontextmanager
 async def _store(model: str, database_url: str) -> AsyncIterator[Store]:
     async with AsyncExitStack() as stack:
-        settings = Settings.model_validate({"database_url": SecretStr(database_url)})
+        database, embedding = DatabaseSettings(url=SecretStr(database_url)), EmbeddingSettings()
         if model == "minilm":
             server = await stack.enter_async_context(EmbeddingsServer(key=_KEY))
-            service = {
-                "embedding_provider": "openai", "embedding_url": server.url, "embedding_model": NAME,
-                "embedding_dimensions": DIMENSION, "embedding_api_key": SecretStr(_KEY),
-                "embedding_timeout_seconds": 300.0, "embedding_batch_size": 32,
-            }  # fmt: skip
-            settings = settings.model_copy(update=service)
+            embedding = EmbeddingSettings(
+                provider="openai",
+                url=server.url,
+                model=NAME,
+                dimensions=DIMENSION,
+                api_key=SecretStr(_KEY),
+                timeout_seconds=300.0,
+                batch_size=32,
+            )
+        settings = Settings(database=database, embedding=embedding)
         yield await stack.enter_async_context(build_store(settings, writable=True))
 
 

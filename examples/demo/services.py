@@ -14,8 +14,8 @@ from datastorage.embedded import redis_program
 from examples.demo.narrator import Narrator
 from harness.controlplane import ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
-from harness.controlplane.controlplane import free_port
 from harness.controlplane.processes import Component, Deadline, ProcessGroup
+from harness.ports import free_port
 
 START_TIMEOUT = 60.0  # seconds; the model is loaded in less than 2 on an idle machine
 POLL_INTERVAL = 0.05  # seconds between two looks at what is starting

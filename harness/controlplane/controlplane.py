@@ -1,9 +1,7 @@
 """Start, break and stop a control plane."""
 
-import random
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from harness.controlplane.cluster import Cluster, kubeconfig, write_private
 from harness.controlplane.components import Layout
 from harness.controlplane.errors import ComponentError, ControlPlaneError
 from harness.controlplane.processes import Component, Deadline, ProcessGroup
+from harness.ports import free_port, is_free
 
 START_TIMEOUT = 120.0  # seconds until a component must be ready; the slowest takes 4 on 2 idle cores
 STOP_TIMEOUT = 10.0  # seconds from SIGTERM to SIGKILL
@@ -25,10 +24,6 @@ POLL_INTERVAL = 0.05  # seconds between two looks at a component that is startin
 PORT_FILE = "api-port"
 PORT_TIMEOUT = 5.0  # seconds to wait for the port of the last start before taking another
 SOCKET_PATH_LIMIT = 100  # bytes; kernels take 104 to 108
-
-# Below the usual ephemeral ports: a client that keeps dialling a stopped server on a port of that
-# range can end up connected to itself, and then the server cannot listen there any more.
-PORTS = range(20000, 32000)
 
 
 class ControlPlane(Cluster):
@@ -144,6 +139,10 @@ class ControlPlane(Cluster):
         """
         return etcd.compact(self._layout.etcd_http_socket)
 
+    def put_into_etcd(self, key: str, value: str) -> None:
+        """Write what an earlier cluster had in its etcd, with the uids and times of then."""
+        etcd.put(self._layout.etcd_http_socket, key, value)
+
     def back_up(self, copy: Path) -> None:
         """Copy what etcd holds into a new folder. The API server is without etcd for a moment."""
         self._etcd.stop(STOP_TIMEOUT)
@@ -220,25 +219,6 @@ class ControlPlane(Cluster):
             time.sleep(POLL_INTERVAL)
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    for port in random.sample(PORTS, len(PORTS)):
-        if _is_free(port):
-            return port
-    raise ControlPlaneError(f"no free port between {PORTS.start} and {PORTS.stop - 1}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As Go's listeners do, or connections in TIME_WAIT would count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
 def _last_port(directory: Path) -> int | None:
     """Return the port that the control plane of this directory had before, unless others took it."""
     try:
@@ -247,7 +227,7 @@ def _last_port(directory: Path) -> int | None:
         return None
     # A server that was just killed can hold its port a moment longer, until its last thread ends.
     deadline = Deadline(PORT_TIMEOUT)
-    while not _is_free(port):
+    while not is_free(port):
         if deadline.passed():
             return None
         time.sleep(POLL_INTERVAL)

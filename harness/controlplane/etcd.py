@@ -39,7 +39,12 @@ def compact(socket_path: Path) -> int:
 
 def advance(socket_path: Path) -> None:
     """Make a new revision by writing a key that means nothing to Kubernetes."""
-    _request(socket_path, "POST", "/v3/kv/put", {"key": _base64("e2e/advance"), "value": ""})
+    put(socket_path, "harness/advance", "")
+
+
+def put(socket_path: Path, key: str, value: str) -> None:
+    """Write a key past the API server, whose watches see it."""
+    _request(socket_path, "POST", "/v3/kv/put", {"key": _base64(key), "value": _base64(value)})
 
 
 def _base64(text: str) -> str:

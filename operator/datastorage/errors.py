@@ -68,7 +68,19 @@ class RecordRefusedError(DataStorageError):
     """PostgreSQL can't hold the data of a statement: trying the same records again can't succeed."""
 
 
-class ObjectGoneError(DataStorageError):
+class ClusterError(DataStorageError):
+    """The API server did not do what it was asked to do."""
+
+
+class ClusterUnavailableError(ClusterError, TransientError):
+    """The API server did not answer, could not serve, or does not accept the credentials at present.
+
+    Beside it stands every other TransientError, of PostgreSQL above all: work that uses both catches
+    ``(ClusterError, TransientError)``.
+    """
+
+
+class ObjectGoneError(ClusterError):
     """The object is not in the cluster any more."""
 
 
@@ -76,11 +88,11 @@ class NotServedError(ObjectGoneError):
     """The API server does not serve this kind of object now: its definition is missing, or not in force."""
 
 
-class ObjectChangedError(DataStorageError):
+class ObjectChangedError(ClusterError):
     """The object is another one (uid) or another version (resourceVersion) than the caller has seen."""
 
 
-class RequestRefusedError(DataStorageError):
+class RequestRefusedError(ClusterError):
     """The API server said no for a reason that repeating does not cure (RBAC, admission, validation)."""
 
 

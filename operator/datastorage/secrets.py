@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from datastorage.errors import ConfigurationError, DataStorageError
-from datastorage.settings import PREFIX, Settings
+from datastorage.settings import PREFIX, Settings, secret_file
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Origin:
         if self.directory is None:
             return None
         try:
-            path = self._path(self.directory)
+            path = secret_file(self.directory, self.setting)
             if path is None:
                 return None
             found = path.read_text(encoding="utf-8").strip()
@@ -53,18 +53,10 @@ class Origin:
         # whole. A time to come is that of another clock.
         return None if 0 <= age < _LOOK_SECONDS else found
 
-    def _path(self, directory: Path) -> Path | None:
-        """Find the file as the settings do: in any case, and nowhere outside the directory."""
-        name = self.setting.lower()
-        found = next((path for path in directory.iterdir() if path.name.lower() == name), None)
-        if found is None or directory.resolve() not in found.resolve().parents:
-            return None
-        return found
-
 
 def origin_of(settings: Settings, name: str) -> Origin:
-    """Return where the value of a setting comes from."""
-    value = getattr(settings, name)
+    """Return where the value of a setting comes from; ``name`` as Settings.value_of takes it."""
+    value = settings.value_of(name)
     text = value.get_secret_value() if hasattr(value, "get_secret_value") else value or ""
     return Origin(f"{PREFIX}{name.upper()}", text, settings.directory_of(name))
 

@@ -15,7 +15,7 @@ from datastorage import cli
 from datastorage.cli import archive as archive_module
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.records.canonical import canonical_bytes, make_room_for_deep_json
-from datastorage.settings import Settings
+from datastorage.settings import setting_names
 from harness.objects import action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.archive import searchable
@@ -90,8 +90,8 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader_url: str, tmp_path: Any
 ) -> Command:
     """Run a command; return its exit code and what it printed on both streams."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
     monkeypatch.setenv("DATASTORAGE_DATABASE_URL", reader_url)
 

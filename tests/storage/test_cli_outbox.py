@@ -13,7 +13,7 @@ import pytest
 
 from datastorage import cli
 from datastorage.records.record import Record
-from datastorage.settings import Settings
+from datastorage.settings import setting_names
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OutboxState
 from harness.postgres import TestDatabase, TestDatabases, connect
@@ -27,8 +27,8 @@ Command = Callable[..., tuple[object, str, str]]
 def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TestDatabase:
     """A database that the settings name."""
     made = asyncio.run(databases.clone())
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
     # It is of no matter here, and not set up.
     monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "openai")

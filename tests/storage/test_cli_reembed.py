@@ -17,7 +17,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from datastorage.embedding.wordllama import MODEL
-from datastorage.settings import Settings
+from datastorage.settings import setting_names
 from datastorage.storage.archive import Archive
 from harness.embeddings import Behaviour, OpenAIService, body, status
 from harness.polling import eventually
@@ -65,7 +65,7 @@ class Process:
 @pytest.fixture
 def environment(cloned: TestDatabase, tmp_path: Path) -> dict[str, str]:
     """Variables of the process, without settings of the machine."""
-    ours = {f"DATASTORAGE_{name.upper()}" for name in Settings.model_fields}
+    ours = set(setting_names())
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {
         "DATASTORAGE_SECRETS_DIR": str(tmp_path / "absent"),
@@ -365,7 +365,7 @@ async def test_changing_the_model_leaves_the_old_vectors(
 async def test_an_old_model_is_dropped_as_the_documentation_says(
     environment: Mapping[str, str], archive: Archive, owner: Any, service: OpenAIService
 ) -> None:
-    page = Path(__file__).parents[2] / "docs" / "embedding.md"
+    page = Path(__file__).parents[2] / "docs" / "guide" / "vectors.md"
     [sql] = re.findall(r"```sql\n(.*?)```", page.read_text(), flags=re.DOTALL)
     await store(archive, audits(5))
     assert (await result(environment))[0] == 0

@@ -12,7 +12,7 @@ import pytest
 
 from datastorage import cli
 from datastorage.records.record import Record
-from datastorage.settings import Settings
+from datastorage.settings import setting_names
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
@@ -26,8 +26,8 @@ Command = Callable[..., tuple[object, str, str]]
 def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TestDatabase:
     """A database that the settings name."""
     made = asyncio.run(databases.clone())
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
     monkeypatch.setenv("DATASTORAGE_DATABASE_URL", made.service_url)
     return made

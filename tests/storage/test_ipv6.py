@@ -3,16 +3,18 @@
 import asyncio
 
 import pytest
+from pydantic import SecretStr
 
 from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.redis import RedisStore
-from datastorage.settings import Settings
+from datastorage.secrets import Origin
+from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate_all
 from harness.embeddings import OpenAIService
-from harness.ports import needs_ipv6
 from harness.postgres import TestDatabase
 from harness.redis import RedisServer
+from tests.support.ipv6 import needs_ipv6
 
 pytestmark = needs_ipv6
 
@@ -32,7 +34,8 @@ async def test_postgres(cloned: TestDatabase) -> None:
 
 async def test_migrations(cloned: TestDatabase) -> None:
     url = over_ipv6(cloned.owner_url)
-    settings = Settings.model_validate({"database_url": url, "embedding_provider": "none"})
+    database, embedding = DatabaseSettings(url=SecretStr(url)), EmbeddingSettings(provider="none")
+    settings = Settings(database=database, embedding=embedding)
     [(_, before, after)] = await asyncio.to_thread(lambda: list(migrate_all(settings)))
     assert before == after
 
@@ -54,11 +57,12 @@ async def test_the_embedding_service() -> None:
     await service.start()
     try:
         assert "[::1]" in service.url
-        settings = {
-            "embedding_provider": "openai", "embedding_url": service.url, "embedding_model": "m",
-            "embedding_dimensions": 4,
-        }  # fmt: skip
-        provider = OpenAIProvider(Settings.model_validate(settings))
+        settings = EmbeddingSettings(provider="openai", model="m", dimensions=4)
+        url, key = (
+            Origin("DATASTORAGE_EMBEDDING_URL", service.url),
+            Origin("DATASTORAGE_EMBEDDING_API_KEY", ""),
+        )
+        provider = OpenAIProvider(settings, url=url, key=key)
         assert len(await provider.embed(["text"])) == 1
         await provider.close()
     finally:

@@ -11,7 +11,7 @@ import pytest
 from datastorage import __version__, cli
 from datastorage.cli import waiting
 from datastorage.errors import TransientError
-from datastorage.settings import Settings, settings_table
+from datastorage.settings import setting_names, settings_table
 
 Command = Callable[..., tuple[object, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither settings nor secrets of the machine."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
     monkeypatch.setattr("datastorage.cli.operator.configure_logging", lambda *_: None)
 

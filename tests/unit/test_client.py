@@ -8,13 +8,13 @@ import pytest_asyncio
 from aiohttp import web
 
 from datastorage.errors import (
+    ClusterUnavailableError,
     DataStorageError,
     NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     ObjectTooLargeError,
     RequestRefusedError,
-    TransientError,
 )
 from datastorage.kube import objects as client_module
 from datastorage.kube.objects import KubernetesClient
@@ -80,19 +80,19 @@ async def test_get_returns_the_object(server: FakeApiServer, client: KubernetesC
     ("status", "expected"),
     [
         (400, RequestRefusedError),
-        (401, TransientError),
+        (401, ClusterUnavailableError),
         (403, RequestRefusedError),
         (404, ObjectGoneError),
-        (408, TransientError),
+        (408, ClusterUnavailableError),
         (409, ObjectChangedError),
         (410, ObjectGoneError),
         (413, ObjectTooLargeError),
         (422, RequestRefusedError),
-        (429, TransientError),
-        (500, TransientError),
-        (502, TransientError),
-        (503, TransientError),
-        (504, TransientError),
+        (429, ClusterUnavailableError),
+        (500, ClusterUnavailableError),
+        (502, ClusterUnavailableError),
+        (503, ClusterUnavailableError),
+        (504, ClusterUnavailableError),
     ],
 )
 async def test_each_status_has_its_error(
@@ -116,7 +116,7 @@ async def test_an_answer_that_is_no_status_is_still_an_error(
     server: FakeApiServer, client: KubernetesClient, body: str
 ) -> None:
     server.answers.append(web.Response(status=502, text=body))
-    with pytest.raises(TransientError) as caught:
+    with pytest.raises(ClusterUnavailableError) as caught:
         await call(client, "get")
     assert len(str(caught.value)) < 600
 
@@ -125,7 +125,7 @@ async def test_an_absent_server_is_transient() -> None:
     async with FakeApiServer().serve() as server:
         api = server.client()
     async with KubernetesClient(api) as client:
-        with pytest.raises(TransientError, match="API server: "):
+        with pytest.raises(ClusterUnavailableError, match="API server: "):
             await call(client, "get")
 
 
@@ -138,7 +138,7 @@ async def test_a_connection_cut_in_the_middle_is_transient(
         return web.Response()
 
     server.answers = [cut, cut, cut]
-    with pytest.raises(TransientError):
+    with pytest.raises(ClusterUnavailableError):
         await call(client, "get")
 
 
@@ -233,7 +233,7 @@ async def test_an_answer_of_something_else_is_no_success(
 ) -> None:
     """A proxy's page comes with status 200; taken for a deletion it would be believed."""
     server.answers = [web.Response(text=body)]
-    with pytest.raises(TransientError, match="API server: the answer is no JSON object"):
+    with pytest.raises(ClusterUnavailableError, match="API server: the answer is no JSON object"):
         await call(client, verb)
 
 
@@ -242,5 +242,5 @@ async def test_an_object_of_something_else_is_no_success(
     server: FakeApiServer, client: KubernetesClient, verb: str
 ) -> None:
     server.answer(200, {"status": "up"})
-    with pytest.raises(TransientError, match="API server: the answer has no metadata"):
+    with pytest.raises(ClusterUnavailableError, match="API server: the answer has no metadata"):
         await call(client, verb)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datastorage.errors import NotServedError, RequestRefusedError, TransientError
+from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector as gc_module
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.extract import expiry_of
@@ -252,7 +252,8 @@ async def test_without_a_promised_time_an_object_stays(bench: Bench, spawn: Spaw
 
 
 @pytest.mark.parametrize(
-    ("failure", "scheduled"), [(TransientError("away"), True), (RequestRefusedError("forbidden"), False)]
+    ("failure", "scheduled"),
+    [(ClusterUnavailableError("away"), True), (RequestRefusedError("forbidden"), False)],
 )
 async def test_a_deletion_that_fails_is_not_forgotten(
     bench: Bench,
@@ -322,7 +323,7 @@ async def test_a_time_that_is_none_keeps_the_object(bench: Bench, expires_at: st
 
 async def test_a_failed_listing_is_repeated(bench: Bench, clock: Clock, spawn: Spawn) -> None:
     await bench.stored("a", "2026-03-05T11:00:00Z")
-    bench.cluster.failures = [TransientError("away")]
+    bench.cluster.failures = [ClusterUnavailableError("away")]
     task = spawn(bench.collector.run())
     await eventually(lambda: len(bench.cluster.calls) == 3)
     await settle()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datastorage.errors import NotServedError, RequestRefusedError, TransientError
+from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Announcement
 from datastorage.records.record import RecordKey, StoredRecord, Table, VectorState, VectorWrite
@@ -130,7 +130,7 @@ async def test_a_row_that_is_not_there_is_no_reason_to_say_stored(breaker: Break
 
 async def test_an_absent_api_server_is_told(breaker: Breaker, intake: Intake) -> None:
     cluster = FakeCluster(degraded())
-    cluster.failures = [TransientError("away")]
+    cluster.failures = [ClusterUnavailableError("away")]
     assert await lifted(breaker, intake, cluster, {}, complete=False) == []
 
 

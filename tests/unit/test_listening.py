@@ -13,7 +13,8 @@ from datastorage.api import listening
 from datastorage.api.health import health_server, metrics_server
 from datastorage.api.listening import Listener
 from datastorage.errors import ConfigurationError
-from harness.ports import free_port, needs_ipv6
+from harness.ports import free_port
+from tests.support.ipv6 import needs_ipv6
 
 pytestmark = needs_ipv6
 

@@ -10,7 +10,7 @@ import yaml
 from datastorage import __version__
 from datastorage.resources import GROUP, KINDS, Phase
 from datastorage.runtime import run as runtime
-from datastorage.settings import PREFIX, Settings, load_settings
+from datastorage.settings import Settings, load_settings, setting_names
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = REPOSITORY / "manifests" / "base"
@@ -89,14 +89,14 @@ def test_the_config_map_holds_valid_settings(monkeypatch: pytest.MonkeyPatch) ->
     (config,) = kustomization["configMapGenerator"]
     values = dict(literal.split("=", 1) for literal in config["literals"])
     assert values.pop("DATASTORAGE_SECRETS_DIR") == SECRETS_DIR
-    assert set(values) <= {PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(values) <= set(setting_names())
     for name in os.environ:
-        if name.startswith(PREFIX):
+        if name.startswith("DATASTORAGE_"):
             monkeypatch.delenv(name)
     defaults = load_settings()
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    assert load_settings() == defaults
+    assert load_settings().model_dump() == defaults.model_dump()
 
 
 def test_the_pod_is_given_time_to_flush() -> None:

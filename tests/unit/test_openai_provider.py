@@ -22,7 +22,7 @@ from datastorage.embedding import openai as openai_module
 from datastorage.embedding.factory import build_provider
 from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.openai_answer import retry_after_seconds
-from datastorage.embedding.provider import EmbedderBusyError
+from datastorage.embedding.provider import EmbedderBusyError, Provider
 from datastorage.errors import (
     ConfigurationError,
     EmbedderMisconfiguredError,
@@ -30,7 +30,8 @@ from datastorage.errors import (
     EmbeddingRefusedError,
 )
 from datastorage.resilience.breaker import Breaker
-from datastorage.settings import Settings, load_settings
+from datastorage.secrets import origin_of
+from datastorage.settings import EmbeddingSettings, Settings, load_settings, setting_names
 from harness.controlplane.certificates import Certificates, ensure_certificates
 from harness.embeddings import (
     Behaviour,
@@ -66,7 +67,7 @@ async def make(service: OpenAIService) -> AsyncIterator[Make]:
     providers: list[OpenAIProvider] = []
 
     def provider(**settings: Any) -> OpenAIProvider:
-        providers.append(OpenAIProvider(settings_for(**{"embedding_url": service.url, **settings})))
+        providers.append(openai_provider(settings_for(**{"url": service.url, **settings})))
         return providers[-1]
 
     yield provider
@@ -79,15 +80,29 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 0.0)
 
 
-def settings_for(**settings: Any) -> Settings:
+def settings_for(**embedding: Any) -> Settings:
     defaults: dict[str, Any] = {
-        "embedding_provider": "openai",
-        "embedding_model": "tiny",
-        "embedding_dimensions": DIMENSIONS,
-        "embedding_api_key": KEY,
-        "embedding_timeout_seconds": 20.0,
+        "provider": "openai",
+        "model": "tiny",
+        "dimensions": DIMENSIONS,
+        "api_key": KEY,
+        "timeout_seconds": 20.0,
     }
-    return Settings(**(defaults | settings))
+    return Settings(embedding=EmbeddingSettings(**(defaults | embedding)))
+
+
+def provider_of(settings: Settings) -> Provider | None:
+    return build_provider(
+        settings.embedding,
+        url=origin_of(settings, "embedding_url"),
+        key=origin_of(settings, "embedding_api_key"),
+    )
+
+
+def openai_provider(settings: Settings) -> OpenAIProvider:
+    provider = provider_of(settings)
+    assert isinstance(provider, OpenAIProvider)
+    return provider
 
 
 async def fails(provider: OpenAIProvider, *texts: str) -> str:
@@ -121,13 +136,13 @@ async def test_a_service_that_passes_over_the_encoding_is_understood(
 
 
 async def test_without_a_key_none_is_sent(service: OpenAIService, make: Make) -> None:
-    await make(embedding_api_key="").embed(["a"])
+    await make(api_key="").embed(["a"])
     assert "Authorization" not in service.headers[0]
 
 
 async def test_credentials_in_the_url_are_used_and_never_shown(service: OpenAIService, make: Make) -> None:
     url = service.url.replace("://", "://alice:pass@")
-    provider = make(embedding_url=url, embedding_api_key="")
+    provider = make(url=url, api_key="")
     await provider.embed(["a"])
     expected = base64.b64encode(b"alice:pass").decode()
     assert service.headers[0]["Authorization"] == f"Basic {expected}"
@@ -137,7 +152,7 @@ async def test_credentials_in_the_url_are_used_and_never_shown(service: OpenAISe
 
 @pytest.mark.parametrize("suffix", ["/", "/embeddings", "/embeddings/"])
 async def test_the_url_may_be_given_in_several_ways(service: OpenAIService, make: Make, suffix: str) -> None:
-    assert len(await make(embedding_url=service.url + suffix).embed(["a"])) == 1
+    assert len(await make(url=service.url + suffix).embed(["a"])) == 1
 
 
 async def test_no_texts_cost_no_request(service: OpenAIService, make: Make) -> None:
@@ -147,7 +162,7 @@ async def test_no_texts_cost_no_request(service: OpenAIService, make: Make) -> N
 
 async def test_many_texts_go_in_several_requests_a_few_at_a_time(service: OpenAIService, make: Make) -> None:
     texts = ["x" * number for number in range(1, 1001)]
-    rows = await make(embedding_batch_size=100).embed(texts)
+    rows = await make(batch_size=100).embed(texts)
     np.testing.assert_array_equal(rows[:, 0], range(1, 1001))
     assert [len(request["input"]) for request in service.requests] == [100] * 10
     assert 1 < service.most_at_once <= 4
@@ -275,7 +290,7 @@ async def test_a_small_answer_that_unpacks_to_a_huge_one_is_cut_off(
 
 async def test_a_service_that_never_answers_is_given_up(service: OpenAIService, make: Make) -> None:
     service.behaviours = [silence, silence, silence]
-    assert "gave no answer within 0.05 s" in await fails(make(embedding_timeout_seconds=IMPATIENCE))
+    assert "gave no answer within 0.05 s" in await fails(make(timeout_seconds=IMPATIENCE))
     assert len(service.requests) == 1, "waiting again would take as long again"
 
 
@@ -283,7 +298,7 @@ async def test_a_call_that_is_ended_from_outside_leaves_nothing_behind(
     service: OpenAIService, make: Make
 ) -> None:
     service.behaviours = [silence] * 3
-    provider = make(embedding_batch_size=1)
+    provider = make(batch_size=1)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(IMPATIENCE):
             await provider.embed(["a", "b", "c"])
@@ -379,7 +394,7 @@ async def test_one_text_that_it_answers_with_an_error_costs_no_other_its_vector(
         return web.json_response(service.answer(request))
 
     service.behaviours = [fails_with_the_bad_one]
-    provider = make(embedding_batch_size=16)
+    provider = make(batch_size=16)
     breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108  # made below
     embedder = Embedder(provider, VectorCache(provider.model), breaker)
     texts = [f"good {number}" for number in range(40)]
@@ -413,7 +428,7 @@ async def test_the_retries_together_are_bounded(
 ) -> None:
     monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 1000.0)
     service.behaviours = [status(500)] * 3
-    message = await fails(make(embedding_timeout_seconds=IMPATIENCE))
+    message = await fails(make(timeout_seconds=IMPATIENCE))
     assert "gave no answer within 0.1 s and several tries" in message
 
 
@@ -537,7 +552,7 @@ async def test_a_refused_text_with_a_field_s_name_in_it_costs_no_field(
 
 async def test_requests_at_once_agree_on_the_fields(service: OpenAIService, make: Make) -> None:
     service.behaviours = [status(400, "dimensions")] * 3
-    rows = await make(embedding_batch_size=1).embed(["a", "bb", "ccc"])
+    rows = await make(batch_size=1).embed(["a", "bb", "ccc"])
     np.testing.assert_array_equal(rows[:, 0], [1, 2, 3])
 
 
@@ -545,7 +560,7 @@ async def test_one_failed_request_fails_the_call_and_ends_the_others(
     service: OpenAIService, make: Make
 ) -> None:
     service.behaviours = [silence, status(401), silence]
-    assert "refuses the key" in await fails(make(embedding_batch_size=1), "a", "b", "c")
+    assert "refuses the key" in await fails(make(batch_size=1), "a", "b", "c")
 
 
 async def test_no_secret_is_in_the_log(
@@ -563,30 +578,30 @@ async def test_no_secret_is_in_the_log(
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"embedding_url": ""}, "EMBEDDING_URL is not set"),
-        ({"embedding_url": "ftp://host/v1"}, "EMBEDDING_URL is no http"),
-        ({"embedding_url": "host/v1"}, "EMBEDDING_URL is no http"),
-        ({"embedding_url": "https://"}, "EMBEDDING_URL is no http"),
-        ({"embedding_url": "https://alice:pass@host:nope/"}, "EMBEDDING_URL is no http"),
-        ({"embedding_url": "http://[::1"}, "EMBEDDING_URL is no http"),
-        ({"embedding_url": "http://alice:12/pass@host/v1"}, "EMBEDDING_URL is no http"),
-        ({"embedding_url": "http://alice:12?pass@host/v1"}, "EMBEDDING_URL is no http"),
-        ({"embedding_url": "http://alice:12#pass@host/v1"}, "EMBEDDING_URL is no http"),
-        ({"embedding_model": " "}, "EMBEDDING_MODEL is not set"),
-        ({"embedding_model": "a\nb"}, "EMBEDDING_MODEL is no name"),
-        ({"embedding_api_key": "a\r\nb: c"}, "EMBEDDING_API_KEY has characters"),
-        ({"embedding_api_key": "schlüssel"}, "EMBEDDING_API_KEY has characters"),
+        ({"url": ""}, "EMBEDDING_URL is not set"),
+        ({"url": "ftp://host/v1"}, "EMBEDDING_URL is no http"),
+        ({"url": "host/v1"}, "EMBEDDING_URL is no http"),
+        ({"url": "https://"}, "EMBEDDING_URL is no http"),
+        ({"url": "https://alice:pass@host:nope/"}, "EMBEDDING_URL is no http"),
+        ({"url": "http://[::1"}, "EMBEDDING_URL is no http"),
+        ({"url": "http://alice:12/pass@host/v1"}, "EMBEDDING_URL is no http"),
+        ({"url": "http://alice:12?pass@host/v1"}, "EMBEDDING_URL is no http"),
+        ({"url": "http://alice:12#pass@host/v1"}, "EMBEDDING_URL is no http"),
+        ({"model": " "}, "EMBEDDING_MODEL is not set"),
+        ({"model": "a\nb"}, "EMBEDDING_MODEL is no name"),
+        ({"api_key": "a\r\nb: c"}, "EMBEDDING_API_KEY has characters"),
+        ({"api_key": "schlüssel"}, "EMBEDDING_API_KEY has characters"),
     ],
 )
 async def test_what_is_set_up_wrongly_is_named(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^DATASTORAGE_{named}") as caught:
-        build_provider(settings_for(**{"embedding_url": "https://host/v1", **settings}))
+        provider_of(settings_for(**{"url": "https://host/v1", **settings}))
     assert "pass" not in str(caught.value)
     assert KEY not in str(caught.value)
 
 
 def test_the_model_is_named_by_provider_and_name() -> None:
-    provider = build_provider(settings_for(embedding_url="https://host/v1"))
+    provider = provider_of(settings_for(url="https://host/v1"))
     assert provider is not None
     assert str(provider.model) == "openai/tiny"
     assert provider.model.dimensions == DIMENSIONS
@@ -606,7 +621,7 @@ async def test_a_certificate_that_is_not_trusted_is_no_absent_service(tmp_path: 
     context.load_cert_chain(certificates.api_server.certificate, certificates.api_server.key)
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    provider = OpenAIProvider(settings_for(embedding_url=f"https://127.0.0.1:{port}/v1"))
+    provider = openai_provider(settings_for(url=f"https://127.0.0.1:{port}/v1"))
     with pytest.raises(EmbedderMisconfiguredError, match=r"not trusted .*SSL_CERT_FILE"):
         await provider.embed([TEXT])
     await provider.close()
@@ -616,8 +631,8 @@ async def test_a_certificate_that_is_not_trusted_is_no_absent_service(tmp_path: 
 @pytest.fixture
 def secrets_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A secrets directory that is looked at with each request, and no settings of the machine."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path))
     monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
     for name, value in (("PROVIDER", "openai"), ("MODEL", "small"), ("DIMENSIONS", str(DIMENSIONS))):
@@ -631,7 +646,7 @@ async def test_a_new_key_is_taken_from_the_file(
     key, url = (secrets_directory / f"DATASTORAGE_EMBEDDING_{name}" for name in ("API_KEY", "URL"))
     key.write_text("one")
     url.write_text(service.url)
-    provider = OpenAIProvider(load_settings())
+    provider = openai_provider(load_settings())
     await provider.embed([TEXT])
     service.behaviours = [status(401)]
     with pytest.raises(EmbedderUnavailableError):
@@ -652,7 +667,7 @@ async def test_a_new_key_is_taken_from_the_file(
 async def test_a_new_address_is_taken_from_the_file(service: OpenAIService, secrets_directory: Path) -> None:
     url = secrets_directory / "DATASTORAGE_EMBEDDING_URL"
     url.write_text("http://127.0.0.1:1/v1")
-    provider = OpenAIProvider(load_settings())
+    provider = openai_provider(load_settings())
     with pytest.raises(EmbedderUnavailableError, match=r"127\.0\.0\.1:1/v1/embeddings can't be reached"):
         await provider.embed([TEXT])
     url.write_text(service.url.replace("//", "//user:pass@"))
@@ -696,7 +711,7 @@ async def test_a_new_authority_of_certificates_is_trusted_without_a_restart(
     tls.load_cert_chain(made[1].api_server.certificate, made[1].api_server.key)
     service = OpenAIService(DIMENSIONS)
     await service.start(tls)
-    provider = make(embedding_url=service.url)
+    provider = make(url=service.url)
     with pytest.raises(EmbedderUnavailableError, match="certificate verify failed"):
         await provider.embed([TEXT])
     (tmp_path / "new").write_bytes(made[1].ca.read_bytes())

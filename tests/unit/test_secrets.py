@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from datastorage import secrets as secrets_module
 from datastorage.errors import ConfigurationError
 from datastorage.secrets import Origin, Secret, origin_of
-from datastorage.settings import Settings, load_settings
+from datastorage.settings import load_settings, setting_names
 
 _FIELDS = ("database_url", "vector_database_url", "redis_url", "embedding_api_key", "embedding_url")
 
@@ -20,8 +20,8 @@ _FIELDS = ("database_url", "vector_database_url", "redis_url", "embedding_api_ke
 @pytest.fixture(autouse=True)
 def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A secrets directory, looked at whenever a value is asked for, and no settings of the machine."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"DATASTORAGE_{name.upper()}", raising=False)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
     made = tmp_path / "secrets"
     made.mkdir()
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(made))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datastorage.cli import main
 from datastorage.errors import ConfigurationError
-from datastorage.settings import PREFIX, Settings, ignored_variables, load_settings
+from datastorage.settings import PREFIX, Settings, ignored_variables, load_settings, setting_names
 
 DEFAULTS = Settings.model_construct().model_dump()
 
@@ -24,7 +24,7 @@ NEARLY_SETTINGS = st.sampled_from(
     sorted(
         {
             "-".join(words[:length])
-            for words in (name.split("_") for name in Settings.model_fields)
+            for words in (name.removeprefix(PREFIX).lower().split("_") for name in setting_names())
             for length in range(1, len(words) + 1)
         }
     )
@@ -85,13 +85,13 @@ def test_no_service_changes_a_setting(service: str, address: str, ports: list[Po
         assert load_settings().model_dump() == DEFAULTS
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+@pytest.mark.parametrize("name", setting_names())
 @pytest.mark.parametrize("url", ["tcp://10.0.0.1:80", "udp://[fd00::1]:53"])
 def test_a_setting_for_a_port_is_read_or_is_a_link(name: str, url: str) -> None:
-    with environment({f"{PREFIX}{name.upper()}": url}):
-        if name.endswith("_port"):
+    with environment({name: url}):
+        if name.endswith("_PORT"):
             assert load_settings().model_dump() == DEFAULTS
-            assert ignored_variables() == [f"{PREFIX}{name.upper()}"]
+            assert ignored_variables() == [name]
         else:
             assert ignored_variables() == []
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from datastorage.errors import (
+    ClusterUnavailableError,
     NotServedError,
     ObjectChangedError,
     ObjectTooLargeError,
     RequestRefusedError,
-    TransientError,
 )
 from datastorage.pipeline import statuswriter as statuswriter_module
 from datastorage.pipeline.intake import Intake, Verdict
@@ -244,7 +244,7 @@ async def test_a_write_whose_answer_was_lost_is_not_forgotten(intake: Intake, sp
 async def test_a_write_is_repeated_while_the_api_server_is_away(intake: Intake, spawn: Spawn) -> None:
     body = audit_record()
     bench = Bench(intake, spawn, body)
-    bench.cluster.failures = [TransientError("away")] * 2
+    bench.cluster.failures = [ClusterUnavailableError("away")] * 2
     await bench.announce(body)
     assert len(bench.cluster.named("patch_status")) == 3
     assert bench.status(body)["phase"] == "Stored"
@@ -255,7 +255,7 @@ async def test_a_write_is_repeated_while_the_api_server_is_away(intake: Intake, 
 async def test_a_write_that_never_gets_through_is_left_to_the_sweep(intake: Intake, spawn: Spawn) -> None:
     body = audit_record()
     bench = Bench(intake, spawn, body)
-    bench.cluster.failures = [TransientError("away")] * 1000
+    bench.cluster.failures = [ClusterUnavailableError("away")] * 1000
     await bench.announce(body)
     assert len(bench.cluster.named("patch_status")) == statuswriter_module._MAX_ATTEMPTS
     assert bench.abandoned == 1

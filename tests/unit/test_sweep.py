@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedError, TransientError
+from datastorage.errors import ClusterUnavailableError, NotServedError, ObjectGoneError, RequestRefusedError
 from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake
@@ -104,7 +104,7 @@ async def test_a_request_during_a_sweep_brings_another_one(
 
 
 @pytest.mark.parametrize(
-    "error", [TransientError("away"), RequestRefusedError("no"), ObjectGoneError("no CRD")]
+    "error", [ClusterUnavailableError("away"), RequestRefusedError("no"), ObjectGoneError("no CRD")]
 )
 async def test_a_failed_sweep_is_repeated_from_the_start(
     breaker: Breaker, intake: Intake, spawn: Spawn, error: Exception
@@ -127,7 +127,7 @@ async def test_without_a_request_it_sweeps_at_intervals(
 
 
 @pytest.mark.parametrize(
-    "error", [TransientError("starting"), RequestRefusedError("no"), ObjectGoneError("?")]
+    "error", [ClusterUnavailableError("starting"), RequestRefusedError("no"), ObjectGoneError("?")]
 )
 async def test_trouble_with_one_kind_does_not_keep_the_other_from_being_swept(
     breaker: Breaker, intake: Intake, spawn: Spawn, error: Exception

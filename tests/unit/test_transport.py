@@ -22,10 +22,10 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.resources import API_VERSION, AUDIT_RECORD, KINDS
 from harness.polling import eventually
-from harness.ports import needs_ipv6
 from tests.support.access import inline, transport_of, write_kubeconfig
 from tests.support.certificates import Authority
 from tests.support.connectproxy import ConnectProxy
+from tests.support.ipv6 import needs_ipv6
 from tests.support.secureserver import SecureServer, server_context, status
 
 Send = Callable[[Transport, str], Awaitable[int]]

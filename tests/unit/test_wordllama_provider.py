@@ -17,7 +17,8 @@ from datastorage.embedding import Provider, build_provider
 from datastorage.embedding import wordllama as wordllama_module
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError
-from datastorage.settings import Settings
+from datastorage.secrets import Origin
+from datastorage.settings import EmbeddingSettings
 
 TEXTS = [
     "patch deployment. Execution completed. Memory limit of checkout raised from 256Mi to 512Mi",
@@ -141,7 +142,8 @@ def test_it_takes_little_memory_and_no_network() -> None:
 import asyncio, logging, socket, sys
 import numpy, psutil
 from datastorage.embedding import build_provider
-from datastorage.settings import Settings
+from datastorage.secrets import Origin
+from datastorage.settings import EmbeddingSettings
 
 def no_network(*_):
     raise AssertionError("no network")
@@ -150,7 +152,8 @@ async def main():
     socket.socket.connect = socket.getaddrinfo = no_network
     memory = psutil.Process().memory_info
     before = memory().rss
-    provider = build_provider(Settings())
+    origin = Origin("", "")
+    provider = build_provider(EmbeddingSettings(), url=origin, key=origin)
     for start in range(0, 10_000, 500):
         await provider.embed([f"{number} the pod was killed " * 5 for number in range(start, start + 500)])
     await provider.embed([f"{number} the pod was killed " * 70 for number in range(500)])
@@ -173,8 +176,8 @@ def _run(program: str, given: str = "") -> str:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"embedding_dimensions": 384}, "DATASTORAGE_EMBEDDING_DIMENSIONS: the model of wordllama has 256"),
-        ({"embedding_model": "all-MiniLM-L6-v2"}, "DATASTORAGE_EMBEDDING_MODEL: the only model of wordllama"),
+        ({"dimensions": 384}, "DATASTORAGE_EMBEDDING_DIMENSIONS: the model of wordllama has 256"),
+        ({"model": "all-MiniLM-L6-v2"}, "DATASTORAGE_EMBEDDING_MODEL: the only model of wordllama"),
     ],
 )
 def test_a_setting_of_another_model_is_named(settings: dict[str, Any], named: str) -> None:
@@ -183,15 +186,16 @@ def test_a_setting_of_another_model_is_named(settings: dict[str, Any], named: st
 
 
 async def test_it_is_the_default() -> None:
-    provider = _built(embedding_model="l2_supercat_256")
+    provider = _built(model="l2_supercat_256")
     assert isinstance(provider, WordLlamaProvider)
     assert str(provider.model) == "wordllama/l2_supercat_256"
     await provider.close()
 
 
 def test_none_is_none() -> None:
-    assert _built(embedding_provider="none") is None
+    assert _built(provider="none") is None
 
 
 def _built(**settings: Any) -> Provider | None:
-    return build_provider(Settings(**settings))
+    origin = Origin("", "")  # the model inside the program has no service
+    return build_provider(EmbeddingSettings(**settings), url=origin, key=origin)

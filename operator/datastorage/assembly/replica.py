@@ -64,8 +64,8 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
         # The intake asks for a sweep when it overflows, and the sweep fills the intake.
         sweep: Sweep
         intake = Intake(
-            max_items=settings.intake_max_items,
-            max_bytes=settings.intake_max_bytes,
+            max_items=settings.intake.max_items,
+            max_bytes=settings.intake.max_bytes,
             default_ttl_seconds=settings.ttl_seconds_after_stored,
             on_overflow=lambda: sweep.request(),  # noqa: PLW0108  # not assigned yet
             with_texts=store.vectors is not None,
@@ -149,7 +149,7 @@ def _build_backfill(settings: Settings, store: Store, postgres: Breaker, lift: L
 def _build_indexer(settings: Settings, store: Store) -> Indexer | None:
     if store.vectors is None:
         return None
-    return Indexer(store.vectors.tables, memory_mib=settings.vector_index_memory_mib)
+    return Indexer(store.vectors.tables, memory_mib=settings.vector.index_memory_mib)
 
 
 def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:

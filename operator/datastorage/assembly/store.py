@@ -59,9 +59,9 @@ async def build_store(settings: Settings, *, writable: bool) -> AsyncIterator[St
     async with AsyncExitStack() as stack:
         database = Database(
             origin_of(settings, "database_url"),
-            pool_size=settings.database_pool_size,
+            pool_size=settings.database.pool_size,
             writable=writable,
-            statement_cache=settings.database_statement_cache,
+            statement_cache=settings.database.statement_cache,
         )
         stack.push_async_callback(database.close)
         vectors = await _build_vectors(settings, database, stack, writable=writable)
@@ -75,22 +75,26 @@ async def build_store(settings: Settings, *, writable: bool) -> AsyncIterator[St
 async def _build_vectors(
     settings: Settings, database: Database, stack: AsyncExitStack, *, writable: bool
 ) -> VectorStore | None:
-    provider = build_provider(settings)
+    provider = build_provider(
+        settings.embedding,
+        url=origin_of(settings, "embedding_url"),
+        key=origin_of(settings, "embedding_api_key"),
+    )
     if provider is None:
         return None
-    same_server = settings.vector_database_url is None
+    same_server = settings.vector.database_url is None
     if not same_server:
         database = Database(
             origin_of(settings, "vector_database_url"),
-            pool_size=settings.database_pool_size,
+            pool_size=settings.database.pool_size,
             chain=VECTORS,
             writable=writable,
-            statement_cache=settings.database_statement_cache,
+            statement_cache=settings.database.statement_cache,
         )
         stack.push_async_callback(database.close)
     model = provider.model
     redis = origin_of(settings, "redis_url") if settings.redis_url is not None else None
-    cache = build_cache(model, redis, ttl_seconds=settings.embedding_cache_ttl_seconds)
+    cache = build_cache(model, redis, ttl_seconds=settings.embedding.cache_ttl_seconds)
     embedder_breaker = Breaker("embedder", partial(probe, provider), on_recovery=_nothing)
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)

@@ -9,7 +9,7 @@ from typing import Final
 
 import typer
 
-from datastorage.cli import archive, operator, rejected, vectors
+from datastorage.cli import archive, operator, reference, rejected, vectors
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidQueryError
 from datastorage.logs import configure_command_logging
 
@@ -29,6 +29,7 @@ app.add_typer(operator.commands)
 app.add_typer(archive.commands)
 app.add_typer(rejected.commands)
 app.add_typer(vectors.commands)
+app.add_typer(reference.commands)
 
 
 def main() -> None:

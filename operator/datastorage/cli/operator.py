@@ -51,7 +51,7 @@ def run(
     (see `datastorage settings`). It needs the schema that `datastorage migrate` makes.
     """
     settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log.level, settings.log.format)
     for name in ignored_variables():
         _log.warning(
             "%s is ignored: Kubernetes has set it for a Service; set it in the pod, or "

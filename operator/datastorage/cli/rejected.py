@@ -168,7 +168,7 @@ def retry(
     wanted = Wanted(uid=None if uid is None else _valid(uid), namespace=namespace, reason=reason)
     make_room_for_deep_json()
     settings = load_settings()
-    with_texts = settings.embedding_provider != "none"
+    with_texts = settings.embedding.provider != "none"
     retried = _with_store(lambda store: _retry(store, wanted, with_texts=with_texts), writable=True)
     typer.echo(f"stored: {retried.stored:,}")
     _name_refused(retried)

@@ -72,7 +72,7 @@ def reembed(
     million.
     """
     settings = load_settings()
-    if settings.embedding_provider == "none":
+    if settings.embedding.provider == "none":
         raise ConfigurationError(
             "DATASTORAGE_EMBEDDING_PROVIDER is none: name the model to make vectors with"
         )
@@ -151,7 +151,7 @@ async def _building(
             vectors=vectors.tables,
             embedder=vectors.embedder,
             dependencies=Dependencies(postgres, vectors.embedder_breaker, vectors.breaker),
-            index_memory_mib=settings.vector_index_memory_mib,
+            index_memory_mib=settings.vector.index_memory_mib,
         )
         try:
             yield made, texts, vectors

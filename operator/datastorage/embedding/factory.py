@@ -8,23 +8,26 @@ from datastorage.embedding.cache import VectorCache
 from datastorage.embedding.provider import EmbeddingModel, Provider
 from datastorage.errors import ConfigurationError
 from datastorage.secrets import Origin
-from datastorage.settings import PREFIX, Settings
+from datastorage.settings import PREFIX, EmbeddingSettings
 
 
-def build_provider(settings: Settings) -> Provider | None:
-    """Return the provider, or None for none. Raises ConfigurationError when it can't be as it is set up."""
-    match settings.embedding_provider:
+def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> Provider | None:
+    """Return the provider, or None for none. ``url`` and ``key`` are those of a service, and may change.
+
+    Raises ConfigurationError for settings that do not go together.
+    """
+    match settings.provider:
         case "none":
             return None
         case "wordllama":
             from datastorage.embedding.wordllama import MODEL, WordLlamaProvider  # noqa: PLC0415
 
-            if settings.embedding_dimensions != MODEL.dimensions:
+            if settings.dimensions != MODEL.dimensions:
                 raise ConfigurationError(
                     f"{PREFIX}EMBEDDING_DIMENSIONS: the model of wordllama has {MODEL.dimensions}, "
-                    f"not {settings.embedding_dimensions}"
+                    f"not {settings.dimensions}"
                 )
-            if settings.embedding_model not in {"", MODEL.name}:
+            if settings.model not in {"", MODEL.name}:
                 raise ConfigurationError(
                     f"{PREFIX}EMBEDDING_MODEL: the only model of wordllama is {MODEL.name}; leave it empty, "
                     f"or set {PREFIX}EMBEDDING_PROVIDER to openai"
@@ -33,7 +36,7 @@ def build_provider(settings: Settings) -> Provider | None:
         case "openai":
             from datastorage.embedding.openai import OpenAIProvider  # noqa: PLC0415
 
-            return OpenAIProvider(settings)
+            return OpenAIProvider(settings, url=url, key=key)
 
 
 def build_cache(model: EmbeddingModel, redis_url: Origin | None, *, ttl_seconds: int) -> VectorCache:

@@ -33,8 +33,8 @@ from datastorage.errors import (
     EmbeddingRefusedError,
 )
 from datastorage.resilience.causes import connection_trouble
-from datastorage.secrets import Secret, origin_of
-from datastorage.settings import PREFIX, Settings
+from datastorage.secrets import Origin, Secret
+from datastorage.settings import PREFIX, EmbeddingSettings
 
 T = TypeVar("T")
 
@@ -77,18 +77,21 @@ class _FieldRefusedError(EmbeddingRefusedError):
 class OpenAIProvider:
     """Speaks to one service about one model."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is asked yet. Raises ConfigurationError when something is missing or malformed."""
-        self._model = EmbeddingModel("openai", _model_name(settings), settings.embedding_dimensions)
-        self._url = Secret(origin_of(settings, "embedding_url"), _endpoint, lambda _: _trusted_files())
-        self._key = Secret(origin_of(settings, "embedding_api_key"), _bearer)
-        self._batch_size = settings.embedding_batch_size
-        self._timeout_seconds = settings.embedding_timeout_seconds
+    def __init__(self, settings: EmbeddingSettings, *, url: Origin, key: Origin) -> None:
+        """Nothing is asked yet. ``url`` and ``key`` may change meanwhile.
+
+        Raises ConfigurationError when something is missing or malformed.
+        """
+        self._model = EmbeddingModel("openai", _model_name(settings), settings.dimensions)
+        self._url = Secret(url, _endpoint, lambda _: _trusted_files())
+        self._key = Secret(key, _bearer)
+        self._batch_size = settings.batch_size
+        self._timeout_seconds = settings.timeout_seconds
         # Some services refuse one or the other, or pass over it: the answer is taken in either form, and its
         # dimensions are checked. Numbers in base64 are a quarter of the bytes and far quicker to read.
         self._options: dict[str, Any] = {
             "encoding_format": "base64",
-            "dimensions": settings.embedding_dimensions,
+            "dimensions": settings.dimensions,
         }
         self._served_with: frozenset[str] = frozenset()
         self._turns = asyncio.Semaphore(_CONCURRENCY)
@@ -247,8 +250,8 @@ async def _retire(session: aiohttp.ClientSession, seconds: float) -> None:
         await session.close()
 
 
-def _model_name(settings: Settings) -> str:
-    name = settings.embedding_model.strip()
+def _model_name(settings: EmbeddingSettings) -> str:
+    name = settings.model.strip()
     if not name:
         raise ConfigurationError(
             f"{PREFIX}EMBEDDING_MODEL is not set: give the name of a model that the service has"

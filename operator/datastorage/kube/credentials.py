@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from datastorage.errors import ConfigurationError, TransientError
+from datastorage.errors import ClusterUnavailableError, ConfigurationError
 from datastorage.kube.access import Access, ClientCertificate
 from datastorage.kube.execplugin import PluginCredential, run_plugin
 
@@ -58,7 +58,7 @@ class Credentials:
         self._looked = self._reconnected = self._ran = 0.0
         self._reconnect = False
         self._pause = _FIRST_PAUSE_SECONDS
-        self._failure: TransientError | None = None
+        self._failure: ClusterUnavailableError | None = None
 
     async def load(self) -> None:
         """Read everything for the first time. Raises ConfigurationError."""
@@ -67,7 +67,10 @@ class Credentials:
                 await self._look(even_if_unchanged=True)
 
     async def current(self) -> Way:
-        """Return the way as it is now. Raises TransientError while a plugin has given no credentials."""
+        """Return the way as it is now.
+
+        Raises ClusterUnavailableError while a plugin has given no credentials.
+        """
         if self._way is None or self._is_due():
             async with self._lock:
                 if self._way is None or self._is_due():
@@ -78,7 +81,7 @@ class Credentials:
     async def renewed(self, refused: Way) -> Way | None:
         """Return another way than the one that the API server has refused; None where there is none.
 
-        Raises TransientError when the plugin fails.
+        Raises ClusterUnavailableError when the plugin fails.
         """
         async with self._lock:
             if self._way is refused:
@@ -168,13 +171,13 @@ class Credentials:
     async def _run_plugin(self, *, refused: bool) -> None:
         """Run the plugin, unless it has just run: then keep to what it has said.
 
-        Raises TransientError when there are no credentials.
+        Raises ClusterUnavailableError when there are no credentials.
         """
         assert self._access is not None
         assert self._access.plugin is not None
         if self._ran and self._is_pausing():
             if self._issued is None:  # a run that was cancelled has left no failure
-                raise self._failure or TransientError("the exec plugin has given no credentials yet")
+                raise self._failure or ClusterUnavailableError("the exec plugin has given no credentials yet")
             if self._failure is not None and refused:
                 raise self._failure
             return
@@ -183,8 +186,8 @@ class Credentials:
         try:
             issued = await run_plugin(self._access.plugin)
             await asyncio.to_thread(_context, self._access, issued.certificate)
-        except (TransientError, ConfigurationError) as error:
-            self._failure = TransientError(str(error))
+        except (ClusterUnavailableError, ConfigurationError) as error:
+            self._failure = ClusterUnavailableError(str(error))
             if not refused and self._issued is not None:  # not refused yet: perhaps its clock is wrong
                 _log.warning("The credentials can't be renewed: %s", error)
                 return

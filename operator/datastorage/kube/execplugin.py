@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from datastorage.errors import ConfigurationError, TransientError
+from datastorage.errors import ClusterUnavailableError, ConfigurationError
 from datastorage.kube.access import ClientCertificate, Plugin, checked_header
 
 # A plugin that asks a cloud takes a second or two. It has to end, and the request be answered, within the
@@ -40,20 +40,21 @@ class PluginCredential:
 async def run_plugin(plugin: Plugin) -> PluginCredential:
     """Run the plugin and return its credentials.
 
-    Raises TransientError when it fails, hangs or prints something else, and never shows what it printed.
+    Raises ClusterUnavailableError when it fails, hangs or prints something else. The error never shows what
+    the plugin printed.
     """
     name = f"exec plugin {os.path.basename(plugin.command)!r}"  # noqa: PTH119  # no path is followed
     code, output, errors = await _run(plugin, name)
     if code != 0:
         said = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
         reason = _LONG_WORD.sub("…", " ".join(said.split()))[:_MAX_REASON_CHARACTERS]
-        raise TransientError(f"{name} ended with {code}{f': {reason}' if reason else ''}")
+        raise ClusterUnavailableError(f"{name} ended with {code}{f': {reason}' if reason else ''}")
     try:
         return _credential(json.loads(output), plugin)
     except (ValueError, RecursionError):
-        raise TransientError(f"{name} printed no JSON") from None
+        raise ClusterUnavailableError(f"{name} printed no JSON") from None
     except (ConfigurationError, _UnfitError) as error:
-        raise TransientError(f"{name}: {error}") from None
+        raise ClusterUnavailableError(f"{name}: {error}") from None
 
 
 class _UnfitError(Exception):
@@ -79,7 +80,9 @@ class _Output(asyncio.SubprocessProtocol):
 async def _run(plugin: Plugin, name: str) -> tuple[int, bytes, bytes]:
     interactive = plugin.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
     if plugin.interactive_mode == "Always" and not interactive:
-        raise TransientError(f"{name} asks a person (interactiveMode Always), and there is no terminal")
+        raise ClusterUnavailableError(
+            f"{name} asks a person (interactiveMode Always), and there is no terminal"
+        )
     loop = asyncio.get_running_loop()
     try:
         transport, output = await loop.subprocess_exec(
@@ -92,14 +95,16 @@ async def _run(plugin: Plugin, name: str) -> tuple[int, bytes, bytes]:
             start_new_session=not interactive,
         )
     except OSError as error:
-        raise TransientError(f"{name} cannot be run: {error.strerror}") from error
+        raise ClusterUnavailableError(f"{name} cannot be run: {error.strerror}") from error
     except ValueError as error:  # a NUL in an argument
-        raise TransientError(f"{name} cannot be run: {error}") from error
+        raise ClusterUnavailableError(f"{name} cannot be run: {error}") from error
     try:
         async with asyncio.timeout(_RUN_SECONDS):
             await output.ended
     except TimeoutError:
-        raise TransientError(f"{name} has not ended within {_RUN_SECONDS:g} s, and was stopped") from None
+        raise ClusterUnavailableError(
+            f"{name} has not ended within {_RUN_SECONDS:g} s, and was stopped"
+        ) from None
     finally:
         if not output.ended.done() or output.ended.cancelled():
             _kill(transport.get_pid(), group=not interactive)

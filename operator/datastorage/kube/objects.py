@@ -8,12 +8,12 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from datastorage.errors import (
+    ClusterUnavailableError,
     NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     ObjectTooLargeError,
     RequestRefusedError,
-    TransientError,
 )
 from datastorage.kube.accessmonitor import Right
 from datastorage.kube.transport import Transport, message_of
@@ -33,8 +33,8 @@ _MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
 class KubernetesClient:
     """Reads and writes the custom resources.
 
-    Every method raises TransientError when the API server is away or overloaded, and RequestRefusedError
-    when it says no for good (rights, admission, validation).
+    Every method raises ClusterUnavailableError when the API server is away or overloaded, and
+    RequestRefusedError when it says no for good (rights, admission, validation).
     """
 
     def __init__(self, transport: Transport, *, namespaces: tuple[str, ...] = ()) -> None:
@@ -165,7 +165,7 @@ class KubernetesClient:
             async with response:
                 answer = await _read(response, max_bytes)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise TransientError(f"API server: {connection_trouble(error)}") from error
+            raise ClusterUnavailableError(f"API server: {connection_trouble(error)}") from error
         if response.status == 403 and write is not None:
             self._transport.monitor.suspect(write)
         if response.status >= 400:
@@ -195,13 +195,13 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> byte
 
 
 def _parsed(answer: bytes) -> dict[str, Any]:
-    """Return the object that the API server has answered. Raises TransientError for anything else."""
+    """Return the object in the answer. Raises ClusterUnavailableError for anything else."""
     try:
         parsed = json.loads(answer)
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict):
-        raise TransientError(
+        raise ClusterUnavailableError(
             "API server: the answer is no JSON object; is a proxy or a login page before it?"
         )
     return parsed
@@ -210,7 +210,9 @@ def _parsed(answer: bytes) -> dict[str, Any]:
 def _metadata(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = answer.get("metadata")
     if not isinstance(metadata, dict):
-        raise TransientError("API server: the answer has no metadata; is it an API server that answers?")
+        raise ClusterUnavailableError(
+            "API server: the answer has no metadata; is it an API server that answers?"
+        )
     return metadata
 
 
@@ -233,7 +235,7 @@ def _error(status: int, answer: bytes) -> Exception:
         return ObjectChangedError(message)
     # 401 passes when the token has been renewed.
     if status in {401, 408, 429} or status >= 500:
-        return TransientError(message)
+        return ClusterUnavailableError(message)
     return RequestRefusedError(message)
 
 

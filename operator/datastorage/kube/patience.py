@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 import aiohttp
 
-from datastorage.errors import TransientError
+from datastorage.errors import ClusterError
 from datastorage.kube.transport import message_of
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.resources import API_VERSION, GROUP, ResourceKind
@@ -76,7 +76,7 @@ class Patience:
                         self._opened(path)
                         return response
                     answer = await response.read()
-            except (aiohttp.ClientError, OSError, TimeoutError, TransientError) as error:
+            except (aiohttp.ClientError, OSError, TimeoutError, ClusterError) as error:
                 reason = str(error) or f"no answer ({type(error).__name__})"
                 self._failed(path, None, reason, watches=watches)
             else:

@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from datastorage.errors import TransientError
+from datastorage.errors import ClusterError
 from datastorage.kube.accessmonitor import AccessMonitor, Right
 from datastorage.kube.transport import Transport
 from datastorage.resources import GROUP
@@ -65,5 +65,5 @@ class RightsReview:
             ) as response:
                 answer = json.loads(await response.read())
                 return bool(answer["status"]["allowed"])
-        except (TransientError, aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
+        except (ClusterError, aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
             return None

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from datastorage.errors import ConfigurationError, TransientError
+from datastorage.errors import ClusterUnavailableError, ConfigurationError
 from datastorage.kube.access import Access
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.credentials import Credentials, Way
@@ -64,7 +64,7 @@ class Transport:
         """Send a request and return the answer as soon as its headers are here, whatever its status.
 
         ``right`` names what is needed for a request that is repeated until it succeeds.
-        Raises TransientError when there are no credentials, or no answer.
+        Raises ClusterUnavailableError when there are no credentials, or no answer.
         """
         response = await self._authenticated(method, path, headers=headers, body=body, timeout=timeout)
         if response.status == _UNAUTHORIZED:
@@ -103,10 +103,10 @@ class Transport:
         """Tell the monitor why there are no credentials."""
         try:
             yield
-        except (TransientError, ConfigurationError) as error:
+        except (ClusterUnavailableError, ConfigurationError) as error:
             self.monitor.not_authenticated(str(error))
             # What was in order at the start has changed on disk, and may be mended there.
-            raise TransientError(str(error)) from error
+            raise ClusterUnavailableError(str(error)) from error
 
     async def _send(
         self,
@@ -133,10 +133,10 @@ class Transport:
                     allow_redirects=False,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise TransientError(f"API server: {_trouble(error)}") from error
+            raise ClusterUnavailableError(f"API server: {_trouble(error)}") from error
         if 300 <= response.status < 400:
             response.close()
-            raise TransientError(
+            raise ClusterUnavailableError(
                 f"API server ({response.status}): it sends requests elsewhere; is {way.server} an API server?"
             )
         return response

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from datastorage import metrics
 from datastorage.errors import (
+    ClusterError,
     NotServedError,
     ObjectChangedError,
     ObjectGoneError,
@@ -300,7 +301,7 @@ class GarbageCollector:
     async def _get(self, ref: ObjectRef) -> dict[str, Any] | None:
         try:
             return await self._cluster.get(ref.kind, ref.namespace, ref.name)
-        except (ObjectGoneError, TransientError, RequestRefusedError):
+        except ClusterError:
             return None  # gone, or found again by the next listing
 
     def _pop_due(self) -> list[Expiry]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedError, TransientError
+from datastorage.errors import ClusterError, NotServedError, TransientError
 from datastorage.resources import ResourceKind
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class KindByKind:
                 await work(kind)
             except NotServedError:
                 self._troubles.pop(kind, None)
-            except (TransientError, ObjectGoneError, RequestRefusedError) as error:
+            except (ClusterError, TransientError) as error:
                 failed.add(kind)
                 self._failed(kind, error)
             else:

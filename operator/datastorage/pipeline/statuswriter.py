@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from datastorage import metrics
 from datastorage.errors import (
+    ClusterError,
     NotServedError,
     ObjectChangedError,
     ObjectGoneError,
@@ -248,10 +249,8 @@ class StatusWriter:
         ref = announcement.ref
         try:
             body = await self._cluster.get(ref.kind, ref.namespace, ref.name)
-        except ObjectGoneError:
-            return
-        except (TransientError, RequestRefusedError):
-            return  # the sweep will find it
+        except ClusterError:
+            return  # it is gone, or the sweep will find it
         status = body.get("status") or {}
         current = status.get("observedGeneration") == body["metadata"]["generation"]
         if status.get("phase") in ARCHIVED and current:

@@ -37,11 +37,11 @@ def migrate_all(settings: Settings) -> list[tuple[str, str | None, str]]:
 
     Raises as ``migrate`` does; what was migrated before stays so.
     """
-    owner = _secret(settings.database_owner_url) or settings.require_database_url()
+    owner = _secret(settings.database.owner_url) or settings.require_database_url()
     done = [(ARCHIVE.name, *migrate(owner, ARCHIVE))]
-    if settings.embedding_provider != "none":
+    if settings.embedding.provider != "none":
         vectors = (
-            _secret(settings.vector_database_owner_url) or _secret(settings.vector_database_url) or owner
+            _secret(settings.vector.database_owner_url) or _secret(settings.vector.database_url) or owner
         )
         done.append((VECTORS.name, *migrate(vectors, VECTORS)))
     return done

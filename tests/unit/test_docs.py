@@ -1,0 +1,98 @@
+"""The documentation: its links lead somewhere, and what it repeats is what the code and the examples say."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datastorage.cli import reference
+from datastorage.errors import DataStorageError
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+MAX_COLUMNS = 120
+LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/**/*.md")]
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _broken_links(page: Path) -> Iterator[str]:
+    for target in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        if not file.exists() or (anchor and anchor not in _anchors(file)):
+            yield target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_and_their_anchors_exist(page: Path) -> None:
+    assert list(_broken_links(page)) == []
+
+
+def test_a_broken_link_and_a_broken_anchor_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A heading\n[a](#a-heading) [b](#none) [c](none.md) [d](page.md#a-heading) `[e](f)`\n")
+    assert list(_broken_links(page)) == ["#none", "none.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_prose_is_wrapped(page: Path) -> None:
+    """Tables, code and headings can't be wrapped."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    prose = [line for line in text.splitlines() if not line.startswith(("|", "#"))]
+    assert [line for line in prose if len(line) > MAX_COLUMNS] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_modules_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"`([\w./-]+/[\w-]+\.(?:py|yaml|sql))`", page.read_text(encoding="utf-8"))
+    folders = (ROOT, ROOT / "operator" / "datastorage")
+    assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
+
+
+def test_every_page_below_docs_is_reached_from_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / link).resolve() for link in LINK.findall(index.read_text(encoding="utf-8"))}
+    assert {page for page in PAGES if page.is_relative_to(index.parent)} - linked - {index} == set()
+
+
+def test_the_examples_of_the_readme_are_those_of_the_file() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    shown = [document for document in map(yaml.safe_load, blocks) if "kind" in document]
+    _, *examples = yaml.safe_load_all((ROOT / "examples" / "first-record.yaml").read_text(encoding="utf-8"))
+    assert shown == examples
+
+
+def test_the_generated_tables_are_up_to_date() -> None:
+    reference.reference(REFERENCE, check=True)
+
+
+def test_a_stale_table_is_refused_and_written_again(tmp_path: Path) -> None:
+    pages = reference.reference_pages(REFERENCE)
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text.replace("datastorage_batch_size", "old"), encoding="utf-8")
+    with pytest.raises(DataStorageError, match=r"^not as generated: .*metrics\.md; run 'make docs'$"):
+        reference.reference(tmp_path, check=True)
+    reference.reference(tmp_path)
+    assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in pages} == pages
+
+
+def test_the_table_of_metrics_shows_names_as_prometheus_does() -> None:
+    table = reference.metrics_table()
+    assert "| `datastorage_build_info` | info |  |" in table
+    assert "| `datastorage_write_total` | counter | `table`, `status` |" in table
+    assert "| `datastorage_outbox_oldest_seconds` | gauge |  |" in table
+    assert "| `datastorage_query_duration_seconds` | histogram | `operation` |" in table
