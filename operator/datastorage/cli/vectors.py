@@ -27,7 +27,8 @@ from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxSta
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import Texts
 from datastorage.vectors.backfill import Dependencies
-from datastorage.vectors.reembed import Missing, Progress, Reembed
+from datastorage.vectors.progress import Missing, Progress
+from datastorage.vectors.reembed import Reembed
 
 if TYPE_CHECKING:
     from datastorage.assembly.store import VectorStore  # loads much

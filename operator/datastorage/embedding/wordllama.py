@@ -7,8 +7,9 @@ log handler of its own.
 
 import asyncio
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +21,7 @@ from tokenizers import Tokenizer
 
 from datastorage.embedding.provider import EmbeddingModel, Matrix, Vector
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError
+from datastorage.resilience.dividing import chunks
 
 T = TypeVar("T")
 
@@ -27,18 +29,25 @@ MODEL: Final = EmbeddingModel("wordllama", "l2_supercat_256", 256)
 
 _WEIGHTS: Final = "weights/l2_supercat_256.safetensors"
 _VOCABULARY: Final = "tokenizers/l2_supercat_tokenizer_config.json"
-# Characters of one chunk of texts: bounds the memory, and for how long the thread is deaf to a stop.
-_CHUNK_CHARACTERS: Final = 32_768
-# Rows of the table that are gathered at once for one text: 2 MiB.
-_MAX_TOKENS_AT_ONCE: Final = 2048
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is done at once."""
+
+    chunk_characters: int = 32_768
+    """Characters of one chunk of texts: bounds the memory, and for how long the thread can't be stopped."""
+    tokens: int = 2048
+    """Rows of the table that are gathered at once for one text: 2 MiB."""
 
 
 class WordLlamaProvider:
     """The mean of the vectors of a text's tokens, of length one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, limits: Limits = Limits()) -> None:
         """Raises ConfigurationError when the model's files are missing. They are loaded later."""
         self._folder = _folder()
+        self._limits = limits
         self._network: _Network | None = None
         # One thread: more would share the same cores, and need more memory.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wordllama")
@@ -50,10 +59,11 @@ class WordLlamaProvider:
 
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text. A text without tokens has a row of zeros."""
-        result = np.zeros((len(texts), MODEL.dimensions), np.float32)
-        for chunk in _chunks(texts):
-            result[chunk] = await self._in_thread(partial(self._embed, texts[chunk]))
-        return result
+        rows = [
+            await self._in_thread(partial(self._embed, chunk))
+            for chunk in chunks(texts, len, self._limits.chunk_characters)
+        ]
+        return np.concatenate([np.empty((0, MODEL.dimensions), np.float32), *rows])
 
     async def close(self) -> None:
         """End the thread."""
@@ -64,7 +74,7 @@ class WordLlamaProvider:
 
     def _loaded(self) -> "_Network":
         if self._network is None:
-            self._network = _Network(self._folder)
+            self._network = _Network(self._folder, self._limits.tokens)
         return self._network
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
@@ -74,7 +84,8 @@ class WordLlamaProvider:
 class _Network:
     """The table of token vectors, and what splits texts into tokens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tokens_at_once: int) -> None:
+        self._tokens_at_once = tokens_at_once
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / _VOCABULARY))
             with safe_open(folder / _WEIGHTS, framework="np") as file:
@@ -98,8 +109,8 @@ class _Network:
 
     def _sum(self, ids: NDArray[np.int32]) -> Vector:
         total = np.zeros(MODEL.dimensions, np.float32)
-        for start in range(0, len(ids), _MAX_TOKENS_AT_ONCE):
-            rows = self._table[ids[start : start + _MAX_TOKENS_AT_ONCE]]
+        for start in range(0, len(ids), self._tokens_at_once):
+            rows = self._table[ids[start : start + self._tokens_at_once]]
             total += np.ones(len(rows), np.float32) @ rows  # as a product: three times as fast as a sum
         return total
 
@@ -113,15 +124,3 @@ def _folder() -> Path:
             "DATASTORAGE_EMBEDDING_PROVIDER"
         )
     return folder
-
-
-def _chunks(texts: Sequence[str]) -> Iterator[slice]:
-    """Split the texts, in their order, into parts of bounded length; a longer text is one by itself."""
-    start = characters = 0
-    for index, text in enumerate(texts):
-        if index > start and characters + len(text) > _CHUNK_CHARACTERS:
-            yield slice(start, index)
-            start, characters = index, 0
-        characters += len(text)
-    if start < len(texts):
-        yield slice(start, len(texts))

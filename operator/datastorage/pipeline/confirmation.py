@@ -16,7 +16,7 @@ from datastorage.pipeline.item import ref_of, unread_ref_of
 from datastorage.pipeline.lookup import Answer, Archive, look_up
 from datastorage.records.record import RecordKey
 from datastorage.resilience.breaker import Breaker
-from datastorage.resilience.dividing import by_parts
+from datastorage.resilience.dividing import in_halves
 from datastorage.resources import ResourceKind
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Confirmation:
         if not keyed:
             return []
         keys, unknown = [key for _, key in keyed], set[RecordKey]()
-        parts = await by_parts(self._breaker, self._rejected.find, keys, lambda key, _: unknown.add(key))
+        parts = await in_halves(self._breaker, self._rejected.find, keys, lambda key, _: unknown.add(key))
         still = unknown.union(*parts)
         return [body for body, key in keyed if key not in still]
 

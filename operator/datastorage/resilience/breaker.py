@@ -125,7 +125,7 @@ class Breaker:
         succeeds: it is this piece of work then, and repeating it as it is would change nothing.
         """
         while True:
-            await self._closed.wait()
+            await self.until_serving()
             try:
                 return await self._try(operation)
             except WorkRefusedError:
@@ -145,6 +145,10 @@ class Breaker:
         except TransientError:
             self._outages.skipped += 1
             raise
+
+    async def until_serving(self) -> None:
+        """Wait until an operation would be tried."""
+        await self._closed.wait()
 
     async def close(self) -> None:
         """Stop probing. Nothing may be waiting in ``run`` or ``judge`` any more."""
