@@ -17,7 +17,7 @@ from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.outbox import OutboxState
 from datastorage.storage.pages import ArchiveReader
-from datastorage.vectors.indexer import Indexer
+from datastorage.vectors.indexer import Indexer, Pace
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
 from harness.redis import RedisServer
@@ -162,7 +162,7 @@ async def test_index_steps(stage: Stage, spawn: Spawn, monkeypatch: pytest.Monke
     monkeypatch.setattr("datastorage.storage.vectors.VectorTables.seal", _always)
     moved = Moves()
     await stage.tables.model_id()
-    spawn(Indexer(stage.tables, memory_mib=64).run())
+    spawn(Indexer(stage.tables, memory_mib=64, pace=Pace(first_retry=0.02)).run())
     await eventually(lambda: moved.by("datastorage_vector_index_steps_total", outcome="success") > 0)
     stage.tables._identity = ("p", "n", -1)
     stage.tables._id = None
