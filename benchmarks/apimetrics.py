@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import Final
 
-from datastorage.resources import KINDS
+from datastorage.resources.kinds import KINDS
 
 Requests = Counter[tuple[str, str, str]]
 """Counts by resource, subresource and verb."""

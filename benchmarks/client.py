@@ -7,6 +7,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -14,7 +15,10 @@ import aiohttp
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.progress import Progress
-from datastorage.resources import AUDIT_RECORD, GROUP, VERSION, VectorStatus, WriteState, stored_status
+from datastorage.records.reasons import Reason
+from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.resources.kinds import AUDIT_RECORD, GROUP, VERSION
+from datastorage.resources.status import stored_status
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,10 +84,10 @@ class Client:
 
     async def write_stored(self, namespace: str, target: Created) -> Created:
         """Patch the status to Stored, with the bytes that the operator would send; return the new version."""
-        at = "2026-01-01T00:00:00.000Z"
-        vector = VectorStatus(WriteState.WRITTEN, "Written", "", model="wordllama/l2_supercat_256", at=at)
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        vector = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model="wordllama/l2_supercat_256")
         status = stored_status(
-            uid=target.uid, generation=1, stored_at=at, content_hash=f"sha256:{'0' * 64}", expires_at=at,
+            uid=target.uid, generation=1, stored_at=at, content_hash=bytes(32), expires_at=at,
             vector=vector,
         )  # fmt: skip
         body = {"metadata": {"uid": target.uid}, "status": status}

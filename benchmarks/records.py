@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from datastorage.resources import API_VERSION, AUDIT_RECORD
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _SERVICES: Final = ("checkout", "payments", "ledger", "inventory", "search", "notifications", "gateway")

@@ -32,13 +32,12 @@ from benchmarks.texts import questions, sentences
 from datastorage.embedded import create_service_role, start_embedded_postgres
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
-from datastorage.pipeline.extract import work_item
+from datastorage.pipeline.reading import work_item
 from datastorage.query import ArchiveQueries, queries
 from datastorage.query.words import wording
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
-from datastorage.storage.archive import Archive
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
@@ -47,6 +46,7 @@ from datastorage.storage.nearest import WALKING, Nearest
 from datastorage.storage.reading import reading
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive
 
 TOP: Final = 10
 _BATCH: Final = 2_000
@@ -138,10 +138,7 @@ async def measure(
 async def _measure_all(
     database: Database, corpus: _Corpus, words: Sequence[str], vectors: Matrix
 ) -> list[SearchSpeed]:
-    nearest = Nearest(
-        database, database, same_server=True, provider=MODEL.provider, name=MODEL.name,
-        dimensions=MODEL.dimensions,
-    )  # fmt: skip
+    nearest = Nearest(database, database, model=MODEL, same_server=True)
     full_text = FullText(database)
     matrix = np.array(corpus.vectors)
     everything = np.arange(len(matrix))
@@ -250,7 +247,7 @@ async def _fill(owner_url: str, service_url: str, corpus: _Corpus, texts: int, m
     records = _records(texts)
     while batch := list(islice(records, _BATCH)):
         vectors = await corpus.embed(batch)
-        await archive.store(batch)
+        await archive.write(batch)
         await tables.insert(vectors)
         corpus.add(batch, vectors)
         if len(corpus.hashes) % _PART_ROWS < _BATCH:
@@ -264,7 +261,7 @@ async def _fill(owner_url: str, service_url: str, corpus: _Corpus, texts: int, m
 
 
 def _tables(database: Database) -> VectorTables:
-    return VectorTables(database, provider=MODEL.provider, name=MODEL.name, dimensions=MODEL.dimensions)
+    return VectorTables(database, MODEL)
 
 
 def _records(texts: int, *, seed: int = 1) -> Iterator[Record]:
@@ -307,7 +304,7 @@ async def _write(database: Database, corpus: _Corpus) -> None:
     started = time.monotonic()
     for batch in count(1):
         rows = list(islice(records, _WRITE_ROWS))
-        await archive.store(rows)
+        await archive.write(rows)
         await tables.insert(await corpus.embed(rows))
         due = started + batch * _WRITE_ROWS / _WRITES_A_SECOND
         await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.archive import rows, uids
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient, RequestError, audit_record

@@ -6,17 +6,13 @@ The last of these steps is refused with a message that contains `refused`, or ac
 
 from copy import deepcopy
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from datastorage.resources import (
-    ACTION_TRACE,
-    API_VERSION,
-    AUDIT_RECORD,
-    ResourceKind,
-    VectorStatus,
-    WriteState,
-    stored_status,
-)
+from datastorage.records.reasons import Reason
+from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.status import stored_status
 
 Object = dict[str, Any]
 
@@ -116,12 +112,10 @@ TRACE_SPEC: Object = {
 STORED = stored_status(
     uid="1b0c",
     generation=1,
-    stored_at="2026-03-01T10:00:04Z",
-    content_hash="sha256:" + 64 * "a",
-    expires_at="2026-03-01T11:00:04Z",
-    vector=VectorStatus(
-        WriteState.WRITTEN, "Written", "", model="wordllama/l2_supercat_256", at="2026-03-01T10:00:04Z"
-    ),
+    stored_at=datetime(2026, 3, 1, 10, 0, 4, tzinfo=UTC),
+    content_hash=b"\xaa" * 32,
+    expires_at=datetime(2026, 3, 1, 11, 0, 4, tzinfo=UTC),
+    vector=VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model="wordllama/l2_supercat_256"),
 )
 
 

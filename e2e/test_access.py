@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.archive import until
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient, audit_record

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Table
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.archive import rejected, rows, uids, until
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient, RequestError, action_trace, audit_record, gather_bounded

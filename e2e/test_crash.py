@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.archive import rows, uids, until
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient, audit_record

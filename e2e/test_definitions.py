@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from e2e.archive import rows, until
 from e2e.conftest import GUARD_OPT_OUT
 from e2e.load import CATCH_UP_SECONDS

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
 from e2e.resource_cases import action_trace, audit_record
 from harness.controlplane import Cluster
 

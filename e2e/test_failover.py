@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.archive import rows, until
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient, audit_record

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.archive import rows, uids, until
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.workbench import Workbench

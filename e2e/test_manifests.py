@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from datastorage.resources import GROUP, KINDS
+from datastorage.resources.kinds import GROUP, KINDS
 from harness.controlplane import Cluster
 
 MANIFESTS = Path(__file__).resolve().parents[1] / "manifests"

@@ -8,7 +8,7 @@ import pytest
 
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Table
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.archive import rows, uids, until
 from e2e.workbench import Workbench
 from harness import operatorprocess

@@ -3,33 +3,26 @@
 import json
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from kubernetes import client, config
 
-from datastorage.resources import (
-    ACTION_TRACE,
-    AUDIT_RECORD,
-    GROUP,
-    KINDS,
-    VERSION,
-    ResourceKind,
-    VectorStatus,
-    WriteState,
-    recording_status,
-    rejected_status,
-)
+from datastorage.records.reasons import Reason
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resources.crd import crd
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, VERSION, ResourceKind
+from datastorage.resources.status import recording_status, rejected_status
 from e2e.conftest import GUARD_OPT_OUT
 from e2e.resource_cases import BAD_STATUSES, CASES, STORED, Case, Object, action_trace, audit_record, build
 from harness.controlplane import Cluster
 from tests.strategies import action_trace_specs, audit_record_specs
 
 MERGE = "application/merge-patch+json"
-HASH = "sha256:" + 64 * "0"
-NOW = "2026-03-01T10:00:00.5Z"
+HASH = bytes(32)
+NOW = datetime(2026, 3, 1, 10, 0, 0, 500_000, UTC)
 GREATEST_DEPTH = 9_998  # of details; the API server's parser gives up at 10 000 levels, two of them are ours
 
 
@@ -161,7 +154,7 @@ def without_nulls(value: Object) -> Object:
 def test_statuses_are_kept_as_built(resources: Resources, kind: ResourceKind) -> None:
     manifest = audit_record() if kind is AUDIT_RECORD else action_trace()
     name = resources.create(kind, manifest)["metadata"]["name"]
-    vector = VectorStatus(WriteState.WRITTEN, "Written", "", model="wordllama/l2_supercat_256", at=NOW)
+    vector = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, "", model="wordllama/l2_supercat_256", at=NOW)
     recording = recording_status(uid="u", generation=1, stored_at=NOW, content_hash=HASH, vector=vector)
     assert resources.patch_status(kind, name, recording)["status"] == recording
     rejected = rejected_status(uid="u", generation=1, at=NOW, message="no")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from datastorage.records.record import Table
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from e2e.archive import rows, until
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient, action_trace, audit_record

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from datastorage.resources import KINDS
+from datastorage.resources.kinds import KINDS
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from e2e.archive import until

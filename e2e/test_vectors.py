@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from e2e.archive import rows, uids, until
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.workbench import Workbench

@@ -1,1 +1,1 @@
-"""Examples that run: a remediation told in manifests, a controller that records, and the demo of both."""
+"""Examples that run: a remediation in manifests, a controller that records, and the demo of both."""

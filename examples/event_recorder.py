@@ -1,13 +1,13 @@
-"""A small controller that keeps the cluster's Events: each becomes an AuditRecord, and so a row for good.
+"""A small controller that keeps the cluster's Events: each becomes an AuditRecord, and so a lasting row.
 
 Run it with the rights of event-recorder.yaml, in a pod or with KUBECONFIG:
 
     python examples/event_recorder.py
 
-It keeps no state. A watch that starts without a resourceVersion first brings all Events that there are,
-so whatever happened while it was away is recorded when it is back; the name of a record comes from the
-Event and its version, so that doing it twice ends in AlreadyExists and changes nothing. That holds as long
-as the record is in the cluster: its time to live is therefore longer than that of an Event.
+The controller keeps no state. A watch that starts without a resourceVersion first brings all existing Events,
+so the controller records after a restart what happened meanwhile. The name of a record comes from the Event
+and its version, so recording an Event twice ends in AlreadyExists and changes nothing. That holds as long as
+the record is in the cluster: its time to live is therefore longer than that of an Event.
 """
 
 import argparse
@@ -21,15 +21,15 @@ import aiohttp
 from kubernetes.aio import client, config, watch
 
 GROUP, VERSION, PLURAL = "datastorage.kubernaut.io", "v1alpha1", "auditrecords"
-EVENT_LIFETIME = 3600  # seconds that an API server keeps Events, unless told otherwise by --event-ttl
-RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)  # the last one again and again
+EVENT_LIFETIME = 3600  # seconds that an API server keeps Events, unless its --event-ttl says otherwise
+RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)  # the last one is repeated
 MANAGED_BY = "event-recorder"
 
 log = logging.getLogger("event-recorder")
 
 
 def audit_record(event: Mapping[str, Any], ttl_seconds: int) -> dict[str, Any]:
-    """Say in an AuditRecord what an Event says."""
+    """Return the AuditRecord of an Event."""
     metadata, subject = event["metadata"], event["involvedObject"]
     normal = event.get("type") != "Warning"
     first = event.get("firstTimestamp") or event.get("eventTime") or metadata["creationTimestamp"]

@@ -11,7 +11,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
 
 T = TypeVar("T")
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from datastorage.pipeline.extract import key_of, work_item
 from datastorage.pipeline.item import WorkItem
+from datastorage.pipeline.reading import work_item
 from datastorage.records.record import Record, RecordKey
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.reading.record import key_of
 
 CREATED: Final = "2026-03-05T10:20:30Z"
 TTL_SECONDS: Final = 3600

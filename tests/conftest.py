@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
+from datastorage.storage.write import Archive
 from harness.postgres import NEWEST, OLDEST, PostgresServer, TestDatabase, TestDatabases, connect
 
 _URL_VARIABLE = "DATASTORAGE_TEST_DATABASE_URL"

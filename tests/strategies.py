@@ -10,8 +10,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from datastorage.resources.crd import crd
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 
 JSON = Any
 INT64 = 2**63

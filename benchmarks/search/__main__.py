@@ -29,10 +29,10 @@ from benchmarks.search.measures import ndcg_at, recall_at
 from benchmarks.search.minilm import DIMENSION, NAME
 from datastorage.assembly.replica import build_writer
 from datastorage.assembly.store import Store, build_store
-from datastorage.pipeline.extract import work_item
+from datastorage.pipeline.reading import work_item
 from datastorage.query import SearchMode, queries
-from datastorage.records.record import VectorState
-from datastorage.resources import ACTION_TRACE, API_VERSION, AUDIT_RECORD
+from datastorage.records.writes import WriteState
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from harness.postgres import PostgresServer, TestDatabases
 
@@ -129,7 +129,7 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
         patience_seconds=None,
     )
     stored = await writer.store([item.record for item in items])
-    without = [row.vector.message for row in stored if row.vector.state is not VectorState.WRITTEN]
+    without = [row.vector.message for row in stored if row.vector.state is not WriteState.WRITTEN]
     if without:
         raise BenchmarkError(f"{len(without)} records have no vector: {without[0]}")
     return {item.ref.uid: each.id for item, each in zip(items, records, strict=True)}

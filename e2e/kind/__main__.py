@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from datastorage import __version__
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.resource_cases import audit_record
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path

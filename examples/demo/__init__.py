@@ -1,5 +1,5 @@
-"""`make demo`: the whole way of a record on a real control plane, every claim checked.
+"""`make demo`: the whole way of a record on a real control plane, with every claim checked.
 
-`services` and `stage` set up, `story`, `events`, `meaning` and `outage` play, `finale` shows what is left;
-`checks` decides, `narrator` tells.
+`services` and `stage` set everything up; `story`, `events`, `meaning` and `outage` play; `finale` shows what
+is left. `checks` checks the claims, and `narrator` prints.
 """

@@ -42,8 +42,8 @@ def main() -> int:
             _run(narrator, directory, ttl=arguments.ttl, keep=arguments.keep)
     except CheckFailedError as failure:
         after = f"after {failure.seconds:.0f} s" if failure.seconds >= 1 else "at once"
-        told = [f"expected: {failure.expected}", f"seen:     {failure.seen}", f"given up {after}"]
-        narrator.failed(failure.name, [*told, *failure.__notes__])
+        lines = [f"expected: {failure.expected}", f"seen:     {failure.seen}", f"given up {after}"]
+        narrator.failed(failure.name, [*lines, *failure.__notes__])
         return 1
     except (ControlPlaneError, asyncpg.PostgresError, OSError) as error:
         notes: list[str] = getattr(error, "__notes__", [])
@@ -61,7 +61,7 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--keep", action="store_true", help="leave everything running until Ctrl-C, and say how to get at it"
+        "--keep", action="store_true", help="leave everything running until Ctrl-C, and say how to use it"
     )
     parser.add_argument(
         "--ttl",
@@ -98,7 +98,7 @@ def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
             play_equal_events(demo)
             play_events(demo)
             show_what_is_stored(demo)
-            observer.tells_of_clearing = False  # it would come between what is told next
+            observer.reports_clearing = False  # its lines would come between the next ones
             ask_the_archive(demo)
             play_outage(demo)
             show_what_stays(demo)
@@ -142,12 +142,14 @@ def _check_stage(demo: Demo) -> None:
         names = [item["metadata"]["name"].split(".")[0] for item in policies if not _warnings(item)]
         return Seen("deletion-guard" in names and "status-guard" in names, ", ".join(names))
 
-    checks.that("The control plane is up", "an API server that tells its version", api_server)
+    checks.that("The control plane is up", "an API server that answers with its version", api_server)
     checks.that(
         "The admission policies are accepted", "deletion-guard and status-guard without warnings", guard
     )
     checks.that("The operator is ready", "/ready answers 200", operator)
-    checks.that("It runs with the shipped rights only", f"{OPERATOR_USER}, no rights but its own", identity)
+    checks.that(
+        "The operator has the shipped rights only", f"{OPERATOR_USER}, no rights but its own", identity
+    )
 
 
 def _warnings(policy: dict[str, dict[str, dict[str, object]]]) -> bool:

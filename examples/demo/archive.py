@@ -71,8 +71,8 @@ class Archive:
         rows, texts, vectors = self.query(TEXTS)[0]
         return rows, texts, vectors
 
-    def owed(self) -> int:
-        """Return the number of vectors that are owed."""
+    def pending(self) -> int:
+        """Return the number of pending vectors."""
         count: int = self.query("SELECT count(*) FROM datastorage.vector_outbox")[0][0]
         return count
 

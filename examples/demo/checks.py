@@ -1,4 +1,4 @@
-"""Claims that are checked: each has a name, says what it expects, and has a deadline."""
+"""Claims that are checked: each has a name, an expectation and a deadline."""
 
 import time
 from collections.abc import Callable
@@ -43,10 +43,10 @@ class Checks:
         self.passed = 0
 
     def that(self, name: str, expected: str, look: Callable[[], Seen], *, within: float = PATIENCE) -> str:
-        """Look until it is right, tell of it, and return what was seen.
+        """Look until it is right, print it, and return what was seen.
 
         Raises:
-            CheckFailedError: it was not right within so many seconds.
+            CheckFailedError: it was not right within that many seconds.
         """
         seen = self.wait(name, expected, look, within=within)
         self._pass(name, seen)
@@ -56,7 +56,7 @@ class Checks:
         """Look until it is right, and return what was seen; for what is no claim by itself.
 
         Raises:
-            CheckFailedError: it was not right within so many seconds.
+            CheckFailedError: it was not right within that many seconds.
         """
         started = time.monotonic()
         with self._narrator.waiting(name) as report:

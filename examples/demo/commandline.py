@@ -1,4 +1,4 @@
-"""The command line `datastorage`: run as a person would, shown, and what it says checked."""
+"""The command line `datastorage`: run as a person would run it; its output is shown and checked."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def check_output(
     expected: str,
     judge: Callable[[CompletedProcess[str]], Seen],
 ) -> None:
-    """Run a command until what it prints is right; show that, and tell of it.
+    """Run a command until what it prints is right; print that, and the claim.
 
     Raises:
         CheckFailedError: it was not right in time.

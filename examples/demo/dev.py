@@ -34,7 +34,7 @@ def main() -> int:
             _wait(on.check)
     except ControlPlaneError as error:
         notes: list[str] = getattr(error, "__notes__", [])
-        narrator.failed("It has ended by itself", [*str(error).splitlines(), *notes])
+        narrator.failed("A program has ended by itself", [*str(error).splitlines(), *notes])
         return 1
     return 0
 

@@ -39,7 +39,7 @@ def play_events(demo: Demo) -> None:
         _check_recorded(demo, "Back again, it has recorded what it missed, and nothing twice", pods=5)
         narrator.say("The operator goes on (SIGCONT)")
         demo.stage.operator.resume()
-        _check_all_stored(demo, "Everything that had waited is stored")
+        _check_all_stored(demo, "Everything that waited is stored")
         narrator.say("Scaling to 2, with everything running")
         cluster.kubectl("scale", DEPLOYMENT, "-n", NAMESPACE, "--replicas=2")
         _check_recorded(demo, "The Events of scaling down are recorded", pods=5, killed=3)
@@ -69,7 +69,7 @@ def _events(demo: Demo) -> list[dict[str, Any]]:
 
 
 def _seen_events(demo: Demo, pods: int, killed: int = 0) -> Seen:
-    """Look whether the Deployment's Events are there: so many Pods made, and so many ended."""
+    """Look whether the Deployment's Events are there, for this many Pods created and killed."""
     ours = [event for event in _events(demo) if event["metadata"]["namespace"] == NAMESPACE]
     counts = {
         reason: sum(event["reason"] == reason for event in ours)
@@ -97,13 +97,13 @@ def _check_recorded(demo: Demo, name: str, *, pods: int, killed: int = 0) -> Non
 
 
 def _recorded_twice(demo: Demo) -> list[str]:
-    """Return the Events of which there are two records that tell of the same occurrence."""
+    """Return the Events that have two records of the same occurrence."""
     listed = demo.stage.cluster.get("auditrecords", "-A", "-l", f"app.kubernetes.io/managed-by={MANAGED_BY}")
-    told = Counter(
+    records = Counter(
         (item["metadata"]["namespace"], item["spec"]["details"]["event"], item["spec"]["details"]["count"])
         for item in listed["items"]
     )
-    return [f"{namespace}/{event}" for (namespace, event, _), count in told.items() if count > 1]
+    return [f"{namespace}/{event}" for (namespace, event, _), count in records.items() if count > 1]
 
 
 def _check_deletion_refused(demo: Demo) -> None:

@@ -1,4 +1,4 @@
-"""What is left in the end: shown by kubectl and by PostgreSQL, cleared from the one, kept in the other."""
+"""What is left in the end: kubectl and PostgreSQL show it, the cluster is cleared, the archive keeps it."""
 
 from examples.demo.archive import TABLES
 from examples.demo.checks import Seen
@@ -45,7 +45,7 @@ def show_what_is_stored(demo: Demo) -> None:
     )
     demo.checks.that(
         "Each row has its vector, and rows that say the same share one",
-        "as many vectors as texts, and none owed",
+        "as many vectors as texts, and none pending",
         lambda: _compare_vectors(demo),
     )
 
@@ -57,7 +57,7 @@ def show_what_stays(demo: Demo) -> None:
     demo.narrator.say(
         f"{gone} have left already, {demo.ttl} s after being stored; those of the outage follow"
     )
-    demo.observer.tells_of_clearing = True
+    demo.observer.reports_clearing = True
     demo.checks.that(
         "The cluster has none of them any more",
         "No resources found",
@@ -68,7 +68,7 @@ def show_what_stays(demo: Demo) -> None:
         "PostgreSQL still has them all", "a row for each that was seen", lambda: _compare_rows(demo)
     )
     demo.checks.that(
-        "The SHA-256 of each content is its content_hash, and what the status had said",
+        "The SHA-256 of each content is its content_hash, and the hash in the status",
         "sha256(content) = content_hash = status.contentHash for each row",
         lambda: _compare_hashes(demo),
     )
@@ -77,9 +77,7 @@ def show_what_stays(demo: Demo) -> None:
 def stop_operator(demo: Demo) -> None:
     """Check that the operator ends well. PostgreSQL ends with it."""
     code = demo.stage.operator.terminate()
-    demo.checks.claim(
-        "The operator stops when told (SIGTERM)", "exit code 0", Seen(code == 0, f"exit code {code}")
-    )
+    demo.checks.claim("The operator stops on SIGTERM", "exit code 0", Seen(code == 0, f"exit code {code}"))
 
 
 def _compare_listed(demo: Demo) -> Seen:
@@ -107,9 +105,9 @@ def _compare_rows(demo: Demo) -> Seen:
 def _compare_vectors(demo: Demo) -> Seen:
     archive = demo.stage.archive
     rows, texts, vectors = archive.texts()
-    lacking, owed = archive.without_vector(), archive.owed()
-    seen = f"{rows} rows, {texts} texts, {vectors} vectors, {owed} owed"
-    right = texts == vectors and texts < rows and not lacking and not owed
+    lacking, pending = archive.without_vector(), archive.pending()
+    seen = f"{rows} rows, {texts} texts, {vectors} vectors, {pending} pending"
+    right = texts == vectors and texts < rows and not lacking and not pending
     return Seen(right, seen + (f"; without a vector: {lacking}" if lacking else ""))
 
 
@@ -122,11 +120,11 @@ def _look_for_nothing(demo: Demo) -> Seen:
 
 
 def _compare_hashes(demo: Demo) -> Seen:
-    """Compare what each row's bytes hash to with its hash column, and with what the status had said."""
+    """Compare what each row's bytes hash to with its hash column, and with the hash in the status."""
     said = {
-        (one.name, generation): told
+        (one.name, generation): content_hash
         for one in demo.observer.objects()
-        for generation, told in one.hashes.items()
+        for generation, content_hash in one.hashes.items()
     }
     rows = [row for table in TABLES for row in demo.stage.archive.rows(table)]
     wrong = [

@@ -17,7 +17,7 @@ CORRELATION = "rr-outage"
 
 
 class Incident(NamedTuple):
-    """What a record of the flow tells."""
+    """What a record of the flow says."""
 
     action: str
     message: str

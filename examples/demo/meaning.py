@@ -48,7 +48,7 @@ QUESTIONS = (
 
 def play_equal_events(demo: Demo) -> None:
     """Record an event that comes again and again, and a few others."""
-    demo.narrator.heading("The same event again and again, for other Pods and in other remediations")
+    demo.narrator.heading("The same event several times, for different Pods and in different remediations")
     operator, archive = demo.stage.operator, demo.stage.archive
     misses, hits = operator.metric(MISSES), operator.metric(HITS)
     for number in range(EQUAL_EVENTS):  # one after the other: in one batch they would be one text anyway
@@ -74,7 +74,7 @@ def play_equal_events(demo: Demo) -> None:
     demo.checks.that(
         f"{EQUAL_EVENTS} records share one vector", "1 in PostgreSQL, 1 in Redis", look_at_vectors
     )
-    demo.narrator.say("A few other incidents, for a search to have a choice")
+    demo.narrator.say("A few other incidents, so that a search has a choice")
     others = list(yaml.safe_load_all((EXAMPLES / "other-incidents.yaml").read_text()))
     wait_until_stored(demo, create(demo, *others))
 

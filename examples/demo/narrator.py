@@ -31,7 +31,7 @@ class Narrator:
         self._line("  ", text)
 
     def happened(self, text: str) -> None:
-        """Tell of something that happened by itself."""
+        """Print something that happened by itself."""
         self._line("    · ", text, style="dim")
 
     def passed(self, name: str, seen: str) -> None:

@@ -1,4 +1,4 @@
-"""Follows all AuditRecords and ActionTraces of the cluster, as `kubectl get --watch` tells of them."""
+"""Follows all AuditRecords and ActionTraces of the cluster, as `kubectl get --watch` shows them."""
 
 import json
 import os
@@ -36,15 +36,15 @@ class Followed:
 
 
 class Observer:
-    """Keeps what each object went through, and tells of it as it happens.
+    """Keeps what each object went through, and reports it as it happens.
 
     Objects that come and go between two looks are not missed, as they would be with `kubectl get`.
     """
 
-    def __init__(self, cluster: Cluster, tell: Callable[[str], None]) -> None:
-        self.tells_of_clearing = True
-        """Whether each object that leaves is told of, too."""
-        self._tell = tell
+    def __init__(self, cluster: Cluster, report: Callable[[str], None]) -> None:
+        self.reports_clearing = True
+        """Whether objects that leave the cluster are reported, too."""
+        self._report = report
         self._objects: dict[tuple[str, str, str], Followed] = {}
         self._lock = threading.Lock()
         self._watches: list[subprocess.Popen[str]] = []
@@ -101,12 +101,12 @@ class Observer:
                 text = _note(one, event["type"], metadata["generation"], phase)
                 if "contentHash" in status:
                     one.hashes[phase[0]] = status["contentHash"]
-            if text and (self.tells_of_clearing or not one.gone):
-                self._tell(text)
+            if text and (self.reports_clearing or not one.gone):
+                self._report(text)
 
 
 def _note(one: Followed, change: str, generation: int, phase: tuple[int, str]) -> str | None:
-    """Take in a change and return what there is to tell about it."""
+    """Note a change, and return what to report about it."""
     now = time.monotonic()
     if change == "DELETED":
         one.gone = True

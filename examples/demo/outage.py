@@ -10,11 +10,11 @@ from examples.demo.flow import CORRELATION, INCIDENTS, Flow
 from examples.demo.observer import Followed
 from examples.demo.story import Demo
 
-ENOUGH = 3  # records that have to be seen in each part of the outage
+ENOUGH = 3  # records that have to be seen in each stage of the outage
 REDIS_UP = 'datastorage_dependency_up{dependency="redis"}'
 GET_DEGRADED = ("get", "auditrecords", "--all-namespaces", "--field-selector", "status.phase=Degraded")
 OUTBOX = ("outbox",)
-# Both ask for the same: once in the words of the records, once in others.
+# Both ask for the same record: once in its words, once in others.
 BY_WORDS = ("search", "password expired", "--limit", "2")
 BY_MEANING = ("search", "login to the database failed", "--mode", "vector")
 ANSWER = INCIDENTS[0]
@@ -45,12 +45,12 @@ def _without_redis(demo: Demo, flow: Flow) -> None:
         )
 
     expected = f"{ENOUGH} records Stored, none Degraded, while Redis is known to be away"
-    demo.checks.that("Nothing is missed but a cache", expected, look)
+    demo.checks.that("Only a cache is missing", expected, look)
 
 
 def _without_embedder(demo: Demo, flow: Flow) -> None:
     demo.services.embedder.kill()
-    demo.narrator.say("The embedding service is killed too: nothing can make vectors now")
+    demo.narrator.say("The embedding service is killed, too: nothing can make vectors now")
 
     def look() -> Seen:
         late = [one.name for one in _late(flow)]
@@ -61,11 +61,13 @@ def _without_embedder(demo: Demo, flow: Flow) -> None:
     demo.checks.that("Records are stored all the same", f"{ENOUGH} Degraded, each with its row", look)
     demo.narrator.say(f"$ kubectl {' '.join(GET_DEGRADED)}")
     demo.narrator.quote(demo.stage.cluster.kubectl(*GET_DEGRADED).stdout)
-    check_output(demo, OUTBOX, "The outbox knows what is owed", f"{ENOUGH} vectors, and why", _look_at_outbox)
+    check_output(
+        demo, OUTBOX, "The outbox has the pending vectors", f"{ENOUGH} vectors, and why", _look_at_outbox
+    )
     check_output(
         demo,
         BY_WORDS,
-        "A search goes on by words, and says so",
+        "A search uses words alone, and says so",
         f"a note, and {ANSWER.action} in the first line",
         _look_at_best_by_words,
     )
@@ -79,17 +81,17 @@ def _both_back(demo: Demo, flow: Flow) -> None:
 
     def look() -> Seen:
         late = _late(flow)
-        lifted = [one for one in late if one.stored]
+        promoted = [one for one in late if one.stored]
         at_once = [one for one in flow.objects(since) if _phases(one) == ["Stored"]]
         up = demo.stage.operator.metric(REDIS_UP)
         seen = (
-            f"{len(lifted)} of {len(late)} Degraded → Stored, {len(at_once)} new ones Stored at once, "
+            f"{len(promoted)} of {len(late)} Degraded → Stored, {len(at_once)} new ones Stored at once, "
             f"{time.monotonic() - back:.1f} s after both were back"
         )
-        return Seen(len(lifted) == len(late) and len(at_once) >= ENOUGH and up == 1, seen)
+        return Seen(len(promoted) == len(late) and len(at_once) >= ENOUGH and up == 1, seen)
 
     expected = f"each Degraded one Stored, {ENOUGH} new ones at once, Redis in use again"
-    demo.checks.that("What was owed is paid", expected, look)
+    demo.checks.that("Missing vectors are added later", expected, look)
 
 
 def _check_nothing_lost(demo: Demo, flow: Flow) -> None:
@@ -102,12 +104,12 @@ def _check_nothing_lost(demo: Demo, flow: Flow) -> None:
             if _phases(one) not in (["Stored"], ["Degraded", "Stored"])
         ]
         rows = sorted(row.name for row in demo.stage.archive.rows("audit_records") if row.name in names)
-        lacking, owed = demo.stage.archive.without_vector(), demo.stage.archive.owed()
-        seen = f"{len(names)} created, {len(rows)} rows, {len(lacking)} without a vector, {owed} owed"
-        right = rows == sorted(names) and not lacking and not owed and not strange
+        lacking, pending = demo.stage.archive.without_vector(), demo.stage.archive.pending()
+        seen = f"{len(names)} created, {len(rows)} rows, {len(lacking)} without a vector, {pending} pending"
+        right = rows == sorted(names) and not lacking and not pending and not strange
         return Seen(right, seen + (f"; {strange}" if strange else ""))
 
-    demo.checks.that("Nothing is lost", "a row and a vector for each, no vector owed", look)
+    demo.checks.that("Nothing is lost", "a row and a vector for each, no vector pending", look)
     check_output(
         demo,
         OUTBOX,
@@ -125,7 +127,7 @@ def _check_nothing_lost(demo: Demo, flow: Flow) -> None:
     everything = read(demo, *BY_MEANING, "--correlation", CORRELATION, "--limit", "1000")["results"]
     missing = set(names) - {each["name"] for each in everything}
     seen = Seen(not missing, f"{len(everything)} results" + (f", missing: {missing}" if missing else ""))
-    demo.checks.claim("And so is every single one", f"{len(names)} results", seen)
+    demo.checks.claim("Every one of them is found", f"{len(names)} results", seen)
 
 
 def _look_at_stored(flow: Flow, since: int, enough: int) -> Seen:
@@ -134,9 +136,9 @@ def _look_at_stored(flow: Flow, since: int, enough: int) -> Seen:
 
 
 def _look_at_outbox(outbox: CompletedProcess[str]) -> Seen:
-    owed = re.search(r"^pending +(\d+)", outbox.stdout, re.MULTILINE)
+    pending = re.search(r"^pending +(\d+)", outbox.stdout, re.MULTILINE)
     reason = " ".join(outbox.stdout.splitlines()[-1].split())
-    right = owed is not None and int(owed[1]) >= ENOUGH and "embedding service" in reason
+    right = pending is not None and int(pending[1]) >= ENOUGH and "embedding service" in reason
     return Seen(right, reason)
 
 
@@ -155,7 +157,7 @@ def _look_at_best_by_words(found: CompletedProcess[str]) -> Seen:
 
 
 def _next(flow: Flow) -> int:
-    """Return how many records to pass over: those there are, and one that may just be on its way."""
+    """Return how many records to skip: those that exist, and one that may just be on its way."""
     return len(flow.names()) + 1
 
 

@@ -1,4 +1,4 @@
-"""AuditRecords that the demo itself makes up, beside those in files."""
+"""AuditRecords that the demo itself creates, beside those in files."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def create(demo: Demo, *records: dict[str, Any], ttl: int | None = None) -> list
 
 
 def wait_until_stored(demo: Demo, names: list[str]) -> None:
-    """Wait until the watch has told that they are Stored."""
+    """Wait until the watch has shown that they are Stored."""
 
     def look() -> Seen:
         known = {one.name for one in demo.observer.objects("AuditRecord") if one.stored}

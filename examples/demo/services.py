@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 
 
 class Service:
-    """A program that listens on a port. Brought back, it listens on the same one and remembers nothing."""
+    """A program that listens on a port. Started again, it listens on the same port and remembers nothing."""
 
     def __init__(self, component: Component, port: int, group: ProcessGroup) -> None:
         self.port = port

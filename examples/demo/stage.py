@@ -45,7 +45,7 @@ def stage(
     """Set everything up, and take it down in the end; the files in `directory` stay.
 
     Raises:
-        ControlPlaneError: a part cannot be built or does not start; the message has the end of its log.
+        ControlPlaneError: a program cannot be built or does not start; the message has the end of its log.
     """
     narrator.say(f"Everything that runs here keeps its files in {directory}")
     started = time.monotonic()
@@ -73,7 +73,7 @@ def stage(
 
 @contextmanager
 def own_directory(chosen: Path | None = None) -> Iterator[Path]:
-    """Provide an empty folder, removed in the end unless something went wrong: then its logs are wanted.
+    """Provide an empty folder. It is removed in the end, unless something went wrong and its logs are needed.
 
     A note on the exception says where they are.
 
@@ -104,7 +104,7 @@ def interruptible() -> Iterator[None]:
     """Make SIGTERM and a closed terminal end the program as Ctrl-C does: with everything taken down."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        # Once is enough: taking down must not be broken off.
+        # Further signals are ignored: nothing may interrupt the taking down.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -119,7 +119,7 @@ def interruptible() -> Iterator[None]:
 
 
 def show_access(narrator: Narrator, on: Stage, settings: Mapping[str, str]) -> None:
-    """Show how to get at the cluster and at PostgreSQL from another terminal.
+    """Show how to reach the cluster and PostgreSQL from another terminal.
 
     `settings` are those that the command line needs beside the database's address.
     """

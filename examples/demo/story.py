@@ -1,4 +1,4 @@
-"""A remediation, told by the manifests of examples/remediation-story, one after the other."""
+"""A remediation: the manifests of examples/remediation-story, one after the other."""
 
 import re
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from examples.demo.stage import EXAMPLES, Stage
 STORY = EXAMPLES / "remediation-story"
 TABLES = {"AuditRecord": "audit_records", "ActionTrace": "action_traces"}
 CORRELATION = "rr-checkout-oom-4f7a"
-# At this time of the story it is played: the analysis has begun, nothing is chosen yet. A trace's own time of
-# creation is the real one, and must fit between the others.
+# The time of the story that becomes now: the analysis has begun, and nothing is chosen yet. A trace's
+# creation time is the real one, and must fit between the others.
 PLAYED_AT = datetime(2026, 3, 14, 9, 26, 56, tzinfo=UTC)
 TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What every part of the demo works with. `ttl` is in seconds."""
+    """What every chapter of the demo works with. `ttl` is in seconds."""
 
     narrator: Narrator
     checks: Checks

@@ -1,13 +1,12 @@
-"""The current value of a secret: what its file says now, which may be another thing than at the start.
+"""The current value of a secret: its file may have another one now than at the start.
 
-The settings are what the start has found, and stay so. A password, a key or a certificate is exchanged while
-the program runs, and a mounted Secret's files with it. Each user of a secret asks here whenever it needs it,
-and makes its connections anew when the answer is another one.
+The settings keep the values of the start. A password, a key or a certificate is exchanged while the program
+runs, and with it the files of a mounted Secret. Each user of a secret asks here whenever it needs the value,
+and makes new connections when the value is another one.
 """
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,14 +14,17 @@ from pathlib import Path
 from typing import Final
 
 from datastorage.errors import ConfigurationError, DataStorageError
+from datastorage.files import fingerprint, read_file
 from datastorage.settings import PREFIX, Settings, secret_file
 
 _log = logging.getLogger(__name__)
 
-# Between two looks at a file. Short beside the seconds that the kubelet takes to put a new one in its place.
+# Between two looks at a file. Short beside the seconds that the kubelet takes to replace one.
 _LOOK_SECONDS: Final = 1.0
-# Between two tries of a new value while the one before is still used.
+# Between two attempts with a new value while the previous one is still used.
 _TRY_AGAIN_SECONDS: Final = 1.0
+# The limit of a Kubernetes Secret.
+_MAX_VALUE_BYTES: Final = 1024 * 1024
 
 Check = Callable[[str], object]
 """Raises ConfigurationError, which names the setting and not the value, for a value that can't be used."""
@@ -30,32 +32,34 @@ Check = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The value that a setting had at the start, and where a later one would be found."""
+    """The value that a setting had at the start, and the file in which a later one would be."""
 
     setting: str
     value: str = field(repr=False)
     directory: Path | None = None
-    """Where the file is, or would be, that has the value; None where it can't change."""
+    """The directory of the file that has the value, or would have it; None where it can't change."""
+    look_seconds: float = field(default_factory=lambda: _LOOK_SECONDS)
+    """Between two looks at the file; a file that is younger may be half written."""
 
     def read(self) -> str | None:
-        """Return what the file says now; None where there is none, or only half of it, amid an exchange."""
+        """Return the value in the file; None where there is none, or perhaps only half of it."""
         if self.directory is None:
             return None
         try:
             path = secret_file(self.directory, self.setting)
             if path is None:
                 return None
-            found = path.read_text(encoding="utf-8").strip()
+            found = read_file(path, _MAX_VALUE_BYTES).decode().strip()
             age = time.time() - path.stat().st_mtime  # after the text was read: no write to it is missed
         except (OSError, UnicodeDecodeError):
             return None
-        # What was written a moment ago may be half of what is to come, where a file is not exchanged as a
-        # whole. A time to come is that of another clock.
-        return None if 0 <= age < _LOOK_SECONDS else found
+        # A file that was written a moment ago may be half written, where it is not exchanged as a whole. A
+        # time in the future is that of another clock.
+        return None if 0 <= age < self.look_seconds else found
 
 
 def origin_of(settings: Settings, name: str) -> Origin:
-    """Return where the value of a setting comes from; ``name`` as Settings.value_of takes it."""
+    """Return the origin of a setting's value; ``name`` as Settings.value_of takes it."""
     value = settings.value_of(name)
     text = value.get_secret_value() if hasattr(value, "get_secret_value") else value or ""
     return Origin(f"{PREFIX}{name.upper()}", text, settings.directory_of(name))
@@ -85,9 +89,9 @@ class Secret:
         self._check = check
         self._files = files
         self._current = Current(origin.value, 0)
-        self._marks = self._look_at_files(origin.value, {})
+        self._fingerprints = self._fingerprints_of(origin.value, {})
         self._refused: str | None = None
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._look_at = time.monotonic() + origin.look_seconds
 
     @property
     def setting(self) -> str:
@@ -95,9 +99,12 @@ class Secret:
         return self._origin.setting
 
     def current(self) -> Current:
-        """Return the value as it is now. It looks at files once a second at most, and raises nothing."""
+        """Return the value as it is now. It looks at files once a second at most, and raises nothing.
+
+        A look is a few system calls and a read of some bytes, too little to be worth a thread.
+        """
         if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + _LOOK_SECONDS
+            self._look_at = time.monotonic() + self._origin.look_seconds
             self._look()
         return self._current
 
@@ -108,22 +115,23 @@ class Secret:
             self._refused = None
         elif found is not None and found != self._refused and self._is_usable(found):
             value = found
-        marks = self._look_at_files(value, self._marks)
+        fingerprints = self._fingerprints_of(value, self._fingerprints)
         if value != self._current.value:
             _log.info("%s has changed", setting)
-        elif marks != self._marks:
+        elif fingerprints != self._fingerprints:
             _log.info("A file that %s names has changed", setting)
         else:
             return
-        self._current, self._marks = Current(value, self._current.version + 1), marks
+        self._current = Current(value, self._current.version + 1)
+        self._fingerprints = fingerprints
 
     def _is_usable(self, found: str) -> bool:
         try:
             self._check_found(found)
         except ConfigurationError as error:
-            self._refused = found  # told of once
-            _log.error(  # a state to be mended, no crash
-                "%s has changed and can't be used; the value before goes on being used",
+            self._refused = found  # logged once
+            _log.error(  # no exception: the previous value is still used
+                "%s has changed and can't be used; the previous value stays in use",
                 self._origin.setting,
                 extra={"error": str(error)},
             )
@@ -131,33 +139,29 @@ class Secret:
         return True
 
     def _check_found(self, found: str) -> None:
-        if not found:  # a file that is just being written, where it is not exchanged as a whole
+        if not found:  # the file is just being written, where it is not exchanged as a whole
             raise ConfigurationError(f"{self._origin.setting} is empty")
         self._check(found)
 
-    def _look_at_files(self, value: str, known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Return what tells contents of files apart. A file that is missing amid an exchange is as it was."""
-        marks = {}
-        for path in self._files(value):
-            try:
-                found = os.stat(path)  # noqa: PTH116  # follows the links of a mounted Secret
-            except (OSError, ValueError):  # the latter for what is no path
-                marks[path] = known.get(path, ())
-            else:
-                marks[path] = (found.st_ino, found.st_mtime_ns, found.st_size)
-        return marks
+    def _fingerprints_of(self, value: str, known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Return the fingerprints of the files that a value names. One that is missing amid an exchange keeps
+        its last one.
+        """
+        return {path: fingerprint(path) or known.get(path, ()) for path in self._files(value)}
 
 
 class TriedSecret:
-    """Goes over to a secret's new value when it works, and uses the one before until then.
+    """Uses a secret's new value as soon as it works, and the previous one until then.
 
-    A server may learn of a new password later than this program does.
+    A server may get a new password later than this program does.
     """
 
     def __init__(
         self, secret: Secret, tries: Callable[[str], Awaitable[None]], *, on_change: Callable[[], None]
     ) -> None:
-        """``tries`` raises a DataStorageError unless a value works; ``on_change`` is told of a new one."""
+        """``tries`` raises a DataStorageError unless a value works. ``on_change`` is called when a new value
+        is used.
+        """
         self._secret = secret
         self._tries = tries
         self._on_change = on_change
@@ -171,13 +175,13 @@ class TriedSecret:
         return self._using.value
 
     def follow(self) -> None:
-        """Look for a new value; it is tried beside the work."""
+        """Look for a new value and try it in a task of its own."""
         current = self._secret.current()
         if current != self._using and (self._trying is None or self._trying.done()):
             self._trying = asyncio.create_task(self._try(current))
 
     async def close(self) -> None:
-        """Try no more."""
+        """Stop trying."""
         if self._trying is not None:
             self._trying.cancel()
             await asyncio.gather(self._trying, return_exceptions=True)
@@ -186,10 +190,10 @@ class TriedSecret:
         try:
             await self._tries(current.value)
         except DataStorageError as error:
-            if current != self._failed:  # told of once
+            if current != self._failed:  # logged once
                 self._failed = current
                 _log.warning(
-                    "The new value of %s does not work yet; the one before goes on being used",
+                    "The new value of %s does not work yet; the previous one stays in use",
                     self._secret.setting,
                     extra={"error": str(error)},
                 )

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from datastorage.records.reasons import Reason
 from datastorage.records.record import Record
-from datastorage.storage.archive import Archive
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 
 Identity = tuple[str, int]
@@ -32,10 +34,10 @@ async def owe(
     database: Database, records: Sequence[Record], error: str = "", *, due_seconds: float = 0
 ) -> None:
     """Store records with their vectors owed."""
-    errors = {hash_of(record): error for record in records}
-    await Archive(database).store(records)
+    writes = {hash_of(r): VectorWrite(WriteState.PENDING, Reason.OWED, error) for r in records}
+    await Archive(database).write(records)
     async with database.connection() as connection, connection.transaction():
-        await Outbox.add(connection, records, errors, due_seconds=due_seconds)
+        await Outbox.add(connection, records, writes, due_seconds=due_seconds)
 
 
 async def rows_in(owner: Any) -> dict[Identity, tuple[str, int, str | None]]:

@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any, Final
 
 from datastorage.embedding import Embedder, VectorCache
-from datastorage.embedding.provider import EmbeddingModel, Matrix, probe
+from datastorage.embedding.provider import probe
 from datastorage.records.record import Record
+from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.texts import Texts
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive
 from datastorage.vectors.backfill import Dependencies
 from datastorage.vectors.reembed import Pace, Reembed
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
@@ -65,12 +66,7 @@ class Run:
         pace: Pace = Pace(),
     ) -> None:
         self.provider = provider
-        self.vectors = SmallPartitions(
-            vector_database,
-            provider=provider.model.provider,
-            name=provider.model.name,
-            dimensions=provider.model.dimensions,
-        )
+        self.vectors = SmallPartitions(vector_database, provider.model)
         self.breakers = Dependencies(
             Breaker("postgres", database.ping, trial=Texts(database).probe),
             Breaker("embedder", partial(probe, provider)),
@@ -115,7 +111,7 @@ def traces(count: int) -> list[Record]:
 
 
 async def store(archive: Archive, records: Sequence[Record], *, linked: bool = False) -> None:
-    await archive.store([record if linked else replace(record, text=None) for record in records])
+    await archive.write([record if linked else replace(record, text=None) for record in records])
 
 
 async def texts_of(owner: Any, records: Sequence[Record]) -> list[tuple[bytes | None, str | None]]:

@@ -11,7 +11,7 @@ import pytest
 
 from datastorage.errors import WorkRefusedError
 from datastorage.records.record import Record, Table
-from datastorage.storage.archive import Archive
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of, utc
 from harness.postgres import TestDatabase, connect
 
@@ -44,7 +44,7 @@ async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
         }
     )  # fmt: skip
     record = record_of(body)
-    await archive.store([record])
+    await archive.write([record])
     row = dict(await _row(owner, record))
     assert str(row.pop("uid")) == body["metadata"]["uid"]
     assert datetime.now(UTC) - row.pop("stored_at") < timedelta(minutes=5)
@@ -81,7 +81,7 @@ async def test_a_word_of_several_is_found_by_each(
     archive: Archive, owner: Any, message: str, found: set[str]
 ) -> None:
     record = record_of(audit_record({**AUDIT_SPEC, "action": "a", "message": message}))
-    await archive.store([record])
+    await archive.write([record])
     lexemes = await owner.fetchval("SELECT tsvector_to_array(search) FROM datastorage.audit_records")
     assert set(lexemes) == found
 
@@ -102,7 +102,7 @@ async def test_columns_of_an_action_trace(archive: Archive, owner: Any) -> None:
         generation=4,
     )  # fmt: skip
     record = record_of(body)
-    await archive.store([record])
+    await archive.write([record])
     row = dict(await _row(owner, record))
     search = row["search"]
     for lexeme in ("scaledeploy", "highlat", "exhaust", "quota", "improv", "api"):
@@ -140,7 +140,7 @@ async def test_a_value_without_exact_form_is_null_or_cut_in_its_column(archive: 
         }
     )  # fmt: skip
     record = record_of(body)
-    await archive.store([record])
+    await archive.write([record])
     row = await _row(owner, record)
     assert row["start_time"] is None
     assert row["action"] == "a\ufffdb"
@@ -158,7 +158,7 @@ async def test_the_content_is_the_object_without_what_the_cluster_keeps_for_itse
     )
     body["status"] = {"phase": "Pending"}
     record = record_of(body)
-    await archive.store([record])
+    await archive.write([record])
     kept = json.loads((await _row(owner, record))["content"])
     metadata = body["metadata"]
     assert kept == {
@@ -177,11 +177,11 @@ async def test_the_content_is_the_object_without_what_the_cluster_keeps_for_itse
 async def test_storing_again_keeps_the_first_content(archive: Archive, owner: Any) -> None:
     body = audit_record()
     first = record_of(body)
-    (stored,) = await archive.store([first])
+    (stored,) = await archive.write([first])
     other = record_of({**body, "metadata": {**body["metadata"], "labels": {"team": "payments"}}})
     assert other.content_hash != first.content_hash
     neighbour = record_of(audit_record())
-    again = await archive.store([neighbour, other])
+    again = await archive.write([neighbour, other])
     assert again[1] == stored
     assert again[0].content_hash == neighbour.content_hash
     assert (await _row(owner, first))["content"] == first.content
@@ -190,7 +190,7 @@ async def test_storing_again_keeps_the_first_content(archive: Archive, owner: An
 
 async def test_the_answer_is_what_the_table_holds(archive: Archive, owner: Any) -> None:
     records = [record_of(audit_record()), record_of(action_trace()), record_of(audit_record())]
-    for record, stored in zip(records, await archive.store(records), strict=True):
+    for record, stored in zip(records, await archive.write(records), strict=True):
         row = await _row(owner, record)
         assert (stored.content_hash, stored.stored_at) == (row["content_hash"], row["stored_at"])
 
@@ -201,30 +201,30 @@ async def test_each_generation_is_a_row(archive: Archive, owner: Any) -> None:
         record_of({**body, "metadata": {**body["metadata"], "generation": generation}})
         for generation in (1, 2, 3)
     ]
-    await archive.store(generations[:2])
-    await archive.store(generations[1:])
+    await archive.write(generations[:2])
+    await archive.write(generations[1:])
     assert await _count(owner, "action_traces") == 3
 
 
 @pytest.mark.oldest_postgres
 async def test_racing_stores_of_the_same_records_agree(archive: Archive, owner: Any) -> None:
     records = [record_of(audit_record()) for _ in range(50)]
-    answers = await asyncio.gather(archive.store(records), archive.store(records), archive.store(records))
+    answers = await asyncio.gather(archive.write(records), archive.write(records), archive.write(records))
     assert answers[0] == answers[1] == answers[2]
     assert await _count(owner, "audit_records") == 50
 
 
 async def test_a_batch_of_both_tables_is_one_transaction(archive: Archive, owner: Any) -> None:
-    await archive.store([record_of(audit_record())])
+    await archive.write([record_of(audit_record())])
     await owner.execute(
         "ALTER TABLE datastorage.action_traces ADD CONSTRAINT refuse CHECK (name <> 'refused')"
     )
     records = [record_of(audit_record()), record_of(action_trace(name="refused"))]
     with pytest.raises(WorkRefusedError):
-        await archive.store(records)
+        await archive.write(records)
     assert await _count(owner, "audit_records") == 1
     records[1] = record_of(action_trace())
-    await archive.store(records)
+    await archive.write(records)
     # now() is the transaction's time: one transaction, one time.
     times = await owner.fetch(
         "SELECT stored_at FROM datastorage.audit_records "
@@ -235,7 +235,7 @@ async def test_a_batch_of_both_tables_is_one_transaction(archive: Archive, owner
 
 async def test_find_answers_only_what_is_there(archive: Archive) -> None:
     record, absent = record_of(audit_record()), record_of(audit_record())
-    (stored,) = await archive.store([record])
+    (stored,) = await archive.write([record])
     key = record.key
     others = [replace(key, generation=2), replace(key, spec_hash=absent.key.spec_hash[::-1])]
     found = await archive.find(Table.AUDIT_RECORDS, [key, absent.key, *others])
@@ -252,14 +252,14 @@ async def test_another_content_of_a_stored_generation_is_kept_beside_it(archive:
     ):
         first = make(spec, uid=str(uuid.uuid4()), generation=1)
         second = {**first, "spec": {**spec, "correlationID": "another history"}}
-        [stored] = await archive.store([record_of(first)])
+        [stored] = await archive.write([record_of(first)])
         assert (stored.is_new, stored.diverged) == (True, False)
-        beside, fresh = await archive.store([record_of(second), record_of(make())])
+        beside, fresh = await archive.write([record_of(second), record_of(make())])
         assert (beside.is_new, beside.diverged) == (True, True)
         assert (fresh.is_new, fresh.diverged) == (True, False)
         assert beside.content_hash == record_of(second).content_hash != stored.content_hash
         # Whichever of them comes again, the archive answers with its own row.
-        again = await archive.store([record_of(first), record_of(second)])
+        again = await archive.write([record_of(first), record_of(second)])
         assert [(row.is_new, row.diverged) for row in again] == [(False, False), (False, True)]
         assert [row.content_hash for row in again] == [stored.content_hash, beside.content_hash]
         uid = first["metadata"]["uid"]
@@ -269,7 +269,7 @@ async def test_another_content_of_a_stored_generation_is_kept_beside_it(archive:
 
 async def test_what_changes_without_a_generation_makes_no_second_row(archive: Archive, owner: Any) -> None:
     body = audit_record()
-    [stored] = await archive.store([record_of(body)])
+    [stored] = await archive.write([record_of(body)])
     owner_of_it = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": str(uuid.uuid4())}
     for change in (
         {"labels": {"spec": "},", "team": "payments"}},
@@ -277,7 +277,7 @@ async def test_what_changes_without_a_generation_makes_no_second_row(archive: Ar
         {"ownerReferences": [owner_of_it]},
         {"generation": 2, "deletionTimestamp": "2026-03-05T11:00:00Z", "finalizers": ["example.com/x"]},
     ):
-        [again] = await archive.store([record_of({**body, "metadata": {**body["metadata"], **change}})])
+        [again] = await archive.write([record_of({**body, "metadata": {**body["metadata"], **change}})])
         assert (again.is_new, again.diverged, again.content_hash) == (False, False, stored.content_hash)
     assert await _count(owner, "audit_records") == 1
 
@@ -285,7 +285,7 @@ async def test_what_changes_without_a_generation_makes_no_second_row(archive: Ar
 async def test_a_commit_survives_the_end_of_its_connection(cloned: TestDatabase, archive: Archive) -> None:
     """The answer comes after the commit: what another session sees is there for good."""
     record = record_of(audit_record())
-    await archive.store([record])
+    await archive.write([record])
     other = await connect(cloned.service_url)
     assert await _row(other, record) is not None
     assert await other.fetchval("SHOW synchronous_commit") == "on"

@@ -11,13 +11,14 @@ import pytest_asyncio
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.pipeline.writer import EmbeddingWriter
-from datastorage.records.record import Record, VectorState
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.database import Database
-from datastorage.storage.dualwrite import DualWrite
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive, VectorTarget, distinct_texts
 from datastorage.vectors import backfill as backfill_module
 from datastorage.vectors.backfill import Backfill, Dependencies
 from datastorage.vectors.promote import Lifted
@@ -25,6 +26,8 @@ from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually, settle
 from tests.support.embedding import DIMENSIONS, FakeProvider
 from tests.unit.conftest import Spawn, spawn
+
+PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
 
 __all__ = ["spawn"]
 
@@ -48,15 +51,17 @@ class Stage:
         model = self.provider.model
         embedder_breaker = Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108
         self.embedder = Embedder(self.provider, VectorCache(model), embedder_breaker)
-        self.tables = VectorTables(
-            database, provider=model.provider, name=model.name, dimensions=model.dimensions
-        )
+        self.tables = VectorTables(database, model)
         self.outbox = Outbox(database)
-        self.archive = Archive(database, model=str(model))
         self.dependencies = Dependencies(
             Breaker("postgres", database.ping, on_recovery=lambda: None),
             embedder_breaker,
             Breaker("vector_store", self.tables.probe, on_recovery=lambda: None),
+        )
+        self.archive = Archive(
+            database,
+            model=model,
+            target=VectorTarget(self.tables, self.dependencies.vector_store, same_server=True),
         )
         self.backfill = Backfill(
             outbox=self.outbox,
@@ -67,16 +72,7 @@ class Stage:
             lift_seconds=3600,
         )
         self.writer = EmbeddingWriter(
-            embedder=self.embedder,
-            dual_write=DualWrite(
-                archive=self.archive,
-                outbox=self.outbox,
-                vectors=self.tables,
-                breaker=self.dependencies.vector_store,
-                model=str(model),
-                same_server=True,
-            ),
-            on_owed=self.backfill.request,
+            archive=self.archive, embedder=self.embedder, on_owed=self.backfill.request
         )
 
     async def lift(self) -> Lifted:
@@ -91,7 +87,7 @@ class Stage:
         texts = distinct_texts(batch)
         return set(texts) - await self.tables.existing(list(texts))
 
-    async def states(self, batch: list[Record]) -> set[VectorState]:
+    async def states(self, batch: list[Record]) -> set[WriteState]:
         found = await self.archive.find(batch[0].table, [record.key for record in batch])
         assert len(found) == len(batch)
         return {row.vector.state for row in found.values()}
@@ -115,7 +111,7 @@ async def test_an_absent_embedder_costs_no_row_and_everything_is_paid_on_its_ret
     stage.provider.failure = AWAY
     batch = records(700)  # more than one batch of the backfill
     stored = await stage.writer.store(batch)
-    assert {row.vector.state for row in stored} == {VectorState.PENDING}
+    assert {row.vector.state for row in stored} == {WriteState.PENDING}
     assert {row.vector.message for row in stored} == {str(AWAY)}
     assert await stage.depth() == 700
     spawn(stage.backfill.run())
@@ -125,7 +121,7 @@ async def test_an_absent_embedder_costs_no_row_and_everything_is_paid_on_its_ret
     stage.provider.failure = None
     await until_depth(stage, 0)
     assert await stage.missing(batch) == set()
-    assert await stage.states(batch) == {VectorState.WRITTEN}
+    assert await stage.states(batch) == {WriteState.WRITTEN}
 
 
 async def test_what_was_paid_is_lifted_and_only_then_looked_at_again(stage: Stage, spawn: Spawn) -> None:
@@ -152,7 +148,7 @@ async def test_what_a_person_has_dropped_is_lifted_too(stage: Stage, spawn: Spaw
     await stage.outbox.drop(state=OutboxState.PENDING, uid=None, reason="of a test")
     await eventually(lambda: stage.lifts > lifts)
     [found] = (await stage.archive.find(batch[0].table, [batch[0].key])).values()
-    assert found.vector.state is VectorState.FAILED
+    assert found.vector.state is WriteState.FAILED
     assert (found.vector.reason, found.vector.message) == ("Dropped", "of a test")
 
 
@@ -199,7 +195,7 @@ async def test_a_poison_text_ends_in_a_visible_state_and_blocks_nothing(stage: S
     stage.provider.refused = {poison.text.text}
     stored = await stage.writer.store(batch)
     # Already in the write path the others of its batch get their vectors.
-    assert [row.vector.state is VectorState.WRITTEN for row in stored].count(False) == 1
+    assert [row.vector.state is WriteState.WRITTEN for row in stored].count(False) == 1
     spawn(stage.backfill.run())
     await until_depth(stage, 1, OutboxState.FAILED)
     assert await stage.depth() == 0
@@ -207,7 +203,7 @@ async def test_a_poison_text_ends_in_a_visible_state_and_blocks_nothing(stage: S
     assert (row.uid, row.attempts) == (poison.key.uid, 1)
     assert row.last_error is not None
     assert "refuses" in row.last_error
-    assert await stage.states([poison]) == {VectorState.FAILED}
+    assert await stage.states([poison]) == {WriteState.FAILED}
     assert await stage.missing(batch) == {poison.text.hash}
 
 
@@ -222,7 +218,7 @@ async def test_a_retried_text_is_asked_for_again(stage: Stage, spawn: Spawn) -> 
     assert await stage.outbox.retry(state=OutboxState.FAILED, uid=None) == 1
     await until_depth(stage, 0, OutboxState.FAILED)
     await until_depth(stage, 0)
-    assert await stage.states([record]) == {VectorState.WRITTEN}
+    assert await stage.states([record]) == {WriteState.WRITTEN}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +242,7 @@ async def test_vectors_that_are_there_already_are_not_made_again(stage: Stage, s
     owed = [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(5)]
     stage.embedder = Embedder(stage.provider, VectorCache(stage.provider.model), stage.dependencies.embedder)
     async with stage.outbox._database.connection() as connection, connection.transaction():
-        await Outbox.add(connection, owed, {}, due_seconds=0)
+        await Outbox.add(connection, owed, dict.fromkeys(distinct_texts(owed), PENDING), due_seconds=0)
     spawn(stage.backfill.run())
     await until_depth(stage, 0)
     assert len(stage.provider.calls) == calls

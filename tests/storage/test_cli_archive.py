@@ -14,7 +14,8 @@ import yaml
 from datastorage import cli
 from datastorage.cli import archive as archive_module
 from datastorage.embedding.wordllama import WordLlamaProvider
-from datastorage.records.canonical import canonical_bytes, make_room_for_deep_json
+from datastorage.records.canonical import canonical_bytes
+from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.settings import setting_names
 from harness.objects import action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases, connect

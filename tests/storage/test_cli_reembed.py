@@ -18,7 +18,7 @@ from aiohttp import web
 
 from datastorage.embedding.wordllama import MODEL
 from datastorage.settings import setting_names
-from datastorage.storage.archive import Archive
+from datastorage.storage.write import Archive
 from harness.embeddings import Behaviour, OpenAIService, body, status
 from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect

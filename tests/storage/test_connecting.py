@@ -12,6 +12,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives import serialization
 
 from datastorage.errors import ConfigurationError, DataStorageError, TransientError
+from datastorage.records.vector import EmbeddingModel
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import VECTORS
@@ -220,7 +221,7 @@ async def test_a_key_opens_with_its_password(tls_url: str, spoilt_files: dict[st
 async def test_vectors_that_are_set_up_wrong_cost_no_record(common: TestDatabase) -> None:
     """A certificate that expires is a reason to store records without vectors, not to store none."""
     database = Database(f"{common.service_url}?sslmode=require", pool_size=1, chain=VECTORS)
-    tables = VectorTables(database, provider="p", name="n", dimensions=3)
+    tables = VectorTables(database, EmbeddingModel("p", "n", 3))
     with pytest.raises(TransientError, match="has no TLS, and sslmode in DATASTORAGE_VECTOR_DATABASE_URL"):
         await tables.probe()
     await database.close()

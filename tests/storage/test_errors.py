@@ -21,12 +21,12 @@ from datastorage.errors import (
 )
 from datastorage.records.record import Record, Table
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive
 from datastorage.storage.connecting import connecting
 from datastorage.storage.database import Database
 from datastorage.storage.sessions import transaction
 from datastorage.storage.translation import translated_errors
 from datastorage.storage.urls import check_url
+from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually, settle
 from harness.postgres import TestDatabase
@@ -216,7 +216,7 @@ def test_other_errors_pass() -> None:
 async def test_a_detail_that_quotes_the_row_is_left_out(archive: Archive, owner: Any) -> None:
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT c CHECK (action IS NULL)")
     with pytest.raises(WorkRefusedError) as caught:
-        await archive.store([record_of(audit_record({"action": _SECRET}))])
+        await archive.write([record_of(audit_record({"action": _SECRET}))])
     assert _SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -234,7 +234,7 @@ async def test_values_that_no_row_can_hold_are_refused(
     archive: Archive, spoil: Callable[[Record], Record]
 ) -> None:
     with pytest.raises(RecordRefusedError):
-        await archive.store([record_of(audit_record()), spoil(record_of(audit_record()))])
+        await archive.write([record_of(audit_record()), spoil(record_of(audit_record()))])
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ async def test_values_that_no_row_can_hold_are_refused(
 async def test_a_broken_schema_costs_no_record(archive: Archive, owner: Any, statement: str) -> None:
     await owner.execute(statement)
     with pytest.raises(TransientError):
-        await archive.store([record_of(audit_record())])
+        await archive.write([record_of(audit_record())])
 
 
 async def test_a_statement_that_is_cancelled_can_be_repeated(
@@ -263,7 +263,7 @@ async def test_a_statement_that_is_cancelled_can_be_repeated(
     with pytest.raises(TransientError, match="statement timeout"):
         await archive.find(Table.AUDIT_RECORDS, [record_of(audit_record()).key])
     await owner.execute("ROLLBACK")
-    await archive.store([record_of(audit_record())])
+    await archive.write([record_of(audit_record())])
 
 
 async def test_connections_that_were_cut_are_replaced(
@@ -276,9 +276,9 @@ async def test_connections_that_were_cut_are_replaced(
         cloned.name,
     )
     try:
-        await archive.store([record_of(audit_record())])
+        await archive.write([record_of(audit_record())])
     except TransientError:
-        await archive.store([record_of(audit_record())])
+        await archive.write([record_of(audit_record())])
 
 
 @pytest.mark.parametrize(

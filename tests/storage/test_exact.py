@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from datastorage.metrics import REGISTRY
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Record
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase
 from tests.strategies import action_trace_specs, audit_record_specs, json_values
@@ -50,7 +50,7 @@ async def test_an_audit_record_comes_back_as_it_went_in(
 ) -> None:
     body = audit_record(spec)
     record = record_of(body)
-    await archive.store([record])
+    await archive.write([record])
     await _assert_exact(owner, body, record)
 
 
@@ -61,7 +61,7 @@ async def test_an_action_trace_comes_back_as_it_went_in(
 ) -> None:
     body = action_trace(spec)
     record = record_of(body)
-    await archive.store([record])
+    await archive.write([record])
     await _assert_exact(owner, body, record)
 
 
@@ -74,7 +74,7 @@ async def test_any_json_and_unpaired_surrogates_come_back(
     message = json.loads(json.dumps(text))
     body = audit_record({**AUDIT_SPEC, "details": details, "message": message, "action": message})
     record = record_of(body)
-    await archive.store([record])
+    await archive.write([record])
     await _assert_exact(owner, body, record)
 
 
@@ -106,7 +106,7 @@ async def test_bad_input_is_kept_exactly(archive: Archive, owner: Any, value: An
         action_trace({**TRACE_SPEC, "parameters": {"value": value}}),
     ):
         record = record_of(body)
-        await archive.store([record])
+        await archive.write([record])
         await _assert_exact(owner, body, record)
 
 
@@ -140,7 +140,7 @@ async def test_a_value_that_no_column_can_hold_costs_no_record(
 ) -> None:
     body = audit_record({**AUDIT_SPEC, field: value})
     record = record_of(body)
-    await archive.store([record])
+    await archive.write([record])
     await _assert_exact(owner, body, record)
 
 
@@ -157,7 +157,7 @@ async def test_a_time_that_was_never_set_has_no_column_and_is_no_fault(archive: 
     before = [_out_of_range(field) for field in ("startTime", "endTime", "assessedAt")]
     records = [record_of(body) for body in bodies]
     assert [_out_of_range(field) for field in ("startTime", "endTime", "assessedAt")] == before
-    await archive.store(records)
+    await archive.write(records)
     for body, record in zip(bodies, records, strict=True):
         await _assert_exact(owner, body, record)
         row = await owner.fetchrow(
@@ -184,6 +184,6 @@ async def test_no_text_is_slow_to_index(database: Database, pattern: str) -> Non
     )
     async with database.connection() as connection:
         await connection.execute("SET statement_timeout = '10s'")
-    await Archive(database).store([record_of(trace)])
+    await Archive(database).write([record_of(trace)])
     search = record_of(trace).index[-1]
     assert not set(search) & set("~/_-.@")

@@ -14,8 +14,8 @@ import pytest_asyncio
 from datastorage.errors import TransientError
 from datastorage.query import Filter, SearchMode
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import PostgresServer, StandbyServer, TestDatabase, TestDatabases, connect
@@ -73,7 +73,7 @@ class Writer:
 
     async def store(self, body: dict[str, Any]) -> None:
         """Store an object; return when it is stored."""
-        await self.breaker.run(lambda: self.archive.store([record_of(body)]))
+        await self.breaker.run(lambda: self.archive.write([record_of(body)]))
 
     async def close(self) -> None:
         await self.breaker.close()

@@ -11,14 +11,15 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import ConfigurationError, MissingRightsError, SchemaVersionError
+from datastorage.records.vector import EmbeddingModel
 from datastorage.storage import inspection, rights
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.rights import missing_rights
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.postgres import PostgresServer, TestDatabase, connect
 from tests.support.archive import searchable
@@ -84,7 +85,7 @@ async def test_a_schema_as_it_was_made_is_accepted_without_a_word(
     database: Database, owner: Any, chain: Chain, caplog: pytest.LogCaptureFixture
 ) -> None:
     await Archive(database).prepare_partitions()
-    await VectorTables(database, provider="p", name="n", dimensions=3).model_id()
+    await VectorTables(database, EmbeddingModel("p", "n", 3)).model_id()
     await database.check_state(chain)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
     for group in (rights.SERVICE, rights.READER):
@@ -159,12 +160,12 @@ async def test_a_right_that_is_lost_while_running_is_named_and_waited_for(
     database: Database, owner: Any, role: str
 ) -> None:
     archive, record = Archive(database), record_of(audit_record())
-    await archive.store([record])
+    await archive.write([record])
     await owner.execute("REVOKE INSERT ON datastorage.audit_records FROM datastorage_service")
     with pytest.raises(
         MissingRightsError, match=f'role "{role}" may not INSERT into datastorage.audit_records'
     ):
-        await archive.store([record])
+        await archive.write([record])
 
 
 async def test_one_that_only_reads_is_told_what_reading_needs(
@@ -232,7 +233,7 @@ async def test_a_database_without_the_schema_says_so_before_it_speaks_of_rights(
 
 
 async def test_migrating_repeats_all_grants(cloned: TestDatabase, owner: Any, database: Database) -> None:
-    await VectorTables(database, provider="p", name="n", dimensions=3).model_id()
+    await VectorTables(database, EmbeddingModel("p", "n", 3)).model_id()
     for group in (rights.SERVICE, rights.READER):
         await owner.execute(
             f"REVOKE ALL ON SCHEMA datastorage FROM {group};"

@@ -12,14 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.records.record import WITHOUT_VECTORS, VectorState
-from datastorage.storage.archive import Archive
+from datastorage.records.reasons import Reason
+from datastorage.records.vector import EmbeddingModel
+from datastorage.records.writes import WITHOUT_VECTORS, VectorWrite, WriteState
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OwedVector
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.owing import claimed, hash_of, identity_of, owe, records_of, rows_in
+
+PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
 
 
 @pytest.fixture
@@ -189,8 +193,8 @@ async def test_nothing_is_owed_where_no_vectors_are_kept(outbox: Outbox, databas
     async with outbox.claim(1) as claim:
         claim.refuse(claim.rows, {row.text_hash: "too long" for row in claim.rows})
     keys, table = [record.key for record in records], records[0].table
-    kept = await Archive(database, model="test/tiny").find(table, keys)
-    assert {row.vector.state for row in kept.values()} == {VectorState.PENDING, VectorState.FAILED}
+    kept = await Archive(database, model=EmbeddingModel("test", "tiny", 3)).find(table, keys)
+    assert {row.vector.state for row in kept.values()} == {WriteState.PENDING, WriteState.FAILED}
     found = await Archive(database).find(table, keys)
     assert [row.vector for row in found.values()] == [WITHOUT_VECTORS] * 3
 
@@ -200,8 +204,10 @@ async def test_what_has_no_text_is_never_owed(outbox: Outbox, database: Database
     assert hash_of(wordless)
     await owe(database, [wordless])
     async with database.connection() as connection:
-        await Outbox.add(connection, [replace(wordless, text=None)], {}, due_seconds=0)
-        await Outbox.add(connection, [], {}, due_seconds=0)
+        await Outbox.add(
+            connection, [replace(wordless, text=None)], {hash_of(wordless): PENDING}, due_seconds=0
+        )
+        await Outbox.add(connection, [], {hash_of(wordless): PENDING}, due_seconds=0)
     assert await claimed(outbox) == set()
 
 

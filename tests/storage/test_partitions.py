@@ -8,8 +8,8 @@ import pytest
 
 from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.records.record import Table
-from datastorage.storage import archive as archive_module
-from datastorage.storage.archive import Archive
+from datastorage.storage import partitions
+from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import TestDatabase, connect
@@ -55,7 +55,7 @@ async def test_the_months_are_those_of_the_databases_clock(
         def now(cls, tz: tzinfo | None = None) -> "Behind":
             return cls(2015, 6, 1, tzinfo=tz)
 
-    monkeypatch.setattr(archive_module, "datetime", Behind)
+    monkeypatch.setattr(partitions, "datetime", Behind)
     await archive.prepare_partitions()
     assert not [name for name in await _names(owner) if "_y2015" in name]
 
@@ -63,7 +63,7 @@ async def test_the_months_are_those_of_the_databases_clock(
 @pytest.mark.oldest_postgres
 async def test_an_object_created_long_ago_gets_its_month(archive: Archive, owner: Any) -> None:
     record = record_of(audit_record(creationTimestamp="2019-02-28T23:59:59Z"))
-    await archive.store([record])
+    await archive.write([record])
     assert await _names(owner) == ["action_traces_y2019m02", "audit_records_y2019m02"]
     assert len(await archive.find(Table.AUDIT_RECORDS, [record.key])) == 1
 
@@ -98,14 +98,14 @@ async def test_records_on_both_sides_of_a_bound_are_stored(
     archive: Archive, moments: tuple[str, str]
 ) -> None:
     records = [record_of(audit_record(creationTimestamp=moment)) for moment in moments]
-    await archive.store(records)
+    await archive.write(records)
     assert len(await archive.find(Table.AUDIT_RECORDS, [record.key for record in records])) == 2
 
 
 @pytest.mark.parametrize("moment", ["2013-12-31T23:59:59Z", "2100-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
 async def test_years_out_of_range_are_refused(archive: Archive, owner: Any, moment: str) -> None:
     with pytest.raises(RecordRefusedError, match="outside 2014 to 2099"):
-        await archive.store([record_of(audit_record(creationTimestamp=moment))])
+        await archive.write([record_of(audit_record(creationTimestamp=moment))])
     assert await _names(owner) == []
 
 
@@ -133,17 +133,17 @@ async def test_two_sessions_may_make_the_same_partition(cloned: TestDatabase, ow
 @pytest.mark.oldest_postgres
 async def test_many_stores_may_need_the_same_new_month_at_once(archive: Archive, owner: Any) -> None:
     batches = [[record_of(audit_record()), record_of(action_trace())] for _ in range(8)]
-    await asyncio.gather(*(archive.store(batch) for batch in batches))
+    await asyncio.gather(*(archive.write(batch) for batch in batches))
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 8
     assert len(await _names(owner)) == 2
 
 
 @pytest.mark.oldest_postgres
 async def test_a_partition_dropped_behind_the_store_is_made_again(archive: Archive, owner: Any) -> None:
-    await archive.store([record_of(audit_record())])
+    await archive.write([record_of(audit_record())])
     await owner.execute("DROP TABLE datastorage.audit_records_y2026m03")
     record = record_of(audit_record())
-    stored = await archive.store([record])
+    stored = await archive.write([record])
     assert stored[0].content_hash == record.content_hash
     assert "audit_records_y2026m03" in await _names(owner)
 
@@ -151,7 +151,7 @@ async def test_a_partition_dropped_behind_the_store_is_made_again(archive: Archi
 async def test_a_constraint_is_no_missing_partition(archive: Archive, owner: Any) -> None:
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT named CHECK (name <> 'bad')")
     with pytest.raises(WorkRefusedError, match="named"):
-        await archive.store([record_of(audit_record(name="bad"))])
+        await archive.write([record_of(audit_record(name="bad"))])
 
 
 async def test_a_month_is_made_while_somebody_reads(

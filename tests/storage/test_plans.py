@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from datastorage.records.record import Table, key_columns, key_in
-from datastorage.storage import archive as archive_module
+from datastorage.records.record import Table
+from datastorage.storage.keys import key_columns, key_in
+from datastorage.storage.rows import FIND
 from harness.postgres import TestDatabase, TestDatabases, connect
 
 # Enough rows that reading a whole partition costs more than an index, made by the server itself.
@@ -66,7 +67,7 @@ async def test_finding_rows_reads_the_primary_key(owner: Any, table: Table) -> N
         f"SELECT uid, generation, created_at, spec_hash FROM datastorage.{table} LIMIT 20"
     )
     keys = key_columns([key_in(row) for row in rows])
-    scans = await _scans(owner, archive_module._FIND[table], *keys)
+    scans = await _scans(owner, FIND[table], *keys)
     assert "Seq Scan" not in scans, scans
 
 

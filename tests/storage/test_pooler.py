@@ -14,13 +14,13 @@ import pytest_asyncio
 from datastorage.errors import ConfigurationError, TransientError
 from datastorage.records.record import Table
 from datastorage.storage import sessions as sessions_module
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.sessions import Connector
 from datastorage.storage.urls import parse_url
+from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
 from harness.postgres import TestDatabase, connect
 from tests.support.archive import searchable
@@ -71,7 +71,7 @@ async def test_two_programs_at_once_do_not_get_each_others_statements(pooled: Po
         archive, outbox = Archive(database), Outbox(database)
         for _ in range(5):
             records = [record_of(audit_record()), record_of(action_trace())]
-            await archive.store(records)
+            await archive.write(records)
             assert len(await archive.find(Table.AUDIT_RECORDS, [records[0].key])) == 1
             await outbox.depths()
             await database.ping()
@@ -108,7 +108,7 @@ async def test_a_cache_that_loses_statements_is_given_up_and_one_line_says_so(
     record = record_of(audit_record())
     for _ in range(20):
         try:
-            await archive.store([record])
+            await archive.write([record])
             await archive.find(Table.AUDIT_RECORDS, [record.key])
         except TransientError:
             continue

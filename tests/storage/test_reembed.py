@@ -11,12 +11,12 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.pipeline.extract import text_of
 from datastorage.records.record import RecordKey, Table, Text
-from datastorage.storage.archive import Archive
+from datastorage.resources.reading.registry import reading_of
 from datastorage.storage.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import Texts
+from datastorage.storage.write import Archive
 from datastorage.vectors.progress import Missing, Stage
 from datastorage.vectors.reembed import Pace
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, kind_of, record_of
@@ -264,7 +264,7 @@ def test_every_record_gets_the_text_that_the_operator_gives_it(
         owner = await connect(shared.owner_url)
         assert await texts_of(owner, records) == [
             (text.hash, text.text or None)
-            for text in (text_of(kind_of(body).kind, body["spec"]) for body in bodies)
+            for text in (reading_of(kind_of(body)).text(body["spec"]) for body in bodies)
         ]
         await owner.close()
         await database.close()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from datastorage.embedding.provider import Matrix
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.storage.archive import Archive
+from datastorage.records.vector import Matrix
 from datastorage.storage.database import Database
+from datastorage.storage.write import Archive
 from datastorage.vectors.reembed import Pace
 from harness.polling import eventually
 from harness.postgres import TestDatabase

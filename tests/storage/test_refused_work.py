@@ -10,10 +10,10 @@ from datastorage.pipeline import aside as aside_module
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.writer import RowWriter
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.trial import Trial
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TTL_SECONDS, action_trace, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
@@ -44,9 +44,7 @@ async def parts(database: Database) -> AsyncIterator[Storing]:
     intake = Intake(
         max_items=5000, max_bytes=2**27, default_ttl_seconds=TTL_SECONDS, on_overflow=lambda: None
     )
-    breaker = Breaker(
-        "postgres", database.ping, on_recovery=lambda: None, trial=Trial(database, archive).write
-    )
+    breaker = Breaker("postgres", database.ping, on_recovery=lambda: None, trial=Trial(database).write)
     made = storing(intake, RowWriter(archive), RejectedRecords(database), breaker)
     async with running(made):
         yield made

@@ -10,9 +10,9 @@ import pytest
 
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.records.record import Record
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords, Wanted
+from datastorage.storage.write import Archive
 from harness.objects import TRACE_SPEC, action_trace, audit_record, record_of, utc
 
 
@@ -75,7 +75,7 @@ async def test_a_mark_goes_with_the_row(archive: Archive, rejected: RejectedReco
     await rejected.reject(record, "first")
     assert await rejected.find([record.key, other.key]) == {record.key}
     assert await rejected.resolve([record.key, other.key]) == 0  # it has no row
-    await archive.store([record])
+    await archive.write([record])
     # It is rejected no more, marked or not: the row says so.
     assert await rejected.find([record.key]) == set()
     assert await rejected.resolve([record.key]) == 1

@@ -14,13 +14,14 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError
+from datastorage.records.vector import EmbeddingModel
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import Origin
 from datastorage.storage import database as database_module
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
@@ -46,7 +47,7 @@ class Writer:
     async def store(self) -> None:
         """Store a record; return when it is stored."""
         record = record_of(audit_record())
-        await self.breaker.run(lambda: self.archive.store([record]))
+        await self.breaker.run(lambda: self.archive.write([record]))
 
     async def pid(self) -> int:
         async with self.database.connection() as connection:
@@ -131,7 +132,7 @@ async def test_one_that_was_told_so_speaks_for_all(cloned: TestDatabase, make: M
     async with writer.database.connection() as told:
         await told.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
     with pytest.raises(TransientError, match="read-only transaction"):
-        await writer.archive.store([record_of(audit_record())])
+        await writer.archive.write([record_of(audit_record())])
     assert before.isdisjoint(await _all_pids(writer))
 
 
@@ -169,7 +170,7 @@ async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
         await owner.execute(_CUT, cloned.name)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
-                await writer.archive.store([record_of(audit_record())])
+                await writer.archive.write([record_of(audit_record())])
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await writer.store()
 
@@ -207,7 +208,7 @@ async def test_what_was_learnt_of_a_database_is_not_believed_of_another_one(
     other = await databases.clone()
     async with FreezableProxy(cloned.service_url) as proxy:
         database = Database(proxy.url, pool_size=2, chain=VECTORS)
-        tables = VectorTables(database, provider="test", name="mine", dimensions=3)
+        tables = VectorTables(database, EmbeddingModel("test", "mine", 3))
         assert await tables.model_id() == 1
         there = await connect(other.owner_url)
         await there.execute("SELECT datastorage.ensure_embedding_model('test', 'yours', 3)")

@@ -5,7 +5,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from datastorage.storage.archive import Archive
+from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
 from harness.postgres import TestDatabase
 
@@ -60,7 +60,7 @@ async def test_the_schema_is_out_of_reach(service: Any, statement: str) -> None:
 
 @pytest.mark.oldest_postgres
 async def test_partitions_are_out_of_reach(service: Any, archive: Archive) -> None:
-    await archive.store([record_of(audit_record()), record_of(action_trace())])
+    await archive.write([record_of(audit_record()), record_of(action_trace())])
     partitions = await service.fetch("SELECT inhrelid::regclass::text AS name FROM pg_inherits i "
         "JOIN pg_class c ON c.oid = inhrelid WHERE c.relkind = 'r'")  # fmt: skip
     assert len(partitions) >= 2

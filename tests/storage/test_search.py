@@ -218,8 +218,7 @@ async def test_a_text_with_two_vectors_is_found_once(archive: SearchableArchive,
 @pytest.mark.oldest_postgres
 async def test_indexed_and_open_parts_are_searched_together(archive: SearchableArchive) -> None:
     assert archive.store.vectors is not None
-    tables = VectorTables(archive.store.vectors.database, provider=MODEL.provider, name=MODEL.name,
-                          dimensions=MODEL.dimensions)  # fmt: skip
+    tables = VectorTables(archive.store.vectors.database, MODEL)
     for number in range(3):
         await archive.put(
             *(said("restart", f"memory part{number} word{n}", name=f"p{number}-{n}") for n in range(40))

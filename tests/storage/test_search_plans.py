@@ -12,11 +12,12 @@ import pgvector
 import pytest
 import pytest_asyncio
 
-from datastorage.records.record import Table, key_columns
+from datastorage.records.record import Table
 from datastorage.storage import clues, fulltext, nearest
 from datastorage.storage import pages as queries
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.database import Database
+from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.reading import reading

@@ -6,7 +6,8 @@ import pytest
 
 from datastorage.pipeline import aside as aside_module
 from datastorage.pipeline.intake import Intake
-from datastorage.records.record import StoredRecord, VectorState
+from datastorage.records.record import StoredRecord
+from datastorage.records.writes import WriteState
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import OutboxState
 from datastorage.storage.rejected import RejectedRecords
@@ -90,11 +91,11 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
     await limit(owner, cloned, "statement_timeout", "300ms")
     database.expire_connections()
     stored = await stage.writer.store(records(COUNT))
-    assert {row.vector.state for row in stored} == {VectorState.PENDING}
+    assert {row.vector.state for row in stored} == {WriteState.PENDING}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == COUNT
     # Fewer are tried beside the next rows.
     again = await stage.writer.store([*records(COUNT + 15)[COUNT:]])
-    assert VectorState.WRITTEN in {row.vector.state for row in again}
+    assert WriteState.WRITTEN in {row.vector.state for row in again}
     assert stage.dependencies.vector_store.serving
 
 

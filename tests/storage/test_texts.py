@@ -11,9 +11,9 @@ import pytest
 from datastorage.errors import RecordRefusedError
 from datastorage.records.record import Table, Text
 from datastorage.storage import texts as texts_module
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Texts, Unlinked
+from datastorage.storage.write import Archive
 from tests.storage.reembedding import (
     audits,
     expected_texts,

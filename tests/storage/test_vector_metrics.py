@@ -7,11 +7,12 @@ import pytest
 import pytest_asyncio
 
 from datastorage import metrics
-from datastorage.embedding import Embedder, EmbeddingModel, VectorCache
+from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.redis import Limits, RedisStore
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query import ArchiveQueries, SearchMode
 from datastorage.query.search import Searcher
+from datastorage.records.vector import EmbeddingModel
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
@@ -199,10 +200,7 @@ async def test_reads(stage: Stage, database: Database) -> None:
 
 def _queries(stage: Stage, database: Database) -> ArchiveQueries:
     reader, model = ArchiveReader(database), stage.provider.model
-    nearest = Nearest(
-        database, database, same_server=True, provider=model.provider, name=model.name,
-        dimensions=model.dimensions,
-    )  # fmt: skip
+    nearest = Nearest(database, database, model=model, same_server=True)
     return ArchiveQueries(reader, Searcher(reader, FullText(database), stage.embedder, nearest))
 
 

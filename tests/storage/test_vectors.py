@@ -16,20 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.errors import TransientError
-from datastorage.storage import vectors as vectors_module
+from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.sessions import NoVectorsError, Session
-from datastorage.storage.vectors import Vector, VectorTables
+from datastorage.storage.vectors import VectorTables
 from harness.polling import eventually
 from harness.postgres import TestDatabase, connect
 
 WIDTH = 3
 
 
-def tables_of(database: Database, name: str = "small", dimensions: int = WIDTH) -> VectorTables:
-    return VectorTables(database, provider="test", name=name, dimensions=dimensions)
+def tables_of(
+    database: Database, name: str = "small", dimensions: int = WIDTH, *, write_seconds: float = 5.0
+) -> VectorTables:
+    return VectorTables(database, EmbeddingModel("test", name, dimensions), write_seconds=write_seconds)
 
 
 def hash_of(number: int) -> bytes:
@@ -146,11 +148,9 @@ async def test_vectors_of_a_transaction_go_with_it(vectors: VectorTables, databa
     assert await vectors.existing(list(some_vectors(range(3)))) == set()
 
 
-async def test_a_write_waits_for_nobody(
-    vectors: VectorTables, database: Database, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_write_waits_for_nobody(database: Database, owner: Any) -> None:
+    vectors = tables_of(database, write_seconds=0.2)
     await vectors.model_id()
-    monkeypatch.setattr(vectors_module, "_WRITE_SECONDS", 0.2)
     await owner.execute("BEGIN; LOCK TABLE datastorage.embeddings_1 IN ACCESS EXCLUSIVE MODE")
     async with database.connection() as connection, connection.transaction():
         with pytest.raises(TransientError):
@@ -435,10 +435,8 @@ async def test_many_writers_of_a_missing_table_hear_of_nothing_else(
     await asyncio.gather(*(write() for _ in range(4)))
 
 
-async def test_a_locked_list_of_models_holds_nothing_up_for_long(
-    vectors: VectorTables, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datastorage.storage.vectors._WRITE_SECONDS", 0.2)
+async def test_a_locked_list_of_models_holds_nothing_up_for_long(database: Database, owner: Any) -> None:
+    vectors = tables_of(database, write_seconds=0.2)
     async with owner.transaction():
         await owner.execute("LOCK TABLE datastorage.embedding_models IN ACCESS EXCLUSIVE MODE")
         async with asyncio.timeout(10):

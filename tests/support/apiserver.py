@@ -1,4 +1,4 @@
-"""An API server of a few requests, to see what the client makes of each answer and how Kopf ends.
+"""An API server of a few requests, to see what each answer leads to and how Kopf ends.
 
 For everything that depends on how the real one behaves there are the tests on a real control plane.
 """
@@ -13,9 +13,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from datastorage.kube.access import Access
+from datastorage.kube.endpoint import Endpoint
 from datastorage.kube.transport import Transport
-from datastorage.resources import API_VERSION, GROUP, KINDS, VERSION
+from datastorage.resources.kinds import API_VERSION, GROUP, KINDS, VERSION
 from harness.objects import kind_of
 
 Answer = Callable[[web.Request], web.Response]
@@ -130,10 +130,10 @@ class FakeApiServer:
             self._closing.set()
             await server.close()
 
-    def client(self) -> Transport:
-        """Return the way to this server, with a token."""
-        access = Access(source="a test", server=self.url, authorization="Bearer the-token")
-        return Transport(lambda: access)
+    def transport(self) -> Transport:
+        """Return a transport to this server, with a token."""
+        endpoint = Endpoint(source="a test", server=self.url, authorization="Bearer the-token")
+        return Transport(lambda: endpoint)
 
 
 _VERBS = ["get", "list", "watch", "patch", "delete"]

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from datastorage.embedding import Embedder, EmbeddingModel, Provider, VectorCache
-from datastorage.embedding.provider import Matrix
+from datastorage.embedding import Embedder, Provider, VectorCache
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query import ArchiveQueries, queries
+from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive
 from harness.objects import record_of
 from harness.postgres import TestDatabase
 
@@ -74,14 +74,11 @@ class SearchableArchive:
     async def put(self, *bodies: Mapping[str, Any], with_vectors: bool = True) -> None:
         """Store objects and their vectors."""
         records = [record_of(body) for body in bodies]
-        await Archive(self.store.database).store(records)
+        await Archive(self.store.database).write(records)
         texts = {r.text.hash: r.text.text for r in records if r.text is not None and r.text.text}
         if with_vectors and texts and self.store.vectors is not None:
             model = self.provider.model
-            tables = VectorTables(
-                self.store.vectors.database,
-                provider=model.provider, name=model.name, dimensions=model.dimensions,
-            )  # fmt: skip
+            tables = VectorTables(self.store.vectors.database, model)
             rows = await self.provider.embed(list(texts.values()))
             await tables.insert(dict(zip(texts, rows, strict=True)))
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from datastorage.embedding.provider import EmbeddingModel, Matrix, Vector
 from datastorage.errors import EmbeddingRefusedError
+from datastorage.records.vector import EmbeddingModel, Matrix, Vector
 
 DIMENSIONS = 8
 MODEL = EmbeddingModel("fake", "tiny", DIMENSIONS)

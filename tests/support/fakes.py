@@ -13,7 +13,7 @@ from typing import Any
 from datastorage.errors import ObjectChangedError, ObjectGoneError, RecordRefusedError
 from datastorage.pipeline.item import Outcome, WorkItem
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
-from datastorage.resources import ResourceKind
+from datastorage.resources.kinds import ResourceKind
 from harness.objects import kind_of
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)

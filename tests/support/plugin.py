@@ -1,4 +1,4 @@
-"""A credential plugin that does as it is told, and notes how it was called."""
+"""A credential plugin whose output the test sets, and that notes how it was called."""
 
 import json
 import sys
@@ -9,11 +9,11 @@ VERSION = "client.authentication.k8s.io/v1"
 _PROGRAM = """#!{python}
 import json, os, pathlib, sys, time
 here = pathlib.Path(__file__).parent
-told = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
+info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
 with (here / "calls").open("a") as calls:
     own = {{name: value for name, value in os.environ.items() if name.startswith("PLUGIN_")}}
     closed = not os.isatty(0) and sys.stdin.read() == ""
-    call = {{"told": told, "arguments": sys.argv[1:], "environment": own, "closed": closed}}
+    call = {{"info": info, "arguments": sys.argv[1:], "environment": own, "closed": closed}}
     calls.write(json.dumps(call) + "\\n")
 exec((here / "does.py").read_text())
 """

@@ -10,7 +10,7 @@ from datastorage.pipeline import aside as aside_module
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from harness.objects import AUDIT_SPEC, audit_record
 from harness.polling import eventually
 from tests.support.fakes import FakeArchive

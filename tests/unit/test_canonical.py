@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.records.canonical import canonical_bytes, sha256
+from datastorage.records.canonical import canonical_bytes
+from datastorage.records.hashes import sha256
 from tests.strategies import json_values
 
 # As a parser makes it: surrogates that form a pair have become one character.

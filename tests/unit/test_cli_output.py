@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datastorage.cli import output
 from datastorage.errors import DataStorageError
-from datastorage.records.canonical import make_room_for_deep_json
+from datastorage.records.deepjson import make_room_for_deep_json
 
 WORDS = "patch-deployment: Raised the memory limit of checkout from 256Mi to 512Mi after repeated OOM kills"
 ROW = (

@@ -14,10 +14,10 @@ from datastorage.pipeline.item import Rejection
 from datastorage.pipeline.writer import RowWriter
 from datastorage.records.record import StoredRecord
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import AUDIT_RECORD
-from datastorage.storage import archive as storage
+from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords
+from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, key_of_body, kind_of
 from harness.polling import eventually
 from tests.support.fakes import Announced, FakeArchive, Probe
@@ -107,7 +107,7 @@ async def test_one_bad_record_is_isolated(
 
 
 async def test_one_bad_record_is_isolated_on_a_real_database(
-    intake: Intake, breaker: Breaker, spawn: Spawn, archive: storage.Archive, database: Database, owner: Any
+    intake: Intake, breaker: Breaker, spawn: Spawn, archive: Archive, database: Database, owner: Any
 ) -> None:
     """No partition covers its year: that is the record's own fault, and it is rejected with the reason."""
     announced, bodies = Announced(), a_batch_with_one_bad(321)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind, render_crds, write_crds
-from datastorage.resources.crd import crd, structural
+from datastorage.resources.crd import crd, render_crds, structural, write_crds
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 
 CRDS = Path(__file__).parents[2] / "crds"
 

@@ -9,11 +9,15 @@ import yaml
 
 from datastorage.cli import reference
 from datastorage.errors import DataStorageError
+from datastorage.settings import settings_table
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 MAX_COLUMNS = 120
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+ROLES = {"datastorage_owner", "datastorage_service", "datastorage_reader"}
+# Names that are no settings: one that Kubernetes sets, and one that only the tests read.
+OTHER_VARIABLES = {"DATASTORAGE_REDIS_SERVICE_HOST", "DATASTORAGE_TEST_DATABASE_URL"}
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 
@@ -61,6 +65,17 @@ def test_modules_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"`([\w./-]+/[\w-]+\.(?:py|yaml|sql))`", page.read_text(encoding="utf-8"))
     folders = (ROOT, ROOT / "operator" / "datastorage")
     assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
+    """The changelog also names metrics that are gone."""
+    text = page.read_text(encoding="utf-8")
+    tables = reference.metrics_table() + settings_table()
+    names = set(re.findall(r"\bDATASTORAGE_[A-Z_]*[A-Z]\b(?!_)", text)) - OTHER_VARIABLES
+    if page.name != "CHANGELOG.md":
+        names |= set(re.findall(r"\bdatastorage_[a-z_]+", text)) - ROLES
+    assert [name for name in sorted(names) if f"`{name}`" not in tables] == []
 
 
 def test_every_page_below_docs_is_reached_from_the_index() -> None:

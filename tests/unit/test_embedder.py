@@ -10,10 +10,11 @@ import pytest
 import pytest_asyncio
 
 from datastorage import metrics
-from datastorage.embedding import Embedder, Embeddings, VectorCache, text_hash
+from datastorage.embedding import Embedder, Embeddings, VectorCache
 from datastorage.embedding.embedder import RefusalMemory
 from datastorage.embedding.provider import probe
 from datastorage.errors import EmbedderUnavailableError, EmbeddingRefusedError, InvalidQueryError
+from datastorage.records.hashes import text_hash
 from datastorage.resilience.breaker import Breaker
 from harness.polling import eventually
 from tests.support.embedding import DIMENSIONS, MODEL, FakeProvider, vector_of

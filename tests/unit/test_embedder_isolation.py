@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from datastorage.embedding import Embedder, Embeddings, VectorCache, text_hash
+from datastorage.embedding import Embedder, Embeddings, VectorCache
 from datastorage.embedding.isolation import Limits
-from datastorage.embedding.provider import EmbedderBusyError, Matrix, probe
+from datastorage.embedding.provider import EmbedderBusyError, probe
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.records.hashes import text_hash
+from datastorage.records.vector import Matrix
 from datastorage.resilience.breaker import Breaker
 from harness.polling import eventually
 from tests.support.embedding import MODEL, FakeProvider, vector_of

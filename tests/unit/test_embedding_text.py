@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.embedding import embedding_text, text_hash
-from datastorage.embedding.scrub import clip, scrub
-from datastorage.embedding.text import MAX_CHARACTERS, query_text
+from datastorage.embedding.text import query_text
+from datastorage.records.hashes import text_hash
+from datastorage.records.scrub import clip, scrub
+from datastorage.records.words import MAX_EMBEDDED_CHARACTERS
+from datastorage.resources.reading.registry import reading_named
 from tests.strategies import action_trace_specs, audit_record_specs, json_values
 
 UUID = "123e4567-e89b-12d3-a456-426614174000"
@@ -42,6 +44,10 @@ TRACE: dict[str, Any] = {
     "execution": {"status": "RolledBack", "error": "exit code 137"},
     "effectiveness": {"score": 0.1, "notes": "The kills went on."},
 }  # fmt: skip
+
+
+def embedding_text(kind: str, spec: dict[str, Any]) -> str:
+    return reading_named(kind).text(spec).text
 
 
 def test_a_record_says_what_was_done_to_what_and_how_it_went() -> None:
@@ -218,7 +224,8 @@ def test_a_record_that_says_nothing_has_no_text(spec: dict[str, Any]) -> None:
 
 
 def test_an_unknown_kind_has_no_text() -> None:
-    assert embedding_text("Pod", RECORD) == ""
+    with pytest.raises(KeyError):
+        embedding_text("Pod", RECORD)
 
 
 def test_a_message_that_repeats_the_error_is_said_once() -> None:
@@ -231,7 +238,7 @@ def test_a_message_that_repeats_the_error_is_said_once() -> None:
 def test_a_long_message_leaves_room_for_the_error() -> None:
     text = embedding_text("AuditRecord", RECORD | {"message": "word " * 3000})
     assert "HTTP 503" in text
-    assert len(text) <= MAX_CHARACTERS
+    assert len(text) <= MAX_EMBEDDED_CHARACTERS
 
 
 def test_a_long_text_is_cut_between_words() -> None:
@@ -258,7 +265,7 @@ def test_whatever_stands_in_the_fields_nothing_breaks(spec: dict[str, Any]) -> N
 
 
 def _assert_clean(text: str) -> None:
-    assert len(text) <= MAX_CHARACTERS
+    assert len(text) <= MAX_EMBEDDED_CHARACTERS
     assert text == " ".join(text.split())
     assert not any(ord(character) < 32 or 0xD800 <= ord(character) < 0xE000 for character in text)
     text.encode()
@@ -285,7 +292,7 @@ def _seconds(pattern: str, size: int) -> float:
 @pytest.mark.parametrize("pattern", HOSTILE)
 def test_the_time_is_linear_in_hostile_texts(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight times the length may take 8 times as long, not 64 times; the bound leaves room for noise."""
-    monkeypatch.setattr("datastorage.embedding.scrub._MAX_CHARACTERS", 10**6)
+    monkeypatch.setattr("datastorage.records.scrub._MAX_CHARACTERS", 10**6)
     short, long = _seconds(pattern, 2048), _seconds(pattern, 16_384)
     assert long < 24 * short + 0.01
 
@@ -318,7 +325,7 @@ def test_a_question_without_words_is_none(text: str) -> None:
 
 
 def test_a_huge_question_is_cut() -> None:
-    assert len(query_text("word " * 1_000_000)) <= MAX_CHARACTERS
+    assert len(query_text("word " * 1_000_000)) <= MAX_EMBEDDED_CHARACTERS
 
 
 def test_only_so_much_of_a_text_is_looked_at() -> None:

@@ -1,8 +1,9 @@
-"""Credential plugins: what they are told, what their answers mean, and when they are run."""
+"""Credential plugins: their input, the meaning of their answers, and when they are run."""
 
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -13,14 +14,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from datastorage.errors import TransientError
-from datastorage.kube import credentials as credentials_module
-from datastorage.kube import execplugin as execplugin_module
-from datastorage.kube import patience as patience_module
-from datastorage.kube.transport import Transport
+from datastorage.errors import ClusterUnavailableError
+from datastorage.kube.credentials import CredentialsPace
+from datastorage.kube.execplugin import PluginLimits
+from datastorage.kube.patience import RequestPace
+from datastorage.kube.transport import Transport, TransportPace
 from harness.polling import eventually
-from tests.support.access import inline, transport_of, write_kubeconfig
 from tests.support.certificates import Authority
+from tests.support.kubeconfig import DEFAULT_PACE, inline, transport_of, write_kubeconfig
 from tests.support.plugin import VERSION, FakePlugin
 from tests.support.secureserver import SecureServer, status
 
@@ -28,6 +29,23 @@ Open = Callable[..., Transport]
 
 TIMEOUT = aiohttp.ClientTimeout(total=20)
 SECRET = "s3cr3t-that-nobody-may-see"
+WITHOUT_PAUSES = TransportPace(credentials=CredentialsPace(first_pause_seconds=0.0, max_pause_seconds=0.0))
+LONGER_THAN_ANY_PAUSE = 1000.0
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def limited(**limits: Any) -> TransportPace:
+    """Return a pace with other limits for a run of the plugin."""
+    return TransportPace(credentials=CredentialsPace(plugin=PluginLimits(**limits)))
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +65,18 @@ def plugin(tmp_path: Path) -> FakePlugin:
 
 
 @pytest.fixture
-def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(credentials_module, "_MAX_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 0.0)
-
-
-@pytest.fixture
 def open_transport(tmp_path: Path, server: SecureServer, authority: Authority, plugin: FakePlugin) -> Open:
     """Return what makes a transport whose user is the plugin's."""
 
-    def made(cluster: dict[str, Any] | None = None, **user: Any) -> Transport:
+    def made(
+        cluster: dict[str, Any] | None = None,
+        pace: TransportPace = DEFAULT_PACE,
+        clock: Callable[[], float] = time.monotonic,
+        **user: Any,
+    ) -> Transport:
         known = {"server": server.url, "certificate-authority-data": inline(authority.pem)}
-        return transport_of(
-            write_kubeconfig(tmp_path / "config", {**known, **(cluster or {})}, plugin.user(**user))
-        )
+        config = write_kubeconfig(tmp_path / "config", {**known, **(cluster or {})}, plugin.user(**user))
+        return transport_of(config, pace=pace, clock=clock)
 
     return made
 
@@ -74,7 +90,7 @@ def in_seconds(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-async def test_what_a_plugin_is_told(
+async def test_the_input_of_a_plugin(
     server: SecureServer, authority: Authority, plugin: FakePlugin, open_transport: Open,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -89,7 +105,7 @@ async def test_what_a_plugin_is_told(
     assert call["arguments"] == ["get", "--a b"]
     assert call["environment"] == {"PLUGIN_INHERITED": "yes", "PLUGIN_GIVEN": "1"}
     assert call["closed"], "nothing can be typed in"
-    assert call["told"] == {
+    assert call["info"] == {
         "apiVersion": VERSION,
         "kind": "ExecCredential",
         "spec": {
@@ -112,7 +128,7 @@ async def test_a_plugin_of_the_older_version(
     async with open_transport(apiVersion=older, interactiveMode=None) as transport:
         assert await send(transport) == 200
     assert server.seen("Authorization") == ["Bearer older"]
-    assert plugin.calls[0]["told"]["spec"] == {"interactive": False}, (
+    assert plugin.calls[0]["info"]["spec"] == {"interactive": False}, (
         "nothing of the cluster unless asked for"
     )
 
@@ -127,12 +143,11 @@ async def test_it_is_not_run_again_while_its_credentials_are_good(
     assert len(plugin.calls) == 1
 
 
-@pytest.mark.usefixtures("without_pauses")
 async def test_it_is_run_again_when_they_expire(
     server: SecureServer, plugin: FakePlugin, open_transport: Open
 ) -> None:
     plugin.gives(token="first", expirationTimestamp=in_seconds(5))  # less than the margin
-    async with open_transport() as transport:
+    async with open_transport(pace=WITHOUT_PAUSES) as transport:
         await send(transport)
         plugin.gives(token="second", expirationTimestamp=in_seconds(3600))
         await send(transport)
@@ -142,17 +157,16 @@ async def test_it_is_run_again_when_they_expire(
 
 
 async def test_it_is_run_again_after_a_refusal_and_not_for_each(
-    server: SecureServer, plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
+    server: SecureServer, plugin: FakePlugin, open_transport: Open
 ) -> None:
-    monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 0.0)
-    async with open_transport() as transport:
+    clock = Clock()
+    async with open_transport(clock=clock) as transport:
         await send(transport)
         plugin.gives(token="second")
+        clock.now += LONGER_THAN_ANY_PAUSE
         server.answers = [status(401, "revoked")]
         assert await send(transport) == 200
         assert len(plugin.calls) == 2
-        monkeypatch.setattr(credentials_module, "_MAX_PAUSE_SECONDS", 1000.0)
-        monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 1000.0)
         await send(transport)
         server.always = status(401, "revoked")
         for _ in range(5):
@@ -161,7 +175,6 @@ async def test_it_is_run_again_after_a_refusal_and_not_for_each(
     assert len(plugin.calls) == 2, "there are pauses between its runs"
 
 
-@pytest.mark.usefixtures("without_pauses")
 async def test_certificates_of_a_plugin(
     server: SecureServer, authority: Authority, plugin: FakePlugin, open_transport: Open
 ) -> None:
@@ -173,7 +186,7 @@ async def test_certificates_of_a_plugin(
         )  # fmt: skip
 
     give("ann", 5)
-    async with open_transport() as transport:
+    async with open_transport(pace=WITHOUT_PAUSES) as transport:
         await send(transport)
         give("bob", 3600)
         await send(transport)
@@ -214,7 +227,7 @@ async def test_an_answer_that_is_none_is_one_line_without_what_it_said(
 ) -> None:
     plugin.prints(printed)
     async with open_transport() as transport:
-        with pytest.raises(TransientError) as caught:
+        with pytest.raises(ClusterUnavailableError) as caught:
             await send(transport)
         assert transport.monitor.problem() == str(caught.value)
     assert str(caught.value).startswith(("exec plugin 'plugin'", "kubeconfig "))
@@ -223,14 +236,15 @@ async def test_an_answer_that_is_none_is_one_line_without_what_it_said(
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.usefixtures("without_pauses")
 async def test_a_plugin_that_fails_is_tried_again(
     server: SecureServer, plugin: FakePlugin, open_transport: Open
 ) -> None:
     token = "x" * 50
     plugin.does(f"sys.stderr.write('first line\\nnot logged in {token}\\n'); sys.exit(3)")
-    async with open_transport() as transport:
-        with pytest.raises(TransientError, match=r"^exec plugin 'plugin' ended with 3: not logged in …$"):
+    async with open_transport(pace=WITHOUT_PAUSES) as transport:
+        with pytest.raises(
+            ClusterUnavailableError, match=r"^exec plugin 'plugin' ended with 3: not logged in …$"
+        ):
             await send(transport)
         assert server.visits == []
         plugin.gives(token="second")
@@ -242,17 +256,16 @@ async def test_there_are_pauses_between_its_failures(plugin: FakePlugin, open_tr
     plugin.does("sys.exit(3)")
     async with open_transport() as transport:
         for _ in range(5):
-            with pytest.raises(TransientError, match="ended with 3"):
+            with pytest.raises(ClusterUnavailableError, match="ended with 3"):
                 await send(transport)
     assert len(plugin.calls) == 1
 
 
-@pytest.mark.usefixtures("without_pauses")
 async def test_a_failure_leaves_credentials_that_are_not_refused(
     server: SecureServer, plugin: FakePlugin, open_transport: Open
 ) -> None:
     plugin.gives(token="first", expirationTimestamp=in_seconds(5))
-    async with open_transport() as transport:
+    async with open_transport(pace=WITHOUT_PAUSES) as transport:
         await send(transport)
         plugin.does("sys.exit(3)")
         assert await send(transport) == 200
@@ -260,17 +273,18 @@ async def test_a_failure_leaves_credentials_that_are_not_refused(
 
 
 async def test_a_plugin_that_hangs_ends_with_all_it_has_started(
-    tmp_path: Path, plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plugin: FakePlugin, open_transport: Open
 ) -> None:
-    monkeypatch.setattr(execplugin_module, "_RUN_SECONDS", 1.0)
     plugin.does(
         "import subprocess\n"
         "child = subprocess.Popen(['sleep', '1000'])\n"
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\n"
         "time.sleep(1000)"
     )
-    async with open_transport() as transport:
-        with pytest.raises(TransientError, match=r"^exec plugin 'plugin' has not ended within 1 s, and was"):
+    async with open_transport(pace=limited(run_seconds=1.0)) as transport:
+        with pytest.raises(
+            ClusterUnavailableError, match=r"^exec plugin 'plugin' has not ended within 1 s, and was"
+        ):
             await send(transport)
     await eventually(lambda: not alive(int((tmp_path / "pid").read_text())))
 
@@ -289,30 +303,29 @@ async def test_a_cancelled_request_ends_the_plugin(
 
 
 async def test_a_cancelled_run_leads_to_no_request_without_credentials(
-    server: SecureServer, plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
+    server: SecureServer, plugin: FakePlugin, open_transport: Open
 ) -> None:
-    monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 1000.0)
+    clock = Clock()
     plugin.does("time.sleep(1000)")
-    async with open_transport() as transport:
+    async with open_transport(clock=clock) as transport:
         task = asyncio.create_task(send(transport))
         await eventually(lambda: bool(plugin.calls))
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
         for _ in range(2):
-            with pytest.raises(TransientError, match="has given no credentials yet"):
+            with pytest.raises(ClusterUnavailableError, match="has given no credentials yet"):
                 await send(transport)
         assert server.visits == []
         assert transport.monitor.problem() == "the exec plugin has given no credentials yet"
         plugin.gives(token="late")
-        monkeypatch.setattr(credentials_module, "_FIRST_PAUSE_SECONDS", 0.0)
-        transport._credentials.accepted()  # ends the pause
+        clock.now += LONGER_THAN_ANY_PAUSE
         assert await send(transport) == 200
     assert server.seen("Authorization") == ["Bearer late"]
 
 
 def test_a_run_and_an_answer_have_room_within_a_watch_s_patience() -> None:
-    assert execplugin_module._RUN_SECONDS <= patience_module._ANSWER_SECONDS - 10.0
+    assert PluginLimits().run_seconds <= RequestPace().answer_seconds - 10.0
 
 
 async def test_the_loop_goes_on_while_it_runs(
@@ -329,19 +342,16 @@ async def test_the_loop_goes_on_while_it_runs(
         assert await task == 200
 
 
-async def test_output_without_an_end_is_bounded(
-    plugin: FakePlugin, open_transport: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(execplugin_module, "_MAX_OUTPUT_BYTES", 20)
+async def test_output_without_an_end_is_bounded(plugin: FakePlugin, open_transport: Open) -> None:
     plugin.prints(credential() + " " * 100_000)  # credentials, were it read to its end
-    async with open_transport() as transport:
-        with pytest.raises(TransientError, match="printed no JSON"):
+    async with open_transport(pace=limited(output_bytes=20)) as transport:
+        with pytest.raises(ClusterUnavailableError, match="printed no JSON"):
             await send(transport)
 
 
 async def test_a_plugin_that_asks_a_person_needs_a_terminal(plugin: FakePlugin, open_transport: Open) -> None:
     async with open_transport(interactiveMode="Always") as transport:
-        with pytest.raises(TransientError, match="there is no terminal"):
+        with pytest.raises(ClusterUnavailableError, match="there is no terminal"):
             await send(transport)
     assert plugin.calls == []
 
@@ -351,7 +361,7 @@ async def test_a_plugin_that_cannot_be_run_any_more_is_one_line(
 ) -> None:
     async with open_transport() as transport:
         plugin.command.unlink()
-        with pytest.raises(TransientError, match=r"cannot be run: No such file or directory$"):
+        with pytest.raises(ClusterUnavailableError, match=r"cannot be run: No such file or directory$"):
             await send(transport)
 
 

@@ -11,11 +11,11 @@ import pytest
 from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector as gc_module
 from datastorage.pipeline.confirmation import Confirmation
-from datastorage.pipeline.extract import expiry_of
 from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
 from datastorage.pipeline.item import Expiry
+from datastorage.pipeline.reading import expiry_of
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import AUDIT_RECORD, ResourceKind
 from harness.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
 from harness.polling import eventually, settle
 from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from datastorage.pipeline import extract
 from datastorage.pipeline import intake as intake_module
+from datastorage.pipeline import reading
 from datastorage.pipeline.intake import Intake, Verdict
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
@@ -271,7 +271,7 @@ def test_a_last_copy_is_known_until_it_is_committed(intake: Intake) -> None:
 async def test_an_object_that_cannot_be_read_holds_nothing_up(
     intake: Intake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    read = extract.work_item
+    read = reading.work_item
 
     def fail_on_bad(kind: Any, body: Any, **options: Any) -> Any:
         if body["metadata"]["name"] == "bad":

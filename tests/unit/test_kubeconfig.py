@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from datastorage.errors import ConfigurationError
-from datastorage.kube import access as access_module
-from datastorage.kube.access import Access, load_access
+from datastorage.kube.endpoint import Endpoint, load_endpoint
 from tests.support.certificates import Authority
 
 SECRET = "s3cr3t-that-nobody-may-see"
@@ -51,8 +50,8 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def load(*paths: Path, **environment: str) -> Access:
-    return load_access({"KUBECONFIG": os.pathsep.join(map(str, paths)), **environment})
+def load(*paths: Path, **environment: str) -> Endpoint:
+    return load_endpoint({"KUBECONFIG": os.pathsep.join(map(str, paths)), **environment})
 
 
 def refusal(tmp_path: Path, content: Any) -> str:
@@ -85,16 +84,16 @@ def refusal(tmp_path: Path, content: Any) -> str:
 )
 def test_each_way_to_say_who_we_are(tmp_path: Path, user: dict[str, Any], authorization: str | None) -> None:
     write(tmp_path / "folder" / "token", "from-file\n")
-    access = load(write(tmp_path / "config", config(user=user)))
-    assert access.authorization == authorization
-    assert access.plugin is None
-    assert SECRET not in repr(access)
+    endpoint = load(write(tmp_path / "config", config(user=user)))
+    assert endpoint.authorization == authorization
+    assert endpoint.plugin is None
+    assert SECRET not in repr(endpoint)
 
 
 def test_secrets_do_not_show_in_a_repr(tmp_path: Path) -> None:
     user = {"token": SECRET, "as": "ann"}
-    access = load(write(tmp_path / "config", config({"proxy-url": f"http://u:{SECRET}@proxy:3128"}, user)))
-    assert SECRET not in repr(access)
+    endpoint = load(write(tmp_path / "config", config({"proxy-url": f"http://u:{SECRET}@proxy:3128"}, user)))
+    assert SECRET not in repr(endpoint)
 
 
 def test_impersonation(tmp_path: Path) -> None:
@@ -152,12 +151,12 @@ def test_certificates_as_data_and_as_files(tmp_path: Path, authority: Authority)
         "client-key": "away",
     }
     data = load(write(tmp_path / "data", config(encoded, user)))
-    for access in (files, data):
-        assert access.server_name == "kubernetes"
-        assert access.authorities is not None
-        assert access.authorities.strip() == authority.pem.decode().strip()
-        assert access.certificate is not None
-        assert (access.certificate.certificate, access.certificate.key) == (pair.certificate, pair.key)
+    for endpoint in (files, data):
+        assert endpoint.server_name == "kubernetes"
+        assert endpoint.authorities is not None
+        assert endpoint.authorities.strip() == authority.pem.decode().strip()
+        assert endpoint.certificate is not None
+        assert (endpoint.certificate.certificate, endpoint.certificate.key) == (pair.certificate, pair.key)
     assert {path.name for path in files.files} == {"config", "ca.crt", "ann.crt", "ann.key"}
     assert {path.name for path in data.files} == {"data"}
 
@@ -173,12 +172,12 @@ def test_several_files_are_merged_as_kubectl_does(tmp_path: Path) -> None:
         {"server": "https://two.example"}, {"tokenFile": "token"},
         contexts=[{"name": "here", "context": {"cluster": "x", "user": "x"}}], **{"current-context": "other"},
     )  # fmt: skip
-    access = load(
+    endpoint = load(
         write(tmp_path / "one" / "config", one), tmp_path / "away", write(tmp_path / "two" / "config", two)
     )
-    assert (access.server, access.authorization) == ("https://two.example", "Bearer from-two")
+    assert (endpoint.server, endpoint.authorization) == ("https://two.example", "Bearer from-two")
     # A file that is away now may come.
-    assert tmp_path / "away" in access.files
+    assert tmp_path / "away" in endpoint.files
 
 
 def test_nulls_and_unknown_keys_are_no_errors(tmp_path: Path) -> None:
@@ -276,9 +275,8 @@ def test_the_command_line_ends_with_2(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def pod(tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pod(tmp_path: Path, authority: Authority) -> Path:
     """The files that kubelet gives a pod."""
-    monkeypatch.setattr(access_module, "SERVICE_ACCOUNT_DIRECTORY", tmp_path)
     (tmp_path / "token").write_text("the-token\n")
     (tmp_path / "ca.crt").write_bytes(authority.pem)
     return tmp_path
@@ -294,12 +292,12 @@ def pod(tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 @pytest.mark.parametrize("named", [{}, {"KUBECONFIG": ""}])
-@pytest.mark.usefixtures("pod")
-def test_in_a_pod(host: str, server: str, named: dict[str, str]) -> None:
-    access = load_access({"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": "6443", **named})
-    assert (access.server, access.authorization) == (server, "Bearer the-token")
-    assert access.authorities is not None
-    assert {path.name for path in access.files} == {"token", "ca.crt"}
+def test_in_a_pod(pod: Path, host: str, server: str, named: dict[str, str]) -> None:
+    environment = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": "6443", **named}
+    endpoint = load_endpoint(environment, service_account=pod)
+    assert (endpoint.server, endpoint.authorization) == (server, "Bearer the-token")
+    assert endpoint.authorities is not None
+    assert {path.name for path in endpoint.files} == {"token", "ca.crt"}
 
 
 def test_a_named_kubeconfig_goes_before_the_pod(pod: Path) -> None:
@@ -316,7 +314,9 @@ def test_a_pod_without_its_files_is_one_line(pod: Path, name: str, content: str 
     else:
         (pod / name).write_text(content)
     with pytest.raises(ConfigurationError, match=r"^the pod's ServiceAccount: .*"):
-        load_access({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"})
+        load_endpoint(
+            {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}, service_account=pod
+        )
 
 
 SERVER = "https://api.example:6443"

@@ -1,6 +1,7 @@
 """The lift: objects whose vectors are paid say so, each once, and nothing else is touched."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,16 +10,18 @@ import pytest
 from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Announcement
-from datastorage.records.record import RecordKey, StoredRecord, Table, VectorState, VectorWrite
+from datastorage.records.reasons import Reason
+from datastorage.records.record import RecordKey, StoredRecord, Table
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.vectors.promote import Lift
 from harness.objects import TRACE_SPEC, action_trace, audit_record, key_of_body, with_status
 from tests.support.fakes import STORED_AT, FakeCluster
 
-WRITTEN = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
-FAILED = VectorWrite(VectorState.FAILED, "Refused", "not finite", "fake/tiny")
-OWED = VectorWrite(VectorState.PENDING, "Owed", "does not answer", "fake/tiny")
+WRITTEN = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model="fake/tiny")
+FAILED = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", "fake/tiny")
+OWED = VectorWrite(WriteState.PENDING, Reason.OWED, "does not answer", "fake/tiny")
 LATER = STORED_AT + timedelta(minutes=1)
 PENDING = {"writes": {"vector": {"state": "Pending"}}}
 
@@ -76,17 +79,16 @@ async def test_what_is_paid_is_announced_with_what_its_status_needs(breaker: Bre
     assert (first.final, first.ttl_seconds, first.resource_version) == (True, 7, "100")
     assert (second.final, second.ttl_seconds, second.at_once) == (False, 600, False)
     assert isinstance(first.outcome, StoredRecord)
-    assert first.outcome.vector == WRITTEN
+    assert first.outcome.vector == replace(WRITTEN, at=LATER)  # by the clock that stored_at is of
     # The row is as old as it is; only the vector is new.
     assert first.outcome.stored_at == STORED_AT
-    assert first.outcome.vector_at == LATER  # by the clock that stored_at is of
 
 
 async def test_what_can_never_be_paid_is_announced_too(breaker: Breaker, intake: Intake) -> None:
     body = degraded()
     [only] = await lifted(breaker, intake, FakeCluster(body), {key_of_body(body): FAILED})
     assert isinstance(only.outcome, StoredRecord)
-    assert only.outcome.vector == FAILED
+    assert only.outcome.vector == replace(FAILED, at=LATER)
 
 
 async def test_what_is_owed_still_is_left(breaker: Breaker, intake: Intake) -> None:

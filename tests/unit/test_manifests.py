@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from datastorage import __version__
-from datastorage.resources import GROUP, KINDS, Phase
+from datastorage.resources.kinds import GROUP, KINDS, Phase
 from datastorage.runtime import run as runtime
 from datastorage.settings import Settings, load_settings, setting_names
 

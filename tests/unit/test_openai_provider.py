@@ -19,7 +19,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from datastorage import secrets as secrets_module
-from datastorage.embedding import Embedder, VectorCache, text_hash
+from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.factory import build_provider
 from datastorage.embedding.openai import OpenAIProvider, Pace
 from datastorage.embedding.openai_answer import retry_after_seconds
@@ -30,6 +30,7 @@ from datastorage.errors import (
     EmbedderUnavailableError,
     EmbeddingRefusedError,
 )
+from datastorage.records.hashes import text_hash
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
 from datastorage.settings import EmbeddingSettings, Settings, load_settings, setting_names

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.errors import InvalidQueryError
-from datastorage.pipeline import extract
 from datastorage.query.words import MAX_QUESTION_CHARACTERS, check_question, wording
+from datastorage.resources.reading.phrases import search_words
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_question_is_prepared_like_what_is_searched(text: str) -> None:
         words = wording(text).words
     except InvalidQueryError:
         return
-    assert set(words) <= set(extract._search(text).lower().split())
+    assert set(words) <= set(search_words(text).lower().split())
 
 
 def test_a_long_question_is_bounded() -> None:

@@ -1,45 +1,43 @@
 """The custom resources: when an object is final, what the operator writes back, what users may write."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.resources import (
+from datastorage.records.reasons import Reason
+from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.resources.action_trace import ActionTraceSpec
+from datastorage.resources.audit_record import AuditRecordSpec
+from datastorage.resources.crd import crd
+from datastorage.resources.kinds import (
     ACTION_TRACE,
     AUDIT_RECORD,
     ENDED,
     KINDS,
+    ExecutionStatus,
     Phase,
     ResourceKind,
-    VectorStatus,
-    WriteState,
-    is_final,
-    recording_status,
-    rejected_status,
-    stored_status,
 )
-from datastorage.resources.action_trace import ActionTraceSpec, ExecutionStatus
-from datastorage.resources.audit_record import AuditRecordSpec
-from datastorage.resources.crd import crd
-from datastorage.resources.status import Status
+from datastorage.resources.reading.registry import reading_of
+from datastorage.resources.status import Status, recording_status, rejected_status, stored_status
 from tests.strategies import action_trace_specs, audit_record_specs, json_values, times
 from tests.structural import violations
 
 GO_ZERO = "0001-01-01T00:00:00Z"
-NOW = "2026-03-01T10:00:00.000001Z"
-LATER = "2026-03-01T11:00:00Z"
-HASH = "sha256:" + 64 * "0"
+NOW = datetime(2026, 3, 1, 10, 0, 0, 1, UTC)
+LATER = datetime(2026, 3, 1, 11, tzinfo=UTC)
+HASH = bytes(32)
 
-EMBEDDED = VectorStatus(WriteState.WRITTEN, "Written", "", model="wordllama/l2_supercat_256", at=NOW)
-OWED = VectorStatus(WriteState.PENDING, "EmbedderUnavailable", "does not answer", model="openai/small")
-FAILED = VectorStatus(WriteState.FAILED, "EmbeddingRefused", "not finite", model="openai/small")
+EMBEDDED = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, "", model="wordllama/l2_supercat_256", at=NOW)
+OWED = VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", model="openai/small")
+FAILED = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", model="openai/small")
 
 
-def stored(vector: VectorStatus, *, held: bool = False) -> dict[str, Any]:
+def stored(vector: VectorWrite, *, held: bool = False) -> dict[str, Any]:
     return stored_status(
         uid="u", generation=3, stored_at=NOW, content_hash=HASH, expires_at=LATER, vector=vector, held=held
     )
@@ -70,14 +68,14 @@ def without_nulls(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_audit_record_is_always_final() -> None:
-    assert is_final(AUDIT_RECORD, {"phase": "Pending"})
-    assert is_final(AUDIT_RECORD, {})
+    assert reading_of(AUDIT_RECORD).is_final({"phase": "Pending"})
+    assert reading_of(AUDIT_RECORD).is_final({})
 
 
 @pytest.mark.parametrize("status", list(ExecutionStatus))
 def test_a_trace_is_final_when_its_execution_has_ended(status: ExecutionStatus) -> None:
     ended = status in {ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.ROLLED_BACK}
-    assert is_final(ACTION_TRACE, {"execution": {"status": status.value}}) is ended
+    assert reading_of(ACTION_TRACE).is_final({"execution": {"status": status.value}}) is ended
     assert (status in ENDED) is ended
 
 
@@ -105,12 +103,16 @@ def test_an_outstanding_assessment_keeps_a_trace_open(
     *, effectiveness: dict[str, Any] | None, final: bool
 ) -> None:
     execution = {"status": "Completed"}
-    assert is_final(ACTION_TRACE, {"execution": execution, "effectiveness": effectiveness}) is final
+    assert (
+        reading_of(ACTION_TRACE).is_final({"execution": execution, "effectiveness": effectiveness}) is final
+    )
 
 
 def test_a_trace_without_execution_is_not_final() -> None:
-    assert not is_final(ACTION_TRACE, {})
-    assert not is_final(ACTION_TRACE, {"effectiveness": {"dueTime": NOW, "assessedAt": NOW}})
+    assert not reading_of(ACTION_TRACE).is_final({})
+    assert not reading_of(ACTION_TRACE).is_final(
+        {"effectiveness": {"dueTime": "2026-03-01T10:00:00Z", "assessedAt": "2026-03-01T10:00:00Z"}}
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
@@ -154,8 +156,8 @@ def test_what_is_owed_says_why() -> None:
 
 
 def test_stored_status_tells_when_the_object_goes() -> None:
-    assert STORED["expiresAt"] == LATER
-    assert LATER in STORED["message"]
+    assert STORED["expiresAt"] == "2026-03-01T11:00:00.000Z"
+    assert "2026-03-01T11:00:00.000Z" in STORED["message"]
     assert "legal hold" in HELD["message"]
 
 

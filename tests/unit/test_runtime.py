@@ -14,7 +14,7 @@ import pytest
 from datastorage.errors import TransientError
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.resources import AUDIT_RECORD, KINDS
+from datastorage.resources.kinds import AUDIT_RECORD, KINDS
 from datastorage.runtime import run as runtime_module
 from datastorage.runtime.run import Operator
 

@@ -17,7 +17,7 @@ from benchmarks.search.dataset import (
     load_questions,
     load_records,
 )
-from datastorage.embedding.text import embedding_text
+from datastorage.resources.reading.registry import reading_named
 
 # Words of a question that carry no meaning of their own.
 _STOP_WORDS = frozenset(
@@ -74,7 +74,7 @@ def test_records_tell_of_success_and_failure(records: tuple[LabelledRecord, ...]
 
 
 def test_no_two_records_say_the_same(records: tuple[LabelledRecord, ...]) -> None:
-    texts = Counter(embedding_text(record.kind, record.spec) for record in records)
+    texts = Counter(reading_named(record.kind).text(record.spec).text for record in records)
     assert "" not in texts
     assert [text for text, count in texts.items() if count > 1] == []
 
@@ -106,7 +106,7 @@ def test_every_question_has_an_answer(questions: tuple[Question, ...]) -> None:
 def test_many_questions_share_no_word_with_their_answers(
     records: tuple[LabelledRecord, ...], questions: tuple[Question, ...]
 ) -> None:
-    words = {record.id: _words(embedding_text(record.kind, record.spec)) for record in records}
+    words = {record.id: _words(reading_named(record.kind).text(record.spec).text) for record in records}
     paraphrases = [
         question.id
         for question in questions

@@ -4,12 +4,12 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from datastorage import secrets as secrets_module
 from datastorage.errors import ConfigurationError
 from datastorage.secrets import Origin, Secret, origin_of
 from datastorage.settings import load_settings, setting_names
@@ -19,13 +19,12 @@ _FIELDS = ("database_url", "vector_database_url", "redis_url", "embedding_api_ke
 
 @pytest.fixture(autouse=True)
 def directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A secrets directory, looked at whenever a value is asked for, and no settings of the machine."""
+    """A secrets directory, and no settings of the machine."""
     for name in setting_names():
         monkeypatch.delenv(name, raising=False)
     made = tmp_path / "secrets"
     made.mkdir()
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(made))
-    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
     return made
 
 
@@ -34,8 +33,9 @@ def _no_two(value: str) -> None:
         raise ConfigurationError("DATASTORAGE_REDIS_URL is no such thing")
 
 
-def _follow(name: str, check: Callable[[str], object] = str) -> Secret:
-    return Secret(origin_of(load_settings(), name), check)
+def _follow(name: str, check: Callable[[str], object] = str, look_seconds: float = 0.0) -> Secret:
+    """Return a secret. By default its file is looked at whenever the value is asked for."""
+    return Secret(replace(origin_of(load_settings(), name), look_seconds=look_seconds), check)
 
 
 @pytest.mark.parametrize("name", _FIELDS)
@@ -105,7 +105,9 @@ def test_a_mounted_secret_is_exchanged_as_a_whole_and_may_be_missing_meanwhile(d
     assert secret.current().value == "two"
 
 
-@pytest.mark.parametrize("trouble", ["removed", "a directory", "no text", "outside"])
+@pytest.mark.parametrize(
+    "trouble", ["removed", "a directory", "no text", "outside", "a FIFO", "far too much"]
+)
 def test_what_is_no_file_of_the_directory_is_passed_over(
     directory: Path, tmp_path: Path, trouble: str
 ) -> None:
@@ -117,13 +119,17 @@ def test_what_is_no_file_of_the_directory_is_passed_over(
         file.mkdir()
     elif trouble == "no text":
         file.write_bytes(b"\xff\xfe")
+    elif trouble == "a FIFO":
+        os.mkfifo(file)
+    elif trouble == "far too much":
+        file.write_text("two" * 1024 * 1024)
     elif trouble == "outside":
         (tmp_path / "elsewhere").write_text("two")
         file.symlink_to(tmp_path / "elsewhere")
     assert secret.current().value == "one"
 
 
-def test_a_value_that_can_not_be_used_is_told_of_once_and_passed_over(
+def test_a_value_that_can_not_be_used_is_logged_once_and_passed_over(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = directory / "DATASTORAGE_REDIS_URL"
@@ -135,7 +141,7 @@ def test_a_value_that_can_not_be_used_is_told_of_once_and_passed_over(
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert record.getMessage() == (
-        "DATASTORAGE_REDIS_URL has changed and can't be used; the value before goes on being used"
+        "DATASTORAGE_REDIS_URL has changed and can't be used; the previous value stays in use"
     )
     assert "hunter2" not in str(record.__dict__)
     file.write_text("three")
@@ -146,7 +152,7 @@ def test_files_that_a_value_names_are_followed_too(tmp_path: Path, caplog: pytes
     caplog.set_level(logging.INFO)
     file = tmp_path / "ca.crt"
     file.write_text("one")
-    secret = Secret(Origin("DATASTORAGE_REDIS_URL", "hunter2"), str, lambda _: [str(file)])
+    secret = Secret(Origin("DATASTORAGE_REDIS_URL", "hunter2", look_seconds=0.0), str, lambda _: [str(file)])
     first = secret.current()
     file.unlink()
     assert secret.current() == first
@@ -160,23 +166,19 @@ def test_files_that_a_value_names_are_followed_too(tmp_path: Path, caplog: pytes
     ]
 
 
-def test_files_are_not_looked_at_each_time(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 3600.0)
+def test_files_are_not_looked_at_each_time(directory: Path) -> None:
     file = directory / "DATASTORAGE_REDIS_URL"
     file.write_text("one")
-    secret = _follow("redis_url")
+    secret = _follow("redis_url", look_seconds=3600.0)
     file.write_text("two")
     assert secret.current().value == "one"
 
 
 @pytest.mark.parametrize("written", [-7200.0, 7200.0])
-def test_a_file_that_is_being_written_is_no_value_yet(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, written: float
-) -> None:
+def test_a_file_that_is_being_written_is_no_value_yet(directory: Path, written: float) -> None:
     file = directory / "DATASTORAGE_REDIS_URL"
     file.write_text("one")
-    origin = origin_of(load_settings(), "redis_url")
-    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 3600.0)
+    origin = replace(origin_of(load_settings(), "redis_url"), look_seconds=3600.0)
     file.write_text("tw")
     assert origin.read() is None
     file.write_text("two")

@@ -17,7 +17,9 @@ from datastorage.pipeline import statuswriter as statuswriter_module
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.item import Expiry, Outcome, Rejection
 from datastorage.pipeline.statuswriter import StatusWriter
-from datastorage.records.record import StoredRecord, VectorState, VectorWrite
+from datastorage.records.reasons import Reason
+from datastorage.records.record import StoredRecord
+from datastorage.records.writes import VectorWrite, WriteState
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
@@ -295,7 +297,7 @@ async def test_ttl_0_with_a_finalizer_is_called_stored_first(intake: Intake, spa
 
 
 OWED = StoredRecord(
-    b"\x01" * 32, STORED_AT, VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "away", "fake/tiny")
+    b"\x01" * 32, STORED_AT, VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "away", "fake/tiny")
 )
 
 
@@ -323,9 +325,9 @@ async def test_an_owed_vector_does_not_keep_an_object_with_ttl_0(intake: Intake,
 async def test_a_lifted_object_says_when_its_vector_came(intake: Intake, spawn: Spawn) -> None:
     body = audit_record()
     bench = Bench(intake, spawn, body)
-    written = VectorWrite(VectorState.WRITTEN, "Written", model="fake/tiny")
     later = STORED_AT + timedelta(seconds=40)
-    await bench.announce(body, replace(OWED, vector=written, vector_at=later))
+    written = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model="fake/tiny", at=later)
+    await bench.announce(body, replace(OWED, vector=written))
     status = bench.status(body)
     assert (status["phase"], status["storedAt"]) == ("Stored", "2026-03-05T10:20:31.000Z")
     assert status["writes"]["vector"] == {

@@ -10,7 +10,7 @@ from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.sweep import Sweep
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from harness.objects import (
     TTL_SECONDS,
     action_trace,

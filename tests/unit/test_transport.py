@@ -1,8 +1,8 @@
-"""The way to the API server: the same for single requests and for watches, and as it is now."""
+"""Requests reach the API server in the same way alone and in a watch, with the settings that hold now."""
 
 import asyncio
 import ssl
-import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,32 +12,33 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from datastorage.errors import ConfigurationError, TransientError
-from datastorage.kube import credentials as credentials_module
-from datastorage.kube import transport as transport_module
-from datastorage.kube.access import Access
+from datastorage.errors import ClusterUnavailableError, ConfigurationError
+from datastorage.kube.credentials import Credentials, CredentialsPace
+from datastorage.kube.endpoint import Endpoint
 from datastorage.kube.patience import Patience
-from datastorage.kube.transport import Transport
+from datastorage.kube.transport import Transport, TransportPace
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
-from datastorage.resources import API_VERSION, AUDIT_RECORD, KINDS
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, KINDS
 from harness.polling import eventually
-from tests.support.access import inline, transport_of, write_kubeconfig
 from tests.support.certificates import Authority
 from tests.support.connectproxy import ConnectProxy
 from tests.support.ipv6 import needs_ipv6
+from tests.support.kubeconfig import inline, transport_of, write_kubeconfig
 from tests.support.secureserver import SecureServer, server_context, status
 
-Send = Callable[[Transport, str], Awaitable[int]]
+Send = Callable[..., Awaitable[int]]
 
 TIMEOUT = aiohttp.ClientTimeout(total=20)
+# Files are looked at, and connections may be renewed, before each request.
+AT_ONCE = TransportPace(credentials=CredentialsPace(look_seconds=0.0, reconnect_seconds=0.0))
 HOST = "kubernetes.default.svc"  # no resolver of a test machine knows it
 PASSWORD = "s3cr3t"
 RECORDS = f"/apis/{API_VERSION}/{AUDIT_RECORD.plural}"
 
 
-async def single(transport: Transport, path: str) -> int:
-    async with await transport.request("GET", path, timeout=TIMEOUT) as response:
+async def single(transport: Transport, path: str, timeout: aiohttp.ClientTimeout = TIMEOUT) -> int:  # noqa: ASYNC109
+    async with await transport.request("GET", path, timeout=timeout) as response:
         await response.read()
         return response.status
 
@@ -56,10 +57,10 @@ def session_of(transport: Transport) -> WatchSession:
     return WatchSession(transport, patience)
 
 
-async def watch(transport: Transport, path: str) -> int:
+async def watch(transport: Transport, path: str, timeout: aiohttp.ClientTimeout = TIMEOUT) -> int:  # noqa: ASYNC109
     """Do as Kopf does, but that no request is repeated."""
     session = WatchSession(transport, _NoPatience())
-    async with await session.request("get", f"{path}?watch=true", timeout=TIMEOUT) as response:
+    async with await session.request("get", f"{path}?watch=true", timeout=timeout) as response:
         await response.read()
         return response.status
 
@@ -78,13 +79,6 @@ async def server(authority: Authority) -> AsyncIterator[SecureServer]:
     pair = authority.server(HOST, "127.0.0.1")
     async with SecureServer(pair, client_authority=authority.pem) as running:
         yield running
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at the files before each request."""
-    monkeypatch.setattr(credentials_module, "_LOOK_SECONDS", -1.0)
-    monkeypatch.setattr(credentials_module, "_RECONNECT_SECONDS", -1.0)
 
 
 def cluster_of(server: SecureServer, authority: Authority, **other: Any) -> dict[str, Any]:
@@ -127,13 +121,13 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(
         config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority, **{"proxy-url": url}))
         async with transport_of(config) as transport:
             with pytest.raises(
-                TransientError, match="API server: the proxy answers 407 to CONNECT"
+                ClusterUnavailableError, match="API server: the proxy answers 407 to CONNECT"
             ) as caught:
                 await single(transport, "/a")
     assert PASSWORD not in str(caught.value)
     async with transport_of(config) as transport:
         gone = f"no connection to the proxy 127.0.0.1:{proxy_port(url)}: Connection refused"
-        with pytest.raises(TransientError, match=gone):
+        with pytest.raises(ClusterUnavailableError, match=gone):
             await single(transport, "/a")
         assert transport.monitor.problem() is None, "this says nothing of our credentials"
 
@@ -148,7 +142,7 @@ async def test_the_tls_server_name_is_used(tmp_path: Path, send: Send) -> None:
     async with SecureServer(authority.server("kubernetes")) as server:
         config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority))
         async with transport_of(config) as transport:
-            with pytest.raises((TransientError, aiohttp.ClientConnectionError), match="IP address mismatch"):
+            with pytest.raises(ClusterUnavailableError, match="IP address mismatch"):
                 await send(transport, "/a")
         named = cluster_of(server, authority, **{"tls-server-name": "kubernetes"})
         async with transport_of(write_kubeconfig(tmp_path / "named", named)) as transport:
@@ -162,7 +156,7 @@ async def test_who_signs_the_servers_certificate_matters(
     url = {"server": server.url}
     for trust in ({}, {"certificate-authority-data": inline(Authority().pem)}):
         async with transport_of(write_kubeconfig(tmp_path / "config", url | trust)) as transport:
-            with pytest.raises((TransientError, aiohttp.ClientConnectionError), match="CERTIFICATE_VERIFY"):
+            with pytest.raises(ClusterUnavailableError, match="CERTIFICATE_VERIFY"):
                 await send(transport, "/a")
     (tmp_path / "ca.crt").write_bytes(authority.pem)
     for trusted in ({"certificate-authority": "ca.crt"}, {"insecure-skip-tls-verify": True}):
@@ -188,7 +182,6 @@ async def test_every_header_of_ours_is_sent(
 
 
 @BOTH_WAYS
-@pytest.mark.usefixtures("at_once")
 async def test_files_that_change_are_read_again(
     tmp_path: Path, server: SecureServer, authority: Authority, send: Send
 ) -> None:
@@ -197,7 +190,7 @@ async def test_files_that_change_are_read_again(
     authority.client("ann").write(tmp_path, "client")
     cluster = {"server": server.url, "certificate-authority": "ca.crt"}
     user = {"tokenFile": "token", "client-certificate": "client.crt", "client-key": "client.key"}
-    async with transport_of(write_kubeconfig(tmp_path / "config", cluster, user)) as transport:
+    async with transport_of(write_kubeconfig(tmp_path / "config", cluster, user), pace=AT_ONCE) as transport:
         await send(transport, "/a")
         (tmp_path / "token.new").write_text("two\n")
         (tmp_path / "token.new").rename(tmp_path / "token")
@@ -213,13 +206,15 @@ async def test_files_that_change_are_read_again(
 
 
 @BOTH_WAYS
-@pytest.mark.usefixtures("at_once")
 async def test_a_kubeconfig_that_changes_is_read_again(
     tmp_path: Path, server: SecureServer, authority: Authority, send: Send
 ) -> None:
     """A mounted Secret, or kubectl and the programs of clouds, rewrite it; half-written it is not used."""
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
-    async with transport_of(config) as transport, SecureServer(authority.server("127.0.0.1")) as moved:
+    async with (
+        transport_of(config, pace=AT_ONCE) as transport,
+        SecureServer(authority.server("127.0.0.1")) as moved,
+    ):
         await send(transport, "/a")
         config.write_text("clusters:\n- name: te")
         await send(transport, "/a")
@@ -297,26 +292,27 @@ async def test_a_missing_right_is_named_until_it_is_there(
         request = asyncio.create_task(
             session_of(transport).request("get", f"{RECORDS}?watch=true", timeout=TIMEOUT)
         )
-        told = f'API server (403): no right to watch {RECORDS}: User "x" cannot watch resource "auditrecords"'
-        await eventually(lambda: transport.monitor.problem() == told)
+        problem = (
+            f'API server (403): no right to watch {RECORDS}: User "x" cannot watch resource "auditrecords"'
+        )
+        await eventually(lambda: transport.monitor.problem() == problem)
         server.answers = []
         # Another request is no proof of this right.
         monitor = transport.monitor
         monitor.accepted("list /other")
-        assert monitor.problem() == told
+        assert monitor.problem() == problem
         server.always = None
         assert (await request).status == 200
         assert transport.monitor.problem() is None
 
 
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("code", [401, 500, 503, 504])
 async def test_a_server_in_trouble_is_left_for_another_connection(
     tmp_path: Path, server: SecureServer, authority: Authority, code: int
 ) -> None:
     """Behind a load balancer, only a new connection comes to an API server that works."""
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
-    async with transport_of(config) as transport:
+    async with transport_of(config, pace=AT_ONCE) as transport:
         await single(transport, "/a")
         await single(transport, "/a")
         server.answers = [status(code, "etcd is away")]
@@ -336,7 +332,7 @@ async def test_nobody_is_sent_elsewhere(
     server.always = lambda _: web.Response(status=302, headers={"Location": "https://login.example/"})
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
     async with transport_of(config) as transport:
-        with pytest.raises((TransientError, aiohttp.ClientConnectionError), match=r"API server \(302\)"):
+        with pytest.raises(ClusterUnavailableError, match=r"API server \(302\)"):
             await send(transport, "/a")
     assert len(server.visits) == 1
 
@@ -344,11 +340,9 @@ async def test_nobody_is_sent_elsewhere(
 @pytest.mark.timeout(60)
 @BOTH_WAYS
 async def test_a_proxy_that_falls_silent_is_not_waited_for(
-    tmp_path: Path, server: SecureServer, authority: Authority, send: Send, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: SecureServer, authority: Authority, send: Send
 ) -> None:
     """A watch has no time limit for the whole, and its connection has none for what a proxy answers."""
-    monkeypatch.setattr(transport_module, "_HEADERS_SECONDS", 0.1)
-    monkeypatch.setattr(sys.modules[__name__], "TIMEOUT", aiohttp.ClientTimeout(total=None))
 
     class Silent(ConnectProxy):
         async def _serve(self, reader: Any, writer: Any) -> None:
@@ -357,9 +351,10 @@ async def test_a_proxy_that_falls_silent_is_not_waited_for(
 
     async with Silent() as proxy:
         cluster = cluster_of(server, authority, **{"proxy-url": proxy.url})
-        async with transport_of(write_kubeconfig(tmp_path / "config", cluster)) as transport:
-            with pytest.raises((TransientError, aiohttp.ClientConnectionError), match="no answer in time"):
-                await send(transport, "/a")
+        config = write_kubeconfig(tmp_path / "config", cluster)
+        async with transport_of(config, pace=TransportPace(headers_seconds=0.1)) as transport:
+            with pytest.raises(ClusterUnavailableError, match="no answer in time"):
+                await send(transport, "/a", aiohttp.ClientTimeout(total=None))
 
 
 @needs_ipv6
@@ -399,16 +394,15 @@ async def test_a_closed_session_says_so_as_aiohttp_does(
         assert await single(transport, "/a") == 200, "the transport goes on"
 
 
-def test_authorities_without_key_identifiers_are_accepted() -> None:
-    """Python 3.13 refuses them by default; kubectl, and so many clusters' authorities, do not."""
+async def test_authorities_without_key_identifiers_are_accepted() -> None:
+    """Python 3.13 refuses them by default. kubectl accepts them, and many clusters have them."""
     authority = Authority()
-    access = Access(source="a test", server="https://x", authorities=authority.pem.decode())
-    context = credentials_module._context(access, None)
-    assert context is not None
-    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    endpoint = Endpoint(source="a test", server="https://x", authorities=authority.pem.decode())
+    connection = await Credentials(lambda: endpoint, CredentialsPace(), time.monotonic).current()
+    assert connection.tls is not None
+    assert not connection.tls.verify_flags & ssl.VERIFY_X509_STRICT
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_files_that_could_not_be_read_are_tried_again(
     tmp_path: Path, server: SecureServer, authority: Authority
 ) -> None:
@@ -417,17 +411,17 @@ async def test_files_that_could_not_be_read_are_tried_again(
     seen.write_text("one")
     loads = 0
 
-    def load() -> Access:
+    def load() -> Endpoint:
         nonlocal loads
         loads += 1
         if loads == 3:  # the first look at a new set of files is followed by another one
             raise ConfigurationError("out of reach")
-        return Access(
+        return Endpoint(
             source="a test", server=server.url, authorities=authority.pem.decode(),
             authorization=f"Bearer {seen.read_text()}", files=(seen,),
         )  # fmt: skip
 
-    async with Transport(load) as transport:
+    async with Transport(load, AT_ONCE) as transport:
         await single(transport, "/a")
         seen.write_text("two!")
         await single(transport, "/a")

@@ -19,10 +19,10 @@ from redis import Redis
 
 from datastorage import metrics
 from datastorage import secrets as secrets_module
-from datastorage.embedding import EmbeddingModel, VectorCache
-from datastorage.embedding.provider import Vector
+from datastorage.embedding import VectorCache
 from datastorage.embedding.redis import Limits, RedisStore
 from datastorage.errors import ConfigurationError
+from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.secrets import Origin
 from harness.polling import eventually
 from harness.redis import RedisServer

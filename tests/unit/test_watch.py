@@ -10,17 +10,15 @@ from typing import Any
 import kopf
 import pytest
 import pytest_asyncio
-from kopf._cogs.clients.auth import vault_var
+from kopf._cogs.clients.auth import vault_var  # private: Kopf offers no look at where it keeps credentials
 
-from datastorage.kube import patience as patience_module
-from datastorage.kube import watch as watch_module
-from datastorage.kube.patience import Patience
-from datastorage.kube.watch import KopfParts, Watch
+from datastorage.kube.patience import Patience, RequestPace
+from datastorage.kube.watch import KopfParts, Watch, WatchPace
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from harness.objects import action_trace, audit_record, key_of_body
 from harness.polling import eventually
 from tests.support.apiserver import FakeApiServer
@@ -28,6 +26,10 @@ from tests.unit.conftest import Spawn
 
 RECORDS = "/apis/datastorage.kubernaut.io/v1alpha1/auditrecords"
 TRACES = "/apis/datastorage.kubernaut.io/v1alpha1/actiontraces"
+AT_ONCE = WatchPace(
+    first_pause_seconds=0.0,
+    requests=RequestPace(watch_interval_seconds=0.0, first_pause_seconds=0.01, max_pause_seconds=0.02),
+)
 
 
 class Bench:
@@ -38,7 +40,7 @@ class Bench:
         self.monitor = WatchMonitor(KINDS)
         self.started: list[ResourceKind] = []
         self.recoveries: list[tuple[ResourceKind, bool]] = []
-        self.api = server.client()
+        self.transport = server.transport()
         self.sessions: list[WatchSession] = []
         parts = KopfParts(
             namespaces=(),
@@ -50,26 +52,23 @@ class Bench:
             Watch(
                 kind, parts, monitor=self.monitor, on_started=partial(self.started.append, kind),
                 on_recovery=lambda kind, is_new: self.recoveries.append((kind, is_new)),
+                pace=AT_ONCE,
             )
             for kind in KINDS
         )  # fmt: skip
 
     def _session(self, patience: Patience) -> WatchSession:
-        self.sessions.append(WatchSession(self.api, patience))
+        self.sessions.append(WatchSession(self.transport, patience))
         return self.sessions[-1]
 
 
 @pytest_asyncio.fixture
-async def bench(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+async def bench(intake: Intake) -> AsyncIterator[Bench]:
     """Watches that are started again, and ask again, without delay."""
-    monkeypatch.setattr(watch_module, "_FIRST_DELAY_SECONDS", 0.0)
-    monkeypatch.setattr(patience_module, "_WATCH_INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(patience_module, "_FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(patience_module, "_MAX_PAUSE_SECONDS", 0.02)
     async with FakeApiServer().serve() as server:
         made = Bench(server, intake)
         yield made
-        await made.api.close()
+        await made.transport.close()
 
 
 def watch_both(bench: Bench, spawn: Spawn) -> None:
@@ -88,7 +87,8 @@ async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spaw
     ]
     watch_both(bench, spawn)
     await eventually(lambda: intake.depth == 3)
-    assert {item.ref.name: item.deleted for item in intake._queue} == {
+    taken = await intake.take(max_items=3, max_bytes=2**20, linger_seconds=0.0)
+    assert {item.ref.name: item.deleted for item in taken} == {
         added["metadata"]["name"]: False,
         deleted["metadata"]["name"]: True,
         trace["metadata"]["name"]: False,
@@ -134,8 +134,8 @@ async def test_a_definition_that_is_not_there_at_the_start_is_waited_for(
         (kind, True) for kind in (ACTION_TRACE, AUDIT_RECORD) if kind.plural in missing
     ]
     assert len(bench.started) == 2, "Kopf itself was not started again"
-    told = [record.getMessage() for record in caplog.records if "definition" in record.getMessage()]
-    assert len(told) == 2 * len(missing), "one line when it is missed, one when it is there"
+    messages = [record.getMessage() for record in caplog.records if "definition" in record.getMessage()]
+    assert len(messages) == 2 * len(missing), "one line when it is missed, one when it is there"
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -155,7 +155,7 @@ async def test_a_definition_that_goes_and_comes_back_does_not_disturb_the_other_
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_watch_that_can_not_go_on_begins_anew(bench: Bench, intake: Intake, spawn: Spawn) -> None:
+async def test_a_watch_that_can_not_go_on_starts_again(bench: Bench, intake: Intake, spawn: Spawn) -> None:
     bench.server.watch_answers["auditrecords"] = [410, 410]
     bench.server.events = [{"type": "ADDED", "object": audit_record()}]
     watch_both(bench, spawn)
@@ -178,8 +178,8 @@ async def test_a_watch_that_is_refused_is_asked_for_again_without_kopf_hearing_o
     await eventually(lambda: RECORDS not in (bench.monitor.problem or ""))
     assert bench.recoveries == [(AUDIT_RECORD, False)]
     assert bench.started == [AUDIT_RECORD]
-    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(told) == (0 if status in {429, 503} else 1)
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == (0 if status in {429, 503} else 1)
 
 
 async def test_a_task_of_kopf_that_fails_restarts_it_and_ends_the_others(
@@ -235,7 +235,7 @@ def test_there_is_a_watch_for_each_namespace() -> None:
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_watch_that_is_told_to_end_amid_its_start_leaves_nothing_behind(
+async def test_a_watch_that_is_cancelled_amid_its_start_leaves_nothing_behind(
     bench: Bench, turns: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = asyncio.all_tasks()
@@ -248,7 +248,7 @@ async def test_a_watch_that_is_told_to_end_amid_its_start_leaves_nothing_behind(
     assert caplog.records == []
 
 
-async def test_a_watch_that_is_told_twice_to_end_closes_its_session(bench: Bench) -> None:
+async def test_a_watch_that_is_cancelled_twice_closes_its_session(bench: Bench) -> None:
     watching = asyncio.create_task(bench.records.run())
     await eventually(lambda: bench.monitor.problem == "1 of 2 watches are not open yet")
     watching.cancel()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from datastorage.assembly.store import Store, build_store
-from datastorage.kube.access import load_access
-from datastorage.kube.objects import KubernetesClient
+from datastorage.kube.endpoint import load_endpoint
+from datastorage.kube.objects import ObjectClient
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.kube.watchmonitor import WatchMonitor
@@ -22,9 +22,8 @@ from datastorage.pipeline.statuswriter import StatusWriter
 from datastorage.pipeline.sweep import Sweep
 from datastorage.pipeline.writer import EmbeddingWriter, RowWriter
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.settings import Settings
-from datastorage.storage.dualwrite import DualWrite
 from datastorage.vectors.backfill import Backfill, Dependencies
 from datastorage.vectors.indexer import Indexer
 from datastorage.vectors.promote import Lift
@@ -37,7 +36,7 @@ class Parts:
     settings: Settings
     store: Store
     transport: Transport
-    cluster: KubernetesClient
+    cluster: ObjectClient
     rights: RightsReview
     monitor: WatchMonitor
     intake: Intake
@@ -59,8 +58,8 @@ async def build(settings: Settings, *, writable: bool = True) -> AsyncIterator[P
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(build_store(settings, writable=writable))
-        transport = await stack.enter_async_context(Transport(load_access))
-        cluster = KubernetesClient(transport, namespaces=settings.namespaces)
+        transport = await stack.enter_async_context(Transport(load_endpoint))
+        cluster = ObjectClient(transport, namespaces=settings.namespaces)
         # The intake asks for a sweep when it overflows, and the sweep fills the intake.
         sweep: Sweep
         intake = Intake(
@@ -157,15 +156,7 @@ def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:
     vectors = store.vectors
     if vectors is None:
         return RowWriter(store.archive)
-    dual_write = DualWrite(
-        archive=store.archive,
-        outbox=store.outbox,
-        vectors=vectors.tables,
-        breaker=vectors.breaker,
-        model=str(vectors.embedder.model),
-        same_server=vectors.same_server,
-    )
-    return EmbeddingWriter(embedder=vectors.embedder, dual_write=dual_write, on_owed=on_owed)
+    return EmbeddingWriter(archive=store.archive, embedder=vectors.embedder, on_owed=on_owed)
 
 
 def _nothing() -> None:

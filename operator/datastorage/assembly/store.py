@@ -13,13 +13,13 @@ from datastorage.embedding.provider import probe
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
 from datastorage.settings import Settings
-from datastorage.storage.archive import Archive
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.trial import Trial
 from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive, VectorTarget
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,21 @@ async def build_store(settings: Settings, *, writable: bool) -> AsyncIterator[St
         )
         stack.push_async_callback(database.close)
         vectors = await _build_vectors(settings, database, stack, writable=writable)
-        model = str(vectors.embedder.model) if vectors is not None else None
-        archive = Archive(database, model=model)
         yield Store(
-            database, archive, Outbox(database), RejectedRecords(database), Trial(database, archive), vectors
+            database=database,
+            archive=_archive(database, vectors),
+            outbox=Outbox(database),
+            rejected=RejectedRecords(database),
+            trial=Trial(database),
+            vectors=vectors,
         )
+
+
+def _archive(database: Database, vectors: VectorStore | None) -> Archive:
+    if vectors is None:
+        return Archive(database)
+    target = VectorTarget(vectors.tables, vectors.breaker, vectors.same_server)
+    return Archive(database, model=vectors.embedder.model, target=target)
 
 
 async def _build_vectors(
@@ -99,7 +109,7 @@ async def _build_vectors(
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)
     stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the provider
-    tables = VectorTables(database, provider=model.provider, name=model.name, dimensions=model.dimensions)
+    tables = VectorTables(database, model)
     breaker = Breaker("vector_store", tables.probe, on_recovery=_nothing)
     stack.push_async_callback(breaker.close)
     return VectorStore(database, same_server, tables, cache, embedder, embedder_breaker, breaker)

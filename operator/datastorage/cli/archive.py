@@ -20,9 +20,9 @@ from datastorage.query import (
     Timeline,
     queries,
 )
-from datastorage.query.records import rfc3339
 from datastorage.query.summary import outcome_of, summary_of, target_of
-from datastorage.records.canonical import make_room_for_deep_json
+from datastorage.records.deepjson import make_room_for_deep_json
+from datastorage.records.times import rfc3339
 from datastorage.settings import load_settings
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from datastorage.cli.output import print_table
 from datastorage.cli.waiting import when_it_serves
 from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.logs import configure_logging
-from datastorage.records.canonical import make_room_for_deep_json
-from datastorage.resources import render_crds, write_crds
+from datastorage.records.deepjson import make_room_for_deep_json
+from datastorage.resources.crd import render_crds, write_crds
 from datastorage.settings import Settings, ignored_variables, load_settings, settings_table
 
 if TYPE_CHECKING:

@@ -20,13 +20,16 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.retry import Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
-from datastorage.query.filters import kind_of
-from datastorage.query.records import rfc3339
-from datastorage.records.canonical import make_room_for_deep_json, sha256
-from datastorage.records.record import Record, StoredRecord, VectorState, VectorWrite
+from datastorage.records.deepjson import make_room_for_deep_json
+from datastorage.records.hashes import sha256
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, StoredRecord
+from datastorage.records.times import rfc3339
+from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.resources.reading.registry import kind_of
 from datastorage.settings import load_settings
-from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import Content, Letter, Wanted
+from datastorage.storage.write import TextVectors, distinct_texts
 
 if TYPE_CHECKING:
     from datastorage.assembly.store import Store  # loads much
@@ -206,19 +209,16 @@ async def _follow(work: Retry, shown: Display, total: int) -> None:
 def _storing(
     store: "Store", *, with_texts: bool
 ) -> Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]:
-    """Return what stores records; the operator makes their vectors when it finds them owed."""
+    """Return what stores records; the operator makes their vectors when it finds them in the outbox."""
     if not with_texts:
-        return store.archive.store
+        return store.archive.write
 
-    async def store_all(records: Sequence[Record]) -> list[StoredRecord]:
-        async def owe(connection: Any) -> dict[bytes, VectorWrite]:
-            await Outbox.add(connection, records, {}, due_seconds=0.0)
-            owed = VectorWrite(VectorState.PENDING, "Owed")
-            return {record.text.hash: owed for record in records if record.text is not None}
+    async def write_all(records: Sequence[Record]) -> list[StoredRecord]:
+        texts = distinct_texts(records)
+        missing = dict.fromkeys(texts, VectorWrite(WriteState.PENDING, Reason.OWED))
+        return await store.archive.write(records, TextVectors(texts, missing=missing))
 
-        return await store.archive.store(records, owe)
-
-    return store_all
+    return write_all
 
 
 def _name_refused(retried: Retried) -> None:
@@ -228,7 +228,7 @@ def _name_refused(retried: Retried) -> None:
     some = f", of which {_NAMED}:" if len(retried.refused) > _NAMED else ":"
     note(f"rejected still: {len(retried.refused):,}{some}")
     for letter, why in named:
-        note(f"  {kind_of(letter.table)} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
+        note(f"  {kind_of(letter.table).kind} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
     raise typer.Exit(1)
 
 
@@ -238,7 +238,7 @@ def _print_letters(letters: Sequence[Letter], output: Format) -> None:
         (
             rfc3339(letter.rejected_at.replace(microsecond=0)),
             *((_resolved(letter),) if any(each.resolved_at for each in letters) else ()),
-            kind_of(letter.table), f"{letter.namespace}/{letter.name}", letter.key.uid,
+            kind_of(letter.table).kind, f"{letter.namespace}/{letter.name}", letter.key.uid,
             *((str(letter.key.generation), f"{letter.size:,}") if wide else ()), letter.reason,
         )
         for letter in letters
@@ -254,7 +254,7 @@ def _resolved(letter: Letter) -> str:
 
 def _as_json(letter: Letter) -> dict[str, Any]:
     return {
-        "kind": kind_of(letter.table), "namespace": letter.namespace, "name": letter.name,
+        "kind": kind_of(letter.table).kind, "namespace": letter.namespace, "name": letter.name,
         "uid": letter.key.uid, "generation": letter.key.generation,
         "createdAt": rfc3339(letter.key.created_at), "rejectedAt": rfc3339(letter.rejected_at),
         "storedAt": rfc3339(letter.resolved_at) if letter.resolved_at is not None else None,

@@ -20,7 +20,7 @@ from datastorage.errors import (
     MissingRightsError,
     TransientError,
 )
-from datastorage.records.canonical import make_room_for_deep_json
+from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings, load_settings
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState

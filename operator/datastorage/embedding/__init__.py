@@ -8,17 +8,13 @@ from datastorage.embedding.cache import VectorCache
 from datastorage.embedding.embedder import Embedder
 from datastorage.embedding.factory import build_cache, build_provider
 from datastorage.embedding.isolation import Embeddings
-from datastorage.embedding.provider import EmbeddingModel, Provider
-from datastorage.embedding.text import embedding_text, text_hash
+from datastorage.embedding.provider import Provider
 
 __all__ = [
     "Embedder",
-    "EmbeddingModel",
     "Embeddings",
     "Provider",
     "VectorCache",
     "build_cache",
     "build_provider",
-    "embedding_text",
-    "text_hash",
 ]

@@ -10,7 +10,8 @@ import numpy as np
 from cachetools import LRUCache
 
 from datastorage import metrics
-from datastorage.embedding.provider import EmbeddingModel, Vector, fault_of
+from datastorage.embedding.provider import fault_of
+from datastorage.records.vector import EmbeddingModel, Vector
 
 # Some 10,000 vectors of 256 numbers.
 _MEMORY_BYTES: Final = 16 * 2**20

@@ -5,8 +5,9 @@ that a process without them saves.
 """
 
 from datastorage.embedding.cache import VectorCache
-from datastorage.embedding.provider import EmbeddingModel, Provider
+from datastorage.embedding.provider import Provider
 from datastorage.errors import ConfigurationError
+from datastorage.records.vector import EmbeddingModel
 from datastorage.secrets import Origin
 from datastorage.settings import PREFIX, EmbeddingSettings
 

@@ -9,16 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from datastorage import metrics
-from datastorage.embedding.provider import (
-    EmbedderBusyError,
-    Matrix,
-    Provider,
-    Vector,
-    fault_of,
-    probe,
-    rows_of,
-)
+from datastorage.embedding.provider import EmbedderBusyError, Provider, fault_of, probe, rows_of
 from datastorage.errors import EmbedderUnavailableError, EmbeddingRefusedError, TransientError
+from datastorage.records.vector import Matrix, Vector
 from datastorage.resilience.breaker import Breaker
 
 _Texts = list[tuple[bytes, str]]

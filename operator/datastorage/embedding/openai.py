@@ -26,13 +26,14 @@ from datastorage.embedding.openai_answer import (
     matrix_of,
     retry_after_seconds,
 )
-from datastorage.embedding.provider import EmbedderBusyError, EmbeddingModel, Matrix
+from datastorage.embedding.provider import EmbedderBusyError
 from datastorage.errors import (
     ConfigurationError,
     EmbedderMisconfiguredError,
     EmbedderUnavailableError,
     EmbeddingRefusedError,
 )
+from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.causes import connection_trouble
 from datastorage.secrets import Origin, Secret

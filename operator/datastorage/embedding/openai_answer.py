@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from datastorage.embedding.provider import Matrix, Vector
+from datastorage.records.vector import Matrix, Vector
 from datastorage.settings import PREFIX
 
 # A number of 17 digits with sign, exponent, comma and the white space of an indented answer.

@@ -1,12 +1,10 @@
-"""What a vector is, what made it, what every provider of vectors promises, and the call that checks it."""
+"""The promises of everything that makes vectors, and the call that checks them."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datastorage import metrics
 from datastorage.errors import (
@@ -15,33 +13,15 @@ from datastorage.errors import (
     EmbedderUnavailableError,
     EmbeddingRefusedError,
 )
+from datastorage.records.vector import EmbeddingModel, Matrix, Vector
 
 _log = logging.getLogger(__name__)
-
-Vector = NDArray[np.float32]
-"""One vector. Read only: caches hand the same one to many."""
-
-Matrix = NDArray[np.float32]
-"""One vector a row."""
 
 # Every model makes a vector of this. One that does not is out of order, whatever it says of other texts.
 _HARMLESS: Final = "the pod was restarted"
 _MIN_NORM: Final = 1e-6
 # PostgreSQL adds up squares in 32 bits: a longer vector would have no distance from anything.
 _MAX_NORM: Final = 1e19
-
-
-@dataclass(frozen=True)
-class EmbeddingModel:
-    """What makes vectors comparable: only those of an equal model are."""
-
-    provider: str
-    name: str
-    dimensions: int
-
-    def __str__(self) -> str:
-        """Return the name for a person and for an object's status."""
-        return f"{self.provider}/{self.name}"
 
 
 class EmbedderBusyError(EmbedderUnavailableError):

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
-from datastorage.embedding.provider import EmbeddingModel, Matrix, Vector
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError
+from datastorage.records.vector import EmbeddingModel, Matrix, Vector
 from datastorage.resilience.dividing import chunks
 
 T = TypeVar("T")

@@ -3,31 +3,47 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
+
+from datastorage.kube.apirequest import ApiRequest
 
 # Kinds and namespaces bound the number of rights; a status line has room for fewer.
 _MOST_SHOWN: Final = 3
 _MOST_SUSPECTS: Final = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Right:
-    """What a write needs."""
+    """What a request needs of RBAC."""
 
     verb: str
+    group: str
     resource: str
     """With its subresource, if any."""
-    namespace: str
+    namespace: str | None
+
+    @classmethod
+    def of(cls, request: ApiRequest) -> Self:
+        """Return the right that a request needs."""
+        target = request.target
+        subresource = f"/{target.subresource}" if target.subresource is not None else ""
+        return cls(
+            verb=request.verb,
+            group=target.resource.group,
+            resource=f"{target.resource.plural}{subresource}",
+            namespace=target.namespace,
+        )
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.resource} in namespace {self.namespace}"
+        scope = f" in namespace {self.namespace}" if self.namespace is not None else ""
+        return f"{self.verb} {self.resource}{scope}"
 
 
 class AccessMonitor:
-    """Told by the transport of each answer; asked by /ready.
+    """The transport reports each answer to it; /ready asks it.
 
     A refused list or watch is noted until it succeeds, since it is repeated. A refused write makes its right
-    suspect, and rights.py finds out whether it is missing, and until when.
+    suspect, and rightsreview.py finds out whether it is missing, and until when.
     """
 
     def __init__(self) -> None:
@@ -36,14 +52,14 @@ class AccessMonitor:
         self._suspects: dict[Right, bool] = {}
         self._suspected = asyncio.Event()
 
-    def not_authenticated(self, why: str) -> None:
+    def not_authenticated(self, reason: str) -> None:
         """Note that there are no credentials, or that the API server does not accept them (401)."""
-        self._credentials = why
+        self._credentials = reason
 
-    def forbidden(self, right: str, why: str) -> None:
+    def forbidden(self, right: str, reason: str) -> None:
         """Note that this right is missing (403)."""
         self._credentials = None
-        self._refused[right] = why
+        self._refused[right] = reason
 
     def accepted(self, right: str | None) -> None:
         """Note any other answer."""
@@ -70,23 +86,23 @@ class AccessMonitor:
         self._suspects[right] = True
 
     def dismissed(self, right: Right) -> bool:
-        """Note that the right is there, or that nobody can tell; say whether it was missing before."""
+        """Note that the right is there, or that nobody can say; return whether it was missing before."""
         was_missing = self._suspects.pop(right, False)
         if not self._suspects:
             self._suspected.clear()
         return was_missing
 
     def problem(self) -> str | None:
-        """Say what the API server refuses; None when nothing."""
+        """Return what the API server refuses; None when nothing."""
         if self._credentials is not None:
             return self._credentials
-        return "; ".join(self._shown()) or None
+        return "; ".join(self._missing_rights()) or None
 
-    def _shown(self) -> Iterator[str]:
-        refused = [f"{right}: {why}" for right, why in sorted(self._refused.items())]
-        refused += sorted(str(right) for right, is_missing in self._suspects.items() if is_missing)
-        for number, what in enumerate(refused):
+    def _missing_rights(self) -> Iterator[str]:
+        rights = [f"{right}: {reason}" for right, reason in sorted(self._refused.items())]
+        rights += sorted(str(right) for right, is_missing in self._suspects.items() if is_missing)
+        for number, right in enumerate(rights):
             if number == _MOST_SHOWN:
-                yield f"and {len(refused) - number} more"
+                yield f"and {len(rights) - number} more"
                 return
-            yield f"API server (403): no right to {what}"
+            yield f"API server (403): no right to {right}"

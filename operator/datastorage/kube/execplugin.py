@@ -13,13 +13,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from datastorage.errors import ClusterUnavailableError, ConfigurationError
-from datastorage.kube.access import ClientCertificate, Plugin, checked_header
+from datastorage.kube.endpoint import ClientCertificate, ExecPlugin, checked_header
 
-# A plugin that asks a cloud takes a second or two. It has to end, and the request be answered, within the
-# 30 s that a watch waits: a run that the watch cancels has neither given credentials nor said why.
-_RUN_SECONDS: Final = 20.0
-# Credentials are some KiB.
-_MAX_OUTPUT_BYTES: Final = 1024 * 1024
 _MAX_REASON_CHARACTERS: Final = 200
 # A word of this length in a plugin's error may be a secret.
 _LONG_WORD: Final = re.compile(r"\S{40,}")
@@ -27,9 +22,20 @@ _STDOUT: Final = 1
 _STDERR: Final = 2
 
 
+@dataclass(frozen=True, slots=True)
+class PluginLimits:
+    """What a run of a plugin may take."""
+
+    run_seconds: float = 20.0
+    """A plugin that asks a cloud takes a second or two. It has to end, and the request be answered, within
+    the 30 s that a watch waits: a run that the watch cancels has given no credentials and no reason."""
+    output_bytes: int = 1024 * 1024
+    """Credentials have some KiB."""
+
+
 @dataclass(frozen=True)
 class PluginCredential:
-    """What a plugin has given."""
+    """The credentials that a plugin has printed."""
 
     authorization: str | None = field(repr=False)
     certificate: ClientCertificate | None
@@ -37,17 +43,17 @@ class PluginCredential:
     """Seconds since the epoch."""
 
 
-async def run_plugin(plugin: Plugin) -> PluginCredential:
+async def run_plugin(plugin: ExecPlugin, limits: PluginLimits) -> PluginCredential:
     """Run the plugin and return its credentials.
 
     Raises ClusterUnavailableError when it fails, hangs or prints something else. The error never shows what
     the plugin printed.
     """
     name = f"exec plugin {os.path.basename(plugin.command)!r}"  # noqa: PTH119  # no path is followed
-    code, output, errors = await _run(plugin, name)
+    code, output, errors = await _run(plugin, name, limits)
     if code != 0:
-        said = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        reason = _LONG_WORD.sub("…", " ".join(said.split()))[:_MAX_REASON_CHARACTERS]
+        last_line = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        reason = _LONG_WORD.sub("…", " ".join(last_line.split()))[:_MAX_REASON_CHARACTERS]
         raise ClusterUnavailableError(f"{name} ended with {code}{f': {reason}' if reason else ''}")
     try:
         return _credential(json.loads(output), plugin)
@@ -58,26 +64,27 @@ async def run_plugin(plugin: Plugin) -> PluginCredential:
 
 
 class _UnfitError(Exception):
-    """The answer is JSON, and no credentials."""
+    """The output is JSON, but no credentials."""
 
 
 class _Output(asyncio.SubprocessProtocol):
     """Collects what a program prints, up to a limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self.printed = {_STDOUT: bytearray(), _STDERR: bytearray()}
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         kept = self.printed[fd]
-        kept += data[: _MAX_OUTPUT_BYTES - len(kept)]
+        kept += data[: self._max_bytes - len(kept)]
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol's name
         if not self.ended.done():
             self.ended.set_result(None)
 
 
-async def _run(plugin: Plugin, name: str) -> tuple[int, bytes, bytes]:
+async def _run(plugin: ExecPlugin, name: str, limits: PluginLimits) -> tuple[int, bytes, bytes]:
     interactive = plugin.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
     if plugin.interactive_mode == "Always" and not interactive:
         raise ClusterUnavailableError(
@@ -86,7 +93,7 @@ async def _run(plugin: Plugin, name: str) -> tuple[int, bytes, bytes]:
     loop = asyncio.get_running_loop()
     try:
         transport, output = await loop.subprocess_exec(
-            _Output,
+            lambda: _Output(limits.output_bytes),
             plugin.command,
             *plugin.arguments,
             env=_environment(plugin, interactive=interactive),
@@ -99,11 +106,11 @@ async def _run(plugin: Plugin, name: str) -> tuple[int, bytes, bytes]:
     except ValueError as error:  # a NUL in an argument
         raise ClusterUnavailableError(f"{name} cannot be run: {error}") from error
     try:
-        async with asyncio.timeout(_RUN_SECONDS):
+        async with asyncio.timeout(limits.run_seconds):
             await output.ended
     except TimeoutError:
         raise ClusterUnavailableError(
-            f"{name} has not ended within {_RUN_SECONDS:g} s, and was stopped"
+            f"{name} has not ended within {limits.run_seconds:g} s, and was stopped"
         ) from None
     finally:
         if not output.ended.done() or output.ended.cancelled():
@@ -121,15 +128,15 @@ def _kill(pid: int, *, group: bool) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _environment(plugin: Plugin, *, interactive: bool) -> dict[str, str]:
+def _environment(plugin: ExecPlugin, *, interactive: bool) -> dict[str, str]:
     spec: dict[str, Any] = {"interactive": interactive}
     if plugin.cluster:
         spec["cluster"] = json.loads(plugin.cluster)
-    told = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
-    return {**os.environ, **dict(plugin.environment), "KUBERNETES_EXEC_INFO": json.dumps(told)}
+    info = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
+    return {**os.environ, **dict(plugin.environment), "KUBERNETES_EXEC_INFO": json.dumps(info)}
 
 
-def _credential(answer: Any, plugin: Plugin) -> PluginCredential:
+def _credential(answer: Any, plugin: ExecPlugin) -> PluginCredential:
     if not isinstance(answer, dict) or answer.get("kind") != "ExecCredential":
         raise _UnfitError("printed no ExecCredential")
     if answer.get("apiVersion") != plugin.api_version:

@@ -1,6 +1,6 @@
 """Kubeconfig files: read, merged as kubectl merges them, and narrowed to the current context.
 
-The models here are what the files say. What follows from that for a connection is in access.py.
+The models here mirror the files. endpoint.py derives from them where the API server is and who we are.
 """
 
 import os
@@ -12,20 +12,21 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from datastorage.errors import ConfigurationError
+from datastorage.files import read_file
 
 VARIABLE: Final = "KUBECONFIG"
 # Files of hundreds of clusters have less than 2 MiB.
 _MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-# Written in C where the library has it: a large file takes a tenth of the time.
+# The loader written in C, where the library has it, takes a tenth of the time for a large file.
 _YamlLoader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# Go refuses numbers and booleans where a text is due, and a guess at how a number was written would be one.
+# Go refuses numbers and booleans in place of a text. To convert them would be to guess how they were written.
 _Text = Annotated[str, Strict()]
 _Flag = Annotated[bool, Strict()]
 
 
 class _Entry(BaseModel):
-    """A part of the file. Unknown keys are left alone, as kubectl does; a null means an absent value."""
+    """An entry of the file. Unknown keys are ignored, as in kubectl; a null means an absent value."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -77,14 +78,14 @@ class ExecEntry(_Entry):
 
 
 class AuthProviderEntry(_Entry):
-    """The way to log in that plugins have replaced."""
+    """An older way to log in, which plugins have replaced."""
 
     name: _Text = ""
     config: dict[str, Any] = Field(default_factory=dict, repr=False)
 
 
 class UserEntry(_Entry):
-    """Who we are."""
+    """The credentials of a user, and whom to impersonate."""
 
     certificate: _Text = Field("", alias="client-certificate")
     certificate_data: _Text = Field("", alias="client-certificate-data", repr=False)
@@ -132,7 +133,7 @@ class _File(_Entry):
 
 
 class CurrentContext(BaseModel):
-    """What the files say about the current context. Paths in it are absolute."""
+    """The current context in the files. Its paths are absolute."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -148,7 +149,7 @@ class CurrentContext(BaseModel):
 
 
 def is_named(environment: Mapping[str, str]) -> bool:
-    """Say whether the variable names files. An empty one does not, as with kubectl."""
+    """Return whether the variable names files. An empty one does not, as in kubectl."""
     return bool(environment.get(VARIABLE))
 
 
@@ -158,9 +159,9 @@ def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
     Of two entries of one name the first file's wins as a whole, and so does the first current-context.
     Raises ConfigurationError: one line that names the file and what to do.
     """
-    named = [Path(part) for part in environment.get(VARIABLE, "").split(os.pathsep) if part]
+    named = [Path(name) for name in environment.get(VARIABLE, "").split(os.pathsep) if name]
     paths = tuple(dict.fromkeys(named or [Path.home() / ".kube" / "config"]))
-    # kubectl reads what is there of several files; with none of them it would turn to localhost.
+    # Of several files, kubectl reads those that exist. With none of them it would turn to localhost.
     files = {path: _read(path) for path in paths if len(paths) == 1 or path.exists()}
     where = f"kubeconfig {os.pathsep.join(map(str, paths))}"
     if not files:
@@ -203,14 +204,11 @@ def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
 def _read(path: Path) -> _File:
     where = f"kubeconfig {path}"
     try:
-        with path.open("rb") as opened:
-            text = opened.read(_MAX_FILE_BYTES + 1)
+        text = read_file(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise ConfigurationError(
             f"{where}: {error.strerror}; set {VARIABLE}, or run in a pod with a ServiceAccount"
         ) from error
-    if len(text) > _MAX_FILE_BYTES:
-        raise ConfigurationError(f"{where}: larger than {_MAX_FILE_BYTES // 1024 // 1024} MiB")
     try:
         content = yaml.load(text, Loader=_YamlLoader)  # noqa: S506  # both loaders are the safe ones
     except yaml.MarkedYAMLError as error:
@@ -225,8 +223,8 @@ def _read(path: Path) -> _File:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        said = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-        raise ConfigurationError(f"{where}: {place.lstrip('.') or 'the file'}: {said}") from None
+        message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise ConfigurationError(f"{where}: {place.lstrip('.') or 'the file'}: {message}") from None
     for kind, names in (
         ("cluster", [entry.name for entry in file.clusters]),
         ("user", [entry.name for entry in file.users]),

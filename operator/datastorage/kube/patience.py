@@ -1,42 +1,46 @@
 """Keeps the API server's troubles away from Kopf, which gives up on some of them and logs each attempt.
 
 Kopf looks for the resource once, when it starts, and ends when a watch request is answered with 404, 410 or
-an error that lasts. Here each of its requests is repeated until it can be answered: the first ones are held
-until the definition is there, and a watch request until the API server accepts it.
+an error that lasts. Here each of its requests is repeated until it can be answered: the first ones wait until
+the definition is there, and a watch request waits until the API server accepts it.
 """
 
 import asyncio
 import json
-import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
 
 import aiohttp
 
 from datastorage.errors import ClusterError
-from datastorage.kube.transport import message_of
+from datastorage.kube.answers import PASSING, refusal
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.resources import API_VERSION, GROUP, ResourceKind
+from datastorage.resilience.backoff import Backoff
+from datastorage.resources.kinds import API_VERSION, GROUP, ResourceKind
 
-# A watch that the server closes at once is asked for again at once by Kopf. This keeps such a loop at
-# one request a second, whatever closes it.
-_WATCH_INTERVAL_SECONDS: Final = 1.0
-# Between two attempts. A definition is made and served within a second or two; looking for it is one cheap
-# request.
-_FIRST_PAUSE_SECONDS: Final = 0.25
-_MAX_PAUSE_SECONDS: Final = 2.0
-# The API server may ask for a longer pause, up to this.
-_MAX_ASKED_PAUSE_SECONDS: Final = 10.0
-# For the headers of an answer, and for the whole of a short one. Less than Kopf's inactivity time-out.
-_ANSWER_SECONDS: Final = 30.0
-# Refusals that pass by themselves: the token is renewed, the server is busy.
-_PASSING: Final = frozenset(
-    {HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
-)
 _GROUPS: Final = "/apis"
 _RESOURCES: Final = f"/apis/{API_VERSION}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPace:
+    """How often the requests of Kopf are sent."""
+
+    watch_interval_seconds: float = 1.0
+    """Kopf repeats a watch at once when the server closes it. This is the least time between two requests,
+    whatever closes the watch."""
+    first_pause_seconds: float = 0.25
+    """Between two attempts. A definition is made and served within a second or two, and looking for it is
+    one cheap request."""
+    max_pause_seconds: float = 2.0
+    max_asked_pause_seconds: float = 10.0
+    """The API server may ask for a longer pause, up to this."""
+    answer_seconds: float = 30.0
+    """For the headers of an answer, and for the whole of a short one. Less than Kopf's inactivity
+    time-out."""
 
 
 class Patience:
@@ -49,11 +53,13 @@ class Patience:
         *,
         on_recovery: Callable[[ResourceKind, bool], None],
         on_gone: Callable[[], None],
+        pace: RequestPace = RequestPace(),
     ) -> None:
-        """``on_recovery`` is told when a watch is open after trouble, and whether the definition is new.
+        """``on_recovery`` is called when a watch is open after trouble; with True if the definition is new.
 
-        ``on_gone`` is told when the watch can't go on from where it was: Kopf has to begin anew.
+        ``on_gone`` is called when the watch can't go on from where it was: Kopf has to start again.
         """
+        self._pace = pace
         self._kind = kind
         self._monitor = monitor
         self._on_recovery = on_recovery
@@ -64,13 +70,13 @@ class Patience:
         self, path: str, send: Callable[[], Awaitable[aiohttp.ClientResponse]], *, watches: bool
     ) -> aiohttp.ClientResponse:
         """Return the first answer that Kopf can go on with."""
-        pause = _FIRST_PAUSE_SECONDS
+        backoff = Backoff(self._pace.first_pause_seconds, self._pace.max_pause_seconds)
         while True:
             if watches:
-                await self._pace(path)
+                await self._space_out(path)
             asked_pause = 0.0
             try:
-                async with asyncio.timeout(_ANSWER_SECONDS):
+                async with asyncio.timeout(self._pace.answer_seconds):
                     response = await send()
                     if watches and response.ok:
                         self._opened(path)
@@ -81,18 +87,16 @@ class Patience:
                 self._failed(path, None, reason, watches=watches)
             else:
                 if watches and response.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
-                    await self._begin_anew(response.status)
+                    await self._start_again(response.status)
                 if not watches and self._is_usable(path, response.status, answer):
                     return response
                 if response.status >= HTTPStatus.BAD_REQUEST and response.status != HTTPStatus.NOT_FOUND:
-                    reason = f"API server ({response.status}): {message_of(answer)}"
-                    self._failed(path, response.status, reason, watches=watches)
-                asked_pause = _asked_pause(response)
-            await asyncio.sleep(max(pause * random.uniform(0.5, 1.0), asked_pause))  # noqa: S311  # jitter is no secret
-            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+                    self._failed(path, response.status, refusal(response.status, answer), watches=watches)
+                asked_pause = min(_asked_pause(response), self._pace.max_asked_pause_seconds)
+            await asyncio.sleep(max(backoff.next(), asked_pause))
 
-    async def _pace(self, path: str) -> None:
-        pause = self._last_watch.get(path, 0.0) + _WATCH_INTERVAL_SECONDS - time.monotonic()
+    async def _space_out(self, path: str) -> None:
+        pause = self._last_watch.get(path, 0.0) + self._pace.watch_interval_seconds - time.monotonic()
         if pause > 0:
             await asyncio.sleep(pause)
         self._last_watch[path] = time.monotonic()
@@ -103,7 +107,7 @@ class Patience:
             self._on_recovery(self._kind, is_new)
 
     def _failed(self, path: str, status: int | None, reason: str, *, watches: bool) -> None:
-        refused = status is not None and 400 <= status < 500 and status not in _PASSING
+        refused = status is not None and 400 <= status < 500 and status not in PASSING
         busy = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
         if not watches:
             self._monitor.failed_all(self._kind, reason, refused=refused, busy=busy)
@@ -113,7 +117,7 @@ class Patience:
         if status is not None and self._monitor.defined(self._kind):
             self._on_recovery(self._kind, True)  # noqa: FBT003  # the callback's only flag
 
-    async def _begin_anew(self, status: int) -> NoReturn:
+    async def _start_again(self, status: int) -> NoReturn:
         if status == HTTPStatus.NOT_FOUND:
             self._monitor.undefined(self._kind)
         self._on_gone()
@@ -121,9 +125,9 @@ class Patience:
         raise AssertionError
 
     def _is_usable(self, path: str, status: int, answer: bytes) -> bool:
-        """Whether Kopf finds what it needs in an answer about what the API server serves.
+        """Return whether Kopf finds what it needs in an answer about what the API server serves.
 
-        It passes over a kind that is not there yet, and never looks again.
+        Kopf passes over a kind that is not there yet, and never looks again.
         """
         if path not in {_GROUPS, _RESOURCES}:
             return status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.NOT_FOUND
@@ -153,6 +157,6 @@ def _serves(path: str, answer: bytes, kind: ResourceKind) -> bool:
 
 def _asked_pause(response: aiohttp.ClientResponse) -> float:
     try:
-        return min(float(response.headers.get("Retry-After", 0)), _MAX_ASKED_PAUSE_SECONDS)
+        return float(response.headers.get("Retry-After", 0))
     except ValueError:
         return 0.0  # a date

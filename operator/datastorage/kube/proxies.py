@@ -15,7 +15,7 @@ from yarl import URL
 from datastorage.errors import ConfigurationError
 
 _SCHEMES: Final = ("http", "https")
-# No longer than any scheme is: what stands before the colon of a broken URL may be a password.
+# Limited to the length of real schemes: the text before the colon of a broken URL may be a password.
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9]{1,7})://")
 
 

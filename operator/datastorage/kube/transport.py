@@ -1,41 +1,62 @@
-"""How a request gets to the API server: the same way for single requests and for Kopf's watches.
+"""Sends requests to the API server: single ones, and those of Kopf's watches.
 
-Proxy, TLS and credentials come from credentials.py with each request. What the answers say of our rights
-goes to accessmonitor.py. What else an answer means is judged by the callers.
+Proxy, TLS and credentials come from credentials.py with each request. The transport reports to
+accessmonitor.py what the answers say of our rights. It knows no resource.
 """
 
 import asyncio
-import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import aiohttp
 
 from datastorage.errors import ClusterUnavailableError, ConfigurationError
-from datastorage.kube.access import Access
-from datastorage.kube.accessmonitor import AccessMonitor
-from datastorage.kube.credentials import Credentials, Way
+from datastorage.kube.accessmonitor import AccessMonitor, Right
+from datastorage.kube.answers import error_of, message_of, parsed
+from datastorage.kube.apirequest import ApiRequest
+from datastorage.kube.credentials import ConnectionSettings, Credentials, CredentialsPace
+from datastorage.kube.endpoint import Endpoint
 from datastorage.resilience.causes import connection_trouble
 
 USER_AGENT: Final = "kubernaut-datastorage"
-# From the first byte sent to the last header received, through proxies and handshakes. Watches too are
-# answered at once; their events come later.
-_HEADERS_SECONDS: Final = 30.0
+# The total includes the body.
+_CALL_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
 # One event is up to 1.5 MiB; this is only what may wait unread.
 _READ_BUFFER_BYTES: Final = 256 * 1024
-_MAX_MESSAGE_CHARACTERS: Final = 500
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 
 
-class Transport:
-    """Sends requests, each with what is true now; a context manager."""
+@dataclass(frozen=True, slots=True)
+class TransportPace:
+    """How long the transport waits."""
 
-    def __init__(self, load: Callable[[], Access]) -> None:
-        """``load`` reads where the API server is and who we are; see access.py."""
+    headers_seconds: float = 30.0
+    """From the first byte sent to the last header received, through proxies and handshakes. Watches too are
+    answered at once; their events come later."""
+    credentials: CredentialsPace = field(default_factory=CredentialsPace)
+
+
+class AnswerTooLargeError(Exception):
+    """The answer is larger than the caller wants to hold."""
+
+
+class Transport:
+    """Sends each request with the connection settings that hold now; a context manager."""
+
+    def __init__(
+        self,
+        load: Callable[[], Endpoint],
+        pace: TransportPace = TransportPace(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``load`` reads where the API server is and who we are; see endpoint.py. ``clock`` gives seconds."""
         self.monitor = AccessMonitor()
-        self._credentials = Credentials(load)
+        self._credentials = Credentials(load, pace.credentials, clock)
+        self._headers_seconds = pace.headers_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -51,6 +72,44 @@ class Transport:
         if self._session is not None:
             await self._session.close()
 
+    async def call(
+        self,
+        request: ApiRequest,
+        *,
+        timeout: aiohttp.ClientTimeout = _CALL_TIMEOUT,  # noqa: ASYNC109  # also bounds the reading of the body
+        max_bytes: int | None = None,
+        repeated: bool = False,
+        review_right: bool = False,
+    ) -> dict[str, Any]:
+        """Send a request and return the JSON object of the answer.
+
+        ``repeated``: the caller repeats the request until it succeeds, so a right that is missing is noted
+        until then. ``review_right``: after a refusal (403) the right to it is reviewed (rightsreview.py).
+
+        Raises a ClusterError, which names the object, and AnswerTooLargeError for more than ``max_bytes``.
+        """
+        target = request.target
+        try:
+            response = await self.request(
+                request.method,
+                request.path,
+                headers=request.headers,
+                body=request.payload,
+                timeout=timeout,
+                right=f"{request.verb} {target.path}" if repeated else None,
+            )
+            async with response:
+                answer = await _read(response, max_bytes)
+        except ClusterUnavailableError as error:
+            raise ClusterUnavailableError(f"{target}: {error}") from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ClusterUnavailableError(f"{target}: API server: {connection_trouble(error)}") from error
+        if response.status == _FORBIDDEN and review_right:
+            self.monitor.suspect(Right.of(request))
+        if response.status >= 400:
+            raise error_of(response.status, answer, target)
+        return parsed(answer, target)
+
     async def request(
         self,
         method: str,
@@ -63,7 +122,7 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         """Send a request and return the answer as soon as its headers are here, whatever its status.
 
-        ``right`` names what is needed for a request that is repeated until it succeeds.
+        ``right`` names the right to a request that is repeated until it succeeds.
         Raises ClusterUnavailableError when there are no credentials, or no answer.
         """
         response = await self._authenticated(method, path, headers=headers, body=body, timeout=timeout)
@@ -82,14 +141,15 @@ class Transport:
         return response
 
     async def _authenticated(self, method: str, path: str, **arguments: Any) -> aiohttp.ClientResponse:
-        with self._credentials_told():
-            way = await self._credentials.current()
-        response = await self._send(way, method, path, **arguments)
+        """Send the request; once again with other credentials, if there are any, after a 401."""
+        with self._credentials_monitored():
+            connection = await self._credentials.current()
+        response = await self._send(connection, method, path, **arguments)
         if response.status != _UNAUTHORIZED:
             return response
         try:
-            with self._credentials_told():
-                other = await self._credentials.renewed(way)
+            with self._credentials_monitored():
+                other = await self._credentials.renewed(connection)
         except BaseException:
             response.close()
             raise
@@ -99,8 +159,8 @@ class Transport:
         return await self._send(other, method, path, **arguments)
 
     @contextmanager
-    def _credentials_told(self) -> Iterator[None]:
-        """Tell the monitor why there are no credentials."""
+    def _credentials_monitored(self) -> Iterator[None]:
+        """Report to the monitor why there are no credentials."""
         try:
             yield
         except (ClusterUnavailableError, ConfigurationError) as error:
@@ -110,7 +170,7 @@ class Transport:
 
     async def _send(
         self,
-        way: Way,
+        connection: ConnectionSettings,
         method: str,
         path: str,
         *,
@@ -119,17 +179,17 @@ class Transport:
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
     ) -> aiohttp.ClientResponse:
         try:
-            async with asyncio.timeout(_HEADERS_SECONDS):
-                response = await self._opened().request(
+            async with asyncio.timeout(self._headers_seconds):
+                response = await self._open_session().request(
                     method,
-                    way.server + path,
-                    headers=[*way.headers, *(headers or {}).items()],
+                    connection.server + path,
+                    headers=[*connection.headers, *(headers or {}).items()],
                     data=body,
                     timeout=timeout,
-                    ssl=way.tls if way.tls is not None else True,
-                    server_hostname=way.server_name,
-                    proxy=way.proxy,
-                    # Credentials are for this server alone, and an API server sends nobody elsewhere.
+                    ssl=connection.tls if connection.tls is not None else True,
+                    server_hostname=connection.server_name,
+                    proxy=connection.proxy,
+                    # Credentials are for this server alone, and an API server redirects nobody.
                     allow_redirects=False,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -137,11 +197,12 @@ class Transport:
         if 300 <= response.status < 400:
             response.close()
             raise ClusterUnavailableError(
-                f"API server ({response.status}): it sends requests elsewhere; is {way.server} an API server?"
+                f"API server ({response.status}): it sends requests elsewhere; "
+                f"is {connection.server} an API server?"
             )
         return response
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # The callers bound how many requests are under way; watches must not wait for each other.
@@ -151,14 +212,26 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_READ_BUFFER_BYTES,
                 # aiohttp would look for a netrc file and for proxies before each request, through a thread: a
-                # third of a request's CPU time. The environment's proxy is part of the Access.
+                # third of a request's CPU time. The environment's proxy is in the Endpoint.
                 trust_env=False,
             )
         return self._session
 
 
+async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
+    if max_bytes is None or response.status >= 400:  # the body of an error may have been read already
+        return await response.read()
+    answer = bytearray()
+    async for chunk in response.content.iter_any():
+        answer += chunk
+        if len(answer) > max_bytes:
+            response.close()
+            raise AnswerTooLargeError
+    return bytes(answer)
+
+
 def _trouble(error: Exception) -> str:
-    """Say what went wrong in words that show no password of a proxy's URL."""
+    """Return what went wrong in words that show no password of a proxy's URL."""
     match error:
         case aiohttp.ClientHttpProxyError():
             return f"the proxy answers {error.status} to CONNECT ({error.message})"
@@ -172,19 +245,9 @@ def _trouble(error: Exception) -> str:
 
 
 async def _message(response: aiohttp.ClientResponse) -> str:
-    """Return what a refusal says. The body stays there for the caller."""
+    """Return the message of a refusal. The caller can read the body again."""
     try:
         body = await response.read()
     except (aiohttp.ClientError, OSError, TimeoutError):
         return response.reason or ""
     return message_of(body)
-
-
-def message_of(body: bytes) -> str:
-    """Return the message of an answer with an error, which is a Status or, from a proxy, any text."""
-    try:
-        status = json.loads(body)
-        message = str(status.get("message", "")) if isinstance(status, dict) else ""
-    except (ValueError, RecursionError):
-        message = body.decode("utf-8", "replace")
-    return message[:_MAX_MESSAGE_CHARACTERS]

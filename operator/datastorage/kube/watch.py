@@ -1,16 +1,15 @@
 """Runs one Kopf for each kind and never lets one end unnoticed.
 
-They share nothing but the API server: what happens to one kind's definition does not disturb the other's
-watch. A Kopf that ends, or that can't go on from where it was, is started again with new state; the sweep
+The two share nothing but the API server: what happens to one kind's definition does not disturb the watch of
+the other. A Kopf that ends, or that can't go on from where it was, is started again with new state. The sweep
 covers the time between.
 """
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,26 +17,35 @@ import aiohttp
 import kopf
 
 from datastorage import metrics
-from datastorage.kube.patience import Patience
+from datastorage.kube.patience import Patience, RequestPace
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
+from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.cancellation import end_tasks
-from datastorage.resources import ResourceKind
+from datastorage.resources.kinds import ResourceKind
 
 _log = logging.getLogger(__name__)
 
 _IDENTITY: Any = "datastorage"  # Kopf keeps its type for identities to itself
-# Kopf's module that looks for resources, in tasks that nobody holds.
+# Kopf's module that looks for resources, in tasks to which nobody holds a reference.
 _KOPF_SCANNING: Final = "scanning.py"
-_FIRST_DELAY_SECONDS: Final = 0.5
-_MAX_DELAY_SECONDS: Final = 5.0
-# A watch that ran this long was healthy: the next failure begins a new series.
-_HEALTHY_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPace:
+    """How often a Kopf is started again, and how often its requests are sent."""
+
+    first_pause_seconds: float = 0.5
+    """Between the end of one Kopf and the start of the next; it grows while they end soon."""
+    max_pause_seconds: float = 5.0
+    healthy_seconds: float = 60.0
+    """After a watch that ran this long, the pauses begin with the first again."""
+    requests: RequestPace = field(default_factory=RequestPace)
 
 
 @dataclass(frozen=True)
 class KopfParts:
-    """What a Kopf is made of. It keeps state in what the callables return: they are called for each start."""
+    """The components of a Kopf. Each start calls the callables again: Kopf keeps state in their results."""
 
     namespaces: tuple[str, ...]
     session: Callable[[Patience], WatchSession]
@@ -56,12 +64,14 @@ class Watch:
         monitor: WatchMonitor,
         on_started: Callable[[], None],
         on_recovery: Callable[[ResourceKind, bool], None],
+        pace: WatchPace = WatchPace(),
     ) -> None:
         """``on_started`` is called whenever Kopf has begun.
 
         ``on_recovery`` is called when the watch is open after trouble or a restart: with True when the
         definition was not there before.
         """
+        self._pace = pace
         self._kind = kind
         self._parts = parts
         self._monitor = monitor
@@ -70,7 +80,7 @@ class Watch:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        delay = _FIRST_DELAY_SECONDS
+        backoff = Backoff(self._pace.first_pause_seconds, self._pace.max_pause_seconds)
         while True:
             started = time.monotonic()
             error = await self._run_once()
@@ -79,17 +89,22 @@ class Watch:
             if error is not None:
                 extra = {"kind": self._kind.kind, "error": repr(error)}
                 _log.warning("The watch ended and is started again", extra=extra)
-            if error is None or time.monotonic() - started > _HEALTHY_SECONDS:
-                delay = _FIRST_DELAY_SECONDS
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
-            delay = min(delay * 2, _MAX_DELAY_SECONDS)
+            if error is None or time.monotonic() - started > self._pace.healthy_seconds:
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
 
     async def _run_once(self) -> BaseException | None:
-        """Run Kopf until one of its tasks ends or it has to begin anew; return the error that ended it."""
+        """Run Kopf until one of its tasks ends or it has to start again; return the error that ended it."""
         registry, settings = self._parts.registry(self._kind), self._parts.settings(self._kind)
         sessions: list[WatchSession] = []
         gone = asyncio.Event()
-        patience = Patience(self._kind, self._monitor, on_recovery=self._on_recovery, on_gone=gone.set)
+        patience = Patience(
+            self._kind,
+            self._monitor,
+            on_recovery=self._on_recovery,
+            on_gone=gone.set,
+            pace=self._pace.requests,
+        )
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
@@ -99,8 +114,8 @@ class Watch:
             # The transport knows where the API server is now.
             return kopf.AiohttpSession(server="", aiohttp_session=session)
 
-        # In a task of its own: Kopf keeps the settings and the credentials of an operator in the context of
-        # the task that starts it. And a cancellation must not leave behind what Kopf has started already.
+        # Kopf starts in a task of its own: it keeps the settings and the credentials of an operator in the
+        # context of the task that starts it. And a cancellation must not leave tasks of Kopf behind.
         spawning = asyncio.create_task(self._spawn(registry, settings))
         ending = asyncio.create_task(gone.wait())
         tasks: Sequence[asyncio.Task[Any]] = ()
@@ -111,7 +126,7 @@ class Watch:
             done, _ = await asyncio.wait({*tasks, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             try:
-                # Those that look for the resource first: the end of the others closes the session.
+                # The tasks that look for the resource end first: the end of the others closes the session.
                 await end_tasks([task for task in _tasks_of(settings) if _looks_for_resources(task)])
                 await end_tasks([*(tasks or await spawning), ending])
                 await end_tasks(_tasks_of(settings))
@@ -136,7 +151,7 @@ class Watch:
             clusterwide=not self._parts.namespaces,
             namespaces=self._parts.namespaces,
         )
-        # Before anything else can run: Kopf has just taken the signals for itself.
+        # At once, before anything else can run: Kopf has just replaced the signal handlers.
         self._on_started()
         return list(tasks)
 
@@ -144,7 +159,7 @@ class Watch:
 def _tasks_of(settings: kopf.OperatorSettings) -> list[asyncio.Task[Any]]:
     """Return the tasks of a Kopf, also those that it leaves behind when it ends.
 
-    They are known by the settings, of which each Kopf has its own.
+    The settings identify them: each Kopf has its own.
     """
     return [task for task in asyncio.all_tasks() if _settings_in(task.get_coro()) is settings]
 

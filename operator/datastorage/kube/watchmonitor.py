@@ -1,7 +1,7 @@
-"""Knows how each watch is doing: says it to the health checks, and to the log when it changes.
+"""Knows the state of each watch: reports it to the health checks, and logs when it changes.
 
-A watch that falls silent needs no clock here: Kopf ends it after its inactivity time-out and asks again,
-and an attempt that fails is noted here.
+A watch that falls silent needs no clock here: Kopf ends it after its inactivity time-out and sends the
+request again, and an attempt that fails is noted here.
 """
 
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from datastorage.resources import GROUP, VERSION, ResourceKind
+from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class _Watch:
 
 
 class WatchMonitor:
-    """One for all watches: of each kind, in each namespace that is served."""
+    """One object for all watches: those of each kind, in each namespace that is served."""
 
     def __init__(self, kinds: Sequence[ResourceKind], namespaces: Sequence[str] = ()) -> None:
         """Without ``namespaces`` there is one watch for each kind, over all of them."""
@@ -40,7 +40,7 @@ class WatchMonitor:
         self._missing: list[ResourceKind] = []
 
     def opened(self, path: str) -> bool:
-        """Note that the API server has accepted a watch request; tell whether that ends some trouble."""
+        """Note that the API server has accepted a watch request; return whether that ends some trouble."""
         watch = self._watches[path]
         troubled = watch.state not in {_State.STARTING, _State.OPEN}
         if watch.state in {_State.FAILING, _State.REFUSED}:
@@ -51,7 +51,7 @@ class WatchMonitor:
     def failed(self, path: str, reason: str, *, refused: bool = False, busy: bool = False) -> None:
         """Note that a watch request did not get through.
 
-        ``refused``: the API server says no, and trying again alone is no cure. ``busy``: it says that it
+        ``refused``: the API server refuses it, and trying again alone will not help. ``busy``: the API server
         needs a moment, as for a definition that is new; that is no reason to warn.
         """
         watch = self._watches[path]
@@ -75,7 +75,7 @@ class WatchMonitor:
         _log.warning("Waiting for a definition: %s", _missing_text(kind))
 
     def defined(self, kind: ResourceKind) -> bool:
-        """Note that the API server serves the kind; tell whether that is news."""
+        """Note that the API server serves the kind; return whether that is news."""
         if kind not in self._missing:
             return False
         self._missing.remove(kind)
@@ -91,14 +91,14 @@ class WatchMonitor:
     @property
     def problem(self) -> str | None:
         """What is wrong with the watches, or None."""
-        return self._told([_State.STARTING, _State.FAILING, _State.REFUSED, _State.LOST], self._missing)
+        return self._describe([_State.STARTING, _State.FAILING, _State.REFUSED, _State.LOST], self._missing)
 
     @property
     def curable_problem(self) -> str | None:
-        """What is wrong, apart from what the API server itself says: a restart would not change that."""
-        return self._told([_State.STARTING, _State.FAILING, _State.LOST], [])
+        """What is wrong, without what the API server itself refuses: a restart would not change that."""
+        return self._describe([_State.STARTING, _State.FAILING, _State.LOST], [])
 
-    def _told(self, states: Sequence[_State], missing: Sequence[ResourceKind]) -> str | None:
+    def _describe(self, states: Sequence[_State], missing: Sequence[ResourceKind]) -> str | None:
         found = [_missing_text(kind) for kind in missing]
         closed = 0
         for path, watch in self._watches.items():

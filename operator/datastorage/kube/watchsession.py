@@ -12,7 +12,7 @@ from datastorage.kube.transport import USER_AGENT, Transport
 
 
 class WatchSession:
-    """What Kopf uses of aiohttp.ClientSession. Closing it leaves the transport open."""
+    """The methods of aiohttp.ClientSession that Kopf uses. Closing it leaves the transport open."""
 
     def __init__(self, transport: Transport, patience: Patience) -> None:
         self.headers = {"User-Agent": USER_AGENT}
@@ -21,7 +21,7 @@ class WatchSession:
         self._patience = patience
 
     async def close(self) -> None:
-        """Take no more requests. Kopf has closed its answers before."""
+        """Accept no more requests. Kopf has closed its answers before."""
         self.closed = True
 
     async def request(
@@ -36,7 +36,7 @@ class WatchSession:
         """Send a request, and again until there is an answer that Kopf can go on with."""
         if self.closed:
             raise RuntimeError("Session is closed")
-        # With or without a server before the path: the transport knows the current one.
+        # A server before the path is dropped: the transport knows the current one.
         target = URL(url, encoded=True)
         watches = target.query.get("watch") == "true"
 

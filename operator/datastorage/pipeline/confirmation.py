@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from datastorage import metrics
-from datastorage.pipeline.extract import key_of, table_of
 from datastorage.pipeline.item import ref_of, unread_ref_of
 from datastorage.pipeline.lookup import Answer, Archive, look_up
 from datastorage.records.record import RecordKey
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.dividing import in_halves
-from datastorage.resources import ResourceKind
+from datastorage.resources.kinds import ResourceKind
+from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.registry import table_of
 
 _log = logging.getLogger(__name__)
 

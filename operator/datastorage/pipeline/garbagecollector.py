@@ -24,11 +24,12 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.pipeline.confirmation import Confirmation
-from datastorage.pipeline.extract import expiry_of, is_current, is_held, key_of
 from datastorage.pipeline.item import Expiry, ObjectRef
 from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.pipeline.lookup import Answer
-from datastorage.resources import ARCHIVED, KINDS, ResourceKind
+from datastorage.pipeline.reading import expiry_of, is_current, is_held
+from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind
+from datastorage.resources.reading.record import key_of
 
 _log = logging.getLogger(__name__)
 

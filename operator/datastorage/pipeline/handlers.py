@@ -11,7 +11,7 @@ import kopf
 
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.sweep import UNSTORED_SELECTOR
-from datastorage.resources import GROUP, VERSION, ResourceKind
+from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
 
 _EventHandler = Callable[..., Awaitable[None]]
 
@@ -57,7 +57,8 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
     # An object with Kopf's default finalizer would be patched to remove it: no part of our rights or job.
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.persistence.diffbase_storage = _NoDiffBase()
-    settings.persistence.progress_storage = _NoProgress()
+    # Event handlers have no progress to keep.
+    settings.persistence.progress_storage = kopf.MultiProgressStorage([])
     settings.watching.field_selectors[kind.plural] = UNSTORED_SELECTOR
     return settings
 
@@ -73,22 +74,3 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
     def store(self, **_: Any) -> None:
         return None
-
-
-class _NoProgress(kopf.ProgressStorage):
-    """Event handlers have no progress to keep."""
-
-    def fetch(self, **_: Any) -> None:
-        return None
-
-    def store(self, **_: Any) -> None:
-        return None
-
-    def purge(self, **_: Any) -> None:
-        return None
-
-    def touch(self, **_: Any) -> None:
-        return None
-
-    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
-        return essence

@@ -14,10 +14,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from datastorage import metrics
-from datastorage.pipeline.extract import canonical_spec, key_of, work_item
 from datastorage.pipeline.item import ObjectRef, WorkItem, ref_of, unread_ref_of
+from datastorage.pipeline.reading import work_item
 from datastorage.records.record import RecordKey
-from datastorage.resources import Phase, ResourceKind
+from datastorage.resources.kinds import Phase, ResourceKind
+from datastorage.resources.reading.record import canonical_spec, key_of
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from datastorage.records.record import Record, RecordKey, StoredRecord
-from datastorage.resources import ResourceKind
+from datastorage.resources.kinds import ResourceKind
 
 # What an item takes beside its content: columns, references, the entries that point to it.
 _OVERHEAD_BYTES: Final = 2048

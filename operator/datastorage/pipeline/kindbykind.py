@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from datastorage.errors import ClusterError, NotServedError, TransientError
-from datastorage.resources import ResourceKind
+from datastorage.resources.kinds import ResourceKind
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from datastorage.errors import DataStorageError, RecordRefusedError, WorkRefusedError
-from datastorage.pipeline.extract import record_of_content
-from datastorage.records.canonical import sha256
+from datastorage.records.hashes import sha256
 from datastorage.records.record import Record, RecordKey, StoredRecord
+from datastorage.resources.reading.record import record_of_content
 from datastorage.storage.rejected import Content, Letter, Wanted
 
 _PAGE: Final = 500

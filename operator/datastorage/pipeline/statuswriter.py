@@ -5,7 +5,6 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from datastorage import metrics
@@ -18,20 +17,13 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
-from datastorage.pipeline.extract import expiry_of, is_held
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Announcement, Expiry, Outcome, Rejection, WorkItem
-from datastorage.records.record import StoredRecord, VectorState
-from datastorage.resources import (
-    ARCHIVED,
-    Phase,
-    ResourceKind,
-    VectorStatus,
-    WriteState,
-    recording_status,
-    rejected_status,
-    stored_status,
-)
+from datastorage.pipeline.reading import expiry_of, is_held
+from datastorage.records.record import StoredRecord
+from datastorage.records.writes import WriteState
+from datastorage.resources.kinds import ARCHIVED, Phase, ResourceKind
+from datastorage.resources.status import recording_status, rejected_status, stored_status
 
 _log = logging.getLogger(__name__)
 
@@ -195,13 +187,13 @@ class StatusWriter:
         match announcement.outcome:
             case Rejection(reason):
                 status = rejected_status(
-                    uid=ref.uid, generation=generation, at=_rfc3339(datetime.now(UTC)), message=reason
+                    uid=ref.uid, generation=generation, at=datetime.now(UTC), message=reason
                 )
                 await self._patch(announcement, status)
             case StoredRecord() as stored if not announcement.final:
                 status = recording_status(
-                    uid=ref.uid, generation=generation, stored_at=_rfc3339(stored.stored_at),
-                    content_hash=_sha256(stored.content_hash), vector=_vector(stored),
+                    uid=ref.uid, generation=generation, stored_at=stored.stored_at,
+                    content_hash=stored.content_hash, vector=stored.vector,
                     diverged=stored.diverged,
                 )  # fmt: skip
                 await self._patch(announcement, status)
@@ -218,10 +210,10 @@ class StatusWriter:
         status = stored_status(
             uid=announcement.ref.uid,
             generation=announcement.generation,
-            stored_at=_rfc3339(stored.stored_at),
-            content_hash=_sha256(stored.content_hash),
-            expires_at=_rfc3339(_expiry(announcement, stored)),
-            vector=_vector(stored),
+            stored_at=stored.stored_at,
+            content_hash=stored.content_hash,
+            expires_at=_expiry(announcement, stored),
+            vector=stored.vector,
             diverged=stored.diverged,
             held=announcement.held,
         )
@@ -271,23 +263,4 @@ def _expiry(announcement: Announcement, stored: StoredRecord) -> datetime:
 
 
 def _owes(outcome: Outcome) -> bool:
-    return isinstance(outcome, StoredRecord) and outcome.vector.state is VectorState.PENDING
-
-
-def _vector(stored: StoredRecord) -> VectorStatus:
-    vector = stored.vector
-    written = vector.state is VectorState.WRITTEN
-    return VectorStatus(
-        WriteState(vector.state.value), vector.reason, vector.message, vector.model,
-        _rfc3339(stored.vector_at or stored.stored_at) if written else None,
-    )  # fmt: skip
-
-
-# All records of a batch were stored at the same time.
-@lru_cache(maxsize=64)
-def _rfc3339(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _sha256(digest: bytes) -> str:
-    return f"sha256:{digest.hex()}"
+    return isinstance(outcome, StoredRecord) and outcome.vector.state is WriteState.PENDING

@@ -16,7 +16,7 @@ from datastorage import metrics
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.kindbykind import KindByKind
-from datastorage.resources import KINDS, Phase, ResourceKind
+from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 
 # What the watch and the sweep ask for: everything that is not finally stored.
 UNSTORED_SELECTOR: Final = f"status.phase!={Phase.STORED}"

@@ -54,13 +54,7 @@ def queries(store: _Store) -> ArchiveQueries:
     vectors = store.vectors
     if vectors is None:
         return ArchiveQueries(reader, Searcher(reader, full_text, None, None))
-    model = vectors.embedder.model
     nearest = Nearest(
-        store.database,
-        vectors.database,
-        same_server=vectors.same_server,
-        provider=model.provider,
-        name=model.name,
-        dimensions=model.dimensions,
+        store.database, vectors.database, model=vectors.embedder.model, same_server=vectors.same_server
     )
     return ArchiveQueries(reader, Searcher(reader, full_text, vectors.embedder, nearest))

@@ -6,16 +6,14 @@ from typing import Final
 
 from datastorage.errors import InvalidQueryError
 from datastorage.records.record import Table
-from datastorage.resources import KINDS
-from datastorage.resources.action_trace import ExecutionStatus
-from datastorage.resources.audit_record import AuditPhase, AuditType
+from datastorage.resources.kinds import AuditPhase, AuditType, ExecutionStatus
+from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.criteria import Criteria
 
 MAX_LIMIT: Final = 1_000
 # The columns hold no more characters of a value.
 _MAX_CHARACTERS: Final = 512
-_TABLES: Final = {kind.kind: table for kind, table in zip(KINDS, Table, strict=True)}
-_KINDS: Final = {table: kind for kind, table in _TABLES.items()}
+_TABLES: Final = {reading.kind.kind: reading.table for reading in READINGS}
 _PHASES: Final = tuple(dict.fromkeys([*map(str, AuditPhase), *map(str, ExecutionStatus)]))
 
 
@@ -91,11 +89,6 @@ def check_value(name: str, value: str) -> None:
         raise InvalidQueryError(f"{name} has {len(value):,} characters: {_MAX_CHARACTERS} are the most")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidQueryError(f"{name} has a character that is no text")
-
-
-def kind_of(table: Table) -> str:
-    """Return the kind of the objects in a table."""
-    return _KINDS[table]
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...], hint: str = "") -> str:

@@ -1,6 +1,5 @@
 """A stored record as it is handed out: the object, and whether it is still what was stored."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -8,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from datastorage.query.filters import kind_of
+from datastorage.records.hashes import labelled, sha256
+from datastorage.records.times import rfc3339
+from datastorage.resources.reading.registry import kind_of
 from datastorage.storage.pages import StoredRow
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class ArchivedRecord:
     """The exact bytes: canonical JSON of the object."""
     object: Mapping[str, Any] = field(repr=False)
     """The content, parsed: apiVersion, kind, metadata and spec. Empty where it is not even JSON any more,
-    or nested deeper than this process can read (see make_room_for_deep_json)."""
+    or nested deeper than this process can read (see records/deepjson.py)."""
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -54,7 +55,7 @@ class ArchivedRecord:
             "generation": self.generation,
             "createdAt": rfc3339(self.created_at),
             "storedAt": rfc3339(self.stored_at),
-            "contentHash": f"sha256:{self.content_hash.hex()}",
+            "contentHash": labelled(self.content_hash),
             "diverged": self.diverged,
             "intact": self.intact,
             "record": self.object or None,
@@ -64,21 +65,16 @@ class ArchivedRecord:
 def archived(row: StoredRow) -> ArchivedRecord:
     """Return a row as a record, its content checked against its hash."""
     key = row.place.key
-    intact = hashlib.sha256(row.content).digest() == row.content_hash
+    intact = sha256(row.content) == row.content_hash
     if not intact:
         _log.error(
             "a stored record has been changed: its content does not have its hash",
             extra={"uid": key.uid, "generation": key.generation, "table": row.place.table.value},
         )
     return ArchivedRecord(
-        kind_of(row.place.table), row.namespace, row.name, key.uid, key.generation, key.created_at,
+        kind_of(row.place.table).kind, row.namespace, row.name, key.uid, key.generation, key.created_at,
         row.stored_at, row.content_hash, row.diverged, intact, row.content, _parsed(row.content),
     )  # fmt: skip
-
-
-def rfc3339(time: datetime) -> str:
-    """Return a time in UTC as the API server writes it."""
-    return time.isoformat().replace("+00:00", "Z")
 
 
 def _parsed(content: bytes) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from datastorage.errors import DataStorageError, EmbedderUnavailableError, Inval
 from datastorage.query.fusion import fuse
 from datastorage.query.records import ArchivedRecord, archived
 from datastorage.query.words import check_question, without_excluded, wording
-from datastorage.records.record import NO_TEXT
+from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Match, best_of_each_text

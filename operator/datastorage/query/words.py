@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from datastorage.embedding.scrub import clip
-from datastorage.embedding.text import CAMEL_HUMP
 from datastorage.errors import InvalidQueryError
 from datastorage.query.identifiers import identifiers
+from datastorage.records.scrub import clip
+from datastorage.records.words import humps, plain
 from datastorage.storage.clues import Clue
 from datastorage.storage.fulltext import Wording
 
@@ -32,7 +32,6 @@ _MINUS: Final = rf"-(?=[{_QUOTES}\w])(?!\d[\d.,]*(?!\w))"
 _PART: Final = re.compile(
     rf"(?P<minus>{_MINUS})?(?:[{_QUOTES}](?P<phrase>[^{_QUOTES}]*)[{_QUOTES}]|(?P<word>[^\s{_QUOTES}]+))"
 )
-_NO_WORD: Final = re.compile(r"[\W_]+")
 
 
 def check_question(text: str) -> None:
@@ -73,11 +72,6 @@ def without_excluded(question: str) -> tuple[str, list[str]]:
     return asked, excluded
 
 
-def plain(text: str) -> str:
-    """Return letters and digits only, with blanks between, as PostgreSQL's text."""
-    return _NO_WORD.sub(" ", text).strip()
-
-
 def _excluded(question: str) -> list[str]:
     return _distinct(_as_phrase(part) for part in _PART.finditer(question) if part["minus"])[:_MAX_PHRASES]
 
@@ -101,7 +95,7 @@ def _clues(said: Sequence[str], phrases: Sequence[str]) -> list[Clue]:
 
 def _clipped(text: str) -> str:
     """Return the first words of a text: half a word would be another."""
-    return clip(plain(text), _MAX_PHRASE_CHARACTERS)
+    return clip(plain(text).strip(), _MAX_PHRASE_CHARACTERS)
 
 
 def _said(part: re.Match[str]) -> str:
@@ -111,7 +105,7 @@ def _said(part: re.Match[str]) -> str:
 def _with_parts(text: str) -> Iterable[str]:
     for word in plain(text).split():
         yield word.lower()
-        parts = CAMEL_HUMP.split(word)
+        parts = humps(word)
         if len(parts) > 1:
             yield from (part.lower() for part in parts)
 

@@ -7,6 +7,7 @@ The evidence keeps the text as it came.
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 # The calendar repeats after this many years. Moved by them, Go's zero has neighbours that can be compared.
@@ -39,6 +40,13 @@ def time_of(value: object) -> datetime | None:
 def time_in(parent: Mapping[str, Any], field: str) -> datetime | None:
     """Return the time in a field, as ``time_of`` does."""
     return time_of(parent.get(field))
+
+
+# All records of a batch were stored at the same time.
+@lru_cache(maxsize=64)
+def rfc3339(time: datetime, timespec: str = "auto") -> str:
+    """Return a time in UTC as the API server writes it; ``timespec`` is that of datetime.isoformat."""
+    return time.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def _is_go_zero(text: str) -> bool:

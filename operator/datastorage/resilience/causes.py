@@ -1,4 +1,4 @@
-"""Why a connection failed, in words that can't contain an address's secrets."""
+"""Why a connection failed, in words that can't contain the secrets of an address."""
 
 import os
 import socket
@@ -10,13 +10,13 @@ def connection_trouble(error: BaseException) -> str:
     """Return the operating system's word for the innermost error, or what kind of error the outermost is."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    told = [inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno]
-    if not told:
+    causes = [inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno]
+    if not causes:
         return type(error).__name__
-    # Libraries word the others themselves, with the address.
-    if isinstance(told[-1], socket.gaierror | ssl.SSLError):
-        return told[-1].strerror or type(told[-1]).__name__
-    return os.strerror(told[-1].errno or 0)
+    if isinstance(causes[-1], socket.gaierror | ssl.SSLError):
+        return causes[-1].strerror or type(causes[-1]).__name__
+    # Not the message of the error itself: libraries write it, with the address in it.
+    return os.strerror(causes[-1].errno or 0)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

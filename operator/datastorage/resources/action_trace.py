@@ -1,6 +1,5 @@
 """ActionTrace: one action that an AI chose for one object, followed from choice to assessment."""
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -19,14 +18,14 @@ from datastorage.resources.base import (
     Label,
     Model,
     Name,
-    ObjectRef,
     Seconds,
+    TargetRef,
     Text,
     Time,
     rule,
     rules,
 )
-from datastorage.resources.kinds import Phase
+from datastorage.resources.kinds import ExecutionStatus, Phase
 from datastorage.resources.status import Status
 
 ActionType = Annotated[str, Field(min_length=1, max_length=50)]
@@ -34,14 +33,6 @@ StringMap = Annotated[
     dict[str, Annotated[str, Field(max_length=4096)]],
     Field(max_length=64, json_schema_extra=ATOMIC_MAP),
 ]
-
-
-class ExecutionStatus(StrEnum):
-    PENDING = "Pending"
-    EXECUTING = "Executing"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-    ROLLED_BACK = "RolledBack"
 
 
 _FORWARD = "execution moves forward only: Pending, Executing, Completed or Failed, RolledBack"
@@ -99,7 +90,7 @@ class Operation(Model):
     """One call that the execution made."""
 
     verb: ActionType = Field(description="What was done to the object, such as patch, delete or scale.")
-    resource_ref: ObjectRef | None = Field(None, description="The object that it was done to.")
+    resource_ref: TargetRef | None = Field(None, description="The object that it was done to.")
     time: Time | None = Field(None, description="When it was done.")
     success: bool | None = Field(None, description="Whether it succeeded.")
     message: Text | None = Field(None, description="What came of it, in a sentence.")
@@ -188,7 +179,7 @@ class ActionTraceSpec(Model):
         description="What was chosen, such as scale_deployment or restart_pod. It cannot be changed.",
         json_schema_extra=rules(rule("self == oldSelf", "actionType cannot be changed")),
     )
-    target_ref: ObjectRef = Field(
+    target_ref: TargetRef = Field(
         description="The object that the action is for. It cannot be changed.",
         json_schema_extra=rules(rule("self == oldSelf", "targetRef cannot be changed")),
     )

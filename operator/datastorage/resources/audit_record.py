@@ -1,6 +1,5 @@
 """AuditRecord: one thing that a controller did, written once and never changed."""
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field
@@ -18,28 +17,15 @@ from datastorage.resources.base import (
     Identifier,
     Label,
     Model,
-    ObjectRef,
     Seconds,
+    TargetRef,
     Text,
     Time,
     rule,
     rules,
 )
+from datastorage.resources.kinds import AuditPhase, AuditType
 from datastorage.resources.status import Status
-
-
-class AuditType(StrEnum):
-    REMEDIATION = "Remediation"
-    AI_ANALYSIS = "AIAnalysis"
-    WORKFLOW = "Workflow"
-    EXECUTION = "Execution"
-
-
-class AuditPhase(StrEnum):
-    PENDING = "Pending"
-    PROCESSING = "Processing"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
 
 
 class Actor(Model):
@@ -125,7 +111,7 @@ class AuditRecordSpec(Model):
     environment: Label | None = Field(None, description="Where it happened, such as production or staging.")
     cluster: Label | None = Field(None, description="Name of the cluster in which it happened.")
     actor: Actor | None = Field(None, description="Who acted.")
-    resource_ref: ObjectRef | None = Field(None, description="The object that the step was about.")
+    resource_ref: TargetRef | None = Field(None, description="The object that the step was about.")
     alert_fingerprint: Label | None = Field(None, description="Fingerprint of the alert that set this off.")
     message: Text | None = Field(None, description="What happened, in a sentence for people.")
     error_message: Text | None = Field(None, description="What went wrong, when something did.")

@@ -92,7 +92,7 @@ IN_ORDER = rule(
 )
 
 
-class ObjectRef(Model):
+class TargetRef(Model):
     """A Kubernetes object."""
 
     model_config = ConfigDict(json_schema_extra=ATOMIC_MAP)

@@ -1,11 +1,7 @@
-"""Names of the custom resources and the question whether an object is final."""
+"""Names of the custom resources, and the words that stand in them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-from datastorage.records.times import is_given
 
 GROUP = "datastorage.kubernaut.io"
 VERSION = "v1alpha1"
@@ -45,25 +41,34 @@ class Phase(StrEnum):
 ARCHIVED = (Phase.STORED, Phase.DEGRADED)
 """Phases of objects whose row is final and that leave the cluster at their time."""
 
-ENDED = frozenset({"Completed", "Failed", "RolledBack"})
+
+class AuditType(StrEnum):
+    """The types of an AuditRecord (`spec.type`)."""
+
+    REMEDIATION = "Remediation"
+    AI_ANALYSIS = "AIAnalysis"
+    WORKFLOW = "Workflow"
+    EXECUTION = "Execution"
+
+
+class AuditPhase(StrEnum):
+    """How far the step that an AuditRecord records has come (`spec.phase`)."""
+
+    PENDING = "Pending"
+    PROCESSING = "Processing"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+
+
+class ExecutionStatus(StrEnum):
+    """How far the action of an ActionTrace has come (`spec.execution.status`)."""
+
+    PENDING = "Pending"
+    EXECUTING = "Executing"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    ROLLED_BACK = "RolledBack"
+
+
+ENDED = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.ROLLED_BACK})
 """Values of an ActionTrace's `spec.execution.status` after which nothing more is carried out."""
-
-
-def is_final(kind: ResourceKind, spec: Mapping[str, Any]) -> bool:
-    """Whether no further generation of the object is expected, so that it may become Stored and expire.
-
-    An AuditRecord is final from the start: its spec cannot change. An ActionTrace is final when
-
-    - its execution has ended: `execution.status` is Completed, Failed or RolledBack, and
-    - no assessment is outstanding: `effectiveness.dueTime` is absent or `effectiveness.assessedAt` is set.
-      Go's zero time counts as absent in both.
-
-    Who wants to assess later must therefore set `dueTime` no later than the step that ends the execution.
-    """
-    if kind.kind == AUDIT_RECORD.kind:
-        return True
-    execution = spec.get("execution") or {}
-    if execution.get("status") not in ENDED:
-        return False
-    effectiveness = spec.get("effectiveness") or {}
-    return not is_given(effectiveness.get("dueTime")) or is_given(effectiveness.get("assessedAt"))

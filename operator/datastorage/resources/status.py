@@ -1,15 +1,18 @@
-"""What the operator writes back: the model of the status, and builders for the statuses it writes.
+"""The answer of the operator: the model of the status, and builders for the statuses that it writes.
 
 The builders are on the hot path (one status per object) and return plain dicts, meant to be sent as a JSON
 merge patch: a key with None clears what an earlier generation left behind.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from datastorage.records.hashes import labelled
+from datastorage.records.reasons import Reason
+from datastorage.records.times import rfc3339
+from datastorage.records.writes import NOT_STORED, VectorWrite, WriteState
 from datastorage.resources.base import ATOMIC_MAP, TEXT_LIMIT, Count, Label, Model, Text, Time
 from datastorage.resources.kinds import Phase
 
@@ -17,14 +20,7 @@ STORED_CONDITION = "Stored"
 EMBEDDED_CONDITION = "Embedded"
 
 
-class WriteState(StrEnum):
-    PENDING = "Pending"
-    WRITTEN = "Written"
-    FAILED = "Failed"
-    SKIPPED = "Skipped"
-
-
-class PostgresWrite(Model):
+class PostgresEntry(Model):
     """The write of the row."""
 
     state: WriteState = Field(
@@ -34,11 +30,11 @@ class PostgresWrite(Model):
     at: Time | None = Field(None, description="When this state was reached.")
 
 
-class VectorWrite(Model):
+class VectorEntry(Model):
     """The write of the vector that makes the record findable by meaning."""
 
     state: WriteState = Field(
-        description="Written: the vector is committed. Pending: it is still owed and will be made up for. "
+        description="Written: the vector is committed. Pending: it is not written yet, and will be. "
         "Skipped: no vectors are kept. Failed: no vector can be made of this object."
     )
     at: Time | None = Field(None, description="When this state was reached.")
@@ -48,8 +44,8 @@ class VectorWrite(Model):
 class Writes(Model):
     """The single writes that storing consists of."""
 
-    postgres: PostgresWrite | None = Field(None, description="The row in PostgreSQL.")
-    vector: VectorWrite | None = Field(None, description="The vector for searching by meaning.")
+    postgres: PostgresEntry | None = Field(None, description="The row in PostgreSQL.")
+    vector: VectorEntry | None = Field(None, description="The vector for searching by meaning.")
 
 
 class Condition(Model):
@@ -80,7 +76,7 @@ class Status(Model):
         None,
         description="Pending: not stored yet. Recording: this generation is stored, more may come "
         "(ActionTrace only). Stored: final, everything is written. Degraded: safe in PostgreSQL, the vector "
-        "is still owed. Rejected: it cannot be stored, the message says why; the bytes are kept in the table "
+        "is pending. Rejected: it cannot be stored, the message says why; the bytes are kept in the table "
         "of rejected objects.",
     )
     observed_generation: Count | None = Field(
@@ -107,82 +103,42 @@ class Status(Model):
     message: Text | None = Field(None, description="The state of things in a sentence for people.")
 
 
-@dataclass(frozen=True, slots=True)
-class VectorStatus:
-    """What a status says of the vector. ``at`` is an RFC 3339 time, None while nothing was written."""
-
-    state: WriteState
-    reason: str
-    message: str
-    model: str | None = None
-    at: str | None = None
-
-    @property
-    def owed(self) -> bool:
-        """Whether the vector is still to come."""
-        return self.state is WriteState.PENDING
-
-    def as_write(self) -> dict[str, Any]:
-        """Return the entry below ``writes``."""
-        return {"state": self.state.value, "at": self.at, "model": self.model}
-
-    def as_condition(self, generation: int, since: str) -> dict[str, Any]:
-        """Return the condition Embedded."""
-        status = "True" if self.state is WriteState.WRITTEN else "False"
-        return _condition(EMBEDDED_CONDITION, status, self.reason, generation, since, self.message)
-
-
 _DIVERGED = (
     "the archive has another content of this generation, too, and keeps both (a restored or cloned cluster?)"
 )
-NOT_STORED = VectorStatus(WriteState.SKIPPED, "Rejected", "the record is not stored")
-
-
-def _condition(kind: str, status: str, reason: str, generation: int, at: str, message: str) -> dict[str, Any]:
-    return {
-        "type": kind,
-        "status": status,
-        "observedGeneration": generation,
-        "lastTransitionTime": at,
-        "reason": reason,
-        "message": message[:TEXT_LIMIT],
-    }
 
 
 def stored_status(
     *,
     uid: str,
     generation: int,
-    stored_at: str,
-    content_hash: str,
-    expires_at: str,
-    vector: VectorStatus,
+    stored_at: datetime,
+    content_hash: bytes,
+    expires_at: datetime,
+    vector: VectorWrite,
     diverged: bool = False,
     held: bool = False,
 ) -> dict[str, Any]:
-    """Status of an object whose last generation is stored: Stored, or Degraded while its vector is owed.
+    """Status of an object whose last generation is stored: Stored, or Degraded while its vector is pending.
 
-    `stored_at` and `expires_at` are RFC 3339 times, `content_hash` is "sha256:<hex>". With `diverged`
-    another content is stored under the same uid and generation. With `held` the object leaves the cluster no
-    earlier than its legal hold is lifted.
+    With `diverged` another content is stored under the same uid and generation. With `held` the object leaves
+    the cluster no earlier than its legal hold ends.
     """
-    when = "when its legal hold is lifted, no earlier than " if held else "at "
-    what = f"stored, its vector is owed ({vector.message})" if vector.owed else "stored"
+    pending = vector.state is WriteState.PENDING
+    expires = _time(expires_at)
+    when = "when its legal hold ends, no earlier than " if held else "at "
+    what = f"stored, its vector is pending ({vector.message})" if pending else "stored"
     if diverged:
         what = f"{what}; {_DIVERGED}"
     return {
-        "phase": "Degraded" if vector.owed else "Stored",
-        "observedGeneration": generation,
-        "recordID": uid,
-        "storedAt": stored_at,
-        "contentHash": content_hash,
-        "writes": _writes(stored_at, vector),
+        "phase": (Phase.DEGRADED if pending else Phase.STORED).value,
+        **_archived(uid, generation, stored_at, content_hash, vector),
         "conditions": [
-            _condition(STORED_CONDITION, "True", "Written", generation, stored_at, ""),
-            vector.as_condition(generation, vector.at or stored_at),
+            _condition(STORED_CONDITION, "True", Reason.WRITTEN, generation, _time(stored_at), ""),
+            _embedded(vector, generation, stored_at),
         ],
-        "expiresAt": expires_at,
-        "message": f"{what}; leaves the cluster {when}{expires_at}"[:TEXT_LIMIT],
+        "expiresAt": expires,
+        "message": f"{what}; leaves the cluster {when}{expires}"[:TEXT_LIMIT],
     }
 
 
@@ -190,45 +146,86 @@ def recording_status(
     *,
     uid: str,
     generation: int,
-    stored_at: str,
-    content_hash: str,
-    vector: VectorStatus,
+    stored_at: datetime,
+    content_hash: bytes,
+    vector: VectorWrite,
     diverged: bool = False,
 ) -> dict[str, Any]:
     """Status of an ActionTrace of which this generation is stored and more may come."""
     message = "the trace is not final yet"
     return {
-        "phase": "Recording",
-        "observedGeneration": generation,
-        "recordID": uid,
-        "storedAt": stored_at,
-        "contentHash": content_hash,
-        "writes": _writes(stored_at, vector),
+        "phase": Phase.RECORDING.value,
+        **_archived(uid, generation, stored_at, content_hash, vector),
         "conditions": [
-            _condition(STORED_CONDITION, "False", "Recording", generation, stored_at, message),
-            vector.as_condition(generation, vector.at or stored_at),
+            _condition(STORED_CONDITION, "False", Reason.RECORDING, generation, _time(stored_at), message),
+            _embedded(vector, generation, stored_at),
         ],
         "message": f"generation {generation} stored; {f'{_DIVERGED}; ' if diverged else ''}{message}",
     }
 
 
-def rejected_status(*, uid: str, generation: int, at: str, message: str) -> dict[str, Any]:
+def rejected_status(*, uid: str, generation: int, at: datetime, message: str) -> dict[str, Any]:
     """Status of an object that cannot be stored, with the reason in `message` (cut to the schema's limit)."""
     return {
-        "phase": "Rejected",
+        "phase": Phase.REJECTED.value,
         "observedGeneration": generation,
         "recordID": uid,
         "storedAt": None,
         "contentHash": None,
         "expiresAt": None,
-        "writes": {"postgres": {"state": "Failed", "at": at}, "vector": NOT_STORED.as_write()},
+        "writes": {
+            "postgres": {"state": WriteState.FAILED.value, "at": _time(at)},
+            "vector": _vector_entry(NOT_STORED, at),
+        },
         "conditions": [
-            _condition(STORED_CONDITION, "False", "Rejected", generation, at, message),
-            NOT_STORED.as_condition(generation, at),
+            _condition(STORED_CONDITION, "False", Reason.REJECTED, generation, _time(at), message),
+            _embedded(NOT_STORED, generation, at),
         ],
         "message": message[:TEXT_LIMIT],
     }
 
 
-def _writes(stored_at: str, vector: VectorStatus) -> dict[str, Any]:
-    return {"postgres": {"state": "Written", "at": stored_at}, "vector": vector.as_write()}
+def _archived(
+    uid: str, generation: int, stored_at: datetime, content_hash: bytes, vector: VectorWrite
+) -> dict[str, Any]:
+    return {
+        "observedGeneration": generation,
+        "recordID": uid,
+        "storedAt": _time(stored_at),
+        "contentHash": labelled(content_hash),
+        "writes": {
+            "postgres": {"state": WriteState.WRITTEN.value, "at": _time(stored_at)},
+            "vector": _vector_entry(vector, stored_at),
+        },
+    }
+
+
+def _vector_entry(vector: VectorWrite, stored_at: datetime) -> dict[str, Any]:
+    written = vector.state is WriteState.WRITTEN
+    at = _time(vector.at or stored_at) if written else None
+    return {"state": vector.state.value, "at": at, "model": vector.model}
+
+
+def _embedded(vector: VectorWrite, generation: int, stored_at: datetime) -> dict[str, Any]:
+    written = vector.state is WriteState.WRITTEN
+    since = (vector.at or stored_at) if written else stored_at
+    return _condition(
+        EMBEDDED_CONDITION, str(written), vector.reason, generation, _time(since), vector.message
+    )
+
+
+def _condition(
+    kind: str, status: str, reason: Reason, generation: int, at: str, message: str
+) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": status,
+        "observedGeneration": generation,
+        "lastTransitionTime": at,
+        "reason": reason.value,
+        "message": message[:TEXT_LIMIT],
+    }
+
+
+def _time(time: datetime) -> str:
+    return rfc3339(time, "milliseconds")

@@ -23,7 +23,7 @@ from datastorage.kube.watch import KopfParts, Watch
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.resilience.cancellation import end_tasks
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.runtime.processend import LastResort, told_to_end
 from datastorage.settings import Settings
 from datastorage.storage.schema import VECTORS

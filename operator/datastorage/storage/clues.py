@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from datastorage.records.record import NO_TEXT
+from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.pages import Place, place_of
 from datastorage.storage.sessions import transaction

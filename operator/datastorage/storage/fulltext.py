@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from datastorage.records.record import Table, key_columns
+from datastorage.records.record import Table
 from datastorage.storage import clues
 from datastorage.storage.clues import Clue
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
+from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.pages import Place, place_of
 from datastorage.storage.reading import reading

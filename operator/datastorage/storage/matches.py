@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from datastorage.records.record import NO_TEXT
+from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.pages import Place
 
 

@@ -6,13 +6,14 @@ from typing import Any, Final
 import pgvector
 
 from datastorage.errors import RecordRefusedError, TransientError
+from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.matches import Match
 from datastorage.storage.pages import Place, place_of
 from datastorage.storage.reading import reading
 from datastorage.storage.schema import VECTORS
-from datastorage.storage.vectors import FIND_MODEL, Vector
+from datastorage.storage.vectors import FIND_MODEL
 
 _COUNT: Final = with_conditions("""
     SELECT count(*) FROM (
@@ -126,16 +127,14 @@ class Nearest:
         archive: Database,
         vectors: Database,
         *,
+        model: EmbeddingModel,
         same_server: bool,
-        provider: str,
-        name: str,
-        dimensions: int,
     ) -> None:
-        """Take the databases of the records and of the vectors, and the model's identity."""
+        """Take the databases of the records and of the vectors, and the model of the vectors."""
         self._archive = archive
         self._vectors = vectors
         self._search = self._beside if same_server else self._apart
-        self._identity = (provider, name, dimensions)
+        self._model = model
         self._checked_in: int | None = None
 
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> list[Match]:
@@ -157,11 +156,13 @@ class Nearest:
         # Asked each time: after a restored backup the number may be another model's. And not of the function
         # that makes the tables: who only reads may not call it.
         async with self._vectors.connection() as connection:
-            number: int | None = await connection.fetchval(FIND_MODEL, *self._identity)
+            number: int | None = await connection.fetchval(
+                FIND_MODEL, self._model.provider, self._model.name, self._model.dimensions
+            )
         if number is None:
-            provider, name, dimensions = self._identity
             raise TransientError(
-                f"there are no vectors of the model {provider}/{name} with {dimensions} dimensions yet: "
+                f"there are no vectors of the model {self._model} with {self._model.dimensions} "
+                "dimensions yet: "
                 "set the operator's DATASTORAGE_EMBEDDING_ settings, or make them by 'datastorage reembed'"
             )
         return number

@@ -1,7 +1,7 @@
 """The vectors that are owed: what was stored without one waits here until it is paid, refused or dropped."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from datastorage.errors import TransientError
 from datastorage.records.record import Record
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.storage.database import Database
 from datastorage.storage.sessions import transaction
 
@@ -21,6 +22,7 @@ _PATIENCE_SECONDS: Final = 120.0
 _CLAIM_SECONDS: Final = 30.0
 # A stop waits no longer for a server that is silent.
 _GIVE_BACK_SECONDS: Final = 1.0
+_NOT_WRITTEN: Final = frozenset({WriteState.PENDING, WriteState.FAILED})
 
 _ADD: Final = """
     INSERT INTO datastorage.vector_outbox (
@@ -177,24 +179,26 @@ class Outbox:
     async def add(
         connection: Any,
         records: Sequence[Record],
-        errors: Mapping[bytes, str],
+        writes: Mapping[bytes, VectorWrite],
         *,
         due_seconds: float,
-        refused: Collection[bytes] = (),
     ) -> None:
-        """Note on the connection of the rows' transaction what is owed; ``errors`` says why, by text hash.
+        """Note on the connection of the rows' transaction which vectors are not written.
 
-        Texts that were ``refused`` are noted as failed. The backfill leaves the others alone for
-        ``due_seconds``. A repeat changes nothing.
+        ``writes`` says by the hashes of the texts what became of their vectors. One that failed is noted as
+        failed; the backfill leaves the others alone for ``due_seconds``. A repeat changes nothing.
         """
         rows = [
             (
-                r.key.uid, r.key.generation, r.key.created_at, r.table.value, r.namespace, r.name,
-                r.text.hash, _readable(errors.get(r.text.hash, "")),
-                OutboxState.FAILED if r.text.hash in refused else OutboxState.PENDING,
+                record.key.uid, record.key.generation, record.key.created_at, record.table.value,
+                record.namespace, record.name, record.text.hash, _readable(write.message),
+                OutboxState.FAILED if write.state is WriteState.FAILED else OutboxState.PENDING,
             )
-            for r in records
-            if r.text is not None and r.text.text
+            for record in records
+            if record.text is not None
+            and record.text.text
+            and (write := writes.get(record.text.hash)) is not None
+            and write.state in _NOT_WRITTEN
         ]  # fmt: skip
         if rows:
             await connection.execute(_ADD, *map(list, zip(*rows, strict=True)), due_seconds)

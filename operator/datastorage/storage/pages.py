@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from datastorage.records.record import RecordKey, Table, key_columns, key_in
+from datastorage.records.record import RecordKey, Table
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
+from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.reading import reading
 
 # A trace stands in a list where its first generation does: with each generation it would move, and be missed

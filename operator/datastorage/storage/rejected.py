@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from datastorage.records.record import Record, RecordKey, Table, key_columns, key_in
+from datastorage.records.record import Record, RecordKey, Table
 from datastorage.storage.database import Database
+from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.sessions import transaction
 
 _ADD: Final = """

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from datastorage.records.record import RecordKey, Table, Text, key_columns, key_in
+from datastorage.records.record import RecordKey, Table, Text
 from datastorage.storage.database import Database
+from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.sessions import transaction
 
 # All rows here have no hash. That the order names it all the same makes it the order of the index.

@@ -8,7 +8,6 @@ from typing import Any, Final
 import asyncpg
 import numpy as np
 import pgvector
-from numpy.typing import NDArray
 
 from datastorage.errors import (
     ConfigurationError,
@@ -17,11 +16,10 @@ from datastorage.errors import (
     TransientError,
     WorkRefusedError,
 )
+from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.database import Database
 from datastorage.storage.sessions import NoVectorsError, transaction
 from datastorage.storage.translation import one_line, translated_errors
-
-Vector = NDArray[np.float32]
 
 FIND_MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
@@ -76,10 +74,18 @@ class VectorTables:
     All methods raise TransientError when the vectors can't be reached or written.
     """
 
-    def __init__(self, database: Database, *, provider: str, name: str, dimensions: int) -> None:
-        """Take the database that has the vectors' schema, and the model's identity."""
+    def __init__(
+        self, database: Database, model: EmbeddingModel, *, write_seconds: float = _WRITE_SECONDS
+    ) -> None:
+        """Take the database that has the vectors' schema, and the model of the vectors.
+
+        A write of vectors that takes longer than ``write_seconds`` fails: it waits for a lock, and the rows
+        beside it must not.
+        """
         self._database = database
-        self._identity = (provider, name, dimensions)
+        self._model = model
+        self._write_seconds = write_seconds
+        self._identity = (model.provider, model.name, model.dimensions)
         self._id: int | None = None
         self._known_in = database.generation
         self._making = asyncio.Lock()
@@ -94,7 +100,7 @@ class VectorTables:
         number = self._known()
         if number is None:
             async with self._connection() as connection:
-                number = await connection.fetchval(FIND_MODEL, *self._identity, timeout=_WRITE_SECONDS)
+                number = await connection.fetchval(FIND_MODEL, *self._identity, timeout=self._write_seconds)
             self._id = number
         return number
 
@@ -106,7 +112,7 @@ class VectorTables:
             # On a connection of its own: a transaction of rows must not carry the making of tables.
             async with self._making, self._connection() as connection:
                 number = int(
-                    await connection.fetchval(_ENSURE_MODEL, *self._identity, timeout=_WRITE_SECONDS)
+                    await connection.fetchval(_ENSURE_MODEL, *self._identity, timeout=self._write_seconds)
                 )
             self._id = number
         return number
@@ -150,14 +156,13 @@ class VectorTables:
         """Return when a write would succeed."""
         number = await self.model_id()
         # With a vector: a connection may know a type of pgvector that was dropped and made anew since.
-        vector = np.ones(self._identity[2], np.float32)
+        vector = np.ones(self._model.dimensions, np.float32)
         async with self._connection() as connection:
             await self._insert(connection, number, {b"": vector}, really=False, seconds=_PROBE_SECONDS)
 
     def most_rows(self, memory_mib: int) -> int:
         """Return how many vectors there may be in an index that is built within so much memory."""
-        _, _, dimensions = self._identity
-        return memory_mib * 2**20 // (dimensions * 4 + _INDEXED_BYTES)
+        return memory_mib * 2**20 // (self._model.dimensions * 4 + _INDEXED_BYTES)
 
     async def seal(self, *, full_rows: int = _FULL_PART_ROWS) -> bool:
         """Open a new part for what is to come when the open one has ``full_rows``; tell whether it did."""
@@ -230,7 +235,7 @@ class VectorTables:
         vectors: Mapping[bytes, Vector],
         *,
         really: bool = True,
-        seconds: float = _WRITE_SECONDS,
+        seconds: float | None = None,
     ) -> None:
         hashes = list(vectors)
         models = await connection.fetchval(
@@ -239,7 +244,7 @@ class VectorTables:
             [pgvector.Vector(vectors[key]) for key in hashes],
             really,
             *self._identity,
-            timeout=seconds,
+            timeout=self._write_seconds if seconds is None else seconds,
         )
         if not models:
             self._id = None

@@ -16,9 +16,9 @@ from typing import Final, Protocol
 from datastorage import metrics
 from datastorage.embedding import Embeddings
 from datastorage.errors import TransientError, WorkRefusedError
+from datastorage.records.vector import Vector
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.outbox import Claim, OutboxDepth, OutboxState, OwedVector
-from datastorage.storage.vectors import Vector
 from datastorage.vectors.promote import Lifted
 
 _log = logging.getLogger(__name__)

@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from datastorage.pipeline.extract import announcement_of, key_of, table_of
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Announcement
 from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.pipeline.lookup import Archive as Rows
 from datastorage.pipeline.lookup import look_up
-from datastorage.records.record import VectorState
+from datastorage.pipeline.reading import announcement_of
+from datastorage.records.writes import WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources import KINDS, Phase, ResourceKind, WriteState
+from datastorage.resources.kinds import KINDS, Phase, ResourceKind
+from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.registry import table_of
 
 _PAGE_SIZE: Final = 500
 # Where a vector may be owed.
@@ -99,13 +101,13 @@ class Lift:
         now = datetime.fromtimestamp(await self._breaker.run(self._archive.time), UTC)
         for body, key in zip(bodies, keys, strict=True):
             stored = answer.found.get(key)
-            if stored is None or stored.vector.state is VectorState.PENDING:
+            if stored is None or stored.vector.state is WriteState.PENDING:
                 continue
             # Not twice at once: the second would only find that the first has changed the object.
             if not self._intake.begin(key):
                 skipped = True
                 continue
-            outcome = replace(stored, vector_at=now)
+            outcome = replace(stored, vector=replace(stored.vector, at=now))
             await self._announce(
                 announcement_of(kind, body, outcome, default_ttl_seconds=self._default_ttl_seconds)
             )

@@ -12,13 +12,14 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from datastorage.errors import TransientError
-from datastorage.pipeline.extract import table_of, text_of
 from datastorage.records.record import RecordKey, Table, Text
+from datastorage.records.vector import Vector
 from datastorage.resilience.dividing import chunks, in_halves, read_page
 from datastorage.resilience.signal import Signal
-from datastorage.resources import KINDS, ResourceKind
+from datastorage.resources.kinds import KINDS, ResourceKind
+from datastorage.resources.reading.fields import mapping_in
+from datastorage.resources.reading.registry import reading_of, table_of
 from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Unlinked
-from datastorage.storage.vectors import Vector
 from datastorage.vectors.backfill import Dependencies, Embedder, Vectors
 from datastorage.vectors.progress import Missing, Progress, Stage
 
@@ -258,4 +259,4 @@ def _text(kind: ResourceKind, content: bytes) -> Text:
     body = json.loads(content)
     if not isinstance(body, dict):
         raise ValueError("no object")  # noqa: TRY004  # of the content, not of a type
-    return text_of(kind.kind, body.get("spec") or {})
+    return reading_of(kind).text(mapping_in(body, "spec"))

@@ -7,12 +7,11 @@ import pytest_asyncio
 from aiohttp import web
 
 from datastorage.errors import RequestRefusedError
-from datastorage.kube import rightsreview as rights_module
 from datastorage.kube.accessmonitor import AccessMonitor
-from datastorage.kube.objects import KubernetesClient
+from datastorage.kube.objects import ObjectClient
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
-from datastorage.resources import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from harness.polling import eventually
 from tests.support.apiserver import FakeApiServer
 from tests.unit.conftest import Spawn
@@ -26,9 +25,9 @@ class Bench:
     def __init__(self, server: FakeApiServer, transport: Transport) -> None:
         self.server = server
         self.transport = transport
-        self.client = KubernetesClient(transport)
+        self.client = ObjectClient(transport)
         self.recoveries = 0
-        self.review = RightsReview(transport, on_recovery=self._recovered)
+        self.review = RightsReview(transport, on_recovery=self._recovered, pause_seconds=0.0)
 
     def _recovered(self) -> None:
         self.recoveries += 1
@@ -48,9 +47,8 @@ class Bench:
 
 
 @pytest_asyncio.fixture
-async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(rights_module, "_PAUSE_SECONDS", 0.0)
-    async with FakeApiServer().serve() as server, server.client() as transport:
+async def bench() -> AsyncIterator[Bench]:
+    async with FakeApiServer().serve() as server, server.transport() as transport:
         yield Bench(server, transport)
 
 

@@ -16,9 +16,8 @@ from datastorage.errors import (
     ObjectTooLargeError,
     RequestRefusedError,
 )
-from datastorage.kube import objects as client_module
-from datastorage.kube.objects import KubernetesClient
-from datastorage.resources import ACTION_TRACE, AUDIT_RECORD
+from datastorage.kube.objects import ObjectClient
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from tests.support.apiserver import FakeApiServer
 
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
@@ -26,19 +25,19 @@ BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[FakeApiServer]:
-    """An API server that answers as told."""
+    """An API server whose answers the test sets."""
     async with FakeApiServer().serve() as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def client(server: FakeApiServer) -> AsyncIterator[KubernetesClient]:
+async def client(server: FakeApiServer) -> AsyncIterator[ObjectClient]:
     """A client for all namespaces."""
-    async with KubernetesClient(server.client()) as made:
-        yield made
+    async with server.transport() as transport:
+        yield ObjectClient(transport)
 
 
-async def call(client: KubernetesClient, verb: str) -> Any:
+async def call(client: ObjectClient, verb: str) -> Any:
     match verb:
         case "patch_status":
             return await client.patch_status(
@@ -51,7 +50,7 @@ async def call(client: KubernetesClient, verb: str) -> Any:
     return [page async for page in client.pages(AUDIT_RECORD, field_selector="x=y", page_size=2)]
 
 
-async def test_a_status_patch_is_tied_to_the_version(server: FakeApiServer, client: KubernetesClient) -> None:
+async def test_a_status_patch_is_tied_to_the_version(server: FakeApiServer, client: ObjectClient) -> None:
     server.answer(200, {"metadata": {"resourceVersion": "8"}})
     assert await call(client, "patch_status") == "8"
     (request,) = server.requests
@@ -62,14 +61,14 @@ async def test_a_status_patch_is_tied_to_the_version(server: FakeApiServer, clie
     assert request.headers["Authorization"] == "Bearer the-token"
 
 
-async def test_a_deletion_names_uid_and_version(server: FakeApiServer, client: KubernetesClient) -> None:
+async def test_a_deletion_names_uid_and_version(server: FakeApiServer, client: ObjectClient) -> None:
     await call(client, "delete")
     (request,) = server.requests
     assert (request.method, request.path) == ("DELETE", f"{BASE}/namespaces/shop/auditrecords/a")
     assert request.body["preconditions"] == {"uid": "u-1", "resourceVersion": "7"}
 
 
-async def test_get_returns_the_object(server: FakeApiServer, client: KubernetesClient) -> None:
+async def test_get_returns_the_object(server: FakeApiServer, client: ObjectClient) -> None:
     server.answer(200, {"metadata": {"name": "a"}, "spec": {"big": 2**63 - 1, "text": "\ud800\0"}})
     body = await call(client, "get")
     assert body["spec"] == {"big": 2**63 - 1, "text": "\ud800\0"}
@@ -96,16 +95,17 @@ async def test_get_returns_the_object(server: FakeApiServer, client: KubernetesC
     ],
 )
 async def test_each_status_has_its_error(
-    server: FakeApiServer, client: KubernetesClient, verb: str, status: int, expected: type[DataStorageError]
+    server: FakeApiServer, client: ObjectClient, verb: str, status: int, expected: type[DataStorageError]
 ) -> None:
     server.refuse(status, "the reason")
     with pytest.raises(DataStorageError) as caught:
         await call(client, verb)
     assert type(caught.value) is expected
-    assert str(caught.value) == f"API server ({status}): the reason"
+    named = "AuditRecord" if verb == "pages" else "AuditRecord shop/a"
+    assert str(caught.value) == f"{named}: API server ({status}): the reason"
 
 
-async def test_the_size_limit_of_etcd_is_no_outage(server: FakeApiServer, client: KubernetesClient) -> None:
+async def test_the_size_limit_of_etcd_is_no_outage(server: FakeApiServer, client: ObjectClient) -> None:
     server.refuse(500, "etcdserver: request is too large")
     with pytest.raises(ObjectTooLargeError):
         await call(client, "patch_status")
@@ -113,7 +113,7 @@ async def test_the_size_limit_of_etcd_is_no_outage(server: FakeApiServer, client
 
 @pytest.mark.parametrize("body", ["<html>bad gateway</html>", "", "[]", '{"message": 5}', "\ufffd" * 9000])
 async def test_an_answer_that_is_no_status_is_still_an_error(
-    server: FakeApiServer, client: KubernetesClient, body: str
+    server: FakeApiServer, client: ObjectClient, body: str
 ) -> None:
     server.answers.append(web.Response(status=502, text=body))
     with pytest.raises(ClusterUnavailableError) as caught:
@@ -123,14 +123,14 @@ async def test_an_answer_that_is_no_status_is_still_an_error(
 
 async def test_an_absent_server_is_transient() -> None:
     async with FakeApiServer().serve() as server:
-        api = server.client()
-    async with KubernetesClient(api) as client:
-        with pytest.raises(ClusterUnavailableError, match="API server: "):
-            await call(client, "get")
+        gone = server.transport()
+    async with gone as transport:
+        with pytest.raises(ClusterUnavailableError, match=r"^AuditRecord shop/a: API server: no connection"):
+            await call(ObjectClient(transport), "get")
 
 
 async def test_a_connection_cut_in_the_middle_is_transient(
-    server: FakeApiServer, client: KubernetesClient
+    server: FakeApiServer, client: ObjectClient
 ) -> None:
     def cut(request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -146,14 +146,14 @@ def page(*names: str, more: str | None = None) -> dict[str, Any]:
     return {"items": [{"metadata": {"name": name}} for name in names], "metadata": {"continue": more}}
 
 
-async def names_of(client: KubernetesClient) -> list[list[str]]:
+async def names_of(client: ObjectClient) -> list[list[str]]:
     return [
         [body["metadata"]["name"] for body in items]
         async for items in client.pages(ACTION_TRACE, field_selector="status.phase!=Stored", page_size=2)
     ]
 
 
-async def test_a_list_comes_page_by_page(server: FakeApiServer, client: KubernetesClient) -> None:
+async def test_a_list_comes_page_by_page(server: FakeApiServer, client: ObjectClient) -> None:
     server.answer(200, page("a", "b", more="token/1=+"))
     server.answer(200, page("c", more=""))
     assert await names_of(client) == [["a", "b"], ["c"]]
@@ -163,7 +163,9 @@ async def test_a_list_comes_page_by_page(server: FakeApiServer, client: Kubernet
     assert [request.query["continue"] for request in server.requests] == ["", "token/1=+"]
 
 
-async def test_an_expired_continuation_begins_anew(server: FakeApiServer, client: KubernetesClient) -> None:
+async def test_a_list_whose_continuation_expires_begins_again(
+    server: FakeApiServer, client: ObjectClient
+) -> None:
     server.answer(200, page("a", "b", more="old"))
     server.refuse(410, "The provided continue parameter is too old")
     server.answer(200, page("a", "b", more="new"))
@@ -173,7 +175,7 @@ async def test_an_expired_continuation_begins_anew(server: FakeApiServer, client
 
 
 async def test_a_resource_that_is_not_there_is_no_endless_list(
-    server: FakeApiServer, client: KubernetesClient
+    server: FakeApiServer, client: ObjectClient
 ) -> None:
     server.answer(404, {"message": "the server could not find the requested resource", "details": {}})
     with pytest.raises(NotServedError):
@@ -183,7 +185,7 @@ async def test_a_resource_that_is_not_there_is_no_endless_list(
 
 @pytest.mark.parametrize("verb", ["patch_status", "delete", "get", "pages"])
 async def test_an_unknown_path_is_no_missing_object(
-    server: FakeApiServer, client: KubernetesClient, verb: str
+    server: FakeApiServer, client: ObjectClient, verb: str
 ) -> None:
     server.answers.append(web.Response(status=404, text="404 page not found"))
     with pytest.raises(NotServedError):
@@ -191,17 +193,19 @@ async def test_an_unknown_path_is_no_missing_object(
 
 
 async def test_a_namespace_that_may_not_be_read_does_not_hide_the_others(server: FakeApiServer) -> None:
-    async with KubernetesClient(server.client(), namespaces=("shop", "pay")) as client:
+    async with server.transport() as transport:
+        client = ObjectClient(transport, namespaces=("shop", "pay"))
         server.refuse(403, "forbidden")
         server.answer(200, page("b"))
         pages = client.pages(ACTION_TRACE, field_selector="x=y", page_size=2)
         assert [body["metadata"]["name"] for body in await anext(pages)] == ["b"]
-        with pytest.raises(RequestRefusedError):
+        with pytest.raises(RequestRefusedError, match=r"^ActionTrace in namespace shop: API server \(403\)"):
             await anext(pages)
 
 
 async def test_only_the_chosen_namespaces_are_listed(server: FakeApiServer) -> None:
-    async with KubernetesClient(server.client(), namespaces=("shop", "pay")) as client:
+    async with server.transport() as transport:
+        client = ObjectClient(transport, namespaces=("shop", "pay"))
         server.answer(200, page("a"))
         server.answer(200, page("b"))
         assert await names_of(client) == [["a"], ["b"]]
@@ -211,17 +215,15 @@ async def test_only_the_chosen_namespaces_are_listed(server: FakeApiServer) -> N
     ]
 
 
-async def test_a_page_of_large_objects_is_asked_for_again_shorter(
-    server: FakeApiServer, client: KubernetesClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_module, "_MAX_PAGE_BYTES", 1000)
+async def test_a_page_of_large_objects_is_asked_for_again_shorter(server: FakeApiServer) -> None:
     large = page("a", "b", more="")
     large["items"][0]["spec"] = "x" * 2000
     alone = {"items": large["items"][:1], "metadata": {"continue": "rest"}}
     server.answer(200, large)
     server.answer(200, alone)
     server.answer(200, page("b"))
-    assert await names_of(client) == [["a"], ["b"]]
+    async with server.transport() as transport:
+        assert await names_of(ObjectClient(transport, max_page_bytes=1000)) == [["a"], ["b"]]
     assert [request.query["limit"] for request in server.requests] == ["2", "1", "2"]
     assert [request.query["continue"] for request in server.requests] == ["", "", "rest"]
 
@@ -229,18 +231,22 @@ async def test_a_page_of_large_objects_is_asked_for_again_shorter(
 @pytest.mark.parametrize("verb", ["patch_status", "delete", "get", "pages"])
 @pytest.mark.parametrize("body", ["<html>Log in</html>", "[]", "", "null"])
 async def test_an_answer_of_something_else_is_no_success(
-    server: FakeApiServer, client: KubernetesClient, verb: str, body: str
+    server: FakeApiServer, client: ObjectClient, verb: str, body: str
 ) -> None:
     """A proxy's page comes with status 200; taken for a deletion it would be believed."""
     server.answers = [web.Response(text=body)]
-    with pytest.raises(ClusterUnavailableError, match="API server: the answer is no JSON object"):
+    with pytest.raises(
+        ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer is no JSON object"
+    ):
         await call(client, verb)
 
 
 @pytest.mark.parametrize("verb", ["patch_status", "pages"])
 async def test_an_object_of_something_else_is_no_success(
-    server: FakeApiServer, client: KubernetesClient, verb: str
+    server: FakeApiServer, client: ObjectClient, verb: str
 ) -> None:
     server.answer(200, {"status": "up"})
-    with pytest.raises(ClusterUnavailableError, match="API server: the answer has no metadata"):
+    with pytest.raises(
+        ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer has no metadata"
+    ):
         await call(client, verb)

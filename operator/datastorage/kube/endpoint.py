@@ -1,6 +1,6 @@
 """Where the API server is and who we are: one frozen value, made of a kubeconfig or of the pod's own files.
 
-Each call of ``load_access`` reads everything again: addresses, certificates and tokens change on disk while
+Each call of ``load_endpoint`` reads everything again: addresses, certificates and tokens change on disk while
 the program runs.
 """
 
@@ -18,6 +18,7 @@ from typing import Any, Final
 from yarl import URL
 
 from datastorage.errors import ConfigurationError
+from datastorage.files import read_file
 from datastorage.kube import kubeconfig
 from datastorage.kube.kubeconfig import ClusterEntry, CurrentContext, ExecEntry, UserEntry
 from datastorage.kube.proxies import checked_proxy, environment_proxy
@@ -27,9 +28,9 @@ _PORT_VARIABLE: Final = "KUBERNETES_SERVICE_PORT"
 SERVICE_ACCOUNT_DIRECTORY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _PLUGIN_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _INTERACTIVE_MODES: Final = ("Never", "IfAvailable", "Always")
-# Where a cluster entry keeps what is meant for a plugin.
+# The name under which a cluster entry keeps what is meant for a plugin.
 _PLUGIN_EXTENSION: Final = "client.authentication.k8s.io/exec"
-# The certificate of a large private PKI has some 10 KiB, a token 2 KiB.
+# The certificates of a large private PKI have some 10 KiB, a token 2 KiB.
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _PEM_CERTIFICATE: Final = re.compile(
     rb"-----BEGIN (?:TRUSTED )?CERTIFICATE-----.+?-----END [A-Z ]+-----", re.DOTALL
@@ -48,8 +49,8 @@ class ClientCertificate:
 
 
 @dataclass(frozen=True)
-class Plugin:
-    """A program that prints credentials, and what it is told."""
+class ExecPlugin:
+    """A program that prints credentials, and its input."""
 
     command: str
     arguments: tuple[str, ...] = field(repr=False)
@@ -57,12 +58,12 @@ class Plugin:
     api_version: str
     interactive_mode: str
     cluster: str = field(repr=False)
-    """What it is told of the cluster, as JSON; empty for nothing."""
+    """The description of the cluster that it gets, as JSON; empty for none."""
 
 
 @dataclass(frozen=True)
-class Access:
-    """All that is known of the way to the API server, apart from what a plugin has yet to say."""
+class Endpoint:
+    """The address of the API server, how it is reached, and the credentials that need no plugin."""
 
     source: str
     server: str
@@ -74,13 +75,13 @@ class Access:
     certificate: ClientCertificate | None = None
     authorization: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    plugin: Plugin | None = None
+    plugin: ExecPlugin | None = None
     files: tuple[Path, ...] = ()
-    """What was read. A change of any of them calls for another look."""
+    """The files that were read. When one of them changes, everything is read again."""
 
 
 class _Reader:
-    """Reads files and remembers which."""
+    """Reads files and remembers their paths."""
 
     def __init__(self, source: str, files: tuple[Path, ...] = ()) -> None:
         self.source = source
@@ -90,8 +91,7 @@ class _Reader:
         """Return the file's bytes. Raises ConfigurationError, naming the setting."""
         self.files.append(Path(path))
         try:
-            with Path(path).open("rb") as file:
-                content = file.read(_MAX_FILE_BYTES)
+            content = read_file(path, _MAX_FILE_BYTES)
         except OSError as error:
             raise ConfigurationError(f"{self.source}: {name}: {path}: {error.strerror}") from error
         if not content.strip():
@@ -99,7 +99,7 @@ class _Reader:
         return content
 
     def pem(self, path: str, data: str, name: str) -> bytes | None:
-        """Return what an entry gives as data or as a file; the data wins, as with kubectl."""
+        """Return the PEM that an entry has as data or in a file. The data wins, as in kubectl."""
         if data:
             try:
                 return base64.b64decode("".join(data.split()), validate=True)
@@ -108,19 +108,22 @@ class _Reader:
         return self.read(path, name) if path else None
 
     def token(self, path: str | Path, name: str) -> str:
-        """Return a token without the line end behind it."""
+        """Return the token in a file, without the line end behind it."""
         return checked_header(self.read(path, name).decode("utf-8", "replace").strip(), self.source, name)
 
 
-def load_access(environment: Mapping[str, str] | None = None) -> Access:
+def load_endpoint(
+    environment: Mapping[str, str] | None = None, *, service_account: Path = SERVICE_ACCOUNT_DIRECTORY
+) -> Endpoint:
     """Read the pod's ServiceAccount; outside of a pod, or where KUBECONFIG names files, the kubeconfig.
 
+    ``service_account`` is the directory of the pod's own files.
     Raises ConfigurationError: one line that says what to do.
     """
     environment = os.environ if environment is None else environment
     in_pod = bool(environment.get(_HOST_VARIABLE) and environment.get(_PORT_VARIABLE))
     if in_pod and not kubeconfig.is_named(environment):
-        return _in_pod(environment)
+        return _in_pod(environment, service_account)
     return _of_context(kubeconfig.read_current_context(environment), environment)
 
 
@@ -131,21 +134,21 @@ def checked_header(text: str, source: str, name: str) -> str:
     return text
 
 
-def _in_pod(environment: Mapping[str, str]) -> Access:
+def _in_pod(environment: Mapping[str, str], directory: Path) -> Endpoint:
     host, port = environment[_HOST_VARIABLE].strip("[]"), environment[_PORT_VARIABLE]
     reader = _Reader("the pod's ServiceAccount")
-    server = _server(f"https://{f'[{host}]' if ':' in host else host}:{port}", _HOST_VARIABLE)
-    return Access(
+    server = _server_url(f"https://{f'[{host}]' if ':' in host else host}:{port}", _HOST_VARIABLE)
+    return Endpoint(
         source=reader.source,
         server=str(server).rstrip("/"),
         proxy=environment_proxy(server, environment),
-        authorities=_authorities(reader, reader.read(SERVICE_ACCOUNT_DIRECTORY / "ca.crt", "CA"), "CA"),
-        authorization=f"Bearer {reader.token(SERVICE_ACCOUNT_DIRECTORY / 'token', 'token')}",
+        authorities=_authorities(reader, reader.read(directory / "ca.crt", "CA"), "CA"),
+        authorization=f"Bearer {reader.token(directory / 'token', 'token')}",
         files=tuple(reader.files),
     )
 
 
-def _of_context(context: CurrentContext, environment: Mapping[str, str]) -> Access:
+def _of_context(context: CurrentContext, environment: Mapping[str, str]) -> Endpoint:
     cluster, user = context.cluster, context.user
     reader = _Reader(context.source, context.files)
     _refuse_contradictions(context)
@@ -157,14 +160,14 @@ def _of_context(context: CurrentContext, environment: Mapping[str, str]) -> Acce
         )
     certificate = _client_certificate(reader, user)
     secured = authority is not None or cluster.insecure or certificate is not None
-    server = _server(_with_scheme(cluster.server, secured=secured), f"{context.source}: server")
+    server = _server_url(_with_scheme(cluster.server, secured=secured), f"{context.source}: server")
     proxy = (
         checked_proxy(cluster.proxy_url, f"{context.source}: proxy-url")
         if cluster.proxy_url
         else environment_proxy(server, environment)
     )
     headers = _impersonation(context)
-    return Access(
+    return Endpoint(
         source=context.source,
         server=str(server).rstrip("/"),
         proxy=proxy,
@@ -174,7 +177,7 @@ def _of_context(context: CurrentContext, environment: Mapping[str, str]) -> Acce
         certificate=certificate,
         authorization=_authorization(reader, user),
         headers=(*headers, *([("Accept-Encoding", "identity")] if cluster.disable_compression else [])),
-        # A token beside a plugin wins, as with kubectl.
+        # A token beside a plugin wins, as in kubectl.
         plugin=_plugin(context, authority) if user.plugin is not None and not _has_token(user) else None,
         files=tuple(reader.files),
     )
@@ -220,14 +223,16 @@ def _client_certificate(reader: _Reader, user: UserEntry) -> ClientCertificate |
 def _authorities(reader: _Reader, pem: bytes | None, name: str) -> str | None:
     if pem is None:
         return None
-    certificates = _PEM_CERTIFICATE.findall(pem)  # bundles have comments of any encoding between them
+    certificates = _PEM_CERTIFICATE.findall(pem)  # a bundle may have comments of any encoding between them
     if not certificates:
         raise ConfigurationError(f"{reader.source}: {name} has no PEM certificate in it")
     return "\n".join(certificate.decode("ascii", "replace") for certificate in certificates)
 
 
 def _authorization(reader: _Reader, user: UserEntry) -> str | None:
-    if user.token_file:  # kubectl prefers it to a token beside it, which it uses only while the file is away
+    if (
+        user.token_file
+    ):  # as in kubectl, the file wins, and a token beside it serves while the file is missing
         try:
             return f"Bearer {reader.token(user.token_file, 'tokenFile')}"
         except ConfigurationError:
@@ -264,7 +269,7 @@ def _impersonation(context: CurrentContext) -> tuple[tuple[str, str], ...]:
     return tuple(headers)
 
 
-def _plugin(context: CurrentContext, authority: bytes | None) -> Plugin:
+def _plugin(context: CurrentContext, authority: bytes | None) -> ExecPlugin:
     entry = context.user.plugin
     assert entry is not None
     source = f"{context.source}: exec of the user {context.user_name!r}"
@@ -283,13 +288,13 @@ def _plugin(context: CurrentContext, authority: bytes | None) -> Plugin:
     if shutil.which(entry.command, path=_path_of(entry)) is None:
         hint = f"; {' '.join(entry.install_hint.split())[:300]}" if entry.install_hint else ""
         raise ConfigurationError(f"{source}: there is no program {entry.command!r}; install it{hint}")
-    return Plugin(
+    return ExecPlugin(
         command=entry.command,
         arguments=entry.arguments,
         environment=tuple((variable.name, variable.value) for variable in entry.environment),
         api_version=entry.api_version,
         interactive_mode=mode,
-        cluster=json.dumps(_told(context.cluster, authority)) if entry.provide_cluster_info else "",
+        cluster=json.dumps(_cluster_info(context.cluster, authority)) if entry.provide_cluster_info else "",
     )
 
 
@@ -297,8 +302,8 @@ def _path_of(entry: ExecEntry) -> str | None:
     return next((item.value for item in entry.environment if item.name == "PATH"), None)
 
 
-def _told(cluster: ClusterEntry, authority: bytes | None) -> dict[str, Any]:
-    told = {
+def _cluster_info(cluster: ClusterEntry, authority: bytes | None) -> dict[str, Any]:
+    info = {
         "server": cluster.server,
         "tls-server-name": cluster.tls_server_name,
         "insecure-skip-tls-verify": cluster.insecure,
@@ -309,7 +314,7 @@ def _told(cluster: ClusterEntry, authority: bytes | None) -> dict[str, Any]:
             (item.extension for item in cluster.extensions if item.name == _PLUGIN_EXTENSION), None
         ),
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in info.items() if value}
 
 
 def _with_scheme(server: str, *, secured: bool) -> str:
@@ -318,7 +323,7 @@ def _with_scheme(server: str, *, secured: bool) -> str:
     return f"{'https' if secured else 'http'}://{server}"
 
 
-def _server(url: str, setting: str) -> URL:
+def _server_url(url: str, setting: str) -> URL:
     try:
         server = URL(url)
         fits = server.scheme in {"http", "https"} and bool(server.host) and server.port is not None

@@ -2,14 +2,17 @@
 
 import base64
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from datastorage.kube.access import load_access
-from datastorage.kube.transport import Transport
+from datastorage.kube.endpoint import load_endpoint
+from datastorage.kube.transport import Transport, TransportPace
+
+DEFAULT_PACE = TransportPace()
 
 
 def write_kubeconfig(path: Path, cluster: Mapping[str, Any], user: Mapping[str, Any] | None = None) -> Path:
@@ -26,10 +29,15 @@ def write_kubeconfig(path: Path, cluster: Mapping[str, Any], user: Mapping[str, 
     return path
 
 
-def transport_of(*kubeconfigs: Path, **environment: str) -> Transport:
+def transport_of(
+    *kubeconfigs: Path,
+    pace: TransportPace = DEFAULT_PACE,
+    clock: Callable[[], float] = time.monotonic,
+    **environment: str,
+) -> Transport:
     """Return the transport of these files, in an environment that has nothing else."""
     named = {"KUBECONFIG": os.pathsep.join(map(str, kubeconfigs))}
-    return Transport(lambda: load_access({**named, **environment}))
+    return Transport(lambda: load_endpoint({**named, **environment}), pace, clock)
 
 
 def inline(pem: bytes) -> str:

@@ -1,8 +1,8 @@
-"""The dual write on a real database: the rows come first, and what can't be written as a vector is owed."""
+"""The write on a real database: the rows come first, and a vector that can't be written is pending."""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,20 +11,24 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError, WorkRefusedError
-from datastorage.records.record import Record, StoredRecord, Text, VectorState, VectorWrite
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, StoredRecord, Text
+from datastorage.records.vector import EmbeddingModel, Vector
+from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.archive import Archive, distinct_texts
 from datastorage.storage.database import Database
-from datastorage.storage.dualwrite import DualWrite
 from datastorage.storage.outbox import Outbox, OutboxState
 from datastorage.storage.schema import VECTORS
-from datastorage.storage.vectors import Vector, VectorTables
+from datastorage.storage.vectors import VectorTables
+from datastorage.storage.write import Archive, TextVectors, VectorTarget, distinct_texts
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases
 from tests.support.proxy import FreezableProxy
 
 DIMENSIONS = 8
-AWAY = VectorWrite(VectorState.PENDING, "EmbedderUnavailable", "does not answer", "fake/tiny")
+MODEL = EmbeddingModel("fake", "tiny", DIMENSIONS)
+AWAY = VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", "fake/tiny")
+NONE_MISSING: Mapping[bytes, VectorWrite] = {}
 _VECTORS = "SELECT text_hash FROM datastorage.embeddings_1 ORDER BY text_hash"
 _OUTBOX = "SELECT uid::text, generation, text_hash, last_error FROM datastorage.vector_outbox"
 
@@ -46,26 +50,37 @@ def keys(stored: Sequence[Record]) -> set[tuple[str, int]]:
     return {(record.key.uid, record.key.generation) for record in stored}
 
 
-def states(stored: Sequence[StoredRecord]) -> list[VectorState]:
+def states(stored: Sequence[StoredRecord]) -> list[WriteState]:
     return [row.vector.state for row in stored]
 
 
 class Stage:
     """The parts over one database, or over two."""
 
-    def __init__(self, database: Database, vectors: Database) -> None:
-        self.tables = VectorTables(vectors, provider="fake", name="tiny", dimensions=DIMENSIONS)
+    def __init__(
+        self,
+        database: Database,
+        vectors: Database,
+        *,
+        write_seconds: float = 5.0,
+        patience_seconds: float = 3.0,
+    ) -> None:
+        self.tables = VectorTables(vectors, MODEL, write_seconds=write_seconds)
         self.outbox = Outbox(database)
-        self.archive = Archive(database, model="fake/tiny")
         self.breaker = Breaker("vector_store", self.tables.probe, on_recovery=lambda: None)
-        self.dual_write = DualWrite(
-            archive=self.archive,
-            outbox=self.outbox,
-            vectors=self.tables,
-            breaker=self.breaker,
-            model="fake/tiny",
-            same_server=vectors is database,
+        target = VectorTarget(
+            self.tables, self.breaker, same_server=vectors is database, patience_seconds=patience_seconds
         )
+        self.archive = Archive(database, model=MODEL, target=target)
+
+    async def write(
+        self,
+        batch: Sequence[Record],
+        vectors: Mapping[bytes, Vector],
+        missing: Mapping[bytes, VectorWrite] = NONE_MISSING,
+    ) -> list[StoredRecord]:
+        """Write a batch of which the vectors are given, or the reasons why they are missing."""
+        return await self.archive.write(batch, TextVectors(distinct_texts(batch), vectors, missing))
 
     async def owed(self) -> int:
         return (await self.outbox.depths())[OutboxState.PENDING].depth
@@ -100,8 +115,8 @@ async def two(database: Database, other_server: TestDatabase) -> AsyncIterator[S
 @pytest.mark.oldest_postgres
 async def test_rows_and_vectors_are_there_together(one: Stage, owner: Any) -> None:
     batch = [*records(20, distinct=4), record_of(action_trace())]
-    stored = await one.dual_write.store(batch, vectors_of(batch), {})
-    assert set(states(stored)) == {VectorState.WRITTEN}
+    stored = await one.write(batch, vectors_of(batch))
+    assert set(states(stored)) == {WriteState.WRITTEN}
     assert {row.vector.model for row in stored} == {"fake/tiny"}
     # One vector for each distinct text, one row for each record, and each row leads to its vector.
     assert [row["text_hash"] for row in await owner.fetch(_VECTORS)] == list(distinct_texts(batch))
@@ -115,7 +130,7 @@ async def test_rows_and_vectors_are_there_together(one: Stage, owner: Any) -> No
 async def test_the_vector_of_a_text_is_what_was_given(one: Stage, owner: Any) -> None:
     batch = records(3)
     given = vectors_of(batch)
-    await one.dual_write.store(batch, given, {})
+    await one.write(batch, given)
     rows = await owner.fetch("SELECT text_hash, embedding::text FROM datastorage.embeddings_1")
     found = {row["text_hash"]: np.array(eval(row["embedding"]), np.float32) for row in rows}
     assert found.keys() == given.keys()
@@ -126,8 +141,8 @@ async def test_the_vector_of_a_text_is_what_was_given(one: Stage, owner: Any) ->
 @pytest.mark.oldest_postgres
 async def test_storing_again_changes_nothing(one: Stage, owner: Any) -> None:
     batch = records(5)
-    first = await one.dual_write.store(batch, vectors_of(batch), {})
-    again = await one.dual_write.store(batch, vectors_of(batch), {})
+    first = await one.write(batch, vectors_of(batch))
+    again = await one.write(batch, vectors_of(batch))
     assert again == first
     assert [row.is_new for row in (*first, *again)] == [True] * 5 + [False] * 5
     assert len(await owner.fetch(_VECTORS)) == 5
@@ -138,10 +153,8 @@ async def test_what_the_embedder_owes_is_in_the_outbox_and_the_rest_is_written(
 ) -> None:
     fine, late = records(3), records(2)
     late = [record_of(audit_record({**AUDIT_SPEC, "message": f"late {'y' * (n + 1)}"})) for n in range(2)]
-    stored = await one.dual_write.store(
-        [*fine, *late], vectors_of(fine), dict.fromkeys(distinct_texts(late), AWAY)
-    )
-    assert states(stored) == [VectorState.WRITTEN] * 3 + [VectorState.PENDING] * 2
+    stored = await one.write([*fine, *late], vectors_of(fine), dict.fromkeys(distinct_texts(late), AWAY))
+    assert states(stored) == [WriteState.WRITTEN] * 3 + [WriteState.PENDING] * 2
     rows = await owner.fetch(_OUTBOX)
     assert {(row["uid"], row["generation"]) for row in rows} == keys(late)
     assert {row["last_error"] for row in rows} == {"does not answer"}
@@ -149,7 +162,7 @@ async def test_what_the_embedder_owes_is_in_the_outbox_and_the_rest_is_written(
     texts = await owner.fetch("SELECT text_hash, text FROM datastorage.embedding_texts")
     assert {row["text_hash"]: row["text"] for row in texts} == distinct_texts([*fine, *late])
     found = await one.archive.find(late[0].table, [record.key for record in late])
-    assert {row.vector.state for row in found.values()} == {VectorState.PENDING}
+    assert {row.vector.state for row in found.values()} == {WriteState.PENDING}
 
 
 @pytest.mark.parametrize(
@@ -165,35 +178,32 @@ async def test_a_damaged_vector_table_costs_no_row(one: Stage, owner: Any, damag
     await one.tables.model_id()
     await owner.execute(damage)
     batch = records(6)
-    stored = await one.dual_write.store(batch, vectors_of(batch), {})
-    assert states(stored) == [VectorState.PENDING] * 6
+    stored = await one.write(batch, vectors_of(batch))
+    assert states(stored) == [WriteState.PENDING] * 6
     assert {row.vector.reason for row in stored} == {"VectorStoreUnavailable"}
     assert all(row.is_new for row in stored)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 6
     assert await one.owed() == 6
 
 
-async def test_a_locked_vector_table_holds_nothing_up_for_long(
-    one: Stage, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datastorage.storage.vectors._WRITE_SECONDS", 0.2)
+async def test_a_locked_vector_table_holds_nothing_up_for_long(database: Database, owner: Any) -> None:
+    one = Stage(database, database, write_seconds=0.2)
     await one.tables.model_id()
     async with owner.transaction():
         await owner.execute("LOCK TABLE datastorage.embeddings_1 IN ACCESS EXCLUSIVE MODE")
         first, second = records(2), records(3)
-        assert set(states(await one.dual_write.store(first, vectors_of(first), {}))) == {VectorState.PENDING}
+        assert set(states(await one.write(first, vectors_of(first)))) == {WriteState.PENDING}
         # The second batch does not even try.
         assert not one.breaker.serving
-        assert set(states(await one.dual_write.store(second, vectors_of(second), {}))) == {
-            VectorState.PENDING
-        }
+        assert set(states(await one.write(second, vectors_of(second)))) == {WriteState.PENDING}
     assert await one.owed() == 5
+    await one.breaker.close()
 
 
 async def test_a_vector_of_another_width_is_refused_by_the_table(one: Stage, owner: Any) -> None:
     batch = records(1)
     wrong = {key: np.ones(DIMENSIONS + 1, np.float32) for key in distinct_texts(batch)}
-    assert states(await one.dual_write.store(batch, wrong, {})) == [VectorState.PENDING]
+    assert states(await one.write(batch, wrong)) == [WriteState.PENDING]
     assert await owner.fetch(_VECTORS) == []
 
 
@@ -201,15 +211,15 @@ async def test_a_bad_row_takes_its_vectors_back(one: Stage, owner: Any) -> None:
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CONSTRAINT bad CHECK (name <> 'bad')")
     batch = [*records(2), record_of(audit_record(name="bad"))]
     with pytest.raises(WorkRefusedError):
-        await one.dual_write.store(batch, vectors_of(batch), dict.fromkeys(distinct_texts(batch), AWAY))
+        await one.write(batch, vectors_of(batch), dict.fromkeys(distinct_texts(batch), AWAY))
     for table in ("audit_records", "embeddings_1", "embedding_texts", "vector_outbox"):
         assert await owner.fetchval(f"SELECT count(*) FROM datastorage.{table}") == 0
 
 
 async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, owner: Any) -> None:
     record = replace(record_of(audit_record()), text=Text(hashlib.sha256(b"").digest(), ""))
-    [stored] = await one.dual_write.store([record], {}, {})
-    assert (stored.vector.state, stored.vector.reason) == (VectorState.SKIPPED, "NoText")
+    [stored] = await one.write([record], {})
+    assert (stored.vector.state, stored.vector.reason) == (WriteState.SKIPPED, "NoText")
     assert await one.owed() == 0
     found = await one.archive.find(record.table, [record.key])
     assert next(iter(found.values())).vector == stored.vector
@@ -219,8 +229,8 @@ async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, ow
 @pytest.mark.oldest_postgres
 async def test_on_another_server_vectors_follow_and_nothing_stays_owed(two: Stage, owner: Any) -> None:
     batch = records(10, distinct=3)
-    stored = await two.dual_write.store(batch, vectors_of(batch), {})
-    assert set(states(stored)) == {VectorState.WRITTEN}
+    stored = await two.write(batch, vectors_of(batch))
+    assert set(states(stored)) == {WriteState.WRITTEN}
     assert await two.owed() == 0
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0  # not here
     assert await two.tables.existing(list(distinct_texts(batch))) == set(distinct_texts(batch))
@@ -231,8 +241,8 @@ async def test_with_the_other_server_away_rows_are_stored_and_vectors_owed(
 ) -> None:
     await databases.close_connections(other_server, allow_new=False)
     batch = records(4)
-    stored = await two.dual_write.store(batch, vectors_of(batch), {})
-    assert set(states(stored)) == {VectorState.PENDING}
+    stored = await two.write(batch, vectors_of(batch))
+    assert set(states(stored)) == {WriteState.PENDING}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 4
     assert {(row["uid"], row["generation"]) for row in await owner.fetch(_OUTBOX)} == keys(batch)
     await databases.close_connections(other_server, allow_new=True)
@@ -249,7 +259,7 @@ async def test_a_crash_between_row_and_vector_leaves_the_vector_owed(
     monkeypatch.setattr(two.tables, "insert", crash)
     batch = records(3)
     with pytest.raises(KeyboardInterrupt):
-        await two.dual_write.store(batch, vectors_of(batch), {})
+        await two.write(batch, vectors_of(batch))
     assert await two.owed() == 3
 
 
@@ -258,44 +268,43 @@ async def test_an_absent_archive_is_no_fault_of_the_vectors(
 ) -> None:
     await databases.close_connections(cloned, allow_new=False)
     with pytest.raises(TransientError):
-        await one.dual_write.store(records(1), {}, {})
+        await one.write(records(1), {})
     await databases.close_connections(cloned, allow_new=True)
 
 
 async def test_one_that_was_there_before_hides_no_reason(one: Stage) -> None:
     old, new = records(1), [record_of(audit_record({**AUDIT_SPEC, "message": "new"}))]
-    await one.dual_write.store(old, vectors_of(old), {})
+    await one.write(old, vectors_of(old))
     both = [*old, *new]
-    stored = await one.dual_write.store(both, vectors_of(old), dict.fromkeys(distinct_texts(new), AWAY))
+    stored = await one.write(both, vectors_of(old), dict.fromkeys(distinct_texts(new), AWAY))
     assert [row.is_new for row in stored] == [False, True]
     assert stored[1].vector == AWAY
 
 
 async def test_a_refused_text_is_noted_as_failed_at_once(one: Stage) -> None:
     batch = records(1)
-    refused = VectorWrite(VectorState.FAILED, "EmbeddingRefused", "not finite", "fake/tiny")
-    [stored] = await one.dual_write.store(batch, {}, dict.fromkeys(distinct_texts(batch), refused))
+    refused = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", "fake/tiny")
+    [stored] = await one.write(batch, {}, dict.fromkeys(distinct_texts(batch), refused))
     assert stored.vector == refused
     [row] = await one.outbox.list(state=OutboxState.FAILED, uid=None, limit=10)
     assert (row.last_error, row.attempts) == ("not finite", 1)
     found = await one.archive.find(batch[0].table, [batch[0].key])
-    assert {each.vector.state for each in found.values()} == {VectorState.FAILED}
+    assert {each.vector.state for each in found.values()} == {WriteState.FAILED}
 
 
 async def test_a_server_that_has_fallen_silent_holds_nothing_up_for_long(
-    database: Database, other_server: TestDatabase, monkeypatch: pytest.MonkeyPatch
+    database: Database, other_server: TestDatabase
 ) -> None:
-    monkeypatch.setattr("datastorage.storage.dualwrite._PATIENCE_SECONDS", 0.3)
     proxy = FreezableProxy(other_server.service_url)
     async with proxy:
         vectors = Database(proxy.url, pool_size=3, chain=VECTORS)
-        stage = Stage(database, vectors)
+        stage = Stage(database, vectors, patience_seconds=0.3)
         first, second = records(1), records(2)
-        assert states(await stage.dual_write.store(first, vectors_of(first), {})) == [VectorState.WRITTEN]
+        assert states(await stage.write(first, vectors_of(first))) == [WriteState.WRITTEN]
         proxy.freeze()
         async with asyncio.timeout(10):
-            stored = await stage.dual_write.store(second, vectors_of(second), {})
-        assert VectorState.PENDING in states(stored)
+            stored = await stage.write(second, vectors_of(second))
+        assert WriteState.PENDING in states(stored)
         assert not stage.breaker.serving
         await stage.breaker.close()
         await vectors.close()

@@ -1,0 +1,91 @@
+"""The judging of answers: what each status means, and whether an API server has answered at all."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from datastorage.errors import (
+    ClusterError,
+    ClusterUnavailableError,
+    NotServedError,
+    ObjectChangedError,
+    ObjectGoneError,
+    ObjectTooLargeError,
+    RequestRefusedError,
+)
+from datastorage.kube.apirequest import Target
+
+_MAX_MESSAGE_CHARACTERS: Final = 500
+# Refusals that pass by themselves: a token is renewed, the server is busy.
+PASSING: Final = frozenset(
+    {HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+)
+
+
+def message_of(body: bytes) -> str:
+    """Return the message of an answer with an error, which is a Status or, from a proxy, any text."""
+    try:
+        status = json.loads(body)
+        message = str(status.get("message", "")) if isinstance(status, dict) else ""
+    except (ValueError, RecursionError):
+        message = body.decode("utf-8", "replace")
+    return message[:_MAX_MESSAGE_CHARACTERS]
+
+
+def refusal(status: int, body: bytes) -> str:
+    """Return the words for an answer with an error."""
+    return f"API server ({status}): {message_of(body)}"
+
+
+def error_of(status: int, body: bytes, target: Target) -> ClusterError:
+    """Return the error for an answer with this status, 400 or more. It names the object."""
+    message = f"{target}: {refusal(status, body)}"
+    # etcd's own limit on the size of an object comes back as an internal error.
+    if status == 413 or (status == 500 and "request is too large" in message):
+        return ObjectTooLargeError(message)
+    # The answer names the object that is missing. Where the path itself is unknown there is nothing to name.
+    if status == 404 and not _names_an_object(body):
+        return NotServedError(message)
+    if status in {404, 410}:
+        return ObjectGoneError(message)
+    if status == 409:
+        return ObjectChangedError(message)
+    if status in PASSING or status >= 500:
+        return ClusterUnavailableError(message)
+    return RequestRefusedError(message)
+
+
+def parsed(body: bytes, target: Target) -> dict[str, Any]:
+    """Return the object in the answer. Raises ClusterUnavailableError for anything else.
+
+    The page of a proxy is no proof that anything was done.
+    """
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ClusterUnavailableError(
+            f"{target}: API server: the answer is no JSON object; is a proxy or a login page before it?"
+        )
+    return answer
+
+
+def metadata_of(answer: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
+    """Return the metadata in the answer. Raises ClusterUnavailableError where there is none."""
+    metadata = answer.get("metadata")
+    if not isinstance(metadata, dict):
+        raise ClusterUnavailableError(
+            f"{target}: API server: the answer has no metadata; is it an API server that answers?"
+        )
+    return metadata
+
+
+def _names_an_object(body: bytes) -> bool:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return False
+    details = answer.get("details") if isinstance(answer, dict) else None
+    return isinstance(details, dict) and bool(details.get("name"))

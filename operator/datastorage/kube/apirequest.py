@@ -1,0 +1,92 @@
+"""A request to the API server as a value: what it is about, and what it says.
+
+It knows the form of Kubernetes' paths and nothing of any one resource.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+JSON: Final = "application/json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+# The verbs of RBAC.
+_VERBS: Final = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of objects that an API server may serve."""
+
+    group: str
+    """Empty for the core group."""
+    version: str
+    plural: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is about: one object, or all objects of a resource."""
+
+    resource: Resource
+    namespace: str | None = None
+    """None for what is in no namespace, and for the objects of all namespaces."""
+    name: str | None = None
+    """None for all objects, and for one that the API server does not keep, such as a review."""
+    subresource: str | None = None
+
+    @property
+    def collection(self) -> str:
+        """The path of all objects, at which new ones are created."""
+        resource = self.resource
+        root = f"/apis/{resource.group}" if resource.group else "/api"
+        scope = f"/namespaces/{quote(self.namespace)}" if self.namespace is not None else ""
+        return f"{root}/{resource.version}{scope}/{resource.plural}"
+
+    @property
+    def path(self) -> str:
+        """The path of the object, or of all objects."""
+        name = f"/{quote(self.name)}" if self.name is not None else ""
+        subresource = f"/{self.subresource}" if self.subresource is not None else ""
+        return f"{self.collection}{name}{subresource}"
+
+    def __str__(self) -> str:
+        """Name it in an error: ``AuditRecord payments/x``, or ``AuditRecord in namespace payments``."""
+        if self.name is not None:
+            return f"{self.resource.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
+        return f"{self.resource.kind}{f' in namespace {self.namespace}' if self.namespace else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRequest:
+    """One request and its JSON body."""
+
+    method: str
+    target: Target
+    query: Mapping[str, str] | None = None
+    body: Mapping[str, Any] | None = None
+    content_type: str = JSON
+    accept: str = JSON
+
+    @property
+    def path(self) -> str:
+        """The path with its query. A POST goes to the collection: the name is in the body."""
+        path = self.target.collection if self.method == "POST" else self.target.path
+        return f"{path}?{urlencode(self.query)}" if self.query else path
+
+    @property
+    def verb(self) -> str:
+        """What RBAC calls the request."""
+        return "list" if self.method == "GET" and self.target.name is None else _VERBS[self.method]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers that the request brings along."""
+        return {"Accept": self.accept, "Content-Type": self.content_type}
+
+    @property
+    def payload(self) -> bytes | None:
+        """The body as it is sent."""
+        return json.dumps(self.body).encode() if self.body is not None else None

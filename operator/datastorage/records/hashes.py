@@ -1,0 +1,22 @@
+"""The hashes that identify contents and texts: SHA-256, 32 bytes."""
+
+import hashlib
+from typing import Final
+
+NO_TEXT: Final = hashlib.sha256(b"").digest()
+"""The hash of the empty text. All records without words share it, and no other record has it."""
+
+
+def sha256(content: bytes) -> bytes:
+    """Return the hash of bytes."""
+    return hashlib.sha256(content).digest()
+
+
+def text_hash(text: str) -> bytes:
+    """Return the hash that identifies a text: that of its UTF-8."""
+    return sha256(text.encode("utf-8", "replace"))
+
+
+def labelled(digest: bytes) -> str:
+    """Return a hash as the status and the interfaces show it: sha256:<hex>."""
+    return f"sha256:{digest.hex()}"

@@ -1,0 +1,25 @@
+"""What a vector is, and the model that made it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+"""One vector. Read only: caches hand the same one to many."""
+
+Matrix = NDArray[np.float32]
+"""One vector a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """The identity of a model. Only vectors of equal models can be compared."""
+
+    provider: str
+    name: str
+    dimensions: int
+
+    def __str__(self) -> str:
+        """Return the name for a person and for an object's status."""
+        return f"{self.provider}/{self.name}"

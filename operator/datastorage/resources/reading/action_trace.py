@@ -1,0 +1,105 @@
+"""What the spec of an ActionTrace means.
+
+A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are made from this
+list. A new filter is a column with ``filter``; a name that does not exist yet also goes into ``FilterName``,
+the fields of ``query.Filter``, and the options of the command line.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from datastorage.records.record import Table
+from datastorage.records.times import is_given
+from datastorage.resources.kinds import ACTION_TRACE, ENDED
+from datastorage.resources.reading.fields import Spec, mapping_in, number, string_in, text, time
+from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
+from datastorage.resources.reading.reading import Column, Reading
+
+
+def _is_final(spec: Spec) -> bool:
+    """Say whether an ActionTrace is final.
+
+    It is when
+
+    - its execution has ended: `execution.status` is Completed, Failed or RolledBack, and
+    - no assessment is outstanding: `effectiveness.dueTime` is absent or `effectiveness.assessedAt` is set.
+      Go's zero time counts as absent in both.
+
+    A controller that assesses later must therefore set `dueTime` no later than the step that ends the
+    execution.
+    """
+    if string_in(mapping_in(spec, "execution"), "status") not in ENDED:
+        return False
+    effectiveness = mapping_in(spec, "effectiveness")
+    return not is_given(effectiveness.get("dueTime")) or is_given(effectiveness.get("assessedAt"))
+
+
+def _search(spec: Spec) -> str:
+    target = mapping_in(spec, "targetRef")
+    return search_words(
+        spec.get("actionType"),
+        mapping_in(spec, "alert").get("name"),
+        mapping_in(spec, "model").get("reasoning"),
+        mapping_in(spec, "execution").get("error"),
+        mapping_in(spec, "effectiveness").get("notes"),
+        target.get("kind"),
+        target.get("namespace"),
+        target.get("name"),
+    )
+
+
+_COLUMNS: Final = (
+    Column("final", "boolean", _is_final),
+    Column("correlation_id", "text", text("correlationID"), filter="correlation_id"),
+    Column("action_type", "text", text("actionType"), filter="type"),
+    Column("target_api_version", "text", text("targetRef", "apiVersion")),
+    Column("target_kind", "text", text("targetRef", "kind"), filter="target_kind"),
+    Column("target_namespace", "text", text("targetRef", "namespace"), filter="target_namespace"),
+    Column("target_name", "text", text("targetRef", "name"), filter="target_name"),
+    Column("alert_name", "text", text("alert", "name")),
+    Column("alert_severity", "text", text("alert", "severity"), filter="severity"),
+    Column("alert_fingerprint", "text", text("alert", "fingerprint"), filter="alert_fingerprint"),
+    Column("model_name", "text", text("model", "name")),
+    Column("model_confidence", "double precision", number("model", "confidence")),
+    Column("execution_status", "text", text("execution", "status"), filter="phase"),
+    Column("start_time", "timestamptz", time("execution", "startTime")),
+    Column("end_time", "timestamptz", time("execution", "endTime")),
+    Column("assessed_at", "timestamptz", time("effectiveness", "assessedAt")),
+    Column("effectiveness_score", "double precision", number("effectiveness", "score")),
+    Column("search", "text", _search, expression="pg_catalog.to_tsvector('english'::regconfig, search)"),
+)
+
+
+def _sentences(spec: Spec) -> Iterator[str]:
+    said = [
+        name_words(spec.get("actionType")),
+        target_words(spec, "targetRef"),
+        name_words(mapping_in(spec, "alert").get("name")),
+        sentence(mapping_in(spec, "model").get("reasoning")),
+        sentence(mapping_in(spec, "execution").get("error")),
+        sentence(mapping_in(spec, "effectiveness").get("notes")),
+    ]
+    if any(said):
+        action, *rest = said
+        yield action
+        yield name_words(mapping_in(spec, "execution").get("status")).lower()
+        yield from rest
+
+
+def _remarks(spec: Spec) -> Iterator[str]:
+    yield string_in(mapping_in(spec, "execution"), "error")
+    yield string_in(mapping_in(spec, "effectiveness"), "notes")
+    yield string_in(mapping_in(spec, "model"), "reasoning")
+
+
+READING: Final = Reading(
+    kind=ACTION_TRACE,
+    table=Table.ACTION_TRACES,
+    columns=_COLUMNS,
+    sentences=_sentences,
+    target_field="targetRef",
+    outcome=lambda spec: string_in(mapping_in(spec, "execution"), "status"),
+    done=lambda spec: string_in(spec, "actionType"),
+    remarks=_remarks,
+    is_final=_is_final,
+)

@@ -1,0 +1,81 @@
+"""What the spec of an AuditRecord means.
+
+A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are made from this
+list. A new filter is a column with ``filter``; a name that does not exist yet also goes into ``FilterName``,
+the fields of ``query.Filter``, and the options of the command line.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from datastorage.records.record import Table
+from datastorage.resources.kinds import AUDIT_RECORD
+from datastorage.resources.reading.fields import Spec, mapping_in, string_in, text, time
+from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
+from datastorage.resources.reading.reading import Column, Reading
+
+
+def _search(spec: Spec) -> str:
+    resource = mapping_in(spec, "resourceRef")
+    return search_words(
+        spec.get("action"),
+        spec.get("message"),
+        spec.get("errorMessage"),
+        resource.get("kind"),
+        resource.get("namespace"),
+        resource.get("name"),
+    )
+
+
+_COLUMNS: Final = (
+    Column("type", "text", text("type"), filter="type"),
+    Column("action", "text", text("action")),
+    Column("phase", "text", text("phase"), filter="phase"),
+    Column("correlation_id", "text", text("correlationID"), filter="correlation_id"),
+    Column("start_time", "timestamptz", time("startTime")),
+    Column("end_time", "timestamptz", time("endTime")),
+    Column("severity", "text", text("severity"), filter="severity"),
+    Column("environment", "text", text("environment")),
+    Column("cluster", "text", text("cluster")),
+    Column("actor_kind", "text", text("actor", "kind")),
+    Column("actor_name", "text", text("actor", "name")),
+    Column("resource_api_version", "text", text("resourceRef", "apiVersion")),
+    Column("resource_kind", "text", text("resourceRef", "kind"), filter="target_kind"),
+    Column("resource_namespace", "text", text("resourceRef", "namespace"), filter="target_namespace"),
+    Column("resource_name", "text", text("resourceRef", "name"), filter="target_name"),
+    Column("resource_uid", "text", text("resourceRef", "uid")),
+    Column("alert_fingerprint", "text", text("alertFingerprint"), filter="alert_fingerprint"),
+    Column("search", "text", _search, expression="pg_catalog.to_tsvector('english'::regconfig, search)"),
+)
+
+
+def _sentences(spec: Spec) -> Iterator[str]:
+    said = [
+        name_words(spec.get("action")),
+        target_words(spec, "resourceRef"),
+        sentence(spec.get("message")),
+        sentence(spec.get("errorMessage")),
+    ]
+    if any(said):  # type and phase alone are on every record, and mean nothing
+        action, *rest = said
+        yield action
+        yield f"{name_words(spec.get('type'))} {name_words(spec.get('phase')).lower()}".strip()
+        yield from rest
+
+
+def _remarks(spec: Spec) -> Iterator[str]:
+    yield string_in(spec, "errorMessage")
+    yield string_in(spec, "message")
+
+
+READING: Final = Reading(
+    kind=AUDIT_RECORD,
+    table=Table.AUDIT_RECORDS,
+    columns=_COLUMNS,
+    sentences=_sentences,
+    target_field="resourceRef",
+    outcome=lambda spec: string_in(spec, "phase"),
+    done=lambda spec: string_in(spec, "action"),
+    remarks=_remarks,
+    is_final=lambda _: True,  # its spec can't change
+)

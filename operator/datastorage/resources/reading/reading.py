@@ -1,0 +1,81 @@
+"""What the archive, the search and the interfaces know of a kind."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from datastorage.records.record import Table, Text
+from datastorage.resources.kinds import ResourceKind
+from datastorage.resources.reading.fields import Spec, mapping_in, string_in
+from datastorage.resources.reading.phrases import joined
+
+FilterName = Literal[
+    "type",
+    "correlation_id",
+    "phase",
+    "severity",
+    "target_kind",
+    "target_namespace",
+    "target_name",
+    "alert_fingerprint",
+]
+"""The conditions on columns that a question may set. One name stands for both kinds."""
+
+_MAX_SUMMARY_CHARACTERS: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A typed column of a kind's table, beside those that both tables have.
+
+    ``pg_type`` is the type that values are sent as. ``read`` gets a value out of a spec. ``filter`` is the
+    condition that questions set on the column. ``expression`` is the SQL by which a value is stored, where
+    that is not the value itself.
+    """
+
+    name: str
+    pg_type: str
+    read: Callable[[Spec], Any]
+    filter: FilterName | None = None
+    expression: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the specs of a kind are read.
+
+    ``columns`` are in the order of ``Record.index``. ``sentences`` are the words that carry the meaning of a
+    record. ``target_field`` names the field that refers to the object that a record is about. ``done`` is
+    what was done, ``remarks`` what was said about it: the first that is not empty stands in the summary.
+    ``is_final`` says whether no further generation of the object is expected, so that it may become Stored
+    and expire.
+    """
+
+    kind: ResourceKind
+    table: Table
+    columns: Sequence[Column] = field(repr=False)
+    sentences: Callable[[Spec], Iterable[str]]
+    target_field: str
+    outcome: Callable[[Spec], str]
+    done: Callable[[Spec], str]
+    remarks: Callable[[Spec], Iterable[str]]
+    is_final: Callable[[Spec], bool]
+
+    def index(self, spec: Spec) -> tuple[Any, ...]:
+        """Return the values of the columns, in their order."""
+        return tuple([column.read(spec) for column in self.columns])
+
+    def text(self, spec: Spec) -> Text:
+        """Return the meaning of a record in words, of which its vector is made. Raises nothing."""
+        return Text.of(joined(self.sentences(spec)))
+
+    def target(self, spec: Spec) -> str:
+        """Return the object that the record is about, as KIND/NAMESPACE/NAME."""
+        ref = mapping_in(spec, self.target_field)
+        return "/".join(filter(None, (string_in(ref, name) for name in ("kind", "namespace", "name"))))
+
+    def summary(self, spec: Spec) -> str:
+        """Return what was done, and what was said about it, in a few words for one line of a table."""
+        remark = next((remark for remark in self.remarks(spec) if remark), "")
+        text = ": ".join(filter(None, (self.done(spec), remark)))
+        return text if len(text) <= _MAX_SUMMARY_CHARACTERS else f"{text[: _MAX_SUMMARY_CHARACTERS - 1]}…"

@@ -1,0 +1,109 @@
+"""From an object as the API server gives it to a record: the bytes to keep, the columns to find them by."""
+
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from datastorage.records.canonical import canonical_bytes
+from datastorage.records.hashes import sha256
+from datastorage.records.record import Record, RecordKey, Table
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.reading.registry import reading_of, reading_of_table
+
+# kubectl's own copy of the whole object: it would double every record, and says nothing new.
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+# As many digits fit into a bigint, whatever they are.
+_MAX_VERSION_DIGITS: Final = 18
+_KEPT_METADATA: Final = ("name", "namespace", "uid", "creationTimestamp", "labels", "ownerReferences")
+
+_Object = Mapping[str, Any]
+
+
+def record_of(
+    kind: ResourceKind, body: _Object, *, with_text: bool = True, spec_bytes: bytes | None = None
+) -> Record:
+    """Turn an object into a record.
+
+    The content is the object without what the cluster keeps for itself (status, managed fields,
+    resourceVersion). ``with_text``: the record is to have a vector. ``spec_bytes`` are those of
+    ``canonical_spec``, where they are known already.
+    """
+    metadata, spec, reading = body["metadata"], body.get("spec") or {}, reading_of(kind)
+    if spec_bytes is None:
+        spec_bytes = canonical_spec(body)
+    content = _content(kind, metadata, spec_bytes)
+    return Record(
+        table=reading.table,
+        key=key_of(kind, body, spec_bytes),
+        namespace=sys.intern(metadata["namespace"]),
+        name=metadata["name"],
+        content=content,
+        content_hash=sha256(content),
+        index=reading.index(spec),
+        text=reading.text(spec) if with_text else None,
+        resource_version=_resource_version(metadata),
+    )
+
+
+def record_of_content(
+    table: Table, key: RecordKey, body: _Object, content: bytes, *, with_text: bool
+) -> Record:
+    """Make a record again from the content that was kept of it; ``body`` is the content, parsed."""
+    metadata, spec, reading = body["metadata"], body["spec"], reading_of_table(table)
+    return Record(
+        table=table,
+        key=key,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        content=content,
+        content_hash=sha256(content),
+        index=reading.index(spec),
+        text=reading.text(spec) if with_text else None,
+    )
+
+
+def key_of(kind: ResourceKind, body: _Object, spec_bytes: bytes | None = None) -> RecordKey:
+    """Return the key under which the object's present spec is stored."""
+    metadata = body["metadata"]
+    return RecordKey(
+        metadata["uid"],
+        spec_generation(kind, metadata),
+        datetime.fromisoformat(metadata["creationTimestamp"]),
+        sha256(canonical_spec(body) if spec_bytes is None else spec_bytes),
+    )
+
+
+def canonical_spec(body: _Object) -> bytes:
+    """Return the canonical bytes of what the object says. It takes some 0.1 s for the largest."""
+    return canonical_bytes(body.get("spec") or {})
+
+
+def spec_generation(kind: ResourceKind, metadata: _Object) -> int:
+    """Return which of the object's specs this is, counted from 1.
+
+    The API server counts a deletion that waits for somebody's finalizer as a generation too, once an object
+    (markAsDeleting in its generic registry). It brings no other spec, and must make no other record.
+    """
+    if kind is AUDIT_RECORD:
+        return 1  # its spec can't change
+    generation: int = metadata["generation"]
+    return generation - 1 if "deletionTimestamp" in metadata and generation > 1 else generation
+
+
+def _content(kind: ResourceKind, metadata: _Object, spec_bytes: bytes) -> bytes:
+    kept = {field: metadata[field] for field in _KEPT_METADATA if field in metadata}
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != _LAST_APPLIED}
+    if annotations:
+        kept["annotations"] = annotations
+    kept["generation"] = spec_generation(kind, metadata)
+    head = canonical_bytes({"apiVersion": API_VERSION, "kind": kind.kind, "metadata": kept})
+    # The last member in canonical order. The archive cuts the spec out again, to make the same hash of it.
+    return b'%b,"spec":%b}' % (head[:-1], spec_bytes)
+
+
+def _resource_version(metadata: _Object) -> int:
+    # A number that grows with every write to the cluster; what stands before an API server may have another.
+    version: str = metadata["resourceVersion"]
+    known = version.isascii() and version.isdigit() and len(version) <= _MAX_VERSION_DIGITS
+    return int(version) if known else 0

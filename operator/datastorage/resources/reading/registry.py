@@ -1,0 +1,39 @@
+"""All kinds with their tables."""
+
+from typing import Final
+
+from datastorage.records.record import Table
+from datastorage.resources.kinds import ResourceKind
+from datastorage.resources.reading import action_trace, audit_record
+from datastorage.resources.reading.reading import Reading
+
+READINGS: Final = (audit_record.READING, action_trace.READING)
+
+_BY_KIND: Final = {reading.kind: reading for reading in READINGS}
+_BY_NAME: Final = {reading.kind.kind: reading for reading in READINGS}
+_BY_TABLE: Final = {reading.table: reading for reading in READINGS}
+
+
+def reading_of(kind: ResourceKind) -> Reading:
+    """Return how objects of a kind are read."""
+    return _BY_KIND[kind]
+
+
+def reading_named(kind: str) -> Reading:
+    """Return how objects of the kind with this name are read."""
+    return _BY_NAME[kind]
+
+
+def reading_of_table(table: Table) -> Reading:
+    """Return how the objects in a table are read."""
+    return _BY_TABLE[table]
+
+
+def table_of(kind: ResourceKind) -> Table:
+    """Return the archive table of a kind."""
+    return _BY_KIND[kind].table
+
+
+def kind_of(table: Table) -> ResourceKind:
+    """Return the kind of the objects in a table."""
+    return _BY_TABLE[table].kind

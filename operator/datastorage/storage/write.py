@@ -1,0 +1,226 @@
+"""The commit of a batch as one script: vectors, what is pending of them, rows.
+
+The row is what counts. A vector that can't be written leaves an entry in the outbox, in the transaction of
+its row: it is written later, and never forgotten.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import asyncpg
+
+from datastorage.errors import TransientError, WorkRefusedError
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, RecordKey, StoredRecord, Table
+from datastorage.records.vector import EmbeddingModel, Vector
+from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.resilience.breaker import Breaker
+from datastorage.storage import partitions, rows
+from datastorage.storage.database import Database
+from datastorage.storage.outbox import Outbox
+from datastorage.storage.sessions import transaction
+from datastorage.storage.vectors import VectorTables
+
+# Vectors on another server follow the rows within this time; after it, the backfill cares for them.
+_FOLLOW_SECONDS: Final = 5.0
+# As many as a batch has records.
+_MOST_VECTORS: Final = 500
+_TOO_MANY: Final = TransientError("PostgreSQL does not take so many at once at present")
+
+
+def distinct_texts(records: Iterable[Record]) -> dict[bytes, str]:
+    """Return the texts of the records by their hashes, each once, in the order of the hashes."""
+    texts = {r.text.hash: r.text.text for r in records if r.text is not None and r.text.text}
+    return dict(sorted(texts.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class TextVectors:
+    """The distinct texts of a batch, and what is known of their vectors before the commit.
+
+    Each text is in ``vectors``, or in ``missing`` with the reason; where no vectors are kept, in neither.
+    """
+
+    texts: Mapping[bytes, str]
+    vectors: Mapping[bytes, Vector] = field(default_factory=dict)
+    missing: Mapping[bytes, VectorWrite] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorTarget:
+    """Where the write path puts vectors. ``breaker`` is that of the tables."""
+
+    tables: VectorTables
+    breaker: Breaker
+    same_server: bool
+    patience_seconds: float = 3.0
+    """The write path waits no longer for another server's answer; the backfill does."""
+
+
+class Archive:
+    """Adds records to PostgreSQL, and confirms what it holds. Every method may be repeated without harm.
+
+    All methods raise TransientError when PostgreSQL can't serve.
+    """
+
+    def __init__(
+        self, database: Database, *, model: EmbeddingModel | None = None, target: VectorTarget | None = None
+    ) -> None:
+        """``model`` makes the vectors of the records; None where none are kept.
+
+        Without a ``target`` no vectors are written: those of a batch must be missing.
+        """
+        self._database = database
+        self._model = None if model is None else str(model)
+        self._target = target
+        self._partitions = partitions.KnownPartitions(database)
+        # How many vectors are written beside rows at once: fewer after that was too much.
+        self._most = _MOST_VECTORS
+
+    async def write(self, records: Sequence[Record], given: TextVectors | None = None) -> list[StoredRecord]:
+        """Store all records in one transaction; return what the archive now holds for each, in order.
+
+        A key that is there already keeps its first content, and its stored hash and time are returned. The
+        spec is the same then; labels and other things that change without a generation may differ.
+
+        Raises RecordRefusedError when PostgreSQL refuses the data of at least one row; then none is stored.
+        No trouble with vectors is raised.
+        """
+        given = TextVectors(distinct_texts(records)) if given is None else given
+        apart = bool(given.vectors) and self._target is not None and not self._target.same_server
+        if given.vectors and not apart:
+            await self._know_the_model()
+        async with self._database.connection() as connection:
+            try:
+                stored = await self._commit(connection, records, given, apart=apart)
+            except asyncpg.CheckViolationError as error:
+                # Only a missing partition comes without a constraint's name: retention may have dropped a
+                # month since it was last seen here. That is no fault of the records.
+                if error.constraint_name is not None:
+                    raise
+                self._partitions.forget()
+                stored = await self._commit(connection, records, given, apart=apart)
+        answer = [stored[record.key] for record in records]
+        return await self._follow(records, answer, given.vectors) if apart else answer
+
+    async def _commit(
+        self, connection: Any, records: Sequence[Record], given: TextVectors, *, apart: bool
+    ) -> dict[RecordKey, StoredRecord]:
+        await self._partitions.ensure(connection, (record.key.created_at for record in records))
+        async with transaction(connection):
+            # First the vectors, in a savepoint: without them, the rows are stored all the same.
+            writes = dict(given.missing)
+            if apart:
+                writes |= dict.fromkeys(given.vectors, self._pending(Reason.FOLLOWING))
+            else:
+                writes |= await self._write_vectors(connection, given.vectors)
+            # What is not written waits in the outbox, before the rows: a repeated row is read with its entry.
+            due_seconds = _FOLLOW_SECONDS if apart else 0.0
+            await Outbox.add(connection, records, writes, due_seconds=due_seconds)
+            # The rows. All texts go with the first statement, in one order for all transactions.
+            stored: dict[RecordKey, StoredRecord] = {}
+            texts = given.texts
+            for table in Table:
+                if of_table := [record for record in records if record.table is table]:
+                    stored |= await rows.insert(
+                        connection, table, of_table, texts=texts, writes=writes, model=self._model
+                    )
+                    texts = {}
+            # A ledger will add its entries here: one for each record in ``stored`` that ``is_new``.
+        return stored
+
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
+        """Return what the archive holds of the keys. One with another content is not among it."""
+        async with self._database.connection() as connection:
+            return await rows.find(connection, table, keys, model=self._model)
+
+    async def probe(self) -> None:
+        """Return when a record could be stored: the server may be written to, and the role has the rights."""
+        async with self._database.connection() as connection:
+            await rows.probe(connection)
+
+    async def time(self) -> float:
+        """Return what PostgreSQL's clock says, in Unix seconds."""
+        async with self._database.connection() as connection:
+            return await partitions.time_of(connection)
+
+    async def prepare_partitions(self) -> None:
+        """Make the partitions of this month and the coming ones, before the first record needs them."""
+        async with self._database.connection() as connection:
+            await partitions.prepare(connection)
+
+    async def _know_the_model(self) -> None:
+        # On a connection of its own, and so ahead of the transaction: a server may end one that is idle.
+        if self._target is not None and not self._target.tables.is_known:
+            with suppress(TransientError):
+                await self._target.breaker.attempt(self._target.tables.model_id)
+
+    async def _write_vectors(
+        self, connection: Any, vectors: Mapping[bytes, Vector]
+    ) -> dict[bytes, VectorWrite]:
+        """Write the vectors that the tables take at present; return what became of each."""
+        target = self._target
+        if target is None or not vectors:
+            return {}
+        # In the order of the hashes, so that two transactions never wait for each other.
+        hashes = sorted(vectors)
+        wanted = {key: vectors[key] for key in hashes[: self._most]}
+        writes = dict.fromkeys(hashes[self._most :], self._unavailable(_TOO_MANY))
+        try:
+            await target.breaker.attempt(lambda: target.tables.insert_in(connection, wanted))
+        except TransientError as error:
+            if isinstance(error, WorkRefusedError):
+                self._most = max(1, len(wanted) // 2)
+            return writes | dict.fromkeys(wanted, self._unavailable(error))
+        self._most = min(self._most + self._most // 8 + 1, _MOST_VECTORS)
+        return writes | dict.fromkeys(wanted, self._written())
+
+    async def _follow(
+        self, records: Sequence[Record], stored: list[StoredRecord], vectors: Mapping[bytes, Vector]
+    ) -> list[StoredRecord]:
+        """Write the vectors on their own server. Rows and outbox are committed by now."""
+        target = self._target
+        assert target is not None
+        try:
+            await target.breaker.attempt(lambda: _insert_in_time(target, vectors))
+        except TransientError as error:
+            return _with_vectors(records, stored, dict.fromkeys(vectors, self._unavailable(error)))
+        try:
+            await Outbox(self._database).pay(
+                r for r in records if r.text is not None and r.text.hash in vectors
+            )
+        except TransientError:
+            return stored  # the backfill will find the vectors there
+        return _with_vectors(records, stored, dict.fromkeys(vectors, self._written()))
+
+    def _written(self) -> VectorWrite:
+        return VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, model=self._model)
+
+    def _pending(self, reason: Reason, message: str = "") -> VectorWrite:
+        return VectorWrite(WriteState.PENDING, reason, message, self._model)
+
+    def _unavailable(self, error: TransientError) -> VectorWrite:
+        return self._pending(Reason.VECTOR_STORE_UNAVAILABLE, str(error))
+
+
+async def _insert_in_time(target: VectorTarget, vectors: Mapping[bytes, Vector]) -> None:
+    # The connection of a server that has fallen silent takes half a minute to be given up.
+    try:
+        async with asyncio.timeout(target.patience_seconds):
+            await target.tables.insert(vectors)
+    except TimeoutError as error:
+        raise TransientError(
+            f"the vectors' server gave no answer in {target.patience_seconds:g} s"
+        ) from error
+
+
+def _with_vectors(
+    records: Sequence[Record], stored: Sequence[StoredRecord], writes: Mapping[bytes, VectorWrite]
+) -> list[StoredRecord]:
+    return [
+        replace(row, vector=writes[r.text.hash]) if r.text is not None and r.text.hash in writes else row
+        for r, row in zip(records, stored, strict=True)
+    ]

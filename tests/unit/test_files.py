@@ -1,0 +1,118 @@
+"""Files that settings name: what is no regular file of a sensible size is refused, and never waited for."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datastorage.errors import ConfigurationError
+from datastorage.files import UnfitFileError, check_file, fingerprint, read_file
+from datastorage.kube.endpoint import load_endpoint
+from tests.support.kubeconfig import write_kubeconfig
+
+MIB = 1024 * 1024
+
+
+def fifo(folder: Path) -> Path:
+    path = folder / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+def zeros(folder: Path) -> Path:
+    path = folder / "zeros"
+    path.symlink_to("/dev/zero")
+    return path
+
+
+def huge(folder: Path) -> Path:
+    path = folder / "huge"
+    path.touch()
+    os.truncate(path, 2**40)  # takes no room on the disk
+    return path
+
+
+UNFIT = pytest.mark.parametrize(
+    ("make", "reason"),
+    [(fifo, "not a regular file"), (zeros, "not a regular file"), (huge, "larger than {limit} MiB")],
+)
+
+
+@UNFIT
+@pytest.mark.parametrize("use", [read_file, check_file])
+def test_what_has_no_end_is_refused_at_once(
+    tmp_path: Path, use: Callable[[Path, int], object], make: Callable[[Path], Path], reason: str
+) -> None:
+    with pytest.raises(UnfitFileError) as caught:
+        use(make(tmp_path), MIB)
+    assert caught.value.strerror == reason.format(limit=1)
+
+
+@pytest.mark.parametrize("use", [read_file, check_file])
+def test_the_operating_systems_own_errors_are_left_as_they_are(
+    tmp_path: Path, use: Callable[[Path, int], object]
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        use(tmp_path / "away", MIB)
+    with pytest.raises(IsADirectoryError, match="Is a directory"):
+        use(tmp_path, MIB)
+    with pytest.raises(UnfitFileError, match="no path of a file"):
+        use(Path("a\0b"), MIB)
+
+
+def test_a_file_may_have_just_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * MIB)
+    assert len(read_file(path, MIB)) == MIB
+    with pytest.raises(UnfitFileError):
+        read_file(path, MIB - 1)
+
+
+def test_a_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
+    path, other = tmp_path / "file", tmp_path / "other"
+    assert fingerprint(path) is None
+    path.write_text("one")
+    first = fingerprint(path)
+    assert first == fingerprint(path) is not None
+    path.write_text("three")
+    second = fingerprint(path)
+    assert second != first
+    other.write_text("three")
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    other.rename(path)
+    assert fingerprint(path) != second
+    assert fingerprint("a\0b") is None
+
+
+@UNFIT
+def test_a_kubeconfig_that_has_no_end_is_one_line(
+    tmp_path: Path, make: Callable[[Path], Path], reason: str
+) -> None:
+    path = make(tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        load_endpoint({"KUBECONFIG": str(path)})
+    assert str(caught.value).startswith(f"kubeconfig {path}: {reason.format(limit=16)}; set KUBECONFIG")
+
+
+@UNFIT
+@pytest.mark.parametrize(
+    ("cluster", "user", "setting"),
+    [
+        ({"certificate-authority": "{file}"}, {}, "certificate-authority"),
+        ({}, {"tokenFile": "{file}"}, "tokenFile"),
+        ({}, {"client-certificate": "{file}"}, "client-certificate"),
+    ],
+)
+def test_a_file_that_a_kubeconfig_names_and_that_has_no_end_is_one_line(
+    tmp_path: Path, make: Callable[[Path], Path], reason: str, cluster: dict[str, str], user: dict[str, str],
+    setting: str,
+) -> None:  # fmt: skip
+    path = make(tmp_path)
+    cluster, user = (
+        {name: value.format(file=path) for name, value in entry.items()} for entry in (cluster, user)
+    )
+    config = write_kubeconfig(tmp_path / "config", {"server": "https://x", **cluster}, user)
+    with pytest.raises(ConfigurationError) as caught:
+        load_endpoint({"KUBECONFIG": str(config)})
+    assert str(caught.value) == f"kubeconfig {config}: {setting}: {path}: {reason.format(limit=4)}"
