@@ -51,7 +51,7 @@ async def embedder(provider: FakeProvider, cache: VectorCache, breaker: Breaker)
 
 def forgetful(provider: FakeProvider, breaker: Breaker) -> Embedder:
     """Return an embedder whose cache keeps a single vector."""
-    return Embedder(provider, VectorCache(MODEL, memory_bytes=500), breaker)
+    return Embedder(provider, VectorCache(MODEL, memory_bytes=700), breaker)
 
 
 def hashed(*texts: str) -> dict[bytes, str]:
