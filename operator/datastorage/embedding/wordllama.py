@@ -1,8 +1,7 @@
-"""The default: a small model inside the program. Nothing leaves it, and it needs no service.
+"""The default provider: a small model inside the program. No text leaves it, and it needs no service.
 
-The weights and the vocabulary are files in the wheel of wordllama. They are used without its code, which
-would cost 40 MiB more memory, half a second at the start, padding to the longest text of each batch, and a
-log handler of its own.
+The weights and the vocabulary are files in the wheel of wordllama. Its code is not used: it would cost 40 MiB
+more memory, half a second at the start, padding to the longest text of each batch, and a log handler.
 """
 
 import asyncio
@@ -82,7 +81,7 @@ class WordLlamaProvider:
 
 
 class _Network:
-    """The table of token vectors, and what splits texts into tokens."""
+    """The table of token vectors, and the tokenizer that splits texts into tokens."""
 
     def __init__(self, folder: Path, tokens_at_once: int) -> None:
         self._tokens_at_once = tokens_at_once
@@ -95,7 +94,7 @@ class _Network:
             raise EmbedderUnavailableError(f"The files of {MODEL} can't be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        # It would keep whole texts, some 120 MiB of them: they are words to a tokenizer without word limits.
+        # Otherwise it would cache whole texts, some 120 MiB: to a tokenizer without word limits they are words.
         self._tokenizer.model._resize_cache(0)  # noqa: SLF001  # there is no public way after loading
 
     def embed(self, texts: Sequence[str]) -> Matrix:
