@@ -94,7 +94,7 @@ class _Network:
             raise EmbedderUnavailableError(f"The files of {MODEL} can't be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        # Otherwise it would cache whole texts, some 120 MiB: to a tokenizer without word limits they are words.
+        # It would cache whole texts, some 120 MiB: they are words to a tokenizer without word limits.
         self._tokenizer.model._resize_cache(0)  # noqa: SLF001  # there is no public way after loading
 
     def embed(self, texts: Sequence[str]) -> Matrix:
