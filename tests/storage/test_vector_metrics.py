@@ -12,7 +12,7 @@ from datastorage.embedding.redis import Limits, RedisStore
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query import ArchiveQueries, SearchMode
 from datastorage.query.search import Searcher
-from datastorage.records.vector import EmbeddingModel
+from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
@@ -22,7 +22,9 @@ from datastorage.vectors.indexer import Indexer, Pace
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
 from harness.redis import RedisServer
+from tests.storage.reembedding import FULL, SmallPartitions
 from tests.storage.test_backfill import Stage, records, until_depth
+from tests.support.embedding import vector_of
 from tests.unit.conftest import Spawn, spawn
 
 __all__ = ["spawn"]
@@ -159,14 +161,13 @@ async def test_redis_hits_and_what_it_cannot_do(stage: Stage, redis: RedisServer
         await each.close()
 
 
-async def test_index_steps(stage: Stage, spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datastorage.storage.vectors.VectorTables.seal", _always)
-    moved = Moves()
-    await stage.tables.model_id()
-    spawn(Indexer(stage.tables, memory_mib=64, pace=Pace(first_retry=0.02)).run())
+async def test_index_steps(stage: Stage, database: Database, owner: Any, spawn: Spawn) -> None:
+    tables, moved = SmallPartitions(database, stage.provider.model), Moves()
+    await tables.insert(_vectors(0, FULL))
+    spawn(Indexer(tables, memory_mib=64, pace=Pace(interval=0.02, first_retry=0.02)).run())
     await eventually(lambda: moved.by("datastorage_vector_index_steps_total", outcome="success") > 0)
-    stage.tables._identity = ("p", "n", -1)
-    stage.tables._id = None
+    await owner.execute("REVOKE EXECUTE ON FUNCTION datastorage.index_embeddings FROM datastorage_service")
+    await tables.insert(_vectors(FULL, 2 * FULL))
     await eventually(lambda: moved.by("datastorage_vector_index_steps_total", outcome="failed") > 0)
 
 
@@ -212,5 +213,5 @@ def _depth(state: str) -> float | None:
     return metrics.REGISTRY.get_sample_value("datastorage_outbox_depth", {"state": state})
 
 
-async def _always(*_: object, **__: object) -> bool:
-    return True
+def _vectors(first: int, end: int) -> dict[bytes, Vector]:
+    return {number.to_bytes(32, "big"): vector_of(str(number)) for number in range(first, end)}
