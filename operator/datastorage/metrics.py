@@ -7,6 +7,24 @@ from prometheus_client.process_collector import ProcessCollector
 
 from datastorage import __version__
 
+
+class Share:
+    """One component's share of a gauge, which is the sum of all shares."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._value = 0.0
+
+    def set(self, value: float) -> None:
+        """Change the share; the gauge changes by the difference."""
+        self._gauge.inc(value - self._value)
+        self._value = value
+
+    def close(self) -> None:
+        """Take the share back, as its component ends."""
+        self.set(0.0)
+
+
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)

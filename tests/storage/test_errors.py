@@ -30,7 +30,7 @@ from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually, settle
 from harness.postgres import TestDatabase
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy
 
 _SECRET = "hunter2-secret"
 _PATIENCE_SECONDS = 20.0

@@ -12,15 +12,15 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError
-from datastorage.query import Filter, SearchMode
+from datastorage.query.filters import Filter, SearchMode
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import PostgresServer, StandbyServer, TestDatabase, TestDatabases, connect
+from harness.proxy import FreezableProxy
 from tests.support.archive import searchable
-from tests.support.proxy import FreezableProxy
 
 # Within this time after its cure every fault is over.
 _RECOVERY_SECONDS = 10.0

@@ -22,10 +22,10 @@ from datastorage.storage.sessions import Connector
 from datastorage.storage.urls import parse_url
 from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
+from harness.pooler import Pooler, pooler
 from harness.postgres import TestDatabase, connect
+from harness.proxy import FreezableProxy
 from tests.support.archive import searchable
-from tests.support.pooler import Pooler, pooler
-from tests.support.proxy import FreezableProxy
 
 _SESSIONS = 3
 _PATIENCE_SECONDS = 20.0

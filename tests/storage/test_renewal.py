@@ -25,7 +25,7 @@ from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy
 
 _SETTING = "DATASTORAGE_DATABASE_URL"
 _RECOVERY_SECONDS = 10.0

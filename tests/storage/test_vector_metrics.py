@@ -10,7 +10,8 @@ from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.redis import Limits, RedisStore
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.query import ArchiveQueries, SearchMode
+from datastorage.query.filters import SearchMode
+from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.database import Database

@@ -8,7 +8,7 @@ from datastorage.errors import ClusterUnavailableError, NotServedError, ObjectGo
 from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.sweep import Sweep
+from datastorage.pipeline.sweep import Sweep, SweepRequests
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from harness.objects import (
@@ -28,10 +28,16 @@ pytestmark = pytest.mark.usefixtures("no_delays")
 
 def sweep_of(
     cluster: FakeCluster, intake: Intake, breaker: Breaker, archive: FakeArchive | None = None,
-    *, rejected: FakeRejected | None = None, interval: float = 3600.0,
+    *, rejected: FakeRejected | None = None, requests: SweepRequests | None = None, interval: float = 3600.0,
 ) -> Sweep:  # fmt: skip
     confirmation = Confirmation(archive or FakeArchive(), breaker, rejected or FakeRejected())
-    return Sweep(cluster=cluster, intake=intake, confirmation=confirmation, interval_seconds=interval)
+    return Sweep(
+        cluster=cluster,
+        intake=intake,
+        confirmation=confirmation,
+        requests=requests or SweepRequests(),
+        interval_seconds=interval,
+    )
 
 
 def lists(cluster: FakeCluster) -> int:
@@ -88,18 +94,18 @@ async def test_a_request_during_a_sweep_brings_another_one(
 ) -> None:
     cluster = FakeCluster(audit_record())
     cluster.page_gate = asyncio.Semaphore(0)
-    sweep = sweep_of(cluster, intake, breaker)
-    spawn(sweep.run())
+    requests = SweepRequests()
+    spawn(sweep_of(cluster, intake, breaker, requests=requests).run())
     await eventually(lambda: lists(cluster) == 1)
-    sweep.request()
-    sweep.request()
+    requests.add()
+    requests.add()
     cluster.page_gate.release()
     await eventually(lambda: lists(cluster) == 2)
     cluster.page_gate.release()
     await settle()
     # Two requests, one more sweep.
     assert lists(cluster) == 2
-    sweep.request()
+    requests.add()
     await eventually(lambda: lists(cluster) == 3)
 
 
@@ -150,14 +156,15 @@ async def test_a_kind_that_is_not_served_has_nothing_to_sweep(
 ) -> None:
     cluster = FakeCluster(audit_record(), action_trace())
     cluster.kind_failures = {AUDIT_RECORD: NotServedError("404 page not found")}
-    sweep = sweep_of(cluster, intake, breaker)
+    requests = SweepRequests()
+    sweep = sweep_of(cluster, intake, breaker, requests=requests)
     spawn(sweep.run())
     await eventually(lambda: sweep.last_success is not None)
     await settle()
     assert lists(cluster) == 1, "nothing is repeated until the watch finds the definition"
     assert caplog.records == []
     cluster.kind_failures.clear()
-    sweep.request(AUDIT_RECORD)
+    requests.add(AUDIT_RECORD)
     await eventually(lambda: intake.depth == 2)
     assert [call[1] for call in cluster.calls] == ["auditrecords", "actiontraces", "auditrecords"]
 

@@ -19,9 +19,10 @@ from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
+from datastorage.resources.selection import EVERYTHING
+from harness.apiserver import FakeApiServer
 from harness.objects import action_trace, audit_record, key_of_body
 from harness.polling import eventually
-from tests.support.apiserver import FakeApiServer
 from tests.unit.conftest import Spawn
 
 RECORDS = "/apis/datastorage.kubernaut.io/v1alpha1/auditrecords"
@@ -45,7 +46,7 @@ class Bench:
         parts = KopfParts(
             namespaces=(),
             session=self._session,
-            registry=lambda kind: build_registry(kind, intake),
+            registry=lambda kind: build_registry(kind, intake, EVERYTHING),
             settings=kopf_settings,
         )
         self.records, self.traces = (

@@ -10,23 +10,18 @@ import typer
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.times import parse_time
 from datastorage.errors import DataStorageError, InvalidQueryError
-from datastorage.query import (
-    MAX_LIMIT,
-    ArchivedRecord,
-    ArchiveQueries,
-    Filter,
-    SearchMode,
-    SearchResult,
-    Timeline,
-    queries,
-)
+from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
+from datastorage.query.questions import ArchiveQueries
+from datastorage.query.records import ArchivedRecord
+from datastorage.query.search import SearchResult
 from datastorage.query.summary import outcome_of, summary_of, target_of
+from datastorage.query.timeline import Timeline
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.records.times import rfc3339
 from datastorage.settings import load_settings
 
 if TYPE_CHECKING:
-    from datastorage.assembly.store import Store
+    from datastorage.assembly.queries import Questions
 
 T = TypeVar("T")
 
@@ -311,11 +306,7 @@ def _target(text: str | None) -> tuple[str | None, str | None, str | None]:
 
 def _ask(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
     """Put a question to the archive that the settings name, and return the answer."""
-
-    async def answer(store: "Store") -> T:
-        return await question(queries(store))
-
-    return _answer(answer)
+    return _answer(lambda questions: question(questions.archive))
 
 
 def _ask_about(chosen: _Chosen, question: Callable[[ArchiveQueries, Filter], Awaitable[T]]) -> T:
@@ -325,24 +316,23 @@ def _ask_about(chosen: _Chosen, question: Callable[[ArchiveQueries, Filter], Awa
     hidden.
     """
 
-    async def answer(store: "Store") -> T:
-        now = datetime.fromtimestamp(await store.archive.time(), UTC)
-        return await question(queries(store), chosen(now))
+    async def answer(questions: "Questions") -> T:
+        now = datetime.fromtimestamp(await questions.time(), UTC)
+        return await question(questions.archive, chosen(now))
 
     return _answer(answer)
 
 
-def _answer(answer: Callable[["Store"], Awaitable[T]]) -> T:
+def _answer(answer: Callable[["Questions"], Awaitable[T]]) -> T:
     make_room_for_deep_json()
-    return asyncio.run(_with_store(answer))
+    return asyncio.run(_put(answer))
 
 
-async def _with_store(answer: Callable[["Store"], Awaitable[T]]) -> T:
-    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
+async def _put(answer: Callable[["Questions"], Awaitable[T]]) -> T:
+    from datastorage.assembly.queries import open_queries  # noqa: PLC0415  # loads much
 
-    async with build_store(load_settings(), writable=False) as store:
-        await store.database.check_schema_version()
-        return await answer(store)
+    async with open_queries(load_settings()) as questions:
+        return await answer(questions)
 
 
 def _finish(records: Iterable[ArchivedRecord]) -> None:

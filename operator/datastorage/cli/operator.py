@@ -18,6 +18,7 @@ from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.logs import configure_logging
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.resources.crd import render_crds, write_crds
+from datastorage.resources.selection import Selection
 from datastorage.settings import Settings, ignored_variables, load_settings, settings_table
 
 if TYPE_CHECKING:
@@ -170,13 +171,16 @@ def gc(
 
 
 async def _print_gc_plan(settings: Settings) -> None:
-    from datastorage.assembly.replica import build  # noqa: PLC0415  # loads the cluster's client
+    from datastorage.assembly.replica import open_replica  # noqa: PLC0415  # loads the cluster's client
+    from datastorage.assembly.shard import open_shard  # noqa: PLC0415
 
-    async with build(settings, writable=False) as parts:
-        await parts.store.database.check_schema_version()
+    async with open_replica(settings, writable=False) as replica:
+        await replica.store.database.check_schema_version()
         # The times of expiry were counted by this clock, and the collector goes by it.
-        now = datetime.fromtimestamp(await parts.store.archive.time(), UTC)
-        rows = [_planned(plan, now) async for plan in parts.collector.plan()]
+        now = datetime.fromtimestamp(await replica.store.archive.time(), UTC)
+        selection = Selection(settings.namespaces)
+        async with open_shard(replica, selection, on_watch_started=lambda: None) as shard:
+            rows = [_planned(plan, now) async for plan in shard.collector.plan()]
     if rows:
         print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)
     typer.echo(f"{len(rows):,} stored objects in the cluster")

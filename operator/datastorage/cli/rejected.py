@@ -6,7 +6,7 @@ import json
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -22,17 +22,10 @@ from datastorage.pipeline.retry import Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.records.hashes import sha256
-from datastorage.records.reasons import Reason
-from datastorage.records.record import Record, StoredRecord
 from datastorage.records.times import rfc3339
-from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resources.reading.registry import kind_of
-from datastorage.settings import load_settings
-from datastorage.storage.rejected import Content, Letter, Wanted
-from datastorage.storage.write import TextVectors, distinct_texts
-
-if TYPE_CHECKING:
-    from datastorage.assembly.store import Store  # loads much
+from datastorage.settings import Settings, load_settings
+from datastorage.storage.rejected import Content, Letter, RejectedRecords, Wanted
 
 T = TypeVar("T")
 
@@ -79,7 +72,7 @@ def list_(
     wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
     behind = None if cursor is None else rejected_place(cursor)
     # One more tells whether there are more.
-    found = _with_store(lambda store: store.rejected.list(wanted, after=behind, limit=limit + 1))
+    found = _with_rejected(lambda rejected: rejected.list(wanted, after=behind, limit=limit + 1))
     letters, more = found[:limit], len(found) > limit
     last = letters[-1] if more else None
     following = last and rejected_cursor(
@@ -119,14 +112,14 @@ def show(
     make_room_for_deep_json()
     wanted = Wanted(resolved=True, uid=_valid(uid))
 
-    async def ask(store: "Store") -> tuple[Letter, Content]:
-        letters = await store.rejected.list(wanted, after=None, limit=_MOST_ROWS)
+    async def ask(rejected: RejectedRecords) -> tuple[Letter, Content]:
+        letters = await rejected.list(wanted, after=None, limit=_MOST_ROWS)
         for letter in letters:
             if generation in {None, letter.key.generation}:
-                return letter, (await store.rejected.contents([letter.key]))[letter.key]
+                return letter, (await rejected.contents([letter.key]))[letter.key]
         raise RecordNotFoundError(f"no record of {uid} was rejected: `datastorage rejected list` shows all")
 
-    letter, kept = _with_store(ask)
+    letter, kept = _with_rejected(ask)
     if raw:
         sys.stdout.buffer.write(kept.content)
         return
@@ -170,25 +163,30 @@ def retry(
         raise InvalidQueryError("say which: UID, --reason, --namespace or --all")
     wanted = Wanted(uid=None if uid is None else _valid(uid), namespace=namespace, reason=reason)
     make_room_for_deep_json()
-    settings = load_settings()
-    with_texts = settings.embedding.provider != "none"
-    retried = _with_store(lambda store: _retry(store, wanted, with_texts=with_texts), writable=True)
+    retried = asyncio.run(_retry(load_settings(), wanted))
     typer.echo(f"stored: {retried.stored:,}")
     _name_refused(retried)
 
 
-async def _retry(store: "Store", wanted: Wanted, *, with_texts: bool) -> Retried:
-    total = await store.rejected.count(wanted)
-    if not total:
-        raise RecordNotFoundError(
-            "none of these are rejected, or they were stored since: `datastorage rejected list --resolved`"
-        )
-    try:
-        # What refuses every record is no fault of those that are tried here.
-        await store.trial.write()
-    except MissingRightsError as error:
-        raise ConfigurationError(f"{error}: run this as the service role") from error
-    work = Retry(rejected=store.rejected, store=_storing(store, with_texts=with_texts), with_texts=with_texts)
+async def _retry(settings: Settings, wanted: Wanted) -> Retried:
+    from datastorage.assembly.commands import open_retry  # noqa: PLC0415  # loads much
+
+    async with open_retry(settings) as retrying:
+        total = await retrying.rejected.count(wanted)
+        if not total:
+            raise RecordNotFoundError(
+                "none of these are rejected, or they were stored since: "
+                "`datastorage rejected list --resolved`"
+            )
+        try:
+            # What refuses every record is no fault of those that are tried here.
+            await retrying.trial.write()
+        except MissingRightsError as error:
+            raise ConfigurationError(f"{error}: run this as the service role") from error
+        return await _shown(retrying.work, wanted, total)
+
+
+async def _shown(work: Retry, wanted: Wanted, total: int) -> Retried:
     with display() as shown:
         following = asyncio.create_task(_follow(work, shown, total))
         try:
@@ -204,21 +202,6 @@ async def _follow(work: Retry, shown: Display, total: int) -> None:
     while True:
         shown.show("records", work.progress.done, max(total, work.progress.done))
         await asyncio.sleep(_LOOK_SECONDS)
-
-
-def _storing(
-    store: "Store", *, with_texts: bool
-) -> Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]:
-    """Return what stores records; the operator makes their vectors when it finds them in the outbox."""
-    if not with_texts:
-        return store.archive.write
-
-    async def write_all(records: Sequence[Record]) -> list[StoredRecord]:
-        texts = distinct_texts(records)
-        missing = dict.fromkeys(texts, VectorWrite(WriteState.PENDING, Reason.OWED))
-        return await store.archive.write(records, TextVectors(texts, missing=missing))
-
-    return write_all
 
 
 def _name_refused(retried: Retried) -> None:
@@ -278,15 +261,12 @@ def _valid(uid: str) -> str:
         ) from None
 
 
-def _with_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool = False) -> T:
-    return asyncio.run(_on_store(work, writable=writable))
+def _with_rejected(work: Callable[[RejectedRecords], Awaitable[T]]) -> T:
+    return asyncio.run(_on_rejected(work))
 
 
-async def _on_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool) -> T:
-    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
+async def _on_rejected(work: Callable[[RejectedRecords], Awaitable[T]]) -> T:
+    from datastorage.assembly.commands import open_rejected  # noqa: PLC0415  # loads much
 
-    # The operator makes the vectors: whatever makes them need not be set up here.
-    settings = load_settings().replaced({"embedding_provider": "none"})
-    async with build_store(settings, writable=writable) as store:
-        await store.database.check_schema_version()
-        return await work(store)
+    async with open_rejected(load_settings()) as rejected:
+        return await work(rejected)

@@ -4,8 +4,7 @@ import asyncio
 import logging
 import signal
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -21,12 +20,10 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.records.deepjson import make_room_for_deep_json
-from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings, load_settings
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import Texts
-from datastorage.vectors.backfill import Dependencies
 from datastorage.vectors.progress import Missing, Progress
 from datastorage.vectors.reembed import Reembed
 
@@ -73,10 +70,6 @@ def reembed(
     million.
     """
     settings = load_settings()
-    if settings.embedding.provider == "none":
-        raise ConfigurationError(
-            "DATASTORAGE_EMBEDDING_PROVIDER is none: name the model to make vectors with"
-        )
     # What a breaker has to say is said by the display.
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     make_room_for_deep_json()
@@ -95,7 +88,10 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
     work = asyncio.current_task()
     assert work is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-    async with _building(settings, writable=not dry_run) as (reembed, texts, vectors):
+    from datastorage.assembly.commands import open_reembed  # noqa: PLC0415  # loads much
+
+    async with open_reembed(settings, writable=not dry_run) as opened:
+        reembed, texts, vectors = opened.work, opened.texts, opened.vectors
         model = str(vectors.embedder.model)
         check = partial(vectors.database.check_schema_version, VECTORS)
         with display() as shown:
@@ -132,32 +128,6 @@ async def _refuse_wrong_settings(texts: Texts, vectors: "VectorStore") -> None:
         except TransientError:
             if works == vectors.embedder.probe:
                 return
-
-
-@asynccontextmanager
-async def _building(
-    settings: Settings, *, writable: bool
-) -> AsyncIterator["tuple[Reembed, Texts, VectorStore]"]:
-    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
-
-    # All texts, each once: they would drive out of the cache what the operator needs from it.
-    async with build_store(settings.replaced({"redis_url": None}), writable=writable) as store:
-        vectors = store.vectors
-        assert vectors is not None
-        await store.database.check_schema_version()
-        texts = Texts(store.database)
-        postgres = Breaker("postgres", texts.probe, on_recovery=lambda: None)
-        made = Reembed(
-            texts=texts,
-            vectors=vectors.tables,
-            embedder=vectors.embedder,
-            dependencies=Dependencies(postgres, vectors.embedder_breaker, vectors.breaker),
-            index_memory_mib=settings.vector.index_memory_mib,
-        )
-        try:
-            yield made, texts, vectors
-        finally:
-            await postgres.close()
 
 
 class _Follower:
@@ -364,13 +334,10 @@ def _with_outbox(work: Callable[[Outbox], Awaitable[T]], *, writable: bool = Fal
 
 
 async def _on_outbox(work: Callable[[Outbox], Awaitable[T]], *, writable: bool) -> T:
-    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
+    from datastorage.assembly.commands import open_outbox  # noqa: PLC0415  # loads much
 
-    # Whatever makes the vectors is not needed here, and need not be set up.
-    settings = load_settings().replaced({"embedding_provider": "none"})
-    async with build_store(settings, writable=writable) as store:
-        await store.database.check_schema_version()
-        return await work(store.outbox)
+    async with open_outbox(load_settings(), writable=writable) as outbox:
+        return await work(outbox)
 
 
 def _age(depth: OutboxDepth) -> str:

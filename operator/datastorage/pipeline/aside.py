@@ -56,6 +56,8 @@ class Aside:
         self._waiting: list[_Waiting] = []
         self._trying: _Waiting | None = None
         self._bytes = 0
+        self._in_memory = metrics.Share(metrics.WAITING_RECORDS.labels("memory"))
+        self._in_cluster = metrics.Share(metrics.WAITING_RECORDS.labels("cluster"))
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
         self._dividing = False
@@ -99,10 +101,15 @@ class Aside:
         while True:
             self._filled.clear()
             worked = await self._step()
-            metrics.WAITING_RECORDS.labels("memory").set(len(self._entries()))
-            metrics.WAITING_RECORDS.labels("cluster").set(self._intake.postponed)
+            self._in_memory.set(len(self._entries()))
+            self._in_cluster.set(self._intake.postponed)
             if not worked:
                 await self._sleep()
+
+    def close(self) -> None:
+        """Count no more in the metrics."""
+        self._in_memory.close()
+        self._in_cluster.close()
 
     async def _step(self) -> bool:
         if self._parts:

@@ -94,6 +94,7 @@ class GarbageCollector:
         self._slots = asyncio.Semaphore(concurrency)
         self._resync_seconds = resync_seconds
         self._heap: list[Expiry] = []
+        self._scheduled = metrics.Share(metrics.GC_SCHEDULED)
         # The newest version of each object in the schedule, by uid: a status may change while it waits.
         self._versions: dict[str, str] = {}
         # How far PostgreSQL's clock is ahead of ours, in seconds. All times of expiry were counted from a
@@ -115,7 +116,7 @@ class GarbageCollector:
         heapq.heappush(self._heap, expiry)
         if len(self._heap) > _MAX_SCHEDULED:
             self._forget_the_latest()
-        metrics.GC_SCHEDULED.set(len(self._heap))
+        self._scheduled.set(len(self._heap))
         if self._heap[0] is expiry:
             self._earlier.set()
 
@@ -143,6 +144,10 @@ class GarbageCollector:
                 await self.collect(due)
             else:
                 await self._sleep_until(self._next_listing())
+
+    def close(self) -> None:
+        """Count no more in the metrics."""
+        self._scheduled.close()
 
     def _next_listing(self) -> float:
         listing_at = min(self._listing_at.values())
@@ -311,7 +316,7 @@ class GarbageCollector:
         while self._heap and self._heap[0].due <= now and len(due) < _BATCH:
             expiry = heapq.heappop(self._heap)
             due.append(replace(expiry, resource_version=self._versions.pop(expiry.ref.uid)))
-        metrics.GC_SCHEDULED.set(len(self._heap))
+        self._scheduled.set(len(self._heap))
         return due
 
     async def _sleep_until(self, next_listing: float) -> None:

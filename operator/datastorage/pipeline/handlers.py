@@ -12,6 +12,7 @@ import kopf
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.sweep import UNSTORED_SELECTOR
 from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
+from datastorage.resources.selection import Selection
 
 _EventHandler = Callable[..., Awaitable[None]]
 
@@ -21,16 +22,18 @@ _IDLE_SECONDS: Final = 0.05
 _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
-def build_registry(kind: ResourceKind, intake: Intake) -> kopf.OperatorRegistry:
-    """Return Kopf's registry with one event handler, which feeds the intake."""
+def build_registry(kind: ResourceKind, intake: Intake, selection: Selection) -> kopf.OperatorRegistry:
+    """Return Kopf's registry with one event handler, which feeds the intake with selected objects."""
     registry = kopf.OperatorRegistry()
-    kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, intake))
+    kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, intake, selection))
     return registry
 
 
-def _observer(kind: ResourceKind, intake: Intake) -> _EventHandler:
+def _observer(kind: ResourceKind, intake: Intake, selection: Selection) -> _EventHandler:
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
+        if not selection.has(body):
+            return
         if event["type"] == "DELETED":
             intake.offer_last_copy(kind, body)
         else:

@@ -75,6 +75,8 @@ class Intake:
         # Until when each has to wait, in monotonic seconds.
         self._postponed: OrderedDict[RecordKey, float] = OrderedDict()
         self._unreadable: OrderedDict[tuple[ObjectRef, str | None], None] = OrderedDict()
+        self._depth_share = metrics.Share(metrics.INTAKE_DEPTH)
+        self._bytes_share = metrics.Share(metrics.INTAKE_BYTES)
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
 
@@ -270,9 +272,14 @@ class Intake:
         self._filled.set()
         self._export()
 
+    def close(self) -> None:
+        """Count no more in the metrics."""
+        self._depth_share.close()
+        self._bytes_share.close()
+
     def _export(self) -> None:
-        metrics.INTAKE_DEPTH.set(len(self._queue))
-        metrics.INTAKE_BYTES.set(self._bytes)
+        self._depth_share.set(len(self._queue))
+        self._bytes_share.set(self._bytes)
 
 
 def _says_settled(body: Mapping[str, Any]) -> bool:

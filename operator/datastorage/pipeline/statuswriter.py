@@ -76,6 +76,7 @@ class StatusWriter:
         self._on_owing = on_owing
         self._concurrency = concurrency
         self._queue: asyncio.Queue[Announcement] = asyncio.Queue(_MAX_WAITING)
+        self._depth = metrics.Share(metrics.STATUS_DEPTH)
         self._unwritten = 0
 
     @property
@@ -106,7 +107,7 @@ class StatusWriter:
         """Queue a status write for an object that has had one; wait while the queue is full."""
         self._unwritten += 1
         await self._queue.put(announcement)
-        metrics.STATUS_DEPTH.set(self._queue.qsize())
+        self._depth.set(self._queue.qsize())
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -114,10 +115,14 @@ class StatusWriter:
             for _ in range(self._concurrency):
                 group.create_task(self._work())
 
+    def close(self) -> None:
+        """Count no more in the metrics."""
+        self._depth.close()
+
     async def _work(self) -> None:
         while True:
             announcement = await self._queue.get()
-            metrics.STATUS_DEPTH.set(self._queue.qsize())
+            self._depth.set(self._queue.qsize())
             try:
                 await self._settle(announcement)
             finally:

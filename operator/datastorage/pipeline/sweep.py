@@ -7,7 +7,6 @@ again if the row is gone. One that says Rejected is taken in again once it is re
 """
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, Protocol
@@ -16,6 +15,8 @@ from datastorage import metrics
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.intake import Intake, Verdict
 from datastorage.pipeline.kindbykind import KindByKind
+from datastorage.resilience.signal import Signal
+from datastorage.resilience.worker import jittered
 from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 
 # What the watch and the sweep ask for: everything that is not finally stored.
@@ -33,47 +34,60 @@ class Cluster(Protocol):
     ) -> AsyncIterator[list[dict[str, Any]]]: ...
 
 
+class SweepRequests:
+    """The kinds that are to be swept soon. Several components ask, and the sweep alone takes."""
+
+    def __init__(self) -> None:
+        self._kinds: set[ResourceKind] = set()
+        self._signal = Signal()
+
+    def add(self, *kinds: ResourceKind) -> None:
+        """Ask for a sweep of these kinds, or of all, soon; asking again before it begins changes nothing."""
+        self._kinds.update(kinds or KINDS)
+        self._signal.set()
+
+    async def next(self, seconds: float) -> set[ResourceKind]:
+        """Wait for a request, ``seconds`` at most; return the kinds that were asked for, all without one."""
+        await self._signal.wait(seconds)
+        kinds, self._kinds = self._kinds or set(KINDS), set()
+        return kinds
+
+
 class Sweep:
     """Runs on request, and at intervals without one."""
 
     def __init__(
-        self, *, cluster: Cluster, intake: Intake, confirmation: Confirmation, interval_seconds: float
+        self,
+        *,
+        cluster: Cluster,
+        intake: Intake,
+        confirmation: Confirmation,
+        requests: SweepRequests,
+        interval_seconds: float,
     ) -> None:
         self._cluster = cluster
         self._intake = intake
         self._confirmation = confirmation
         self._interval_seconds = interval_seconds
-        self._requested = asyncio.Event()
-        self._wanted: set[ResourceKind] = set()
+        self._requests = requests
         self._kind_by_kind = KindByKind("The sweep")
         self.last_success: float | None = None
         """When the cluster was last listed to the end (monotonic seconds)."""
 
-    def request(self, *kinds: ResourceKind) -> None:
-        """Ask for a sweep of these kinds, or of all, soon; asking again before it begins changes nothing."""
-        self._wanted.update(kinds or KINDS)
-        self._requested.set()
-
     async def run(self) -> None:
         """Sweep until cancelled, the first time at once."""
-        self.request()
+        self._requests.add()
         while True:
-            self._requested.clear()
-            wanted, self._wanted = self._wanted, set()
+            wanted = await self._requests.next(jittered(self._interval_seconds))
             # Only what failed is repeated: the other kind is not listed again and again meanwhile.
             failed = await self._kind_by_kind.run([kind for kind in KINDS if kind in wanted], self._sweep)
             if failed:
                 metrics.SWEEP_TOTAL.labels("failed").inc()
-                self.request(*failed)
+                self._requests.add(*failed)
             else:
                 metrics.SWEEP_TOTAL.labels("success").inc()
                 self.last_success = time.monotonic()
             await asyncio.sleep(_PAUSE_SECONDS)
-            try:
-                async with asyncio.timeout(self._interval_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
-                    await self._requested.wait()
-            except TimeoutError:
-                self.request()
 
     async def _sweep(self, kind: ResourceKind) -> None:
         read_at = time.monotonic()

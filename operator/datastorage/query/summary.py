@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from datastorage.query import ArchivedRecord
+from datastorage.query.records import ArchivedRecord
 from datastorage.resources.kinds import ACTION_TRACE
 
 _MAX_CHARACTERS: Final = 160
