@@ -160,13 +160,13 @@ DUALWRITE_SUCCESS = Counter(
 DUALWRITE_FAILURE = Counter(
     "datastorage_dualwrite_failure_total",
     "Records stored without their vectors, by the reason: embedder_unavailable, embedding_refused, "
-    "vector_store_unavailable",
+    "vector_store_unavailable, following",
     ["reason"],
     registry=REGISTRY,
 )
 FALLBACK_MODE = Counter(
     "datastorage_fallback_mode_total",
-    "Records stored in fallback mode: safe in PostgreSQL, their vectors owed",
+    "Records stored in fallback mode: safe in PostgreSQL, their vectors pending",
     registry=REGISTRY,
 )
 CACHE_HITS = Counter(

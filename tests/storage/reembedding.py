@@ -19,6 +19,7 @@ from datastorage.vectors.backfill import Dependencies
 from datastorage.vectors.reembed import Pace, Reembed
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from tests.support.embedding import FakeProvider, vector_of
+from tests.support.ping import ping
 
 FULL: Final = 10
 
@@ -68,7 +69,7 @@ class Run:
         self.provider = provider
         self.vectors = SmallPartitions(vector_database, provider.model)
         self.breakers = Dependencies(
-            Breaker("postgres", database.ping, trial=Texts(database).probe),
+            Breaker("postgres", partial(ping, database), trial=Texts(database).probe),
             Breaker("embedder", partial(probe, provider)),
             Breaker("vector_store", self.vectors.probe),
         )

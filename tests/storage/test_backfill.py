@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from datastorage.vectors.promote import Lifted
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually, settle
 from tests.support.embedding import DIMENSIONS, FakeProvider
+from tests.support.ping import ping
 from tests.unit.conftest import Spawn, spawn
 
 PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
@@ -54,7 +56,7 @@ class Stage:
         self.tables = VectorTables(database, model)
         self.outbox = Outbox(database)
         self.dependencies = Dependencies(
-            Breaker("postgres", database.ping, on_recovery=lambda: None),
+            Breaker("postgres", partial(ping, database), on_recovery=lambda: None),
             embedder_breaker,
             Breaker("vector_store", self.tables.probe, on_recovery=lambda: None),
         )

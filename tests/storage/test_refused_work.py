@@ -1,6 +1,7 @@
 """What PostgreSQL refuses while it serves others: only the record at fault waits, and nothing is lost."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TTL_SECONDS, action_trace, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
+from tests.support.ping import ping
 from tests.support.storing import Storing, running, storing
 
 SLOW, GOOD = 2, 60
@@ -44,7 +46,9 @@ async def parts(database: Database) -> AsyncIterator[Storing]:
     intake = Intake(
         max_items=5000, max_bytes=2**27, default_ttl_seconds=TTL_SECONDS, on_overflow=lambda: None
     )
-    breaker = Breaker("postgres", database.ping, on_recovery=lambda: None, trial=Trial(database).write)
+    breaker = Breaker(
+        "postgres", partial(ping, database), on_recovery=lambda: None, trial=Trial(database).write
+    )
     made = storing(intake, RowWriter(archive), RejectedRecords(database), breaker)
     async with running(made):
         yield made

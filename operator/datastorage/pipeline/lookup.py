@@ -11,7 +11,7 @@ from datastorage.resilience.dividing import in_halves
 
 
 class Archive(Protocol):
-    """Where rows are looked up (storage/archive.py)."""
+    """Where rows are looked up (storage/write.py)."""
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]: ...
 

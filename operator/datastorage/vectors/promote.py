@@ -27,7 +27,7 @@ _OWING: Final = (Phase.DEGRADED, Phase.RECORDING)
 
 
 class Archive(Rows, Protocol):
-    """Where rows and what they owe are looked up (storage/archive.py)."""
+    """Where rows and what they owe are looked up (storage/write.py)."""
 
     async def time(self) -> float: ...
 
