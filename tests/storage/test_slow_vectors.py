@@ -14,7 +14,7 @@ from datastorage.storage.rejected import RejectedRecords
 from harness.objects import AUDIT_SPEC, TTL_SECONDS, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
-from tests.storage.owing import hash_of
+from tests.storage.pending import hash_of
 from tests.storage.test_backfill import Stage, records, spawn, stage
 from tests.support.storing import running, storing
 from tests.unit.conftest import Spawn
