@@ -300,7 +300,8 @@ async def test_a_redis_that_comes_back_is_used_again_and_logged_once(
 async def test_many_short_outages_make_no_log_flood(
     own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = make(own_server.url)
+    limits = replace(PROMPT, pace=replace(PROMPT.pace, quiet=10_000.0))
+    cache = make(own_server.url, limits=limits)
     for _ in range(3):
         own_server.stop()
         await get(cache, 1)
