@@ -57,7 +57,7 @@ class Pace:
     """How often, and after which pauses in seconds, the service is asked again."""
 
     tries: int = 3
-    """Of one request: more would take longer than those who wait for it do."""
+    """Tries of one request: nobody waits long enough for more."""
     first_pause: float = 0.5
     """After the first failure, where the service asks for no other pause; twice as long after the next."""
     renew: float = 1.0
