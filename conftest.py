@@ -1,25 +1,42 @@
 """How the suite is divided between the workers of pytest-xdist: ``pytest -n 2``, as ``make test`` runs it."""
 
+import os
+import secrets
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-
-class ByFolder(LoadScopeScheduling):
-    """Gives one worker the end-to-end tests and the other all the rest.
-
-    So there is one control plane, and tests that stop a server share it with none that runs at the same time.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "e2e" if PurePosixPath(nodeid).parts[0] == "e2e" else "others"
-
-
 # Fixtures for tests in every folder.
 pytest_plugins = ["tests.support.tasks"]
 
+# They are about the cluster, and start few operators or none. With them both halves take about as long.
+_CLUSTER_TESTS: Final = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "binaries", "contexts", "controlplane", "definitions", "deletion_guard", "manifests", "resources",
+        "restored", "upgrade",
+    )
+)  # fmt: skip
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
-    return ByFolder(config, log)
+
+class InHalves(LoadScopeScheduling):
+    """Gives one worker the end-to-end tests that put operators under load, and the other all the rest.
+
+    Two operators under load never run at the same time. Each worker has servers of its own, so that a test
+    may stop one of them.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = PurePosixPath(nodeid.partition("::")[0])
+        return "operators" if path.parts[0] == "e2e" and path.name not in _CLUSTER_TESTS else "others"
+
+
+def pytest_xdist_setupnodes() -> None:
+    # Both workers have to collect tests of the same names, and some names show the order of a set.
+    os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InHalves:
+    return InHalves(config, log)

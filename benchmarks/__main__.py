@@ -19,6 +19,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.progress import say
 from benchmarks.results import Result
 from benchmarks.targets import judge
+from harness.bulk import RequestError
 from harness.controlplane import ControlPlane, ControlPlaneError
 
 DESCRIPTION = """\
@@ -70,7 +71,7 @@ def main() -> int:
         say("Starting the control plane (it is built first if that was never done)")
         with ControlPlane(directory / "controlplane") as control_plane:
             about, results = uvloop.run(_measure(control_plane, directory, only, sizes))
-    except (BenchmarkError, ControlPlaneError) as error:
+    except (BenchmarkError, ControlPlaneError, RequestError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -127,7 +128,7 @@ async def _measure(
     async with Bench(control_plane, directory) as bench:
         about = report.machine(
             kubernetes=json.loads(control_plane.kubectl("get", "--raw", "/version").stdout)["gitVersion"],
-            postgres=bench.postgres.version,
+            postgres=bench.archives.version,
         )
         return about, await _run(bench, only, sizes)
 
@@ -137,7 +138,7 @@ async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
 
     async def add(text: str, measurement: Awaitable[Result]) -> None:
         say(text)
-        disturbance = Disturbance([bench.postgres.pid])
+        disturbance = Disturbance([bench.archives.server.pid])
         result = await measurement
         results.append(replace(result, others_cpu_share=disturbance.share()))
 
@@ -165,7 +166,7 @@ async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
     for letter, text, measurement in _of_vectors(bench, sizes):
         if letter in only:
             say(text)
-            disturbance = Disturbance([bench.postgres.pid])
+            disturbance = Disturbance([bench.archives.server.pid])
             measured = await measurement()
             results += [replace(result, others_cpu_share=disturbance.share()) for result in measured]
     if not limits:

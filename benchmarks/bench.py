@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final, Self
 
 from benchmarks import apimetrics
+from benchmarks.archives import Archive, archives
 from benchmarks.client import Client, Created, for_each
 from benchmarks.cpu import cpu_seconds
 from benchmarks.errors import BenchmarkError, LossError
-from benchmarks.operatorprocess import MeasuredOperator
-from benchmarks.postgres import Archive, Postgres
+from benchmarks.measuredoperator import MeasuredOperator
 from benchmarks.progress import Progress, say
 from benchmarks.records import audit_record
 from benchmarks.results import Cost
@@ -22,7 +22,7 @@ from harness.controlplane import ControlPlane
 
 _OPERATOR: Final = ("datastorage-system", "datastorage")
 _PRODUCER: Final = ("datastorage-system", "benchmark-producer")
-# What a controller that records its steps needs, and reading for the checks.
+# The rights of a controller that records its steps, and reading for the checks.
 _PRODUCER_RIGHTS: Final = """
 apiVersion: v1
 kind: ServiceAccount
@@ -46,7 +46,7 @@ subjects: [{kind: ServiceAccount, name: benchmark-producer, namespace: datastora
 _STALL_SECONDS: Final = 60.0
 _LEAST_POLL_SECONDS: Final = 0.05
 _MOST_POLL_SECONDS: Final = 0.5
-# One poll for so many objects that are left: often near the end, seldom far from it.
+# Polls are frequent near the end and rare far from it: objects that are left for each second of pause.
 _OBJECTS_PER_POLL_SECOND: Final = 2000
 
 
@@ -73,10 +73,10 @@ class Bench:
         account = self.control_plane.service_account_kubeconfig
         self.operator_kubeconfig = await asyncio.to_thread(account, *_OPERATOR)
         producer_kubeconfig = await asyncio.to_thread(account, *_PRODUCER)
-        self.producer = await self._stack.enter_async_context(Client(producer_kubeconfig))
+        self.producer = await self._stack.enter_async_context(Client.connect(producer_kubeconfig))
         # The bare client writes and deletes as the operator does, under the same token.
-        self.writer = await self._stack.enter_async_context(Client(self.operator_kubeconfig))
-        self.postgres = await self._stack.enter_async_context(Postgres(self.directory / "postgres"))
+        self.writer = await self._stack.enter_async_context(Client.connect(self.operator_kubeconfig))
+        self.archives = await self._stack.enter_async_context(archives())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,7 +94,7 @@ class Bench:
     async def create(
         self, namespace: str, count: int, *, ttl_seconds: int | None = None, texts: int | None = None
     ) -> list[Created]:
-        """Create so many records, with so many different texts, as fast as the API server takes them."""
+        """Create ``count`` records, with ``texts`` different texts, as fast as the API server takes them."""
         say(f"    creating {count} objects")
         return await for_each(
             range(count),
@@ -163,7 +163,7 @@ class Bench:
         return apimetrics.parse_requests(await asyncio.to_thread(self.control_plane.metrics))
 
     def _postgres_cpu(self) -> float:
-        return cpu_seconds([self.postgres.pid])
+        return cpu_seconds([self.archives.server.pid])
 
     def _control_plane_cpu(self) -> float:
         return cpu_seconds(self.control_plane.pids.values())
@@ -173,7 +173,7 @@ class Bench:
 
 
 def cost_of(operator: MeasuredOperator, count: int) -> Callable[[Meter], Cost]:
-    """Read what the operator has used so far; the API server's part comes with the meter, afterwards."""
+    """Read what the operator has used so far; the meter adds the API server's share afterwards."""
     cpu, rss = operator.cpu_seconds, operator.peak_rss_mib
 
     def with_requests(meter: Meter) -> Cost:

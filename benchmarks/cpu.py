@@ -8,7 +8,7 @@ from typing import Final
 import psutil
 
 _IDLE: Final = ("idle", "iowait")
-_COUNTED_TWICE: Final = ("guest", "guest_nice")  # they are part of user and nice
+_COUNTED_TWICE: Final = ("guest", "guest_nice")  # user and nice include them
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -23,7 +23,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 class Disturbance:
-    """Tells how much of the machine others have used since this was made: their work slows ours."""
+    """How much of the machine others have used since this was made: their work slows ours."""
 
     def __init__(self, own_pids: Iterable[int]) -> None:
         self._own_pids = (os.getpid(), *own_pids)
@@ -32,7 +32,7 @@ class Disturbance:
         self._own = cpu_seconds(self._own_pids)
 
     def share(self) -> float:
-        """Return the part of all CPU time that went to others, the host included, from 0 to 1."""
+        """Return the share of all CPU time that went to others, the host included, from 0 to 1."""
         capacity = (time.monotonic() - self._started) * (os.cpu_count() or 1)
         others = (_busy_seconds() - self._busy) - (cpu_seconds(self._own_pids) - self._own)
         return round(max(0.0, others / capacity), 2)

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
+from harness.manifests import manifest
 
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _SERVICES: Final = ("checkout", "payments", "ledger", "inventory", "search", "notifications", "gateway")
@@ -55,23 +56,18 @@ def audit_record(
         "alertFingerprint": f"{remediation * 2654435761 % 2**64:016x}",
         "message": f"{action} for deployment {service}-api in namespace team-{service}: {cause}",
         "details": _details(number, service),
-        **_part(kind, number),
+        **_result(kind, number),
     }
     if texts is not None:
         # The whole text of the event, so that texts differ exactly where this does.
         event = number % texts
         spec |= {"type": "Remediation", "action": "open-remediation", "message": _event(event)}
         spec["resourceRef"] = {**spec["resourceRef"], "namespace": "team-shop", "name": "shop-api"}
-        for part in ("aiAnalysis", "workflow", "execution"):
-            spec.pop(part, None)
+        for result in ("aiAnalysis", "workflow", "execution"):
+            spec.pop(result, None)
     if ttl_seconds is not None:
         spec["ttlSecondsAfterStored"] = ttl_seconds
-    return {
-        "apiVersion": API_VERSION,
-        "kind": AUDIT_RECORD.kind,
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "kubernaut"}},
-        "spec": spec,
-    }
+    return manifest(AUDIT_RECORD, spec, name=name, labels={"app.kubernetes.io/part-of": "kubernaut"})
 
 
 def _event(number: int) -> str:
@@ -80,7 +76,7 @@ def _event(number: int) -> str:
     return f"{cause}; {number % 1000} requests to {service} waited and {number // 1000} were dropped"
 
 
-def _part(kind: str, number: int) -> dict[str, Any]:
+def _result(kind: str, number: int) -> dict[str, Any]:
     match kind:
         case "AIAnalysis":
             return {

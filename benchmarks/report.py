@@ -19,7 +19,7 @@ from benchmarks.targets import Verdict
 
 _LIBRARIES: Final = ("kubernaut-datastorage", "kopf", "kubernetes", "asyncpg", "aiohttp", "uvloop")
 _PIPED_WIDTH: Final = 160
-# Above this share the other programs of the machine are a part of what is measured.
+# Above this share the other programs of the machine change what is measured.
 _QUIET: Final = 0.1
 
 
@@ -88,8 +88,8 @@ def print_tables(about: Mapping[str, Any], results: Sequence[Result], verdicts: 
             console.print(f"  {result.scenario}: requests counted by the API server: {counted}")
     for result in results:
         if result.figures:
-            told = ", ".join(f"{name} {value:g}" for name, value in result.figures.items())
-            console.print(f"  {result.scenario}: {told}")
+            figures = ", ".join(f"{name} {value:g}" for name, value in result.figures.items())
+            console.print(f"  {result.scenario}: {figures}")
     console.print(_targets_table(verdicts))
 
 

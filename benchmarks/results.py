@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cost:
-    """What the scenario used: CPU, memory, and writes of the API server, which counted them itself.
+    """The scenario's cost: CPU, memory, and writes of the API server, which counted them itself.
 
     CPU times are ms per object: the operator's, and those of PostgreSQL and of API server with etcd, whose
-    part in serving the benchmark's own polls is included.
+    work for the benchmark's own polls is included.
     """
 
     cpu_ms_per_object: float
@@ -42,7 +42,7 @@ class Result:
     cost: Cost | None = None
     latency: Latency | None = None
     figures: dict[str, float] = field(default_factory=dict)
-    """What else was measured, by names that say what and in which unit."""
+    """Further figures, by names that say what and in which unit."""
     others_cpu_share: float = 0.0
     """How much of the machine's CPU time others used meanwhile, from 0 to 1."""
 

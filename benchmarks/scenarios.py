@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import asyncpg
 
+from benchmarks.archives import Archive
 from benchmarks.bench import Bench, cost_of
 from benchmarks.client import Created, for_each
 from benchmarks.errors import LossError
-from benchmarks.operatorprocess import MeasuredOperator
-from benchmarks.postgres import Archive
+from benchmarks.measuredoperator import MeasuredOperator
 from benchmarks.progress import Progress, say
 from benchmarks.records import audit_record
 from benchmarks.results import Result, latency_of
@@ -117,7 +117,7 @@ async def measure_drain_at_once(bench: Bench, count: int) -> Result:
 
 
 async def _drain(bench: Bench, name: str, count: int, *, ttl_seconds: int | None) -> tuple[float, Any]:
-    namespace, archive = await bench.namespace(name), await bench.postgres.archive(name)
+    namespace, archive = await bench.namespace(name), await bench.archives.archive()
     created = await bench.create(namespace, count, ttl_seconds=ttl_seconds)
     async with bench.metered() as meter, bench.operator(archive) as operator:
         say(f"    operator started, process {operator.pid}")
@@ -130,7 +130,7 @@ async def _drain(bench: Bench, name: str, count: int, *, ttl_seconds: int | None
 async def measure_latency(bench: Bench, seconds: int) -> Result:
     """Measure (d): from created to Stored, as a client sees it that creates at a fixed pace and watches."""
     count = _LATENCY_RATE * seconds
-    namespace, archive = await bench.namespace("latency"), await bench.postgres.archive("latency")
+    namespace, archive = await bench.namespace("latency"), await bench.archives.archive()
     async with bench.metered() as meter, bench.operator(archive) as operator:
         await operator.until_ready()
         say(f"    operator ready, process {operator.pid}; creating {_LATENCY_RATE}/s for {seconds} s")
@@ -150,8 +150,7 @@ async def _pace_and_watch(bench: Bench, namespace: str, count: int) -> tuple[lis
     opened, complete = asyncio.Event(), asyncio.Event()
 
     async def watch() -> None:
-        async for event in bench.producer.watch(namespace, opened):
-            body = event["object"]
+        async for body in bench.producer.watch(namespace, opened):
             if body.get("status", {}).get("phase") == "Stored":
                 stored.setdefault(body["metadata"]["uid"], time.monotonic())
                 if len(stored) == count:
@@ -182,7 +181,7 @@ async def _pace_and_watch(bench: Bench, namespace: str, count: int) -> tuple[lis
 
 async def measure_backlog(bench: Bench, count: int) -> Result:
     """Measure (e): how fast rows of a large backlog commit and drain, and how much memory that takes."""
-    namespace, archive = await bench.namespace("backlog"), await bench.postgres.archive("backlog")
+    namespace, archive = await bench.namespace("backlog"), await bench.archives.archive()
     created = await bench.create(namespace, count)
     async with bench.metered() as meter, bench.operator(archive) as operator:
         say(f"    operator started, process {operator.pid}")

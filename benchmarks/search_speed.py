@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import random
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count, islice
-from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -29,24 +27,24 @@ from rich.table import Table
 
 from benchmarks.progress import Progress, say
 from benchmarks.texts import questions, sentences
-from datastorage.embedded import create_service_role, start_embedded_postgres
+from datastorage.assembly.queries import build_queries
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
-from datastorage.query import ArchiveQueries, queries
+from datastorage.query.questions import ArchiveQueries
 from datastorage.query.words import wording
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.record import record_of
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
-from datastorage.storage.migrate import migrate
 from datastorage.storage.nearest import WALKING, Nearest
 from datastorage.storage.reading import reading
-from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
+from harness.objects import served
+from harness.postgres import PostgresServer, TestDatabases
 
 TOP: Final = 10
 _BATCH: Final = 2_000
@@ -185,12 +183,12 @@ async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterat
     """Open the library as the command line has it: with the embedding of questions, and the records read."""
     breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(MODEL, None, 300), breaker)
-    yield queries(_Store(database, _Vectors(database, True, embedder)))  # noqa: FBT003
+    yield build_queries(database, embedder)
     await breaker.close()
 
 
 async def _serves() -> None:
-    """It is a part of this process."""
+    """The provider is in this process, and always serves."""
 
 
 async def _by_words(full_text: FullText, criteria: Criteria, question: str) -> None:
@@ -229,7 +227,7 @@ def _line(
 def _recall(
     corpus: _Corpus, vectors: Matrix, rows: NDArray[np.int64], found: Sequence[Sequence[bytes]]
 ) -> float:
-    """Return which part of the nearest among the rows was found; equally near ones are equally right."""
+    """Return which share of the nearest among the rows was found; equally near ones are equally right."""
     matrix = np.array(corpus.vectors)
     shares = []
     for vector, hashes in zip(vectors, found, strict=True):
@@ -270,11 +268,6 @@ def _records(texts: int, *, seed: int = 1) -> Iterator[Record]:
     for number, text in enumerate(sentences(texts, seed=seed)):
         namespace = f"ns-{chance.randrange(_NAMESPACES)}" if number % _RARE_EVERY != 7 else _RARE
         created = _START + timedelta(days=_DAYS * number / texts)
-        metadata = {
-            "name": f"record-{number}", "namespace": namespace,
-            "uid": str(uuid.UUID(int=chance.getrandbits(128))),
-            "generation": 1, "resourceVersion": "1", "creationTimestamp": created.isoformat(),
-        }  # fmt: skip
         kind = ACTION_TRACE if number % 4 == 3 else AUDIT_RECORD
         spec: dict[str, Any] = {"correlationID": f"rr-{number // 8}"}
         if kind is ACTION_TRACE:
@@ -284,7 +277,10 @@ def _records(texts: int, *, seed: int = 1) -> Iterator[Record]:
             }  # fmt: skip
         else:
             spec |= {"type": "Remediation", "action": "act", "phase": "Completed", "message": text}
-        body = {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata, "spec": spec}
+        body = served(
+            kind, spec, name=f"record-{number}", namespace=namespace,
+            uid=str(uuid.UUID(int=chance.getrandbits(128))), creationTimestamp=created.isoformat(),
+        )  # fmt: skip
         yield record_of(kind, body)
 
 
@@ -328,20 +324,18 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=100_000, help="distinct texts (default 100,000)")
     parser.add_argument("--questions", type=int, default=100, help="questions asked (default 100)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="datastorage-search-") as directory:
-        server = start_embedded_postgres(Path(directory) / "postgres")
-        try:
-            for chain in (ARCHIVE, VECTORS):
-                migrate(server.owner_url, chain)
-            asyncio.run(create_service_role(server.owner_url))
-            say(f"Filling an archive with {arguments.texts:,} texts")
-            lines = asyncio.run(
-                measure(
-                    server.owner_url, server.service_url, texts=arguments.texts, asked=arguments.questions
-                )
-            )
-        finally:
-            server.stop()
+    server = PostgresServer(durable=True)
+    try:
+        server.start()
+        databases = TestDatabases(server.owner_url)
+        databases.prepare()
+        archive = asyncio.run(databases.clone())
+        say(f"Filling an archive with {arguments.texts:,} texts")
+        lines = asyncio.run(
+            measure(archive.owner_url, archive.service_url, texts=arguments.texts, asked=arguments.questions)
+        )
+    finally:
+        server.remove()
     Console(width=None if sys.stdout.isatty() else 150).print(table_of(lines))
     return 0
 

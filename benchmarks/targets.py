@@ -23,7 +23,7 @@ class Target:
         return f"{self.sign} {self.bound:g}"
 
     def is_met(self, value: float) -> bool:
-        """Tell whether the value is on the right side of the bound."""
+        """Return whether the value is on the right side of the bound."""
         if self.sign == "=":
             return value == self.bound
         return value >= self.bound if self.sign == ">=" else value <= self.bound

@@ -2,21 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import asyncpg
-
 from benchmarks import search_speed
+from benchmarks.archives import Archive
 from benchmarks.bench import Bench, cost_of
 from benchmarks.client import Created
-from benchmarks.embedder import Embedder
 from benchmarks.errors import LossError
-from benchmarks.postgres import Archive
 from benchmarks.progress import say
 from benchmarks.records import audit_record
 from benchmarks.results import Result
+from harness.archive import fetch
+from harness.embeddings import OpenAIService, hashed_vector
 from harness.postgres import PostgresServer, TestDatabases
 from harness.redis import RedisServer
 
@@ -25,12 +25,13 @@ _LEAD_SECONDS: Final = 5
 _PATIENCE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.1
 _TENTH: Final = 10
+_DIMENSIONS: Final = 256
 _WITHOUT_VECTOR: Final = """
     SELECT count(*) FROM unnest($1::bytea[]) AS t (text_hash)
     WHERE NOT EXISTS (SELECT FROM datastorage.embeddings_1 e WHERE e.text_hash = t.text_hash)
 """
 _HASHES: Final = "SELECT DISTINCT text_hash FROM datastorage.audit_records WHERE text_hash IS NOT NULL"
-_OWED: Final = "SELECT count(*) FROM datastorage.vector_outbox"
+_PENDING: Final = "SELECT count(*) FROM datastorage.vector_outbox"
 
 Switch = Callable[[], Awaitable[None]]
 
@@ -62,10 +63,10 @@ async def measure_drains(bench: Bench, count: int) -> list[Result]:
 async def measure_drains_degraded(bench: Bench, count: int) -> list[Result]:
     """Measure (g): the drain with an embedder over HTTP and Redis, and with the one or the other away."""
     results: list[Result] = []
-    async with Embedder() as embedder:
+    async with _embedder() as embedder:
         redis = RedisServer()
         await asyncio.to_thread(redis.start)
-        settings = embedder.settings() | {"REDIS_URL": redis.url}
+        settings = embedder.settings(REDIS_URL=redis.url)
         try:
             normal = await _drain(bench, "g", "normal", count, texts=count, settings=settings)
             results.append(_retitled(normal, "drain, embedder over HTTP", normal.rates))
@@ -75,15 +76,32 @@ async def measure_drains_degraded(bench: Bench, count: int) -> list[Result]:
                 _retitled(result, "drain, Redis does not answer", result.rates, normal.rates["drain"])
             )
             redis.resume()
-            embedder.away = True
+            embedder.is_away = True
             result = await _drain(
-                bench, "g-embedder", "embedder-away", count, texts=count, settings=settings, owing=True
+                bench,
+                "g-embedder",
+                "embedder-away",
+                count,
+                texts=count,
+                settings=settings,
+                pending=True,
             )
             results.append(_retitled(result, "drain, embedder away", result.rates, normal.rates["drain"]))
         finally:
             redis.resume()
             redis.remove()
     return results
+
+
+@asynccontextmanager
+async def _embedder() -> AsyncIterator[OpenAIService]:
+    """Run an embedding service that costs next to nothing: the operator is what is measured."""
+    service = OpenAIService(_DIMENSIONS, vector=hashed_vector)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
 
 
 def _retitled(result: Result, title: str, rates: dict[str, float], reference: float | None = None) -> Result:
@@ -99,16 +117,16 @@ async def _drain(
     *,
     texts: int,
     settings: Mapping[str, Any],
-    owing: bool = False,
+    pending: bool = False,
 ) -> Result:
     say(f"    {name}")
-    namespace, archive = await bench.namespace(f"f-{name}"), await bench.postgres.archive(f"f-{name}")
+    namespace, archive = await bench.namespace(f"f-{name}"), await bench.archives.archive()
     created = await bench.create(namespace, count, texts=texts)
     async with bench.metered() as meter, bench.operator(archive, **settings) as operator:
         ended = await bench.until_gone(namespace, count, operator)
         cost = cost_of(operator, count)
     await bench.verify(namespace, archive, created)
-    if not owing:
+    if not pending:
         await _verify_vectors(archive, archive.owner_url)
     rate = round(count / (ended - await archive.first_commit()), 1)
     return Result(scenario, name, count, {"drain": rate}, cost=cost(meter))
@@ -131,14 +149,14 @@ async def measure_outages(bench: Bench, seconds: int) -> list[Result]:
         await asyncio.to_thread(server.start)
         databases = TestDatabases(server.owner_url)
         await asyncio.to_thread(databases.prepare)
-        async with Embedder() as embedder:
+        async with _embedder() as embedder:
             results = []
             for outage in _outages(embedder, redis, server):
                 vectors = await databases.clone()
-                settings = embedder.settings() | {
-                    "REDIS_URL": redis.url, "VECTOR_DATABASE_URL": vectors.service_url,
-                    "TTL_SECONDS_AFTER_STORED": 3600,
-                }  # fmt: skip
+                settings = embedder.settings(
+                    REDIS_URL=redis.url, VECTOR_DATABASE_URL=vectors.service_url,
+                    TTL_SECONDS_AFTER_STORED=3600,
+                )  # fmt: skip
                 results.append(await _outage(bench, settings, vectors.owner_url, outage, seconds))
             return results
     finally:
@@ -146,7 +164,7 @@ async def measure_outages(bench: Bench, seconds: int) -> list[Result]:
         server.remove()
 
 
-def _outages(embedder: Embedder, redis: RedisServer, server: PostgresServer) -> list[Outage]:
+def _outages(embedder: OpenAIService, redis: RedisServer, server: PostgresServer) -> list[Outage]:
     async def redis_goes() -> None:
         redis.stop()
 
@@ -154,10 +172,10 @@ def _outages(embedder: Embedder, redis: RedisServer, server: PostgresServer) -> 
         await asyncio.to_thread(redis.start)
 
     async def embedder_goes() -> None:
-        embedder.away = True
+        embedder.is_away = True
 
     async def embedder_comes() -> None:
-        embedder.away = False
+        embedder.is_away = False
 
     async def server_goes() -> None:
         await asyncio.to_thread(server.stop, "immediate")
@@ -186,7 +204,7 @@ async def _outage(
 ) -> Result:
     say(f"    {outage.name} away for {seconds} s")
     name = outage.name.lower().replace(" ", "-")
-    namespace, archive = await bench.namespace(f"h-{name}"), await bench.postgres.archive(f"h-{name}")
+    namespace, archive = await bench.namespace(f"h-{name}"), await bench.archives.archive()
     async with bench.operator(archive, **settings) as operator:
         await operator.until_ready()
         stop = asyncio.Event()
@@ -232,7 +250,7 @@ async def _until_stored(bench: Bench, namespace: str, count: int) -> None:
 
 async def measure_search(bench: Bench, texts: int) -> list[Result]:
     """Measure (i): searches of distinct texts; how fast, how complete, how far from pgvector alone."""
-    archive = await bench.postgres.archive("search")
+    archive = await bench.archives.archive()
     lines = await search_speed.measure(archive.owner_url, archive.service_url, texts=texts)
     return [_searched(number, line) for number, line in enumerate(lines)]
 
@@ -247,14 +265,9 @@ def _searched(number: int, line: search_speed.SearchSpeed) -> Result:
 
 
 async def _verify_vectors(archive: Archive, vectors_url: str) -> None:
-    """Raise LossError unless every record that has words has its vector, and nothing is owed."""
-    rows, vectors = await asyncpg.connect(archive.owner_url), await asyncpg.connect(vectors_url)
-    try:
-        hashes = [row["text_hash"] for row in await rows.fetch(_HASHES)]
-        owed = await rows.fetchval(_OWED)
-        missing = await vectors.fetchval(_WITHOUT_VECTOR, hashes) if hashes else 0
-    finally:
-        await rows.close()
-        await vectors.close()
-    if owed or missing:
-        raise LossError(f"{missing} of {len(hashes)} texts have no vector, {owed} are owed")
+    """Raise LossError unless every record that has words has its vector, and none is pending."""
+    hashes = [row["text_hash"] for row in await fetch(archive.owner_url, _HASHES)]
+    pending = (await fetch(archive.owner_url, _PENDING))[0][0]
+    missing = (await fetch(vectors_url, _WITHOUT_VECTOR, hashes))[0][0] if hashes else 0
+    if pending or missing:
+        raise LossError(f"{missing} of {len(hashes)} texts have no vector, {pending} are pending")

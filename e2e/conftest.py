@@ -1,14 +1,15 @@
-"""Fixtures for tests on a cluster: our own control plane unless told --kubeconfig or --context."""
+"""Fixtures for tests on a cluster: our own control plane unless there is --kubeconfig or --context."""
 
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from e2e.workbench import Workbench
+from e2e.workbench import MakeWorkbench, Workbench
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster, ControlPlane, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
@@ -122,21 +123,33 @@ def databases(postgres: PostgresServer) -> TestDatabases:
 
 
 @pytest_asyncio.fixture
-async def workbench(
-    control_plane: Cluster, namespace: str, databases: TestDatabases, tmp_path: Path
-) -> AsyncIterator[Workbench]:
-    """A namespace, a database, and operators that serve the one out of the other."""
-    database = await databases.clone()
-    bench = Workbench(
-        cluster=control_plane,
-        namespace=namespace,
-        owner_url=database.owner_url,
-        database_url=database.service_url,
-        directory=tmp_path,
-    )
-    yield bench
-    await bench.close()
-    await databases.drop(database)
+async def make_workbench(
+    control_plane: Cluster, make_namespace: Callable[[], str], databases: TestDatabases, tmp_path: Path
+) -> AsyncIterator[MakeWorkbench]:
+    """Make workbenches, each with a namespace and a database of its own."""
+    async with AsyncExitStack() as stack:
+
+        async def make() -> Workbench:
+            database = await databases.clone()
+            stack.push_async_callback(databases.drop, database)
+            namespace = make_namespace()
+            bench = Workbench(
+                cluster=control_plane,
+                namespace=namespace,
+                owner_url=database.owner_url,
+                database_url=database.service_url,
+                directory=tmp_path / namespace,
+            )
+            stack.push_async_callback(bench.close)
+            return bench
+
+        yield make
+
+
+@pytest_asyncio.fixture
+async def workbench(make_workbench: MakeWorkbench) -> Workbench:
+    """A namespace, a database, and operators that store the objects of the one in the other."""
+    return await make_workbench()
 
 
 @pytest_asyncio.fixture

@@ -6,9 +6,10 @@ from typing import Any, Self
 import aiohttp
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.archive import rows, uids
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, RequestError, audit_record
+from harness.archive import rows, uids
+from harness.bulk import BulkClient, RequestError
+from harness.manifests import audit_record
 
 # Promised: caught up this soon after a dependency is back.
 CATCH_UP_SECONDS = 10.0

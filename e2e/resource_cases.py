@@ -11,8 +11,9 @@ from typing import Any
 
 from datastorage.records.reasons import Reason
 from datastorage.records.writes import VectorWrite, WriteState
-from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from datastorage.resources.status import stored_status
+from harness.manifests import manifest
 
 Object = dict[str, Any]
 
@@ -120,7 +121,7 @@ STORED = stored_status(
 
 
 def build(kind: ResourceKind, spec: Object) -> Object:
-    return {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": {"generateName": "case-"}, "spec": spec}
+    return manifest(kind, spec, generateName="case-")
 
 
 def audit_record(changes: Object | None = None, *, without: tuple[str, ...] = ()) -> Object:

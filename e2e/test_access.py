@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.archive import until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from harness.bulk import BulkClient
+from harness.connectproxy import ConnectProxy
 from harness.controlplane.cluster import REPOSITORY, write_private
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
-from tests.support.connectproxy import ConnectProxy
-from tests.support.plugin import FakePlugin
+from harness.plugin import FakePlugin
+from harness.polling import until
 
 SYSTEM = "datastorage-system"
 SECONDS = 40.0  # the API server believes a token for 10 s after it has become void
@@ -105,7 +106,7 @@ def write_config(path: Path, content: dict[str, Any], user: dict[str, Any]) -> P
 
 
 def exec_user(folder: Path) -> tuple[Callable[[str], None], dict[str, Any]]:
-    """Return what sets the token, and the user whom a plugin gives it, each time for some seconds only."""
+    """Return how to set the token, and the user of a plugin that gives it for some seconds each time."""
     plugin = FakePlugin(folder / "plugin")
 
     def give(token: str) -> None:
@@ -151,7 +152,7 @@ async def refused(workbench: Workbench, kubeconfig: Path) -> bool:
 
 async def trouble(operator: OperatorProcess, check: str) -> str | None:
     """Return what /ready says of a check while it fails."""
-    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/ready")
+    status, body = await asyncio.to_thread(operator.ask, "/ready")
     said: str = json.loads(body)["checks"].get(check, "ok") if status == 503 else "ok"
     return None if said == "ok" else said
 

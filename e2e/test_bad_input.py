@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
-from e2e.archive import rejected, rows, uids, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, RequestError, action_trace, audit_record, gather_bounded
+from harness.archive import fetch, rejected, rows, uids
+from harness.bulk import BulkClient, RequestError, gather_bounded
+from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
-from tests.strategies import audit_record_specs
+from harness.polling import until
+from harness.strategies import audit_record_specs
 
 # The API server takes objects of about 1.5 MB; so near the limit there is no room for a status.
 NEARLY_TOO_LARGE = 1_571_000
+LARGE_SECONDS = 240  # 33 MB of JSON to store or to sweep over; some 10 s on an idle machine
+_COUNT_TRACES = "SELECT count(*) FROM datastorage.action_traces WHERE namespace = $1"
 
 
 _NO_POISON = """
@@ -203,10 +207,10 @@ async def test_a_record_that_is_too_slow_waits_and_holds_nothing_up(
 
     await until(later, seconds=20, what="one that came later is Stored")
 
-    async def told() -> bool:
+    async def counted() -> bool:
         return operator.metric('datastorage_waiting_records{place="memory"}') == 1
 
-    await until(told, seconds=20, what="the metric tells")
+    await until(counted, seconds=20, what="the metric counts it")
     assert operator.ready()
     assert operator.metric('datastorage_dependency_up{dependency="postgres"}') == 1
     await workbench.execute_as_owner("DROP TRIGGER slow ON datastorage.audit_records")
@@ -312,23 +316,27 @@ async def test_whatever_the_schema_allows_is_stored_exactly(
         assert found[name]["content"] == canonical_bytes(content)
 
 
+@pytest.mark.timeout(5 * LARGE_SECONDS)
 async def test_large_objects_do_not_fill_the_memory(workbench: Workbench, client: BulkClient) -> None:
     """24 traces of 1.4 MB that grow to 24 times that when parsed: a page of them would take 800 MB."""
     namespace = workbench.namespace
     empties: dict[str, Any] = {"a": [[] for _ in range(460_000)]}
     for n in range(24):
         await client.create(ACTION_TRACE, namespace, action_trace(f"large-{n}", parameters=empties))
-    operator = workbench.start_operator()
+    operator = workbench.start_operator(wait=False)
+    operator.wait_ready(LARGE_SECONDS)
 
     async def all_there() -> bool:
-        return len(await rows(workbench.database_url, namespace, Table.ACTION_TRACES)) == 24
+        # Counted, not read: 33 MB for every look would keep the machine from storing them.
+        return int((await fetch(workbench.database_url, _COUNT_TRACES, namespace))[0][0]) == 24
 
-    await until(all_there, seconds=120, what="24 rows")
+    await until(all_there, seconds=LARGE_SECONDS, what="24 rows")
+    assert len(await rows(workbench.database_url, namespace, Table.ACTION_TRACES)) == 24
     # Every start and every sweep meets them again, since they are not final.
     operator.terminate()
     operator.start()
-    operator.wait_ready()
-    await until(lambda: _swept(operator), seconds=120, what="a sweep over them")
+    operator.wait_ready(LARGE_SECONDS)
+    await until(lambda: _swept(operator), seconds=LARGE_SECONDS, what="a sweep over them")
     assert operator.peak_memory_mib() < 480, "the pod's limit is 512 MiB"
 
 

@@ -132,8 +132,8 @@ def test_a_given_program_of_another_version_is_passed_over_and_named(
         binaries.etcd, binaries.kube_apiserver, binaries.kube_controller_manager, binaries.kubectl,
     )  # fmt: skip
     assert len(go_log.read_text().split()) == len(PROGRAMS)
-    told = [line for line in capsys.readouterr().err.splitlines() if str(own) in line]
-    assert [line.partition(":")[0] for line in told] == [f"Not using {own}"]
+    said = [line for line in capsys.readouterr().err.splitlines() if str(own) in line]
+    assert [line.partition(":")[0] for line in said] == [f"Not using {own}"]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import random
 import pytest
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.archive import rows, uids, until
-from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from e2e.workbench import MakeWorkbench, Workbench
+from harness.archive import rows, uids
+from harness.bulk import BulkClient
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 
 KILLS = 20
 RECORDS = 3000
@@ -17,10 +19,15 @@ RECORDS = 3000
 EARLIEST_KILL, LATEST_KILL = 0.5, 4.0
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("ttl", [0, 1])
-async def test_killed_at_random_moments(ttl: int, workbench: Workbench, client: BulkClient) -> None:
+async def test_killed_at_random_moments(make_workbench: MakeWorkbench, client: BulkClient) -> None:
+    """Two at once: objects that are deleted without a status, and objects that get one first."""
+    async with asyncio.TaskGroup() as group:
+        for ttl in (0, 1):
+            group.create_task(_kill_at_random_moments(ttl, await make_workbench(), client))
+
+
+async def _kill_at_random_moments(ttl: int, workbench: Workbench, client: BulkClient) -> None:
     namespace = workbench.namespace
     operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=ttl, wait=False)
     accepted: set[str] = set()

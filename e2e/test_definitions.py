@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
-from e2e.archive import rows, until
 from e2e.conftest import GUARD_OPT_OUT
 from e2e.load import CATCH_UP_SECONDS
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, RequestError, action_trace, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient, RequestError
 from harness.controlplane import Cluster
 from harness.controlplane.cluster import PRODUCT
+from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 
 ENDED = {"execution": {"status": "Completed"}}
 PROPAGATION_SECONDS = 30.0  # until the API server obeys a definition or a right that is new
@@ -72,8 +74,8 @@ async def stored(client: BulkClient, kind: ResourceKind, namespace: str, name: s
     return body is not None and body.get("status", {}).get("phase") == "Stored"
 
 
-async def told(operator: OperatorProcess, *words: str) -> bool:
-    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/ready")
+async def says(operator: OperatorProcess, *words: str) -> bool:
+    status, body = await asyncio.to_thread(operator.ask, "/ready")
     return status == 503 and all(word in body for word in words)
 
 
@@ -98,14 +100,14 @@ async def test_a_definition_is_deleted_and_made_again(
     await until(lambda: stored(client, AUDIT_RECORD, namespace, "first"), seconds=20, what="the first record")
     await definitions.delete(AUDIT_RECORD)
     await until(
-        lambda: told(operator, AUDIT_RECORD.crd_name), seconds=CATCH_UP_SECONDS, what="/ready names it"
+        lambda: says(operator, AUDIT_RECORD.crd_name), seconds=CATCH_UP_SECONDS, what="/ready names it"
     )
     await create(client, ACTION_TRACE, namespace, action_trace("meanwhile", **ENDED))
     await until(
         lambda: stored(client, ACTION_TRACE, namespace, "meanwhile"),
         seconds=CATCH_UP_SECONDS, what="the other kind goes on",
     )  # fmt: skip
-    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/health")
+    status, body = await asyncio.to_thread(operator.ask, "/health")
     assert status == 200, body
     await definitions.apply()
     uids.append(await create(client, AUDIT_RECORD, namespace, audit_record("first")))
@@ -127,7 +129,7 @@ async def test_the_definitions_are_installed_after_the_operator(
     await definitions.delete(*KINDS)
     operator = workbench.start_operator(wait=False, SWEEP_INTERVAL_SECONDS=3600)
     names = [kind.crd_name for kind in KINDS]
-    await until(lambda: told(operator, *names), seconds=20, what="/ready names both")
+    await until(lambda: says(operator, *names), seconds=20, what="/ready names both")
     await definitions.apply()
     await create(client, AUDIT_RECORD, workbench.namespace, audit_record("record"))
     await create(client, ACTION_TRACE, workbench.namespace, action_trace("trace", **ENDED))
@@ -151,7 +153,7 @@ async def test_a_version_is_switched_off_and_on(
     await create(client, AUDIT_RECORD, namespace, audit_record("record"))
     await until(lambda: stored(client, AUDIT_RECORD, namespace, "record"), seconds=20, what="the record")
     await definitions.serve(AUDIT_RECORD, served=False)
-    await until(lambda: told(operator, AUDIT_RECORD.crd_name), seconds=20, what="/ready names it")
+    await until(lambda: says(operator, AUDIT_RECORD.crd_name), seconds=20, what="/ready names it")
 
     async def tried() -> bool:
         gone = await asyncio.to_thread(operator.metric, 'datastorage_gc_total{outcome="gone"}')
@@ -180,7 +182,7 @@ async def test_rights_are_granted_later(
         wait=False, kubeconfig=control_plane.service_account_kubeconfig(namespace, "stranger")
     )
     await client.create(AUDIT_RECORD, namespace, audit_record("record"))
-    await until(lambda: told(operator, "auditrecords", "actiontraces", "403"), seconds=20, what="/ready")
+    await until(lambda: says(operator, "auditrecords", "actiontraces", "403"), seconds=20, what="/ready")
     control_plane.kubectl(
         "create", "rolebinding", "stranger", "--clusterrole=datastorage", f"--namespace={namespace}",
         f"--serviceaccount={namespace}:stranger",

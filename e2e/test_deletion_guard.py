@@ -1,4 +1,4 @@
-"""Nothing leaves the cluster before it is stored: the API server itself refuses, whoever asks.
+"""Nothing leaves the cluster before it is stored: the API server itself refuses every user.
 
 The tests play the operator, under its own ServiceAccount; the real one, where it runs, rests meanwhile.
 """

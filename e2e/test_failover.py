@@ -7,12 +7,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.archive import rows, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 from harness.postgres import PostgresServer, StandbyServer
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy
 
 # From the cure on, on a machine that does other things too.
 RECOVERY_SECONDS = 15.0
@@ -38,9 +40,7 @@ async def test_a_standby_behind_the_endpoint_is_told_and_left(
             proxy.lead_to(standby.moved(primary_url))
             await workbench.execute_as_owner(CUT)
             await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
-            await until(
-                lambda: _says(operator, "is a read-only standby"), seconds=10, what="/ready tells why"
-            )
+            await until(lambda: _says(operator, "is a read-only standby"), seconds=10, what="/ready says why")
             workbench.database_url = standby.moved(primary_url)
             listed = await asyncio.to_thread(workbench.datastorage, "list", "-o", "json")
             assert len(json.loads(listed)["records"]) == 1, "a standby is good enough to read"
@@ -79,9 +79,7 @@ async def test_a_password_is_exchanged_in_the_secrets_directory(
     await workbench.execute_as_owner(f"ALTER ROLE {role} PASSWORD 'two'")
     await workbench.execute_as_owner(CUT)
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
-    await until(
-        lambda: _says(operator, "password authentication failed"), seconds=10, what="/ready tells why"
-    )
+    await until(lambda: _says(operator, "password authentication failed"), seconds=10, what="/ready says why")
     url = write("two")
     await until(
         lambda: _stored(workbench.database_url, workbench, "before", "meanwhile"),
@@ -111,5 +109,5 @@ async def _ready(operator: OperatorProcess) -> bool:
 
 async def _says(operator: OperatorProcess, words: str) -> bool:
     operator.check()
-    status, body = await asyncio.to_thread(operator._get, f"{operator.api_url}/ready")
+    status, body = await asyncio.to_thread(operator.ask, "/ready")
     return status == 503 and words in body

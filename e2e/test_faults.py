@@ -3,13 +3,15 @@
 import asyncio
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.archive import rows, uids, until
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
-from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from e2e.workbench import Workbench, answers, has_ended
+from harness.archive import rows, uids
+from harness.bulk import BulkClient
 from harness.controlplane import ControlPlane
 from harness.controlplane.errors import ComponentError
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 from harness.postgres import PostgresServer
 
 
@@ -27,7 +29,7 @@ async def test_postgres_away_under_load(
         await until(lambda: _at_least(load, 60), seconds=20, what="some load before the outage")
         postgres.stop("fast")
         try:
-            await until(lambda: _not_ready(operator), seconds=10, what="/ready tells of it")
+            await until(lambda: _not_ready(operator), seconds=10, what="/ready says so")
             await asyncio.sleep(30)  # the length of the outage is what is tested
         finally:
             postgres.start()
@@ -65,7 +67,7 @@ async def test_operator_starts_while_postgres_is_away(
     try:
         operator = workbench.start_operator(wait=False)
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record("early"))
-        await until(lambda: _answers(operator), seconds=20, what="/health answers")
+        await until(lambda: answers(operator), seconds=20, what="/health answers")
         assert not operator.ready()
     finally:
         postgres.start()
@@ -107,7 +109,7 @@ async def test_expired_watch_goes_on(
 async def test_refuses_an_unmigrated_database(workbench: Workbench) -> None:
     await workbench.execute_as_owner("DROP TABLE datastorage.schema_version")
     operator = workbench.start_operator(wait=False)
-    await until(lambda: _ended(operator), seconds=20, what="it ends")
+    await until(lambda: has_ended(operator), seconds=20, what="it ends")
     assert operator.exit_code == 2
     assert "run 'datastorage migrate'" in operator.log()
 
@@ -143,16 +145,6 @@ async def _not_ready(operator: OperatorProcess) -> bool:
 
 async def _is_ready(operator: OperatorProcess) -> bool:
     return await asyncio.to_thread(operator.ready)
-
-
-async def _answers(operator: OperatorProcess) -> bool:
-    operator.check()
-    status, _ = await asyncio.to_thread(operator._get, f"{operator.api_url}/health")
-    return status == 200
-
-
-async def _ended(operator: OperatorProcess) -> bool:
-    return operator.exit_code is not None
 
 
 async def _row_count(workbench: Workbench, count: int) -> bool:

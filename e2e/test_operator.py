@@ -9,10 +9,12 @@ import pytest
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
-from e2e.archive import rows, uids, until
 from e2e.workbench import Workbench
 from harness import operatorprocess
-from harness.bulk import BulkClient, action_trace, audit_record
+from harness.archive import rows, uids
+from harness.bulk import BulkClient
+from harness.manifests import action_trace, audit_record
+from harness.polling import until
 from harness.ports import free_port
 
 

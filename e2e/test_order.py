@@ -8,9 +8,11 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
-from e2e.archive import rows, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, action_trace, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient
+from harness.manifests import action_trace, audit_record
+from harness.polling import until
 
 # More than a page of a list, which has them by name.
 _RECORDS = 600

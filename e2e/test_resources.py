@@ -18,7 +18,7 @@ from datastorage.resources.status import recording_status, rejected_status
 from e2e.conftest import GUARD_OPT_OUT
 from e2e.resource_cases import BAD_STATUSES, CASES, STORED, Case, Object, action_trace, audit_record, build
 from harness.controlplane import Cluster
-from tests.strategies import action_trace_specs, audit_record_specs
+from harness.strategies import action_trace_specs, audit_record_specs
 
 MERGE = "application/merge-patch+json"
 HASH = bytes(32)

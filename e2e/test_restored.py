@@ -7,10 +7,12 @@ from typing import Any
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.archive import rows, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, action_trace, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient
 from harness.controlplane import ControlPlane
+from harness.manifests import action_trace, audit_record
+from harness.polling import until
 from harness.postgres import TestDatabases
 
 FINALIZER = {"finalizers": ["example.com/backup"]}
@@ -20,7 +22,7 @@ PENDING = {"status": "Pending"}
 async def phase_of(
     client: BulkClient, kind: ResourceKind, namespace: str, name: str, generation: int = 1
 ) -> str | None:
-    """Return the phase that an object's status tells of a generation."""
+    """Return the phase of a generation, by the object's status."""
     status = ((await client.get(kind, namespace, name)) or {}).get("status", {})
     return status.get("phase") if status.get("observedGeneration") == generation else None
 
@@ -76,8 +78,8 @@ async def _go_back_and_on(bench: Workbench, cluster: ControlPlane, backup: Path)
 
         await until(trace_is_cleared, seconds=40, what="the second history is cleared")
     found = await rows(bench.database_url, "restored", Table.ACTION_TRACES)
-    told = [(row["generation"], json.loads(row["content"])["spec"].get("parameters")) for row in found]
-    assert sorted(told, key=str) == sorted(
+    histories = [(row["generation"], json.loads(row["content"])["spec"].get("parameters")) for row in found]
+    assert sorted(histories, key=str) == sorted(
         [(1, None), (2, {"history": "first"}), (2, {"history": "second"})], key=str
     )
     assert [row["diverged"] for row in found if row["execution_status"] == "Failed"] == [True]

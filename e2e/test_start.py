@@ -6,12 +6,14 @@ import contextlib
 import pytest
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.archive import rows, until
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, audit_record
+from harness.archive import rows
+from harness.bulk import BulkClient
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
+from harness.pooler import pooler
 from harness.postgres import TestDatabase
-from tests.support.pooler import pooler
 
 _RECORDS = 60
 

@@ -7,8 +7,8 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,14 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.archive import rows, until
-from e2e.workbench import Workbench
-from harness.bulk import BulkClient, action_trace, audit_record
-from harness.controlplane import Cluster
+from e2e.workbench import MakeWorkbench, Workbench, answers, has_ended
+from harness.apiserver import FakeApiServer
+from harness.archive import rows
+from harness.bulk import BulkClient
 from harness.controlplane.cluster import kubeconfig
-from harness.operatorprocess import OperatorProcess
-from harness.postgres import TestDatabases
-from tests.support.apiserver import FakeApiServer
-from tests.support.proxy import FreezableProxy
+from harness.manifests import action_trace, audit_record
+from harness.polling import until
+from harness.proxy import FreezableProxy
 
 SHUTDOWN_SECONDS = 2
 # Beside the flush; the last resort of the operator would end it then, with another exit code.
@@ -115,33 +114,6 @@ CASES = {
     "API server silent": Case(changing_traces, "cluster"),
 }
 
-TrialFactory = Callable[[], Awaitable[Trial]]
-
-
-@pytest.fixture
-async def make_trial(
-    control_plane: Cluster,
-    client: BulkClient,
-    databases: TestDatabases,
-    make_namespace: Callable[[], str],
-    tmp_path: Path,
-) -> AsyncIterator[TrialFactory]:
-    """Make trials that do not meet."""
-    async with AsyncExitStack() as stack:
-
-        async def make() -> Trial:
-            database = await databases.clone()
-            stack.push_async_callback(databases.drop, database)
-            namespace = make_namespace()
-            bench = Workbench(
-                cluster=control_plane, namespace=namespace, owner_url=database.owner_url,
-                database_url=database.service_url, directory=tmp_path / namespace,
-            )  # fmt: skip
-            stack.push_async_callback(bench.close)
-            return Trial(bench, client)
-
-        yield make
-
 
 async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
     """Stop operators under the load, then let one archive what they have left."""
@@ -188,9 +160,11 @@ async def cluster_proxy(bench: Workbench) -> AsyncIterator[tuple[FreezableProxy,
 @pytest.mark.parametrize(
     "stops", [STOPS, pytest.param(MANY_STOPS, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
-async def test_stopped_at_random_moments(make_trial: TrialFactory, stops: int) -> None:
+async def test_stopped_at_random_moments(
+    make_workbench: MakeWorkbench, client: BulkClient, stops: int
+) -> None:
     """All loads at once, each with operators of its own: the machine is as busy as it may get."""
-    trials = [await make_trial() for _ in CASES]
+    trials = [Trial(await make_workbench(), client) for _ in CASES]
     async with asyncio.TaskGroup() as group:
         for trial, case in zip(trials, CASES.values(), strict=True):
             group.create_task(stop_at_random_moments(trial, case, stops))
@@ -216,13 +190,13 @@ async def test_any_signal_in_any_number_stops_it(workbench: Workbench, signals: 
     assert operator.pid is not None
     for number in signals:
         os.kill(operator.pid, number)
-    await until(lambda: _ended(operator), seconds=REST_SECONDS, what="it ends")
+    await until(lambda: has_ended(operator), seconds=REST_SECONDS, what="it ends")
     assert operator.exit_code == 0
 
 
 async def test_a_stop_before_postgresql_is_there(workbench: Workbench) -> None:
     operator = workbench.start_operator(wait=False, database_url="postgresql://nobody@127.0.0.1:1/none")
-    await until(lambda: _answers(operator), seconds=30, what="/health")
+    await until(lambda: answers(operator), seconds=30, what="/health")
     assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
 
 
@@ -261,13 +235,3 @@ async def test_a_stop_while_watches_get_no_answer(workbench: Workbench, tmp_path
         await until(asked, seconds=30, what="all watches are asked for")
         assert await asyncio.to_thread(operator.terminate, REST_SECONDS) == 0
     assert "Traceback" not in operator.log(), operator.log_tail()
-
-
-async def _ended(operator: OperatorProcess) -> bool:
-    return operator.exit_code is not None
-
-
-async def _answers(operator: OperatorProcess) -> bool:
-    operator.check()
-    status, _ = await asyncio.to_thread(operator._get, f"{operator.api_url}/health")
-    return status == 200

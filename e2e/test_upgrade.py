@@ -18,10 +18,11 @@ import asyncpg
 from datastorage.resources.kinds import KINDS
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
-from e2e.archive import until
 from e2e.workbench import Workbench
+from harness.archive import fetch
 from harness.bulk import BulkClient
 from harness.controlplane import ControlPlane
+from harness.polling import until
 from harness.postgres import TestDatabases
 
 LEFT: Final = Path(__file__).with_name("upgrade")
@@ -59,15 +60,6 @@ _WITHOUT_VECTOR: Final = """
         UNION ALL SELECT name, text_hash FROM datastorage.action_traces) AS r
     WHERE NOT EXISTS (SELECT FROM datastorage.embeddings_1 e WHERE e.text_hash = r.text_hash)
 """
-
-
-async def _query(url: str, sql: str) -> list[Any]:
-    connection = await asyncpg.connect(url)
-    try:
-        found: list[Any] = await connection.fetch(sql)
-        return found
-    finally:
-        await connection.close()
 
 
 async def _statuses(client: BulkClient) -> dict[str, tuple[str | None, str]]:
@@ -125,7 +117,7 @@ async def test_what_an_earlier_version_left_is_taken_over(
 
 
 async def _check(bench: Workbench, client: BulkClient) -> None:
-    rows_before = {(row["uid"], row["generation"]): row for row in await _query(bench.owner_url, _ROWS)}
+    rows_before = {(row["uid"], row["generation"]): row for row in await fetch(bench.owner_url, _ROWS)}
     statuses_before = await until(partial(_all_listed, client), seconds=20, what="the API server has all")
     operator = bench.start_operator(TTL_SECONDS_AFTER_STORED=TEN_YEARS, SWEEP_INTERVAL_SECONDS=5)
 
@@ -135,10 +127,10 @@ async def _check(bench: Workbench, client: BulkClient) -> None:
     await until(reached, seconds=60, what="every object has its phase")
 
     async def all_have_vectors() -> bool:
-        return not await _query(bench.owner_url, _WITHOUT_VECTOR)
+        return not await fetch(bench.owner_url, _WITHOUT_VECTOR)
 
     await until(all_have_vectors, seconds=30, what="every row has its vector")
-    assert not await _query(bench.owner_url, "SELECT * FROM datastorage.vector_outbox")
+    assert not await fetch(bench.owner_url, "SELECT * FROM datastorage.vector_outbox")
     swept = operator.metric('datastorage_sweep_total{outcome="success"}')
 
     async def looked_again() -> bool:
@@ -160,7 +152,7 @@ async def _all_listed(client: BulkClient) -> dict[str, tuple[str | None, str]] |
 
 
 async def _check_rows(bench: Workbench, before: dict[tuple[str, int], Any]) -> None:
-    rows = await _query(bench.owner_url, _ROWS)
+    rows = await fetch(bench.owner_url, _ROWS)
     generations = Counter(row["name"] for row in rows)
     assert generations == GENERATIONS
     after = {(row["uid"], row["generation"]): row for row in rows}
@@ -182,5 +174,5 @@ async def _check_rejected(bench: Workbench, client: BulkClient) -> None:
         return (await _statuses(client))["rejected"][0] == "Stored"
 
     await until(stored, seconds=30, what="the rejected record is Stored")
-    rows = Counter(row["name"] for row in await _query(bench.owner_url, _ROWS))
+    rows = Counter(row["name"] for row in await fetch(bench.owner_url, _ROWS))
     assert rows == {**GENERATIONS, "rejected": 1}

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
 import pytest_asyncio
-from aiohttp import web
 
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.archive import rows, uids, until
 from e2e.load import CATCH_UP_SECONDS, Load, all_stored
 from e2e.workbench import Workbench
-from harness.bulk import BulkClient, action_trace, audit_record
+from harness.archive import fetch, rows, uids
+from harness.bulk import BulkClient
 from harness.embeddings import OpenAIService
+from harness.manifests import action_trace, audit_record
+from harness.polling import until
 from harness.postgres import TestDatabase, TestDatabases
 from harness.redis import RedisServer
 
@@ -26,35 +26,13 @@ _WITHOUT_VECTOR = """
     SELECT count(*) FROM unnest($1::bytea[]) AS t (text_hash)
     WHERE NOT EXISTS (SELECT FROM datastorage.embeddings_1 e WHERE e.text_hash = t.text_hash)
 """
-_OWED = "SELECT count(*) FROM datastorage.vector_outbox"
-
-
-class Embedder(OpenAIService):
-    """A service that can be taken away: what is in front of it answers 503 then."""
-
-    def __init__(self) -> None:
-        super().__init__(dimensions=16)
-        self.away = False
-        self.poison = ""
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if self.away:
-            return web.Response(status=503, text="<html>no healthy upstream</html>")
-        if self.poison and self.poison.encode() in await request.read():
-            return web.Response(status=400, text="the input contains something")
-        return await super()._handle(request)
-
-    def settings(self, **more: Any) -> dict[str, Any]:
-        return {
-            "EMBEDDING_PROVIDER": "openai", "EMBEDDING_URL": self.url, "EMBEDDING_MODEL": "tiny",
-            "EMBEDDING_DIMENSIONS": self.dimensions, **more,
-        }  # fmt: skip
+_PENDING = "SELECT count(*) FROM datastorage.vector_outbox"
 
 
 @pytest_asyncio.fixture
-async def embedder() -> AsyncIterator[Embedder]:
+async def embedder() -> AsyncIterator[OpenAIService]:
     """An embedding service in this process."""
-    service = Embedder()
+    service = OpenAIService(16)
     await service.start()
     yield service
     await service.stop()
@@ -77,12 +55,9 @@ async def vector_server(databases: TestDatabases) -> AsyncIterator[TestDatabase]
     await databases.drop(made)
 
 
-async def fetch(url: str, sql: str, *arguments: Any) -> Any:
-    connection = await asyncpg.connect(url)
-    try:
-        return await connection.fetchval(sql, *arguments)
-    finally:
-        await connection.close()
+async def fetch_value(url: str, sql: str, *arguments: Any) -> Any:
+    """Return the one value of a query."""
+    return (await fetch(url, sql, *arguments))[0][0]
 
 
 async def phase(client: BulkClient, workbench: Workbench, kind: ResourceKind, name: str) -> Any:
@@ -107,7 +82,7 @@ async def in_phase(
 async def assert_nothing_lost(
     workbench: Workbench, client: BulkClient, load: Load, vectors_url: str | None = None
 ) -> None:
-    """Everything accepted has one row and its vector, says Stored, and nothing is owed."""
+    """Everything accepted has one row and its vector, says Stored, and nothing is pending."""
 
     async def caught_up() -> Any:
         return await all_stored(client, workbench, load.accepted)
@@ -115,9 +90,9 @@ async def assert_nothing_lost(
     await until(caught_up, seconds=CATCH_UP_SECONDS, what="all Stored after the dependency is back")
     found = await rows(workbench.database_url, workbench.namespace)
     assert sorted(uids(found)) == sorted(load.accepted)
-    assert await fetch(workbench.database_url, _OWED) == 0
+    assert await fetch_value(workbench.database_url, _PENDING) == 0
     hashes = [row["text_hash"] for row in found]
-    assert await fetch(vectors_url or workbench.database_url, _WITHOUT_VECTOR, hashes) == 0
+    assert await fetch_value(vectors_url or workbench.database_url, _WITHOUT_VECTOR, hashes) == 0
 
 
 @asynccontextmanager
@@ -156,7 +131,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
 
     for n in range(20):
         await store(f"same-{n}", MESSAGES[0])
-    assert await fetch(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
+    assert await fetch_value(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
     assert operator.metric("datastorage_cache_misses_total") == 1
     assert operator.metric('datastorage_cache_hits_total{tier="memory"}') == 19
     # Redis may miss its 50 ms on a busy machine, now and then: of several texts, one is enough.
@@ -208,15 +183,15 @@ async def test_records_are_found_by_meaning_as_soon_as_they_are_stored(
 
 
 async def test_an_embedder_that_goes_and_comes_back(
-    workbench: Workbench, client: BulkClient, embedder: Embedder
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
     operator = workbench.start_operator(**embedder.settings())
 
     async def go() -> None:
-        embedder.away = True
+        embedder.is_away = True
 
     async def come_back() -> None:
-        embedder.away = False
+        embedder.is_away = False
 
     async with outage(client, workbench, go, come_back) as load:
         name = "meanwhile"
@@ -236,14 +211,14 @@ async def test_an_embedder_that_goes_and_comes_back(
 
 
 async def test_a_trace_that_goes_on_learns_of_its_vector_too(
-    workbench: Workbench, client: BulkClient, embedder: Embedder
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
-    embedder.away = True
+    embedder.is_away = True
     workbench.start_operator(**embedder.settings())
     await client.create(ACTION_TRACE, workbench.namespace, action_trace("trace"))
     body = await in_phase(client, workbench, "Recording", kind=ACTION_TRACE, name="trace")
     assert body["status"]["writes"]["vector"]["state"] == "Pending"
-    embedder.away = False
+    embedder.is_away = False
 
     async def written() -> Any:
         seen = await client.get(ACTION_TRACE, workbench.namespace, "trace")
@@ -254,7 +229,7 @@ async def test_a_trace_that_goes_on_learns_of_its_vector_too(
 
 
 async def test_a_text_that_the_embedder_refuses_ends_in_a_visible_state(
-    workbench: Workbench, client: BulkClient, embedder: Embedder
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
     embedder.poison = "unspeakable"
     workbench.start_operator(**embedder.settings())
@@ -269,7 +244,7 @@ async def test_a_text_that_the_embedder_refuses_ends_in_a_visible_state(
 
 
 async def test_a_redis_that_goes_and_comes_back(
-    workbench: Workbench, client: BulkClient, embedder: Embedder, redis: RedisServer
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService, redis: RedisServer
 ) -> None:
     operator = workbench.start_operator(**embedder.settings(REDIS_URL=redis.url))
 
@@ -282,7 +257,7 @@ async def test_a_redis_that_goes_and_comes_back(
     async with outage(client, workbench, go, come_back) as load:
         pass
     await assert_nothing_lost(workbench, client, load)
-    assert operator.metric("datastorage_fallback_mode_total") == 0, "no vector was ever owed"
+    assert operator.metric("datastorage_fallback_mode_total") == 0, "no vector was ever pending"
     assert operator.log().count("Redis") <= 4, "no flood of logs"
 
 
@@ -304,7 +279,7 @@ async def test_embedder_and_redis_and_vector_server_at_once(
     client: BulkClient,
     databases: TestDatabases,
     vector_server: TestDatabase,
-    embedder: Embedder,
+    embedder: OpenAIService,
     redis: RedisServer,
 ) -> None:
     workbench.start_operator(
@@ -312,12 +287,12 @@ async def test_embedder_and_redis_and_vector_server_at_once(
     )
 
     async def go() -> None:
-        embedder.away = True
+        embedder.is_away = True
         redis.stop()
         await databases.close_connections(vector_server, allow_new=False)
 
     async def come_back() -> None:
-        embedder.away = False
+        embedder.is_away = False
         await asyncio.to_thread(redis.start)
         await databases.close_connections(vector_server, allow_new=True)
 
@@ -326,20 +301,20 @@ async def test_embedder_and_redis_and_vector_server_at_once(
     await assert_nothing_lost(workbench, client, load, vector_server.service_url)
 
 
-async def test_killed_while_vectors_are_owed_and_nothing_is_forgotten(
-    workbench: Workbench, client: BulkClient, embedder: Embedder
+async def test_killed_while_vectors_are_pending_and_nothing_is_forgotten(
+    workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
-    """The next start pays what the last one has left, and lifts what it finds."""
-    embedder.away = True
+    """The next start writes the vectors that the last one has left pending, and promotes the records."""
+    embedder.is_away = True
     operator = workbench.start_operator(**embedder.settings())
-    names = [f"owed-{n}" for n in range(40)]
+    names = [f"pending-{n}" for n in range(40)]
     created = [
         await client.create(AUDIT_RECORD, workbench.namespace, audit_record(name, message=f"{name} happened"))
         for name in names
     ]
     await in_phase(client, workbench, "Degraded", name=names[-1])
     operator.kill()
-    embedder.away = False
+    embedder.is_away = False
     operator.start()
     accepted = [body["metadata"]["uid"] for body in created]
 
@@ -347,7 +322,7 @@ async def test_killed_while_vectors_are_owed_and_nothing_is_forgotten(
         return await all_stored(client, workbench, accepted)
 
     await until(caught_up, seconds=30, what="all Stored by the next process")
-    assert await fetch(workbench.database_url, _OWED) == 0
+    assert await fetch_value(workbench.database_url, _PENDING) == 0
 
 
 @pytest.mark.parametrize("provider", ["wordllama", "none"])

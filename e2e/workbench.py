@@ -1,11 +1,12 @@
 """One test's own operator, database and namespace on the shared control plane."""
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from harness.operatorprocess import OperatorProcess
 _WRITE = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _HAS_ROW = "SELECT EXISTS (SELECT FROM datastorage.audit_records WHERE uid = $1)"
+
+
+MakeWorkbench = Callable[[], Awaitable["Workbench"]]
 
 
 class Workbench:
@@ -45,7 +49,7 @@ class Workbench:
     ) -> OperatorProcess:
         """Start an operator with settings by their names without the prefix, and wait until it is ready.
 
-        `kubeconfig` and `database_url` say where it finds both, if not where everybody else does.
+        `kubeconfig` and `database_url` say where it finds both, if not where all others do.
         """
         operator = OperatorProcess(
             kubeconfig or self.kubeconfig,
@@ -128,3 +132,14 @@ class Workbench:
             await connection.execute(statement)
         finally:
             await connection.close()
+
+
+async def answers(operator: OperatorProcess) -> bool:
+    """Return whether /health answers 200 now. Raises ComponentError when the operator has ended."""
+    operator.check()
+    return (await asyncio.to_thread(operator.ask, "/health"))[0] == 200
+
+
+async def has_ended(operator: OperatorProcess) -> bool:
+    """Return whether the process has ended."""
+    return operator.exit_code is not None

@@ -1,4 +1,4 @@
 """What tests, benchmarks and examples share: servers, processes, clients, makers of objects.
 
-What belongs here: something that two of them need. What does not: assertions, scenarios, figures.
+A module belongs here when two of them need it. Assertions, scenarios and figures stay with their owner.
 """

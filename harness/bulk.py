@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,16 +10,17 @@ from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import Configuration
 
-from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import API_VERSION, ResourceKind
 
 T = TypeVar("T")
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=60.0)
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=60.0)
 _WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)
 _PAGE: Final = 500
-_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+LIST_METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 class RequestError(Exception):
@@ -30,10 +32,11 @@ class RequestError(Exception):
 
 
 class BulkClient:
-    """Creates, reads and deletes custom resources as whom the kubeconfig says."""
+    """Creates, reads and deletes custom resources as the user of a kubeconfig."""
 
-    def __init__(self, api: ApiClient) -> None:
-        self._api = api
+    def __init__(self, configuration: Configuration, session: aiohttp.ClientSession) -> None:
+        self._configuration = configuration
+        self._session = session
 
     @classmethod
     @asynccontextmanager
@@ -41,12 +44,19 @@ class BulkClient:
         """Open a client; it is closed with the context."""
         configuration = Configuration()
         await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
-        async with ApiClient(configuration) as api:
-            yield cls(api)
+        # As many connections as there are requests at a time: it is the caller who bounds them.
+        connector = aiohttp.TCPConnector(limit=0, ssl=_tls(configuration))
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=_TIMEOUT, proxy=configuration.proxy
+        ) as session:
+            yield cls(configuration, session)
 
-    async def create(self, kind: ResourceKind, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create an object and return it as the server keeps it."""
-        return await self.request("POST", path(kind, namespace), body)
+    async def create(
+        self, kind: ResourceKind, namespace: str, body: Mapping[str, Any], *, metadata_only: bool = False
+    ) -> dict[str, Any]:
+        """Create an object and return it as the server keeps it, or its metadata alone."""
+        accept = _METADATA_ONLY if metadata_only else "application/json"
+        return await self.request("POST", path(kind, namespace), body, accept=accept)
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any] | None:
         """Return the object, or None when there is none."""
@@ -63,9 +73,19 @@ class BulkClient:
         """Apply a JSON merge patch and return the object."""
         return await self.request("PATCH", path(kind, namespace, name), body)
 
-    async def delete(self, kind: ResourceKind, namespace: str, name: str) -> None:
-        """Delete the object."""
-        await self.request("DELETE", path(kind, namespace, name))
+    async def patch_status(
+        self, kind: ResourceKind, namespace: str, name: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Apply a JSON merge patch to the status, as the operator does it, and return the new metadata."""
+        url = f"{path(kind, namespace, name)}/status"
+        return await self.request("PATCH", url, body, accept=_METADATA_ONLY)
+
+    async def delete(
+        self, kind: ResourceKind, namespace: str, name: str, *, preconditions: Mapping[str, str] | None = None
+    ) -> None:
+        """Delete the object, if the preconditions hold."""
+        body = None if preconditions is None else {"preconditions": dict(preconditions)}
+        await self.request("DELETE", path(kind, namespace, name), body)
 
     async def list(
         self, kind: ResourceKind, namespace: str, *, field_selector: str = ""
@@ -83,85 +103,72 @@ class BulkClient:
 
     async def names(self, kind: ResourceKind, namespace: str) -> set[str]:
         """Return the names of the namespace's objects without reading what is in them."""
-        listed = await self.request("GET", path(kind, namespace), accept=_METADATA_ONLY)
+        listed = await self.request("GET", path(kind, namespace), accept=LIST_METADATA_ONLY)
         return {item["metadata"]["name"] for item in listed["items"] or ()}
 
-    async def watch(self, kind: ResourceKind, namespace: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Yield type and object of everything that happens in the namespace from now on."""
+    async def watch(
+        self, kind: ResourceKind, namespace: str, *, opened: asyncio.Event | None = None
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Yield type and object of everything that happens in the namespace from now on.
+
+        ``opened`` is set as soon as nothing that happens is missed any more.
+        """
         listed = await self.request("GET", path(kind, namespace) + "?limit=1")
         version = listed["metadata"]["resourceVersion"]
         while True:
             url = f"{path(kind, namespace)}?watch=true&resourceVersion={version}"
-            headers = {"Accept": "application/json"}
-            await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, "GET", None)
-            response = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
-                "GET", self._api.configuration.host + url, headers=headers, _request_timeout=_WATCH_TIMEOUT
-            )
-            async for line in response.response.content:
-                event = json.loads(line)
-                version = event["object"]["metadata"]["resourceVersion"]
-                yield event["type"], event["object"]
+            headers = await self._headers("application/json")
+            async with self._session.get(
+                self._configuration.host + url, headers=headers, timeout=_WATCH_TIMEOUT
+            ) as response:
+                await _check(response)
+                if opened is not None:
+                    opened.set()
+                async for line in response.content:
+                    event = json.loads(line)
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    yield event["type"], event["object"]
 
     async def request(
         self, method: str, url: str, body: Any = None, *, accept: str = "application/json"
     ) -> dict[str, Any]:
         """Send one request and return the answer. Raises RequestError for an error status."""
-        content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Accept": accept, "Content-Type": content_type}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], url, method, body)
-        response = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
-            method, self._api.configuration.host + url, headers=headers, body=body, _request_timeout=_TIMEOUT
-        )
-        data = await response.read()
-        if response.status >= 400:
-            raise RequestError(response.status, data.decode("utf-8", "replace"))
-        answer: dict[str, Any] = json.loads(data)
+        headers = await self._headers(accept)
+        headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        async with self._session.request(
+            method, self._configuration.host + url, headers=headers,
+            data=None if body is None else json.dumps(body).encode(),
+        ) as response:  # fmt: skip
+            await _check(response)
+            answer: dict[str, Any] = json.loads(await response.read())
         return answer
+
+    async def _headers(self, accept: str) -> dict[str, str]:
+        # Asked for every time: a token that a program of the kubeconfig makes expires.
+        auth = await self._configuration.auth_settings()
+        bearer = auth.get("BearerToken")
+        return {"Accept": accept} | ({} if bearer is None else {"Authorization": str(bearer["value"])})
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if not response.ok:
+        raise RequestError(response.status, (await response.read()).decode("utf-8", "replace"))
+
+
+def _tls(configuration: Configuration) -> ssl.SSLContext:
+    tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if configuration.cert_file:
+        tls.load_cert_chain(configuration.cert_file, configuration.key_file)
+    if not configuration.verify_ssl:
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    return tls
 
 
 def path(kind: ResourceKind, namespace: str, name: str = "") -> str:
     """Return the URL path of a kind's objects in a namespace, or of one of them."""
     tail = f"/{name}" if name else ""
     return f"/apis/{API_VERSION}/namespaces/{namespace}/{kind.plural}{tail}"
-
-
-def audit_record(name: str, **spec: Any) -> dict[str, Any]:
-    """Return a valid AuditRecord with the given name; ``spec`` overrides single fields."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": AUDIT_RECORD.kind,
-        "metadata": {"name": name},
-        "spec": {
-            "type": "Remediation",
-            "action": "restart-pod",
-            "phase": "Completed",
-            "correlationID": "rr-0001",
-            "startTime": "2026-01-01T00:00:00Z",
-            "endTime": "2026-01-01T00:00:05Z",
-            "message": f"restarted the pod that {name} is about",
-            **spec,
-        },
-    }
-
-
-def action_trace(name: str, **spec: Any) -> dict[str, Any]:
-    """Return a valid ActionTrace with the given name; ``spec`` overrides single fields."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": ACTION_TRACE.kind,
-        "metadata": {"name": name},
-        "spec": {
-            "correlationID": "rr-0001",
-            "actionType": "scale-deployment",
-            "targetRef": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "namespace": "shop",
-                "name": "checkout",
-            },
-            **spec,
-        },
-    }
 
 
 async def gather_bounded(tasks: Iterable[Awaitable[T]], limit: int) -> list[T]:

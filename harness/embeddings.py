@@ -2,29 +2,54 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import ssl
-import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 Behaviour = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
+def counted_vector(text: str, dimensions: int) -> list[float]:
+    """Return the number of a text's characters, then ones."""
+    return [float(len(text)), *[1.0] * (dimensions - 1)]
+
+
+def hashed_vector(text: str, dimensions: int) -> list[float]:
+    """Return a vector that looks random: the vectors of different texts are far from each other."""
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    vector: list[float] = np.random.default_rng(seed).standard_normal(dimensions, np.float32).tolist()
+    return vector
+
+
 class OpenAIService:
     """Answers each request with the next of ``behaviours``, and well when there is none left."""
 
-    def __init__(self, dimensions: int, *, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        dimensions: int,
+        *,
+        host: str = "127.0.0.1",
+        vector: Callable[[str, int], list[float]] = counted_vector,
+    ) -> None:
+        """Take the length of a vector, and how one is made of a text. Nothing runs before ``start``."""
         self.dimensions = dimensions
         self.only_lists = False
         """Whether it passes over a wish for base64."""
+        self.is_away = False
+        """Whether it answers as a proxy does whose service is gone."""
+        self.poison = ""
+        """A word that it refuses in a text."""
         self.behaviours: list[Behaviour] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.at_once = self.most_at_once = 0
+        self._vector = vector
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._server = TestServer(app, host=host)
@@ -42,22 +67,25 @@ class OpenAIService:
         """The base URL to configure."""
         return str(self._server.make_url("/v1"))
 
-    def vector(self, text: str) -> list[float]:
-        """Return the vector of a text: its number of characters, then ones."""
-        return [float(len(text)), *[1.0] * (self.dimensions - 1)]
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """Return the operator's settings for this service, by their names without the prefix."""
+        return {
+            "EMBEDDING_PROVIDER": "openai", "EMBEDDING_URL": self.url, "EMBEDDING_MODEL": "tiny",
+            "EMBEDDING_DIMENSIONS": self.dimensions, **more,
+        }  # fmt: skip
 
-    def _encoded(self, vector: list[float], request: dict[str, Any]) -> str | list[float]:
-        if self.only_lists or request.get("encoding_format") != "base64":
-            return vector
-        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    def vector(self, text: str) -> list[float]:
+        """Return the vector of a text."""
+        return self._vector(text, self.dimensions)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of a service that is well."""
-        data = [
-            {"object": "embedding", "index": index, "embedding": self._encoded(self.vector(text), request)}
-            for index, text in enumerate(request["input"])
-        ]
-        return {"object": "list", "data": data, "model": request["model"], "usage": {"total_tokens": 1}}
+        return embeddings_answer(
+            [self.vector(text) for text in request["input"]],
+            model=request["model"],
+            in_base64=request.get("encoding_format") == "base64" and not self.only_lists,
+            tokens=1,
+        )
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read() or b"{}")
@@ -68,12 +96,35 @@ class OpenAIService:
         try:
             if request.path != "/v1/embeddings" or request.method != "POST":
                 return web.Response(status=404, text="not found")
+            if self.is_away:
+                return web.Response(status=503, text="no healthy upstream")
+            if self.poison and any(self.poison in text for text in body["input"]):
+                return web.Response(status=400, text="the input contains something")
             if self.behaviours:
                 return await self.behaviours.pop(0)(request, body)
             await asyncio.sleep(0)
             return web.json_response(self.answer(body))
         finally:
             self.at_once -= 1
+
+
+def embeddings_answer(
+    vectors: Iterable[Sequence[float]], *, model: str, in_base64: bool, tokens: int
+) -> dict[str, Any]:
+    """Return the body of an answer as OpenAI documents it (API reference, Embeddings)."""
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encoded(vector, in_base64=in_base64)}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
+
+
+def _encoded(vector: Sequence[float], *, in_base64: bool) -> str | list[float]:
+    numbers = np.asarray(vector, "<f4")
+    if in_base64:
+        return base64.b64encode(numbers.tobytes()).decode()
+    return [float(number) for number in vector]
 
 
 def status(code: int, text: str = "", headers: Mapping[str, str] | None = None) -> Behaviour:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from datastorage.records.record import Record, RecordKey
-from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from datastorage.resources.reading import record
+from harness.manifests import manifest
 
 CREATED: Final = "2026-03-05T10:20:30Z"
 TTL_SECONDS: Final = 3600
@@ -28,31 +29,28 @@ TRACE_SPEC: Final[Mapping[str, Any]] = {
 
 
 def audit_record(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
-    """Return an AuditRecord; the keywords replace parts of its metadata."""
-    return _object(AUDIT_RECORD, AUDIT_SPEC if spec is None else spec, metadata)
+    """Return an AuditRecord; the keywords replace fields of its metadata."""
+    return served(AUDIT_RECORD, AUDIT_SPEC if spec is None else spec, **metadata)
 
 
 def action_trace(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
-    """Return an ActionTrace; the keywords replace parts of its metadata."""
-    return _object(ACTION_TRACE, TRACE_SPEC if spec is None else spec, metadata)
+    """Return an ActionTrace; the keywords replace fields of its metadata."""
+    return served(ACTION_TRACE, TRACE_SPEC if spec is None else spec, **metadata)
 
 
-def _object(kind: ResourceKind, spec: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": kind.kind,
-        "metadata": {
-            "name": f"object-{next(_names)}",
-            "namespace": "payments",
-            "uid": str(uuid.uuid4()),
-            "generation": 1,
-            "resourceVersion": "100",
-            "creationTimestamp": CREATED,
-            "managedFields": [{"manager": "kubectl", "operation": "Apply"}],
-            **metadata,
-        },
-        "spec": dict(spec),
+def served(kind: ResourceKind, spec: Mapping[str, Any], **metadata: Any) -> dict[str, Any]:
+    """Return an object of a kind; the keywords replace fields of its metadata."""
+    given = {
+        "name": f"object-{next(_names)}",
+        "namespace": "payments",
+        "uid": str(uuid.uuid4()),
+        "generation": 1,
+        "resourceVersion": "100",
+        "creationTimestamp": CREATED,
+        "managedFields": [{"manager": "kubectl", "operation": "Apply"}],
+        **metadata,
     }
+    return manifest(kind, spec, **given)
 
 
 def with_status(body: Mapping[str, Any], **status: Any) -> dict[str, Any]:

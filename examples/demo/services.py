@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.search import minilm
 from datastorage.embedded import redis_program
 from examples.demo.narrator import Narrator
+from harness import minilm
 from harness.controlplane import ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.processes import Component, Deadline, ProcessGroup
@@ -105,7 +105,7 @@ def services(narrator: Narrator, directory: Path) -> Iterator[Services]:
 
     redis_port, embedder_port = free_port(), free_port()
     on_port = ("--port", str(redis_port), "--bind", HOST, "--dir", str(logs), "--save", "")
-    server = (sys.executable, "-m", "benchmarks.search.embeddings_server", "--port", str(embedder_port))
+    server = (sys.executable, "-m", "harness.modelserver", "--port", str(embedder_port))
     both = Services(
         service("redis", redis_port, [redis_server, *on_port]),
         service("embedder", embedder_port, ["env", f"PYTHONPATH={REPOSITORY}", *server]),

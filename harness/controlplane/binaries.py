@@ -132,8 +132,8 @@ def _fits(program: Program, path: Path) -> bool:
     major, minor = _numbers(wanted)
     if found is not None and found[0] == major and abs(found[1] - minor) <= program.skew:
         return True
-    told = "does not tell its version" if found is None else f"is of version {found[0]}.{found[1]}"
-    _say(f"Not using {path}: it {told}, and the control plane's {program.name} is {wanted}")
+    why = "does not say its version" if found is None else f"is of version {found[0]}.{found[1]}"
+    _say(f"Not using {path}: it {why}, and the control plane's {program.name} is {wanted}")
     return False
 
 

@@ -46,7 +46,7 @@ class Certificates:
 
     @property
     def admin(self) -> KeyPair:
-        """A member of system:masters, whom RBAC never refuses."""
+        """A member of system:masters, which RBAC never refuses."""
         return self._pair("admin")
 
     @property

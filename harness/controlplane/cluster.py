@@ -59,7 +59,7 @@ class Cluster:
         check: bool = True,
         timeout: float = KUBECTL_TIMEOUT,
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl as the administrator, or as whom `kubeconfig` says.
+        """Run kubectl as the administrator, or as the user of `kubeconfig`.
 
         Raises:
             KubectlError: it exited with an error, unless `check` is false.
@@ -109,7 +109,7 @@ class Cluster:
         return applied
 
     def apply_product(self, *paths: Path) -> list[str]:
-        """Apply the product's manifests, crds/ and manifests/base unless told; waits for the CRDs.
+        """Apply the product's manifests, by default crds/ and manifests/base; waits for the CRDs.
 
         Returns the applied objects as kind.group/name. Paths that do not exist are an error.
         """

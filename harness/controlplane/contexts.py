@@ -13,7 +13,7 @@ ALLOWED_CONTEXTS = frozenset({CONTEXT, "kind-datastorage-e2e", "k3d-datastorage-
 
 
 def choose_context(kubeconfig: Path, context: str | None, extra: Collection[str] = ()) -> str:
-    """Return the context to test on: the one named, else the current one of the kubeconfig.
+    """Return the context to test on: the named one, otherwise the current one of the kubeconfig.
 
     Raises:
         ControlPlaneError: it is on neither the fixed list nor `extra`, or there is none.

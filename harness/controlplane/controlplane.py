@@ -87,8 +87,8 @@ class ControlPlane(Cluster):
     @property
     def pids(self) -> dict[str, int]:
         """The process ids of the components that run, by name."""
-        parts = (self._etcd, self._api_server, self._controller_manager)
-        return {part.name: part.pid for part in parts if part.pid is not None}
+        components_ = (self._etcd, self._api_server, self._controller_manager)
+        return {component.name: component.pid for component in components_ if component.pid is not None}
 
     def start(self) -> None:
         """Start everything and wait until the API is ready and the controllers work.
@@ -166,7 +166,7 @@ class ControlPlane(Cluster):
         """Have every watch that resumes from a resourceVersion of before answered 410 Gone.
 
         The API server loses its watch cache by being killed and started. Meanwhile etcd gets a new
-        revision, so that even who has seen everything is behind, and loses the older ones.
+        revision, so that even a client that has seen everything is behind, and loses the older ones.
         """
         self.kill_api_server()
         etcd.advance(self._layout.etcd_http_socket)

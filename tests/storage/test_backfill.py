@@ -1,6 +1,7 @@
 """The backfill on a real database: what is owed is paid, refused or left owed, and never forgotten."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from datastorage.vectors.backfill import Backfill, Dependencies
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import DEADLINE_SECONDS, eventually, settle
 from tests.support.embedding import DIMENSIONS, FakeProvider
+from tests.support.ping import ping
 from tests.support.tasks import Spawn
 
 PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
@@ -47,7 +49,7 @@ class Stage:
         self.tables = VectorTables(database, model)
         self.outbox = Outbox(database)
         self.dependencies = Dependencies(
-            Breaker("postgres", database.ping, on_recovery=lambda: None),
+            Breaker("postgres", partial(ping, database), on_recovery=lambda: None),
             embedder_breaker,
             Breaker("vector_store", self.tables.probe, on_recovery=lambda: None),
         )
@@ -61,7 +63,7 @@ class Stage:
             embedder=self.embedder,
             vectors=self.tables,
             dependencies=self.dependencies,
-            promotion=self.promotion,
+            on_written=self.promotion.set,
         )
         self.writer = EmbeddingWriter(
             archive=self.archive, embedder=self.embedder, on_owed=self.backfill.request

@@ -13,6 +13,7 @@ import yaml
 
 from datastorage import cli
 from datastorage.cli import archive as archive_module
+from datastorage.cli import filters as filters_module
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.deepjson import make_room_for_deep_json
@@ -160,6 +161,28 @@ def test_nothing_found_is_no_failure(run: Command) -> None:
     assert (code, json.loads(printed), noted) == (0, {"records": [], "cursor": None}, "no records found\n")
 
 
+def test_a_target_that_begins_with_a_name_is_explained(run: Command) -> None:
+    for target in ("checkout", "shop/checkout"):
+        code, printed, noted = run("list", "--target", target)
+        assert (code, printed) == (0, "")
+        first, second = noted.splitlines()
+        assert first == "no records found"
+        assert second.startswith("note: --target begins with the KIND, and ")
+        assert "KIND/NAMESPACE/NAME, such as Deployment/payments/checkout" in second
+    assert run("search", "memory", "--target", "checkout")[2].count("--target begins with the KIND") == 1
+    assert run("list", "--target", "Node") == (0, "", "no records found\n")
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+def test_an_identifier_that_is_in_no_record_is_named(run: Command, mode: str) -> None:
+    question = "why was memory of shop/checkout and of api-7f9c short?"
+    code, printed, noted = run("search", question, "--mode", mode)
+    assert (code, len(printed.splitlines()) > 1) == (0, True)
+    assert noted == "note: no record has 'api-7f9c'; the records above are merely similar\n"
+    _, _, noted = run("search", "memory of shop/checkout", "--mode", mode, "--kind", "ActionTrace")
+    assert "note: no record within these filters has 'shop/checkout'" in noted
+
+
 def test_a_search_without_vectors_says_so(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "none")
     code, printed, noted = run("search", "memory", "-o", "json")
@@ -276,7 +299,9 @@ def test_how_long_ago_counts_from_the_archives_clock(run: Command, monkeypatch: 
         def now(cls, tz: tzinfo | None = None) -> "Ahead":
             return cls.fromtimestamp((datetime.now(tz) + timedelta(weeks=9000)).timestamp(), tz)
 
-    monkeypatch.setattr(archive_module, "datetime", Ahead)
+    # The clock of a machine can't be set for one process.
+    for module in (archive_module, filters_module):
+        monkeypatch.setattr(module, "datetime", Ahead)
     _, printed, _ = run("list", "--since", "5000w", "-o", "json")
     assert [record["name"] for record in json.loads(printed)["records"]] == ["trace", "disk", "memory"]
 

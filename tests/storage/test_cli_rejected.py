@@ -118,7 +118,12 @@ def test_what_is_retried_is_the_record_that_it_would_have_been(database: TestDat
     assert all(letter["resolved_at"] is not None for letter in letters.values())
     owed = as_owner(database, lambda owner: owner.fetchval("SELECT count(*) FROM datastorage.vector_outbox"))
     assert owed == 5
-    assert "none of these are rejected" in run("retry", "--all")[2]
+    code, printed, error = run("retry", "--all")
+    assert (code, printed) == (0, "stored: 0\n")
+    assert "none of these are rejected" in error
+    code, printed, error = run("retry", audits[0].key.uid)
+    assert (code, printed) == (1, "")
+    assert "none of these are rejected" in error
 
 
 def test_what_is_refused_still_is_named_and_stays(database: TestDatabase, run: Command) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from datastorage.query import SearchMode
+from datastorage.query.filters import SearchMode
 from harness.objects import TRACE_SPEC, action_trace
 from harness.postgres import TestDatabase
 from tests.support.archive import SearchableArchive, searchable

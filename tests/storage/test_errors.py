@@ -6,6 +6,8 @@ import ssl
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -22,7 +24,7 @@ from datastorage.errors import (
 from datastorage.records.record import Record, Table
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.connecting import connecting
-from datastorage.storage.database import Database
+from datastorage.storage.database import Database, Pace
 from datastorage.storage.sessions import transaction
 from datastorage.storage.translation import translated_errors
 from datastorage.storage.urls import check_url
@@ -30,7 +32,8 @@ from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually, settle
 from harness.postgres import TestDatabase
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy, silent_server
+from tests.support.ping import ping
 
 _SECRET = "hunter2-secret"
 _PATIENCE_SECONDS = 20.0
@@ -166,7 +169,7 @@ def test_a_missing_right_is_told_from_what_passes() -> None:
 async def test_a_server_that_cannot_be_reached_is_named_without_the_password(address: str, said: str) -> None:
     database = Database(f"postgresql://me:{_SECRET}@{address}", pool_size=1)
     with pytest.raises(TransientError) as caught:
-        await database.ping()
+        await ping(database)
     assert str(caught.value).startswith(said)
     assert _SECRET not in str(caught.value)
     await database.close()
@@ -176,30 +179,40 @@ async def test_a_server_that_refuses_is_named_without_the_password(cloned: TestD
     address = cloned.service_url.rpartition("@")[2].partition("/")[0]
     database = Database(f"postgresql://nobody:{_SECRET}@{address}/postgres", pool_size=1)
     with pytest.raises(TransientError) as caught:
-        await database.ping()
+        await ping(database)
     assert str(caught.value).startswith(f"PostgreSQL at {address} refuses the connection: ")
     assert _SECRET not in str(caught.value)
     await database.close()
 
 
-async def test_a_pool_of_our_own_that_is_used_up_is_no_absent_server(
-    cloned: TestDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datastorage.storage.database._COMMAND_TIMEOUT_SECONDS", 0.2)
-    database = Database(cloned.service_url, pool_size=1)
+async def test_a_pool_of_our_own_that_is_used_up_is_no_absent_server(cloned: TestDatabase) -> None:
+    database = Database(cloned.service_url, pool_size=1, pace=Pace(command_seconds=0.2))
     async with database.connection():
         with pytest.raises(
             TransientError, match=r"PostgreSQL: all 1 connections have been in use for 0\.2 s"
         ):
-            await database.ping()
+            await ping(database)
     await database.close()
+
+
+async def test_a_server_that_stays_silent_is_named_by_the_address_in_its_service_file(tmp_path: Path) -> None:
+    with silent_server() as address:
+        host, _, port = address.partition(":")
+        (tmp_path / "services").write_text(f"[audit]\nhost={host}\nport={port}\n")
+        url = f"postgresql://me:{_SECRET}@/name?service=audit&servicefile={tmp_path}/services"
+        database = Database(url, pool_size=1, pace=Pace(command_seconds=0.2))
+        with pytest.raises(
+            TransientError, match=f"^PostgreSQL at {host} can't be reached: no answer in time"
+        ):
+            await ping(database)
+        await database.close()
 
 
 async def test_who_may_not_connect_lacks_a_right(cloned: TestDatabase, owner: Any) -> None:
     await owner.execute(f"REVOKE CONNECT ON DATABASE {cloned.name} FROM PUBLIC")
     database = Database(cloned.service_url, pool_size=1)
     with pytest.raises(MissingRightsError, match="refuses the connection: permission denied for database"):
-        await database.ping()
+        await ping(database)
     await database.close()
 
 
@@ -269,7 +282,7 @@ async def test_a_statement_that_is_cancelled_can_be_repeated(
 async def test_connections_that_were_cut_are_replaced(
     archive: Archive, database: Database, cloned: TestDatabase, owner: Any
 ) -> None:
-    await database.ping()
+    await ping(database)
     await owner.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
         "WHERE datname = $1 AND pid <> pg_backend_pid()",
@@ -297,7 +310,7 @@ async def test_an_absent_server_is_transient_and_keeps_the_password_secret(
     password = url.split("//")[1].split("@")[0].split(":")[1]
     database = Database(url, pool_size=2)
     with caplog.at_level(logging.DEBUG), pytest.raises(TransientError) as caught:
-        await database.ping()
+        await ping(database)
     assert password not in str(caught.value)
     assert password not in caplog.text
     assert "\n" not in str(caught.value)
@@ -330,7 +343,7 @@ async def test_an_absent_server_is_transient_and_keeps_the_password_secret(
 )
 async def test_a_url_that_is_none_stops_the_start_without_showing_the_password(url: str) -> None:
     async def use() -> None:
-        await Database(url, pool_size=2).ping()
+        await ping(Database(url, pool_size=2))
 
     with pytest.raises(ConfigurationError) as caught:
         await use()
@@ -341,7 +354,7 @@ async def test_a_url_that_is_none_stops_the_start_without_showing_the_password(u
 
 
 async def test_the_first_connections_may_be_wanted_all_at_once(database: Database) -> None:
-    await asyncio.gather(*(database.ping() for _ in range(12)))
+    await asyncio.gather(*(ping(database) for _ in range(12)))
 
 
 async def test_the_service_shows_its_name_and_works_in_utc(database: Database) -> None:
@@ -384,8 +397,8 @@ async def test_who_is_cancelled_ends_whatever_the_server_does(
     """A server that is silent fails the cleaning up too, and what failed would be tried again for ever."""
     async with FreezableProxy(cloned.service_url) as proxy:
         database = Database(proxy.url, pool_size=1)
-        breaker = Breaker("postgres", database.ping, on_recovery=lambda: None)
-        await database.ping()
+        breaker = Breaker("postgres", partial(ping, database), on_recovery=lambda: None)
+        await ping(database)
         working = asyncio.create_task(breaker.run(lambda: work(database)))
         if work is not _wait_for_a_connection:
 

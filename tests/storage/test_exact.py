@@ -15,7 +15,7 @@ from datastorage.storage.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase
-from tests.strategies import action_trace_specs, audit_record_specs, json_values
+from harness.strategies import action_trace_specs, audit_record_specs, json_values
 
 _shared_database = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 

@@ -1,8 +1,6 @@
 """A connection proves nothing of the server behind it: standbys, promotions, demotions, silent ends."""
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +10,16 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError
-from datastorage.query import Filter, SearchMode
+from datastorage.query.filters import Filter, SearchMode
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import PostgresServer, StandbyServer, TestDatabase, TestDatabases, connect
+from harness.proxy import FreezableProxy, silent_server
 from tests.support.archive import searchable
-from tests.support.proxy import FreezableProxy
+from tests.support.ping import ping
 
 # Within this time after its cure every fault is over.
 _RECOVERY_SECONDS = 10.0
@@ -150,13 +149,6 @@ async def test_a_standby_answers_all_questions(pair: Pair) -> None:
             assert found.degraded is None
 
 
-@contextlib.contextmanager
-def _silent_server() -> Iterator[str]:
-    """Listen and never answer, as a server behind a broken network does; gives the address."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
-
-
 def _with_hosts(url: str, *hosts: str, query: str = "") -> str:
     user, at, _ = urlsplit(url).netloc.rpartition("@")
     return urlsplit(url)._replace(netloc=f"{user}{at}{','.join(hosts)}", query=query).geturl()
@@ -166,7 +158,7 @@ def _with_hosts(url: str, *hosts: str, query: str = "") -> str:
 async def test_a_writer_finds_the_primary_among_several_hosts(
     pair: Pair, writers: Callable[[str], Writer], query: str
 ) -> None:
-    with _silent_server() as silent:
+    with silent_server() as silent:
         hosts = [silent, f"127.0.0.1:{pair.standby.port}", "127.0.0.1:1", f"127.0.0.1:{pair.primary.port}"]
         writer = writers(_with_hosts(pair.database.service_url, *hosts, query=f"connect_timeout=1{query}"))
         async with asyncio.timeout(2 * _RECOVERY_SECONDS):
@@ -177,7 +169,7 @@ async def test_what_is_wrong_with_each_of_several_hosts_is_told(pair: Pair) -> N
     hosts = ["127.0.0.1:1", f"127.0.0.1:{pair.standby.port}"]
     database = Database(_with_hosts(pair.database.service_url, *hosts), pool_size=1, writable=True)
     with pytest.raises(TransientError) as caught:
-        await database.ping()
+        await ping(database)
     assert str(caught.value) == (
         f"PostgreSQL at {hosts[0]} can't be reached: Connection refused; "
         f"PostgreSQL at {hosts[1]} is a read-only standby, and the primary is needed"

@@ -17,7 +17,8 @@ from datastorage.storage.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from harness.polling import eventually
-from harness.postgres import PostgresServer, TestDatabase, TestDatabases, connect, migrating_to
+from harness.postgres import PostgresServer, TestDatabase, TestDatabases, connect
+from tests.support.migrating import migrating_to
 
 _MIGRATE = "import sys; from datastorage.storage.migrate import migrate; print(*migrate(sys.argv[1]))"
 _WAITING = """

@@ -11,12 +11,15 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import InvalidQueryError
-from datastorage.query import ArchivedRecord, Page, Timeline
+from datastorage.query.questions import Page
+from datastorage.query.records import ArchivedRecord
+from datastorage.query.timeline import Timeline
 from datastorage.storage import pages as queries_module
 from datastorage.storage.migrate import migrate
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
-from harness.postgres import TestDatabase, connect, migrating_to
+from harness.postgres import TestDatabase, connect
 from tests.support.archive import SearchableArchive, searchable
+from tests.support.migrating import migrating_to
 
 SECOND = "2026-03-05T10:20:30Z"
 REMEDIATION = AUDIT_SPEC["correlationID"]

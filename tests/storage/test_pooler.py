@@ -22,10 +22,11 @@ from datastorage.storage.sessions import Connector
 from datastorage.storage.urls import parse_url
 from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
+from harness.pooler import Pooler, pooler
 from harness.postgres import TestDatabase, connect
+from harness.proxy import FreezableProxy
 from tests.support.archive import searchable
-from tests.support.pooler import Pooler, pooler
-from tests.support.proxy import FreezableProxy
+from tests.support.ping import ping
 
 _SESSIONS = 3
 _PATIENCE_SECONDS = 20.0
@@ -74,7 +75,7 @@ async def test_two_programs_at_once_do_not_get_each_others_statements(pooled: Po
             await archive.write(records)
             assert len(await archive.find(Table.AUDIT_RECORDS, [records[0].key])) == 1
             await outbox.depths()
-            await database.ping()
+            await ping(database)
 
     await asyncio.gather(*(work(database) for database in replicas for _ in range(4)))
     for database in replicas:
@@ -173,5 +174,5 @@ async def test_a_parameter_that_the_pooler_does_not_take_is_named(pooled: Pooler
     with pytest.raises(
         ConfigurationError, match=r"DATASTORAGE_DATABASE_URL.*statement_timeout.*ignore_startup_parameters"
     ):
-        await database.ping()
+        await ping(database)
     await database.close()

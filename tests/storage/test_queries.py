@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
-from datastorage.query import ArchivedRecord, Filter
+from datastorage.query.filters import Filter
+from datastorage.query.records import ArchivedRecord
 from datastorage.storage import pages as queries_module
 from harness.objects import (
     AUDIT_SPEC,

@@ -21,6 +21,7 @@ from datastorage.vectors import reembed as reembed_module
 from datastorage.vectors.reembed import Missing, Stage
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, kind_of, record_of
 from harness.postgres import TestDatabase, TestDatabases, connect
+from harness.strategies import action_trace_specs, audit_record_specs
 from tests.storage.reembedding import (
     OtherModel,
     Run,
@@ -32,7 +33,6 @@ from tests.storage.reembedding import (
     traces,
     vectors_in,
 )
-from tests.strategies import action_trace_specs, audit_record_specs
 from tests.support.embedding import FakeProvider
 
 

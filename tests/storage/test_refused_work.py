@@ -1,6 +1,7 @@
 """What PostgreSQL refuses while it serves others: only the record at fault waits, and nothing is lost."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, action_trace, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
+from tests.support.ping import ping
 from tests.support.storing import Storing
 
 SLOW, GOOD = 2, 60
@@ -33,7 +35,9 @@ _SLEEPS = "PERFORM pg_sleep(substring(NEW.action FROM '^sleep ([0-9.]+)$')::floa
 
 @pytest_asyncio.fixture
 async def storing(database: Database) -> AsyncIterator[Storing]:
-    breaker = Breaker("postgres", database.ping, on_recovery=lambda: None, trial=Trial(database).write)
+    breaker = Breaker(
+        "postgres", partial(ping, database), on_recovery=lambda: None, trial=Trial(database).write
+    )
     pace = Pace(first_pause_seconds=0.02, max_pause_seconds=0.1)
     made = Storing(RowWriter(Archive(database)), breaker, RejectedRecords(database), pace=pace)
     async with made.running():

@@ -4,10 +4,10 @@ import asyncio
 import gc
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,19 +17,19 @@ from datastorage.errors import TransientError
 from datastorage.records.vector import EmbeddingModel
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import Origin
-from datastorage.storage import database as database_module
-from datastorage.storage.database import Database
+from datastorage.storage.database import Database, Pace
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy
 
 _SETTING = "DATASTORAGE_DATABASE_URL"
 _RECOVERY_SECONDS = 10.0
 _POOL_SIZE = 4
+_DEFAULT_PACE = Pace()
 _CUT = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type = 'client backend'
@@ -39,8 +39,8 @@ _CUT = """
 class Writer:
     """The archive as the operator writes to it, behind the breaker that the operator has."""
 
-    def __init__(self, url: str | Origin) -> None:
-        self.database = Database(url, pool_size=_POOL_SIZE, writable=True)
+    def __init__(self, url: str | Origin, pace: Pace) -> None:
+        self.database = Database(url, pool_size=_POOL_SIZE, writable=True, pace=pace)
         self.archive = Archive(self.database)
         self.breaker = Breaker("postgres", self.archive.probe, on_recovery=lambda: None)
 
@@ -58,15 +58,18 @@ class Writer:
         await self.database.close()
 
 
-Make = Callable[[str | Origin], Writer]
+class Make(Protocol):
+    """Makes a writer, which is closed in the end."""
+
+    def __call__(self, url: str | Origin, pace: Pace = ...) -> Writer: ...
 
 
 @pytest_asyncio.fixture
 async def make() -> AsyncIterator[Make]:
     made: list[Writer] = []
 
-    def writer(url: str | Origin) -> Writer:
-        made.append(Writer(url))
+    def writer(url: str | Origin, pace: Pace = _DEFAULT_PACE) -> Writer:
+        made.append(Writer(url, pace))
         return made[-1]
 
     yield writer
@@ -144,13 +147,11 @@ async def _all_pids(writer: Writer) -> set[int]:
 
 
 async def test_a_server_that_went_away_behind_a_proxy_takes_nobody_s_time(
-    cloned: TestDatabase, owner: Any, make: Make, monkeypatch: pytest.MonkeyPatch
+    cloned: TestDatabase, owner: Any, make: Make
 ) -> None:
     """The proxy keeps its connections open, so that each of them swallows whatever is sent."""
-    monkeypatch.setattr(database_module, "_TRUSTED_SECONDS", 0.0)
-    monkeypatch.setattr(database_module, "_ANSWER_SECONDS", 0.5)
     async with FreezableProxy(cloned.service_url) as proxy:
-        writer = make(proxy.url)
+        writer = make(proxy.url, Pace(trusted_seconds=0.0, answer_seconds=0.5))
         await _all_pids(writer)
         proxy.forsake()
         await owner.execute(_CUT, cloned.name)
@@ -160,11 +161,10 @@ async def test_a_server_that_went_away_behind_a_proxy_takes_nobody_s_time(
 
 
 async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
-    cloned: TestDatabase, owner: Any, make: Make, monkeypatch: pytest.MonkeyPatch
+    cloned: TestDatabase, owner: Any, make: Make
 ) -> None:
-    monkeypatch.setattr(database_module, "_TRUSTED_SECONDS", 3600.0)
     async with FreezableProxy(cloned.service_url) as proxy:
-        writer = make(proxy.url)
+        writer = make(proxy.url, Pace(trusted_seconds=3600.0))
         await _all_pids(writer)
         proxy.forsake()
         await owner.execute(_CUT, cloned.name)
@@ -176,11 +176,10 @@ async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
 
 
 async def test_connections_that_are_let_go_while_they_are_silent_end_quietly(
-    cloned: TestDatabase, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cloned: TestDatabase, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(database_module, "_RELEASE_TIMEOUT_SECONDS", 0.1)
     async with FreezableProxy(cloned.service_url) as proxy:
-        writer = make(proxy.url)
+        writer = make(proxy.url, Pace(release_seconds=0.1))
         await _all_pids(writer)
         proxy.forsake()
         before = asyncio.all_tasks()
@@ -191,36 +190,35 @@ async def test_connections_that_are_let_go_while_they_are_silent_end_quietly(
     assert not caplog.records
 
 
-async def test_names_are_looked_up_again_from_time_to_time(
-    cloned: TestDatabase, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_names_are_looked_up_again_from_time_to_time(cloned: TestDatabase, make: Make) -> None:
     """A server that has been left goes on to serve those who do not look."""
     writer = make(cloned.service_url)
     pid = await writer.pid()
     assert await writer.pid() == pid
-    monkeypatch.setattr(database_module, "_MAX_AGE_SECONDS", 0.0)
-    assert await writer.pid() != pid
+    impatient = make(cloned.service_url, Pace(max_age_seconds=0.0))
+    assert await impatient.pid() != await impatient.pid()
 
 
 async def test_what_was_learnt_of_a_database_is_not_believed_of_another_one(
-    databases: TestDatabases, cloned: TestDatabase, owner: Any
+    databases: TestDatabases, cloned: TestDatabase, tmp_path: Path
 ) -> None:
     other = await databases.clone()
-    async with FreezableProxy(cloned.service_url) as proxy:
-        database = Database(proxy.url, pool_size=2, chain=VECTORS)
-        tables = VectorTables(database, EmbeddingModel("test", "mine", 3))
-        assert await tables.model_id() == 1
-        there = await connect(other.owner_url)
-        await there.execute("SELECT datastorage.ensure_embedding_model('test', 'yours', 3)")
-        await there.close()
-        # The driver would ask the same database of the other server; here both are on one.
-        await owner.execute(_CUT, cloned.name)
-        moved = Database(other.service_url, pool_size=2, chain=VECTORS)
-        database._url = moved._url
-        database.expire_connections()
-        assert await tables.model_id() == 2
-        await moved.close()
-        await database.close()
+    there = await connect(other.owner_url)
+    await there.execute("SELECT datastorage.ensure_embedding_model('test', 'yours', 3)")
+    await there.close()
+    origin = Origin(VECTORS.setting, cloned.service_url, tmp_path)
+    database = Database(origin, pool_size=2, chain=VECTORS)
+    tables = VectorTables(database, EmbeddingModel("test", "mine", 3))
+    assert await tables.model_id() == 1
+    (tmp_path / VECTORS.setting).write_text(other.service_url)
+
+    async def has_moved() -> bool:
+        async with database.connection() as connection:
+            return bool(await connection.fetchval("SELECT current_database()") == other.name)
+
+    await eventually(has_moved)
+    assert await tables.model_id() == 2
+    await database.close()
 
 
 class Rotation:
@@ -372,3 +370,29 @@ async def test_a_new_certificate_means_new_connections(
 
     await eventually(is_new)
     await writer.store()
+
+
+async def test_a_new_password_in_the_service_file_means_new_connections(
+    rotation: Rotation, cloned: TestDatabase, make: Make, tmp_path: Path
+) -> None:
+    parts = urlsplit(cloned.service_url)
+    services = tmp_path / "services"
+
+    def write(password: str) -> None:
+        lines = [
+            f"host={parts.hostname}", f"port={parts.port}", f"user={rotation.role}", f"password={password}",
+        ]  # fmt: skip
+        services.write_text("\n".join(["[audit]", *lines]) + "\n")
+
+    write("one")
+    writer = make(f"postgresql:///{cloned.name}?service=audit&servicefile={services}")
+    pid = await writer.pid()
+    await rotation.set_password("two")
+    write("two")
+
+    async def is_new() -> bool:
+        return await writer.pid() != pid
+
+    await eventually(is_new)
+    await writer.store()
+    assert writer.breaker.reason is None

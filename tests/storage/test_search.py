@@ -11,17 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datastorage import metrics
+from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
-from datastorage.query import Filter, SearchMode, SearchResult, queries
 from datastorage.query import search as search_module
+from datastorage.query.filters import Filter, SearchMode
+from datastorage.query.search import SearchResult
 from datastorage.storage import fulltext as fulltext_module
 from datastorage.storage import nearest as nearest_module
 from datastorage.storage.vectors import VectorTables
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
 from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases
-from tests.support.archive import MODEL, BagOfWords, SearchableArchive, Store, searchable
+from tests.support.archive import MODEL, BagOfWords, SearchableArchive, searchable
 
 MODES = list(SearchMode)
 _SPEC = {"type": "Remediation", "phase": "Completed", "correlationID": "rr-1"}
@@ -379,7 +381,7 @@ async def test_words_still_find_when_the_vectors_are_away(
 async def test_without_a_provider_there_are_words_alone(cloned: TestDatabase) -> None:
     async with searchable(cloned) as archive:
         await archive.put(said("restart", "memory limit reached", name="memory"))
-        ask = queries(Store(archive.store.database, None))
+        ask = build_queries(archive.store.database)
         result = await ask.search("memory limit")
         assert (names(result), result.mode) == (["memory"], SearchMode.TEXT)
         assert "DATASTORAGE_EMBEDDING_PROVIDER is none" in (result.degraded or "")

@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
-from datastorage.query import Filter, SearchMode, SearchResult
+from datastorage.query.filters import Filter, SearchMode
+from datastorage.query.search import SearchResult
 from datastorage.storage import clues
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.reading import reading

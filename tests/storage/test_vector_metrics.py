@@ -9,7 +9,8 @@ import pytest_asyncio
 from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.query import ArchiveQueries, SearchMode
+from datastorage.query.filters import SearchMode
+from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText

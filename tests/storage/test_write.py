@@ -23,7 +23,7 @@ from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, TextVectors, VectorTarget, distinct_texts
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases
-from tests.support.proxy import FreezableProxy
+from harness.proxy import FreezableProxy
 
 DIMENSIONS = 8
 MODEL = EmbeddingModel("fake", "tiny", DIMENSIONS)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from datastorage.assembly.queries import build_queries
 from datastorage.embedding import Embedder, Provider, VectorCache
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.query import ArchiveQueries, queries
+from datastorage.query.questions import ArchiveQueries
 from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.database import Database
@@ -101,7 +102,9 @@ async def searchable(
         embedder = Embedder(chosen, VectorCache(chosen.model, None, 300), breaker)
         stack.push_async_callback(embedder.close)
         store = Store(database, Vectors(apart, vectors is None, embedder))
-        yield SearchableArchive(store, chosen, queries(store))
+        yield SearchableArchive(
+            store, chosen, build_queries(database, embedder, apart if vectors is not None else None)
+        )
 
 
 async def _serves() -> None:

@@ -27,7 +27,7 @@ STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
 
 
 class FakeCluster:
-    """Objects by kind, namespace and name. ``calls`` tells what was asked for, in order."""
+    """Objects by kind, namespace and name. ``calls`` has what was asked for, in order."""
 
     def __init__(self, *bodies: Mapping[str, Any]) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -186,7 +186,7 @@ class KeptUpdates(StatusQueue):
 
 
 class Probe:
-    """A dependency that is asked whether it serves again. It answers when it is told to."""
+    """A dependency that is asked whether it serves again. It fails as long as there are errors."""
 
     def __init__(self) -> None:
         self.asked = 0

@@ -7,7 +7,7 @@ from datastorage.errors import ObjectChangedError, ObjectGoneError, RequestRefus
 from datastorage.kube.accessmonitor import Right
 from datastorage.kube.apirequest import ApiRequest, Resource, Target
 from datastorage.kube.transport import AnswerTooLargeError
-from tests.support.apiserver import FakeApiServer
+from harness.apiserver import FakeApiServer
 
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import sha256
-from tests.strategies import json_values
+from harness.strategies import json_values
 
 # As a parser makes it: surrogates that form a pair have become one character.
 any_text = st.text(st.characters()).map(lambda text: json.loads(json.dumps(text)))

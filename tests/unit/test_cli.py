@@ -1,5 +1,6 @@
 """The command line: what each command prints, and one line for each foreseen error."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from datastorage import __version__, cli
 from datastorage.cli import waiting
+from datastorage.cli.app import OVERVIEW
 from datastorage.errors import TransientError
 from datastorage.settings import setting_names, settings_table
 
@@ -78,11 +80,20 @@ def test_gc_deletes_nothing_by_itself(run: Command) -> None:
     assert_one_line(error, "--dry-run")
 
 
-@pytest.mark.parametrize("command", [("run",), ("migrate",), ("gc", "--dry-run")])
-def test_without_a_database_url_one_line_says_so(run: Command, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        (("run",), "DATASTORAGE_DATABASE_URL"),
+        (("migrate",), "DATASTORAGE_DATABASE_OWNER_URL"),
+        (("gc", "--dry-run"), "DATASTORAGE_DATABASE_URL"),
+    ],
+)
+def test_without_a_database_url_one_line_says_so(
+    run: Command, command: tuple[str, ...], setting: str
+) -> None:
     code, printed, error = run(*command)
     assert (code, printed) == (2, "")
-    assert_one_line(error, "DATASTORAGE_DATABASE_URL is not set")
+    assert_one_line(error, f": {setting} is not set")
 
 
 @pytest.mark.parametrize("command", [("run",), ("migrate",), ("gc", "--dry-run")])
@@ -112,9 +123,8 @@ def test_migrate_waits_no_longer_than_it_is_told(run: Command, monkeypatch: pyte
 
 
 def test_a_wait_is_told_of_once_for_each_reason(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(waiting, "_PAUSE_SECONDS", 0.0)
     errors = [TransientError(reason) for reason in ("refused", "refused", "starting up", "starting up")]
 
     def operation() -> str:
@@ -122,7 +132,7 @@ def test_a_wait_is_told_of_once_for_each_reason(
             raise errors.pop(0)
         return "served"
 
-    assert waiting.when_it_serves(operation, 600) == "served"
+    assert waiting.when_it_serves(operation, 600, pause_seconds=0.0) == "served"
     assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
         "refused", "starting up",
     ]  # fmt: skip
@@ -139,8 +149,8 @@ def test_migrate_does_not_wait_for_what_waiting_cannot_cure(
 
 def test_a_warning_of_a_command_has_its_reason() -> None:
     program = (
-        "import logging, sys; from datastorage import cli; from datastorage.cli import app, operator; "
-        "operator.settings_table = lambda: logging.getLogger('datastorage.part').warning("
+        "import logging, sys; from datastorage import cli; from datastorage.cli import about; "
+        "about.settings_table = lambda: logging.getLogger('datastorage.part').warning("
         "'redis does not serve', extra={'error': 'no connection'}) or ''; "
         "sys.argv = ['datastorage', 'settings']; cli.main()"
     )
@@ -153,3 +163,85 @@ def test_a_warning_of_a_command_has_its_reason() -> None:
         timeout=60,
     )
     assert done.stderr == "datastorage: redis does not serve error=no connection\n"
+
+
+_COMMANDS = [name for name, listing in OVERVIEW.items() if not listing.is_hidden]
+_SUBCOMMANDS = [
+    *(("rejected", name) for name in ("list", "show", "retry")),
+    *(("outbox", name) for name in ("show", "list", "retry", "drop")),
+]
+
+
+def test_the_overview_lists_every_command(run: Command) -> None:
+    code, printed, _ = run("--help")
+    assert code == 0
+    words = printed.split()
+    assert [name for name in OVERVIEW if name in words] == _COMMANDS
+    assert run()[1].strip() == printed.strip()
+
+
+@pytest.mark.parametrize("module", sorted({listing.module for listing in OVERVIEW.values()}))
+def test_every_command_of_a_module_is_in_the_overview(module: str) -> None:
+    typer_of_module = importlib.import_module(f"datastorage.cli.{module}").commands
+    callbacks = [command.name or command.callback.__name__ for command in typer_of_module.registered_commands]
+    groups = [group.name for group in typer_of_module.registered_groups]
+    assert {*callbacks, *groups} == {name for name, listing in OVERVIEW.items() if listing.module == module}
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_the_summary_of_a_command_is_the_first_paragraph_of_its_help(
+    run: Command, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    code, printed, _ = run(name, "--help")
+    assert code == 0
+    usage, summary, *_ = (line.strip() for line in printed.splitlines() if line.strip())
+    assert usage.startswith("Usage:")
+    assert summary == OVERVIEW[name].summary
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*((name,) for name in _COMMANDS if name not in {"rejected", "outbox"}), *_SUBCOMMANDS],
+    ids=" ".join,
+)
+def test_every_help_shows_an_example(run: Command, command: tuple[str, ...]) -> None:
+    code, printed, _ = run(*command, "--help")
+    assert code == 0
+    assert f"datastorage {' '.join(command)}" in printed.partition("Example")[2]
+
+
+def test_a_misspelled_command_is_answered_with_the_right_one(run: Command) -> None:
+    code, printed, error = run("serach", "x")
+    assert (code, printed) == (2, "")
+    assert "No such command 'serach'. Did you mean 'search'?" in " ".join(error.split())
+
+
+def test_a_command_is_found_behind_two_dashes(run: Command) -> None:
+    assert run("--", "version") == (0, f"{__version__}\n", "")
+
+
+_LARGE = {
+    "aiohttp", "alembic", "asyncpg", "kopf", "numpy", "prometheus_client", "pydantic", "redis", "sqlalchemy",
+    "yaml",
+}  # fmt: skip
+
+
+def test_the_overview_loads_none_of_the_large_libraries() -> None:
+    """Half a second is what a person waits for help; each of these takes a large share of that."""
+    program = (
+        "import sys; from datastorage import cli; sys.argv = ['datastorage', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        f"sys.exit(', '.join(sorted({_LARGE} & sys.modules.keys())) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout

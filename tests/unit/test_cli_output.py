@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -25,7 +26,8 @@ ROW = (
 def test_no_word_is_lost_on_any_width(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
 ) -> None:
-    monkeypatch.setattr(output, "_terminal_width", lambda: width)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
     columns = ["CREATED", "KIND", "RECORD", "OUTCOME", "TARGET", "WHAT"]
     output.print_table(columns, [ROW])
     header, first, *rest = capsys.readouterr().out.splitlines()

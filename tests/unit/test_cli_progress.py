@@ -2,31 +2,22 @@
 
 import pytest
 
-from datastorage.cli import progress as progress_module
 from datastorage.cli.progress import display
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that passes when a test says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(progress_module, "time", made)
-    return made
-
-
-def test_a_line_every_ten_seconds_and_one_at_the_end_of_a_stage(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with display() as shown:
+def test_a_line_every_ten_seconds_and_one_at_the_end_of_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with display(clock) as shown:
         for second in range(26):
             clock.now = 1000.0 + second
             shown.show("first", 100 * second, 10_000)
@@ -44,9 +35,8 @@ def test_a_line_every_ten_seconds_and_one_at_the_end_of_a_stage(
     ]
 
 
-@pytest.mark.usefixtures("clock")
 def test_a_stage_with_nothing_to_do_is_not_spoken_of(capsys: pytest.CaptureFixture[str]) -> None:
-    with display() as shown:
+    with display(Clock()) as shown:
         shown.show("first", 0, 0)
         shown.show("second", 0, 0)
         shown.say("waiting\x1b[31m for the embedder")

@@ -9,6 +9,8 @@ import yaml
 
 from datastorage.cli import reference
 from datastorage.errors import DataStorageError
+from datastorage.records.reasons import Reason
+from datastorage.resources.kinds import Phase
 from datastorage.settings import settings_table
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +78,14 @@ def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
     if page.name != "CHANGELOG.md":
         names |= set(re.findall(r"\bdatastorage_[a-z_]+", text)) - ROLES
     assert [name for name in sorted(names) if f"`{name}`" not in tables] == []
+
+
+def test_every_phase_and_reason_is_explained() -> None:
+    text = (REFERENCE / "status.md").read_text(encoding="utf-8")
+    reasons = re.findall(r"^\| `(?:True|False)` \| `(\w+)` \|", text, re.MULTILINE)
+    phases = re.findall(r"^\| `(\w+)` \| (?:both|ActionTrace) ", text, re.MULTILINE)
+    assert set(reasons) == set(Reason)
+    assert set(phases) == set(Phase) - {Phase.PENDING}  # the sentence below the table explains it
 
 
 def test_every_page_below_docs_is_reached_from_the_index() -> None:

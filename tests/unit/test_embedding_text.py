@@ -13,7 +13,7 @@ from datastorage.records.hashes import text_hash
 from datastorage.records.scrub import clip, scrub
 from datastorage.records.words import MAX_EMBEDDED_CHARACTERS
 from datastorage.resources.reading.registry import reading_named
-from tests.strategies import action_trace_specs, audit_record_specs, json_values
+from harness.strategies import action_trace_specs, audit_record_specs, json_values
 
 UUID = "123e4567-e89b-12d3-a456-426614174000"
 SHA256 = "3f9a0c71" * 8

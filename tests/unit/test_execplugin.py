@@ -19,10 +19,10 @@ from datastorage.kube.credentials import CredentialsPace
 from datastorage.kube.execplugin import PluginLimits
 from datastorage.kube.patience import RequestPace
 from datastorage.kube.transport import Transport, TransportPace
+from harness.plugin import VERSION, FakePlugin
 from harness.polling import eventually
 from tests.support.certificates import Authority
 from tests.support.kubeconfig import DEFAULT_PACE, inline, transport_of, write_kubeconfig
-from tests.support.plugin import VERSION, FakePlugin
 from tests.support.secureserver import SecureServer, status
 
 Open = Callable[..., Transport]

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from datastorage.api.health import health_server
+from datastorage.api.app import api_server
+from datastorage.api.health import health_routes
 from harness.ports import free_port
 
 
@@ -17,13 +18,12 @@ def check(problem: str | None) -> Callable[[], Awaitable[str | None]]:
 
 async def test_each_endpoint_tells_of_its_own_checks() -> None:
     port = free_port()
-    server = health_server(
-        addresses="127.0.0.1",
-        port=port,
+    routes = health_routes(
         health={"watch": check(None)},
         ready={"watch": check(None), "postgres": check("PostgreSQL: connection refused")},
-        ready_notes={"redis": check(None)},
+        notes={"redis": check(None)},
     )
+    server = api_server(routes, addresses="127.0.0.1", port=port)
     await server.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
@@ -46,10 +46,10 @@ async def test_each_endpoint_tells_of_its_own_checks() -> None:
 
 async def test_what_the_work_can_do_without_is_told_and_does_not_fail() -> None:
     port = free_port()
-    server = health_server(
-        addresses="127.0.0.1", port=port, health={}, ready={"watch": check(None)},
-        ready_notes={"embedder": check("does not answer")},
-    )  # fmt: skip
+    routes = health_routes(
+        health={}, ready={"watch": check(None)}, notes={"embedder": check("does not answer")}
+    )
+    server = api_server(routes, addresses="127.0.0.1", port=port)
     await server.start()
     try:
         async with (

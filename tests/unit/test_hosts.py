@@ -1,8 +1,8 @@
-"""Which servers a URL names, one by one, and which files."""
+"""Which servers a URL names, one by one."""
 
 import pytest
 
-from datastorage.storage.hosts import attempts, files_in
+from datastorage.storage.hosts import attempts
 from datastorage.storage.urls import parse_url
 
 
@@ -41,10 +41,3 @@ def test_a_reader_that_prefers_standbys_tries_them_all_first() -> None:
     assert [(one.driver_url[len("postgresql://")], kind) for one, kind in attempts(url, writable=False)] == [
         ("a", "standby"), ("b", "standby"), ("a", "any"), ("b", "any"),
     ]  # fmt: skip
-
-
-def test_the_files_of_a_url_are_found() -> None:
-    assert files_in("postgresql://u:p@h/n?sslrootcert=/a%20b&sslmode=require&sslkey=/k&sslcert=/c") == [
-        "/a b", "/c", "/k",
-    ]  # fmt: skip
-    assert files_in("postgresql://u:p@h/n") == []

@@ -10,24 +10,25 @@ import aiohttp
 import pytest
 
 from datastorage.api import listening
-from datastorage.api.health import health_server, metrics_server
-from datastorage.api.listening import Listener
+from datastorage.api.app import api_server, metrics_server
+from datastorage.api.health import health_routes
+from datastorage.api.server import HttpServer
 from datastorage.errors import ConfigurationError
 from harness.ports import free_port
 from tests.support.ipv6 import needs_ipv6
 
 pytestmark = needs_ipv6
 
-Make = Callable[[str, int], Listener]
+Make = Callable[[str, int], HttpServer]
 
 IPV4, IPV6 = "127.0.0.1", "[::1]"
 
 
-def api(addresses: str, port: int) -> Listener:
-    return health_server(addresses=addresses, port=port, health={}, ready={}, ready_notes={})
+def api(addresses: str, port: int) -> HttpServer:
+    return api_server(health_routes(health={}, ready={}, notes={}), addresses=addresses, port=port)
 
 
-def numbers(addresses: str, port: int) -> Listener:
+def numbers(addresses: str, port: int) -> HttpServer:
     return metrics_server(addresses=addresses, port=port)
 
 

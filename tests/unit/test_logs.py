@@ -41,7 +41,7 @@ def test_text_logs_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.rstrip().endswith("DEBUG   datastorage: hello")
 
 
-@pytest.mark.parametrize("name", ["kopf", "aiohttp.access", "alembic"])
+@pytest.mark.parametrize("name", ["kopf", "uvicorn.access", "alembic"])
 def test_chatty_libraries_are_quiet(capsys: pytest.CaptureFixture[str], name: str) -> None:
     configure_logging("DEBUG", "json")
     logging.getLogger(name).info("every object")

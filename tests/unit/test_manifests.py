@@ -9,7 +9,7 @@ import yaml
 
 from datastorage import __version__
 from datastorage.resources.kinds import GROUP, KINDS, Phase
-from datastorage.runtime import run as runtime
+from datastorage.runtime.run import Pace
 from datastorage.settings import Settings, load_settings, setting_names
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -100,7 +100,7 @@ def test_the_config_map_holds_valid_settings(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_pod_is_given_time_to_flush() -> None:
-    longest = Settings.model_fields["shutdown_seconds"].default + runtime._REST_SECONDS
+    longest = Settings.model_fields["shutdown_seconds"].default + Pace().rest_seconds
     assert pod_spec()["terminationGracePeriodSeconds"] > longest
 
 

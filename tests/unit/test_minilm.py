@@ -14,9 +14,9 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.search import embeddings_server, minilm
-from benchmarks.search.embeddings_server import EmbeddingsServer
-from benchmarks.search.minilm import Array, MiniLM
+from harness import minilm, modelserver
+from harness.minilm import Array, MiniLM
+from harness.modelserver import EmbeddingsServer
 
 SHORT = "OOMKilled x5, limit 256Mi->512Mi"
 LONG = "the consumer fell behind while the broker was rebalancing its partitions " * 12
@@ -228,7 +228,7 @@ async def test_other_addresses_and_too_much_are_errors_in_json(
 ) -> None:
     status, answer = await ask(server, {}, path="/completions")
     assert (status, answer["error"]["message"]) == (404, "Not Found")
-    monkeypatch.setattr(embeddings_server, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(modelserver, "MAX_BODY_BYTES", 1000)
     async with EmbeddingsServer() as small:
         status, answer = await ask(small, {"model": minilm.NAME, "input": "x" * 2000})
         assert (status, answer["error"]["type"]) == (413, "invalid_request_error")

@@ -18,7 +18,8 @@ from datastorage.errors import (
 )
 from datastorage.kube.objects import ObjectClient
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
-from tests.support.apiserver import FakeApiServer
+from datastorage.resources.selection import Selection
+from harness.apiserver import FakeApiServer
 
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
 
@@ -194,7 +195,7 @@ async def test_an_unknown_path_is_no_missing_object(
 
 async def test_a_namespace_that_may_not_be_read_does_not_hide_the_others(server: FakeApiServer) -> None:
     async with server.transport() as transport:
-        client = ObjectClient(transport, namespaces=("shop", "pay"))
+        client = ObjectClient(transport, Selection(("shop", "pay")))
         server.refuse(403, "forbidden")
         server.answer(200, page("b"))
         pages = client.pages(ACTION_TRACE, field_selector="x=y", page_size=2)
@@ -205,7 +206,7 @@ async def test_a_namespace_that_may_not_be_read_does_not_hide_the_others(server:
 
 async def test_only_the_chosen_namespaces_are_listed(server: FakeApiServer) -> None:
     async with server.transport() as transport:
-        client = ObjectClient(transport, namespaces=("shop", "pay"))
+        client = ObjectClient(transport, Selection(("shop", "pay")))
         server.answer(200, page("a"))
         server.answer(200, page("b"))
         assert await names_of(client) == [["a"], ["b"]]

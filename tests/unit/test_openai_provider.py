@@ -410,7 +410,9 @@ async def test_one_text_that_it_answers_with_an_error_costs_no_other_its_vector(
     assert breaker.reason is None
 
 
-@pytest.mark.parametrize("header", ["3600", in_a_while(3600), "9" * 1000])
+@pytest.mark.parametrize(
+    "header", ["3600", in_a_while(3600), "9" * 1000], ids=["seconds", "date", "many digits"]
+)
 async def test_it_does_not_wait_longer_than_it_may(service: OpenAIService, make: Make, header: str) -> None:
     service.behaviours = [status(429, headers={"Retry-After": header})]
     assert "too many requests (429)" in await fails(make())

@@ -24,8 +24,8 @@ from datastorage.resources.kinds import (
 )
 from datastorage.resources.reading.registry import reading_of
 from datastorage.resources.status import Status, recording_status, rejected_status, stored_status
-from tests.strategies import action_trace_specs, audit_record_specs, json_values, times
-from tests.structural import violations
+from harness.strategies import action_trace_specs, audit_record_specs, json_values, times
+from tests.support.structural import violations
 
 GO_ZERO = "0001-01-01T00:00:00Z"
 NOW = datetime(2026, 3, 1, 10, 0, 0, 1, UTC)

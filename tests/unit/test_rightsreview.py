@@ -12,8 +12,8 @@ from datastorage.kube.objects import ObjectClient
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.resources.kinds import AUDIT_RECORD
+from harness.apiserver import FakeApiServer
 from harness.polling import eventually
-from tests.support.apiserver import FakeApiServer
 from tests.support.tasks import Spawn
 
 PATCH = "API server (403): no right to patch auditrecords/status in namespace shop"

@@ -4,56 +4,82 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from pydantic import SecretStr
 
+from datastorage.assembly.replica import Replica, open_replica
+from datastorage.assembly.shard import open_shard
 from datastorage.errors import TransientError
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.resources.kinds import AUDIT_RECORD, KINDS
-from datastorage.runtime import run as runtime_module
-from datastorage.runtime.run import Operator
+from datastorage.resources.selection import Selection
+from datastorage.runtime.checks import Checks, Pace, WatchHealth, trouble_of
+from datastorage.runtime.run import prepare_vectors
+from datastorage.runtime.supervisor import ended_unexpectedly
+from datastorage.settings import DatabaseSettings, Settings
+from harness.polling import DEADLINE_SECONDS
+from harness.ports import free_port
 
 RECORDS, TRACES = (f"/apis/datastorage.kubernaut.io/v1alpha1/{kind.plural}" for kind in KINDS)
+PATIENCE_SECONDS = Pace().watch_patience_seconds
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: nowhere
+clusters: [{name: nowhere, cluster: {server: "http://127.0.0.1:1"}}]
+contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
+users: [{name: nobody, user: {}}]
+"""
 
 
 class Bench:
-    """An operator of which only the parts that the checks look at are there."""
+    """The monitors of a shard, a clock, and the time of the last list that has succeeded."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(runtime_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.listed: float | None = None
         self.monitor = WatchMonitor(KINDS)
         self.access = AccessMonitor()
-        self.sweep = SimpleNamespace(last_success=None)
-        parts: Any = SimpleNamespace(
-            monitor=self.monitor, sweep=self.sweep, transport=SimpleNamespace(monitor=self.access)
-        )
-        self.operator = Operator(parts, asyncio.Event())
+        self._health = WatchHealth(self.monitor, self.access, lambda: self.listed, clock=lambda: self.now)
 
     async def alive(self) -> str | None:
-        return await self.operator._check_watch_alive()
+        return await self._health.problem()
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(monkeypatch)
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest_asyncio.fixture
+async def replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Replica]:
+    """All components of a process, of which nothing has connected yet: no server is there."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG)
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    async with open_replica(Settings(database=DatabaseSettings(url=SecretStr(url)))) as opened:
+        yield opened
 
 
 async def test_open_watches_are_healthy_however_silent(bench: Bench) -> None:
     bench.monitor.opened(RECORDS)
     bench.monitor.opened(TRACES)
     bench.now += 100_000
-    bench.sweep.last_success = bench.now
+    bench.listed = bench.now
     assert await bench.alive() is None
 
 
 async def test_an_absent_api_server_is_no_reason_to_restart(bench: Bench) -> None:
-    bench.sweep.last_success = bench.now
+    bench.listed = bench.now
     bench.monitor.failed(RECORDS, "refused")
     assert await bench.alive() is None
     bench.now += 100_000
@@ -63,8 +89,8 @@ async def test_an_absent_api_server_is_no_reason_to_restart(bench: Bench) -> Non
 async def test_watches_that_fail_while_lists_succeed_are(bench: Bench) -> None:
     bench.monitor.failed(RECORDS, "refused")
     assert await bench.alive() is None
-    bench.now += runtime_module._WATCH_PATIENCE_SECONDS + 1
-    bench.sweep.last_success = bench.now
+    bench.now += PATIENCE_SECONDS + 1
+    bench.listed = bench.now
     assert RECORDS in (await bench.alive() or "")
 
 
@@ -73,12 +99,51 @@ async def test_a_missing_definition_or_right_is_no_reason_to_restart(bench: Benc
     bench.monitor.failed(TRACES, "API server (403): forbidden", refused=True)
     bench.access.forbidden(f"watch {TRACES}", "no")
     assert await bench.alive() is None
-    bench.now += runtime_module._WATCH_PATIENCE_SECONDS + 1
-    bench.sweep.last_success = bench.now
+    bench.now += PATIENCE_SECONDS + 1
+    bench.listed = bench.now
     assert await bench.alive() is None
-    told = await bench.operator._check_watch() or ""
-    assert AUDIT_RECORD.crd_name in told
-    assert "forbidden" in told
+
+
+async def test_a_missing_definition_or_right_keeps_it_from_being_ready(replica: Replica) -> None:
+    async with open_shard(replica, Selection(), on_watch_started=lambda: None) as shard:
+        shard.monitor.undefined(AUDIT_RECORD)
+        shard.monitor.failed(TRACES, "API server (403): forbidden", refused=True)
+        said = await Checks(replica, [shard], asyncio.Event()).ready()["watch"]() or ""
+    assert AUDIT_RECORD.crd_name in said
+    assert "forbidden" in said
+
+
+async def test_what_is_wrong_with_one_shard_is_said_and_the_same_only_once(replica: Replica) -> None:
+    """Each has watches of its own."""
+    async with (
+        open_shard(replica, Selection(shard=0, shards=2), on_watch_started=lambda: None) as first,
+        open_shard(replica, Selection(shard=1, shards=2), on_watch_started=lambda: None) as second,
+    ):
+        ready = Checks(replica, [first, second], asyncio.Event()).ready()["watch"]
+        for path in (RECORDS, TRACES):
+            first.monitor.opened(path)
+        assert await ready() == "2 of 2 watches are not open yet"
+        first.monitor.undefined(AUDIT_RECORD)
+        second.monitor.undefined(AUDIT_RECORD)
+        assert (await ready() or "").count(AUDIT_RECORD.crd_name) == 1 + 1, "the second one has more to say"
+        for path in (RECORDS, TRACES):
+            second.monitor.opened(path)
+        assert (await ready() or "").count(AUDIT_RECORD.crd_name) == 1
+        first.monitor.defined(AUDIT_RECORD)
+        second.monitor.defined(AUDIT_RECORD)
+        assert await ready() is None
+
+
+async def test_what_serves_again_brings_a_sweep_of_every_shard(replica: Replica) -> None:
+    async with (
+        open_shard(replica, Selection(shard=0, shards=2), on_watch_started=lambda: None) as first,
+        open_shard(replica, Selection(shard=1, shards=2), on_watch_started=lambda: None) as second,
+    ):
+        replica.shards.sweep()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            for shard in (first, second):
+                assert await shard.requests.signal.wait(2 * DEADLINE_SECONDS)
+                assert shard.requests.take() == list(KINDS)
 
 
 async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> None:
@@ -89,7 +154,7 @@ async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> N
     bench.now += 1000
     assert await bench.alive() is None
     bench.monitor.failed(TRACES, "refused")
-    bench.sweep.last_success = bench.now + 1
+    bench.listed = bench.now + 1
     bench.now += 2
     assert await bench.alive() is None
 
@@ -105,7 +170,7 @@ async def test_the_start_checks_the_schema_loads_the_model_and_connects_to_redis
         database=SimpleNamespace(check_state=partial(ready, "schema")),
         embedder=SimpleNamespace(probe=partial(ready, "model")),
     )
-    await runtime_module._prepare_vectors(vectors)
+    await prepare_vectors(vectors)
     assert sorted(done) == ["model", "redis", "schema"]
 
 
@@ -122,48 +187,39 @@ async def _works() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probe", "of_records", "of_vectors"),
+    ("probe", "expected"),
     [
-        (_works, None, None),
-        (_refuses, "is a read-only standby", "is a read-only standby"),
-        (_hangs, "PostgreSQL: no answer in 0.01 s", "the vectors' tables: no answer in 0.01 s"),
+        (_works, None),
+        (_refuses, "is a read-only standby"),
+        (_hangs, "PostgreSQL: no answer in 0.01 s"),
     ],
 )
-async def test_ready_means_that_writes_would_succeed(
-    monkeypatch: pytest.MonkeyPatch,
-    probe: Callable[[], Awaitable[None]],
-    of_records: str | None,
-    of_vectors: str | None,
-) -> None:
-    """That a server answers is not enough, nor that nothing has failed so far."""
-    monkeypatch.setattr(runtime_module, "_PROBE_SECONDS", 0.01)
-    breaker = SimpleNamespace(reason=None)
-    vectors = SimpleNamespace(
-        breaker=breaker, embedder_breaker=breaker, tables=SimpleNamespace(probe=probe),
-        cache=SimpleNamespace(check=_works),
-    )  # fmt: skip
-    store: Any = SimpleNamespace(archive=SimpleNamespace(probe=probe), vectors=vectors)
-    parts: Any = SimpleNamespace(store=store, breaker=breaker)
-    said = await Operator(parts, asyncio.Event())._check_postgres()
-    noted = await runtime_module._vector_notes(store)["vector_store"]()
-    for words, expected in ((said, of_records), (noted, of_vectors)):
-        assert (words is None) is (expected is None)
-        assert (expected or "") in (words or "")
+async def test_a_probe_says_what_is_wrong(probe: Callable[[], Awaitable[None]], expected: str | None) -> None:
+    said = await trouble_of(probe, "PostgreSQL", 0.01)
+    assert (said is None) is (expected is None)
+    assert (expected or "") in (said or "")
 
 
-async def test_a_bug_in_a_part_is_told_with_its_place_and_without_the_row(
+async def test_ready_means_that_writes_would_succeed(replica: Replica) -> None:
+    """That nothing has failed so far is not enough: the servers are asked."""
+    checks = Checks(replica, [], asyncio.Event())
+    assert "can't be reached" in (await checks.ready()["postgres"]() or "")
+    assert "can't be reached" in (await checks.notes()["vector_store"]() or "")
+
+
+async def test_a_bug_in_a_component_is_logged_with_its_place_and_without_the_row(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def part() -> None:
+    async def component() -> None:
         raise KeyError("x\nDETAIL: a row")
 
-    task = asyncio.create_task(part(), name="coordinator-0")
+    task = asyncio.create_task(component(), name="committer-0")
     await asyncio.gather(task, return_exceptions=True)
-    error = runtime_module._ended_unexpectedly(task)
-    assert str(error).startswith("coordinator-0 ended unexpectedly: KeyError: ")
+    error = ended_unexpectedly(task)
+    assert str(error).startswith("committer-0 ended unexpectedly: KeyError: ")
     [record] = caplog.records
     assert "test_runtime.py" in record.getMessage()
-    assert "in part" in record.getMessage()
+    assert "in component" in record.getMessage()
 
 
 _LOOKS_UP = """

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datastorage.errors import ConfigurationError
-from datastorage.storage.urls import ServerUrl, check_url, parse_url
+from datastorage.storage.urls import ServerUrl, address_in, check_url, files_in, parse_url
 
 _SETTING = "DATASTORAGE_VECTOR_DATABASE_URL"
 _OURS = {"application_name": "datastorage", "timezone": "UTC"}
@@ -140,3 +140,26 @@ def test_what_is_no_url_of_postgresql_is_no_absent_server(url: str) -> None:
     """One slash less would mean a server on this machine."""
     with pytest.raises(ConfigurationError, match="DATASTORAGE_DATABASE_URL"):
         check_url(url, "DATASTORAGE_DATABASE_URL")
+
+
+def test_the_files_of_a_url_are_found() -> None:
+    assert files_in("postgresql://u:p@h/n?sslrootcert=/a%20b&sslmode=require&sslkey=/k&sslcert=/c") == [
+        "/a b", "/c", "/k",
+    ]  # fmt: skip
+    assert files_in("postgresql://u:p@h/n") == []
+
+
+def test_a_service_file_and_the_files_that_it_names_are_found(tmp_path: Path) -> None:
+    services = tmp_path / "services"
+    url = f"postgresql:///name?service=audit&servicefile={services}&sslkey=/own"
+    assert files_in(url) == [str(services), "/own"], "it is absent for now"
+    services.write_text("[audit]\nhost=db\nsslkey=/k\nsslcert=/c\n")
+    assert files_in(url) == [str(services), "/c", "/own"]
+
+
+def test_the_address_of_a_service_is_that_of_its_file(tmp_path: Path) -> None:
+    services = tmp_path / "services"
+    url = f"postgresql:///name?service=audit&servicefile={services}"
+    assert address_in(url) == "localhost"
+    services.write_text("[audit]\nhost=db\n")
+    assert address_in(url) == "db"

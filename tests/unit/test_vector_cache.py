@@ -24,9 +24,9 @@ from datastorage.errors import ConfigurationError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.secrets import Origin
 from harness.polling import eventually
+from harness.proxy import FreezableProxy
 from harness.redis import RedisServer
 from tests.support.certificates import Authority
-from tests.support.proxy import FreezableProxy
 
 MODEL = EmbeddingModel("wordllama", "l2_supercat_256", 256)
 TTL = 300

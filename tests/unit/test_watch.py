@@ -18,9 +18,10 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
+from datastorage.resources.selection import EVERYTHING
+from harness.apiserver import FakeApiServer
 from harness.objects import action_trace, audit_record, key_of_body
 from harness.polling import eventually
-from tests.support.apiserver import FakeApiServer
 from tests.support.entrance import Entrance
 from tests.support.tasks import Spawn
 
@@ -45,7 +46,7 @@ class Bench:
         parts = KopfParts(
             namespaces=(),
             session=self._session,
-            registry=lambda kind: build_registry(kind, entrance.objects),
+            registry=lambda kind: build_registry(kind, entrance.objects, EVERYTHING),
             settings=kopf_settings,
         )
         self.records, self.traces = (

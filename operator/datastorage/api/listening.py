@@ -1,4 +1,4 @@
-"""The HTTP servers of the process: what they listen on, and that all of them do it alike."""
+"""The sockets of the HTTP servers: all of them listen on the same addresses."""
 
 import asyncio
 import errno
@@ -6,40 +6,26 @@ import os
 import socket
 from typing import Any, Final
 
-from aiohttp import web
-
 from datastorage.errors import ConfigurationError
 
 _ADDRESS_SETTING: Final = "DATASTORAGE_LISTEN_ADDRESS"
 _NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-# A stop waits no longer for a request that is under way, or for a client that reads its answer slowly.
-_CLOSE_SECONDS: Final = 1.0
 
 _Place = tuple[int, tuple[Any, ...]]
 """A family and an address of it, as the socket library has them."""
 
 
-class Listener:
-    """Serves an application on a port of all the addresses that the settings name."""
+class Listening:
+    """A port of all the addresses that the settings name."""
 
-    def __init__(self, app: web.Application, *, addresses: str, port: int, port_setting: str) -> None:
+    def __init__(self, *, addresses: str, port: int, port_setting: str) -> None:
         """``addresses`` are separated by commas; none means all of this machine."""
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_SECONDS)
         self._addresses = addresses
         self._port = port
         self._port_setting = port_setting
 
-    async def start(self) -> None:
-        """Begin to listen. Raises ConfigurationError, which names the setting and the address."""
-        await self._runner.setup()
-        for bound in await self._bind():
-            await web.SockSite(self._runner, bound).start()
-
-    async def stop(self) -> None:
-        """Stop listening."""
-        await self._runner.cleanup()
-
-    async def _bind(self) -> list[socket.socket]:
+    async def open(self) -> list[socket.socket]:
+        """Return bound sockets. Raises ConfigurationError, which names the setting and the address."""
         names = [name for part in self._addresses.split(",") if (name := part.strip().strip("[]"))]
         if not names:
             return [self._open_any()]

@@ -1,20 +1,22 @@
-"""What keeps records, and how it is wired: enough for every command that asks the archive.
+"""The store: what keeps records and vectors, enough for every command that asks the archive.
 
-Apart from the operator's other parts, which load Kopf and the cluster's client.
+It is apart from the operator's other components, which load Kopf and the cluster's client.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from datastorage.embedding import Embedder, VectorCache, build_provider
+from datastorage.embedding.embedder import probe
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
 from datastorage.settings import Settings
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
-from datastorage.storage.schema import VECTORS
+from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from datastorage.storage.trial import Trial
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, VectorTarget
@@ -22,7 +24,7 @@ from datastorage.storage.write import Archive, VectorTarget
 
 @dataclass(frozen=True)
 class Store:
-    """What keeps records."""
+    """Everything that keeps records."""
 
     database: Database
     archive: Archive
@@ -34,7 +36,7 @@ class Store:
 
 @dataclass(frozen=True)
 class VectorStore:
-    """What makes and keeps vectors; not there with the provider ``none``."""
+    """Everything that makes and keeps vectors; not there with the provider ``none``."""
 
     database: Database
     same_server: bool
@@ -46,26 +48,25 @@ class VectorStore:
 
 
 @asynccontextmanager
-async def build_store(settings: Settings, *, writable: bool) -> AsyncIterator[Store]:
-    """Build what keeps records; close it in the end. Nothing connects before it is used.
+async def open_store(
+    settings: Settings, *, writable: bool, with_vectors: bool = True, with_redis: bool = True
+) -> AsyncIterator[Store]:
+    """Build the store; close it in the end. Nothing connects before it is used.
 
-    With ``writable`` a server that lets nobody write, such as a standby, counts as away.
+    With ``writable`` a server that lets nobody write, such as a standby, counts as away. Without
+    ``with_vectors`` and ``with_redis`` the settings of the embedder and of Redis are not looked at.
 
     Raises ConfigurationError for a wrong setting.
     """
     settings.require_database_url()
     async with AsyncExitStack() as stack:
-        database = Database(
-            origin_of(settings, "database_url"),
-            pool_size=settings.database.pool_size,
-            writable=writable,
-            statement_cache=settings.database.statement_cache,
-        )
-        stack.push_async_callback(database.close)
-        vectors = await _build_vectors(settings, database, stack, writable=writable)
+        database = _open_database(settings, "database_url", ARCHIVE, stack, writable=writable)
+        vectors = None
+        if with_vectors:
+            vectors = _open_vectors(settings, database, stack, writable=writable, with_redis=with_redis)
         yield Store(
             database=database,
-            archive=_archive(database, vectors),
+            archive=_build_archive(database, vectors),
             outbox=Outbox(database),
             rejected=RejectedRecords(database),
             trial=Trial(database),
@@ -73,15 +74,15 @@ async def build_store(settings: Settings, *, writable: bool) -> AsyncIterator[St
         )
 
 
-def _archive(database: Database, vectors: VectorStore | None) -> Archive:
+def _build_archive(database: Database, vectors: VectorStore | None) -> Archive:
     if vectors is None:
         return Archive(database)
     target = VectorTarget(vectors.tables, vectors.breaker, vectors.same_server)
     return Archive(database, model=vectors.embedder.model, target=target)
 
 
-async def _build_vectors(
-    settings: Settings, database: Database, stack: AsyncExitStack, *, writable: bool
+def _open_vectors(
+    settings: Settings, records: Database, stack: AsyncExitStack, *, writable: bool, with_redis: bool
 ) -> VectorStore | None:
     provider = build_provider(
         settings.embedding,
@@ -91,29 +92,41 @@ async def _build_vectors(
     if provider is None:
         return None
     same_server = settings.vector.database_url is None
+    database = records
     if not same_server:
-        database = Database(
-            origin_of(settings, "vector_database_url"),
-            pool_size=settings.database.pool_size,
-            chain=VECTORS,
-            writable=writable,
-            statement_cache=settings.database.statement_cache,
-        )
-        stack.push_async_callback(database.close)
-    model = provider.model
-    redis = origin_of(settings, "redis_url") if settings.redis_url is not None else None
-    cache = VectorCache(model, redis, settings.embedding.cache_ttl_seconds)
-    # The breaker asks the embedder, and the embedder asks through the breaker.
-    embedder: Embedder
-    embedder_breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=_nothing)  # noqa: PLW0108
+        database = _open_database(settings, "vector_database_url", VECTORS, stack, writable=writable)
+    redis = None
+    if with_redis and settings.redis_url is not None:
+        redis = origin_of(settings, "redis_url")
+    cache = VectorCache(provider.model, redis, settings.embedding.cache_ttl_seconds)
+    embedder_breaker = Breaker("embedder", partial(probe, provider))
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)
-    stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the embedder
-    tables = VectorTables(database, model)
-    breaker = Breaker("vector_store", tables.probe, on_recovery=_nothing)
+    stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the provider
+    tables = VectorTables(database, provider.model)
+    breaker = Breaker("vector_store", tables.probe)
     stack.push_async_callback(breaker.close)
-    return VectorStore(database, same_server, tables, cache, embedder, embedder_breaker, breaker)
+    return VectorStore(
+        database=database,
+        same_server=same_server,
+        tables=tables,
+        cache=cache,
+        embedder=embedder,
+        embedder_breaker=embedder_breaker,
+        breaker=breaker,
+    )
 
 
-def _nothing() -> None:
-    """Nobody needs to be told: the backfill looks for itself whether it can go on."""
+def _open_database(
+    settings: Settings, url: str, chain: Chain, stack: AsyncExitStack, *, writable: bool
+) -> Database:
+    """Return the database that the setting ``url`` names, which the stack closes."""
+    database = Database(
+        origin_of(settings, url),
+        pool_size=settings.database.pool_size,
+        chain=chain,
+        writable=writable,
+        statement_cache=settings.database.statement_cache,
+    )
+    stack.push_async_callback(database.close)
+    return database

@@ -1,15 +1,17 @@
-"""The program ``datastorage``: its commands together, and one line for each foreseen error.
+"""The program ``datastorage``: the overview of its commands, and one line for each foreseen error.
 
-A module of commands has a ``commands`` of its own (a Typer) and one line here.
+A module of commands has a Typer named ``commands``; each of its commands has a line in the overview here.
 """
 
+import importlib
 import logging
 import sys
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
 
 import typer
 
-from datastorage.cli import archive, operator, reference, rejected, vectors
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidQueryError
 from datastorage.logs import configure_command_logging
 
@@ -18,31 +20,93 @@ _log = logging.getLogger(__name__)
 _EXIT_USAGE: Final = 2
 _EXIT_FAILURE: Final = 1
 
-app = typer.Typer(
-    name="datastorage",
-    help="Moves AuditRecords and ActionTraces from the cluster into PostgreSQL, and clears what is stored.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(operator.commands)
-app.add_typer(archive.commands)
-app.add_typer(rejected.commands)
-app.add_typer(vectors.commands)
-app.add_typer(reference.commands)
+_ARCHIVE: Final = "The archive"
+_VECTORS: Final = "The vectors"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One command in the overview."""
+
+    module: str
+    """The module below ``datastorage.cli`` that has the command."""
+    summary: str
+    """The first paragraph of the command's own help."""
+    panel: str | None = None
+    is_hidden: bool = False
+
+
+OVERVIEW: Final[Mapping[str, Listing]] = {
+    "run": Listing("operator", "Run the operator until it gets SIGTERM or Ctrl-C."),
+    "migrate": Listing("migrate", "Create the database schemas, or bring them up to date."),
+    "gc": Listing(
+        "operator", "Show which stored objects the operator will delete from the cluster, and when."
+    ),
+    "crds": Listing("about", "Write the CustomResourceDefinitions, generated from the models."),
+    "settings": Listing("about", "Print all settings as a Markdown table."),
+    "version": Listing("about", "Print the version."),
+    "search": Listing("archive", "Search the archive by meaning and by words.", _ARCHIVE),
+    "list": Listing("archive", "List records, the newest first.", _ARCHIVE),
+    "get": Listing("archive", "Print one record.", _ARCHIVE),
+    "timeline": Listing("archive", "Print all records of one remediation, in the order of events.", _ARCHIVE),
+    "rejected": Listing(
+        "rejected", "Show the records that PostgreSQL could not hold, and try them again.", _ARCHIVE
+    ),
+    "reembed": Listing(
+        "reembed", "Make vectors of all stored records with the model of the settings.", _VECTORS
+    ),
+    "outbox": Listing(
+        "outbox", "Show the vectors that are still missing, try them again, or drop them.", _VECTORS
+    ),
+    "reference": Listing(
+        "reference", "Write the tables of settings and metrics into docs/reference.", is_hidden=True
+    ),
+}
 
 
 def main() -> None:
-    """Run the command line. A foreseen error is one line; anything else is a bug and shows its trace."""
+    """Run the command line. A foreseen error is one line; any other is a bug and shows its trace."""
     configure_command_logging()
     try:
-        app(standalone_mode=True)
+        _program(sys.argv[1:])(standalone_mode=True)
     except (ConfigurationError, InvalidQueryError) as error:
         _fail(error, _EXIT_USAGE)
     except DataStorageError as error:
         if error.__cause__ is not None:
             _log.debug("Traceback", exc_info=error.__cause__)
         _fail(error, _EXIT_FAILURE)
+
+
+def _program(arguments: Sequence[str]) -> typer.Typer:
+    """Return the program with the command that the arguments name, or with the overview of all commands.
+
+    Only the module of that command is loaded: all of them together take a second, for libraries of which no
+    command needs more than a few.
+    """
+    program = typer.Typer(
+        name="datastorage",
+        help="Moves AuditRecords and ActionTraces from the cluster into PostgreSQL, and deletes the stored "
+        "objects from the cluster.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    name = next((argument for argument in arguments if argument != "--"), None)
+    if name is not None and name in OVERVIEW:
+        module = importlib.import_module(f"datastorage.cli.{OVERVIEW[name].module}")
+        program.add_typer(module.commands)
+        return program
+    for name, listing in OVERVIEW.items():
+        add = program.command(
+            name, help=listing.summary, rich_help_panel=listing.panel, hidden=listing.is_hidden
+        )
+        add(_not_loaded)
+    return program
+
+
+def _not_loaded() -> NoReturn:
+    """Stand for a command in the overview; a command that is named is loaded instead."""
+    raise AssertionError
 
 
 def _fail(error: Exception, code: int) -> None:

@@ -1,103 +1,67 @@
 """The commands that read the archive. They need the database alone, no cluster."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
 
+from datastorage.assembly.queries import Questions, open_queries
+from datastorage.cli.filters import FilterOptions, Kind, with_filter_options
+from datastorage.cli.opened import with_opened
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
-from datastorage.cli.times import parse_time
 from datastorage.errors import DataStorageError, InvalidQueryError
-from datastorage.query import (
-    MAX_LIMIT,
-    ArchivedRecord,
-    ArchiveQueries,
-    Filter,
-    SearchMode,
-    SearchResult,
-    Timeline,
-    queries,
-)
+from datastorage.query.absent import absent_identifiers
+from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
+from datastorage.query.questions import ArchiveQueries
+from datastorage.query.records import ArchivedRecord
+from datastorage.query.search import SearchResult
 from datastorage.query.summary import outcome_of, summary_of, target_of
-from datastorage.records.deepjson import make_room_for_deep_json
+from datastorage.query.timeline import Timeline
 from datastorage.records.times import rfc3339
 from datastorage.settings import load_settings
 
-if TYPE_CHECKING:
-    from datastorage.assembly.store import Store
-
 T = TypeVar("T")
 
-_Chosen = Callable[[datetime], Filter]
-"""Returns which records are asked for, when it is told what time it is."""
-
-_PANEL: Final = "The archive"
-# A whole cluster that was restored must not bury the answer.
+# The restore of a whole cluster must not bury the answer under notes.
 _MAX_NOTES: Final = 5
 
 commands = typer.Typer()
 
-_Output = Annotated[Format, typer.Option("--output", "-o", help="What to print.")]
-_Kind = Annotated[str | None, typer.Option(help="AuditRecord or ActionTrace.", show_default="both")]
-_Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the object.")]
-_Type = Annotated[
-    str | None,
-    typer.Option(
-        help="Type of an AuditRecord: Remediation, AIAnalysis, Workflow or Execution. "
-        "With --kind ActionTrace: its actionType."
-    ),
-]
-_Correlation = Annotated[str | None, typer.Option(help="Correlation ID of the remediation.")]
-_Since = Annotated[
-    str | None, typer.Option(help="Created at or after this: 2026-03-05T10:00:00Z, or 90m, 24h, 7d ago.")
-]
-_Until = Annotated[str | None, typer.Option(help="Created before this; as --since.")]
-_Phase = Annotated[
-    str | None, typer.Option(help="Outcome: phase of an AuditRecord, execution status of an ActionTrace.")
-]
-_Severity = Annotated[str | None, typer.Option(help="Severity, such as critical.")]
-_Target = Annotated[
-    str | None, typer.Option(help="What it was about: KIND, KIND/NAME or KIND/NAMESPACE/NAME.")
-]
-_Cursor = Annotated[str | None, typer.Option(help="Go on where an earlier page ended.")]
+_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
+_Cursor = Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")]
 
 
-@commands.command(rich_help_panel=_PANEL)
-def search(  # noqa: PLR0913  # options are parameters here
+@commands.command()
+@with_filter_options
+def search(
     question: Annotated[
         str,
         typer.Argument(
-            help="What to search for, as you would ask a colleague. The few records that have an identifier "
-            'or "quoted words" of it come first. -word must not be there (-5 is a number; put -- before a '
-            'question that begins so); for the search by words, "quoted words" must stand beside each other.'
+            help="The words to search for, as you would ask a colleague. Records with the very identifiers "
+            'or "quoted words" of the question come first. -word leaves out records with that word (-5 is a '
+            "number; put -- before a question that begins with -)."
         ),
     ],
     *,
-    kind: _Kind = None,
-    namespace: _Namespace = None,
-    type: _Type = None,  # noqa: A002  # the name of the option
-    correlation: _Correlation = None,
-    since: _Since = None,
-    until: _Until = None,
-    phase: _Phase = None,
-    severity: _Severity = None,
-    target: _Target = None,
+    filters: FilterOptions,
     mode: Annotated[
         SearchMode | None,
         typer.Option(
-            help="By meaning (vector), by words (text), or by both at once (hybrid).", show_default="hybrid"
+            help="By meaning (vector), by words (text), or by both at once (hybrid). By words, "
+            '"quoted words" must stand beside each other.',
+            show_default="hybrid",
         ),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --mode hybrid.")] = False,
-    limit: Annotated[int, typer.Option(help="Records to show, 1 to 1,000.")] = 10,
+    limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 10,
     output: _Output = Format.TABLE,
 ) -> None:
     """Search the archive by meaning and by words.
 
-    Of an ActionTrace the newest generation is searched. Of records that say the same a few are shown, and
-    how many more there are.
+    Every AuditRecord is searched, and the newest generation of every
+    ActionTrace. A few records with the same text are shown; the column MORE
+    counts the others. SIMILARITY is 1 where the meaning is the same.
 
     Examples:
         datastorage search "what did we do about OOM kills in payments?"
@@ -106,52 +70,45 @@ def search(  # noqa: PLR0913  # options are parameters here
 
         datastorage search '"no space left" -postgres' --mode text -o json
     """
-    chosen = _filter(
-        kind=kind, namespace=namespace, type=type, correlation_id=correlation, since=since, until=until,
-        phase=phase, severity=severity, target=target,
-    )  # fmt: skip
     if hybrid and mode not in {None, SearchMode.HYBRID}:
         raise InvalidQueryError(f"--hybrid and --mode {mode} exclude each other")
-    wanted = mode or SearchMode.HYBRID
-    result = _ask_about(
-        chosen, lambda archive, filter_: archive.search(question, filter_, mode=wanted, limit=limit)
-    )
+
+    async def ask(archive: ArchiveQueries, chosen: Filter) -> tuple[SearchResult, list[str]]:
+        result = await archive.search(question, chosen, mode=mode or SearchMode.HYBRID, limit=limit)
+        return result, await absent_identifiers(archive, question, chosen)
+
+    result, absent = _ask_about(filters, ask)
     if result.degraded is not None:
         note(f"note: searched by words only: {result.degraded}")
     _print_search(result, output)
-    _finish(hit.record for hit in result.hits)
+    for identifier in absent:
+        within = "" if filters == FilterOptions() else " within these filters"
+        note(f"note: no record{within} has {identifier!r}; the records above are merely similar")
+    _finish([hit.record for hit in result.hits], filters)
 
 
-@commands.command("list", rich_help_panel=_PANEL)
-def list_(  # noqa: PLR0913  # options are parameters here
+@commands.command("list")
+@with_filter_options
+def list_(
     *,
-    kind: _Kind = None,
-    namespace: _Namespace = None,
-    type: _Type = None,  # noqa: A002  # the name of the option
-    correlation: _Correlation = None,
-    since: _Since = None,
-    until: _Until = None,
-    phase: _Phase = None,
-    severity: _Severity = None,
-    target: _Target = None,
-    limit: Annotated[int, typer.Option(help="Records to show, 1 to 1,000.")] = 50,
+    filters: FilterOptions,
+    limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
     cursor: _Cursor = None,
     output: _Output = Format.TABLE,
 ) -> None:
-    """List records, the newest created first; of an ActionTrace the newest generation.
+    """List records, the newest first.
+
+    Each AuditRecord is one line, and so is each ActionTrace, in its newest
+    generation. The order is that of creation.
 
     Examples:
         datastorage list --since 24h --phase Failed
 
-        datastorage list --kind ActionTrace --type scale_deployment --target Deployment/payments/checkout
+        datastorage list --kind ActionTrace --target Deployment/payments/checkout
 
         datastorage list --namespace payments --limit 1000 -o json
     """
-    chosen = _filter(
-        kind=kind, namespace=namespace, type=type, correlation_id=correlation, since=since, until=until,
-        phase=phase, severity=severity, target=target,
-    )  # fmt: skip
-    page = _ask_about(chosen, lambda archive, filter_: archive.list(filter_, limit=limit, cursor=cursor))
+    page = _ask_about(filters, lambda archive, chosen: archive.list(chosen, limit=limit, cursor=cursor))
     if output is Format.JSON:
         records = [record.as_json() for record in page.records]
         print_document({"records": records, "cursor": page.cursor}, output)
@@ -160,28 +117,34 @@ def list_(  # noqa: PLR0913  # options are parameters here
         print_table(_columns(output, "CREATED"), rows)
         if page.cursor is not None:
             note(f"there are more: --cursor {page.cursor}")
-    _finish(page.records)
+    _finish(page.records, filters)
 
 
-@commands.command(rich_help_panel=_PANEL)
+@commands.command()
 def get(
-    record: Annotated[str, typer.Argument(metavar="UID|NAMESPACE/NAME", help="Which object.")],
+    record: Annotated[
+        str, typer.Argument(metavar="UID|NAMESPACE/NAME", help="UID, or namespace and name, of the object.")
+    ],
     generation: Annotated[
-        int | None, typer.Option(help="Of a UID: not the newest generation but this one.")
+        int | None, typer.Option(help="This generation instead of the newest. Needs a UID.")
     ] = None,
     history: Annotated[
         bool,
-        typer.Option("--history", help="Of a UID: all that is stored of the object, the newest first."),
+        typer.Option("--history", help="All stored generations, the newest first. Needs a UID."),
     ] = False,
-    kind: _Kind = None,
+    kind: Kind = None,
     output: Annotated[
-        DocumentFormat, typer.Option("--output", "-o", help="What to print.")
+        DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")
     ] = DocumentFormat.YAML,
 ) -> None:
-    """Print one record: the newest generation of an object, of several of one name the newest object.
+    """Print one record.
 
-    With --history it prints every generation that is stored, and every content of a generation that has
-    several (diverged): the cluster was restored from a backup, or cloned.
+    It is the newest generation of the object. Where several objects had the
+    same name one after another, it is the newest of them.
+
+    --history prints every stored generation. A generation with several contents
+    is printed as often, marked diverged: the cluster was restored from a
+    backup, or cloned.
 
     Examples:
         datastorage get 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
@@ -196,9 +159,9 @@ def get(
     if history:
         if slash or generation is not None:
             raise InvalidQueryError("--history needs a UID, and no --generation")
-        everything = _ask(lambda archive: archive.history(record))
-        print_document({"records": [each.as_json() for each in everything]}, output)
-        _finish(everything)
+        generations = _ask(lambda archive: archive.history(record))
+        print_document({"records": [stored.as_json() for stored in generations]}, output)
+        _finish(generations)
         return
     found = _ask(
         lambda archive: (
@@ -209,19 +172,21 @@ def get(
     _finish([found])
 
 
-@commands.command(rich_help_panel=_PANEL)
+@commands.command()
 def timeline(
     correlation_id: Annotated[str, typer.Argument(help="Correlation ID of the remediation.")],
     *,
-    limit: Annotated[int, typer.Option(help="Entries to show, 1 to 1,000.")] = MAX_LIMIT,
+    limit: Annotated[int, typer.Option(help="Number of entries to show, 1 to 1,000.")] = MAX_LIMIT,
     cursor: _Cursor = None,
     output: _Output = Format.TABLE,
 ) -> None:
-    """Print all records of one remediation, with every generation of its traces, in the order of events.
+    """Print all records of one remediation, in the order of events.
 
-    An AuditRecord stands at its startTime, else at its creation; a generation of an ActionTrace at the newest
-    time that it tells: its creation, start, end or assessment. Where times are equal, the order is that in
-    which the cluster wrote the objects. Entries that do not fit follow with --cursor, in the same order.
+    Each AuditRecord is one entry, and so is every generation of an ActionTrace.
+    The time of an AuditRecord is its startTime, otherwise its creation. The
+    time of a generation is the latest that it has: of creation, start, end or
+    assessment. For equal times the order is that in which the cluster wrote the
+    objects.
 
     Examples:
         datastorage timeline rr-2026-0042
@@ -236,7 +201,7 @@ def timeline(
         _print_timeline(found, output)
     if found.cursor is not None:
         note(f"there are more, later ones: --cursor {found.cursor}")
-    _finish(entry.record for entry in found.entries)
+    _finish([entry.record for entry in found.entries])
 
 
 def _columns(output: Format, *first: str) -> tuple[str, ...]:
@@ -279,77 +244,34 @@ def _print_timeline(found: Timeline, output: Format) -> None:
     print_table(_columns(output, "AT", "GENERATION"), rows)
 
 
-def _filter(*, since: str | None, until: str | None, target: str | None, **values: str | None) -> _Chosen:
-    kind, namespace, name = _target(target)
-
-    def chosen(now: datetime) -> Filter:
-        return Filter(
-            since=None if since is None else parse_time("--since", since, now),
-            until=None if until is None else parse_time("--until", until, now),
-            target_kind=kind,
-            target_namespace=namespace,
-            target_name=name,
-            **values,
-        )
-
-    chosen(datetime.now(UTC))  # says what is wrong before anything connects
-    return chosen
-
-
-def _target(text: str | None) -> tuple[str | None, str | None, str | None]:
-    match text.split("/") if text is not None else []:
-        case []:
-            return None, None, None
-        case [kind]:
-            return kind, None, None
-        case [kind, name]:
-            return kind, None, name
-        case [kind, namespace, name]:
-            return kind, namespace, name
-    raise InvalidQueryError("--target must be KIND, KIND/NAME or KIND/NAMESPACE/NAME")
-
-
 def _ask(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
     """Put a question to the archive that the settings name, and return the answer."""
-
-    async def answer(store: "Store") -> T:
-        return await question(queries(store))
-
-    return _answer(answer)
+    return with_opened(open_queries(load_settings()), lambda opened: question(opened.archive))
 
 
-def _ask_about(chosen: _Chosen, question: Callable[[ArchiveQueries, Filter], Awaitable[T]]) -> T:
+def _ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filter], Awaitable[T]]) -> T:
     """Put a question about chosen records to the archive, and return the answer.
 
-    "An hour ago" counts from the archive's clock: by one here that runs ahead, the newest records would be
-    hidden.
+    "An hour ago" counts from the archive's clock: one here that runs ahead would hide the newest records.
     """
 
-    async def answer(store: "Store") -> T:
-        now = datetime.fromtimestamp(await store.archive.time(), UTC)
-        return await question(queries(store), chosen(now))
+    async def answer(opened: Questions) -> T:
+        now = datetime.fromtimestamp(await opened.time(), UTC)
+        return await question(opened.archive, filters.at(now))
 
-    return _answer(answer)
-
-
-def _answer(answer: Callable[["Store"], Awaitable[T]]) -> T:
-    make_room_for_deep_json()
-    return asyncio.run(_with_store(answer))
+    return with_opened(open_queries(load_settings()), answer)
 
 
-async def _with_store(answer: Callable[["Store"], Awaitable[T]]) -> T:
-    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
+def _finish(records: Iterable[ArchivedRecord], filters: FilterOptions | None = None) -> None:
+    """Say beside the answer what the reader should know about it.
 
-    async with build_store(load_settings(), writable=False) as store:
-        await store.database.check_schema_version()
-        return await answer(store)
-
-
-def _finish(records: Iterable[ArchivedRecord]) -> None:
-    """Say what is wrong with the answer, if something is."""
+    Raises DataStorageError where a record is not as it was stored, or can't be read.
+    """
     shown = list(records)
     if not shown:
         note("no records found")
+        if filters is not None and filters.doubt is not None:
+            note(f"note: {filters.doubt}")
     diverged = [record for record in shown if record.diverged]
     for record in diverged[:_MAX_NOTES]:
         note(
@@ -359,17 +281,15 @@ def _finish(records: Iterable[ArchivedRecord]) -> None:
         )
     changed = [record for record in shown if not record.intact]
     for record in changed:
-        note(
-            f"WARNING: {record.kind} {record.namespace}/{record.name} ({record.uid}, generation "
-            f"{record.generation}) has been changed in the archive: its content does not have its hash"
-        )
+        note(f"WARNING: {_named(record)} has been changed in the archive: its content does not have its hash")
     unread = [record for record in shown if record.intact and not record.object]
     for record in unread:
-        note(
-            f"WARNING: {record.kind} {record.namespace}/{record.name} ({record.uid}, generation "
-            f"{record.generation}) is nested too deep to be read here; it is stored as it was"
-        )
+        note(f"WARNING: {_named(record)} is nested too deep to be read here; it is stored as it was")
     if changed:
         raise DataStorageError(f"{len(changed)} of {len(shown)} records are not as they were stored")
     if unread:
         raise DataStorageError(f"{len(unread)} of {len(shown)} records can't be read here")
+
+
+def _named(record: ArchivedRecord) -> str:
+    return f"{record.kind} {record.namespace}/{record.name} ({record.uid}, generation {record.generation})"

@@ -1,4 +1,4 @@
-"""The commands that run the operator, and those that prepare and describe it."""
+"""The commands that need the cluster: the operator itself, and a look at what it will delete."""
 
 import asyncio
 import logging
@@ -6,28 +6,28 @@ import os
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
+import uvloop
 from pydantic import SecretStr
 
-from datastorage import __version__
+from datastorage.assembly.replica import open_replica
+from datastorage.assembly.shard import open_shard
 from datastorage.cli.output import print_table
-from datastorage.cli.waiting import when_it_serves
-from datastorage.errors import ConfigurationError, DataStorageError
+from datastorage.errors import ConfigurationError
 from datastorage.logs import configure_logging
+from datastorage.pipeline.garbagecollector import Plan
 from datastorage.records.deepjson import make_room_for_deep_json
-from datastorage.resources.crd import render_crds, write_crds
-from datastorage.settings import Settings, ignored_variables, load_settings, settings_table
-
-if TYPE_CHECKING:
-    from datastorage.pipeline.garbagecollector import Plan  # loads the cluster's client
+from datastorage.resources.selection import Selection
+from datastorage.runtime import run as runtime
+from datastorage.settings import Settings, ignored_variables, load_settings
 
 _log = logging.getLogger(__name__)
 
 _DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
 
-# The loop uses half of them for lookups. Five dependencies are asked every 2 s or less often.
+# Threads of the loop; half of them look names up. Five dependencies are asked every 2 s or less often.
 _LOOKUP_THREADS: Final = 128
 
 commands = typer.Typer()
@@ -38,23 +38,29 @@ def run(
     embedded: Annotated[
         bool,
         typer.Option(
-            "--embedded", help="Bring an own PostgreSQL and Redis, to try it out. Not for production."
+            "--embedded", help="Start an own PostgreSQL and Redis, for a trial. Not for production."
         ),
     ] = False,
     data_dir: Annotated[
-        Path, typer.Option(help="Where --embedded keeps its data.", envvar="DATASTORAGE_EMBEDDED_DIR")
+        Path, typer.Option(help="Directory for the data of --embedded.", envvar="DATASTORAGE_EMBEDDED_DIR")
     ] = _DEFAULT_DATA_DIR,
 ) -> None:
-    """Run the operator until it is told to stop (SIGTERM, Ctrl-C).
+    """Run the operator until it gets SIGTERM or Ctrl-C.
 
-    It reads the cluster from KUBECONFIG or from its pod, and everything else from DATASTORAGE_ settings
-    (see `datastorage settings`). It needs the schema that `datastorage migrate` makes.
+    It finds the cluster by KUBECONFIG, or from inside its pod; everything else
+    comes from settings (see `datastorage settings`). It needs the schemas that
+    `datastorage migrate` creates; with --embedded it creates them itself.
+
+    Examples:
+        datastorage run --embedded
+
+        DATASTORAGE_DATABASE_URL=postgresql://service:secret@db/audit datastorage run
     """
     settings = load_settings()
     configure_logging(settings.log.level, settings.log.format)
     for name in ignored_variables():
         _log.warning(
-            "%s is ignored: Kubernetes has set it for a Service; set it in the pod, or "
+            "%s is ignored: Kubernetes has set it for a Service; set it in the pod, or set "
             "enableServiceLinks: false there",
             name,
         )
@@ -65,12 +71,12 @@ def run(
 
 
 def _run_embedded(settings: Settings, directory: Path) -> None:
-    from datastorage.embedded import (  # noqa: PLC0415  # an extra
+    from datastorage.embedded import (  # noqa: PLC0415  # an extra, which need not be installed
         create_service_role,
         start_embedded_postgres,
         start_embedded_redis,
     )
-    from datastorage.storage.migrate import migrate_all  # noqa: PLC0415  # loads Alembic
+    from datastorage.storage.migrate import migrate_all  # noqa: PLC0415  # the service never loads Alembic
 
     with ExitStack() as stack:
         postgres = start_embedded_postgres(directory)
@@ -90,78 +96,33 @@ def _run_embedded(settings: Settings, directory: Path) -> None:
 
 
 def _run(settings: Settings) -> None:
-    # The lookup of a name that hangs occupies a thread of the loop, long after whoever asked has given up.
-    # Those of one dependency must not take all threads from the others. Read at the first lookup.
+    # A lookup of a name that hangs occupies a thread of the loop long after its caller has given up. Those
+    # for one dependency must not take all threads from the others. The loop reads the number at its first
+    # lookup.
     os.environ.setdefault("UV_THREADPOOL_SIZE", str(_LOOKUP_THREADS))
-    import uvloop  # noqa: PLC0415  # only the service pays for it
-
-    from datastorage.runtime import run as runtime  # noqa: PLC0415  # loads Kopf
-
     make_room_for_deep_json()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    # The loop is not closed, and leftover tasks are not cancelled: the one waits for lookups that hang, and
-    # Kopf's tasks may never end when they are cancelled all at once. They go with the process.
+    # The loop is not closed, and leftover tasks are not cancelled: closing waits for lookups that hang, and
+    # Kopf's tasks may never end when they are cancelled all at once. Both end with the process.
     loop.run_until_complete(runtime.run(settings))
-
-
-@commands.command()
-def migrate(
-    wait: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            max=3600.0,
-            metavar="SECONDS",
-            help="How long to wait for a server that can't be reached yet.",
-        ),
-    ] = 0.0,
-) -> None:
-    """Bring the database schemas up to date, as the owner role (DATASTORAGE_DATABASE_OWNER_URL).
-
-    The vectors' schema is made beside the archive's, or on the server that DATASTORAGE_VECTOR_DATABASE_URL
-    names; with the embedding provider `none` it is left out. May be run any number of times, and from several
-    replicas at once.
-    """
-    from datastorage.storage.migrate import migrate_all  # noqa: PLC0415  # loads Alembic
-
-    settings = load_settings()
-    for chain, before, after in when_it_serves(lambda: migrate_all(settings), wait):
-        if before == after:
-            typer.echo(f"{chain}: up to date (version {after})")
-        else:
-            typer.echo(f"{chain}: migrated from {before or 'nothing'} to version {after}")
-
-
-@commands.command()
-def crds(
-    output_dir: Annotated[Path, typer.Option(help="Where to write the files.")] = Path("crds"),
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail when the files differ from the models.")
-    ] = False,
-) -> None:
-    """Write the CustomResourceDefinitions, generated from the models."""
-    if not check:
-        for path in write_crds(output_dir):
-            typer.echo(path)
-        return
-    stale = [
-        name
-        for name, text in render_crds().items()
-        if not (output_dir / name).is_file() or (output_dir / name).read_text(encoding="utf-8") != text
-    ]
-    if stale:
-        raise DataStorageError(f"not as generated: {', '.join(stale)}; run 'datastorage crds'")
-    typer.echo("up to date")
 
 
 @commands.command()
 def gc(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be deleted and when; delete nothing.")
+        bool, typer.Option("--dry-run", help="List the objects and the times; delete nothing.")
     ] = False,
 ) -> None:
-    """Show what the garbage collector has before it. The collecting itself is part of `datastorage run`."""
+    """Show which stored objects the operator will delete from the cluster, and
+    when.
+
+    The garbage collector, which deletes them, runs inside `datastorage run`. So
+    this command needs --dry-run.
+
+    Example:
+        datastorage gc --dry-run
+    """
     if not dry_run:
         raise ConfigurationError(
             "the garbage collector runs inside 'datastorage run'; use --dry-run to look ahead"
@@ -170,35 +131,23 @@ def gc(
 
 
 async def _print_gc_plan(settings: Settings) -> None:
-    from datastorage.assembly.replica import build  # noqa: PLC0415  # loads the cluster's client
-
-    async with build(settings, writable=False) as parts:
-        await parts.store.database.check_schema_version()
-        # The times of expiry were counted by this clock, and the collector goes by it.
-        now = datetime.fromtimestamp(await parts.store.archive.time(), UTC)
-        rows = [_planned(plan, now) async for plan in parts.collector.plan()]
+    async with open_replica(settings, writable=False) as replica:
+        await replica.store.database.check_schema_version()
+        # The archive's clock: the times of expiry were counted by it, and the collector uses it too.
+        now = datetime.fromtimestamp(await replica.store.archive.time(), UTC)
+        selection = Selection(settings.namespaces)
+        async with open_shard(replica, selection, on_watch_started=lambda: None) as shard:
+            rows = [_planned(plan, now) async for plan in shard.collector.plan()]
     if rows:
         print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)
     typer.echo(f"{len(rows):,} stored objects in the cluster")
 
 
-def _planned(plan: "Plan", now: datetime) -> tuple[str, ...]:
+def _planned(plan: Plan, now: datetime) -> tuple[str, ...]:
     due, ref = datetime.fromtimestamp(plan.expiry.due, UTC), plan.expiry.ref
     seconds = max(0, round((due - now).total_seconds()))
-    said = "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
+    remark = "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
     return (
         ref.kind.kind, ref.namespace, ref.name, due.isoformat(timespec="seconds"), f"{seconds}s",
-        "yes" if plan.confirmed else "NO", said,
+        "yes" if plan.confirmed else "NO", remark,
     )  # fmt: skip
-
-
-@commands.command()
-def settings() -> None:
-    """Print all settings as a Markdown table."""
-    typer.echo(settings_table(), nl=False)
-
-
-@commands.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)

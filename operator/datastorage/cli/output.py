@@ -1,4 +1,4 @@
-"""How answers are printed: tables for people, JSON and YAML for programs."""
+"""Prints answers: tables for people, JSON and YAML for programs."""
 
 import io
 import json
@@ -20,14 +20,14 @@ from datastorage.errors import DataStorageError
 _UNBOUNDED: Final = 10_000
 # A narrower column would break sentences into single words.
 _MIN_WIDTH_OF_LAST: Final = 30
-# Levels that are shown one below the other. Each is indented by all above it.
+# Levels of nesting that are shown indented, one below the other; each adds to the indentation.
 _MAX_INDENTED: Final = 200
-# What readers of YAML 1.1 and 1.2 take for a number, a time or a truth value, and this library does not.
+# Texts that readers of YAML 1.1 or 1.2 take for a number, a time or a truth value, and this library does not.
 _AMBIGUOUS: Final = re.compile(r"[-+]?[._]*[0-9]|(?:y|n)\Z", re.IGNORECASE)
 
 
 class Format(StrEnum):
-    """Of lists. The wide table has the UIDs as well."""
+    """Forms of a list. The wide table has the UIDs as well."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -35,7 +35,7 @@ class Format(StrEnum):
 
 
 class DocumentFormat(StrEnum):
-    """Of one record."""
+    """Forms of one record."""
 
     YAML = "yaml"
     JSON = "json"
@@ -44,22 +44,23 @@ class DocumentFormat(StrEnum):
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table. Nothing is cut, and no name is broken.
 
-    The last column goes on in the next line where the terminal has room for that; else, and in a pipe, each
-    row is one line, however long.
+    The last column continues in the next line where the terminal has room for that. Otherwise, and in a pipe,
+    each row is one line, however long.
     """
-    shown = [[printable(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False)
     for column in columns[:-1]:
         table.add_column(column, no_wrap=True)
     table.add_column(columns[-1], overflow="fold")
-    for row in shown:
+    for row in cells:
         table.add_row(*map(Text, row))
-    names = sum(2 + max(map(cell_len, cells)) for cells in list(zip(columns, *shown, strict=True))[:-1])
+    unbroken = list(zip(columns, *cells, strict=True))[:-1]
+    width = sum(2 + max(map(cell_len, column)) for column in unbroken)
     terminal = _terminal_width()
-    fits = terminal is not None and names + _MIN_WIDTH_OF_LAST <= terminal
-    written = io.StringIO()
-    Console(file=written, width=terminal if fits else _UNBOUNDED, highlight=False).print(table)
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in written.getvalue().splitlines())
+    fits = terminal is not None and width + _MIN_WIDTH_OF_LAST <= terminal
+    printed = io.StringIO()
+    Console(file=printed, width=terminal if fits else _UNBOUNDED, highlight=False).print(table)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in printed.getvalue().splitlines())
 
 
 def _terminal_width() -> int | None:
@@ -80,7 +81,7 @@ def print_document(value: Any, form: Format | DocumentFormat) -> None:
     else:
         text = json.dumps(value, indent=None if deep else 2, ensure_ascii=False) + "\n"
         escape = _json_escape
-    sys.stdout.write("".join(each if each.isprintable() or each == "\n" else escape(each) for each in text))
+    sys.stdout.write("".join(char if char.isprintable() or char == "\n" else escape(char) for char in text))
 
 
 def _depth(value: Any) -> int:
@@ -89,15 +90,15 @@ def _depth(value: Any) -> int:
         depth += 1
         level = [
             child
-            for each in level
-            if isinstance(each, Mapping | list)
-            for child in (each.values() if isinstance(each, Mapping) else each)
+            for node in level
+            if isinstance(node, Mapping | list)
+            for child in (node.values() if isinstance(node, Mapping) else node)
         ]
     return depth
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around every text that needs escapes, or that some reader of YAML takes for no text."""
+    """Puts quotes around every text that needs escapes, or that a reader of YAML may take for no text."""
 
 
 def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -121,10 +122,10 @@ def _yaml_escape(character: str) -> str:
 
 
 def note(text: str) -> None:
-    """Say something beside the answer."""
+    """Print a line beside the answer, to standard error."""
     sys.stderr.write(f"{printable(text)}\n")
 
 
 def printable(text: str) -> str:
-    """Return a text that can't steer the terminal: what a record says comes from anybody."""
+    """Return a text that can't steer the terminal: anybody may have written a record."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())

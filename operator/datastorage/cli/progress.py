@@ -1,7 +1,7 @@
-"""How a long piece of work shows how far it has come: a bar on a terminal, else a line now and then."""
+"""Shows how far a long piece of work has come: a bar on a terminal, otherwise a line now and then."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol, Self
 
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from datastorage.cli.output import note, printable
 
+# Between two lines about one stage: often enough to see progress, seldom enough for a log.
 _LINE_SECONDS: Final = 10.0
 
 
@@ -18,21 +19,21 @@ class Display(Protocol):
     """Where progress is shown. It goes to standard error, so that answers can be piped."""
 
     def show(self, stage: str, done: int, total: int | None) -> None:
-        """Tell how far a stage has come, or an earlier one had come; a total of None is not known."""
+        """Show how far a stage has come, also an earlier stage; a total of None is unknown."""
 
     def say(self, text: str) -> None:
-        """Tell something that stays to be read."""
+        """Show a text that stays to be read."""
 
 
 @contextmanager
-def display() -> Iterator[Display]:
-    """Return what suits the standard error."""
+def display(clock: Callable[[], float] = time.monotonic) -> Iterator[Display]:
+    """Return bars where standard error is a terminal, otherwise lines; ``clock`` returns seconds."""
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
         with _Bars(console) as bars:
             yield bars
     else:
-        lines = _Lines()
+        lines = _Lines(clock)
         yield lines
         lines.finish()
 
@@ -44,7 +45,7 @@ class _Rate(ProgressColumn):
 
 
 class _Bars:
-    """One bar a stage."""
+    """One bar for each stage."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -77,7 +78,8 @@ class _Bars:
 class _Lines:
     """A line every ten seconds, and one at the end of a stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._stage: str | None = None
         self._began = self._printed = 0.0
         self._done = 0
@@ -87,7 +89,7 @@ class _Lines:
     def show(self, stage: str, done: int, total: int | None) -> None:
         if stage in self._ended:
             return
-        now = time.monotonic()
+        now = self._clock()
         if stage != self._stage:
             self.finish()
             self._stage, self._began, self._printed = stage, now, now
@@ -100,7 +102,7 @@ class _Lines:
         note(text)
 
     def finish(self) -> None:
-        """Print where the stage has ended."""
+        """Print how far the stage came."""
         if self._stage is None:
             return
         self._ended.add(self._stage)

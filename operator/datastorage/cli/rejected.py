@@ -5,11 +5,13 @@ import base64
 import json
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 
 import typer
 
+from datastorage.assembly.commands import Retrying, open_rejected, open_retry
+from datastorage.cli.opened import with_opened
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.progress import Display, display
 from datastorage.errors import (
@@ -20,39 +22,35 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.retry import MAX_NAMED, Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
-from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.records.hashes import sha256
-from datastorage.records.reasons import Reason
-from datastorage.records.record import Record, StoredRecord
 from datastorage.records.times import rfc3339
-from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resources.reading.registry import kind_of
 from datastorage.settings import load_settings
-from datastorage.storage.rejected import Content, Letter, Wanted
-from datastorage.storage.write import TextVectors, distinct_texts
+from datastorage.storage.rejected import Content, Letter, RejectedRecords, Wanted
 
-if TYPE_CHECKING:
-    from datastorage.assembly.store import Store  # loads much
-
-T = TypeVar("T")
-
-_PANEL: Final = "The archive"
 _MOST_ROWS: Final = 1000
+# Between two looks at the progress: short enough for the eye.
 _LOOK_SECONDS: Final = 0.2
+_NOTHING: Final = (
+    "none of these are rejected, or they were stored since: `datastorage rejected list --resolved`"
+)
 
 commands = typer.Typer()
 rejected = typer.Typer(
     no_args_is_help=True,
     help="Show the records that PostgreSQL could not hold, and try them again.\n\n"
-    "Such a record is Rejected in the cluster, where status.message says why. Its bytes are kept in the "
-    "archive, also when its object is gone. It is not for ever: cure the cause, then run "
+    "The object of such a record has the phase Rejected, and its status.message says why. The archive keeps "
+    "the bytes of the record, even after the object was deleted. Remove the cause, then run "
     "`datastorage rejected retry`.",
 )
-commands.add_typer(rejected, name="rejected", rich_help_panel=_PANEL)
+commands.add_typer(rejected, name="rejected")
 
-_Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only those of this namespace.")]
-_Reason = Annotated[str | None, typer.Option(help="Only those whose reason contains this, in any case.")]
-_Output = Annotated[Format, typer.Option("--output", "-o", help="What to print.")]
+_Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only records of this namespace.")]
+_Reason = Annotated[
+    str | None,
+    typer.Option(help="Only records whose reason contains this text; capital letters make no difference."),
+]
+_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
 _Uid = Annotated[str, typer.Argument(metavar="UID", help="UID of the object.")]
 
 
@@ -61,12 +59,14 @@ def list_(
     *,
     namespace: _Namespace = None,
     reason: _Reason = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Also those that were stored since.")] = False,
-    limit: Annotated[int, typer.Option(help="Records to show, 1 to 1,000.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier page ended.")] = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Also records that were stored since.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")] = None,
     output: _Output = Format.TABLE,
 ) -> None:
-    """List rejected records, those rejected last first.
+    """List rejected records, the last one first.
 
     Examples:
         datastorage rejected list
@@ -77,8 +77,12 @@ def list_(
         raise InvalidQueryError(f"--limit must be 1 to {_MOST_ROWS:,}")
     wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
     behind = None if cursor is None else rejected_place(cursor)
-    # One more tells whether there are more.
-    found = _with_store(lambda store: store.rejected.list(wanted, after=behind, limit=limit + 1))
+    found = with_opened(
+        open_rejected(load_settings()),
+        lambda records: records.list(
+            wanted, after=behind, limit=limit + 1
+        ),  # one more: is there a next page?
+    )
     letters, more = found[:limit], len(found) > limit
     last = letters[-1] if more else None
     following = last and rejected_cursor(
@@ -99,33 +103,32 @@ def show(
     uid: _Uid,
     *,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Write the kept bytes alone, exactly as they are.")
+        bool, typer.Option("--raw", help="Write only the kept bytes, exactly as they are.")
     ] = False,
     generation: Annotated[
-        int | None, typer.Option(help="Not the one rejected last but that of this generation.")
+        int | None, typer.Option(help="This generation instead of the one rejected last.")
     ] = None,
     output: Annotated[
-        DocumentFormat, typer.Option("--output", "-o", help="What to print.")
+        DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")
     ] = DocumentFormat.YAML,
 ) -> None:
-    """Print a rejected record: why it was rejected, and what it says.
+    """Print a rejected record, with the reason.
 
     Examples:
         datastorage rejected show 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
 
         datastorage rejected show 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12 --raw > record.json
     """
-    make_room_for_deep_json()
     wanted = Wanted(resolved=True, uid=_valid(uid))
 
-    async def ask(store: "Store") -> tuple[Letter, Content]:
-        letters = await store.rejected.list(wanted, after=None, limit=_MOST_ROWS)
+    async def ask(records: RejectedRecords) -> tuple[Letter, Content]:
+        letters = await records.list(wanted, after=None, limit=_MOST_ROWS)
         for letter in letters:
             if generation in {None, letter.key.generation}:
-                return letter, (await store.rejected.contents([letter.key]))[letter.key]
+                return letter, (await records.contents([letter.key]))[letter.key]
         raise RecordNotFoundError(f"no record of {uid} was rejected: `datastorage rejected list` shows all")
 
-    letter, kept = _with_store(ask)
+    letter, kept = with_opened(open_rejected(load_settings()), ask)
     if raw:
         sys.stdout.buffer.write(kept.content)
         return
@@ -135,25 +138,29 @@ def show(
 
 @rejected.command()
 def retry(
-    uid: Annotated[str | None, typer.Argument(metavar="[UID]", help="Those of this object alone.")] = None,
+    uid: Annotated[str | None, typer.Argument(metavar="[UID]", help="Only records of this object.")] = None,
     *,
     reason: _Reason = None,
     namespace: _Namespace = None,
     all: Annotated[bool, typer.Option("--all", help="All of them.")] = False,  # noqa: A002  # the option's name
 ) -> None:
-    """Store rejected records from their kept bytes, whether their objects are still in the cluster or not.
+    """Store rejected records from their kept bytes, whether or not their objects
+    still exist.
 
-    Cure the cause first. A record gets the row that it would have had: the same
-    key, the same bytes, the same hash. What is refused still stays rejected, is
-    named with the reason, and makes the exit code 1. The bytes stay in the
-    archive in any case.
+    Remove the cause first. A record gets the row that it would have had: the
+    same key, the same bytes, the same hash. A record that PostgreSQL still
+    refuses stays rejected and is listed with the reason; the exit code is then
+    1. The kept bytes stay in the archive in any case.
 
-    Where the object is still in the cluster, a running operator notices within
-    its sweep interval (DATASTORAGE_SWEEP_INTERVAL_SECONDS), and it becomes Stored.
-    Run it as the service role. It may run beside the operator, be stopped at any
-    point and be run again. Vectors are made by the operator afterwards, so this
-    needs the same embedding settings as the operator has, above all
-    DATASTORAGE_EMBEDDING_PROVIDER: it decides whether vectors are owed.
+    If the object is still in the cluster, a running operator finds the row
+    within its sweep interval (DATASTORAGE_SWEEP_INTERVAL_SECONDS), and the
+    object becomes Stored.
+
+    Run this command as the service role. It may run beside the operator, and
+    may be stopped at any point and started again. The operator makes the
+    vectors afterwards. So this command needs the same embedding settings as the
+    operator, above all DATASTORAGE_EMBEDDING_PROVIDER, which decides whether
+    there are to be vectors.
 
     Examples:
         datastorage rejected retry 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
@@ -168,30 +175,28 @@ def retry(
     if not all and some == (None, None, None):
         raise InvalidQueryError("say which: UID, --reason, --namespace or --all")
     wanted = Wanted(uid=None if uid is None else _valid(uid), namespace=namespace, reason=reason)
-    make_room_for_deep_json()
-    settings = load_settings()
-    with_texts = settings.embedding.provider != "none"
-    retried = _with_store(lambda store: _retry(store, wanted, with_texts=with_texts), writable=True)
+    retried = with_opened(open_retry(load_settings()), lambda opened: _retry(opened, wanted))
+    if not retried.done:
+        if not all:
+            raise RecordNotFoundError(_NOTHING)
+        note(_NOTHING)
     typer.echo(f"stored: {retried.stored:,}")
     _name_refused(retried)
 
 
-async def _retry(store: "Store", wanted: Wanted, *, with_texts: bool) -> Retried:
-    total = await store.rejected.count(wanted)
+async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
+    total = await opened.rejected.count(wanted)
     if not total:
-        raise RecordNotFoundError(
-            "none of these are rejected, or they were stored since: `datastorage rejected list --resolved`"
-        )
+        return Retried()
     try:
-        # What refuses every record is no fault of those that are tried here.
-        await store.trial.write()
+        # A refusal of every record is no fault of the rejected ones.
+        await opened.trial.write()
     except MissingRightsError as error:
         raise ConfigurationError(f"{error}: run this as the service role") from error
-    work = Retry(rejected=store.rejected, store=_storing(store, with_texts=with_texts), with_texts=with_texts)
     with display() as shown:
-        following = asyncio.create_task(_follow(work, shown, total))
+        following = asyncio.create_task(_follow(opened.work, shown, total))
         try:
-            retried = await work.run(wanted)
+            retried = await opened.work.run(wanted)
             shown.show("records", retried.done, max(total, retried.done))
         finally:
             following.cancel()
@@ -205,26 +210,11 @@ async def _follow(work: Retry, shown: Display, total: int) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _storing(
-    store: "Store", *, with_texts: bool
-) -> Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]:
-    """Return what stores records; the operator makes their vectors when it finds them in the outbox."""
-    if not with_texts:
-        return store.archive.write
-
-    async def write_all(records: Sequence[Record]) -> list[StoredRecord]:
-        texts = distinct_texts(records)
-        missing = dict.fromkeys(texts, VectorWrite(WriteState.PENDING, Reason.OWED))
-        return await store.archive.write(records, TextVectors(texts, missing=missing))
-
-    return write_all
-
-
 def _name_refused(retried: Retried) -> None:
     if not retried.refused:
         return
-    some = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
-    note(f"rejected still: {retried.refused:,}{some}")
+    first = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
+    note(f"rejected still: {retried.refused:,}{first}")
     for letter, why in retried.refused_named:
         note(f"  {kind_of(letter.table).kind} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
     raise typer.Exit(1)
@@ -232,16 +222,16 @@ def _name_refused(retried: Retried) -> None:
 
 def _print_letters(letters: Sequence[Letter], output: Format) -> None:
     wide = output is Format.WIDE
+    stored = ("STORED",) if any(letter.resolved_at for letter in letters) else ()
     rows = [
         (
             rfc3339(letter.rejected_at.replace(microsecond=0)),
-            *((_resolved(letter),) if any(each.resolved_at for each in letters) else ()),
+            *((_resolved(letter),) if stored else ()),
             kind_of(letter.table).kind, f"{letter.namespace}/{letter.name}", letter.key.uid,
             *((str(letter.key.generation), f"{letter.size:,}") if wide else ()), letter.reason,
         )
         for letter in letters
     ]  # fmt: skip
-    stored = ("STORED",) if any(letter.resolved_at for letter in letters) else ()
     more = ("GENERATION", "BYTES") if wide else ()
     print_table(("REJECTED", *stored, "KIND", "RECORD", "UID", *more, "REASON"), rows)
 
@@ -274,17 +264,3 @@ def _valid(uid: str) -> str:
         raise InvalidQueryError(
             f"UID must be the UID of an object, such as {uuid.UUID(int=0)}, not {uid[:50]!r}"
         ) from None
-
-
-def _with_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool = False) -> T:
-    return asyncio.run(_on_store(work, writable=writable))
-
-
-async def _on_store(work: "Callable[[Store], Awaitable[T]]", *, writable: bool) -> T:
-    from datastorage.assembly.store import build_store  # noqa: PLC0415  # loads much
-
-    # The operator makes the vectors: whatever makes them need not be set up here.
-    settings = load_settings().replaced({"embedding_provider": "none"})
-    async with build_store(settings, writable=writable) as store:
-        await store.database.check_schema_version()
-        return await work(store)

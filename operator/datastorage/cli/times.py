@@ -1,4 +1,4 @@
-"""Times as a person gives them: a point in time, or how long ago."""
+"""Times as a person types them: a point in time, or how long ago it was."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 
 
 def parse_time(option: str, text: str, now: datetime) -> datetime:
-    """Return the time that an option names. Raises InvalidQueryError for what is none."""
+    """Return the time that an option names. Raises InvalidQueryError, which names the option."""
     ago = _AGO.fullmatch(text)
     try:
         if ago is not None:

@@ -1,4 +1,4 @@
-"""Commands that wait for a server which is not there yet."""
+"""Lets a command wait for a server that can't be reached yet."""
 
 import math
 import time
@@ -10,18 +10,20 @@ from datastorage.errors import TransientError
 
 T = TypeVar("T")
 
+# Between two tries: short for a person who waits, long for a server that starts.
 _PAUSE_SECONDS: Final = 1.0
-# A line about a wait that goes on for the same reason.
+# Between two lines about the same reason: enough to see that the command still waits.
 _LINE_SECONDS: Final = 15.0
 
 
-def when_it_serves(operation: Callable[[], T], seconds: float) -> T:
-    """Return what an operation returns, trying again for so long while a server can't be reached.
+def when_it_serves(operation: Callable[[], T], seconds: float, *, pause_seconds: float = _PAUSE_SECONDS) -> T:
+    """Return the result of an operation, tried again for ``seconds`` while a server can't be reached.
 
-    The last try begins within the time. Raises what that one raises, and at once what waiting does not cure.
+    The last try begins within the time. Raises TransientError from the last try, and at once any error that
+    waiting does not cure.
     """
     deadline = time.monotonic() + seconds
-    said, quiet_until = "", 0.0
+    reason, quiet_until = "", 0.0
     while True:
         try:
             return operation()
@@ -30,7 +32,7 @@ def when_it_serves(operation: Callable[[], T], seconds: float) -> T:
             left = deadline - now
             if left <= 0:
                 raise
-            if str(error) != said or now >= quiet_until:
-                said, quiet_until = str(error), now + _LINE_SECONDS
+            if str(error) != reason or now >= quiet_until:
+                reason, quiet_until = str(error), now + _LINE_SECONDS
                 note(f"Waiting for up to {math.ceil(left)} s: {error}")
-            time.sleep(min(_PAUSE_SECONDS, left))
+            time.sleep(min(pause_seconds, left))

@@ -113,7 +113,7 @@ class Embedder:
 
     async def probe(self) -> None:
         """Return when the provider serves. Raises EmbedderUnavailableError while it does not."""
-        await _probe(self._provider)
+        await probe(self._provider)
 
     async def close(self) -> None:
         """Give back what the provider and the cache hold."""
@@ -218,7 +218,7 @@ class _Call:
             if self._deadline is not None or (len(texts) == 1 and isinstance(error, EmbedderBusyError)):
                 raise
             try:
-                await _probe(self._provider)
+                await probe(self._provider)
             except EmbedderUnavailableError:
                 raise error from None
             return error
@@ -247,7 +247,7 @@ class _Call:
     async def _probe(self) -> None:
         try:
             async with asyncio.timeout_at(self._deadline):
-                await _probe(self._provider)
+                await probe(self._provider)
         except TimeoutError as error:
             raise _OutOfTimeError from error
 
@@ -286,7 +286,8 @@ class _Refusals:
             self._refused.popitem(last=False)
 
 
-async def _probe(provider: Provider) -> None:
+async def probe(provider: Provider) -> None:
+    """Return when a provider serves. Raises EmbedderUnavailableError while it does not."""
     try:
         fault = fault_of((await _rows(provider, [_HARMLESS]))[0])
     except EmbeddingRefusedError as error:

@@ -8,6 +8,7 @@ from datastorage.kube.answers import metadata_of
 from datastorage.kube.apirequest import MERGE_PATCH, ApiRequest, Resource, Target
 from datastorage.kube.transport import AnswerTooLargeError, Transport
 from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
+from datastorage.resources.selection import EVERYTHING, Selection
 
 # The answer to a patch is only read for the new resourceVersion: ask for no more than the metadata.
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -25,15 +26,15 @@ class ObjectClient:
     def __init__(
         self,
         transport: Transport,
+        selection: Selection = EVERYTHING,
         *,
-        namespaces: tuple[str, ...] = (),
         max_page_bytes: int = _MAX_PAGE_BYTES,
     ) -> None:
-        """``namespaces`` limits lists to these; none means all. A page larger than ``max_page_bytes`` is
-        asked for again with fewer objects.
+        """Lists have the objects of the selection alone. A page larger than ``max_page_bytes`` is asked for
+        again with fewer objects.
         """
         self._transport = transport
-        self._namespaces = namespaces
+        self._selection = selection
         self._max_page_bytes = max_page_bytes
 
     async def patch_status(
@@ -90,10 +91,10 @@ class ObjectClient:
         Raises NotServedError when the API server does not serve the kind.
         """
         refusal: RequestRefusedError | None = None
-        for namespace in self._namespaces or (None,):
+        for namespace in self._selection.namespaces or (None,):
             try:
                 async for page in self._pages(_target(kind, namespace), field_selector, page_size):
-                    yield page
+                    yield [body for body in page if self._selection.has(body)]
             except RequestRefusedError as error:
                 refusal = refusal or error
         if refusal is not None:

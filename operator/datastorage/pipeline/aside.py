@@ -73,6 +73,8 @@ class Aside:
         self._waiting: list[_Waiting] = []
         self._trying: _Waiting | None = None
         self._bytes = 0
+        self._in_memory = metrics.Share(metrics.WAITING_RECORDS.labels("memory"))
+        self._in_cluster = metrics.Share(metrics.WAITING_RECORDS.labels("cluster"))
         self._filled = Signal()
         self._drained = asyncio.Event()
         self._dividing = False
@@ -116,11 +118,16 @@ class Aside:
         """Divide and try again until cancelled."""
         while True:
             worked = await self._step()
-            metrics.WAITING_RECORDS.labels("memory").set(len(self._entries()))
-            metrics.WAITING_RECORDS.labels("cluster").set(self._register.postponed)
+            self._in_memory.set(len(self._entries()))
+            self._in_cluster.set(self._register.postponed)
             if not worked:
                 due = self._waiting[0].due - time.monotonic() if self._waiting else self._pace.count_seconds
                 await self._filled.wait(max(0.0, min(self._pace.count_seconds, due)))
+
+    def close(self) -> None:
+        """Count no more in the metrics."""
+        self._in_memory.close()
+        self._in_cluster.close()
 
     async def _step(self) -> bool:
         if self._undivided:

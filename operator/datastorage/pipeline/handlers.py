@@ -12,6 +12,7 @@ import kopf
 from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.sweep import UNSTORED_SELECTOR
 from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
+from datastorage.resources.selection import Selection
 
 _EventHandler = Callable[..., Awaitable[None]]
 
@@ -21,16 +22,18 @@ _IDLE_SECONDS: Final = 0.05
 _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
-def build_registry(kind: ResourceKind, objects: ObjectIntake) -> kopf.OperatorRegistry:
-    """Return Kopf's registry with one event handler, which offers each object to the intake."""
+def build_registry(kind: ResourceKind, objects: ObjectIntake, selection: Selection) -> kopf.OperatorRegistry:
+    """Return Kopf's registry with one event handler, which offers the selected objects to the intake."""
     registry = kopf.OperatorRegistry()
-    kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, objects))
+    kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, objects, selection))
     return registry
 
 
-def _observer(kind: ResourceKind, objects: ObjectIntake) -> _EventHandler:
+def _observer(kind: ResourceKind, objects: ObjectIntake, selection: Selection) -> _EventHandler:
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
+        if not selection.has(body):
+            return
         if event["type"] == "DELETED":
             objects.offer_last_copy(kind, body)
         else:

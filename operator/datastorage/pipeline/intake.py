@@ -16,6 +16,8 @@ class Intake:
         self._max_bytes = max_bytes
         self._queue: deque[WorkItem] = deque()
         self._bytes = 0
+        self._depth_share = metrics.Share(metrics.INTAKE_DEPTH)
+        self._bytes_share = metrics.Share(metrics.INTAKE_BYTES)
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
 
@@ -68,6 +70,11 @@ class Intake:
         self._export()
         return batch
 
+    def close(self) -> None:
+        """Count no more in the metrics."""
+        self._depth_share.close()
+        self._bytes_share.close()
+
     def _export(self) -> None:
-        metrics.INTAKE_DEPTH.set(len(self._queue))
-        metrics.INTAKE_BYTES.set(self._bytes)
+        self._depth_share.set(len(self._queue))
+        self._bytes_share.set(self._bytes)

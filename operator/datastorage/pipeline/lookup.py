@@ -12,7 +12,7 @@ from datastorage.resilience.dividing import by_parts
 
 
 class Archive(Protocol):
-    """Where rows are looked up (storage/archive.py)."""
+    """Where rows are looked up (storage/write.py)."""
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]: ...
 

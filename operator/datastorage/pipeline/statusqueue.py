@@ -35,6 +35,7 @@ class StatusQueue:
         }
         self._room = asyncio.Semaphore(max_waiting)
         self._unwritten = 0
+        self._depth = metrics.Share(metrics.STATUS_DEPTH)
 
     @property
     def idle(self) -> bool:
@@ -59,5 +60,9 @@ class StatusQueue:
         """Note that one that was taken out is written, or given up."""
         self._unwritten -= 1
 
+    def close(self) -> None:
+        """Count no more in the metrics."""
+        self._depth.close()
+
     def _export(self) -> None:
-        metrics.STATUS_DEPTH.set(sum(queue.qsize() for queue in self._queues.values()))
+        self._depth.set(sum(queue.qsize() for queue in self._queues.values()))

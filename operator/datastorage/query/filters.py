@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 from datastorage.errors import InvalidQueryError
@@ -15,6 +16,14 @@ MAX_LIMIT: Final = 1_000
 _MAX_CHARACTERS: Final = 512
 _TABLES: Final = {reading.kind.kind: reading.table for reading in READINGS}
 _PHASES: Final = tuple(dict.fromkeys([*map(str, AuditPhase), *map(str, ExecutionStatus)]))
+
+
+class SearchMode(StrEnum):
+    """By what a search finds."""
+
+    HYBRID = "hybrid"
+    VECTOR = "vector"
+    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 from datastorage.embedding import Embedder
 from datastorage.errors import DataStorageError, EmbedderUnavailableError, InvalidQueryError
+from datastorage.query.filters import SearchMode
 from datastorage.query.fusion import fuse
 from datastorage.query.records import ArchivedRecord, archived
 from datastorage.query.words import check_question, without_excluded, wording
@@ -32,14 +32,6 @@ _EMBEDDING_SECONDS: Final = 3.0
 # Records with the same text are counted up to this, and over all texts of an answer up to that.
 _MAX_COUNT: Final = 1_000
 _MAX_COUNTED: Final = 20_000
-
-
-class SearchMode(StrEnum):
-    """By what a search finds."""
-
-    HYBRID = "hybrid"
-    VECTOR = "vector"
-    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,13 @@ class Breaker:
         dependency: str,
         probe: Callable[[], Awaitable[None]],
         *,
-        on_recovery: Callable[[], None],
+        on_recovery: Callable[[], None] | None = None,
         trial: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """``dependency`` is its name in logs and metrics. ``probe`` raises TransientError while it is away.
 
-        ``on_recovery`` is told of its return. ``trial`` raises TransientError or RecordRefusedError while not
-        even harmless work of the usual kind would succeed; without one the probe stands for it.
+        ``on_recovery`` is called when it serves again. ``trial`` raises TransientError or RecordRefusedError
+        while not even harmless work of the usual kind would succeed; without one the probe stands for it.
         """
         self._dependency = dependency
         self._probe = probe
@@ -201,4 +201,5 @@ class Breaker:
             self._since = None
             self._up.set(1)
             _log.warning("%s serves again", self._dependency, extra={"away_seconds": round(seconds, 1)})
-            self._on_recovery()
+            if self._on_recovery is not None:
+                self._on_recovery()

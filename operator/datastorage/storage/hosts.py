@@ -1,26 +1,24 @@
-"""Which servers a URL names, in what order they are tried, and which of them will do for a writer."""
+"""Splits a URL into one for each host, in the order of the attempts; refuses a host that can't write."""
 
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 from datastorage.errors import TransientError
-from datastorage.storage.urls import ServerUrl, parameters_in
+from datastorage.storage.urls import ServerUrl
 
-# Files that the driver reads whenever it connects. Their contents are exchanged as passwords are.
-_FILE_OPTIONS: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _PREFER_STANDBY: Final = "prefer-standby"
 _STATE: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
 
 
 def attempts(url: ServerUrl, *, writable: bool) -> list[tuple[ServerUrl, str | None]]:
-    """Return URLs of one host each, in their order, each with the kind of server that is looked for there.
+    """Return URLs of one host each, in their order, each with the kind of server to look for there.
 
-    The kind is None where the URL itself says it. A writer finds out for itself, and says it in plain words.
-    The driver can try several hosts, but gives all of them together the time that one of them may take, so
-    that one silent host hides the others.
+    The kind is None where the URL itself names it. For a writer it is "any": refuse_read_only says more
+    plainly than the driver why a server won't do. The driver can try several hosts by itself, but gives all
+    of them together the time of one attempt, so that one silent host hides the others.
     """
-    hosts = [replace(url, driver_url=one) for one in _one_host_each(url.driver_url)]
+    hosts = [replace(url, driver_url=host_url) for host_url in _urls_of_one_host(url.driver_url)]
     if writable:
         return [(host, "any") for host in hosts]
     if len(hosts) > 1 and url.parameters.get("target_session_attrs") == _PREFER_STANDBY:
@@ -28,14 +26,8 @@ def attempts(url: ServerUrl, *, writable: bool) -> list[tuple[ServerUrl, str | N
     return [(host, None) for host in hosts]
 
 
-def files_in(url: str) -> list[str]:
-    """Return the paths of the files that a URL names."""
-    options = parameters_in(urlsplit(url).query)
-    return [options[name] for name in _FILE_OPTIONS if name in options]
-
-
 async def refuse_read_only(connection: Any, server: str, *, timeout_seconds: float) -> None:
-    """Raise TransientError unless the session may write, as far as its server's state goes."""
+    """Raise TransientError, which names the server, where it is a standby or lets nobody write."""
     standby, read_only = await connection.fetchrow(_STATE, timeout=timeout_seconds)
     if standby:
         raise TransientError(f"{server} is a read-only standby, and the primary is needed")
@@ -43,7 +35,7 @@ async def refuse_read_only(connection: Any, server: str, *, timeout_seconds: flo
         raise TransientError(f"{server} lets nobody write: default_transaction_read_only is on")
 
 
-def _one_host_each(url: str) -> list[str]:
+def _urls_of_one_host(url: str) -> list[str]:
     parts = urlsplit(url)
     user, at, netloc = parts.netloc.rpartition("@")
     if netloc:
@@ -54,8 +46,9 @@ def _one_host_each(url: str) -> list[str]:
         return [url]
     if len(ports) == 1:
         ports *= len(hosts)
-    chosen = [
+    queries = [
         options | {"host": host} | ({"port": port} if port else {})
         for host, port in zip(hosts, ports, strict=False)
     ]
-    return [urlunsplit(parts._replace(query=urlencode(each, safe="/", quote_via=quote))) for each in chosen]
+    encoded = [urlencode(query, safe="/", quote_via=quote) for query in queries]
+    return [urlunsplit(parts._replace(query=query)) for query in encoded]

@@ -1,7 +1,8 @@
-"""The server's state as the program needs it: looked at when ``run`` starts and when ``migrate`` ends.
+"""Checks that the server, its schema and the role's rights are as the program needs them.
 
-Each finding is one line that says what to do. A state in which records would be refused or stored twice ends
-both. One that may be meant so (a trigger, an index that is missing) is a warning.
+``run`` asks at its start, ``migrate`` at its end. Each finding is one line that says what to do. A state in
+which records would be refused or stored twice is an error. A state that may be intended (a trigger, a missing
+index) is a warning.
 """
 
 import logging
@@ -9,22 +10,22 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from datastorage.errors import ConfigurationError
-from datastorage.storage.rights import missing_rights, told
+from datastorage.storage.rights import missing_rights, summary_of
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, check_schema_version
 
 _log = logging.getLogger(__name__)
 
 _LEAST_POSTGRES: Final = 160_000
-# Older versions can't go on with an index scan where a filter has left too few rows.
+# Older versions can't continue an index scan after a filter has left too few rows.
 _LEAST_PGVECTOR: Final = (0, 8)
-# SQL_ASCII keeps the bytes as they come, which are UTF-8. Every other encoding lacks most characters.
+# SQL_ASCII keeps the bytes as they come, and they are UTF-8. Every other encoding lacks most characters.
 _ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
 _SERVER: Final = """
     SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS version,
         current_setting('server_encoding') AS encoding, current_database()::text AS database,
         (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector') AS pgvector
 """
-# A repeat of a record finds its first row by these.
+# Primary keys: a repeat of a record finds its first row by them.
 KEYS: Final[dict[Chain, Mapping[str, tuple[str, ...]]]] = {
     ARCHIVE: {
         "audit_records": ("uid", "generation", "created_at", "spec_hash"),
@@ -63,19 +64,20 @@ _INDEXES: Final = """
     LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisvalid
     WHERE n.nspname = 'datastorage' AND c.relname = ANY ($1::text[]) AND c.relkind IN ('r', 'p')
 """
-_OWN_CONSTRAINTS: Final = (
+# Constraints that the migrations make; any other one was added by somebody.
+_KNOWN_CONSTRAINTS: Final = (
     "audit_records_content_hash_check", "action_traces_content_hash_check",
     "rejected_objects_content_hash_check", "vector_outbox_state_check", "embedding_models_dimensions_check",
     "embedding_models_provider_name_dimensions_key", "embedding_parts_model_id_fkey",
     "embedding_parts_state_check",
 )  # fmt: skip
-# Columns of any table that each new row has.
+# Columns, in whatever table, for which the program always gives a value: NOT NULL on others refuses rows.
 _ALWAYS_GIVEN: Final = (
     "uid", "generation", "created_at", "namespace", "name", "content", "content_hash", "final", "table_name",
     "reason", "text_hash", "text", "id", "provider", "dimensions", "model_id", "part",
 )  # fmt: skip
-# What can refuse or change a row: on our tables, and on each of their partitions by itself.
-_FOREIGN: Final = """
+# Everything that can refuse or change a row, on our tables and on each of their partitions by itself.
+_ADDED: Final = """
     WITH ours AS (
         SELECT c.oid, c.relrowsecurity FROM pg_catalog.pg_class AS c
         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -118,7 +120,7 @@ _OWNERS: Final = """
         ) AS owners (owner)
     ORDER BY 1
 """
-# The role, and the group whose rights it is to have. One that only reads is measured by what a reader needs.
+# The role, and the group whose rights it should have: the readers' for a role that is only a reader.
 _ROLE: Final = """
     SELECT current_user::text, CASE WHEN EXISTS (
         SELECT FROM pg_catalog.pg_roles AS reader
@@ -128,7 +130,7 @@ _ROLE: Final = """
                     AND pg_has_role(current_user, service.oid, 'MEMBER')))
         THEN 'datastorage_reader' ELSE 'datastorage_service' END
 """
-# A message that names more would not be read.
+# A message with more names would not be read.
 _NAMED: Final = 5
 
 
@@ -156,7 +158,7 @@ async def check_server(connection: Any, chain: Chain) -> None:
     if chain is ARCHIVE and server["encoding"] not in _ENCODINGS:
         raise ConfigurationError(
             f"the database {server['database']} has the encoding {server['encoding']}, which lacks most "
-            f"characters of the records: make one with ENCODING 'UTF8' TEMPLATE template0, and name it in "
+            f"characters: create a database with ENCODING 'UTF8' TEMPLATE template0, and name it in "
             f"{chain.setting}"
         )
     if chain is VECTORS:
@@ -178,14 +180,14 @@ def check_pgvector(version: str | None) -> None:
 
 
 async def check_schema(connection: Any, chain: Chain) -> None:
-    """Raise ConfigurationError where a table is not what it should be; warn of what may be meant so."""
+    """Raise ConfigurationError where a table is broken; warn about changes that may be intended."""
     tables = await connection.fetch(_INDEXES, list(KEYS[chain]))
     found = {(row["table"], tuple(row["columns"] or ()), row["is_key"]) for row in tables}
     for table, key in KEYS[chain].items():
         if not any(name == table and is_key and set(columns) == set(key) for name, columns, is_key in found):
             raise ConfigurationError(
-                f"the table datastorage.{table} is missing, or has no primary key ({', '.join(key)}), and a "
-                "repeat would be stored twice: restore the schema datastorage from a dump"
+                f"the table datastorage.{table} is missing, or has no primary key ({', '.join(key)}), so "
+                "that records would be stored twice: restore the schema datastorage from a dump"
             )
     plain = [row["table"] for row in tables if row["table"] in _PARTITIONED and not row["is_partitioned"]]
     if plain:
@@ -199,29 +201,29 @@ async def check_schema(connection: Any, chain: Chain) -> None:
         if (table, columns, False) not in found
     ]
     if missing:
-        _log.warning("Indexes are missing or invalid, and questions are slow without: %s", _some(missing))
+        _log.warning("Indexes are missing or invalid, which makes queries slow: %s", _some(missing))
     owners = [row["owner"] for row in await connection.fetch(_OWNERS)]
     if len(owners) > 1:
         _log.warning(
-            "The objects of the schema datastorage belong to several roles, and its functions may lack "
-            "rights on its tables: %s. Give them to one by ALTER … OWNER TO",
+            "The objects of the schema datastorage belong to several roles, so that its functions may lack "
+            "rights on its tables: %s. Give all objects to one role by ALTER … OWNER TO",
             _some(owners),
         )
-    foreign = await connection.fetch(_FOREIGN, list(KEYS[chain]), list(_OWN_CONSTRAINTS), list(_ALWAYS_GIVEN))
-    if foreign:
-        names = [f"{row['what']} {row['name']} on {row['table']}" for row in foreign]
-        _log.warning("Somebody has added what may refuse or change rows: %s", _some(names))
+    added = await connection.fetch(_ADDED, list(KEYS[chain]), list(_KNOWN_CONSTRAINTS), list(_ALWAYS_GIVEN))
+    if added:
+        names = [f"{row['what']} {row['name']} on {row['table']}" for row in added]
+        _log.warning("Objects that are not from a migration may refuse or change rows: %s", _some(names))
 
 
 async def check_rights(connection: Any, chain: Chain) -> None:
-    """Raise ConfigurationError, which names them, where this role lacks rights, or the schema objects."""
+    """Raise ConfigurationError where this role lacks rights, or the schema lacks objects; it names them."""
     problem = await missing_in(connection, chain)
     if problem is not None:
         raise ConfigurationError(problem)
 
 
 async def missing_in(connection: Any, chain: Chain) -> str | None:
-    """Say in one line which rights this role lacks, or which objects are missing, and what to do; or None."""
+    """Return one line about the rights or objects that are missing, with the remedy; None if none are."""
     role, group = await connection.fetchrow(_ROLE)
     gaps = await missing_rights(connection, chain, role, group=group)
     absent = list(dict.fromkeys(gap.object for gap in gaps if gap.owner is None))
@@ -236,7 +238,7 @@ async def missing_in(connection: Any, chain: Chain) -> str | None:
         if of_group
         else f'run GRANT {group} TO "{role}"'
     )
-    return f"{told(role, lacking)}: {remedy}"
+    return f"{summary_of(role, lacking)}: {remedy}"
 
 
 def _some(names: list[str]) -> str:

@@ -24,7 +24,7 @@ from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_sc
 from datastorage.storage.tls import prepare_files
 from datastorage.storage.urls import parse_url
 
-# Any constant will do, as long as every version of the program takes the same one.
+# Any constant will do, as long as every version of the program uses the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
 _CONNECT_TIMEOUT_SECONDS: Final = 30.0
 
@@ -33,11 +33,16 @@ _AVAILABLE: Final = "SELECT default_version FROM pg_available_extensions WHERE n
 
 
 def migrate_all(settings: Settings) -> list[tuple[str, str | None, str]]:
-    """Migrate every chain that the settings ask for; return names, and versions before and after.
+    """Migrate every chain that the settings need; return names, and versions before and after.
 
-    Raises as ``migrate`` does; what was migrated before stays so.
+    Raises as ``migrate`` does; a chain that was migrated before the error stays migrated.
     """
-    owner = _secret(settings.database.owner_url) or settings.require_database_url()
+    owner = _secret(settings.database.owner_url) or _secret(settings.database.url)
+    if not owner:
+        raise ConfigurationError(
+            f"{ARCHIVE.owner_setting} is not set: give the PostgreSQL URL of the role that is to own the "
+            f"schema (without it {ARCHIVE.setting} is used, which is not set either)"
+        )
     done = [(ARCHIVE.name, *migrate(owner, ARCHIVE))]
     if settings.embedding.provider != "none":
         vectors = (
@@ -58,7 +63,7 @@ def migrate(database_url: str, chain: Chain = ARCHIVE) -> tuple[str | None, str]
     Everything happens in one transaction, so that a failure leaves the schema as it was.
 
     Raises SchemaVersionError when the schema is newer than this program, TransientError when the server
-    can't be reached, ConfigurationError when the role lacks rights or the server pgvector.
+    can't be reached, ConfigurationError when the role lacks rights or the server lacks pgvector.
     """
     return asyncio.run(_migrate(database_url, chain))
 
@@ -67,9 +72,9 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
     engine: AsyncEngine = create_async_engine(
         "postgresql+asyncpg://",
         creator=lambda: _driver_of(engine).connect(
-            # The URL goes to the driver by our own way, so that it means the same here and in the service.
+            # Not by SQLAlchemy's URL, so that the setting's URL means the same here and in the service.
             async_creator_fn=lambda: _connect(database_url, chain),
-            # Through a pooler, a statement with a name would stay in a session that others get next.
+            # Through a pooler, a statement with a name would stay in a session that another client gets next.
             prepared_statement_cache_size=0,
             prepared_statement_name_func=str,
         ),
@@ -79,7 +84,7 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
         async with engine.begin() as connection:
             return await connection.run_sync(_upgrade, chain)
     except (DBAPIError, asyncpg.PostgresError) as error:
-        # The scripts run on the driver itself, past SQLAlchemy and its errors.
+        # The scripts run on the driver itself, whose errors SQLAlchemy does not wrap.
         reason = error.orig if isinstance(error, DBAPIError) else error
         is_missing_right = getattr(reason, "sqlstate", None) == asyncpg.InsufficientPrivilegeError.sqlstate
         whose = f": {chain.owner_setting} must name the owner" if is_missing_right else ""
@@ -107,7 +112,8 @@ async def _connect(database_url: str, chain: Chain) -> object:
 
 
 def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
-    # Held to the end of the transaction: the others start after this one has committed, and read its result.
+    # The lock is held to the end of the transaction: other replicas start after this one has committed, and
+    # read its result.
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
     context = MigrationContext.configure(
@@ -138,14 +144,14 @@ async def _finish(driver: Any, chain: Chain) -> None:
 
 
 def _on_driver(connection: Connection, work: Callable[[Any], Awaitable[None]]) -> None:
-    """Do work on the driver's own connection, which is the one that the service has too."""
+    """Do work on the driver's own connection, the kind that the service has too."""
     driver: Any = connection.connection.dbapi_connection
     driver.run_async(work)
 
 
 def _ensure_pgvector(connection: Connection) -> None:
     if connection.execute(text(_INSTALLED)).scalar() is None:
-        # An old or missing one is told of before the attempt: making it takes a superuser.
+        # An old or missing pgvector is reported before the attempt, which takes a superuser.
         check_pgvector(connection.execute(text(_AVAILABLE)).scalar())
         _create_extension(connection)
 

@@ -1,7 +1,7 @@
-"""Which rights the roles need, and on what: granted by every ``migrate``, and looked at when one is missing.
+"""Lists the rights that the roles need: every ``migrate`` grants them, and an error about one names it.
 
-A migration that makes a table, a sequence or a function adds it here. A dump that was restored before its
-roles were made has lost all grants, and so has a table that somebody has made again by hand.
+A migration that creates a table, a sequence or a function adds it here. Grants get lost when a dump is
+restored before its roles exist, and when somebody creates a table again by hand.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from datastorage.storage.sessions import transaction
 
 SERVICE: Final = "datastorage_service"
 READER: Final = "datastorage_reader"
-# A message that names more would not be read.
+# A message with more names would not be read.
 _NAMED: Final = 3
 
 Kind = Literal["SCHEMA", "EXTENSION", "TABLE", "SEQUENCE", "FUNCTION"]
@@ -24,7 +24,7 @@ Kind = Literal["SCHEMA", "EXTENSION", "TABLE", "SEQUENCE", "FUNCTION"]
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """One object, and the rights on it that the group roles have. No two functions share a name."""
+    """An object, and the rights on it that the group roles need. No two functions share a name."""
 
     kind: Kind
     name: str
@@ -69,11 +69,11 @@ NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
         Needed("FUNCTION", "build_embedding_index"),
     ),
 }
-# On the table of each model.
-_OF_MODELS: Final = Needed("TABLE", "", _ADD, _READ)
+# Rights on the table of each embedding model.
+_ON_MODELS: Final = Needed("TABLE", "", _ADD, _READ)
 
-# Objects are looked up in the catalogue, which every role may read: by name, a role without the right to use
-# their schema would not find them. $5 are the rights on each model's table.
+# The query looks objects up in the catalogue, which every role may read: a role without the right to use
+# their schema can't find them by name. $5 are the rights on each model's table.
 _GAPS: Final = """
     WITH home AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'datastorage'),
     needed AS (
@@ -81,7 +81,7 @@ _GAPS: Final = """
             WITH ORDINALITY AS n (kind, name, privilege, place)
         UNION ALL
         SELECT 'TABLE', c.relname, privilege, 1000
-        FROM unnest($5::text[]) AS of_models (privilege),
+        FROM unnest($5::text[]) AS on_models (privilege),
             pg_catalog.pg_class AS c JOIN home ON c.relnamespace = home.oid
         WHERE c.relkind = 'p' AND c.relname ~ '^embeddings_[0-9]+$')
     SELECT kind, coalesce(found.object, 'datastorage.' || quote_ident(name)) AS object, privilege,
@@ -112,11 +112,11 @@ _ROLE_EXISTS: Final = "SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE roln
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A right that a role has not, or the object of one that is not there."""
+    """A right that a role lacks, or an object that is missing."""
 
     kind: Kind
     object: str
-    """Its name, ready to stand in a statement; for an extension, the name of the schema that it is in."""
+    """The name, quoted for a statement; for an extension, the name of the schema that it is in."""
     right: str
     owner: str | None
     """None where the object itself is missing."""
@@ -124,8 +124,8 @@ class Gap:
     """Whether everybody may call the function."""
 
     @property
-    def wish(self) -> str:
-        """What "the role may not" goes on with."""
+    def action(self) -> str:
+        """The words that follow "the role may not"."""
         match self.right:
             case "INSERT":
                 return f"INSERT into {self.object}"
@@ -138,72 +138,72 @@ class Gap:
 
 
 async def missing_rights(connection: Any, chain: Chain, role: str, *, group: str = SERVICE) -> list[Gap]:
-    """Return what a role lacks of what the group has. Any role may ask."""
+    """Return the rights of a group that a role lacks. Any role may ask."""
     wanted = [
         (item.kind, item.name, right)
         for item in NEEDED[chain]
         for right in (item.service if group == SERVICE else item.reader)
         or (("",) if item.kind == "FUNCTION" else ())
     ]
-    models = (_OF_MODELS.service if group == SERVICE else _OF_MODELS.reader) if chain is VECTORS else ()
+    models = (_ON_MODELS.service if group == SERVICE else _ON_MODELS.reader) if chain is VECTORS else ()
     if not await connection.fetchval(_ROLE_EXISTS, role):
         return [Gap(kind, name, right, "", is_open=False) for kind, name, right in wanted]
     rows = await connection.fetch(_GAPS, *map(list, zip(*wanted, strict=True)), role, list(models))
     return [Gap(r["kind"], r["object"], r["privilege"], r["owner"], r["is_open"]) for r in rows]
 
 
-def told(role: str, gaps: Iterable[Gap]) -> str:
-    """Say in one sentence what a role may not do."""
-    wishes = [gap.wish for gap in gaps]
-    more = f", and lacks {len(wishes) - _NAMED} more rights" if len(wishes) > _NAMED else ""
-    return f'role "{role}" may not {", ".join(wishes[:_NAMED])}{more}'
+def summary_of(role: str, gaps: Iterable[Gap]) -> str:
+    """Return one sentence that names what a role may not do."""
+    actions = [gap.action for gap in gaps]
+    more = f", and lacks {len(actions) - _NAMED} more rights" if len(actions) > _NAMED else ""
+    return f'role "{role}" may not {", ".join(actions[:_NAMED])}{more}'
 
 
 async def grant_rights(connection: Any, chain: Chain) -> None:
-    """Make the group roles where they are missing, and give them what they need. A repeat changes nothing.
+    """Create the group roles where they are missing, and grant them their rights. A repeat changes nothing.
 
-    Raises ConfigurationError, which says what is missing and for whom, where this role may not do it.
+    Raises ConfigurationError, which names the role and the right, where this role may not grant it.
     """
     for role in (SERVICE, READER):
-        await _make_role(connection, role)
+        await _create_role(connection, role)
     for role in (SERVICE, READER):
         for gap in await missing_rights(connection, chain, role, group=role):
             if gap.owner is not None:
-                await _close(connection, gap, role)
+                await _fill(connection, gap, role)
         left = [
             gap for gap in await missing_rights(connection, chain, role, group=role) if gap.owner is not None
         ]
         if left:
             raise ConfigurationError(
-                f"{told(role, left)}, and this role may not grant it: {left[0].object} belongs to "
+                f"{summary_of(role, left)}, and this role may not grant it: {left[0].object} belongs to "
                 f'"{left[0].owner}", which {chain.owner_setting} must name'
             )
 
 
-async def _make_role(connection: Any, role: str) -> None:
-    # Roles belong to the whole server: another database's migration may have made them, or a superuser.
+async def _create_role(connection: Any, role: str) -> None:
+    # Roles belong to the whole server: another database's migration, or a superuser, may have created them.
     if await connection.fetchval(_ROLE_EXISTS, role):
         return
     try:
         async with transaction(connection):
             await connection.execute(f"CREATE ROLE {role} NOLOGIN")
     except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
-        return  # another database's migration, just now
+        return  # another database's migration was a moment quicker
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigurationError(
-            f"the role {role} does not exist, and this role may not make it: let a superuser run "
+            f"the role {role} does not exist, and this role may not create it: let a superuser run "
             f"CREATE ROLE {role} NOLOGIN"
         ) from error
 
 
-async def _close(connection: Any, gap: Gap, role: str) -> None:
+async def _fill(connection: Any, gap: Gap, role: str) -> None:
     kind = "SCHEMA" if gap.kind == "EXTENSION" else gap.kind
     try:
         async with transaction(connection):
             if gap.is_open:
-                # A function that works with its owner's rights is not for everybody.
+                # A function runs with its owner's rights, so that not everybody may call it.
                 await connection.execute(f"REVOKE ALL ON {kind} {gap.object} FROM PUBLIC")
             if gap.right:
                 await connection.execute(f"GRANT {gap.right} ON {kind} {gap.object} TO {role}")
     except asyncpg.InsufficientPrivilegeError:
-        return  # what is left is looked at in the end, and named
+        return  # grant_rights names the gaps that are left

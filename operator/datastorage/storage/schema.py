@@ -1,4 +1,4 @@
-"""Which schemas this program works on, and the check at its start."""
+"""The schemas that this program works on, and the check of their versions."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -15,14 +15,14 @@ class Chain:
     name: str
     """Its folder below migrations/."""
     version: str
-    """The newest migration. A constant, so that the service need not load Alembic; a test holds it against
-    the files."""
+    """The newest migration. It is a constant so that the service need not load Alembic; a test compares it
+    with the files."""
     version_table: str
     setting: str
     """The setting that names the service's database, for messages."""
     owner_setting: str
     server: str = "PostgreSQL"
-    """What messages call the server."""
+    """Name of the server in messages."""
 
 
 ARCHIVE: Final = Chain(
@@ -48,13 +48,13 @@ class _Connection(Protocol):
 async def check_schema_version(connection: _Connection, chain: Chain) -> None:
     """Refuse to run on a schema other than the one this program was written for.
 
-    Raises SchemaVersionError with what to do about it, ConfigurationError where PostgreSQL acknowledges
-    commits that it may lose in a crash.
+    Raises SchemaVersionError with the remedy, ConfigurationError where PostgreSQL acknowledges commits that
+    it may lose in a crash.
     """
-    # A vector that is lost in a crash can be made again from its text.
+    # The vectors' database is not asked: a vector that a crash loses can be made again from its text.
     if chain is ARCHIVE and await connection.fetchval(_SYNCHRONOUS_COMMIT) == "off":
         raise ConfigurationError(
-            "PostgreSQL runs with synchronous_commit = off and may lose what it has acknowledged: "
+            "PostgreSQL runs with synchronous_commit = off and may lose commits that it has acknowledged: "
             "set it to on for this role (ALTER ROLE … SET synchronous_commit = on)"
         )
     found = None
@@ -79,7 +79,7 @@ async def check_schema_version(connection: _Connection, chain: Chain) -> None:
 
 
 def newer_schema(chain: Chain, version: str) -> NewerSchemaError:
-    """Return the error for a schema that a later version of the program has made."""
+    """Return the error for a schema that a newer version of the program has made."""
     return NewerSchemaError(
         f"the database schema of the {chain.name} is at version {version}, newer than version "
         f"{chain.version}, which this program knows: run a newer version of the program"

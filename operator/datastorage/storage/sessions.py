@@ -1,8 +1,8 @@
-"""One connection: how it is made, what it knows, and that it leaves nothing behind at the server.
+"""One connection: how it is opened, what it knows, and that it leaves nothing behind at the server.
 
-Between the program and PostgreSQL there may be a pooler that gives each transaction another session
-(PgBouncer with pool_mode = transaction). A prepared statement that is kept, or a setting of the session,
-would be found by another client then, or not be found at all.
+A pooler between the program and PostgreSQL may give each transaction another session (PgBouncer with
+pool_mode = transaction). Then another client would meet a prepared statement that was kept, or a setting of
+the session, and this program would not find it again.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ StatementCache = Literal["auto", "on", "off"]
 # As many as the driver keeps by default.
 _CACHED_STATEMENTS: Final = 100
 _CLOSE_SECONDS: Final = 1.0
-# A pooler has given the transaction to another session than the one that the statement was prepared in.
+# Errors after a pooler has given the transaction another session than the one of the prepared statement.
 _LOST_STATEMENTS: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 _VECTOR_SCHEMA: Final = """
     SELECT n.nspname AS name, pg_catalog.quote_ident(n.nspname) AS quoted FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
 """
-# Not every system has all of them; libpq passes over what it can't set as well.
+# Not every system has all of these options. Like libpq, this program skips those that are missing.
 _SOCKET_OPTIONS: Final[Mapping[str, str]] = {
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -54,8 +54,8 @@ class NoVectorsError(TransientError):
 async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterator[None]:
     """Open a transaction, or a savepoint within one: commit it in the end, roll it back on an error.
 
-    When the task is cancelled the connection is closed, which rolls back too: to be told so by a server that
-    may be silent takes up to half a minute.
+    When the task is cancelled the connection is closed, which rolls back too: a ROLLBACK would wait up to
+    half a minute for a server that may be silent.
     """
     opened = connection.transaction(readonly=readonly)
     try:
@@ -76,7 +76,7 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
     """A connection of the driver that knows whether a pooler stands between it and PostgreSQL."""
 
     idle_since = math.inf
-    """When it was given back, by the monotonic clock; never, where it is new."""
+    """Time of the last return to the pool, by the monotonic clock; infinity for a new connection."""
     pooled = False
     """Whether a transaction may get another session than the one before it."""
     _vector_schema: str | None = None
@@ -86,8 +86,8 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
     def vector_schema(self) -> str:
         """The schema that pgvector is installed in, ready to stand in a statement.
 
-        Type and operators are named with it, because a search path is a setting of the session. Raises
-        NoVectorsError where there was no pgvector when the connection was made.
+        Statements name type and operators with it, because a search path is a setting of the session. Raises
+        NoVectorsError where there was no pgvector when the connection was opened.
         """
         if self._vector_schema is None:
             raise NoVectorsError(
@@ -96,26 +96,26 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
         return self._vector_schema
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the driver's signature
-        """Close, without waiting long for a server that may be silent: its pool hears no error of that."""
+        """Close without a long wait for a server that may be silent, and without an error for the pool."""
         with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
             await super().close(timeout=min(timeout or math.inf, _CLOSE_SECONDS))
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        """See the driver. Without arguments nothing is prepared."""
+        """As the driver does. A query without arguments prepares no statement."""
         if not args:
             return str(await super().execute(query, **options))
         return str(await self._alone(super().execute, query, *args, **options))
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
-        """See the driver."""
+        """As the driver does."""
         return await self._alone(super().fetch, query, *args, **options)
 
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
-        """See the driver."""
+        """As the driver does."""
         return await self._alone(super().fetchrow, query, *args, **options)
 
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
-        """See the driver."""
+        """As the driver does."""
         return await self._alone(super().fetchval, query, *args, **options)
 
     async def _alone(self, method: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
@@ -131,14 +131,14 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
             raise
 
     async def is_through_pooler(self) -> bool:
-        """Tell whether this connection ends before PostgreSQL does."""
-        # The driver's number is the one that the connection began with, which a pooler makes up. Without
-        # arguments nothing is prepared.
+        """Return whether something other than PostgreSQL itself answers this connection."""
+        # The driver's process number is from the login, where a pooler invents one. The query has no
+        # arguments, so that no statement is prepared.
         pid = self.get_server_pid()
         return await self.execute(f"SELECT WHERE pg_catalog.pg_backend_pid() = {pid:d}") == "SELECT 0"
 
     async def find_vectors(self) -> None:
-        """Make vectors known, wherever pgvector is installed, if it is."""
+        """Teach the connection pgvector's type, in whatever schema it is; do nothing where there is none."""
         async with transaction(self) if self.pooled else nullcontext():
             found = await super().fetchrow(_VECTOR_SCHEMA)
             if found is None:
@@ -148,30 +148,31 @@ class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no ty
                     "vector", schema=found["name"], format="binary",
                     encoder=Vector.to_binary, decoder=Vector.from_binary,
                 )  # fmt: skip
-            except ValueError:  # pgvector was removed, or moved, since the question above
+            except ValueError:  # pgvector was removed or moved after the query above
                 return
             self._vector_schema = found["quoted"]
 
 
 class Connector:
-    """Makes connections, and remembers whether the last one went through a pooler."""
+    """Opens connections, and remembers whether the last one went through a pooler."""
 
     def __init__(self, *, statement_cache: StatementCache, command_seconds: float) -> None:
-        """A statement may take ``command_seconds`` unless its caller says otherwise."""
+        """``command_seconds`` bounds each statement for which its caller gives no other time."""
         self._caching = statement_cache
         self._command_seconds = command_seconds
         self._last_was_pooled: bool | None = None
 
     async def connect(self, url: ServerUrl, server: str, kind: str | None = None) -> Session:
-        """Open a connection. Messages name its end by ``server``; ``kind`` is the kind of server wanted.
+        """Open a connection. ``server`` is the server's name in messages, ``kind`` the kind that will do.
 
-        Raises TransientError, and ConfigurationError for what waiting does not cure.
+        Raises TransientError, or ConfigurationError where waiting does not help.
         """
         with connecting(server, url.setting):
             session, cached = await self._open(url, server, kind)
-            # Statements are kept or not from the beginning of a connection on, and only then it shows what is
-            # in between. The guess is wrong once: the next connection begins with what this one has found.
-            # Where one address leads to a pooler and to PostgreSQL by turns, one that keeps none will do.
+            # The choice to keep statements is made before a connection opens, and only the open connection
+            # shows whether a pooler is there. So the guess may be wrong once: the next connection starts with
+            # the answer. Where one address leads to a pooler and to PostgreSQL by turns, a connection that
+            # keeps no statements is good enough.
             reopened = False
             while self._caching == "auto" and session.pooled == cached and (cached or not reopened):
                 self._last_was_pooled, reopened = session.pooled, True
@@ -184,7 +185,7 @@ class Connector:
     async def _open(self, url: ServerUrl, server: str, kind: str | None) -> tuple[Session, bool]:
         is_pooled = self._last_was_pooled
         if is_pooled is None:
-            # The driver looks at the kind of server first of all, by a statement that it would keep.
+            # The driver asks for the kind of server before anything else, by a statement that it would keep.
             is_pooled = (kind or url.parameters.get("target_session_attrs", "any")) != "any"
         cached = self._caching == "on" or (self._caching == "auto" and not is_pooled)
         session: Session = await asyncpg.connect(
@@ -205,26 +206,26 @@ class Connector:
                 async with asyncio.timeout(url.connect_seconds):
                     through_pooler = await session.is_through_pooler()
             except TimeoutError as error:
-                # A pooler logs its clients in by itself, and lets them wait for a session then.
+                # A pooler accepts the login by itself, and then makes the client wait for a session.
                 raise TransientError(
-                    f"{server} takes connections and answers no statement: it is too busy, or a pooler "
+                    f"{server} accepts connections but answers no statement: it is too busy, or a pooler "
                     f"with fewer sessions (default_pool_size) than {PREFIX}DATABASE_POOL_SIZE"
                 ) from error
             if self._caching == "auto":
                 session.pooled = through_pooler
             if session.pooled:
-                # The driver would switch jit off, for the session, while it looks types up.
-                session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # no other way
+                # The driver would switch jit off for the session while it looks types up.
+                session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # the driver has no option for it
         return session, cached
 
     def _mistrust(self, server: str, error: Exception) -> None:
-        """Keep no statements from now on: something that looks like PostgreSQL itself is a pooler."""
+        """Keep no statements from now on: what looked like PostgreSQL itself is a pooler."""
         if self._caching == "off":
             return
         self._caching = "off"
         _log.warning(
             "%s loses prepared statements, as a pooler does that gives each transaction another session; "
-            "none are kept from now on. Set %sDATABASE_STATEMENT_CACHE=off to begin so",
+            "none are kept from now on. Set %sDATABASE_STATEMENT_CACHE=off to keep none from the start",
             server, PREFIX,
             extra={"error": type(error).__name__},
         )  # fmt: skip
@@ -239,12 +240,12 @@ def _terminated_on_error(session: Session) -> Iterator[None]:
         raise
 
 
-def _set_socket_options(session: Session, asked_for: Mapping[str, int]) -> None:
-    """Do what libpq does with the socket: watch a silent connection, unless ``keepalives=0``."""
-    connected = session._transport.get_extra_info("socket")  # noqa: SLF001  # the driver shows it nowhere else
-    if connected is None or connected.family not in {socket.AF_INET, socket.AF_INET6}:
+def _set_socket_options(session: Session, values: Mapping[str, int]) -> None:
+    """Set up the socket as libpq does: watch a silent connection, unless ``keepalives=0``."""
+    own = session._transport.get_extra_info("socket")  # noqa: SLF001  # the driver shows it nowhere else
+    if own is None or own.family not in {socket.AF_INET, socket.AF_INET6}:
         return
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(asked_for.get("keepalives", 1) != 0))
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(values.get("keepalives", 1) != 0))
     for name, option in _SOCKET_OPTIONS.items():
-        if asked_for.get(name, 0) > 0 and hasattr(socket, option):
-            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), asked_for[name])
+        if values.get(name, 0) > 0 and hasattr(socket, option):
+            own.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), values[name])

@@ -1,6 +1,6 @@
-"""The files that a URL of PostgreSQL names: looked at before each connection, so that an error can name them.
+"""Checks the files that a URL of PostgreSQL names before each connection, so that an error can name them.
 
-The driver loads them too, and says of none of its errors which file or parameter it means.
+The driver loads them too, but none of its errors says which file or parameter is wrong.
 """
 
 import os
@@ -13,39 +13,39 @@ from typing import Final
 from datastorage.errors import ConfigurationError
 from datastorage.storage.urls import ServerUrl
 
-# The driver takes these where the URL has no such parameter.
+# The driver reads these variables where the URL lacks the parameter.
 _VARIABLES: Final[Mapping[str, str]] = {
     "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "sslcrl": "PGSSLCRL", "sslcert": "PGSSLCERT",
     "sslkey": "PGSSLKEY", "passfile": "PGPASSFILE",
 }  # fmt: skip
 _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 _SYSTEM: Final = "system"
-_ALPN: Final = ["postgresql"]  # a direct TLS connection needs it
+_ALPN: Final = ["postgresql"]  # required for a direct TLS connection
 _TLS_VERSIONS: Final = {f"TLSv{v}": ssl.TLSVersion[f"TLSv{v}".replace(".", "_")] for v in ("1.2", "1.3")}
 
 
 def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
-    """Return the TLS context that the driver has no parameter for, if one is asked for.
+    """Return a TLS context where the URL needs one that the driver can't make; otherwise None.
 
     Raises ConfigurationError, which names setting, parameter and file, where a file can't be used.
     """
-    told = {name: _given(url, name) for name in _VARIABLES}
-    if told["passfile"] and "password" not in url.parameters:
-        _check_passfile(url, Path(told["passfile"]))
-    if told["sslmode"] == "disable":
+    values = {name: _value_of(url, name) for name in _VARIABLES}
+    if values["passfile"] and "password" not in url.parameters:
+        _check_passfile(url, Path(values["passfile"]))
+    if values["sslmode"] == "disable":
         return None
-    if told["sslcert"]:
-        _load_identity(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), told["sslcert"], told["sslkey"])
-    if told["sslrootcert"] == _SYSTEM:
-        return _system_context(url, told)
-    if told["sslmode"] in _VERIFYING:
+    if values["sslcert"]:
+        _load_identity(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), values["sslcert"], values["sslkey"])
+    if values["sslrootcert"] == _SYSTEM:
+        return _system_context(url, values)
+    if values["sslmode"] in _VERIFYING:
         for name in ("sslrootcert", "sslcrl"):
-            if told[name]:
-                _load_trusted(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), name, told[name])
+            if values[name]:
+                _load_trusted(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), name, values[name])
     return None
 
 
-def _given(url: ServerUrl, name: str) -> str:
+def _value_of(url: ServerUrl, name: str) -> str:
     return url.parameters.get(name) or os.environ.get(_VARIABLES[name], "")
 
 
@@ -54,9 +54,9 @@ def _check_passfile(url: ServerUrl, path: Path) -> None:
         mode = path.stat().st_mode
         path.read_bytes()
     except OSError as error:
-        raise _unusable(url, "passfile", path, _word_for(error)) from None
+        raise _unusable(url, "passfile", path, _trouble(error)) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        # Driver and libpq pass over such a file, and the server then misses the password.
+        # Driver and libpq ignore such a file, and the server would then ask for the password in vain.
         raise _unusable(url, "passfile", path, "others may read: set its mode to 0600 (defaultMode: 0400)")
 
 
@@ -88,21 +88,21 @@ def _check_readable(url: ServerUrl, name: str, path: str) -> None:
     try:
         Path(path).open("rb").close()
     except (OSError, ValueError) as error:
-        raise _unusable(url, name, path, _word_for(error)) from None
+        raise _unusable(url, name, path, _trouble(error)) from None
 
 
-def _system_context(url: ServerUrl, told: Mapping[str, str]) -> ssl.SSLContext:
-    """Trust the certificates of the system; as in libpq, the host's name is always checked then."""
-    if told["sslmode"] not in {"", "verify-full"}:
+def _system_context(url: ServerUrl, values: Mapping[str, str]) -> ssl.SSLContext:
+    """Trust the system's certificates. The host's name is then always checked, as in libpq."""
+    if values["sslmode"] not in {"", "verify-full"}:
         raise ConfigurationError(
-            f"{url.setting}: sslrootcert=system needs sslmode=verify-full, not {told['sslmode']}"
+            f"{url.setting}: sslrootcert=system needs sslmode=verify-full, not {values['sslmode']}"
         )
     context = ssl.create_default_context()
     context.set_alpn_protocols(_ALPN)
-    if told["sslcert"]:
-        _load_identity(url, context, told["sslcert"], told["sslkey"])
-    if told["sslcrl"]:
-        _load_trusted(url, context, "sslcrl", told["sslcrl"])
+    if values["sslcert"]:
+        _load_identity(url, context, values["sslcert"], values["sslkey"])
+    if values["sslcrl"]:
+        _load_trusted(url, context, "sslcrl", values["sslcrl"])
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     for name, attribute in (
         ("ssl_min_protocol_version", "minimum_version"),
@@ -116,7 +116,7 @@ def _system_context(url: ServerUrl, told: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-def _word_for(error: Exception) -> str:
+def _trouble(error: Exception) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "is not there"
     if isinstance(error, PermissionError):

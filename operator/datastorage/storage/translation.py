@@ -1,8 +1,8 @@
-"""The one place where the driver's errors become the program's: whose fault each may be.
+"""Translates the driver's errors into the program's, in this one place: whose fault can each of them be?
 
-A record can be rejected only for what it holds itself. So that is a short list, and everything that is on
-none of the lists counts as the server's word on one piece of work, to be told from its state by a harmless
-one.
+A record may be rejected only for its own values. So the list of such errors is short. An error on none of the
+lists counts as the refusal of one piece of work; a harmless piece of work then shows whether the work or the
+server's state is the cause.
 """
 
 import re
@@ -21,10 +21,10 @@ from datastorage.errors import (
 )
 from datastorage.storage.schema import ARCHIVE, Chain
 
-# All that our statements, on our tables, can raise for a value: a character or a time that the server can't
-# hold, a number out of range, a text with too many words. Another of these classes (a text that is too long,
-# a character that the database's encoding lacks, a division by zero) comes from what somebody has changed at
-# the server.
+# Every error that our statements, on our tables, can raise for a value: a character or a time that the server
+# can't hold, a number out of range, a text with too many words. The other errors about data (a text that is
+# too long, a character that the database's encoding lacks, a division by zero) come from something that
+# somebody has changed at the server.
 _DATA_ERRORS: Final = (
     asyncpg.CharacterNotInRepertoireError,
     asyncpg.DatetimeFieldOverflowError,
@@ -33,18 +33,19 @@ _DATA_ERRORS: Final = (
     asyncpg.InvalidBinaryRepresentationError,
     asyncpg.ProgramLimitExceededError,
 )
-# Others with the same meaning belong to somebody's own tables, triggers and indexes.
-_OWN_CONSTRAINTS: Final = frozenset(
+# The checks of our tables that blame a value. Any other check belongs to somebody's own tables or triggers.
+_CHECKS_OF_VALUES: Final = frozenset(
     f"{table}_content_hash_check" for table in ("audit_records", "action_traces", "rejected_objects")
 )
-# Where it happened, the outermost place last, is told in the server's language. Our own places are a function
-# of our schema, and a value that we sent; a quotation mark or a bracket belongs to something else.
+# The lines of an error's context name the places where it happened, the outermost last, in the server's
+# language. Our own places are a function of our schema, and a value that we sent; a quotation mark or a
+# bracket belongs to something else.
 _OWN_PLACE: Final = re.compile(
     r"""(?<![A-Za-z0-9_.$"])"?datastorage"?\.\w+\(|\A[^"'«»„“「(]*\$[0-9]+[^"'«»„“「(]*\Z"""
 )
 _LANGUAGE: Final = "PL/"
-# The server can serve nobody, whatever it is asked for. A small statement may pass even on a full disk, and
-# proves nothing then.
+# Errors of a server that can serve nobody at all. A harmless piece of work may pass all the same, for example
+# on a full disk, so that it proves nothing.
 _OUTAGES: Final = (
     asyncpg.DiskFullError,
     asyncpg.TooManyConnectionsError,
@@ -59,7 +60,7 @@ _OUTAGES: Final = (
     asyncpg.ClientCannotConnectError,
     asyncpg.ConnectionRejectionError,
 )
-# Too much work at once: a time-out, memory, a message that is too long.
+# Errors about too much work at once: a time-out, memory, a message that is too long.
 _LIMITS: Final = (
     asyncpg.QueryCanceledError,
     asyncpg.OutOfMemoryError,
@@ -72,19 +73,20 @@ _LIMITS: Final = (
 
 @contextmanager
 def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
-    """Raise RecordRefusedError for data that can't be held, TransientError for everything else of the driver.
+    """Translate the driver's errors within the block.
 
-    Of the latter, WorkRefusedError where a smaller piece of work, or another one, may pass, and
-    MissingRightsError where the role lacks a right.
-
-    What the driver says of the URL's own parameters becomes ConfigurationError, which names the setting.
+    RecordRefusedError: the server can't hold the data.
+    WorkRefusedError: a smaller piece of work, or another one, may pass.
+    MissingRightsError: the role lacks a right.
+    TransientError: the server can serve nobody now.
+    ConfigurationError: the driver can't use the URL's parameters; the message names the setting.
     """
     try:
         yield
     except asyncpg.ClientConfigurationError as error:
         raise ConfigurationError(f"{chain.setting}: {one_line(error)}") from error
     except asyncpg.InterfaceError as error:
-        # The driver refuses a value that it can't encode with an error that is a ValueError too.
+        # The driver's error for a value that it can't encode is a ValueError as well.
         if isinstance(error, ValueError):
             raise RecordRefusedError(one_line(error)) from error
         raise WorkRefusedError(f"{chain.server}: {one_line(error)}") from error
@@ -98,45 +100,46 @@ def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
 
 
 def blames_the_data(error: asyncpg.PostgresError) -> bool:
-    """Return whether the values of the statement are provably what the server can't hold."""
+    """Return whether the error is proved to come from the values of the statement."""
     if type(error) is asyncpg.DataError:
-        # The driver's own, who could not encode a value, says nothing of a server.
+        # The driver's own error, for a value that it could not encode, comes without a server's severity.
         return error.severity is None
     if isinstance(error, asyncpg.CheckViolationError):
-        return error.constraint_name in _OWN_CONSTRAINTS
+        return error.constraint_name in _CHECKS_OF_VALUES
     if not isinstance(error, _DATA_ERRORS):
         return False
-    # An index's name stands where a constraint's does. No index of ours has entries of that size.
+    # The name of an index stands where that of a constraint does: an entry was too large for it, and no index
+    # of ours has entries of such a size.
     return error.constraint_name is None and not _in_code_of_others(error)
 
 
 def _in_code_of_others(error: asyncpg.PostgresError) -> bool:
     places = (error.context or "").splitlines()
-    told = [place for place in places if _LANGUAGE in place] + places[-1:]
-    return not all(_OWN_PLACE.search(place) for place in told)
+    decisive = [place for place in places if _LANGUAGE in place] + places[-1:]
+    return not all(_OWN_PLACE.search(place) for place in decisive)
 
 
 def _of_server(error: asyncpg.PostgresError, chain: Chain) -> RecordRefusedError | TransientError:
     if blames_the_data(error):
         return RecordRefusedError(one_line(error))
-    said = f"{chain.server}: {one_line(error)}"
+    message = f"{chain.server}: {one_line(error)}"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return MissingRightsError(said)
+        return MissingRightsError(message)
     if isinstance(error, _OUTAGES):
-        return TransientError(said)
-    return _limited(said) if isinstance(error, _LIMITS) else WorkRefusedError(said)
+        return TransientError(message)
+    return _limited(message) if isinstance(error, _LIMITS) else WorkRefusedError(message)
 
 
-def _limited(said: str) -> WorkRefusedError:
-    error = WorkRefusedError(said)
+def _limited(message: str) -> WorkRefusedError:
+    error = WorkRefusedError(message)
     error.is_limit = True
     return error
 
 
 def one_line(error: BaseException) -> str:
-    """Say what the driver says, without what it quotes."""
+    """Return the driver's message without the values that it quotes."""
     # DETAIL and HINT are left out: a detail quotes the row, and the row is the user's data.
     lines = str(error).strip().splitlines()
     if lines and lines[0].startswith("invalid input for query argument"):
-        lines[0] = lines[0].partition(":")[0]  # what follows is the value
+        lines[0] = lines[0].partition(":")[0]  # the value follows the colon
     return f"{lines[0]} ({type(error).__name__})" if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""The URLs of PostgreSQL: what each parameter of libpq means here, before the driver sees it.
+"""Judges the URLs of PostgreSQL: what each parameter of libpq means here, before the driver sees it.
 
-The driver knows a part of libpq's parameters. The others it would pass to the server as settings. The server
-refuses those with an error that never passes, and that does not name the setting.
+The driver knows some of libpq's parameters. It would pass the others to the server as settings, and the
+server refuses those with an error that no waiting cures and that does not name the setting.
 """
 
 import configparser
@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from datastorage.errors import ConfigurationError
 
 _MAX_PORT: Final = 65_535
 _NAME: Final = "datastorage"
-# A server that is silent for longer is as good as away, whatever the URL has to say: the start waits for it.
+# A server that is silent for longer counts as away, whatever the URL says: the start of the program waits for
+# it.
 _MAX_CONNECT_SECONDS: Final = 30.0
 _DEFAULT_CONNECT_SECONDS: Final = 5.0
 
@@ -28,6 +29,8 @@ _TO_DRIVER: Final = frozenset(
         "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib",
     }
 )  # fmt: skip
+# Files that the driver reads whenever it connects. Their contents are replaced as passwords are.
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _TO_SOCKET: Final = frozenset(
     {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
 )
@@ -42,7 +45,7 @@ _WORDS: Final[Mapping[str, frozenset[str]]] = {
 
 
 class _Limited(NamedTuple):
-    """A parameter that the driver has not: the values that ask for what it does anyway, and the way out."""
+    """A parameter that the driver lacks: the values that ask for what it does anyway, and the remedy."""
 
     values: frozenset[str]
     remedy: str
@@ -60,7 +63,7 @@ _LIMITED: Final[Mapping[str, _Limited]] = {
     "sslkeylogfile": _Limited(frozenset(), "set SSLKEYLOGFILE in the environment"),
     "requirepeer": _Limited(frozenset(), _REMOVE),
     "require_auth": _Limited(frozenset(), "let pg_hba.conf of the server demand the method"),
-    "hostaddr": _Limited(frozenset(), "put the address in the place of the host"),
+    "hostaddr": _Limited(frozenset(), "give the address in place of the host"),
     "load_balance_hosts": _Limited(frozenset({"disable"}), "the hosts are tried in their order"),
     "client_encoding": _Limited(frozenset({"auto", "utf8", "utf-8", "unicode"}), "it is always UTF8"),
     "timezone": _Limited(frozenset({"utc", "etc/utc", "gmt"}), "it is always UTC"),
@@ -80,7 +83,7 @@ _NAME_OF_SETTING: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]*")
 
 @dataclass(frozen=True, slots=True)
 class ServerUrl:
-    """A URL of PostgreSQL in parts that the driver understands."""
+    """A URL of PostgreSQL, taken apart for the driver, the server and the socket."""
 
     setting: str
     """The setting that it comes from, for messages."""
@@ -88,16 +91,16 @@ class ServerUrl:
     """Where it leads, without user and password."""
     driver_url: str = field(repr=False)
     parameters: Mapping[str, str] = field(repr=False)
-    """Those that the driver knows, and a password among them."""
+    """The parameters for the driver, which may include a password."""
     server_settings: Mapping[str, str] = field(repr=False)
     socket_options: Mapping[str, int]
     connect_seconds: float
 
 
 def parse_url(url: str, setting: str) -> ServerUrl:
-    """Take a URL apart. Raises ConfigurationError, which names the setting, for what can't be obeyed.
+    """Take a URL apart. Raises ConfigurationError, which names the setting, where the URL can't be used.
 
-    The driver would find out only when it connects, and quote parts of the URL, which holds the password.
+    The driver would notice only when it connects, and quote parts of the URL, which holds the password.
     """
     try:
         parts = urlsplit(url)
@@ -108,7 +111,7 @@ def parse_url(url: str, setting: str) -> ServerUrl:
     if not url.lower().startswith(("postgresql://", "postgres://")):
         raise ConfigurationError(f"{setting} must start with postgresql://")
     try:
-        return _resolved(parts, _with_service(given), setting)
+        return _server_url(parts, _with_service(given), setting)
     except _ParameterError as error:
         raise ConfigurationError(f"{setting}: {error}") from None
 
@@ -119,10 +122,21 @@ def check_url(url: str, setting: str) -> None:
 
 
 def address_in(url: str) -> str:
-    """Return where a URL leads, without user and password."""
+    """Return where a URL leads, without user and password; through its service file, where it names one."""
     parts = urlsplit(url)
-    # A socket's folder stands among the options.
-    return parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ())) or "localhost"
+    return _address(parts, _readable_parameters(parts))
+
+
+def files_in(url: str) -> list[str]:
+    """Return the paths of the files that a URL names: its service file, then certificates, keys, passwords.
+
+    The service file may name the latter. While it can't be read, amid a replacement, it names none.
+    """
+    parts = urlsplit(url)
+    given = parameters_in(parts.query)
+    parameters = _readable_parameters(parts)
+    files = [str(_service_file(given))] if given.get("service") else []
+    return files + [parameters[name] for name in _FILES if parameters.get(name)]
 
 
 def malformed(setting: str) -> ConfigurationError:
@@ -133,28 +147,28 @@ def malformed(setting: str) -> ConfigurationError:
 
 
 class _ParameterError(Exception):
-    """What is wrong with one parameter, and what to do about it."""
+    """A parameter that can't be used; the message says what to do about it."""
 
 
 def parameters_in(query: str) -> dict[str, str]:
-    """Return what stands behind the "?". Raises ValueError where that is no list of names and values."""
-    found: dict[str, str] = {}
+    """Return the parameters behind the "?". Raises ValueError where that is no list of names and values."""
+    parameters: dict[str, str] = {}
     for part in query.split("&") if query else []:
         name, equals, value = part.partition("=")
         if not equals or not name:
             raise ValueError(name)
-        # In a URL of libpq a "+" is one. Between the server's options none makes sense, and some libraries
-        # write a blank so.
-        found[unquote(name)] = unquote(value.replace("+", " ") if name == "options" else value)
-    if found.pop("ssl", None) == "true":  # as JDBC writes it; libpq takes it too
-        found.setdefault("sslmode", "require")
-    return found
+        # A "+" in a URL of libpq is a plus sign. In the server's options it makes no sense, and some
+        # libraries write a blank like that.
+        parameters[unquote(name)] = unquote(value.replace("+", " ") if name == "options" else value)
+    if parameters.pop("ssl", None) == "true":  # as JDBC writes it; libpq takes it too
+        parameters.setdefault("sslmode", "require")
+    return parameters
 
 
 def _check_parts(url: str, parts: SplitResult, options: Mapping[str, str]) -> None:
-    """Raise ValueError where a part of the URL is not what it should be, or may be a part of the password."""
+    """Raise ValueError where a piece of the URL is malformed, or may belong to the password."""
     user, at, address = parts.netloc.rpartition("@")
-    # Where the user's part ends too early, its "@" stands in what follows.
+    # A "/" or "?" in the password ends the user's piece too early: its "@" then stands further behind.
     cut_off = not at and "user" not in options and "@" in f"{parts.path}{parts.query}"
     if not url.isprintable() or "#" in url or "@" in user or cut_off:
         raise ValueError
@@ -162,21 +176,29 @@ def _check_parts(url: str, parts: SplitResult, options: Mapping[str, str]) -> No
         if len(hosts) > 1 and not all(hosts):
             raise ValueError
     for host in address.split(","):
-        _ = urlsplit(f"//{host}").port  # raises for what is no number
+        _ = urlsplit(f"//{host}").port  # raises ValueError for anything but a number
         if not host.lower().startswith("%2f"):  # the folder of a socket
             host.encode("idna")
-    if any(int(port) > _MAX_PORT for port in (options.get("port") or "0").split(",")):  # int raises too
+    if any(int(port) > _MAX_PORT for port in (options.get("port") or "0").split(",")):  # int raises it too
         raise ValueError
 
 
+def _readable_parameters(parts: SplitResult) -> dict[str, str]:
+    """Return the parameters of a URL and of its service file, as far as that can be read now."""
+    given = parameters_in(parts.query)
+    try:
+        return _with_service(given)
+    except _ParameterError:
+        return given
+
+
 def _with_service(given: Mapping[str, str]) -> dict[str, str]:
-    """Add what a service file says; what the URL says goes first."""
+    """Add the parameters that a service file has; those of the URL win."""
     name = given.get("service")
-    rest = {key: value for key, value in given.items() if key not in {"service", "servicefile"}}
+    own = {key: value for key, value in given.items() if key not in {"service", "servicefile"}}
     if not name:
-        return rest
-    named = given.get("servicefile") or os.environ.get("PGSERVICEFILE")
-    file = Path(named) if named else Path("~/.pg_service.conf").expanduser()
+        return own
+    file = _service_file(given)
     services = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         services.read_string(file.read_text(encoding="utf-8"))
@@ -184,10 +206,15 @@ def _with_service(given: Mapping[str, str]) -> dict[str, str]:
         raise _ParameterError(f"service={name} needs the file {file}, which can't be read") from None
     if not services.has_section(name):
         raise _ParameterError(f"service={name} is not in {file}")
-    return {**services[name], **rest}
+    return {**services[name], **own}
 
 
-def _resolved(parts: SplitResult, given: Mapping[str, str], setting: str) -> ServerUrl:
+def _service_file(given: Mapping[str, str]) -> Path:
+    named = given.get("servicefile") or os.environ.get("PGSERVICEFILE")
+    return Path(named) if named else Path("~/.pg_service.conf").expanduser()
+
+
+def _server_url(parts: SplitResult, given: Mapping[str, str], setting: str) -> ServerUrl:
     server_settings: dict[str, str] = {}
     parameters: dict[str, str] = {}
     for name, value in given.items():
@@ -204,24 +231,29 @@ def _resolved(parts: SplitResult, given: Mapping[str, str], setting: str) -> Ser
     name = given.get("application_name") or given.get("fallback_application_name") or _NAME
     return ServerUrl(
         setting=setting,
-        address=parts.netloc.rpartition("@")[2] or parameters.get("host") or "localhost",
-        driver_url=parts._replace(query=urlencode(_told(parameters), safe="/", quote_via=quote)).geturl(),
-        parameters=_told(parameters),
+        address=_address(parts, parameters),
+        driver_url=parts._replace(query=urlencode(_given(parameters), safe="/", quote_via=quote)).geturl(),
+        parameters=_given(parameters),
         server_settings={**server_settings, "application_name": name, "timezone": "UTC"},
         socket_options={name: _number(given, name) for name in _TO_SOCKET & given.keys()},
         connect_seconds=_connect_seconds(given),
     )
 
 
-def _told(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what has no value: libpq takes it for not given."""
+def _address(parts: SplitResult, parameters: Mapping[str, str]) -> str:
+    # The folder of a socket, and the host of a service file, stand among the parameters.
+    return parts.netloc.rpartition("@")[2] or parameters.get("host") or "localhost"
+
+
+def _given(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Leave out parameters without a value: libpq counts them as not given."""
     return {name: value for name, value in parameters.items() if value}
 
 
 def _check_limited(name: str, value: str) -> None:
     values, remedy = _LIMITED[name.lower()]
     if value and value.lower() not in values:
-        # Where no word is taken the value may be a secret.
+        # A parameter that takes no word at all may have a secret as its value.
         raise _ParameterError(f"{name}{f'={value}' if values else ''} is not supported: {remedy}")
 
 
@@ -231,7 +263,7 @@ def _check_server_setting(name: str) -> None:
 
 
 def _connect_seconds(given: Mapping[str, str]) -> float:
-    """Return the bound of one attempt. In libpq, 0 and less stand for none; here there always is one."""
+    """Return the time of one attempt. In libpq 0 and less mean no bound; here there always is one."""
     seconds = _number(given, "connect_timeout") if given.get("connect_timeout") else 0
     return min(float(seconds), _MAX_CONNECT_SECONDS) if seconds > 0 else _DEFAULT_CONNECT_SECONDS
 

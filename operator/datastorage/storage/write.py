@@ -6,7 +6,7 @@ its row: it is written later, and never forgotten.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -110,7 +110,10 @@ class Archive:
         self, connection: Any, records: Sequence[Record], given: TextVectors, *, apart: bool
     ) -> dict[RecordKey, StoredRecord]:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
-        async with transaction(connection):
+        groups = {table: [record for record in records if record.table is table] for table in Table}
+        # A single statement is a transaction of its own, and spares two round trips.
+        single = not given.vectors and not given.missing and not all(groups.values())
+        async with nullcontext() if single else transaction(connection):
             # First the vectors, in a savepoint: without them, the rows are stored all the same.
             writes = dict(given.missing)
             if apart:
@@ -123,10 +126,10 @@ class Archive:
             # The rows. All texts go with the first statement, in one order for all transactions.
             stored: dict[RecordKey, StoredRecord] = {}
             texts = given.texts
-            for table in Table:
-                if of_table := [record for record in records if record.table is table]:
+            for table, group in groups.items():
+                if group:
                     stored |= await rows.insert(
-                        connection, table, of_table, texts=texts, writes=writes, model=self._model
+                        connection, table, group, texts=texts, writes=writes, model=self._model
                     )
                     texts = {}
             # A ledger will add its entries here: one for each record in ``stored`` that ``is_new``.

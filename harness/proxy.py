@@ -2,9 +2,18 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
+from collections.abc import Iterator
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
+
+
+@contextlib.contextmanager
+def silent_server() -> Iterator[str]:
+    """Listen and never answer, as a server behind a broken network does; gives the address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 class FreezableProxy:

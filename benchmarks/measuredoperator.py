@@ -2,20 +2,14 @@
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
-import psutil
-
 from benchmarks.errors import BenchmarkError
-from harness.controlplane import ControlPlaneError
 from harness.operatorprocess import OperatorProcess
 
-_START_SECONDS: Final = 60.0
-_POLL_SECONDS: Final = 0.02
 _PREFIX: Final = "DATASTORAGE_"
 
 
@@ -40,12 +34,12 @@ class MeasuredOperator:
         self.started = time.time()
         self._process.start()
         try:
-            await self._until_listening()
+            await asyncio.to_thread(self._process.wait_listening)
         except BaseException:
             await asyncio.to_thread(self._process.close)
             raise
-        # What the imports cost is no matter of the records.
-        self._cpu_at_start = self._cpu_seconds()
+        # The imports are no work for the records.
+        self._cpu_at_start = self._process.cpu_seconds()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -57,16 +51,14 @@ class MeasuredOperator:
             raise BenchmarkError(f"the operator exited with {code}{self._process.log_tail()}")
 
     @property
-    def pid(self) -> int:
-        """The process id."""
-        if self._process.pid is None:
-            raise BenchmarkError(f"the operator does not run{self._process.log_tail()}")
+    def pid(self) -> int | None:
+        """The process id, or None when it has ended."""
         return self._process.pid
 
     @property
     def cpu_seconds(self) -> float:
         """CPU time that it has used since it began to listen."""
-        return self._cpu_seconds() - self._cpu_at_start
+        return self._process.cpu_seconds() - self._cpu_at_start
 
     @property
     def peak_rss_mib(self) -> float:
@@ -75,27 +67,8 @@ class MeasuredOperator:
 
     async def until_ready(self) -> None:
         """Wait until its readiness check succeeds: PostgreSQL serves and the watches are open."""
-        await asyncio.to_thread(self._process.wait_ready, _START_SECONDS)
+        await asyncio.to_thread(self._process.wait_ready)
 
     def check(self) -> None:
-        """Raise BenchmarkError when the process has ended."""
-        try:
-            self._process.check()
-        except ControlPlaneError as error:
-            raise BenchmarkError(str(error)) from error
-
-    def _cpu_seconds(self) -> float:
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
-
-    async def _until_listening(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        port = int(self._process.api_url.rpartition(":")[2])
-        while True:
-            self.check()
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"the operator does not listen after {_START_SECONDS:.0f} s")
-            await asyncio.sleep(_POLL_SECONDS)
+        """Raise ComponentError when the process has ended."""
+        self._process.check()

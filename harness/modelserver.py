@@ -1,13 +1,12 @@
 """The sentence model behind an OpenAI-compatible POST /v1/embeddings: a real service for the provider to ask.
 
 In tests and benchmarks: ``async with EmbeddingsServer(key=...) as server: server.url``. For people:
-``.venv/bin/python -m benchmarks.search.embeddings_server --port 8090``, its key in EMBEDDINGS_SERVER_KEY.
+``.venv/bin/python -m harness.modelserver --port 8090``, its key in EMBEDDINGS_SERVER_KEY.
 Requests and errors look as OpenAI documents them in its API reference (Embeddings; Error codes).
 """
 
 import argparse
 import asyncio
-import base64
 import hmac
 import json
 import os
@@ -18,7 +17,8 @@ from typing import Any, Final, Self
 import numpy as np
 from aiohttp import web
 
-from benchmarks.search import minilm
+from harness import minilm
+from harness.embeddings import embeddings_answer
 
 MAX_INPUTS: Final = 2048  # texts in one request, OpenAI's own limit
 MAX_BODY_BYTES: Final = 64 * 2**20  # more than MAX_INPUTS texts of 16 KiB, the longest that a record has
@@ -116,15 +116,9 @@ class EmbeddingsServer:
         wanted = EmbeddingsRequest.parse(body, self._model)
         async with self._one_at_a_time:
             tokens, vectors = await asyncio.to_thread(_embed, wanted)
-        answer = {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": _encoded(vector, wanted.encoding_format)}
-                for index, vector in enumerate(vectors)
-            ],
-            "model": self._model,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
+        answer = embeddings_answer(
+            vectors, model=self._model, in_base64=wanted.encoding_format == "base64", tokens=tokens
+        )
         self.requests += 1
         self.texts += len(wanted.texts)
         return web.json_response(answer)
@@ -188,13 +182,6 @@ def _embed(wanted: EmbeddingsRequest) -> tuple[int, minilm.Array]:
     vectors = model.embed_tokens(tokens)[:, : wanted.dimensions]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return sum(map(len, tokens)), vectors
-
-
-def _encoded(vector: minilm.Array, encoding_format: str) -> str | list[float]:
-    if encoding_format == "base64":
-        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    values: list[float] = vector.tolist()
-    return values
 
 
 @web.middleware

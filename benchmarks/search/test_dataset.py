@@ -80,13 +80,13 @@ def test_no_two_records_say_the_same(records: tuple[LabelledRecord, ...]) -> Non
 
 
 def test_the_api_server_would_take_the_records(records: tuple[LabelledRecord, ...]) -> None:
-    """The rules that the models leave to CEL: the part fits the type, and no end is before its start."""
-    parts = {"AIAnalysis": "aiAnalysis", "Workflow": "workflow", "Execution": "execution"}
+    """The rules that the models leave to CEL: the result fits the type, and no end is before its start."""
+    results = {"AIAnalysis": "aiAnalysis", "Workflow": "workflow", "Execution": "execution"}
     for record in records:
         steps = [record.spec]
         if record.kind == "AuditRecord":
-            given = {part for part in parts.values() if part in record.spec}
-            assert given <= {parts.get(record.spec["type"])}, record.id
+            given = {result for result in results.values() if result in record.spec}
+            assert given <= {results.get(record.spec["type"])}, record.id
         else:
             steps.append(record.spec["execution"])
         # The times are all written alike, in UTC, and so compare as texts.

@@ -1,0 +1,120 @@
+"""Two shards in one process: each looks after its own objects, and one goes on when the other is stopped."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from datastorage.assembly.replica import Replica, open_replica
+from datastorage.assembly.shard import Shard, open_shard
+from datastorage.metrics import REGISTRY
+from datastorage.resources.kinds import AUDIT_RECORD
+from datastorage.resources.selection import Selection
+from datastorage.runtime.runningshard import RunningShard
+from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
+from e2e.workbench import Workbench
+from harness.bulk import BulkClient
+from harness.manifests import audit_record
+from harness.polling import until
+
+_RECORDS = 20
+_FLUSH_SECONDS = 30.0
+
+Objects = list[dict[str, Any]]
+
+
+@pytest.fixture
+def settings(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a process that is this one, under the shipped ServiceAccount."""
+    monkeypatch.setenv("KUBECONFIG", str(workbench.kubeconfig))
+    return Settings(
+        database=DatabaseSettings(url=SecretStr(workbench.database_url)),
+        embedding=EmbeddingSettings(provider="none"),
+        namespaces=(workbench.namespace,),
+        sweep_interval_seconds=5,
+    )
+
+
+@asynccontextmanager
+async def _opened(replica: Replica, shard: int) -> AsyncIterator[Shard]:
+    selection = Selection(replica.settings.namespaces, shard, 2)
+    async with open_shard(replica, selection, on_watch_started=lambda: None) as opened:
+        yield opened
+
+
+async def _create(client: BulkClient, namespace: str, prefix: str) -> Objects:
+    return [
+        await client.create(AUDIT_RECORD, namespace, audit_record(f"{prefix}-{number}"))
+        for number in range(_RECORDS)
+    ]
+
+
+def _of(shard: Shard, objects: Sequence[dict[str, Any]]) -> set[str]:
+    return {body["metadata"]["name"] for body in objects if shard.selection.has(body)}
+
+
+async def _stored(client: BulkClient, namespace: str) -> set[str]:
+    found = await client.list(AUDIT_RECORD, namespace, field_selector="status.phase=Stored")
+    return {body["metadata"]["name"] for body in found}
+
+
+async def _until_stored(client: BulkClient, namespace: str, names: set[str]) -> None:
+    async def all_are() -> bool:
+        return names <= await _stored(client, namespace)
+
+    await until(all_are, seconds=60, what="the shard's objects are stored")
+
+
+async def _until_swept(shard: Shard) -> None:
+    before = shard.sweep.last_success
+
+    async def swept() -> bool:
+        return shard.sweep.last_success != before
+
+    await until(swept, seconds=60, what="the shard has looked at every object")
+
+
+async def _until_scheduled(count: int) -> None:
+    # A schedule is a moment behind the status that the cluster shows.
+    async def are() -> bool:
+        return REGISTRY.get_sample_value("datastorage_gc_scheduled") == count
+
+    await until(are, seconds=30, what=f"{count} objects are scheduled")
+
+
+async def test_each_shard_archives_its_own_objects_and_outlives_the_other(
+    workbench: Workbench, client: BulkClient, settings: Settings
+) -> None:
+    namespace = workbench.namespace
+    async with open_replica(settings) as replica, _opened(replica, 1) as second:
+        async with _opened(replica, 0) as first:
+            before = await _create(client, namespace, "before")
+            assert _of(first, before)
+            assert _of(second, before)
+            running = RunningShard(first)
+            try:
+                await _until_stored(client, namespace, _of(first, before))
+                watched = await _create(client, namespace, "watched")
+                await _until_stored(client, namespace, _of(first, watched))
+                await _until_swept(first)
+                assert await _stored(client, namespace) == _of(first, [*before, *watched])
+                await _until_scheduled(len(_of(first, [*before, *watched])))
+
+                other = RunningShard(second)
+                await _until_stored(client, namespace, _of(second, [*before, *watched]))
+                await _until_scheduled(2 * _RECORDS)
+                await running.flush(_FLUSH_SECONDS)
+            finally:
+                await running.end()
+        try:
+            await _until_scheduled(len(_of(second, [*before, *watched])))
+            after = await _create(client, namespace, "after")
+            await _until_stored(client, namespace, _of(second, after))
+            await _until_swept(second)
+            assert await _stored(client, namespace) & _of(first, after) == set()
+            assert all(not task.done() for task in other.tasks)
+            await other.flush(_FLUSH_SECONDS)
+        finally:
+            await other.end()

@@ -1,0 +1,47 @@
+"""One client's connection, which is cut when the client takes too long."""
+
+import asyncio
+from typing import ClassVar
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class BoundedConnection(H11Protocol):
+    """The connection of uvicorn waits for ever for a request, and for the client to read its answer.
+
+    Here a timer runs while a request is awaited, and starts again for the answer to it. Bytes that the client
+    sends or reads meanwhile do not stop it: otherwise one now and then would keep the connection.
+    """
+
+    stage_seconds: ClassVar[float] = 10.0
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)  # type: ignore[arg-type]  # of a socket, so that it can be written to
+        self._begin_stage()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client has sent; where that began a request, begin to wait for the answer's end."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._begin_stage()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request, or for the answer to one that has come already."""
+        super().on_response_complete()
+        self._begin_stage()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the timer with the connection."""
+        super().connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin_stage(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(self.stage_seconds, self.transport.abort)

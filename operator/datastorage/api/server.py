@@ -1,0 +1,95 @@
+"""Serves an ASGI application in the operator's event loop, on a port of all the addresses of the settings.
+
+A client gets neither much memory nor much time: its request has to be small and to come soon, and the client
+has to take the answer. So slow clients can neither keep the probes out nor hold the stop.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from socket import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from datastorage.api.connection import BoundedConnection
+from datastorage.api.listening import Listening
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds for clients."""
+
+    head_bytes: int = 16 * 1024
+    """For the request line and headers together."""
+    connections: int = 100
+    """Kubelet, scrapers and a few people. More get 503."""
+    idle_seconds: int = 5
+    """How long a connection stays open after an answer."""
+    stage_seconds: float = 10.0
+    """For a whole request to come, and then for its answer to be made and taken. The checks behind /ready
+    take up to 2 s each.
+    """
+    close_seconds: int = 1
+    """A stop waits no longer for requests that are under way."""
+
+
+class HttpServer:
+    """One port. It takes no signals and logs no requests."""
+
+    def __init__(self, app: ASGIApp, listening: Listening, limits: Limits = Limits()) -> None:
+        self._listening = listening
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                # h11 bounds what comes before a request is whole; the quicker parser does not.
+                http=type("_Connection", (BoundedConnection,), {"stage_seconds": limits.stage_seconds}),
+                h11_max_incomplete_event_size=limits.head_bytes,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=limits.connections,
+                timeout_keep_alive=limits.idle_seconds,
+                timeout_graceful_shutdown=limits.close_seconds,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to listen. Raises ConfigurationError, which names the setting and the address."""
+        sockets = await self._listening.open()
+        self._serving = asyncio.create_task(self._server.serve(sockets), name="http")
+        started = asyncio.create_task(self._server.has_started.wait())
+        await asyncio.wait({self._serving, started}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if self._serving.done():
+            self._serving.result()
+
+    async def stop(self) -> None:
+        """Stop listening, and cut the connections that do not end by themselves."""
+        if self._serving is None:
+            return
+        self._server.should_exit = True
+        await asyncio.wait({self._serving})
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the runtime."""
+        yield

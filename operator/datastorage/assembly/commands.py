@@ -1,0 +1,111 @@
+"""What single commands of the command line need: each opens just that, on a schema that it has checked.
+
+All of them raise ConfigurationError for a wrong setting, SchemaVersionError for a schema of another version.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from datastorage.assembly.store import Store, VectorStore, open_store
+from datastorage.errors import ConfigurationError
+from datastorage.pipeline.retry import Retry
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, StoredRecord
+from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.resilience.breaker import Breaker
+from datastorage.settings import PREFIX, Settings
+from datastorage.storage.outbox import Outbox
+from datastorage.storage.rejected import RejectedRecords
+from datastorage.storage.texts import Texts
+from datastorage.storage.trial import Trial
+from datastorage.storage.write import TextVectors, distinct_texts
+from datastorage.vectors.backfill import Dependencies
+from datastorage.vectors.reembed import Reembed
+
+
+@asynccontextmanager
+async def open_outbox(settings: Settings, *, writable: bool) -> AsyncIterator[Outbox]:
+    """Open the pending vectors. The embedder need not be set up."""
+    async with _open_records(settings, writable=writable) as store:
+        yield store.outbox
+
+
+@asynccontextmanager
+async def open_rejected(settings: Settings) -> AsyncIterator[RejectedRecords]:
+    """Open the rejected records, for reading. The embedder need not be set up."""
+    async with _open_records(settings, writable=False) as store:
+        yield store.rejected
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """The work of trying rejected records again, and where it looks."""
+
+    work: Retry
+    rejected: RejectedRecords
+    trial: Trial
+    """Whether PostgreSQL stores even harmless records."""
+
+
+@asynccontextmanager
+async def open_retry(settings: Settings) -> AsyncIterator[Retrying]:
+    """Open the work of trying rejected records again. The operator makes the vectors later."""
+    with_texts = settings.embedding.provider != "none"
+    async with _open_records(settings, writable=True) as store:
+        keep = partial(_store_pending, store) if with_texts else store.archive.write
+        work = Retry(rejected=store.rejected, store=keep, with_texts=with_texts)
+        yield Retrying(work, store.rejected, store.trial)
+
+
+@dataclass(frozen=True)
+class Reembedding:
+    """The work of making all vectors with the chosen model, and what it works on."""
+
+    work: Reembed
+    texts: Texts
+    vectors: VectorStore
+
+
+@asynccontextmanager
+async def open_reembed(settings: Settings, *, writable: bool) -> AsyncIterator[Reembedding]:
+    """Open the work of making all vectors with the model of the settings.
+
+    Raises ConfigurationError also where the settings name no model.
+    """
+    # Each text comes once: through Redis, they would drive out what the operator needs from its cache.
+    async with open_store(settings, writable=writable, with_redis=False) as store:
+        vectors = store.vectors
+        if vectors is None:
+            raise ConfigurationError(
+                f"{PREFIX}EMBEDDING_PROVIDER is none: name the model to make vectors with"
+            )
+        await store.database.check_schema_version()
+        texts = Texts(store.database)
+        postgres = Breaker("postgres", texts.probe)
+        work = Reembed(
+            texts=texts,
+            vectors=vectors.tables,
+            embedder=vectors.embedder,
+            dependencies=Dependencies(postgres, vectors.embedder_breaker, vectors.breaker),
+            index_memory_mib=settings.vector.index_memory_mib,
+        )
+        try:
+            yield Reembedding(work, texts, vectors)
+        finally:
+            await postgres.close()
+
+
+@asynccontextmanager
+async def _open_records(settings: Settings, *, writable: bool) -> AsyncIterator[Store]:
+    async with open_store(settings, writable=writable, with_vectors=False) as store:
+        await store.database.check_schema_version()
+        yield store
+
+
+async def _store_pending(store: Store, records: Sequence[Record]) -> list[StoredRecord]:
+    """Store records in one transaction, with all their vectors pending."""
+    texts = distinct_texts(records)
+    missing = dict.fromkeys(texts, VectorWrite(WriteState.PENDING, Reason.OWED))
+    return await store.archive.write(records, TextVectors(texts, missing=missing))

@@ -1,0 +1,63 @@
+"""The questions to the archive that a store keeps."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from datastorage.assembly.store import Store, open_store
+from datastorage.embedding import Embedder
+from datastorage.query.questions import ArchiveQueries
+from datastorage.query.search import Searcher
+from datastorage.settings import Settings
+from datastorage.storage.database import Database
+from datastorage.storage.fulltext import FullText
+from datastorage.storage.nearest import Nearest
+from datastorage.storage.pages import ArchiveReader
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The archive, open for questions."""
+
+    archive: ArchiveQueries
+    time: Callable[[], Awaitable[float]]
+    """Returns what PostgreSQL's clock says, in Unix seconds."""
+
+
+@asynccontextmanager
+async def open_queries(settings: Settings) -> AsyncIterator[Questions]:
+    """Build what answers questions, for one command.
+
+    Raises ConfigurationError for a wrong setting, SchemaVersionError for a schema of another version.
+    """
+    async with open_store(settings, writable=False) as store:
+        await store.database.check_schema_version()
+        yield Questions(queries_of(store), store.archive.time)
+
+
+def build_queries(
+    database: Database, embedder: Embedder | None = None, vectors: Database | None = None
+) -> ArchiveQueries:
+    """Return what asks the archive in ``database``. Nothing connects before it is used.
+
+    Without ``embedder`` there is no search by meaning. ``vectors`` is the database of
+    the vectors, if they are on another server.
+    """
+    reader, full_text = ArchiveReader(database), FullText(database)
+    if embedder is None:
+        return ArchiveQueries(reader, Searcher(reader, full_text, None, None))
+    nearest = Nearest(
+        database,
+        vectors if vectors is not None else database,
+        model=embedder.model,
+        same_server=vectors is None,
+    )
+    return ArchiveQueries(reader, Searcher(reader, full_text, embedder, nearest))
+
+
+def queries_of(store: Store) -> ArchiveQueries:
+    """Return what asks the archive that a store keeps."""
+    vectors = store.vectors
+    if vectors is None:
+        return build_queries(store.database)
+    return build_queries(store.database, vectors.embedder, None if vectors.same_server else vectors.database)

@@ -1,0 +1,125 @@
+"""The options that choose records: the same for each command that searches or lists."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from datastorage.cli.times import parse_time
+from datastorage.errors import InvalidQueryError
+from datastorage.query.filters import Filter
+
+Kind = Annotated[str | None, typer.Option(help="AuditRecord or ActionTrace.", show_default="both")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterOptions:
+    """The options as they were typed. Each field is one option."""
+
+    kind: Kind = None
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the object.")] = (
+        None
+    )
+    type: Annotated[
+        str | None,
+        typer.Option(
+            help="Type of an AuditRecord: Remediation, AIAnalysis, Workflow or Execution. "
+            "With --kind ActionTrace: its actionType."
+        ),
+    ] = None
+    correlation: Annotated[str | None, typer.Option(help="Correlation ID of the remediation.")] = None
+    since: Annotated[
+        str | None,
+        typer.Option(help="Created at or after this time: 2026-03-05T10:00:00Z, or 90m, 24h, 7d ago."),
+    ] = None
+    until: Annotated[str | None, typer.Option(help="Created before this time; written as for --since.")] = (
+        None
+    )
+    phase: Annotated[
+        str | None,
+        typer.Option(help="Outcome: the phase of an AuditRecord, the execution status of an ActionTrace."),
+    ] = None
+    severity: Annotated[str | None, typer.Option(help="Severity, such as critical.")] = None
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="The object that the record is about: KIND, KIND/NAME or KIND/NAMESPACE/NAME, such as "
+            "Deployment/payments/checkout."
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Raise InvalidQueryError for what is wrong at any time, before anything connects."""
+        self.at(datetime.now(UTC))
+
+    def at(self, now: datetime) -> Filter:
+        """Return the filter; "24h ago" counts from ``now``."""
+        kind, namespace, name = _target(self.target)
+        return Filter(
+            kind=self.kind,
+            namespace=self.namespace,
+            type=self.type,
+            correlation_id=self.correlation,
+            since=None if self.since is None else parse_time("--since", self.since, now),
+            until=None if self.until is None else parse_time("--until", self.until, now),
+            phase=self.phase,
+            severity=self.severity,
+            target_kind=kind,
+            target_namespace=namespace,
+            target_name=name,
+        )
+
+    @property
+    def doubt(self) -> str | None:
+        """A mistake that would explain an empty answer."""
+        kind = (self.target or "").partition("/")[0]
+        if not kind or kind[0].isupper():
+            return None
+        return (
+            f"--target begins with the KIND, and {kind!r} looks like a name: give KIND/NAME or "
+            "KIND/NAMESPACE/NAME, such as Deployment/payments/checkout"
+        )
+
+
+def with_filter_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of its parameter of the type FilterOptions, an option for each field."""
+    options = get_type_hints(FilterOptions, include_extras=True)
+    signature = inspect.signature(command)
+    [place] = [name for name, own in signature.parameters.items() if own.annotation is FilterOptions]
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if name == place:
+            parameters += [
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options[field.name]
+                )
+                for field in fields(FilterOptions)
+            ]
+        else:
+            parameters.append(parameter)
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        chosen = {field.name: values.pop(field.name) for field in fields(FilterOptions)}
+        command(**values, **{place: FilterOptions(**chosen)})
+
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
+
+
+def _target(text: str | None) -> tuple[str | None, str | None, str | None]:
+    match text.split("/") if text is not None else []:
+        case []:
+            return None, None, None
+        case [kind]:
+            return kind, None, None
+        case [kind, name]:
+            return kind, None, name
+        case [kind, namespace, name]:
+            return kind, namespace, name
+    raise InvalidQueryError("--target must be KIND, KIND/NAME or KIND/NAMESPACE/NAME")

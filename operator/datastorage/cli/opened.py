@@ -1,0 +1,22 @@
+"""Commands that open something, do one piece of work with it, and close it again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+from datastorage.records.deepjson import make_room_for_deep_json
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def with_opened(opening: AbstractAsyncContextManager[R], work: Callable[[R], Awaitable[T]]) -> T:
+    """Return the answer of the work. Raises what opening and work raise."""
+
+    async def run() -> T:
+        async with opening as opened:
+            return await work(opened)
+
+    make_room_for_deep_json()
+    return asyncio.run(run())

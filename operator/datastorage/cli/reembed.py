@@ -1,0 +1,169 @@
+"""The command that makes the vectors of all stored records with another model."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Final
+
+import typer
+
+from datastorage.assembly.commands import Reembedding, open_reembed
+from datastorage.cli.output import note
+from datastorage.cli.progress import Display, display
+from datastorage.errors import (
+    ConfigurationError,
+    EmbedderMisconfiguredError,
+    MissingRightsError,
+    TransientError,
+)
+from datastorage.records.deepjson import make_room_for_deep_json
+from datastorage.settings import Settings, load_settings
+from datastorage.storage.schema import VECTORS
+from datastorage.vectors.reembed import Missing, Progress, Reembed
+
+# Between two looks at the progress: short enough for the eye.
+_LOOK_SECONDS: Final = 0.2
+# Exit codes that a shell gives a process that these signals have ended.
+_EXIT_INTERRUPTED: Final = 130
+_EXIT_TERMINATED: Final = 143
+
+commands = typer.Typer()
+
+
+@commands.command()
+def reembed(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the missing vectors; change nothing.")
+    ] = False,
+) -> None:
+    """Make vectors of all stored records with the model of the settings.
+
+    First, records that were stored without a text get their text. Then every
+    text without a vector of this model gets one. Existing vectors stay, and the
+    new ones are indexed on the way. The operator may run meanwhile. The command
+    waits for a server that is away; it may be stopped at any point and started
+    again.
+
+    To change the model without a gap in the search: run this command with the
+    new settings while the operator still has the old ones; restart the operator
+    with the new ones; run this command again for the records stored meanwhile.
+    Vectors of different models are kept apart, so that the old ones serve until
+    then.
+
+    Texts that the model refuses are listed at the end, and the exit code is 1.
+    For texts that the earlier model had refused, run `datastorage outbox retry
+    --state failed` once the operator has the new one.
+
+    Counting the totals takes a second or so for a million records. --dry-run
+    compares all texts with all vectors: some seconds for a million.
+
+    Examples:
+        datastorage reembed --dry-run
+
+        DATASTORAGE_EMBEDDING_PROVIDER=wordllama datastorage reembed
+    """
+    settings = load_settings()
+    make_room_for_deep_json()
+    try:
+        refused = asyncio.run(_reembed(settings, dry_run=dry_run))
+    except (KeyboardInterrupt, asyncio.CancelledError) as stopped:
+        note("stopped; what is done stays done: run the same command again to go on")
+        interrupted = isinstance(stopped, KeyboardInterrupt)
+        raise typer.Exit(_EXIT_INTERRUPTED if interrupted else _EXIT_TERMINATED) from None
+    if refused:
+        raise typer.Exit(1)
+
+
+async def _reembed(settings: Settings, *, dry_run: bool) -> int:
+    """Run it; return how many texts were refused."""
+    work = asyncio.current_task()
+    assert work is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    async with open_reembed(settings, writable=not dry_run) as opened:
+        reembed, vectors = opened.work, opened.vectors
+        model = str(vectors.embedder.model)
+        check = partial(vectors.database.check_schema_version, VECTORS)
+        with display() as shown:
+            follower = _Follower(reembed, shown)
+            following = asyncio.create_task(follower.run())
+            try:
+                if dry_run:
+                    await check()
+                    missing = await reembed.missing()
+                else:
+                    await vectors.breaker.run(check)
+                    await _refuse_wrong_settings(opened)
+                    await reembed.run()
+                follower.look()
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+    if dry_run:
+        _print_missing(missing, model)
+        return 0
+    return _print_done(reembed.progress, model)
+
+
+async def _refuse_wrong_settings(opened: Reembedding) -> None:
+    """Raise ConfigurationError where waiting would not help; the work itself waits for an absent server."""
+    embedder = opened.vectors.embedder
+    # The last probe creates the model's tables: a model that does not work must leave none behind.
+    for probe in (opened.texts.probe, embedder.probe, opened.vectors.tables.probe):
+        try:
+            await probe()
+        except MissingRightsError as error:
+            raise ConfigurationError(f"{error}: run this as the service role") from error
+        except EmbedderMisconfiguredError as error:
+            raise ConfigurationError(str(error)) from error
+        except TransientError:
+            if probe == embedder.probe:
+                return
+
+
+class _Follower:
+    """Shows how far the work has come, and says once what it waits for."""
+
+    def __init__(self, reembed: Reembed, shown: Display) -> None:
+        self._reembed = reembed
+        self._shown = shown
+        self._reported: set[str] = set()
+
+    async def run(self) -> None:
+        while True:
+            self.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def look(self) -> None:
+        progress = self._reembed.progress
+        for stage, done, total in (*progress.ended, (progress.stage, progress.done, progress.total)):
+            self._shown.show(stage, done, total)
+        away = self._reembed.away()
+        for name in away.keys() - self._reported:
+            self._shown.say(f"waiting for {name}: {away[name]}")
+        for name in self._reported - away.keys():
+            self._shown.say(f"{name} serves again")
+        self._reported = set(away)
+
+
+def _print_missing(missing: Missing, model: str) -> None:
+    typer.echo(f"records without a text: {missing.records_without_text:,}")
+    typer.echo(f"texts without a vector of {model}: {missing.texts_without_vector:,} of {missing.texts:,}")
+
+
+def _print_done(progress: Progress, model: str) -> int:
+    typer.echo(f"records given a text: {progress.linked:,}")
+    typer.echo(f"vectors of {model} made: {progress.embedded:,}")
+    _name("records left as they are", progress.skipped, progress.skipped_named)
+    _name("texts refused", progress.refused, progress.refused_named)
+    if progress.index_error is not None:
+        note(f"the index is not complete; the operator will complete it: {progress.index_error}")
+    return progress.refused
+
+
+def _name(what: str, count: int, named: Sequence[str]) -> None:
+    if not count:
+        return
+    note(f"{what}: {count:,}" + (f", of which the first {len(named)}:" if count > len(named) else ":"))
+    for name in named:
+        note(f"  {name}")

@@ -1,0 +1,152 @@
+"""The questions behind /health and /ready.
+
+/health asks only for what a restart would cure, /ready for everything without which the work can't be done.
+The notes of /ready say what more is wrong.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from datastorage.api.health import Check
+from datastorage.assembly.replica import Replica
+from datastorage.assembly.shard import Shard
+from datastorage.assembly.store import VectorStore
+from datastorage.errors import DataStorageError
+from datastorage.kube.accessmonitor import AccessMonitor
+from datastorage.kube.watchmonitor import WatchMonitor
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a check waits before it says that something is wrong."""
+
+    probe_seconds: float = 2.0
+    """For the answer of a server; the kubelet itself waits a few seconds for ours."""
+    watch_patience_seconds: float = 300.0
+    """A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else."""
+
+
+class WatchHealth:
+    """Whether the watches of one shard are broken in a way that a restart would cure."""
+
+    def __init__(
+        self,
+        monitor: WatchMonitor,
+        access: AccessMonitor,
+        last_list: Callable[[], float | None],
+        *,
+        pace: Pace = Pace(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``last_list`` returns when the cluster was last listed to the end, by ``clock`` in seconds."""
+        self._monitor = monitor
+        self._access = access
+        self._last_list = last_list
+        self._pace = pace
+        self._clock = clock
+        self._broken_since: float | None = None
+
+    async def problem(self) -> str | None:
+        """Return what is wrong in a sentence, or None."""
+        problem, now = self._monitor.curable_problem, self._clock()
+        # A right or credentials that are missing are missing after a restart too.
+        if problem is None or self._access.problem() is not None:
+            self._broken_since = None
+            return None
+        if self._broken_since is None:
+            self._broken_since = now
+        listed = self._last_list()
+        if now - self._broken_since > self._pace.watch_patience_seconds and listed is not None:
+            # Lists get through and watches do not: the fault is in this process.
+            return problem if listed > self._broken_since else None
+        return None
+
+
+class Checks:
+    """The checks of a replica and of the shards that it looks after."""
+
+    def __init__(
+        self, replica: Replica, shards: Sequence[Shard], stop: asyncio.Event, pace: Pace = Pace()
+    ) -> None:
+        self._replica = replica
+        self._shards = shards
+        self._stop = stop
+        self._pace = pace
+        self._watches = [
+            WatchHealth(shard.monitor, replica.transport.monitor, _last_list_of(shard), pace=pace)
+            for shard in shards
+        ]
+
+    def health(self) -> Mapping[str, Check]:
+        """Return the checks of /health by their names."""
+        return {"watch": self._watch_alive}
+
+    def ready(self) -> Mapping[str, Check]:
+        """Return the checks of /ready."""
+        return {
+            "running": self._running,
+            "postgres": self._postgres,
+            "access": self._access,
+            "watch": self._watch,
+        }
+
+    def notes(self) -> Mapping[str, Check]:
+        """Return the checks that /ready shows and does not fail for."""
+        vectors = self._replica.store.vectors
+        return {"waiting": self._waiting} | (vector_notes(vectors, self._pace) if vectors is not None else {})
+
+    async def _running(self) -> str | None:
+        return "stopping" if self._stop.is_set() else None
+
+    async def _postgres(self) -> str | None:
+        probe = self._replica.store.archive.probe
+        return self._replica.postgres.reason or await trouble_of(
+            probe, "PostgreSQL", self._pace.probe_seconds
+        )
+
+    async def _access(self) -> str | None:
+        return self._replica.transport.monitor.problem()
+
+    async def _watch(self) -> str | None:
+        return _joined(shard.monitor.problem for shard in self._shards)
+
+    async def _watch_alive(self) -> str | None:
+        return _joined([await watch.problem() for watch in self._watches])
+
+    async def _waiting(self) -> str | None:
+        return _joined([await shard.committer.aside.problem() for shard in self._shards])
+
+
+def vector_notes(vectors: VectorStore, pace: Pace) -> dict[str, Check]:
+    """Return the checks of what makes and keeps vectors. Records are stored without it."""
+
+    async def embedder() -> str | None:
+        return vectors.embedder_breaker.reason
+
+    async def vector_store() -> str | None:
+        return vectors.breaker.reason or await trouble_of(
+            vectors.tables.probe, "the vectors' tables", pace.probe_seconds
+        )
+
+    return {"embedder": embedder, "vector_store": vector_store, "redis": vectors.cache.check}
+
+
+async def trouble_of(probe: Callable[[], Awaitable[None]], server: str, seconds: float) -> str | None:
+    """Return why a probe of a server fails or gives no answer in time, or None."""
+    try:
+        async with asyncio.timeout(seconds):
+            await probe()
+    except (DataStorageError, TimeoutError) as error:
+        return str(error) or f"{server}: no answer in {seconds:g} s"
+    return None
+
+
+def _joined(problems: Iterable[str | None]) -> str | None:
+    # Shards see the same cluster: they often have the same problem.
+    return "; ".join(dict.fromkeys(problem for problem in problems if problem)) or None
+
+
+def _last_list_of(shard: Shard) -> Callable[[], float | None]:
+    return lambda: shard.sweep.last_success

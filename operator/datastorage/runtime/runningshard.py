@@ -1,0 +1,79 @@
+"""The tasks of one shard: how they begin, and how they end without a loss."""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from datastorage.assembly.shard import Shard
+from datastorage.resilience.cancellation import end_tasks
+from datastorage.runtime.supervisor import start
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many loops a shard has, and how it is stopped."""
+
+    committers: int = 2
+    """One batch is prepared while the other commits."""
+    flush_poll_seconds: float = 0.05
+    """A stop is rare and short: not worth an event in every component."""
+
+
+class RunningShard:
+    """A shard at work, from its construction on. Other shards go on when it is stopped."""
+
+    def __init__(self, shard: Shard, pace: Pace = Pace()) -> None:
+        self._shard = shard
+        self._pace = pace
+        self._intakes = [
+            *(
+                start(self._name(f"watch-{kind.plural}"), watch.run())
+                for kind, watch in shard.watches.items()
+            ),
+            start(self._name("sweep"), shard.sweep.run()),
+        ]
+        self._workers = [
+            *(start(self._name(f"committer-{n}"), shard.committer.run()) for n in range(pace.committers)),
+            start(self._name("aside"), shard.committer.aside.run()),
+            start(self._name("status-writer"), shard.status_writer.run()),
+            start(self._name("garbage-collector"), shard.collector.run()),
+        ]
+        if shard.promotion is not None:
+            self._workers.append(start(self._name("promotion"), shard.promotion.run()))
+
+    @property
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Its tasks. None of them may end before the shard is stopped."""
+        return [*self._intakes, *self._workers]
+
+    async def flush(self, seconds: float) -> None:
+        """Take nothing more in, and finish what was taken in within this time; log what is lost otherwise."""
+        await end_tasks(self._intakes)
+        shard, started = self._shard, time.monotonic()
+        try:
+            async with asyncio.timeout(seconds):
+                while not (shard.committer.idle and shard.statuses.idle):  # noqa: ASYNC110  # see Pace
+                    await asyncio.sleep(self._pace.flush_poll_seconds)
+        except TimeoutError:
+            # What is in the cluster is found again by the next start. What is not there any more, is not.
+            _log.warning("Stopped before every status was written; the next start goes on with it")
+            self.log_lost()
+        else:
+            _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})
+
+    async def end(self) -> None:
+        """End all tasks at once."""
+        await end_tasks(self.tasks)
+
+    def log_lost(self) -> None:
+        """Log the objects that only this process has, and has not committed yet."""
+        for ref in self._shard.register.last_copies:
+            _log.error("Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields())
+
+    def _name(self, task: str) -> str:
+        selection = self._shard.selection
+        return task if selection.shards == 1 else f"{task}-of-shard-{selection.shard}"

@@ -1,0 +1,71 @@
+"""Opens a connection to the first server of a URL that will do."""
+
+import asyncpg
+
+from datastorage.errors import ConfigurationError, DataStorageError, TransientError
+from datastorage.storage.connecting import connecting
+from datastorage.storage.hosts import attempts, refuse_read_only
+from datastorage.storage.schema import Chain
+from datastorage.storage.sessions import Connector, Session
+from datastorage.storage.urls import ServerUrl, address_in, parse_url
+
+
+class Servers:
+    """The servers that the URLs of one setting name, and which of them served last."""
+
+    def __init__(self, chain: Chain, connector: Connector, *, writable: bool) -> None:
+        """``chain`` names the setting; with ``writable`` a server that lets nobody write will not do."""
+        self._chain = chain
+        self._connector = connector
+        self._writable = writable
+        self._last_served = ""
+
+    @property
+    def have_served(self) -> bool:
+        """Whether any of them has ever let this program in."""
+        return bool(self._last_served)
+
+    def name_of(self, url: str) -> str:
+        """Return what messages call the server of a URL: its kind and address, never a password."""
+        return f"{self._chain.server} at {address_in(url)}"
+
+    async def open(self, url: str) -> Session:
+        """Open a connection.
+
+        Raises TransientError where at least one of the servers may come back, ConfigurationError where the
+        URL has to be corrected for all of them. Either says what is wrong with each server.
+        """
+        # Among servers of one kind the last one that served comes first: those before it may be silent, each
+        # for the whole time of an attempt.
+        in_order = sorted(
+            attempts(parse_url(url, self._chain.setting), writable=self._writable),
+            key=lambda attempt: (attempt[1] == "any", attempt[0].driver_url != self._last_served),
+        )
+        failures: list[DataStorageError] = []
+        for server_url, kind in in_order:
+            try:
+                session = await self._open_one(server_url, kind)
+            except asyncpg.TargetServerAttributeNotMatched:
+                name = self.name_of(server_url.driver_url)
+                failures.append(TransientError(f"{name} is not what its target_session_attrs asks for"))
+            except (TransientError, ConfigurationError) as error:
+                failures.append(error)
+            else:
+                self._last_served = server_url.driver_url
+                return session
+        if len(failures) == 1:
+            raise failures[0]
+        hopeless = all(isinstance(error, ConfigurationError) for error in failures)
+        raise (ConfigurationError if hopeless else TransientError)("; ".join(map(str, failures)))
+
+    async def _open_one(self, url: ServerUrl, kind: str | None) -> Session:
+        name = self.name_of(url.driver_url)
+        with connecting(name, self._chain.setting):
+            session = await self._connector.connect(url, name, kind)
+            try:
+                if self._writable:
+                    await refuse_read_only(session, name, timeout_seconds=url.connect_seconds)
+            except BaseException:
+                session.terminate()
+                raise
+            return session

@@ -1,0 +1,189 @@
+"""The HTTP server gives its clients neither much memory nor much time, and leaves signals and logs alone."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from datastorage.api.listening import Listening
+from datastorage.api.server import HttpServer, Limits
+from harness.ports import free_port
+
+DEADLINE_SECONDS = 30.0
+WHOLE = b"GET /quick HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+class Served:
+    """A running server with a route that answers at once, one that never does, and one that never ends."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.port = free_port()
+        self.asked = asyncio.Event()
+        self.sent = 0
+        routes = [
+            Route("/quick", self._quick),
+            Route("/slow", self._slow),
+            Route("/endless", self._endless),
+            Route("/broken", self._broken),
+        ]
+        listening = Listening(addresses="127.0.0.1", port=self.port, port_setting="")
+        self.server = HttpServer(Starlette(routes=routes), listening, limits)
+
+    async def _quick(self, _: Request) -> Response:
+        return PlainTextResponse("done")
+
+    async def _slow(self, _: Request) -> Response:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def _endless(self, _: Request) -> Response:
+        self.asked.set()
+        return StreamingResponse(self._zeros())
+
+    async def _zeros(self) -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(65_536)
+            self.sent += 1
+            await asyncio.sleep(0)
+
+    async def _broken(self, _: Request) -> Response:
+        raise ValueError("a secret")
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+@asynccontextmanager
+async def served(limits: Limits | None = None) -> AsyncIterator[Served]:
+    made = Served(limits or Limits())
+    await made.server.start()
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            yield made
+    finally:
+        await made.server.stop()
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes before the server ends the connection, in order or not."""
+    received = b""
+    try:
+        while chunk := await reader.read(65_536):
+            received += chunk
+    except ConnectionError:
+        pass
+    return received
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /quick HTTP/1.1\r\nHost: here\r\n"])
+async def test_a_request_that_does_not_come_is_not_waited_for(begun: bytes) -> None:
+    async with served(Limits(stage_seconds=0.05)) as bench:
+        reader, writer = await bench.connect()
+        writer.write(begun)
+        assert await ended(reader) == b""
+        writer.close()
+
+
+async def test_a_byte_now_and_then_does_not_keep_a_connection() -> None:
+    async with served(Limits(stage_seconds=0.2)) as bench:
+        reader, writer = await bench.connect()
+        end = asyncio.create_task(ended(reader))
+        writer.write(b"GET /quick HTTP/1.1\r\n")
+        while not end.done():
+            writer.write(b"a: b\r\n")
+            await asyncio.sleep(0.01)
+        assert await end == b""
+        writer.close()
+
+
+async def test_an_answer_that_is_not_taken_is_not_waited_for() -> None:
+    async with served(Limits(stage_seconds=0.2)) as bench:
+        reader, writer = await bench.connect()
+        writer.write(b"GET /endless HTTP/1.1\r\nHost: here\r\n\r\n")
+        await bench.asked.wait()
+        # What the client reads from now on was under way before the server gave it up.
+        before = -1
+        while before != bench.sent:
+            before = bench.sent
+            await asyncio.sleep(0.5)
+        assert b"200 OK" in await ended(reader)
+        writer.close()
+
+
+async def test_a_connection_may_have_requests_one_after_the_other_and_then_ends() -> None:
+    async with served(Limits(idle_seconds=1)) as bench:
+        reader, writer = await bench.connect()
+        for _ in range(3):
+            writer.write(WHOLE)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK")
+            assert b"server:" not in head.lower()
+            assert await reader.readexactly(4) == b"done"
+        assert await ended(reader) == b""
+        writer.close()
+
+
+async def test_headers_have_a_limit() -> None:
+    async with served() as bench:
+        reader, writer = await bench.connect()
+        writer.write(b"GET /quick HTTP/1.1\r\nHost: here\r\na: " + b"b" * 100_000)
+        assert (await ended(reader)).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+async def test_connections_have_a_limit() -> None:
+    async with served(Limits(connections=3)) as bench:
+        idle = [await bench.connect() for _ in range(3)]
+        reader, writer = await bench.connect()
+        writer.write(WHOLE)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+        for _, opened in [*idle, (reader, writer)]:
+            opened.close()
+
+
+@pytest.mark.parametrize("path", ["/slow", "/endless"])
+async def test_no_client_holds_the_stop(path: str) -> None:
+    async with served() as bench:
+        idle_reader, idle = await bench.connect()
+        reader, writer = await bench.connect()
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        await bench.asked.wait()
+        await bench.server.stop()
+        assert await ended(idle_reader) == b""
+        await ended(reader)
+        with pytest.raises(ConnectionRefusedError):
+            await bench.connect()
+        for opened in (idle, writer):
+            opened.close()
+
+
+async def test_signals_are_left_to_the_runtime() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    async with served():
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+async def test_requests_are_not_logged_and_a_bug_is(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with served() as bench:
+        for request, status in ((WHOLE, b"200"), (WHOLE.replace(b"quick", b"broken"), b"500")):
+            reader, writer = await bench.connect()
+            writer.write(request)
+            assert (await reader.readline()).split()[1] == status
+            answer = await reader.read(1000)
+            assert b"secret" not in answer
+            writer.close()
+    messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert messages == ["Exception in ASGI application\n"]
+    assert not [record for record in caplog.records if record.name == "uvicorn.access"]
+    assert capfd.readouterr() == ("", "")
