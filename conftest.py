@@ -8,9 +8,6 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# Fixtures for tests in every folder.
-pytest_plugins = ["tests.support.tasks"]
-
 # They are about the cluster, and start few operators or none. With them both halves take about as long.
 _CLUSTER_TESTS: Final = frozenset(
     f"test_{name}.py"
@@ -31,6 +28,10 @@ class InHalves(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path = PurePosixPath(nodeid.partition("::")[0])
         return "operators" if path.parts[0] == "e2e" and path.name not in _CLUSTER_TESTS else "others"
+
+
+# Fixtures for tests in every folder.
+pytest_plugins = ["tests.support.tasks"]
 
 
 def pytest_xdist_setupnodes() -> None:

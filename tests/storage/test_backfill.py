@@ -63,7 +63,7 @@ class Stage:
             embedder=self.embedder,
             vectors=self.tables,
             dependencies=self.dependencies,
-            on_written=self.promotion.set,
+            on_progress=self.promotion.set,
         )
         self.writer = EmbeddingWriter(
             archive=self.archive, embedder=self.embedder, on_owed=self.backfill.request

@@ -13,7 +13,7 @@ import pytest_asyncio
 from kopf._cogs.clients.auth import vault_var  # private: Kopf offers no look at where it keeps credentials
 
 from datastorage.kube.patience import Patience, RequestPace
-from datastorage.kube.watch import KopfParts, Watch, WatchPace
+from datastorage.kube.watch import KopfFactory, Watch, WatchPace
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
@@ -43,7 +43,7 @@ class Bench:
         self.recoveries: list[tuple[ResourceKind, bool]] = []
         self.transport = server.transport()
         self.sessions: list[WatchSession] = []
-        parts = KopfParts(
+        factory = KopfFactory(
             namespaces=(),
             session=self._session,
             registry=lambda kind: build_registry(kind, entrance.objects, EVERYTHING),
@@ -51,7 +51,7 @@ class Bench:
         )
         self.records, self.traces = (
             Watch(
-                kind, parts, monitor=self.monitor, on_started=partial(self.started.append, kind),
+                kind, factory, monitor=self.monitor, on_started=partial(self.started.append, kind),
                 on_recovery=lambda kind, is_new: self.recoveries.append((kind, is_new)),
                 pace=AT_ONCE,
             )

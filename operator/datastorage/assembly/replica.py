@@ -22,23 +22,23 @@ class ShardsHere:
     def __init__(self) -> None:
         self._shards: list[tuple[SweepRequests, PromotionRequests]] = []
 
-    def add(self, sweeps: SweepRequests, promotions: PromotionRequests) -> None:
+    def add(self, sweep: SweepRequests, promotion: PromotionRequests) -> None:
         """Add the requests of a shard that begins."""
-        self._shards.append((sweeps, promotions))
+        self._shards.append((sweep, promotion))
 
-    def remove(self, sweeps: SweepRequests, promotions: PromotionRequests) -> None:
+    def remove(self, sweep: SweepRequests, promotion: PromotionRequests) -> None:
         """Remove the requests of a shard that ends."""
-        self._shards.remove((sweeps, promotions))
+        self._shards.remove((sweep, promotion))
 
     def sweep(self) -> None:
         """Ask for a sweep of every shard."""
-        for sweeps, _ in self._shards:
-            sweeps.add()
+        for sweep, _ in self._shards:
+            sweep.add()
 
     def promote(self) -> None:
-        """Ask for a look at the objects of every shard: vectors were written or given up."""
-        for _, promotions in self._shards:
-            promotions.signal.set()
+        """Ask every shard for a look at its objects, since vectors were written or refused."""
+        for _, promotion in self._shards:
+            promotion.signal.set()
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,9 @@ class Replica:
     rights: RightsReview
     shards: ShardsHere
     dependencies: Dependencies | None
-    """Of the vectors; None where none are kept."""
+    """What writing vectors needs; None where no vectors are kept, as for the two that follow."""
     backfill: Backfill | None
     indexer: Indexer | None
-
-    def vectors_serve(self) -> bool:
-        """Whether vectors can be made and written, as far as is known."""
-        return self.dependencies is not None and self.dependencies.serving
 
 
 @asynccontextmanager
@@ -101,7 +97,7 @@ def _build_backfill(store: Store, dependencies: Dependencies | None, shards: Sha
         embedder=vectors.embedder,
         vectors=vectors.tables,
         dependencies=dependencies,
-        on_written=shards.promote,
+        on_progress=shards.promote,
     )
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from datastorage.assembly.replica import Replica
 from datastorage.assembly.store import Store
 from datastorage.kube.objects import ObjectClient
-from datastorage.kube.watch import KopfParts, Watch
+from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline import garbagecollector, statuswriter, sweep
@@ -37,20 +37,35 @@ from datastorage.vectors.promote import Promotion, PromotionRequests
 
 @dataclass(frozen=True)
 class Shard:
-    """The components of one shard."""
+    """The components of one shard that run, are asked for their state, or are closed in the end."""
 
     selection: Selection
     monitor: WatchMonitor
     watches: Mapping[ResourceKind, Watch]
-    requests: SweepRequests
-    sweep: Sweep
     register: Register
-    committer: Committer
+    intake: Intake
     statuses: StatusQueue
+    schedule: Schedule
+    sweep_requests: SweepRequests
+    sweep: Sweep
+    committer: Committer
     status_writer: StatusWriter
     collector: GarbageCollector
     promotion: Promotion | None
-    """None where no vectors are kept."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What several components of a shard fill, empty or ask: made first, and handed to all of them."""
+
+    cluster: ObjectClient
+    confirmation: Confirmation
+    register: Register
+    intake: Intake
+    statuses: StatusQueue
+    schedule: Schedule
+    sweep_requests: SweepRequests
+    promotion_requests: PromotionRequests
 
 
 @asynccontextmanager
@@ -61,50 +76,49 @@ async def open_shard(
 
     ``on_watch_started`` is called whenever Kopf has begun, which takes the process's signals for itself.
     """
-    shared = _Shared(replica, selection)
-    shard = _build(shared, on_watch_started)
-    replica.shards.add(shared.sweeps, shared.promotions)
+    shared = _build_shared(replica, selection)
+    shard = _build(replica, selection, shared, on_watch_started)
+    replica.shards.add(shared.sweep_requests, shared.promotion_requests)
     try:
         yield shard
     finally:
-        replica.shards.remove(shared.sweeps, shared.promotions)
-        for component in (shared.intake, shard.committer.aside, shared.statuses, shared.schedule):
+        replica.shards.remove(shared.sweep_requests, shared.promotion_requests)
+        for component in (shard.intake, shard.committer.aside, shard.statuses, shard.schedule):
             component.close()
 
 
-class _Shared:
-    """The values that several components of a shard share. They are made first, and handed to all of them."""
-
-    def __init__(self, replica: Replica, selection: Selection) -> None:
-        settings, store = replica.settings, replica.store
-        self.replica = replica
-        self.selection = selection
-        self.cluster = ObjectClient(replica.transport, selection)
-        self.confirmation = Confirmation(store.archive, replica.postgres, store.rejected)
-        self.register = Register()
-        self.statuses = StatusQueue()
-        self.schedule = Schedule()
-        self.sweeps = SweepRequests()
-        self.promotions = PromotionRequests(replica.vectors_serve)
-        self.intake = Intake(max_items=settings.intake.max_items, max_bytes=settings.intake.max_bytes)
-        self.objects = ObjectIntake(
-            intake=self.intake,
-            register=self.register,
-            statuses=self.statuses,
-            default_ttl_seconds=settings.ttl_seconds_after_stored,
-            on_overflow=self.sweeps.add,
-            with_texts=store.vectors is not None,
-        )
+def _build_shared(replica: Replica, selection: Selection) -> _Shared:
+    settings, store, dependencies = replica.settings, replica.store, replica.dependencies
+    return _Shared(
+        cluster=ObjectClient(replica.transport, selection),
+        confirmation=Confirmation(store.archive, replica.postgres, store.rejected),
+        register=Register(),
+        intake=Intake(max_items=settings.intake.max_items, max_bytes=settings.intake.max_bytes),
+        statuses=StatusQueue(),
+        schedule=Schedule(),
+        sweep_requests=SweepRequests(),
+        promotion_requests=PromotionRequests(lambda: dependencies is not None and dependencies.serving),
+    )
 
 
-def _build(shared: _Shared, on_watch_started: Callable[[], None]) -> Shard:
-    replica, selection = shared.replica, shared.selection
-    collector = _build_collector(shared)
+def _build(
+    replica: Replica, selection: Selection, shared: _Shared, on_watch_started: Callable[[], None]
+) -> Shard:
+    settings, store, postgres = replica.settings, replica.store, replica.postgres
+    objects = ObjectIntake(
+        intake=shared.intake,
+        register=shared.register,
+        statuses=shared.statuses,
+        default_ttl_seconds=settings.ttl_seconds_after_stored,
+        on_overflow=shared.sweep_requests.add,
+        with_texts=store.vectors is not None,
+    )
+    collector = _build_collector(replica, shared, objects)
     monitor = WatchMonitor(KINDS, selection.namespaces)
-    kopf_parts = KopfParts(
+    kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
         session=partial(WatchSession, replica.transport),
-        registry=partial(build_registry, objects=shared.objects, selection=selection),
+        registry=partial(build_registry, objects=objects, selection=selection),
         settings=kopf_settings,
     )
     on_recovery = partial(_catch_up, shared, collector)
@@ -113,38 +127,40 @@ def _build(shared: _Shared, on_watch_started: Callable[[], None]) -> Shard:
         monitor=monitor,
         watches={
             kind: Watch(
-                kind, kopf_parts, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery
+                kind, kopf_factory, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery
             )
             for kind in KINDS
         },
-        requests=shared.sweeps,
+        register=shared.register,
+        intake=shared.intake,
+        statuses=shared.statuses,
+        schedule=shared.schedule,
+        sweep_requests=shared.sweep_requests,
         sweep=Sweep(
             cluster=shared.cluster,
-            objects=shared.objects,
+            objects=objects,
             confirmation=shared.confirmation,
-            requests=shared.sweeps,
-            pace=sweep.Pace(interval_seconds=replica.settings.sweep_interval_seconds),
+            requests=shared.sweep_requests,
+            pace=sweep.Pace(interval_seconds=settings.sweep_interval_seconds),
         ),
-        register=shared.register,
         committer=Committer(
             intake=shared.intake,
             register=shared.register,
             writer=_build_writer(replica),
-            rejected=replica.store.rejected,
-            breaker=replica.postgres,
+            rejected=store.rejected,
+            breaker=postgres,
         ),
-        statuses=shared.statuses,
-        status_writer=_build_status_writer(shared),
+        status_writer=_build_status_writer(replica, shared, objects),
         collector=collector,
-        promotion=_build_promotion(shared) if replica.store.vectors is not None else None,
+        promotion=_build_promotion(replica, shared),
     )
 
 
-def _build_collector(shared: _Shared) -> GarbageCollector:
-    store, postgres, settings = shared.replica.store, shared.replica.postgres, shared.replica.settings
+def _build_collector(replica: Replica, shared: _Shared, objects: ObjectIntake) -> GarbageCollector:
+    store, postgres, settings = replica.store, replica.postgres, replica.settings
 
     async def restore(kind: ResourceKind, body: Body) -> None:
-        await shared.objects.put(kind, body, read_at=time.monotonic(), force=True)
+        await objects.put(kind, body, read_at=time.monotonic(), force=True)
 
     return GarbageCollector(
         cluster=shared.cluster,
@@ -158,32 +174,34 @@ def _build_collector(shared: _Shared) -> GarbageCollector:
     )
 
 
-def _build_status_writer(shared: _Shared) -> StatusWriter:
+def _build_status_writer(replica: Replica, shared: _Shared, objects: ObjectIntake) -> StatusWriter:
     return StatusWriter(
         cluster=shared.cluster,
         register=shared.register,
         statuses=shared.statuses,
         followers=Followers(
             schedule=shared.schedule.add,
-            offer=shared.objects.offer,
-            sweep=shared.sweeps.add,
-            promote=shared.promotions.vector_is_pending,
+            offer=objects.offer,
+            sweep=shared.sweep_requests.add,
+            promote=shared.promotion_requests.vector_is_pending,
         ),
-        pace=statuswriter.Pace(concurrency=shared.replica.settings.status_concurrency),
+        pace=statuswriter.Pace(concurrency=replica.settings.status_concurrency),
     )
 
 
-def _build_promotion(shared: _Shared) -> Promotion:
-    replica = shared.replica
+def _build_promotion(replica: Replica, shared: _Shared) -> Promotion | None:
+    if replica.dependencies is None:
+        return None
+    settings = replica.settings
     return Promotion(
         cluster=shared.cluster,
         archive=replica.store.archive,
         breaker=replica.postgres,
         register=shared.register,
         statuses=shared.statuses,
-        requests=shared.promotions,
-        default_ttl_seconds=replica.settings.ttl_seconds_after_stored,
-        pace=promote.Pace(interval_seconds=replica.settings.sweep_interval_seconds),
+        requests=shared.promotion_requests,
+        default_ttl_seconds=settings.ttl_seconds_after_stored,
+        pace=promote.Pace(interval_seconds=settings.sweep_interval_seconds),
     )
 
 
@@ -208,7 +226,7 @@ def _catch_up(
     is_new: bool,  # noqa: FBT001  # the watch's callback
 ) -> None:
     """Look for what happened while a kind was not watched, or not even served (``is_new``)."""
-    shared.sweeps.add(kind)
+    shared.sweep_requests.add(kind)
     if is_new:
         collector.list_soon(kind)
-        shared.promotions.vector_is_pending()
+        shared.promotion_requests.vector_is_pending()

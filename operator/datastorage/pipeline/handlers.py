@@ -23,7 +23,7 @@ _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
 def build_registry(kind: ResourceKind, objects: ObjectIntake, selection: Selection) -> kopf.OperatorRegistry:
-    """Return Kopf's registry with one event handler, which offers the selected objects to the intake."""
+    """Return Kopf's registry with one event handler, which offers each selected object to the intake."""
     registry = kopf.OperatorRegistry()
     kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, objects, selection))
     return registry

@@ -25,9 +25,9 @@ class Schedule:
     def __init__(self, bounds: Bounds = Bounds()) -> None:
         self._bounds = bounds
         self._heap: list[Expiry] = []
+        self._entries = metrics.Share(metrics.GC_SCHEDULED)
         # The newest version of each object in the schedule, by uid: a status may change while it waits.
         self._versions: dict[str, str] = {}
-        self._scheduled = metrics.Share(metrics.GC_SCHEDULED)
         self.wake = Signal()
         """Set when something is due earlier than everything before."""
         self.forgotten_due: float | None = None
@@ -42,7 +42,7 @@ class Schedule:
         heapq.heappush(self._heap, expiry)
         if len(self._heap) > self._bounds.most:
             self._forget_the_latest()
-        self._scheduled.set(len(self._heap))
+        self._entries.set(len(self._heap))
         if self._heap[0] is expiry:
             self.wake.set()
 
@@ -52,7 +52,7 @@ class Schedule:
         while self._heap and self._heap[0].due <= now and len(due) < self._bounds.batch:
             expiry = heapq.heappop(self._heap)
             due.append(replace(expiry, resource_version=self._versions.pop(expiry.ref.uid)))
-        self._scheduled.set(len(self._heap))
+        self._entries.set(len(self._heap))
         return due
 
     @property
@@ -62,7 +62,7 @@ class Schedule:
 
     def close(self) -> None:
         """Count no more in the metrics."""
-        self._scheduled.close()
+        self._entries.close()
 
     def _forget_the_latest(self) -> None:
         # Never the newest: a record with a short time to live must not wait behind those with a long one.

@@ -77,14 +77,14 @@ class Backfill:
         embedder: Embedder,
         vectors: Vectors,
         dependencies: Dependencies,
-        on_written: Callable[[], None],
+        on_progress: Callable[[], None],
     ) -> None:
-        """``on_written`` is called after vectors were written or given up, here or by others (promote.py)."""
+        """``on_progress`` is called after vectors were written or refused, here or by others (promote.py)."""
         self._outbox = outbox
         self._embedder = embedder
         self._vectors = vectors
         self._dependencies = dependencies
-        self._on_written = on_written
+        self._on_progress = on_progress
         self._requested = Signal()
         # How many are claimed at once: fewer after that was too much.
         self._limit = _BATCH
@@ -101,7 +101,7 @@ class Backfill:
         """Work until cancelled, the first time at once."""
         while True:
             if self._dependencies.serving and await self._drain():
-                self._on_written()
+                self._on_progress()
             await self._count()
             await self._requested.wait(_POLL_SECONDS if self._dependencies.serving else _AWAY_SECONDS)
 
@@ -181,7 +181,7 @@ class Backfill:
         pending = depths[OutboxState.PENDING].depth
         if pending < self._pending:
             # Another replica has paid, or a person has dropped something: objects may wait to hear of it.
-            self._on_written()
+            self._on_progress()
         self._pending = pending
         for state, depth in depths.items():
             metrics.OUTBOX_DEPTH.labels(state.value).set(depth.depth)

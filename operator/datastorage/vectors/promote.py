@@ -37,7 +37,7 @@ _PHASES: Final = (Phase.DEGRADED, Phase.RECORDING)
 
 
 class Archive(Rows, Protocol):
-    """Where rows and the states of their vectors are looked up (storage/archive.py)."""
+    """Where rows and the states of their vectors are looked up (storage/write.py)."""
 
     async def time(self) -> float: ...
 
