@@ -169,10 +169,10 @@ def retry(
 
         datastorage rejected retry --all
     """
-    some = (uid, reason, namespace)
-    if all and some != (None, None, None):
+    selection = (uid, reason, namespace)
+    if all and selection != (None, None, None):
         raise InvalidQueryError("--all excludes UID, --reason and --namespace")
-    if not all and some == (None, None, None):
+    if not all and selection == (None, None, None):
         raise InvalidQueryError("say which: UID, --reason, --namespace or --all")
     wanted = Wanted(uid=None if uid is None else _valid(uid), namespace=namespace, reason=reason)
     retried = with_opened(open_retry(load_settings()), lambda opened: _retry(opened, wanted))
@@ -193,20 +193,20 @@ async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
         await opened.trial.write()
     except MissingRightsError as error:
         raise ConfigurationError(f"{error}: run this as the service role") from error
-    with display() as shown:
-        following = asyncio.create_task(_follow(opened.work, shown, total))
+    with display() as view:
+        following = asyncio.create_task(_follow(opened.work, view, total))
         try:
             retried = await opened.work.run(wanted)
-            shown.show("records", retried.done, max(total, retried.done))
+            view.show("records", retried.done, max(total, retried.done))
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
     return retried
 
 
-async def _follow(work: Retry, shown: Display, total: int) -> None:
+async def _follow(work: Retry, view: Display, total: int) -> None:
     while True:
-        shown.show("records", work.progress.done, max(total, work.progress.done))
+        view.show("records", work.progress.done, max(total, work.progress.done))
         await asyncio.sleep(_LOOK_SECONDS)
 
 
