@@ -16,7 +16,7 @@ from datastorage.records.reasons import Reason
 from datastorage.records.vector import EmbeddingModel
 from datastorage.records.writes import WITHOUT_VECTORS, VectorWrite, WriteState
 from datastorage.storage.database import Database
-from datastorage.storage.outbox import Outbox, OwedVector
+from datastorage.storage.outbox import Outbox, PendingVector
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.polling import eventually
@@ -37,7 +37,7 @@ async def test_what_is_owed_can_be_claimed(outbox: Outbox, database: Database) -
     async with outbox.claim(100) as claim:
         found = {row.uid: row for row in claim.rows}
     assert found == {
-        r.key.uid: OwedVector(r.key.uid, r.key.generation, hash_of(r), r.text.text, 0)
+        r.key.uid: PendingVector(r.key.uid, r.key.generation, hash_of(r), r.text.text, 0)
         for r in records
         if r.text is not None
     }
@@ -50,7 +50,7 @@ async def test_the_three_ends_of_a_claim(outbox: Outbox, database: Database, own
     by_uid = {record.key.uid: number for number, record in enumerate(records)}
     async with outbox.claim(100) as claim:
         rows = sorted(claim.rows, key=lambda row: by_uid[row.uid])
-        claim.pay(rows[:2])
+        claim.remove(rows[:2])
         claim.refuse(rows[2:4], {row.text_hash: f"too {row.text}" for row in rows})
         claim.delay(rows[4:5], "still asleep")
     left = await rows_in(owner)
@@ -98,7 +98,7 @@ async def test_a_claim_that_fails_changes_nothing(outbox: Outbox, database: Data
 
     async def fail() -> None:
         async with outbox.claim(100) as claim:
-            claim.pay(claim.rows[:1])
+            claim.remove(claim.rows[:1])
             claim.delay(claim.rows[1:], "x")
             raise LookupError
 
@@ -112,7 +112,7 @@ async def test_a_claim_keeps_no_transaction_open(outbox: Outbox, database: Datab
     """An embedder takes its time, and a server may end a transaction that does nothing meanwhile."""
     await owe(database, records_of(3))
     async with outbox.claim(100) as claim:
-        claim.pay(claim.rows)
+        claim.remove(claim.rows)
         assert not await owner.fetchval(
             "SELECT count(*) FROM pg_stat_activity "
             "WHERE state LIKE 'idle in transaction%' AND datname = current_database()"
@@ -153,7 +153,7 @@ async def test_a_cancelled_claim_leaves_its_rows(outbox: Outbox, database: Datab
 
     async def hang() -> None:
         async with outbox.claim(100) as claim:
-            claim.pay(claim.rows)
+            claim.remove(claim.rows)
             reached.set()
             await asyncio.Event().wait()
 
@@ -182,7 +182,7 @@ async def test_each_generation_is_owed_by_itself(outbox: Outbox, database: Datab
     first = record_of(action_trace(TRACE_SPEC))
     second = replace(first, key=replace(first.key, generation=2))
     await owe(database, [first, second])
-    await outbox.pay([first])
+    await outbox.remove([first])
     assert await claimed(outbox) == {identity_of(second)}
 
 
@@ -214,8 +214,8 @@ async def test_what_has_no_text_is_never_owed(outbox: Outbox, database: Database
 async def test_paying_takes_out_what_it_names(outbox: Outbox, database: Database) -> None:
     records = records_of(3)
     await owe(database, records)
-    await outbox.pay([records[0], replace(records[1], key=replace(records[1].key, generation=99))])
-    await outbox.pay([])
+    await outbox.remove([records[0], replace(records[1], key=replace(records[1].key, generation=99))])
+    await outbox.remove([])
     assert await claimed(outbox) == {identity_of(record) for record in records[1:]}
 
 
@@ -299,7 +299,7 @@ async def _work(outbox: Outbox, limit: int, plan: Mapping[str, _Fate], seen: Cou
             by_fate = {
                 fate: [row for row in fresh if plan[row.uid] == fate] for fate in ("pay", "refuse", "delay")
             }
-            claim.pay(by_fate["pay"])
+            claim.remove(by_fate["pay"])
             claim.refuse(by_fate["refuse"], {row.text_hash: "never" for row in claim.rows})
             claim.delay(by_fate["delay"], "later")
         if not fresh:

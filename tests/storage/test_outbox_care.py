@@ -103,7 +103,7 @@ async def test_dropping_does_not_wait_for_a_claim_which_does_not_undo_it(
     await owe(database, records_of(4))
     async with outbox.claim(3) as claim:
         assert await outbox.drop(state=OutboxState.PENDING, uid=None, reason="x") == 4
-        claim.pay(claim.rows[:1])
+        claim.remove(claim.rows[:1])
         claim.refuse(claim.rows[1:2], {row.text_hash: "never" for row in claim.rows})
         claim.delay(claim.rows[2:], "away")
     assert [state for state, _, _ in (await rows_in(owner)).values()] == ["dropped"] * 3

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 # For each clue ($1 to $4) the rows that have it. Its words find them in the index, which knows of no order;
 # then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none
 # beyond 16,383: where a word of the clue has lost some, the text itself is looked at, in a few rows ($8).
-# $5: what else has to hold.
+# $5: a further condition.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
@@ -55,7 +55,7 @@ CLUES: Final = with_conditions(r"""
         WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* pattern END
         LIMIT $7) AS found
 """)
-# Events: a clue of more singles none of them out, and so many leave room on a page of ten. Records with the
+# Events: a clue of more singles none of them out, and this many leave room on a page of ten. Records with the
 # same text are one event. Measured with benchmarks/search.
 _FEW: Final = 8
 # Rows of one clue: a few events that come again and again.
@@ -128,7 +128,7 @@ async def find(
             rows = await connection.fetch(CLUES, *arguments)
             await connection.execute(_LIMIT_BEFORE, before)
     except asyncpg.QueryCanceledError:
-        _log.info("What singles records out for a question took too long to find; the ranking alone answers")
+        _log.info("Finding the records that a question singles out took too long; the ranking alone answers")
         return []
     having: dict[int, dict[Place, bytes | None]] = {}
     for row in rows:

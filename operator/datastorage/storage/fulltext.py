@@ -1,7 +1,7 @@
 """Search by words: the records that have words of a question, among those that meet criteria.
 
-No record has all words of a question in plain language. So one is enough, and the order tells: what has more
-of them, and what has the rarer ones, comes first.
+No record has all words of a question in plain language. So one is enough, and the order decides: records
+with more of them, and with rarer ones, come first.
 """
 
 import math
@@ -95,7 +95,7 @@ _FIND: Final = with_conditions("""
     FROM numbered WHERE number <= $6
     ORDER BY rank DESC, created_at DESC, uid LIMIT $7
 """)
-# So many word forms tell enough, and bound the work.
+# This many word forms say enough, and bound the work.
 _MAX_FORMS: Final = 32
 # Rows of each table in which the words are counted: what is in none of them is rare enough.
 _SAMPLE: Final = 500
@@ -104,13 +104,13 @@ _MAX_RANKED: Final = 1_500
 # Words that together are in more than this part of many records only order what the rarer ones have found:
 # the newest 1,500 of all that have a common word would leave out the best.
 _COMMON: Final = 0.02
-# Of no more records than these, so many may be found that all of them can be ranked.
+# Of no more records than these, all that are found can be ranked.
 _NOT_MANY: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A question as words. Each is letters and digits, nothing else."""
+    """A question as words. Each has letters and digits only."""
 
     words: Sequence[str]
     phrases: Sequence[str] = ()
@@ -118,12 +118,12 @@ class Wording:
     excluded: Sequence[str] = ()
     """Words and phrases that must not be there."""
     clues: Sequence[Clue] = ()
-    """What may single out a few records, which then come first."""
+    """They may single out a few records, which then come first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a word is in the records: "kill" for "kills"."""
+    """The form of a word in the records: "kill" for "kills"."""
 
     text: str
     share: float
@@ -192,7 +192,7 @@ class FullText:
 
 
 def _form(text: str, rows: int, sampled: int, total: int) -> _Form:
-    # What BM25 gives a word: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
+    # The weight of BM25: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
     weight = math.log(1 + (sampled - rows + 0.5) / (rows + 0.5))
     fitting = _COMMON if total > _NOT_MANY else _MAX_RANKED / max(total, 1)
     return _Form(text, rows / max(sampled, 1) / fitting, weight)
@@ -211,7 +211,7 @@ def _conditions(
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
-    """Return what each record has to meet, whatever else it has; None for nothing."""
+    """Return the condition that every record has to meet; None for nothing."""
     return " & ".join([*(f"({form})" for form in phrases), *(f"!({form})" for form in excluded)]) or None
 
 

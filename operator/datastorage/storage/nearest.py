@@ -144,7 +144,7 @@ class Nearest:
                 await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text
             )
         except RecordRefusedError as error:
-            # Where pgvector was installed anew, connections know the type that was before.
+            # Where pgvector was installed again, connections know the type that was before.
             self._vectors.expire_connections()
             raise TransientError(f"the vectors' tables: {error}") from error
 

@@ -132,7 +132,7 @@ class Place:
 class Position:
     """Where a row stands in the order of a page: by the times, and then by the numbers.
 
-    It never changes and no other row has it, so that the next page can begin there, whatever is stored
+    It never changes and no other row has it, so that the next page can begin there even when rows are stored
     meanwhile.
     """
 
@@ -232,5 +232,5 @@ def _placed(row: Any, *times: datetime) -> PlacedRow:
 
 
 def place_of(row: Any) -> Place:
-    """Return the place that a row of an answer tells."""
+    """Return the place of a row of an answer."""
     return Place(Table(row["table_name"]), key_in(row))

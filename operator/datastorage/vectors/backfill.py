@@ -18,7 +18,7 @@ from datastorage.embedding import Embeddings
 from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.records.vector import Vector
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.outbox import Claim, OutboxDepth, OutboxState, OwedVector
+from datastorage.storage.outbox import Claim, OutboxDepth, OutboxState, PendingVector
 from datastorage.vectors.promote import Lifted
 
 _log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class Backfill:
         # The vectors are committed before their entries go. A crash in between repeats this, without effect.
         paid = [row for row in claim.rows if row.text_hash in present or row.text_hash in embeddings.vectors]
         refused = [row for row in claim.rows if row.text_hash in embeddings.refused]
-        claim.pay(paid)
+        claim.remove(paid)
         claim.refuse(refused, embeddings.refused)
         metrics.OUTBOX_SETTLED.labels("written").inc(len(paid))
         metrics.OUTBOX_SETTLED.labels("failed").inc(len(refused))
@@ -238,10 +238,10 @@ class Backfill:
         self._lift_at = self._lifted_at + (self._lift_pause if soon else regular)
 
 
-def _rest(rows: Sequence[OwedVector], *done: Sequence[OwedVector]) -> list[OwedVector]:
+def _rest(rows: Sequence[PendingVector], *done: Sequence[PendingVector]) -> list[PendingVector]:
     known = {_key(row) for part in done for row in part}
     return [row for row in rows if _key(row) not in known]
 
 
-def _key(row: OwedVector) -> tuple[str, int, bytes]:
+def _key(row: PendingVector) -> tuple[str, int, bytes]:
     return row.uid, row.generation, row.text_hash
