@@ -14,6 +14,4 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backfill_module, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(backfill_module, "_AWAY_SECONDS", 0.02)
     monkeypatch.setattr(backfill_module, "_COUNT_SECONDS", 0.0)
-    monkeypatch.setattr(backfill_module, "_LIFT_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(backfill_module, "_MAX_LIFT_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(indexer_module, "_RETRY_SECONDS", 0.02)

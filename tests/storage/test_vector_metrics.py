@@ -22,9 +22,7 @@ from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
 from harness.redis import RedisServer
 from tests.storage.test_backfill import Stage, records, until_depth
-from tests.unit.conftest import Spawn, spawn
-
-__all__ = ["spawn"]
+from tests.support.tasks import Spawn
 
 
 @pytest.fixture(scope="module")

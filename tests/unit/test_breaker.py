@@ -9,7 +9,7 @@ from datastorage.errors import ConfigurationError, RecordRefusedError, Transient
 from datastorage.resilience.breaker import Breaker
 from harness.polling import eventually, settle
 from tests.support.fakes import Probe
-from tests.unit.conftest import Spawn
+from tests.support.tasks import Spawn
 
 
 class Dependency:

@@ -6,7 +6,7 @@ from datastorage.errors import TransientError
 from datastorage.vectors import indexer as indexer_module
 from datastorage.vectors.indexer import Indexer
 from harness.polling import eventually
-from tests.unit.conftest import Spawn
+from tests.support.tasks import Spawn
 
 
 class Vectors:

@@ -49,7 +49,7 @@ from harness.embeddings import (
 DIMENSIONS = 4
 KEY = "sk-very-secret"
 TEXT = "payment of alice failed"
-IMPATIENCE = 0.05
+IMPATIENCE = 1.0  # seconds; a request must reach the service within it, on a busy machine too
 
 Make = Callable[..., OpenAIProvider]
 
@@ -291,7 +291,7 @@ async def test_a_small_answer_that_unpacks_to_a_huge_one_is_cut_off(
 
 async def test_a_service_that_never_answers_is_given_up(service: OpenAIService, make: Make) -> None:
     service.behaviours = [silence, silence, silence]
-    assert "gave no answer within 0.05 s" in await fails(make(timeout_seconds=IMPATIENCE))
+    assert f"gave no answer within {IMPATIENCE:g} s" in await fails(make(timeout_seconds=IMPATIENCE))
     assert len(service.requests) == 1, "waiting again would take as long again"
 
 
@@ -432,7 +432,7 @@ async def test_the_retries_together_are_bounded(
     monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 1000.0)
     service.behaviours = [status(500)] * 3
     message = await fails(make(timeout_seconds=IMPATIENCE))
-    assert "gave no answer within 0.1 s and several tries" in message
+    assert f"gave no answer within {2 * IMPATIENCE:g} s and several tries" in message
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])

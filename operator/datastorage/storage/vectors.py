@@ -55,12 +55,12 @@ _SEALED: Final = """
     SELECT count(*) FROM datastorage.embedding_parts WHERE model_id = $1 AND state = 'sealed'
 """
 # A vector takes this beside its numbers while its index is built: its neighbours on all layers, and overhead.
-# The function that merges parts reckons with the same.
+# The function that merges partitions reckons with the same.
 _INDEXED_BYTES: Final = 700
-# So many vectors are searched exactly in 12 ms or so, and indexed in a few seconds.
+# This many vectors are searched exactly in about 12 ms, and indexed in a few seconds.
 _FULL_PART_ROWS: Final = 20_000
-# Each merge builds an index again, and each partition is searched by itself. With six, a vector is indexed twice
-# until a hundred thousand are together, and up to five small partitions are searched beside the large ones.
+# Each merge builds an index again, and each partition is searched by itself. With six, a vector is indexed
+# twice until a hundred thousand are together, and up to five small partitions are searched beside the large.
 _MERGED_PARTS: Final = 6
 # A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
 _WRITE_SECONDS: Final = 5.0
