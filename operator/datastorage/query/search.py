@@ -63,9 +63,19 @@ class Searcher:
     """Searches. ``embedder`` and ``nearest`` are None where no vectors are kept."""
 
     def __init__(
-        self, reader: ArchiveReader, full_text: FullText, embedder: Embedder | None, nearest: Nearest | None
+        self,
+        reader: ArchiveReader,
+        full_text: FullText,
+        embedder: Embedder | None,
+        nearest: Nearest | None,
+        *,
+        embedding_seconds: float = _EMBEDDING_SECONDS,
     ) -> None:
-        """Take what reads the archive and what makes and finds vectors."""
+        """Take what reads the archive and what makes and finds vectors.
+
+        A search by both meaning and words waits ``embedding_seconds`` at most for the vector of a question.
+        """
+        self._embedding_seconds = embedding_seconds
         self._reader = reader
         self._full_text = full_text
         self._embedder = embedder
@@ -96,7 +106,7 @@ class Searcher:
     async def _by_both(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
         depth = max(_DEPTH, limit)
         near, worded = await asyncio.gather(
-            self._vector_matches(question, criteria, depth, embedding_seconds=_EMBEDDING_SECONDS),
+            self._vector_matches(question, criteria, depth, embedding_seconds=self._embedding_seconds),
             self._text_matches(question, criteria, depth),
             return_exceptions=True,
         )
