@@ -182,7 +182,7 @@ async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[
 async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterator[ArchiveQueries]:
     """Open the library as the command line has it: with the embedding of questions, and the records read."""
     breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
-    embedder = Embedder(provider, VectorCache(MODEL, None, 300), breaker)
+    embedder = Embedder(provider, VectorCache(MODEL), breaker)
     yield build_queries(database, embedder)
     await breaker.close()
 

@@ -45,7 +45,7 @@ class Stage:
         self.promotion = Signal()
         model = self.provider.model
         embedder_breaker = Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108
-        self.embedder = Embedder(self.provider, VectorCache(model, None, 300), embedder_breaker)
+        self.embedder = Embedder(self.provider, VectorCache(model), embedder_breaker)
         self.tables = VectorTables(database, model)
         self.outbox = Outbox(database)
         self.dependencies = Dependencies(
@@ -193,9 +193,7 @@ async def test_vectors_that_are_there_already_are_not_made_again(stage: Stage, s
     calls = len(stage.provider.calls)
     # The same texts in other records, stored while the embedder was away and this process was another.
     owed = [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(5)]
-    stage.embedder = Embedder(
-        stage.provider, VectorCache(stage.provider.model, None, 300), stage.dependencies.embedder
-    )
+    stage.embedder = Embedder(stage.provider, VectorCache(stage.provider.model), stage.dependencies.embedder)
     async with stage.outbox._database.connection() as connection, connection.transaction():
         await Outbox.add(connection, owed, dict.fromkeys(distinct_texts(owed), PENDING), due_seconds=0)
     spawn(stage.backfill.run())

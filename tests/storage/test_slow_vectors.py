@@ -13,7 +13,7 @@ from datastorage.storage.rejected import RejectedRecords
 from harness.objects import AUDIT_SPEC, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
-from tests.storage.owing import hash_of
+from tests.storage.pending import hash_of
 from tests.storage.test_backfill import Stage, records, stage
 from tests.support.storing import Storing
 from tests.support.tasks import Spawn

@@ -45,7 +45,7 @@ async def _store(archive: Answers) -> int:
         """The provider always does."""
 
     breaker = Breaker("embedder", serves, on_recovery=lambda: None)
-    embedder = Embedder(provider, VectorCache(provider.model, None, 300), breaker)
+    embedder = Embedder(provider, VectorCache(provider.model), breaker)
     writer = EmbeddingWriter(archive=archive, embedder=embedder, on_owed=ask)
     await writer.store([record_of(audit_record())])
     await embedder.close()

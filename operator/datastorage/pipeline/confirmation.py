@@ -15,7 +15,7 @@ from datastorage.pipeline.lookup import Answer, Archive, look_up
 from datastorage.pipeline.objects import Body, read_or_log, ref_of
 from datastorage.records.record import RecordKey
 from datastorage.resilience.breaker import Breaker
-from datastorage.resilience.dividing import by_parts
+from datastorage.resilience.dividing import in_halves
 from datastorage.resources.kinds import ResourceKind
 from datastorage.resources.reading.record import key_of
 from datastorage.resources.reading.registry import table_of
@@ -62,7 +62,7 @@ class Confirmation:
         if not keyed:
             return []
         keys, unknown = [key for _, key in keyed], set[RecordKey]()
-        found = await by_parts(self._breaker, self._rejected.find, keys, lambda key, _: unknown.add(key))
+        found = await in_halves(self._breaker, self._rejected.find, keys, lambda key, _: unknown.add(key))
         still = unknown.union(*found)
         return [body for body, key in keyed if key not in still]
 

@@ -1,4 +1,4 @@
-"""The outbox: the vectors of stored rows that are pending, have failed, or were dropped."""
+"""The pending vectors: each waits here until it is written, refused or dropped."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ _ADD: Final = """
         AS pending (uid, generation, created_at, table_name, namespace, name, text_hash, error, state)
     ON CONFLICT DO NOTHING
 """
-# Other workers skip locked rows. Claimed ones are due again when the claim has run out. No transaction stays
+# Other workers skip these rows, which are due again when the claim has run out. No transaction stays
 # open for it, since a server may end one that does nothing, and an embedder takes its time.
 _CLAIM: Final = """
     WITH due AS (
@@ -101,7 +101,7 @@ _DROP: Final = """
 
 
 class OutboxState(StrEnum):
-    """The state of a vector that is not written."""
+    """What became of a vector that could not be written with its record."""
 
     PENDING = "pending"
     FAILED = "failed"
@@ -145,24 +145,24 @@ class OutboxDepth:
 
 
 class Claim:
-    """Rows that no other worker takes until the claim ends, and what is committed of them then."""
+    """Pending vectors that nobody else works on until the claim ends, and the results to commit then."""
 
     def __init__(self, rows: Sequence[PendingVector]) -> None:
         self.rows = rows
-        self.written: list[PendingVector] = []
+        self.removed: list[PendingVector] = []
         self.refused: list[tuple[PendingVector, str]] = []
         self.delayed: list[tuple[PendingVector, str, bool]] = []
 
     def remove(self, rows: Iterable[PendingVector]) -> None:
         """Take rows out whose vectors are committed."""
-        self.written.extend(rows)
+        self.removed.extend(rows)
 
     def refuse(self, rows: Iterable[PendingVector], reasons: Mapping[bytes, str]) -> None:
         """Note that no vector can be made of the texts; by text hash, why."""
         self.refused.extend((row, reasons[row.text_hash]) for row in rows)
 
     def delay(self, rows: Iterable[PendingVector], error: str, *, alone: bool = False) -> None:
-        """Note why rows have no vectors yet; they are due again in a few seconds, behind the others.
+        """Note why no vectors could be written now; they are due again in a few seconds, behind the others.
 
         ``alone``: others can be written meanwhile. The pauses of these grow.
         """
@@ -234,7 +234,7 @@ class Outbox:
 
     async def _end(self, claim: Claim) -> None:
         async with self._database.connection() as connection, transaction(connection):
-            await connection.execute(_REMOVE, *_keys(claim.written))
+            await connection.execute(_REMOVE, *_keys(claim.removed))
             refused = [row for row, _ in claim.refused]
             errors = [_readable(error) for _, error in claim.refused]
             await connection.execute(_REFUSED, *_keys(refused), errors)
@@ -242,15 +242,15 @@ class Outbox:
                 _DELAYED, *_keys(row for row, _, _ in claim.delayed),
                 [_readable(error) for _, error, _ in claim.delayed], [alone for _, _, alone in claim.delayed],
             )  # fmt: skip
-            done = {id(row) for row in (*claim.written, *refused, *(row for row, _, _ in claim.delayed))}
-            await _give_back(connection, [row for row in claim.rows if id(row) not in done])
+            noted = {id(row) for row in (*claim.removed, *refused, *(row for row, _, _ in claim.delayed))}
+            await _give_back(connection, [row for row in claim.rows if id(row) not in noted])
 
     async def remove(self, records: Iterable[Record]) -> None:
         """Take rows out by their records, whose vectors are committed."""
-        written = [(r.key.uid, r.key.generation, r.text.hash) for r in records if r.text is not None]
-        if written:
+        keys = [(r.key.uid, r.key.generation, r.text.hash) for r in records if r.text is not None]
+        if keys:
             async with self._database.connection() as connection:
-                await connection.execute(_REMOVE, *map(list, zip(*written, strict=True)))
+                await connection.execute(_REMOVE, *map(list, zip(*keys, strict=True)))
 
     async def depths(self) -> dict[OutboxState, OutboxDepth]:
         """Return how much is in each state."""
@@ -260,7 +260,7 @@ class Outbox:
         return {state: found.get(state, OutboxDepth()) for state in OutboxState}
 
     async def list(self, *, state: OutboxState | None, uid: str | None, limit: int) -> list[OutboxRow]:
-        """Return rows, those that wait longest first."""
+        """Return rows, those that have been pending for longest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_LIST, state, uid, limit)
         return [
