@@ -1,4 +1,4 @@
-"""One run of a reembedding on real tables with a fake model, and what it should come to."""
+"""One run of a reembedding on real tables with a fake model, and the result that it should have."""
 
 import json
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from datastorage.embedding import Embedder, VectorCache
+from datastorage.embedding.provider import probe
 from datastorage.records.record import Record
 from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
@@ -15,7 +16,7 @@ from datastorage.storage.texts import Texts
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
 from datastorage.vectors.backfill import Dependencies
-from datastorage.vectors.reembed import Reembed
+from datastorage.vectors.reembed import Pace, Reembed
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from tests.support.embedding import FakeProvider, vector_of
 from tests.support.ping import ping
@@ -23,8 +24,8 @@ from tests.support.ping import ping
 FULL: Final = 10
 
 
-class SmallParts(VectorTables):
-    """Parts are full with a few vectors, and indexed without delay."""
+class SmallPartitions(VectorTables):
+    """Its partitions are full with a few vectors, and indexed without delay."""
 
     grace_seconds = 0.0
 
@@ -54,7 +55,7 @@ class OtherModel(FakeProvider):
 
 
 class Run:
-    """The parts of one run."""
+    """One run and all that it needs."""
 
     def __init__(
         self,
@@ -62,23 +63,25 @@ class Run:
         vector_database: Database,
         provider: FakeProvider,
         texts: type[Texts] = Texts,
+        *,
+        pace: Pace = Pace(),
     ) -> None:
         self.provider = provider
-        self.vectors = SmallParts(vector_database, provider.model)
+        self.vectors = SmallPartitions(vector_database, provider.model)
         self.breakers = Dependencies(
-            Breaker(
-                "postgres", partial(ping, database), on_recovery=lambda: None, trial=Texts(database).probe
-            ),
-            Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None),  # noqa: PLW0108  # made below
-            Breaker("vector_store", self.vectors.probe, on_recovery=lambda: None),
+            Breaker("postgres", partial(ping, database), trial=Texts(database).probe),
+            Breaker("embedder", partial(probe, provider)),
+            Breaker("vector_store", self.vectors.probe),
         )
-        self.embedder = Embedder(provider, VectorCache(provider.model, None, 300), self.breakers.embedder)
+        self.embedder = Embedder(provider, VectorCache(provider.model), self.breakers.embedder)
+        self.texts = texts(database)
         self.reembed = Reembed(
-            texts=texts(database),
+            texts=self.texts,
             vectors=self.vectors,
             embedder=self.embedder,
             dependencies=self.breakers,
             index_memory_mib=64,
+            pace=pace,
         )
 
     async def run(self) -> Reembed:
@@ -113,7 +116,7 @@ async def store(archive: Archive, records: Sequence[Record], *, linked: bool = F
 
 
 async def texts_of(owner: Any, records: Sequence[Record]) -> list[tuple[bytes | None, str | None]]:
-    """Return the hash that each row has, and the text that is kept under it."""
+    """Return each row's hash, and the text that is kept under it."""
     found = []
     for r in records:
         row = await owner.fetchrow(

@@ -17,7 +17,7 @@ from datastorage.settings import setting_names
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OutboxState
 from harness.postgres import TestDatabase, TestDatabases, connect
-from tests.storage.owing import owe, records_of
+from tests.storage.pending import add_pending, records_of
 
 T = TypeVar("T")
 Command = Callable[..., tuple[object, str, str]]
@@ -69,7 +69,7 @@ def owed(database: TestDatabase) -> list[Record]:
     records = records_of(4)
 
     async def fill(made: Database) -> None:
-        await owe(made, records, "the model is asleep")
+        await add_pending(made, records, "the model is asleep")
         async with Outbox(made).claim(1) as claim:
             claim.refuse(claim.rows, {row.text_hash: "not \x1b[31m this" for row in claim.rows})
         async with made.connection() as connection:

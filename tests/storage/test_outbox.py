@@ -1,4 +1,4 @@
-"""The outbox: what is owed is worked on by one at a time, comes to an end, and is never forgotten."""
+"""The outbox: one worker at a time has a pending vector, each comes to an end, and none is forgotten."""
 
 import asyncio
 import contextlib
@@ -16,12 +16,12 @@ from datastorage.records.reasons import Reason
 from datastorage.records.vector import EmbeddingModel
 from datastorage.records.writes import WITHOUT_VECTORS, VectorWrite, WriteState
 from datastorage.storage.database import Database
-from datastorage.storage.outbox import Outbox, OwedVector
+from datastorage.storage.outbox import Outbox, PendingVector
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
-from tests.storage.owing import claimed, hash_of, identity_of, owe, records_of, rows_in
+from tests.storage.pending import add_pending, claimed, hash_of, identity_of, records_of, rows_in
 
 PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
 
@@ -31,13 +31,13 @@ def outbox(database: Database) -> Outbox:
     return Outbox(database)
 
 
-async def test_what_is_owed_can_be_claimed(outbox: Outbox, database: Database) -> None:
+async def test_pending_vectors_can_be_claimed(outbox: Outbox, database: Database) -> None:
     records = [*records_of(3), record_of(action_trace(TRACE_SPEC, generation=4))]
-    await owe(database, records, "the model is asleep")
+    await add_pending(database, records, "the model is asleep")
     async with outbox.claim(100) as claim:
         found = {row.uid: row for row in claim.rows}
     assert found == {
-        r.key.uid: OwedVector(r.key.uid, r.key.generation, hash_of(r), r.text.text, 0)
+        r.key.uid: PendingVector(r.key.uid, r.key.generation, hash_of(r), r.text.text, 0)
         for r in records
         if r.text is not None
     }
@@ -46,11 +46,11 @@ async def test_what_is_owed_can_be_claimed(outbox: Outbox, database: Database) -
 @pytest.mark.oldest_postgres
 async def test_the_three_ends_of_a_claim(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(6)
-    await owe(database, records, "asleep")
+    await add_pending(database, records, "asleep")
     by_uid = {record.key.uid: number for number, record in enumerate(records)}
     async with outbox.claim(100) as claim:
         rows = sorted(claim.rows, key=lambda row: by_uid[row.uid])
-        claim.pay(rows[:2])
+        claim.remove(rows[:2])
         claim.refuse(rows[2:4], {row.text_hash: f"too {row.text}" for row in rows})
         claim.delay(rows[4:5], "still asleep")
     left = await rows_in(owner)
@@ -66,7 +66,7 @@ async def test_the_three_ends_of_a_claim(outbox: Outbox, database: Database, own
 @pytest.mark.oldest_postgres
 async def test_two_claims_share_nothing(outbox: Outbox, database: Database) -> None:
     records = records_of(10)
-    await owe(database, records)
+    await add_pending(database, records)
     async with outbox.claim(6) as one, outbox.claim(6) as other, outbox.claim(6) as third:
         first, second = ({row.uid for row in claim.rows} for claim in (one, other))
         assert (len(first), len(second), len(third.rows)) == (6, 4, 0)
@@ -76,7 +76,7 @@ async def test_two_claims_share_nothing(outbox: Outbox, database: Database) -> N
 @pytest.mark.oldest_postgres
 async def test_a_claim_takes_the_longest_due_first(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(5)
-    await owe(database, records)
+    await add_pending(database, records)
     for age, record in enumerate(records):
         await owner.execute(
             "UPDATE datastorage.vector_outbox SET due_at = now() - $1::interval WHERE uid = $2",
@@ -86,19 +86,19 @@ async def test_a_claim_takes_the_longest_due_first(outbox: Outbox, database: Dat
 
 
 async def test_what_is_not_due_yet_is_left_alone(outbox: Outbox, database: Database, owner: Any) -> None:
-    await owe(database, records_of(2), due_seconds=3600)
+    await add_pending(database, records_of(2), due_seconds=3600)
     assert await claimed(outbox) == set()
     await owner.execute("UPDATE datastorage.vector_outbox SET due_at = now()")
     assert len(await claimed(outbox)) == 2
 
 
 async def test_a_claim_that_fails_changes_nothing(outbox: Outbox, database: Database, owner: Any) -> None:
-    await owe(database, records_of(3))
+    await add_pending(database, records_of(3))
     before = await rows_in(owner)
 
     async def fail() -> None:
         async with outbox.claim(100) as claim:
-            claim.pay(claim.rows[:1])
+            claim.remove(claim.rows[:1])
             claim.delay(claim.rows[1:], "x")
             raise LookupError
 
@@ -110,9 +110,9 @@ async def test_a_claim_that_fails_changes_nothing(outbox: Outbox, database: Data
 
 async def test_a_claim_keeps_no_transaction_open(outbox: Outbox, database: Database, owner: Any) -> None:
     """An embedder takes its time, and a server may end a transaction that does nothing meanwhile."""
-    await owe(database, records_of(3))
+    await add_pending(database, records_of(3))
     async with outbox.claim(100) as claim:
-        claim.pay(claim.rows)
+        claim.remove(claim.rows)
         assert not await owner.fetchval(
             "SELECT count(*) FROM pg_stat_activity "
             "WHERE state LIKE 'idle in transaction%' AND datname = current_database()"
@@ -124,7 +124,7 @@ async def test_what_a_dead_process_had_claimed_is_due_again(
     outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datastorage.storage.outbox._CLAIM_SECONDS", 0.05)
-    await owe(database, records_of(3))
+    await add_pending(database, records_of(3))
     async with outbox.claim(100):
 
         async def due_again() -> bool:
@@ -136,7 +136,7 @@ async def test_what_a_dead_process_had_claimed_is_due_again(
 async def test_who_is_refused_alone_waits_longer_each_time(
     outbox: Outbox, database: Database, owner: Any
 ) -> None:
-    await owe(database, records_of(1))
+    await add_pending(database, records_of(1))
     pauses = []
     for _ in range(5):
         await owner.execute("UPDATE datastorage.vector_outbox SET due_at = now()")
@@ -148,12 +148,12 @@ async def test_who_is_refused_alone_waits_longer_each_time(
 
 
 async def test_a_cancelled_claim_leaves_its_rows(outbox: Outbox, database: Database, owner: Any) -> None:
-    await owe(database, records_of(3))
+    await add_pending(database, records_of(3))
     reached = asyncio.Event()
 
     async def hang() -> None:
         async with outbox.claim(100) as claim:
-            claim.pay(claim.rows)
+            claim.remove(claim.rows)
             reached.set()
             await asyncio.Event().wait()
 
@@ -170,26 +170,26 @@ async def test_a_cancelled_claim_leaves_its_rows(outbox: Outbox, database: Datab
 @pytest.mark.oldest_postgres
 async def test_owing_again_changes_nothing(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(2)
-    await owe(database, records, "first")
+    await add_pending(database, records, "first")
     async with outbox.claim(1) as claim:
         claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
     before = await rows_in(owner)
-    await owe(database, records, "second")
+    await add_pending(database, records, "second")
     assert await rows_in(owner) == before
 
 
-async def test_each_generation_is_owed_by_itself(outbox: Outbox, database: Database) -> None:
+async def test_each_generation_is_pending_by_itself(outbox: Outbox, database: Database) -> None:
     first = record_of(action_trace(TRACE_SPEC))
     second = replace(first, key=replace(first.key, generation=2))
-    await owe(database, [first, second])
-    await outbox.pay([first])
+    await add_pending(database, [first, second])
+    await outbox.remove([first])
     assert await claimed(outbox) == {identity_of(second)}
 
 
-async def test_nothing_is_owed_where_no_vectors_are_kept(outbox: Outbox, database: Database) -> None:
+async def test_nothing_is_pending_where_no_vectors_are_kept(outbox: Outbox, database: Database) -> None:
     """Somebody who keeps them may have left entries, which nobody drains."""
     records = records_of(3)
-    await owe(database, records)
+    await add_pending(database, records)
     async with outbox.claim(1) as claim:
         claim.refuse(claim.rows, {row.text_hash: "too long" for row in claim.rows})
     keys, table = [record.key for record in records], records[0].table
@@ -199,10 +199,10 @@ async def test_nothing_is_owed_where_no_vectors_are_kept(outbox: Outbox, databas
     assert [row.vector for row in found.values()] == [WITHOUT_VECTORS] * 3
 
 
-async def test_what_has_no_text_is_never_owed(outbox: Outbox, database: Database) -> None:
+async def test_a_record_without_text_is_never_pending(outbox: Outbox, database: Database) -> None:
     wordless = record_of(audit_record({**AUDIT_SPEC, "action": "--"}))
     assert hash_of(wordless)
-    await owe(database, [wordless])
+    await add_pending(database, [wordless])
     async with database.connection() as connection:
         await Outbox.add(
             connection, [replace(wordless, text=None)], {hash_of(wordless): PENDING}, due_seconds=0
@@ -213,9 +213,9 @@ async def test_what_has_no_text_is_never_owed(outbox: Outbox, database: Database
 
 async def test_paying_takes_out_what_it_names(outbox: Outbox, database: Database) -> None:
     records = records_of(3)
-    await owe(database, records)
-    await outbox.pay([records[0], replace(records[1], key=replace(records[1].key, generation=99))])
-    await outbox.pay([])
+    await add_pending(database, records)
+    await outbox.remove([records[0], replace(records[1], key=replace(records[1].key, generation=99))])
+    await outbox.remove([])
     assert await claimed(outbox) == {identity_of(record) for record in records[1:]}
 
 
@@ -237,7 +237,7 @@ def test_whatever_an_error_says_it_costs_no_row(
         owner = await connect(shared.owner_url)
         await owner.execute("TRUNCATE datastorage.vector_outbox")
         outbox, records = Outbox(database), records_of(4)
-        await owe(database, records[:2], added)
+        await add_pending(database, records[:2], added)
         kept = {error for _, _, error in (await rows_in(owner)).values()}
         assert kept == {_expected(added) or None}
         async with outbox.claim(1) as claim:
@@ -259,8 +259,8 @@ def _expected(text: str) -> str:
     return "".join("?" if "\ud800" <= character <= "\udfff" else character for character in shown)
 
 
-_Fate = Literal["pay", "refuse", "delay", "leave"]
-_plans = st.lists(st.sampled_from(("pay", "refuse", "delay", "leave")), max_size=12)
+_Fate = Literal["remove", "refuse", "delay", "leave"]
+_plans = st.lists(st.sampled_from(("remove", "refuse", "delay", "leave")), max_size=12)
 
 
 @given(_plans, st.integers(1, 3), st.integers(1, 5))
@@ -273,16 +273,16 @@ def test_any_number_of_workers_settle_each_row_once(
         await owner.execute("TRUNCATE datastorage.vector_outbox")
         records = records_of(len(fates))
         plan = {record.key.uid: fate for record, fate in zip(records, fates, strict=True)}
-        await owe(database, records)
+        await add_pending(database, records)
         seen: Counter[str] = Counter()
         await asyncio.gather(*(_work(Outbox(database), limit, plan, seen) for _ in range(workers)))
         ends = {"refuse": ("failed", 1), "delay": ("pending", 1), "leave": ("pending", 0)}
         left = {uid: row[:2] for (uid, _), row in (await rows_in(owner)).items()}
         met = {uid: plan[uid] for uid in seen}
-        assert all(seen[uid] == 1 for uid, fate in met.items() if fate in {"pay", "refuse"})
+        assert all(seen[uid] == 1 for uid, fate in met.items() if fate in {"remove", "refuse"})
         assert left == {
             uid: ends[fate] if uid in met else ("pending", 0) for uid, fate in plan.items()
-            if fate != "pay" or uid not in met
+            if fate != "remove" or uid not in met
         }  # fmt: skip
         await owner.close()
         await database.close()
@@ -297,9 +297,10 @@ async def _work(outbox: Outbox, limit: int, plan: Mapping[str, _Fate], seen: Cou
             fresh = [row for row in claim.rows if not seen[row.uid]]
             seen.update(row.uid for row in fresh)
             by_fate = {
-                fate: [row for row in fresh if plan[row.uid] == fate] for fate in ("pay", "refuse", "delay")
+                fate: [row for row in fresh if plan[row.uid] == fate]
+                for fate in ("remove", "refuse", "delay")
             }
-            claim.pay(by_fate["pay"])
+            claim.remove(by_fate["remove"])
             claim.refuse(by_fate["refuse"], {row.text_hash: "never" for row in claim.rows})
             claim.delay(by_fate["delay"], "later")
         if not fresh:

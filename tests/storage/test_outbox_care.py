@@ -1,4 +1,4 @@
-"""The outbox as people see it and take care of it: depth, lists, another try, giving up."""
+"""The outbox as people see it and take care of it: its depth, lists, retrying and dropping."""
 
 import secrets
 from collections import Counter
@@ -9,7 +9,7 @@ import pytest
 
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
-from tests.storage.owing import claimed, identity_of, owe, records_of, rows_in
+from tests.storage.pending import add_pending, claimed, identity_of, records_of, rows_in
 
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
@@ -24,9 +24,9 @@ def outbox(database: Database) -> Outbox:
 
 async def test_depths_and_errors(outbox: Outbox, database: Database, owner: Any) -> None:
     assert await outbox.depths() == dict.fromkeys(OutboxState, OutboxDepth())
-    await owe(database, records_of(5), "asleep")
-    await owe(database, records_of(3, start=10), "too slow")
-    await owe(database, records_of(1, start=20))
+    await add_pending(database, records_of(5), "asleep")
+    await add_pending(database, records_of(3, start=10), "too slow")
+    await add_pending(database, records_of(1, start=20))
     async with outbox.claim(2) as claim:
         claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
     await owner.execute(
@@ -47,7 +47,7 @@ async def test_depths_and_errors(outbox: Outbox, database: Database, owner: Any)
 
 async def test_rows_are_listed_by_state_and_uid(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(4)
-    await owe(database, records, "asleep")
+    await add_pending(database, records, "asleep")
     await owner.execute(
         "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 h' WHERE uid = $1",
         records[2].key.uid,
@@ -69,7 +69,7 @@ async def test_what_failed_or_was_dropped_can_be_tried_again(
     outbox: Outbox, database: Database, owner: Any
 ) -> None:
     records = records_of(4)
-    await owe(database, records)
+    await add_pending(database, records)
     async with outbox.claim(2) as claim:
         failed = {(row.uid, row.generation) for row in claim.rows}
         claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
@@ -81,13 +81,13 @@ async def test_what_failed_or_was_dropped_can_be_tried_again(
     assert await outbox.retry(state=None, uid=kept.key.uid) == 0
     assert await outbox.retry(state=None, uid=None) == 1
     assert await claimed(outbox) == {identity_of(record) for record in records}
-    # Known to have been tried before: whoever remembers a refusal must ask again.
+    # Their earlier tries are known: an embedder that remembers a refusal has to ask again.
     assert {identity for identity, (_, attempts, _) in (await rows_in(owner)).items() if attempts} == failed
 
 
 async def test_dropping_is_by_state_or_uid_and_once(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(5)
-    await owe(database, records)
+    await add_pending(database, records)
     async with outbox.claim(2) as claim:
         claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
     assert await outbox.drop(state=OutboxState.FAILED, uid=None, reason="first") == 2
@@ -100,10 +100,10 @@ async def test_dropping_is_by_state_or_uid_and_once(outbox: Outbox, database: Da
 async def test_dropping_does_not_wait_for_a_claim_which_does_not_undo_it(
     outbox: Outbox, database: Database, owner: Any
 ) -> None:
-    await owe(database, records_of(4))
+    await add_pending(database, records_of(4))
     async with outbox.claim(3) as claim:
         assert await outbox.drop(state=OutboxState.PENDING, uid=None, reason="x") == 4
-        claim.pay(claim.rows[:1])
+        claim.remove(claim.rows[:1])
         claim.refuse(claim.rows[1:2], {row.text_hash: "never" for row in claim.rows})
         claim.delay(claim.rows[2:], "away")
     assert [state for state, _, _ in (await rows_in(owner)).values()] == ["dropped"] * 3
@@ -111,7 +111,7 @@ async def test_dropping_does_not_wait_for_a_claim_which_does_not_undo_it(
 
 
 async def test_trying_again_waits_for_no_claim(outbox: Outbox, database: Database) -> None:
-    await owe(database, records_of(3))
+    await add_pending(database, records_of(3))
     async with outbox.claim(1) as claim:
         claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})
     async with outbox.claim(10) as claim:
@@ -129,7 +129,7 @@ async def test_trying_again_waits_for_no_claim(outbox: Outbox, database: Databas
     ],
 )
 async def test_the_reader_only_reads(outbox: Outbox, database: Database, owner: Any, statement: str) -> None:
-    await owe(database, records_of(1))
+    await add_pending(database, records_of(1))
     await owner.execute("SET ROLE datastorage_reader")
     assert await owner.fetchval("SELECT count(*) FROM datastorage.vector_outbox") == 1
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 1
@@ -138,8 +138,8 @@ async def test_the_reader_only_reads(outbox: Outbox, database: Database, owner: 
     assert len(await claimed(outbox)) == 1
 
 
-async def test_a_state_that_is_none_is_refused(owner: Any, outbox: Outbox, database: Database) -> None:
-    await owe(database, records_of(1))
+async def test_an_unknown_state_is_refused(owner: Any, outbox: Outbox, database: Database) -> None:
+    await add_pending(database, records_of(1))
     with pytest.raises(asyncpg.CheckViolationError):
         await owner.execute("UPDATE datastorage.vector_outbox SET state = $1", secrets.token_hex(4))
     assert await claimed(outbox)

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,10 @@ from datastorage.records.record import RecordKey, Table, Text
 from datastorage.resources.reading.registry import reading_of
 from datastorage.storage.database import Database
 from datastorage.storage.schema import VECTORS
-from datastorage.storage.texts import FIRST_ROW, Texts, Unlinked
+from datastorage.storage.texts import Texts
 from datastorage.storage.write import Archive
-from datastorage.vectors import reembed as reembed_module
-from datastorage.vectors.reembed import Missing, Stage
+from datastorage.vectors.progress import Missing, Stage
+from datastorage.vectors.reembed import Pace
 from harness.objects import AUDIT_SPEC, action_trace, audit_record, kind_of, record_of
 from harness.postgres import TestDatabase, TestDatabases, connect
 from harness.strategies import action_trace_specs, audit_record_specs
@@ -176,7 +176,7 @@ async def test_refused_texts_are_named_and_asked_again_the_next_time(
     assert await vectors_in(owner) == expected_vectors(records)
 
 
-async def test_only_so_many_are_named(run: Run, archive: Archive, provider: FakeProvider) -> None:
+async def test_only_the_first_refused_are_named(run: Run, archive: Archive, provider: FakeProvider) -> None:
     records = audits(60)
     provider.refused = {r.text.text for r in records if r.text is not None}
     await store(archive, records, linked=True)
@@ -197,9 +197,9 @@ async def test_models_side_by_side(run: Run, archive: Archive, database: Databas
 
 
 async def test_what_is_missing_is_counted_and_nothing_changed(
-    run: Run, archive: Archive, database: Database, owner: Any, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, database: Database, owner: Any
 ) -> None:
-    monkeypatch.setattr(reembed_module, "_PAGE_HASHES", 4)
+    run = Run(database, database, FakeProvider(), pace=Pace(page_hashes=4))
     await store(archive, audits(3))
     await store(archive, audits(10, start=10), linked=True)
     assert await run.reembed.missing() == Missing(3, 10, 10)
@@ -227,7 +227,7 @@ async def test_vectors_on_another_server(
 
 
 class Watched(Texts):
-    """Tells how much is read at once."""
+    """Notes how much is read at once."""
 
     most = 0
 
@@ -246,17 +246,7 @@ async def test_large_contents_are_read_a_few_at_a_time(database: Database, archi
     for record in records:
         await store(archive, [record])
     assert (await Run(database, database, FakeProvider(), Watched).run()).progress.linked == 9
-    assert size <= Watched.most <= reembed_module._PAGE_BYTES
-
-
-@given(st.lists(st.integers(0, 3 * reembed_module._PAGE_BYTES), max_size=30))
-def test_parts_keep_the_rows_and_the_bound(sizes: list[int]) -> None:
-    rows = [Unlinked(replace(FIRST_ROW, generation=n), size) for n, size in enumerate(sizes)]
-    parts = list(reembed_module._parts(rows))
-    assert [key for part in parts for key in part] == [row.key for row in rows]
-    by_key: Mapping[RecordKey, int] = {row.key: row.size for row in rows}
-    for part in parts:
-        assert len(part) == 1 or sum(by_key[key] for key in part) <= reembed_module._PAGE_BYTES
+    assert size <= Watched.most <= Pace().page_bytes
 
 
 @given(st.lists(audit_record_specs() | action_trace_specs(), min_size=1, max_size=5))

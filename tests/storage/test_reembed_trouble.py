@@ -11,7 +11,7 @@ from datastorage.errors import EmbedderUnavailableError
 from datastorage.records.vector import Matrix
 from datastorage.storage.database import Database
 from datastorage.storage.write import Archive
-from datastorage.vectors import reembed as reembed_module
+from datastorage.vectors.reembed import Pace
 from harness.polling import eventually
 from harness.postgres import TestDatabase
 from tests.storage.reembedding import (
@@ -92,14 +92,13 @@ class Fragile(FakeProvider):
 
 @pytest.mark.parametrize(("good", "bad"), [(0, 1), (5, 1), (40, 40)])
 async def test_texts_that_the_embedder_fails_with_for_ever_are_named_in_the_end(
-    database: Database, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch, good: int, bad: int
+    database: Database, archive: Archive, owner: Any, good: int, bad: int
 ) -> None:
-    monkeypatch.setattr(reembed_module, "_AWAY_SECONDS", 0.0)
     records = audits(good + bad)
     await store(archive, records)
     provider = Fragile()
     provider.bad = frozenset(r.text.text for r in records[good:] if r.text is not None)
-    run = Run(database, database, provider)
+    run = Run(database, database, provider, pace=Pace(away_seconds=0.0))
     async with asyncio.timeout(60):  # it never ended
         progress = (await run.run()).progress
     assert (progress.embedded, progress.refused) == (good, bad)
@@ -118,7 +117,7 @@ class KilledError(Exception):
 
 
 def dying(run: Run, steps: int) -> None:
-    """Let the run end after so many of its steps."""
+    """Let the run end after that many of its steps."""
     left = steps
 
     def guard(owner: object, name: str) -> None:
@@ -134,22 +133,21 @@ def dying(run: Run, steps: int) -> None:
         setattr(owner, name, guarded)
 
     for name in ("unlinked", "contents", "link", "count", "hashes", "texts"):
-        guard(run.reembed._texts, name)
+        guard(run.texts, name)
     for name in ("existing", "insert", "seal", "index", "sealed"):
         guard(run.vectors, name)
 
 
 @pytest.mark.parametrize("steps", [3, 4, 5, 7, 11])
 async def test_a_run_that_is_killed_anywhere_is_gone_on_with(
-    archive: Archive, database: Database, owner: Any, monkeypatch: pytest.MonkeyPatch, steps: int
+    archive: Archive, database: Database, owner: Any, steps: int
 ) -> None:
-    for name, value in (("_PAGE_ROWS", 2), ("_PAGE_TEXTS", 4), ("_PAGE_HASHES", 6), ("_SEAL_EVERY", 4)):
-        monkeypatch.setattr(reembed_module, name, value)
+    small = Pace(page_rows=2, page_texts=4, page_hashes=6, seal_every=4)
     records = [*audits(13), *traces(5)]
     await store(archive, records)
     embedded, runs = 0, 0
     while True:
-        run = Run(database, database, FakeProvider())
+        run = Run(database, database, FakeProvider(), pace=small)
         # A little further each time, and never through in one go.
         dying(run, steps + runs)
         runs += 1
@@ -165,14 +163,13 @@ async def test_a_run_that_is_killed_anywhere_is_gone_on_with(
 
 
 async def test_two_runs_and_writers_at_once(
-    archive: Archive, database: Database, cloned: TestDatabase, owner: Any, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, database: Database, cloned: TestDatabase, owner: Any
 ) -> None:
-    for name, value in (("_PAGE_ROWS", 3), ("_PAGE_TEXTS", 5), ("_PAGE_HASHES", 11), ("_SEAL_EVERY", 5)):
-        monkeypatch.setattr(reembed_module, name, value)
+    small = Pace(page_rows=3, page_texts=5, page_hashes=11, seal_every=5)
     records = [*audits(60), *traces(20)]
     await store(archive, records)
     pools = [Database(cloned.service_url, pool_size=4) for _ in range(2)]
-    runs = [Run(pool, pool, FakeProvider()) for pool in pools]
+    runs = [Run(pool, pool, FakeProvider(), pace=small) for pool in pools]
     late = audits(30, start=100)
 
     async def write() -> None:
@@ -180,8 +177,8 @@ async def test_two_runs_and_writers_at_once(
             await store(archive, [record], linked=True)
 
     await asyncio.gather(*(run.run() for run in runs), write())
-    # What came behind their backs is the tail.
-    await Run(database, database, FakeProvider()).run()
+    # Another run gives texts and vectors to the records that came meanwhile.
+    await Run(database, database, FakeProvider(), pace=small).run()
     assert await texts_of(owner, [*records, *late]) == expected_texts([*records, *late])
     found = await owner.fetch("SELECT DISTINCT text_hash FROM datastorage.embeddings_1")
     assert {row["text_hash"] for row in found} == set(expected_vectors([*records, *late]))
@@ -189,11 +186,8 @@ async def test_two_runs_and_writers_at_once(
         await pool.close()
 
 
-async def test_it_indexes_what_it_writes(
-    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("_PAGE_TEXTS", FULL), ("_SEAL_EVERY", FULL)):
-        monkeypatch.setattr(reembed_module, name, value)
+async def test_it_indexes_what_it_writes(database: Database, archive: Archive, owner: Any) -> None:
+    run = Run(database, database, FakeProvider(), pace=Pace(page_texts=FULL, seal_every=FULL))
     await store(archive, audits(8 * FULL), linked=True)
     await run.run()
     parts = await owner.fetch("SELECT state, level, row_count FROM datastorage.embedding_parts ORDER BY part")
@@ -203,10 +197,10 @@ async def test_it_indexes_what_it_writes(
 
 
 async def test_it_waits_in_the_end_for_what_was_sealed_a_moment_ago(
-    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
+    database: Database, archive: Archive, owner: Any
 ) -> None:
-    monkeypatch.setattr(reembed_module, "_INDEX_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(run.vectors, "grace_seconds", 1.0)
+    run = Run(database, database, FakeProvider(), pace=Pace(index_pause_seconds=0.05))
+    run.vectors.grace_seconds = 1.0
     await store(archive, audits(FULL), linked=True)
     await run.run()
     assert (
@@ -215,9 +209,9 @@ async def test_it_waits_in_the_end_for_what_was_sealed_a_moment_ago(
 
 
 async def test_vectors_that_cannot_be_indexed_are_vectors_all_the_same(
-    run: Run, archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
+    database: Database, archive: Archive, owner: Any
 ) -> None:
-    monkeypatch.setattr(reembed_module, "_INDEX_PAUSE_SECONDS", 0.0)
+    run = Run(database, database, FakeProvider(), pace=Pace(index_pause_seconds=0.0))
     await store(archive, audits(FULL), linked=True)
     await owner.execute("REVOKE EXECUTE ON FUNCTION datastorage.index_embeddings FROM datastorage_service")
     progress = (await run.run()).progress

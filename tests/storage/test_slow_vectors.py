@@ -4,22 +4,21 @@ from typing import Any
 
 import pytest
 
-from datastorage.pipeline import aside as aside_module
-from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.aside import Pace
 from datastorage.records.record import StoredRecord
 from datastorage.records.writes import WriteState
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import OutboxState
 from datastorage.storage.rejected import RejectedRecords
-from harness.objects import AUDIT_SPEC, TTL_SECONDS, audit_record
+from harness.objects import AUDIT_SPEC, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
-from tests.storage.owing import hash_of
-from tests.storage.test_backfill import Stage, records, spawn, stage
-from tests.support.storing import running, storing
-from tests.unit.conftest import Spawn
+from tests.storage.pending import hash_of
+from tests.storage.test_backfill import Stage, records, stage
+from tests.support.storing import Storing
+from tests.support.tasks import Spawn
 
-__all__ = ["spawn", "stage"]
+__all__ = ["stage"]
 
 COUNT = 120
 PATIENCE = 60.0
@@ -100,24 +99,25 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
 
 
 async def test_a_row_that_its_vector_takes_down_is_stored_without_it(
-    stage: Stage, database: Database, owner: Any, cloned: TestDatabase, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, database: Database, owner: Any, cloned: TestDatabase
 ) -> None:
     """A limit on the time of a transaction ends the session, and the rows with it."""
     if not await owner.fetchval("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'"):
         pytest.skip("this server has no transaction_timeout")
-    monkeypatch.setattr(aside_module, "_FIRST_PAUSE_SECONDS", 0.02)
     await stage.tables.model_id()
     await slow_vectors(owner, 3600)
     await limit(owner, cloned, "transaction_timeout", "300ms")
     database.expire_connections()
-    intake = Intake(
-        max_items=5000, max_bytes=2**27, default_ttl_seconds=TTL_SECONDS, on_overflow=lambda: None
+    storing = Storing(
+        stage.writer,
+        stage.dependencies.postgres,
+        RejectedRecords(database),
+        pace=Pace(first_pause_seconds=0.02),
     )
-    parts = storing(intake, stage.writer, RejectedRecords(database), stage.dependencies.postgres)
-    async with running(parts):
-        parts.offer(*(audit_record({**AUDIT_SPEC, "message": "x" * n}) for n in range(1, 5)))
-        await eventually(lambda: len(parts.announced.outcomes) == 4, seconds=PATIENCE)
-    outcomes = parts.announced.outcomes.values()
+    async with storing.running():
+        storing.offer(*(audit_record({**AUDIT_SPEC, "message": "x" * n}) for n in range(1, 5)))
+        await eventually(lambda: len(storing.outcomes) == 4, seconds=PATIENCE)
+    outcomes = storing.outcomes.values()
     assert all(isinstance(outcome, StoredRecord) for outcome in outcomes)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 4
     assert await stage.depth() == 4

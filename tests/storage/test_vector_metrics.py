@@ -8,23 +8,25 @@ import pytest_asyncio
 
 from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
+from datastorage.embedding.redis import Limits, RedisStore
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query.filters import SearchMode
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
+from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.outbox import OutboxState
 from datastorage.storage.pages import ArchiveReader
-from datastorage.vectors.indexer import Indexer
+from datastorage.vectors.indexer import Indexer, Pace
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
 from harness.redis import RedisServer
+from tests.storage.reembedding import FULL, SmallPartitions
 from tests.storage.test_backfill import Stage, records, until_depth
-from tests.unit.conftest import Spawn, spawn
-
-__all__ = ["spawn"]
+from tests.support.embedding import vector_of
+from tests.support.tasks import Spawn
 
 
 @pytest.fixture(scope="module")
@@ -125,26 +127,28 @@ async def test_a_damaged_vector_table(stage: Stage, owner: Any) -> None:
     assert moved.by("datastorage_dependency_errors_total", dependency="vector_store") == 1
 
 
-async def test_redis_hits_and_what_it_cannot_do(
-    stage: Stage, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datastorage.embedding.redis._TIMEOUT_SECONDS", 5.0)  # the machine may be busy
+def cache_on(redis: RedisServer, model: EmbeddingModel) -> VectorCache:
+    """Return a cache that is as patient as a busy machine needs."""
+    return VectorCache(model, RedisStore(redis.url, 300, limits=Limits(use_seconds=5.0)))
+
+
+async def test_redis_hits_and_what_it_cannot_do(stage: Stage, redis: RedisServer) -> None:
     model, key, vector = stage.provider.model, b"k" * 32, stage.provider.rows
     assert vector == {}
-    first = VectorCache(model, redis.url, 300)
+    first = cache_on(redis, model)
     await stage.writer.store(records(1))
     text = next(iter(_texts(1)))
     made = await Embedder(stage.provider, first, stage.dependencies.embedder).embed(
         _texts(1), patience_seconds=None
     )
     assert text in made.vectors
-    moved, second = Moves(), VectorCache(model, redis.url, 300)
+    moved, second = Moves(), cache_on(redis, model)
     assert text in await second.get([text])
     assert moved.by("datastorage_cache_hits_total", tier="redis") == 1
     with redis.client() as client:
         [name] = client.keys("datastorage:vector:*")
         client.set(name, b"garbage")
-    third = VectorCache(model, redis.url, 300)
+    third = cache_on(redis, model)
     assert await third.get([text, key]) == {}
     assert moved.by("datastorage_cache_errors_total", reason="garbage") == 1
     assert moved.by("datastorage_cache_misses_total") == 2
@@ -156,14 +160,13 @@ async def test_redis_hits_and_what_it_cannot_do(
         await each.close()
 
 
-async def test_index_steps(stage: Stage, spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datastorage.storage.vectors.VectorTables.seal", _always)
-    moved = Moves()
-    await stage.tables.model_id()
-    spawn(Indexer(stage.tables, memory_mib=64).run())
+async def test_index_steps(stage: Stage, database: Database, owner: Any, spawn: Spawn) -> None:
+    tables, moved = SmallPartitions(database, stage.provider.model), Moves()
+    await tables.insert(_vectors(0, FULL))
+    spawn(Indexer(tables, memory_mib=64, pace=Pace(interval=0.02, first_retry=0.02)).run())
     await eventually(lambda: moved.by("datastorage_vector_index_steps_total", outcome="success") > 0)
-    stage.tables._identity = ("p", "n", -1)
-    stage.tables._id = None
+    await owner.execute("REVOKE EXECUTE ON FUNCTION datastorage.index_embeddings FROM datastorage_service")
+    await tables.insert(_vectors(FULL, 2 * FULL))
     await eventually(lambda: moved.by("datastorage_vector_index_steps_total", outcome="failed") > 0)
 
 
@@ -209,5 +212,5 @@ def _depth(state: str) -> float | None:
     return metrics.REGISTRY.get_sample_value("datastorage_outbox_depth", {"state": state})
 
 
-async def _always(*_: object, **__: object) -> bool:
-    return True
+def _vectors(first: int, end: int) -> dict[bytes, Vector]:
+    return {number.to_bytes(32, "big"): vector_of(str(number)) for number in range(first, end)}

@@ -99,7 +99,7 @@ async def searchable(
         chosen = provider or BagOfWords()
         breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
         stack.push_async_callback(breaker.close)
-        embedder = Embedder(chosen, VectorCache(chosen.model, None, 300), breaker)
+        embedder = Embedder(chosen, VectorCache(chosen.model), breaker)
         stack.push_async_callback(embedder.close)
         store = Store(database, Vectors(apart, vectors is None, embedder))
         yield SearchableArchive(

@@ -6,10 +6,11 @@ import random
 import pytest
 
 from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError, WorkRefusedError
-from datastorage.resilience.breaker import Breaker
+from datastorage.resilience.breaker import Breaker, Pace
 from harness.polling import eventually, settle
 from tests.support.fakes import Probe
-from tests.unit.conftest import Spawn
+from tests.support.pace import AT_ONCE
+from tests.support.tasks import Spawn
 
 
 class Dependency:
@@ -52,8 +53,7 @@ async def test_an_operation_is_repeated_until_it_succeeds(
     assert len(recoveries) == 1
 
 
-@pytest.mark.usefixtures("no_delays")
-async def test_what_waiting_does_not_cure_is_told_to_those_who_wait() -> None:
+async def test_those_who_wait_learn_of_what_waiting_does_not_cure() -> None:
     """A certificate may go while the server is away. A probe alone would find out, again and again."""
     failures: list[Exception] = [TransientError("away"), ConfigurationError("the certificate is gone")]
 
@@ -63,14 +63,13 @@ async def test_what_waiting_does_not_cure_is_told_to_those_who_wait() -> None:
     async def probe() -> None:
         raise ConfigurationError("the certificate is gone")
 
-    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
+    breaker = Breaker("postgres", probe)
     with pytest.raises(ConfigurationError, match="the certificate is gone"):
         async with asyncio.timeout(10):
             await breaker.run(operation)
     await breaker.close()
 
 
-@pytest.mark.usefixtures("no_delays")
 async def test_one_probes_while_all_wait_and_all_go_on(recoveries: list[None], spawn: Spawn) -> None:
     dependency, gate, probes = Dependency(), asyncio.Event(), 0
 
@@ -79,7 +78,7 @@ async def test_one_probes_while_all_wait_and_all_go_on(recoveries: list[None], s
         probes += 1
         await gate.wait()
 
-    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None))
+    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), pace=AT_ONCE)
     dependency.down = True
     waiting = [spawn(breaker.run(dependency.operation)) for _ in range(10)]
     await eventually(lambda: probes == 1)
@@ -120,7 +119,7 @@ async def test_the_delay_grows_while_the_probe_succeeds_and_the_operation_fails(
     monkeypatch.setattr(random, "uniform", lambda _low, high: high)
     dependency = Dependency()
     dependency.down = True
-    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
+    breaker = Breaker("postgres", probe)
     waiting = spawn(breaker.run(dependency.operation))
     while len(delays) < 7:
         await sleep(0)
@@ -144,7 +143,7 @@ async def test_a_cancelled_caller_leaves_nobody_waiting(spawn: Spawn) -> None:
         asked.set()
         await gate.wait()
 
-    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
+    breaker = Breaker("postgres", probe)
     dependency.down = True
     first = spawn(breaker.run(dependency.operation))
     await asked.wait()
@@ -156,7 +155,7 @@ async def test_a_cancelled_caller_leaves_nobody_waiting(spawn: Spawn) -> None:
     assert await other == "done"
 
 
-async def test_an_attempt_is_told_at_once_and_the_return_is_noticed_without_it(
+async def test_an_attempt_fails_at_once_and_the_return_is_noticed_without_it(
     breaker: Breaker, probe: Probe, recoveries: list[None]
 ) -> None:
     dependency = Dependency()
@@ -179,7 +178,7 @@ async def test_closing_ends_the_probing(probe: Probe) -> None:
     dependency = Dependency()
     dependency.down = True
     probe.errors = [TransientError("still away")] * 1000
-    breaker = Breaker("postgres", probe, on_recovery=lambda: None)
+    breaker = Breaker("postgres", probe)
     with pytest.raises(TransientError):
         await breaker.attempt(dependency.operation)
     await breaker.close()
@@ -200,13 +199,14 @@ async def test_an_unforeseen_failure_of_the_probe_leaves_nobody_waiting_for_ever
     assert await waiting == "done"
 
 
-@pytest.mark.usefixtures("no_delays")
 @pytest.mark.parametrize("error", [WorkRefusedError("too slow"), RecordRefusedError("too long")])
 async def test_work_that_is_refused_while_others_are_served_is_judged_at_once(
     probe: Probe, recoveries: list[None], error: Exception
 ) -> None:
     trial = Probe()
-    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial)
+    breaker = Breaker(
+        "postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial, pace=AT_ONCE
+    )
 
     async def work() -> None:
         raise error
@@ -218,14 +218,15 @@ async def test_work_that_is_refused_while_others_are_served_is_judged_at_once(
     assert breaker.reason is None
 
 
-@pytest.mark.usefixtures("no_delays")
 @pytest.mark.parametrize("error", [WorkRefusedError("too slow"), RecordRefusedError("too long")])
 async def test_work_that_is_refused_as_all_work_is_waits_for_the_server(
     probe: Probe, recoveries: list[None], error: Exception
 ) -> None:
     trial, calls = Probe(), 0
     trial.errors = [TransientError("the table is locked"), WorkRefusedError("the table is locked")]
-    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial)
+    breaker = Breaker(
+        "postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial, pace=AT_ONCE
+    )
 
     async def work() -> int:
         nonlocal calls
@@ -242,12 +243,13 @@ async def test_work_that_is_refused_as_all_work_is_waits_for_the_server(
 
 
 async def test_reads_do_not_call_back_those_whose_writes_all_fail(
-    probe: Probe, recoveries: list[None], no_delays: None, spawn: Spawn
+    probe: Probe, recoveries: list[None], spawn: Spawn
 ) -> None:
-    del no_delays
     trial, refusals = Probe(), iter([WorkRefusedError("a trigger")])
     trial.errors = [RecordRefusedError("a trigger refuses all rows")] * 50
-    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial)
+    breaker = Breaker(
+        "postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial, pace=AT_ONCE
+    )
 
     async def write() -> None:
         for refusal in refusals:
@@ -263,7 +265,6 @@ async def test_reads_do_not_call_back_those_whose_writes_all_fail(
     assert (len(recoveries), probe.asked) == (1, 0)
 
 
-@pytest.mark.usefixtures("no_delays")
 async def test_what_can_t_be_divided_is_repeated_without_holding_others_up(breaker: Breaker) -> None:
     calls = 0
 
@@ -276,3 +277,84 @@ async def test_what_can_t_be_divided_is_repeated_without_holding_others_up(break
 
     assert await breaker.run(work) == 4
     assert breaker.serving
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+async def fail_and_return(breaker: Breaker, dependency: Dependency) -> None:
+    """Let an operation fail once, and the next one succeed."""
+    dependency.down = True
+    with pytest.raises(TransientError):
+        await breaker.attempt(dependency.operation)
+    dependency.down = False
+    await eventually(lambda: breaker.serving)
+    assert await breaker.attempt(dependency.operation) == "done"
+
+
+async def test_an_outage_is_logged_when_it_begins_and_ends(
+    breaker: Breaker, probe: Probe, caplog: pytest.LogCaptureFixture
+) -> None:
+    probe.errors = [TransientError("still away")] * 3
+    await fail_and_return(breaker, Dependency())
+    await fail_and_return(breaker, Dependency())
+    assert said(caplog) == ["postgres does not serve", "postgres serves again"] * 2
+    assert vars(caplog.records[0])["error"] == "server is shutting down"
+    assert vars(caplog.records[1])["skipped_uses"] == 1
+
+
+async def test_a_long_outage_is_logged_again_and_again(
+    probe: Probe, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = Breaker("postgres", probe, pace=Pace(first=0.0, remind=0.0))
+    probe.errors = [TransientError("still away")] * 3
+    await fail_and_return(breaker, Dependency())
+    assert said(caplog) == [
+        "postgres does not serve", *["postgres still does not serve"] * 3, "postgres serves again",
+    ]  # fmt: skip
+
+
+async def test_after_an_outage_the_next_ones_are_not_logged_for_a_while(
+    probe: Probe, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = Breaker("redis", probe, pace=Pace(first=0.0, quiet=10_000.0))
+    for _ in range(3):
+        await fail_and_return(breaker, Dependency())
+    assert said(caplog) == ["redis does not serve", "redis serves again"]
+    assert breaker.reason is None
+
+
+async def test_attempts_that_are_not_made_are_counted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    gate, dependency = asyncio.Event(), Dependency()
+
+    async def wait() -> None:
+        await gate.wait()
+
+    breaker = Breaker("redis", wait, pace=AT_ONCE)
+    dependency.down = True
+    for _ in range(4):
+        with pytest.raises(TransientError):
+            await breaker.attempt(dependency.operation)
+    dependency.down = False
+    gate.set()
+    await eventually(lambda: breaker.serving)
+    await breaker.attempt(dependency.operation)
+    assert dependency.calls == 2
+    assert vars(caplog.records[-1])["skipped_uses"] == 4
+
+
+async def test_work_that_is_refused_for_long_is_logged(
+    probe: Probe, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker, refusals = Breaker("postgres", probe, pace=Pace(first=0.0, max=0.0)), 5
+
+    async def work() -> int:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise WorkRefusedError("too slow")
+        return refusals
+
+    await breaker.run(work)
+    assert said(caplog) == ["postgres serves, and refuses a piece of work; it is repeated"]

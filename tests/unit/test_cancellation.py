@@ -1,11 +1,10 @@
-"""A cancelled task ends as cancelled, whatever the libraries make of it."""
+"""A cancelled task ends as cancelled, whatever libraries do in it."""
 
 import asyncio
 import contextlib
 
 import pytest
 
-from datastorage.resilience import cancellation as cancellation_module
 from datastorage.resilience.cancellation import cancellation_kept, end_tasks
 
 
@@ -22,7 +21,7 @@ async def _fails() -> None:
 
 
 @pytest.mark.parametrize("work", [_swallows, _fails, asyncio.Event().wait])
-async def test_who_is_cancelled_ends_as_cancelled(work: object) -> None:
+async def test_a_cancelled_task_ends_as_cancelled(work: object) -> None:
     after: list[str] = []
 
     async def run() -> None:
@@ -68,11 +67,9 @@ async def test_a_cancellation_of_before_is_no_reason() -> None:
     assert await task == "cleaned up"
 
 
-async def test_a_part_that_has_swallowed_its_end_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancellation_module, "_CANCEL_SECONDS", 0.01)
-
+async def test_a_task_that_has_swallowed_its_cancellation_is_cancelled_again() -> None:
     async def hard_of_hearing() -> None:
-        for _ in range(1):
+        for _ in range(2):
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
 
@@ -82,14 +79,11 @@ async def test_a_part_that_has_swallowed_its_end_is_told_again(monkeypatch: pyte
     tasks = [asyncio.create_task(hard_of_hearing()), asyncio.create_task(fails())]
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        await end_tasks(tasks)
+        await end_tasks(tasks, seconds_a_try=0.5)
     assert all(task.done() for task in tasks)
 
 
-async def test_a_part_that_never_ends_is_left_and_named(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(cancellation_module, "_CANCEL_SECONDS", 0.01)
+async def test_a_task_that_never_ends_is_left_and_named(caplog: pytest.LogCaptureFixture) -> None:
     over = asyncio.Event()
 
     async def deaf() -> None:
@@ -100,7 +94,7 @@ async def test_a_part_that_never_ends_is_left_and_named(
     task = asyncio.create_task(deaf(), name="deaf")
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        await end_tasks([task])
+        await end_tasks([task], seconds_a_try=0.01)
     assert [record.getMessage() for record in caplog.records] == ["deaf does not end and is left"]
     over.set()
     await task

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,17 @@ import pytest_asyncio
 
 from datastorage import metrics
 from datastorage.embedding import Embedder, Embeddings, VectorCache
-from datastorage.embedding import embedder as embedder_module
+from datastorage.embedding.embedder import RefusalMemory
+from datastorage.embedding.provider import probe
 from datastorage.errors import EmbedderUnavailableError, EmbeddingRefusedError, InvalidQueryError
 from datastorage.records.hashes import text_hash
 from datastorage.resilience.breaker import Breaker
 from harness.polling import eventually
 from tests.support.embedding import DIMENSIONS, MODEL, FakeProvider, vector_of
+from tests.support.pace import AT_ONCE, NEVER
 
 PATIENCE = 30.0  # never reached
 IMPATIENCE = 0.02
-TTL = 300
 
 
 @pytest.fixture
@@ -28,18 +30,28 @@ def provider() -> FakeProvider:
 
 
 @pytest_asyncio.fixture
-async def embedder(provider: FakeProvider, no_delays: None) -> AsyncIterator[Embedder]:  # noqa: ARG001  # patches it
-    """An embedder whose breaker probes at once."""
-    made: Embedder
-
-    async def probe() -> None:
-        await made.probe()
-
-    breaker = Breaker("embedder", probe, on_recovery=lambda: None)
-    made = Embedder(provider, VectorCache(MODEL, None, TTL), breaker)
+async def breaker(provider: FakeProvider) -> AsyncIterator[Breaker]:
+    """A breaker that probes at once."""
+    made = Breaker("embedder", partial(probe, provider), pace=AT_ONCE)
     yield made
-    await breaker.close()
     await made.close()
+
+
+@pytest.fixture
+def cache() -> VectorCache:
+    return VectorCache(MODEL)
+
+
+@pytest_asyncio.fixture
+async def embedder(provider: FakeProvider, cache: VectorCache, breaker: Breaker) -> AsyncIterator[Embedder]:
+    made = Embedder(provider, cache, breaker)
+    yield made
+    await made.close()
+
+
+def forgetful(provider: FakeProvider, breaker: Breaker) -> Embedder:
+    """Return an embedder whose cache keeps a single vector."""
+    return Embedder(provider, VectorCache(MODEL, memory_bytes=700), breaker)
 
 
 def hashed(*texts: str) -> dict[bytes, str]:
@@ -91,8 +103,8 @@ async def test_nothing_to_embed_costs_no_call(embedder: Embedder, provider: Fake
     assert provider.calls == []
 
 
-async def test_an_absent_provider_owes_all_and_is_left_alone(
-    embedder: Embedder, provider: FakeProvider
+async def test_an_absent_provider_leaves_all_pending_and_is_left_alone(
+    embedder: Embedder, provider: FakeProvider, breaker: Breaker
 ) -> None:
     provider.failure = EmbedderUnavailableError("The service can't be reached")
     embeddings = await embed(embedder, "a", "b")
@@ -104,7 +116,7 @@ async def test_an_absent_provider_owes_all_and_is_left_alone(
     assert "can't be reached" in str(again.error)
     assert ["c"] not in provider.calls
     provider.failure = None
-    await eventually(lambda: embedder._breaker.serving)
+    await eventually(lambda: breaker.serving)
     assert_vectors(await embed(embedder, "a", "b", "c"), "a", "b", "c")
 
 
@@ -120,13 +132,13 @@ async def test_what_the_cache_has_is_there_while_the_provider_is_away(
 
 
 async def test_a_slow_provider_counts_as_away_and_its_call_is_ended(
-    embedder: Embedder, provider: FakeProvider
+    embedder: Embedder, provider: FakeProvider, breaker: Breaker
 ) -> None:
     provider.never_answers = True
     embeddings = await embed(embedder, "a", patience_seconds=IMPATIENCE)
     assert str(embeddings.error) == "fake/tiny gave no answer within 0.02 s"
     assert provider.cancelled == 1
-    assert not embedder._breaker.serving
+    assert not breaker.serving
 
 
 async def test_without_a_bound_the_provider_has_its_own_time(
@@ -174,18 +186,17 @@ async def test_a_text_that_was_refused_lately_may_be_asked_again(
 
 
 async def test_a_refusal_is_forgotten_after_a_while(
-    embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, cache: VectorCache, breaker: Breaker
 ) -> None:
-    monkeypatch.setattr(embedder_module, "_REFUSED_SECONDS", 0.0)
+    embedder = Embedder(provider, cache, breaker, memory=RefusalMemory(seconds=0.0))
     provider.refused = {"bad"}
     await embed(embedder, "bad")
     provider.refused = set()
     assert_vectors(await embed(embedder, "bad"), "bad")
 
 
-async def test_a_known_refusal_is_forgotten_with_the_vector(
-    embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_known_refusal_is_forgotten_with_the_vector(provider: FakeProvider, breaker: Breaker) -> None:
+    embedder = forgetful(provider, breaker)
     provider.refused = {"bad"}
     await embed(embedder, "bad")
     provider.refused = set()
@@ -194,45 +205,48 @@ async def test_a_known_refusal_is_forgotten_with_the_vector(
     assert_vectors(again, "bad")
     assert again.refused == {}
     # Nor when the cache has lost it.
-    monkeypatch.setattr(embedder, "_cache", VectorCache(MODEL, None, TTL))
+    await embed(embedder, "another")
     lost = await embed(embedder, "bad")
     assert_vectors(lost, "bad")
     assert lost.refused == {}
 
 
 async def test_a_text_with_a_vector_of_another_replica_is_not_refused(
-    embedder: Embedder, provider: FakeProvider
+    embedder: Embedder, provider: FakeProvider, cache: VectorCache
 ) -> None:
     provider.refused = {"bad"}
     await embed(embedder, "bad")
-    await embedder._cache.set({text_hash("bad"): vector_of("bad")})
+    await cache.set({text_hash("bad"): vector_of("bad")})
     embeddings = await embed(embedder, "bad")
     assert_vectors(embeddings, "bad")
     assert embeddings.refused == {}
 
 
 async def test_a_refusal_is_forgotten_when_the_text_is_asked_as_a_question(
-    embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, breaker: Breaker
 ) -> None:
+    embedder = forgetful(provider, breaker)
     provider.refused = {"bad"}
     await embed(embedder, "bad")
     provider.refused = set()
     await embedder.embed_query("bad")
-    monkeypatch.setattr(embedder, "_cache", VectorCache(MODEL, None, TTL))
+    await embed(embedder, "another")
     assert (await embed(embedder, "bad")).refused == {}
 
 
-async def test_only_so_many_refusals_are_remembered(
-    embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+async def test_a_bounded_number_of_refusals_is_remembered(
+    provider: FakeProvider, cache: VectorCache, breaker: Breaker
 ) -> None:
-    monkeypatch.setattr(embedder_module, "_MAX_REFUSED", 3)
+    embedder = Embedder(provider, cache, breaker, memory=RefusalMemory(max_texts=3))
     provider.refused = set(many("bad", 10))
     await embed(embedder, *many("bad", 10))
-    assert len(embedder._known_refusals._refused) == 3
+    provider.calls.clear()
+    await embed(embedder, *many("bad", 10))
+    assert len(provider.refused.intersection(provider.calls[0])) == 7
 
 
 async def test_a_provider_that_refuses_everything_condemns_no_text(
-    embedder: Embedder, provider: FakeProvider
+    embedder: Embedder, provider: FakeProvider, breaker: Breaker
 ) -> None:
     provider.failure = EmbeddingRefusedError("The service refuses the text (400)")
     embeddings = await embed(embedder, *many("event", 100))
@@ -240,11 +254,11 @@ async def test_a_provider_that_refuses_everything_condemns_no_text(
     assert embeddings.refused == {}
     assert "refuses even a harmless text" in str(embeddings.error)
     assert len(provider.calls) == 2
-    assert not embedder._breaker.serving
+    assert not breaker.serving
 
 
 async def test_time_spent_on_finding_refused_texts_is_bounded_and_no_outage(
-    embedder: Embedder, provider: FakeProvider
+    embedder: Embedder, provider: FakeProvider, breaker: Breaker
 ) -> None:
     texts = many("event", 64)
 
@@ -262,7 +276,7 @@ async def test_time_spent_on_finding_refused_texts_is_bounded_and_no_outage(
     assert embeddings.vectors == {}
     assert embeddings.refused == {}
     assert "took too long" in str(embeddings.error)
-    assert embedder._breaker.serving
+    assert breaker.serving
 
 
 @pytest.mark.parametrize(
@@ -288,14 +302,14 @@ async def test_a_row_that_is_no_vector_is_refused_and_the_others_kept(
 
 
 async def test_a_provider_that_makes_no_vectors_at_all_condemns_no_text(
-    embedder: Embedder, provider: FakeProvider
+    embedder: Embedder, provider: FakeProvider, breaker: Breaker
 ) -> None:
     provider.answer = lambda rows: rows * np.float32(np.nan)
     embeddings = await embed(embedder, "a", "b")
     assert embeddings.vectors == {}
     assert embeddings.refused == {}
     assert "makes no vector of a harmless text: not finite" in str(embeddings.error)
-    assert not embedder._breaker.serving
+    assert not breaker.serving
 
 
 @pytest.mark.parametrize(
@@ -310,7 +324,7 @@ async def test_a_provider_that_makes_no_vectors_at_all_condemns_no_text(
     ],
 )
 async def test_an_answer_of_the_wrong_shape_is_no_answer(
-    embedder: Embedder, provider: FakeProvider, answer: Any
+    embedder: Embedder, provider: FakeProvider, breaker: Breaker, answer: Any
 ) -> None:
     provider.answer = answer
     embeddings = await embed(embedder, "a", "b")
@@ -318,7 +332,7 @@ async def test_an_answer_of_the_wrong_shape_is_no_answer(
     assert embeddings.refused == {}
     assert isinstance(embeddings.error, EmbedderUnavailableError)
     provider.answer = lambda rows: rows
-    await eventually(lambda: embedder._breaker.serving)
+    await eventually(lambda: breaker.serving)
     assert_vectors(await embed(embedder, "a", "b"), "a", "b")
 
 
@@ -356,13 +370,16 @@ async def test_a_question_has_the_vector_of_its_text(embedder: Embedder, provide
 
 
 async def test_a_question_is_asked_while_the_breaker_is_open(
-    embedder: Embedder, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, cache: VectorCache
 ) -> None:
+    breaker = Breaker("embedder", partial(probe, provider), pace=NEVER)
+    embedder = Embedder(provider, cache, breaker)
     provider.failure = EmbedderUnavailableError("away")
     await embed(embedder, "a")
     provider.failure = None
-    monkeypatch.setattr(embedder._breaker, "attempt", None)
     np.testing.assert_array_equal(await embedder.embed_query("b"), vector_of("b"))
+    assert not breaker.serving
+    await breaker.close()
 
 
 @pytest.mark.parametrize("text", ["", " \n", "\0", "?!"])
@@ -395,9 +412,9 @@ async def test_a_question_to_an_absent_provider_says_so(embedder: Embedder, prov
         await embedder.embed_query("a")
 
 
-async def test_the_probe_asks_the_provider_each_time(embedder: Embedder, provider: FakeProvider) -> None:
-    await embedder.probe()
-    await embedder.probe()
+async def test_the_probe_asks_the_provider_each_time(provider: FakeProvider) -> None:
+    await probe(provider)
+    await probe(provider)
     assert len(provider.calls) == 2
     assert len(provider.calls[0]) == 1
 
@@ -406,11 +423,11 @@ async def test_the_probe_asks_the_provider_each_time(embedder: Embedder, provide
     "failure", [EmbedderUnavailableError("away"), EmbeddingRefusedError("no"), ZeroDivisionError()]
 )
 async def test_the_probe_fails_in_the_way_a_breaker_understands(
-    embedder: Embedder, provider: FakeProvider, failure: Exception
+    provider: FakeProvider, failure: Exception
 ) -> None:
     provider.failure = failure
     with pytest.raises(EmbedderUnavailableError):
-        await embedder.probe()
+        await probe(provider)
 
 
 async def test_closing_closes_the_provider(embedder: Embedder, provider: FakeProvider) -> None:

@@ -1,20 +1,22 @@
 """A provider that fails with some texts and serves others: the good get their vectors, the bad are found."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
 from datastorage.embedding import Embedder, Embeddings, VectorCache
-from datastorage.embedding import embedder as embedder_module
-from datastorage.embedding.provider import EmbedderBusyError
+from datastorage.embedding.isolation import Limits
+from datastorage.embedding.provider import EmbedderBusyError, probe
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.records.hashes import text_hash
 from datastorage.records.vector import Matrix
 from datastorage.resilience.breaker import Breaker
 from harness.polling import eventually
 from tests.support.embedding import MODEL, FakeProvider, vector_of
+from tests.support.pace import AT_ONCE
 
 
 class Fragile(FakeProvider):
@@ -49,18 +51,15 @@ def provider() -> Fragile:
 
 
 @pytest_asyncio.fixture
-async def breaker(provider: Fragile, no_delays: None) -> AsyncIterator[Breaker]:  # noqa: ARG001  # patches it
-    async def probe() -> None:
-        await provider.embed(["is it there?"])
-
-    made = Breaker("embedder", probe, on_recovery=lambda: None)
+async def breaker(provider: Fragile) -> AsyncIterator[Breaker]:
+    made = Breaker("embedder", partial(probe, provider), pace=AT_ONCE)
     yield made
     await made.close()
 
 
 @pytest.fixture
 def embedder(provider: Fragile, breaker: Breaker) -> Embedder:
-    return Embedder(provider, VectorCache(MODEL, None, 300), breaker)
+    return Embedder(provider, VectorCache(MODEL), breaker)
 
 
 async def embed(
@@ -115,23 +114,23 @@ async def test_a_provider_that_fails_with_half_of_the_texts_gets_on_with_each_ca
     embedder: Embedder, provider: Fragile, breaker: Breaker
 ) -> None:
     good, provider.bad = many("good", 32), many("bad", 32)
-    owed = [text for pair in zip(good, provider.bad, strict=True) for text in pair]
+    pending = [text for pair in zip(good, provider.bad, strict=True) for text in pair]
     refused: set[bytes] = set()
     rounds = 0
-    while owed:
+    while pending:
         provider.calls.clear()
-        embeddings = await embed(embedder, owed)
+        embeddings = await embed(embedder, pending)
         rounds += 1
         # As many calls that serve lie between the failures, and each failure has its probe.
-        assert len(provider.calls) <= 3 * embedder_module._MAX_FAILURES
+        assert len(provider.calls) <= 3 * Limits().max_failures
         assert breaker.reason is None
         refused |= embeddings.refused.keys()
         left = [
-            text for text in owed if text_hash(text) not in embeddings.vectors.keys() | embeddings.refused
+            text for text in pending if text_hash(text) not in embeddings.vectors.keys() | embeddings.refused
         ]
-        assert len(left) < len(owed)
+        assert len(left) < len(pending)
         assert str(embeddings.error or "") == ("The service answered with status 500" if left else "")
-        owed = left
+        pending = left
     assert rounds > 1
     assert refused == {text_hash(text) for text in provider.bad}
     provider.bad = ()
@@ -139,9 +138,9 @@ async def test_a_provider_that_fails_with_half_of_the_texts_gets_on_with_each_ca
 
 
 async def test_a_call_that_fails_slowly_ends_when_something_has_come_of_it(
-    embedder: Embedder, provider: Fragile, monkeypatch: pytest.MonkeyPatch
+    provider: Fragile, breaker: Breaker
 ) -> None:
-    monkeypatch.setattr(embedder_module, "_MAX_FAILING_SECONDS", 0.0)
+    embedder = Embedder(provider, VectorCache(MODEL), breaker, limits=Limits(max_failing_seconds=0.0))
     provider.bad = many("bad", 4)
     first = await embed(embedder, ["good 0", *provider.bad[:3], "good 1", *provider.bad[3:]])
     assert first.vectors or first.refused

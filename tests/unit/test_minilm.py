@@ -41,6 +41,7 @@ def test_gelu_is_within_its_error() -> None:
 
 
 def test_gelu_has_no_seams_between_its_blocks() -> None:
+    # Private: the seams lie between blocks of this size.
     values = np.full((3, minilm._GELU_BLOCK), 0.7, np.float32)
     assert np.unique(minilm.gelu(values)).size == 1
 
@@ -100,6 +101,7 @@ def test_a_paraphrase_is_nearer_than_something_else(
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, minilm.MAX_TOKENS), max_size=300))
 def test_batches_hold_every_text_once_and_are_bounded(lengths: list[int]) -> None:
+    # Private: the batches show in no vector, and only in the memory that they take.
     batches = list(minilm._batches(lengths))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     longest = [max(lengths[index] for index in batch) for batch in batches]

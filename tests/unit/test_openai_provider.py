@@ -6,8 +6,10 @@ import gzip
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,10 @@ from aiohttp import web
 
 from datastorage import secrets as secrets_module
 from datastorage.embedding import Embedder, VectorCache
-from datastorage.embedding import openai as openai_module
 from datastorage.embedding.factory import build_provider
-from datastorage.embedding.openai import OpenAIProvider
+from datastorage.embedding.openai import OpenAIProvider, Pace
 from datastorage.embedding.openai_answer import retry_after_seconds
-from datastorage.embedding.provider import EmbedderBusyError, Provider
+from datastorage.embedding.provider import EmbedderBusyError, Provider, probe
 from datastorage.errors import (
     ConfigurationError,
     EmbedderMisconfiguredError,
@@ -49,7 +50,10 @@ from harness.embeddings import (
 DIMENSIONS = 4
 KEY = "sk-very-secret"
 TEXT = "payment of alice failed"
-IMPATIENCE = 0.05
+IMPATIENCE = 1.0  # seconds; a request must reach the service within it, on a busy machine too
+AT_ONCE = Pace(first_pause=0.0)
+DEAF = Pace(first_pause=1000.0)
+"""Waits far too long, unless it listens to the service."""
 
 Make = Callable[..., OpenAIProvider]
 
@@ -67,18 +71,13 @@ async def make(service: OpenAIService) -> AsyncIterator[Make]:
     """Makes providers for the service, with other settings as given."""
     providers: list[OpenAIProvider] = []
 
-    def provider(**settings: Any) -> OpenAIProvider:
-        providers.append(openai_provider(settings_for(**{"url": service.url, **settings})))
+    def provider(pace: Pace = AT_ONCE, **settings: Any) -> OpenAIProvider:
+        providers.append(openai_provider(settings_for(**{"url": service.url, **settings}), pace))
         return providers[-1]
 
     yield provider
     for made in providers:
         await made.close()
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 0.0)
 
 
 def settings_for(**embedding: Any) -> Settings:
@@ -100,14 +99,17 @@ def provider_of(settings: Settings) -> Provider | None:
     )
 
 
-def openai_provider(settings: Settings) -> OpenAIProvider:
-    provider = provider_of(settings)
-    assert isinstance(provider, OpenAIProvider)
-    return provider
+def openai_provider(settings: Settings, pace: Pace = AT_ONCE) -> OpenAIProvider:
+    return OpenAIProvider(
+        settings.embedding,
+        url=origin_of(settings, "embedding_url"),
+        key=origin_of(settings, "embedding_api_key"),
+        pace=pace,
+    )
 
 
 async def fails(provider: OpenAIProvider, *texts: str) -> str:
-    """Embed; return the message of the failure, which must not tell what is secret."""
+    """Embed; return the message of the failure, which must contain no secret."""
     with pytest.raises((EmbedderUnavailableError, EmbeddingRefusedError)) as caught:
         await provider.embed(texts or [TEXT])
     message = str(caught.value)
@@ -291,7 +293,7 @@ async def test_a_small_answer_that_unpacks_to_a_huge_one_is_cut_off(
 
 async def test_a_service_that_never_answers_is_given_up(service: OpenAIService, make: Make) -> None:
     service.behaviours = [silence, silence, silence]
-    assert "gave no answer within 0.05 s" in await fails(make(timeout_seconds=IMPATIENCE))
+    assert f"gave no answer within {IMPATIENCE:g} s" in await fails(make(timeout_seconds=IMPATIENCE))
     assert len(service.requests) == 1, "waiting again would take as long again"
 
 
@@ -357,10 +359,9 @@ async def test_it_waits_as_long_as_the_service_asks(
         await sleep(0)
 
     monkeypatch.setattr(asyncio, "sleep", noted)
-    monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 1000.0)  # if it did not listen
     header = {"0": "0", "seconds": "7", "date": in_a_while(7)}[wait]
     service.behaviours = [status(code, headers={"Retry-After": header})]
-    assert len(await make().embed(["a"])) == 1
+    assert len(await make(DEAF).embed(["a"])) == 1
     expected = 0.0 if wait == "0" else 7.0
     assert expected - 2 <= max(waited) <= expected
 
@@ -396,8 +397,8 @@ async def test_one_text_that_it_answers_with_an_error_costs_no_other_its_vector(
 
     service.behaviours = [fails_with_the_bad_one]
     provider = make(batch_size=16)
-    breaker = Breaker("embedder", lambda: embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108  # made below
-    embedder = Embedder(provider, VectorCache(provider.model, None, 300), breaker)
+    breaker = Breaker("embedder", partial(probe, provider))
+    embedder = Embedder(provider, VectorCache(provider.model), breaker)
     texts = [f"good {number}" for number in range(40)]
     embeddings = await embedder.embed(
         {text_hash(text): text for text in [*texts, "bad"]}, patience_seconds=None
@@ -426,13 +427,10 @@ def test_a_wait_that_makes_no_sense_is_none() -> None:
     assert retry_after_seconds(" 12 ") == 12.0
 
 
-async def test_the_retries_together_are_bounded(
-    service: OpenAIService, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openai_module, "_FIRST_PAUSE_SECONDS", 1000.0)
+async def test_the_retries_together_are_bounded(service: OpenAIService, make: Make) -> None:
     service.behaviours = [status(500)] * 3
-    message = await fails(make(timeout_seconds=IMPATIENCE))
-    assert "gave no answer within 0.1 s and several tries" in message
+    message = await fails(make(DEAF, timeout_seconds=IMPATIENCE))
+    assert f"gave no answer within {2 * IMPATIENCE:g} s and several tries" in message
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
@@ -680,9 +678,9 @@ async def test_a_new_address_is_taken_from_the_file(service: OpenAIService, secr
 
 
 async def test_a_service_that_refuses_is_asked_over_a_new_connection(
-    service: OpenAIService, make: Make, monkeypatch: pytest.MonkeyPatch
+    service: OpenAIService, make: Make
 ) -> None:
-    """Its name may lead to another one by now, while the old one goes on to refuse whoever is connected."""
+    """Its name may lead to another one by now, while the old one refuses all that are connected."""
     peers: list[Any] = []
 
     async def note(request: web.Request, refused: dict[str, Any]) -> web.StreamResponse:
@@ -690,9 +688,8 @@ async def test_a_service_that_refuses_is_asked_over_a_new_connection(
         peers.append(request.transport.get_extra_info("peername"))
         return web.Response(status=404) if len(peers) == 2 else web.json_response(service.answer(refused))
 
-    monkeypatch.setattr(openai_module, "_RENEW_SECONDS", 0.0)
     service.behaviours = [note] * 3
-    provider = make()
+    provider = make(replace(AT_ONCE, renew=0.0))
     await provider.embed([TEXT])
     with pytest.raises(EmbedderUnavailableError):
         await provider.embed([TEXT])

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,7 @@ from redis import Redis
 from datastorage import metrics
 from datastorage import secrets as secrets_module
 from datastorage.embedding import VectorCache
-from datastorage.embedding import cache as cache_module
-from datastorage.embedding import redis as redis_module
+from datastorage.embedding.redis import Limits, RedisStore
 from datastorage.errors import ConfigurationError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.secrets import Origin
@@ -27,11 +28,18 @@ from harness.polling import eventually
 from harness.proxy import FreezableProxy
 from harness.redis import RedisServer
 from tests.support.certificates import Authority
+from tests.support.pace import NEVER
 
 MODEL = EmbeddingModel("wordllama", "l2_supercat_256", 256)
 TTL = 300
-SERVES = 5.0
-"""Seconds for a use where the test is about something else than time: the machine may be busy."""
+PATIENT = Limits(use_seconds=5.0, connect_seconds=5.0)
+"""For tests that are about something other than time: the machine may be busy."""
+PROMPT = replace(PATIENT, pace=replace(PATIENT.pace, first=0.01, max=0.05))
+"""As patient, and looks within moments whether Redis is back."""
+ALONE = replace(PATIENT, pace=NEVER)
+"""As patient, and does not look again while a test lasts."""
+BRIEF_SECONDS = 1.0
+"""For a use that a test lets run out of time: far more than one takes on a busy machine."""
 
 Make = Callable[..., VectorCache]
 
@@ -65,30 +73,15 @@ def own_server() -> Iterator[RedisServer]:
 async def make() -> AsyncIterator[Make]:
     caches: list[VectorCache] = []
 
-    def cache(url: str | Origin | None, *, model: EmbeddingModel = MODEL) -> VectorCache:
-        caches.append(VectorCache(model, url, TTL))
+    def cache(
+        url: str | Origin | None, *, model: EmbeddingModel = MODEL, limits: Limits = PROMPT
+    ) -> VectorCache:
+        caches.append(VectorCache(model, RedisStore(url, TTL, limits=limits) if url else None))
         return caches[-1]
 
     yield cache
     for made in caches:
         await made.close()
-
-
-@pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", SERVES)
-    monkeypatch.setattr(redis_module, "_CONNECT_SECONDS", SERVES)
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_module, "_PAUSES_SECONDS", (0.0,))
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time-out of the program itself."""
-    monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", 0.05)
 
 
 def key_of(number: int) -> bytes:
@@ -206,11 +199,9 @@ async def test_without_redis_there_is_the_memory(make: Make) -> None:
     assert await cache.check() is None
 
 
-async def test_the_memory_is_bounded_and_keeps_what_was_used_last(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache_module, "_MEMORY_BYTES", 2**21)
-    cache = make(None)
+async def test_the_memory_is_bounded_and_keeps_what_was_used_last() -> None:
+    bound = 2**21
+    cache = VectorCache(MODEL, memory_bytes=bound)
     tracemalloc.start()
     try:
         for number in range(5000):
@@ -219,7 +210,7 @@ async def test_the_memory_is_bounded_and_keeps_what_was_used_last(
         size = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert 0.7 * cache_module._MEMORY_BYTES < size < cache_module._MEMORY_BYTES
+    assert 0.7 * bound < size < bound
     assert_found(await get(cache, 0, 1, 4999), 0, 4999)
 
 
@@ -264,15 +255,13 @@ async def test_a_value_of_another_type_is_passed_over_and_replaced(server: Redis
     assert_found(await get(make(server.url), 1), 1)
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_an_absent_redis_is_left_alone_and_told_of_once(
-    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_an_absent_redis_is_left_alone_and_logged_once(
+    own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(redis_module, "_PAUSES_SECONDS", (1000.0,))
     own_server.stop()
     failed = value(metrics.DEPENDENCY_ERRORS, "redis")
     skipped = value(metrics.CACHE_ERRORS, "unavailable")
-    cache = make(own_server.url)
+    cache = make(own_server.url, limits=ALONE)
     for _ in range(100):
         assert await get(cache, 1) == {}
     await cache.set(vectors_of(1))
@@ -284,27 +273,13 @@ async def test_an_absent_redis_is_left_alone_and_told_of_once(
     assert await cache.check() == "no connection (Connection refused)"
 
 
-async def test_the_pauses_grow_and_end(
-    make: Make, own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own_server.stop()
-    cache = make(own_server.url)
-    now = 1000.0
-    monkeypatch.setattr("datastorage.embedding.redis.time.monotonic", lambda: now)
-    tried = []
-    before = value(metrics.DEPENDENCY_ERRORS, "redis")
-    for _ in range(200):
-        failed = value(metrics.DEPENDENCY_ERRORS, "redis")
-        await get(cache, 1)
-        if value(metrics.DEPENDENCY_ERRORS, "redis") > failed:
-            tried.append(now - 1000.0)
-        now += 0.1
-    assert value(metrics.DEPENDENCY_ERRORS, "redis") == before + len(tried)
-    np.testing.assert_allclose(tried, [0, 1, 3, 8, 13, 18], atol=0.35)
+def test_the_pauses_are_bounded() -> None:
+    """The breaker's tests show that they grow from the first to the longest."""
+    pace = Limits().pace
+    assert (pace.first, pace.max, pace.remind, pace.quiet) == (1.0, 5.0, math.inf, 30.0)
 
 
-@pytest.mark.usefixtures("no_pauses")
-async def test_a_redis_that_comes_back_is_used_again_and_told_of_once(
+async def test_a_redis_that_comes_back_is_used_again_and_logged_once(
     own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = make(own_server.url)
@@ -313,6 +288,7 @@ async def test_a_redis_that_comes_back_is_used_again_and_told_of_once(
     for _ in range(5):
         assert await get(cache, 2) == {}
     own_server.start()
+    await eventually(cache_serves(cache))
     await cache.set(vectors_of(2))
     assert_found(await get(make(own_server.url), 2), 2)
     assert await cache.check() is None
@@ -321,27 +297,26 @@ async def test_a_redis_that_comes_back_is_used_again_and_told_of_once(
     assert caplog.records[-1].__dict__["skipped_uses"] == 5
 
 
-@pytest.mark.usefixtures("no_pauses")
 async def test_many_short_outages_make_no_log_flood(
     own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = make(own_server.url)
+    limits = replace(PROMPT, pace=replace(PROMPT.pace, quiet=10_000.0))
+    cache = make(own_server.url, limits=limits)
     for _ in range(3):
         own_server.stop()
         await get(cache, 1)
         own_server.start()
-        await get(cache, 1)
+        await eventually(cache_serves(cache))
     assert redis_log(caplog) == ["redis does not serve", "redis serves again"]
     own_server.stop()
     await get(cache, 1)
     assert await cache.check() is not None
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_redis_that_stands_still_costs_one_time_out(
     own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = make(own_server.url)
+    cache = make(own_server.url, limits=replace(ALONE, use_seconds=BRIEF_SECONDS))
     await cache.connect()
     failed = value(metrics.DEPENDENCY_ERRORS, "redis")
     own_server.pause()
@@ -349,22 +324,22 @@ async def test_a_redis_that_stands_still_costs_one_time_out(
         for number in range(50):
             assert await get(cache, number) == {}
         assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1
-        assert await cache.check() == "no answer within 50 ms"
+        assert await cache.check() == "no answer within 1000 ms"
         assert redis_log(caplog) == ["redis does not serve"]
     finally:
         own_server.resume()
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_the_first_connection_is_given_more_time_than_a_use(
     own_server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await make(own_server.url).connect()
-    cache = make(own_server.url)
+    limits = replace(PATIENT, use_seconds=BRIEF_SECONDS, connect_seconds=60.0)
+    await make(own_server.url, limits=limits).connect()
+    cache = make(own_server.url, limits=limits)
     own_server.pause()
     connecting = asyncio.create_task(cache.connect())
-    await asyncio.sleep(0.2)  # four times what a use may take
-    assert not connecting.done()
+    done, _ = await asyncio.wait({connecting}, timeout=1.5 * BRIEF_SECONDS)
+    assert not done, "a use would have been given up"
     own_server.resume()
     await connecting
     assert redis_log(caplog) == []
@@ -373,42 +348,32 @@ async def test_the_first_connection_is_given_more_time_than_a_use(
         assert len(client.client_list()) == 3  # both caches hold on to their connection
 
 
-async def test_only_one_tries_whether_redis_is_back(
-    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr("datastorage.embedding.redis.time.monotonic", lambda: now)
+async def test_many_uses_do_not_try_whether_redis_is_back(own_server: RedisServer, make: Make) -> None:
     own_server.stop()
-    cache = make(own_server.url)
+    cache = make(own_server.url, limits=ALONE)
     await get(cache, 1)
     failed = value(metrics.DEPENDENCY_ERRORS, "redis")
-    now += 1000.0
     await asyncio.gather(*(get(cache, number) for number in range(20)))
-    assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1
+    assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed
 
 
-@pytest.mark.usefixtures("no_pauses")
-async def test_a_late_answer_is_nobody_s(
-    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_late_answer_is_nobody_s(own_server: RedisServer, make: Make) -> None:
     """The answer to a question that was given up must not be taken for the answer to the next one."""
     await make(own_server.url).set(vectors_of(*range(20)))
-    cache = make(own_server.url)
+    cache = make(own_server.url, limits=replace(PROMPT, use_seconds=BRIEF_SECONDS))
     assert_found(await get(cache, 0), 0)  # connected
     own_server.pause()
     try:
-        monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", 0.05)
         for number in range(1, 5):
             assert await get(cache, number) == {}
     finally:
         own_server.resume()
-    monkeypatch.setattr(redis_module, "_TIMEOUT_SECONDS", SERVES)
+    await eventually(cache_serves(cache))
     assert_found(await get(cache, 10), 10)
     await asyncio.gather(*(get(cache, number) for number in range(10)))
     assert_found(await get(cache, *range(20)), *range(20))
 
 
-@pytest.mark.usefixtures("no_pauses")
 async def test_a_question_that_is_cancelled_at_any_moment_leaves_no_answer_behind(
     server: RedisServer, make: Make
 ) -> None:
@@ -442,17 +407,19 @@ def _become_replica(client: Redis) -> None:
 
 
 @pytest.mark.parametrize("trouble", [_refuse_writes, _become_replica])
-@pytest.mark.usefixtures("no_pauses")
-async def test_a_redis_that_refuses_to_write_is_still_read(
+async def test_a_redis_that_refuses_to_write_is_left_alone(
     own_server: RedisServer, make: Make, trouble: Callable[[Redis], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     await make(own_server.url).set(vectors_of(*range(10)))
     with own_server.client() as client:
         trouble(client)
     cache = make(own_server.url)
+    failed = value(metrics.DEPENDENCY_ERRORS, "redis")
     for number in range(10):
         await cache.set(vectors_of(100 + number))
-        assert_found(await get(cache, number), number)
+        assert await get(cache, number) == {}
+    assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1
+    assert value(metrics.DEPENDENCY_UP, "redis") == 0
     assert redis_log(caplog) == ["redis does not serve"]
     wrong = await cache.check()
     assert wrong is not None
@@ -488,24 +455,19 @@ async def test_a_redis_that_writes_again_is_written_to_again(
     make: Make,
     trouble: Callable[[Redis], None],
     end: Callable[[Redis], None],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr("datastorage.embedding.redis.time.monotonic", lambda: now)
     await make(own_server.url).set(vectors_of(*range(20)))
     cache = make(own_server.url)
     failed = value(metrics.DEPENDENCY_ERRORS, "redis")
     with own_server.client() as client:
         trouble(client)
-        for number in range(10):  # a batch reads, then writes
-            assert_found(await get(cache, number), number)
+        assert_found(await get(cache, 1), 1)
+        for number in range(10):
             await cache.set(vectors_of(100 + number))
             assert await cache.check() is not None
         assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1, "only one write was tried"
         end(client)
-        now += 1000.0
-        assert_found(await get(cache, 10), 10)
-        assert await cache.check() is not None, "reading proves nothing"
+        await eventually(cache_serves(cache))
         await cache.set(vectors_of(200))
         assert await cache.check() is None
         assert value(metrics.DEPENDENCY_UP, "redis") == 1
@@ -513,10 +475,8 @@ async def test_a_redis_that_writes_again_is_written_to_again(
 
 
 async def test_a_redis_that_goes_away_after_it_refused_to_write_is_left_alone(
-    own_server: RedisServer, make: Make, monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer, make: Make
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr("datastorage.embedding.redis.time.monotonic", lambda: now)
     cache = make(own_server.url)
     with own_server.client() as client:
         _refuse_writes(client)
@@ -526,11 +486,9 @@ async def test_a_redis_that_goes_away_after_it_refused_to_write_is_left_alone(
     for number in range(10):
         await get(cache, 10 + number)
         await cache.set(vectors_of(20 + number))
-    assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed + 1
+    assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed
     own_server.start()
-    now += 1000.0
-    await get(cache, 50)
-    assert await cache.check() is None
+    await eventually(cache_serves(cache))
 
 
 async def test_a_password_is_used(make: Make) -> None:
@@ -549,7 +507,6 @@ async def test_a_password_is_used(make: Make) -> None:
         server.remove()
 
 
-@pytest.mark.usefixtures("no_pauses")
 async def test_a_new_password_is_taken_from_the_file(
     own_server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -567,14 +524,17 @@ async def test_a_new_password_is_taken_from_the_file(
         client.execute_command("AUTH", "one")
         client.config_set("requirepass", "two")
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await get(cache, 2)  # the first use finds the connection cut
-        await get(cache, 2)
-        assert await cache.check() == "it refuses the password"
+        await get(cache, 2)  # finds the connection cut
+
+        async def is_refused() -> bool:
+            return await cache.check() == "it refuses the password"
+
+        await eventually(is_refused)
         (tmp_path / name).write_text("redis://:three@host/zero")
         assert await cache.check() == "it refuses the password"
         (tmp_path / name).write_text(url("two"))
+        await eventually(cache_serves(cache))
         await cache.set(vectors_of(3))
-        assert await cache.check() is None
         client.execute_command("AUTH", "two")
         assert client.get(name_of(3)) is not None
 
@@ -596,7 +556,6 @@ async def test_a_new_password_makes_new_connections(
         assert "new" in {each["user"] for each in client.client_list()}
 
 
-@pytest.mark.usefixtures("no_pauses")
 async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: RedisServer, make: Make) -> None:
     replica = RedisServer()
     replica.start()
@@ -613,8 +572,8 @@ async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: Redi
             await cache.set(vectors_of(1))
             assert await cache.check() is not None
             proxy.lead_to(server.url)
+            await eventually(cache_serves(cache))
             await cache.set(vectors_of(2))
-            assert await cache.check() is None
         with server.client() as client:
             assert client.get(name_of(2)) is not None
     finally:
@@ -625,7 +584,6 @@ async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: Redi
     "answer",
     [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$-5\r\n", b"*1\r\n:1\r\n" * 100, b"\x15\x03\x01\x00\x02", b""],
 )
-@pytest.mark.usefixtures("impatient", "no_pauses")
 async def test_something_else_than_redis_is_never_fatal(make: Make, answer: bytes) -> None:
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
@@ -635,7 +593,9 @@ async def test_something_else_than_redis_is_never_fatal(make: Make, answer: byte
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     for scheme in ("redis", "rediss"):
-        cache = make(f"{scheme}://:secret@127.0.0.1:{port}/0")
+        cache = make(
+            f"{scheme}://:secret@127.0.0.1:{port}/0", limits=replace(PROMPT, use_seconds=BRIEF_SECONDS)
+        )
         assert await get(cache, 1, 2) == {}
         await cache.set(vectors_of(1))
         assert_found(await get(cache, 1, 2), 1)
@@ -674,7 +634,7 @@ async def test_a_name_that_does_not_exist_is_never_fatal(make: Make) -> None:
 )
 async def test_a_malformed_url_is_named_and_not_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match="DATASTORAGE_REDIS_URL") as caught:
-        VectorCache(MODEL, url, TTL)
+        RedisStore(url, TTL)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
 
@@ -696,7 +656,7 @@ async def test_files_that_can_not_be_used_end_the_start(tmp_path: Path, query: s
     """Redis would look as if it were away, for ever."""
     (tmp_path / "no.pem").write_text("no certificate")
     with pytest.raises(ConfigurationError) as caught:
-        VectorCache(MODEL, f"rediss://:secret@host/0?{query.format(file=tmp_path / 'no.pem')}", TTL)
+        RedisStore(f"rediss://:secret@host/0?{query.format(file=tmp_path / 'no.pem')}", TTL)
     assert f"DATASTORAGE_REDIS_URL: {said}" in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -709,8 +669,7 @@ async def test_files_that_can_not_be_used_end_the_start(tmp_path: Path, query: s
         (".", "ssl_ca_certs names {file}, which can't be read (Is a directory"),
     ],
 )
-@pytest.mark.usefixtures("no_pauses")
-async def test_a_file_that_turns_bad_is_an_outage_and_is_told_by_name(
+async def test_a_file_that_turns_bad_is_an_outage_and_is_named(
     server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None,
     said: str, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -734,9 +693,11 @@ async def test_a_file_that_turns_bad_is_an_outage_and_is_told_by_name(
                 assert await get(cache, 2) == {}
                 await cache.set(vectors_of(3))
                 assert_found(await get(cache, 1, 3), 1, 3)
-        told = [vars(record)["error"] for record in caplog.records if "does not serve" in record.getMessage()]
-        assert len(told) == 1
-        assert said.format(file=file) in told[0]
+        reasons = [
+            vars(record)["error"] for record in caplog.records if "does not serve" in record.getMessage()
+        ]
+        assert len(reasons) == 1
+        assert said.format(file=file) in reasons[0]
         if file.is_dir():
             file.rmdir()
         file.write_bytes(authority.pem)
@@ -762,6 +723,6 @@ async def test_closing_while_redis_stands_still_ends(own_server: RedisServer, ma
     await get(cache, 1)
     own_server.pause()
     try:
-        await asyncio.wait_for(cache.close(), SERVES * 2)
+        await asyncio.wait_for(cache.close(), 2 * PATIENT.use_seconds)
     finally:
         own_server.resume()

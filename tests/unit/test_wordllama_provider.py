@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from datastorage.embedding import Provider, build_provider
 from datastorage.embedding import wordllama as wordllama_module
-from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.embedding.wordllama import Limits, WordLlamaProvider
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError
 from datastorage.secrets import Origin
 from datastorage.settings import EmbeddingSettings
@@ -65,14 +65,12 @@ async def test_a_row_is_of_its_own_text_whatever_the_batch(provider: WordLlamaPr
         np.testing.assert_allclose((await provider.embed([text]))[0], row, atol=1e-6)
 
 
-async def test_chunks_come_back_in_order(
-    provider: WordLlamaProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_chunks_come_back_in_order(provider: WordLlamaProvider) -> None:
     texts = [f"event {number} " * (1 + number % 7) for number in range(100)]
     whole = await provider.embed(texts)
-    monkeypatch.setattr(wordllama_module, "_CHUNK_CHARACTERS", 64)
-    monkeypatch.setattr(wordllama_module, "_MAX_TOKENS_AT_ONCE", 3)
-    np.testing.assert_allclose(await provider.embed(texts), whole, atol=1e-6)
+    chunked = WordLlamaProvider(limits=Limits(chunk_characters=64, tokens=3))
+    np.testing.assert_allclose(await chunked.embed(texts), whole, atol=1e-6)
+    await chunked.close()
 
 
 async def test_vectors_have_length_one_and_nothing_has_none(provider: WordLlamaProvider) -> None:
@@ -101,10 +99,8 @@ async def test_many_callers_at_once_get_their_own(provider: WordLlamaProvider) -
         np.testing.assert_allclose(row[0], expected, atol=1e-6)
 
 
-async def test_a_call_that_is_ended_from_outside_leaves_the_provider_working(
-    provider: WordLlamaProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wordllama_module, "_CHUNK_CHARACTERS", 64)
+async def test_a_call_that_is_ended_from_outside_leaves_the_provider_working() -> None:
+    provider = WordLlamaProvider(limits=Limits(chunk_characters=64))
     await provider.embed(["a"])
     call = asyncio.create_task(provider.embed(["a text"] * 10_000))
     await asyncio.sleep(0)
@@ -112,15 +108,18 @@ async def test_a_call_that_is_ended_from_outside_leaves_the_provider_working(
     with pytest.raises(asyncio.CancelledError):
         await call
     assert len(await provider.embed(["a"])) == 1
+    await provider.close()
 
 
 async def test_nothing_is_loaded_before_it_is_needed(provider: WordLlamaProvider) -> None:
+    # Private: nothing outside shows whether the model's 32 MiB are in memory.
     assert provider._network is None
     await provider.embed(["a"])
     assert provider._network is not None
 
 
 async def test_missing_files_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Private: the files are in a wheel that other tests need.
     monkeypatch.setattr(wordllama_module, "_WEIGHTS", "weights/none.safetensors")
     with pytest.raises(ConfigurationError, match="wordllama is not installed with its weights"):
         WordLlamaProvider()

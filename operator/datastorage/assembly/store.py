@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from datastorage.embedding import Embedder, VectorCache, build_provider
-from datastorage.embedding.embedder import probe
+from datastorage.embedding import Embedder, VectorCache, build_cache, build_provider
+from datastorage.embedding.provider import probe
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
 from datastorage.settings import Settings
@@ -98,7 +98,7 @@ def _open_vectors(
     redis = None
     if with_redis and settings.redis_url is not None:
         redis = origin_of(settings, "redis_url")
-    cache = VectorCache(provider.model, redis, settings.embedding.cache_ttl_seconds)
+    cache = build_cache(provider.model, redis, ttl_seconds=settings.embedding.cache_ttl_seconds)
     embedder_breaker = Breaker("embedder", partial(probe, provider))
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)

@@ -20,7 +20,8 @@ from datastorage.errors import (
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.settings import Settings, load_settings
 from datastorage.storage.schema import VECTORS
-from datastorage.vectors.reembed import Missing, Progress, Reembed
+from datastorage.vectors.progress import Missing, Progress
+from datastorage.vectors.reembed import Reembed
 
 # Between two looks at the progress: short enough for the eye.
 _LOOK_SECONDS: Final = 0.2

@@ -20,7 +20,7 @@ from datastorage.errors import (
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.retry import Retried, Retry
+from datastorage.pipeline.retry import MAX_NAMED, Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
@@ -31,8 +31,6 @@ from datastorage.storage.rejected import Content, Letter, RejectedRecords, Wante
 _MOST_ROWS: Final = 1000
 # Between two looks at the progress: short enough for the eye.
 _LOOK_SECONDS: Final = 0.2
-# A longer list of refused records would not be read.
-_NAMED: Final = 50
 _NOTHING: Final = (
     "none of these are rejected, or they were stored since: `datastorage rejected list --resolved`"
 )
@@ -215,10 +213,9 @@ async def _follow(work: Retry, view: Display, total: int) -> None:
 def _name_refused(retried: Retried) -> None:
     if not retried.refused:
         return
-    named = list(retried.refused.values())[:_NAMED]
-    first = f", of which {_NAMED}:" if len(retried.refused) > _NAMED else ":"
-    note(f"rejected still: {len(retried.refused):,}{first}")
-    for letter, why in named:
+    some = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
+    note(f"rejected still: {retried.refused:,}{some}")
+    for letter, why in retried.refused_named:
         note(f"  {kind_of(letter.table).kind} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
     raise typer.Exit(1)
 

@@ -1,74 +1,84 @@
 """Vectors at hand: in this process's memory, and in the Redis that all replicas share.
 
-Nothing here is ever needed: whatever Redis does or has in it, a vector that is not found is made anew.
+Neither is ever needed: whatever Redis does or holds, a vector that is not found is made again.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 import numpy as np
+from cachetools import LRUCache
 
 from datastorage import metrics
 from datastorage.embedding.provider import fault_of
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.secrets import Origin
 
-if TYPE_CHECKING:
-    from datastorage.embedding.redis import RedisStore
-
+# Some 10,000 vectors of 256 numbers.
 _MEMORY_BYTES: Final = 16 * 2**20
-# What an array, its key and its place in the table take beside the numbers, measured.
-_ENTRY_BYTES: Final = 450
+# An array, its key and its place in the table take this beside the numbers, measured.
+_ENTRY_BYTES: Final = 600
+
+
+class SharedStore(Protocol):
+    """Bytes by key that all replicas share (redis.py). Nothing here raises."""
+
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]: ...
+    async def set(self, values: Mapping[str, bytes]) -> None: ...
+    async def connect(self) -> None: ...
+    async def check(self) -> str | None: ...
+    async def close(self) -> None: ...
 
 
 class VectorCache:
     """Keeps vectors of one model by the hashes of their texts."""
 
-    def __init__(self, model: EmbeddingModel, redis_url: str | Origin | None, ttl_seconds: int) -> None:
-        """Without a URL there is the memory alone. Raises ConfigurationError when the URL is malformed."""
+    def __init__(
+        self, model: EmbeddingModel, shared: SharedStore | None = None, *, memory_bytes: int = _MEMORY_BYTES
+    ) -> None:
+        """Without a shared store there is the memory alone, of ``memory_bytes``."""
         self._size = model.dimensions * 4
         self._prefix = f"datastorage:vector:{model.provider}:{model.name}:{model.dimensions}:"
-        self._memory = _Memory(_MEMORY_BYTES // (self._size + _ENTRY_BYTES))
-        self._redis = _store(redis_url, ttl_seconds) if redis_url else None
+        # The vectors that were used last.
+        self._memory: LRUCache[bytes, Vector] = LRUCache(memory_bytes // (self._size + _ENTRY_BYTES))
+        self._shared = shared
 
     async def get(self, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
         """Return the vectors that are there. Raises nothing."""
-        found = self._memory.get(hashes)
+        found = {key: self._memory[key] for key in hashes if key in self._memory}
         metrics.CACHE_HITS.labels("memory").inc(len(found))
         rest = [key for key in dict.fromkeys(hashes) if key not in found]
-        shared = await self._from_redis(rest)
-        self._memory.set(shared)
+        shared = await self._from_shared(rest)
+        self._memory.update(shared)
         metrics.CACHE_HITS.labels("redis").inc(len(shared))
         metrics.CACHE_MISSES.inc(len(rest) - len(shared))
         return found | shared
 
     async def set(self, vectors: Mapping[bytes, Vector]) -> None:
         """Keep vectors, here and for the other replicas. Raises nothing."""
-        self._memory.set(vectors)
-        if self._redis is not None and vectors:
-            await self._redis.set(
+        self._memory.update(vectors)
+        if self._shared is not None and vectors:
+            await self._shared.set(
                 {self._key(key): vector.astype("<f4").tobytes() for key, vector in vectors.items()}
             )
 
     async def connect(self) -> None:
         """Connect to Redis before the first use. Raises nothing."""
-        if self._redis is not None:
-            await self._redis.connect(self._prefix + "check")
+        if self._shared is not None:
+            await self._shared.connect()
 
     async def check(self) -> str | None:
         """Return what is wrong with Redis, or None."""
-        return await self._redis.check(self._prefix + "check") if self._redis is not None else None
+        return await self._shared.check() if self._shared is not None else None
 
     async def close(self) -> None:
         """Close the connections to Redis."""
-        if self._redis is not None:
-            await self._redis.close()
+        if self._shared is not None:
+            await self._shared.close()
 
-    async def _from_redis(self, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
-        if self._redis is None or not hashes:
+    async def _from_shared(self, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
+        if self._shared is None or not hashes:
             return {}
-        values = await self._redis.get([self._key(key) for key in hashes])
+        values = await self._shared.get([self._key(key) for key in hashes])
         found = {}
         for key, value in zip(hashes, values, strict=True):
             if value is None:
@@ -91,34 +101,3 @@ class VectorCache:
             return None
         vector.setflags(write=False)
         return vector
-
-
-class _Memory:
-    """The vectors that were used last."""
-
-    def __init__(self, max_vectors: int) -> None:
-        self._max_vectors = max_vectors
-        self._vectors: OrderedDict[bytes, Vector] = OrderedDict()
-
-    def get(self, hashes: Iterable[bytes]) -> dict[bytes, Vector]:
-        found = {}
-        for key in hashes:
-            vector = self._vectors.get(key)
-            if vector is not None:
-                self._vectors.move_to_end(key)
-                found[key] = vector
-        return found
-
-    def set(self, vectors: Mapping[bytes, Vector]) -> None:
-        self._vectors.update(vectors)
-        for key in vectors:
-            self._vectors.move_to_end(key)
-        while len(self._vectors) > self._max_vectors:
-            self._vectors.popitem(last=False)
-
-
-def _store(url: str | Origin, ttl_seconds: int) -> "RedisStore":
-    # The library takes a quarter of a second to load; where there is no Redis nobody needs it.
-    from datastorage.embedding.redis import RedisStore  # noqa: PLC0415
-
-    return RedisStore(url, ttl_seconds)

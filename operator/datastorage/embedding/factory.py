@@ -1,17 +1,22 @@
-"""Which provider the settings ask for."""
+"""The provider and the cache that the settings ask for.
 
+Their modules are imported where they are needed: each provider and the client of Redis take memory and time
+that a process without them saves.
+"""
+
+from datastorage.embedding.cache import VectorCache
 from datastorage.embedding.provider import Provider
 from datastorage.errors import ConfigurationError
+from datastorage.records.vector import EmbeddingModel
 from datastorage.secrets import Origin
 from datastorage.settings import PREFIX, EmbeddingSettings
 
 
 def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> Provider | None:
-    """Return the provider, or None for none. ``url`` and ``key`` are a service's, and may change.
+    """Return the provider, or None for none. ``url`` and ``key`` are those of a service, and may change.
 
-    Raises ConfigurationError when it can't be as it is set up.
+    Raises ConfigurationError for settings that do not go together.
     """
-    # Imported here: who uses one provider needs the memory of one.
     match settings.provider:
         case "none":
             return None
@@ -33,3 +38,15 @@ def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> 
             from datastorage.embedding.openai import OpenAIProvider  # noqa: PLC0415
 
             return OpenAIProvider(settings, url=url, key=key)
+
+
+def build_cache(model: EmbeddingModel, redis_url: Origin | None, *, ttl_seconds: int) -> VectorCache:
+    """Return the cache of a model's vectors; without a URL it is the memory alone.
+
+    Raises ConfigurationError when the URL is malformed.
+    """
+    if redis_url is None:
+        return VectorCache(model)
+    from datastorage.embedding.redis import RedisStore  # noqa: PLC0415
+
+    return VectorCache(model, RedisStore(redis_url, ttl_seconds))

@@ -1,15 +1,16 @@
 """Any service with an OpenAI-compatible ``/v1/embeddings``.
 
-The texts leave the cluster by it. The key, and what the service says when it refuses (it may quote the key or
-a text), stand in no error and no log: only the status and what it usually means.
+With it, texts leave the cluster. No error and no log contains the key, or a refusal of the service, which may
+quote the key or a text: they name the status and its usual meaning.
 """
 
 import asyncio
 import base64
+import math
 import os
-import random
 import ssl
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -33,6 +34,7 @@ from datastorage.errors import (
     EmbeddingRefusedError,
 )
 from datastorage.records.vector import EmbeddingModel, Matrix
+from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.causes import connection_trouble
 from datastorage.secrets import Origin, Secret
 from datastorage.settings import PREFIX, EmbeddingSettings
@@ -41,18 +43,25 @@ T = TypeVar("T")
 
 # Requests to the service under way at once. The others wait before their time begins to run.
 _CONCURRENCY: Final = 3
-_MAX_TRIES: Final = 3
-_FIRST_PAUSE_SECONDS: Final = 0.25
-# A request with all its tries and pauses may take this many times what one try may.
+# A request with all its tries and pauses may take this many times as long as one try may.
 _OVERALL_FACTOR: Final = 2.0
-# Bytes of a refusal that are looked at for the name of a field.
+# Bytes of a refusal in which the name of a field is looked for.
 _MAX_REFUSAL_BYTES: Final = 8192
-
-# A service that refuses one request after the other is not connected anew for each.
-_RENEW_SECONDS: Final = 1.0
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 _Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often, and after which pauses in seconds, the service is asked again."""
+
+    tries: int = 3
+    """Tries of one request: nobody waits long enough for more."""
+    first_pause: float = 0.5
+    """After the first failure, where the service asks for no other pause; twice as long after the next."""
+    renew: float = 1.0
+    """Between two new connections to a service that refuses one request after the other."""
 
 
 class _TryAgainError(EmbedderUnavailableError):
@@ -78,17 +87,18 @@ class _FieldRefusedError(EmbeddingRefusedError):
 class OpenAIProvider:
     """Speaks to one service about one model."""
 
-    def __init__(self, settings: EmbeddingSettings, *, url: Origin, key: Origin) -> None:
+    def __init__(self, settings: EmbeddingSettings, *, url: Origin, key: Origin, pace: Pace = Pace()) -> None:
         """Nothing is asked yet. ``url`` and ``key`` may change meanwhile.
 
         Raises ConfigurationError when something is missing or malformed.
         """
+        self._pace = pace
         self._model = EmbeddingModel("openai", _model_name(settings), settings.dimensions)
         self._url = Secret(url, _endpoint, lambda _: _trusted_files())
         self._key = Secret(key, _bearer)
         self._batch_size = settings.batch_size
         self._timeout_seconds = settings.timeout_seconds
-        # Some services refuse one or the other, or pass over it: the answer is taken in either form, and its
+        # Some services refuse one or the other, or ignore it: the answer is taken in either form, and its
         # dimensions are checked. Numbers in base64 are a quarter of the bytes and far quicker to read.
         self._options: dict[str, Any] = {
             "encoding_format": "base64",
@@ -110,9 +120,9 @@ class OpenAIProvider:
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text, in their order; see Provider."""
         size = self._batch_size
-        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        chunks = [texts[start : start + size] for start in range(0, len(texts), size)]
         empty = np.empty((0, self._model.dimensions), np.float32)
-        return np.concatenate([empty, *await _all(self._in_turn(part) for part in parts)])
+        return np.concatenate([empty, *await _all(self._in_turn(chunk) for chunk in chunks)])
 
     async def close(self) -> None:
         """Close the connections."""
@@ -132,15 +142,16 @@ class OpenAIProvider:
                 raise self._unavailable(f"gave no answer within {seconds:g} s and several tries") from error
 
     async def _until_done(self, texts: Sequence[str], deadline: float) -> Matrix:
-        for tried in range(1, _MAX_TRIES):
+        pauses = Backoff(self._pace.first_pause, math.inf)
+        for _ in range(1, self._pace.tries):
             try:
                 return await self._try(texts)
             except _TryAgainError as error:
                 pause = error.pause_seconds
                 if pause is None:
-                    pause = _FIRST_PAUSE_SECONDS * 2**tried * random.uniform(0.5, 1.0)  # noqa: S311  # jitter is no secret
+                    pause = pauses.next()
                 elif pause >= deadline - asyncio.get_running_loop().time():
-                    raise  # it has told us that waiting for it is vain
+                    raise  # the service has said that waiting for it is in vain
                 await asyncio.sleep(pause)
         return await self._try(texts)
 
@@ -174,7 +185,7 @@ class OpenAIProvider:
                     body, response.content_type, count=len(texts), dimensions=self._model.dimensions
                 )
         except UnexpectedAnswerError as error:
-            raise EmbedderMisconfiguredError(self._told(str(error))) from error
+            raise EmbedderMisconfiguredError(self._message(str(error))) from error
         except AnswerError as error:
             raise self._unavailable(str(error)) from error
         except TimeoutError as error:
@@ -182,34 +193,34 @@ class OpenAIProvider:
         except aiohttp.ClientConnectorCertificateError as error:
             why = connection_trouble(error)
             raise EmbedderMisconfiguredError(
-                self._told(
+                self._message(
                     f"shows a certificate that is not trusted ({why}): SSL_CERT_FILE names authorities"
                 )
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _TryAgainError(self._told(f"can't be reached ({connection_trouble(error)})")) from error
+            raise _TryAgainError(self._message(f"can't be reached ({connection_trouble(error)})")) from error
 
     async def _refusal(
         self, response: aiohttp.ClientResponse, options: _Options, *, alone: bool
     ) -> Exception:
         status = response.status
         self._is_doubted = True
-        told = self._told(explain(status, self._model.name))
+        message = self._message(explain(status, self._model.name))
         if status in {400, 413, 422}:
-            said = (await _read(response, _MAX_REFUSAL_BYTES)).lower()
-            named = [field for field in options if field.encode() in said]
-            # A service that never served a request with these fields may mean one without naming it. So may
-            # one that was exchanged since: before a text alone is blamed it is tried without them.
+            body = (await _read(response, _MAX_REFUSAL_BYTES)).lower()
+            named = [field for field in options if field.encode() in body]
+            # A service that never served a request with these fields may mean one of them without naming it,
+            # and so may one that was exchanged since: before one text is blamed it is tried without them.
             suspected = alone or not self._served_with.issuperset(options)
             field = next(iter(named or (options if suspected else [])), None)
-            return _FieldRefusedError(told, field) if field else EmbeddingRefusedError(told)
+            return _FieldRefusedError(message, field) if field else EmbeddingRefusedError(message)
         if status in {408, 429} or status >= 500:
             pause = retry_after_seconds(response.headers.get("Retry-After"), response.headers.get("Date"))
             busy = status == HTTPStatus.TOO_MANY_REQUESTS or pause is not None
-            return _BusyError(told, pause) if busy else _TryAgainError(told)
+            return _BusyError(message, pause) if busy else _TryAgainError(message)
         if status in {401, 403, 404, 405} or 300 <= status < 400:
-            return EmbedderMisconfiguredError(told)
-        return EmbedderUnavailableError(told)
+            return EmbedderMisconfiguredError(message)
+        return EmbedderUnavailableError(message)
 
     def _opened(self, url: URL) -> aiohttp.ClientSession:
         """Return the connections to use; new ones after a refusal, and where address or certificates changed.
@@ -217,7 +228,7 @@ class OpenAIProvider:
         The name may lead to another server by now, while the one that is connected goes on to refuse.
         """
         current, now = self._url.current(), asyncio.get_running_loop().time()
-        doubted = self._is_doubted and now - self._opened_at >= _RENEW_SECONDS
+        doubted = self._is_doubted and now - self._opened_at >= self._pace.renew
         if self._session is not None and not doubted and current == self._session_of:
             return self._session
         if self._session is not None:
@@ -236,9 +247,9 @@ class OpenAIProvider:
         return self._session
 
     def _unavailable(self, predicate: str) -> EmbedderUnavailableError:
-        return EmbedderUnavailableError(self._told(predicate))
+        return EmbedderUnavailableError(self._message(predicate))
 
-    def _told(self, predicate: str) -> str:
+    def _message(self, predicate: str) -> str:
         url, _ = _endpoint(self._url.current().value)
         return f"The embedding service at {url.origin()}{url.path} {predicate}"
 
@@ -296,7 +307,7 @@ def _bearer(value: str) -> str | None:
 
 
 def _trusted_files() -> list[str]:
-    """Return the file of the certificates that are trusted, where it is not the system's own."""
+    """Return the file of the trusted certificates, where it is not the system's own."""
     path = ssl.get_default_verify_paths()
     return [path.cafile] if path.cafile and path.openssl_cafile_env in os.environ else []
 
@@ -309,7 +320,7 @@ async def _read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return the body; of one that is longer than ``limit`` hardly more than that."""
+    """Return the body; of a body longer than ``limit``, little more than that."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk

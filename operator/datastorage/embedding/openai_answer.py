@@ -1,4 +1,4 @@
-"""What a service with an OpenAI-compatible API may answer, and what is to be made of it."""
+"""Reads the answers of a service with an OpenAI-compatible API, none of which is trusted."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ from datastorage.settings import PREFIX
 
 # A number of 17 digits with sign, exponent, comma and the white space of an indented answer.
 _NUMBER_BYTES: Final = 48
-# Everything else of an answer, and everything that is read of one that is no success.
+# The rest of an answer beside its numbers.
 _REST_BYTES: Final = 65_536
 # Brackets or quotes for each vector, and for everything around them.
 _MARKS_A_VECTOR: Final = 256
@@ -25,7 +25,7 @@ _MEDIA_TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
 
 
 class AnswerError(Exception):
-    """The service answered with what is no set of vectors. The message continues "The service …"."""
+    """The service answered something other than a set of vectors. The message continues "The service …"."""
 
 
 class UnexpectedAnswerError(AnswerError):
@@ -33,22 +33,22 @@ class UnexpectedAnswerError(AnswerError):
 
 
 def answer_limit(count: int, dimensions: int) -> int:
-    """Return how many bytes an answer with so many vectors may have."""
+    """Return how many bytes an answer with ``count`` vectors may have."""
     return count * (dimensions * _NUMBER_BYTES + 256) + _REST_BYTES
 
 
 def matrix_of(body: bytes, media_type: str, *, count: int, dimensions: int) -> Matrix:
     """Return the vectors of an answer, in the order of its indexes. Raises AnswerError."""
-    # Parsed, a small body of brackets or quotes takes fifty times its size. Honest ones have few of them.
+    # A parsed body of brackets or quotes takes fifty times its size. An honest one has few of them.
     if any(body.count(mark) > _MARKS_BESIDES + _MARKS_A_VECTOR * count for mark in (b"[", b"{", b'"')):
         raise AnswerError("answered far more than vectors")
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError) as error:
         if media_type != "application/json":
-            shown = media_type if _MEDIA_TYPE.fullmatch(media_type) else "something else"
+            named = media_type if _MEDIA_TYPE.fullmatch(media_type) else "something else"
             raise UnexpectedAnswerError(
-                f"answered {shown} instead of JSON, is {PREFIX}EMBEDDING_URL right?"
+                f"answered {named} instead of JSON, is {PREFIX}EMBEDDING_URL right?"
             ) from error
         raise AnswerError("answered broken JSON") from error
     data = answer.get("data") if isinstance(answer, dict) else None
@@ -94,7 +94,7 @@ def _decoded(embedding: str) -> Vector:
 
 def _narrowed(embedding: list[float]) -> Vector:
     try:
-        # What does not fit in 32 bits becomes infinite, and is a matter of that text alone.
+        # A number that does not fit in 32 bits becomes infinite, and concerns that text alone.
         with np.errstate(over="ignore"):
             return np.array(embedding, dtype=np.float64).astype(np.float32)
     except OverflowError as error:
@@ -102,10 +102,9 @@ def _narrowed(embedding: list[float]) -> Vector:
 
 
 def retry_after_seconds(value: str | None, date: str | None = None) -> float | None:
-    """Return what a Retry-After header asks for, in seconds or as a date; None when it makes no sense.
+    """Return the seconds that a Retry-After header asks for, as a number or as a date; None for nonsense.
 
-    ``date`` is the Date header of the answer: the other date was written by the same clock, which need not be
-    right.
+    ``date`` is the Date header of the answer: the same clock wrote both dates, and it may be wrong.
     """
     if not value:
         return None
@@ -123,7 +122,7 @@ def _http_date(value: str | None) -> datetime | None:
         moment = parsedate_to_datetime(value or "")
     except (ValueError, OverflowError):
         return None
-    # "-0000": a time that is in UTC all the same
+    # "-0000" says that the zone is unknown, and the time is in UTC.
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 

@@ -1,20 +1,31 @@
-"""The promises of everything that makes vectors."""
+"""The promises of everything that makes vectors, and the call that checks them."""
 
+import logging
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
 
-from datastorage.errors import EmbedderUnavailableError
+from datastorage import metrics
+from datastorage.errors import (
+    DataStorageError,
+    EmbedderMisconfiguredError,
+    EmbedderUnavailableError,
+    EmbeddingRefusedError,
+)
 from datastorage.records.vector import EmbeddingModel, Matrix, Vector
 
+_log = logging.getLogger(__name__)
+
+# Every model makes a vector of this. One that does not is out of order, whatever it says of other texts.
+_HARMLESS: Final = "the pod was restarted"
 _MIN_NORM: Final = 1e-6
 # PostgreSQL adds up squares in 32 bits: a longer vector would have no distance from anything.
 _MAX_NORM: Final = 1e19
 
 
 class EmbedderBusyError(EmbedderUnavailableError):
-    """The provider serves, but not so much at once. No text is to blame for it."""
+    """The provider serves, but not this much at once. No text is to blame for it."""
 
 
 class Provider(Protocol):
@@ -27,12 +38,48 @@ class Provider(Protocol):
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text, in their order.
 
-        Raises EmbedderUnavailableError when it can't serve now, EmbedderBusyError of those when it could
+        Raises EmbedderUnavailableError when it can't serve now, its subclass EmbedderBusyError when it could
         serve less, EmbeddingRefusedError when it refuses at least one of these texts and will do so again.
         """
 
     async def close(self) -> None:
-        """Give back what it holds. Nothing may be under way any more."""
+        """Give back what it holds. No call may be under way any more."""
+
+
+async def rows_of(provider: Provider, texts: Sequence[str]) -> Matrix:
+    """Ask the provider once; return a matrix of the right shape. Raises what ``Provider.embed`` raises."""
+    try:
+        with metrics.EMBEDDING_DURATION.time():
+            rows = await provider.embed(texts)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers too large become infinite: not finite
+            matrix = np.asarray(rows, dtype=np.float32)
+    except DataStorageError:
+        raise
+    except Exception as error:
+        # A fault of ours or of a library: it must cost vectors, never records.
+        _log.exception("the embedding provider failed unexpectedly")
+        raise EmbedderUnavailableError(
+            f"{provider.model} failed unexpectedly ({type(error).__name__})"
+        ) from error
+    expected = (len(texts), provider.model.dimensions)
+    if matrix.shape != expected:
+        raise EmbedderUnavailableError(
+            f"{provider.model} answered an array of shape {matrix.shape} instead of {expected}"
+        )
+    return matrix
+
+
+async def probe(provider: Provider) -> None:
+    """Return when the provider makes a vector of a harmless text.
+
+    Raises EmbedderUnavailableError while it does not.
+    """
+    try:
+        fault = fault_of((await rows_of(provider, [_HARMLESS]))[0])
+    except EmbeddingRefusedError as error:
+        raise EmbedderMisconfiguredError(f"{provider.model} refuses even a harmless text: {error}") from error
+    if fault:
+        raise EmbedderUnavailableError(f"{provider.model} makes no vector of a harmless text: {fault}")
 
 
 def fault_of(row: Vector) -> str | None:

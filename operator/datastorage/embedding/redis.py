@@ -1,11 +1,12 @@
-"""The Redis that all replicas share: used while it answers at once, left alone for a while when not."""
+"""The Redis that all replicas share: used while it answers at once, otherwise left alone for a while."""
 
 import asyncio
 import contextlib
-import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -18,48 +19,58 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from datastorage import metrics
-from datastorage.errors import ConfigurationError
+from datastorage.errors import ConfigurationError, TransientError
+from datastorage.resilience.breaker import Breaker, Pace
 from datastorage.resilience.cancellation import cancellation_kept
 from datastorage.resilience.causes import connection_trouble
 from datastorage.secrets import Origin, Secret
 from datastorage.settings import PREFIX
 
 T = TypeVar("T")
-_log = logging.getLogger(__name__)
 
-# For each use, connecting included. Making a batch's vectors anew takes about as long.
-_TIMEOUT_SECONDS: Final = 0.05
-# For the first connection, in several tries. Nothing waits for it but the start.
-_CONNECT_SECONDS: Final = 1.0
-# How long it is left alone after the first, the second and every further failure in a row: an absent Redis
-# must cost the write path next to nothing.
-_PAUSES_SECONDS: Final = (1.0, 2.0, 5.0)
 # Far more than there are uses at once: to want one more counts as a failure.
 _MAX_CONNECTIONS: Final = 64
-# From the end of one outage to the first word about the next: a busy machine may cause many short ones.
-_QUIET_SECONDS: Final = 30.0
-# What a URL may ask for beside its address. The rest would override what makes a use short and safe.
+# Nobody reads it. A replica answers pings, and only a write shows that vectors can be kept.
+_CHECK_KEY: Final = "datastorage:vector:check"
+# Options that a URL may have beside its address. The others would override what makes a use short and safe.
 _OPTIONS: Final = re.compile(r"db|username|password|ssl_[a-z_]+")
 # Those of them that name files, whose contents are exchanged as passwords are.
 _FILE_OPTIONS: Final = re.compile(r"ssl_(certfile|keyfile|ca_certs|ca_path)")
 
 
-class RedisStore:
-    """Bytes by key that live for a while. Nothing here raises once it is made."""
+@dataclass(frozen=True)
+class Limits:
+    """How much time Redis may cost."""
 
-    def __init__(self, url: str | Origin, ttl_seconds: int) -> None:
+    use_seconds: float = 0.05
+    """For each use, connecting included. Making a batch's vectors again takes about as long."""
+    connect_seconds: float = 1.0
+    """For the first connection, in several tries. Only the start waits for it."""
+    pace: Pace = Pace(first=1.0, max=5.0, remind=math.inf, quiet=30.0)
+    """How long it is left alone: an absent Redis must cost next to nothing, and no flood of log lines on a
+    busy machine, where uses may be too slow often and briefly."""
+
+
+class RedisStore:
+    """Bytes by key that live for a while. Nothing here raises once it is made.
+
+    While Redis does not answer, or refuses to write, it is left alone, reads included.
+    """
+
+    def __init__(self, url: str | Origin, ttl_seconds: int, *, limits: Limits = Limits()) -> None:
         """Nothing is asked yet. Raises ConfigurationError when the URL is malformed."""
         origin = Origin(f"{PREFIX}REDIS_URL", url) if isinstance(url, str) else url
-        self._secret = Secret(origin, _client, _files_in)
+        self._limits = limits
+        self._secret = Secret(origin, self._new_client, _files_in)
         self._using = self._secret.current()
-        self._client = _client(self._using.value)
+        self._client = self._new_client(self._using.value)
         self._retiring: set[asyncio.Task[None]] = set()
         self._ttl_seconds = ttl_seconds
-        self._outage = _Outage()
+        self._breaker = Breaker("redis", self._probe, pace=limits.pace)
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return a value or None for each key, in their order."""
-        values = await self._use("get", lambda client: client.mget(keys))
+        values = await self._use(lambda client: client.mget(keys))
         if not isinstance(values, list) or len(values) != len(keys):
             return [None] * len(keys)
         return [value if isinstance(value, bytes) else None for value in values]
@@ -67,168 +78,108 @@ class RedisStore:
     async def set(self, values: Mapping[str, bytes]) -> None:
         """Keep values."""
 
-        async def send(client: "Redis") -> None:
+        async def send(client: Redis) -> None:
             pipeline = client.pipeline(transaction=False)
             for key, value in values.items():
                 pipeline.set(key, value, ex=self._ttl_seconds)
             await pipeline.execute()
 
-        await self._use("set", send)
+        await self._use(send)
 
-    async def connect(self, key: str) -> None:
+    async def connect(self) -> None:
         """Connect before the first use: amid the start that may take longer than a use may. See ``check``."""
-        deadline = time.monotonic() + _CONNECT_SECONDS
+        deadline = time.monotonic() + self._limits.connect_seconds
         while time.monotonic() < deadline:
             try:
-                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                async with asyncio.timeout(self._limits.use_seconds):
                     await self._client.ping()
-            except Exception:  # noqa: BLE001  # whatever it is, the check below tells of it
-                await asyncio.sleep(_TIMEOUT_SECONDS)
+            except Exception:  # noqa: BLE001  # whatever it is, the check below reports it
+                await asyncio.sleep(self._limits.use_seconds)
             else:
                 break
-        await self.check(key)
+        await self.check()
 
-    async def check(self, key: str) -> str | None:
-        """Return what is wrong, or None. It writes ``key``, which nobody reads: a replica answers pings."""
-        if self._outage.refuses("set"):
-            await self._use("ping", lambda client: client.ping())
-        else:
-            await self._use("set", lambda client: client.set(key, b"", ex=self._ttl_seconds))
-        return self._outage.reason
+    async def check(self) -> str | None:
+        """Write a value that nobody reads; return what is wrong, or None."""
+        if self._breaker.serving:
+            await self._use(self._write)
+        return self._breaker.reason
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._breaker.close()  # before: its probe uses them
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
         await _close(self._client)
 
-    async def _use(self, use: str, operation: Callable[["Redis"], Awaitable[T]]) -> T | None:
+    async def _use(self, operation: Callable[[Redis], Awaitable[T]]) -> T | None:
+        try:
+            return await self._breaker.attempt(lambda: self._ask(operation))
+        except TransientError:
+            metrics.CACHE_ERRORS.labels("unavailable").inc()
+            return None
+
+    async def _probe(self) -> None:
+        await self._ask(self._write)
+
+    async def _write(self, client: Redis) -> None:
+        await client.set(_CHECK_KEY, b"", ex=self._ttl_seconds)
+
+    async def _ask(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
+        """Return the operation's result. Raises TransientError for whatever keeps Redis from answering."""
         current = self._secret.current()
-        trouble: Exception | None = None
         if current != self._using:
             self._using = current
-            trouble = self._renew()
-        elif not self._outage.may_try(use):
-            return None
-        elif self._outage.refuses(use):
-            # What is still done well goes on over connections to the server that refused this.
-            trouble = self._renew()
-        if trouble is not None:
-            self._outage.failed(use, trouble)
-            return None
+            self._renew()
         client = self._client
         try:
             with cancellation_kept():
-                async with asyncio.timeout(_TIMEOUT_SECONDS):
-                    result = await operation(client)
-        except Exception as error:  # noqa: BLE001  # a library's surprise must not cost a record either
+                async with asyncio.timeout(self._limits.use_seconds):
+                    return await operation(client)
+        except Exception as error:  # a library's surprise must not cost a record either
             if client is self._client:  # once for all uses that fail by it
                 # The name may lead elsewhere by now, and the server that was connected may be a replica.
-                trouble = self._renew()
-            self._outage.failed(use, trouble or error)
-            return None
-        self._outage.succeeded(use)
-        return result
+                self._renew()
+            raise TransientError(self._cause(error)) from error
 
-    def _renew(self) -> ConfigurationError | None:
-        """Make all connections anew from now on; return what keeps the old ones in use.
+    def _renew(self) -> None:
+        """Use new connections from now on. Raises TransientError where the old ones have to stay in use.
 
-        That is a file which is missing or broken by now. It is read again with the next failure or change.
+        They stay where a file is missing or broken by now. It is read again with the next failure or change.
         """
         try:
-            client = _client(self._using.value)
+            client = self._new_client(self._using.value)
         except ConfigurationError as error:
-            return error
-        task = asyncio.create_task(_retire(self._client))
+            raise TransientError(str(error)) from error
+        task = asyncio.create_task(_retire(self._client, 2 * self._limits.use_seconds))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         self._client = client
-        return None
 
+    def _new_client(self, url: str) -> Redis:
+        return _client(url, self._limits.use_seconds)
 
-class _Outage:
-    """Whether Redis is left alone, and one line in the log for the beginning and the end of that."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        # Until when each use is left alone that Redis answers but refuses, a write to a full one for example.
-        # The other uses go on, and each of these has to succeed before the outage is over. While there are
-        # none, Redis as a whole is away.
-        self._refused: dict[str, float] = {}
-        self._failures = 0
-        self._told = False
-        self._skipped = 0
-        self._since = self._until = self._quiet_until = 0.0
-        self._up = metrics.DEPENDENCY_UP.labels("redis")
-        self._errors = metrics.DEPENDENCY_ERRORS.labels("redis")
-        self._unused = metrics.CACHE_ERRORS.labels("unavailable")
-        self._up.set(1)
-
-    def refuses(self, use: str) -> bool:
-        return use in self._refused
-
-    def may_try(self, use: str) -> bool:
-        if self.reason is None or (self._refused and use not in self._refused):
-            return True
-        if time.monotonic() < self._refused.get(use, self._until):
-            self._skip()
-            return False
-        self._pause(use)  # one tries, while the others go on without
-        return True
-
-    def failed(self, use: str, error: Exception) -> None:
-        self._errors.inc()
-        if self.reason is None:
-            self._failures, self._since = 0, time.monotonic()
-            self._up.set(0)
-        self._skip()
-        self.reason = _cause(error)
-        if not self._told and time.monotonic() >= self._quiet_until:
-            self._told = True
-            _log.warning("redis does not serve", extra={"error": self.reason})
-        self._failures += 1
+    def _cause(self, error: Exception) -> str:
+        """Return what is wrong, in words that contain no password."""
+        if isinstance(error, TimeoutError | RedisTimeoutError):
+            return f"no answer within {self._limits.use_seconds * 1000:g} ms"
+        if isinstance(error, AuthenticationError):
+            return "it refuses the password"
         if isinstance(error, ResponseError):
-            self._refused[use] = 0.0
-        else:
-            self._refused.clear()
-        self._pause(use)
-
-    def succeeded(self, use: str) -> None:
-        if self.reason is None:
-            return
-        self._refused.pop(use, None)
-        if self._refused:
-            return
-        self.reason = None
-        self._up.set(1)
-        if self._told:
-            away = round(time.monotonic() - self._since, 1)
-            _log.warning("redis serves again", extra={"away_seconds": away, "skipped_uses": self._skipped})
-            self._told, self._skipped = False, 0
-            self._quiet_until = time.monotonic() + _QUIET_SECONDS
-
-    def _skip(self) -> None:
-        self._skipped += 1
-        self._unused.inc()
-
-    def _pause(self, use: str) -> None:
-        until = time.monotonic() + _PAUSES_SECONDS[min(self._failures, len(_PAUSES_SECONDS)) - 1]
-        if use in self._refused:
-            self._refused[use] = until
-        else:
-            self._until = until
+            return f"it refuses to serve ({type(error).__name__})"
+        return f"no connection ({connection_trouble(error)})"
 
 
-async def _retire(client: "Redis") -> None:
+async def _retire(client: Redis, seconds: float) -> None:
     """Close a client when the uses that have begun with it have ended."""
     try:
-        await asyncio.sleep(2 * _TIMEOUT_SECONDS)
+        await asyncio.sleep(seconds)
     finally:
         await _close(client)
 
 
-async def _close(client: "Redis") -> None:
+async def _close(client: Redis) -> None:
     with contextlib.suppress(RedisError, OSError):
         await client.aclose()
 
@@ -239,14 +190,14 @@ def _files_in(url: str) -> list[str]:
     ]
 
 
-def _client(url: str) -> "Redis":
+def _client(url: str, timeout_seconds: float) -> Redis:
     try:
         _check_url(url)
         client = Redis.from_url(
             url,
             protocol=2,  # one round trip less at the beginning, and no messages that nobody asked for
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
             max_connections=_MAX_CONNECTIONS,
         )
@@ -263,7 +214,7 @@ def _client(url: str) -> "Redis":
 
 
 def _check_tls(connection: SSLConnection) -> None:
-    """Load what a connection would load: a file that is missing would look like a Redis that is away."""
+    """Load the files that a connection would load: a missing one would look like a Redis that is away."""
     context = connection.ssl_context
     files = {"ca_certs": context.ca_certs, "certfile": context.certfile, "keyfile": context.keyfile}
     for option, path in files.items():
@@ -284,7 +235,7 @@ def _check_tls(connection: SSLConnection) -> None:
 
 
 def _check_url(url: str) -> None:
-    """Raise ValueError for what the library would obey or pass over in silence."""
+    """Raise ValueError for options that the library would obey or pass over in silence."""
     parts = urlsplit(url)
     if parts.fragment:
         raise ValueError("a password that is not percent-encoded")
@@ -293,16 +244,3 @@ def _check_url(url: str) -> None:
     for option in parse_qs(parts.query, keep_blank_values=True):
         if not _OPTIONS.fullmatch(option):
             raise ValueError(option)
-
-
-def _cause(error: Exception) -> str:
-    """Return what is wrong, in words that contain no password."""
-    if isinstance(error, ConfigurationError):
-        return str(error)
-    if isinstance(error, TimeoutError | RedisTimeoutError):
-        return f"no answer within {_TIMEOUT_SECONDS * 1000:g} ms"
-    if isinstance(error, AuthenticationError):
-        return "it refuses the password"
-    if isinstance(error, ResponseError):
-        return f"it refuses to serve ({type(error).__name__})"
-    return f"no connection ({connection_trouble(error)})"

@@ -1,14 +1,14 @@
-"""The default: a small model inside the program. Nothing leaves it, and it needs no service.
+"""The default provider: a small model inside the program. No text leaves it, and it needs no service.
 
-The weights and the vocabulary are files in the wheel of wordllama. They are used without its code, which
-would cost 40 MiB more memory, half a second at the start, padding to the longest text of each batch, and a
-log handler of its own.
+The weights and the vocabulary are files in the wheel of wordllama. Its code is not used: it would cost 40 MiB
+more memory, half a second at the start, padding to the longest text of each batch, and a log handler.
 """
 
 import asyncio
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError
 from datastorage.records.vector import EmbeddingModel, Matrix, Vector
+from datastorage.resilience.dividing import chunks
 
 T = TypeVar("T")
 
@@ -27,18 +28,25 @@ MODEL: Final = EmbeddingModel("wordllama", "l2_supercat_256", 256)
 
 _WEIGHTS: Final = "weights/l2_supercat_256.safetensors"
 _VOCABULARY: Final = "tokenizers/l2_supercat_tokenizer_config.json"
-# Characters of one chunk of texts: bounds the memory, and for how long the thread is deaf to a stop.
-_CHUNK_CHARACTERS: Final = 32_768
-# Rows of the table that are gathered at once for one text: 2 MiB.
-_MAX_TOKENS_AT_ONCE: Final = 2048
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is done at once."""
+
+    chunk_characters: int = 32_768
+    """Characters of one chunk of texts: bounds the memory, and for how long the thread can't be stopped."""
+    tokens: int = 2048
+    """Rows of the table that are gathered at once for one text: 2 MiB."""
 
 
 class WordLlamaProvider:
     """The mean of the vectors of a text's tokens, of length one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, limits: Limits = Limits()) -> None:
         """Raises ConfigurationError when the model's files are missing. They are loaded later."""
         self._folder = _folder()
+        self._limits = limits
         self._network: _Network | None = None
         # One thread: more would share the same cores, and need more memory.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wordllama")
@@ -50,10 +58,11 @@ class WordLlamaProvider:
 
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text. A text without tokens has a row of zeros."""
-        result = np.zeros((len(texts), MODEL.dimensions), np.float32)
-        for chunk in _chunks(texts):
-            result[chunk] = await self._in_thread(partial(self._embed, texts[chunk]))
-        return result
+        rows = [
+            await self._in_thread(partial(self._embed, chunk))
+            for chunk in chunks(texts, len, self._limits.chunk_characters)
+        ]
+        return np.concatenate([np.empty((0, MODEL.dimensions), np.float32), *rows])
 
     async def close(self) -> None:
         """End the thread."""
@@ -64,7 +73,7 @@ class WordLlamaProvider:
 
     def _loaded(self) -> "_Network":
         if self._network is None:
-            self._network = _Network(self._folder)
+            self._network = _Network(self._folder, self._limits.tokens)
         return self._network
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
@@ -72,9 +81,10 @@ class WordLlamaProvider:
 
 
 class _Network:
-    """The table of token vectors, and what splits texts into tokens."""
+    """The table of token vectors, and the tokenizer that splits texts into tokens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tokens_at_once: int) -> None:
+        self._tokens_at_once = tokens_at_once
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / _VOCABULARY))
             with safe_open(folder / _WEIGHTS, framework="np") as file:
@@ -84,7 +94,7 @@ class _Network:
             raise EmbedderUnavailableError(f"The files of {MODEL} can't be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        # It would keep whole texts, some 120 MiB of them: they are words to a tokenizer without word limits.
+        # It would cache whole texts, some 120 MiB: they are words to a tokenizer without word limits.
         self._tokenizer.model._resize_cache(0)  # noqa: SLF001  # there is no public way after loading
 
     def embed(self, texts: Sequence[str]) -> Matrix:
@@ -98,8 +108,8 @@ class _Network:
 
     def _sum(self, ids: NDArray[np.int32]) -> Vector:
         total = np.zeros(MODEL.dimensions, np.float32)
-        for start in range(0, len(ids), _MAX_TOKENS_AT_ONCE):
-            rows = self._table[ids[start : start + _MAX_TOKENS_AT_ONCE]]
+        for start in range(0, len(ids), self._tokens_at_once):
+            rows = self._table[ids[start : start + self._tokens_at_once]]
             total += np.ones(len(rows), np.float32) @ rows  # as a product: three times as fast as a sum
         return total
 
@@ -113,15 +123,3 @@ def _folder() -> Path:
             "DATASTORAGE_EMBEDDING_PROVIDER"
         )
     return folder
-
-
-def _chunks(texts: Sequence[str]) -> Iterator[slice]:
-    """Split the texts, in their order, into parts of bounded length; a longer text is one by itself."""
-    start = characters = 0
-    for index, text in enumerate(texts):
-        if index > start and characters + len(text) > _CHUNK_CHARACTERS:
-            yield slice(start, index)
-            start, characters = index, 0
-        characters += len(text)
-    if start < len(texts):
-        yield slice(start, len(texts))

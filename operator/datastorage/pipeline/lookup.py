@@ -1,14 +1,13 @@
-"""Looking up rows: many at once, fewer where PostgreSQL takes too long for many."""
+"""Looks up rows: many at once, fewer where PostgreSQL takes too long for many."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from datastorage.errors import WorkRefusedError
 from datastorage.records.record import RecordKey, StoredRecord, Table
 from datastorage.resilience.breaker import Breaker
-from datastorage.resilience.dividing import by_parts
+from datastorage.resilience.dividing import in_halves
 
 
 class Archive(Protocol):
@@ -19,7 +18,7 @@ class Archive(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the archive holds of the keys. What is ``unanswered``, with the reason, may be there or not."""
+    """The rows that were found. Those of ``unanswered`` keys, with the reason, may be there or not."""
 
     found: dict[RecordKey, StoredRecord] = field(default_factory=dict)
     unanswered: dict[RecordKey, str] = field(default_factory=dict)
@@ -31,9 +30,9 @@ async def look_up(archive: Archive, breaker: Breaker, table: Table, keys: Sequen
     if not keys:
         return answer
 
-    def unanswered(key: RecordKey, error: WorkRefusedError) -> None:
+    def unanswered(key: RecordKey, error: Exception) -> None:
         answer.unanswered[key] = str(error)
 
-    for rows in await by_parts(breaker, partial(archive.find, table), keys, unanswered):
+    for rows in await in_halves(breaker, partial(archive.find, table), keys, unanswered):
         answer.found.update(rows)
     return answer

@@ -1,31 +1,47 @@
 """One shared view on whether a dependency serves: one probe asks, and all go on together.
 
-Who can't do without the dependency waits (``run``, ``judge``); who can is told at once (``attempt``).
+``run`` and ``judge`` wait until the dependency serves; ``attempt`` fails at once while it does not.
 
-A piece of work that the dependency refuses says little by itself: the work may be too much, or the dependency
-serves nobody. A harmless piece of work, the trial, tells the one from the other.
+A piece of work that the dependency refuses says little by itself: either the work is too much, or the
+dependency serves nobody. A harmless piece of work, the trial, distinguishes the two.
 """
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from datastorage import metrics
 from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.cancellation import end_tasks
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_FIRST_DELAY_SECONDS: Final = 0.1
-# Short enough that a backlog is caught up within seconds of the recovery, long enough not to be a load.
-_MAX_DELAY_SECONDS: Final = 2.0
-_REMIND_SECONDS: Final = 30.0
-# A piece of work that is refused while others are served, and can't be made smaller, waits up to this long.
-_MAX_REFUSED_DELAY_SECONDS: Final = 60.0
+
+@dataclass(frozen=True)
+class Pace:
+    """Pauses in seconds."""
+
+    first: float = 0.1
+    """Before the first probe, and before the first repetition of refused work."""
+    max: float = 2.0
+    """Between two probes: short enough that a backlog is caught up within seconds of the recovery, long
+    enough not to be a load."""
+    max_refused: float = 60.0
+    """Between two tries of work that is refused while others are served, and can't be made smaller."""
+    remind: float = 30.0
+    """Between two log lines about one outage, or about one piece of refused work."""
+    quiet: float = 0.0
+    """From the end of an outage to the first log line about the next one, for a dependency that may be away
+    often and briefly."""
+
+
+def _nothing() -> None:
+    """Nobody has to know of a recovery."""
 
 
 class Breaker:
@@ -36,13 +52,14 @@ class Breaker:
         dependency: str,
         probe: Callable[[], Awaitable[None]],
         *,
-        on_recovery: Callable[[], None] | None = None,
         trial: Callable[[], Awaitable[None]] | None = None,
+        on_recovery: Callable[[], None] = _nothing,
+        pace: Pace = Pace(),
     ) -> None:
         """``dependency`` is its name in logs and metrics. ``probe`` raises TransientError while it is away.
 
-        ``on_recovery`` is called when it serves again. ``trial`` raises TransientError or RecordRefusedError
-        while not even harmless work of the usual kind would succeed; without one the probe stands for it.
+        ``trial`` raises TransientError or RecordRefusedError while not even harmless work of the usual kind
+        would succeed; without one the probe stands for it. ``on_recovery`` is called when it serves again.
         """
         self._dependency = dependency
         self._probe = probe
@@ -51,23 +68,22 @@ class Breaker:
         # would let everybody try again, in vain, and again.
         self._asked = probe
         self._on_recovery = on_recovery
+        self._pace = pace
         self._closed = asyncio.Event()
         self._closed.set()
         # Grows with every failure and falls back on success only: a probe that succeeds while the
         # operation still fails (a read-only server, a full disk) must not turn into a hot loop.
-        self._delay = _FIRST_DELAY_SECONDS
-        self._since: float | None = None
-        self._reason = ""
-        self._probing: asyncio.Task[None] | None = None
+        self._backoff = Backoff(pace.first, pace.max)
+        self._reason: str | None = None
         self._refused: str | None = None
-        self._up = metrics.DEPENDENCY_UP.labels(dependency)
+        self._probing: asyncio.Task[None] | None = None
+        self._outages = _OutageLog(dependency, pace)
         self._errors = metrics.DEPENDENCY_ERRORS.labels(dependency)
-        self._up.set(1)
 
     @property
     def reason(self) -> str | None:
         """Why operations are held back, or None while they are not."""
-        return self._reason if self._since is not None else None
+        return self._reason
 
     @property
     def refused(self) -> str | None:
@@ -82,17 +98,17 @@ class Breaker:
     async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return the operation's result, repeating it for as long as it raises TransientError.
 
-        What is refused while others are served waits by itself, at growing pauses, and holds nobody up.
+        Work that is refused while others are served waits by itself, at growing pauses, and holds nobody up.
         """
-        delay = _FIRST_DELAY_SECONDS
-        reminded = 0.0
+        backoff = Backoff(self._pace.first, self._pace.max_refused)
+        remind_at = time.monotonic() + self._pace.max
         while True:
             try:
                 result = await self.judge(operation)
             except WorkRefusedError as error:
                 self._refused = str(error)
-                if delay >= _MAX_DELAY_SECONDS and time.monotonic() - reminded > _REMIND_SECONDS:
-                    reminded = time.monotonic()
+                if time.monotonic() >= remind_at:
+                    remind_at = time.monotonic() + self._pace.remind
                     _log.warning(
                         "%s serves, and refuses a piece of work; it is repeated", self._dependency,
                         extra={"error": str(error)},
@@ -100,8 +116,7 @@ class Breaker:
             else:
                 self._refused = None
                 return result
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
-            delay = min(delay * 2, _MAX_REFUSED_DELAY_SECONDS)
+            await asyncio.sleep(backoff.next())
 
     async def judge(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return the operation's result, repeating it while the dependency serves nobody.
@@ -110,7 +125,7 @@ class Breaker:
         succeeds: it is this piece of work then, and repeating it as it is would change nothing.
         """
         while True:
-            await self._closed.wait()
+            await self.until_serving()
             try:
                 return await self._try(operation)
             except WorkRefusedError:
@@ -121,16 +136,29 @@ class Breaker:
     async def attempt(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return the operation's result, tried once, and not at all while the dependency is away.
 
-        Raises TransientError with the reason, of which WorkRefusedError as ``judge`` does.
+        Raises TransientError with the reason; its subclass WorkRefusedError as ``judge`` does.
         """
+        try:
+            return await self._try_if_serving(operation)
+        except WorkRefusedError:
+            raise
+        except TransientError:
+            self._outages.skipped += 1
+            raise
+
+    async def until_serving(self) -> None:
+        """Wait until an operation would be tried."""
+        await self._closed.wait()
+
+    async def close(self) -> None:
+        """Stop probing. Nothing may be waiting in ``run`` or ``judge`` any more."""
+        if self._probing is not None:
+            await end_tasks([self._probing])
+
+    async def _try_if_serving(self, operation: Callable[[], Awaitable[T]]) -> T:
         if not self._closed.is_set():
             raise TransientError(self._reason)
         return await self._try(operation)
-
-    async def close(self) -> None:
-        """Stop probing. Nothing may be waiting in ``run`` any more."""
-        if self._probing is not None:
-            await end_tasks([self._probing])
 
     async def _try(self, operation: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -146,7 +174,7 @@ class Breaker:
         return result
 
     async def _try_harmless_work(self, refusal: Exception) -> None:
-        """Return where the refused work itself is to blame; else raise TransientError with the state."""
+        """Return where the refused work itself is to blame; raise TransientError where the dependency is."""
         try:
             await self._trial()
         except (TransientError, RecordRefusedError) as state:
@@ -163,19 +191,16 @@ class Breaker:
             return  # another caller has noticed already
         self._closed.clear()
         self._asked = ask
+        if self._reason is None:
+            self._outages.begin()
         self._reason = str(error)
-        if self._since is None:
-            self._since = time.monotonic()
-            self._up.set(0)
-            _log.warning("%s does not serve", self._dependency, extra={"error": self._reason})
+        self._outages.remind(self._reason)
         # A task of its own: a caller that is cancelled must not leave the others waiting for ever.
         self._probing = asyncio.create_task(self._probe_until_it_serves(), name=f"probe-{self._dependency}")
 
     async def _probe_until_it_serves(self) -> None:
-        reminded = time.monotonic()
         while True:
-            await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))  # noqa: S311  # jitter is no secret
-            self._delay = min(self._delay * 2, _MAX_DELAY_SECONDS)
+            await asyncio.sleep(self._backoff.next())
             try:
                 await self._asked()
             except (TransientError, RecordRefusedError) as still:
@@ -190,16 +215,51 @@ class Breaker:
             else:
                 self._closed.set()
                 return
-            if time.monotonic() - reminded > _REMIND_SECONDS:
-                reminded = time.monotonic()
-                _log.warning("%s still does not serve", self._dependency, extra={"error": self._reason})
+            self._outages.remind(self._reason)
 
     def _succeeded(self) -> None:
-        self._delay = _FIRST_DELAY_SECONDS
-        if self._since is not None and self._closed.is_set():
-            seconds = time.monotonic() - self._since
-            self._since = None
-            self._up.set(1)
-            _log.warning("%s serves again", self._dependency, extra={"away_seconds": round(seconds, 1)})
-            if self._on_recovery is not None:
-                self._on_recovery()
+        self._backoff.reset()
+        if self._reason is not None and self._closed.is_set():
+            self._reason = None
+            self._outages.end()
+            self._on_recovery()
+
+
+class _OutageLog:
+    """Logs the beginning and the end of each outage, and in between at intervals that it lasts."""
+
+    def __init__(self, dependency: str, pace: Pace) -> None:
+        self.skipped = 0
+        """Attempts that failed or were not made since the last line about the end of an outage."""
+        self._dependency = dependency
+        self._pace = pace
+        self._began_at = 0.0
+        self._is_logged = False
+        # No line about an outage before this time.
+        self._quiet_until = 0.0
+        self._up = metrics.DEPENDENCY_UP.labels(dependency)
+        self._up.set(1)
+
+    def begin(self) -> None:
+        self._began_at = time.monotonic()
+        self._up.set(0)
+
+    def remind(self, reason: str) -> None:
+        """Log that the dependency is away, unless that was logged not long ago."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return
+        does_not_serve = "still does not serve" if self._is_logged else "does not serve"
+        _log.warning("%s %s", self._dependency, does_not_serve, extra={"error": reason})
+        self._is_logged = True
+        self._quiet_until = now + self._pace.remind
+
+    def end(self) -> None:
+        self._up.set(1)
+        if not self._is_logged:
+            return
+        seconds = round(time.monotonic() - self._began_at, 1)
+        skipped = {"skipped_uses": self.skipped} if self.skipped else {}
+        _log.warning("%s serves again", self._dependency, extra={"away_seconds": seconds, **skipped})
+        self._is_logged, self.skipped = False, 0
+        self._quiet_until = time.monotonic() + self._pace.quiet

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 def connection_trouble(error: BaseException) -> str:
-    """Return the operating system's word for the innermost error, or what kind of error the outermost is."""
+    """Return the operating system's words for the innermost error, or the type of the outermost one."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     causes = [inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno]

@@ -1,44 +1,68 @@
-"""Work that is divided for as long as a server refuses it while it serves others."""
+"""Work that is done in halves where a server refuses all of it at once, and in chunks of bounded size."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
-from datastorage.errors import MissingRightsError, WorkRefusedError
+from datastorage.errors import MissingRightsError, RecordRefusedError, WorkRefusedError
 from datastorage.resilience.breaker import Breaker
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+OnRefused = Callable[[T, RecordRefusedError | WorkRefusedError], None]
+"""Takes an item that is refused by itself, and why."""
 
-async def by_parts(
+
+async def in_halves(
     breaker: Breaker,
     work: Callable[[Sequence[T]], Awaitable[R]],
     items: Sequence[T],
-    on_refused: Callable[[T, WorkRefusedError], None] | None = None,
+    on_refused: OnRefused[T] | None = None,
 ) -> list[R]:
-    """Do a piece of work on the items, and return what came of each part of them.
+    """Do a piece of work on the items, in halves where it is refused; return the result of each piece.
 
     It waits while the dependency is away, and for an item that is refused by itself unless ``on_refused``
     takes it.
     """
+
+    async def judged(chunk: Sequence[T]) -> R:
+        try:
+            return await breaker.judge(partial(work, chunk))
+        except MissingRightsError:  # less of it would be refused as well
+            return await breaker.run(partial(work, chunk))
+        except WorkRefusedError:
+            if len(chunk) > 1 or on_refused is not None:
+                raise
+            return await breaker.run(partial(work, chunk))
+
+    return await in_halves_without_breaker(judged, items, on_refused)
+
+
+async def in_halves_without_breaker(
+    work: Callable[[Sequence[T]], Awaitable[R]], items: Sequence[T], on_refused: OnRefused[T] | None
+) -> list[R]:
+    """As ``in_halves``, for work that waits for nothing: it raises TransientError while a server is away.
+
+    Without ``on_refused``, raises the error of an item that is refused by itself.
+    """
+    if not items:
+        return []
     try:
-        return [await breaker.judge(partial(work, items))]
-    except MissingRightsError:  # less of it would be refused as well
-        return [await breaker.run(partial(work, items))]
-    except WorkRefusedError as error:
-        if len(items) <= 1:
-            if on_refused is None or not items:
-                return [await breaker.run(partial(work, items))]
+        return [await work(items)]
+    except (RecordRefusedError, WorkRefusedError) as error:
+        if len(items) == 1:
+            if on_refused is None:
+                raise
             on_refused(items[0], error)
             return []
     middle = len(items) // 2
-    first = await by_parts(breaker, work, items[:middle], on_refused)
-    return [*first, *await by_parts(breaker, work, items[middle:], on_refused)]
+    first = await in_halves_without_breaker(work, items[:middle], on_refused)
+    return [*first, *await in_halves_without_breaker(work, items[middle:], on_refused)]
 
 
-async def page_of(breaker: Breaker, read: Callable[[int], Awaitable[R]], most: int) -> R:
-    """Read up to ``most`` rows, or fewer where so many are refused."""
+async def read_page(breaker: Breaker, read: Callable[[int], Awaitable[R]], most: int) -> R:
+    """Read up to ``most`` rows, or fewer where that many are refused."""
     while most > 1:
         try:
             return await breaker.judge(partial(read, most))
@@ -47,3 +71,17 @@ async def page_of(breaker: Breaker, read: Callable[[int], Awaitable[R]], most: i
         except WorkRefusedError:
             most //= 2
     return await breaker.run(partial(read, 1))
+
+
+def chunks(items: Iterable[T], size_of: Callable[[T], int], max_size: int) -> Iterator[list[T]]:
+    """Split the items, in their order, into chunks of bounded size; a larger item is one by itself."""
+    chunk: list[T] = []
+    size = 0
+    for item in items:
+        if chunk and size + size_of(item) > max_size:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += size_of(item)
+    if chunk:
+        yield chunk

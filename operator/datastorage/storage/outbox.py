@@ -1,4 +1,4 @@
-"""The vectors that are owed: what was stored without one waits here until it is paid, refused or dropped."""
+"""The pending vectors: each waits here until it is written, refused or dropped."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -32,10 +32,10 @@ _ADD: Final = """
         (state = 'failed')::integer, now() + make_interval(secs => $10)
     FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::bytea[],
         $8::text[], $9::text[])
-        AS owed (uid, generation, created_at, table_name, namespace, name, text_hash, error, state)
+        AS pending (uid, generation, created_at, table_name, namespace, name, text_hash, error, state)
     ON CONFLICT DO NOTHING
 """
-# Whoever else drains takes others: the rows are due again when the claim has run out. No transaction stays
+# Other workers skip these rows, which are due again when the claim has run out. No transaction stays
 # open for it, since a server may end one that does nothing, and an embedder takes its time.
 _CLAIM: Final = """
     WITH due AS (
@@ -55,7 +55,7 @@ _GIVEN_BACK: Final = """
         AS k (uid, generation, text_hash, due_at)
     WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash AND o.state = 'pending'
 """
-_PAID: Final = """
+_REMOVE: Final = """
     DELETE FROM datastorage.vector_outbox o
     USING unnest($1::uuid[], $2::bigint[], $3::bytea[]) AS k (uid, generation, text_hash)
     WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash
@@ -101,7 +101,7 @@ _DROP: Final = """
 
 
 class OutboxState(StrEnum):
-    """Where an owed vector stands."""
+    """What became of a vector that could not be written with its record."""
 
     PENDING = "pending"
     FAILED = "failed"
@@ -109,7 +109,7 @@ class OutboxState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class OwedVector:
+class PendingVector:
     """One claimed row. ``attempts`` counts the earlier tries of the backfill."""
 
     uid: str
@@ -145,26 +145,26 @@ class OutboxDepth:
 
 
 class Claim:
-    """Owed vectors that nobody else works on until the claim ends, and what is committed of them then."""
+    """Pending vectors that nobody else works on until the claim ends, and the results to commit then."""
 
-    def __init__(self, rows: Sequence[OwedVector]) -> None:
+    def __init__(self, rows: Sequence[PendingVector]) -> None:
         self.rows = rows
-        self.paid: list[OwedVector] = []
-        self.refused: list[tuple[OwedVector, str]] = []
-        self.delayed: list[tuple[OwedVector, str, bool]] = []
+        self.removed: list[PendingVector] = []
+        self.refused: list[tuple[PendingVector, str]] = []
+        self.delayed: list[tuple[PendingVector, str, bool]] = []
 
-    def pay(self, rows: Iterable[OwedVector]) -> None:
+    def remove(self, rows: Iterable[PendingVector]) -> None:
         """Take rows out whose vectors are committed."""
-        self.paid.extend(rows)
+        self.removed.extend(rows)
 
-    def refuse(self, rows: Iterable[OwedVector], reasons: Mapping[bytes, str]) -> None:
+    def refuse(self, rows: Iterable[PendingVector], reasons: Mapping[bytes, str]) -> None:
         """Note that no vector can be made of the texts; by text hash, why."""
         self.refused.extend((row, reasons[row.text_hash]) for row in rows)
 
-    def delay(self, rows: Iterable[OwedVector], error: str, *, alone: bool = False) -> None:
-        """Note why the rows could not be paid now; they are due again in a few seconds, behind the others.
+    def delay(self, rows: Iterable[PendingVector], error: str, *, alone: bool = False) -> None:
+        """Note why no vectors could be written now; they are due again in a few seconds, behind the others.
 
-        ``alone``: others can be paid meanwhile. The pauses of these grow.
+        ``alone``: others can be written meanwhile. The pauses of these grow.
         """
         self.delayed.extend((row, error, alone) for row in rows)
 
@@ -213,7 +213,7 @@ class Outbox:
             found = await connection.fetch(_CLAIM, limit, _CLAIM_SECONDS)
         claim = Claim(
             [
-                OwedVector(
+                PendingVector(
                     str(row["uid"]), row["generation"], row["text_hash"], row["text"], row["attempts"],
                     row["due_at"],
                 )
@@ -232,7 +232,7 @@ class Outbox:
 
     async def _end(self, claim: Claim) -> None:
         async with self._database.connection() as connection, transaction(connection):
-            await connection.execute(_PAID, *_keys(claim.paid))
+            await connection.execute(_REMOVE, *_keys(claim.removed))
             refused = [row for row, _ in claim.refused]
             errors = [_readable(error) for _, error in claim.refused]
             await connection.execute(_REFUSED, *_keys(refused), errors)
@@ -240,15 +240,15 @@ class Outbox:
                 _DELAYED, *_keys(row for row, _, _ in claim.delayed),
                 [_readable(error) for _, error, _ in claim.delayed], [alone for _, _, alone in claim.delayed],
             )  # fmt: skip
-            settled = {id(row) for row in (*claim.paid, *refused, *(row for row, _, _ in claim.delayed))}
-            await _give_back(connection, [row for row in claim.rows if id(row) not in settled])
+            noted = {id(row) for row in (*claim.removed, *refused, *(row for row, _, _ in claim.delayed))}
+            await _give_back(connection, [row for row in claim.rows if id(row) not in noted])
 
-    async def pay(self, records: Iterable[Record]) -> None:
+    async def remove(self, records: Iterable[Record]) -> None:
         """Take rows out by their records, whose vectors are committed."""
-        owed = [(r.key.uid, r.key.generation, r.text.hash) for r in records if r.text is not None]
-        if owed:
+        keys = [(r.key.uid, r.key.generation, r.text.hash) for r in records if r.text is not None]
+        if keys:
             async with self._database.connection() as connection:
-                await connection.execute(_PAID, *map(list, zip(*owed, strict=True)))
+                await connection.execute(_REMOVE, *map(list, zip(*keys, strict=True)))
 
     async def depths(self) -> dict[OutboxState, OutboxDepth]:
         """Return how much is in each state."""
@@ -258,7 +258,7 @@ class Outbox:
         return {state: found.get(state, OutboxDepth()) for state in OutboxState}
 
     async def list(self, *, state: OutboxState | None, uid: str | None, limit: int) -> list[OutboxRow]:
-        """Return rows, those owed for longest first."""
+        """Return rows, those that have been pending for longest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_LIST, state, uid, limit)
         return [
@@ -286,7 +286,7 @@ class Outbox:
         return _count(tag)
 
 
-def _keys(rows: Iterable[OwedVector]) -> tuple[list[str], list[int], list[bytes]]:
+def _keys(rows: Iterable[PendingVector]) -> tuple[list[str], list[int], list[bytes]]:
     chosen = list(rows)
     return (
         [row.uid for row in chosen],
@@ -300,7 +300,7 @@ def _readable(error: str) -> str:
     return error[:_MAX_ERROR_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-async def _give_back(connection: Any, rows: Sequence[OwedVector]) -> None:
+async def _give_back(connection: Any, rows: Sequence[PendingVector]) -> None:
     if rows:
         await connection.execute(_GIVEN_BACK, *_keys(rows), [row.due_at for row in rows])
 

@@ -192,7 +192,7 @@ class Archive:
         except TransientError as error:
             return _with_vectors(records, stored, dict.fromkeys(vectors, self._unavailable(error)))
         try:
-            await Outbox(self._database).pay(
+            await Outbox(self._database).remove(
                 r for r in records if r.text is not None and r.text.hash in vectors
             )
         except TransientError:

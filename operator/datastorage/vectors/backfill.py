@@ -3,12 +3,9 @@
 The outbox is in PostgreSQL, so that it survives every crash, and any replica may go on with it.
 """
 
-import asyncio
 import logging
-import math
-import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,8 +15,8 @@ from datastorage.embedding import Embeddings
 from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.records.vector import Vector
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.outbox import Claim, OutboxDepth, OutboxState, OwedVector
-from datastorage.vectors.promote import Lifted
+from datastorage.resilience.signal import Signal
+from datastorage.storage.outbox import Claim, OutboxDepth, OutboxState, PendingVector
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +25,6 @@ _BATCH: Final = 500
 _POLL_SECONDS: Final = 5.0
 # While a dependency is away this costs nothing: its breaker alone asks for it.
 _AWAY_SECONDS: Final = 0.5
-# Between two looks at the objects, at least; when looks find nothing, at most.
-_LIFT_PAUSE_SECONDS: Final = 1.0
-_MAX_LIFT_PAUSE_SECONDS: Final = 30.0
 # Counting reads the whole outbox.
 _COUNT_SECONDS: Final = 15.0
 # A count that is refused for the time that it takes will not be quicker soon.
@@ -74,7 +68,7 @@ class Dependencies:
 
 
 class Backfill:
-    """Drains the outbox on request and at intervals, then lifts the objects whose vectors are paid."""
+    """Drains the outbox on request and at intervals, and asks for a look at the objects of what it wrote."""
 
     def __init__(
         self,
@@ -83,22 +77,15 @@ class Backfill:
         embedder: Embedder,
         vectors: Vectors,
         dependencies: Dependencies,
-        lift: Callable[[], Awaitable[Lifted]],
-        lift_seconds: float,
+        on_progress: Callable[[], None],
     ) -> None:
-        """``lift`` (promote.py) is called after something was written or dropped, here or by others, when
-        ``lift_soon`` asks for it, and every ``lift_seconds``.
-        """
+        """``on_progress`` is called after vectors were written or refused, here or by others (promote.py)."""
         self._outbox = outbox
         self._embedder = embedder
         self._vectors = vectors
         self._dependencies = dependencies
-        self._lift = lift
-        self._lift_seconds = lift_seconds
-        self._requested = asyncio.Event()
-        self._lift_at = 0.0
-        self._lifted_at = -_MAX_LIFT_PAUSE_SECONDS
-        self._lift_pause = _LIFT_PAUSE_SECONDS
+        self._on_progress = on_progress
+        self._requested = Signal()
         # How many are claimed at once: fewer after that was too much.
         self._limit = _BATCH
         # Why a batch was refused last, so that each reason is logged once.
@@ -110,33 +97,13 @@ class Backfill:
         """Ask for a look at the outbox soon."""
         self._requested.set()
 
-    def lift_soon(self) -> None:
-        """Ask for a look at the objects, since one has just been told that its vector is owed.
-
-        It may have been paid before the status said so. While a dependency is away nothing is paid.
-        """
-        if not self._dependencies.serving:
-            return
-        before = self._lift_at
-        self._want_lift()
-        if self._lift_at < before:  # once for each look, however many objects ask for it
-            self._requested.set()
-
     async def run(self) -> None:
         """Work until cancelled, the first time at once."""
         while True:
-            self._requested.clear()
             if self._dependencies.serving and await self._drain():
-                self._want_lift()
+                self._on_progress()
             await self._count()
-            if time.monotonic() >= self._lift_at:
-                await self._lift_now()
-            poll = _POLL_SECONDS if self._dependencies.serving else _AWAY_SECONDS
-            try:
-                async with asyncio.timeout(max(0.0, min(poll, self._lift_at - time.monotonic()))):
-                    await self._requested.wait()
-            except TimeoutError:
-                pass
+            await self._requested.wait(_POLL_SECONDS if self._dependencies.serving else _AWAY_SECONDS)
 
     async def _drain(self) -> bool:
         """Work through what is due; tell whether any of it came to an end."""
@@ -192,7 +159,7 @@ class Backfill:
         # The vectors are committed before their entries go. A crash in between repeats this, without effect.
         paid = [row for row in claim.rows if row.text_hash in present or row.text_hash in embeddings.vectors]
         refused = [row for row in claim.rows if row.text_hash in embeddings.refused]
-        claim.pay(paid)
+        claim.remove(paid)
         claim.refuse(refused, embeddings.refused)
         metrics.OUTBOX_SETTLED.labels("written").inc(len(paid))
         metrics.OUTBOX_SETTLED.labels("failed").inc(len(refused))
@@ -214,34 +181,17 @@ class Backfill:
         pending = depths[OutboxState.PENDING].depth
         if pending < self._pending:
             # Another replica has paid, or a person has dropped something: objects may wait to hear of it.
-            self._want_lift()
+            self._on_progress()
         self._pending = pending
         for state, depth in depths.items():
             metrics.OUTBOX_DEPTH.labels(state.value).set(depth.depth)
         metrics.OUTBOX_AGE.set(depths[OutboxState.PENDING].oldest_seconds)
 
-    def _want_lift(self) -> None:
-        self._lift_at = min(self._lift_at, self._lifted_at + self._lift_pause)
 
-    async def _lift_now(self) -> None:
-        self._lift_at = math.inf
-        lifted = await self._lift()
-        # What was told meanwhile may be of an object that had been looked at before.
-        asked_meanwhile = self._lift_at < math.inf
-        self._lifted_at = time.monotonic()
-        # A look lists objects. While looks find nothing, they become rarer.
-        self._lift_pause = (
-            _LIFT_PAUSE_SECONDS if lifted.announced else min(2 * self._lift_pause, _MAX_LIFT_PAUSE_SECONDS)
-        )
-        regular = self._lift_seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter is no secret
-        soon = asked_meanwhile or not lifted.complete
-        self._lift_at = self._lifted_at + (self._lift_pause if soon else regular)
-
-
-def _rest(rows: Sequence[OwedVector], *done: Sequence[OwedVector]) -> list[OwedVector]:
+def _rest(rows: Sequence[PendingVector], *done: Sequence[PendingVector]) -> list[PendingVector]:
     known = {_key(row) for part in done for row in part}
     return [row for row in rows if _key(row) not in known]
 
 
-def _key(row: OwedVector) -> tuple[str, int, bytes]:
+def _key(row: PendingVector) -> tuple[str, int, bytes]:
     return row.uid, row.generation, row.text_hash

@@ -6,38 +6,44 @@ the operator and beside another one of its kind: all that can happen is that som
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from datastorage.embedding import Embeddings
-from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.errors import TransientError
 from datastorage.records.record import RecordKey, Table, Text
 from datastorage.records.vector import Vector
-from datastorage.resilience.dividing import by_parts, page_of
+from datastorage.resilience.dividing import chunks, in_halves, read_page
+from datastorage.resilience.signal import Signal
 from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.reading.fields import mapping_in
 from datastorage.resources.reading.registry import reading_of, table_of
 from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Unlinked
 from datastorage.vectors.backfill import Dependencies, Embedder, Vectors
+from datastorage.vectors.progress import Missing, Progress, Stage
 
 T = TypeVar("T")
 
-_PAGE_ROWS: Final = 500
-# Contents read at once: one may have 1.5 MB.
-_PAGE_BYTES: Final = 4 * 1024 * 1024
-_PAGE_TEXTS: Final = 500
-# Most have a vector already when the tail is made up for: comparing hashes is cheap.
-_PAGE_HASHES: Final = 10_000
-# How far a part of the vectors' table may grow beyond its size.
-_SEAL_EVERY: Final = 5000
-_AWAY_SECONDS: Final = 0.2
-_INDEX_PAUSE_SECONDS: Final = 1.0
-_INDEX_TRIES: Final = 3
-# What is named is read by a person.
-_MAX_NAMED: Final = 50
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is done at once, and how long it pauses."""
+
+    page_rows: int = 500
+    page_bytes: int = 4 * 1024 * 1024
+    """Bytes of the contents read at once: a single one may have 1.5 MB."""
+    page_texts: int = 500
+    page_hashes: int = 10_000
+    """Most texts have a vector already where a run follows another one: comparing hashes is cheap."""
+    seal_every: int = 5000
+    """Vectors by which a partition may grow beyond its size."""
+    away_seconds: float = 0.2
+    """After a call that the embedder has not done in full."""
+    index_pause_seconds: float = 1.0
+    """Between two tries of indexing, where it has failed or another process is at it."""
+    index_tries: int = 3
+    """After that many failures in a row the rest is left to the operator."""
 
 
 class Texts(Protocol):
@@ -61,66 +67,6 @@ class IndexedVectors(Vectors, Protocol):
     async def index(self, *, memory_mib: int, full_rows: int = ...) -> bool: ...
 
 
-class Stage(StrEnum):
-    """What is being done."""
-
-    LINK = "records to texts"
-    EMBED = "texts to vectors"
-    INDEX = "index steps"
-
-
-@dataclass(frozen=True)
-class Missing:
-    """What is left to do. The texts of the records without one are not among the others."""
-
-    records_without_text: int
-    texts: int
-    texts_without_vector: int
-
-
-@dataclass
-class Progress:
-    """How far it has come. ``done`` and ``total`` are of the stage; a total of None is not known."""
-
-    stage: Stage = Stage.LINK
-    done: int = 0
-    total: int | None = 0
-    ended: list[tuple[Stage, int, int | None]] = field(default_factory=list)
-    """The stages before, with what was done in them and the total."""
-    linked: int = 0
-    embedded: int = 0
-    skipped: int = 0
-    refused: int = 0
-    skipped_named: list[str] = field(default_factory=list)
-    """The first of them, with the reason."""
-    refused_named: list[str] = field(default_factory=list)
-    index_error: str | None = None
-
-    def begin(self, stage: Stage, total: int | None) -> None:
-        """Start a stage."""
-        if stage is not self.stage:
-            self.ended.append((self.stage, self.done, self.total))
-        self.stage, self.done, self.total = stage, 0, total
-
-    def advance(self, count: int) -> None:
-        """Count what was worked through. More may come than was there at the beginning."""
-        self.done += count
-        if self.total is not None:
-            self.total = max(self.total, self.done)
-
-    def skip(self, name: str, reason: str) -> None:
-        """Note a record whose content can't be read."""
-        self.skipped += 1
-        if len(self.skipped_named) < _MAX_NAMED:
-            self.skipped_named.append(f"{name}: {reason}")
-
-    def refuse(self, key: bytes, text: str, reason: str) -> None:
-        """Note a text of which the model makes no vector."""
-        self.refused += 1
-        if len(self.refused_named) < _MAX_NAMED:
-            self.refused_named.append(f"{key.hex()} {text[:60]!r}: {reason}")
-
-
 class Reembed:
     """One run, from the rows to the index."""
 
@@ -132,42 +78,44 @@ class Reembed:
         embedder: Embedder,
         dependencies: Dependencies,
         index_memory_mib: int,
+        pace: Pace = Pace(),
     ) -> None:
-        """``index_memory_mib`` is what the vectors' server may use for building one index."""
+        """``index_memory_mib`` is the memory that the vectors' server may use for building one index."""
         self._texts = texts
         self._vectors = vectors
         self._embedder = embedder
         self._dependencies = dependencies
         self._index_memory_mib = index_memory_mib
-        # Nobody searches by a new model yet: its parts get the size at once that others grow to by merging.
-        self._part_rows = vectors.most_rows(index_memory_mib)
+        self._pace = pace
+        # Nobody searches by a new model yet: its partitions get at once the size to which others are merged.
+        self._partition_rows = vectors.most_rows(index_memory_mib)
         self._unsealed = 0
-        self._to_index = asyncio.Event()
-        self._all_embedded = asyncio.Event()
+        self._to_index = Signal()
+        self._all_embedded = False
         self.progress = Progress()
 
     async def missing(self) -> Missing:
         """Count what is left to do; change nothing. It reads the hashes of all texts."""
-        unlinked = await self._postgres(self._texts.count_unlinked)
+        records = await self._postgres(self._texts.count_unlinked)
         texts = without = 0
         after = FIRST_TEXT
-        while page := await self._page(partial(self._texts.hashes, after), _PAGE_HASHES):
+        while page := await self._page(partial(self._texts.hashes, after), self._pace.page_hashes):
             texts += len(page)
             without += len(page) - len(await self._existing(page))
             after = page[-1]
-        return Missing(unlinked, texts, without)
+        return Missing(records, texts, without)
 
     async def run(self) -> None:
         """Do everything. A dependency that is away is waited for."""
         self.progress.begin(Stage.LINK, await self._postgres(self._texts.count_unlinked))
         for kind in KINDS:
-            await self._link_all(kind)
+            await self._set_all_texts(kind)
         self.progress.begin(Stage.EMBED, await self._postgres(self._texts.count))
         indexing = asyncio.create_task(self._index_beside(), name="index")
         try:
             await self._embed_all()
             self.progress.begin(Stage.INDEX, None)
-            self._all_embedded.set()
+            self._all_embedded = True
             self._to_index.set()
             await indexing
         finally:
@@ -176,73 +124,65 @@ class Reembed:
         await self._index_rest()
 
     def away(self) -> dict[str, str]:
-        """Return what is waited for, and why."""
-        of = self._dependencies
-        named = {"PostgreSQL": of.postgres, "the embedder": of.embedder, "the vector store": of.vector_store}
-        found = {name: breaker.reason or breaker.refused for name, breaker in named.items()}
+        """Return the dependencies that are waited for, and why."""
+        breakers = {
+            "PostgreSQL": self._dependencies.postgres,
+            "the embedder": self._dependencies.embedder,
+            "the vector store": self._dependencies.vector_store,
+        }
+        found = {name: breaker.reason or breaker.refused for name, breaker in breakers.items()}
         return {name: why for name, why in found.items() if why is not None}
 
     # From records to texts
 
-    async def _link_all(self, kind: ResourceKind) -> None:
+    async def _set_all_texts(self, kind: ResourceKind) -> None:
         table, after = table_of(kind), FIRST_ROW
-        while page := await self._page(partial(self._texts.unlinked, table, after), _PAGE_ROWS):
-            for part in _parts(page):
-                await self._link_part(kind, table, part)
-                self.progress.advance(len(part))
+        while page := await self._page(partial(self._texts.unlinked, table, after), self._pace.page_rows):
+            for chunk in chunks(page, lambda row: row.size, self._pace.page_bytes):
+                await self._set_texts(kind, table, [row.key for row in chunk])
+                self.progress.advance(len(chunk))
             after = page[-1].key
 
-    async def _link_part(self, kind: ResourceKind, table: Table, keys: Sequence[RecordKey]) -> None:
-        def refused(key: RecordKey, error: WorkRefusedError) -> None:
-            self._skip(kind, key, str(error))
+    async def _set_texts(self, kind: ResourceKind, table: Table, keys: Sequence[RecordKey]) -> None:
+        def skip(key: RecordKey, reason: object) -> None:
+            self.progress.skip(f"{kind.kind} {key.uid}, generation {key.generation}", str(reason))
+
+        async def write(texts: Sequence[tuple[RecordKey, Text]]) -> None:
+            await self._texts.link(table, texts)
+            self.progress.linked += len(texts)
 
         postgres = self._dependencies.postgres
-        contents = await by_parts(postgres, partial(self._texts.contents, table), keys, refused)
-        links = []
-        for key, content in (entry for part in contents for entry in part.items()):
+        contents = await in_halves(postgres, partial(self._texts.contents, table), keys, skip)
+        texts = []
+        for key, content in (entry for found in contents for entry in found.items()):
             try:
-                links.append((key, _text(kind, content)))
+                texts.append((key, _text(kind, content)))
             except (ValueError, RecursionError) as error:
-                self._skip(kind, key, f"its content can't be read ({type(error).__name__})")
-        await self._link(kind, table, links)
-
-    async def _link(self, kind: ResourceKind, table: Table, links: Sequence[tuple[RecordKey, Text]]) -> None:
-        if not links:
-            return
-        try:
-            await self._dependencies.postgres.judge(partial(self._texts.link, table, links))
-            self.progress.linked += len(links)
-        except (RecordRefusedError, WorkRefusedError) as error:
-            if len(links) == 1:
-                self._skip(kind, links[0][0], str(error))
-                return
-            # At least one of them can't be linked. Halving finds it.
-            middle = len(links) // 2
-            await self._link(kind, table, links[:middle])
-            await self._link(kind, table, links[middle:])
-
-    def _skip(self, kind: ResourceKind, key: RecordKey, reason: str) -> None:
-        self.progress.skip(f"{kind.kind} {key.uid}, generation {key.generation}", reason)
+                skip(key, f"its content can't be read ({type(error).__name__})")
+        await in_halves(postgres, write, texts, lambda entry, error: skip(entry[0], error))
 
     # From texts to vectors
 
     async def _embed_all(self) -> None:
         after = FIRST_TEXT
-        while page := await self._page(partial(self._texts.hashes, after), _PAGE_HASHES):
+        while page := await self._page(partial(self._texts.hashes, after), self._pace.page_hashes):
             present = await self._existing(page)
             self.progress.advance(len(present))
             missing = [key for key in page if key not in present]
-            for start in range(0, len(missing), _PAGE_TEXTS):
-                part = missing[start : start + _PAGE_TEXTS]
-                texts = await by_parts(self._dependencies.postgres, self._texts.texts, part)
-                await self._embed({key: text for found in texts for key, text in found.items()})
-                self.progress.advance(len(part))
+            for start in range(0, len(missing), self._pace.page_texts):
+                hashes = missing[start : start + self._pace.page_texts]
+                found = await in_halves(self._dependencies.postgres, self._texts.texts, hashes)
+                await self._embed({key: text for texts in found for key, text in texts.items()})
+                self.progress.advance(len(hashes))
             after = page[-1]
 
     async def _embed(self, texts: dict[bytes, str]) -> None:
         while texts:
             found = await self._embedder.embed(texts, patience_seconds=None, ask_again=True)
-            await self._settle(texts, found)
+            for key, reason in found.refused.items():
+                self.progress.refuse(key, texts[key], reason)
+            if found.vectors:
+                await self._store(texts, found.vectors)
             texts = {
                 key: text
                 for key, text in texts.items()
@@ -250,59 +190,49 @@ class Reembed:
             }
             if found.error is None:
                 return
-            # It is away, and the breaker asks for us whether it serves again; or it fails with many texts,
-            # and some of them have been settled.
-            await asyncio.sleep(_AWAY_SECONDS)
-            while not self._dependencies.embedder.serving:  # noqa: ASYNC110  # it tells nobody
-                await asyncio.sleep(_AWAY_SECONDS)
+            # It is away; or it fails with many texts, of which this call has dealt with some.
+            await asyncio.sleep(self._pace.away_seconds)
+            await self._dependencies.embedder.until_serving()
 
-    async def _settle(self, texts: dict[bytes, str], found: Embeddings) -> None:
-        for key, reason in found.refused.items():
-            self.progress.refuse(key, texts[key], reason)
-        if not found.vectors:
-            return
-        await self._insert(texts, found.vectors)
-        self.progress.embedded += len(found.vectors)
-        self._unsealed += len(found.vectors)
-        if self._unsealed >= _SEAL_EVERY:
-            self._unsealed = 0
-            await self._vector_store(partial(self._vectors.seal, full_rows=self._part_rows))
-            self._to_index.set()
-
-    async def _insert(self, texts: dict[bytes, str], vectors: Mapping[bytes, Vector]) -> None:
-        def refused(key: bytes, error: WorkRefusedError) -> None:
-            self.progress.embedded -= 1
-            self.progress.refuse(key, texts[key], str(error))
-
+    async def _store(self, texts: Mapping[bytes, str], vectors: Mapping[bytes, Vector]) -> None:
         async def insert(keys: Sequence[bytes]) -> None:
             await self._vectors.insert({key: vectors[key] for key in keys})
+            self.progress.embedded += len(keys)
 
-        await by_parts(self._dependencies.vector_store, insert, list(vectors), refused)
+        await in_halves(
+            self._dependencies.vector_store, insert, list(vectors),
+            lambda key, error: self.progress.refuse(key, texts[key], str(error)),
+        )  # fmt: skip
+        self._unsealed += len(vectors)
+        if self._unsealed >= self._pace.seal_every:
+            self._unsealed = 0
+            seal = partial(self._vectors.seal, full_rows=self._partition_rows)
+            await self._dependencies.vector_store.run(seal)
+            self._to_index.set()
 
     async def _existing(self, hashes: Sequence[bytes]) -> set[bytes]:
-        parts = await by_parts(self._dependencies.vector_store, self._vectors.existing, hashes)
-        return {key for part in parts for key in part}
+        found = await in_halves(self._dependencies.vector_store, self._vectors.existing, hashes)
+        return set().union(*found)
 
     # From vectors to the index
 
     async def _index_beside(self) -> None:
-        """Index what is full while more is written. What fails here is done in the end."""
-        while not self._all_embedded.is_set():
+        """Index full partitions while more is written. A step that fails here is done in the end."""
+        while not self._all_embedded:
             await self._to_index.wait()
-            self._to_index.clear()
             try:
                 more = True
-                while more and not self._all_embedded.is_set():
+                while more and not self._all_embedded:
                     more = await self._vectors.index(
-                        memory_mib=self._index_memory_mib, full_rows=self._part_rows
+                        memory_mib=self._index_memory_mib, full_rows=self._partition_rows
                     )
             except TransientError:
-                await asyncio.sleep(_INDEX_PAUSE_SECONDS)
+                await asyncio.sleep(self._pace.index_pause_seconds)
 
     async def _index_rest(self) -> None:
-        """Index until nothing is left to do. Where another process is at it, that one is waited for."""
+        """Index until nothing is left to do. Another process that indexes is waited for."""
         failures = 0
-        while failures < _INDEX_TRIES:
+        while failures < self._pace.index_tries:
             try:
                 if await self._vectors.index(memory_mib=self._index_memory_mib):
                     self.progress.advance(1)
@@ -315,16 +245,13 @@ class Reembed:
             except TransientError as error:
                 failures += 1
                 self.progress.index_error = str(error)
-            await asyncio.sleep(_INDEX_PAUSE_SECONDS)
+            await asyncio.sleep(self._pace.index_pause_seconds)
 
     async def _page(self, read: Callable[[int], Awaitable[list[T]]], most: int) -> list[T]:
-        return await page_of(self._dependencies.postgres, read, most)
+        return await read_page(self._dependencies.postgres, read, most)
 
     async def _postgres(self, operation: Callable[[], Awaitable[T]]) -> T:
         return await self._dependencies.postgres.run(operation)
-
-    async def _vector_store(self, operation: Callable[[], Awaitable[T]]) -> T:
-        return await self._dependencies.vector_store.run(operation)
 
 
 def _text(kind: ResourceKind, content: bytes) -> Text:
@@ -333,17 +260,3 @@ def _text(kind: ResourceKind, content: bytes) -> Text:
     if not isinstance(body, dict):
         raise ValueError("no object")  # noqa: TRY004  # of the content, not of a type
     return reading_of(kind).text(mapping_in(body, "spec"))
-
-
-def _parts(rows: Sequence[Unlinked]) -> Iterator[list[RecordKey]]:
-    """Split rows into parts of bounded size; a larger row is one by itself."""
-    part: list[RecordKey] = []
-    size = 0
-    for row in rows:
-        if part and size + row.size > _PAGE_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(row.key)
-        size += row.size
-    if part:
-        yield part

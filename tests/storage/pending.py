@@ -1,4 +1,4 @@
-"""Records whose vectors are owed, and what the outbox has of them."""
+"""Records whose vectors are pending, and their rows in the outbox."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,10 +30,10 @@ def identity_of(record: Record) -> Identity:
     return record.key.uid, record.key.generation
 
 
-async def owe(
+async def add_pending(
     database: Database, records: Sequence[Record], error: str = "", *, due_seconds: float = 0
 ) -> None:
-    """Store records with their vectors owed."""
+    """Store records with their vectors pending."""
     writes = {hash_of(r): VectorWrite(WriteState.PENDING, Reason.OWED, error) for r in records}
     await Archive(database).write(records)
     async with database.connection() as connection, connection.transaction():

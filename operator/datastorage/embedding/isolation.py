@@ -1,0 +1,215 @@
+"""Embeds the texts of one batch, and finds those that the provider refuses or fails with.
+
+One bad text must cost no other text its vector, and no text may be blamed for a fault of the provider.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from datastorage import metrics
+from datastorage.embedding.provider import EmbedderBusyError, Provider, fault_of, probe, rows_of
+from datastorage.errors import EmbedderUnavailableError, EmbeddingRefusedError, TransientError
+from datastorage.records.vector import Matrix, Vector
+from datastorage.resilience.breaker import Breaker
+
+_Texts = list[tuple[bytes, str]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far the search for bad texts goes within one call."""
+
+    tries: int = 3
+    """How often in a row a text must fail, while the provider serves others, until it is refused."""
+    max_failures: int = 40
+    """Failures that are looked into: far more than the search for one text among 500 needs."""
+    max_failing_seconds: float = 60.0
+    """Ends the search where something has come of it: a provider that is silent instead of failing takes its
+    whole time for each failure."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What became of texts, by their hashes. Texts that are in neither are pending, because of ``error``."""
+
+    vectors: dict[bytes, Vector]
+    refused: dict[bytes, str]
+    """Texts that have no vector and won't get one, and why."""
+    error: EmbedderUnavailableError | None
+
+
+class _OutOfTimeError(Exception):
+    """The time is up while the provider serves well: it has to be asked too often."""
+
+
+class _ChunkFailedError(Exception):
+    """The provider failed with these texts, and served well right after."""
+
+    def __init__(self, failure: EmbedderUnavailableError) -> None:
+        self.failure = failure
+
+
+class Isolation:
+    """Takes one batch's texts through the provider, and halves a chunk that fails until it is one text."""
+
+    def __init__(
+        self, provider: Provider, breaker: Breaker, *, patience_seconds: float | None, limits: Limits
+    ) -> None:
+        """With ``patience_seconds`` a provider that takes longer counts as away, and one that fails is not
+        asked again; None leaves the provider its own time.
+        """
+        self._timed = _TimedProvider(provider, breaker, patience_seconds)
+        self._limits = limits
+        self._vectors: dict[bytes, Vector] = {}
+        self._refused: dict[bytes, str] = {}
+        self._began = _now()
+        self._failures = 0
+        self._tries = Counter[bytes]()
+
+    async def embed(self, texts: Mapping[bytes, str]) -> Embeddings:
+        """Return the vectors of the texts. Raises nothing."""
+        return Embeddings(self._vectors, self._refused, await self._embed_all(texts))
+
+    async def _embed_all(self, texts: Mapping[bytes, str]) -> EmbedderUnavailableError | None:
+        chunks = [list(texts.items())] if texts else []
+        try:
+            while chunks:
+                chunks += await self._embed_chunk(chunks.pop())
+        except _OutOfTimeError:
+            return EmbedderUnavailableError("Finding out which texts the model refuses took too long")
+        except EmbedderUnavailableError as error:
+            return error
+        except TransientError as error:  # the breaker's own
+            return EmbedderUnavailableError(str(error))
+        return None
+
+    async def _embed_chunk(self, chunk: _Texts) -> list[_Texts]:
+        """Embed these texts in one call; return the smaller chunks that have to be tried instead."""
+        try:
+            rows = await self._timed.ask([text for _, text in chunk])
+        except EmbeddingRefusedError as error:
+            await self._timed.check_order()
+            if len(chunk) > 1:
+                return _halves(chunk)
+            self._refuse(chunk[0][0], str(error))
+            return []
+        except _ChunkFailedError as error:
+            return self._look_into(chunk, error.failure)
+        for (key, _), row in zip(chunk, rows, strict=True):
+            fault = fault_of(row)
+            if fault:
+                await self._timed.check_order()
+                self._refuse(key, fault)
+            else:
+                self._vectors[key] = own(row)
+        return []
+
+    def _look_into(self, chunk: _Texts, failure: EmbedderUnavailableError) -> list[_Texts]:
+        """Return what has to be tried of texts with which the provider fails while it serves others.
+
+        Without this, a service that answers "internal error" for one bad text would leave all others without
+        vectors for ever.
+        """
+        self._failures += 1
+        key = chunk[0][0]
+        self._tries[key] += len(chunk) == 1
+        if self._tries[key] >= self._limits.tries:
+            self._refuse(key, f"{failure}, with this text alone")
+            return []
+        # The next call goes on with the rest: something has come of this one by then.
+        is_late = _now() - self._began >= self._limits.max_failing_seconds
+        if self._failures >= self._limits.max_failures or (is_late and (self._vectors or self._refused)):
+            raise failure
+        return _halves(chunk) if len(chunk) > 1 else [chunk]
+
+    def _refuse(self, key: bytes, reason: str) -> None:
+        self._refused[key] = reason
+        metrics.EMBEDDED_TEXTS.labels("refused").inc()
+
+
+class _TimedProvider:
+    """The provider as one batch may ask it: through the breaker, and within the batch's time."""
+
+    def __init__(self, provider: Provider, breaker: Breaker, patience_seconds: float | None) -> None:
+        self._provider = provider
+        self._breaker = breaker
+        self._patience_seconds = patience_seconds
+        self._deadline = None if patience_seconds is None else _now() + patience_seconds
+        self._was_asked = False
+        self._is_in_order = False
+
+    async def ask(self, texts: Sequence[str]) -> Matrix:
+        """Return a row for each text.
+
+        Raises _ChunkFailedError where it fails with these texts alone, EmbeddingRefusedError where it refuses
+        one of them, TransientError while it is away, _OutOfTimeError.
+        """
+        answer = await self._breaker.attempt(lambda: self._answer(texts))
+        if isinstance(answer, EmbedderUnavailableError):
+            raise _ChunkFailedError(answer)
+        return answer
+
+    async def check_order(self) -> None:
+        """Raise TransientError when the provider, not the text, is to blame.
+
+        Otherwise a wrong name of the model, or a broken graphics card, would condemn every text for good.
+        """
+        if not self._is_in_order:
+            await self._breaker.attempt(self._probe)
+            self._is_in_order = True
+
+    async def _answer(self, texts: Sequence[str]) -> Matrix | EmbedderUnavailableError:
+        """Return the rows; or the failure, where these texts are to blame. Raise it where the provider is.
+
+        To the breaker, a failure that is returned is none.
+        """
+        try:
+            return await self._within_patience(texts)
+        except EmbedderUnavailableError as error:
+            # With a deadline there is no time to look for the bad text.
+            if self._deadline is not None or (len(texts) == 1 and isinstance(error, EmbedderBusyError)):
+                raise
+            try:
+                await probe(self._provider)
+            except EmbedderUnavailableError:
+                raise error from None
+            return error
+
+    async def _within_patience(self, texts: Sequence[str]) -> Matrix:
+        is_first, self._was_asked = not self._was_asked, True
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await rows_of(self._provider, texts)
+        except TimeoutError as error:
+            if not is_first:
+                raise _OutOfTimeError from error
+            raise EmbedderUnavailableError(
+                f"{self._provider.model} gave no answer within {self._patience_seconds:g} s"
+            ) from error
+
+    async def _probe(self) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await probe(self._provider)
+        except TimeoutError as error:
+            raise _OutOfTimeError from error
+
+
+def own(row: Vector) -> Vector:
+    """Return a copy: a view would keep the whole batch in memory for as long as a cache keeps the row."""
+    metrics.EMBEDDED_TEXTS.labels("success").inc()
+    copy = row.copy()
+    copy.setflags(write=False)
+    return copy
+
+
+def _halves(chunk: _Texts) -> list[_Texts]:
+    """Return both halves, the last one to be taken first, as from a stack."""
+    half = len(chunk) // 2
+    return [chunk[half:], chunk[:half]]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
