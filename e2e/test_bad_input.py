@@ -341,4 +341,4 @@ async def test_large_objects_do_not_fill_the_memory(workbench: Workbench, client
 
 
 async def _swept(operator: OperatorProcess) -> bool:
-    return 'datastorage_sweep_total{outcome="success"}' in operator.metrics()
+    return 'datastorage_sweep_total{outcome="success"}' in await asyncio.to_thread(operator.metrics)

@@ -22,6 +22,7 @@ from harness.ports import free_port
 
 POLL_INTERVAL = 0.05  # seconds between two looks at something awaited
 HTTP_TIMEOUT = 5.0  # seconds
+METRICS_TIMEOUT = 60.0  # seconds; large objects keep the operator from answering for some
 COMMAND_TIMEOUT = 60.0  # seconds for a command of the command line
 STOP_TIMEOUT = 60.0  # seconds; longer than any DATASTORAGE_SHUTDOWN_SECONDS in use here
 PORT_TAKEN = "address already in use"
@@ -226,7 +227,7 @@ class OperatorProcess:
 
     def metrics(self) -> str:
         """Return its metrics in the Prometheus text format. Raises ComponentError if it gives none."""
-        status, body = self._get(self.metrics_url)
+        status, body = self._get(self.metrics_url, METRICS_TIMEOUT)
         if status != 200:
             raise ComponentError(f"no metrics from the operator: {body}{self.log_tail()}")
         return body
@@ -344,11 +345,11 @@ class OperatorProcess:
             pass
 
     @staticmethod
-    def _get(url: str) -> tuple[int, str]:
+    def _get(url: str, timeout: float = HTTP_TIMEOUT) -> tuple[int, str]:
         """Return status and body; status 0 and the reason when there is no answer."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(url, timeout=HTTP_TIMEOUT) as response:
+            with opener.open(url, timeout=timeout) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode(errors="replace")
