@@ -67,7 +67,7 @@ class Stage:
             on_progress=self.promotion.set,
         )
         self.writer = EmbeddingWriter(
-            archive=self.archive, embedder=self.embedder, on_owed=self.backfill.request
+            archive=self.archive, embedder=self.embedder, on_pending=self.backfill.request
         )
 
     async def depth(self, state: OutboxState = OutboxState.PENDING) -> int:
