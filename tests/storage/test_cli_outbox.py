@@ -74,8 +74,7 @@ def owed(database: TestDatabase) -> list[Record]:
             claim.refuse(claim.rows, {row.text_hash: "not \x1b[31m this" for row in claim.rows})
         async with made.connection() as connection:
             await connection.execute(
-                "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 d 2 h 3 m' "
-                "WHERE state = 'pending'"
+                "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 d 2 h 3 m'"
             )
 
     within(database, fill)
