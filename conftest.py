@@ -30,6 +30,10 @@ class InHalves(LoadScopeScheduling):
         return "operators" if path.parts[0] == "e2e" and path.name not in _CLUSTER_TESTS else "others"
 
 
+# Fixtures for tests in every folder.
+pytest_plugins = ["tests.support.tasks"]
+
+
 def pytest_xdist_setupnodes() -> None:
     # Both workers have to collect tests of the same names, and some names show the order of a set.
     os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))

@@ -30,12 +30,12 @@ from benchmarks.texts import questions, sentences
 from datastorage.assembly.queries import build_queries
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
-from datastorage.pipeline.reading import work_item
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.words import wording
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.reading.record import record_of
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
@@ -281,7 +281,7 @@ def _records(texts: int, *, seed: int = 1) -> Iterator[Record]:
             kind, spec, name=f"record-{number}", namespace=namespace,
             uid=str(uuid.UUID(int=chance.getrandbits(128))), creationTimestamp=created.isoformat(),
         )  # fmt: skip
-        yield work_item(kind, body, default_ttl_seconds=3600).record
+        yield record_of(kind, body)
 
 
 @asynccontextmanager

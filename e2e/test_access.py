@@ -114,7 +114,7 @@ def exec_user(folder: Path) -> tuple[Callable[[str], None], dict[str, Any]]:
             "import datetime\n"
             "until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=12)\n"
             f"status = {{'token': {token!r}, 'expirationTimestamp': until.isoformat()}}\n"
-            "answer = {'apiVersion': told['apiVersion'], 'kind': 'ExecCredential', 'status': status}\n"
+            "answer = {'apiVersion': info['apiVersion'], 'kind': 'ExecCredential', 'status': status}\n"
             "print(json.dumps(answer))"
         )
 

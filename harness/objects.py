@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from datastorage.pipeline.item import WorkItem
-from datastorage.pipeline.reading import work_item
 from datastorage.records.record import Record, RecordKey
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading import record
 from harness.manifests import manifest
 
 CREATED: Final = "2026-03-05T10:20:30Z"
@@ -65,14 +63,9 @@ def kind_of(body: Mapping[str, Any]) -> ResourceKind:
     return AUDIT_RECORD if body["kind"] == AUDIT_RECORD.kind else ACTION_TRACE
 
 
-def item_of(body: Mapping[str, Any], *, deleted: bool = False) -> WorkItem:
-    """Return the work item of an object."""
-    return work_item(kind_of(body), body, default_ttl_seconds=TTL_SECONDS, deleted=deleted)
-
-
 def record_of(body: Mapping[str, Any]) -> Record:
     """Return the record of an object."""
-    return item_of(body).record
+    return record.record_of(kind_of(body), body)
 
 
 def identity_of(body: Mapping[str, Any]) -> tuple[str, int]:
@@ -82,7 +75,7 @@ def identity_of(body: Mapping[str, Any]) -> tuple[str, int]:
 
 def key_of_body(body: Mapping[str, Any]) -> RecordKey:
     """Return the key under which an object is stored."""
-    return key_of(kind_of(body), body)
+    return record.key_of(kind_of(body), body)
 
 
 def utc(text: str) -> datetime:

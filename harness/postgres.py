@@ -77,6 +77,11 @@ class PostgresServer:
         self._choose_port()
 
     @property
+    def programs(self) -> Path:
+        """The folder of ``psql``, ``pg_dump`` and the others, in the server's version."""
+        return Path(self._pgserver.bin_path)
+
+    @property
     def owner_url(self) -> str:
         """URL of the role that may do everything."""
         return f"postgresql://{_OWNER}@127.0.0.1:{self.port}/postgres"
@@ -144,7 +149,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [self._pgserver.bin_path / program, *arguments],
+            [self.programs / program, *arguments],
             user=self._pgserver.system_user,  # PostgreSQL refuses to run as root
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # the server would inherit a pipe and hold it open

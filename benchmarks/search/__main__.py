@@ -27,10 +27,10 @@ from benchmarks.search.measures import ndcg_at, recall_at
 from datastorage.assembly.queries import queries_of
 from datastorage.assembly.shard import build_writer
 from datastorage.assembly.store import Store, open_store
-from datastorage.pipeline.reading import work_item
 from datastorage.query.filters import SearchMode
 from datastorage.records.writes import WriteState
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.reading.record import record_of
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from harness.minilm import DIMENSION, NAME
 from harness.modelserver import EmbeddingsServer
@@ -120,20 +120,17 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
         raise BenchmarkError("the store keeps no vectors")
     await vectors.embedder.probe()
     writer = build_writer(store, on_owed=lambda: None)
-    items = [
-        work_item(_KINDS[each.kind], _body(each, number), default_ttl_seconds=0)
-        for number, each in enumerate(records)
-    ]
+    archived = [record_of(_KINDS[each.kind], _body(each, number)) for number, each in enumerate(records)]
     # No longer than the write path's patience for an embedder: a real model takes its time here.
     await vectors.embedder.embed(
-        {item.record.text.hash: item.record.text.text for item in items if item.record.text is not None},
+        {record.text.hash: record.text.text for record in archived if record.text is not None},
         patience_seconds=None,
     )
-    stored = await writer.store([item.record for item in items])
+    stored = await writer.store(archived)
     without = [row.vector.message for row in stored if row.vector.state is not WriteState.WRITTEN]
     if without:
         raise BenchmarkError(f"{len(without)} records have no vector: {without[0]}")
-    return {item.ref.uid: each.id for item, each in zip(items, records, strict=True)}
+    return {record.key.uid: each.id for record, each in zip(archived, records, strict=True)}
 
 
 def _body(record: LabelledRecord, number: int) -> dict[str, Any]:

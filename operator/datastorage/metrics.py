@@ -148,7 +148,7 @@ DEPENDENCY_UP = Gauge(
 )
 DEPENDENCY_ERRORS = Counter(
     "datastorage_dependency_errors_total",
-    "Operations that failed because a dependency could not serve, and are repeated or made up for",
+    "Operations that failed because a dependency could not serve, and are repeated or done later",
     ["dependency"],
     registry=REGISTRY,
 )
@@ -200,18 +200,18 @@ EMBEDDED_TEXTS = Counter(
 )
 OUTBOX_DEPTH = Gauge(
     "datastorage_outbox_depth",
-    "Records whose vectors are owed (pending), can't be made (failed) or were given up (dropped), in all",
+    "Records whose vectors are pending, can't be made (failed) or were given up (dropped), in all",
     ["state"],
     registry=REGISTRY,
 )
 OUTBOX_AGE = Gauge(
     "datastorage_outbox_oldest_seconds",
-    "Seconds for which the oldest pending vector is owed",
+    "Seconds for which the oldest pending vector has waited",
     registry=REGISTRY,
 )
 OUTBOX_SETTLED = Counter(
     "datastorage_outbox_settled_total",
-    "Owed vectors that came to an end, by outcome: written, failed",
+    "Pending vectors that came to an end, by outcome: written, failed",
     ["outcome"],
     registry=REGISTRY,
 )

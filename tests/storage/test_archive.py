@@ -267,6 +267,29 @@ async def test_another_content_of_a_stored_generation_is_kept_beside_it(archive:
         assert {row["content"] for row in rows} == {record_of(first).content, record_of(second).content}
 
 
+async def test_of_one_key_twice_in_a_batch_the_first_content_is_kept(archive: Archive, owner: Any) -> None:
+    body = audit_record(labels={"n": "1"})
+    again = {**body, "metadata": {**body["metadata"], "labels": {"n": "2"}}}
+    first, second, other = record_of(body), record_of(again), record_of(audit_record())
+    stored = await archive.write([first, second, other])
+    assert [row.content_hash for row in stored] == [first.content_hash] * 2 + [other.content_hash]
+    assert [row.is_new for row in stored] == [True] * 3
+    assert (await _row(owner, first))["content_hash"] == first.content_hash
+
+
+async def test_a_batch_of_new_repeated_and_diverged_rows_says_which_is_which(archive: Archive) -> None:
+    trace = action_trace()
+    other = {**trace, "spec": {**trace["spec"], "actionType": "RestartPod"}}
+    known, first, diverged = record_of(audit_record()), record_of(trace), record_of(other)
+    [before, _] = await archive.write([known, first])
+    stored = await archive.write([known, diverged, record_of(audit_record())])
+    assert [(row.is_new, row.diverged) for row in stored] == [(False, False), (True, True), (True, False)]
+    assert stored[0] == before
+    # The repeat stays marked, and is told from a new row.
+    [again] = await archive.write([diverged])
+    assert (again.is_new, again.diverged) == (False, True)
+
+
 async def test_what_changes_without_a_generation_makes_no_second_row(archive: Archive, owner: Any) -> None:
     body = audit_record()
     [stored] = await archive.write([record_of(body)])

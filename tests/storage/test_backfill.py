@@ -1,6 +1,5 @@
-"""The backfill on a real database: what is owed is paid, refused or left owed, and never forgotten."""
+"""The backfill on a real database: a pending vector is written, refused or left pending, never forgotten."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -9,29 +8,31 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
+from datastorage.embedding.provider import probe
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.pipeline.writer import EmbeddingWriter
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record
 from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
+from datastorage.resilience.signal import Signal
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, VectorTarget, distinct_texts
-from datastorage.vectors import backfill as backfill_module
-from datastorage.vectors.backfill import Backfill, Dependencies
-from datastorage.vectors.promote import Lifted
+from datastorage.vectors.backfill import Backfill, Dependencies, Pace
+from datastorage.vectors.outboxcount import OutboxCount
+from datastorage.vectors.outboxcount import Pace as CountPace
 from harness.objects import AUDIT_SPEC, audit_record, record_of
-from harness.polling import eventually, settle
+from harness.polling import DEADLINE_SECONDS, eventually, settle
 from tests.support.embedding import DIMENSIONS, FakeProvider
+from tests.support.pace import SOON
 from tests.support.ping import ping
-from tests.unit.conftest import Spawn, spawn
+from tests.support.tasks import Spawn
 
 PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
-
-__all__ = ["spawn"]
 
 AWAY = EmbedderUnavailableError("The embedder does not answer")
 
@@ -42,23 +43,21 @@ def records(count: int) -> list[Record]:
 
 
 class Stage:
-    """Everything between a batch and the archive, with a provider that does as it is told."""
+    """Everything between a batch and the archive, with a provider whose answers the test chooses."""
 
     def __init__(self, database: Database) -> None:
+        self.database = database
         self.provider = FakeProvider()
-        self.lifts = 0
-        self.complete = True
-        self.looking = asyncio.Event()
-        self.looking.set()
+        self.promotion = Signal()
         model = self.provider.model
-        embedder_breaker = Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108
+        embedder_breaker = Breaker("embedder", partial(probe, self.provider), pace=SOON)
         self.embedder = Embedder(self.provider, VectorCache(model), embedder_breaker)
         self.tables = VectorTables(database, model)
         self.outbox = Outbox(database)
         self.dependencies = Dependencies(
-            Breaker("postgres", partial(ping, database), on_recovery=lambda: None),
+            Breaker("postgres", partial(ping, database), pace=SOON),
             embedder_breaker,
-            Breaker("vector_store", self.tables.probe, on_recovery=lambda: None),
+            Breaker("vector_store", self.tables.probe, pace=SOON),
         )
         self.archive = Archive(
             database,
@@ -70,17 +69,18 @@ class Stage:
             embedder=self.embedder,
             vectors=self.tables,
             dependencies=self.dependencies,
-            lift=self.lift,
-            lift_seconds=3600,
+            on_progress=self.promotion.set,
+            pace=Pace(interval=0.02, away=0.02),
+        )
+        self.count = OutboxCount(
+            self.outbox,
+            self.dependencies.postgres,
+            on_progress=self.promotion.set,
+            pace=CountPace(interval=0.02),
         )
         self.writer = EmbeddingWriter(
             archive=self.archive, embedder=self.embedder, on_owed=self.backfill.request
         )
-
-    async def lift(self) -> Lifted:
-        self.lifts += 1
-        await self.looking.wait()
-        return Lifted(complete=self.complete)
 
     async def depth(self, state: OutboxState = OutboxState.PENDING) -> int:
         return (await self.outbox.depths()).get(state, OutboxDepth()).depth
@@ -100,14 +100,14 @@ class Stage:
 
 
 @pytest_asyncio.fixture
-async def stage(database: Database, no_waiting: None) -> AsyncIterator[Stage]:  # noqa: ARG001  # patches it
-    """The parts, without waiting."""
+async def stage(database: Database) -> AsyncIterator[Stage]:
+    """The components, without waiting."""
     made = Stage(database)
     yield made
     await made.close()
 
 
-async def test_an_absent_embedder_costs_no_row_and_everything_is_paid_on_its_return(
+async def test_an_absent_embedder_costs_no_row_and_all_vectors_are_written_on_its_return(
     stage: Stage, spawn: Spawn
 ) -> None:
     stage.provider.failure = AWAY
@@ -126,68 +126,32 @@ async def test_an_absent_embedder_costs_no_row_and_everything_is_paid_on_its_ret
     assert await stage.states(batch) == {WriteState.WRITTEN}
 
 
-async def test_what_was_paid_is_lifted_and_only_then_looked_at_again(stage: Stage, spawn: Spawn) -> None:
+async def test_the_objects_of_what_was_written_are_looked_at_and_of_no_others(
+    stage: Stage, spawn: Spawn
+) -> None:
     spawn(stage.backfill.run())
-    await eventually(lambda: stage.lifts == 1)  # what a crash has left
     stage.provider.failure = AWAY
     await stage.writer.store(records(3))
     stage.provider.failure = None
     await until_depth(stage, 0)
-    await eventually(lambda: stage.lifts == 2)
-    await stage.writer.store([record_of(audit_record({**AUDIT_SPEC, "message": "one that owes nothing"}))])
+    assert await stage.promotion.wait(DEADLINE_SECONDS)
+    await stage.writer.store([record_of(audit_record({**AUDIT_SPEC, "message": "one written at once"}))])
     stage.backfill.request()
     await settle()
-    assert stage.lifts == 2
+    assert not await stage.promotion.wait(0.0)
 
 
-async def test_what_a_person_has_dropped_is_lifted_too(stage: Stage, spawn: Spawn) -> None:
+async def test_the_objects_of_what_a_person_has_dropped_are_looked_at_too(stage: Stage, spawn: Spawn) -> None:
     stage.provider.failure = AWAY
     batch = records(3)
     await stage.writer.store(batch)
-    spawn(stage.backfill.run())
-    await eventually(lambda: stage.backfill._pending == 3)
-    lifts = stage.lifts
+    spawn(stage.count.run())
+    await eventually(lambda: depth_in_metrics() == 3)
     await stage.outbox.drop(state=OutboxState.PENDING, uid=None, reason="of a test")
-    await eventually(lambda: stage.lifts > lifts)
+    assert await stage.promotion.wait(DEADLINE_SECONDS)
     [found] = (await stage.archive.find(batch[0].table, [batch[0].key])).values()
     assert found.vector.state is WriteState.FAILED
     assert (found.vector.reason, found.vector.message) == ("Dropped", "of a test")
-
-
-async def test_an_object_that_has_just_been_told_so_is_soon_looked_at(
-    stage: Stage, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it owes may have been paid before its status said that it owes anything."""
-    monkeypatch.setattr(backfill_module, "_POLL_SECONDS", 3600.0)
-    spawn(stage.backfill.run())
-    await eventually(lambda: stage.lifts == 1)
-    await settle()
-    for _ in range(100):
-        stage.backfill.lift_soon()
-    await eventually(lambda: stage.lifts == 2)
-    await settle()
-    assert stage.lifts == 2, "one look for all"
-
-
-async def test_an_object_that_is_told_so_during_a_look_is_looked_at_again(
-    stage: Stage, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its page of the list may have been read before."""
-    monkeypatch.setattr(backfill_module, "_POLL_SECONDS", 3600.0)
-    stage.looking.clear()
-    spawn(stage.backfill.run())
-    await eventually(lambda: stage.lifts == 1)
-    stage.backfill.lift_soon()
-    stage.looking.set()
-    await eventually(lambda: stage.lifts == 2)
-    await settle()
-    assert stage.lifts == 2
-
-
-async def test_a_lift_that_was_not_complete_is_repeated(stage: Stage, spawn: Spawn) -> None:
-    stage.complete = False
-    spawn(stage.backfill.run())
-    await eventually(lambda: stage.lifts >= 3)
 
 
 async def test_a_poison_text_ends_in_a_visible_state_and_blocks_nothing(stage: Stage, spawn: Spawn) -> None:
@@ -241,16 +205,16 @@ async def test_vectors_that_are_there_already_are_not_made_again(stage: Stage, s
     await stage.writer.store(batch)
     calls = len(stage.provider.calls)
     # The same texts in other records, stored while the embedder was away and this process was another.
-    owed = [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(5)]
+    pending = [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(5)]
     stage.embedder = Embedder(stage.provider, VectorCache(stage.provider.model), stage.dependencies.embedder)
-    async with stage.outbox._database.connection() as connection, connection.transaction():
-        await Outbox.add(connection, owed, dict.fromkeys(distinct_texts(owed), PENDING), due_seconds=0)
+    async with stage.database.connection() as connection, connection.transaction():
+        await Outbox.add(connection, pending, dict.fromkeys(distinct_texts(pending), PENDING), due_seconds=0)
     spawn(stage.backfill.run())
     await until_depth(stage, 0)
     assert len(stage.provider.calls) == calls
 
 
-async def test_two_replicas_share_the_work_and_pay_everything_once(
+async def test_two_replicas_share_the_work_and_write_everything_once(
     stage: Stage, database: Database, spawn: Spawn
 ) -> None:
     stage.provider.failure = AWAY
@@ -270,7 +234,7 @@ async def test_two_replicas_share_the_work_and_pay_everything_once(
         await each.close()
 
 
-async def test_damaged_tables_leave_everything_owed_until_they_are_mended(
+async def test_damaged_tables_leave_all_vectors_pending_until_they_are_mended(
     stage: Stage, spawn: Spawn, owner: Any
 ) -> None:
     stage.provider.failure = AWAY
@@ -285,6 +249,10 @@ async def test_damaged_tables_leave_everything_owed_until_they_are_mended(
     await owner.execute("ALTER TABLE datastorage.hidden RENAME TO embeddings_1")
     await until_depth(stage, 0)
     assert await stage.missing(batch) == set()
+
+
+def depth_in_metrics() -> float | None:
+    return metrics.REGISTRY.get_sample_value("datastorage_outbox_depth", {"state": "pending"})
 
 
 async def until_depth(stage: Stage, wanted: int, state: OutboxState = OutboxState.PENDING) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -52,8 +52,9 @@ class OldServer:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    async def fetchrow(self, query: str, *arguments: object) -> dict[str, Any]:
-        return {**await self._connection.fetchrow(query, *arguments), "number": 150_009, "version": "15.9"}
+    async def fetch(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        rows = await self._connection.fetch(query, *arguments)
+        return [{**row, "number": 150_009, "version": "15.9"} for row in rows]
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ async def test_a_database_that_can_not_hold_most_texts_is_refused(
 @pytest.mark.parametrize("chain", [ARCHIVE, VECTORS], ids=lambda chain: chain.name)
 async def test_a_server_that_is_too_old_is_named(undone: Any, chain: Chain) -> None:
     with pytest.raises(ConfigurationError, match=r"15\.9 is too old, 16 is needed"):
-        await inspection.check_state(OldServer(undone), chain)
+        await inspection.check_state(cast("Any", OldServer(undone)), chain)
 
 
 async def test_a_database_without_the_schema_says_so_before_it_speaks_of_rights(
@@ -293,7 +294,7 @@ async def test_a_dump_that_was_restored_before_its_roles_were_made_serves_after_
 ) -> None:
     async with searchable(cloned) as archive:
         await archive.put(audit_record({"message": "the disk is full"}))
-    programs = fresh_server._pgserver.bin_path
+    programs = fresh_server.programs
     dump = await _output(programs / "pg_dump", "--no-comments", cloned.owner_url)
     complaints = await _output(programs / "psql", fresh_server.owner_url, given=dump)
     assert b'role "datastorage_service" does not exist' in complaints

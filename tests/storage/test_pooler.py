@@ -47,7 +47,7 @@ async def _assert_nothing_is_left_behind(pooled: Pooler, owner: Any) -> None:
     client = await asyncpg.connect(pooled.url, statement_cache_size=0)
     for _ in range(_SESSIONS):
         async with client.transaction():
-            found = await client.fetchrow(_LEFT_BEHIND)
+            [found] = await client.fetch(_LEFT_BEHIND)
         assert (found["statements"], found["path"], found["jit"]) == (0, usual["path"], usual["jit"])
     await client.close()
 
@@ -131,6 +131,7 @@ class _ByTurns(FreezableProxy):
         next(self._urls)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The proxy has no other place to learn of a connection before it is led anywhere.
         self.connections += 1
         self.lead_to(next(self._urls))
         await super()._connect(reader, writer)

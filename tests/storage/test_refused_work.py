@@ -7,19 +7,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from datastorage.pipeline import aside as aside_module
-from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.aside import Pace
 from datastorage.pipeline.writer import RowWriter
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.trial import Trial
 from datastorage.storage.write import Archive
-from harness.objects import AUDIT_SPEC, TTL_SECONDS, action_trace, audit_record
+from harness.objects import AUDIT_SPEC, action_trace, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
 from tests.support.ping import ping
-from tests.support.storing import Storing, running, storing
+from tests.support.storing import Storing
 
 SLOW, GOOD = 2, 60
 PATIENCE = 60.0
@@ -34,23 +33,14 @@ _TRIGGER = """
 _SLEEPS = "PERFORM pg_sleep(substring(NEW.action FROM '^sleep ([0-9.]+)$')::float8);"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside_module, "_FIRST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(aside_module, "_MAX_PAUSE_SECONDS", 0.1)
-
-
 @pytest_asyncio.fixture
-async def parts(database: Database) -> AsyncIterator[Storing]:
-    archive = Archive(database)
-    intake = Intake(
-        max_items=5000, max_bytes=2**27, default_ttl_seconds=TTL_SECONDS, on_overflow=lambda: None
-    )
+async def storing(database: Database) -> AsyncIterator[Storing]:
     breaker = Breaker(
         "postgres", partial(ping, database), on_recovery=lambda: None, trial=Trial(database).write
     )
-    made = storing(intake, RowWriter(archive), RejectedRecords(database), breaker)
-    async with running(made):
+    pace = Pace(first_pause_seconds=0.02, max_pause_seconds=0.1)
+    made = Storing(RowWriter(Archive(database)), breaker, RejectedRecords(database), pace=pace)
+    async with made.running():
         yield made
 
 
@@ -68,41 +58,41 @@ async def rows(owner: Any) -> set[str]:
 
 
 async def test_a_batch_that_takes_too_long_is_made_smaller(
-    parts: Storing, owner: Any, cloned: TestDatabase
+    storing: Storing, owner: Any, cloned: TestDatabase
 ) -> None:
     await owner.execute(_TRIGGER.format(body=_SLEEPS))
     await limit(owner, cloned, "statement_timeout", "300ms")
-    parts.offer(*(sleeping(0.01) for _ in range(300)))
-    await eventually(lambda: len(parts.announced.outcomes) == 300, seconds=PATIENCE)
-    assert set(parts.phases().values()) == {"StoredRecord"}
+    storing.offer(*(sleeping(0.01) for _ in range(300)))
+    await eventually(lambda: len(storing.outcomes) == 300, seconds=PATIENCE)
+    assert set(storing.phases().values()) == {"StoredRecord"}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 300
-    assert parts.breaker.reason is None
+    assert storing.breaker.reason is None
 
 
 async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
-    parts: Storing, owner: Any, cloned: TestDatabase
+    storing: Storing, owner: Any, cloned: TestDatabase
 ) -> None:
     await owner.execute(_TRIGGER.format(body=_SLEEPS))
     await limit(owner, cloned, "statement_timeout", "200ms")
     slow = [sleeping(30, name=f"slow-{n}") for n in range(SLOW)]
-    parts.offer(*slow, *(audit_record() for _ in range(GOOD)), action_trace(), *slow)
-    await eventually(lambda: len(parts.announced.outcomes) == GOOD + 1, seconds=PATIENCE)
-    parts.offer(audit_record(name="later"))
-    await eventually(lambda: "later" in parts.announced.outcomes, seconds=PATIENCE)
-    assert not {"slow-0", "slow-1"} & parts.phases().keys()
-    assert parts.breaker.reason is None
+    storing.offer(*slow, *(audit_record() for _ in range(GOOD)), action_trace(), *slow)
+    await eventually(lambda: len(storing.outcomes) == GOOD + 1, seconds=PATIENCE)
+    storing.offer(audit_record(name="later"))
+    await eventually(lambda: "later" in storing.outcomes, seconds=PATIENCE)
+    assert not {"slow-0", "slow-1"} & storing.phases().keys()
+    assert storing.breaker.reason is None
 
     async def told() -> bool:
-        problem = await parts.aside.problem()
+        problem = await storing.aside.problem()
         return (
             problem is not None and "themselves: 2; the oldest" in problem and "statement timeout" in problem
         )
 
     await eventually(told, seconds=PATIENCE)
-    assert parts.coordinator.idle  # a stop need not wait: the cluster has them
+    assert storing.committer.idle  # a stop need not wait: the cluster has them
     await owner.execute("DROP TRIGGER somebody_s ON datastorage.audit_records")
-    await eventually(lambda: {"slow-0", "slow-1"} <= parts.phases().keys(), seconds=PATIENCE)
-    assert await parts.aside.problem() is None
+    await eventually(lambda: {"slow-0", "slow-1"} <= storing.phases().keys(), seconds=PATIENCE)
+    assert await storing.aside.problem() is None
     assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
 
 
@@ -120,15 +110,17 @@ async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
     ],
     ids=["constraint", "raises", "divides by zero", "drops the row", "narrower column"],
 )
-async def test_a_rule_of_somebody_s_rejects_nothing(parts: Storing, owner: Any, rule: str, said: str) -> None:
+async def test_a_rule_of_somebody_s_rejects_nothing(
+    storing: Storing, owner: Any, rule: str, said: str
+) -> None:
     await owner.execute(rule)
     name = "bad" if said != "value too long" else "b" * 40
-    parts.offer(audit_record(name=name), *(audit_record() for _ in range(GOOD)))
-    await eventually(lambda: len(parts.announced.outcomes) == GOOD, seconds=PATIENCE)
-    assert set(parts.phases().values()) == {"StoredRecord"}
+    storing.offer(audit_record(name=name), *(audit_record() for _ in range(GOOD)))
+    await eventually(lambda: len(storing.outcomes) == GOOD, seconds=PATIENCE)
+    assert set(storing.phases().values()) == {"StoredRecord"}
 
     async def told() -> bool:
-        return said in (await parts.aside.problem() or "")
+        return said in (await storing.aside.problem() or "")
 
     await eventually(told, seconds=PATIENCE)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
@@ -161,33 +153,37 @@ async def test_a_rule_of_somebody_s_rejects_nothing(parts: Storing, owner: Any, 
     ids=["right", "table", "constraint", "trigger"],
 )
 async def test_what_refuses_everything_is_the_server_s_state_and_is_waited_for(
-    parts: Storing, owner: Any, breaks: str, mends: str, said: str
+    storing: Storing, owner: Any, breaks: str, mends: str, said: str
 ) -> None:
     await owner.execute(breaks)
-    parts.offer(*(audit_record() for _ in range(GOOD)), action_trace())
-    await eventually(lambda: said in (parts.breaker.reason or ""), seconds=PATIENCE)
+    storing.offer(*(audit_record() for _ in range(GOOD)), action_trace())
+    await eventually(lambda: said in (storing.breaker.reason or ""), seconds=PATIENCE)
     await owner.execute(mends)
-    await eventually(lambda: len(parts.announced.outcomes) == GOOD + 1, seconds=PATIENCE)
-    assert set(parts.phases().values()) == {"StoredRecord"}
-    assert parts.breaker.reason is None
+    await eventually(lambda: len(storing.outcomes) == GOOD + 1, seconds=PATIENCE)
+    assert set(storing.phases().values()) == {"StoredRecord"}
+    assert storing.breaker.reason is None
 
 
-async def test_a_locked_table_is_the_server_s_state(parts: Storing, owner: Any, cloned: TestDatabase) -> None:
+async def test_a_locked_table_is_the_server_s_state(
+    storing: Storing, owner: Any, cloned: TestDatabase
+) -> None:
     await limit(owner, cloned, "lock_timeout", "100ms")
     await owner.execute("BEGIN; LOCK TABLE datastorage.audit_records IN ACCESS EXCLUSIVE MODE")
-    parts.offer(*(audit_record() for _ in range(GOOD)))
-    await eventually(lambda: "lock timeout" in (parts.breaker.reason or ""), seconds=PATIENCE)
+    storing.offer(*(audit_record() for _ in range(GOOD)))
+    await eventually(lambda: "lock timeout" in (storing.breaker.reason or ""), seconds=PATIENCE)
     await owner.execute("ROLLBACK")
-    await eventually(lambda: len(parts.announced.outcomes) == GOOD, seconds=PATIENCE)
-    assert await parts.aside.problem() is None
+    await eventually(lambda: len(storing.outcomes) == GOOD, seconds=PATIENCE)
+    assert await storing.aside.problem() is None
 
 
-async def test_many_that_meet_somebody_s_rule_do_not_stand_before_others(parts: Storing, owner: Any) -> None:
+async def test_many_that_meet_somebody_s_rule_do_not_stand_before_others(
+    storing: Storing, owner: Any
+) -> None:
     """A rule is no limit of size: in ever smaller batches, each of them would cost the others a refusal."""
     await owner.execute(
         "ALTER TABLE datastorage.audit_records ADD CONSTRAINT theirs CHECK (name NOT LIKE 'bad%')"
     )
-    parts.offer(*(audit_record(name=f"bad-{n}") for n in range(1500)))
-    parts.offer(audit_record(name="good"))
-    await eventually(lambda: "good" in parts.announced.outcomes, seconds=PATIENCE)
-    assert set(parts.announced.outcomes) == {"good"}
+    storing.offer(*(audit_record(name=f"bad-{n}") for n in range(1500)))
+    storing.offer(audit_record(name="good"))
+    await eventually(lambda: "good" in storing.outcomes, seconds=PATIENCE)
+    assert set(storing.outcomes) == {"good"}

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.records.record import Table
+from datastorage.records.vector import EmbeddingModel
 from datastorage.storage import clues, fulltext, nearest
 from datastorage.storage import pages as queries
 from datastorage.storage.criteria import Criteria
@@ -24,7 +25,7 @@ from datastorage.storage.reading import reading
 from datastorage.storage.vectors import VectorTables
 from harness.postgres import TestDatabase, TestDatabases, connect
 
-_MODEL: dict[str, Any] = {"provider": "test", "name": "small", "dimensions": 3}
+_MODEL = EmbeddingModel("test", "small", 3)
 # Enough rows that reading a whole partition costs more than an index, made by the server itself.
 _FILL = """
     INSERT INTO datastorage.{table} (
@@ -57,7 +58,7 @@ async def _fill(database: TestDatabase) -> TestDatabase:
                      name="target_name", columns=", final", values=", true")
     )  # fmt: skip
     pool = Database(database.service_url, pool_size=2)
-    tables = VectorTables(pool, **_MODEL)
+    tables = VectorTables(pool, _MODEL)
     await tables.model_id()
     await owner.execute(_VECTORS.format(first=1, last=3500).replace("SELECT part", "SELECT 1"))
     while await tables.index(memory_mib=64, full_rows=3500, grace_seconds=0):
@@ -109,10 +110,10 @@ def _assert_indexes(scans: list[dict[str, Any]]) -> None:
 _CRITERIA = [
     Criteria(),
     Criteria(namespace="n7"),
-    Criteria(correlation_id="rr-7"),
-    Criteria(type="T1", tables=frozenset({Table.AUDIT_RECORDS})),
-    Criteria(target_kind="Pod", target_namespace="none", target_name="p7"),
-    Criteria(alert_fingerprint="f7"),
+    Criteria(equal={"correlation_id": "rr-7"}),
+    Criteria(equal={"type": "T1"}, tables=frozenset({Table.AUDIT_RECORDS})),
+    Criteria(equal={"target_kind": "Pod", "target_namespace": "none", "target_name": "p7"}),
+    Criteria(equal={"alert_fingerprint": "f7"}),
     Criteria(since=datetime(2026, 3, 2, tzinfo=UTC)),  # leaves much: a third of everything
 ]
 _VECTOR = pgvector.Vector(np.array([1, 0, 0], np.float32))
@@ -122,28 +123,28 @@ _VECTOR = pgvector.Vector(np.array([1, 0, 0], np.float32))
 async def test_a_page_reads_indexes(database: Database, criteria: Criteria) -> None:
     after = (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC), [100, 1])
     for position in ((None,) * 3, after):
-        _assert_indexes(await _scans(database, queries._PAGE, *criteria.arguments, *position, 20))
+        _assert_indexes(await _scans(database, queries._PAGE, *position, 20, *criteria.arguments))
 
 
 async def test_a_time_range_reads_only_its_months(database: Database) -> None:
     criteria = Criteria(since=datetime(2026, 2, 1, tzinfo=UTC), until=datetime(2026, 3, 1, tzinfo=UTC))
     months = {"audit_records_y2026m02", "action_traces_y2026m02"}
-    page = await _scans(database, queries._PAGE, *criteria.arguments, None, None, None, 20)
+    page = await _scans(database, queries._PAGE, None, None, None, 20, *criteria.arguments)
     assert {scan["Relation Name"] for scan in page if scan["Alias"].startswith("r")} == months
     walk = await _scans(
         database,
         nearest._WALK.format(id=1, texts=200, pgvector="public"),
-        *criteria.arguments,
         3,
         10,
         _VECTOR,
+        *criteria.arguments,
     )
     assert {scan["Relation Name"] for scan in walk if scan["Alias"].startswith("r")} == months
 
 
 async def test_a_question_about_one_kind_leaves_the_other_alone(database: Database) -> None:
     criteria = Criteria(tables=frozenset({Table.ACTION_TRACES}), namespace="n7")
-    scans = await _scans(database, queries._PAGE, *criteria.arguments, None, None, None, 20)
+    scans = await _scans(database, queries._PAGE, None, None, None, 20, *criteria.arguments)
     assert {scan["Relation Name"].split("_y")[0] for scan in scans} == {"action_traces"}
 
 
@@ -152,10 +153,10 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
     scans = await _scans(
         database,
         nearest._WALK.format(id=1, texts=200, pgvector="public"),
-        *criteria.arguments,
         3,
         10,
         _VECTOR,
+        *criteria.arguments,
     )
     vectors = {s["Relation Name"]: s for s in scans if s["Relation Name"].startswith("embeddings")}
     assert vectors["embeddings_1_1"]["Index Name"] == "embeddings_1_1_embedding_idx"
@@ -165,7 +166,7 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
 
 @pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
 async def test_the_exact_way_reads_no_vector_in_vain(database: Database, criteria: Criteria) -> None:
-    arguments = (*criteria.arguments, 3, 10, _VECTOR, 10_000)
+    arguments = (3, 10, _VECTOR, 10_000, *criteria.arguments)
     scans = await _scans(database, nearest._EXACT.format(id=1, pgvector="public"), *arguments)
     _assert_indexes(scans)
     names = {scan["Index Name"] for scan in scans if scan["Relation Name"].startswith("embeddings")}
@@ -174,7 +175,7 @@ async def test_the_exact_way_reads_no_vector_in_vain(database: Database, criteri
 
 async def test_words_are_found_by_their_index(database: Database) -> None:
     arguments = ("'word7'", "'word8'", ["'word7'"], [1.0], 1000, 3, 10)
-    scans = await _scans(database, fulltext._FIND, *Criteria().arguments, *arguments)
+    scans = await _scans(database, fulltext._FIND, *arguments, *Criteria().arguments)
     _assert_indexes(scans)
 
 
@@ -182,7 +183,7 @@ async def test_words_are_found_by_their_index(database: Database) -> None:
 async def test_clues_are_found_by_an_index(database: Database, criteria: Criteria) -> None:
     for condition in (None, "'padding' & !'word9'"):
         arguments = (["word7 padding", "word8"], [True, False], [1, 1], ["a", "b"], condition, 1000, 100, 20)
-        _assert_indexes(await _scans(database, clues.CLUES, *criteria.arguments, *arguments))
+        _assert_indexes(await _scans(database, clues.CLUES, *arguments, *criteria.arguments))
 
 
 async def test_single_records_and_remediations_read_indexes(database: Database) -> None:
@@ -198,12 +199,12 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
         assert all(name.endswith("correlation_id_happened_at_idx") for name in names), names
     _assert_indexes(await _scans(database, queries._NEWEST_OF_NAME, True, True, "n7", "object-7"))  # noqa: FBT003
     hashes = [b"\0" * 32]
-    _assert_indexes(await _scans(database, queries._SHARING, *Criteria().arguments, hashes, 1000))
+    _assert_indexes(await _scans(database, queries._SHARING, hashes, 1000, *Criteria().arguments))
 
 
 async def test_pages_are_planned_for_their_values_and_walks_once(database: Database) -> None:
     reader = ArchiveReader(database)
-    found = Nearest(database, database, same_server=True, **_MODEL)
+    found = Nearest(database, database, model=_MODEL, same_server=True)
     before = await _plans(database)
     for _ in range(10):
         await reader.page(Criteria(namespace="n7"), None, 10)
@@ -230,7 +231,7 @@ async def _plans(database: Database) -> dict[bool, Counter[str]]:
 
 async def test_the_one_plan_of_walks_follows_the_index_and_leaves_out_months(database: Database) -> None:
     criteria = Criteria(since=datetime(2026, 2, 1, tzinfo=UTC), until=datetime(2026, 3, 1, tzinfo=UTC))
-    arguments = (*criteria.arguments, 3, 10, _VECTOR)
+    arguments = (3, 10, _VECTOR, *criteria.arguments)
     generic = {**nearest.WALKING, "plan_cache_mode": "force_generic_plan"}
     async with reading(database, generic) as connection:
         statement = await connection.prepare(

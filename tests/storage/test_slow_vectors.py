@@ -1,25 +1,24 @@
-"""Vectors that take too long cost no row its place, and are paid in smaller parts."""
+"""Vectors that take too long cost no row its place, and are written in smaller batches."""
 
 from typing import Any
 
 import pytest
 
-from datastorage.pipeline import aside as aside_module
-from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.aside import Pace
 from datastorage.records.record import StoredRecord
 from datastorage.records.writes import WriteState
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import OutboxState
 from datastorage.storage.rejected import RejectedRecords
-from harness.objects import AUDIT_SPEC, TTL_SECONDS, audit_record
+from harness.objects import AUDIT_SPEC, audit_record
 from harness.polling import eventually
 from harness.postgres import TestDatabase
 from tests.storage.pending import hash_of
-from tests.storage.test_backfill import Stage, records, spawn, stage
-from tests.support.storing import running, storing
-from tests.unit.conftest import Spawn
+from tests.storage.test_backfill import Stage, records, stage
+from tests.support.storing import Storing
+from tests.support.tasks import Spawn
 
-__all__ = ["spawn", "stage"]
+__all__ = ["stage"]
 
 COUNT = 120
 PATIENCE = 60.0
@@ -39,7 +38,7 @@ async def limit(owner: Any, cloned: TestDatabase, setting: str, value: str) -> N
     await owner.execute(f"ALTER ROLE {role} IN DATABASE {cloned.name} SET {setting} = '{value}'")
 
 
-async def test_vectors_too_many_for_one_statement_are_paid_in_parts(
+async def test_vectors_too_many_for_one_statement_are_written_in_halves(
     stage: Stage, database: Database, owner: Any, cloned: TestDatabase, spawn: Spawn
 ) -> None:
     await stage.tables.model_id()
@@ -51,10 +50,10 @@ async def test_vectors_too_many_for_one_statement_are_paid_in_parts(
     assert await stage.depth() == COUNT
     spawn(stage.backfill.run())
 
-    async def paid() -> bool:
+    async def all_written() -> bool:
         return not await stage.depth()
 
-    await eventually(paid, seconds=PATIENCE)
+    await eventually(all_written, seconds=PATIENCE)
     assert await stage.missing(batch) == set()
     assert stage.dependencies.vector_store.serving
 
@@ -76,11 +75,11 @@ async def test_one_vector_that_is_too_slow_holds_up_no_other(
     await eventually(all_but_one, seconds=PATIENCE)
     assert await stage.missing(batch) == {hash_of(batch[17])}
 
-    async def told() -> bool:
-        [owed] = await stage.outbox.list(state=OutboxState.PENDING, uid=None, limit=10)
-        return "statement timeout" in (owed.last_error or "")
+    async def is_explained() -> bool:
+        [pending] = await stage.outbox.list(state=OutboxState.PENDING, uid=None, limit=10)
+        return "statement timeout" in (pending.last_error or "")
 
-    await eventually(told, seconds=PATIENCE)
+    await eventually(is_explained, seconds=PATIENCE)
 
 
 async def test_rows_are_stored_beside_vectors_that_are_too_slow(
@@ -100,24 +99,25 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
 
 
 async def test_a_row_that_its_vector_takes_down_is_stored_without_it(
-    stage: Stage, database: Database, owner: Any, cloned: TestDatabase, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, database: Database, owner: Any, cloned: TestDatabase
 ) -> None:
     """A limit on the time of a transaction ends the session, and the rows with it."""
     if not await owner.fetchval("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'"):
         pytest.skip("this server has no transaction_timeout")
-    monkeypatch.setattr(aside_module, "_FIRST_PAUSE_SECONDS", 0.02)
     await stage.tables.model_id()
     await slow_vectors(owner, 3600)
     await limit(owner, cloned, "transaction_timeout", "300ms")
     database.expire_connections()
-    intake = Intake(
-        max_items=5000, max_bytes=2**27, default_ttl_seconds=TTL_SECONDS, on_overflow=lambda: None
+    storing = Storing(
+        stage.writer,
+        stage.dependencies.postgres,
+        RejectedRecords(database),
+        pace=Pace(first_pause_seconds=0.02),
     )
-    parts = storing(intake, stage.writer, RejectedRecords(database), stage.dependencies.postgres)
-    async with running(parts):
-        parts.offer(*(audit_record({**AUDIT_SPEC, "message": "x" * n}) for n in range(1, 5)))
-        await eventually(lambda: len(parts.announced.outcomes) == 4, seconds=PATIENCE)
-    outcomes = parts.announced.outcomes.values()
+    async with storing.running():
+        storing.offer(*(audit_record({**AUDIT_SPEC, "message": "x" * n}) for n in range(1, 5)))
+        await eventually(lambda: len(storing.outcomes) == 4, seconds=PATIENCE)
+    outcomes = storing.outcomes.values()
     assert all(isinstance(outcome, StoredRecord) for outcome in outcomes)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 4
     assert await stage.depth() == 4

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from datastorage.errors import ObjectChangedError, ObjectGoneError, RecordRefusedError
-from datastorage.pipeline.item import Outcome, WorkItem
+from datastorage.errors import ObjectChangedError, ObjectGoneError, RecordRefusedError, RequestRefusedError
+from datastorage.pipeline.item import Outcome
+from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.resources.kinds import ResourceKind
 from harness.objects import kind_of
@@ -26,8 +27,10 @@ class FakeCluster:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.calls: list[tuple[str, ...]] = []
         self.failures: list[Exception] = []
+        self.refused_patches: set[ResourceKind] = set()
         self.kind_failures: dict[ResourceKind, Exception] = {}
         self.page_gate: asyncio.Semaphore | None = None
+        self.pages_given = 0
         self._versions = itertools.count(1000)
         for body in bodies:
             self.add(body)
@@ -57,6 +60,8 @@ class FakeCluster:
     ) -> str:  # fmt: skip
         self.calls.append(("patch_status", name))
         self._fail()
+        if kind in self.refused_patches:
+            raise RequestRefusedError("forbidden")
         body = self._find(kind, namespace, name)
         if body["metadata"]["resourceVersion"] != resource_version:
             raise ObjectChangedError("conflict")
@@ -97,6 +102,7 @@ class FakeCluster:
         for start in range(0, len(found), page_size):
             if self.page_gate is not None:
                 await self.page_gate.acquire()
+            self.pages_given += 1
             yield found[start : start + page_size]
 
 
@@ -146,15 +152,21 @@ class FakeRejected:
         return self.keys & set(keys)
 
 
-class Announced:
-    """Keeps what the coordinator announces."""
+class KeptUpdates(StatusQueue):
+    """Keeps the status updates that are queued; nothing writes them."""
 
     def __init__(self) -> None:
-        self.outcomes: dict[str, Outcome] = {}
+        super().__init__()
+        self.queued: list[StatusUpdate] = []
 
-    async def announce(self, item: WorkItem, outcome: Outcome) -> None:
-        assert item.ref.name not in self.outcomes
-        self.outcomes[item.ref.name] = outcome
+    async def put(self, update: StatusUpdate) -> None:
+        self.queued.append(update)
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """Return the outcomes by the names of the objects, each of which was queued once."""
+        outcomes = {update.version.ref.name: update.outcome for update in self.queued}
+        assert len(outcomes) == len(self.queued)
+        return outcomes
 
 
 class Probe:

@@ -1,62 +1,82 @@
-"""The part of the pipeline between the intake and the status, on a real database."""
+"""The part of the pipeline between the intake and the status, with or without a real database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from datastorage.pipeline.aside import Aside
+from datastorage.pipeline.aside import Aside, Pace
 from datastorage.pipeline.committer import Committer, Rejected, Writer
-from datastorage.pipeline.coordinator import Coordinator
-from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.item import Outcome
+from datastorage.pipeline.register import Register
 from datastorage.resilience.breaker import Breaker
-from harness.objects import kind_of
-from tests.support.fakes import Announced
+from tests.support.entrance import Entrance
+from tests.support.fakes import KeptUpdates
+
+# Refused records are tried again at once.
+QUICK = Pace(first_pause_seconds=0.001, max_pause_seconds=0.01)
 
 
-@dataclass(frozen=True)
 class Storing:
-    """Runs as the operator does, with two coordinators."""
+    """Runs as the operator does, with two of the committer's loops."""
 
-    intake: Intake
-    breaker: Breaker
-    coordinator: Coordinator
-    aside: Aside
-    announced: Announced
+    def __init__(
+        self,
+        writer: Writer,
+        breaker: Breaker,
+        rejected: Rejected | None = None,
+        *,
+        pace: Pace = QUICK,
+        register: Register | None = None,
+        max_bytes: int = 2**27,
+    ) -> None:
+        """Without ``rejected`` the writer keeps the rejected records too."""
+        self.breaker = breaker
+        self.register = register or Register()
+        self._updates = KeptUpdates()
+        self.entrance = Entrance(5000, max_bytes, register=self.register, statuses=self._updates)
+        self.committer = Committer(
+            intake=self.entrance.intake,
+            register=self.register,
+            writer=writer,
+            rejected=rejected or cast("Rejected", writer),
+            breaker=breaker,
+            aside_pace=pace,
+        )
+
+    @property
+    def aside(self) -> Aside:
+        return self.committer.aside
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """The outcomes of the commits, by the names of the objects."""
+        return self._updates.outcomes()
 
     def offer(self, *bodies: Mapping[str, Any]) -> None:
         for body in bodies:
-            self.intake.offer(kind_of(body), body)
+            self.entrance.offer(body)
 
     def phases(self) -> dict[str, str]:
         """Return what became of the records, by their names."""
-        return {name: type(outcome).__name__ for name, outcome in self.announced.outcomes.items()}
+        return {name: type(outcome).__name__ for name, outcome in self.outcomes.items()}
 
+    async def run(self) -> None:
+        """Run the components until cancelled; an error in one of them ends all."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(self.committer.run())
+            group.create_task(self.aside.run())
 
-def storing(intake: Intake, writer: Writer, rejected: Rejected, breaker: Breaker) -> Storing:
-    """Wire the parts."""
-    announced = Announced()
-    committer = Committer(
-        intake=intake, writer=writer, rejected=rejected, breaker=breaker, announcer=announced
-    )
-    aside = Aside(committer=committer, intake=intake)
-    coordinator = Coordinator(intake=intake, committer=committer, aside=aside)
-    return Storing(intake, breaker, coordinator, aside, announced)
-
-
-@asynccontextmanager
-async def running(parts: Storing) -> AsyncIterator[None]:
-    """Run the parts; what fails in them fails here."""
-    tasks = [asyncio.create_task(parts.coordinator.run()) for _ in range(2)]
-    tasks.append(asyncio.create_task(parts.aside.run()))
-    try:
-        yield
-        for task in tasks:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the components; an error in one of them is raised here."""
+        task = asyncio.create_task(self.run())
+        try:
+            yield
             if task.done():
                 task.result()
-    finally:
-        for task in tasks:
+        finally:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await parts.breaker.close()
+            await asyncio.gather(task, return_exceptions=True)
+            await self.breaker.close()

@@ -10,7 +10,7 @@ from datastorage.resilience.breaker import Breaker, Pace
 from harness.polling import eventually, settle
 from tests.support.fakes import Probe
 from tests.support.pace import AT_ONCE
-from tests.unit.conftest import Spawn
+from tests.support.tasks import Spawn
 
 
 class Dependency:

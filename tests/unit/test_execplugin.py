@@ -272,6 +272,25 @@ async def test_a_failure_leaves_credentials_that_are_not_refused(
     assert server.seen("Authorization") == ["Bearer first", "Bearer first"]
 
 
+async def test_the_pauses_between_its_failures_grow_up_to_a_limit(
+    plugin: FakePlugin, open_transport: Open
+) -> None:
+    plugin.does("sys.exit(3)")
+    clock = Clock()
+    async with open_transport(clock=clock) as transport:
+        for seconds, runs in ((0.0, 1), *((LONGER_THAN_ANY_PAUSE, run) for run in range(2, 9))):
+            clock.now += seconds
+            with pytest.raises(ClusterUnavailableError, match="ended with 3"):
+                await send(transport)
+            assert len(plugin.calls) == runs
+        longest = CredentialsPace().max_pause_seconds
+        for seconds, runs in ((longest / 2 - 0.1, 8), (longest, 9)):  # half of a pause may be jitter
+            clock.now += seconds
+            with pytest.raises(ClusterUnavailableError, match="ended with 3"):
+                await send(transport)
+            assert len(plugin.calls) == runs
+
+
 async def test_a_plugin_that_hangs_ends_with_all_it_has_started(
     tmp_path: Path, plugin: FakePlugin, open_transport: Open
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 from datastorage.errors import ConfigurationError
 from datastorage.files import UnfitFileError, check_file, fingerprint, read_file
 from datastorage.kube.endpoint import load_endpoint
+from datastorage.storage.tls import prepare_files
+from datastorage.storage.urls import parse_url
 from tests.support.kubeconfig import write_kubeconfig
 
 MIB = 1024 * 1024
@@ -116,3 +118,42 @@ def test_a_file_that_a_kubeconfig_names_and_that_has_no_end_is_one_line(
     with pytest.raises(ConfigurationError) as caught:
         load_endpoint({"KUBECONFIG": str(config)})
     assert str(caught.value) == f"kubeconfig {config}: {setting}: {path}: {reason.format(limit=4)}"
+
+
+@UNFIT
+@pytest.mark.parametrize(
+    "options",
+    [
+        "passfile={file}",
+        "sslmode=verify-full&sslrootcert={file}",
+        "sslmode=require&sslcrl={file}",
+        "sslmode=prefer&sslcrl={file}",
+        "sslkey={file}",
+        "sslcert={file}",
+        "sslcert={empty}&sslkey={file}",
+    ],
+)
+def test_a_file_that_a_postgresql_url_names_and_that_has_no_end_is_one_line(
+    tmp_path: Path, make: Callable[[Path], Path], reason: str, options: str
+) -> None:
+    path, empty = make(tmp_path), tmp_path / "empty"
+    empty.touch()
+    query = options.format(file=path, empty=empty)
+    url = parse_url(f"postgresql://host/db?{query}", "DATASTORAGE_DATABASE_URL")
+    with pytest.raises(ConfigurationError) as caught:
+        prepare_files(url)
+    assert str(caught.value).startswith("DATASTORAGE_DATABASE_URL: ")
+    assert str(caught.value).endswith(f" names {path}, which is {reason.format(limit=64)}")
+
+
+@UNFIT
+def test_a_service_file_that_has_no_end_is_one_line(
+    tmp_path: Path, make: Callable[[Path], Path], reason: str
+) -> None:
+    del reason
+    path = make(tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        parse_url(f"postgresql:///db?service=a&servicefile={path}", "DATASTORAGE_DATABASE_URL")
+    assert str(caught.value) == (
+        f"DATASTORAGE_DATABASE_URL: service=a needs the file {path}, which can't be read"
+    )

@@ -1,6 +1,5 @@
 """The garbage collector: in order, never before the archive confirms, never another object."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,17 +8,17 @@ from typing import Any
 import pytest
 
 from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError, TransientError
-from datastorage.pipeline import garbagecollector as gc_module
+from datastorage.pipeline import garbagecollector
 from datastorage.pipeline.confirmation import Confirmation
-from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
-from datastorage.pipeline.item import Expiry
-from datastorage.pipeline.reading import expiry_of
+from datastorage.pipeline.garbagecollector import GarbageCollector, Pace, Plan
+from datastorage.pipeline.objects import Expiry, expiry_of
+from datastorage.pipeline.schedule import Bounds, Schedule
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import AUDIT_RECORD, ResourceKind
 from harness.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
 from harness.polling import eventually, settle
 from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
-from tests.unit.conftest import Spawn
+from tests.support.tasks import Spawn
 
 NOON = utc("2026-03-05T12:00:00Z").timestamp()
 ON_HOLD = {"datastorage.kubernaut.io/legal-hold": "true"}
@@ -27,7 +26,7 @@ ON_HOLD = {"datastorage.kubernaut.io/legal-hold": "true"}
 
 @dataclass
 class Clock:
-    """Stands in for the module ``time``; moves only when told to."""
+    """The collector's clocks; they move only when they are told to."""
 
     wall: float = NOON
     ticks: float = 0.0
@@ -44,17 +43,21 @@ class Bench:
     """A garbage collector with all that it talks to."""
 
     breaker: Breaker
-    clock: Clock
+    clock: Clock = field(default_factory=Clock)
     cluster: FakeCluster = field(default_factory=FakeCluster)
     archive: FakeArchive = field(default_factory=FakeArchive)
     restored: list[str] = field(default_factory=list)
     database_ahead: float = 0.0
     """Seconds by which PostgreSQL's clock is ahead of the collector's."""
+    bounds: Bounds = field(default_factory=Bounds)
+    pace: Pace = field(default_factory=partial(Pace, concurrency=1, resync_seconds=600))
 
     def __post_init__(self) -> None:
+        self.schedule = Schedule(self.bounds)
         self.collector = GarbageCollector(
             cluster=self.cluster, confirmation=Confirmation(self.archive, self.breaker, FakeRejected()),
-            database_time=self._database_time, restore=self._restore, concurrency=1, resync_seconds=600,
+            schedule=self.schedule, database_time=self._database_time, restore=self._restore, pace=self.pace,
+            clock=garbagecollector.Clock(wall=self.clock.time, monotonic=self.clock.monotonic),
         )  # fmt: skip
 
     async def _database_time(self) -> float:
@@ -74,22 +77,25 @@ class Bench:
             await self.archive.store([record_of(body)])
         return body
 
-    def schedule(self, body: Mapping[str, Any]) -> Expiry:
+    def note(self, body: Mapping[str, Any]) -> Expiry:
+        """Put an object into the schedule."""
         expiry = expiry_of(kind_of(body), body)
         assert expiry is not None
-        self.collector.schedule(expiry)
+        self.schedule.add(expiry)
         return expiry
+
+    def pop_due(self) -> list[Expiry]:
+        """Take out what is due, as the collector does."""
+        return self.schedule.pop_due(self.clock.wall)
 
     def left(self) -> set[str]:
         return {name for _, _, name in self.cluster.objects}
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The collector's own clock, standing at noon."""
-    clock = Clock()
-    monkeypatch.setattr(gc_module, "time", clock)
-    return clock
+def clock() -> Clock:
+    """Stands at noon."""
+    return Clock()
 
 
 @pytest.fixture
@@ -116,25 +122,25 @@ async def test_an_object_scheduled_while_it_sleeps_goes_in_its_time(
     spawn(bench.collector.run())
     await eventually(lambda: bench.cluster.calls[-1:] != [] and bench.cluster.calls[-1][1] == "actiontraces")
     await settle()
-    bench.schedule(await bench.stored("soon", "2026-03-05T12:00:30Z"))
+    bench.note(await bench.stored("soon", "2026-03-05T12:00:30Z"))
     await settle()
     assert bench.left() == {"soon"}
     clock.wall += 31
-    bench.schedule(await bench.stored("now", "2026-03-05T12:00:00Z"))
+    bench.note(await bench.stored("now", "2026-03-05T12:00:00Z"))
     await eventually(lambda: bench.left() == set())
 
 
 async def test_both_kinds_are_confirmed_in_their_own_table(bench: Bench) -> None:
     bodies = [await bench.stored("a", "2026-03-05T11:00:00Z")]
     bodies.append(await bench.stored("b", "2026-03-05T11:00:00Z", make=action_trace))
-    await bench.collector.collect([bench.schedule(body) for body in bodies])
+    await bench.collector.collect([bench.note(body) for body in bodies])
     assert bench.left() == set()
 
 
 async def test_nothing_goes_that_the_archive_does_not_confirm(bench: Bench) -> None:
     lost = await bench.stored("lost", "2026-03-05T11:00:00Z", archived=False)
     kept = await bench.stored("kept", "2026-03-05T11:00:00Z")
-    await bench.collector.collect([bench.schedule(body) for body in (lost, kept)])
+    await bench.collector.collect([bench.note(body) for body in (lost, kept)])
     assert bench.left() == {"lost"}
     assert bench.cluster.named("delete") == ["kept"]
     assert bench.restored == ["lost"]
@@ -146,7 +152,7 @@ async def test_another_generation_confirms_nothing(bench: Bench) -> None:
     )
     first = {**body, "metadata": {**body["metadata"], "generation": 1}}
     await bench.archive.store([record_of(first)])
-    await bench.collector.collect([bench.schedule(body)])
+    await bench.collector.collect([bench.note(body)])
     assert bench.left() == {"trace"}
     assert bench.restored == ["trace"]
 
@@ -158,7 +164,7 @@ async def test_another_content_of_the_same_generation_confirms_nothing(bench: Be
         "trace", "2026-03-05T11:00:00Z", make=partial(action_trace, spec), archived=False, generation=2
     )
     await bench.archive.store([record_of({**body, "spec": TRACE_SPEC})])
-    await bench.collector.collect([bench.schedule(body)])
+    await bench.collector.collect([bench.note(body)])
     assert bench.left() == {"trace"}
     assert bench.restored == ["trace"]
 
@@ -183,7 +189,7 @@ async def test_a_clock_that_is_ahead_of_the_database_deletes_nothing_early(
     # The clock is set while it runs: what falls due by it is not due by the database's.
     clock.wall += 3 * 3600
     bench.database_ahead -= 3 * 3600
-    bench.collector._earlier.set()
+    bench.schedule.wake.set()
     await settle()
     assert bench.left() == {"stays"}
 
@@ -191,21 +197,21 @@ async def test_a_clock_that_is_ahead_of_the_database_deletes_nothing_early(
 async def test_only_the_object_itself_is_restored(bench: Bench) -> None:
     lost = await bench.stored("name", "2026-03-05T11:00:00Z", archived=False)
     bench.cluster.add(audit_record(name="name"))
-    await bench.collector.collect([bench.schedule(lost)])
+    await bench.collector.collect([bench.note(lost)])
     assert bench.restored == []
 
 
 async def test_an_absent_archive_is_waited_for_and_nothing_goes_meanwhile(bench: Bench) -> None:
     body = await bench.stored("a", "2026-03-05T11:00:00Z")
     bench.archive.failures = [TransientError("away")] * 3
-    await bench.collector.collect([bench.schedule(body)])
+    await bench.collector.collect([bench.note(body)])
     assert bench.cluster.named("delete") == ["a"]
     assert bench.restored == []
 
 
 async def test_a_new_object_of_the_same_name_stays(bench: Bench) -> None:
     old = await bench.stored("name", "2026-03-05T11:00:00Z")
-    expiry = bench.schedule(old)
+    expiry = bench.note(old)
     bench.cluster.add(audit_record(name="name", resourceVersion=old["metadata"]["resourceVersion"]))
     await bench.collector.collect([expiry])
     assert bench.left() == {"name"}
@@ -213,23 +219,23 @@ async def test_a_new_object_of_the_same_name_stays(bench: Bench) -> None:
 
 async def test_a_hold_set_since_it_was_scheduled_is_respected(bench: Bench, clock: Clock) -> None:
     body = await bench.stored("name", "2026-03-05T11:00:00Z")
-    expiry = bench.schedule(body)
+    expiry = bench.note(body)
     held = {**body, "metadata": {**body["metadata"], "labels": ON_HOLD, "resourceVersion": "101"}}
     bench.cluster.add(held)
-    bench.collector._pop_due()
+    bench.pop_due()
     await bench.collector.collect([expiry])
     assert bench.left() == {"name"}
     clock.wall += 10_000
-    assert bench.collector._pop_due() == []
+    assert bench.pop_due() == []
 
 
-async def test_a_changed_object_is_scheduled_anew_at_its_version(bench: Bench) -> None:
+async def test_a_changed_object_is_scheduled_again_at_its_version(bench: Bench) -> None:
     body = await bench.stored("name", "2026-03-05T11:00:00Z")
-    bench.schedule(body)
-    due = bench.collector._pop_due()
+    bench.note(body)
+    due = bench.pop_due()
     bench.cluster.add({**body, "metadata": {**body["metadata"], "resourceVersion": "101"}})
     await bench.collector.collect(due)
-    (again,) = bench.collector._pop_due()
+    (again,) = bench.pop_due()
     assert again.resource_version == "101"
     await bench.collector.collect([again])
     assert bench.left() == set()
@@ -262,22 +268,21 @@ async def test_a_deletion_that_fails_is_not_forgotten(
     scheduled: bool,  # noqa: FBT001
 ) -> None:
     body = await bench.stored("a", "2026-03-05T11:00:00Z")
-    bench.schedule(body)
-    due = bench.collector._pop_due()
+    bench.note(body)
+    due = bench.pop_due()
     bench.cluster.failures = [failure]
     await bench.collector.collect(due)
     assert bench.left() == {"a"}
-    clock.wall += gc_module._RETRY_SECONDS
+    clock.wall += Pace().retry_seconds
     # What was refused comes back with a later listing, not before.
-    assert bool(bench.collector._pop_due()) is scheduled
+    assert bool(bench.pop_due()) is scheduled
 
 
 async def test_a_schedule_that_overflowed_is_listed_again(
-    bench: Bench, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+    breaker: Breaker, clock: Clock, spawn: Spawn
 ) -> None:
-    monkeypatch.setattr(gc_module, "_MAX_SCHEDULED", 2)
-    monkeypatch.setattr(gc_module, "_KEPT_WHEN_FULL", 1)
-    monkeypatch.setattr(gc_module, "_RETRY_SECONDS", 0.0)
+    pace = Pace(concurrency=1, resync_seconds=600, retry_seconds=0.0)
+    bench = Bench(breaker, clock, bounds=Bounds(most=2, kept=1), pace=pace)
     for number in range(7):
         await bench.stored(f"object-{number}", "2026-03-05T11:00:00Z")
     spawn(bench.collector.run())
@@ -285,33 +290,30 @@ async def test_a_schedule_that_overflowed_is_listed_again(
     assert len([call for call in bench.cluster.calls if call[:2] == ("list", "auditrecords")]) >= 4
 
 
-async def test_what_is_due_is_never_crowded_out_by_what_is_due_later(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gc_module, "_MAX_SCHEDULED", 10)
-    monkeypatch.setattr(gc_module, "_KEPT_WHEN_FULL", 9)
+async def test_what_is_due_is_never_crowded_out_by_what_is_due_later(breaker: Breaker, clock: Clock) -> None:
+    bench = Bench(breaker, clock, bounds=Bounds(most=10, kept=9))
     for number in range(30):
-        bench.schedule(await bench.stored(f"later-{number}", f"2026-03-05T13:00:{number:02}Z"))
-    bench.schedule(await bench.stored("due", "2026-03-05T11:00:00Z"))
-    assert [expiry.ref.name for expiry in bench.collector._pop_due()] == ["due"]
-    kept = sorted(expiry.ref.name for expiry in bench.collector._heap)
+        bench.note(await bench.stored(f"later-{number}", f"2026-03-05T13:00:{number:02}Z"))
+    bench.note(await bench.stored("due", "2026-03-05T11:00:00Z"))
+    assert [expiry.ref.name for expiry in bench.pop_due()] == ["due"]
+    clock.wall += 2 * 3600
+    kept = [expiry.ref.name for expiry in bench.pop_due()]
     assert len(kept) <= 10
     assert "later-0" in kept, "the latest go, not the earliest"
 
 
 async def test_what_was_let_go_is_looked_for_when_it_falls_due(
-    bench: Bench, clock: Clock, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+    breaker: Breaker, clock: Clock, spawn: Spawn
 ) -> None:
     """Long before the next regular listing, and also while the schedule stays full of others."""
-    monkeypatch.setattr(gc_module, "_MAX_SCHEDULED", 2)
-    monkeypatch.setattr(gc_module, "_KEPT_WHEN_FULL", 1)
+    bench = Bench(breaker, clock, bounds=Bounds(most=2, kept=1))
     for minute in (1, 2, 3):
         await bench.stored(f"minute-{minute}", f"2026-03-05T12:0{minute}:00Z")
     spawn(bench.collector.run())
     for minute in (1, 2, 3):
         clock.wall += 60
         clock.ticks += 60
-        bench.collector._earlier.set()
+        bench.schedule.wake.set()
         await eventually(lambda: len(bench.left()) == 3 - minute)  # noqa: B023  # awaited in the same turn
 
 
@@ -327,8 +329,8 @@ async def test_a_failed_listing_is_repeated(bench: Bench, clock: Clock, spawn: S
     task = spawn(bench.collector.run())
     await eventually(lambda: len(bench.cluster.calls) == 3)
     await settle()
-    clock.ticks += gc_module._RETRY_SECONDS * 1.2
-    bench.collector._earlier.set()
+    clock.ticks += Pace().retry_seconds * 1.2
+    bench.schedule.wake.set()
     await eventually(lambda: bench.left() == set())
     assert not task.done()
 
@@ -343,8 +345,8 @@ async def test_trouble_with_one_kind_does_not_keep_the_other_from_being_deleted(
     await eventually(lambda: bench.left() == {"record"})
     lists = [call for call in bench.cluster.calls if call[0] == "list"]
     bench.cluster.kind_failures.clear()
-    clock.ticks += gc_module._RETRY_SECONDS * 1.2
-    bench.collector._earlier.set()
+    clock.ticks += Pace().retry_seconds * 1.2
+    bench.schedule.wake.set()
     await eventually(lambda: bench.left() == set())
     again = [call[1] for call in bench.cluster.calls if call[0] == "list"][len(lists) :]
     assert set(again) == {"auditrecords"}, "only what failed is listed again"
@@ -369,14 +371,13 @@ async def test_a_dry_run_goes_on_without_a_kind_that_is_not_served(bench: Bench)
 
 async def test_scheduling_twice_changes_nothing(bench: Bench) -> None:
     body = await bench.stored("a", "2026-03-05T11:00:00Z")
-    bench.schedule(body)
-    bench.schedule(body)
-    assert len(bench.collector._pop_due()) == 1
+    bench.note(body)
+    bench.note(body)
+    assert len(bench.pop_due()) == 1
 
 
 async def test_no_more_deletions_run_at_once_than_allowed(breaker: Breaker, clock: Clock) -> None:
-    bench = Bench(breaker, clock)
-    bench.collector._slots = asyncio.Semaphore(3)
+    bench = Bench(breaker, clock, pace=Pace(concurrency=3))
     running, most = 0, 0
 
     async def delete(*_: Any, **__: Any) -> None:
@@ -388,7 +389,7 @@ async def test_no_more_deletions_run_at_once_than_allowed(breaker: Breaker, cloc
 
     bench.cluster.delete = delete  # type: ignore[method-assign]
     bodies = [await bench.stored(f"object-{n}", "2026-03-05T11:00:00Z") for n in range(10)]
-    await bench.collector.collect([bench.schedule(body) for body in bodies])
+    await bench.collector.collect([bench.note(body) for body in bodies])
     assert most == 3
 
 
@@ -412,10 +413,10 @@ async def test_a_new_label_does_not_save_what_has_no_room_for_a_status(bench: Be
     expiry = expiry_of(kind_of(body), promised)
     assert expiry is not None
     bench.cluster.add({**body, "metadata": {**body["metadata"], "resourceVersion": "101"}})
-    bench.collector.schedule(expiry)
-    await bench.collector.collect(bench.collector._pop_due())
+    bench.schedule.add(expiry)
+    await bench.collector.collect(bench.pop_due())
     assert bench.left() == {"huge"}
-    await bench.collector.collect(bench.collector._pop_due())
+    await bench.collector.collect(bench.pop_due())
     assert bench.left() == set()
 
 
@@ -450,7 +451,7 @@ async def test_what_is_degraded_and_has_changed_since_is_not_touched(bench: Benc
     spawn(bench.collector.run())
     await eventually(lambda: bench.left() == {"changed"})
     # Nor when it was noted before it changed.
-    bench.schedule({**body, "metadata": {**body["metadata"], "resourceVersion": "100"}})
+    bench.note({**body, "metadata": {**body["metadata"], "resourceVersion": "100"}})
     await settle()
     assert bench.left() == {"changed"}
     assert due["metadata"]["name"] not in bench.left()
@@ -460,13 +461,39 @@ async def test_a_status_that_was_written_meanwhile_costs_no_second_look(
     bench: Bench, clock: Clock, spawn: Spawn
 ) -> None:
     """From Degraded to Stored: the deletion names the version after the last write."""
-    body = await bench.stored("lifted", "2026-03-05T12:01:00Z")
-    bench.schedule(body)
-    lifted = {**body, "metadata": {**body["metadata"], "resourceVersion": "101"}}
-    bench.cluster.add(lifted)
-    bench.schedule(lifted)
+    body = await bench.stored("promoted", "2026-03-05T12:01:00Z")
+    bench.note(body)
+    promoted = {**body, "metadata": {**body["metadata"], "resourceVersion": "101"}}
+    bench.cluster.add(promoted)
+    bench.note(promoted)
     clock.wall += 120
     spawn(bench.collector.run())
     await eventually(lambda: bench.left() == set())
     assert bench.cluster.named("get") == []
-    assert bench.cluster.named("delete") == ["lifted"]
+    assert bench.cluster.named("delete") == ["promoted"]
+
+
+async def test_an_object_that_cannot_be_read_keeps_no_other_from_being_deleted(
+    bench: Bench, spawn: Spawn, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = await bench.stored("bad", "2026-03-05T11:00:00Z")
+    await bench.stored("good", "2026-03-05T11:00:00Z")
+    del bad["metadata"]["uid"]
+    spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == {"bad"})
+    assert "can't be read" in caplog.text
+    assert {plan.expiry.ref.name async for plan in bench.collector.plan()} == set()
+
+
+async def test_a_deletion_is_not_followed_by_an_object_that_cannot_be_read(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has changed since it was noted, and a proxy answers in its place."""
+    expiry = bench.note(await bench.stored("odd", "2026-03-05T11:00:00Z"))
+    bench.pop_due()
+    key = ("auditrecords", expiry.ref.namespace, "odd")
+    bench.cluster.objects[key] = {"metadata": {"uid": expiry.ref.uid, "resourceVersion": "101"}}
+    await bench.collector.collect([expiry])
+    assert bench.left() == {"odd"}
+    assert "can't be read" in caplog.text
+    assert bench.schedule.pop_due(float("inf")) == []

@@ -3,7 +3,7 @@
 from datastorage.errors import TransientError
 from datastorage.vectors.indexer import Indexer, Pace
 from harness.polling import eventually
-from tests.unit.conftest import Spawn
+from tests.support.tasks import Spawn
 
 
 class Vectors:

@@ -87,8 +87,8 @@ def main():
         time.sleep(1000)
     except SystemExit:
         if {swallowed}:
-            from datastorage.runtime.processend import told_to_end
-            print(f"told: {{told_to_end()}}", flush=True)
+            from datastorage.runtime.processend import end_requested
+            print(f"told: {{end_requested()}}", flush=True)
         else:
             print("unwound", flush=True)
             raise

@@ -14,7 +14,7 @@ from datastorage.kube.transport import Transport
 from datastorage.resources.kinds import AUDIT_RECORD
 from harness.apiserver import FakeApiServer
 from harness.polling import eventually
-from tests.unit.conftest import Spawn
+from tests.support.tasks import Spawn
 
 PATCH = "API server (403): no right to patch auditrecords/status in namespace shop"
 

@@ -5,10 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -22,7 +19,6 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.resources.kinds import AUDIT_RECORD, KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks, Pace, WatchHealth, trouble_of
-from datastorage.runtime.run import prepare_vectors
 from datastorage.runtime.supervisor import ended_unexpectedly
 from datastorage.settings import DatabaseSettings, Settings
 from harness.polling import DEADLINE_SECONDS
@@ -140,9 +136,9 @@ async def test_what_serves_again_brings_a_sweep_of_every_shard(replica: Replica)
         open_shard(replica, Selection(shard=1, shards=2), on_watch_started=lambda: None) as second,
     ):
         replica.shards.sweep()
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            for shard in (first, second):
-                assert await shard.requests.next(2 * DEADLINE_SECONDS) == set(KINDS)
+        for shard in (first, second):
+            assert await shard.sweep_requests.signal.wait(DEADLINE_SECONDS)
+            assert shard.sweep_requests.take() == list(KINDS)
 
 
 async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> None:
@@ -156,21 +152,6 @@ async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> N
     bench.listed = bench.now + 1
     bench.now += 2
     assert await bench.alive() is None
-
-
-async def test_the_start_checks_the_schema_loads_the_model_and_connects_to_redis() -> None:
-    done: list[str] = []
-
-    async def ready(name: str, *_: Any) -> None:
-        done.append(name)
-
-    vectors: Any = SimpleNamespace(
-        cache=SimpleNamespace(connect=partial(ready, "redis")),
-        database=SimpleNamespace(check_state=partial(ready, "schema")),
-        embedder=SimpleNamespace(probe=partial(ready, "model")),
-    )
-    await prepare_vectors(vectors)
-    assert sorted(done) == ["model", "redis", "schema"]
 
 
 async def _refuses() -> None:

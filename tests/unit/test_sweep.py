@@ -1,18 +1,18 @@
 """The sweep: every unstored object comes to the intake, at the intake's own pace."""
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from datastorage.errors import ClusterUnavailableError, NotServedError, ObjectGoneError, RequestRefusedError
-from datastorage.pipeline import sweep as sweep_module
 from datastorage.pipeline.confirmation import Confirmation
-from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.sweep import Sweep, SweepRequests
+from datastorage.pipeline.sweep import Pace, Sweep, SweepRequests
+from datastorage.records.record import Table
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD
 from harness.objects import (
-    TTL_SECONDS,
     action_trace,
     audit_record,
     key_of_body,
@@ -20,41 +20,54 @@ from harness.objects import (
     with_status,
 )
 from harness.polling import eventually, settle
+from tests.support.entrance import Entrance
 from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
-from tests.unit.conftest import Spawn
-
-pytestmark = pytest.mark.usefixtures("no_delays")
+from tests.support.tasks import Spawn
 
 
-def sweep_of(
-    cluster: FakeCluster, intake: Intake, breaker: Breaker, archive: FakeArchive | None = None,
-    *, rejected: FakeRejected | None = None, requests: SweepRequests | None = None, interval: float = 3600.0,
-) -> Sweep:  # fmt: skip
-    confirmation = Confirmation(archive or FakeArchive(), breaker, rejected or FakeRejected())
-    return Sweep(
-        cluster=cluster,
-        intake=intake,
-        confirmation=confirmation,
-        requests=requests or SweepRequests(),
-        interval_seconds=interval,
-    )
+class Bench:
+    """A sweep with all that it talks to."""
+
+    def __init__(
+        self,
+        breaker: Breaker,
+        *bodies: Mapping[str, Any],
+        archive: FakeArchive | None = None,
+        rejected: FakeRejected | None = None,
+        interval: float = 3600.0,
+        room: int = 1000,
+        page_size: int = 500,
+    ) -> None:
+        self.cluster = FakeCluster(*bodies)
+        self.entrance = Entrance(max_items=room)
+        self.requests = SweepRequests()
+        self.sweep = Sweep(
+            cluster=self.cluster, objects=self.entrance.objects, requests=self.requests,
+            confirmation=Confirmation(archive or FakeArchive(), breaker, rejected or FakeRejected()),
+            pace=Pace(interval_seconds=interval, pause_seconds=0.0, page_size=page_size),
+        )  # fmt: skip
+
+    @property
+    def depth(self) -> int:
+        return self.entrance.intake.depth
+
+    async def swept(self) -> None:
+        """Wait for the end of the first sweep that succeeds."""
+        await eventually(lambda: self.sweep.last_success is not None)
 
 
 def lists(cluster: FakeCluster) -> int:
     return len([call for call in cluster.calls if call[:2] == ("list", "auditrecords")])
 
 
-async def test_the_first_sweep_takes_in_what_is_unstored(
-    breaker: Breaker, intake: Intake, spawn: Spawn
-) -> None:
+async def test_the_first_sweep_takes_in_what_is_unstored(breaker: Breaker, spawn: Spawn) -> None:
     unstored = [audit_record(), action_trace(), with_status(audit_record(), phase="Pending")]
-    cluster = FakeCluster(*unstored, with_status(audit_record(), phase="Stored"))
-    sweep = sweep_of(cluster, intake, breaker)
-    assert sweep.last_success is None
-    spawn(sweep.run())
-    await eventually(lambda: sweep.last_success is not None)
-    assert {item.ref.name for item in intake._queue} == {body["metadata"]["name"] for body in unstored}
-    assert {call[2] for call in cluster.calls} == {"status.phase!=Stored"}
+    bench = Bench(breaker, *unstored, with_status(audit_record(), phase="Stored"))
+    assert bench.sweep.last_success is None
+    spawn(bench.sweep.run())
+    await bench.swept()
+    assert set(await bench.entrance.take_names()) == {body["metadata"]["name"] for body in unstored}
+    assert {call[2] for call in bench.cluster.calls} == {"status.phase!=Stored"}
 
 
 async def test_what_lacks_its_metadata_is_no_end_of_a_confirmation(breaker: Breaker) -> None:
@@ -63,146 +76,136 @@ async def test_what_lacks_its_metadata_is_no_end_of_a_confirmation(breaker: Brea
     assert (list(confirmed.stored), list(confirmed.missing)) == ([], [])
 
 
-async def test_the_sweep_goes_at_the_pace_of_the_intake(
-    breaker: Breaker, spawn: Spawn, monkeypatch: pytest.MonkeyPatch, overflows: list[None]
-) -> None:
-    monkeypatch.setattr(sweep_module, "_PAGE_SIZE", 10)
-    intake = Intake(
-        max_items=5, max_bytes=2**24, default_ttl_seconds=TTL_SECONDS,
-        on_overflow=lambda: overflows.append(None),
-    )  # fmt: skip
-    cluster = FakeCluster(*(audit_record() for _ in range(40)))
-    cluster.page_gate = asyncio.Semaphore(1000)
-    sweep = sweep_of(cluster, intake, breaker)
-    spawn(sweep.run())
+async def test_the_sweep_goes_at_the_pace_of_the_intake(breaker: Breaker, spawn: Spawn) -> None:
+    bench = Bench(breaker, *(audit_record() for _ in range(40)), room=5, page_size=10)
+    spawn(bench.sweep.run())
     await settle()
-    assert intake.depth == 5
+    assert bench.depth == 5
     # One page was asked for, and no more until it has found room.
-    assert cluster.page_gate._value == 999
+    assert bench.cluster.pages_given == 1
     taken = 0
     while taken < 40:
-        taken += len(await intake.take(max_items=5, max_bytes=2**30, linger_seconds=0))
+        taken += len(await bench.entrance.take(5))
         await settle()
-        assert intake.depth <= 5
-    await eventually(lambda: sweep.last_success is not None)
+        assert bench.depth <= 5
+    await bench.swept()
     # It waited instead of dropping.
-    assert overflows == []
+    assert bench.entrance.overflows == 0
 
 
-async def test_a_request_during_a_sweep_brings_another_one(
-    breaker: Breaker, intake: Intake, spawn: Spawn
-) -> None:
-    cluster = FakeCluster(audit_record())
-    cluster.page_gate = asyncio.Semaphore(0)
-    requests = SweepRequests()
-    spawn(sweep_of(cluster, intake, breaker, requests=requests).run())
-    await eventually(lambda: lists(cluster) == 1)
-    requests.add()
-    requests.add()
-    cluster.page_gate.release()
-    await eventually(lambda: lists(cluster) == 2)
-    cluster.page_gate.release()
+async def test_a_request_during_a_sweep_brings_another_one(breaker: Breaker, spawn: Spawn) -> None:
+    bench = Bench(breaker, audit_record())
+    bench.cluster.page_gate = asyncio.Semaphore(0)
+    spawn(bench.sweep.run())
+    await eventually(lambda: lists(bench.cluster) == 1)
+    bench.requests.add()
+    bench.requests.add()
+    bench.cluster.page_gate.release()
+    await eventually(lambda: lists(bench.cluster) == 2)
+    bench.cluster.page_gate.release()
     await settle()
     # Two requests, one more sweep.
-    assert lists(cluster) == 2
-    requests.add()
-    await eventually(lambda: lists(cluster) == 3)
+    assert lists(bench.cluster) == 2
+    bench.requests.add()
+    await eventually(lambda: lists(bench.cluster) == 3)
 
 
 @pytest.mark.parametrize(
     "error", [ClusterUnavailableError("away"), RequestRefusedError("no"), ObjectGoneError("no CRD")]
 )
 async def test_a_failed_sweep_is_repeated_from_the_start(
-    breaker: Breaker, intake: Intake, spawn: Spawn, error: Exception
+    breaker: Breaker, spawn: Spawn, error: Exception
 ) -> None:
-    cluster = FakeCluster(audit_record())
-    cluster.failures = [error]
-    sweep = sweep_of(cluster, intake, breaker)
-    spawn(sweep.run())
-    await eventually(lambda: sweep.last_success is not None)
-    assert lists(cluster) == 2
-    assert intake.depth == 1
+    bench = Bench(breaker, audit_record())
+    bench.cluster.failures = [error]
+    spawn(bench.sweep.run())
+    await bench.swept()
+    assert lists(bench.cluster) == 2
+    assert bench.depth == 1
 
 
-async def test_without_a_request_it_sweeps_at_intervals(
-    breaker: Breaker, intake: Intake, spawn: Spawn
+async def test_the_first_sweep_is_of_all_kinds_whatever_was_requested_before(
+    breaker: Breaker, spawn: Spawn
 ) -> None:
-    cluster = FakeCluster()
-    spawn(sweep_of(cluster, intake, breaker, interval=0.001).run())
-    await eventually(lambda: lists(cluster) >= 3)
+    bench = Bench(breaker, audit_record(), action_trace())
+    bench.requests.add(AUDIT_RECORD)
+    spawn(bench.sweep.run())
+    await bench.swept()
+    assert bench.depth == 2
+
+
+async def test_without_a_request_it_sweeps_at_intervals(breaker: Breaker, spawn: Spawn) -> None:
+    bench = Bench(breaker, interval=0.001)
+    spawn(bench.sweep.run())
+    await eventually(lambda: lists(bench.cluster) >= 3)
 
 
 @pytest.mark.parametrize(
     "error", [ClusterUnavailableError("starting"), RequestRefusedError("no"), ObjectGoneError("?")]
 )
 async def test_trouble_with_one_kind_does_not_keep_the_other_from_being_swept(
-    breaker: Breaker, intake: Intake, spawn: Spawn, error: Exception
+    breaker: Breaker, spawn: Spawn, error: Exception
 ) -> None:
-    cluster = FakeCluster(audit_record(), action_trace())
-    cluster.kind_failures = {AUDIT_RECORD: error}
-    sweep = sweep_of(cluster, intake, breaker)
-    spawn(sweep.run())
-    await eventually(lambda: lists(cluster) >= 3)
-    assert [item.ref.kind for item in intake._queue] == [ACTION_TRACE]
-    traces = [call for call in cluster.calls if call[:2] == ("list", "actiontraces")]
+    bench = Bench(breaker, audit_record(), action_trace())
+    bench.cluster.kind_failures = {AUDIT_RECORD: error}
+    spawn(bench.sweep.run())
+    await eventually(lambda: lists(bench.cluster) >= 3)
+    assert [item.record.table for item in await bench.entrance.take()] == [Table.ACTION_TRACES]
+    traces = [call for call in bench.cluster.calls if call[:2] == ("list", "actiontraces")]
     assert len(traces) == 1, "what has succeeded is not listed again for the other's sake"
-    assert sweep.last_success is None
-    cluster.kind_failures.clear()
-    await eventually(lambda: intake.depth == 2)
+    assert bench.sweep.last_success is None
+    bench.cluster.kind_failures.clear()
+    await eventually(lambda: bench.depth == 1)
 
 
 async def test_a_kind_that_is_not_served_has_nothing_to_sweep(
-    breaker: Breaker, intake: Intake, spawn: Spawn, caplog: pytest.LogCaptureFixture
+    breaker: Breaker, spawn: Spawn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cluster = FakeCluster(audit_record(), action_trace())
-    cluster.kind_failures = {AUDIT_RECORD: NotServedError("404 page not found")}
-    requests = SweepRequests()
-    sweep = sweep_of(cluster, intake, breaker, requests=requests)
-    spawn(sweep.run())
-    await eventually(lambda: sweep.last_success is not None)
+    bench = Bench(breaker, audit_record(), action_trace())
+    bench.cluster.kind_failures = {AUDIT_RECORD: NotServedError("404 page not found")}
+    spawn(bench.sweep.run())
+    await bench.swept()
     await settle()
-    assert lists(cluster) == 1, "nothing is repeated until the watch finds the definition"
+    assert lists(bench.cluster) == 1, "nothing is repeated until the watch finds the definition"
     assert caplog.records == []
-    cluster.kind_failures.clear()
-    requests.add(AUDIT_RECORD)
-    await eventually(lambda: intake.depth == 2)
-    assert [call[1] for call in cluster.calls] == ["auditrecords", "actiontraces", "auditrecords"]
+    bench.cluster.kind_failures.clear()
+    bench.requests.add(AUDIT_RECORD)
+    await eventually(lambda: bench.depth == 2)
+    assert [call[1] for call in bench.cluster.calls] == ["auditrecords", "actiontraces", "auditrecords"]
 
 
 @pytest.mark.parametrize("phase", ["Recording", "Degraded"])
 async def test_what_says_stored_and_has_no_row_is_stored_again(
-    breaker: Breaker, intake: Intake, spawn: Spawn, phase: str
+    breaker: Breaker, spawn: Spawn, phase: str
 ) -> None:
     lost, kept = (with_status(action_trace(name=name), phase=phase) for name in ("lost", "kept"))
     archive = FakeArchive()
     await archive.store([record_of(kept)])
-    sweep = sweep_of(FakeCluster(lost, kept), intake, breaker, archive)
-    spawn(sweep.run())
-    await eventually(lambda: sweep.last_success is not None)
-    assert [item.ref.name for item in intake._queue] == ["lost"]
+    bench = Bench(breaker, lost, kept, archive=archive)
+    spawn(bench.sweep.run())
+    await bench.swept()
+    assert await bench.entrance.take_names() == ["lost"]
 
 
 async def test_what_was_settled_before_the_sweep_asked_is_taken_in_again(
-    breaker: Breaker, intake: Intake, spawn: Spawn
+    breaker: Breaker, spawn: Spawn
 ) -> None:
     """A restored cluster has it again without a status: memory is no proof against what is seen."""
     body = audit_record()
-    intake.settle(key_of_body(body), 1)
-    sweep = sweep_of(FakeCluster(body), intake, breaker)
-    spawn(sweep.run())
-    await eventually(lambda: sweep.last_success is not None)
-    assert intake.depth == 1
+    bench = Bench(breaker, body)
+    bench.entrance.register.done(key_of_body(body), 1)
+    spawn(bench.sweep.run())
+    await bench.swept()
+    assert bench.depth == 1
 
 
-async def test_what_is_rejected_no_more_is_taken_in_again(
-    breaker: Breaker, intake: Intake, spawn: Spawn
-) -> None:
+async def test_what_is_rejected_no_more_is_taken_in_again(breaker: Breaker, spawn: Spawn) -> None:
     """Somebody had it stored from the kept bytes, or those are gone: either way it is tried again."""
     still, again = (with_status(audit_record(), phase="Rejected") for _ in range(2))
     rejected = FakeRejected(key_of_body(still))
-    sweep = sweep_of(FakeCluster(still, again), intake, breaker, rejected=rejected)
-    spawn(sweep.run())
-    await eventually(lambda: sweep.last_success is not None)
-    assert intake.depth == 1
-    [taken] = await intake.take(max_items=10, max_bytes=2**20, linger_seconds=0)
-    assert taken.ref.uid == again["metadata"]["uid"]
+    bench = Bench(breaker, still, again, rejected=rejected)
+    spawn(bench.sweep.run())
+    await bench.swept()
+    assert bench.depth == 1
+    [taken] = await bench.entrance.take()
+    assert taken.record.key.uid == again["metadata"]["uid"]

@@ -13,17 +13,17 @@ import pytest_asyncio
 from kopf._cogs.clients.auth import vault_var  # private: Kopf offers no look at where it keeps credentials
 
 from datastorage.kube.patience import Patience, RequestPace
-from datastorage.kube.watch import KopfParts, Watch, WatchPace
+from datastorage.kube.watch import KopfFactory, Watch, WatchPace
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
-from datastorage.pipeline.intake import Intake
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from datastorage.resources.selection import EVERYTHING
 from harness.apiserver import FakeApiServer
 from harness.objects import action_trace, audit_record, key_of_body
 from harness.polling import eventually
-from tests.unit.conftest import Spawn
+from tests.support.entrance import Entrance
+from tests.support.tasks import Spawn
 
 RECORDS = "/apis/datastorage.kubernaut.io/v1alpha1/auditrecords"
 TRACES = "/apis/datastorage.kubernaut.io/v1alpha1/actiontraces"
@@ -36,22 +36,22 @@ AT_ONCE = WatchPace(
 class Bench:
     """Supervised watches of both kinds on a fake API server."""
 
-    def __init__(self, server: FakeApiServer, intake: Intake) -> None:
+    def __init__(self, server: FakeApiServer, entrance: Entrance) -> None:
         self.server = server
         self.monitor = WatchMonitor(KINDS)
         self.started: list[ResourceKind] = []
         self.recoveries: list[tuple[ResourceKind, bool]] = []
         self.transport = server.transport()
         self.sessions: list[WatchSession] = []
-        parts = KopfParts(
+        factory = KopfFactory(
             namespaces=(),
             session=self._session,
-            registry=lambda kind: build_registry(kind, intake, EVERYTHING),
+            registry=lambda kind: build_registry(kind, entrance.objects, EVERYTHING),
             settings=kopf_settings,
         )
         self.records, self.traces = (
             Watch(
-                kind, parts, monitor=self.monitor, on_started=partial(self.started.append, kind),
+                kind, factory, monitor=self.monitor, on_started=partial(self.started.append, kind),
                 on_recovery=lambda kind, is_new: self.recoveries.append((kind, is_new)),
                 pace=AT_ONCE,
             )
@@ -64,10 +64,10 @@ class Bench:
 
 
 @pytest_asyncio.fixture
-async def bench(intake: Intake) -> AsyncIterator[Bench]:
+async def bench(entrance: Entrance) -> AsyncIterator[Bench]:
     """Watches that are started again, and ask again, without delay."""
     async with FakeApiServer().serve() as server:
-        made = Bench(server, intake)
+        made = Bench(server, entrance)
         yield made
         await made.transport.close()
 
@@ -77,9 +77,9 @@ def watch_both(bench: Bench, spawn: Spawn) -> None:
     spawn(bench.traces.run())
 
 
-async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spawn) -> None:
+async def test_events_reach_the_intake(bench: Bench, entrance: Entrance, spawn: Spawn) -> None:
     added, deleted, settled, trace = audit_record(), audit_record(), audit_record(), action_trace()
-    intake.settle(key_of_body(settled), 1)
+    entrance.register.done(key_of_body(settled), 1)
     bench.server.events = [
         {"type": "ADDED", "object": added},
         {"type": "DELETED", "object": deleted},
@@ -87,13 +87,9 @@ async def test_events_reach_the_intake(bench: Bench, intake: Intake, spawn: Spaw
         {"type": "ADDED", "object": trace},
     ]
     watch_both(bench, spawn)
-    await eventually(lambda: intake.depth == 3)
-    taken = await intake.take(max_items=3, max_bytes=2**20, linger_seconds=0.0)
-    assert {item.ref.name: item.deleted for item in taken} == {
-        added["metadata"]["name"]: False,
-        deleted["metadata"]["name"]: True,
-        trace["metadata"]["name"]: False,
-    }
+    await eventually(lambda: entrance.intake.depth == 3)
+    assert {ref.name for ref in entrance.register.last_copies} == {deleted["metadata"]["name"]}
+    assert set(await entrance.take_names()) == {body["metadata"]["name"] for body in (added, deleted, trace)}
     await eventually(lambda: bench.monitor.problem is None)
     assert (sorted(kind.kind for kind in bench.started), bench.recoveries) == (
         ["ActionTrace", "AuditRecord"],
@@ -115,7 +111,7 @@ async def test_the_credentials_of_one_kopf_are_not_seen_by_the_other(bench: Benc
 
 @pytest.mark.parametrize("missing", [{"auditrecords"}, {"auditrecords", "actiontraces"}])
 async def test_a_definition_that_is_not_there_at_the_start_is_waited_for(
-    bench: Bench, intake: Intake, spawn: Spawn, caplog: pytest.LogCaptureFixture, missing: set[str]
+    bench: Bench, entrance: Entrance, spawn: Spawn, caplog: pytest.LogCaptureFixture, missing: set[str]
 ) -> None:
     caplog.set_level(logging.INFO)
     bench.server.unserved = set(missing)
@@ -124,12 +120,12 @@ async def test_a_definition_that_is_not_there_at_the_start_is_waited_for(
         {"type": "ADDED", "object": action_trace()},
     ]
     watch_both(bench, spawn)
-    await eventually(lambda: intake.depth == 2 - len(missing))
+    await eventually(lambda: entrance.intake.depth == 2 - len(missing))
     await eventually(lambda: "auditrecords.datastorage.kubernaut.io" in (bench.monitor.problem or ""))
     # No restart would make a definition.
     await eventually(lambda: bench.monitor.curable_problem is None)
     bench.server.unserved.clear()
-    await eventually(lambda: intake.depth == 2)
+    await eventually(lambda: entrance.intake.depth == 2)
     await eventually(lambda: bench.monitor.problem is None)
     assert sorted(bench.recoveries, key=str) == [
         (kind, True) for kind in (ACTION_TRACE, AUDIT_RECORD) if kind.plural in missing
@@ -141,7 +137,7 @@ async def test_a_definition_that_is_not_there_at_the_start_is_waited_for(
 
 
 async def test_a_definition_that_goes_and_comes_back_does_not_disturb_the_other_kind(
-    bench: Bench, intake: Intake, spawn: Spawn, caplog: pytest.LogCaptureFixture
+    bench: Bench, entrance: Entrance, spawn: Spawn, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch_both(bench, spawn)
     await eventually(lambda: bench.monitor.problem is None)
@@ -149,18 +145,20 @@ async def test_a_definition_that_goes_and_comes_back_does_not_disturb_the_other_
     await eventually(lambda: "AuditRecord" in (bench.monitor.problem or ""))
     bench.server.events = [{"type": "ADDED", "object": audit_record()}]
     bench.server.unserved.clear()
-    await eventually(lambda: intake.depth == 1)
+    await eventually(lambda: entrance.intake.depth == 1)
     await eventually(lambda: bench.monitor.problem is None)
     assert bench.recoveries == [(AUDIT_RECORD, True)]
     assert bench.server.watches.count(TRACES) == 1
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_watch_that_can_not_go_on_starts_again(bench: Bench, intake: Intake, spawn: Spawn) -> None:
+async def test_a_watch_that_can_not_go_on_starts_again(
+    bench: Bench, entrance: Entrance, spawn: Spawn
+) -> None:
     bench.server.watch_answers["auditrecords"] = [410, 410]
     bench.server.events = [{"type": "ADDED", "object": audit_record()}]
     watch_both(bench, spawn)
-    await eventually(lambda: intake.depth == 1)
+    await eventually(lambda: entrance.intake.depth == 1)
     assert bench.started.count(AUDIT_RECORD) == 3
     assert bench.started.count(ACTION_TRACE) == 1
     assert bench.server.watches.count(TRACES) == 1

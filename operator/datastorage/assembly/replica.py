@@ -13,34 +13,33 @@ from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings
 from datastorage.vectors.backfill import Backfill, Dependencies
 from datastorage.vectors.indexer import Indexer
-from datastorage.vectors.promote import Lift, Lifted
+from datastorage.vectors.outboxcount import OutboxCount
+from datastorage.vectors.promote import PromotionRequests
 
 
 class ShardsHere:
     """The shards of this replica, for what concerns each of them."""
 
     def __init__(self) -> None:
-        self._shards: list[tuple[SweepRequests, Lift]] = []
+        self._shards: list[tuple[SweepRequests, PromotionRequests]] = []
 
-    def add(self, requests: SweepRequests, lift: Lift) -> None:
-        """Add the components of a shard that begins."""
-        self._shards.append((requests, lift))
+    def add(self, sweep: SweepRequests, promotion: PromotionRequests) -> None:
+        """Add the requests of a shard that begins."""
+        self._shards.append((sweep, promotion))
 
-    def remove(self, requests: SweepRequests, lift: Lift) -> None:
-        """Remove the components of a shard that ends."""
-        self._shards.remove((requests, lift))
+    def remove(self, sweep: SweepRequests, promotion: PromotionRequests) -> None:
+        """Remove the requests of a shard that ends."""
+        self._shards.remove((sweep, promotion))
 
     def sweep(self) -> None:
         """Ask for a sweep of every shard."""
-        for requests, _ in self._shards:
-            requests.add()
+        for sweep, _ in self._shards:
+            sweep.add()
 
-    async def promote(self) -> Lifted:
-        """Promote the objects of every shard whose vectors are written."""
-        lifted = Lifted()
-        for _, lift in list(self._shards):
-            lifted += await lift()
-        return lifted
+    def promote(self) -> None:
+        """Ask every shard for a look at its objects, since vectors were written or refused."""
+        for _, promotion in self._shards:
+            promotion.signal.set()
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,11 @@ class Replica:
     transport: Transport
     rights: RightsReview
     shards: ShardsHere
+    dependencies: Dependencies | None
+    """What writing vectors needs; None where no vectors are kept, as for the three that follow."""
     backfill: Backfill | None
+    outbox_count: OutboxCount | None
     indexer: Indexer | None
-
-    def promote_soon(self) -> None:
-        """Ask for a look at the objects whose vectors are pending: some may have been written."""
-        if self.backfill is not None:
-            self.backfill.lift_soon()
 
 
 @asynccontextmanager
@@ -74,6 +71,7 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
         shards = ShardsHere()
         postgres = Breaker("postgres", store.archive.probe, on_recovery=shards.sweep, trial=store.trial.write)
         stack.push_async_callback(postgres.close)
+        dependencies = _dependencies(store, postgres)
         yield Replica(
             settings=settings,
             store=store,
@@ -81,25 +79,35 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
             transport=transport,
             rights=RightsReview(transport, on_recovery=shards.sweep),
             shards=shards,
-            backfill=_build_backfill(settings, store, postgres, shards),
+            dependencies=dependencies,
+            backfill=_build_backfill(store, dependencies, shards),
+            outbox_count=_build_outbox_count(store, postgres, shards),
             indexer=_build_indexer(settings, store),
         )
 
 
-def _build_backfill(
-    settings: Settings, store: Store, postgres: Breaker, shards: ShardsHere
-) -> Backfill | None:
+def _dependencies(store: Store, postgres: Breaker) -> Dependencies | None:
     vectors = store.vectors
-    if vectors is None:
+    return None if vectors is None else Dependencies(postgres, vectors.embedder_breaker, vectors.breaker)
+
+
+def _build_backfill(store: Store, dependencies: Dependencies | None, shards: ShardsHere) -> Backfill | None:
+    vectors = store.vectors
+    if vectors is None or dependencies is None:
         return None
     return Backfill(
         outbox=store.outbox,
         embedder=vectors.embedder,
         vectors=vectors.tables,
-        dependencies=Dependencies(postgres, vectors.embedder_breaker, vectors.breaker),
-        lift=shards.promote,
-        lift_seconds=settings.sweep_interval_seconds,
+        dependencies=dependencies,
+        on_progress=shards.promote,
     )
+
+
+def _build_outbox_count(store: Store, postgres: Breaker, shards: ShardsHere) -> OutboxCount | None:
+    if store.vectors is None:
+        return None
+    return OutboxCount(store.outbox, postgres, on_progress=shards.promote)
 
 
 def _build_indexer(settings: Settings, store: Store) -> Indexer | None:

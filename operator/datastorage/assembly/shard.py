@@ -8,44 +8,64 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from datastorage.assembly.replica import Replica
 from datastorage.assembly.store import Store
 from datastorage.kube.objects import ObjectClient
-from datastorage.kube.watch import KopfParts, Watch
+from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
-from datastorage.pipeline.aside import Aside
+from datastorage.pipeline import garbagecollector, statuswriter, sweep
 from datastorage.pipeline.committer import Committer, Writer
 from datastorage.pipeline.confirmation import Confirmation
-from datastorage.pipeline.coordinator import Coordinator
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.statuswriter import StatusWriter
+from datastorage.pipeline.objectintake import ObjectIntake
+from datastorage.pipeline.objects import Body
+from datastorage.pipeline.register import Register
+from datastorage.pipeline.schedule import Schedule
+from datastorage.pipeline.statusqueue import StatusQueue
+from datastorage.pipeline.statuswriter import Followers, StatusWriter
 from datastorage.pipeline.sweep import Sweep, SweepRequests
 from datastorage.pipeline.writer import EmbeddingWriter, RowWriter
 from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.selection import Selection
-from datastorage.vectors.promote import Lift
+from datastorage.vectors import promote
+from datastorage.vectors.promote import Promotion, PromotionRequests
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The components of one shard."""
+    """The components of one shard that run, are asked for their state, or are closed in the end."""
 
     selection: Selection
     monitor: WatchMonitor
     watches: Mapping[ResourceKind, Watch]
-    requests: SweepRequests
-    sweep: Sweep
+    register: Register
     intake: Intake
-    coordinator: Coordinator
-    aside: Aside
+    statuses: StatusQueue
+    schedule: Schedule
+    sweep_requests: SweepRequests
+    sweep: Sweep
+    committer: Committer
     status_writer: StatusWriter
     collector: GarbageCollector
-    lift: Lift
+    promotion: Promotion | None
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What several components of a shard fill, empty or ask: made first, and handed to all of them."""
+
+    cluster: ObjectClient
+    confirmation: Confirmation
+    register: Register
+    intake: Intake
+    statuses: StatusQueue
+    schedule: Schedule
+    sweep_requests: SweepRequests
+    promotion_requests: PromotionRequests
 
 
 @asynccontextmanager
@@ -56,103 +76,132 @@ async def open_shard(
 
     ``on_watch_started`` is called whenever Kopf has begun, which takes the process's signals for itself.
     """
-    shard = _build(replica, selection, on_watch_started)
-    replica.shards.add(shard.requests, shard.lift)
+    shared = _build_shared(replica, selection)
+    shard = _build(replica, selection, shared, on_watch_started)
+    replica.shards.add(shared.sweep_requests, shared.promotion_requests)
     try:
         yield shard
     finally:
-        replica.shards.remove(shard.requests, shard.lift)
-        for component in (shard.intake, shard.aside, shard.status_writer, shard.collector):
+        replica.shards.remove(shared.sweep_requests, shared.promotion_requests)
+        for component in (shard.intake, shard.committer.aside, shard.statuses, shard.schedule):
             component.close()
 
 
-def _build(replica: Replica, selection: Selection, on_watch_started: Callable[[], None]) -> Shard:
+def _build_shared(replica: Replica, selection: Selection) -> _Shared:
+    settings, store, dependencies = replica.settings, replica.store, replica.dependencies
+    return _Shared(
+        cluster=ObjectClient(replica.transport, selection),
+        confirmation=Confirmation(store.archive, replica.postgres, store.rejected),
+        register=Register(),
+        intake=Intake(max_items=settings.intake.max_items, max_bytes=settings.intake.max_bytes),
+        statuses=StatusQueue(),
+        schedule=Schedule(),
+        sweep_requests=SweepRequests(),
+        promotion_requests=PromotionRequests(lambda: dependencies is not None and dependencies.serving),
+    )
+
+
+def _build(
+    replica: Replica, selection: Selection, shared: _Shared, on_watch_started: Callable[[], None]
+) -> Shard:
     settings, store, postgres = replica.settings, replica.store, replica.postgres
-    cluster = ObjectClient(replica.transport, selection)
-    confirmation = Confirmation(store.archive, postgres, store.rejected)
-    requests = SweepRequests()
-    intake = Intake(
-        max_items=settings.intake.max_items,
-        max_bytes=settings.intake.max_bytes,
+    objects = ObjectIntake(
+        intake=shared.intake,
+        register=shared.register,
+        statuses=shared.statuses,
         default_ttl_seconds=settings.ttl_seconds_after_stored,
-        on_overflow=requests.add,
+        on_overflow=shared.sweep_requests.add,
         with_texts=store.vectors is not None,
     )
-    sweep = Sweep(
-        cluster=cluster,
-        intake=intake,
-        confirmation=confirmation,
-        requests=requests,
-        interval_seconds=settings.sweep_interval_seconds,
-    )
-    collector = _build_collector(replica, cluster, confirmation, intake)
-    status_writer = StatusWriter(
-        cluster=cluster,
-        intake=intake,
-        schedule=collector.schedule,
-        on_abandoned=requests.add,
-        on_owing=replica.promote_soon,
-        concurrency=settings.status_concurrency,
-    )
-    lift = Lift(
-        cluster=cluster,
-        archive=store.archive,
-        breaker=postgres,
-        intake=intake,
-        announce=status_writer.announce_again,
-        default_ttl_seconds=settings.ttl_seconds_after_stored,
-    )
-    committer = Committer(
-        intake=intake,
-        writer=_build_writer(replica),
-        rejected=store.rejected,
-        breaker=postgres,
-        announcer=status_writer,
-    )
-    aside = Aside(committer=committer, intake=intake)
-    coordinator = Coordinator(intake=intake, committer=committer, aside=aside)
+    collector = _build_collector(replica, shared, objects)
     monitor = WatchMonitor(KINDS, selection.namespaces)
-    kopf_parts = KopfParts(
+    kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
         session=partial(WatchSession, replica.transport),
-        registry=partial(build_registry, intake=intake, selection=selection),
+        registry=partial(build_registry, objects=objects, selection=selection),
         settings=kopf_settings,
     )
-    on_recovery = partial(_catch_up, replica, requests, collector)
-    watches = {
-        kind: Watch(kind, kopf_parts, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery)
-        for kind in KINDS
-    }
+    on_recovery = partial(_catch_up, shared, collector)
     return Shard(
-        selection,
-        monitor,
-        watches,
-        requests,
-        sweep,
-        intake,
-        coordinator,
-        aside,
-        status_writer,
-        collector,
-        lift,
+        selection=selection,
+        monitor=monitor,
+        watches={
+            kind: Watch(
+                kind, kopf_factory, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery
+            )
+            for kind in KINDS
+        },
+        register=shared.register,
+        intake=shared.intake,
+        statuses=shared.statuses,
+        schedule=shared.schedule,
+        sweep_requests=shared.sweep_requests,
+        sweep=Sweep(
+            cluster=shared.cluster,
+            objects=objects,
+            confirmation=shared.confirmation,
+            requests=shared.sweep_requests,
+            pace=sweep.Pace(interval_seconds=settings.sweep_interval_seconds),
+        ),
+        committer=Committer(
+            intake=shared.intake,
+            register=shared.register,
+            writer=_build_writer(replica),
+            rejected=store.rejected,
+            breaker=postgres,
+        ),
+        status_writer=_build_status_writer(replica, shared, objects),
+        collector=collector,
+        promotion=_build_promotion(replica, shared),
     )
 
 
-def _build_collector(
-    replica: Replica, cluster: ObjectClient, confirmation: Confirmation, intake: Intake
-) -> GarbageCollector:
+def _build_collector(replica: Replica, shared: _Shared, objects: ObjectIntake) -> GarbageCollector:
     store, postgres, settings = replica.store, replica.postgres, replica.settings
 
-    async def restore(kind: ResourceKind, body: Mapping[str, Any]) -> None:
-        await intake.put(kind, body, read_at=time.monotonic(), force=True)
+    async def restore(kind: ResourceKind, body: Body) -> None:
+        await objects.put(kind, body, read_at=time.monotonic(), force=True)
 
     return GarbageCollector(
-        cluster=cluster,
-        confirmation=confirmation,
+        cluster=shared.cluster,
+        confirmation=shared.confirmation,
+        schedule=shared.schedule,
         database_time=partial(postgres.run, store.archive.time),
         restore=restore,
-        concurrency=settings.delete_concurrency,
-        resync_seconds=settings.gc_interval_seconds,
+        pace=garbagecollector.Pace(
+            concurrency=settings.delete_concurrency, resync_seconds=settings.gc_interval_seconds
+        ),
+    )
+
+
+def _build_status_writer(replica: Replica, shared: _Shared, objects: ObjectIntake) -> StatusWriter:
+    return StatusWriter(
+        cluster=shared.cluster,
+        register=shared.register,
+        statuses=shared.statuses,
+        followers=Followers(
+            schedule=shared.schedule.add,
+            offer=objects.offer,
+            sweep=shared.sweep_requests.add,
+            promote=shared.promotion_requests.vector_is_pending,
+        ),
+        pace=statuswriter.Pace(concurrency=replica.settings.status_concurrency),
+    )
+
+
+def _build_promotion(replica: Replica, shared: _Shared) -> Promotion | None:
+    if replica.dependencies is None:
+        return None
+    settings = replica.settings
+    return Promotion(
+        cluster=shared.cluster,
+        archive=replica.store.archive,
+        breaker=replica.postgres,
+        register=shared.register,
+        statuses=shared.statuses,
+        requests=shared.promotion_requests,
+        default_ttl_seconds=settings.ttl_seconds_after_stored,
+        pace=promote.Pace(interval_seconds=settings.sweep_interval_seconds),
     )
 
 
@@ -171,14 +220,13 @@ def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:
 
 
 def _catch_up(
-    replica: Replica,
-    requests: SweepRequests,
+    shared: _Shared,
     collector: GarbageCollector,
     kind: ResourceKind,
     is_new: bool,  # noqa: FBT001  # the watch's callback
 ) -> None:
     """Look for what happened while a kind was not watched, or not even served (``is_new``)."""
-    requests.add(kind)
+    shared.sweep_requests.add(kind)
     if is_new:
         collector.list_soon(kind)
-        replica.promote_soon()
+        shared.promotion_requests.vector_is_pending()

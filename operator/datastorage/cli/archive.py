@@ -1,6 +1,6 @@
 """The commands that read the archive. They need the database alone, no cluster."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Final, TypeVar
 
@@ -262,33 +262,32 @@ def _ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filte
     return with_opened(open_queries(load_settings()), answer)
 
 
-def _finish(records: Iterable[ArchivedRecord], filters: FilterOptions | None = None) -> None:
+def _finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:
     """Say beside the answer what the reader should know about it.
 
     Raises DataStorageError where a record is not as it was stored, or can't be read.
     """
-    shown = list(records)
-    if not shown:
+    if not records:
         note("no records found")
         if filters is not None and filters.doubt is not None:
             note(f"note: {filters.doubt}")
-    diverged = [record for record in shown if record.diverged]
+    diverged = [record for record in records if record.diverged]
     for record in diverged[:_MAX_NOTES]:
         note(
             f"note: of {record.kind} {record.namespace}/{record.name}, generation {record.generation}, "
             "another content is stored as well (a restored or cloned cluster): "
             f"datastorage get {record.uid} --history"
         )
-    changed = [record for record in shown if not record.intact]
+    changed = [record for record in records if not record.intact]
     for record in changed:
         note(f"WARNING: {_named(record)} has been changed in the archive: its content does not have its hash")
-    unread = [record for record in shown if record.intact and not record.object]
+    unread = [record for record in records if record.intact and not record.object]
     for record in unread:
         note(f"WARNING: {_named(record)} is nested too deep to be read here; it is stored as it was")
     if changed:
-        raise DataStorageError(f"{len(changed)} of {len(shown)} records are not as they were stored")
+        raise DataStorageError(f"{len(changed)} of {len(records)} records are not as they were stored")
     if unread:
-        raise DataStorageError(f"{len(unread)} of {len(shown)} records can't be read here")
+        raise DataStorageError(f"{len(unread)} of {len(records)} records can't be read here")
 
 
 def _named(record: ArchivedRecord) -> str:

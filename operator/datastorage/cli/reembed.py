@@ -85,8 +85,8 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
         reembed, vectors = opened.work, opened.vectors
         model = str(vectors.embedder.model)
         check = partial(vectors.database.check_schema_version, VECTORS)
-        with display() as shown:
-            follower = _Follower(reembed, shown)
+        with display() as view:
+            follower = _Follower(reembed, view)
             following = asyncio.create_task(follower.run())
             try:
                 if dry_run:
@@ -125,9 +125,9 @@ async def _refuse_wrong_settings(opened: Reembedding) -> None:
 class _Follower:
     """Shows how far the work has come, and says once what it waits for."""
 
-    def __init__(self, reembed: Reembed, shown: Display) -> None:
+    def __init__(self, reembed: Reembed, view: Display) -> None:
         self._reembed = reembed
-        self._shown = shown
+        self._view = view
         self._reported: set[str] = set()
 
     async def run(self) -> None:
@@ -138,12 +138,12 @@ class _Follower:
     def look(self) -> None:
         progress = self._reembed.progress
         for stage, done, total in (*progress.ended, (progress.stage, progress.done, progress.total)):
-            self._shown.show(stage, done, total)
+            self._view.show(stage, done, total)
         away = self._reembed.away()
         for name in away.keys() - self._reported:
-            self._shown.say(f"waiting for {name}: {away[name]}")
+            self._view.say(f"waiting for {name}: {away[name]}")
         for name in self._reported - away.keys():
-            self._shown.say(f"{name} serves again")
+            self._view.say(f"{name} serves again")
         self._reported = set(away)
 
 

@@ -20,7 +20,7 @@ from datastorage.errors import (
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.retry import Retried, Retry
+from datastorage.pipeline.retry import MAX_NAMED, Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
@@ -31,8 +31,6 @@ from datastorage.storage.rejected import Content, Letter, RejectedRecords, Wante
 _MOST_ROWS: Final = 1000
 # Between two looks at the progress: short enough for the eye.
 _LOOK_SECONDS: Final = 0.2
-# A longer list of refused records would not be read.
-_NAMED: Final = 50
 _NOTHING: Final = (
     "none of these are rejected, or they were stored since: `datastorage rejected list --resolved`"
 )
@@ -171,10 +169,10 @@ def retry(
 
         datastorage rejected retry --all
     """
-    some = (uid, reason, namespace)
-    if all and some != (None, None, None):
+    selection = (uid, reason, namespace)
+    if all and selection != (None, None, None):
         raise InvalidQueryError("--all excludes UID, --reason and --namespace")
-    if not all and some == (None, None, None):
+    if not all and selection == (None, None, None):
         raise InvalidQueryError("say which: UID, --reason, --namespace or --all")
     wanted = Wanted(uid=None if uid is None else _valid(uid), namespace=namespace, reason=reason)
     retried = with_opened(open_retry(load_settings()), lambda opened: _retry(opened, wanted))
@@ -195,30 +193,29 @@ async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
         await opened.trial.write()
     except MissingRightsError as error:
         raise ConfigurationError(f"{error}: run this as the service role") from error
-    with display() as shown:
-        following = asyncio.create_task(_follow(opened.work, shown, total))
+    with display() as view:
+        following = asyncio.create_task(_follow(opened.work, view, total))
         try:
             retried = await opened.work.run(wanted)
-            shown.show("records", retried.done, max(total, retried.done))
+            view.show("records", retried.done, max(total, retried.done))
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
     return retried
 
 
-async def _follow(work: Retry, shown: Display, total: int) -> None:
+async def _follow(work: Retry, view: Display, total: int) -> None:
     while True:
-        shown.show("records", work.progress.done, max(total, work.progress.done))
+        view.show("records", work.progress.done, max(total, work.progress.done))
         await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _name_refused(retried: Retried) -> None:
     if not retried.refused:
         return
-    named = list(retried.refused.values())[:_NAMED]
-    first = f", of which {_NAMED}:" if len(retried.refused) > _NAMED else ":"
-    note(f"rejected still: {len(retried.refused):,}{first}")
-    for letter, why in named:
+    some = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
+    note(f"rejected still: {retried.refused:,}{some}")
+    for letter, why in retried.refused_named:
         note(f"  {kind_of(letter.table).kind} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
     raise typer.Exit(1)
 

@@ -44,8 +44,8 @@ class WatchPace:
 
 
 @dataclass(frozen=True)
-class KopfParts:
-    """The components of a Kopf. Each start calls the callables again: Kopf keeps state in their results."""
+class KopfFactory:
+    """Makes what a Kopf needs. Each start calls it again, since Kopf keeps state in the results."""
 
     namespaces: tuple[str, ...]
     session: Callable[[Patience], WatchSession]
@@ -59,7 +59,7 @@ class Watch:
     def __init__(
         self,
         kind: ResourceKind,
-        parts: KopfParts,
+        factory: KopfFactory,
         *,
         monitor: WatchMonitor,
         on_started: Callable[[], None],
@@ -73,7 +73,7 @@ class Watch:
         """
         self._pace = pace
         self._kind = kind
-        self._parts = parts
+        self._factory = factory
         self._monitor = monitor
         self._on_started = on_started
         self._on_recovery = on_recovery
@@ -95,7 +95,7 @@ class Watch:
 
     async def _run_once(self) -> BaseException | None:
         """Run Kopf until one of its tasks ends or it has to start again; return the error that ended it."""
-        registry, settings = self._parts.registry(self._kind), self._parts.settings(self._kind)
+        registry, settings = self._factory.registry(self._kind), self._factory.settings(self._kind)
         sessions: list[WatchSession] = []
         gone = asyncio.Event()
         patience = Patience(
@@ -109,7 +109,7 @@ class Watch:
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
             # Called again after the session was closed.
-            sessions.append(self._parts.session(patience))
+            sessions.append(self._factory.session(patience))
             session = cast("aiohttp.ClientSession", sessions[-1])
             # The transport knows where the API server is now.
             return kopf.AiohttpSession(server="", aiohttp_session=session)
@@ -148,8 +148,8 @@ class Watch:
             # Peering, the only use of it, is off; Kopf's own guess fails where the user has no name.
             identity=_IDENTITY,
             standalone=True,
-            clusterwide=not self._parts.namespaces,
-            namespaces=self._parts.namespaces,
+            clusterwide=not self._factory.namespaces,
+            namespaces=self._factory.namespaces,
         )
         # At once, before anything else can run: Kopf has just replaced the signal handlers.
         self._on_started()

@@ -1,15 +1,22 @@
-"""Commits pieces of work, and hands each item on with its outcome: stored, or kept among the rejected."""
+"""The loop that takes batches from the intake and commits them.
+
+Each item leaves with its outcome (stored, or kept among the rejected), and none before that is committed.
+"""
 
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from datastorage import metrics
-from datastorage.errors import RecordRefusedError
+from datastorage.errors import RecordRefusedError, WorkRefusedError
+from datastorage.pipeline.aside import Aside
+from datastorage.pipeline.aside import Pace as AsidePace
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
+from datastorage.pipeline.register import Register
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 
@@ -29,38 +36,97 @@ class Writer(Protocol):
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]: ...
 
 
-class Announcer(Protocol):
-    """Who tells the cluster what became of an item (statuswriter.py)."""
+@dataclass(frozen=True)
+class Pace:
+    """How large a batch is, and how long it waits to become so."""
 
-    async def announce(self, item: WorkItem, outcome: Outcome) -> None: ...
+    batch_items: int = 500
+    """Large enough that the cost of a transaction vanishes, small enough to take tens of milliseconds."""
+    batch_bytes: int = 8 * 1024 * 1024
+    linger_seconds: float = 0.02
+    growth: float = 1.1
+    """After a batch was too much the next ones are half of it, and grow again by this factor. Where the limit
+    stays, one of eight is tried in vain.
+    """
+    least_share: float = 0.05
+    """The least share of a full batch: still enough records that one refusal takes many of those that are to
+    be refused out of the others' way.
+    """
 
 
 class Committer:
-    """Nothing leaves it before it is committed. While PostgreSQL serves nobody, it waits."""
+    """Its loop may run several times at once. While PostgreSQL serves nobody, it waits."""
 
     def __init__(
-        self, *, intake: Intake, writer: Writer, rejected: Rejected, breaker: Breaker, announcer: Announcer
+        self,
+        *,
+        intake: Intake,
+        register: Register,
+        writer: Writer,
+        rejected: Rejected,
+        breaker: Breaker,
+        pace: Pace = Pace(),
+        aside_pace: AsidePace | None = None,
     ) -> None:
         """``breaker`` is that of PostgreSQL."""
         self._intake = intake
+        self._register = register
         self._writer = writer
         self._rejected = rejected
         self._breaker = breaker
-        self._announcer = announcer
+        self._pace = pace
+        self._busy = 0
+        # How much of a full batch PostgreSQL takes at present.
+        self._share = 1.0
+        self.aside = Aside(self, register, aside_pace or AsidePace())
+        """Takes over the batches that are refused. It has to run as well."""
 
-    async def store(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None:
-        """Store all items in one transaction and hand them on; ``bare``: their vectors are owed.
+    @property
+    def idle(self) -> bool:
+        """True when nothing waits in the intake, no batch is under way, and none is divided."""
+        return not self._busy and not self._intake.depth and self.aside.idle
+
+    async def run(self) -> None:
+        """Take batches and commit them until cancelled. A refused batch goes aside, and the next one comes.
+
+        Two of these loops are of use: a batch is prepared while another one commits.
+        """
+        pace = self._pace
+        while True:
+            batch = await self._intake.take(
+                max_items=max(1, round(pace.batch_items * self._share)),
+                max_bytes=round(pace.batch_bytes * self._share),
+                linger_seconds=pace.linger_seconds,
+            )
+            self._busy += 1
+            try:
+                metrics.BATCH_SIZE.observe(len(batch))
+                await self.commit(batch)
+            except (RecordRefusedError, WorkRefusedError) as error:
+                # A limit that it met (a time, a size) is met by the next one of its size too. That is not so
+                # of a rule for single records: in small batches, each of them would hold up those behind it.
+                if len(batch) > 1 and isinstance(error, WorkRefusedError) and error.is_limit:
+                    self._share = max(self._share / 2, pace.least_share)
+                await self.aside.put(batch, error)
+            else:
+                self._share = min(self._share * pace.growth, 1.0)
+            finally:
+                self._busy -= 1
+
+    async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None:
+        """Store all items in one transaction and hand them on; ``bare``: their vectors stay pending.
 
         Raises RecordRefusedError and WorkRefusedError where PostgreSQL serves others. Then none is stored.
         """
         store = self._writer.store_bare if bare else self._writer.store
-        await self._hand_on(batch, await self._breaker.judge(partial(_timed, store, batch)))
+        rows = await self._breaker.judge(partial(_timed, store, batch))
+        await self._hand_on(batch, rows)
 
     async def reject(self, item: WorkItem, reason: str) -> None:
         """Keep the bytes of a record that can't be a row, and hand it on as rejected.
 
-        Raises WorkRefusedError as ``store`` does. A record that can't even be kept stays in the cluster, and
-        is lost where it is not there any more.
+        Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays in the cluster;
+        it is lost if it is not there any more.
         """
         metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
         try:
@@ -68,22 +134,23 @@ class Committer:
         except RecordRefusedError as error:
             _log.error(  # an answer, not a crash
                 "Lost: deleted in the cluster, and it can't be kept at all"
-                if self._intake.is_last_copy(item)
+                if self._register.is_last_copy(item.record.key)
                 else "Record can't be kept at all; it stays in the cluster",
-                extra={**item.ref.as_log_fields(), "reason": reason, "error": str(error)},
+                extra={**item.as_log_fields(), "reason": reason, "error": str(error)},
             )
-            self._intake.release(item.record.key)
+            self._register.forget(item.record.key)
+            item.origin.given_up(str(error))
             return
         metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
-        _log.error("Record rejected", extra={**item.ref.as_log_fields(), "reason": reason})
+        _log.error("Record rejected", extra={**item.as_log_fields(), "reason": reason})
         await self._hand_on([item], [Rejection(reason)])
 
     async def _hand_on(self, batch: Sequence[WorkItem], outcomes: Sequence[Outcome]) -> None:
+        # All before the first origin is awaited: one that waits must not let the others look uncommitted.
         for item in batch:
-            self._intake.secure(item.record.key)
+            self._register.committed(item.record.key)
         for item, outcome in zip(batch, outcomes, strict=True):
-            # Waits while the status queue is full: the cluster sets the pace then.
-            await self._announcer.announce(item, outcome)
+            await item.origin.committed(outcome)
 
 
 _Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
@@ -97,17 +164,17 @@ async def _timed(store: _Store, batch: Sequence[WorkItem]) -> list[StoredRecord]
         metrics.WRITE_DURATION.labels(written.value).observe(seconds)
     for item, row in zip(batch, rows, strict=True):
         table = item.record.table.value
-        if row.is_new:
-            metrics.WRITE_TOTAL.labels(table, "success").inc()
-            age = row.stored_at - item.record.key.created_at
-            metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
-            if row.diverged:
-                metrics.DIVERGED.labels(table).inc()
-                _log.warning(
-                    "Another content of this generation is in the archive; both are kept "
-                    "(was the cluster restored from a backup, or cloned?)",
-                    extra={**item.ref.as_log_fields(), "generation": item.generation},
-                )
-        else:
+        if not row.is_new:
             metrics.WRITE_TOTAL.labels(table, "duplicate").inc()
+            continue
+        metrics.WRITE_TOTAL.labels(table, "success").inc()
+        age = row.stored_at - item.record.key.created_at
+        metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+        if row.diverged:
+            metrics.DIVERGED.labels(table).inc()
+            _log.warning(
+                "Another content of this generation is in the archive; both are kept "
+                "(was the cluster restored from a backup, or cloned?)",
+                extra={**item.as_log_fields(), "generation": item.record.key.generation},
+            )
     return rows

@@ -1,72 +1,73 @@
-"""Deletes stored objects from the cluster when their time has come, and only what the archive confirms.
+"""Deletes stored objects from the cluster when their time has come, and only those that the archive confirms.
 
 The schedule in memory is a convenience: it is rebuilt by listing the stored objects at the start, at
 intervals, and after it overflowed, so that nothing depends on it surviving.
 """
 
 import asyncio
-import heapq
 import logging
 import math
-import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 from datastorage import metrics
 from datastorage.errors import (
-    ClusterError,
+    ClusterUnavailableError,
     NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     RequestRefusedError,
     TransientError,
 )
+from datastorage.pipeline import clearing, walk
 from datastorage.pipeline.confirmation import Confirmation
-from datastorage.pipeline.item import Expiry, ObjectRef
-from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.pipeline.lookup import Answer
-from datastorage.pipeline.reading import expiry_of, is_current, is_held
+from datastorage.pipeline.objects import Body, Expiry, expiry_of, is_current, is_held, read_or_log
+from datastorage.pipeline.schedule import Schedule
+from datastorage.pipeline.walk import Page, Walk
+from datastorage.resilience.worker import jittered, repeat
 from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind
-from datastorage.resources.reading.record import key_of
 
 _log = logging.getLogger(__name__)
 
-_PAGE_SIZE: Final = 500
-# One confirmation asks for this many rows.
-_BATCH: Final = 500
-# Entries of about 1 KB each. When there are more, the latest tenth is let go and comes with a later listing.
-_MAX_SCHEDULED: Final = 100_000
-_KEPT_WHEN_FULL: Final = 90_000
-_RETRY_SECONDS: Final = 5.0
-# After the API server or PostgreSQL said no: an administrator may have to act.
-_REFUSED_RETRY_SECONDS: Final = 30.0
-# Objects that fall due within this time are confirmed together: at a trickle, one query for many of them.
-_GATHER_SECONDS: Final = 0.5
 
-
-class Cluster(Protocol):
+class Cluster(walk.Cluster, clearing.Cluster, Protocol):
     """The requests that are needed here (kube/objects.py)."""
 
-    async def delete(
-        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str
-    ) -> None: ...
-    async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]: ...
-    def pages(
-        self, kind: ResourceKind, *, field_selector: str, page_size: int
-    ) -> AsyncIterator[list[dict[str, Any]]]: ...
 
-
-Restore = Callable[[ResourceKind, Mapping[str, Any]], Awaitable[None]]
+Restore = Callable[[ResourceKind, Body], Awaitable[None]]
 """Stores an object again, which the archive does not have although its status says so."""
 DatabaseTime = Callable[[], Awaitable[float]]
-"""Returns what PostgreSQL's clock says, in Unix seconds."""
+"""Returns the time by PostgreSQL's clock, in Unix seconds."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When failed work is tried again, and how many deletions run at once."""
+
+    concurrency: int = 8
+    resync_seconds: float = 3600.0
+    """Between two listings of the stored objects, when nothing asks for one earlier."""
+    retry_seconds: float = 5.0
+    refused_retry_seconds: float = 30.0
+    """After the API server or PostgreSQL said no: an administrator may have to act."""
+    gather_seconds: float = 0.5
+    """Objects that fall due within this time are confirmed together: at a trickle, one query for many."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The clocks of this machine: Unix seconds, and seconds that nobody sets back."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One line of a dry run: what would happen to a stored object, and when (Unix seconds)."""
+    """One line of a dry run: when a stored object would go, if it is not held and its row is confirmed."""
 
     expiry: Expiry
     held: bool
@@ -81,97 +82,77 @@ class GarbageCollector:
         *,
         cluster: Cluster,
         confirmation: Confirmation,
+        schedule: Schedule,
         database_time: DatabaseTime,
         restore: Restore,
-        concurrency: int,
-        resync_seconds: float,
+        pace: Pace = Pace(),
+        clock: Clock = Clock(),
     ) -> None:
         """``database_time`` waits while PostgreSQL is away."""
         self._cluster = cluster
         self._confirmation = confirmation
+        self._schedule = schedule
         self._database_time = database_time
         self._restore = restore
-        self._slots = asyncio.Semaphore(concurrency)
-        self._resync_seconds = resync_seconds
-        self._heap: list[Expiry] = []
-        self._scheduled = metrics.Share(metrics.GC_SCHEDULED)
-        # The newest version of each object in the schedule, by uid: a status may change while it waits.
-        self._versions: dict[str, str] = {}
+        self._pace = pace
+        self._clock = clock
+        self._slots = asyncio.Semaphore(pace.concurrency)
         # How far PostgreSQL's clock is ahead of ours, in seconds. All times of expiry were counted from a
         # commit: by a clock of ours that is wrong, objects would go hours early.
         self._clock_offset = 0.0
-        self._earlier = asyncio.Event()
-        # When the earliest of those that were let go is due; None while everything is in the schedule.
-        self._forgotten_due: float | None = None
         self._listing_at = dict.fromkeys(KINDS, 0.0)
         self._listed_at = 0.0
-        self._kind_by_kind = KindByKind("Listing the stored objects")
-
-    def schedule(self, expiry: Expiry) -> None:
-        """Note an object for deletion at its time. Noting it again changes its version alone."""
-        known = expiry.ref.uid in self._versions
-        self._versions[expiry.ref.uid] = expiry.resource_version
-        if known:
-            return
-        heapq.heappush(self._heap, expiry)
-        if len(self._heap) > _MAX_SCHEDULED:
-            self._forget_the_latest()
-        self._scheduled.set(len(self._heap))
-        if self._heap[0] is expiry:
-            self._earlier.set()
-
-    def _forget_the_latest(self) -> None:
-        # Never the newest: a record with a short time to live must not wait behind those with a long one.
-        self._heap.sort()
-        for expiry in self._heap[_KEPT_WHEN_FULL:]:
-            self._versions.pop(expiry.ref.uid, None)
-        first = self._heap[_KEPT_WHEN_FULL].due
-        self._forgotten_due = first if self._forgotten_due is None else min(first, self._forgotten_due)
-        del self._heap[_KEPT_WHEN_FULL:]  # what is left is sorted, and so a heap
+        self._walk = Walk(
+            cluster,
+            name="Listing the stored objects",
+            selectors=[f"status.phase={phase}" for phase in ARCHIVED],
+        )
 
     def list_soon(self, kind: ResourceKind) -> None:
         """Ask for a listing of a kind that is served again: deletions meanwhile have found nothing."""
         self._listing_at[kind] = 0.0
-        self._earlier.set()
+        self._schedule.wake.set()
 
     async def run(self) -> None:
         """Collect until cancelled."""
-        while True:
-            if time.monotonic() >= self._next_listing():
-                await self._rebuild()
-            due = self._pop_due()
-            if due:
-                await self.collect(due)
-            else:
-                await self._sleep_until(self._next_listing())
+        await repeat(self._step, interval_seconds=self._pace.resync_seconds, wake=self._schedule.wake)
 
-    def close(self) -> None:
-        """Count no more in the metrics."""
-        self._scheduled.close()
+    async def _step(self) -> float:
+        """List the kinds and delete the objects that are due; return the seconds until the next step."""
+        if self._clock.monotonic() >= self._next_listing():
+            await self._list()
+        due = self._schedule.pop_due(self._now())
+        if due:
+            await self.collect(due)
+            return 0.0
+        pause = self._next_listing() - self._clock.monotonic()
+        if self._schedule.next_due is not None:
+            pause = min(pause, self._schedule.next_due - self._now() + self._pace.gather_seconds)
+        return max(0.0, pause)
 
     def _next_listing(self) -> float:
         listing_at = min(self._listing_at.values())
-        if self._forgotten_due is None:
+        forgotten_due = self._schedule.forgotten_due
+        if forgotten_due is None:
             return listing_at
-        # What was let go is looked for when it falls due, with a pause between one listing and the next.
-        until_due = max(
-            self._forgotten_due - self._now(), self._listed_at + _RETRY_SECONDS - time.monotonic()
-        )
-        return min(listing_at, time.monotonic() + until_due)
+        # The entries that were let go are looked for when they fall due, with a pause between two listings.
+        now = self._clock.monotonic()
+        until_due = max(forgotten_due - self._now(), self._listed_at + self._pace.retry_seconds - now)
+        return min(listing_at, now + until_due)
 
     async def collect(self, due: Sequence[Expiry]) -> None:
         """Confirm the rows of the objects and delete those that are confirmed."""
         await self._read_clock()
         now = self._now()
-        early = [expiry for expiry in due if expiry.due > now]
-        for expiry in early:
-            self.schedule(expiry)
+        for expiry in due:
+            if expiry.due > now:
+                self._schedule.add(expiry)
         due = [expiry for expiry in due if expiry.due <= now]
         answer = await self._confirm(due)
         async with asyncio.TaskGroup() as group:
             for expiry in due:
                 if expiry.key in answer.unanswered:
-                    self._retry(expiry, _REFUSED_RETRY_SECONDS)
+                    self._retry(expiry, self._pace.refused_retry_seconds)
                     continue
                 # The semaphore is taken here, so that there are never more tasks than slots.
                 await self._slots.acquire()
@@ -180,76 +161,65 @@ class GarbageCollector:
 
     def _now(self) -> float:
         """Return the time by PostgreSQL's clock, in Unix seconds."""
-        return time.time() + self._clock_offset
+        return self._clock.wall() + self._clock_offset
 
     async def _read_clock(self) -> None:
         database = await self._database_time()
-        self._clock_offset = database - time.time()
+        self._clock_offset = database - self._clock.wall()
 
     async def plan(self) -> AsyncIterator[Plan]:
-        """List what would be deleted and when, without deleting anything."""
+        """List the deletions to come, without deleting anything."""
         for kind in KINDS:
             try:
-                async for page in self._archived(kind):
-                    answer = await self._confirmation.of_keys(kind, [key_of(kind, body) for body in page])
+                async for page in self._walk.pages(kind):
+                    expiries = [(b, e) for b in page.bodies if (e := read_or_log(kind, b, expiry_of))]
+                    answer = await self._confirmation.of_keys(kind, [expiry.key for _, expiry in expiries])
                     for why in answer.unanswered.values():
                         raise TransientError(why)
-                    for body in page:
-                        expiry = expiry_of(kind, body)
-                        if expiry is not None:
-                            yield Plan(expiry, is_held(body["metadata"]), expiry.key in answer.found)
+                    for body, expiry in expiries:
+                        yield Plan(expiry, is_held(body), expiry.key in answer.found)
             except NotServedError:
                 continue  # without its definition a kind has no objects
 
-    async def _rebuild(self) -> None:
-        """List the kinds that are due; what was let go may be of either."""
-        now = time.monotonic()
-        due = [kind for kind in KINDS if self._forgotten_due is not None or self._listing_at[kind] <= now]
-        self._forgotten_due = None
+    async def _list(self) -> None:
+        """List the kinds that are due: all of them where entries were let go, which may be of either."""
+        now, forgotten = self._clock.monotonic(), self._schedule.forgotten_due is not None
+        due = [kind for kind in KINDS if forgotten or self._listing_at[kind] <= now]
+        self._schedule.forgotten_due = None
         self._listing_at.update(dict.fromkeys(due, math.inf))
         await self._read_clock()
-        failed = await self._kind_by_kind.run(due, self._list)
-        self._listed_at = time.monotonic()
+        failed = await self._walk.run(due, self._note_all)
+        self._listed_at = self._clock.monotonic()
         for kind in due:
-            pause = _RETRY_SECONDS if kind in failed else self._resync_seconds
-            at = self._listed_at + pause * random.uniform(0.8, 1.2)  # noqa: S311
+            pause = self._pace.retry_seconds if kind in failed else self._pace.resync_seconds
             # Sooner, where it was asked for during the listing.
-            self._listing_at[kind] = min(self._listing_at[kind], at)
+            self._listing_at[kind] = min(self._listing_at[kind], self._listed_at + jittered(pause))
 
-    async def _list(self, kind: ResourceKind) -> None:
-        async for page in self._archived(kind):
-            # What is on hold or stays long is looked up too: its row may be gone.
-            confirmed = await self._confirmation.of_objects(kind, [b for b in page if is_current(b)])
-            for body in confirmed.missing:
-                await self._restore(kind, body)
-            for body in confirmed.stored:
-                self._note(kind, body)
+    async def _note_all(self, page: Page) -> None:
+        kind = page.kind
+        current = [body for body in page.bodies if read_or_log(kind, body, lambda _, body: is_current(body))]
+        # Objects on hold and those that stay long are looked up too: their rows may be gone.
+        confirmed = await self._confirmation.of_objects(kind, current)
+        for body in confirmed.missing:
+            await self._restore(kind, body)
+        for body in confirmed.stored:
+            found = read_or_log(kind, body, clearing.read)
+            if found is not None:
+                self._note(found)
 
-    async def _archived(self, kind: ResourceKind) -> AsyncIterator[list[dict[str, Any]]]:
-        for phase in ARCHIVED:
-            async for page in self._cluster.pages(
-                kind, field_selector=f"status.phase={phase}", page_size=_PAGE_SIZE
-            ):
-                yield page
-
-    def _note(self, kind: ResourceKind, body: Mapping[str, Any]) -> None:
-        expiry = expiry_of(kind, body)
-        if "deletionTimestamp" in body["metadata"]:
-            return  # deleted already; others' finalizers decide when it goes
-        if is_held(body["metadata"]):
+    def _note(self, found: clearing.Found) -> None:
+        if found.expiry is not None:
+            self._schedule.add(found.expiry)
+        elif found.held and not found.deleting:
             metrics.GC_TOTAL.labels("held").inc()
-        elif expiry is not None:
-            self.schedule(expiry)
 
     async def _confirm(self, expiries: Sequence[Expiry]) -> Answer:
-        of_kinds = [
-            await self._confirmation.of_keys(kind, [e.key for e in expiries if e.ref.kind is kind])
-            for kind in KINDS
-        ]
-        return Answer(
-            {key: row for answer in of_kinds for key, row in answer.found.items()},
-            {key: why for answer in of_kinds for key, why in answer.unanswered.items()},
-        )
+        answer = Answer()
+        for kind in KINDS:
+            of_kind = await self._confirmation.of_keys(kind, [e.key for e in expiries if e.ref.kind is kind])
+            answer.found.update(of_kind.found)
+            answer.unanswered.update(of_kind.unanswered)
+        return answer
 
     async def _with_slot(self, action: Awaitable[None]) -> None:
         try:
@@ -260,72 +230,40 @@ class GarbageCollector:
     async def _delete(self, expiry: Expiry) -> None:
         ref = expiry.ref
         try:
-            await self._cluster.delete(
-                ref.kind, ref.namespace, ref.name, uid=ref.uid, resource_version=expiry.resource_version
-            )
-            metrics.GC_TOTAL.labels("deleted").inc()
+            await clearing.delete(self._cluster, ref, expiry.resource_version)
         except ObjectGoneError:
             metrics.GC_TOTAL.labels("gone").inc()
         except ObjectChangedError:
             metrics.GC_TOTAL.labels("changed").inc()
             await self._look_again(expiry)
-        except TransientError:
-            self._retry(expiry, _RETRY_SECONDS)
+        except ClusterUnavailableError:
+            self._retry(expiry, self._pace.retry_seconds)
         except RequestRefusedError as error:
             metrics.GC_TOTAL.labels("refused").inc()
-            self._retry(expiry, _REFUSED_RETRY_SECONDS)
+            self._retry(expiry, self._pace.refused_retry_seconds)
             _log.error("Deletion refused", extra={**ref.as_log_fields(), "error": str(error)})
 
     def _retry(self, expiry: Expiry, seconds: float) -> None:
-        self.schedule(replace(expiry, due=self._now() + seconds))
+        self._schedule.add(replace(expiry, due=self._now() + seconds))
 
     async def _look_again(self, expiry: Expiry) -> None:
-        """Something about the object changed since it was noted: a label, or it is another object."""
-        body = await self._get(expiry.ref)
-        if body is None:
+        """Schedule the object as it is now: a label has changed since it was noted, or more."""
+        found = await clearing.look_again(self._cluster, expiry.ref)
+        if found is None or found.uid != expiry.ref.uid:
             return
-        metadata, status = body["metadata"], body.get("status") or {}
-        if metadata["uid"] != expiry.ref.uid:
-            return
-        if status.get("phase") in ARCHIVED:
-            self._note(expiry.ref.kind, body)
-        elif key_of(expiry.ref.kind, body) == expiry.key and not is_held(metadata):
-            # It has no room for a status, and only its labels changed: what is stored is still all of it.
-            self.schedule(replace(expiry, resource_version=metadata["resourceVersion"]))
+        if found.archived:
+            self._note(found)
+        elif found.key == expiry.key and not found.held:
+            # It has no room for a status, and only its labels changed: its row is still all of it.
+            self._schedule.add(replace(expiry, resource_version=found.resource_version))
 
     async def _restore_row(self, expiry: Expiry) -> None:
         """Bring back the row of an object that says Stored while the archive has none. It must not go."""
         metrics.GC_TOTAL.labels("unconfirmed").inc()
         _log.error(
-            "What a stored object says is missing in the archive; storing it again",
+            "The row that a stored object reports is missing in the archive; storing it again",
             extra=expiry.ref.as_log_fields(),
         )
-        body = await self._get(expiry.ref)
-        if body is not None and body["metadata"]["uid"] == expiry.ref.uid:
-            await self._restore(expiry.ref.kind, body)
-
-    async def _get(self, ref: ObjectRef) -> dict[str, Any] | None:
-        try:
-            return await self._cluster.get(ref.kind, ref.namespace, ref.name)
-        except ClusterError:
-            return None  # gone, or found again by the next listing
-
-    def _pop_due(self) -> list[Expiry]:
-        now = self._now()
-        due: list[Expiry] = []
-        while self._heap and self._heap[0].due <= now and len(due) < _BATCH:
-            expiry = heapq.heappop(self._heap)
-            due.append(replace(expiry, resource_version=self._versions.pop(expiry.ref.uid)))
-        self._scheduled.set(len(self._heap))
-        return due
-
-    async def _sleep_until(self, next_listing: float) -> None:
-        self._earlier.clear()
-        pause = next_listing - time.monotonic()
-        if self._heap:
-            pause = min(pause, self._heap[0].due - self._now() + _GATHER_SECONDS)
-        try:
-            async with asyncio.timeout(max(0.0, pause)):
-                await self._earlier.wait()
-        except TimeoutError:
-            pass
+        found = await clearing.look_again(self._cluster, expiry.ref)
+        if found is not None and found.uid == expiry.ref.uid:
+            await self._restore(expiry.ref.kind, found.body)

@@ -1,7 +1,7 @@
 """Kopf's handlers: an event comes in, its object goes to the intake. Nothing else happens here.
 
 Only ``on.event``: the other decorators keep their state in the object and cost up to five more writes
-each (docs/decisions). Kopf never repeats an ``on.event`` handler; the sweep is what makes good for that.
+each (docs/decisions). Kopf never repeats an ``on.event`` handler; the sweep brings back its object.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import kopf
 
-from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.sweep import UNSTORED_SELECTOR
 from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
 from datastorage.resources.selection import Selection
@@ -18,26 +18,26 @@ _EventHandler = Callable[..., Awaitable[None]]
 
 # Kopf keeps a worker per object for this long after its last event.
 _IDLE_SECONDS: Final = 0.05
-# For what gets past kube/patience.py: a connection that breaks amid an answer.
+# For an error that gets past kube/patience.py: a connection that breaks amid an answer.
 _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
-def build_registry(kind: ResourceKind, intake: Intake, selection: Selection) -> kopf.OperatorRegistry:
-    """Return Kopf's registry with one event handler, which feeds the intake with selected objects."""
+def build_registry(kind: ResourceKind, objects: ObjectIntake, selection: Selection) -> kopf.OperatorRegistry:
+    """Return Kopf's registry with one event handler, which offers each selected object to the intake."""
     registry = kopf.OperatorRegistry()
-    kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, intake, selection))
+    kopf.on.event(GROUP, VERSION, kind.plural, registry=registry)(_observer(kind, objects, selection))
     return registry
 
 
-def _observer(kind: ResourceKind, intake: Intake, selection: Selection) -> _EventHandler:
+def _observer(kind: ResourceKind, objects: ObjectIntake, selection: Selection) -> _EventHandler:
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
         if not selection.has(body):
             return
         if event["type"] == "DELETED":
-            intake.offer_last_copy(kind, body)
+            objects.offer_last_copy(kind, body)
         else:
-            intake.offer(kind, body)
+            objects.offer(kind, body)
 
     return observe
 
@@ -49,15 +49,15 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
     # Kopf would need rights on definitions and namespaces to see them come and go (see kube/patience.py).
     settings.scanning.disabled = True
     settings.peering.standalone = True
-    # Never kill the process on its own account: how long a stop may take is decided in runtime/run.py.
+    # Kopf must not kill the process: how long a stop may take is decided in runtime/run.py.
     settings.process.ultimate_exiting_timeout = None
     settings.queueing.idle_timeout = _IDLE_SECONDS
-    # What is there at the start comes object by object: a page of large ones would not fit into memory.
+    # Objects that are there at the start come one by one: a page of large ones would not fit into memory.
     settings.watching.initial_streaming = True
     # Requests wait for their answer in kube/patience.py, however long a definition is not there.
     settings.networking.request_timeout = None
     settings.networking.error_backoffs = _BACKOFFS_SECONDS
-    # An object with Kopf's default finalizer would be patched to remove it: no part of our rights or job.
+    # Kopf would patch an object that has its default finalizer, to remove it: we have no right to that.
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.persistence.diffbase_storage = _NoDiffBase()
     # Event handlers have no progress to keep.
@@ -67,7 +67,7 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Kopf would copy and compare every object to see what changed; event handlers don't ask."""
+    """Kopf would copy and compare every object to find its changes; event handlers don't ask for them."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return kopf.BodyEssence({})

@@ -1,4 +1,4 @@
-"""Looking up rows: many at once, fewer where PostgreSQL takes too long for many."""
+"""Looks up rows: many at once, fewer where PostgreSQL takes too long for many."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Archive(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the archive holds of the keys. What is ``unanswered``, with the reason, may be there or not."""
+    """The rows that were found. Those of ``unanswered`` keys, with the reason, may be there or not."""
 
     found: dict[RecordKey, StoredRecord] = field(default_factory=dict)
     unanswered: dict[RecordKey, str] = field(default_factory=dict)

@@ -14,7 +14,9 @@ from datastorage.storage.rejected import Content, Letter, Wanted
 
 _PAGE: Final = 500
 # Contents in memory at once: one may have 1.5 MB.
-_PART_BYTES: Final = 4 * 1024 * 1024
+_CHUNK_BYTES: Final = 4 * 1024 * 1024
+MAX_NAMED: Final = 50
+"""This many of the refused records are named, with the reason; the others are counted."""
 
 
 class Rejected(Protocol):
@@ -28,7 +30,7 @@ class Rejected(Protocol):
 
 
 Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
-"""Stores records in one transaction, their vectors owed; a repeat changes nothing."""
+"""Stores records in one transaction, their vectors pending; a repeat changes nothing."""
 
 
 @dataclass
@@ -36,16 +38,24 @@ class Retried:
     """How far it has come."""
 
     stored: int = 0
-    refused: dict[RecordKey, tuple[Letter, str]] = field(default_factory=dict)
-    """Those that are refused still, with the reason."""
+    refused: int = 0
+    """Records that are refused still."""
+    refused_named: list[tuple[Letter, str]] = field(default_factory=list)
+    """The first of them, with the reason."""
 
     @property
     def done(self) -> int:
-        return self.stored + len(self.refused)
+        return self.stored + self.refused
+
+    def refuse(self, letter: Letter, reason: str) -> None:
+        """Note a record that is refused still."""
+        self.refused += 1
+        if len(self.refused_named) < MAX_NAMED:
+            self.refused_named.append((letter, reason))
 
 
 class Retry:
-    """May run beside the operator: whoever comes first stores the row, and the other one finds it."""
+    """May run beside the operator: the first one stores the row, and the other one finds it."""
 
     def __init__(self, *, rejected: Rejected, store: Store, with_texts: bool) -> None:
         """``with_texts``: the records are to have vectors."""
@@ -56,22 +66,22 @@ class Retry:
 
     async def run(self, wanted: Wanted) -> Retried:
         """Try all wanted records that have no row yet. Raises TransientError when PostgreSQL can't serve."""
-        async for part in self._parts(wanted):
-            await self._retry(part)
+        async for chunk in self._chunks(wanted):
+            await self._retry(chunk)
         return self.progress
 
-    async def _parts(self, wanted: Wanted) -> AsyncIterator[list[Letter]]:
+    async def _chunks(self, wanted: Wanted) -> AsyncIterator[list[Letter]]:
         after: tuple[datetime, str, int, bytes] | None = None
         while page := await self._rejected.list(wanted, after=after, limit=_PAGE):
-            part: list[Letter] = []
+            chunk: list[Letter] = []
             size = 0
             for letter in page:
-                if part and size + letter.size > _PART_BYTES:
-                    yield part
-                    part, size = [], 0
-                part.append(letter)
+                if chunk and size + letter.size > _CHUNK_BYTES:
+                    yield chunk
+                    chunk, size = [], 0
+                chunk.append(letter)
                 size += letter.size
-            yield part
+            yield chunk
             last = page[-1]
             after = (last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash)
 
@@ -83,9 +93,9 @@ class Retry:
                 records.append((letter, self._record(letter, contents[letter.key])))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 why = f"its bytes can't be read as a record ({type(error).__name__})"
-                self.progress.refused[letter.key] = (letter, why)
+                self.progress.refuse(letter, why)
             except DataStorageError as error:
-                self.progress.refused[letter.key] = (letter, str(error))
+                self.progress.refuse(letter, str(error))
         await self._store_all(records)
 
     def _record(self, letter: Letter, kept: Content) -> Record:
@@ -102,7 +112,7 @@ class Retry:
         except (RecordRefusedError, WorkRefusedError) as error:
             if len(records) == 1:
                 letter = records[0][0]
-                self.progress.refused[letter.key] = (letter, str(error))
+                self.progress.refuse(letter, str(error))
                 return
             middle = len(records) // 2
             await self._store_all(records[:middle])

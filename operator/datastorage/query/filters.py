@@ -1,4 +1,7 @@
-"""Which records a question is about, as a person or a program says it, and what is wrong with it."""
+"""Which records a question is about, as a person or a program says it, and what is wrong with it.
+
+Each name in FILTERS (resources/reading) is a field of ``Filter``.
+"""
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -8,6 +11,7 @@ from typing import Final
 from datastorage.errors import InvalidQueryError
 from datastorage.records.record import Table
 from datastorage.resources.kinds import AuditPhase, AuditType, ExecutionStatus
+from datastorage.resources.reading.reading import FILTERS, FilterName
 from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.criteria import Criteria
 
@@ -59,19 +63,15 @@ class Filter:
         if since is not None and until is not None and since >= until:
             raise InvalidQueryError(f"since ({since.isoformat()}) must be before until ({until.isoformat()})")
         tables, type_ = self._tables_and_type(kind)
+        equal: dict[FilterName, str | None] = {name: getattr(self, name) for name in FILTERS}
+        equal["type"] = type_
+        equal["phase"] = None if self.phase is None else _one_of("phase", self.phase, _PHASES)
         return Criteria(
             tables=tables,
             namespace=self.namespace,
-            type=type_,
-            correlation_id=self.correlation_id,
             since=since,
             until=until,
-            phase=None if self.phase is None else _one_of("phase", self.phase, _PHASES),
-            severity=self.severity,
-            target_kind=self.target_kind,
-            target_namespace=self.target_namespace,
-            target_name=self.target_name,
-            alert_fingerprint=self.alert_fingerprint,
+            equal={name: value for name, value in equal.items() if value is not None},
         )
 
     def _tables_and_type(self, kind: str | None) -> tuple[frozenset[Table], str | None]:

@@ -15,31 +15,31 @@ _log = logging.getLogger(__name__)
 _EXIT_FAILURE: Final = 1
 # As the shell would say of a process that SIGTERM has ended.
 _EXIT_TERMINATED: Final = 128 + signal.SIGTERM
-# Whoever reads the log may be what is stuck.
-_TELL_SECONDS: Final = 1.0
+# The log gets no more time: its reader may be what is stuck.
+_REPORT_SECONDS: Final = 1.0
 _MAX_NAMES: Final = 20
 
 
-_told_to_end = threading.Event()
+_end_requested = threading.Event()
 
 
 def end_on_sigterm() -> None:
     """Obey SIGTERM until the event loop takes it for itself.
 
-    The first process of a container has no default action: the signal would be lost. What was begun is
-    unwound, so that an embedded PostgreSQL is stopped.
+    The first process of a container has no default action: the signal would be lost. The exit unwinds the
+    stack, so that an embedded PostgreSQL is stopped.
     """
 
     def end(*_: object) -> NoReturn:
-        _told_to_end.set()
+        _end_requested.set()
         sys.exit(_EXIT_TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
 
 
-def told_to_end() -> bool:
+def end_requested() -> bool:
     """Whether SIGTERM has come. A library that was amid its loading may have swallowed the exit."""
-    return _told_to_end.is_set()
+    return _end_requested.is_set()
 
 
 def leave(code: int) -> NoReturn:
@@ -85,12 +85,12 @@ class LastResort:
     def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._ended.wait(self._seconds):
             return
-        telling = threading.Thread(target=self._tell, args=(loop,), daemon=True)
-        telling.start()
-        telling.join(_TELL_SECONDS)
+        reporting = threading.Thread(target=self._report, args=(loop,), daemon=True)
+        reporting.start()
+        reporting.join(_REPORT_SECONDS)
         self._leave(_EXIT_FAILURE)
 
-    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _report(self, loop: asyncio.AbstractEventLoop) -> None:
         names: list[str] = []
         with suppress(RuntimeError):  # the loop goes on meanwhile
             names = sorted({task.get_name() for task in asyncio.all_tasks(loop)})

@@ -18,7 +18,7 @@ from datastorage.resilience.cancellation import end_tasks
 from datastorage.resilience.worker import repeat
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks
-from datastorage.runtime.processend import LastResort, told_to_end
+from datastorage.runtime.processend import LastResort, end_requested
 from datastorage.runtime.runningshard import RunningShard
 from datastorage.runtime.supervisor import ended_unexpectedly, first_ended, start, unless_stopped
 from datastorage.settings import Settings
@@ -51,7 +51,7 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
     with LastResort(settings.shutdown_seconds + pace.rest_seconds) as last_resort:
         stop = _Stop(last_resort)
         _take_signals(stop)
-        if told_to_end():
+        if end_requested():
             stop.set()
         async with AsyncExitStack() as stack:
             try:
@@ -145,6 +145,8 @@ class Operator:
         ]
         if replica.backfill is not None:
             workers.append(start("backfill", replica.backfill.run()))
+        if replica.outbox_count is not None:
+            workers.append(start("outbox-count", replica.outbox_count.run()))
         if replica.indexer is not None:
             workers.append(start("indexer", replica.indexer.run()))
         return workers

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 class Pace:
     """How many loops a shard has, and how it is stopped."""
 
-    coordinators: int = 2
+    committers: int = 2
     """One batch is prepared while the other commits."""
     flush_poll_seconds: float = 0.05
     """A stop is rare and short: not worth an event in every component."""
@@ -37,14 +37,13 @@ class RunningShard:
             start(self._name("sweep"), shard.sweep.run()),
         ]
         self._workers = [
-            *(
-                start(self._name(f"coordinator-{n}"), shard.coordinator.run())
-                for n in range(pace.coordinators)
-            ),
-            start(self._name("aside"), shard.aside.run()),
+            *(start(self._name(f"committer-{n}"), shard.committer.run()) for n in range(pace.committers)),
+            start(self._name("aside"), shard.committer.aside.run()),
             start(self._name("status-writer"), shard.status_writer.run()),
             start(self._name("garbage-collector"), shard.collector.run()),
         ]
+        if shard.promotion is not None:
+            self._workers.append(start(self._name("promotion"), shard.promotion.run()))
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
@@ -57,7 +56,7 @@ class RunningShard:
         shard, started = self._shard, time.monotonic()
         try:
             async with asyncio.timeout(seconds):
-                while not (shard.coordinator.idle and shard.status_writer.idle):  # noqa: ASYNC110  # see Pace
+                while not (shard.committer.idle and shard.statuses.idle):  # noqa: ASYNC110  # see Pace
                     await asyncio.sleep(self._pace.flush_poll_seconds)
         except TimeoutError:
             # What is in the cluster is found again by the next start. What is not there any more, is not.
@@ -72,7 +71,7 @@ class RunningShard:
 
     def log_lost(self) -> None:
         """Log the objects that only this process has, and has not committed yet."""
-        for ref in self._shard.intake.last_copies:
+        for ref in self._shard.register.last_copies:
             _log.error("Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields())
 
     def _name(self, task: str) -> str:

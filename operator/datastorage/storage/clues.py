@@ -18,15 +18,15 @@ from datastorage.storage.sessions import transaction
 
 _log = logging.getLogger(__name__)
 
-# For each clue ($14 to $17) the rows that have it. Its words find them in the index, which knows of no order;
+# For each clue ($1 to $4) the rows that have it. Its words find them in the index, which knows of no order;
 # then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none
-# beyond 16,383: where a word of the clue has lost some, the text itself is looked at, in a few rows ($21).
-# $18: what else has to hold.
+# beyond 16,383: where a word of the clue has lost some, the text itself is looked at, in a few rows ($8).
+# $5: what else has to hold.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
-        SELECT number, CASE WHEN $18::text IS NULL THEN words ELSE words && $18::text::tsquery END AS words,
+        SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
             CASE WHEN in_order THEN phrase ELSE words END AS form, lexemes, pattern
-        FROM unnest($14::text[], $15::boolean[], $16::int[], $17::text[])
+        FROM unnest($1::text[], $2::boolean[], $3::int[], $4::text[])
             WITH ORDINALITY AS given (clue, in_order, least, pattern, number),
             plainto_tsquery('english'::regconfig, clue) AS words,
             phraseto_tsquery('english'::regconfig, clue) AS phrase,
@@ -37,12 +37,12 @@ CLUES: Final = with_conditions(r"""
             (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
                 r.text_hash, r.search, r.content
             FROM datastorage.audit_records AS r
-            WHERE {of_audit_records} AND r.search @@ clues.words LIMIT $19)
+            WHERE {of_audit_records} AND r.search @@ clues.words LIMIT $6)
             UNION ALL
             (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash, r.search,
                 r.content
             FROM datastorage.action_traces AS r
-            WHERE {of_action_traces} AND r.search @@ clues.words AND {newest} LIMIT $19))
+            WHERE {of_action_traces} AND r.search @@ clues.words AND {newest} LIMIT $6))
         SELECT table_name, uid, generation, created_at, spec_hash, text_hash
         FROM with_words WHERE search @@ form
         UNION ALL
@@ -52,8 +52,8 @@ CLUES: Final = with_conditions(r"""
                 AND EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
                     WHERE known.lexeme = ANY (clues.lexemes)
                         AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))) AS unsure
-        WHERE CASE WHEN nth <= $21 THEN convert_from(content, 'UTF8') ~* pattern END
-        LIMIT $20) AS found
+        WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* pattern END
+        LIMIT $7) AS found
 """)
 # Events: a clue of more singles none of them out, and so many leave room on a page of ten. Records with the
 # same text are one event. Measured with benchmarks/search.
@@ -118,9 +118,9 @@ async def find(
     if not clues:
         return []
     arguments = (
-        *criteria.arguments, [clue.words for clue in clues], [clue.in_order for clue in clues],
-        [clue.least for clue in clues], [clue.pattern for clue in clues], condition, _MAX_CANDIDATES,
-        _MAX_ROWS, _MAX_READ,
+        [clue.words for clue in clues], [clue.in_order for clue in clues], [clue.least for clue in clues],
+        [clue.pattern for clue in clues], condition, _MAX_CANDIDATES, _MAX_ROWS, _MAX_READ,
+        *criteria.arguments,
     )  # fmt: skip
     try:
         async with transaction(connection):  # a savepoint: going back to it restores the limit, too

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final, cast
 
 import asyncpg
 
@@ -61,8 +61,9 @@ class Pace:
     was there before goes on to serve."""
 
 
-async def _keep_session(connection: Session) -> None:
+async def _keep_session(connection: asyncpg.Connection) -> None:
     """Spare a round trip per use: no statement of this program leaves anything behind in its session."""
+    assert isinstance(connection, Session)
     connection.idle_since = time.monotonic()
 
 
@@ -122,7 +123,7 @@ class Database:
             self._pool.terminate()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"]:
+    async def connection(self) -> AsyncIterator[Session]:
         """Borrow a connection. Driver errors inside the block leave it translated."""
         try:
             with cancellation_kept(), self._doubting(), translated_errors(self._chain):
@@ -130,8 +131,7 @@ class Database:
                 try:
                     yield connection
                 finally:
-                    # This fails where a statement was cut off that a silent server never answered.
-                    await self._pool.release(connection, timeout=self._pace.release_seconds)
+                    await self._release(connection)
         except MissingRightsError as error:
             raise await self._with_the_right(error) from error.__cause__
 
@@ -143,7 +143,7 @@ class Database:
                 try:
                     missing = await missing_in(connection, self._chain)
                 finally:
-                    await self._pool.release(connection, timeout=self._pace.release_seconds)
+                    await self._release(connection)
         except DataStorageError:
             return error
         return MissingRightsError(f"{error}; {missing}") if missing is not None else error
@@ -172,7 +172,7 @@ class Database:
             self.expire_connections()
             raise
 
-    async def _acquire(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+    async def _acquire(self) -> Session:
         self._url.follow()
         if not self._opened:
             await self._pool
@@ -186,13 +186,13 @@ class Database:
         finally:
             if not serves:
                 connection.terminate()
-                await self._pool.release(connection)
+                await self._release(connection)
         if serves:
             return connection
         self.expire_connections()
         return await self._take()
 
-    async def _take(self) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+    async def _take(self) -> Session:
         age = time.monotonic() - self._renewed_at
         if age > self._pace.max_age_seconds or (self._refused and age > self._pace.refused_seconds):
             self.expire_connections()
@@ -202,7 +202,8 @@ class Database:
         seconds = self._pace.command_seconds
         try:
             # The time-out bounds the wait for a free connection and the opening of a new one.
-            return await self._pool.acquire(timeout=seconds)
+            proxy = await self._pool.acquire(timeout=seconds)
+            return cast("Session", proxy)  # it has everything that a Session has
         except ConfigurationError as error:
             if not self._servers.have_served:
                 raise
@@ -218,7 +219,12 @@ class Database:
                 f"{self._chain.server}: all {size} connections have been in use for {seconds:g} s"
             ) from error
 
-    async def _serves(self, connection: Any) -> bool:
+    async def _release(self, connection: Session) -> None:
+        """Give a connection back. It fails where a silent server never answered a cut-off statement."""
+        proxy = cast("asyncpg.pool.PoolConnectionProxy", connection)
+        await self._pool.release(proxy, timeout=self._pace.release_seconds)
+
+    async def _serves(self, connection: Session) -> bool:
         """Ask whether a connection's server answers at once and, where that is needed, lets it write."""
         seconds = self._pace.answer_seconds
         try:

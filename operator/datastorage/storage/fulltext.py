@@ -20,25 +20,25 @@ from datastorage.storage.pages import Place, place_of
 from datastorage.storage.reading import reading
 
 # The word forms of the question, as the records have them, and in how many of the newest records each is; and
-# how many records there are, counted up to $17.
+# how many records there are, counted up to $4.
 _FORMS: Final = with_conditions("""
     WITH sample AS MATERIALIZED (
         (SELECT r.search FROM datastorage.audit_records AS r
-        WHERE {of_audit_records} ORDER BY r.created_at DESC LIMIT $16)
+        WHERE {of_audit_records} ORDER BY r.created_at DESC LIMIT $3)
         UNION ALL
         (SELECT r.search FROM datastorage.action_traces AS r
-        WHERE {of_action_traces} ORDER BY r.created_at DESC LIMIT $16)),
+        WHERE {of_action_traces} ORDER BY r.created_at DESC LIMIT $3)),
     forms AS MATERIALIZED (
         SELECT form, min(place) AS place FROM (
             SELECT plainto_tsquery('english'::regconfig, word) AS form, place
-            FROM unnest($14::text[]) WITH ORDINALITY AS words (word, place)) AS all_forms
-        WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $15)
+            FROM unnest($1::text[]) WITH ORDINALITY AS words (word, place)) AS all_forms
+        WHERE numnode(form) > 0 GROUP BY form ORDER BY 2 LIMIT $2)
     SELECT form::text AS form, count(search) FILTER (WHERE search @@ form) AS rows, count(search) AS sampled,
         (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
             UNION ALL
             SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
-            LIMIT $17) AS some_rows) AS total
+            LIMIT $4) AS some_rows) AS total
     FROM forms LEFT JOIN sample ON true GROUP BY form ORDER BY min(place)
 """)
 _PHRASES: Final = """
@@ -54,33 +54,33 @@ _WITHOUT: Final = """
     WHERE NOT EXISTS (SELECT FROM unnest($6::text[]) AS phrases (phrase)
         WHERE r.search @@ phraseto_tsquery('english'::regconfig, phrase))
 """
-# $14 and $15 are two conditions, each for itself; the newest rows that meet one of them are ranked. A rank is
-# the sum over the words ($16) of their weights ($17) and of how often they are in the record, for its length.
+# $1 and $2 are two conditions, each for itself; the newest rows that meet one of them are ranked. A rank is
+# the sum over the words ($3) of their weights ($4) and of how often they are in the record, for its length.
 _FIND: Final = with_conditions("""
     WITH matching AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.audit_records AS r
-        WHERE {of_audit_records} AND r.search @@ $14::text::tsquery ORDER BY r.created_at DESC LIMIT $18)
+        WHERE {of_audit_records} AND r.search @@ $1::text::tsquery ORDER BY r.created_at DESC LIMIT $5)
         UNION ALL
         (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.action_traces AS r
-        WHERE {of_action_traces} AND r.search @@ $14::text::tsquery AND {newest}
-        ORDER BY r.created_at DESC LIMIT $18)
+        WHERE {of_action_traces} AND r.search @@ $1::text::tsquery AND {newest}
+        ORDER BY r.created_at DESC LIMIT $5)
         UNION ALL
         (SELECT 'audit_records', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.audit_records AS r
-        WHERE {of_audit_records} AND r.search @@ $15::text::tsquery ORDER BY r.created_at DESC LIMIT $18)
+        WHERE {of_audit_records} AND r.search @@ $2::text::tsquery ORDER BY r.created_at DESC LIMIT $5)
         UNION ALL
         (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.action_traces AS r
-        WHERE {of_action_traces} AND r.search @@ $15::text::tsquery AND {newest}
-        ORDER BY r.created_at DESC LIMIT $18)),
+        WHERE {of_action_traces} AND r.search @@ $2::text::tsquery AND {newest}
+        ORDER BY r.created_at DESC LIMIT $5)),
     words AS MATERIALIZED (
-        SELECT form::tsquery AS form, weight FROM unnest($16::text[], $17::float8[]) AS given (form, weight)),
+        SELECT form::tsquery AS form, weight FROM unnest($3::text[], $4::float8[]) AS given (form, weight)),
     ranked AS (
         SELECT DISTINCT ON (uid, generation, spec_hash)
             table_name, uid, generation, created_at, spec_hash, text_hash,
@@ -92,8 +92,8 @@ _FIND: Final = with_conditions("""
             ORDER BY rank DESC, created_at DESC) AS number
         FROM ranked)
     SELECT table_name, uid, generation, created_at, spec_hash, text_hash, rank
-    FROM numbered WHERE number <= $19
-    ORDER BY rank DESC, created_at DESC, uid LIMIT $20
+    FROM numbered WHERE number <= $6
+    ORDER BY rank DESC, created_at DESC, uid LIMIT $7
 """)
 # So many word forms tell enough, and bound the work.
 _MAX_FORMS: Final = 32
@@ -153,8 +153,8 @@ class FullText:
             excluded = await self._phrases(connection, wording.excluded)
             conditions = _conditions(forms, phrases, excluded)
             rows = await connection.fetch(
-                _FIND, *criteria.arguments, *conditions,
-                [form.text for form in forms], [form.weight for form in forms], _MAX_RANKED, per_text, limit,
+                _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
+                _MAX_RANKED, per_text, limit, *criteria.arguments,
             )  # fmt: skip
             found = await clues.find(connection, criteria, wording.clues, _required(phrases, excluded))
         ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["rank"]) for row in rows}
@@ -183,7 +183,7 @@ class FullText:
     @staticmethod
     async def _forms(connection: Any, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
         limits = (_MAX_FORMS, _SAMPLE, _NOT_MANY + 1)
-        rows = await connection.fetch(_FORMS, *criteria.arguments, list(words), *limits)
+        rows = await connection.fetch(_FORMS, list(words), *limits, *criteria.arguments)
         return [_form(row["form"], row["rows"], row["sampled"], row["total"]) for row in rows]
 
     @staticmethod

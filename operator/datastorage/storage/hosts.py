@@ -1,8 +1,10 @@
 """Splits a URL into one for each host, in the order of the attempts; refuses a host that can't write."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
+
+import asyncpg
 
 from datastorage.errors import TransientError
 from datastorage.storage.urls import ServerUrl
@@ -26,9 +28,9 @@ def attempts(url: ServerUrl, *, writable: bool) -> list[tuple[ServerUrl, str | N
     return [(host, None) for host in hosts]
 
 
-async def refuse_read_only(connection: Any, server: str, *, timeout_seconds: float) -> None:
+async def refuse_read_only(connection: asyncpg.Connection, server: str, *, timeout_seconds: float) -> None:
     """Raise TransientError, which names the server, where it is a standby or lets nobody write."""
-    standby, read_only = await connection.fetchrow(_STATE, timeout=timeout_seconds)
+    [(standby, read_only)] = await connection.fetch(_STATE, timeout=timeout_seconds)
     if standby:
         raise TransientError(f"{server} is a read-only standby, and the primary is needed")
     if read_only:

@@ -7,7 +7,9 @@ index) is a warning.
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
+
+import asyncpg
 
 from datastorage.errors import ConfigurationError
 from datastorage.storage.rights import missing_rights, summary_of
@@ -134,10 +136,10 @@ _ROLE: Final = """
 _NAMED: Final = 5
 
 
-async def check_state(connection: Any, chain: Chain) -> None:
+async def check_state(connection: asyncpg.Connection, chain: Chain) -> None:
     """Raise ConfigurationError where the server, the schema or this role's rights won't do."""
     await check_server(connection, chain)
-    role, group = await connection.fetchrow(_ROLE)
+    [(role, group)] = await connection.fetch(_ROLE)
     gaps = await missing_rights(connection, chain, role, group=group)
     needed_for_version = {SCHEMA, f"{SCHEMA}.{chain.version_table}"}
     if any(gap.owner is not None and gap.object in needed_for_version for gap in gaps):
@@ -147,9 +149,9 @@ async def check_state(connection: Any, chain: Chain) -> None:
     await check_schema(connection, chain)
 
 
-async def check_server(connection: Any, chain: Chain) -> None:
+async def check_server(connection: asyncpg.Connection, chain: Chain) -> None:
     """Raise ConfigurationError where the server or the database can't do what is needed."""
-    server = await connection.fetchrow(_SERVER)
+    [server] = await connection.fetch(_SERVER)
     if server["number"] < _LEAST_POSTGRES:
         raise ConfigurationError(
             f"{chain.server} {server['version']} is too old, 16 is needed: upgrade it, or name another "
@@ -179,7 +181,7 @@ def check_pgvector(version: str | None) -> None:
         )
 
 
-async def check_schema(connection: Any, chain: Chain) -> None:
+async def check_schema(connection: asyncpg.Connection, chain: Chain) -> None:
     """Raise ConfigurationError where a table is broken; warn about changes that may be intended."""
     tables = await connection.fetch(_INDEXES, list(KEYS[chain]))
     found = {(row["table"], tuple(row["columns"] or ()), row["is_key"]) for row in tables}
@@ -215,16 +217,16 @@ async def check_schema(connection: Any, chain: Chain) -> None:
         _log.warning("Objects that are not from a migration may refuse or change rows: %s", _some(names))
 
 
-async def check_rights(connection: Any, chain: Chain) -> None:
+async def check_rights(connection: asyncpg.Connection, chain: Chain) -> None:
     """Raise ConfigurationError where this role lacks rights, or the schema lacks objects; it names them."""
     problem = await missing_in(connection, chain)
     if problem is not None:
         raise ConfigurationError(problem)
 
 
-async def missing_in(connection: Any, chain: Chain) -> str | None:
+async def missing_in(connection: asyncpg.Connection, chain: Chain) -> str | None:
     """Return one line about the rights or objects that are missing, with the remedy; None if none are."""
-    role, group = await connection.fetchrow(_ROLE)
+    [(role, group)] = await connection.fetch(_ROLE)
     gaps = await missing_rights(connection, chain, role, group=group)
     absent = list(dict.fromkeys(gap.object for gap in gaps if gap.owner is None))
     if absent:

@@ -137,13 +137,13 @@ def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
     return before, chain.version
 
 
-async def _finish(driver: Any, chain: Chain) -> None:
+async def _finish(driver: asyncpg.Connection, chain: Chain) -> None:
     await grant_rights(driver, chain)
     await check_rights(driver, chain)
     await check_schema(driver, chain)
 
 
-def _on_driver(connection: Connection, work: Callable[[Any], Awaitable[None]]) -> None:
+def _on_driver(connection: Connection, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
     """Do work on the driver's own connection, the kind that the service has too."""
     driver: Any = connection.connection.dbapi_connection
     driver.run_async(work)

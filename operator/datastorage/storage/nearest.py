@@ -20,19 +20,19 @@ _COUNT: Final = with_conditions("""
         SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
         UNION ALL
         SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
-        LIMIT $14) AS some_rows
+        LIMIT $1) AS some_rows
 """)
-# The newest records of a text, $14 at most, beside "near", which has the text_hash.
+# The newest records of a text, $1 at most, beside "near", which has the text_hash.
 _THEIR_RECORDS: Final = """
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash
         FROM datastorage.audit_records AS r
-        WHERE r.text_hash = near.text_hash AND {of_audit_records} ORDER BY r.created_at DESC LIMIT $14)
+        WHERE r.text_hash = near.text_hash AND {of_audit_records} ORDER BY r.created_at DESC LIMIT $1)
         UNION ALL
         (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash
         FROM datastorage.action_traces AS r
         WHERE r.text_hash = near.text_hash AND {of_action_traces} AND {newest}
-        ORDER BY r.created_at DESC LIMIT $14)
-        ORDER BY created_at DESC LIMIT $14"""
+        ORDER BY r.created_at DESC LIMIT $1)
+        ORDER BY created_at DESC LIMIT $1"""
 
 
 def _with_records(sql: str) -> str:
@@ -43,41 +43,41 @@ def _with_records(sql: str) -> str:
 # others are sorted. How many at most stands in the text, because the plan depends on it.
 _WALK: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.* FROM (
-        SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $16 AS distance
+        SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $3 AS distance
         FROM datastorage.embeddings_{id:d}
-        ORDER BY embedding OPERATOR({pgvector}.<=>) $16 LIMIT {texts:d}) AS near
+        ORDER BY embedding OPERATOR({pgvector}.<=>) $3 LIMIT {texts:d}) AS near
     CROSS JOIN LATERAL ({their_records}) AS found
-    LIMIT $15
+    LIMIT $2
 """)
-# Takes the texts of all records, or of the $17 newest. Each is looked up by itself: a join could read all
+# Takes the texts of all records, or of the $4 newest. Each is looked up by itself: a join could read all
 # vectors.
 _EXACT: Final = _with_records("""
     WITH candidates AS MATERIALIZED (
         SELECT DISTINCT text_hash FROM (
             (SELECT r.text_hash FROM datastorage.audit_records AS r
-            WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $17)
+            WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $4)
             UNION ALL
             (SELECT r.text_hash FROM datastorage.action_traces AS r
             WHERE {of_action_traces} AND r.text_hash IS NOT NULL AND {newest}
-            ORDER BY r.created_at DESC LIMIT $17)) AS rows),
+            ORDER BY r.created_at DESC LIMIT $4)) AS rows),
     near AS MATERIALIZED (
         SELECT text_hash, distance FROM candidates CROSS JOIN LATERAL (
-            SELECT min(embedding OPERATOR({pgvector}.<=>) $16) AS distance
+            SELECT min(embedding OPERATOR({pgvector}.<=>) $3) AS distance
             FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = candidates.text_hash) AS known
-        WHERE distance IS NOT NULL ORDER BY distance LIMIT $15)
+        WHERE distance IS NOT NULL ORDER BY distance LIMIT $2)
     SELECT near.text_hash, near.distance, found.*
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
-    ORDER BY distance, created_at DESC LIMIT $15
+    ORDER BY distance, created_at DESC LIMIT $2
 """)
 # Beside one server the same in two steps.
 _HASHES: Final = with_conditions("""
     SELECT DISTINCT text_hash FROM (
         (SELECT r.text_hash FROM datastorage.audit_records AS r
-        WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $14)
+        WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $1)
         UNION ALL
         (SELECT r.text_hash FROM datastorage.action_traces AS r
         WHERE {of_action_traces} AND r.text_hash IS NOT NULL AND {newest}
-        ORDER BY r.created_at DESC LIMIT $14)) AS rows
+        ORDER BY r.created_at DESC LIMIT $1)) AS rows
 """)
 _NEAREST_OF: Final = """
     SELECT given.text_hash, distance FROM unnest($1::bytea[]) AS given (text_hash) CROSS JOIN LATERAL (
@@ -91,9 +91,9 @@ _NEAREST: Final = """
 """
 _RECORDS_OF: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.*
-    FROM unnest($16::bytea[], $17::float8[]) AS near (text_hash, distance)
+    FROM unnest($3::bytea[], $4::float8[]) AS near (text_hash, distance)
     CROSS JOIN LATERAL ({their_records}) AS found
-    ORDER BY distance, created_at DESC LIMIT $15
+    ORDER BY distance, created_at DESC LIMIT $2
 """)
 # Settings of a walk. ef_search: how many neighbours an index keeps in sight. An order that is right from step
 # to step is good enough, since the answer is sorted.
@@ -178,14 +178,14 @@ class Nearest:
                     # moment have left two vectors, and its records are found twice.
                     rows = limit if texts == _ATTEMPTS[0] else 2 * limit
                     sql = _WALK.format(id=number, texts=texts, pgvector=connection.vector_schema)
-                    answer = await connection.fetch(sql, *criteria.arguments, per_text, rows, vector)
+                    answer = await connection.fetch(sql, per_text, rows, vector, *criteria.arguments)
                     found = _matches(answer, limit)
                     if len(found) == limit:
                         return found
                 if criteria.is_open:
                     return found
                 await connection.execute(_OWN_PLAN)
-            arguments = (*criteria.arguments, per_text, limit, vector, _AT_LAST)
+            arguments = (per_text, limit, vector, _AT_LAST, *criteria.arguments)
             sql = _EXACT.format(id=number, pgvector=connection.vector_schema)
             return _matches(await connection.fetch(sql, *arguments), limit)
 
@@ -202,14 +202,14 @@ class Nearest:
                         return found
                 if criteria.is_open:
                     return found
-            hashes = [row["text_hash"] for row in await archive.fetch(_HASHES, *criteria.arguments, _AT_LAST)]
+            hashes = [row["text_hash"] for row in await archive.fetch(_HASHES, _AT_LAST, *criteria.arguments)]
             near = await vectors.fetch(_NEAREST_OF.format(**place), hashes, vector, limit)
             return await self._records_of(archive, near, criteria, limit, per_text)
 
     @staticmethod
     async def _leaves_few(connection: Any, criteria: Criteria) -> bool:
         return (
-            not criteria.is_open and await connection.fetchval(_COUNT, *criteria.arguments, _FEW + 1) <= _FEW
+            not criteria.is_open and await connection.fetchval(_COUNT, _FEW + 1, *criteria.arguments) <= _FEW
         )
 
     @staticmethod
@@ -218,7 +218,7 @@ class Nearest:
     ) -> list[Match]:
         distances = {row["text_hash"]: row["distance"] for row in near}
         rows = await archive.fetch(
-            _RECORDS_OF, *criteria.arguments, per_text, limit, list(distances), list(distances.values())
+            _RECORDS_OF, per_text, limit, list(distances), list(distances.values()), *criteria.arguments
         )
         return _matches(rows, limit)
 

@@ -29,20 +29,20 @@ _PAGE: Final = _with_first("""
     (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
         r.happened_at AS began_at, ARRAY[r.resource_version, r.stored_order] AS numbers
     FROM datastorage.audit_records AS r
-    WHERE {of_audit_records} AND r.created_at <= coalesce($14::timestamptz, 'infinity')
-        AND ($14::timestamptz IS NULL OR r.created_at < $14
-            OR (r.happened_at, ARRAY[r.resource_version, r.stored_order]) < ($15::timestamptz, $16::bigint[]))
-    ORDER BY r.created_at DESC, r.happened_at DESC, numbers DESC LIMIT $17)
+    WHERE {of_audit_records} AND r.created_at <= coalesce($1::timestamptz, 'infinity')
+        AND ($1::timestamptz IS NULL OR r.created_at < $1
+            OR (r.happened_at, ARRAY[r.resource_version, r.stored_order]) < ($2::timestamptz, $3::bigint[]))
+    ORDER BY r.created_at DESC, r.happened_at DESC, numbers DESC LIMIT $4)
     UNION ALL
     (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash,
         r.created_at AS began_at, {of_first} AS numbers
     FROM datastorage.action_traces AS r
-    WHERE {of_action_traces} AND r.created_at <= coalesce($14::timestamptz, 'infinity')
-        AND ($14::timestamptz IS NULL OR r.created_at < $14
-            OR (r.created_at, {of_first}) < ($15::timestamptz, $16::bigint[]))
+    WHERE {of_action_traces} AND r.created_at <= coalesce($1::timestamptz, 'infinity')
+        AND ($1::timestamptz IS NULL OR r.created_at < $1
+            OR (r.created_at, {of_first}) < ($2::timestamptz, $3::bigint[]))
         AND {newest}
-    ORDER BY r.created_at DESC, numbers DESC LIMIT $17)
-    ORDER BY created_at DESC, began_at DESC, numbers DESC LIMIT $17
+    ORDER BY r.created_at DESC, numbers DESC LIMIT $4)
+    ORDER BY created_at DESC, began_at DESC, numbers DESC LIMIT $4
 """)
 _REMEDIATION: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, happened_at,
@@ -91,12 +91,12 @@ _SHARING: Final = with_conditions("""
     SELECT given.text_hash,
         (SELECT count(*) FROM (
             SELECT FROM datastorage.audit_records AS r
-            WHERE r.text_hash = given.text_hash AND {of_audit_records} LIMIT $15) AS counted)
+            WHERE r.text_hash = given.text_hash AND {of_audit_records} LIMIT $2) AS counted)
         + (SELECT count(*) FROM (
             SELECT FROM datastorage.action_traces AS r
-            WHERE r.text_hash = given.text_hash AND {of_action_traces} AND {newest} LIMIT $15) AS counted)
+            WHERE r.text_hash = given.text_hash AND {of_action_traces} AND {newest} LIMIT $2) AS counted)
         AS rows
-    FROM unnest($14::bytea[]) AS given (text_hash)
+    FROM unnest($1::bytea[]) AS given (text_hash)
 """)
 # The sizes are known without reading the contents.
 _LOAD: Final = """
@@ -176,7 +176,7 @@ class ArchiveReader:
         """
         start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_PAGE, *criteria.arguments, *start, limit)
+            rows = await connection.fetch(_PAGE, *start, limit, *criteria.arguments)
         return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
 
     async def remediation(self, correlation_id: str, after: Position | None, limit: int) -> list[PlacedRow]:
@@ -219,7 +219,7 @@ class ArchiveReader:
     ) -> dict[bytes, int]:
         """Return how many records that meet the criteria have each text, counted up to ``limit`` or so."""
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_SHARING, *criteria.arguments, list(hashes), limit)
+            rows = await connection.fetch(_SHARING, list(hashes), limit, *criteria.arguments)
         return {row["text_hash"]: row["rows"] for row in rows}
 
     async def _places(self, sql: str, *arguments: Any) -> list[Place]:

@@ -6,7 +6,7 @@ restored before its roles exist, and when somebody creates a table again by hand
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import asyncpg
 
@@ -137,7 +137,9 @@ class Gap:
                 return f"{right} {self.object}"
 
 
-async def missing_rights(connection: Any, chain: Chain, role: str, *, group: str = SERVICE) -> list[Gap]:
+async def missing_rights(
+    connection: asyncpg.Connection, chain: Chain, role: str, *, group: str = SERVICE
+) -> list[Gap]:
     """Return the rights of a group that a role lacks. Any role may ask."""
     wanted = [
         (item.kind, item.name, right)
@@ -159,7 +161,7 @@ def summary_of(role: str, gaps: Iterable[Gap]) -> str:
     return f'role "{role}" may not {", ".join(actions[:_NAMED])}{more}'
 
 
-async def grant_rights(connection: Any, chain: Chain) -> None:
+async def grant_rights(connection: asyncpg.Connection, chain: Chain) -> None:
     """Create the group roles where they are missing, and grant them their rights. A repeat changes nothing.
 
     Raises ConfigurationError, which names the role and the right, where this role may not grant it.
@@ -180,7 +182,7 @@ async def grant_rights(connection: Any, chain: Chain) -> None:
             )
 
 
-async def _create_role(connection: Any, role: str) -> None:
+async def _create_role(connection: asyncpg.Connection, role: str) -> None:
     # Roles belong to the whole server: another database's migration, or a superuser, may have created them.
     if await connection.fetchval(_ROLE_EXISTS, role):
         return
@@ -196,7 +198,7 @@ async def _create_role(connection: Any, role: str) -> None:
         ) from error
 
 
-async def _fill(connection: Any, gap: Gap, role: str) -> None:
+async def _fill(connection: asyncpg.Connection, gap: Gap, role: str) -> None:
     kind = "SCHEMA" if gap.kind == "EXTENSION" else gap.kind
     try:
         async with transaction(connection):

@@ -1,7 +1,9 @@
 """The schemas that this program works on, and the check of their versions."""
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
+
+import asyncpg
 
 from datastorage.errors import ConfigurationError, NewerSchemaError, SchemaVersionError
 
@@ -41,11 +43,7 @@ _VERSION: Final[dict[Chain, str]] = {
 }
 
 
-class _Connection(Protocol):
-    async def fetchval(self, query: str, *arguments: object) -> object: ...
-
-
-async def check_schema_version(connection: _Connection, chain: Chain) -> None:
+async def check_schema_version(connection: asyncpg.Connection, chain: Chain) -> None:
     """Refuse to run on a schema other than the one this program was written for.
 
     Raises SchemaVersionError with the remedy, ConfigurationError where PostgreSQL acknowledges commits that

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 from pgvector import Vector
 
 from datastorage.errors import TransientError
@@ -51,7 +52,7 @@ class NoVectorsError(TransientError):
 
 
 @asynccontextmanager
-async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterator[None]:
+async def transaction(connection: asyncpg.Connection, *, readonly: bool = False) -> AsyncIterator[None]:
     """Open a transaction, or a savepoint within one: commit it in the end, roll it back on an error.
 
     When the task is cancelled the connection is closed, which rolls back too: a ROLLBACK would wait up to
@@ -72,9 +73,12 @@ async def transaction(connection: Any, *, readonly: bool = False) -> AsyncIterat
         raise
 
 
-class Session(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
+class Session(asyncpg.Connection):
     """A connection of the driver that knows whether a pooler stands between it and PostgreSQL."""
 
+    # The driver's own, of which its types say nothing.
+    _server_caps: Any
+    _transport: asyncio.Transport
     idle_since = math.inf
     """Time of the last return to the pool, by the monotonic clock; infinity for a new connection."""
     pooled = False
@@ -196,7 +200,7 @@ class Connector:
             command_timeout=self._command_seconds,
             statement_cache_size=_CACHED_STATEMENTS if cached else 0,
             server_settings=dict(url.server_settings),
-            target_session_attrs=kind,
+            target_session_attrs=None if kind is None else SessionAttribute(kind),
         )
         with _terminated_on_error(session):
             _set_socket_options(session, url.socket_options)

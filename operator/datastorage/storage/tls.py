@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from datastorage.errors import ConfigurationError
+from datastorage.files import UnfitFileError, check_file
 from datastorage.storage.urls import ServerUrl
 
 # The driver reads these variables where the URL lacks the parameter.
@@ -22,6 +23,8 @@ _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 _SYSTEM: Final = "system"
 _ALPN: Final = ["postgresql"]  # required for a direct TLS connection
 _TLS_VERSIONS: Final = {f"TLSv{v}": ssl.TLSVersion[f"TLSv{v}".replace(".", "_")] for v in ("1.2", "1.3")}
+# A large list of revoked certificates has some MiB.
+_MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 
 
 def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
@@ -34,6 +37,9 @@ def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
         _check_passfile(url, Path(values["passfile"]))
     if values["sslmode"] == "disable":
         return None
+    for name in ("sslkey", "sslcrl"):
+        if values[name]:
+            _refuse_endless(url, name, values[name])
     if values["sslcert"]:
         _load_identity(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), values["sslcert"], values["sslkey"])
     if values["sslrootcert"] == _SYSTEM:
@@ -52,7 +58,7 @@ def _value_of(url: ServerUrl, name: str) -> str:
 def _check_passfile(url: ServerUrl, path: Path) -> None:
     try:
         mode = path.stat().st_mode
-        path.read_bytes()
+        check_file(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise _unusable(url, "passfile", path, _trouble(error)) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -84,10 +90,20 @@ def _load_trusted(url: ServerUrl, context: ssl.SSLContext, name: str, path: str)
         raise _unusable(url, name, path, "has no certificate in PEM form") from None
 
 
+def _refuse_endless(url: ServerUrl, name: str, path: str) -> None:
+    """Raise ConfigurationError for a FIFO or a device. The driver reads these files in every TLS mode."""
+    try:
+        check_file(path, _MAX_FILE_BYTES)
+    except UnfitFileError as error:
+        raise _unusable(url, name, path, _trouble(error)) from None
+    except OSError:
+        return  # whether a file must exist depends on the mode
+
+
 def _check_readable(url: ServerUrl, name: str, path: str) -> None:
     try:
-        Path(path).open("rb").close()
-    except (OSError, ValueError) as error:
+        check_file(path, _MAX_FILE_BYTES)
+    except OSError as error:
         raise _unusable(url, name, path, _trouble(error)) from None
 
 
@@ -121,6 +137,8 @@ def _trouble(error: Exception) -> str:
         return "is not there"
     if isinstance(error, PermissionError):
         return "may not be read by this process"
+    if isinstance(error, UnfitFileError):
+        return f"is {error.strerror}"
     return "can't be read"
 
 

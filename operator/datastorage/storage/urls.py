@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from datastorage.errors import ConfigurationError
+from datastorage.files import read_file
 
 _MAX_PORT: Final = 65_535
 _NAME: Final = "datastorage"
@@ -21,6 +22,7 @@ _NAME: Final = "datastorage"
 # it.
 _MAX_CONNECT_SECONDS: Final = 30.0
 _DEFAULT_CONNECT_SECONDS: Final = 5.0
+_MAX_SERVICE_BYTES: Final = 1024 * 1024
 
 _TO_DRIVER: Final = frozenset(
     {
@@ -201,7 +203,7 @@ def _with_service(given: Mapping[str, str]) -> dict[str, str]:
     file = _service_file(given)
     services = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        services.read_string(file.read_text(encoding="utf-8"))
+        services.read_string(read_file(file, _MAX_SERVICE_BYTES).decode())
     except (OSError, UnicodeDecodeError, configparser.Error):
         raise _ParameterError(f"service={name} needs the file {file}, which can't be read") from None
     if not services.has_section(name):

@@ -1,60 +1,90 @@
-"""Lifts objects whose vectors have been paid: from Degraded to Stored, and their writes from Pending.
+"""Promotes objects whose vectors have been written since: from Degraded to Stored, their writes from Pending.
 
-The cluster itself says which objects those may be, and the archive what they still owe. So nothing is
-forgotten where the payment was another replica's, or a crash came between payment and status.
+The cluster itself says which objects those may be, and the archive whether their vectors are still pending.
+So none is forgotten where another replica wrote the vector, or a crash came between vector and status.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.item import Announcement
-from datastorage.pipeline.kindbykind import KindByKind
 from datastorage.pipeline.lookup import Archive as Rows
 from datastorage.pipeline.lookup import look_up
-from datastorage.pipeline.reading import announcement_of
+from datastorage.pipeline.objects import (
+    Body,
+    ObjectVersion,
+    observes_generation,
+    read_or_log,
+    status_of,
+    version_of,
+)
+from datastorage.pipeline.register import Register
+from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
+from datastorage.pipeline.walk import Cluster, Page, Walk
 from datastorage.records.writes import WriteState
+from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.breaker import Breaker
+from datastorage.resilience.signal import Signal
+from datastorage.resilience.worker import repeat
 from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 from datastorage.resources.reading.record import key_of
 from datastorage.resources.reading.registry import table_of
 
-_PAGE_SIZE: Final = 500
-# Where a vector may be owed.
-_OWING: Final = (Phase.DEGRADED, Phase.RECORDING)
+# Phases in which a vector may be pending.
+_PHASES: Final = (Phase.DEGRADED, Phase.RECORDING)
 
 
 class Archive(Rows, Protocol):
-    """Where rows and what they owe are looked up (storage/write.py)."""
+    """Where rows and the states of their vectors are looked up (storage/write.py)."""
 
     async def time(self) -> float: ...
 
 
-class Cluster(Protocol):
-    """The request that is needed here (kube/objects.py)."""
+@dataclass(frozen=True)
+class Pace:
+    """How often the objects are looked at: each look lists them."""
 
-    def pages(
-        self, kind: ResourceKind, *, field_selector: str, page_size: int
-    ) -> AsyncIterator[list[dict[str, Any]]]: ...
+    interval_seconds: float = 300.0
+    """Between two looks without a request."""
+    first_pause_seconds: float = 2.0
+    """After a look that has found objects to promote. Half of it is used at least."""
+    max_pause_seconds: float = 30.0
+    """While looks find no object to promote they become rarer, up to this pause."""
+
+
+class PromotionRequests:
+    """The wish for a look at the objects. Made before the promotion, for all who may ask for one."""
+
+    def __init__(self, serving: Callable[[], bool]) -> None:
+        """``serving`` says whether vectors can be made and written, as far as is known."""
+        self._serving = serving
+        self.signal = Signal()
+        """Set when vectors were written or given up, here or by others."""
+
+    def vector_is_pending(self) -> None:
+        """Ask for a look, since the status of an object says now that its vector is pending.
+
+        The vector may have been written before the status was. While a dependency is away none is written,
+        and a look for each new object would be in vain.
+        """
+        if self._serving():
+            self.signal.set()
 
 
 @dataclass(frozen=True, slots=True)
-class Lifted:
-    """What a look at the objects came to."""
+class Promoted:
+    """The result of one look at the objects."""
 
-    announced: int = 0
-    """Status writes that were queued."""
-    complete: bool = True
+    queued: int
+    """Status updates that were queued."""
+    complete: bool
     """False where the cluster could not be listed, a row not looked up, or something was under way."""
 
-    def __add__(self, other: "Lifted") -> "Lifted":
-        return Lifted(self.announced + other.announced, self.complete and other.complete)
 
-
-class Lift:
-    """Looks through the cluster for what can be lifted."""
+class Promotion:
+    """Looks through the cluster for objects to promote."""
 
     def __init__(
         self,
@@ -62,62 +92,82 @@ class Lift:
         cluster: Cluster,
         archive: Archive,
         breaker: Breaker,
-        intake: Intake,
-        announce: Callable[[Announcement], Awaitable[None]],
+        register: Register,
+        statuses: StatusQueue,
+        requests: PromotionRequests,
         default_ttl_seconds: int,
+        pace: Pace = Pace(),
     ) -> None:
-        """``breaker`` is that of PostgreSQL; ``announce`` queues a status write (statuswriter.py)."""
-        self._cluster = cluster
+        """``breaker`` is that of PostgreSQL."""
         self._archive = archive
         self._breaker = breaker
-        self._intake = intake
-        self._announce = announce
+        self._register = register
+        self._statuses = statuses
+        self._requests = requests
         self._default_ttl_seconds = default_ttl_seconds
-        self._kind_by_kind = KindByKind("Listing the objects whose vectors were owed")
+        self._pace = pace
+        self._pauses = Backoff(pace.first_pause_seconds, pace.max_pause_seconds)
+        self._walk = Walk(
+            cluster,
+            name="Listing the objects whose vectors were pending",
+            selectors=[f"status.phase={phase}" for phase in _PHASES],
+        )
 
-    async def __call__(self) -> Lifted:
-        """Queue the status of everything that is paid."""
-        lifted = Lifted()
+    async def run(self) -> None:
+        """Look at the objects until cancelled: at once, on request, and at intervals."""
+        await repeat(self._look, interval_seconds=self._pace.interval_seconds, wake=self._requests.signal)
 
-        async def lift_kind(kind: ResourceKind) -> None:
-            nonlocal lifted
-            for phase in _OWING:
-                async for page in self._cluster.pages(
-                    kind, field_selector=f"status.phase={phase}", page_size=_PAGE_SIZE
-                ):
-                    lifted += await self._lift(kind, [body for body in page if _owes(body)])
+    async def _look(self) -> float | None:
+        promoted = await self.promote()
+        if promoted.queued:
+            self._pauses.reset()
+        # A request that comes now is kept in the signal until the pause is over, and so is one that came
+        # during the look: its object may have been on a page that was read before.
+        await asyncio.sleep(self._pauses.next())
+        return None if promoted.complete else 0.0
 
-        failed = await self._kind_by_kind.run(KINDS, lift_kind)
-        return replace(lifted, complete=False) if failed else lifted
+    async def promote(self) -> Promoted:
+        """Queue the status of every object whose vector is pending no more."""
+        queued, complete = 0, True
 
-    async def _lift(self, kind: ResourceKind, bodies: Sequence[Mapping[str, Any]]) -> Lifted:
-        if not bodies:
-            return Lifted()
-        announced = 0
-        keys = [key_of(kind, body) for body in bodies]
-        answer = await look_up(self._archive, self._breaker, table_of(kind), keys)
-        skipped = bool(answer.unanswered)
-        # Beside stored_at in the status, which is PostgreSQL's time too.
+        async def promote_page(page: Page) -> None:
+            nonlocal queued, complete
+            of_page = await self._promote(page)
+            queued += of_page.queued
+            complete = complete and of_page.complete
+
+        failed = await self._walk.run(KINDS, promote_page)
+        return Promoted(queued, complete and not failed)
+
+    async def _promote(self, page: Page) -> Promoted:
+        versions = [
+            version
+            for body in page.bodies
+            if (version := read_or_log(page.kind, body, self._pending_version)) is not None
+        ]
+        if not versions:
+            return Promoted(0, complete=True)
+        keys = [version.key for version in versions]
+        answer = await look_up(self._archive, self._breaker, table_of(page.kind), keys)
+        # By PostgreSQL's clock, as stored_at beside it in the status.
         now = datetime.fromtimestamp(await self._breaker.run(self._archive.time), UTC)
-        for body, key in zip(bodies, keys, strict=True):
-            stored = answer.found.get(key)
+        queued, complete = 0, not answer.unanswered
+        for version in versions:
+            stored = answer.found.get(version.key)
             if stored is None or stored.vector.state is WriteState.PENDING:
                 continue
             # Not twice at once: the second would only find that the first has changed the object.
-            if not self._intake.begin(key):
-                skipped = True
+            if not self._register.start(version.key, committed=True):
+                complete = False
                 continue
             outcome = replace(stored, vector=replace(stored.vector, at=now))
-            await self._announce(
-                announcement_of(kind, body, outcome, default_ttl_seconds=self._default_ttl_seconds)
-            )
-            announced += 1
-        return Lifted(announced, complete=not skipped)
+            await self._statuses.put(StatusUpdate(version, outcome))
+            queued += 1
+        return Promoted(queued, complete)
 
-
-def _owes(body: Mapping[str, Any]) -> bool:
-    status = body["status"]
-    vector = status.get("writes", {}).get("vector", {})
-    if status.get("observedGeneration") != body["metadata"]["generation"]:
-        return False  # nobody has stored what it is now
-    return bool(vector.get("state") == WriteState.PENDING)
+    def _pending_version(self, kind: ResourceKind, body: Body) -> ObjectVersion | None:
+        """Return the version of an object whose status is about its present spec, and says Pending."""
+        vector = status_of(body).get("writes", {}).get("vector", {})
+        if not observes_generation(body) or vector.get("state") != WriteState.PENDING:
+            return None
+        return version_of(kind, body, key_of(kind, body), default_ttl_seconds=self._default_ttl_seconds)

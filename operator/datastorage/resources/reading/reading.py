@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from datastorage.records.record import Table, Text
 from datastorage.resources.kinds import ResourceKind
@@ -20,6 +20,8 @@ FilterName = Literal[
     "alert_fingerprint",
 ]
 """The conditions on columns that a question may set. One name stands for both kinds."""
+
+FILTERS: Final[tuple[FilterName, ...]] = get_args(FilterName)
 
 _MAX_SUMMARY_CHARACTERS: Final = 160
 

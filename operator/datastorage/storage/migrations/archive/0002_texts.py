@@ -1,4 +1,4 @@
-"""What records mean: their texts, what is owed of their vectors, and a role that only reads."""
+"""The texts of records, the vectors that are still missing, and a role that only reads."""
 
 from datastorage.storage.migrations.script import run_sql_beside
 

@@ -7,9 +7,9 @@ BEGIN
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$;
 
--- What a record means, as one text without identifiers: records of equal events share it, and its vector.
+-- The meaning of a record, as one text without identifiers: records of equal events share it, and its vector.
 -- The hash of the text is the record's link to both. It is NULL in rows that were stored while no vectors
--- were kept; datastorage.set_text_hashes makes up for those.
+-- were kept; datastorage.set_text_hashes sets it later.
 ALTER TABLE datastorage.audit_records ADD COLUMN text_hash bytea;
 ALTER TABLE datastorage.action_traces ADD COLUMN text_hash bytea;
 
@@ -23,8 +23,8 @@ CREATE TABLE datastorage.embedding_texts (
     text      text  NOT NULL
 );
 
--- Records whose vectors are owed ("pending"), can't be made ("failed"), or were given up by a person
--- ("dropped"). What is paid leaves the table.
+-- Records whose vectors are still missing ("pending"), can't be made ("failed"), or were given up by a person
+-- ("dropped"). A row leaves the table when its vector is written.
 CREATE TABLE datastorage.vector_outbox (
     uid        uuid        NOT NULL,
     generation bigint      NOT NULL,
@@ -43,7 +43,7 @@ CREATE TABLE datastorage.vector_outbox (
 CREATE INDEX ON datastorage.vector_outbox (due_at) WHERE state = 'pending';
 CREATE INDEX ON datastorage.vector_outbox (state, owed_since);
 
--- Links rows to their texts where they have no link yet: the one change that the service may make to a row,
+-- Sets the text of rows that have none yet: the one change that the service may make to a row,
 -- and only once. The evidence, content and content_hash, stays as it is.
 CREATE FUNCTION datastorage.set_text_hashes(
     of_table text, uids uuid[], generations bigint[], created timestamptz[], hashes bytea[]) RETURNS void

@@ -1,9 +1,9 @@
--- What a row says is part of its key. A uid and a generation alone are no proof of content: after a cluster was
+-- The content of a row is part of its key. A uid and a generation alone are no proof of content: after a cluster was
 -- restored from a backup, or cloned, the same generation of the same object may come again and say something
 -- else. Both are evidence, and both are kept.
 --
--- spec_hash is the SHA-256 of the canonical spec, cut out of the content by the server itself. It leaves out what
--- changes without a new generation (labels, annotations, owner references), so that a label that is set between
+-- spec_hash is the SHA-256 of the canonical spec, cut out of the content by the server itself. It leaves out the
+-- fields that change without a new generation (labels, annotations, owner references), so that a label that is set between
 -- two attempts to store makes no second row. In canonical JSON the spec is the last member of the object, and
 -- '},"spec":' stands nowhere before it: "metadata" ends there, and has no member of that name.
 --
@@ -87,14 +87,14 @@ ALTER TABLE datastorage.rejected_objects
     DROP CONSTRAINT rejected_objects_pkey,
     ADD PRIMARY KEY (uid, generation, spec_hash);
 
--- A vector is owed for a text. Two contents of one generation owe one each, unless they have the same text.
+-- A pending vector belongs to a text. Two contents of one generation have one each, unless they share the text.
 ALTER TABLE datastorage.vector_outbox
     DROP CONSTRAINT vector_outbox_pkey,
     ADD PRIMARY KEY (uid, generation, text_hash);
 
 DROP FUNCTION datastorage.set_text_hashes(text, uuid[], bigint[], timestamptz[], bytea[]);
 
--- Links rows to their texts where they have no link yet: the one change that the service may make to a row,
+-- Sets the text of rows that have none yet: the one change that the service may make to a row,
 -- and only once. The evidence, content and content_hash, stays as it is.
 CREATE FUNCTION datastorage.set_text_hashes(
     of_table text, uids uuid[], generations bigint[], created timestamptz[], spec_hashes bytea[],
@@ -123,8 +123,8 @@ GRANT EXECUTE ON FUNCTION datastorage.set_text_hashes(text, uuid[], bigint[], ti
     TO datastorage_service;
 
 -- Makes the partitions of the month that holds "at", as before, but beside the tables: they are attached when they
--- are ready, which holds nobody up. To create them in place takes a lock that waits for every transaction that has
--- read a table (a dump, for example), and everybody else's would wait behind it.
+-- are ready, which delays nobody. To create them in place takes a lock that waits for every transaction that has
+-- read a table (a dump, for example), and all other transactions would wait behind it.
 CREATE OR REPLACE FUNCTION datastorage.ensure_partitions(at timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE

@@ -1,4 +1,4 @@
-"""Rejected records can be tried again; what came of it is noted beside them."""
+"""Rejected records can be tried again; the result is noted beside them."""
 
 from datastorage.storage.migrations.script import run_sql_beside
 

@@ -1,10 +1,10 @@
 -- When a rejected record was found to have a row after all. Its bytes stay here as evidence.
 ALTER TABLE datastorage.rejected_objects ADD COLUMN resolved_at timestamptz;
 
--- Page by page, those rejected last first.
+-- Pages of rejected records, the last one first.
 CREATE INDEX ON datastorage.rejected_objects (rejected_at, uid, generation);
 
--- Whether the archive has a row for what a rejected record says.
+-- Whether the archive has a row with the content of a rejected record.
 CREATE FUNCTION datastorage.has_row(of_uid uuid, of_generation bigint, created timestamptz, of_spec bytea)
 RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM datastorage.audit_records
@@ -14,7 +14,7 @@ RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Marks rejected records that have a row by now, and returns how many. The service may mark nothing else: a
--- record that has no row stays rejected, whoever says what.
+-- record that has no row stays rejected, whatever the caller claims.
 CREATE FUNCTION datastorage.resolve_rejected(uids uuid[], generations bigint[], spec_hashes bytea[])
 RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH resolved AS (

@@ -35,11 +35,11 @@ CREATE TABLE datastorage.embedding_parts (
     PRIMARY KEY (model_id, part)
 );
 
--- Numbers of parts, none of them twice: whoever seals a part need not wait for who merges two. Each model's
+-- Numbers of parts, none of them twice, so that sealing a part need not wait for a merge of others. Each model's
 -- first part is number 1.
 CREATE SEQUENCE datastorage.embedding_part_numbers AS integer START WITH 2;
 
--- The schema that pgvector lives in, ready to stand in a statement.
+-- The schema that pgvector is in, quoted for a statement.
 CREATE FUNCTION datastorage.pgvector_schema() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -97,7 +97,7 @@ BEGIN
     RETURN found;
 END $$;
 
--- Opens a new part for the vectors to come when the open one has so many rows; tells whether it did. It takes
+-- Opens a new part for the vectors to come when the open one has that many rows; returns whether it did. It takes
 -- milliseconds, also while another session builds an index.
 CREATE FUNCTION datastorage.seal_embeddings(of_model smallint, full_rows integer) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -125,10 +125,10 @@ BEGIN
     RETURN true;
 END $$;
 
--- Does one step of indexing: gives a sealed part its index, or merges so many indexed parts of one level.
+-- Does one step of indexing: gives a sealed part its index, or merges that many indexed parts of one level.
 -- Returns whether it did anything. A merge is left out where its index would not fit into the memory given,
--- because it would take many times longer then. Who reads or writes meanwhile is not held up, but for the
--- moment in which the merged part takes the place of the others.
+-- because it would take many times longer then. Reads and writes go on meanwhile, except for the moment in
+-- which the merged part takes the place of the others.
 CREATE FUNCTION datastorage.index_embeddings(
     of_model smallint, memory_mib integer, grace_seconds double precision, merged_parts integer)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -190,15 +190,15 @@ BEGIN
     RETURN true;
 END $$;
 
--- The names of parts' tables, ready to stand in a statement.
+-- The names of parts' tables, quoted for a statement.
 CREATE FUNCTION datastorage.embedding_part_tables(of_model smallint, parts integer[]) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format('datastorage.embeddings_%s_%s', of_model, part), ', ') FROM unnest(parts) AS p (part)
 $$;
 
--- Removes parts. From here to the end of the transaction, searches and writes wait. Should others hold the
--- tables for long, this gives way to those who wait behind it, and tries again a little later: the work that was
--- done is worth it.
+-- Removes parts. From here to the end of the transaction, searches and writes wait. If others hold the tables for
+-- long, this transaction gives way to those that wait behind it, and tries again a little later: its work so far
+-- is worth that.
 CREATE FUNCTION datastorage.drop_embedding_parts(of_model smallint, parts integer[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -1,0 +1,92 @@
+"""Clearing an object from the cluster: its deletion, and the second look at one that has changed meanwhile.
+
+The status writer and the garbage collector both do this.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from datastorage import metrics
+from datastorage.errors import ClusterError
+from datastorage.pipeline.objects import (
+    Body,
+    Expiry,
+    ObjectRef,
+    expiry_of,
+    is_current,
+    is_held,
+    read_or_log,
+    status_of,
+)
+from datastorage.records.record import RecordKey
+from datastorage.resources.kinds import ARCHIVED, Phase, ResourceKind
+from datastorage.resources.reading.record import key_of
+
+
+class Cluster(Protocol):
+    """The requests that are needed here (kube/objects.py)."""
+
+    async def delete(
+        self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> None: ...
+    async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object as it is now.
+
+    ``archived``: its status says that its row is final. ``current``: its status is about its present spec.
+    ``vector_pending``: its status says that its vector is missing. ``deleting``: it goes as soon as others
+    remove their finalizers. ``expiry``: when it may go, None where it stays for now.
+    """
+
+    body: Body
+    uid: str
+    key: RecordKey
+    resource_version: str
+    archived: bool
+    current: bool
+    vector_pending: bool
+    held: bool
+    deleting: bool
+    expiry: Expiry | None
+
+
+async def delete(cluster: Cluster, ref: ObjectRef, resource_version: str) -> None:
+    """Delete exactly this object at exactly this version, and count it. Raises ClusterError."""
+    await cluster.delete(ref.kind, ref.namespace, ref.name, uid=ref.uid, resource_version=resource_version)
+    metrics.GC_TOTAL.labels("deleted").inc()
+
+
+async def look_again(cluster: Cluster, ref: ObjectRef) -> Found | None:
+    """Return the object that is now where ``ref`` was; it may be another one (uid).
+
+    None where there is none, or none that can be read now: the sweep and the next listing find it again.
+    """
+    try:
+        body = await cluster.get(ref.kind, ref.namespace, ref.name)
+    except ClusterError:
+        return None
+    return read_or_log(ref.kind, body, read)
+
+
+def read(kind: ResourceKind, body: Body) -> Found:
+    """Return the facts about an object that a status write or a deletion depends on."""
+    metadata, phase = body["metadata"], status_of(body).get("phase")
+    archived, held = phase in ARCHIVED, is_held(body)
+    deleting = "deletionTimestamp" in metadata
+    stays = held or deleting or not archived
+    expiry = None if stays else expiry_of(kind, body)
+    return Found(
+        body=body,
+        uid=metadata["uid"],
+        key=key_of(kind, body) if expiry is None else expiry.key,
+        resource_version=metadata["resourceVersion"],
+        archived=archived,
+        current=is_current(body),
+        vector_pending=phase == Phase.DEGRADED,
+        held=held,
+        deleting=deleting,
+        expiry=expiry,
+    )

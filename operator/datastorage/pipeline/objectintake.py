@@ -1,0 +1,196 @@
+"""The way in of the cluster's objects: each content of an object once, and no more than there is room for.
+
+The watch may not wait (Kopf would hold every object in memory meanwhile), so ``offer`` drops an object
+that does not fit and asks for a sweep, which brings it back. The sweep may wait, and uses ``put``.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from cachetools import FIFOCache
+
+from datastorage import metrics
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.item import Outcome, WorkItem
+from datastorage.pipeline.objects import (
+    Body,
+    ObjectRef,
+    ObjectVersion,
+    log_unreadable,
+    observes_generation,
+    ref_of,
+    status_of,
+    unread_ref_of,
+    version_of,
+)
+from datastorage.pipeline.register import Register
+from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
+from datastorage.records.record import RecordKey, StoredRecord
+from datastorage.resources.kinds import Phase, ResourceKind
+from datastorage.resources.reading.record import canonical_spec, key_of, record_of
+
+# An event may have waited this long before it came here, behind tens of thousands of others at most. A
+# content that was read before it was settled is stale. One that was read later is news, even if it is the
+# same as before: its cluster was restored from a backup, and its status has to be written again.
+_LATE_EVENT_SECONDS: Final = 300.0
+# How many versions of objects that can't be read are remembered, so that each is logged once.
+_UNREADABLE_REMEMBERED: Final = 1_000
+_SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
+
+
+class Verdict(StrEnum):
+    """How an offered object was received."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # this content is on its way, or was settled after the object was read
+    WAITING = "waiting"  # PostgreSQL has refused it for now: its time to be tried again has not come
+    SETTLED = "settled"  # its own status says that it needs nothing more
+    UNREADABLE = "unreadable"  # a fault of this program: the object stays in the cluster, and is logged
+    FULL = "full"  # no room: a sweep will bring it back
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectOrigin:
+    """An object of the cluster, whose status says the outcome. ``deleted``: it is not there any more."""
+
+    version: ObjectVersion
+    deleted: bool
+    statuses: StatusQueue
+    register: Register
+
+    async def committed(self, outcome: Outcome) -> None:
+        """Queue the object's status; wait while the queue is full: the cluster sets the pace then."""
+        version = self.version
+        if self.deleted:
+            self.register.done(version.key, version.generation)
+            return
+        expired = isinstance(outcome, StoredRecord) and version.final and version.ttl_seconds == 0
+        # With finalizers the status comes first: Stored is what closes the spec.
+        delete_now = expired and not version.held and not version.has_finalizers
+        await self.statuses.put(StatusUpdate(version, outcome, delete_now=delete_now))
+
+    def given_up(self, reason: str) -> None:
+        """Do nothing: a later sweep brings the object back, as long as the cluster has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """An object with what is read of it once, however long it waits for room."""
+
+    kind: ResourceKind
+    body: Body
+    ref: ObjectRef
+    spec_bytes: bytes
+    key: RecordKey
+
+
+class ObjectIntake:
+    """Judges objects, and puts the records of those that have to be stored into the intake."""
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        register: Register,
+        statuses: StatusQueue,
+        default_ttl_seconds: int,
+        on_overflow: Callable[[], None],
+        with_texts: bool = True,
+    ) -> None:
+        """``with_texts``: the records are to have vectors. ``on_overflow`` is called without room."""
+        self._intake = intake
+        self._register = register
+        self._statuses = statuses
+        self._default_ttl_seconds = default_ttl_seconds
+        self._on_overflow = on_overflow
+        self._with_texts = with_texts
+        self._unreadable: FIFOCache[tuple[ObjectRef, str | None], None] = FIFOCache(_UNREADABLE_REMEMBERED)
+
+    def offer(self, kind: ResourceKind, body: Body) -> Verdict:
+        """Take the object in if it needs storing and there is room; never wait."""
+        read = self._read(kind, body)
+        verdict = read if isinstance(read, Verdict) else self._take_in(read, read_at=_event_read_at())
+        if verdict is Verdict.FULL:
+            self._on_overflow()
+        return _counted(verdict)
+
+    def offer_last_copy(self, kind: ResourceKind, body: Body) -> Verdict:
+        """Take in an object that the cluster no longer has, even where there is no room.
+
+        To wait for room would not save memory: Kopf would hold the object instead, and a stop would drop it.
+        Its status is no proof that its row is there, and after this nobody can look again.
+        """
+        read = self._read(kind, body, force=True)
+        if isinstance(read, Verdict):
+            return _counted(read)
+        verdict = self._take_in(read, read_at=_event_read_at(), deleted=True)
+        # Also where it was on its way already: its deletion makes this process the only one that has it.
+        self._register.last_copy(read.key, read.ref)
+        return _counted(verdict)
+
+    async def put(self, kind: ResourceKind, body: Body, *, read_at: float, force: bool = False) -> Verdict:
+        """Take the object in if it needs storing, waiting for room as long as it takes.
+
+        ``read_at``: when the cluster was asked for it, in monotonic seconds. ``force``: store it even if its
+        status says that it is stored (the archive knows better).
+        """
+        read = self._read(kind, body, force=force)
+        if isinstance(read, Verdict):
+            return _counted(read)
+        while (verdict := self._take_in(read, read_at=read_at)) is Verdict.FULL:
+            await self._intake.drained()
+        return _counted(verdict)
+
+    def _read(self, kind: ResourceKind, body: Body, *, force: bool = False) -> _Candidate | Verdict:
+        """Return what has to be judged, or the verdict on an object that says itself that it is settled."""
+        version: str | None = None
+        try:
+            ref = ref_of(kind, body)
+            version = str(body["metadata"]["resourceVersion"])
+            if (ref, version) in self._unreadable:
+                return Verdict.UNREADABLE
+            if not force and observes_generation(body) and status_of(body).get("phase") in _SETTLED_PHASES:
+                return Verdict.SETTLED
+            spec_bytes = canonical_spec(body)
+            return _Candidate(kind, body, ref, spec_bytes, key_of(kind, body, spec_bytes))
+        except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
+            return self._cannot_read(unread_ref_of(kind, body), version)
+
+    def _take_in(self, read: _Candidate, *, read_at: float, deleted: bool = False) -> Verdict:
+        """Take an object in if it needs storing and there is room; one that is ``deleted`` can't wait."""
+        register, key, body = self._register, read.key, read.body
+        try:
+            generation = body["metadata"]["generation"]
+            if register.is_under_way(key) or register.is_settled(key, generation, read_at=read_at):
+                return Verdict.DUPLICATE
+            if not deleted and register.is_postponed(key):
+                return Verdict.WAITING
+            if not deleted and not self._intake.has_room:
+                return Verdict.FULL
+            record = record_of(read.kind, body, spec_bytes=read.spec_bytes, with_text=self._with_texts)
+            version = version_of(read.kind, body, record.key, default_ttl_seconds=self._default_ttl_seconds)
+        except Exception:  # noqa: BLE001  # as above
+            return self._cannot_read(read.ref, str(body["metadata"]["resourceVersion"]))
+        register.start(record.key)
+        self._intake.add(WorkItem(record, ObjectOrigin(version, deleted, self._statuses, register)))
+        return Verdict.ACCEPTED
+
+    def _cannot_read(self, ref: ObjectRef, version: str | None) -> Verdict:
+        """Log and count an object that can't be read, each version once: it must not stop the others."""
+        if (ref, version) not in self._unreadable:
+            self._unreadable[ref, version] = None
+            metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()
+            log_unreadable(ref)
+        return Verdict.UNREADABLE
+
+
+def _event_read_at() -> float:
+    return time.monotonic() - _LATE_EVENT_SECONDS
+
+
+def _counted(verdict: Verdict) -> Verdict:
+    metrics.INTAKE_TOTAL.labels(verdict.value).inc()
+    return verdict

@@ -1,0 +1,157 @@
+"""The facts about an object beside its record: where it is, how far it is, when it may go."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from datastorage import metrics
+from datastorage.records.record import RecordKey
+from datastorage.records.times import is_given, time_in
+from datastorage.resources.kinds import LEGAL_HOLD_LABEL, Phase, ResourceKind
+from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.registry import reading_of
+
+T = TypeVar("T")
+Body = Mapping[str, Any]
+"""An object as the API server gave it."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """Where an object is found in the cluster. The uid distinguishes it from another of the same name."""
+
+    kind: ResourceKind
+    namespace: str
+    name: str
+    uid: str
+
+    def as_log_fields(self) -> dict[str, str]:
+        """Return the fields that name the object in a log entry."""
+        return {
+            "object_kind": self.kind.kind,
+            "object_namespace": self.namespace,
+            "object_name": self.name,
+            "object_uid": self.uid,
+        }
+
+
+def ref_of(kind: ResourceKind, body: Body) -> ObjectRef:
+    """Return where an object is."""
+    metadata = body["metadata"]
+    return ObjectRef(kind, sys.intern(metadata["namespace"]), metadata["name"], metadata["uid"])
+
+
+def unread_ref_of(kind: ResourceKind, body: Any) -> ObjectRef:
+    """Return where an object is, as far as it can be read; for a log, whatever the object is."""
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    known = metadata if isinstance(metadata, Mapping) else {}
+    return ObjectRef(kind, *(str(known.get(name, "")) for name in ("namespace", "name", "uid")))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """A version of an object, with all that its status and its deletion depend on.
+
+    ``generation`` is the cluster's own count (``metadata.generation``), for the status. ``ttl_seconds``
+    counts from the commit. ``held``: a legal hold keeps the object in the cluster. ``has_finalizers``: a
+    deletion would leave the object there, and open to change, until somebody removes them.
+    """
+
+    ref: ObjectRef
+    key: RecordKey
+    generation: int
+    resource_version: str
+    final: bool
+    ttl_seconds: int
+    held: bool
+    has_finalizers: bool
+
+
+def version_of(kind: ResourceKind, body: Body, key: RecordKey, *, default_ttl_seconds: int) -> ObjectVersion:
+    """Return the version of an object that is stored under ``key``."""
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    ttl_seconds: int | None = spec.get("ttlSecondsAfterStored")
+    return ObjectVersion(
+        ref=ref_of(kind, body),
+        key=key,
+        generation=metadata["generation"],
+        resource_version=metadata["resourceVersion"],
+        final=reading_of(kind).is_final(spec),
+        ttl_seconds=default_ttl_seconds if ttl_seconds is None else ttl_seconds,
+        held=is_held(body),
+        has_finalizers=bool(metadata.get("finalizers")),
+    )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Expiry:
+    """A stored object that is to be deleted at ``due`` (Unix seconds), unless it has changed by then."""
+
+    due: float
+    ref: ObjectRef = field(compare=False)
+    key: RecordKey = field(compare=False)
+    resource_version: str = field(compare=False)
+
+
+def expiry_of(kind: ResourceKind, body: Body) -> Expiry | None:
+    """Return when a stored object may go. None where its status promises no time: then it stays.
+
+    The key is that of the object's present spec, whatever its status says: the row is looked up by it before
+    the object goes.
+    """
+    metadata = body["metadata"]
+    status = status_of(body)
+    due = time_in(status, "expiresAt")
+    if due is None and is_given(status.get("expiresAt")):
+        metrics.VALIDATION_FAILURES.labels("expiresAt", "time_out_of_range").inc()
+    if due is None or not is_current(body):
+        return None
+    return Expiry(due.timestamp(), ref_of(kind, body), key_of(kind, body), metadata["resourceVersion"])
+
+
+def status_of(body: Body) -> Mapping[str, Any]:
+    """Return the object's status, empty where it has none yet."""
+    return body.get("status") or {}
+
+
+def observes_generation(body: Body) -> bool:
+    """Whether the object's status is about its present generation."""
+    return bool(status_of(body).get("observedGeneration") == body["metadata"]["generation"])
+
+
+def is_current(body: Body) -> bool:
+    """Whether the object's status is about its present spec.
+
+    A Stored object can't change any more. A Degraded one can, and its newest state may not be stored yet.
+    """
+    if status_of(body).get("phase") == Phase.STORED:
+        return status_of(body).get("observedGeneration") is not None
+    return observes_generation(body)
+
+
+def is_held(body: Body) -> bool:
+    """Whether a legal hold keeps the object in the cluster."""
+    # A label that is set is meant, however "true" is spelled; only a plain "false" removes the hold.
+    labels: Mapping[str, Any] = body["metadata"].get("labels") or {}
+    return str(labels.get(LEGAL_HOLD_LABEL, "false")) != "false"
+
+
+def read_or_log(kind: ResourceKind, body: Body, read: Callable[[ResourceKind, Body], T]) -> T | None:
+    """Return the result of ``read``; None where it fails, which is logged.
+
+    No object of an API server is known that can't be read; one that a proxy has made may lack anything. It
+    must not stop the work for all others.
+    """
+    try:
+        return read(kind, body)
+    except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
+        log_unreadable(unread_ref_of(kind, body))
+        return None
+
+
+def log_unreadable(ref: ObjectRef) -> None:
+    """Log the error that is being handled: it has kept an object from being read."""
+    _log.exception("Object can't be read; it stays in the cluster", extra=ref.as_log_fields())

@@ -1,0 +1,68 @@
+"""The status writes that wait for the API server, each kind in a queue of its own."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from datastorage import metrics
+from datastorage.pipeline.item import Outcome
+from datastorage.pipeline.objects import ObjectVersion
+from datastorage.resources.kinds import KINDS, ResourceKind
+
+# Commits run ahead of the API server, which is several times slower than PostgreSQL. This many records of all
+# kinds together may wait for their status; each holds about 1 KB.
+_MAX_WAITING: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class StatusUpdate:
+    """The rest of a record after its commit; the archive holds the content now.
+
+    ``delete_now``: the object is to be deleted, in place of a status.
+    """
+
+    version: ObjectVersion
+    outcome: Outcome
+    delete_now: bool = False
+
+
+class StatusQueue:
+    """Filled by the origins of committed records and by the promotion, emptied by the status writer."""
+
+    def __init__(self, max_waiting: int = _MAX_WAITING) -> None:
+        self._queues: dict[ResourceKind, asyncio.Queue[StatusUpdate]] = {
+            kind: asyncio.Queue() for kind in KINDS
+        }
+        self._room = asyncio.Semaphore(max_waiting)
+        self._unwritten = 0
+        self._depth = metrics.Share(metrics.STATUS_DEPTH)
+
+    @property
+    def idle(self) -> bool:
+        """True when everything that was put in has been written."""
+        return self._unwritten == 0
+
+    async def put(self, update: StatusUpdate) -> None:
+        """Queue a status update; wait while there are too many."""
+        self._unwritten += 1
+        await self._room.acquire()
+        self._queues[update.version.ref.kind].put_nowait(update)
+        self._export()
+
+    async def get(self, kind: ResourceKind) -> StatusUpdate:
+        """Wait for a status update of a kind and take it out; ``written`` has to follow."""
+        update = await self._queues[kind].get()
+        self._room.release()
+        self._export()
+        return update
+
+    def written(self) -> None:
+        """Note that one that was taken out is written, or given up."""
+        self._unwritten -= 1
+
+    def close(self) -> None:
+        """Count no more in the metrics."""
+        self._depth.close()
+
+    def _export(self) -> None:
+        self._depth.set(sum(queue.qsize() for queue in self._queues.values()))

@@ -1,0 +1,103 @@
+"""The one walk over the cluster's objects: kind by kind, selector by selector, page by page.
+
+Trouble with one kind does not keep the others from being listed, and lasting trouble is logged once, however
+often the walk is repeated.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from datastorage.errors import ClusterError, NotServedError, TransientError
+from datastorage.resources.kinds import ResourceKind
+
+_log = logging.getLogger(__name__)
+
+# Trouble that passes within this time is no reason to warn: a definition is new, the API server restarts.
+_PATIENCE_SECONDS: Final = 5.0
+# While trouble lasts it is logged again after this time.
+_REMIND_SECONDS: Final = 300.0
+_PAGE_SIZE: Final = 500
+
+
+class Cluster(Protocol):
+    """The request that is needed here (kube/objects.py)."""
+
+    def pages(
+        self, kind: ResourceKind, *, field_selector: str, page_size: int
+    ) -> AsyncIterator[list[dict[str, Any]]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Objects of one kind. ``read_at``: when the cluster was asked for them, in monotonic seconds."""
+
+    kind: ResourceKind
+    bodies: Sequence[dict[str, Any]]
+    read_at: float
+
+
+@dataclass(slots=True)
+class _Trouble:
+    warn_at: float
+    warned: bool = False
+
+
+class Walk:
+    """Lists the objects that some field selectors name, as often as it is asked."""
+
+    def __init__(
+        self, cluster: Cluster, *, name: str, selectors: Sequence[str], page_size: int = _PAGE_SIZE
+    ) -> None:
+        """``name`` names the work in the log. Each of the ``selectors`` is a list of its own."""
+        self._cluster = cluster
+        self._name = name
+        self._selectors = selectors
+        self._page_size = page_size
+        self._troubles: dict[ResourceKind, _Trouble] = {}
+
+    async def run(
+        self, kinds: Iterable[ResourceKind], work: Callable[[Page], Awaitable[None]]
+    ) -> set[ResourceKind]:
+        """Do the work with every page; return the kinds that have to be listed again, since that failed."""
+        failed: set[ResourceKind] = set()
+        for kind in kinds:
+            try:
+                async for page in self.pages(kind):
+                    await work(page)
+            except NotServedError:
+                # Such a kind has no objects. Its watch says when it is served (kube/watch.py).
+                self._troubles.pop(kind, None)
+            except (ClusterError, TransientError) as error:
+                failed.add(kind)
+                self._failed(kind, error)
+            else:
+                self._succeeded(kind)
+        return failed
+
+    async def pages(self, kind: ResourceKind) -> AsyncIterator[Page]:
+        """List one kind. A page is asked for when the work with the one before it is over.
+
+        Raises ClusterError, of which NotServedError.
+        """
+        for selector in self._selectors:
+            read_at = time.monotonic()
+            async for bodies in self._cluster.pages(kind, field_selector=selector, page_size=self._page_size):
+                yield Page(kind, bodies, read_at)
+                read_at = time.monotonic()
+
+    def _failed(self, kind: ResourceKind, error: Exception) -> None:
+        now = time.monotonic()
+        trouble = self._troubles.setdefault(kind, _Trouble(warn_at=now + _PATIENCE_SECONDS))
+        if now < trouble.warn_at:
+            return
+        trouble.warned, trouble.warn_at = True, now + _REMIND_SECONDS
+        extra = {"kind": kind.kind, "error": str(error)}
+        _log.warning("%s fails; it is repeated until it succeeds", self._name, extra=extra)
+
+    def _succeeded(self, kind: ResourceKind) -> None:
+        trouble = self._troubles.pop(kind, None)
+        if trouble is not None and trouble.warned:
+            _log.info("%s succeeds again", self._name, extra={"kind": kind.kind})

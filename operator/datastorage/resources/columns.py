@@ -1,0 +1,48 @@
+"""The columns that kubectl prints of the custom resources, as data."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
+
+
+@dataclass(frozen=True, slots=True)
+class PrinterColumn:
+    """A column of `kubectl get`: the value at a JSON path. A wide one is shown by `-o wide` alone."""
+
+    name: str
+    path: str
+    description: str
+    type: Literal["string", "date"] = "string"
+    wide: bool = False
+
+
+_STATUS: Final = (
+    PrinterColumn("Phase", ".status.phase", "How far the archiving has come."),
+    PrinterColumn("Vector", ".status.writes.vector.state", "Whether the record can be found by meaning."),
+    PrinterColumn("Age", ".metadata.creationTimestamp", "Time since the object was created.", "date"),
+    PrinterColumn("Record ID", ".status.recordID", "Identifier of the stored record.", wide=True),
+    PrinterColumn("Correlation", ".spec.correlationID", "The remediation it belongs to.", wide=True),
+    # As a date, kubectl would show a time in the future as <invalid>.
+    PrinterColumn("Expires", ".status.expiresAt", "When the object leaves the cluster.", wide=True),
+)
+_COLUMNS: Final = {
+    AUDIT_RECORD: (
+        PrinterColumn("Type", ".spec.type", "What kind of step it records."),
+        PrinterColumn("Action", ".spec.action", "What was done."),
+        PrinterColumn("Outcome", ".spec.phase", "How the step ended."),
+        PrinterColumn("Target", ".spec.resourceRef.name", "The object that the step was about."),
+        *_STATUS,
+    ),
+    ACTION_TRACE: (
+        PrinterColumn("Action", ".spec.actionType", "What was chosen."),
+        PrinterColumn("Outcome", ".spec.execution.status", "How far the action has come."),
+        PrinterColumn("Target", ".spec.targetRef.name", "The object that the action is for."),
+        *_STATUS,
+    ),
+}
+
+
+def printer_columns(kind: ResourceKind) -> tuple[PrinterColumn, ...]:
+    """Return the columns of a kind, in the order in which they are printed."""
+    return _COLUMNS[kind]

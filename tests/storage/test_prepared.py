@@ -1,0 +1,75 @@
+"""What the start does for vectors, and that trouble with them does not keep it from going on."""
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from datastorage.assembly.store import VectorStore, open_store
+from datastorage.errors import NewerSchemaError
+from datastorage.metrics import REGISTRY
+from datastorage.runtime.run import prepare_vectors
+from datastorage.settings import DatabaseSettings, Settings
+from datastorage.storage.schema import VECTORS
+from harness.ports import free_port
+from harness.postgres import TestDatabase
+from harness.redis import RedisServer
+
+_OTHER_SESSIONS = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+def _settings(database_url: str, redis_url: str | None = None) -> Settings:
+    return Settings(
+        database=DatabaseSettings(url=SecretStr(database_url)),
+        redis_url=None if redis_url is None else SecretStr(redis_url),
+    )
+
+
+def _calls_of_the_model() -> float:
+    return REGISTRY.get_sample_value("datastorage_embedding_generation_duration_seconds_count") or 0.0
+
+
+async def _prepare(settings: Settings) -> VectorStore:
+    async with open_store(settings, writable=True) as store:
+        assert store.vectors is not None
+        await prepare_vectors(store.vectors)
+        return store.vectors
+
+
+async def test_it_asks_the_schema_loads_the_model_and_connects_to_redis(
+    cloned: TestDatabase, owner: Any
+) -> None:
+    server = RedisServer()
+    server.start()
+    client = Redis.from_url(server.url)
+    calls = _calls_of_the_model()
+    try:
+        async with open_store(_settings(cloned.service_url, server.url), writable=True) as store:
+            assert store.vectors is not None
+            assert len(await client.client_list()) == 1
+            await prepare_vectors(store.vectors)
+            assert len(await client.client_list()) > 1
+            assert await owner.fetchval(_OTHER_SESSIONS) > 0
+            assert _calls_of_the_model() > calls
+    finally:
+        await client.aclose()
+        server.remove()
+
+
+async def test_a_newer_schema_is_refused(cloned: TestDatabase, owner: Any) -> None:
+    await owner.execute(f"UPDATE datastorage.{VECTORS.version_table} SET version_num = '9999_later'")
+    with pytest.raises(NewerSchemaError):
+        await _prepare(_settings(cloned.service_url))
+
+
+async def test_servers_that_are_away_are_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    calls = _calls_of_the_model()
+    nowhere = f"127.0.0.1:{free_port()}"
+    await _prepare(_settings(f"postgresql://nobody@{nowhere}/none", f"redis://{nowhere}"))
+    assert [record.levelname for record in caplog.records if "without vectors" in record.message] == [
+        "WARNING"
+    ]
+    assert _calls_of_the_model() > calls, "the model is loaded all the same"

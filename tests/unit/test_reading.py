@@ -1,0 +1,71 @@
+"""The meaning of specs: what each kind declares once, and what everything that uses it relies on."""
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from datastorage.query.filters import Filter
+from datastorage.records.record import Table
+from datastorage.resources.kinds import KINDS
+from datastorage.resources.reading.reading import FILTERS, Reading
+from datastorage.resources.reading.registry import READINGS, kind_of, reading_named, reading_of, table_of
+from datastorage.storage.criteria import Criteria, with_conditions
+
+_LARGE = ("pydantic", "yaml", "numpy", "asyncpg", "kopf")
+
+each_kind = pytest.mark.parametrize("reading", READINGS, ids=lambda reading: reading.kind.kind)
+
+
+def test_every_kind_has_a_table_of_its_own() -> None:
+    assert [reading.kind for reading in READINGS] == list(KINDS)
+    assert [reading.table for reading in READINGS] == list(Table)
+    for reading in READINGS:
+        assert reading_of(reading.kind) is reading_named(reading.kind.kind) is reading
+        assert kind_of(table_of(reading.kind)) is reading.kind
+
+
+@each_kind
+def test_every_filter_is_a_condition_on_one_column(reading: Reading) -> None:
+    filters = [column.filter for column in reading.columns if column.filter is not None]
+    assert sorted(filters) == sorted(FILTERS)
+
+
+def test_every_filter_can_be_asked_for() -> None:
+    about_all = {"kind", "namespace", "since", "until"}
+    assert {field.name for field in fields(Filter)} - about_all == set(FILTERS)
+
+
+def test_a_filter_reaches_the_arguments_at_the_number_of_its_condition() -> None:
+    sql = with_conditions("SELECT $1, $2 FROM t AS r WHERE {of_audit_records} OR {of_action_traces}")
+    for name in FILTERS:
+        arguments = ("own", "own", *Criteria(equal={name: "wanted"}).arguments)
+        number = arguments.index("wanted") + 1
+        for reading in READINGS:
+            [column] = [column for column in reading.columns if column.filter == name]
+            assert f"(${number}::text IS NULL OR r.{column.name} = ${number})" in sql
+
+
+@each_kind
+def test_an_empty_spec_is_read_without_an_error(reading: Reading) -> None:
+    assert len(reading.index({})) == len(reading.columns)
+    assert reading.text({}).text == ""
+    assert (reading.outcome({}), reading.target({}), reading.summary({})) == ("", "", "")
+
+
+def test_the_summary_says_what_was_done_and_the_weightiest_remark() -> None:
+    record, trace = READINGS
+    said = {"action": "restart", "message": "in vain", "errorMessage": "no such pod"}
+    assert record.summary(said) == "restart: no such pod"
+    assert trace.summary({"actionType": "scale", "model": {"reasoning": "r"}}) == "scale: r"
+    long = record.summary({"message": "x" * 1000})
+    assert (len(long), long[-1]) == (160, "…")
+
+
+@pytest.mark.parametrize("module", ["kinds", "columns", "reading.registry", "reading.record"])
+def test_reading_a_spec_loads_nothing_large(module: str) -> None:
+    """Every command of the command line pays for what is loaded here."""
+    program = f"import sys, datastorage.resources.{module}; print(*({set(_LARGE)} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

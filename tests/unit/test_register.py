@@ -1,0 +1,113 @@
+"""The register of generations: how far each is, and what is remembered of it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+
+from datastorage.pipeline.objects import ObjectRef
+from datastorage.pipeline.register import Memory, Register
+from datastorage.records.record import RecordKey
+from datastorage.resources.kinds import AUDIT_RECORD
+
+CREATED = datetime(2026, 3, 5, tzinfo=UTC)
+KEY = RecordKey("uid", 1, CREATED, b"spec")
+REF = ObjectRef(AUDIT_RECORD, "payments", "name", "uid")
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def register(clock: Clock) -> Register:
+    return Register(Memory(generations=2, postponed_seconds=100.0), clock)
+
+
+def keys(count: int) -> list[RecordKey]:
+    return [RecordKey(f"uid-{n}", 1, CREATED, b"spec") for n in range(count)]
+
+
+def test_a_generation_is_started_once(register: Register) -> None:
+    assert register.start(KEY)
+    assert not register.start(KEY)
+    assert not register.start(KEY, committed=True)
+    register.committed(KEY)
+    assert register.is_under_way(KEY)
+    register.forget(KEY)
+    assert not register.is_under_way(KEY)
+    assert register.start(KEY, committed=True)
+    register.done(KEY, 1)
+    assert not register.is_under_way(KEY)
+
+
+def test_what_was_never_started_leaves_no_trace_when_it_is_committed(register: Register) -> None:
+    """A record of a request over HTTP is no generation of an object."""
+    register.committed(KEY)
+    assert not register.is_under_way(KEY)
+    assert register.start(KEY)
+
+
+def test_a_last_copy_is_one_until_it_is_committed(register: Register) -> None:
+    register.last_copy(KEY, REF)
+    assert register.last_copies == [], "it is not under way"
+    register.start(KEY)
+    register.last_copy(KEY, REF)
+    assert (register.is_last_copy(KEY), register.last_copies) == (True, [REF])
+    register.committed(KEY)
+    assert (register.is_last_copy(KEY), register.last_copies) == (False, [])
+    register.last_copy(KEY, REF)
+    assert register.last_copies == []
+
+
+def test_a_settled_generation_is_news_when_it_is_read_afterwards(register: Register, clock: Clock) -> None:
+    clock.seconds = 10.0
+    register.done(KEY, 2)
+    assert register.is_settled(KEY, 2, read_at=9.0)
+    assert not register.is_settled(KEY, 2, read_at=10.0)
+    assert not register.is_settled(KEY, 3, read_at=9.0), "a deletion has raised its generation since"
+
+
+def test_the_oldest_settled_generations_are_forgotten_first(register: Register, clock: Clock) -> None:
+    clock.seconds = 10.0
+    first, second, third = keys(3)
+    for key in (first, second, first, third):
+        register.done(key, 1)
+    assert [register.is_settled(key, 1, read_at=0.0) for key in (first, second, third)] == [True, False, True]
+
+
+def test_a_postponed_generation_waits_for_its_time(register: Register, clock: Clock) -> None:
+    register.start(KEY)
+    register.postpone(KEY, seconds=30.0)
+    assert not register.is_under_way(KEY)
+    clock.seconds = 29.0
+    assert register.is_postponed(KEY)
+    clock.seconds = 30.0
+    assert not register.is_postponed(KEY)
+    assert register.postponed == 1, "it waits in the cluster until it is taken in again"
+    register.start(KEY)
+    assert register.postponed == 0
+
+
+def test_a_postponed_generation_that_never_comes_back_is_forgotten(register: Register, clock: Clock) -> None:
+    register.postpone(KEY, seconds=30.0)
+    clock.seconds = 100.0
+    assert register.postponed == 0
+    assert register.start(KEY)
+
+
+def test_the_memory_of_postponed_generations_is_bounded(register: Register) -> None:
+    for key in keys(5):
+        register.postpone(key, seconds=30.0)
+    assert register.postponed == 2
