@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -11,18 +10,15 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 import yaml
 
-from datastorage import cli
 from datastorage.cli import archive as archive_module
 from datastorage.cli import filters as filters_module
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.deepjson import make_room_for_deep_json
-from datastorage.settings import setting_names
 from harness.objects import action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.archive import searchable
-
-Command = Callable[..., tuple[object, str, str]]
+from tests.support.commandline import Command, command_of, use_database
 
 _MEMORY = audit_record(
     {"type": "Remediation", "action": "restart-deployment", "phase": "Completed", "correlationID": "rr-7",
@@ -92,19 +88,8 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader_url: str, tmp_path: Any
 ) -> Command:
     """Run a command; return its exit code and what it printed on both streams."""
-    for name in setting_names():
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
-    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", reader_url)
-
-    def command(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["datastorage", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code, captured.out, captured.err
-
-    return command
+    use_database(monkeypatch, reader_url, tmp_path / "absent")
+    return command_of(monkeypatch, capsys)
 
 
 def test_search_prints_a_table(run: Command) -> None:

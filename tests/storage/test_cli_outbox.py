@@ -11,45 +11,34 @@ from typing import TypeVar
 
 import pytest
 
-from datastorage import cli
 from datastorage.records.record import Record
-from datastorage.settings import setting_names
 from datastorage.storage.database import Database
 from datastorage.storage.outbox import Outbox, OutboxState
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.pending import add_pending, records_of
+from tests.support.commandline import Command, command_of, use_database
 
 T = TypeVar("T")
-Command = Callable[..., tuple[object, str, str]]
 
 
 @pytest.fixture
 def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TestDatabase:
     """A database that the settings name."""
     made = asyncio.run(databases.clone())
-    for name in setting_names():
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
-    # It is of no matter here, and not set up.
+    use_database(monkeypatch, made.service_url, tmp_path / "absent")
+    # These commands do not need it: it is not set up.
     monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "openai")
     return made
 
 
 @pytest.fixture
 def run(
-    database: TestDatabase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: TestDatabase,  # noqa: ARG001  # the settings name it
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """Run a command; return its exit code and what it printed on both streams."""
-    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", database.service_url)
-
-    def command(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["datastorage", "outbox", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code, captured.out, captured.err
-
-    return command
+    return command_of(monkeypatch, capsys, "outbox")
 
 
 def within(database: TestDatabase, work: Callable[[Database], Awaitable[T]]) -> T:
@@ -73,9 +62,9 @@ def owed(database: TestDatabase) -> list[Record]:
         async with Outbox(made).claim(1) as claim:
             claim.refuse(claim.rows, {row.text_hash: "not \x1b[31m this" for row in claim.rows})
         async with made.connection() as connection:
+            # So long ago that the ages that are shown do not change while a test runs.
             await connection.execute(
-                "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 d 2 h 3 m' "
-                "WHERE state = 'pending'"
+                "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 d 2 h 3 m'"
             )
 
     within(database, fill)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -10,26 +9,21 @@ from typing import Any, TypeVar
 
 import pytest
 
-from datastorage import cli
 from datastorage.records.record import Record
-from datastorage.settings import setting_names
 from datastorage.storage.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases, connect
+from tests.support.commandline import Command, command_of, use_database
 
 T = TypeVar("T")
-Command = Callable[..., tuple[object, str, str]]
 
 
 @pytest.fixture
 def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TestDatabase:
     """A database that the settings name."""
     made = asyncio.run(databases.clone())
-    for name in setting_names():
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
-    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", made.service_url)
+    use_database(monkeypatch, made.service_url, tmp_path / "absent")
     return made
 
 
@@ -40,15 +34,7 @@ def run(
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """Run a command; return its exit code and what it printed on both streams."""
-
-    def command(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["datastorage", "rejected", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code, captured.out, captured.err
-
-    return command
+    return command_of(monkeypatch, capsys, "rejected")
 
 
 def as_owner(database: TestDatabase, work: Callable[[Any], Awaitable[T]]) -> T:

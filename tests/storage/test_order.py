@@ -14,7 +14,6 @@ from datastorage.errors import InvalidQueryError
 from datastorage.query.questions import Page
 from datastorage.query.records import ArchivedRecord
 from datastorage.query.timeline import Timeline
-from datastorage.storage import pages as queries_module
 from datastorage.storage.migrate import migrate
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase, connect
@@ -224,14 +223,12 @@ async def test_a_long_remediation_can_be_read_whole(archive: SearchableArchive) 
     assert await timeline(archive, 999) == [f"flap-{n}/1" for n in range(2_300)]
 
 
-async def test_large_records_make_short_pages_of_a_timeline(
-    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_large_records_make_short_pages_of_a_timeline(archive: SearchableArchive) -> None:
     bodies = [
         written(audit_record({**AUDIT_SPEC, "message": "x" * 2000}, name=f"big-{n}"), n) for n in range(7)
     ]
     await archive.put(*bodies)
-    monkeypatch.setattr(queries_module.ArchiveReader.load, "__defaults__", (5000,))
+    archive = archive.limited(max_bytes=5000)
     page = await archive.ask.timeline(REMEDIATION)
     assert (len(page.entries), page.complete) == (3, False)
     assert await timeline(archive) == [f"big-{n}/1" for n in range(7)]

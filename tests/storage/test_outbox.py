@@ -120,10 +120,8 @@ async def test_a_claim_keeps_no_transaction_open(outbox: Outbox, database: Datab
     assert await rows_in(owner) == {}
 
 
-async def test_what_a_dead_process_had_claimed_is_due_again(
-    outbox: Outbox, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("datastorage.storage.outbox._CLAIM_SECONDS", 0.05)
+async def test_what_a_dead_process_had_claimed_is_due_again(database: Database) -> None:
+    outbox = Outbox(database, claim_seconds=0.05)
     await add_pending(database, records_of(3))
     async with outbox.claim(100):
 

@@ -15,7 +15,6 @@ from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
 from datastorage.query.filters import Filter
 from datastorage.query.records import ArchivedRecord
-from datastorage.storage import pages as queries_module
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
@@ -138,12 +137,10 @@ async def test_pages_follow_each_other(archive: SearchableArchive) -> None:
         assert ids(found) == [identity_of(body) for body in expected], limit
 
 
-async def test_large_records_make_short_pages(
-    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_large_records_make_short_pages(archive: SearchableArchive) -> None:
     bodies = [audit_record({**AUDIT_SPEC, "message": "x" * 2000}, creationTimestamp=at(n)) for n in range(7)]
     await archive.put(*bodies)
-    monkeypatch.setattr(queries_module.ArchiveReader.load, "__defaults__", (5000,))
+    archive = archive.limited(max_bytes=5000)
     page = await archive.ask.list(limit=7)
     assert len(page.records) == 3
     assert ids(await all_pages(archive, Filter(), 7)) == [identity_of(body) for body in reversed(bodies)]

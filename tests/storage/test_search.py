@@ -14,11 +14,10 @@ from datastorage import metrics
 from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
-from datastorage.query import search as search_module
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.search import SearchResult
-from datastorage.storage import fulltext as fulltext_module
-from datastorage.storage import nearest as nearest_module
+from datastorage.storage.fulltext import RankLimits
+from datastorage.storage.nearest import WalkLimits
 from datastorage.storage.vectors import VectorTables
 from harness.objects import TRACE_SPEC, action_trace, audit_record, utc
 from harness.polling import eventually
@@ -123,10 +122,8 @@ async def test_a_filter_holds(either: SearchableArchive, mode: SearchMode) -> No
 
 @pytest.mark.parametrize("few", [0, 10_000], ids=["walk", "exact"])
 @pytest.mark.oldest_postgres
-async def test_both_ways_find_the_same(
-    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch, few: int
-) -> None:
-    monkeypatch.setattr(nearest_module, "_FEW", few)
+async def test_both_ways_find_the_same(either: SearchableArchive, few: int) -> None:
+    either = either.limited(walk=WalkLimits(few_records=few))
     await either.put(
         *(said(f"act{n}", f"memory word{n % 7}", name=f"o{n}", namespace=f"n{n % 3}") for n in range(60))
     )
@@ -136,22 +133,16 @@ async def test_both_ways_find_the_same(
     assert set(found[:3]) == {"o10", "o31", "o52"}  # word3 and n1
 
 
-async def test_a_walk_that_finds_too_little_ends_exactly(
-    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nearest_module, "_FEW", 0)
-    monkeypatch.setattr(nearest_module, "_ATTEMPTS", (2, 4))
+async def test_a_walk_that_finds_too_little_ends_exactly(either: SearchableArchive) -> None:
+    either = either.limited(walk=WalkLimits(few_records=0, texts=(2, 4)))
     await either.put(*(said("restart", f"memory limit {'x' * n}", name=f"near{n}") for n in range(1, 20)))
     await either.put(said("sing", "a song", name="far", namespace="shop"))
     result = await either.ask.search("memory limit", Filter(namespace="shop"), mode=SearchMode.VECTOR)
     assert names(result) == ["far"]
 
 
-async def test_few_traces_among_many_records_are_found_by_their_kind(
-    either: SearchableArchive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nearest_module, "_FEW", 0)
-    monkeypatch.setattr(nearest_module, "_ATTEMPTS", (2, 4))
+async def test_few_traces_among_many_records_are_found_by_their_kind(either: SearchableArchive) -> None:
+    either = either.limited(walk=WalkLimits(few_records=0, texts=(2, 4)))
     await either.put(*(said("restart", f"memory limit {'x' * n}", name=f"near{n}") for n in range(1, 20)))
     await either.put(action_trace(name="far"))
     result = await either.ask.search("memory limit", Filter(kind="ActionTrace"), mode=SearchMode.VECTOR)
@@ -271,11 +262,8 @@ async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
     assert names(await archive.ask.search("pod certificate", mode=SearchMode.TEXT))[0] == "rare"
 
 
-async def test_common_words_still_find_their_records(
-    archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fulltext_module, "_NOT_MANY", 10)
-    monkeypatch.setattr(fulltext_module, "_MAX_RANKED", 5)
+async def test_common_words_still_find_their_records(archive: SearchableArchive) -> None:
+    archive = archive.limited(rank=RankLimits(ranked=5, not_many=10))
     await archive.put(
         said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
         *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(30)),
@@ -357,7 +345,7 @@ async def test_words_still_find_when_the_embedder_never_answers(
     archive: SearchableArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await archive.put(said("restart", "memory limit reached", name="memory"))
-    monkeypatch.setattr(search_module, "_EMBEDDING_SECONDS", 0.01)
+    archive = archive.limited(embedding_seconds=0.01)
     monkeypatch.setattr(archive.provider, "embed", lambda _: asyncio.Event().wait())
     result = await archive.ask.search("memory limit")
     assert (names(result), result.mode) == (["memory"], SearchMode.TEXT)

@@ -13,6 +13,7 @@ from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.search import SearchResult
 from datastorage.storage import clues
+from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.reading import reading
 from harness.objects import TRACE_SPEC, action_trace, audit_record
@@ -269,7 +270,7 @@ def _repeating(name: str, *, first: str = "", details: int) -> dict[str, Any]:
 
 
 async def test_clues_that_take_too_long_leave_the_ranking(
-    own: SearchableArchive, monkeypatch: pytest.MonkeyPatch
+    own: SearchableArchive,
 ) -> None:
     """Anybody who may write records may write long ones."""
     await own.put(*(_repeating(f"long{n}", first=f"n{n} ", details=60_000) for n in range(40)))
@@ -279,8 +280,8 @@ async def test_clues_that_take_too_long_leave_the_ranking(
     )
     scores = {}
     for seconds in (0.001, 60.0):
-        monkeypatch.setattr(clues, "_LIMIT_SECONDS", seconds)
-        result = await own.ask.search("checkout killed oom", mode=SearchMode.TEXT)
+        limited = own.limited(clues=ClueLimits(seconds=seconds))
+        result = await limited.ask.search("checkout killed oom", mode=SearchMode.TEXT)
         scores[seconds] = [hit.score for hit in result.hits]
         assert len(result.hits) == 10
         assert scores[seconds] == sorted(scores[seconds], reverse=True)
@@ -290,24 +291,23 @@ async def test_clues_that_take_too_long_leave_the_ranking(
 
 
 @pytest.mark.parametrize("seconds", [0.001, 60.0])
-async def test_the_limit_of_clues_ends_with_them(
-    own: SearchableArchive, monkeypatch: pytest.MonkeyPatch, seconds: float
-) -> None:
+async def test_the_limit_of_clues_ends_with_them(own: SearchableArchive, seconds: float) -> None:
     await own.put(*(_repeating(f"long{n}", details=60_000) for n in range(10)))
-    monkeypatch.setattr(clues, "_LIMIT_SECONDS", seconds)
+    limits = ClueLimits(seconds=seconds)
     async with reading(own.store.database, {"statement_timeout": "7min"}) as connection:
-        found = await clues.find(connection, Criteria(), [clues.Clue("killed oom checkout")], None)
+        found = await clues.find(connection, Criteria(), [clues.Clue("killed oom checkout")], None, limits)
         assert found == []
         assert await connection.fetchval("SELECT current_setting('statement_timeout')") == "7min"
 
 
-async def test_few_texts_are_read(own: SearchableArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_texts_are_read(own: SearchableArchive) -> None:
     """What is not read counts as without the clue."""
-    monkeypatch.setattr(clues, "_MAX_READ", 3)
     tail = " ".join(["oom killed checkout"] * 300) + " checkout killed oom"
     await own.put(*(_message(tail, name=f"n{n}") for n in range(6)))
     async with reading(own.store.database) as connection:
-        found = await clues.find(connection, Criteria(), [clues.Clue("checkout killed oom")], None)
+        found = await clues.find(
+            connection, Criteria(), [clues.Clue("checkout killed oom")], None, ClueLimits(texts=3)
+        )
     assert len(found) == 3
 
 

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,14 @@ from datastorage.assembly.queries import build_queries
 from datastorage.embedding import Embedder, Provider, VectorCache
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query.questions import ArchiveQueries
+from datastorage.query.search import Searcher
 from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
+from datastorage.storage.clues import ClueLimits
 from datastorage.storage.database import Database
+from datastorage.storage.fulltext import FullText, RankLimits
+from datastorage.storage.nearest import Nearest, WalkLimits
+from datastorage.storage.pages import MAX_ANSWER_BYTES, ArchiveReader
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
@@ -71,6 +76,30 @@ class SearchableArchive:
     store: Store
     provider: Provider
     ask: ArchiveQueries
+
+    def limited(
+        self,
+        *,
+        walk: WalkLimits = WalkLimits(),
+        rank: RankLimits = RankLimits(),
+        clues: ClueLimits = ClueLimits(),
+        max_bytes: int = MAX_ANSWER_BYTES,
+        embedding_seconds: float = 3.0,
+    ) -> "SearchableArchive":
+        """Return the same archive, asked within other limits."""
+        vectors, database = self.store.vectors, self.store.database
+        assert vectors is not None
+        nearest = Nearest(
+            database,
+            vectors.database,
+            model=self.provider.model,
+            same_server=vectors.same_server,
+            limits=walk,
+        )
+        reader = ArchiveReader(database, max_bytes=max_bytes)
+        full_text = FullText(database, limits=rank, clue_limits=clues)
+        searcher = Searcher(reader, full_text, vectors.embedder, nearest, embedding_seconds=embedding_seconds)
+        return replace(self, ask=ArchiveQueries(reader, searcher))
 
     async def put(self, *bodies: Mapping[str, Any], with_vectors: bool = True) -> None:
         """Store objects and their vectors."""

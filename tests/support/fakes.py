@@ -10,7 +10,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from datastorage.errors import ObjectChangedError, ObjectGoneError, RecordRefusedError, RequestRefusedError
+from datastorage.errors import (
+    ObjectChangedError,
+    ObjectGoneError,
+    RecordRefusedError,
+    RequestRefusedError,
+    WorkRefusedError,
+)
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
@@ -150,6 +156,16 @@ class FakeRejected:
 
     async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]:
         return self.keys & set(keys)
+
+
+class Answer(asyncio.Future[Outcome]):
+    """The origin of a record that no cluster has: somebody waits for its outcome."""
+
+    async def committed(self, outcome: Outcome) -> None:
+        self.set_result(outcome)
+
+    def given_up(self, reason: str) -> None:
+        self.set_exception(WorkRefusedError(reason))
 
 
 class KeptUpdates(StatusQueue):

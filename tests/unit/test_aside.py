@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
+
 from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.pipeline.aside import Pace
+from datastorage.pipeline.item import WorkItem
 from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.register import Register
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
-from harness.objects import AUDIT_SPEC, audit_record
+from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
-from tests.support.fakes import FakeArchive
+from tests.support.fakes import Answer, FakeArchive
 from tests.support.storing import QUICK, Storing
 
 
@@ -125,3 +128,15 @@ async def test_a_refusal_may_turn_into_another(breaker: Breaker) -> None:
 
         archive.store_bare = refuse  # type: ignore[method-assign]
         await eventually(lambda: storing.phases().get("bad") == "Rejection")
+
+
+async def test_a_record_without_an_object_learns_that_it_gave_way(breaker: Breaker) -> None:
+    """Its sender has it, and can send it again."""
+    archive = Refusing("sent", *(f"slow-{n}" for n in range(9)))
+    storing = Storing(archive, breaker, pace=replace(QUICK, max_bytes=250_000, max_pause_seconds=300.0))
+    answer = Answer()
+    async with storing.running():
+        storing.entrance.intake.add(WorkItem(record_of(big("sent")), answer))
+        storing.offer(*(big(f"slow-{n}") for n in range(9)))
+        with pytest.raises(WorkRefusedError, match="too slow"):
+            await answer

@@ -17,7 +17,7 @@ from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, key_of_body, record_of
 from harness.polling import eventually
-from tests.support.fakes import FakeArchive, Probe
+from tests.support.fakes import Answer, FakeArchive, Probe
 from tests.support.storing import Storing
 from tests.support.tasks import Spawn
 
@@ -179,16 +179,6 @@ async def test_what_cannot_be_kept_and_is_in_no_cluster_is_called_lost(
     assert storing.register.last_copies == []
 
 
-class Answer(asyncio.Future[Outcome]):
-    """The origin of a record that no cluster has: somebody waits for its outcome."""
-
-    async def committed(self, outcome: Outcome) -> None:
-        self.set_result(outcome)
-
-    def given_up(self, reason: str) -> None:
-        self.set_exception(WorkRefusedError(reason))
-
-
 async def test_a_record_without_an_object_learns_its_outcome(breaker: Breaker, spawn: Spawn) -> None:
     archive = FakeArchive(bad=frozenset({"bad"}))
     storing, records = Storing(archive, breaker), [record_of(audit_record(name=n)) for n in ("good", "bad")]
@@ -210,3 +200,23 @@ async def test_a_record_without_an_object_that_cannot_be_kept_is_given_up(
     spawn(storing.run())
     with pytest.raises(WorkRefusedError, match="bad"):
         await answer
+
+
+async def test_what_is_committed_is_not_called_lost_while_others_wait_for_their_status(
+    breaker: Breaker, spawn: Spawn
+) -> None:
+    """A stop in this moment must name no record that PostgreSQL has."""
+    storing, never = Storing(FakeArchive(), breaker), asyncio.Event()
+
+    class Waiting(Answer):
+        async def committed(self, outcome: Outcome) -> None:
+            await never.wait()
+            self.set_result(outcome)
+
+    first, body = record_of(audit_record()), audit_record()
+    storing.entrance.intake.add(WorkItem(first, Waiting()))
+    storing.entrance.offer_last_copy(body)
+    assert storing.register.is_last_copy(key_of_body(body))
+    spawn(storing.run())
+    await eventually(lambda: storing.register.last_copies == [])
+    assert not storing.committer.idle

@@ -473,12 +473,14 @@ async def test_a_status_that_was_written_meanwhile_costs_no_second_look(
     assert bench.cluster.named("delete") == ["promoted"]
 
 
+@pytest.mark.parametrize("lost", ["uid", "generation", "creationTimestamp", "resourceVersion"])
 async def test_an_object_that_cannot_be_read_keeps_no_other_from_being_deleted(
-    bench: Bench, spawn: Spawn, caplog: pytest.LogCaptureFixture
+    bench: Bench, spawn: Spawn, caplog: pytest.LogCaptureFixture, lost: str
 ) -> None:
-    bad = await bench.stored("bad", "2026-03-05T11:00:00Z")
-    await bench.stored("good", "2026-03-05T11:00:00Z")
-    del bad["metadata"]["uid"]
+    bad = await bench.stored("bad", "2026-03-05T11:00:00Z", make=action_trace)
+    bad["status"]["phase"] = "Degraded"
+    await bench.stored("good", "2026-03-05T11:00:00Z", make=action_trace)
+    del bad["metadata"][lost]
     spawn(bench.collector.run())
     await eventually(lambda: bench.left() == {"bad"})
     assert "can't be read" in caplog.text

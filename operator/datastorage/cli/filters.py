@@ -15,15 +15,15 @@ from datastorage.query.filters import Filter
 
 Kind = Annotated[str | None, typer.Option(help="AuditRecord or ActionTrace.", show_default="both")]
 
+_Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the object.")]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterOptions:
     """The options as they were typed. Each field is one option."""
 
     kind: Kind = None
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the object.")] = (
-        None
-    )
+    namespace: _Namespace = None
     type: Annotated[
         str | None,
         typer.Option(

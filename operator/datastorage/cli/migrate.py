@@ -32,7 +32,9 @@ def migrate(
     repeated, and run from several replicas at once.
 
     Examples:
-        DATASTORAGE_DATABASE_OWNER_URL=postgresql://owner:secret@db/audit datastorage migrate
+        export DATASTORAGE_DATABASE_OWNER_URL=postgresql://owner:secret@db/audit
+
+        datastorage migrate
 
         datastorage migrate --wait 300
     """

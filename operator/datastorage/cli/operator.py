@@ -38,7 +38,7 @@ def run(
     embedded: Annotated[
         bool,
         typer.Option(
-            "--embedded", help="Start an own PostgreSQL and Redis, for a trial. Not for production."
+            "--embedded", help="Start its own PostgreSQL and Redis, for a trial. Not for production."
         ),
     ] = False,
     data_dir: Annotated[

@@ -152,7 +152,7 @@ def drop(
     Examples:
         datastorage outbox drop --state failed --reason "texts too long for the model"
 
-        datastorage outbox drop --uid 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12 --reason "not needed" --yes
+        datastorage outbox drop --state pending --reason "no model any more" --yes
     """
     if not reason.strip():
         raise InvalidQueryError("--reason must say why")

@@ -16,7 +16,7 @@ _PAGE: Final = 500
 # Contents in memory at once: one may have 1.5 MB.
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 MAX_NAMED: Final = 50
-"""This many of the refused records are named, with the reason; the others are counted."""
+"""This many of the refused records are named, with the reason. A longer list would not be read."""
 
 
 class Rejected(Protocol):

@@ -1,5 +1,5 @@
 """Asking the archive: search, pages, single records, remediations.
 
-What belongs here: what a question may be, what an answer is, and how an answer is found. What does not: SQL
-(storage), options and formats of one interface.
+Questions, answers, and the ways to find answers belong here. SQL (storage), and the options and formats of
+one interface do not.
 """

@@ -20,7 +20,7 @@ def cursor_of(position: Position) -> str:
 
 
 def position_of(cursor: str, *, times: int, numbers: int) -> Position:
-    """Return where the page ended, with so many times and numbers as positions of its kind have.
+    """Return where the page ended; positions of its kind have this many times and numbers.
 
     Raises InvalidQueryError for what is no cursor, or one of another question.
     """

@@ -32,7 +32,7 @@ class SearchMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What a record has to be; None leaves it open. Names of kinds, types and phases are known in any case.
+    """The conditions on a record; None sets none. Names of kinds, types and phases are known in any case.
 
     ``kind`` is AuditRecord or ActionTrace. ``type`` is the type of an AuditRecord or, together with the kind
     ActionTrace, an actionType. ``phase`` is that of an AuditRecord, or the status of the execution of an
@@ -85,7 +85,7 @@ class Filter:
 
 
 def check_limit(limit: int) -> None:
-    """Raise InvalidQueryError unless so many records can be asked for at once."""
+    """Raise InvalidQueryError unless this many records can be asked for at once."""
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidQueryError(f"limit must be from 1 to {MAX_LIMIT:,}, not {limit:,}")
 

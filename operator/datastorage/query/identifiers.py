@@ -1,7 +1,7 @@
 """Which words of a question are identifiers: addresses, digests, codes, names, paths, versions, numbers.
 
 They have a digit, punctuation inside, or capitals where a sentence has none. A record that has the very same
-one is what is looked for, whatever else is near in meaning.
+one is wanted, even where others are nearer in meaning.
 """
 
 import re
@@ -20,7 +20,7 @@ _LABEL: Final = re.compile(r"^[A-Za-z][A-Za-z0-9]*:+")
 _DIGIT: Final = re.compile(r"\d")
 # "SIGSEGV", "NullPointerException"
 _CAPITALS: Final = re.compile(r"[A-Z]{4,}|\w*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])\w*")
-# Amounts and kinds, such as 24h, 3rd and 5xx, and whatever is shorter than three characters.
+# Amounts and kinds, such as 24h, 3rd and 5xx, and everything shorter than three characters.
 _AMOUNT: Final = re.compile(r"\d+(?:ms|[smhdw]|x+|st|nd|rd|th)|\w{1,2}", re.IGNORECASE)
 
 

@@ -29,7 +29,7 @@ class Page:
 
     records: tuple[ArchivedRecord, ...]
     cursor: str | None
-    """What to ask the next page with; None on the last."""
+    """The cursor of the next page; None on the last."""
 
 
 class ArchiveQueries:

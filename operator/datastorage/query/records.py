@@ -30,7 +30,7 @@ class ArchivedRecord:
     """SHA-256 of the content, as it was noted when the record was stored."""
     diverged: bool
     """Whether another content was stored under its uid and generation before: the cluster was restored from a
-    backup, or cloned. Both contents are kept; their hashes tell them apart."""
+    backup, or cloned. Both contents are kept; they differ in their hashes."""
     intact: bool
     """Whether the content still has this hash. If not, somebody has changed it."""
     content: bytes = field(repr=False)
@@ -41,7 +41,7 @@ class ArchivedRecord:
 
     @property
     def spec(self) -> Mapping[str, Any]:
-        """What the object says."""
+        """The spec of the object."""
         spec = self.object.get("spec")
         return spec if isinstance(spec, Mapping) else {}
 

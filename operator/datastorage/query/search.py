@@ -21,8 +21,8 @@ from datastorage.storage.pages import ArchiveReader, Place
 
 # One event that comes again and again must not fill the page.
 _PER_TEXT: Final = 3
-# A search of two parts looks deeper into each than it will show: the one may lift what is further down in the
-# other.
+# A search in two ways looks deeper into each than it will show: a hit that is far down in the one may be high
+# in the other.
 _DEPTH: Final = 50
 # Measured with benchmarks/search; meaning finds more than words do.
 _VECTOR_WEIGHT: Final = 2.0
@@ -50,10 +50,10 @@ class SearchHit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search found, the best first."""
+    """The hits of a search, the best first."""
 
     mode: SearchMode
-    """What was searched by: text where hybrid was asked for and the vectors were away."""
+    """The mode of the search: text where hybrid was asked for and the vectors were away."""
     hits: tuple[SearchHit, ...]
     degraded: str | None = None
     """Why the search was not what was asked for."""
@@ -63,9 +63,19 @@ class Searcher:
     """Searches. ``embedder`` and ``nearest`` are None where no vectors are kept."""
 
     def __init__(
-        self, reader: ArchiveReader, full_text: FullText, embedder: Embedder | None, nearest: Nearest | None
+        self,
+        reader: ArchiveReader,
+        full_text: FullText,
+        embedder: Embedder | None,
+        nearest: Nearest | None,
+        *,
+        embedding_seconds: float = _EMBEDDING_SECONDS,
     ) -> None:
-        """Take what reads the archive and what makes and finds vectors."""
+        """Take what reads the archive and what makes and finds vectors.
+
+        A search by both meaning and words waits ``embedding_seconds`` at most for the vector of a question.
+        """
+        self._embedding_seconds = embedding_seconds
         self._reader = reader
         self._full_text = full_text
         self._embedder = embedder
@@ -96,7 +106,7 @@ class Searcher:
     async def _by_both(self, question: str, criteria: Criteria, limit: int) -> SearchResult:
         depth = max(_DEPTH, limit)
         near, worded = await asyncio.gather(
-            self._vector_matches(question, criteria, depth, embedding_seconds=_EMBEDDING_SECONDS),
+            self._vector_matches(question, criteria, depth, embedding_seconds=self._embedding_seconds),
             self._text_matches(question, criteria, depth),
             return_exceptions=True,
         )
@@ -182,7 +192,7 @@ def _or_raise(matches: list[Match] | BaseException) -> list[Match]:
 def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:
     """Return what either search has found, the best first, and of each text a few.
 
-    What the clues of the question single out comes first, however many others are near in meaning.
+    Records that the clues of the question single out come first, even where many others are near in meaning.
     """
     matches = {match.place: match for match in (*near, *worded)}
     similarities = {match.place: match.score for match in near}

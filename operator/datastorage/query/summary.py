@@ -1,4 +1,4 @@
-"""What a record says, in a few words for one line of a table."""
+"""A record in a few words, for one line of a table."""
 
 from datastorage.query.records import ArchivedRecord
 from datastorage.resources.reading.registry import reading_named

@@ -3,7 +3,7 @@
 There is one order, made of columns that never change once a row is stored, so that a page can begin where
 another ended and shows nothing that belongs before it:
 
-1. The time of what a record tells (``happened_at``, made by PostgreSQL). An AuditRecord stands at its
+1. The time of the event (``happened_at``, made by PostgreSQL). An AuditRecord stands at its
    startTime, or at its creation where it has none. A generation of an ActionTrace stands where its newest
    news is: the last of its creation, the start and the end of its execution, and its assessment. A generation
    without news (a change of the parameters, say) shares the time of the one before it. So a trace reads as
@@ -22,7 +22,7 @@ from datastorage.query.records import ArchivedRecord
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """A record, and when that happened which it tells."""
+    """A record, and the time of its event."""
 
     at: datetime
     record: ArchivedRecord
@@ -34,7 +34,7 @@ class Timeline:
 
     entries: tuple[TimelineEntry, ...]
     cursor: str | None
-    """What to ask the next page with; None on the last."""
+    """The cursor of the next page; None on the last."""
 
     @property
     def complete(self) -> bool:

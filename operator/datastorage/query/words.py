@@ -1,7 +1,7 @@
 """From what a person types to the words to search for.
 
 Three things of the usual search syntax are understood: ``"words beside each other"``, ``-without`` and
-``-"without these"``. Everything else is words: whatever is neither letter nor digit counts as a blank, as it
+``-"without these"``. The rest is words: a character that is neither letter nor digit counts as a blank, as it
 does in the column that is searched. Identifiers are words beside each other, too (see ``clues``).
 """
 
@@ -63,7 +63,7 @@ def wording(question: str) -> Wording:
 def without_excluded(question: str) -> tuple[str, list[str]]:
     """Return what is asked for, and the words and phrases that must not be there.
 
-    Raises InvalidQueryError when nothing else is left.
+    Raises InvalidQueryError when nothing is left to ask for.
     """
     excluded = _excluded(question)
     asked = _PART.sub(lambda part: "" if part["minus"] else part[0], question)

@@ -1,4 +1,4 @@
 """The values that several rooms share: records, keys, vectors, states, reasons, canonical bytes, times.
 
-What belongs here: frozen data and pure functions of it. What does not: anything that waits, reads or writes.
+Frozen data and pure functions of it belong here; nothing that waits, reads or writes does.
 """

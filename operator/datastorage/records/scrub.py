@@ -1,7 +1,7 @@
-"""Taking out of texts what tells one event from the next without meaning anything.
+"""Texts without the identifiers, times and addresses that differ between equal events.
 
 Every pattern is bounded in length, or begins only at the beginning of a run: so the time is linear in the
-text, whatever the text is.
+text, for every text.
 """
 
 import ipaddress
@@ -13,10 +13,10 @@ _MAX_CHARACTERS: Final = 4096
 # A word that is longer than this may be cut anywhere.
 _MAX_WORD_CHARACTERS: Final = 100
 
-# A letter or digit beside an identifier makes it part of something else.
+# A letter or digit beside an identifier makes it a piece of another word.
 _BEGIN: Final = r"(?<![0-9A-Za-z])"
 _END: Final = r"(?![0-9A-Za-z])"
-# What joins an identifier to the word before it, and would be left hanging.
+# These join an identifier to the word before it, and would be left hanging.
 _JOINT: Final = r"[-_.@#]?"
 
 _UNPRINTABLE: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -31,7 +31,7 @@ _UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _IPV4: Final = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]{1,2}|:[0-9]{1,5})?(?!\.[0-9])"
 _IPV4_IN_NAME: Final = r"ip(?:-[0-9]{1,3}){4}"
 
-# What Kubernetes makes random names of: hardly a vowel, so that they spell no words.
+# Kubernetes makes random names of these: hardly a vowel, so that they spell no words.
 _RANDOM: Final = "[bcdfghjklmnpqrstvwxz2456789]"
 _NO_WORD: Final = r"(?!(?:http2|https|grpcs|mssql|pgsql|smtps)\b)"
 _MIXED: Final = r"(?=[a-z]{0,16}[0-9])(?=[0-9]{0,16}[a-z])"

@@ -1,4 +1,4 @@
-"""What a vector is, and the model that made it."""
+"""Vectors, and the model that makes them."""
 
 from dataclasses import dataclass
 

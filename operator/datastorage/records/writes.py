@@ -1,4 +1,4 @@
-"""The writes that storing a record consists of, and what became of them."""
+"""The writes that storing a record consists of, and their states."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from datastorage.records.reasons import Reason
 
 
 class WriteState(StrEnum):
-    """What became of a write; the values are those of an object's status."""
+    """The state of a write; the values are those of an object's status."""
 
     PENDING = "Pending"
     WRITTEN = "Written"

@@ -37,7 +37,7 @@ StringMap = Annotated[
 
 _FORWARD = "execution moves forward only: Pending, Executing, Completed or Failed, RolledBack"
 
-# Steps may be skipped, since a controller may see only the last of several changes. What has ended
+# Steps may be skipped, since a controller may see only the last of several changes. An ended one
 # can only be rolled back.
 FORWARD_ONLY = rules(
     rule(
@@ -89,11 +89,11 @@ class ModelChoice(Model):
 class Operation(Model):
     """One call that the execution made."""
 
-    verb: ActionType = Field(description="What was done to the object, such as patch, delete or scale.")
+    verb: ActionType = Field(description="The verb of the call, such as patch, delete or scale.")
     resource_ref: TargetRef | None = Field(None, description="The object that it was done to.")
     time: Time | None = Field(None, description="When it was done.")
     success: bool | None = Field(None, description="Whether it succeeded.")
-    message: Text | None = Field(None, description="What came of it, in a sentence.")
+    message: Text | None = Field(None, description="The result, in a sentence.")
 
 
 class Execution(Model):
@@ -113,7 +113,7 @@ class Execution(Model):
     end_time: Time | None = Field(
         None, description=f"When the execution ended, not before startTime. {UNSET_TIME}"
     )
-    error: Text | None = Field(None, description="What went wrong, when the execution failed.")
+    error: Text | None = Field(None, description="The error, when the execution failed.")
     operations: Annotated[list[Operation], Field(max_length=256)] | None = Field(
         None, description="The single calls that were made, in order.", json_schema_extra=ATOMIC_LIST
     )
@@ -139,11 +139,11 @@ class Effectiveness(Model):
         None, description="How it was assessed, such as alert-resolved, metrics or a person's judgement."
     )
     criteria: FreeObject | None = Field(
-        None, description="What was looked at and what was found: criteria by name, with any JSON as result."
+        None, description="The criteria of the assessment by name, with any JSON as result."
     )
     assessed_at: Time | None = Field(
         None,
-        description="When the assessment was made. Setting it settles an outstanding assessment. "
+        description="When the assessment was made. An assessment is then no longer outstanding. "
         f"{UNSET_TIME}",
     )
     due_time: Time | None = Field(
@@ -176,7 +176,7 @@ class ActionTraceSpec(Model):
         json_schema_extra=rules(rule("self == oldSelf", "correlationID cannot be changed")),
     )
     action_type: ActionType = Field(
-        description="What was chosen, such as scale_deployment or restart_pod. It cannot be changed.",
+        description="The chosen action, such as scale_deployment or restart_pod. It cannot be changed.",
         json_schema_extra=rules(rule("self == oldSelf", "actionType cannot be changed")),
     )
     target_ref: TargetRef = Field(
@@ -184,7 +184,7 @@ class ActionTraceSpec(Model):
         json_schema_extra=rules(rule("self == oldSelf", "targetRef cannot be changed")),
     )
     parameters: FreeObject | None = Field(
-        None, description="What the action was called with: any JSON object, stored exactly as it is."
+        None, description="The arguments of the action: any JSON object, stored exactly as it is."
     )
     alert: Alert | None = Field(None, description="The alert that set the action off.")
     model: ModelChoice | None = Field(None, description="The model that chose the action, and why.")

@@ -29,23 +29,23 @@ from datastorage.resources.status import Status
 
 
 class Actor(Model):
-    """Who acted."""
+    """The actor."""
 
     model_config = ConfigDict(json_schema_extra=ATOMIC_MAP)
 
     kind: Annotated[str, Field(min_length=1, max_length=63)] = Field(
-        description="What kind of actor it was, such as Controller, ServiceAccount or User."
+        description="The kind of the actor, such as Controller, ServiceAccount or User."
     )
     name: Identifier = Field(description="Name of the actor.")
 
 
 class AIAnalysis(Model):
-    """What an AI analysis found out and what it cost."""
+    """The result of an AI analysis, and its cost."""
 
     analysis_id: Identifier | None = Field(
         None, description="Identifier of the analysis at the service that ran it."
     )
-    provider: Label | None = Field(None, description="Who offers the model, such as openai or ollama.")
+    provider: Label | None = Field(None, description="The provider of the model, such as openai or ollama.")
     model: Label | None = Field(None, description="Name of the model that answered.")
     confidence: Fraction | None = Field(None, description="How sure the model was, from 0 to 1.")
     tokens_used: Count | None = Field(None, description="Tokens of prompt and answer together.")
@@ -80,7 +80,7 @@ def _only_for(field: str, audit_type: AuditType) -> dict[str, str]:
 
 
 class AuditRecordSpec(Model):
-    """What happened, written by the controller that did it. The spec cannot be changed once it is written."""
+    """The step, written by the controller that took it. The spec cannot be changed once it is written."""
 
     model_config = ConfigDict(
         json_schema_extra=ATOMIC_MAP  # immutable as a whole: one managedFields entry is enough
@@ -93,11 +93,11 @@ class AuditRecordSpec(Model):
     )
 
     type: AuditType = Field(
-        description="What kind of step this records. At most one of aiAnalysis, workflow and execution "
+        description="The kind of the step. At most one of aiAnalysis, workflow and execution "
         "may be given, the one that matches the type."
     )
     action: Annotated[str, Field(min_length=1, max_length=100)] = Field(
-        description="What was done, in a word or a few, such as scale-deployment."
+        description="The action, in a word or a few, such as scale-deployment."
     )
     phase: AuditPhase = Field(description="How the step stood when this was written: its outcome.")
     correlation_id: Identifier = Field(description=CORRELATION_ID)
@@ -110,11 +110,11 @@ class AuditRecordSpec(Model):
     )
     environment: Label | None = Field(None, description="Where it happened, such as production or staging.")
     cluster: Label | None = Field(None, description="Name of the cluster in which it happened.")
-    actor: Actor | None = Field(None, description="Who acted.")
+    actor: Actor | None = Field(None, description="The actor.")
     resource_ref: TargetRef | None = Field(None, description="The object that the step was about.")
     alert_fingerprint: Label | None = Field(None, description="Fingerprint of the alert that set this off.")
-    message: Text | None = Field(None, description="What happened, in a sentence for people.")
-    error_message: Text | None = Field(None, description="What went wrong, when something did.")
+    message: Text | None = Field(None, description="The event, in a sentence for people.")
+    error_message: Text | None = Field(None, description="The error, when there was one.")
     ai_analysis: AIAnalysis | None = Field(
         None, description="Findings and cost of the analysis. Only for records of type AIAnalysis."
     )
@@ -126,8 +126,8 @@ class AuditRecordSpec(Model):
     )
     details: FreeJSON | None = Field(
         None,
-        description="Anything else worth keeping: any JSON value, stored exactly as it is. "
-        f"{NOT_PRUNED}, so whatever has no field of its own belongs here.",
+        description="Further values worth keeping: any JSON value, stored exactly as it is. "
+        f"{NOT_PRUNED}, so values that have no field of their own belong here.",
     )
     ttl_seconds_after_stored: Seconds | None = Field(None, description=TTL_SECONDS)
 
@@ -152,7 +152,7 @@ class AuditRecord(Model):
     )
 
     spec: AuditRecordSpec = Field(
-        description="What happened, written by the controller that did it. It cannot be changed afterwards."
+        description="The step, written by the controller that took it. It cannot be changed afterwards."
     )
     status: Status | None = Field(
         None, description="How far the archiving has come, written by the operator."

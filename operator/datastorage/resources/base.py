@@ -1,4 +1,4 @@
-"""What the models of both resources share: naming, bounded types, CEL rules, references."""
+"""The common base of the models of both resources: naming, bounded types, CEL rules, references."""
 
 import re
 from datetime import datetime
@@ -109,5 +109,5 @@ class TargetRef(Model):
     name: Name = Field(description="Name of the object.")
     uid: Annotated[str, Field(max_length=63)] | None = Field(
         None,
-        description="UID of the object: tells it from another one that had the same name before or after.",
+        description="UID of the object. Another object may have had the same name before, or get it later.",
     )

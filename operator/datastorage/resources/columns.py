@@ -28,14 +28,14 @@ _STATUS: Final = (
 )
 _COLUMNS: Final = {
     AUDIT_RECORD: (
-        PrinterColumn("Type", ".spec.type", "What kind of step it records."),
-        PrinterColumn("Action", ".spec.action", "What was done."),
+        PrinterColumn("Type", ".spec.type", "The kind of the step."),
+        PrinterColumn("Action", ".spec.action", "The action."),
         PrinterColumn("Outcome", ".spec.phase", "How the step ended."),
         PrinterColumn("Target", ".spec.resourceRef.name", "The object that the step was about."),
         *_STATUS,
     ),
     ACTION_TRACE: (
-        PrinterColumn("Action", ".spec.actionType", "What was chosen."),
+        PrinterColumn("Action", ".spec.actionType", "The action that was chosen."),
         PrinterColumn("Outcome", ".spec.execution.status", "How far the action has come."),
         PrinterColumn("Target", ".spec.targetRef.name", "The object that the action is for."),
         *_STATUS,

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 # For each clue ($1 to $4) the rows that have it. Its words find them in the index, which knows of no order;
 # then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none
 # beyond 16,383: where a word of the clue has lost some, the text itself is looked at, in a few rows ($8).
-# $5: what else has to hold.
+# $5: a further condition.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
@@ -55,19 +55,6 @@ CLUES: Final = with_conditions(r"""
         WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* pattern END
         LIMIT $7) AS found
 """)
-# Events: a clue of more singles none of them out, and so many leave room on a page of ten. Records with the
-# same text are one event. Measured with benchmarks/search.
-_FEW: Final = 8
-# Rows of one clue: a few events that come again and again.
-_MAX_ROWS: Final = 100
-# Rows of each table that have all words of a clue, and are looked at for their order.
-_MAX_CANDIDATES: Final = 1_000
-# Of these, rows of each table whose texts are read, each of 1.5 MB at most. The others count as without the
-# clue.
-_MAX_READ: Final = 20
-# Seconds for all clues of a question: a hundred times what they take where no text is read. The ranking that
-# waits for them is an answer without them.
-_LIMIT_SECONDS: Final = 1.5
 # A shorter limit of the server's own stays.
 _LIMIT: Final = """
     SELECT before, set_config('statement_timeout',
@@ -78,6 +65,25 @@ _LIMIT: Final = """
 _LIMIT_BEFORE: Final = "SELECT set_config('statement_timeout', $1, true)"
 
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
+
+
+@dataclass(frozen=True, slots=True)
+class ClueLimits:
+    """How much is looked at for the clues of a question."""
+
+    events: int = 8
+    """A clue of more events singles none of them out, and this many leave room on a page of ten. Records with
+    the same text are one event. Measured with benchmarks/search."""
+    rows: int = 100
+    """Rows of one clue: a few events that come again and again."""
+    candidates: int = 1_000
+    """Rows of each table that have all words of a clue, and are looked at for their order."""
+    texts: int = 20
+    """Rows of each table whose texts are read, each of 1.5 MB at most. The others count as without
+    the clue."""
+    seconds: float = 1.5
+    """The time for all clues of a question: a hundred times what they take where no text is read. The ranking
+    that waits for them is an answer without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,11 @@ class Found:
 
 
 async def find(
-    connection: Any, criteria: Criteria, clues: Sequence[Clue], condition: str | None
+    connection: Any,
+    criteria: Criteria,
+    clues: Sequence[Clue],
+    condition: str | None,
+    limits: ClueLimits = ClueLimits(),
 ) -> list[Found]:
     """Return the records that have a clue which few have, among those that meet criteria and condition.
 
@@ -119,16 +129,16 @@ async def find(
         return []
     arguments = (
         [clue.words for clue in clues], [clue.in_order for clue in clues], [clue.least for clue in clues],
-        [clue.pattern for clue in clues], condition, _MAX_CANDIDATES, _MAX_ROWS, _MAX_READ,
+        [clue.pattern for clue in clues], condition, limits.candidates, limits.rows, limits.texts,
         *criteria.arguments,
     )  # fmt: skip
     try:
         async with transaction(connection):  # a savepoint: going back to it restores the limit, too
-            before = await connection.fetchval(_LIMIT, f"{_LIMIT_SECONDS * 1000:.0f}ms")
+            before = await connection.fetchval(_LIMIT, f"{limits.seconds * 1000:.0f}ms")
             rows = await connection.fetch(CLUES, *arguments)
             await connection.execute(_LIMIT_BEFORE, before)
     except asyncpg.QueryCanceledError:
-        _log.info("What singles records out for a question took too long to find; the ranking alone answers")
+        _log.info("Finding the records that a question singles out took too long; the ranking alone answers")
         return []
     having: dict[int, dict[Place, bytes | None]] = {}
     for row in rows:
@@ -138,10 +148,10 @@ async def find(
     texts: dict[Place, bytes | None] = {}
     for number, places in having.items():
         events = len({place if text in {None, NO_TEXT} else text for place, text in places.items()})
-        if len(places) < _MAX_ROWS and events <= _FEW:
+        if len(places) < limits.rows and events <= limits.events:
             texts |= places
             for place in places:
-                rarity[place] = max(_FEW - events, rarity.get(place, 0))
+                rarity[place] = max(limits.events - events, rarity.get(place, 0))
                 said[place] += len(clues[number].words)
     most = 1 + sum(len(clue.words) for clue in clues)
     return [Found(place, text, 1 + rarity[place] + said[place] / most) for place, text in texts.items()]

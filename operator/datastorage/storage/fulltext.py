@@ -1,7 +1,7 @@
 """Search by words: the records that have words of a question, among those that meet criteria.
 
-No record has all words of a question in plain language. So one is enough, and the order tells: what has more
-of them, and what has the rarer ones, comes first.
+No record has all words of a question in plain language. So one is enough, and the order decides: records
+with more of them, and with rarer ones, come first.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from datastorage.records.record import Table
 from datastorage.storage import clues
-from datastorage.storage.clues import Clue
+from datastorage.storage.clues import Clue, ClueLimits
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.database import Database
 from datastorage.storage.keys import key_columns
@@ -95,22 +95,28 @@ _FIND: Final = with_conditions("""
     FROM numbered WHERE number <= $6
     ORDER BY rank DESC, created_at DESC, uid LIMIT $7
 """)
-# So many word forms tell enough, and bound the work.
+# This many word forms say enough, and bound the work.
 _MAX_FORMS: Final = 32
 # Rows of each table in which the words are counted: what is in none of them is rare enough.
 _SAMPLE: Final = 500
-# Rows of each table that are ranked.
-_MAX_RANKED: Final = 1_500
 # Words that together are in more than this part of many records only order what the rarer ones have found:
 # the newest 1,500 of all that have a common word would leave out the best.
 _COMMON: Final = 0.02
-# Of no more records than these, so many may be found that all of them can be ranked.
-_NOT_MANY: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RankLimits:
+    """How many records are ranked for a question."""
+
+    ranked: int = 1_500
+    """Rows of each table that are ranked."""
+    not_many: int = 10_000
+    """Of no more records than these, all that are found can be ranked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A question as words. Each is letters and digits, nothing else."""
+    """A question as words. Each has letters and digits only."""
 
     words: Sequence[str]
     phrases: Sequence[str] = ()
@@ -118,12 +124,12 @@ class Wording:
     excluded: Sequence[str] = ()
     """Words and phrases that must not be there."""
     clues: Sequence[Clue] = ()
-    """What may single out a few records, which then come first."""
+    """They may single out a few records, which then come first."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a word is in the records: "kill" for "kills"."""
+    """The form of a word in the records: "kill" for "kills"."""
 
     text: str
     share: float
@@ -134,9 +140,17 @@ class _Form:
 class FullText:
     """Finds records by words. All methods raise TransientError when PostgreSQL can't serve."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        limits: RankLimits = RankLimits(),
+        clue_limits: ClueLimits = ClueLimits(),
+    ) -> None:
         """Take the database of the records; any role that may read them will do."""
         self._database = database
+        self._limits = limits
+        self._clue_limits = clue_limits
 
     async def find(
         self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
@@ -154,9 +168,10 @@ class FullText:
             conditions = _conditions(forms, phrases, excluded)
             rows = await connection.fetch(
                 _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
-                _MAX_RANKED, per_text, limit, *criteria.arguments,
+                self._limits.ranked, per_text, limit, *criteria.arguments,
             )  # fmt: skip
-            found = await clues.find(connection, criteria, wording.clues, _required(phrases, excluded))
+            required = _required(phrases, excluded)
+            found = await clues.find(connection, criteria, wording.clues, required, self._clue_limits)
         ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["rank"]) for row in rows}
         highest = rows[0]["rank"] if rows else 0.0
         for each in found:
@@ -180,22 +195,22 @@ class FullText:
                 found.update(places[row["place"]] for row in rows)
         return found
 
-    @staticmethod
-    async def _forms(connection: Any, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
-        limits = (_MAX_FORMS, _SAMPLE, _NOT_MANY + 1)
+    async def _forms(self, connection: Any, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
+        limits = (_MAX_FORMS, _SAMPLE, self._limits.not_many + 1)
         rows = await connection.fetch(_FORMS, list(words), *limits, *criteria.arguments)
-        return [_form(row["form"], row["rows"], row["sampled"], row["total"]) for row in rows]
+        return [_form(row, self._limits) for row in rows]
 
     @staticmethod
     async def _phrases(connection: Any, phrases: Sequence[str]) -> list[str]:
         return [row["form"] for row in await connection.fetch(_PHRASES, list(phrases))] if phrases else []
 
 
-def _form(text: str, rows: int, sampled: int, total: int) -> _Form:
-    # What BM25 gives a word: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
+def _form(row: Any, limits: RankLimits) -> _Form:
+    rows, sampled, total = row["rows"], row["sampled"], row["total"]
+    # The weight of BM25: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
     weight = math.log(1 + (sampled - rows + 0.5) / (rows + 0.5))
-    fitting = _COMMON if total > _NOT_MANY else _MAX_RANKED / max(total, 1)
-    return _Form(text, rows / max(sampled, 1) / fitting, weight)
+    fitting = _COMMON if total > limits.not_many else limits.ranked / max(total, 1)
+    return _Form(row["form"], rows / max(sampled, 1) / fitting, weight)
 
 
 def _conditions(
@@ -211,7 +226,7 @@ def _conditions(
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
-    """Return what each record has to meet, whatever else it has; None for nothing."""
+    """Return the condition that every record has to meet; None for nothing."""
     return " & ".join([*(f"({form})" for form in phrases), *(f"!({form})" for form in excluded)]) or None
 
 

@@ -1,4 +1,4 @@
-"""What a search finds before the records are read: places, and how well they fit."""
+"""The finds of a search before the records are read: places, and how well they fit."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,6 +1,7 @@
 """Search by meaning: the records whose texts are nearest to a vector, among those that meet criteria."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pgvector
@@ -106,14 +107,21 @@ WALKING: Final[Mapping[str, str]] = {
 # making of one: that takes longer the more months there are.
 _ONE_PLAN: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
 _OWN_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
-# Criteria that leave no more records than these are answered by computing all distances: it costs less than a
-# walk that finds one of them among many others, and misses nothing.
-_FEW: Final = 5_000
-# Where a walk has found too little it was among records that are all far away: the newest of them, exactly.
-_AT_LAST: Final = 10_000
-# Of how many texts records are looked up before a walk is given up. The first of them come with one look into
-# each index, and are enough for most questions.
-_ATTEMPTS: Final = (200, 2_000, 20_000)
+
+
+@dataclass(frozen=True, slots=True)
+class WalkLimits:
+    """How far vectors are walked, and when all distances are computed instead."""
+
+    few_records: int = 5_000
+    """Criteria that leave no more records are answered by computing all distances: it costs less than a walk
+    that finds one of them among many others, and misses nothing."""
+    newest_at_last: int = 10_000
+    """Where a walk has found too little it was among records that are all far away. Then the distances of
+    this many of the newest ones are computed."""
+    texts: tuple[int, ...] = (200, 2_000, 20_000)
+    """Of how many texts records are looked up before a walk is given up. The first of them come with one look
+    into each index, and are enough for most questions."""
 
 
 class Nearest:
@@ -129,8 +137,10 @@ class Nearest:
         *,
         model: EmbeddingModel,
         same_server: bool,
+        limits: WalkLimits = WalkLimits(),
     ) -> None:
         """Take the databases of the records and of the vectors, and the model of the vectors."""
+        self._limits = limits
         self._archive = archive
         self._vectors = vectors
         self._search = self._beside if same_server else self._apart
@@ -144,7 +154,7 @@ class Nearest:
                 await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text
             )
         except RecordRefusedError as error:
-            # Where pgvector was installed anew, connections know the type that was before.
+            # Where pgvector was installed again, connections know the type that was before.
             self._vectors.expire_connections()
             raise TransientError(f"the vectors' tables: {error}") from error
 
@@ -173,10 +183,10 @@ class Nearest:
         async with reading(self._archive, WALKING) as connection:
             if not await self._leaves_few(connection, criteria):
                 await connection.execute(_ONE_PLAN)
-                for texts in _ATTEMPTS:
+                for texts in self._limits.texts:
                     # From the second time on for twice as many: two replicas that wrote a text at the same
                     # moment have left two vectors, and its records are found twice.
-                    rows = limit if texts == _ATTEMPTS[0] else 2 * limit
+                    rows = limit if texts == self._limits.texts[0] else 2 * limit
                     sql = _WALK.format(id=number, texts=texts, pgvector=connection.vector_schema)
                     answer = await connection.fetch(sql, per_text, rows, vector, *criteria.arguments)
                     found = _matches(answer, limit)
@@ -185,7 +195,7 @@ class Nearest:
                 if criteria.is_open:
                     return found
                 await connection.execute(_OWN_PLAN)
-            arguments = (per_text, limit, vector, _AT_LAST, *criteria.arguments)
+            arguments = (per_text, limit, vector, self._limits.newest_at_last, *criteria.arguments)
             sql = _EXACT.format(id=number, pgvector=connection.vector_schema)
             return _matches(await connection.fetch(sql, *arguments), limit)
 
@@ -195,22 +205,25 @@ class Nearest:
         async with reading(self._archive) as archive, reading(self._vectors, WALKING) as vectors:
             place = {"id": number, "pgvector": vectors.vector_schema}
             if not await self._leaves_few(archive, criteria):
-                for texts in _ATTEMPTS:
+                for texts in self._limits.texts:
                     near = await vectors.fetch(_NEAREST.format(**place), vector, texts)
                     found = await self._records_of(archive, near, criteria, limit, per_text)
                     if len(found) == limit:
                         return found
                 if criteria.is_open:
                     return found
-            hashes = [row["text_hash"] for row in await archive.fetch(_HASHES, _AT_LAST, *criteria.arguments)]
+            hashes = [
+                row["text_hash"]
+                for row in await archive.fetch(_HASHES, self._limits.newest_at_last, *criteria.arguments)
+            ]
             near = await vectors.fetch(_NEAREST_OF.format(**place), hashes, vector, limit)
             return await self._records_of(archive, near, criteria, limit, per_text)
 
-    @staticmethod
-    async def _leaves_few(connection: Any, criteria: Criteria) -> bool:
-        return (
-            not criteria.is_open and await connection.fetchval(_COUNT, _FEW + 1, *criteria.arguments) <= _FEW
-        )
+    async def _leaves_few(self, connection: Any, criteria: Criteria) -> bool:
+        if criteria.is_open:
+            return False
+        few = self._limits.few_records
+        return bool(await connection.fetchval(_COUNT, few + 1, *criteria.arguments) <= few)
 
     @staticmethod
     async def _records_of(

@@ -172,8 +172,10 @@ class Claim:
 class Outbox:
     """All methods raise TransientError when PostgreSQL can't serve."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, claim_seconds: float = _CLAIM_SECONDS) -> None:
+        """``claim_seconds``: what a process had claimed that has ended is due again after this time."""
         self._database = database
+        self._claim_seconds = claim_seconds
 
     @staticmethod
     async def add(
@@ -210,7 +212,7 @@ class Outbox:
         What is left is due as before. Where the process ends, it is due again in some seconds.
         """
         async with self._database.connection() as connection:
-            found = await connection.fetch(_CLAIM, limit, _CLAIM_SECONDS)
+            found = await connection.fetch(_CLAIM, limit, self._claim_seconds)
         claim = Claim(
             [
                 PendingVector(
@@ -296,7 +298,7 @@ def _keys(rows: Iterable[PendingVector]) -> tuple[list[str], list[int], list[byt
 
 
 def _readable(error: str) -> str:
-    # What another program says may hold characters that no column takes; that must not cost the rows beside.
+    # Errors of other programs may hold characters that no column takes; that must not cost the rows beside.
     return error[:_MAX_ERROR_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -132,7 +132,7 @@ class Place:
 class Position:
     """Where a row stands in the order of a page: by the times, and then by the numbers.
 
-    It never changes and no other row has it, so that the next page can begin there, whatever is stored
+    It never changes and no other row has it, so that the next page can begin there even when rows are stored
     meanwhile.
     """
 
@@ -165,9 +165,13 @@ class StoredRow:
 class ArchiveReader:
     """Reads records. All methods raise TransientError when PostgreSQL can't serve."""
 
-    def __init__(self, database: Database) -> None:
-        """Take the database of the records; any role that may read them will do."""
+    def __init__(self, database: Database, *, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        """Take the database of the records; any role that may read them will do.
+
+        An answer has contents of ``max_bytes`` at most, or one content that is larger.
+        """
         self._database = database
+        self._max_bytes = max_bytes
 
     async def page(self, criteria: Criteria, after: Position | None, limit: int) -> list[PlacedRow]:
         """Return the rows that meet the criteria and come after a position, the newest created first.
@@ -198,14 +202,14 @@ class ArchiveReader:
         of_kind = (Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables)
         return await self._places(_NEWEST_OF_NAME, *of_kind, namespace, name)
 
-    async def load(self, places: Sequence[Place], max_bytes: int = MAX_ANSWER_BYTES) -> list[StoredRow]:
-        """Return the rows in the order of their places; fewer when their contents exceed ``max_bytes``."""
+    async def load(self, places: Sequence[Place]) -> list[StoredRow]:
+        """Return the rows in the order of their places; fewer when their contents are too large."""
         arguments = (
             [place.table.value for place in places],
             *key_columns([place.key for place in places]),
         )
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_LOAD, *arguments, max_bytes)
+            rows = await connection.fetch(_LOAD, *arguments, self._max_bytes)
         return [
             StoredRow(
                 place_of(row), row["namespace"], row["name"], row["stored_at"], row["content"],
@@ -232,5 +236,5 @@ def _placed(row: Any, *times: datetime) -> PlacedRow:
 
 
 def place_of(row: Any) -> Place:
-    """Return the place that a row of an answer tells."""
+    """Return the place of a row of an answer."""
     return Place(Table(row["table_name"]), key_in(row))

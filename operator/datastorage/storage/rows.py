@@ -129,7 +129,7 @@ async def insert(
         if all_new or record.key in listed
     }
     if not all_new:
-        # Some keys were there before. Their rows are the truth, whatever this attempt carried.
+        # Some keys were there before. Their rows are the truth, not what this attempt carried.
         repeated = [record.key for record in records if record.key not in stored]
         stored |= await find(connection, table, repeated, model=model)
         if not stored.keys() >= set(repeated):
@@ -173,7 +173,9 @@ def _vector_of(record: Record, writes: Mapping[bytes, VectorWrite]) -> VectorWri
 
 def _vector_in(row: Any, model: str | None) -> VectorWrite:
     if model is None or row["text_hash"] is None:
-        return WITHOUT_VECTORS  # whatever the outbox has: where no vectors are kept, nobody makes them
+        return (
+            WITHOUT_VECTORS  # even with an entry in the outbox: where no vectors are kept, nobody makes them
+        )
     error = row["last_error"] or ""
     match row["state"]:
         case OutboxState.PENDING:

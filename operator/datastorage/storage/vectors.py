@@ -27,7 +27,7 @@ FIND_MODEL: Final = """
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
 # The number of a model is part of its tables' names, which no parameter can be. It comes from the function
 # above and is formatted as an integer, never as text. The schema of pgvector comes from the server, quoted.
-# In the order of the hashes, whatever the plan, so that two transactions never wait for each other. It
+# In the order of the hashes, with every plan, so that two transactions never wait for each other. It
 # answers 0 when the number is not our model's: after a restored backup it may be another's. With $3 false
 # nothing is written, and everything that a write needs is needed all the same.
 _INSERT: Final = """
@@ -54,13 +54,13 @@ _INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3, $4)"
 _SEALED: Final = """
     SELECT count(*) FROM datastorage.embedding_parts WHERE model_id = $1 AND state = 'sealed'
 """
-# What a vector takes beside its numbers while its index is built: its neighbours on all layers, and overhead.
-# The function that merges parts reckons with the same.
+# A vector takes this beside its numbers while its index is built: its neighbours on all layers, and overhead.
+# The function that merges partitions reckons with the same.
 _INDEXED_BYTES: Final = 700
-# So many vectors are searched exactly in 12 ms or so, and indexed in a few seconds.
+# This many vectors are searched exactly in about 12 ms, and indexed in a few seconds.
 _FULL_PART_ROWS: Final = 20_000
-# Each merge builds an index anew, and each part is searched by itself. With six, a vector is indexed twice
-# until a hundred thousand are together, and up to five small parts are searched beside the large ones.
+# Each merge builds an index again, and each partition is searched by itself. With six, a vector is indexed
+# twice until a hundred thousand are together, and up to five small partitions are searched beside the large.
 _MERGED_PARTS: Final = 6
 # A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
 _WRITE_SECONDS: Final = 5.0
@@ -155,7 +155,7 @@ class VectorTables:
     async def probe(self) -> None:
         """Return when a write would succeed."""
         number = await self.model_id()
-        # With a vector: a connection may know a type of pgvector that was dropped and made anew since.
+        # With a vector: a connection may know a type of pgvector that was dropped and made again since.
         vector = np.ones(self._model.dimensions, np.float32)
         async with self._connection() as connection:
             await self._insert(connection, number, {b"": vector}, really=False, seconds=_PROBE_SECONDS)
@@ -165,7 +165,7 @@ class VectorTables:
         return memory_mib * 2**20 // (self._model.dimensions * 4 + _INDEXED_BYTES)
 
     async def seal(self, *, full_rows: int = _FULL_PART_ROWS) -> bool:
-        """Open a new part for what is to come when the open one has ``full_rows``; tell whether it did."""
+        """Open a new partition when the open one has ``full_rows``; return whether it did."""
         number = await self.model_id()
         async with self._connection() as connection:
             return bool(await connection.fetchval(_SEAL, number, full_rows))
@@ -184,10 +184,10 @@ class VectorTables:
         grace_seconds: float = 2 * _WRITE_SECONDS,
         merged_parts: int = _MERGED_PARTS,
     ) -> bool:
-        """Seal a part that is full, and do one step of indexing; tell whether there was anything to do.
+        """Seal a full partition, and do one step of indexing; return whether there was anything to do.
 
-        A step takes from a second to minutes. ``memory_mib`` is what the server may use for it. A part is
-        indexed no earlier than ``grace_seconds`` after it was sealed, when every write that began before
+        A step takes from a second to minutes. ``memory_mib`` is what the server may use for it. A partition
+        is indexed no earlier than ``grace_seconds`` after it was sealed, when every write that began before
         has ended. ``merged_parts`` of a level become one of the next.
         """
         sealed, number = await self.seal(full_rows=full_rows), await self.model_id()
@@ -223,7 +223,7 @@ class VectorTables:
     def _doubt(self) -> None:
         """Believe nothing any more of what may have been another schema's: it is looked up again.
 
-        Connections among it: where pgvector was installed anew, they know the type that was before.
+        Connections among it: where pgvector was installed again, they know the type that was before.
         """
         self._id = None
         self._database.expire_connections()

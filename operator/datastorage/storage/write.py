@@ -1,4 +1,4 @@
-"""The commit of a batch as one script: vectors, what is pending of them, rows.
+"""The commit of a batch as one script: vectors, the outbox, rows.
 
 The row is what counts. A vector that can't be written leaves an entry in the outbox, in the transaction of
 its row: it is written later, and never forgotten.
@@ -28,7 +28,7 @@ from datastorage.storage.vectors import VectorTables
 _FOLLOW_SECONDS: Final = 5.0
 # As many as a batch has records.
 _MOST_VECTORS: Final = 500
-_TOO_MANY: Final = TransientError("PostgreSQL does not take so many at once at present")
+_TOO_MANY: Final = TransientError("PostgreSQL takes fewer vectors at once at present")
 
 
 def distinct_texts(records: Iterable[Record]) -> dict[bytes, str]:
@@ -120,7 +120,7 @@ class Archive:
                 writes |= dict.fromkeys(given.vectors, self._pending(Reason.FOLLOWING))
             else:
                 writes |= await self._write_vectors(connection, given.vectors)
-            # What is not written waits in the outbox, before the rows: a repeated row is read with its entry.
+            # Then the outbox, with the vectors that are not written: a repeated row is read with its entry.
             due_seconds = _FOLLOW_SECONDS if apart else 0.0
             await Outbox.add(connection, records, writes, due_seconds=due_seconds)
             # The rows. All texts go with the first statement, in one order for all transactions.

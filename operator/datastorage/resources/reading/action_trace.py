@@ -1,4 +1,4 @@
-"""What the spec of an ActionTrace means.
+"""The meaning of the spec of an ActionTrace.
 
 A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are made from this
 list. A new filter is a column with ``filter``; a name that does not exist yet also goes into ``FilterName``,

@@ -1,4 +1,4 @@
-"""Values in the fields of a spec, whatever somebody has put there. Nothing here raises.
+"""Values in the fields of a spec, which may hold anything. Nothing here raises.
 
 The columns are only an index: a value that has no exact form there is left out or cut. The evidence, the
 content, keeps it as it came.

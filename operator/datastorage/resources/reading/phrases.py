@@ -23,7 +23,7 @@ _BETWEEN_WORDS: Final = re.compile(r"[-_./:]+")
 
 
 def search_words(*texts: object) -> str:
-    """Return the words to find a record by, from fields of its spec. What is no text is left out."""
+    """Return the words to find a record by, from fields of its spec; only texts count."""
     text = " ".join(text for text in texts if isinstance(text, str) and text)
     # Words only: PostgreSQL's parser tries every "/", "-", "_" and "." as part of a path, an address or a
     # number, in time that grows with the square of the length. A few such records would stall all others.

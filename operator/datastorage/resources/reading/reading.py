@@ -1,4 +1,4 @@
-"""What the archive, the search and the interfaces know of a kind."""
+"""The form in which the archive, the search and the interfaces know a kind."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

@@ -13,7 +13,7 @@ from datastorage.resources.reading.registry import reading_of, reading_of_table
 
 # kubectl's own copy of the whole object: it would double every record, and says nothing new.
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-# As many digits fit into a bigint, whatever they are.
+# Every number of this many digits fits into a bigint.
 _MAX_VERSION_DIGITS: Final = 18
 _KEPT_METADATA: Final = ("name", "namespace", "uid", "creationTimestamp", "labels", "ownerReferences")
 
