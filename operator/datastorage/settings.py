@@ -203,7 +203,8 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     intake: IntakeSettings = IntakeSettings()
     status_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=16, description="Status writes to the API server under way at once."
+        default=16,
+        description="Status writes to the API server under way at once, half of them for each kind.",
     )
     delete_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="Deletions at the API server under way at once."

@@ -74,6 +74,9 @@ async def test_what_lacks_its_metadata_is_no_end_of_a_confirmation(breaker: Brea
     confirmation = Confirmation(FakeArchive(), breaker, FakeRejected())
     confirmed = await confirmation.of_objects(AUDIT_RECORD, [{"status": {"phase": "Stored"}}])
     assert (list(confirmed.stored), list(confirmed.missing)) == ([], [])
+    nameless = with_status(audit_record(), phase="Stored")
+    del nameless["metadata"]["name"]
+    assert (await confirmation.of_objects(AUDIT_RECORD, [nameless])).missing == [nameless]
 
 
 async def test_the_sweep_goes_at_the_pace_of_the_intake(breaker: Breaker, spawn: Spawn) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from datastorage import metrics
 from datastorage.pipeline.lookup import Answer, Archive, look_up
-from datastorage.pipeline.objects import Body, read_or_log, ref_of
+from datastorage.pipeline.objects import Body, read_or_log, status_of, unread_ref_of
 from datastorage.records.record import RecordKey
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.dividing import in_halves
@@ -73,12 +73,12 @@ class Confirmation:
         known = answer.found.keys() | answer.unanswered.keys()
         missing = [body for body, key in keyed if key not in known]
         for body in missing:
-            phase = body["status"]["phase"]
+            phase = status_of(body).get("phase", "")
             metrics.ROWS_MISSING.labels(phase).inc()
             _log.error(
                 "An object says %s, and the archive does not have its row; storing it again",
                 phase,
-                extra=ref_of(kind, body).as_log_fields(),
+                extra=unread_ref_of(kind, body).as_log_fields(),
             )
         return Confirmed([body for body, key in keyed if key in answer.found], missing)
 
