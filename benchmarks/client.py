@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from benchmarks.progress import Progress
 from datastorage.records.reasons import Reason
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.status import stored_status
 from harness.bulk import LIST_METADATA_ONLY, BulkClient, path

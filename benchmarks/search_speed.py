@@ -31,16 +31,16 @@ from datastorage.assembly.queries import build_queries
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
 from datastorage.query.questions import ArchiveQueries
-from datastorage.query.words import wording
+from datastorage.query.questionwords import wording
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.record import record_of
+from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import WALKING, Nearest
-from datastorage.storage.reading import reading
+from datastorage.storage.readonly import reading
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
 from harness.objects import served

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from datastorage.records.reasons import Reason
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 from datastorage.resources.status import stored_status
 from harness.manifests import manifest

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from kubernetes import client, config
 
 from datastorage.records.reasons import Reason
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resources.crd import crd
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, VERSION, ResourceKind
 from datastorage.resources.status import recording_status, rejected_status

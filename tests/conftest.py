@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from harness.postgres import NEWEST, OLDEST, PostgresServer, TestDatabase, TestDatabases, connect
 

@@ -28,7 +28,7 @@ from datastorage.assembly.queries import queries_of
 from datastorage.assembly.shard import build_writer
 from datastorage.assembly.store import Store, open_store
 from datastorage.query.filters import SearchMode
-from datastorage.records.writes import WriteState
+from datastorage.records.vectorwrite import WriteState
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.record import record_of
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings

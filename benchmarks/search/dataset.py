@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from benchmarks.errors import BenchmarkError
-from datastorage.resources.action_trace import ActionTraceSpec
-from datastorage.resources.audit_record import AuditRecordSpec
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.models.action_trace import ActionTraceSpec
+from datastorage.resources.models.audit_record import AuditRecordSpec
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from datastorage.embedded import redis_program
+from datastorage.embeddedservers import redis_program
 from examples.demo.narrator import Narrator
 from harness import minilm
 from harness.controlplane import ControlPlaneError

@@ -1,6 +1,6 @@
 """The errors of the program: what can be tried again, what cannot, and what stops the start.
 
-Library errors are translated into these where they enter (storage/translation.py, kube/answers.py,
+Library errors are translated into these where they enter (storage/connection/translation.py, kube/answers.py,
 embedding/); each edge (command line, HTTP, status) maps them once.
 """
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record
-from datastorage.records.writes import VectorWrite, WriteState
-from datastorage.storage.database import Database
+from datastorage.records.vectorwrite import VectorWrite, WriteState
+from datastorage.storage.connection.database import Database
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of

@@ -11,7 +11,7 @@ from datastorage.embedding.provider import probe
 from datastorage.records.record import Record
 from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.texts import Texts
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive

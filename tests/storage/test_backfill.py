@@ -13,13 +13,13 @@ from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.provider import probe
 from datastorage.errors import EmbedderUnavailableError
-from datastorage.pipeline.writer import EmbeddingWriter
+from datastorage.pipeline.batchwriter import EmbeddingWriter
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.outbox import Claim, Outbox, OutboxDepth, OutboxState
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, VectorTarget, distinct_texts

@@ -399,7 +399,7 @@ def test_what_can_t_be_read_here_is_not_shown_as_empty(run: Command, monkeypatch
         raise RecursionError
 
     # This Python reads every depth that can be stored; others do not.
-    monkeypatch.setattr("datastorage.query.records.json.loads", too_deep)
+    monkeypatch.setattr("datastorage.query.archivedrecord.json.loads", too_deep)
     code, printed, noted = run("list", "--namespace", "shop", "-o", "json")
     assert code == 1
     assert '"record": null' in printed

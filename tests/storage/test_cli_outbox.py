@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from datastorage.records.record import Record
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.outbox import Outbox, OutboxState
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.pending import add_pending, records_of

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from datastorage.records.record import Record
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase, TestDatabases, connect

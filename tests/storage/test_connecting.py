@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from datastorage.errors import ConfigurationError, DataStorageError, TransientError
 from datastorage.records.vector import EmbeddingModel
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables

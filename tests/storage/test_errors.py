@@ -23,11 +23,11 @@ from datastorage.errors import (
 )
 from datastorage.records.record import Record, Table
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.connecting import connecting
-from datastorage.storage.database import Database, Pace
-from datastorage.storage.sessions import transaction
-from datastorage.storage.translation import translated_errors
-from datastorage.storage.urls import check_url
+from datastorage.storage.connection.connecting import connecting
+from datastorage.storage.connection.database import Database, Pace
+from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.translation import translated_errors
+from datastorage.storage.connection.urls import check_url
 from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually, settle

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from datastorage.metrics import REGISTRY
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.record import Record
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
 from harness.postgres import TestDatabase

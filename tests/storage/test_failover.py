@@ -12,7 +12,7 @@ import pytest_asyncio
 from datastorage.errors import TransientError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually

@@ -13,7 +13,7 @@ import pytest_asyncio
 from datastorage.errors import ConfigurationError, MissingRightsError, SchemaVersionError
 from datastorage.records.vector import EmbeddingModel
 from datastorage.storage import inspection, rights
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.rights import missing_rights

@@ -9,7 +9,7 @@ from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.redis import RedisStore
 from datastorage.secrets import Origin
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate_all
 from harness.embeddings import OpenAIService
 from harness.postgres import TestDatabase

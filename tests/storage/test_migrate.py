@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 
 from datastorage.errors import ConfigurationError, SchemaVersionError, TransientError
 from datastorage.storage import migrate as migrate_module
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
 from harness.polling import eventually

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from datastorage.records.reasons import Reason
 from datastorage.records.vector import EmbeddingModel
-from datastorage.records.writes import WITHOUT_VECTORS, VectorWrite, WriteState
-from datastorage.storage.database import Database
+from datastorage.records.vectorwrite import WITHOUT_VECTORS, VectorWrite, WriteState
+from datastorage.storage.connection.database import Database
 from datastorage.storage.outbox import Outbox, PendingVector
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of

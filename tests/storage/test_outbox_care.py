@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
 from tests.storage.pending import add_pending, claimed, identity_of, records_of, rows_in
 

@@ -13,13 +13,13 @@ import pytest_asyncio
 
 from datastorage.errors import ConfigurationError, TransientError
 from datastorage.records.record import Table
-from datastorage.storage import sessions as sessions_module
-from datastorage.storage.database import Database
+from datastorage.storage.connection import sessions as sessions_module
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Connector
+from datastorage.storage.connection.urls import parse_url
 from datastorage.storage.migrate import migrate
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.schema import ARCHIVE, VECTORS
-from datastorage.storage.sessions import Connector
-from datastorage.storage.urls import parse_url
 from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
 from harness.pooler import Pooler, pooler

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
+from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import Filter
-from datastorage.query.records import ArchivedRecord
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,

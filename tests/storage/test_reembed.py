@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from datastorage.records.record import RecordKey, Table, Text
 from datastorage.resources.reading.registry import reading_of
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.texts import Texts
 from datastorage.storage.write import Archive

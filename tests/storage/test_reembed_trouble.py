@@ -9,7 +9,7 @@ import pytest
 
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.records.vector import Matrix
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from datastorage.vectors.reembed import Pace
 from harness.polling import eventually

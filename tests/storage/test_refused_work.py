@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from datastorage.pipeline.aside import Pace
-from datastorage.pipeline.writer import RowWriter
+from datastorage.pipeline.batchwriter import RowWriter
+from datastorage.pipeline.setaside import Pace
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.trial import Trial
 from datastorage.storage.write import Archive

@@ -10,7 +10,7 @@ import pytest
 
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.records.record import Record
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords, Wanted
 from datastorage.storage.write import Archive
 from harness.objects import TRACE_SPEC, action_trace, audit_record, record_of, utc

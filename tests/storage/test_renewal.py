@@ -17,7 +17,7 @@ from datastorage.errors import TransientError
 from datastorage.records.vector import EmbeddingModel
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import Origin
-from datastorage.storage.database import Database, Pace
+from datastorage.storage.connection.database import Database, Pace
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive

@@ -15,7 +15,7 @@ from datastorage.query.search import SearchResult
 from datastorage.storage import clues
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.reading import reading
+from datastorage.storage.readonly import reading
 from harness.objects import TRACE_SPEC, action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases
 from tests.support.archive import SearchableArchive, searchable

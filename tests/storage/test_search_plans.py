@@ -16,12 +16,12 @@ from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
 from datastorage.storage import clues, fulltext, nearest
 from datastorage.storage import pages as queries
+from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria
-from datastorage.storage.database import Database
 from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
-from datastorage.storage.reading import reading
+from datastorage.storage.readonly import reading
 from datastorage.storage.vectors import VectorTables
 from harness.postgres import TestDatabase, TestDatabases, connect
 

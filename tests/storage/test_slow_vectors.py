@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from datastorage.pipeline.aside import Pace
+from datastorage.pipeline.setaside import Pace
 from datastorage.records.record import StoredRecord
-from datastorage.records.writes import WriteState
-from datastorage.storage.database import Database
+from datastorage.records.vectorwrite import WriteState
+from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from harness.objects import AUDIT_SPEC, audit_record
 from harness.polling import eventually

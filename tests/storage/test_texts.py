@@ -11,7 +11,7 @@ import pytest
 from datastorage.errors import RecordRefusedError
 from datastorage.records.record import Table, Text
 from datastorage.storage import texts as texts_module
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, RowWithoutText, Texts
 from datastorage.storage.write import Archive
 from tests.storage.reembedding import (

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from datastorage.errors import TransientError
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
 from harness.polling import eventually

@@ -14,7 +14,7 @@ from datastorage.query.filters import SearchMode
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.outbox import OutboxState

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from datastorage.errors import TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import NoVectorsError, Session
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
-from datastorage.storage.sessions import NoVectorsError, Session
 from datastorage.storage.vectors import VectorTables
 from harness.polling import eventually
 from harness.postgres import TestDatabase, connect

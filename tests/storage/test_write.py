@@ -14,9 +14,9 @@ from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord, Text
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.outbox import Outbox, OutboxState
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables

@@ -16,7 +16,7 @@ from datastorage.query.search import Searcher
 from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.clues import ClueLimits
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.fulltext import FullText, RankLimits
 from datastorage.storage.nearest import Nearest, WalkLimits
 from datastorage.storage.pages import MAX_ANSWER_BYTES, ArchiveReader

@@ -1,6 +1,6 @@
 """A question that any PostgreSQL answers."""
 
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 
 # A server that takes longer is not there.
 _SECONDS = 5.0

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from datastorage.pipeline.aside import Aside, Pace
 from datastorage.pipeline.committer import Committer, Rejected, Writer
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.register import Register
+from datastorage.pipeline.setaside import Aside, Pace
 from datastorage.resilience.breaker import Breaker
 from tests.support.entrance import Entrance
 from tests.support.fakes import KeptUpdates

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from datastorage.errors import RecordRefusedError, WorkRefusedError
-from datastorage.pipeline.aside import Pace
 from datastorage.pipeline.item import WorkItem
 from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.register import Register
+from datastorage.pipeline.setaside import Pace
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 from harness.objects import AUDIT_SPEC, audit_record, record_of

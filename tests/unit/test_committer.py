@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.pipeline.batchwriter import RowWriter
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
 from datastorage.pipeline.objectintake import Verdict
-from datastorage.pipeline.writer import RowWriter
 from datastorage.records.record import StoredRecord
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, key_of_body, record_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.embedding.text import query_text
+from datastorage.embedding.questiontext import query_text
 from datastorage.records.hashes import text_hash
 from datastorage.records.scrub import clip, scrub
 from datastorage.records.words import MAX_EMBEDDED_CHARACTERS

@@ -17,8 +17,8 @@ import pytest_asyncio
 from datastorage.errors import ClusterUnavailableError
 from datastorage.kube.credentials import CredentialsPace
 from datastorage.kube.execplugin import PluginLimits
-from datastorage.kube.patience import RequestPace
 from datastorage.kube.transport import Transport, TransportPace
+from datastorage.kube.watchretry import RequestPace
 from harness.plugin import VERSION, FakePlugin
 from harness.polling import eventually
 from tests.support.certificates import Authority

@@ -9,8 +9,8 @@ import pytest
 from datastorage.errors import ConfigurationError
 from datastorage.files import UnfitFileError, check_file, fingerprint, read_file
 from datastorage.kube.endpoint import load_endpoint
-from datastorage.storage.tls import prepare_files
-from datastorage.storage.urls import parse_url
+from datastorage.storage.connection.tls import prepare_files
+from datastorage.storage.connection.urls import parse_url
 from tests.support.kubeconfig import write_kubeconfig
 
 MIB = 1024 * 1024

@@ -2,8 +2,8 @@
 
 import pytest
 
-from datastorage.storage.hosts import attempts
-from datastorage.storage.urls import parse_url
+from datastorage.storage.connection.hosts import attempts
+from datastorage.storage.connection.urls import parse_url
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusUpdate
 from datastorage.records.reasons import Reason
 from datastorage.records.record import RecordKey, StoredRecord, Table
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.vectors.promote import Pace, Promotion, PromotionRequests

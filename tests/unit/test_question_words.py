@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.errors import InvalidQueryError
-from datastorage.query.words import MAX_QUESTION_CHARACTERS, check_question, wording
+from datastorage.query.questionwords import MAX_QUESTION_CHARACTERS, check_question, wording
 from datastorage.resources.reading.phrases import search_words
 
 

@@ -9,7 +9,7 @@ import pytest
 from datastorage.query.filters import Filter
 from datastorage.records.record import Table
 from datastorage.resources.kinds import KINDS
-from datastorage.resources.reading.reading import FILTERS, Reading
+from datastorage.resources.reading.kindreading import FILTERS, Reading
 from datastorage.resources.reading.registry import READINGS, kind_of, reading_named, reading_of, table_of
 from datastorage.storage.criteria import Criteria, with_conditions
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from datastorage.pipeline.objects import ObjectRef
+from datastorage.pipeline.clusterobject import ObjectRef
 from datastorage.pipeline.register import Memory, Register
 from datastorage.records.record import RecordKey
 from datastorage.resources.kinds import AUDIT_RECORD

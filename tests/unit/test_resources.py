@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.records.reasons import Reason
-from datastorage.records.writes import VectorWrite, WriteState
-from datastorage.resources.action_trace import ActionTraceSpec
-from datastorage.resources.audit_record import AuditRecordSpec
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resources.crd import crd
 from datastorage.resources.kinds import (
     ACTION_TRACE,
@@ -22,6 +20,8 @@ from datastorage.resources.kinds import (
     Phase,
     ResourceKind,
 )
+from datastorage.resources.models.action_trace import ActionTraceSpec
+from datastorage.resources.models.audit_record import AuditRecordSpec
 from datastorage.resources.reading.registry import reading_of
 from datastorage.resources.status import Status, recording_status, rejected_status, stored_status
 from harness.strategies import action_trace_specs, audit_record_specs, json_values, times

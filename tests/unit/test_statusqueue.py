@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from datastorage.pipeline.objects import version_of
+from datastorage.pipeline.clusterobject import version_of
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import StoredRecord
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD

@@ -13,13 +13,13 @@ from datastorage.errors import (
     ObjectTooLargeError,
     RequestRefusedError,
 )
+from datastorage.pipeline.clusterobject import Expiry
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
 from datastorage.pipeline.objectintake import Verdict
-from datastorage.pipeline.objects import Expiry
 from datastorage.pipeline.statuswriter import Followers, Pace, StatusWriter
 from datastorage.records.reasons import Reason
 from datastorage.records.record import StoredRecord
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resources.kinds import ACTION_TRACE
 from harness.objects import (
     AUDIT_SPEC,

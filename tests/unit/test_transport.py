@@ -15,9 +15,9 @@ from aiohttp import web
 from datastorage.errors import ClusterUnavailableError, ConfigurationError
 from datastorage.kube.credentials import Credentials, CredentialsPace
 from datastorage.kube.endpoint import Endpoint
-from datastorage.kube.patience import Patience
 from datastorage.kube.transport import Transport, TransportPace
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.kube.watchretry import Patience
 from datastorage.kube.watchsession import WatchSession
 from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, KINDS
 from harness.connectproxy import ConnectProxy

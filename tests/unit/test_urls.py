@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from datastorage.errors import ConfigurationError
-from datastorage.storage.urls import ServerUrl, address_in, check_url, files_in, parse_url
+from datastorage.storage.connection.urls import ServerUrl, address_in, check_url, files_in, parse_url
 
 _SETTING = "DATASTORAGE_VECTOR_DATABASE_URL"
 _OURS = {"application_name": "datastorage", "timezone": "UTC"}

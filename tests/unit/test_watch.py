@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 from kopf._cogs.clients.auth import vault_var  # private: Kopf offers no look at where it keeps credentials
 
-from datastorage.kube.patience import Patience, RequestPace
 from datastorage.kube.watch import KopfFactory, Watch, WatchPace
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.kube.watchretry import Patience, RequestPace
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind

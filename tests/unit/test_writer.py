@@ -7,10 +7,10 @@ import pytest
 
 from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
-from datastorage.pipeline.writer import EmbeddingWriter
+from datastorage.pipeline.batchwriter import EmbeddingWriter
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.write import TextVectors
 from harness.objects import audit_record, record_of

@@ -10,10 +10,10 @@ from functools import partial
 
 from datastorage.assembly.store import Store, VectorStore, open_store
 from datastorage.errors import ConfigurationError
-from datastorage.pipeline.retry import Retry
+from datastorage.pipeline.rejectedretry import Retry
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.settings import PREFIX, Settings
 from datastorage.storage.outbox import Outbox

@@ -9,7 +9,7 @@ from datastorage.embedding import Embedder
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
 from datastorage.settings import Settings
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader

@@ -16,19 +16,19 @@ from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline import garbagecollector, statuswriter, sweep
+from datastorage.pipeline.batchwriter import EmbeddingWriter, RowWriter
+from datastorage.pipeline.clusterobject import Body
 from datastorage.pipeline.committer import Committer, Writer
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.objectintake import ObjectIntake
-from datastorage.pipeline.objects import Body
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.schedule import Schedule
 from datastorage.pipeline.statusqueue import StatusQueue
 from datastorage.pipeline.statuswriter import Followers, StatusWriter
 from datastorage.pipeline.sweep import Sweep, SweepRequests
-from datastorage.pipeline.writer import EmbeddingWriter, RowWriter
 from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.selection import Selection
 from datastorage.vectors import promote

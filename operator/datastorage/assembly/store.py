@@ -13,7 +13,7 @@ from datastorage.embedding.provider import probe
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
 from datastorage.settings import Settings
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.schema import ARCHIVE, VECTORS, Chain

@@ -11,10 +11,10 @@ from datastorage.cli.filters import FilterOptions, Kind, with_filter_options
 from datastorage.cli.opened import with_opened
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.errors import DataStorageError, InvalidQueryError
-from datastorage.query.absent import absent_identifiers
+from datastorage.query.absentidentifiers import absent_identifiers
+from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
 from datastorage.query.questions import ArchiveQueries
-from datastorage.query.records import ArchivedRecord
 from datastorage.query.search import SearchResult
 from datastorage.query.summary import outcome_of, summary_of, target_of
 from datastorage.query.timeline import Timeline

@@ -71,7 +71,7 @@ def run(
 
 
 def _run_embedded(settings: Settings, directory: Path) -> None:
-    from datastorage.embedded import (  # noqa: PLC0415  # an extra, which need not be installed
+    from datastorage.embeddedservers import (  # noqa: PLC0415  # an extra, which need not be installed
         create_service_role,
         start_embedded_postgres,
         start_embedded_redis,

@@ -20,7 +20,7 @@ from datastorage.errors import (
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.retry import MAX_NAMED, Retried, Retry
+from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried, Retry
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339

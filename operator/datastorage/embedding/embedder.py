@@ -9,7 +9,7 @@ from cachetools import TTLCache
 from datastorage.embedding.cache import VectorCache
 from datastorage.embedding.isolation import Embeddings, Isolation, Limits, own
 from datastorage.embedding.provider import Provider, fault_of, probe, rows_of
-from datastorage.embedding.text import query_text
+from datastorage.embedding.questiontext import query_text
 from datastorage.errors import EmbeddingRefusedError, InvalidQueryError
 from datastorage.records.hashes import text_hash
 from datastorage.records.vector import EmbeddingModel, Vector

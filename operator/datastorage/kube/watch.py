@@ -17,8 +17,8 @@ import aiohttp
 import kopf
 
 from datastorage import metrics
-from datastorage.kube.patience import Patience, RequestPace
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.kube.watchretry import Patience, RequestPace
 from datastorage.kube.watchsession import WatchSession
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.cancellation import end_tasks

@@ -7,8 +7,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from datastorage.kube.patience import Patience
 from datastorage.kube.transport import USER_AGENT, Transport
+from datastorage.kube.watchretry import Patience
 
 
 class WatchSession:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from datastorage import metrics
 from datastorage.errors import ClusterError
-from datastorage.pipeline.objects import (
+from datastorage.pipeline.clusterobject import (
     Body,
     Expiry,
     ObjectRef,

@@ -12,11 +12,11 @@ from typing import Protocol
 
 from datastorage import metrics
 from datastorage.errors import RecordRefusedError, WorkRefusedError
-from datastorage.pipeline.aside import Aside
-from datastorage.pipeline.aside import Pace as AsidePace
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
 from datastorage.pipeline.register import Register
+from datastorage.pipeline.setaside import Aside
+from datastorage.pipeline.setaside import Pace as AsidePace
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 
@@ -30,7 +30,7 @@ class Rejected(Protocol):
 
 
 class Writer(Protocol):
-    """Where records are stored (pipeline/writer.py). It may be repeated without harm."""
+    """Where records are stored (pipeline/batchwriter.py). It may be repeated without harm."""
 
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]: ...
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]: ...

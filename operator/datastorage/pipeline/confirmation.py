@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from datastorage import metrics
+from datastorage.pipeline.clusterobject import Body, read_or_log, status_of, unread_ref_of
 from datastorage.pipeline.lookup import Answer, Archive, look_up
-from datastorage.pipeline.objects import Body, read_or_log, status_of, unread_ref_of
 from datastorage.records.record import RecordKey
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.dividing import in_halves

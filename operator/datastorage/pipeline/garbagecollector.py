@@ -21,12 +21,13 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
-from datastorage.pipeline import clearing, walk
+from datastorage.pipeline import clearing
+from datastorage.pipeline import listing as walk
+from datastorage.pipeline.clusterobject import Body, Expiry, expiry_of, is_current, is_held, read_or_log
 from datastorage.pipeline.confirmation import Confirmation
+from datastorage.pipeline.listing import Page, Walk
 from datastorage.pipeline.lookup import Answer
-from datastorage.pipeline.objects import Body, Expiry, expiry_of, is_current, is_held, read_or_log
 from datastorage.pipeline.schedule import Schedule
-from datastorage.pipeline.walk import Page, Walk
 from datastorage.resilience.worker import jittered, repeat
 from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind
 

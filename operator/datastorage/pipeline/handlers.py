@@ -18,7 +18,7 @@ _EventHandler = Callable[..., Awaitable[None]]
 
 # Kopf keeps a worker per object for this long after its last event.
 _IDLE_SECONDS: Final = 0.05
-# For an error that gets past kube/patience.py: a connection that breaks amid an answer.
+# For an error that gets past kube/watchretry.py: a connection that breaks amid an answer.
 _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
@@ -46,7 +46,7 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
     """Return the settings that make Kopf a watch of one kind and nothing more."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
-    # Kopf would need rights on definitions and namespaces to see them come and go (see kube/patience.py).
+    # Kopf would need rights on definitions and namespaces to see them come and go (see kube/watchretry.py).
     settings.scanning.disabled = True
     settings.peering.standalone = True
     # Kopf must not kill the process: how long a stop may take is decided in runtime/run.py.
@@ -54,7 +54,7 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = _IDLE_SECONDS
     # Objects that are there at the start come one by one: a page of large ones would not fit into memory.
     settings.watching.initial_streaming = True
-    # Requests wait for their answer in kube/patience.py, however long a definition is not there.
+    # Requests wait for their answer in kube/watchretry.py, however long a definition is not there.
     settings.networking.request_timeout = None
     settings.networking.error_backoffs = _BACKOFFS_SECONDS
     # Kopf would patch an object that has its default finalizer, to remove it: we have no right to that.

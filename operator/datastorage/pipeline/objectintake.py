@@ -13,9 +13,7 @@ from typing import Final
 from cachetools import FIFOCache
 
 from datastorage import metrics
-from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.item import Outcome, WorkItem
-from datastorage.pipeline.objects import (
+from datastorage.pipeline.clusterobject import (
     Body,
     ObjectRef,
     ObjectVersion,
@@ -26,6 +24,8 @@ from datastorage.pipeline.objects import (
     unread_ref_of,
     version_of,
 )
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.item import Outcome, WorkItem
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import RecordKey, StoredRecord

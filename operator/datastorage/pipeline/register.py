@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cachetools import FIFOCache, TTLCache
 
-from datastorage.pipeline.objects import ObjectRef
+from datastorage.pipeline.clusterobject import ObjectRef
 from datastorage.records.record import RecordKey
 
 

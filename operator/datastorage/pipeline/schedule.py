@@ -4,7 +4,7 @@ import heapq
 from dataclasses import dataclass, replace
 
 from datastorage import metrics
-from datastorage.pipeline.objects import Expiry
+from datastorage.pipeline.clusterobject import Expiry
 from datastorage.resilience.signal import Signal
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from datastorage import metrics
+from datastorage.pipeline.clusterobject import ObjectVersion
 from datastorage.pipeline.item import Outcome
-from datastorage.pipeline.objects import ObjectVersion
 from datastorage.resources.kinds import KINDS, ResourceKind
 
 # Commits run ahead of the API server, which is several times slower than PostgreSQL. This many records of all

@@ -17,12 +17,12 @@ from datastorage.errors import (
     RequestRefusedError,
 )
 from datastorage.pipeline import clearing
+from datastorage.pipeline.clusterobject import Body, Expiry, ObjectVersion
 from datastorage.pipeline.item import Outcome, Rejection
-from datastorage.pipeline.objects import Body, Expiry, ObjectVersion
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import StoredRecord
-from datastorage.records.writes import WriteState
+from datastorage.records.vectorwrite import WriteState
 from datastorage.resilience.backoff import Backoff
 from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.status import recording_status, rejected_status, stored_status

@@ -11,7 +11,7 @@ from typing import Final
 from datastorage.errors import InvalidQueryError
 from datastorage.records.record import Table
 from datastorage.resources.kinds import AuditPhase, AuditType, ExecutionStatus
-from datastorage.resources.reading.reading import FILTERS, FilterName
+from datastorage.resources.reading.kindreading import FILTERS, FilterName
 from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.criteria import Criteria
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
+from datastorage.query.archivedrecord import ArchivedRecord, archived
 from datastorage.query.cursor import cursor_of, position_of
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
-from datastorage.query.records import ArchivedRecord, archived
 from datastorage.query.search import Searcher, SearchResult
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.storage.pages import ArchiveReader, Place, PlacedRow

@@ -8,10 +8,10 @@ from typing import Final
 
 from datastorage.embedding import Embedder
 from datastorage.errors import DataStorageError, EmbedderUnavailableError, InvalidQueryError
+from datastorage.query.archivedrecord import ArchivedRecord, archived
 from datastorage.query.filters import SearchMode
 from datastorage.query.fusion import fuse
-from datastorage.query.records import ArchivedRecord, archived
-from datastorage.query.words import check_question, without_excluded, wording
+from datastorage.query.questionwords import check_question, without_excluded, wording
 from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText

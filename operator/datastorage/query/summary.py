@@ -1,6 +1,6 @@
 """A record in a few words, for one line of a table."""
 
-from datastorage.query.records import ArchivedRecord
+from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.resources.reading.registry import reading_named
 
 

@@ -17,7 +17,7 @@ another ended and shows nothing that belongs before it:
 from dataclasses import dataclass
 from datetime import datetime
 
-from datastorage.query.records import ArchivedRecord
+from datastorage.query.archivedrecord import ArchivedRecord
 
 
 @dataclass(frozen=True, slots=True)

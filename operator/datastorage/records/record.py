@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from datastorage.records.hashes import text_hash
-from datastorage.records.writes import WITHOUT_VECTORS, VectorWrite
+from datastorage.records.vectorwrite import WITHOUT_VECTORS, VectorWrite
 
 
 class Table(StrEnum):

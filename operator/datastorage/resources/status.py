@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field
 from datastorage.records.hashes import labelled
 from datastorage.records.reasons import Reason
 from datastorage.records.times import rfc3339
-from datastorage.records.writes import NOT_STORED, VectorWrite, WriteState
-from datastorage.resources.base import ATOMIC_MAP, TEXT_LIMIT, Count, Label, Model, Text, Time
+from datastorage.records.vectorwrite import NOT_STORED, VectorWrite, WriteState
 from datastorage.resources.kinds import Phase
+from datastorage.resources.models.base import ATOMIC_MAP, TEXT_LIMIT, Count, Label, Model, Text, Time
 
 STORED_CONDITION = "Stored"
 EMBEDDED_CONDITION = "Embedded"

@@ -12,9 +12,9 @@ from typing import Any, Final
 import asyncpg
 
 from datastorage.records.hashes import NO_TEXT
+from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.pages import Place, place_of
-from datastorage.storage.sessions import transaction
 
 _log = logging.getLogger(__name__)
 

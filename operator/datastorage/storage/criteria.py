@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from datastorage.records.record import Table
-from datastorage.resources.reading.reading import FILTERS, FilterName, Reading
+from datastorage.resources.reading.kindreading import FILTERS, FilterName, Reading
 from datastorage.resources.reading.registry import reading_of_table
 
 

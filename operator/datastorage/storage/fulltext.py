@@ -12,12 +12,12 @@ from typing import Any, Final
 from datastorage.records.record import Table
 from datastorage.storage import clues
 from datastorage.storage.clues import Clue, ClueLimits
+from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria, with_conditions
-from datastorage.storage.database import Database
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.pages import Place, place_of
-from datastorage.storage.reading import reading
+from datastorage.storage.readonly import reading
 
 # The word forms of the question, as the records have them, and in how many of the newest records each is; and
 # how many records there are, counted up to $4.

@@ -17,12 +17,12 @@ from sqlalchemy.pool import NullPool
 
 from datastorage.errors import ConfigurationError
 from datastorage.settings import Settings
-from datastorage.storage.connecting import connecting
+from datastorage.storage.connection.connecting import connecting
+from datastorage.storage.connection.tls import prepare_files
+from datastorage.storage.connection.urls import parse_url
 from datastorage.storage.inspection import check_pgvector, check_rights, check_schema, check_server
 from datastorage.storage.rights import grant_rights
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_schema
-from datastorage.storage.tls import prepare_files
-from datastorage.storage.urls import parse_url
 
 # Any constant will do, as long as every version of the program uses the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"

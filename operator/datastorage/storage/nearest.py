@@ -8,11 +8,11 @@ import pgvector
 
 from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
+from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria, with_conditions
-from datastorage.storage.database import Database
 from datastorage.storage.matches import Match
 from datastorage.storage.pages import Place, place_of
-from datastorage.storage.reading import reading
+from datastorage.storage.readonly import reading
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from datastorage.errors import TransientError
 from datastorage.records.record import Record
-from datastorage.records.writes import VectorWrite, WriteState
-from datastorage.storage.database import Database
-from datastorage.storage.sessions import transaction
+from datastorage.records.vectorwrite import VectorWrite, WriteState
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import transaction
 
 # An error is kept to be read by people.
 _MAX_ERROR_CHARACTERS: Final = 500

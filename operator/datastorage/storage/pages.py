@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from datastorage.records.record import RecordKey, Table
+from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria, with_conditions
-from datastorage.storage.database import Database
 from datastorage.storage.keys import key_columns, key_in
-from datastorage.storage.reading import reading
+from datastorage.storage.readonly import reading
 
 # A trace stands in a list where its first generation does: with each generation it would move, and be missed
 # between two pages.

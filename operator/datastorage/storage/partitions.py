@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
 
 _ENSURE: Final = "SELECT datastorage.ensure_partitions($1)"
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from datastorage.records.record import Record, RecordKey, Table
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.keys import key_columns, key_in
-from datastorage.storage.sessions import transaction
 
 _ADD: Final = """
     INSERT INTO datastorage.rejected_objects (

@@ -11,8 +11,8 @@ from typing import Final, Literal
 import asyncpg
 
 from datastorage.errors import ConfigurationError
+from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain
-from datastorage.storage.sessions import transaction
 
 SERVICE: Final = "datastorage_service"
 READER: Final = "datastorage_reader"

@@ -10,8 +10,8 @@ from datastorage.errors import WorkRefusedError
 from datastorage.records.hashes import NO_TEXT
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
-from datastorage.records.writes import WITHOUT_TEXT, WITHOUT_VECTORS, VectorWrite, WriteState
-from datastorage.resources.reading.reading import Reading
+from datastorage.records.vectorwrite import WITHOUT_TEXT, WITHOUT_VECTORS, VectorWrite, WriteState
+from datastorage.resources.reading.kindreading import Reading
 from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.outbox import OutboxState

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from datastorage.records.record import RecordKey, Table, Text
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.keys import key_columns, key_in
-from datastorage.storage.sessions import transaction
 
 # All rows here have no hash. That the order names it all the same makes it the order of the index.
 _WITHOUT_TEXT: Final[dict[Table, str]] = {

@@ -13,13 +13,13 @@ from datastorage.errors import TransientError
 from datastorage.records.hashes import sha256
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, RecordKey, Table, Text
-from datastorage.records.writes import VectorWrite, WriteState
-from datastorage.resources.reading.reading import Column
+from datastorage.records.vectorwrite import VectorWrite, WriteState
+from datastorage.resources.reading.kindreading import Column
 from datastorage.resources.reading.registry import reading_of_table
 from datastorage.storage import partitions, rows
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.sessions import transaction
 from datastorage.storage.write import distinct_texts
 
 # A server that takes longer for two rows serves nobody.

@@ -17,9 +17,9 @@ from datastorage.errors import (
     WorkRefusedError,
 )
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.storage.database import Database
-from datastorage.storage.sessions import NoVectorsError, transaction
-from datastorage.storage.translation import one_line, translated_errors
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import NoVectorsError, transaction
+from datastorage.storage.connection.translation import one_line, translated_errors
 
 FIND_MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3

@@ -16,12 +16,12 @@ from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage import partitions, rows
-from datastorage.storage.database import Database
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.outbox import Outbox
-from datastorage.storage.sessions import transaction
 from datastorage.storage.vectors import VectorTables
 
 # Vectors on another server follow the rows within this time; after it, the backfill cares for them.

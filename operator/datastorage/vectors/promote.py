@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from datastorage.pipeline.lookup import Archive as Rows
-from datastorage.pipeline.lookup import look_up
-from datastorage.pipeline.objects import (
+from datastorage.pipeline.clusterobject import (
     Body,
     ObjectVersion,
     observes_generation,
@@ -20,10 +18,12 @@ from datastorage.pipeline.objects import (
     status_of,
     version_of,
 )
+from datastorage.pipeline.listing import Cluster, Page, Walk
+from datastorage.pipeline.lookup import Archive as Rows
+from datastorage.pipeline.lookup import look_up
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
-from datastorage.pipeline.walk import Cluster, Page, Walk
-from datastorage.records.writes import WriteState
+from datastorage.records.vectorwrite import WriteState
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal

@@ -12,8 +12,8 @@ from datastorage.records.record import Table
 from datastorage.records.times import is_given
 from datastorage.resources.kinds import ACTION_TRACE, ENDED
 from datastorage.resources.reading.fields import Spec, mapping_in, number, string_in, text, time
+from datastorage.resources.reading.kindreading import Column, Reading
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
-from datastorage.resources.reading.reading import Column, Reading
 
 
 def _is_final(spec: Spec) -> bool:

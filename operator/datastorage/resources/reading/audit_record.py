@@ -11,8 +11,8 @@ from typing import Final
 from datastorage.records.record import Table
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.fields import Spec, mapping_in, string_in, text, time
+from datastorage.resources.reading.kindreading import Column, Reading
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
-from datastorage.resources.reading.reading import Column, Reading
 
 
 def _search(spec: Spec) -> str:

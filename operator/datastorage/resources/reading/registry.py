@@ -5,7 +5,7 @@ from typing import Final
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ResourceKind
 from datastorage.resources.reading import action_trace, audit_record
-from datastorage.resources.reading.reading import Reading
+from datastorage.resources.reading.kindreading import Reading
 
 READINGS: Final = (audit_record.READING, action_trace.READING)
 

@@ -20,9 +20,9 @@ from pgvector import Vector
 
 from datastorage.errors import TransientError
 from datastorage.settings import PREFIX
-from datastorage.storage.connecting import connecting
-from datastorage.storage.tls import prepare_files
-from datastorage.storage.urls import ServerUrl
+from datastorage.storage.connection.connecting import connecting
+from datastorage.storage.connection.tls import prepare_files
+from datastorage.storage.connection.urls import ServerUrl
 
 _log = logging.getLogger(__name__)
 

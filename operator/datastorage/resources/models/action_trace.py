@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from datastorage.resources.base import (
+from datastorage.resources.kinds import ExecutionStatus, Phase
+from datastorage.resources.models.base import (
     ATOMIC_LIST,
     ATOMIC_MAP,
     CORRELATION_ID,
@@ -25,7 +26,6 @@ from datastorage.resources.base import (
     rule,
     rules,
 )
-from datastorage.resources.kinds import ExecutionStatus, Phase
 from datastorage.resources.status import Status
 
 ActionType = Annotated[str, Field(min_length=1, max_length=50)]

@@ -19,13 +19,13 @@ from datastorage.errors import (
 )
 from datastorage.resilience.cancellation import cancellation_kept
 from datastorage.secrets import Origin, Secret, TriedSecret
-from datastorage.storage.hosts import refuse_read_only
+from datastorage.storage.connection.hosts import refuse_read_only
+from datastorage.storage.connection.servers import Servers
+from datastorage.storage.connection.sessions import Connector, Session, StatementCache
+from datastorage.storage.connection.translation import translated_errors
+from datastorage.storage.connection.urls import check_url, files_in
 from datastorage.storage.inspection import check_state, missing_in
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
-from datastorage.storage.servers import Servers
-from datastorage.storage.sessions import Connector, Session, StatementCache
-from datastorage.storage.translation import translated_errors
-from datastorage.storage.urls import check_url, files_in
 
 # Errors about one statement alone: it was too slow or too much, broke a rule, or lacked a right.
 _ABOUT_THE_STATEMENT: Final = (

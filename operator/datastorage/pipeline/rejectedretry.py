@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 
-from datastorage.errors import DataStorageError, RecordRefusedError, WorkRefusedError
+from datastorage.errors import DataStorageError
 from datastorage.records.hashes import sha256
 from datastorage.records.record import Record, RecordKey, StoredRecord
+from datastorage.resilience.dividing import chunks, in_halves_without_breaker
 from datastorage.resources.reading.record import record_of_content
 from datastorage.storage.rejected import Content, Letter, Wanted
 
@@ -66,22 +67,15 @@ class Retry:
 
     async def run(self, wanted: Wanted) -> Retried:
         """Try all wanted records that have no row yet. Raises TransientError when PostgreSQL can't serve."""
-        async for chunk in self._chunks(wanted):
-            await self._retry(chunk)
+        async for page in self._pages(wanted):
+            for chunk in chunks(page, lambda letter: letter.size, _CHUNK_BYTES):
+                await self._retry(chunk)
         return self.progress
 
-    async def _chunks(self, wanted: Wanted) -> AsyncIterator[list[Letter]]:
+    async def _pages(self, wanted: Wanted) -> AsyncIterator[list[Letter]]:
         after: tuple[datetime, str, int, bytes] | None = None
         while page := await self._rejected.list(wanted, after=after, limit=_PAGE):
-            chunk: list[Letter] = []
-            size = 0
-            for letter in page:
-                if chunk and size + letter.size > _CHUNK_BYTES:
-                    yield chunk
-                    chunk, size = [], 0
-                chunk.append(letter)
-                size += letter.size
-            yield chunk
+            yield page
             last = page[-1]
             after = (last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash)
 
@@ -96,7 +90,11 @@ class Retry:
                 self.progress.refuse(letter, why)
             except DataStorageError as error:
                 self.progress.refuse(letter, str(error))
-        await self._store_all(records)
+        for keys in await in_halves_without_breaker(
+            self._store_all, records, lambda item, error: self.progress.refuse(item[0], str(error))
+        ):
+            await self._rejected.resolve(keys)
+            self.progress.stored += len(keys)
 
     def _record(self, letter: Letter, kept: Content) -> Record:
         if sha256(kept.content) != kept.content_hash:
@@ -104,19 +102,6 @@ class Retry:
         body = json.loads(kept.content)
         return record_of_content(letter.table, letter.key, body, kept.content, with_text=self._with_texts)
 
-    async def _store_all(self, records: Sequence[tuple[Letter, Record]]) -> None:
-        if not records:
-            return
-        try:
-            await self._store([record for _, record in records])
-        except (RecordRefusedError, WorkRefusedError) as error:
-            if len(records) == 1:
-                letter = records[0][0]
-                self.progress.refuse(letter, str(error))
-                return
-            middle = len(records) // 2
-            await self._store_all(records[:middle])
-            await self._store_all(records[middle:])
-            return
-        await self._rejected.resolve([record.key for _, record in records])
-        self.progress.stored += len(records)
+    async def _store_all(self, records: Sequence[tuple[Letter, Record]]) -> list[RecordKey]:
+        await self._store([record for _, record in records])
+        return [record.key for _, record in records]

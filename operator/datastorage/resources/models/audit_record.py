@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from datastorage.resources.base import (
+from datastorage.resources.kinds import AuditPhase, AuditType
+from datastorage.resources.models.base import (
     ATOMIC_MAP,
     CORRELATION_ID,
     IN_ORDER,
@@ -24,7 +25,6 @@ from datastorage.resources.base import (
     rule,
     rules,
 )
-from datastorage.resources.kinds import AuditPhase, AuditType
 from datastorage.resources.status import Status
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from datastorage.errors import ConfigurationError
 from datastorage.files import UnfitFileError, check_file
-from datastorage.storage.urls import ServerUrl
+from datastorage.storage.connection.urls import ServerUrl
 
 # The driver reads these variables where the URL lacks the parameter.
 _VARIABLES: Final[Mapping[str, str]] = {

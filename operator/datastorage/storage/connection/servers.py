@@ -3,11 +3,11 @@
 import asyncpg
 
 from datastorage.errors import ConfigurationError, DataStorageError, TransientError
-from datastorage.storage.connecting import connecting
-from datastorage.storage.hosts import attempts, refuse_read_only
+from datastorage.storage.connection.connecting import connecting
+from datastorage.storage.connection.hosts import attempts, refuse_read_only
+from datastorage.storage.connection.sessions import Connector, Session
+from datastorage.storage.connection.urls import ServerUrl, address_in, parse_url
 from datastorage.storage.schema import Chain
-from datastorage.storage.sessions import Connector, Session
-from datastorage.storage.urls import ServerUrl, address_in, parse_url
 
 
 class Servers:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit, urlunsplit
 import asyncpg
 
 from datastorage.errors import TransientError
-from datastorage.storage.urls import ServerUrl
+from datastorage.storage.connection.urls import ServerUrl
 
 _PREFER_STANDBY: Final = "prefer-standby"
 _STATE: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"

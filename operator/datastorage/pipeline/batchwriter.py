@@ -10,7 +10,7 @@ from datastorage import metrics
 from datastorage.embedding import Embedder
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
-from datastorage.records.writes import VectorWrite, WriteState
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.storage.write import TextVectors, distinct_texts
 
 # The write path waits no longer for an embedder; the backfill has the time that it lacks.

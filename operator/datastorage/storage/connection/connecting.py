@@ -14,7 +14,7 @@ import asyncpg
 
 from datastorage.errors import ConfigurationError, DataStorageError, MissingRightsError, TransientError
 from datastorage.resilience.causes import connection_trouble
-from datastorage.storage.urls import malformed
+from datastorage.storage.connection.urls import malformed
 
 # OpenSSL's reasons when a server does not accept this client's certificate or TLS version.
 _REFUSED_CLIENT: Final = frozenset(

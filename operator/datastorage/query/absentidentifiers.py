@@ -7,7 +7,7 @@ from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.identifiers import identifiers
 from datastorage.query.questions import ArchiveQueries
-from datastorage.query.words import without_excluded
+from datastorage.query.questionwords import without_excluded
 
 # Each costs a search by words of its own.
 _MAX_CHECKED: Final = 3

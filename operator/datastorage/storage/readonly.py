@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from datastorage.storage.database import Database
-from datastorage.storage.sessions import transaction
+from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import transaction
 
 _SET: Final = "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS s (name, value)"
 # A plan that is made for the values at hand leaves out conditions that are not set, and months that can't
