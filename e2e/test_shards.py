@@ -1,5 +1,6 @@
 """Two shards in one process: each looks after its own objects, and one goes on when the other is stopped."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,12 +11,14 @@ from pydantic import SecretStr
 from datastorage.assembly.replica import Replica, open_replica
 from datastorage.assembly.shard import Shard, open_shard
 from datastorage.metrics import REGISTRY
+from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.selection import Selection
 from datastorage.runtime.runningshard import RunningShard
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
+from harness.embeddings import OpenAIService
 from harness.manifests import audit_record
 from harness.polling import until
 
@@ -55,9 +58,13 @@ def _of(shard: Shard, objects: Sequence[dict[str, Any]]) -> set[str]:
     return {body["metadata"]["name"] for body in objects if shard.selection.has(body)}
 
 
-async def _stored(client: BulkClient, namespace: str) -> set[str]:
-    found = await client.list(AUDIT_RECORD, namespace, field_selector="status.phase=Stored")
+async def _in_phase(client: BulkClient, namespace: str, phase: str) -> set[str]:
+    found = await client.list(AUDIT_RECORD, namespace, field_selector=f"status.phase={phase}")
     return {body["metadata"]["name"] for body in found}
+
+
+async def _stored(client: BulkClient, namespace: str) -> set[str]:
+    return await _in_phase(client, namespace, "Stored")
 
 
 async def _until_stored(client: BulkClient, namespace: str, names: set[str]) -> None:
@@ -122,3 +129,43 @@ async def test_each_shard_archives_its_own_objects_and_outlives_the_other(
             await other.flush(_FLUSH_SECONDS)
         finally:
             await other.end()
+
+
+async def test_vectors_that_are_written_later_promote_the_objects_of_every_shard(
+    workbench: Workbench, client: BulkClient, settings: Settings
+) -> None:
+    """The process has one outbox to drain, whichever shard a pending vector comes from."""
+    namespace = workbench.namespace
+    service = OpenAIService(8)
+    service.is_away = True
+    await service.start()
+    embedding = EmbeddingSettings(provider="openai", url=service.url, model="tiny", dimensions=8)
+    # So long that no look without a request comes in time.
+    settings = settings.model_copy(update={"embedding": embedding, "sweep_interval_seconds": 3600})
+    tasks: list[asyncio.Task[Any]] = []
+    try:
+        async with (
+            open_replica(settings) as replica,
+            _opened(replica, 0) as first,
+            _opened(replica, 1) as second,
+        ):
+            assert replica.backfill is not None
+            running = [RunningShard(first), RunningShard(second)]
+            tasks = [
+                asyncio.create_task(replica.backfill.run()),
+                *(task for shard in running for task in shard.tasks),
+            ]
+            created = await _create(client, namespace, "record")
+            assert _of(first, created)
+            assert _of(second, created)
+
+            async def all_are_degraded() -> bool:
+                return len(await _in_phase(client, namespace, "Degraded")) == _RECORDS
+
+            await until(all_are_degraded, seconds=60, what="all wait for their vectors")
+            service.is_away = False
+            await _until_stored(client, namespace, _of(first, created) | _of(second, created))
+            await end_tasks(tasks)
+    finally:
+        await end_tasks(tasks)
+        await service.stop()

@@ -119,7 +119,7 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
     if vectors is None:
         raise BenchmarkError("the store keeps no vectors")
     await vectors.embedder.probe()
-    writer = build_writer(store, on_owed=lambda: None)
+    writer = build_writer(store, on_pending=lambda: None)
     archived = [record_of(_KINDS[each.kind], _body(each, number)) for number, each in enumerate(records)]
     # No longer than the write path's patience for an embedder: a real model takes its time here.
     await vectors.embedder.embed(

@@ -218,7 +218,7 @@ class Settings(BaseSettings):
     )
     shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
         default=20,
-        description="Seconds that a stop may take to store and announce what was taken in. The pod's "
+        description="Seconds that a stop may take to store what was taken in and write its status. The pod's "
         "`terminationGracePeriodSeconds` has to be 25 s longer.",
     )
 

@@ -111,8 +111,8 @@ def traces(count: int) -> list[Record]:
     ]
 
 
-async def store(archive: Archive, records: Sequence[Record], *, linked: bool = False) -> None:
-    await archive.write([record if linked else replace(record, text=None) for record in records])
+async def store(archive: Archive, records: Sequence[Record], *, with_texts: bool = False) -> None:
+    await archive.write([record if with_texts else replace(record, text=None) for record in records])
 
 
 async def texts_of(owner: Any, records: Sequence[Record]) -> list[tuple[bytes | None, str | None]]:

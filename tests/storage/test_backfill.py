@@ -1,6 +1,7 @@
-"""The backfill on a real database: what is owed is paid, refused or left owed, and never forgotten."""
+"""The backfill on a real database: a pending vector is written, refused or left pending, never forgotten."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest_asyncio
 
 from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
+from datastorage.embedding.provider import probe
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.pipeline.writer import EmbeddingWriter
 from datastorage.records.reasons import Reason
@@ -18,13 +20,16 @@ from datastorage.records.writes import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal
 from datastorage.storage.database import Database
-from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
+from datastorage.storage.outbox import Claim, Outbox, OutboxDepth, OutboxState
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, VectorTarget, distinct_texts
-from datastorage.vectors.backfill import Backfill, Dependencies
+from datastorage.vectors.backfill import Backfill, Dependencies, Pace
+from datastorage.vectors.outboxcount import OutboxCount
+from datastorage.vectors.outboxcount import Pace as CountPace
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import DEADLINE_SECONDS, eventually
 from tests.support.embedding import DIMENSIONS, FakeProvider
+from tests.support.pace import SOON
 from tests.support.ping import ping
 from tests.support.tasks import Spawn
 
@@ -38,21 +43,34 @@ def records(count: int) -> list[Record]:
     return [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(count)]
 
 
+class CountedOutbox(Outbox):
+    """Counts the claims."""
+
+    claims = 0
+
+    @asynccontextmanager
+    async def claim(self, limit: int) -> AsyncIterator[Claim]:
+        self.claims += 1
+        async with super().claim(limit) as claim:
+            yield claim
+
+
 class Stage:
-    """Everything between a batch and the archive, with a provider that does as it is told."""
+    """Everything between a batch and the archive, with a provider whose answers the test chooses."""
 
     def __init__(self, database: Database) -> None:
+        self.database = database
         self.provider = FakeProvider()
         self.promotion = Signal()
         model = self.provider.model
-        embedder_breaker = Breaker("embedder", lambda: self.embedder.probe(), on_recovery=lambda: None)  # noqa: PLW0108
+        embedder_breaker = Breaker("embedder", partial(probe, self.provider), pace=SOON)
         self.embedder = Embedder(self.provider, VectorCache(model), embedder_breaker)
         self.tables = VectorTables(database, model)
-        self.outbox = Outbox(database)
+        self.outbox = CountedOutbox(database)
         self.dependencies = Dependencies(
-            Breaker("postgres", partial(ping, database), on_recovery=lambda: None),
+            Breaker("postgres", partial(ping, database), pace=SOON),
             embedder_breaker,
-            Breaker("vector_store", self.tables.probe, on_recovery=lambda: None),
+            Breaker("vector_store", self.tables.probe, pace=SOON),
         )
         self.archive = Archive(
             database,
@@ -65,9 +83,16 @@ class Stage:
             vectors=self.tables,
             dependencies=self.dependencies,
             on_progress=self.promotion.set,
+            pace=Pace(interval=0.02, away=0.02),
+        )
+        self.count = OutboxCount(
+            self.outbox,
+            self.dependencies.postgres,
+            on_progress=self.promotion.set,
+            pace=CountPace(interval=0.02),
         )
         self.writer = EmbeddingWriter(
-            archive=self.archive, embedder=self.embedder, on_owed=self.backfill.request
+            archive=self.archive, embedder=self.embedder, on_pending=self.backfill.request
         )
 
     async def depth(self, state: OutboxState = OutboxState.PENDING) -> int:
@@ -82,20 +107,25 @@ class Stage:
         assert len(found) == len(batch)
         return {row.vector.state for row in found.values()}
 
+    async def rounds_are_over(self) -> None:
+        """Wait until a round of the running backfill has begun and ended; it has up to three claims."""
+        enough = self.outbox.claims + 4
+        await eventually(lambda: self.outbox.claims >= enough)
+
     async def close(self) -> None:
         for each in (self.dependencies.postgres, self.dependencies.embedder, self.dependencies.vector_store):
             await each.close()
 
 
 @pytest_asyncio.fixture
-async def stage(database: Database, no_waiting: None) -> AsyncIterator[Stage]:  # noqa: ARG001  # patches it
-    """The parts, without waiting."""
+async def stage(database: Database) -> AsyncIterator[Stage]:
+    """The components, without waiting."""
     made = Stage(database)
     yield made
     await made.close()
 
 
-async def test_an_absent_embedder_costs_no_row_and_everything_is_paid_on_its_return(
+async def test_an_absent_embedder_costs_no_row_and_all_vectors_are_written_on_its_return(
     stage: Stage, spawn: Spawn
 ) -> None:
     stage.provider.failure = AWAY
@@ -123,11 +153,11 @@ async def test_the_objects_of_what_was_written_are_looked_at_and_of_no_others(
     stage.provider.failure = None
     await until_depth(stage, 0)
     assert await stage.promotion.wait(DEADLINE_SECONDS)
-    await a_round_is_over()
-    await stage.promotion.wait(0.0)  # the count of the outbox may have said the same once more
+    await stage.rounds_are_over()
+    await stage.promotion.wait(0.0)  # a later round may have set it once more
     await stage.writer.store([record_of(audit_record({**AUDIT_SPEC, "message": "one that has its vector"}))])
     stage.backfill.request()
-    await a_round_is_over()
+    await stage.rounds_are_over()
     assert not await stage.promotion.wait(0.0)
 
 
@@ -135,8 +165,8 @@ async def test_the_objects_of_what_a_person_has_dropped_are_looked_at_too(stage:
     stage.provider.failure = AWAY
     batch = records(3)
     await stage.writer.store(batch)
-    spawn(stage.backfill.run())
-    await eventually(lambda: stage.backfill._pending == 3)
+    spawn(stage.count.run())
+    await eventually(lambda: depth_in_metrics() == 3)
     await stage.outbox.drop(state=OutboxState.PENDING, uid=None, reason="of a test")
     assert await stage.promotion.wait(DEADLINE_SECONDS)
     [found] = (await stage.archive.find(batch[0].table, [batch[0].key])).values()
@@ -195,16 +225,16 @@ async def test_vectors_that_are_there_already_are_not_made_again(stage: Stage, s
     await stage.writer.store(batch)
     calls = len(stage.provider.calls)
     # The same texts in other records, stored while the embedder was away and this process was another.
-    owed = [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(5)]
+    pending = [record_of(audit_record({**AUDIT_SPEC, "message": f"event {'x' * n}"})) for n in range(5)]
     stage.embedder = Embedder(stage.provider, VectorCache(stage.provider.model), stage.dependencies.embedder)
-    async with stage.outbox._database.connection() as connection, connection.transaction():
-        await Outbox.add(connection, owed, dict.fromkeys(distinct_texts(owed), PENDING), due_seconds=0)
+    async with stage.database.connection() as connection, connection.transaction():
+        await Outbox.add(connection, pending, dict.fromkeys(distinct_texts(pending), PENDING), due_seconds=0)
     spawn(stage.backfill.run())
     await until_depth(stage, 0)
     assert len(stage.provider.calls) == calls
 
 
-async def test_two_replicas_share_the_work_and_pay_everything_once(
+async def test_two_replicas_share_the_work_and_write_everything_once(
     stage: Stage, database: Database, spawn: Spawn
 ) -> None:
     stage.provider.failure = AWAY
@@ -224,7 +254,7 @@ async def test_two_replicas_share_the_work_and_pay_everything_once(
         await each.close()
 
 
-async def test_damaged_tables_leave_everything_owed_until_they_are_mended(
+async def test_damaged_tables_leave_all_vectors_pending_until_they_are_mended(
     stage: Stage, spawn: Spawn, owner: Any
 ) -> None:
     stage.provider.failure = AWAY
@@ -241,11 +271,8 @@ async def test_damaged_tables_leave_everything_owed_until_they_are_mended(
     assert await stage.missing(batch) == set()
 
 
-async def a_round_is_over() -> None:
-    """Wait for the count of an empty outbox, with which a round of the backfill ends."""
-    metrics.OUTBOX_DEPTH.labels("pending").set(-1)
-    labels = {"state": "pending"}
-    await eventually(lambda: metrics.REGISTRY.get_sample_value("datastorage_outbox_depth", labels) == 0)
+def depth_in_metrics() -> float | None:
+    return metrics.REGISTRY.get_sample_value("datastorage_outbox_depth", {"state": "pending"})
 
 
 async def until_depth(stage: Stage, wanted: int, state: OutboxState = OutboxState.PENDING) -> None:

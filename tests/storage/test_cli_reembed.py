@@ -118,7 +118,7 @@ async def test_it_counts_then_does_then_finds_nothing(
 ) -> None:
     records = audits(3)
     await store(archive, records)
-    await store(archive, audits(2, start=10), linked=True)
+    await store(archive, audits(2, start=10), with_texts=True)
     code, answer, said = await result(environment, "--dry-run")
     assert (code, said) == (0, "")
     assert answer == f"records without a text: 3\ntexts without a vector of {MODEL}: 2 of 2\n"

@@ -60,7 +60,7 @@ async def test_rows_without_a_vector_get_one(run: Run, archive: Archive, owner: 
     progress = (await run.run()).progress
     assert await texts_of(owner, records) == expected_texts(records)
     assert await vectors_in(owner) == expected_vectors(records)
-    assert (progress.linked, progress.embedded, progress.skipped, progress.refused) == (12, 12, 0, 0)
+    assert (progress.given_text, progress.embedded, progress.skipped, progress.refused) == (12, 12, 0, 0)
     assert (progress.stage, progress.index_error) == (Stage.INDEX, None)
 
 
@@ -74,7 +74,7 @@ async def test_every_generation_and_every_month(run: Run, archive: Archive, owne
     await store(
         archive, [replace(record, key=replace(record.key, uid=str(uuid.uuid4()))) for record in records]
     )
-    assert (await run.run()).progress.linked == len(records)
+    assert (await run.run()).progress.given_text == len(records)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.action_traces WHERE text_hash IS NULL") == 0
 
 
@@ -95,12 +95,12 @@ async def test_a_second_run_finds_nothing_to_do(
     before = await owner.fetch("SELECT ctid, * FROM datastorage.audit_records ORDER BY uid")
     again = Run(database, database, FakeProvider())
     progress = (await again.run()).progress
-    assert (progress.linked, progress.embedded) == (0, 0)
+    assert (progress.given_text, progress.embedded) == (0, 0)
     assert again.provider.calls == []
     assert await owner.fetch("SELECT ctid, * FROM datastorage.audit_records ORDER BY uid") == before
 
 
-async def test_a_record_without_words_is_linked_to_no_text(run: Run, archive: Archive, owner: Any) -> None:
+async def test_a_record_without_words_has_an_empty_text(run: Run, archive: Archive, owner: Any) -> None:
     record = record_of(audit_record({**AUDIT_SPEC, "action": "--"}))
     assert record.text is not None
     assert record.text.text == ""
@@ -108,7 +108,7 @@ async def test_a_record_without_words_is_linked_to_no_text(run: Run, archive: Ar
     progress = (await run.run()).progress
     assert await texts_of(owner, [record]) == [(record.text.hash, None)]
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 0
-    assert (progress.linked, progress.embedded) == (1, 0)
+    assert (progress.given_text, progress.embedded) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ async def test_a_content_that_cannot_be_read_is_named_and_holds_up_nothing(
     bad, good = audits(1)[0], audits(4, start=1)
     await store(archive, [good[0], replace(bad, content=content), *good[1:]])
     progress = (await run.run()).progress
-    assert (progress.skipped, progress.linked) == (1, 4)
+    assert (progress.skipped, progress.given_text) == (1, 4)
     [named] = progress.skipped_named
     assert bad.key.uid in named
     assert "can't be read" in named
@@ -134,15 +134,15 @@ async def test_a_content_that_cannot_be_read_is_named_and_holds_up_nothing(
 async def test_a_spec_of_any_form_is_read(run: Run, archive: Archive, spec: bytes) -> None:
     await store(archive, [replace(audits(1)[0], content=b'{"spec":' + spec + b"}")])
     progress = (await run.run()).progress
-    assert (progress.skipped, progress.linked) == (0, 1)
+    assert (progress.skipped, progress.given_text) == (0, 1)
 
 
 class RefusesSome(Texts):
     """A text that PostgreSQL does not take."""
 
-    async def link(self, table: Table, links: Sequence[tuple[RecordKey, Text]]) -> None:
-        poisoned = [(key, replace(text, text="\0") if "disk 3" in text.text else text) for key, text in links]
-        await super().link(table, poisoned)
+    async def set_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
+        poisoned = [(key, replace(text, text="\0") if "disk 3" in text.text else text) for key, text in rows]
+        await super().set_texts(table, poisoned)
 
 
 async def test_a_text_that_is_refused_by_the_database_costs_no_other(
@@ -151,7 +151,7 @@ async def test_a_text_that_is_refused_by_the_database_costs_no_other(
     records = audits(9)
     await store(archive, records)
     progress = (await Run(database, database, FakeProvider(), RefusesSome).run()).progress
-    assert (progress.skipped, progress.linked) == (1, 8)
+    assert (progress.skipped, progress.given_text) == (1, 8)
     assert records[3].key.uid in progress.skipped_named[0]
     good = [record for record in records if record is not records[3]]
     assert await texts_of(owner, good) == expected_texts(good)
@@ -179,7 +179,7 @@ async def test_refused_texts_are_named_and_asked_again_the_next_time(
 async def test_only_the_first_refused_are_named(run: Run, archive: Archive, provider: FakeProvider) -> None:
     records = audits(60)
     provider.refused = {r.text.text for r in records if r.text is not None}
-    await store(archive, records, linked=True)
+    await store(archive, records, with_texts=True)
     progress = (await run.run()).progress
     assert progress.refused == 60
     assert len(progress.refused_named) == 50
@@ -201,12 +201,12 @@ async def test_what_is_missing_is_counted_and_nothing_changed(
 ) -> None:
     run = Run(database, database, FakeProvider(), pace=Pace(page_hashes=4))
     await store(archive, audits(3))
-    await store(archive, audits(10, start=10), linked=True)
+    await store(archive, audits(10, start=10), with_texts=True)
     assert await run.reembed.missing() == Missing(3, 10, 10)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0
     await run.run()
     await store(archive, traces(2))
-    await store(archive, audits(3, start=50), linked=True)
+    await store(archive, audits(3, start=50), with_texts=True)
     assert await Run(database, database, FakeProvider()).reembed.missing() == Missing(2, 16, 3)
 
 
@@ -245,7 +245,7 @@ async def test_large_contents_are_read_a_few_at_a_time(database: Database, archi
     size = len(records[0].content)
     for record in records:
         await store(archive, [record])
-    assert (await Run(database, database, FakeProvider(), Watched).run()).progress.linked == 9
+    assert (await Run(database, database, FakeProvider(), Watched).run()).progress.given_text == 9
     assert size <= Watched.most <= Pace().page_bytes
 
 
@@ -260,7 +260,7 @@ def test_every_record_gets_the_text_that_the_operator_gives_it(
         records = [record_of(body) for body in bodies]
         await store(Archive(database), records)
         progress = (await Run(database, database, FakeProvider()).run()).progress
-        assert (progress.linked, progress.skipped) == (len(records), 0)
+        assert (progress.given_text, progress.skipped) == (len(records), 0)
         owner = await connect(shared.owner_url)
         assert await texts_of(owner, records) == [
             (text.hash, text.text or None)

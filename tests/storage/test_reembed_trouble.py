@@ -132,7 +132,7 @@ def dying(run: Run, steps: int) -> None:
 
         setattr(owner, name, guarded)
 
-    for name in ("unlinked", "contents", "link", "count", "hashes", "texts"):
+    for name in ("without_text", "contents", "set_texts", "count", "hashes", "texts"):
         guard(run.texts, name)
     for name in ("existing", "insert", "seal", "index", "sealed"):
         guard(run.vectors, name)
@@ -174,7 +174,7 @@ async def test_two_runs_and_writers_at_once(
 
     async def write() -> None:
         for record in late:
-            await store(archive, [record], linked=True)
+            await store(archive, [record], with_texts=True)
 
     await asyncio.gather(*(run.run() for run in runs), write())
     # Another run gives texts and vectors to the records that came meanwhile.
@@ -188,7 +188,7 @@ async def test_two_runs_and_writers_at_once(
 
 async def test_it_indexes_what_it_writes(database: Database, archive: Archive, owner: Any) -> None:
     run = Run(database, database, FakeProvider(), pace=Pace(page_texts=FULL, seal_every=FULL))
-    await store(archive, audits(8 * FULL), linked=True)
+    await store(archive, audits(8 * FULL), with_texts=True)
     await run.run()
     parts = await owner.fetch("SELECT state, level, row_count FROM datastorage.embedding_parts ORDER BY part")
     assert sorted({row["state"] for row in parts}) == ["indexed", "open"]
@@ -201,7 +201,7 @@ async def test_it_waits_in_the_end_for_what_was_sealed_a_moment_ago(
 ) -> None:
     run = Run(database, database, FakeProvider(), pace=Pace(index_pause_seconds=0.05))
     run.vectors.grace_seconds = 1.0
-    await store(archive, audits(FULL), linked=True)
+    await store(archive, audits(FULL), with_texts=True)
     await run.run()
     assert (
         await owner.fetchval("SELECT count(*) FROM datastorage.embedding_parts WHERE state = 'indexed'") == 1
@@ -212,7 +212,7 @@ async def test_vectors_that_cannot_be_indexed_are_vectors_all_the_same(
     database: Database, archive: Archive, owner: Any
 ) -> None:
     run = Run(database, database, FakeProvider(), pace=Pace(index_pause_seconds=0.0))
-    await store(archive, audits(FULL), linked=True)
+    await store(archive, audits(FULL), with_texts=True)
     await owner.execute("REVOKE EXECUTE ON FUNCTION datastorage.index_embeddings FROM datastorage_service")
     progress = (await run.run()).progress
     assert progress.embedded == FULL

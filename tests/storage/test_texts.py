@@ -1,4 +1,4 @@
-"""Texts and the rows without one: read in pages by an index, linked once."""
+"""Texts and the rows without one: read in pages by an index, given their text once."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from datastorage.errors import RecordRefusedError
 from datastorage.records.record import Table, Text
 from datastorage.storage import texts as texts_module
 from datastorage.storage.database import Database
-from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Texts, Unlinked
+from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, RowWithoutText, Texts
 from datastorage.storage.write import Archive
 from tests.storage.reembedding import (
     audits,
@@ -24,13 +24,13 @@ from tests.storage.reembedding import (
 
 
 @pytest.mark.oldest_postgres
-async def test_a_link_is_made_once(archive: Archive, database: Database, owner: Any) -> None:
+async def test_a_text_is_given_once(archive: Archive, database: Database, owner: Any) -> None:
     linked, unlinked = audits(1), audits(1, start=1)
-    await store(archive, linked, linked=True)
+    await store(archive, linked, with_texts=True)
     await store(archive, unlinked)
     other = Text(b"h" * 32, "something else")
     for _ in range(2):
-        await Texts(database).link(
+        await Texts(database).set_texts(
             Table.AUDIT_RECORDS, [(linked[0].key, other), (unlinked[0].key, unlinked[0].text or other)]
         )
         assert await texts_of(owner, [*linked, *unlinked]) == expected_texts([*linked, *unlinked])
@@ -83,12 +83,12 @@ async def test_what_is_read_is_read_by_an_index(owner: Any) -> None:
     table = Table.AUDIT_RECORDS
     at = (after.created_at, after.uid, after.generation, after.spec_hash)
     for query, arguments in (
-        (texts_module._UNLINKED[table], (*at, 100)),
+        (texts_module._WITHOUT_TEXT[table], (*at, 100)),
         (
             texts_module._CONTENTS[table],
             (keys, [1] * 50, [datetime(2026, 1, 1, tzinfo=UTC)] * 50, [b"h"] * 50),
         ),
-        (texts_module._COUNT_UNLINKED.replace("action_traces", "audit_records"), ()),
+        (texts_module._COUNT_WITHOUT_TEXT.replace("action_traces", "audit_records"), ()),
         (texts_module._HASHES, (b"", 1000)),
         (texts_module._TEXTS, (some,)),
     ):
@@ -99,12 +99,12 @@ async def test_pages_have_every_row_once(archive: Archive, database: Database) -
     texts = Texts(database)
     records = [*audits(7), *traces(3)]
     await store(archive, records)
-    await store(archive, audits(3, start=50), linked=True)
-    assert await texts.count_unlinked() == 10
-    found: list[Unlinked] = []
+    await store(archive, audits(3, start=50), with_texts=True)
+    assert await texts.count_without_text() == 10
+    found: list[RowWithoutText] = []
     for table in Table:
         after = FIRST_ROW
-        while page := await texts.unlinked(table, after, 2):
+        while page := await texts.without_text(table, after, 2):
             found += page
             after = page[-1].key
     assert sorted((row.key.uid, row.size) for row in found) == sorted(
@@ -127,15 +127,15 @@ async def test_contents_are_those_of_the_keys(archive: Archive, database: Databa
     assert found == {record.key: record.content for record in records[:3]}
 
 
-async def test_text_and_link_come_together_or_not_at_all(
+async def test_text_and_hash_come_together_or_not_at_all(
     archive: Archive, database: Database, owner: Any
 ) -> None:
     records = audits(2)
     await store(archive, records)
-    links = [(record.key, record.text) for record in records if record.text is not None]
+    rows = [(record.key, record.text) for record in records if record.text is not None]
     with pytest.raises(RecordRefusedError):
-        await Texts(database).link(
-            Table.AUDIT_RECORDS, [links[0], (replace(links[1][0], uid="x"), links[1][1])]
+        await Texts(database).set_texts(
+            Table.AUDIT_RECORDS, [rows[0], (replace(rows[1][0], uid="x"), rows[1][1])]
         )
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 0
     assert await texts_of(owner, records) == [(None, None)] * 2

@@ -38,7 +38,7 @@ def redis() -> Iterator[RedisServer]:
 
 
 @pytest_asyncio.fixture
-async def stage(database: Database, no_waiting: None) -> AsyncIterator[Stage]:  # noqa: ARG001  # patches it
+async def stage(database: Database) -> AsyncIterator[Stage]:
     made = Stage(database)
     yield made
     await made.close()
@@ -92,6 +92,7 @@ async def test_an_absent_embedder_and_the_backfill(stage: Stage, spawn: Spawn) -
     assert moved.by("datastorage_dependency_errors_total", dependency="embedder") == 1
     assert metrics.REGISTRY.get_sample_value("datastorage_dependency_up", {"dependency": "embedder"}) == 0
     task = spawn(stage.backfill.run())
+    spawn(stage.count.run())
     await eventually(lambda: _depth("pending") == 4)
     assert (metrics.REGISTRY.get_sample_value("datastorage_outbox_oldest_seconds") or 0) > 0
     stage.provider.failure = None
@@ -110,9 +111,10 @@ async def test_a_refused_text(stage: Stage, spawn: Spawn) -> None:
     assert moved.by("datastorage_dualwrite_failure_total", reason="embedding_refused") == 1
     assert moved.by("datastorage_embedding_texts_total", outcome="refused") >= 1
     spawn(stage.backfill.run())
+    spawn(stage.count.run())
     await until_depth(stage, 1, OutboxState.FAILED)
     await eventually(lambda: _depth("failed") == 1)
-    assert moved.by("datastorage_fallback_mode_total") == 0  # nothing is owed
+    assert moved.by("datastorage_fallback_mode_total") == 0  # nothing is pending
     await stage.outbox.retry(state=OutboxState.FAILED, uid=None)
     await eventually(lambda: moved.by("datastorage_outbox_settled_total", outcome="failed") > 0)
     assert moved.by("datastorage_outbox_settled_total", outcome="failed") == 1

@@ -16,7 +16,7 @@ def check(problem: str | None) -> Callable[[], Awaitable[str | None]]:
     return answer
 
 
-async def test_each_endpoint_tells_of_its_own_checks() -> None:
+async def test_each_endpoint_shows_its_own_checks() -> None:
     port = free_port()
     routes = health_routes(
         health={"watch": check(None)},
@@ -44,7 +44,7 @@ async def test_each_endpoint_tells_of_its_own_checks() -> None:
         await server.stop()
 
 
-async def test_what_the_work_can_do_without_is_told_and_does_not_fail() -> None:
+async def test_what_the_work_can_do_without_is_shown_and_does_not_fail() -> None:
     port = free_port()
     routes = health_routes(
         health={}, ready={"watch": check(None)}, notes={"embedder": check("does not answer")}

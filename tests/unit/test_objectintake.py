@@ -305,7 +305,7 @@ def test_what_is_under_way_again_is_known_and_its_loss_costs_nothing(entrance: E
     assert entrance.register.start(key_of_body(body), committed=True)
     assert not entrance.register.start(key_of_body(body), committed=True)
     assert entrance.offer(body) is Verdict.DUPLICATE
-    # It is stored: that somebody deletes it meanwhile is no loss to tell of.
+    # It is stored: that somebody deletes it meanwhile is no loss to report.
     entrance.offer_last_copy(body)
     assert entrance.register.last_copies == []
     entrance.register.forget(key_of_body(body))

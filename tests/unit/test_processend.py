@@ -88,7 +88,7 @@ def main():
     except SystemExit:
         if {swallowed}:
             from datastorage.runtime.processend import end_requested
-            print(f"told: {{end_requested()}}", flush=True)
+            print(f"requested: {{end_requested()}}", flush=True)
         else:
             print("unwound", flush=True)
             raise
@@ -108,10 +108,10 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 def test_a_loop_that_hangs_does_not_keep_the_process() -> None:
     done = run_python(_HANGS_IN_THE_LOOP)
     assert done.returncode == 1
-    told = json.loads(done.stderr.splitlines()[-1])
-    assert told["level"] == "ERROR"
-    assert "The stop took longer than 0.2 s" in told["message"]
-    assert "the-culprit" in told["running"]
+    logged = json.loads(done.stderr.splitlines()[-1])
+    assert logged["level"] == "ERROR"
+    assert "The stop took longer than 0.2 s" in logged["message"]
+    assert "the-culprit" in logged["running"]
 
 
 def test_an_orderly_end_is_left_alone() -> None:
@@ -144,7 +144,7 @@ def test_a_lookup_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("swallowed", "said", "code"), [(False, "unwound\n", 143), (True, "told: True\n", 0)]
+    ("swallowed", "said", "code"), [(False, "unwound\n", 143), (True, "requested: True\n", 0)]
 )
 def test_sigterm_counts_before_the_operator_has_begun(*, swallowed: bool, said: str, code: int) -> None:
     """Also where a library that is being loaded swallows the exit: the operator asks as soon as it begins."""

@@ -141,7 +141,7 @@ async def test_what_serves_again_brings_a_sweep_of_every_shard(replica: Replica)
             assert shard.sweep_requests.take() == list(KINDS)
 
 
-async def test_a_watch_that_recovers_starts_the_patience_anew(bench: Bench) -> None:
+async def test_a_watch_that_recovers_starts_the_patience_again(bench: Bench) -> None:
     bench.monitor.failed(RECORDS, "refused")
     await bench.alive()
     bench.monitor.opened(RECORDS)

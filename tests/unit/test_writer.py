@@ -46,7 +46,7 @@ async def _store(archive: Answers) -> int:
 
     breaker = Breaker("embedder", serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(provider.model), breaker)
-    writer = EmbeddingWriter(archive=archive, embedder=embedder, on_owed=ask)
+    writer = EmbeddingWriter(archive=archive, embedder=embedder, on_pending=ask)
     await writer.store([record_of(audit_record())])
     await embedder.close()
     await breaker.close()

@@ -26,7 +26,7 @@ class Listening:
 
     async def open(self) -> list[socket.socket]:
         """Return bound sockets. Raises ConfigurationError, which names the setting and the address."""
-        names = [name for part in self._addresses.split(",") if (name := part.strip().strip("[]"))]
+        names = [name for text in self._addresses.split(",") if (name := text.strip().strip("[]"))]
         if not names:
             return [self._open_any()]
         found = [(name, await self._resolved(name)) for name in names]

@@ -13,6 +13,7 @@ from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings
 from datastorage.vectors.backfill import Backfill, Dependencies
 from datastorage.vectors.indexer import Indexer
+from datastorage.vectors.outboxcount import OutboxCount
 from datastorage.vectors.promote import PromotionRequests
 
 
@@ -52,8 +53,9 @@ class Replica:
     rights: RightsReview
     shards: ShardsHere
     dependencies: Dependencies | None
-    """What writing vectors needs; None where no vectors are kept, as for the two that follow."""
+    """What writing vectors needs; None where no vectors are kept, as for the three that follow."""
     backfill: Backfill | None
+    outbox_count: OutboxCount | None
     indexer: Indexer | None
 
 
@@ -79,6 +81,7 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
             shards=shards,
             dependencies=dependencies,
             backfill=_build_backfill(store, dependencies, shards),
+            outbox_count=_build_outbox_count(store, postgres, shards),
             indexer=_build_indexer(settings, store),
         )
 
@@ -99,6 +102,12 @@ def _build_backfill(store: Store, dependencies: Dependencies | None, shards: Sha
         dependencies=dependencies,
         on_progress=shards.promote,
     )
+
+
+def _build_outbox_count(store: Store, postgres: Breaker, shards: ShardsHere) -> OutboxCount | None:
+    if store.vectors is None:
+        return None
+    return OutboxCount(store.outbox, postgres, on_progress=shards.promote)
 
 
 def _build_indexer(settings: Settings, store: Store) -> Indexer | None:

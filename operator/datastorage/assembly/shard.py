@@ -208,15 +208,15 @@ def _build_promotion(replica: Replica, shared: _Shared) -> Promotion | None:
 def _build_writer(replica: Replica) -> Writer:
     if replica.backfill is None:
         return RowWriter(replica.store.archive)
-    return build_writer(replica.store, on_owed=replica.backfill.request)
+    return build_writer(replica.store, on_pending=replica.backfill.request)
 
 
-def build_writer(store: Store, *, on_owed: Callable[[], None]) -> Writer:
-    """Return what stores batches; ``on_owed`` is called when vectors wait in the outbox."""
+def build_writer(store: Store, *, on_pending: Callable[[], None]) -> Writer:
+    """Return what stores batches; ``on_pending`` is called when vectors wait in the outbox."""
     vectors = store.vectors
     if vectors is None:
         return RowWriter(store.archive)
-    return EmbeddingWriter(archive=store.archive, embedder=vectors.embedder, on_owed=on_owed)
+    return EmbeddingWriter(archive=store.archive, embedder=vectors.embedder, on_pending=on_pending)
 
 
 def _catch_up(

@@ -153,7 +153,7 @@ def _print_missing(missing: Missing, model: str) -> None:
 
 
 def _print_done(progress: Progress, model: str) -> int:
-    typer.echo(f"records given a text: {progress.linked:,}")
+    typer.echo(f"records given a text: {progress.given_text:,}")
     typer.echo(f"vectors of {model} made: {progress.embedded:,}")
     _name("records left as they are", progress.skipped, progress.skipped_named)
     _name("texts refused", progress.refused, progress.refused_named)

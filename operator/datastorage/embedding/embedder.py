@@ -48,7 +48,7 @@ class Embedder:
 
     @property
     def model(self) -> EmbeddingModel:
-        """What the vectors come from."""
+        """The model of the vectors."""
         return self._provider.model
 
     async def embed(

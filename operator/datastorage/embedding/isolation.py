@@ -32,7 +32,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What became of texts, by their hashes. Texts that are in neither are pending, because of ``error``."""
+    """The results for texts, by their hashes. Texts that are in neither are pending, because of ``error``."""
 
     vectors: dict[bytes, Vector]
     refused: dict[bytes, str]

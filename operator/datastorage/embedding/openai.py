@@ -114,7 +114,7 @@ class OpenAIProvider:
 
     @property
     def model(self) -> EmbeddingModel:
-        """What the vectors come from."""
+        """The model of the vectors."""
         return self._model
 
     async def embed(self, texts: Sequence[str]) -> Matrix:

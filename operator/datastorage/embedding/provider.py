@@ -33,7 +33,7 @@ class Provider(Protocol):
 
     @property
     def model(self) -> EmbeddingModel:
-        """What the vectors come from."""
+        """The model of the vectors."""
 
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text, in their order.

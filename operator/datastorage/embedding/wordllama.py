@@ -53,7 +53,7 @@ class WordLlamaProvider:
 
     @property
     def model(self) -> EmbeddingModel:
-        """What the vectors come from."""
+        """The model of the vectors."""
         return MODEL
 
     async def embed(self, texts: Sequence[str]) -> Matrix:

@@ -41,11 +41,11 @@ class RowWriter:
 class EmbeddingWriter:
     """Stores records with their vectors."""
 
-    def __init__(self, *, archive: Archive, embedder: Embedder, on_owed: Callable[[], None]) -> None:
-        """``on_owed`` is called when vectors could not be written and wait in the outbox."""
+    def __init__(self, *, archive: Archive, embedder: Embedder, on_pending: Callable[[], None]) -> None:
+        """``on_pending`` is called when vectors could not be written and wait in the outbox."""
         self._archive = archive
         self._embedder = embedder
-        self._on_owed = on_owed
+        self._on_pending = on_pending
 
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
@@ -72,7 +72,7 @@ class EmbeddingWriter:
         stored = await self._archive.write(records, given)
         _count(stored)
         if any(row.vector.state is WriteState.PENDING for row in stored):
-            self._on_owed()
+            self._on_pending()
         return stored
 
     def _missing(self, reason: Reason, message: str, state: WriteState = WriteState.PENDING) -> VectorWrite:

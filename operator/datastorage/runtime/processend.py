@@ -38,7 +38,7 @@ def end_on_sigterm() -> None:
 
 
 def end_requested() -> bool:
-    """Whether SIGTERM has come. A library that was amid its loading may have swallowed the exit."""
+    """Whether SIGTERM has come. A library that was just being loaded may have swallowed the exit."""
     return _end_requested.is_set()
 
 
@@ -57,7 +57,7 @@ def leave(code: int) -> NoReturn:
 class LastResort:
     """Ends the process when its orderly end takes too long. A thread does: the event loop may be what hangs.
 
-    Nothing is lost by it. What is committed is safe, and everything else is still in the cluster.
+    Nothing is lost by it. Committed records are safe, and all others are still in the cluster.
     """
 
     def __init__(self, seconds: float, *, leave: Callable[[int], object] = leave) -> None:

@@ -145,6 +145,8 @@ class Operator:
         ]
         if replica.backfill is not None:
             workers.append(start("backfill", replica.backfill.run()))
+        if replica.outbox_count is not None:
+            workers.append(start("outbox-count", replica.outbox_count.run()))
         if replica.indexer is not None:
             workers.append(start("indexer", replica.indexer.run()))
         return workers

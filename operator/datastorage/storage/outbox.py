@@ -101,7 +101,7 @@ _DROP: Final = """
 
 
 class OutboxState(StrEnum):
-    """What became of a vector that could not be written with its record."""
+    """The state of a vector that was not written with its record."""
 
     PENDING = "pending"
     FAILED = "failed"

@@ -11,7 +11,7 @@ from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.sessions import transaction
 
 # All rows here have no hash. That the order names it all the same makes it the order of the index.
-_UNLINKED: Final[dict[Table, str]] = {
+_WITHOUT_TEXT: Final[dict[Table, str]] = {
     table: f"""
     SELECT uid, generation, created_at, spec_hash, octet_length(content) AS size FROM datastorage.{table}
     WHERE text_hash IS NULL AND created_at >= $1
@@ -29,7 +29,7 @@ _CONTENTS: Final[dict[Table, str]] = {
     """  # noqa: S608  # the names of our own tables
     for table in Table
 }
-_COUNT_UNLINKED: Final = """
+_COUNT_WITHOUT_TEXT: Final = """
     SELECT (SELECT count(*) FROM datastorage.audit_records WHERE text_hash IS NULL)
         + (SELECT count(*) FROM datastorage.action_traces WHERE text_hash IS NULL)
 """
@@ -37,7 +37,7 @@ _ADD: Final = """
     INSERT INTO datastorage.embedding_texts (text_hash, text)
     SELECT * FROM unnest($1::bytea[], $2::text[]) ON CONFLICT DO NOTHING
 """
-_LINK: Final = "SELECT datastorage.set_text_hashes($1, $2, $3, $4, $5, $6)"
+_SET: Final = "SELECT datastorage.set_text_hashes($1, $2, $3, $4, $5, $6)"
 _COUNT: Final = "SELECT count(*) FROM datastorage.embedding_texts"
 _HASHES: Final = """
     SELECT text_hash FROM datastorage.embedding_texts WHERE text_hash > $1 ORDER BY text_hash LIMIT $2
@@ -53,7 +53,7 @@ FIRST_TEXT: Final = b""
 
 
 @dataclass(frozen=True, slots=True)
-class Unlinked:
+class RowWithoutText:
     """A row without a text, and the size of its content in bytes."""
 
     key: RecordKey
@@ -67,18 +67,18 @@ class Texts:
         """Take the archive's database."""
         self._database = database
 
-    async def count_unlinked(self) -> int:
+    async def count_without_text(self) -> int:
         """Count the rows without a text. It reads as many entries of an index."""
         async with self._database.connection() as connection:
-            return int(await connection.fetchval(_COUNT_UNLINKED, timeout=_COUNT_SECONDS))
+            return int(await connection.fetchval(_COUNT_WITHOUT_TEXT, timeout=_COUNT_SECONDS))
 
-    async def unlinked(self, table: Table, after: RecordKey, limit: int) -> list[Unlinked]:
+    async def without_text(self, table: Table, after: RecordKey, limit: int) -> list[RowWithoutText]:
         """Return rows without a text, the oldest first, from behind a key on."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                _UNLINKED[table], after.created_at, after.uid, after.generation, after.spec_hash, limit
+                _WITHOUT_TEXT[table], after.created_at, after.uid, after.generation, after.spec_hash, limit
             )
-        return [Unlinked(key_in(row), row["size"]) for row in rows]
+        return [RowWithoutText(key_in(row), row["size"]) for row in rows]
 
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]:
         """Return the contents of rows; of those that are still there."""
@@ -86,22 +86,22 @@ class Texts:
             rows = await connection.fetch(_CONTENTS[table], *key_columns(keys))
         return {key_in(row): row["content"] for row in rows}
 
-    async def link(self, table: Table, links: Sequence[tuple[RecordKey, Text]]) -> None:
+    async def set_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
         """Give rows their texts, in one transaction. A row that has one meanwhile keeps it.
 
-        Raises RecordRefusedError when PostgreSQL refuses at least one of the texts; then none is linked.
+        Raises RecordRefusedError when PostgreSQL refuses at least one of the texts; then no row gets one.
         """
         # In the order of the hashes, so that two transactions never wait for each other.
-        texts = dict(sorted((text.hash, text.text) for _, text in links if text.text))
-        hashes = [text.hash for _, text in links]
+        texts = dict(sorted((text.hash, text.text) for _, text in rows if text.text))
+        hashes = [text.hash for _, text in rows]
         async with self._database.connection() as connection, transaction(connection):
             await connection.execute(_ADD, list(texts), list(texts.values()))
-            await connection.execute(_LINK, table.value, *key_columns([key for key, _ in links]), hashes)
+            await connection.execute(_SET, table.value, *key_columns([key for key, _ in rows]), hashes)
 
     async def probe(self) -> None:
-        """Return when ``link`` would succeed. Raises MissingRightsError where the role may not."""
+        """Return when ``set_texts`` would succeed. Raises MissingRightsError where the role may not."""
         for table in Table:
-            await self.link(table, [])
+            await self.set_texts(table, [])
 
     async def count(self) -> int:
         """Count the distinct texts. It reads an index of them from end to end."""

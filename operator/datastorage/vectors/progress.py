@@ -1,4 +1,4 @@
-"""What a run of reembedding has done and found, and what is left to do: values for those who show it."""
+"""The progress and the findings of a run of reembedding, as values for those who show it."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,7 +9,7 @@ _MAX_NAMED: Final = 50
 
 
 class Stage(StrEnum):
-    """What is being done, in this order."""
+    """The stages of a run, in their order."""
 
     LINK = "records to texts"
     EMBED = "texts to vectors"
@@ -18,7 +18,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Missing:
-    """What is left to do. The texts of the records without one are not among the others."""
+    """The work that is left. The texts that records lack are not among ``texts``."""
 
     records_without_text: int
     texts: int
@@ -34,7 +34,7 @@ class Progress:
     total: int | None = 0
     ended: list[tuple[Stage, int, int | None]] = field(default_factory=list)
     """The stages before, with what was done in them and the total."""
-    linked: int = 0
+    given_text: int = 0
     embedded: int = 0
     skipped: int = 0
     refused: int = 0

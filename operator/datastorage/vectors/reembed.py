@@ -19,7 +19,7 @@ from datastorage.resilience.signal import Signal
 from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.reading.fields import mapping_in
 from datastorage.resources.reading.registry import reading_of, table_of
-from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, Unlinked
+from datastorage.storage.texts import FIRST_ROW, FIRST_TEXT, RowWithoutText
 from datastorage.vectors.backfill import Dependencies, Embedder, Vectors
 from datastorage.vectors.progress import Missing, Progress, Stage
 
@@ -49,10 +49,10 @@ class Pace:
 class Texts(Protocol):
     """The texts and the rows without one (storage/texts.py)."""
 
-    async def count_unlinked(self) -> int: ...
-    async def unlinked(self, table: Table, after: RecordKey, limit: int) -> list[Unlinked]: ...
+    async def count_without_text(self) -> int: ...
+    async def without_text(self, table: Table, after: RecordKey, limit: int) -> list[RowWithoutText]: ...
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]: ...
-    async def link(self, table: Table, links: Sequence[tuple[RecordKey, Text]]) -> None: ...
+    async def set_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None: ...
     async def count(self) -> int: ...
     async def hashes(self, after: bytes, limit: int) -> list[bytes]: ...
     async def texts(self, hashes: Sequence[bytes]) -> dict[bytes, str]: ...
@@ -96,7 +96,7 @@ class Reembed:
 
     async def missing(self) -> Missing:
         """Count what is left to do; change nothing. It reads the hashes of all texts."""
-        records = await self._postgres(self._texts.count_unlinked)
+        records = await self._postgres(self._texts.count_without_text)
         texts = without = 0
         after = FIRST_TEXT
         while page := await self._page(partial(self._texts.hashes, after), self._pace.page_hashes):
@@ -107,7 +107,7 @@ class Reembed:
 
     async def run(self) -> None:
         """Do everything. A dependency that is away is waited for."""
-        self.progress.begin(Stage.LINK, await self._postgres(self._texts.count_unlinked))
+        self.progress.begin(Stage.LINK, await self._postgres(self._texts.count_without_text))
         for kind in KINDS:
             await self._set_all_texts(kind)
         self.progress.begin(Stage.EMBED, await self._postgres(self._texts.count))
@@ -137,7 +137,7 @@ class Reembed:
 
     async def _set_all_texts(self, kind: ResourceKind) -> None:
         table, after = table_of(kind), FIRST_ROW
-        while page := await self._page(partial(self._texts.unlinked, table, after), self._pace.page_rows):
+        while page := await self._page(partial(self._texts.without_text, table, after), self._pace.page_rows):
             for chunk in chunks(page, lambda row: row.size, self._pace.page_bytes):
                 await self._set_texts(kind, table, [row.key for row in chunk])
                 self.progress.advance(len(chunk))
@@ -148,8 +148,8 @@ class Reembed:
             self.progress.skip(f"{kind.kind} {key.uid}, generation {key.generation}", str(reason))
 
         async def write(texts: Sequence[tuple[RecordKey, Text]]) -> None:
-            await self._texts.link(table, texts)
-            self.progress.linked += len(texts)
+            await self._texts.set_texts(table, texts)
+            self.progress.given_text += len(texts)
 
         postgres = self._dependencies.postgres
         contents = await in_halves(postgres, partial(self._texts.contents, table), keys, skip)
