@@ -68,7 +68,7 @@ def archived(row: StoredRow) -> ArchivedRecord:
     intact = sha256(row.content) == row.content_hash
     if not intact:
         _log.error(
-            "a stored record has been changed: its content does not have its hash",
+            "a stored record has been changed: its content does not match its hash",
             extra={"uid": key.uid, "generation": key.generation, "table": row.place.table.value},
         )
     return ArchivedRecord(
