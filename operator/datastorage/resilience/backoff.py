@@ -12,11 +12,6 @@ class Backoff:
         self._max_seconds = max_seconds
         self._seconds = first_seconds
 
-    @property
-    def at_limit(self) -> bool:
-        """Whether the pauses grow no more."""
-        return self._seconds >= self._max_seconds
-
     def next(self) -> float:
         """Return the next pause in seconds: from half of what has been reached to all of it.
 

@@ -7,12 +7,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
 from datastorage.records.hashes import NO_TEXT
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.pages import Place, place_of
 
@@ -114,7 +114,7 @@ class Found:
 
 
 async def find(
-    connection: Any,
+    connection: Session,
     criteria: Criteria,
     clues: Sequence[Clue],
     condition: str | None,

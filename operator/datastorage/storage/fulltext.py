@@ -13,6 +13,7 @@ from datastorage.records.record import Table
 from datastorage.storage import clues
 from datastorage.storage.clues import Clue, ClueLimits
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
@@ -195,13 +196,13 @@ class FullText:
                 found.update(places[row["place"]] for row in rows)
         return found
 
-    async def _forms(self, connection: Any, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
+    async def _forms(self, connection: Session, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
         limits = (_MAX_FORMS, _SAMPLE, self._limits.not_many + 1)
         rows = await connection.fetch(_FORMS, list(words), *limits, *criteria.arguments)
         return [_form(row, self._limits) for row in rows]
 
     @staticmethod
-    async def _phrases(connection: Any, phrases: Sequence[str]) -> list[str]:
+    async def _phrases(connection: Session, phrases: Sequence[str]) -> list[str]:
         return [row["form"] for row in await connection.fetch(_PHRASES, list(phrases))] if phrases else []
 
 

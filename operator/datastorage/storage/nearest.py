@@ -9,6 +9,7 @@ import pgvector
 from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.matches import Match
 from datastorage.storage.pages import Place, place_of
@@ -203,10 +204,11 @@ class Nearest:
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
         async with reading(self._archive) as archive, reading(self._vectors, WALKING) as vectors:
-            place = {"id": number, "pgvector": vectors.vector_schema}
+            pgvector_schema = vectors.vector_schema
             if not await self._leaves_few(archive, criteria):
                 for texts in self._limits.texts:
-                    near = await vectors.fetch(_NEAREST.format(**place), vector, texts)
+                    sql = _NEAREST.format(id=number, pgvector=pgvector_schema)
+                    near = await vectors.fetch(sql, vector, texts)
                     found = await self._records_of(archive, near, criteria, limit, per_text)
                     if len(found) == limit:
                         return found
@@ -216,10 +218,11 @@ class Nearest:
                 row["text_hash"]
                 for row in await archive.fetch(_HASHES, self._limits.newest_at_last, *criteria.arguments)
             ]
-            near = await vectors.fetch(_NEAREST_OF.format(**place), hashes, vector, limit)
+            sql = _NEAREST_OF.format(id=number, pgvector=pgvector_schema)
+            near = await vectors.fetch(sql, hashes, vector, limit)
             return await self._records_of(archive, near, criteria, limit, per_text)
 
-    async def _leaves_few(self, connection: Any, criteria: Criteria) -> bool:
+    async def _leaves_few(self, connection: Session, criteria: Criteria) -> bool:
         if criteria.is_open:
             return False
         few = self._limits.few_records
@@ -227,7 +230,7 @@ class Nearest:
 
     @staticmethod
     async def _records_of(
-        archive: Any, near: Iterable[Any], criteria: Criteria, limit: int, per_text: int
+        archive: Session, near: Iterable[Any], criteria: Criteria, limit: int, per_text: int
     ) -> list[Match]:
         distances = {row["text_hash"]: row["distance"] for row in near}
         rows = await archive.fetch(

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from datastorage.errors import TransientError
 from datastorage.records.record import Record
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 
 # An error is kept to be read by people.
 _MAX_ERROR_CHARACTERS: Final = 500
@@ -179,7 +179,7 @@ class Outbox:
 
     @staticmethod
     async def add(
-        connection: Any,
+        connection: Session,
         records: Sequence[Record],
         writes: Mapping[bytes, VectorWrite],
         *,
@@ -302,7 +302,7 @@ def _readable(error: str) -> str:
     return error[:_MAX_ERROR_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-async def _give_back(connection: Any, rows: Sequence[PendingVector]) -> None:
+async def _give_back(connection: Session, rows: Sequence[PendingVector]) -> None:
     if rows:
         await connection.execute(_GIVEN_BACK, *_keys(rows), [row.due_at for row in rows])
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Session
 
 _ENSURE: Final = "SELECT datastorage.ensure_partitions($1)"
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
@@ -12,18 +13,18 @@ _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 _MONTHS_AHEAD: Final = 2
 
 
-async def ensure(connection: Any, times: Iterable[datetime]) -> None:
+async def ensure(connection: Session, times: Iterable[datetime]) -> None:
     """Make the partitions for these times, where they are missing."""
     for time in {(time.year, time.month): time for time in times}.values():
         await connection.execute(_ENSURE, time)
 
 
-async def time_of(connection: Any) -> float:
+async def time_of(connection: Session) -> float:
     """Return what PostgreSQL's clock says, in Unix seconds."""
     return float(await connection.fetchval(_TIME))
 
 
-async def prepare(connection: Any) -> None:
+async def prepare(connection: Session) -> None:
     """Make the partitions of this month and the coming ones, before the first record needs them."""
     now = datetime.fromtimestamp(await time_of(connection), UTC)
     first = now.year * 12 + now.month - 1
@@ -40,7 +41,7 @@ class KnownPartitions:
         self._months: set[tuple[int, int]] = set()
         self._seen_in = database.generation
 
-    async def ensure(self, connection: Any, times: Iterable[datetime]) -> None:
+    async def ensure(self, connection: Session, times: Iterable[datetime]) -> None:
         """Make the partitions for these times, where they have not been seen."""
         if self._seen_in != self._database.generation:  # it may be another database by now
             self._seen_in = self._database.generation

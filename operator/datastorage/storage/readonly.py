@@ -2,10 +2,10 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 
 _SET: Final = "SELECT set_config(name, value, true) FROM unnest($1::text[], $2::text[]) AS s (name, value)"
 # A plan that is made for the values at hand leaves out conditions that are not set, and months that can't
@@ -19,7 +19,7 @@ _PLANNING: Final[Mapping[str, str]] = {
 
 
 @asynccontextmanager
-async def reading(database: Database, settings: Mapping[str, str] | None = None) -> AsyncIterator[Any]:
+async def reading(database: Database, settings: Mapping[str, str] | None = None) -> AsyncIterator[Session]:
     """Borrow a connection for reads; raises TransientError when PostgreSQL can't serve."""
     chosen = {**_PLANNING, **(settings or {})}
     async with database.connection() as connection, transaction(connection, readonly=True):

@@ -13,6 +13,7 @@ from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.records.vectorwrite import WITHOUT_TEXT, WITHOUT_VECTORS, VectorWrite, WriteState
 from datastorage.resources.reading.kindreading import Reading
 from datastorage.resources.reading.registry import READINGS
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.outbox import OutboxState
 
@@ -95,7 +96,7 @@ FIND: Final[dict[Table, str]] = {
 
 
 async def insert(
-    connection: Any,
+    connection: Session,
     table: Table,
     records: Sequence[Record],
     *,
@@ -141,7 +142,7 @@ async def insert(
 
 
 async def find(
-    connection: Any, table: Table, keys: Sequence[RecordKey], *, model: str | None
+    connection: Session, table: Table, keys: Sequence[RecordKey], *, model: str | None
 ) -> dict[RecordKey, StoredRecord]:
     """Return what the archive holds of the keys. One with another content is not among it.
 
@@ -156,7 +157,7 @@ async def find(
     }
 
 
-async def probe(connection: Any) -> None:
+async def probe(connection: Session) -> None:
     """Return when a row could be added: the server may be written to, and the role has the rights."""
     for reading in READINGS:
         # Nothing is inserted, and the server still checks everything that an insert needs.

@@ -18,7 +18,7 @@ from datastorage.resources.reading.kindreading import Column
 from datastorage.resources.reading.registry import reading_of_table
 from datastorage.storage import partitions, rows
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.write import distinct_texts
 
@@ -66,7 +66,7 @@ class Trial:
         except TimeoutError as error:
             raise TransientError(f"PostgreSQL took longer than {_SECONDS:g} s for one record") from error
 
-    async def _write(self, connection: Any) -> None:
+    async def _write(self, connection: Session) -> None:
         records = [_harmless(table) for table in Table]
         async with transaction(connection):
             await partitions.ensure(connection, [record.key.created_at for record in records])

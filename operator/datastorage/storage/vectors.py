@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import numpy as np
@@ -18,7 +18,7 @@ from datastorage.errors import (
 )
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import NoVectorsError, transaction
+from datastorage.storage.connection.sessions import NoVectorsError, Session, transaction
 from datastorage.storage.connection.translation import one_line, translated_errors
 
 FIND_MODEL: Final = """
@@ -123,7 +123,7 @@ class VectorTables:
         async with self._connection() as connection:
             await self._insert(connection, number, vectors)
 
-    async def insert_in(self, connection: Any, vectors: Mapping[bytes, Vector]) -> None:
+    async def insert_in(self, connection: Session, vectors: Mapping[bytes, Vector]) -> None:
         """Write vectors within a transaction, which goes on unharmed when this fails (TransientError)."""
         number = await self.model_id()
         try:
@@ -198,7 +198,7 @@ class VectorTables:
         return bool(sealed or indexed)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
+    async def _connection(self) -> AsyncIterator[Session]:
         try:
             async with self._database.connection() as connection:
                 yield connection
@@ -230,7 +230,7 @@ class VectorTables:
 
     async def _insert(
         self,
-        connection: Any,
+        connection: Session,
         number: int,
         vectors: Mapping[bytes, Vector],
         *,

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -20,7 +20,7 @@ from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage import partitions, rows
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.vectors import VectorTables
 
@@ -107,7 +107,7 @@ class Archive:
         return await self._follow(records, answer, given.vectors) if apart else answer
 
     async def _commit(
-        self, connection: Any, records: Sequence[Record], given: TextVectors, *, apart: bool
+        self, connection: Session, records: Sequence[Record], given: TextVectors, *, apart: bool
     ) -> dict[RecordKey, StoredRecord]:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
         groups = {table: [record for record in records if record.table is table] for table in Table}
@@ -162,7 +162,7 @@ class Archive:
                 await self._target.breaker.attempt(self._target.tables.model_id)
 
     async def _write_vectors(
-        self, connection: Any, vectors: Mapping[bytes, Vector]
+        self, connection: Session, vectors: Mapping[bytes, Vector]
     ) -> dict[bytes, VectorWrite]:
         """Write the vectors that the tables take at present; return what became of each."""
         target = self._target
