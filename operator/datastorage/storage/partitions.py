@@ -1,4 +1,4 @@
-"""The monthly partitions of the rows: they are made before the first row that needs them."""
+"""The monthly partitions of the rows, each created before the first row that needs it."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -9,23 +9,23 @@ from datastorage.storage.connection.sessions import Session
 
 _ENSURE: Final = "SELECT datastorage.ensure_partitions($1)"
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
-# How many months ahead of now partitions are kept in readiness.
+# The number of months after the current one whose partitions are created in advance.
 _MONTHS_AHEAD: Final = 2
 
 
 async def ensure(connection: Session, times: Iterable[datetime]) -> None:
-    """Make the partitions for these times, where they are missing."""
+    """Create the partitions for these times, where they are missing."""
     for time in {(time.year, time.month): time for time in times}.values():
         await connection.execute(_ENSURE, time)
 
 
 async def time_of(connection: Session) -> float:
-    """Return what PostgreSQL's clock says, in Unix seconds."""
+    """Return the time by PostgreSQL's clock, in Unix seconds."""
     return float(await connection.fetchval(_TIME))
 
 
 async def prepare(connection: Session) -> None:
-    """Make the partitions of this month and the coming ones, before the first record needs them."""
+    """Create the partitions of this month and the next ones, before the first record needs them."""
     now = datetime.fromtimestamp(await time_of(connection), UTC)
     first = now.year * 12 + now.month - 1
     months = range(first, first + _MONTHS_AHEAD + 1)
@@ -33,7 +33,7 @@ async def prepare(connection: Session) -> None:
 
 
 class KnownPartitions:
-    """The months whose partitions have been seen, so that a batch asks for new ones alone."""
+    """Remembers the months whose partitions exist, so that a batch asks only for new ones."""
 
     def __init__(self, database: Database) -> None:
         """Take the database of the rows."""
@@ -42,7 +42,7 @@ class KnownPartitions:
         self._seen_in = database.generation
 
     async def ensure(self, connection: Session, times: Iterable[datetime]) -> None:
-        """Make the partitions for these times, where they have not been seen."""
+        """Create the partitions for these times, unless they are known to exist."""
         if self._seen_in != self._database.generation:  # it may be another database by now
             self._seen_in = self._database.generation
             self.forget()
@@ -52,5 +52,5 @@ class KnownPartitions:
             self._months.add(month)
 
     def forget(self) -> None:
-        """Ask for all partitions again: retention may have dropped some."""
+        """Forget all partitions: retention may have dropped some."""
         self._months.clear()
