@@ -454,7 +454,7 @@ async def test_refused_texts_are_told_from_an_absent_service(
         (401, "refuses the key (401), is DATASTORAGE_EMBEDDING_API_KEY right?"),
         (403, "refuses the key (403)"),
         (404, "no such address or no model tiny (404), are DATASTORAGE_EMBEDDING_URL and _MODEL right?"),
-        (302, "is somewhere else (302), set DATASTORAGE_EMBEDDING_URL to the final address"),
+        (302, "redirects elsewhere (302), set DATASTORAGE_EMBEDDING_URL to the final address"),
         (204, "answered with status 204"),
         (418, "answered with status 418"),
     ],
