@@ -120,7 +120,12 @@ async def test_a_definition_is_deleted_and_made_again(
     assert sorted(str(row["uid"]) for row in await rows(workbench.database_url, namespace)) == sorted(uids)
     warnings = lines(operator, logging.WARNING)
     assert [AUDIT_RECORD.crd_name in line for line in warnings] == [True], "one line, however long it is away"
-    assert lines(operator, logging.INFO).count(f"The definition is there: {AUDIT_RECORD.crd_name}") == 1
+    assert (
+        lines(operator, logging.INFO).count(
+            f"The API server serves the definition now: {AUDIT_RECORD.crd_name}"
+        )
+        == 1
+    )
 
 
 async def test_the_definitions_are_installed_after_the_operator(

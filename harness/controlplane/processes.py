@@ -105,10 +105,6 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
-    def remaining(self) -> float:
-        """Return the seconds left, never less than 0."""
-        return max(0.0, self._end - time.monotonic())
-
     def passed(self) -> bool:
         return time.monotonic() >= self._end
 

@@ -111,7 +111,7 @@ async def test_unknown_uids_and_words_that_are_none(archive: SearchableArchive) 
         await archive.ask.get(str(uuid.uuid4()))
     with pytest.raises(RecordNotFoundError):
         await archive.ask.history(str(uuid.uuid4()))
-    with pytest.raises(InvalidQueryError, match="is no uid"):
+    with pytest.raises(InvalidQueryError, match="is neither a uid"):
         await archive.ask.get("no-uid")
 
 
@@ -163,9 +163,9 @@ async def test_a_cursor_that_no_page_gave_is_refused(archive: SearchableArchive)
         (Filter(type="scale_deployment"), "needs the kind ActionTrace beside it"),
         (Filter(phase="Done"), "phase must be one of Pending, Processing, Completed, Failed, Executing"),
         (Filter(namespace=""), "namespace is empty"),
-        (Filter(namespace="n" * 513), "namespace has 513 characters: 512 are the most"),
-        (Filter(severity="a\0b"), "severity has a character that is no text"),
-        (Filter(target_name="\udc00"), "target_name has a character that is no text"),
+        (Filter(namespace="n" * 513), "namespace has 513 characters: the limit is 512"),
+        (Filter(severity="a\0b"), "severity has a character that is not text"),
+        (Filter(target_name="\udc00"), "target_name has a character that is not text"),
         (Filter(since=datetime(2026, 1, 1)), "since has no time zone"),  # noqa: DTZ001
         (Filter(since=START, until=START), "since .* must be before until"),
     ],

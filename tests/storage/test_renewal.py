@@ -84,7 +84,7 @@ def _role(database: TestDatabase) -> str:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("default_transaction_read_only = on", "lets nobody write: default_transaction_read_only is on"),
+        ("default_transaction_read_only = on", "accepts no writes: default_transaction_read_only is on"),
         ("statement_timeout = '100ms'", "statement timeout"),
     ],
 )

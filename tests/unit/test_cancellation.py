@@ -95,6 +95,8 @@ async def test_a_task_that_never_ends_is_left_and_named(caplog: pytest.LogCaptur
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
         await end_tasks([task], seconds_a_try=0.01)
-    assert [record.getMessage() for record in caplog.records] == ["deaf does not end and is left"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "The task deaf does not end and is left running"
+    ]
     over.set()
     await task

@@ -36,7 +36,7 @@ class Fragile(FakeProvider):
     async def embed(self, texts: Sequence[str]) -> Matrix:
         rows = await super().embed(texts)
         if len(texts) > self.most_texts:
-            raise EmbedderBusyError("The service has had too many requests (429)")
+            raise EmbedderBusyError("The service received too many requests (429)")
         if self.failures == self.dies_after:
             raise EmbedderUnavailableError("The service can't be reached")
         if self.failures != self.passes_after and any(text in self.bad for text in texts):
@@ -214,7 +214,7 @@ async def test_a_provider_too_busy_for_a_single_text_condemns_none(
 
     async def busy_but_for_the_probe(texts: Sequence[str]) -> Matrix:
         if any(text.startswith("long") for text in texts):
-            raise EmbedderBusyError("The service has had too many requests (429)")
+            raise EmbedderBusyError("The service received too many requests (429)")
         return await answer(texts)
 
     monkeypatch.setattr(provider, "embed", busy_but_for_the_probe)

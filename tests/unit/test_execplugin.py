@@ -202,24 +202,27 @@ def credential(**changed: Any) -> str:
 @pytest.mark.parametrize(
     ("printed", "said"),
     [
-        ("", "printed no JSON"),
-        (f"Your token is {SECRET}", "printed no JSON"),
+        ("", "did not print JSON"),
+        (f"Your token is {SECRET}", "did not print JSON"),
         (f'"{SECRET}"', "printed no ExecCredential"),
-        ("[" * 100_000, "printed no JSON"),
+        ("[" * 100_000, "did not print JSON"),
         (credential(kind="Token"), "printed no ExecCredential"),
         (credential(apiVersion="client.authentication.k8s.io/v1beta1"), f"did not answer in {VERSION}"),
         (credential(status=None), "printed no status"),
         (credential(status={}), "printed neither a token nor a certificate"),
-        (credential(status={"token": 7}), "printed credentials that are no text"),
+        (credential(status={"token": 7}), "printed credentials that are not text"),
         (credential(status={"token": f"{SECRET}\nx"}), "token has line breaks"),
         (credential(status={"clientKeyData": SECRET}), "printed only one of certificate and key"),
         (
             credential(status={"clientKeyData": SECRET, "clientCertificateData": SECRET}),
             "do not fit together",
         ),
-        (credential(status={"token": SECRET, "expirationTimestamp": "soon"}), "no RFC 3339 time"),
-        (credential(status={"token": SECRET, "expirationTimestamp": "2026-01-01T00:00:00"}), "no RFC 3339"),
-        (credential(status={"token": SECRET, "expirationTimestamp": 7}), "no RFC 3339 time"),
+        (credential(status={"token": SECRET, "expirationTimestamp": "soon"}), "not an RFC 3339 time"),
+        (
+            credential(status={"token": SECRET, "expirationTimestamp": "2026-01-01T00:00:00"}),
+            "not an RFC 3339",
+        ),
+        (credential(status={"token": SECRET, "expirationTimestamp": 7}), "not an RFC 3339 time"),
     ],
 )
 async def test_an_answer_that_is_none_is_one_line_without_what_it_said(
@@ -302,7 +305,7 @@ async def test_a_plugin_that_hangs_ends_with_all_it_has_started(
     )
     async with open_transport(pace=limited(run_seconds=1.0)) as transport:
         with pytest.raises(
-            ClusterUnavailableError, match=r"^exec plugin 'plugin' has not ended within 1 s, and was"
+            ClusterUnavailableError, match=r"^exec plugin 'plugin' did not end within 1 s and was"
         ):
             await send(transport)
     await eventually(lambda: not alive(int((tmp_path / "pid").read_text())))
@@ -364,7 +367,7 @@ async def test_the_loop_goes_on_while_it_runs(
 async def test_output_without_an_end_is_bounded(plugin: FakePlugin, open_transport: Open) -> None:
     plugin.prints(credential() + " " * 100_000)  # credentials, were it read to its end
     async with open_transport(pace=limited(output_bytes=20)) as transport:
-        with pytest.raises(ClusterUnavailableError, match="printed no JSON"):
+        with pytest.raises(ClusterUnavailableError, match="did not print JSON"):
             await send(transport)
 
 

@@ -237,7 +237,7 @@ async def test_an_answer_of_something_else_is_no_success(
     """A proxy's page comes with status 200; taken for a deletion it would be believed."""
     server.answers = [web.Response(text=body)]
     with pytest.raises(
-        ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer is no JSON object"
+        ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer is not a JSON object"
     ):
         await call(client, verb)
 

@@ -219,7 +219,7 @@ def test_the_monitor_knows_how_the_watches_are() -> None:
     assert monitor.opened(TRACES) is False
     assert monitor.problem is None
     monitor.failed(TRACES, "refused")
-    assert monitor.problem == f"watch of {TRACES} does not get through: refused"
+    assert monitor.problem == f"the watch of {TRACES} fails: refused"
     assert monitor.opened(TRACES) is True
     assert monitor.problem is None
     monitor.lost(AUDIT_RECORD)

@@ -1,7 +1,7 @@
-"""From a record to its vector: the text that carries its meaning, the models, the cache before them.
+"""Turns texts into vectors: the models, the cache before them, and the search for bad texts.
 
-What belongs here: everything that knows how texts become vectors. What does not: where the vectors are kept
-(storage), and which records they belong to (pipeline, vectors).
+What belongs here: everything that knows how texts become vectors. What does not: the tables of vectors
+(storage), the texts of records (resources/reading), and the care for pending vectors (pipeline, vectors).
 """
 
 from datastorage.embedding.cache import VectorCache

@@ -1,6 +1,6 @@
-"""Vectors at hand: in this process's memory, and in the Redis that all replicas share.
+"""A cache of vectors: in this process's memory, and in the Redis that all replicas share.
 
-Neither is ever needed: whatever Redis does or holds, a vector that is not found is made again.
+Both are optional: whatever Redis does or holds, a vector that is not found is made again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from datastorage import metrics
 from datastorage.embedding.provider import fault_of
 from datastorage.records.vector import EmbeddingModel, Vector
 
-# Some 10,000 vectors of 256 numbers.
+# Room for some 10,000 vectors of 256 numbers.
 _MEMORY_BYTES: Final = 16 * 2**20
-# An array, its key and its place in the table take this beside the numbers, measured.
+# The memory of an entry beside its numbers, measured: the array, the key and the table.
 _ENTRY_BYTES: Final = 600
 
 
 class SharedStore(Protocol):
-    """Bytes by key that all replicas share (redis.py). Nothing here raises."""
+    """A key-value store that all replicas share (redis.py). No method raises."""
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]: ...
     async def set(self, values: Mapping[str, bytes]) -> None: ...
@@ -35,15 +35,15 @@ class VectorCache:
     def __init__(
         self, model: EmbeddingModel, shared: SharedStore | None = None, *, memory_bytes: int = _MEMORY_BYTES
     ) -> None:
-        """Without a shared store there is the memory alone, of ``memory_bytes``."""
+        """Without a shared store, the cache is this process's memory alone, of ``memory_bytes``."""
         self._size = model.dimensions * 4
         self._prefix = f"datastorage:vector:{model.provider}:{model.name}:{model.dimensions}:"
-        # The vectors that were used last.
+        # Holds the most recently used vectors.
         self._memory: LRUCache[bytes, Vector] = LRUCache(memory_bytes // (self._size + _ENTRY_BYTES))
         self._shared = shared
 
     async def get(self, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
-        """Return the vectors that are there. Raises nothing."""
+        """Return the cached ones of the vectors. Raises nothing."""
         found = {key: self._memory[key] for key in hashes if key in self._memory}
         metrics.CACHE_HITS.labels("memory").inc(len(found))
         rest = [key for key in dict.fromkeys(hashes) if key not in found]
@@ -54,7 +54,7 @@ class VectorCache:
         return found | shared
 
     async def set(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Keep vectors, here and for the other replicas. Raises nothing."""
+        """Keep vectors, in memory and for the other replicas. Raises nothing."""
         self._memory.update(vectors)
         if self._shared is not None and vectors:
             await self._shared.set(
@@ -97,7 +97,7 @@ class VectorCache:
         if len(value) != self._size:
             return None
         vector = np.frombuffer(value, dtype="<f4").astype(np.float32)
-        if fault_of(vector):  # it would be refused if it were new
+        if fault_of(vector):  # a provider's vector would be refused for the same fault
             return None
         vector.setflags(write=False)
         return vector

@@ -1,4 +1,4 @@
-"""Vectors of many texts at once, from the cache or in one call of the provider, and which texts have none."""
+"""Returns vectors of many texts, from the cache or from the provider, and remembers refused texts."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -18,12 +18,12 @@ from datastorage.resilience.breaker import Breaker
 
 @dataclass(frozen=True)
 class RefusalMemory:
-    """How long refused texts are remembered: otherwise one in every batch would cost calls every time."""
+    """Bounds on remembering refused texts: otherwise one in every batch would cost calls each time."""
 
     seconds: float = 600.0
-    """A model that is exchanged behind its name, or is mended, is asked again after this."""
+    """After this time a text is tried again: the model behind the name may have been replaced or repaired."""
     max_texts: int = 10_000
-    """Some MB with their reasons."""
+    """They take some MB, with their reasons."""
 
 
 class Embedder:
@@ -38,12 +38,12 @@ class Embedder:
         limits: Limits = Limits(),
         memory: RefusalMemory = RefusalMemory(),
     ) -> None:
-        """The breaker asks the provider itself whether it serves again (``probe`` in provider.py)."""
+        """The breaker's probe must be that of the provider itself (``probe`` in provider.py)."""
         self._provider = provider
         self._cache = cache
         self._breaker = breaker
         self._limits = limits
-        # Why each text was refused.
+        # The reason why each text was refused, by its hash.
         self._refusals: TTLCache[bytes, str] = TTLCache(memory.max_texts, memory.seconds, time.monotonic)
 
     @property
@@ -54,11 +54,11 @@ class Embedder:
     async def embed(
         self, texts: Mapping[bytes, str], *, patience_seconds: float | None, ask_again: bool = False
     ) -> Embeddings:
-        """Return the vectors of texts that are given by their hashes. Raises nothing.
+        """Return the vectors of texts, which are keyed by their hashes. Raises nothing.
 
-        A provider that takes longer than ``patience_seconds`` counts as away. None leaves it its own time;
-        texts with which it fails while it serves others are then found and refused, some with each call.
-        ``ask_again``: also try texts that were refused not long ago.
+        A provider that takes longer than ``patience_seconds`` counts as away. With None it has its own
+        time-out; texts with which it fails while it serves others are then found and refused, some in each
+        call. With ``ask_again``, texts that were refused recently are tried too.
         """
         vectors = await self._cache.get(list(texts))
         missing = {key: text for key, text in texts.items() if key not in vectors}
@@ -66,22 +66,23 @@ class Embedder:
         isolation = Isolation(
             self._provider, self._breaker, patience_seconds=patience_seconds, limits=self._limits
         )
-        made = await isolation.embed({key: text for key, text in missing.items() if key not in known})
-        await self._cache.set(made.vectors)
-        vectors |= made.vectors
+        fresh = await isolation.embed({key: text for key, text in missing.items() if key not in known})
+        await self._cache.set(fresh.vectors)
+        vectors |= fresh.vectors
         for key in vectors:
             self._refusals.pop(key, None)
-        self._refusals.update(made.refused)
-        return Embeddings(vectors, known | made.refused, made.error)
+        self._refusals.update(fresh.refused)
+        return Embeddings(vectors, known | fresh.refused, fresh.error)
 
     async def embed_query(self, text: str) -> Vector:
         """Return the vector of a question.
 
-        Raises InvalidQueryError when it has none, EmbedderUnavailableError when it can't be had now.
+        Raises InvalidQueryError if it has no vector, EmbedderUnavailableError if the provider can't serve
+        now.
         """
         words = query_text(text)
         if not words:
-            raise InvalidQueryError("The question has no words to search for")
+            raise InvalidQueryError("the question has no words to search for")
         key = text_hash(words)
         cached = (await self._cache.get([key])).get(key)
         if cached is not None:
@@ -89,21 +90,21 @@ class Embedder:
         try:
             row = (await rows_of(self._provider, [words]))[0]
         except EmbeddingRefusedError as error:
-            raise InvalidQueryError(f"The embedding model refuses this question: {error}") from error
+            raise InvalidQueryError(f"the embedding model refuses this question: {error}") from error
         fault = fault_of(row)
         if fault:
-            raise InvalidQueryError(f"The embedding model makes no use of this question: {fault}")
+            raise InvalidQueryError(f"the embedding model makes no usable vector of this question: {fault}")
         vector = own(row)
         await self._cache.set({key: vector})
         self._refusals.pop(key, None)
         return vector
 
     async def probe(self) -> None:
-        """Return when the provider serves. Raises EmbedderUnavailableError while it does not."""
+        """Check that the provider serves. Raises EmbedderUnavailableError while it does not."""
         await probe(self._provider)
 
     async def close(self) -> None:
-        """Give back what the provider and the cache hold."""
+        """Release the resources of the provider and the cache."""
         await self._provider.close()
         await self._cache.close()
 

@@ -1,7 +1,6 @@
-"""The provider and the cache that the settings ask for.
+"""Builds the provider and the cache that the settings ask for.
 
-Their modules are imported where they are needed: each provider and the client of Redis take memory and time
-that a process without them saves.
+Their modules are imported only when needed: each provider and the Redis client cost memory and time.
 """
 
 from datastorage.embedding.cache import VectorCache
@@ -13,9 +12,9 @@ from datastorage.settings import PREFIX, EmbeddingSettings
 
 
 def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> Provider | None:
-    """Return the provider, or None for none. ``url`` and ``key`` are those of a service, and may change.
+    """Return the provider, or None if it is "none". ``url`` and ``key`` of a service may change later.
 
-    Raises ConfigurationError for settings that do not go together.
+    Raises ConfigurationError for settings that contradict each other.
     """
     match settings.provider:
         case "none":
@@ -41,7 +40,7 @@ def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> 
 
 
 def build_cache(model: EmbeddingModel, redis_url: Origin | None, *, ttl_seconds: int) -> VectorCache:
-    """Return the cache of a model's vectors; without a URL it is the memory alone.
+    """Return the cache of a model's vectors; without a URL it is in memory only.
 
     Raises ConfigurationError when the URL is malformed.
     """

@@ -1,6 +1,6 @@
 """Embeds the texts of one batch, and finds those that the provider refuses or fails with.
 
-One bad text must cost no other text its vector, and no text may be blamed for a fault of the provider.
+One bad text must not cost another text its vector, and no text may be blamed for a fault of the provider.
 """
 
 import asyncio
@@ -19,46 +19,47 @@ _Texts = list[tuple[bytes, str]]
 
 @dataclass(frozen=True)
 class Limits:
-    """How far the search for bad texts goes within one call."""
+    """Bounds on the search for bad texts within one call."""
 
     tries: int = 3
-    """How often in a row a text must fail, while the provider serves others, until it is refused."""
+    """The number of times in a row that a text must fail, while the provider serves others, until it is
+    refused."""
     max_failures: int = 40
-    """Failures that are looked into: far more than the search for one text among 500 needs."""
+    """The number of failures that are investigated: far more than finding one text among 500 needs."""
     max_failing_seconds: float = 60.0
-    """Ends the search where something has come of it: a provider that is silent instead of failing takes its
-    whole time for each failure."""
+    """After this time a search that has found something ends: a provider that is silent instead of failing
+    takes its whole time-out for each failure."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The results for texts, by their hashes. Texts that are in neither are pending, because of ``error``."""
+    """The results for texts, by their hashes. A text in neither dict is pending, because of ``error``."""
 
     vectors: dict[bytes, Vector]
     refused: dict[bytes, str]
-    """Texts that have no vector and won't get one, and why."""
+    """The texts that have no vector and won't get one, with the reasons."""
     error: EmbedderUnavailableError | None
 
 
 class _OutOfTimeError(Exception):
-    """The time is up while the provider serves well: it has to be asked too often."""
+    """The time is up although the provider serves well: it had to be asked too often."""
 
 
 class _ChunkFailedError(Exception):
-    """The provider failed with these texts, and served well right after."""
+    """The provider failed with these texts, and served well right afterwards."""
 
     def __init__(self, failure: EmbedderUnavailableError) -> None:
         self.failure = failure
 
 
 class Isolation:
-    """Takes one batch's texts through the provider, and halves a chunk that fails until it is one text."""
+    """Sends one batch's texts to the provider, and halves a chunk that fails until it is a single text."""
 
     def __init__(
         self, provider: Provider, breaker: Breaker, *, patience_seconds: float | None, limits: Limits
     ) -> None:
-        """With ``patience_seconds`` a provider that takes longer counts as away, and one that fails is not
-        asked again; None leaves the provider its own time.
+        """With ``patience_seconds``, a provider that takes longer counts as away, and one that fails is not
+        asked again. With None the provider has its own time-out.
         """
         self._timed = _TimedProvider(provider, breaker, patience_seconds)
         self._limits = limits
@@ -78,7 +79,7 @@ class Isolation:
             while chunks:
                 chunks += await self._embed_chunk(chunks.pop())
         except _OutOfTimeError:
-            return EmbedderUnavailableError("Finding out which texts the model refuses took too long")
+            return EmbedderUnavailableError("Finding the texts that the model refuses took too long")
         except EmbedderUnavailableError as error:
             return error
         except TransientError as error:  # the breaker's own
@@ -96,7 +97,7 @@ class Isolation:
             self._refuse(chunk[0][0], str(error))
             return []
         except _ChunkFailedError as error:
-            return self._look_into(chunk, error.failure)
+            return self._investigate(chunk, error.failure)
         for (key, _), row in zip(chunk, rows, strict=True):
             fault = fault_of(row)
             if fault:
@@ -106,11 +107,11 @@ class Isolation:
                 self._vectors[key] = own(row)
         return []
 
-    def _look_into(self, chunk: _Texts, failure: EmbedderUnavailableError) -> list[_Texts]:
-        """Return what has to be tried of texts with which the provider fails while it serves others.
+    def _investigate(self, chunk: _Texts, failure: EmbedderUnavailableError) -> list[_Texts]:
+        """Return the chunks to try next of texts with which the provider fails while it serves others.
 
-        Without this, a service that answers "internal error" for one bad text would leave all others without
-        vectors for ever.
+        Without this search, a service that answers "internal error" for one bad text would leave all other
+        texts without vectors for ever.
         """
         self._failures += 1
         key = chunk[0][0]
@@ -118,7 +119,7 @@ class Isolation:
         if self._tries[key] >= self._limits.tries:
             self._refuse(key, f"{failure}, with this text alone")
             return []
-        # The next call goes on with the rest: something has come of this one by then.
+        # The search may end here once it has found something: the next call continues with the rest.
         is_late = _now() - self._began >= self._limits.max_failing_seconds
         if self._failures >= self._limits.max_failures or (is_late and (self._vectors or self._refused)):
             raise failure
@@ -130,7 +131,7 @@ class Isolation:
 
 
 class _TimedProvider:
-    """The provider as one batch may ask it: through the breaker, and within the batch's time."""
+    """Calls the provider for one batch: through the breaker, and within the batch's time."""
 
     def __init__(self, provider: Provider, breaker: Breaker, patience_seconds: float | None) -> None:
         self._provider = provider
@@ -143,8 +144,8 @@ class _TimedProvider:
     async def ask(self, texts: Sequence[str]) -> Matrix:
         """Return a row for each text.
 
-        Raises _ChunkFailedError where it fails with these texts alone, EmbeddingRefusedError where it refuses
-        one of them, TransientError while it is away, _OutOfTimeError.
+        Raises _ChunkFailedError if the provider fails with these texts only, EmbeddingRefusedError if it
+        refuses one of them, TransientError while it is away, and _OutOfTimeError.
         """
         answer = await self._breaker.attempt(lambda: self._answer(texts))
         if isinstance(answer, EmbedderUnavailableError):
@@ -161,9 +162,9 @@ class _TimedProvider:
             self._is_in_order = True
 
     async def _answer(self, texts: Sequence[str]) -> Matrix | EmbedderUnavailableError:
-        """Return the rows; or the failure, where these texts are to blame. Raise it where the provider is.
+        """Return the rows, or the failure if these texts are to blame; raise it if the provider is.
 
-        To the breaker, a failure that is returned is none.
+        The breaker does not count a failure that is returned.
         """
         try:
             return await self._within_patience(texts)
@@ -198,7 +199,7 @@ class _TimedProvider:
 
 
 def own(row: Vector) -> Vector:
-    """Return a copy: a view would keep the whole batch in memory for as long as a cache keeps the row."""
+    """Return a read-only copy: a view in a cache would keep the whole batch in memory."""
     metrics.EMBEDDED_TEXTS.labels("success").inc()
     copy = row.copy()
     copy.setflags(write=False)
@@ -206,7 +207,7 @@ def own(row: Vector) -> Vector:
 
 
 def _halves(chunk: _Texts) -> list[_Texts]:
-    """Return both halves, the last one to be taken first, as from a stack."""
+    """Return both halves, the first one last, since the caller pops chunks from the end."""
     half = len(chunk) // 2
     return [chunk[half:], chunk[:half]]
 

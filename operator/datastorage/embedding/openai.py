@@ -1,7 +1,7 @@
-"""Any service with an OpenAI-compatible ``/v1/embeddings``.
+"""Calls any service with an OpenAI-compatible ``/v1/embeddings``.
 
-With it, texts leave the cluster. No error and no log contains the key, or a refusal of the service, which may
-quote the key or a text: they name the status and its usual meaning.
+With this provider, texts leave the cluster. Errors and logs never contain the key, nor the text of a refusal,
+which may quote the key or a record: they name the status and its usual meaning.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ from datastorage.settings import PREFIX, EmbeddingSettings
 
 T = TypeVar("T")
 
-# Requests to the service under way at once. The others wait before their time begins to run.
+# Requests to the service at a time. Further ones wait, and their time begins after the wait.
 _CONCURRENCY: Final = 3
-# A request with all its tries and pauses may take this many times as long as one try may.
+# A request with all its tries and pauses may take this multiple of the time for one try.
 _OVERALL_FACTOR: Final = 2.0
-# Bytes of a refusal in which the name of a field is looked for.
+# Bytes of a refusal that are searched for the name of a field.
 _MAX_REFUSAL_BYTES: Final = 8192
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
@@ -54,14 +54,14 @@ _Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Pace:
-    """How often, and after which pauses in seconds, the service is asked again."""
+    """The number of tries, and the pauses between them in seconds."""
 
     tries: int = 3
-    """Tries of one request: nobody waits long enough for more."""
+    """Tries of one request; no caller waits long enough for more."""
     first_pause: float = 0.5
-    """After the first failure, where the service asks for no other pause; twice as long after the next."""
+    """The pause after the first failure, unless the service asks for another one; it doubles each time."""
     renew: float = 1.0
-    """Between two new connections to a service that refuses one request after the other."""
+    """Between two new connections to a service that keeps refusing requests."""
 
 
 class _TryAgainError(EmbedderUnavailableError):
@@ -73,7 +73,7 @@ class _TryAgainError(EmbedderUnavailableError):
 
 
 class _BusyError(_TryAgainError, EmbedderBusyError):
-    """The service asks for a pause, whatever the text."""
+    """The service asks for a pause, independently of the text."""
 
 
 class _FieldRefusedError(EmbeddingRefusedError):
@@ -85,10 +85,10 @@ class _FieldRefusedError(EmbeddingRefusedError):
 
 
 class OpenAIProvider:
-    """Speaks to one service about one model."""
+    """Gets vectors of one model from one service."""
 
     def __init__(self, settings: EmbeddingSettings, *, url: Origin, key: Origin, pace: Pace = Pace()) -> None:
-        """Nothing is asked yet. ``url`` and ``key`` may change meanwhile.
+        """Nothing is sent yet. ``url`` and ``key`` may change later.
 
         Raises ConfigurationError when something is missing or malformed.
         """
@@ -98,8 +98,8 @@ class OpenAIProvider:
         self._key = Secret(key, _bearer)
         self._batch_size = settings.batch_size
         self._timeout_seconds = settings.timeout_seconds
-        # Some services refuse one or the other, or ignore it: the answer is taken in either form, and its
-        # dimensions are checked. Numbers in base64 are a quarter of the bytes and far quicker to read.
+        # Optional fields: a service may refuse or ignore them, so an answer is accepted in either format, and
+        # its dimensions are checked. Base64 takes a quarter of the bytes, and is far quicker to parse.
         self._options: dict[str, Any] = {
             "encoding_format": "base64",
             "dimensions": settings.dimensions,
@@ -151,12 +151,12 @@ class OpenAIProvider:
                 if pause is None:
                     pause = pauses.next()
                 elif pause >= deadline - asyncio.get_running_loop().time():
-                    raise  # the service has said that waiting for it is in vain
+                    raise  # the service asks for a pause that ends too late
                 await asyncio.sleep(pause)
         return await self._try(texts)
 
     async def _try(self, texts: Sequence[str]) -> Matrix:
-        """Ask once; and again without a field that the service does not know, or may not know."""
+        """Send the request; send it again without a field that the service does not, or may not, support."""
         options = dict(self._options)
         while True:
             try:
@@ -164,7 +164,8 @@ class OpenAIProvider:
             except _FieldRefusedError as error:
                 del options[error.field]
                 continue
-            # For good only now: the refusal may have quoted a text that has the field's name in it.
+            # The field is dropped for good only after success: a refusal may have quoted a text that contains
+            # its name.
             for field in self._options.keys() - options.keys():
                 self._options.pop(field, None)
             self._served_with = frozenset(options)
@@ -194,7 +195,7 @@ class OpenAIProvider:
             why = connection_trouble(error)
             raise EmbedderMisconfiguredError(
                 self._message(
-                    f"shows a certificate that is not trusted ({why}): SSL_CERT_FILE names authorities"
+                    f"shows a certificate that is not trusted ({why}); name its authority in SSL_CERT_FILE"
                 )
             ) from error
         except (aiohttp.ClientError, OSError) as error:
@@ -209,8 +210,9 @@ class OpenAIProvider:
         if status in {400, 413, 422}:
             body = (await _read(response, _MAX_REFUSAL_BYTES)).lower()
             named = [field for field in options if field.encode() in body]
-            # A service that never served a request with these fields may mean one of them without naming it,
-            # and so may one that was exchanged since: before one text is blamed it is tried without them.
+            # A service that never served a request with these fields may refuse one of them without naming
+            # it, as may a service that was replaced since. So a single text is tried without them before it
+            # is blamed.
             suspected = alone or not self._served_with.issuperset(options)
             field = next(iter(named or (options if suspected else [])), None)
             return _FieldRefusedError(message, field) if field else EmbeddingRefusedError(message)
@@ -223,9 +225,9 @@ class OpenAIProvider:
         return EmbedderUnavailableError(message)
 
     def _opened(self, url: URL) -> aiohttp.ClientSession:
-        """Return the connections to use; new ones after a refusal, and where address or certificates changed.
+        """Return the session to use; a new one after a refusal, or if address or certificates changed.
 
-        The name may lead to another server by now, while the one that is connected goes on to refuse.
+        The host name may lead to another server by now, while the connected one keeps refusing.
         """
         current, now = self._url.current(), asyncio.get_running_loop().time()
         doubted = self._is_doubted and now - self._opened_at >= self._pace.renew
@@ -236,7 +238,7 @@ class OpenAIProvider:
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         self._session_of, self._opened_at, self._is_doubted = current, now, False
-        # Not the library's own context: that has read the trusted certificates once and for all.
+        # The library's own context would not do: it has read the trusted certificates once and for all.
         trusted = ssl.create_default_context() if url.scheme == "https" else True
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=trusted),
@@ -255,7 +257,7 @@ class OpenAIProvider:
 
 
 async def _retire(session: aiohttp.ClientSession, seconds: float) -> None:
-    """Close connections when the requests that have begun over them have ended."""
+    """Close a session after the requests that began with it have ended."""
     try:
         await asyncio.sleep(seconds)
     finally:
@@ -269,12 +271,14 @@ def _model_name(settings: EmbeddingSettings) -> str:
             f"{PREFIX}EMBEDDING_MODEL is not set: give the name of a model that the service has"
         )
     if not name.isprintable():
-        raise ConfigurationError(f"{PREFIX}EMBEDDING_MODEL is no name of a model")
+        raise ConfigurationError(
+            f"{PREFIX}EMBEDDING_MODEL has characters that no model name has: remove them"
+        )
     return name
 
 
 def _endpoint(value: str) -> tuple[URL, str | None]:
-    """Return where to ask, without any secret, and the credentials that the setting's value has in it."""
+    """Return the endpoint without any secret, and the credentials from the setting's value."""
     name = f"{PREFIX}EMBEDDING_URL"
     if not value.strip():
         raise ConfigurationError(f"{name} is not set: give the service's base URL, like https://host/v1")
@@ -287,7 +291,7 @@ def _endpoint(value: str) -> tuple[URL, str | None]:
     except ValueError:
         valid = False
     if not valid:  # the value may have a password in it
-        raise ConfigurationError(f"{name} is no http or https URL like https://host/v1")
+        raise ConfigurationError(f"{name} is not an http or https URL like https://host/v1")
     path = url.path.rstrip("/").removesuffix("/embeddings") + "/embeddings"
     return url.with_user(None).with_path(path, keep_query=True), _basic(url)
 
@@ -302,12 +306,14 @@ def _basic(url: URL) -> str | None:
 def _bearer(value: str) -> str | None:
     key = value.strip()
     if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"{PREFIX}EMBEDDING_API_KEY has characters that no key has")
+        raise ConfigurationError(
+            f"{PREFIX}EMBEDDING_API_KEY has characters that no key has: give it as the service issued it"
+        )
     return f"Bearer {key}" if key else None
 
 
 def _trusted_files() -> list[str]:
-    """Return the file of the trusted certificates, where it is not the system's own."""
+    """Return the file of trusted certificates if it is not the system's own."""
     path = ssl.get_default_verify_paths()
     return [path.cafile] if path.cafile and path.openssl_cafile_env in os.environ else []
 
@@ -320,7 +326,7 @@ async def _read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Return the body; of a body longer than ``limit``, little more than that."""
+    """Return the body, or little more than ``limit`` bytes of a longer one."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk

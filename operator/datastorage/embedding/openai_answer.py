@@ -1,4 +1,4 @@
-"""Reads the answers of a service with an OpenAI-compatible API, none of which is trusted."""
+"""Parses the answers of a service with an OpenAI-compatible API, and trusts none of them."""
 
 import base64
 import binascii
@@ -13,11 +13,11 @@ import numpy as np
 from datastorage.records.vector import Matrix, Vector
 from datastorage.settings import PREFIX
 
-# A number of 17 digits with sign, exponent, comma and the white space of an indented answer.
+# Bytes of a number of 17 digits with sign, exponent, comma and the white space of an indented answer.
 _NUMBER_BYTES: Final = 48
-# The rest of an answer beside its numbers.
+# Bytes of an answer beside its numbers.
 _REST_BYTES: Final = 65_536
-# Brackets or quotes for each vector, and for everything around them.
+# Brackets or quotes per vector, and in the rest of the answer.
 _MARKS_A_VECTOR: Final = 256
 _MARKS_BESIDES: Final = 8192
 _MAX_RETRY_AFTER_DIGITS: Final = 9
@@ -25,11 +25,11 @@ _MEDIA_TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
 
 
 class AnswerError(Exception):
-    """The service answered something other than a set of vectors. The message continues "The service …"."""
+    """The service's answer is not a set of vectors. The message continues "The service …"."""
 
 
 class UnexpectedAnswerError(AnswerError):
-    """The answer is that of another service or of another model: a setting is likely to be wrong."""
+    """The answer looks like that of another service or model: a setting is likely to be wrong."""
 
 
 def answer_limit(count: int, dimensions: int) -> int:
@@ -39,7 +39,7 @@ def answer_limit(count: int, dimensions: int) -> int:
 
 def matrix_of(body: bytes, media_type: str, *, count: int, dimensions: int) -> Matrix:
     """Return the vectors of an answer, in the order of its indexes. Raises AnswerError."""
-    # A parsed body of brackets or quotes takes fifty times its size. An honest one has few of them.
+    # A body full of brackets or quotes takes fifty times its size when parsed. A proper one has few of them.
     if any(body.count(mark) > _MARKS_BESIDES + _MARKS_A_VECTOR * count for mark in (b"[", b"{", b'"')):
         raise AnswerError("answered far more than vectors")
     try:
@@ -94,7 +94,7 @@ def _decoded(embedding: str) -> Vector:
 
 def _narrowed(embedding: list[float]) -> Vector:
     try:
-        # A number that does not fit in 32 bits becomes infinite, and concerns that text alone.
+        # A number that does not fit in 32 bits becomes infinite, which affects only its own text.
         with np.errstate(over="ignore"):
             return np.array(embedding, dtype=np.float64).astype(np.float32)
     except OverflowError as error:
@@ -102,9 +102,9 @@ def _narrowed(embedding: list[float]) -> Vector:
 
 
 def retry_after_seconds(value: str | None, date: str | None = None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, as a number or as a date; None for nonsense.
+    """Return the seconds that a Retry-After header asks for, as a number or a date; None if it is invalid.
 
-    ``date`` is the Date header of the answer: the same clock wrote both dates, and it may be wrong.
+    ``date`` is the answer's Date header: both dates are from the service's clock, which may be wrong.
     """
     if not value:
         return None
@@ -122,12 +122,12 @@ def _http_date(value: str | None) -> datetime | None:
         moment = parsedate_to_datetime(value or "")
     except (ValueError, OverflowError):
         return None
-    # "-0000" says that the zone is unknown, and the time is in UTC.
+    # "-0000" means that the zone is unknown and the time is in UTC.
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def explain(status: int, model: str) -> str:
-    """Say what an unsuccessful status usually means, as the end of "The service …"."""
+    """Return the usual meaning of an unsuccessful status, as the end of "The service …"."""
     match status:
         case 400 | 413 | 422:
             return f"refuses the text ({status})"
@@ -139,8 +139,8 @@ def explain(status: int, model: str) -> str:
                 f"are {PREFIX}EMBEDDING_URL and _MODEL right?"
             )
         case 429:
-            return "has had too many requests (429)"
+            return "received too many requests (429)"
         case _ if 300 <= status < 400:
-            return f"is somewhere else ({status}), set {PREFIX}EMBEDDING_URL to the final address"
+            return f"redirects elsewhere ({status}), set {PREFIX}EMBEDDING_URL to the final address"
         case _:
             return f"answered with status {status}"

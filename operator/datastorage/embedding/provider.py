@@ -1,4 +1,4 @@
-"""The promises of everything that makes vectors, and the call that checks them."""
+"""The interface of all embedding providers, and the checks on their answers."""
 
 import logging
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from datastorage.records.vector import EmbeddingModel, Matrix, Vector
 
 _log = logging.getLogger(__name__)
 
-# Every model makes a vector of this. One that does not is out of order, whatever it says of other texts.
+# Every model can embed this text. One that can't is out of order, whatever it answers for other texts.
 _HARMLESS: Final = "the pod was restarted"
 _MIN_NORM: Final = 1e-6
-# PostgreSQL adds up squares in 32 bits: a longer vector would have no distance from anything.
+# PostgreSQL sums squares in 32 bits: a longer vector would have no distance from any other.
 _MAX_NORM: Final = 1e19
 
 
 class EmbedderBusyError(EmbedderUnavailableError):
-    """The provider serves, but not this much at once. No text is to blame for it."""
+    """The provider serves, but not this much at once. No text is to blame."""
 
 
 class Provider(Protocol):
@@ -43,7 +43,7 @@ class Provider(Protocol):
         """
 
     async def close(self) -> None:
-        """Give back what it holds. No call may be under way any more."""
+        """Release its resources. No call may still be running."""
 
 
 async def rows_of(provider: Provider, texts: Sequence[str]) -> Matrix:
@@ -51,13 +51,15 @@ async def rows_of(provider: Provider, texts: Sequence[str]) -> Matrix:
     try:
         with metrics.EMBEDDING_DURATION.time():
             rows = await provider.embed(texts)
-        with np.errstate(over="ignore", invalid="ignore"):  # numbers too large become infinite: not finite
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # too large numbers become infinite; fault_of finds them
             matrix = np.asarray(rows, dtype=np.float32)
     except DataStorageError:
         raise
     except Exception as error:
-        # A fault of ours or of a library: it must cost vectors, never records.
-        _log.exception("the embedding provider failed unexpectedly")
+        # This is a bug of ours or of a library, which must cost vectors only, never records.
+        _log.exception("The embedding provider failed unexpectedly")
         raise EmbedderUnavailableError(
             f"{provider.model} failed unexpectedly ({type(error).__name__})"
         ) from error
@@ -70,7 +72,7 @@ async def rows_of(provider: Provider, texts: Sequence[str]) -> Matrix:
 
 
 async def probe(provider: Provider) -> None:
-    """Return when the provider makes a vector of a harmless text.
+    """Check that the provider makes a vector of a harmless text.
 
     Raises EmbedderUnavailableError while it does not.
     """
@@ -83,7 +85,7 @@ async def probe(provider: Provider) -> None:
 
 
 def fault_of(row: Vector) -> str | None:
-    """Return why a row is no vector that can be compared with others, or None."""
+    """Return why a row can't be compared with other vectors, or None."""
     if not np.isfinite(row).all():
         return "not finite"
     norm = float(np.linalg.norm(row.astype(np.float64)))

@@ -1,13 +1,13 @@
-"""The text of a question as it is embedded: without all that the texts of records leave out."""
+"""The text of a question as it is embedded, without everything that the texts of records omit."""
 
 from datastorage.records.scrub import clip, is_meaningful, scrub, tidy
 from datastorage.records.words import MAX_EMBEDDED_CHARACTERS
 
 
 def query_text(text: str) -> str:
-    """Return a person's question as it is embedded, or nothing when it has no words.
+    """Return the text to embed for a question, or an empty text if the question has no words.
 
-    A question leaves out the same things as a record, unless nothing would remain.
+    The same things are left out as in a record, unless nothing would remain.
     """
     for words in (scrub(text), tidy(text)):
         if is_meaningful(words):

@@ -1,4 +1,4 @@
-"""The Redis that all replicas share: used while it answers at once, otherwise left alone for a while."""
+"""The Redis that all replicas share: used while it answers quickly, and otherwise not used for a while."""
 
 import asyncio
 import contextlib
@@ -28,37 +28,38 @@ from datastorage.settings import PREFIX
 
 T = TypeVar("T")
 
-# Far more than there are uses at once: to want one more counts as a failure.
+# Far more than are in use at a time; a use that finds none free counts as a failure.
 _MAX_CONNECTIONS: Final = 64
-# Nobody reads it. A replica answers pings, and only a write shows that vectors can be kept.
+# The key of a value that is never read: a read-only replica answers pings, so only a write shows that vectors
+# can be kept.
 _CHECK_KEY: Final = "datastorage:vector:check"
-# Options that a URL may have beside its address. The others would override what makes a use short and safe.
+# The options that a URL may have. Others would override the limits that make a use short and safe.
 _OPTIONS: Final = re.compile(r"db|username|password|ssl_[a-z_]+")
-# Those of them that name files, whose contents are exchanged as passwords are.
+# The options that name files, whose contents may be rotated, as passwords are.
 _FILE_OPTIONS: Final = re.compile(r"ssl_(certfile|keyfile|ca_certs|ca_path)")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much time Redis may cost."""
+    """Limits on the time that Redis may cost."""
 
     use_seconds: float = 0.05
-    """For each use, connecting included. Making a batch's vectors again takes about as long."""
+    """For each use, including connecting. Making a batch's vectors again takes about as long."""
     connect_seconds: float = 1.0
-    """For the first connection, in several tries. Only the start waits for it."""
+    """For the first connection, in several tries. Only the program's start waits for it."""
     pace: Pace = Pace(first=1.0, max=5.0, remind=math.inf, quiet=30.0)
-    """How long it is left alone: an absent Redis must cost next to nothing, and no flood of log lines on a
-    busy machine, where uses may be too slow often and briefly."""
+    """The pauses after failures: an absent Redis must cost next to nothing, and must not flood the log on a
+    busy machine, where uses may often be too slow for a moment."""
 
 
 class RedisStore:
-    """Bytes by key that live for a while. Nothing here raises once it is made.
+    """Stores bytes by key for a limited time. No method raises.
 
-    While Redis does not answer, or refuses to write, it is left alone, reads included.
+    While Redis does not answer, or refuses writes, it is not used, not even for reads.
     """
 
     def __init__(self, url: str | Origin, ttl_seconds: int, *, limits: Limits = Limits()) -> None:
-        """Nothing is asked yet. Raises ConfigurationError when the URL is malformed."""
+        """Nothing is sent yet. Raises ConfigurationError if the URL is malformed."""
         origin = Origin(f"{PREFIX}REDIS_URL", url) if isinstance(url, str) else url
         self._limits = limits
         self._secret = Secret(origin, self._new_client, _files_in)
@@ -87,27 +88,27 @@ class RedisStore:
         await self._use(send)
 
     async def connect(self) -> None:
-        """Connect before the first use: amid the start that may take longer than a use may. See ``check``."""
+        """Connect before the first use, since connecting during the start may take longer than a use may."""
         deadline = time.monotonic() + self._limits.connect_seconds
         while time.monotonic() < deadline:
             try:
                 async with asyncio.timeout(self._limits.use_seconds):
                     await self._client.ping()
-            except Exception:  # noqa: BLE001  # whatever it is, the check below reports it
+            except Exception:  # noqa: BLE001  # whatever it is, check() reports it
                 await asyncio.sleep(self._limits.use_seconds)
             else:
                 break
         await self.check()
 
     async def check(self) -> str | None:
-        """Write a value that nobody reads; return what is wrong, or None."""
+        """Write a value that is never read; return what is wrong with Redis, or None."""
         if self._breaker.serving:
             await self._use(self._write)
         return self._breaker.reason
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._breaker.close()  # before: its probe uses them
+        await self._breaker.close()  # first, because its probe uses the connections
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -127,7 +128,7 @@ class RedisStore:
         await client.set(_CHECK_KEY, b"", ex=self._ttl_seconds)
 
     async def _ask(self, operation: Callable[[Redis], Awaitable[T]]) -> T:
-        """Return the operation's result. Raises TransientError for whatever keeps Redis from answering."""
+        """Return the operation's result. Raises TransientError whenever Redis does not give one."""
         current = self._secret.current()
         if current != self._using:
             self._using = current
@@ -137,16 +138,16 @@ class RedisStore:
             with cancellation_kept():
                 async with asyncio.timeout(self._limits.use_seconds):
                     return await operation(client)
-        except Exception as error:  # a library's surprise must not cost a record either
-            if client is self._client:  # once for all uses that fail by it
-                # The name may lead elsewhere by now, and the server that was connected may be a replica.
+        except Exception as error:  # an unexpected error of a library must not cost a record either
+            if client is self._client:  # once for all uses that fail with it
+                # The host name may lead elsewhere by now, and the connected server may have become a replica.
                 self._renew()
             raise TransientError(self._cause(error)) from error
 
     def _renew(self) -> None:
-        """Use new connections from now on. Raises TransientError where the old ones have to stay in use.
+        """Use new connections from now on. Raises TransientError if the old ones have to stay in use.
 
-        They stay where a file is missing or broken by now. It is read again with the next failure or change.
+        They stay in use while a file is missing or broken. It is read again after the next failure or change.
         """
         try:
             client = self._new_client(self._using.value)
@@ -172,7 +173,7 @@ class RedisStore:
 
 
 async def _retire(client: Redis, seconds: float) -> None:
-    """Close a client when the uses that have begun with it have ended."""
+    """Close a client after the uses that began with it have ended."""
     try:
         await asyncio.sleep(seconds)
     finally:
@@ -195,18 +196,18 @@ def _client(url: str, timeout_seconds: float) -> Redis:
         _check_url(url)
         client = Redis.from_url(
             url,
-            protocol=2,  # one round trip less at the beginning, and no messages that nobody asked for
+            protocol=2,  # one round trip less per connection, and no push messages
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
             max_connections=_MAX_CONNECTIONS,
         )
-        # Not opened: only now the options are looked at.
+        # The connection is not opened, but making it checks the options.
         connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, RedisError):
         # The library quotes the URL, which has a password in it.
         raise ConfigurationError(
-            f"{PREFIX}REDIS_URL is no URL of a Redis like redis://:password@host:6379/0"
+            f"{PREFIX}REDIS_URL is not a Redis URL like redis://:password@host:6379/0"
         ) from None
     if isinstance(connection, SSLConnection):
         _check_tls(connection)
@@ -214,28 +215,28 @@ def _client(url: str, timeout_seconds: float) -> Redis:
 
 
 def _check_tls(connection: SSLConnection) -> None:
-    """Load the files that a connection would load: a missing one would look like a Redis that is away."""
+    """Load the files that a connection would load: a missing one would look like an absent Redis."""
     context = connection.ssl_context
     files = {"ca_certs": context.ca_certs, "certfile": context.certfile, "keyfile": context.keyfile}
     for option, path in files.items():
         try:
             if path is not None:
                 Path(path).open("rb").close()
-        except (OSError, ValueError) as error:  # the latter for what is no path
+        except (OSError, ValueError) as error:  # ValueError for an invalid path
             raise ConfigurationError(
                 f"{PREFIX}REDIS_URL: ssl_{option} names {path}, which can't be read "
                 f"({connection_trouble(error)})"
             ) from None
     try:
         context.get()
-    except (OSError, ValueError, TypeError) as error:  # an error of TLS is one of the system
+    except (OSError, ValueError, TypeError) as error:  # an SSLError is an OSError
         raise ConfigurationError(
             f"{PREFIX}REDIS_URL: its certificates or TLS options can't be used ({connection_trouble(error)})"
         ) from None
 
 
 def _check_url(url: str) -> None:
-    """Raise ValueError for options that the library would obey or pass over in silence."""
+    """Raise ValueError for options that the library would obey or silently ignore."""
     parts = urlsplit(url)
     if parts.fragment:
         raise ValueError("a password that is not percent-encoded")

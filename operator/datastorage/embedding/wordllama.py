@@ -1,7 +1,7 @@
-"""The default provider: a small model inside the program. No text leaves it, and it needs no service.
+"""The default provider: a small model inside the program. Texts stay in the process; no service is needed.
 
-The weights and the vocabulary are files in the wheel of wordllama. Its code is not used: it would cost 40 MiB
-more memory, half a second at the start, padding to the longest text of each batch, and a log handler.
+The weights and the vocabulary are files in the wheel of wordllama. Its code is not used: it would take 40 MiB
+more memory and half a second at the start, pad texts to the longest of each batch, and add a log handler.
 """
 
 import asyncio
@@ -32,23 +32,24 @@ _VOCABULARY: Final = "tokenizers/l2_supercat_tokenizer_config.json"
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is done at once."""
+    """Limits on the work that is done at once."""
 
     chunk_characters: int = 32_768
-    """Characters of one chunk of texts: bounds the memory, and for how long the thread can't be stopped."""
+    """Characters of one chunk of texts. It bounds the memory, and the time for which the thread can't
+    stop."""
     tokens: int = 2048
-    """Rows of the table that are gathered at once for one text: 2 MiB."""
+    """Rows of the table that are gathered at once for one text; they take 2 MiB."""
 
 
 class WordLlamaProvider:
-    """The mean of the vectors of a text's tokens, of length one."""
+    """Embeds a text as the mean of its tokens' vectors, scaled to length one."""
 
     def __init__(self, *, limits: Limits = Limits()) -> None:
-        """Raises ConfigurationError when the model's files are missing. They are loaded later."""
+        """Raises ConfigurationError if the model's files are missing. They are loaded at the first use."""
         self._folder = _folder()
         self._limits = limits
         self._network: _Network | None = None
-        # One thread: more would share the same cores, and need more memory.
+        # One thread is enough: more would share the same cores and need more memory.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wordllama")
 
     @property
@@ -88,13 +89,13 @@ class _Network:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / _VOCABULARY))
             with safe_open(folder / _WEIGHTS, framework="np") as file:
-                # 32 MiB instead of 16, but three times as fast.
+                # This takes 32 MiB instead of 16, but is three times as fast.
                 self._table: Matrix = file.get_tensor("embedding.weight").astype(np.float32)
-        except Exception as error:  # the tokenizer raises nothing narrower
+        except Exception as error:  # the tokenizer raises no narrower type
             raise EmbedderUnavailableError(f"The files of {MODEL} can't be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        # It would cache whole texts, some 120 MiB: they are words to a tokenizer without word limits.
+        # Its cache would keep whole texts, some 120 MiB: this tokenizer does not split them into words.
         self._tokenizer.model._resize_cache(0)  # noqa: SLF001  # there is no public way after loading
 
     def embed(self, texts: Sequence[str]) -> Matrix:
@@ -119,7 +120,7 @@ def _folder() -> Path:
     folder = Path(spec.origin).parent if spec is not None and spec.origin else None
     if folder is None or not ((folder / _WEIGHTS).is_file() and (folder / _VOCABULARY).is_file()):
         raise ConfigurationError(
-            "The package wordllama is not installed with its weights: install it again, or choose another "
+            "the package wordllama is not installed with its weights: install it again, or choose another "
             "DATASTORAGE_EMBEDDING_PROVIDER"
         )
     return folder

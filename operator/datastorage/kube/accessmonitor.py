@@ -1,4 +1,4 @@
-"""Knows whether the API server accepts who we are and lets us do what we ask for."""
+"""Tracks whether the API server accepts our credentials and grants us the rights that we need."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from typing import Final, Self
 
 from datastorage.kube.apirequest import ApiRequest
 
-# Kinds and namespaces bound the number of rights; a status line has room for fewer.
+# Kinds and namespaces bound the number of rights, but a status line has room for fewer.
 _MOST_SHOWN: Final = 3
 _MOST_SUSPECTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """What a request needs of RBAC."""
+    """The RBAC right that a request needs."""
 
     verb: str
     group: str
@@ -40,10 +40,10 @@ class Right:
 
 
 class AccessMonitor:
-    """The transport reports each answer to it; /ready asks it.
+    """Collects what the transport reports about each answer, for /ready.
 
     A refused list or watch is noted until it succeeds, since it is repeated. A refused write makes its right
-    suspect, and rightsreview.py finds out whether it is missing, and until when.
+    suspect, and rightsreview.py finds out whether the right is missing, and when it is back.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class AccessMonitor:
         self._suspected = asyncio.Event()
 
     def not_authenticated(self, reason: str) -> None:
-        """Note that there are no credentials, or that the API server does not accept them (401)."""
+        """Note that there are no credentials, or that the API server rejects them (401)."""
         self._credentials = reason
 
     def forbidden(self, right: str, reason: str) -> None:
@@ -68,7 +68,7 @@ class AccessMonitor:
             self._refused.pop(right, None)
 
     def suspect(self, right: Right) -> None:
-        """Note that a write was refused (403), be it for a missing right or for another reason."""
+        """Note that a write was refused (403), for a missing right or for another reason."""
         if len(self._suspects) < _MOST_SUSPECTS:
             self._suspects.setdefault(right, False)
             self._suspected.set()
@@ -78,22 +78,22 @@ class AccessMonitor:
         await self._suspected.wait()
 
     def suspects(self) -> tuple[Right, ...]:
-        """Return the rights in doubt, and those that are known to be missing."""
+        """Return the rights in doubt and those known to be missing."""
         return tuple(self._suspects)
 
     def missing(self, right: Right) -> None:
-        """Note that the right is not there."""
+        """Note that the right is missing."""
         self._suspects[right] = True
 
     def dismissed(self, right: Right) -> bool:
-        """Note that the right is there, or that nobody can say; return whether it was missing before."""
+        """Note that the right exists, or that this is unknown; return whether it was missing before."""
         was_missing = self._suspects.pop(right, False)
         if not self._suspects:
             self._suspected.clear()
         return was_missing
 
     def problem(self) -> str | None:
-        """Return what the API server refuses; None when nothing."""
+        """Return what the API server refuses, or None."""
         if self._credentials is not None:
             return self._credentials
         return "; ".join(self._missing_rights()) or None

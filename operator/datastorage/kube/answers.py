@@ -1,4 +1,4 @@
-"""The judging of answers: what each status means, and whether an API server has answered at all."""
+"""Interprets answers: what each status means, and whether an API server has answered at all."""
 
 import json
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ from datastorage.errors import (
 from datastorage.kube.apirequest import Target
 
 _MAX_MESSAGE_CHARACTERS: Final = 500
-# Refusals that pass by themselves: a token is renewed, the server is busy.
+# Refusals that pass by themselves, because a token is renewed or the server was only busy.
 PASSING: Final = frozenset(
     {HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 )
 
 
 def message_of(body: bytes) -> str:
-    """Return the message of an answer with an error, which is a Status or, from a proxy, any text."""
+    """Return the message of an error answer, which is a Status or, from a proxy, any text."""
     try:
         status = json.loads(body)
         message = str(status.get("message", "")) if isinstance(status, dict) else ""
@@ -34,17 +34,17 @@ def message_of(body: bytes) -> str:
 
 
 def refusal(status: int, body: bytes) -> str:
-    """Return the words for an answer with an error."""
+    """Return a description of an error answer."""
     return f"API server ({status}): {message_of(body)}"
 
 
 def error_of(status: int, body: bytes, target: Target) -> ClusterError:
     """Return the error for an answer with this status, 400 or more. It names the object."""
     message = f"{target}: {refusal(status, body)}"
-    # etcd's own limit on the size of an object comes back as an internal error.
+    # etcd's own limit on the size of an object results in an internal error.
     if status == 413 or (status == 500 and "request is too large" in message):
         return ObjectTooLargeError(message)
-    # The answer names the object that is missing. Where the path itself is unknown there is nothing to name.
+    # The answer names the missing object. If the path itself is unknown, it names none.
     if status == 404 and not _names_an_object(body):
         return NotServedError(message)
     if status in {404, 410}:
@@ -59,7 +59,7 @@ def error_of(status: int, body: bytes, target: Target) -> ClusterError:
 def parsed(body: bytes, target: Target) -> dict[str, Any]:
     """Return the object in the answer. Raises ClusterUnavailableError for anything else.
 
-    The page of a proxy is no proof that anything was done.
+    A page of a proxy does not prove that anything was done.
     """
     try:
         answer = json.loads(body)
@@ -67,7 +67,7 @@ def parsed(body: bytes, target: Target) -> dict[str, Any]:
         answer = None
     if not isinstance(answer, dict):
         raise ClusterUnavailableError(
-            f"{target}: API server: the answer is no JSON object; is a proxy or a login page before it?"
+            f"{target}: API server: the answer is not a JSON object; is a proxy or a login page before it?"
         )
     return answer
 

@@ -1,6 +1,6 @@
-"""A request to the API server as a value: what it is about, and what it says.
+"""A request to the API server as a value: its target and its content.
 
-It knows the form of Kubernetes' paths and nothing of any one resource.
+This module knows the form of Kubernetes' paths, but no particular resource.
 """
 
 import json
@@ -17,7 +17,7 @@ _VERBS: Final = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patc
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind of objects that an API server may serve."""
+    """A kind of object that an API server may serve."""
 
     group: str
     """Empty for the core group."""
@@ -28,13 +28,13 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request is about: one object, or all objects of a resource."""
+    """The target of a request: one object, or all objects of a resource."""
 
     resource: Resource
     namespace: str | None = None
-    """None for what is in no namespace, and for the objects of all namespaces."""
+    """None for objects without a namespace, and for the objects of all namespaces."""
     name: str | None = None
-    """None for all objects, and for one that the API server does not keep, such as a review."""
+    """None for all objects, and for an object that the API server does not store, such as a review."""
     subresource: str | None = None
 
     @property
@@ -53,7 +53,7 @@ class Target:
         return f"{self.collection}{name}{subresource}"
 
     def __str__(self) -> str:
-        """Name it in an error: ``AuditRecord payments/x``, or ``AuditRecord in namespace payments``."""
+        """Return a name for errors: ``AuditRecord payments/x`` or ``AuditRecord in namespace payments``."""
         if self.name is not None:
             return f"{self.resource.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
         return f"{self.resource.kind}{f' in namespace {self.namespace}' if self.namespace else ''}"
@@ -78,12 +78,12 @@ class ApiRequest:
 
     @property
     def verb(self) -> str:
-        """What RBAC calls the request."""
+        """The verb of the request in RBAC."""
         return "list" if self.method == "GET" and self.target.name is None else _VERBS[self.method]
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers that the request brings along."""
+        """The headers of the request itself."""
         return {"Accept": self.accept, "Content-Type": self.content_type}
 
     @property

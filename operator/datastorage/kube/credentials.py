@@ -1,7 +1,7 @@
 """The connection settings of each request: address, TLS and credentials, kept up to date.
 
-Files are read again when they change, a plugin is run again when its credentials expire, and both after the
-API server has refused the credentials.
+Files are read again when they change, a plugin is run again when its credentials expire, and both happen
+after the API server has refused the credentials.
 """
 
 import asyncio
@@ -24,35 +24,35 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CredentialsPace:
-    """How often files are looked at and a plugin is run."""
+    """How often files are checked and a plugin is run."""
 
     look_seconds: float = 10.0
-    """Between two looks at the files. The kubelet writes a new token when a fifth of its lifetime is left:
-    minutes at the least."""
+    """Between two checks of the files. The kubelet writes a new token when a fifth of its lifetime is left,
+    which is minutes at least."""
     expiry_margin_seconds: float = 10.0
     """Credentials are renewed this long before they expire, so that requests under way arrive in time."""
     first_pause_seconds: float = 1.0
-    """Between two runs of a plugin. The pause grows while it fails, or while its credentials are refused."""
+    """Between two runs of a plugin. The pause grows while the plugin fails or its credentials are refused."""
     max_pause_seconds: float = 30.0
     reconnect_seconds: float = 5.0
-    """Trouble with the API server leads to new connections at most this often."""
+    """The least time between renewals of the connections because of trouble with the API server."""
     plugin: PluginLimits = field(default_factory=PluginLimits)
 
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """Everything that a request needs to get to the API server. A change makes a new object."""
+    """Everything that a request needs to reach the API server. A change makes a new object."""
 
     server: str
     proxy: str | None = field(repr=False)
     server_name: str | None
     tls: ssl.SSLContext | None
-    """It also keeps connections apart: one that was made with another context is not used any more."""
+    """It also separates connections: one that was made with another context is not used any more."""
     headers: tuple[tuple[str, str], ...] = field(repr=False)
 
 
 class Credentials:
-    """Returns the current connection settings, and others when the API server refuses these."""
+    """Provides the current connection settings, and other ones when the API server refuses these."""
 
     def __init__(
         self, load: Callable[[], Endpoint], pace: CredentialsPace, clock: Callable[[], float]
@@ -92,7 +92,7 @@ class Credentials:
         return self._connection
 
     async def renewed(self, refused: ConnectionSettings) -> ConnectionSettings | None:
-        """Return other settings than those that the API server has refused; None where there are none.
+        """Return settings other than those that the API server refused, or None.
 
         Raises ClusterUnavailableError when the plugin fails.
         """
@@ -108,12 +108,12 @@ class Credentials:
             return self._connection
 
     def accepted(self) -> None:
-        """Note that the API server accepts us: a plugin has no long pause after the next refusal."""
+        """Note that the API server accepts us, so that a plugin has no long pause after the next refusal."""
         self._backoff.reset()
         self._pause_seconds = self._pace.first_pause_seconds
 
     def reconnect(self) -> None:
-        """Have later requests make new connections: another server behind the address may work."""
+        """Make later requests open new connections: another server behind the address may work."""
         if self._clock() - self._reconnected > self._pace.reconnect_seconds:
             self._reconnected = self._clock()
             self._reconnect = True
@@ -152,7 +152,7 @@ class Credentials:
         return self._endpoint, self._issued
 
     async def _look(self, *, even_if_unchanged: bool) -> None:
-        """Read the files if they have changed. If that fails, what was read before stays in force."""
+        """Read the files if they have changed. If that fails, what was read before stays in use."""
         self._looked = self._clock()
         before = self._endpoint
         try:
@@ -163,7 +163,7 @@ class Credentials:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 _log.warning(
-                    "Access to the API server can't be read again; what was read before stays in force: %s",
+                    "Access to the API server can't be read again; what was read before stays in use: %s",
                     error,
                 )
             return
@@ -174,29 +174,29 @@ class Credentials:
             _log.info("Access to the API server has changed and was read again")
 
     def _read_files(self, *, even_if_unchanged: bool) -> None:
-        """Read the files; in a thread, since a file may be on a file system that is slow."""
+        """Read the files. Runs in a thread, since a file system may be slow."""
         known = self._endpoint.files if self._endpoint is not None else ()
-        # The fingerprints are taken before the reading: the next look finds what is written during it.
+        # The fingerprints are taken before the reading, so that the next check finds changes made during it.
         files = tuple(map(fingerprint, known))
         if self._files == files and not even_if_unchanged:
             return
-        self._files = None  # a reading that fails is repeated, and new files are looked at once more
+        self._files = None  # a failed reading is repeated, and new files are checked once more
         read = self._load()
-        _context(read, None)  # certificates that can't be used must not replace those that can
+        _context(read, None)  # unusable certificates must not replace usable ones
         if read != self._endpoint:
             self._endpoint = read
         if read.files == known:
             self._files = files
 
     async def _run_plugin(self, *, refused: bool) -> None:
-        """Run the plugin, unless it has just run: then its last credentials, or its last error, count.
+        """Run the plugin, unless it has just run: then its last credentials or its last error apply.
 
         Raises ClusterUnavailableError when there are no credentials.
         """
         assert self._endpoint is not None
         assert self._endpoint.plugin is not None
         if self._is_pausing():
-            if self._issued is None:  # a run that was cancelled has left no failure
+            if self._issued is None:  # a cancelled run leaves no failure
                 raise self._failure or ClusterUnavailableError("the exec plugin has given no credentials yet")
             if self._failure is not None and refused:
                 raise self._failure
@@ -208,7 +208,9 @@ class Credentials:
             await asyncio.to_thread(_context, self._endpoint, issued.certificate)
         except (ClusterUnavailableError, ConfigurationError) as error:
             self._failure = ClusterUnavailableError(str(error))
-            if not refused and self._issued is not None:  # not refused yet: perhaps its clock is wrong
+            if (
+                not refused and self._issued is not None
+            ):  # its credentials are not refused yet: perhaps its clock is wrong
                 _log.warning("The credentials can't be renewed: %s", error)
                 return
             raise self._failure from error
@@ -242,10 +244,10 @@ def _context(endpoint: Endpoint, issued: ClientCertificate | None) -> ssl.SSLCon
         context = ssl.create_default_context(cadata=endpoint.authorities)
     except ssl.SSLError as error:
         raise ConfigurationError(
-            f"{endpoint.source}: certificate-authority is no PEM certificate ({error.reason})"
+            f"{endpoint.source}: certificate-authority is not a PEM certificate ({error.reason})"
         ) from error
-    # As in Go: authorities whose certificates name no key identifier are common in clusters, and a trusted
-    # certificate needs no trusted certificate above it.
+    # These flags are as in Go: clusters often have authorities without a key identifier, and a trusted
+    # certificate needs no trusted issuer.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if endpoint.insecure:
@@ -253,12 +255,12 @@ def _context(endpoint: Endpoint, issued: ClientCertificate | None) -> ssl.SSLCon
         context.verify_mode = ssl.CERT_NONE
     certificate = issued or endpoint.certificate
     if certificate is not None:
-        # The library reads certificates from a file only.
+        # The library reads certificates only from a file.
         try:
             with tempfile.NamedTemporaryFile() as file:
                 file.write(certificate.certificate + b"\n" + certificate.key)
                 file.flush()
-                context.load_cert_chain(file.name, password="")  # or OpenSSL asks on the terminal
+                context.load_cert_chain(file.name, password="")  # otherwise OpenSSL asks on the terminal
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "not PEM"
             raise ConfigurationError(

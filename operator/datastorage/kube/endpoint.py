@@ -1,7 +1,7 @@
-"""Where the API server is and who we are: one frozen value, made of a kubeconfig or of the pod's own files.
+"""The API server's address and our identity, from a kubeconfig or from the pod's own files.
 
-Each call of ``load_endpoint`` reads everything again: addresses, certificates and tokens change on disk while
-the program runs.
+Each call of ``load_endpoint`` reads everything again, because addresses, certificates and tokens change on
+disk while the program runs.
 """
 
 import base64
@@ -28,16 +28,16 @@ _PORT_VARIABLE: Final = "KUBERNETES_SERVICE_PORT"
 SERVICE_ACCOUNT_DIRECTORY: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _PLUGIN_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 _INTERACTIVE_MODES: Final = ("Never", "IfAvailable", "Always")
-# The name under which a cluster entry keeps what is meant for a plugin.
+# The name of a cluster entry's extension that is meant for the plugin.
 _PLUGIN_EXTENSION: Final = "client.authentication.k8s.io/exec"
-# The certificates of a large private PKI have some 10 KiB, a token 2 KiB.
+# The certificates of a large private PKI take some 10 KiB, a token 2 KiB.
 _MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _PEM_CERTIFICATE: Final = re.compile(
     rb"-----BEGIN (?:TRUSTED )?CERTIFICATE-----.+?-----END [A-Z ]+-----", re.DOTALL
 )
-_NO_HEADER: Final = re.compile(r"[\x00-\x1f\x7f]")
-# The characters of a header's name, without the percent sign that escapes the others.
-_NO_TOKEN_CHARACTER: Final = re.compile(rb"[^-!#$&'*+.^_`|~0-9A-Za-z]")
+_NOT_IN_HEADER: Final = re.compile(r"[\x00-\x1f\x7f]")
+# Matches a character that a header's name can't have, or the percent sign that escapes such characters.
+_NOT_IN_HEADER_NAME: Final = re.compile(rb"[^-!#$&'*+.^_`|~0-9A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class ExecPlugin:
     api_version: str
     interactive_mode: str
     cluster: str = field(repr=False)
-    """The description of the cluster that it gets, as JSON; empty for none."""
+    """The description of the cluster for the plugin, as JSON; empty for none."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The address of the API server, how it is reached, and the credentials that need no plugin."""
+    """The address of the API server, the way to it, and the credentials that need no plugin."""
 
     source: str
     server: str
@@ -88,7 +88,7 @@ class _Reader:
         self.files = list(files)
 
     def read(self, path: str | Path, name: str) -> bytes:
-        """Return the file's bytes. Raises ConfigurationError, naming the setting."""
+        """Return the file's bytes. Raises ConfigurationError, which names the setting."""
         self.files.append(Path(path))
         try:
             content = read_file(path, _MAX_FILE_BYTES)
@@ -99,23 +99,23 @@ class _Reader:
         return content
 
     def pem(self, path: str, data: str, name: str) -> bytes | None:
-        """Return the PEM that an entry has as data or in a file. The data wins, as in kubectl."""
+        """Return the PEM that an entry has as data or in a file. Data takes precedence, as in kubectl."""
         if data:
             try:
                 return base64.b64decode("".join(data.split()), validate=True)
             except (binascii.Error, ValueError):
-                raise ConfigurationError(f"{self.source}: {name}-data is no base64") from None
+                raise ConfigurationError(f"{self.source}: {name}-data is not base64") from None
         return self.read(path, name) if path else None
 
     def token(self, path: str | Path, name: str) -> str:
-        """Return the token in a file, without the line end behind it."""
+        """Return the token in a file, without surrounding white space."""
         return checked_header(self.read(path, name).decode("utf-8", "replace").strip(), self.source, name)
 
 
 def load_endpoint(
     environment: Mapping[str, str] | None = None, *, service_account: Path = SERVICE_ACCOUNT_DIRECTORY
 ) -> Endpoint:
-    """Read the pod's ServiceAccount; outside of a pod, or where KUBECONFIG names files, the kubeconfig.
+    """Read the kubeconfig if KUBECONFIG is set or this is no pod, otherwise the pod's ServiceAccount.
 
     ``service_account`` is the directory of the pod's own files.
     Raises ConfigurationError: one line that says what to do.
@@ -123,18 +123,18 @@ def load_endpoint(
     environment = os.environ if environment is None else environment
     in_pod = bool(environment.get(_HOST_VARIABLE) and environment.get(_PORT_VARIABLE))
     if in_pod and not kubeconfig.is_named(environment):
-        return _in_pod(environment, service_account)
-    return _of_context(kubeconfig.read_current_context(environment), environment)
+        return _from_pod(environment, service_account)
+    return _from_context(kubeconfig.read_current_context(environment), environment)
 
 
 def checked_header(text: str, source: str, name: str) -> str:
-    """Return a text that can stand in a header. Raises ConfigurationError without showing it."""
-    if _NO_HEADER.search(text):
+    """Return a text that is valid in a header. Raises ConfigurationError, which does not show the text."""
+    if _NOT_IN_HEADER.search(text):
         raise ConfigurationError(f"{source}: {name} has line breaks or control characters in it")
     return text
 
 
-def _in_pod(environment: Mapping[str, str], directory: Path) -> Endpoint:
+def _from_pod(environment: Mapping[str, str], directory: Path) -> Endpoint:
     host, port = environment[_HOST_VARIABLE].strip("[]"), environment[_PORT_VARIABLE]
     reader = _Reader("the pod's ServiceAccount")
     server = _server_url(f"https://{f'[{host}]' if ':' in host else host}:{port}", _HOST_VARIABLE)
@@ -148,7 +148,7 @@ def _in_pod(environment: Mapping[str, str], directory: Path) -> Endpoint:
     )
 
 
-def _of_context(context: CurrentContext, environment: Mapping[str, str]) -> Endpoint:
+def _from_context(context: CurrentContext, environment: Mapping[str, str]) -> Endpoint:
     cluster, user = context.cluster, context.user
     reader = _Reader(context.source, context.files)
     _refuse_contradictions(context)
@@ -177,7 +177,7 @@ def _of_context(context: CurrentContext, environment: Mapping[str, str]) -> Endp
         certificate=certificate,
         authorization=_authorization(reader, user),
         headers=(*headers, *([("Accept-Encoding", "identity")] if cluster.disable_compression else [])),
-        # A token beside a plugin wins, as in kubectl.
+        # A token takes precedence over a plugin, as in kubectl.
         plugin=_plugin(context, authority) if user.plugin is not None and not _has_token(user) else None,
         files=tuple(reader.files),
     )
@@ -223,7 +223,9 @@ def _client_certificate(reader: _Reader, user: UserEntry) -> ClientCertificate |
 def _authorities(reader: _Reader, pem: bytes | None, name: str) -> str | None:
     if pem is None:
         return None
-    certificates = _PEM_CERTIFICATE.findall(pem)  # a bundle may have comments of any encoding between them
+    certificates = _PEM_CERTIFICATE.findall(
+        pem
+    )  # a bundle may have comments of any encoding between certificates
     if not certificates:
         raise ConfigurationError(f"{reader.source}: {name} has no PEM certificate in it")
     return "\n".join(certificate.decode("ascii", "replace") for certificate in certificates)
@@ -262,7 +264,7 @@ def _impersonation(context: CurrentContext) -> tuple[tuple[str, str], ...]:
         headers.append(("Impersonate-Uid", user.impersonate_uid))
     headers += [("Impersonate-Group", group) for group in user.impersonate_groups]
     for key, values in user.impersonate_extra.items():
-        name = _NO_TOKEN_CHARACTER.sub(lambda found: b"%%%02X" % found[0][0], key.encode()).decode()
+        name = _NOT_IN_HEADER_NAME.sub(lambda found: b"%%%02X" % found[0][0], key.encode()).decode()
         headers += [(f"Impersonate-Extra-{name}", value) for value in values]
     for name, value in headers:
         checked_header(value, context.source, name)
@@ -330,5 +332,7 @@ def _server_url(url: str, setting: str) -> URL:
     except ValueError:
         fits = False
     if not fits or server.user is not None or server.query_string or server.fragment:
-        raise ConfigurationError(f"{setting} is no URL of an API server: it has the form https://host:port")
+        raise ConfigurationError(
+            f"{setting} is not the URL of an API server: give it in the form https://host:port"
+        )
     return server

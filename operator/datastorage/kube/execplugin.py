@@ -16,7 +16,7 @@ from datastorage.errors import ClusterUnavailableError, ConfigurationError
 from datastorage.kube.endpoint import ClientCertificate, ExecPlugin, checked_header
 
 _MAX_REASON_CHARACTERS: Final = 200
-# A word of this length in a plugin's error may be a secret.
+# A word of this length in a plugin's error output may be a secret.
 _LONG_WORD: Final = re.compile(r"\S{40,}")
 _STDOUT: Final = 1
 _STDERR: Final = 2
@@ -24,13 +24,13 @@ _STDERR: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class PluginLimits:
-    """What a run of a plugin may take."""
+    """Limits on a run of a plugin."""
 
     run_seconds: float = 20.0
-    """A plugin that asks a cloud takes a second or two. It has to end, and the request be answered, within
-    the 30 s that a watch waits: a run that the watch cancels has given no credentials and no reason."""
+    """A plugin that asks a cloud takes a second or two. The run must end, and the request be answered, within
+    the 30 s that a watch waits: a run that the watch cancels yields neither credentials nor a reason."""
     output_bytes: int = 1024 * 1024
-    """Credentials have some KiB."""
+    """Credentials take some KiB."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class PluginCredential:
 async def run_plugin(plugin: ExecPlugin, limits: PluginLimits) -> PluginCredential:
     """Run the plugin and return its credentials.
 
-    Raises ClusterUnavailableError when it fails, hangs or prints something else. The error never shows what
-    the plugin printed.
+    Raises ClusterUnavailableError when the plugin fails, hangs or prints something else. The error never
+    shows the plugin's standard output.
     """
     name = f"exec plugin {os.path.basename(plugin.command)!r}"  # noqa: PTH119  # no path is followed
     code, output, errors = await _run(plugin, name, limits)
@@ -58,13 +58,13 @@ async def run_plugin(plugin: ExecPlugin, limits: PluginLimits) -> PluginCredenti
     try:
         return _credential(json.loads(output), plugin)
     except (ValueError, RecursionError):
-        raise ClusterUnavailableError(f"{name} printed no JSON") from None
+        raise ClusterUnavailableError(f"{name} did not print JSON") from None
     except (ConfigurationError, _UnfitError) as error:
         raise ClusterUnavailableError(f"{name}: {error}") from None
 
 
 class _UnfitError(Exception):
-    """The output is JSON, but no credentials."""
+    """The output is JSON, but does not contain credentials."""
 
 
 class _Output(asyncio.SubprocessProtocol):
@@ -88,7 +88,7 @@ async def _run(plugin: ExecPlugin, name: str, limits: PluginLimits) -> tuple[int
     interactive = plugin.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
     if plugin.interactive_mode == "Always" and not interactive:
         raise ClusterUnavailableError(
-            f"{name} asks a person (interactiveMode Always), and there is no terminal"
+            f"{name} needs a person (interactiveMode Always), but there is no terminal"
         )
     loop = asyncio.get_running_loop()
     try:
@@ -98,7 +98,8 @@ async def _run(plugin: ExecPlugin, name: str, limits: PluginLimits) -> tuple[int
             *plugin.arguments,
             env=_environment(plugin, interactive=interactive),
             stdin=None if interactive else subprocess.DEVNULL,
-            # A group of its own, so that what it has started ends with it; a terminal serves one group only.
+            # A session of its own lets its child processes end with it. An interactive plugin must stay in
+            # the terminal's.
             start_new_session=not interactive,
         )
     except OSError as error:
@@ -110,7 +111,7 @@ async def _run(plugin: ExecPlugin, name: str, limits: PluginLimits) -> tuple[int
             await output.ended
     except TimeoutError:
         raise ClusterUnavailableError(
-            f"{name} has not ended within {limits.run_seconds:g} s, and was stopped"
+            f"{name} did not end within {limits.run_seconds:g} s and was stopped"
         ) from None
     finally:
         if not output.ended.done() or output.ended.cancelled():
@@ -148,7 +149,7 @@ def _credential(answer: Any, plugin: ExecPlugin) -> PluginCredential:
         status.get(name) or "" for name in ("token", "clientCertificateData", "clientKeyData")
     )
     if not all(isinstance(value, str) for value in (token, certificate, key)):
-        raise _UnfitError("printed credentials that are no text")
+        raise _UnfitError("printed credentials that are not text")
     if not token and not certificate and not key:
         raise _UnfitError("printed neither a token nor a certificate")
     if bool(certificate) != bool(key):
@@ -168,5 +169,5 @@ def _expiry(value: Any) -> float | None:
     except (TypeError, ValueError):
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise _UnfitError("printed an expirationTimestamp that is no RFC 3339 time")
+        raise _UnfitError("printed an expirationTimestamp that is not an RFC 3339 time")
     return moment.timestamp()

@@ -1,6 +1,6 @@
-"""Kubeconfig files: read, merged as kubectl merges them, and narrowed to the current context.
+"""Reads kubeconfig files, merges them as kubectl does, and selects the current context.
 
-The models here mirror the files. endpoint.py derives from them where the API server is and who we are.
+The models here mirror the files. endpoint.py derives the API server's address and our identity from them.
 """
 
 import os
@@ -15,12 +15,13 @@ from datastorage.errors import ConfigurationError
 from datastorage.files import read_file
 
 VARIABLE: Final = "KUBECONFIG"
-# Files of hundreds of clusters have less than 2 MiB.
+# Files with hundreds of clusters take less than 2 MiB.
 _MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-# The loader written in C, where the library has it, takes a tenth of the time for a large file.
+# The C loader, if the library has it, takes a tenth of the time for a large file.
 _YamlLoader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# Go refuses numbers and booleans in place of a text. To convert them would be to guess how they were written.
+# Go refuses numbers and booleans in place of a text. Converting them would mean guessing how they were
+# written.
 _Text = Annotated[str, Strict()]
 _Flag = Annotated[bool, Strict()]
 
@@ -46,7 +47,7 @@ class Extension(_Entry):
 
 
 class ClusterEntry(_Entry):
-    """Where a cluster is and how its server is known."""
+    """The address of a cluster's server, and how the server is authenticated."""
 
     server: _Text = ""
     tls_server_name: _Text = Field("", alias="tls-server-name")
@@ -85,7 +86,7 @@ class AuthProviderEntry(_Entry):
 
 
 class UserEntry(_Entry):
-    """The credentials of a user, and whom to impersonate."""
+    """The credentials of a user, and the user to impersonate."""
 
     certificate: _Text = Field("", alias="client-certificate")
     certificate_data: _Text = Field("", alias="client-certificate-data", repr=False)
@@ -144,24 +145,24 @@ class CurrentContext(BaseModel):
 
     @property
     def source(self) -> str:
-        """The files, to be named in an error."""
+        """The names of the files, for errors."""
         return f"kubeconfig {os.pathsep.join(map(str, self.files))}"
 
 
 def is_named(environment: Mapping[str, str]) -> bool:
-    """Return whether the variable names files. An empty one does not, as in kubectl."""
+    """Return whether the variable is set. An empty value counts as unset, as in kubectl."""
     return bool(environment.get(VARIABLE))
 
 
 def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
     """Read the files that KUBECONFIG names, or ~/.kube/config.
 
-    Of two entries of one name the first file's wins as a whole, and so does the first current-context.
-    Raises ConfigurationError: one line that names the file and what to do.
+    Of entries with the same name, the whole entry of the first file counts; so does the first
+    current-context. Raises ConfigurationError: one line that names the file and says what to do.
     """
     named = [Path(name) for name in environment.get(VARIABLE, "").split(os.pathsep) if name]
     paths = tuple(dict.fromkeys(named or [Path.home() / ".kube" / "config"]))
-    # Of several files, kubectl reads those that exist. With none of them it would turn to localhost.
+    # Of several files, kubectl reads those that exist. If none does, kubectl would use localhost.
     files = {path: _read(path) for path in paths if len(paths) == 1 or path.exists()}
     where = f"kubeconfig {os.pathsep.join(map(str, paths))}"
     if not files:
@@ -174,7 +175,7 @@ def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
         )
     if chosen not in contexts:
         raise ConfigurationError(
-            f"{where}: current-context names {chosen!r}, which is no context in it; "
+            f"{where}: current-context names {chosen!r}, which is not a context in it; "
             f"run 'kubectl config use-context NAME'{_names(contexts)}"
         )
     clusters: dict[str, ClusterEntry] = {}
@@ -191,7 +192,7 @@ def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
         )
     if context.user and context.user not in users:
         raise ConfigurationError(
-            f"{where}: context {chosen!r} names the user {context.user!r}, who is not in it{_names(users)}"
+            f"{where}: context {chosen!r} names the user {context.user!r}, which is not in it{_names(users)}"
         )
     return CurrentContext(
         files=paths,
@@ -232,7 +233,7 @@ def _read(path: Path) -> _File:
     ):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ConfigurationError(f"{where}: the {kind} {twice!r} is there twice; remove one")
+            raise ConfigurationError(f"{where}: the {kind} {twice!r} occurs twice; remove one")
     return file
 
 

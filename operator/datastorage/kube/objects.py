@@ -1,4 +1,4 @@
-"""What the operator asks of the two kinds: a status, a deletion, one object, pages of objects."""
+"""Requests for the two kinds: writing a status, deleting an object, reading one, listing pages."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -10,7 +10,7 @@ from datastorage.kube.transport import AnswerTooLargeError, Transport
 from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
 from datastorage.resources.selection import EVERYTHING, Selection
 
-# The answer to a patch is only read for the new resourceVersion: ask for no more than the metadata.
+# Only the new resourceVersion in the answer to a patch is used, so only metadata is requested.
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 # Parsed JSON takes up to 24 times its size (many empty lists). 500 ordinary records are about 1 MB.
 _MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
@@ -30,7 +30,7 @@ class ObjectClient:
         *,
         max_page_bytes: int = _MAX_PAGE_BYTES,
     ) -> None:
-        """Lists have the objects of the selection alone. A page larger than ``max_page_bytes`` is asked for
+        """Lists contain only the objects of the selection. A page larger than ``max_page_bytes`` is requested
         again with fewer objects.
         """
         self._transport = transport
@@ -52,7 +52,7 @@ class ObjectClient:
         server does not compare the uid with the object's, so that without the version a patch meant for a
         deleted object would change its successor of the same name.
 
-        Raises ObjectGoneError, or ObjectChangedError when another version or another object is there.
+        Raises ObjectGoneError, or ObjectChangedError if the object has another version or is another one.
         """
         target = _target(kind, namespace, name, "status")
         request = ApiRequest(
@@ -71,7 +71,7 @@ class ObjectClient:
     ) -> None:
         """Delete exactly this object at exactly this version.
 
-        Raises ObjectGoneError, or ObjectChangedError when another object or version is there.
+        Raises ObjectGoneError, or ObjectChangedError if the object has another version or is another one.
         """
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         request = ApiRequest("DELETE", _target(kind, namespace, name), body={"preconditions": preconditions})
@@ -84,11 +84,11 @@ class ObjectClient:
     async def pages(
         self, kind: ResourceKind, *, field_selector: str, page_size: int
     ) -> AsyncIterator[list[dict[str, Any]]]:
-        """List the objects page by page: no more than one page is in memory, and large objects make it short.
+        """List the objects page by page; only one page is in memory, and large objects make pages shorter.
 
-        A list that takes so long that its continuation expires begins again, so that objects may come twice.
-        A namespace that may not be read does not keep the others from being listed; its error comes last.
-        Raises NotServedError when the API server does not serve the kind.
+        If a list takes so long that its continuation expires, it begins again, so objects may occur twice. A
+        namespace that may not be read does not prevent the others from being listed; its error is raised
+        last. Raises NotServedError when the API server does not serve the kind.
         """
         refusal: RequestRefusedError | None = None
         for namespace in self._selection.namespaces or (None,):

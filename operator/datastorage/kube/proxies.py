@@ -1,7 +1,7 @@
-"""The proxy before the API server: the kubeconfig's own, or that of the environment.
+"""The proxy to the API server, from the kubeconfig or from the environment.
 
-The environment is read as Go's programs, kubectl among them, read it: HTTPS_PROXY for https, HTTP_PROXY for
-http, NO_PROXY with names, addresses and networks, and no proxy for this machine itself.
+The environment is read as in Go programs such as kubectl: HTTPS_PROXY for https, HTTP_PROXY for http,
+NO_PROXY with names, addresses and networks, and no proxy for this machine itself.
 """
 
 import ipaddress
@@ -15,12 +15,12 @@ from yarl import URL
 from datastorage.errors import ConfigurationError
 
 _SCHEMES: Final = ("http", "https")
-# Limited to the length of real schemes: the text before the colon of a broken URL may be a password.
+# The length is limited to that of real schemes: the text before "://" in a broken URL may be a password.
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9]{1,7})://")
 
 
 def checked_proxy(url: str, setting: str) -> str:
-    """Return the proxy's URL. Raises ConfigurationError, naming ``setting`` and no part of the URL."""
+    """Return the proxy's URL. Raises ConfigurationError, which names ``setting`` and no part of the URL."""
     try:
         proxy = URL(url)
         has_host = bool(proxy.host) and proxy.port is not None
@@ -33,7 +33,7 @@ def checked_proxy(url: str, setting: str) -> str:
             "use an http:// or https:// proxy"
         )
     if not has_host:
-        raise ConfigurationError(f"{setting} is no URL of a proxy: it has the form http://host:port")
+        raise ConfigurationError(f"{setting} is not the URL of a proxy: give it in the form http://host:port")
     return url
 
 
@@ -63,8 +63,8 @@ def _matches(entry: str, host: str, port: int | None) -> bool:
         with suppress(ValueError):
             return address is not None and address in ipaddress.ip_network(entry, strict=False)
         return False
-    name, its_port = _split_port(entry)
-    if its_port is not None and its_port != str(port):
+    name, entry_port = _split_port(entry)
+    if entry_port is not None and entry_port != str(port):
         return False
     if address is not None or _address(name) is not None:
         return _address(name) == address

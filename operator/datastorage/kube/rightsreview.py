@@ -1,8 +1,8 @@
-"""Finds out which rights are missing after a write was refused, and when they are back.
+"""Finds out which rights are missing after a write was refused, and when they have returned.
 
-A 403 to a list or a watch says itself which right is missing, and the request is repeated until it succeeds.
-A 403 to a write may come from an admission policy as well, and nothing need repeat it: so the API server is
-asked about the right alone. While all is well nothing is asked.
+A 403 for a list or a watch shows which right is missing, and the request is repeated until it succeeds. A 403
+for a write may also come from an admission policy, and the write may never be repeated, so the API server is
+asked about the right itself. While no write is refused, nothing is asked.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _API_VERSION: Final = "authorization.k8s.io/v1"
 _KIND: Final = "SelfSubjectAccessReview"
 _REVIEWS: Final = Target(Resource("authorization.k8s.io", "v1", "selfsubjectaccessreviews", _KIND))
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10.0)
-# Between two reviews of the same right. A role binding is in force within a second or two.
+# Between two reviews of the same right. A role binding takes effect within a second or two.
 _PAUSE_SECONDS: Final = 5.0
 
 
@@ -34,15 +34,15 @@ class RightsReview:
         on_recovery: Callable[[], None],
         pause_seconds: float = _PAUSE_SECONDS,
     ) -> None:
-        """``on_recovery`` is called when a right that was missing is there again."""
+        """``on_recovery`` is called when a missing right has been granted again."""
         self._transport = transport
         self._monitor: AccessMonitor = transport.monitor
         self._on_recovery = on_recovery
         self._pause_seconds = pause_seconds
 
     async def run(self) -> None:
-        """Wait for suspicions, and review each until it is over or confirmed, until cancelled."""
-        # No interval: the wait for a suspicion is within the work.
+        """Wait for suspect rights and review them, until cancelled."""
+        # The interval is 0, because the work itself waits for a suspicion.
         await repeat(self._review, interval_seconds=0.0, pause_seconds=self._pause_seconds)
 
     async def _review(self) -> None:
@@ -55,7 +55,7 @@ class RightsReview:
                 self._on_recovery()
 
     async def _is_allowed(self, right: Right) -> bool | None:
-        """Return the API server's judgement. None where there is none: the next 403 leads here again."""
+        """Return the API server's decision, or None if it gives none: the next 403 leads here again."""
         resource, _, subresource = right.resource.partition("/")
         attributes = {
             "group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb,

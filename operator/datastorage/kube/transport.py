@@ -1,7 +1,7 @@
 """Sends requests to the API server: single ones, and those of Kopf's watches.
 
-Proxy, TLS and credentials come from credentials.py with each request. The transport reports to
-accessmonitor.py what the answers say of our rights. It knows no resource.
+Proxy, TLS and credentials come from credentials.py for each request. The transport reports what the answers
+say about our rights to accessmonitor.py. It knows no particular resource.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from datastorage.resilience.causes import connection_trouble
 USER_AGENT: Final = "kubernaut-datastorage"
 # The total includes the body.
 _CALL_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
-# One event is up to 1.5 MiB; this is only what may wait unread.
+# The limit on unread data. It need not hold a whole event, which has up to 1.5 MiB.
 _READ_BUFFER_BYTES: Final = 256 * 1024
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -35,8 +35,8 @@ class TransportPace:
     """How long the transport waits."""
 
     headers_seconds: float = 30.0
-    """From the first byte sent to the last header received, through proxies and handshakes. Watches too are
-    answered at once; their events come later."""
+    """From the first byte sent to the last header received, including proxies and handshakes. The headers of
+    a watch come at once too; its events come later."""
     credentials: CredentialsPace = field(default_factory=CredentialsPace)
 
 
@@ -45,7 +45,7 @@ class AnswerTooLargeError(Exception):
 
 
 class Transport:
-    """Sends each request with the connection settings that hold now; a context manager."""
+    """Sends each request with the current connection settings; a context manager."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Transport:
         pace: TransportPace = TransportPace(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``load`` reads where the API server is and who we are; see endpoint.py. ``clock`` gives seconds."""
+        """``load`` reads the API server's address and our identity (endpoint.py). ``clock`` gives seconds."""
         self.monitor = AccessMonitor()
         self._credentials = Credentials(load, pace.credentials, clock)
         self._headers_seconds = pace.headers_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigurationError where there is no cluster."""
+        """Raises ConfigurationError if no cluster is configured."""
         await self._credentials.load()
         return self
 
@@ -83,8 +83,8 @@ class Transport:
     ) -> dict[str, Any]:
         """Send a request and return the JSON object of the answer.
 
-        ``repeated``: the caller repeats the request until it succeeds, so a right that is missing is noted
-        until then. ``review_right``: after a refusal (403) the right to it is reviewed (rightsreview.py).
+        ``repeated`` means that the caller repeats the request until it succeeds, so a missing right is noted
+        until then. ``review_right`` means that after a refusal (403) the right is reviewed (rightsreview.py).
 
         Raises a ClusterError, which names the object, and AnswerTooLargeError for more than ``max_bytes``.
         """
@@ -120,10 +120,10 @@ class Transport:
         body: bytes | None = None,
         right: str | None = None,
     ) -> aiohttp.ClientResponse:
-        """Send a request and return the answer as soon as its headers are here, whatever its status.
+        """Send a request and return the answer as soon as its headers have arrived, whatever its status.
 
-        ``right`` names the right to a request that is repeated until it succeeds.
-        Raises ClusterUnavailableError when there are no credentials, or no answer.
+        ``right`` names the right to a request that is repeated until it succeeds. Raises
+        ClusterUnavailableError if there are no credentials or no answer.
         """
         response = await self._authenticated(method, path, headers=headers, body=body, timeout=timeout)
         if response.status == _UNAUTHORIZED:
@@ -141,7 +141,7 @@ class Transport:
         return response
 
     async def _authenticated(self, method: str, path: str, **arguments: Any) -> aiohttp.ClientResponse:
-        """Send the request; once again with other credentials, if there are any, after a 401."""
+        """Send the request; after a 401, send it once more with other credentials, if there are any."""
         with self._credentials_monitored():
             connection = await self._credentials.current()
         response = await self._send(connection, method, path, **arguments)
@@ -160,12 +160,12 @@ class Transport:
 
     @contextmanager
     def _credentials_monitored(self) -> Iterator[None]:
-        """Report to the monitor why there are no credentials."""
+        """Report to the monitor if there are no credentials, and why."""
         try:
             yield
         except (ClusterUnavailableError, ConfigurationError) as error:
             self.monitor.not_authenticated(str(error))
-            # What was in order at the start has changed on disk, and may be mended there.
+            # Files that were valid at the start have changed on disk, and may be corrected there.
             raise ClusterUnavailableError(str(error)) from error
 
     async def _send(
@@ -189,7 +189,7 @@ class Transport:
                     ssl=connection.tls if connection.tls is not None else True,
                     server_hostname=connection.server_name,
                     proxy=connection.proxy,
-                    # Credentials are for this server alone, and an API server redirects nobody.
+                    # Credentials are for this server alone, and an API server never redirects.
                     allow_redirects=False,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -205,10 +205,10 @@ class Transport:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # The callers bound how many requests are under way; watches must not wait for each other.
+                # The callers bound the number of requests; watches must not wait for each other.
                 connector=aiohttp.TCPConnector(limit=0),
                 headers={"User-Agent": USER_AGENT},
-                # A load balancer's cookie would bind us to one API server.
+                # A load balancer's cookie would tie us to one API server.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_READ_BUFFER_BYTES,
                 # aiohttp would look for a netrc file and for proxies before each request, through a thread: a
@@ -231,7 +231,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> byte
 
 
 def _trouble(error: Exception) -> str:
-    """Return what went wrong in words that show no password of a proxy's URL."""
+    """Return a description of the error without the password in a proxy's URL."""
     match error:
         case aiohttp.ClientHttpProxyError():
             return f"the proxy answers {error.status} to CONNECT ({error.message})"

@@ -1,8 +1,8 @@
 """Runs one Kopf for each kind and never lets one end unnoticed.
 
-The two share nothing but the API server: what happens to one kind's definition does not disturb the watch of
-the other. A Kopf that ends, or that can't go on from where it was, is started again with new state. The sweep
-covers the time between.
+The Kopfs share nothing but the API server: a change to one kind's definition does not disturb the watch of
+the other. A Kopf that ends, or that can't resume its watch, is started again with new state. The sweep finds
+the objects that were changed meanwhile.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from datastorage.resources.kinds import ResourceKind
 
 _log = logging.getLogger(__name__)
 
-_IDENTITY: Any = "datastorage"  # Kopf keeps its type for identities to itself
-# Kopf's module that looks for resources, in tasks to which nobody holds a reference.
+_IDENTITY: Any = "datastorage"  # Kopf's type for identities is not public
+# Kopf's module that looks for resources, in tasks to which nothing holds a reference.
 _KOPF_SCANNING: Final = "scanning.py"
 
 
@@ -36,16 +36,17 @@ class WatchPace:
     """How often a Kopf is started again, and how often its requests are sent."""
 
     first_pause_seconds: float = 0.5
-    """Between the end of one Kopf and the start of the next; it grows while they end soon."""
+    """Between the end of one Kopf and the start of the next; it grows while they end soon after their
+    start."""
     max_pause_seconds: float = 5.0
     healthy_seconds: float = 60.0
-    """After a watch that ran this long, the pauses begin with the first again."""
+    """After a watch that ran this long, the next pause is the first one again."""
     requests: RequestPace = field(default_factory=RequestPace)
 
 
 @dataclass(frozen=True)
 class KopfFactory:
-    """Makes what a Kopf needs. Each start calls it again, since Kopf keeps state in the results."""
+    """Makes the objects that a Kopf needs. Each start makes new ones, since Kopf keeps state in them."""
 
     namespaces: tuple[str, ...]
     session: Callable[[Patience], WatchSession]
@@ -66,10 +67,10 @@ class Watch:
         on_recovery: Callable[[ResourceKind, bool], None],
         pace: WatchPace = WatchPace(),
     ) -> None:
-        """``on_started`` is called whenever Kopf has begun.
+        """``on_started`` is called whenever Kopf has started.
 
-        ``on_recovery`` is called when the watch is open after trouble or a restart: with True when the
-        definition was not there before.
+        ``on_recovery`` is called when the watch is open after trouble or a restart, with True if the
+        definition was missing before.
         """
         self._pace = pace
         self._kind = kind
@@ -94,7 +95,7 @@ class Watch:
             await asyncio.sleep(backoff.next())
 
     async def _run_once(self) -> BaseException | None:
-        """Run Kopf until one of its tasks ends or it has to start again; return the error that ended it."""
+        """Run Kopf until one of its tasks ends or it has to be restarted; return the error that ended it."""
         registry, settings = self._factory.registry(self._kind), self._factory.settings(self._kind)
         sessions: list[WatchSession] = []
         gone = asyncio.Event()
@@ -108,30 +109,31 @@ class Watch:
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
-            # Called again after the session was closed.
+            # Kopf calls this again after the session was closed.
             sessions.append(self._factory.session(patience))
             session = cast("aiohttp.ClientSession", sessions[-1])
-            # The transport knows where the API server is now.
+            # The server is empty, because the transport knows the API server's current address.
             return kopf.AiohttpSession(server="", aiohttp_session=session)
 
-        # Kopf starts in a task of its own: it keeps the settings and the credentials of an operator in the
-        # context of the task that starts it. And a cancellation must not leave tasks of Kopf behind.
+        # Kopf starts in a task of its own, because it keeps an operator's settings and credentials in the
+        # context of the task that starts it, and because a cancellation must not leave tasks of Kopf behind.
         spawning = asyncio.create_task(self._spawn(registry, settings))
         ending = asyncio.create_task(gone.wait())
         tasks: Sequence[asyncio.Task[Any]] = ()
         try:
             tasks = await asyncio.shield(spawning)
-            # Not kopf.run_tasks: when Kopf ends, that one cancels every task of the event loop that is
+            # kopf.run_tasks would not do: when Kopf ends, it cancels every task of the event loop that is
             # younger than Kopf, and most of ours are.
             done, _ = await asyncio.wait({*tasks, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             try:
-                # The tasks that look for the resource end first: the end of the others closes the session.
+                # The tasks that look for the resource must end first, because the end of the others closes
+                # the session.
                 await end_tasks([task for task in _tasks_of(settings) if _looks_for_resources(task)])
                 await end_tasks([*(tasks or await spawning), ending])
                 await end_tasks(_tasks_of(settings))
             finally:
-                # Kopf closes its session only where it ends in order.
+                # Kopf closes its session only if it ends in an orderly way.
                 for session in sessions:
                     await session.close()
         if ending in done:
@@ -145,19 +147,19 @@ class Watch:
         tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=settings,
-            # Peering, the only use of it, is off; Kopf's own guess fails where the user has no name.
+            # Only peering uses the identity, and it is off; Kopf's own default fails if the user has no name.
             identity=_IDENTITY,
             standalone=True,
             clusterwide=not self._factory.namespaces,
             namespaces=self._factory.namespaces,
         )
-        # At once, before anything else can run: Kopf has just replaced the signal handlers.
+        # This must be called before anything else can run: Kopf has just replaced the signal handlers.
         self._on_started()
         return list(tasks)
 
 
 def _tasks_of(settings: kopf.OperatorSettings) -> list[asyncio.Task[Any]]:
-    """Return the tasks of a Kopf, also those that it leaves behind when it ends.
+    """Return the tasks of a Kopf, including those that it leaves behind when it ends.
 
     The settings identify them: each Kopf has its own.
     """

@@ -1,7 +1,7 @@
-"""Knows the state of each watch: reports it to the health checks, and logs when it changes.
+"""Tracks the state of each watch for the health checks, and logs its changes.
 
-A watch that falls silent needs no clock here: Kopf ends it after its inactivity time-out and sends the
-request again, and an attempt that fails is noted here.
+A silent watch needs no clock here: Kopf ends it after its inactivity time-out and sends the request again,
+and a failed attempt is noted here.
 """
 
 import logging
@@ -18,8 +18,8 @@ class _State(Enum):
     STARTING = auto()
     OPEN = auto()
     FAILING = auto()  # no answer, or the API server can't serve
-    REFUSED = auto()  # an answer that only an administrator can change
-    LOST = auto()  # Kopf ended, and is started again
+    REFUSED = auto()  # a refusal that only an administrator can remedy
+    LOST = auto()  # Kopf ended and will be started again
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class _Watch:
 
 
 class WatchMonitor:
-    """One object for all watches: those of each kind, in each namespace that is served."""
+    """The states of all watches, one for each kind and served namespace."""
 
     def __init__(self, kinds: Sequence[ResourceKind], namespaces: Sequence[str] = ()) -> None:
         """Without ``namespaces`` there is one watch for each kind, over all of them."""
@@ -40,7 +40,7 @@ class WatchMonitor:
         self._missing: list[ResourceKind] = []
 
     def opened(self, path: str) -> bool:
-        """Note that the API server has accepted a watch request; return whether that ends some trouble."""
+        """Note that the API server has accepted a watch request; return whether there was trouble before."""
         watch = self._watches[path]
         troubled = watch.state not in {_State.STARTING, _State.OPEN}
         if watch.state in {_State.FAILING, _State.REFUSED}:
@@ -49,10 +49,11 @@ class WatchMonitor:
         return troubled
 
     def failed(self, path: str, reason: str, *, refused: bool = False, busy: bool = False) -> None:
-        """Note that a watch request did not get through.
+        """Note that a watch request failed.
 
-        ``refused``: the API server refuses it, and trying again alone will not help. ``busy``: the API server
-        needs a moment, as for a definition that is new; that is no reason to warn.
+        ``refused`` means that the API server refuses the request, so that repeating it will not help.
+        ``busy`` means that the API server needs a moment, for example for a new definition; that is no reason
+        to warn.
         """
         watch = self._watches[path]
         state = _State.REFUSED if refused else _State.FAILING
@@ -79,7 +80,7 @@ class WatchMonitor:
         if kind not in self._missing:
             return False
         self._missing.remove(kind)
-        _log.info("The definition is there: %s", kind.crd_name)
+        _log.info("The API server serves the definition now: %s", kind.crd_name)
         return True
 
     def lost(self, kind: ResourceKind) -> None:
@@ -95,7 +96,7 @@ class WatchMonitor:
 
     @property
     def curable_problem(self) -> str | None:
-        """What is wrong, without what the API server itself refuses: a restart would not change that."""
+        """What is wrong, except for refusals of the API server, which a restart would not change."""
         return self._describe([_State.STARTING, _State.FAILING, _State.LOST], [])
 
     def _describe(self, states: Sequence[_State], missing: Sequence[ResourceKind]) -> str | None:
@@ -105,7 +106,7 @@ class WatchMonitor:
             if watch.kind in self._missing or watch.state not in states:
                 continue
             if watch.state in {_State.FAILING, _State.REFUSED}:
-                found.append(f"watch of {path} does not get through: {watch.reason}")
+                found.append(f"the watch of {path} fails: {watch.reason}")
             else:
                 closed += 1
         if closed:

@@ -1,8 +1,8 @@
-"""Keeps the API server's troubles away from Kopf, which gives up on some of them and logs each attempt.
+"""Hides failures of the API server from Kopf, which gives up on some of them and logs each attempt.
 
-Kopf looks for the resource once, when it starts, and ends when a watch request is answered with 404, 410 or
-an error that lasts. Here each of its requests is repeated until it can be answered: the first ones wait until
-the definition is there, and a watch request waits until the API server accepts it.
+Kopf looks for the resource once, when it starts, and ends when a watch request is answered with 404, 410 or a
+lasting error. Here each of its requests is repeated until it can be answered: the first ones wait until the
+API server serves the definition, and a watch request waits until it is accepted.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ _RESOURCES: Final = f"/apis/{API_VERSION}"
 
 @dataclass(frozen=True, slots=True)
 class RequestPace:
-    """How often the requests of Kopf are sent."""
+    """How often Kopf's requests are sent."""
 
     watch_interval_seconds: float = 1.0
-    """Kopf repeats a watch at once when the server closes it. This is the least time between two requests,
-    whatever closes the watch."""
+    """Kopf repeats a watch at once when the server closes it. This is the minimum time between two requests,
+    whatever closed the watch."""
     first_pause_seconds: float = 0.25
-    """Between two attempts. A definition is made and served within a second or two, and looking for it is
-    one cheap request."""
+    """Between two attempts. A new definition is served within a second or two, and looking for it is one
+    cheap request."""
     max_pause_seconds: float = 2.0
     max_asked_pause_seconds: float = 10.0
-    """The API server may ask for a longer pause, up to this."""
+    """The limit on longer pauses that the API server asks for."""
     answer_seconds: float = 30.0
-    """For the headers of an answer, and for the whole of a short one. Less than Kopf's inactivity
+    """For the headers of an answer, and for the whole of a short one. It is less than Kopf's inactivity
     time-out."""
 
 
@@ -55,9 +55,9 @@ class Patience:
         on_gone: Callable[[], None],
         pace: RequestPace = RequestPace(),
     ) -> None:
-        """``on_recovery`` is called when a watch is open after trouble; with True if the definition is new.
+        """``on_recovery`` is called when a watch is open after trouble, with True if the definition is new.
 
-        ``on_gone`` is called when the watch can't go on from where it was: Kopf has to start again.
+        ``on_gone`` is called when the watch can't be resumed, so that Kopf has to be restarted.
         """
         self._pace = pace
         self._kind = kind
@@ -69,7 +69,7 @@ class Patience:
     async def answer(
         self, path: str, send: Callable[[], Awaitable[aiohttp.ClientResponse]], *, watches: bool
     ) -> aiohttp.ClientResponse:
-        """Return the first answer that Kopf can go on with."""
+        """Return the first answer that Kopf can use."""
         backoff = Backoff(self._pace.first_pause_seconds, self._pace.max_pause_seconds)
         while True:
             if watches:
@@ -113,7 +113,7 @@ class Patience:
             self._monitor.failed_all(self._kind, reason, refused=refused, busy=busy)
             return
         self._monitor.failed(path, reason, refused=refused, busy=busy)
-        # Any answer but 404 says that the kind is served.
+        # Any answer but 404 means that the kind is served.
         if status is not None and self._monitor.defined(self._kind):
             self._on_recovery(self._kind, True)  # noqa: FBT003  # the callback's only flag
 
@@ -125,9 +125,9 @@ class Patience:
         raise AssertionError
 
     def _is_usable(self, path: str, status: int, answer: bytes) -> bool:
-        """Return whether Kopf finds what it needs in an answer about what the API server serves.
+        """Return whether a discovery answer contains what Kopf needs.
 
-        Kopf passes over a kind that is not there yet, and never looks again.
+        Kopf ignores a kind that is not served yet, and never looks for it again.
         """
         if path not in {_GROUPS, _RESOURCES}:
             return status < HTTPStatus.BAD_REQUEST or status == HTTPStatus.NOT_FOUND
@@ -152,7 +152,7 @@ def _serves(path: str, answer: bytes, kind: ResourceKind) -> bool:
             resource["name"] == kind.plural and "watch" in resource["verbs"] for resource in body["resources"]
         )
     except (ValueError, LookupError, TypeError):
-        return False  # no answer of an API server
+        return False  # not an answer of an API server
 
 
 def _asked_pause(response: aiohttp.ClientResponse) -> float:

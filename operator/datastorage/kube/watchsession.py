@@ -1,4 +1,4 @@
-"""Kopf's way through our transport, patient with the API server's troubles."""
+"""Sends Kopf's requests through our transport, and repeats them while the API server fails."""
 
 import json as jsonlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class WatchSession:
         self._patience = patience
 
     async def close(self) -> None:
-        """Accept no more requests. Kopf has closed its answers before."""
+        """Accept no more requests. Kopf has already closed its answers."""
         self.closed = True
 
     async def request(
@@ -33,10 +33,10 @@ class WatchSession:
         headers: Mapping[str, str] | None = None,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's signature
     ) -> aiohttp.ClientResponse:
-        """Send a request, and again until there is an answer that Kopf can go on with."""
+        """Send a request, and repeat it until there is an answer that Kopf can use."""
         if self.closed:
             raise RuntimeError("Session is closed")
-        # A server before the path is dropped: the transport knows the current one.
+        # The server in the URL is dropped, because the transport knows the current one.
         target = URL(url, encoded=True)
         watches = target.query.get("watch") == "true"
 

@@ -1,4 +1,4 @@
-"""The identifiers of a question that are in no record: an answer to it holds merely similar records."""
+"""Finds the identifiers of a question that are in no record, so that its answer has only similar records."""
 
 import asyncio
 from typing import Final
@@ -9,17 +9,17 @@ from datastorage.query.identifiers import identifiers
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.questionwords import without_excluded
 
-# Each costs a search by words of its own.
+# Each one costs a separate search by words.
 _MAX_CHECKED: Final = 3
 
 
 async def absent_identifiers(archive: ArchiveQueries, question: str, chosen: Filter) -> list[str]:
-    """Return the identifiers of a question, the longest first, that no record within the filter has.
+    """Return the identifiers of a question that no record within the filter contains, the longest first.
 
-    Pieces of an identifier are not looked for. Raises TransientError when PostgreSQL can't serve.
+    Pieces of an identifier are not searched for. Raises TransientError when PostgreSQL can't serve.
     """
     words = without_excluded(question)[0].split()
-    # Two words, such as "code 137", are left out: "last 24" would be among them.
+    # Pairs of words, such as "code 137", are left out, because "last 24" would be among them.
     named = {identifier for identifier, _ in identifiers(words) if " " not in identifier}
     whole = [name for name in named if not any(name in other for other in named - {name})]
     checked = sorted(whole, key=lambda name: (-len(name), name))[:_MAX_CHECKED]

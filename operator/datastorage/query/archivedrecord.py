@@ -1,4 +1,4 @@
-"""A stored record as it is handed out: the object, and whether it is still what was stored."""
+"""A stored record as it is returned to callers: the object, and whether its content is unchanged."""
 
 import json
 import logging
@@ -27,17 +27,17 @@ class ArchivedRecord:
     created_at: datetime
     stored_at: datetime
     content_hash: bytes = field(repr=False)
-    """SHA-256 of the content, as it was noted when the record was stored."""
+    """SHA-256 of the content, computed when the record was stored."""
     diverged: bool
-    """Whether another content was stored under its uid and generation before: the cluster was restored from a
-    backup, or cloned. Both contents are kept; they differ in their hashes."""
+    """Whether different content was stored under its uid and generation before, because the cluster was
+    restored from a backup, or cloned. Both contents are kept; their hashes differ."""
     intact: bool
-    """Whether the content still has this hash. If not, somebody has changed it."""
+    """Whether the content still has this hash. If not, somebody has changed the content."""
     content: bytes = field(repr=False)
     """The exact bytes: canonical JSON of the object."""
     object: Mapping[str, Any] = field(repr=False)
-    """The content, parsed: apiVersion, kind, metadata and spec. Empty where it is not even JSON any more,
-    or nested deeper than this process can read (see records/deepjson.py)."""
+    """The parsed content: apiVersion, kind, metadata and spec. Empty if the content is no longer JSON, or is
+    nested more deeply than this process can read (see records/deepjson.py)."""
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -46,7 +46,7 @@ class ArchivedRecord:
         return spec if isinstance(spec, Mapping) else {}
 
     def as_json(self) -> dict[str, Any]:
-        """Return it under the names of the interfaces."""
+        """Return the record as JSON, with the field names of the interfaces."""
         return {
             "kind": self.kind,
             "namespace": self.namespace,
@@ -63,12 +63,12 @@ class ArchivedRecord:
 
 
 def archived(row: StoredRow) -> ArchivedRecord:
-    """Return a row as a record, its content checked against its hash."""
+    """Return a row as a record, after checking its content against its hash."""
     key = row.place.key
     intact = sha256(row.content) == row.content_hash
     if not intact:
         _log.error(
-            "a stored record has been changed: its content does not match its hash",
+            "A stored record has been changed: its content does not match its hash",
             extra={"uid": key.uid, "generation": key.generation, "table": row.place.table.value},
         )
     return ArchivedRecord(

@@ -1,4 +1,4 @@
-"""Where a page ended, as a string that goes to a caller and comes back."""
+"""Cursors: the end of a page, as a string that a caller gets and sends back."""
 
 import base64
 import json
@@ -20,9 +20,9 @@ def cursor_of(position: Position) -> str:
 
 
 def position_of(cursor: str, *, times: int, numbers: int) -> Position:
-    """Return where the page ended; positions of its kind have this many times and numbers.
+    """Return the position at which the page ended; it must have this many times and numbers.
 
-    Raises InvalidQueryError for what is no cursor, or one of another question.
+    Raises InvalidQueryError for a text that is not a cursor, or a cursor of another question.
     """
     values = _values(cursor, times + numbers)
     return Position(tuple(map(_time, values[:times])), tuple(map(_number, values[times:])))
@@ -34,15 +34,15 @@ def rejected_cursor(rejected_at: datetime, uid: str, generation: int, spec_hash:
 
 
 def rejected_place(cursor: str) -> tuple[datetime, str, int, bytes]:
-    """Return when what the page ended with was rejected, its uid, generation and spec hash.
+    """Return the last record of the page: its time of rejection, uid, generation and spec hash.
 
-    Raises InvalidQueryError for what is no cursor, or one of another question.
+    Raises InvalidQueryError for a text that is not a cursor, or a cursor of another question.
     """
     rejected_at, uid, generation, spec_hash = _values(cursor, 4)
     try:
         return _time(rejected_at), str(uuid.UUID(uid)), _number(generation), bytes.fromhex(spec_hash)
     except (ValueError, TypeError, AttributeError):
-        raise _no_cursor() from None
+        raise _not_a_cursor() from None
 
 
 def _encoded(values: Sequence[str | int]) -> str:
@@ -51,13 +51,13 @@ def _encoded(values: Sequence[str | int]) -> str:
 
 def _values(cursor: str, count: int) -> list[Any]:
     if len(cursor) > _MAX_CHARACTERS:
-        raise _no_cursor()
+        raise _not_a_cursor()
     try:
         values = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
     except (ValueError, RecursionError):
-        raise _no_cursor() from None
+        raise _not_a_cursor() from None
     if not isinstance(values, list) or len(values) != count:
-        raise _no_cursor()
+        raise _not_a_cursor()
     return values
 
 
@@ -68,14 +68,14 @@ def _time(value: Any) -> datetime:
             return time.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         pass
-    raise _no_cursor()
+    raise _not_a_cursor()
 
 
 def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _MAX_NUMBER:  # True is an int, too
-        raise _no_cursor()
+    if type(value) is not int or not 0 <= value <= _MAX_NUMBER:  # True is an int too
+        raise _not_a_cursor()
     return value
 
 
-def _no_cursor() -> InvalidQueryError:
-    return InvalidQueryError("the cursor is not one that a page has given: begin without it")
+def _not_a_cursor() -> InvalidQueryError:
+    return InvalidQueryError("the cursor is not one that a page returned: begin without it")

@@ -1,4 +1,4 @@
-"""Which records a question is about, as a person or a program says it, and what is wrong with it.
+"""The conditions of a question as a person or a program gives them, and the checks on them.
 
 Each name in FILTERS (resources/reading) is a field of ``Filter``.
 """
@@ -16,14 +16,14 @@ from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.criteria import Criteria
 
 MAX_LIMIT: Final = 1_000
-# The columns hold no more characters of a value.
+# The columns hold at most this many characters of a value.
 _MAX_CHARACTERS: Final = 512
 _TABLES: Final = {reading.kind.kind: reading.table for reading in READINGS}
 _PHASES: Final = tuple(dict.fromkeys([*map(str, AuditPhase), *map(str, ExecutionStatus)]))
 
 
 class SearchMode(StrEnum):
-    """By what a search finds."""
+    """The way in which a search finds records."""
 
     HYBRID = "hybrid"
     VECTOR = "vector"
@@ -32,11 +32,12 @@ class SearchMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """The conditions on a record; None sets none. Names of kinds, types and phases are known in any case.
+    """Conditions on records; None means no condition. Kinds, types and phases may be in any case.
 
     ``kind`` is AuditRecord or ActionTrace. ``type`` is the type of an AuditRecord or, together with the kind
     ActionTrace, an actionType. ``phase`` is that of an AuditRecord, or the status of the execution of an
-    ActionTrace. ``target_…`` is the object that it was about. ``since`` and ``until`` are about the creation.
+    ActionTrace. ``target_…`` is the object that the record is about. ``since`` and ``until`` bound the time
+    of creation.
     """
 
     kind: str | None = None
@@ -53,11 +54,11 @@ class Filter:
     alert_fingerprint: str | None = None
 
     def criteria(self) -> Criteria:
-        """Return it for the archive. Raises InvalidQueryError, which says what to change."""
-        for each in fields(self):
-            value = getattr(self, each.name)
+        """Return the criteria for the archive. Raises InvalidQueryError, which says what to change."""
+        for field in fields(self):
+            value = getattr(self, field.name)
             if isinstance(value, str):
-                check_value(each.name, value)
+                check_value(field.name, value)
         kind = None if self.kind is None else _one_of("kind", self.kind, tuple(_TABLES))
         since, until = _utc("since", self.since), _utc("until", self.until)
         if since is not None and until is not None and since >= until:
@@ -91,19 +92,19 @@ def check_limit(limit: int) -> None:
 
 
 def check_value(name: str, value: str) -> None:
-    """Raise InvalidQueryError for a value that no column holds."""
+    """Raise InvalidQueryError for a value that no column can hold."""
     if not value:
         raise InvalidQueryError(f"{name} is empty: leave it out, or give it a value")
     if len(value) > _MAX_CHARACTERS:
-        raise InvalidQueryError(f"{name} has {len(value):,} characters: {_MAX_CHARACTERS} are the most")
+        raise InvalidQueryError(f"{name} has {len(value):,} characters: the limit is {_MAX_CHARACTERS}")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidQueryError(f"{name} has a character that is no text")
+        raise InvalidQueryError(f"{name} has a character that is not text: remove it")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...], hint: str = "") -> str:
-    for each in known:
-        if each.lower() == value.lower():
-            return each
+    for word in known:
+        if word.lower() == value.lower():
+            return word
     raise InvalidQueryError(f"{name} must be one of {', '.join(known)}, not {value[:50]!r}{hint}")
 
 

@@ -1,7 +1,7 @@
-"""Which words of a question are identifiers: addresses, digests, codes, names, paths, versions, numbers.
+"""Finds the identifiers in a question: addresses, digests, codes, names, paths, versions, numbers.
 
-They have a digit, punctuation inside, or capitals where a sentence has none. A record that has the very same
-one is wanted, even where others are nearer in meaning.
+Identifiers have a digit, punctuation inside, or capitals where a sentence has none. A record with the same
+identifier is a better answer than others that are nearer in meaning.
 """
 
 import re
@@ -13,9 +13,9 @@ _BARE: Final = re.compile(r"[^\W_](?:.*[^\W_])?", re.DOTALL)
 _POSSESSIVE: Final = re.compile(r"['\u2019]s$")
 # An apostrophe joins words of the language: "don't", "l'image".
 _INSIDE: Final = re.compile(r"[^\W_](?!['\u2019][^\W_])[\W_]+[^\W_]")
-# "host=10.0.7.33", "worker-3,worker-4", "pod(uid)": each side is one by itself, too.
+# In "host=10.0.7.33", "worker-3,worker-4" and "pod(uid)" each side is also an identifier by itself.
 _SEPARATOR: Final = re.compile(r"[,;=|(){}\[\]<>]+")
-# "uid:6f1c", "sha256:9f86": the name before the colon says what follows.
+# In "uid:6f1c" and "sha256:9f86" the name before the colon is only a label.
 _LABEL: Final = re.compile(r"^[A-Za-z][A-Za-z0-9]*:+")
 _DIGIT: Final = re.compile(r"\d")
 # "SIGSEGV", "NullPointerException"
@@ -25,17 +25,17 @@ _AMOUNT: Final = re.compile(r"\d+(?:ms|[smhdw]|x+|st|nd|rd|th)|\w{1,2}", re.IGNO
 
 
 def identifiers(words: Sequence[str]) -> Iterable[tuple[str, int]]:
-    """Yield the identifiers among words, and of how many words each has to consist at least.
+    """Yield the identifiers among words, each with the number of words it must have at least.
 
-    A number means more with the word before it ("exit code 137"), and a short one means nothing without.
+    A number means more with the word before it ("exit code 137"), and a short one means nothing without it.
     """
-    shouted = " ".join(words).isupper()
+    is_all_capitals = " ".join(words).isupper()
     before = ""
     for word in map(_bare, words):
         for part in _parts(word):
             if _INSIDE.search(part):
                 yield part, 2
-            elif _is_code(part) or (not shouted and _CAPITALS.fullmatch(part)):
+            elif _is_code(part) or (not is_all_capitals and _CAPITALS.fullmatch(part)):
                 yield part, 1
         if before and _DIGIT.search(word) and not _INSIDE.search(word):
             yield f"{before} {word}", 2

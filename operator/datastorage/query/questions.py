@@ -1,6 +1,6 @@
-"""Reading the archive: what the command line and other interfaces ask it, in one place.
+"""The questions that the command line and other interfaces put to the archive.
 
-Every question has bounds, and is counted and timed. Nothing here writes.
+Every question is bounded, counted and timed. Nothing here writes.
 """
 
 import uuid
@@ -40,7 +40,7 @@ class ArchiveQueries:
     """
 
     def __init__(self, reader: ArchiveReader, searcher: Searcher) -> None:
-        """Take what reads the archive and what searches it."""
+        """Take the reader of the archive and the searcher."""
         self._reader = reader
         self._searcher = searcher
 
@@ -52,10 +52,10 @@ class ArchiveQueries:
         mode: SearchMode = SearchMode.HYBRID,
         limit: int = 10,
     ) -> SearchResult:
-        """Return the records that answer a question best, of ActionTraces the newest generation.
+        """Return the records that answer a question best; only the newest generation of an ActionTrace.
 
-        Of records with the same text a few are shown, and how many more there are. A search by both meaning
-        and words goes on with words alone when there are no vectors, and says so (``degraded``).
+        Only a few records with the same text are returned, with the number of further ones. A search by both
+        meaning and words falls back to words alone if there are no vectors, and says so (``degraded``).
         """
         with _measured(f"search_{mode.value}"):
             check_limit(limit)
@@ -68,7 +68,7 @@ class ArchiveQueries:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page:
-        """Return a page of records, of ActionTraces the newest generation.
+        """Return a page of records; only the newest generation of an ActionTrace.
 
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
@@ -76,11 +76,11 @@ class ArchiveQueries:
             check_limit(limit)
             after = None if cursor is None else position_of(cursor, times=2, numbers=2)
             rows = await self._reader.page(filter.criteria(), after, limit + 1)
-            shown, next_cursor = await self._page(rows, limit)
-            return Page(tuple(record for _, record in shown), next_cursor)
+            page, next_cursor = await self._page(rows, limit)
+            return Page(tuple(record for _, record in page), next_cursor)
 
     async def get(self, uid: str, generation: int | None = None, kind: str | None = None) -> ArchivedRecord:
-        """Return an object's newest generation, or the one asked for. Raises RecordNotFoundError."""
+        """Return an object's newest generation, or the given one. Raises RecordNotFoundError."""
         with _measured("get"):
             uid = _uid(uid)
             if generation is not None and not 0 <= generation <= _MAX_GENERATION:
@@ -94,7 +94,7 @@ class ArchiveQueries:
             )
 
     async def get_by_name(self, namespace: str, name: str, kind: str | None = None) -> ArchivedRecord:
-        """Return the newest generation of the newest object that had a name. Raises RecordNotFoundError."""
+        """Return the newest generation of the newest object with a name. Raises RecordNotFoundError."""
         with _measured("get"):
             check_value("namespace", namespace)
             check_value("name", name)
@@ -105,7 +105,7 @@ class ArchiveQueries:
             )
 
     async def history(self, uid: str) -> tuple[ArchivedRecord, ...]:
-        """Return an object's generations, the newest first. Raises RecordNotFoundError when there is none."""
+        """Return an object's generations, the newest first. Raises RecordNotFoundError if there are none."""
         with _measured("get"):
             uid = _uid(uid)
             records = await self._load(await self._reader.generations(uid, None, _MAX_HISTORY))
@@ -116,7 +116,7 @@ class ArchiveQueries:
     async def timeline(
         self, correlation_id: str, *, limit: int = MAX_LIMIT, cursor: str | None = None
     ) -> Timeline:
-        """Return the records of a remediation, every generation of its traces, as things happened.
+        """Return the records of a remediation in order of time, with every generation of its traces.
 
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
@@ -125,8 +125,8 @@ class ArchiveQueries:
             check_limit(limit)
             after = None if cursor is None else position_of(cursor, times=1, numbers=3)
             rows = await self._reader.remediation(correlation_id, after, limit + 1)
-            shown, next_cursor = await self._page(rows, limit)
-            entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in shown)
+            page, next_cursor = await self._page(rows, limit)
+            entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
             return Timeline(entries, next_cursor)
 
     async def _page(
@@ -136,10 +136,10 @@ class ArchiveQueries:
         wanted = rows[:limit]
         stored = await self._reader.load([row.place for row in wanted]) if wanted else []
         records = {row.place: archived(row) for row in stored}
-        # Where the contents are large, the last of them are left to the next page.
-        shown = [(row, records[row.place]) for row in wanted if row.place in records]
-        is_last = len(rows) <= limit and len(shown) == len(wanted)
-        return shown, None if is_last or not shown else cursor_of(shown[-1][0].position)
+        # If the contents are large, the last rows are left to the next page.
+        page = [(row, records[row.place]) for row in wanted if row.place in records]
+        is_last = len(rows) <= limit and len(page) == len(wanted)
+        return page, None if is_last or not page else cursor_of(page[-1][0].position)
 
     async def _only(self, places: Sequence[Place], otherwise: str) -> ArchivedRecord:
         records = await self._load(places[:1])
@@ -152,16 +152,16 @@ class ArchiveQueries:
 
 
 def _uid(uid: str) -> str:
-    """Return a uid in its usual spelling. Raises InvalidQueryError for what is none."""
+    """Return a uid in its canonical spelling. Raises InvalidQueryError for any other text."""
     try:
         return str(uuid.UUID(uid))
     except ValueError:
-        raise InvalidQueryError(f"{uid[:50]!r} is no uid, nor NAMESPACE/NAME") from None
+        raise InvalidQueryError(f"{uid[:50]!r} is neither a uid nor NAMESPACE/NAME") from None
 
 
 @contextmanager
 def _measured(operation: str) -> Iterator[None]:
-    """Count and time a question. That there is no such record is an answer."""
+    """Count and time a question. "No such record" counts as a success."""
     status = "error"
     try:
         with metrics.QUERY_DURATION.labels(operation).time():

@@ -1,8 +1,8 @@
-"""From what a person types to the words to search for.
+"""Turns the question that a person types into the words to search for.
 
-Three things of the usual search syntax are understood: ``"words beside each other"``, ``-without`` and
-``-"without these"``. The rest is words: a character that is neither letter nor digit counts as a blank, as it
-does in the column that is searched. Identifiers are words beside each other, too (see ``clues``).
+Three elements of the usual search syntax are understood: ``"adjacent words"``, ``-without`` and ``-"without
+these"``. Everything else is words: a character that is neither letter nor digit counts as a space, as it does
+in the column that is searched. Identifiers are adjacent words too (see storage/clues.py).
 """
 
 import re
@@ -22,10 +22,10 @@ _MAX_PHRASES: Final = 8
 # PostgreSQL keeps no word of more than 2,046 bytes, and a character has up to 4.
 _MAX_WORD_CHARACTERS: Final = 500
 _MAX_PHRASE_CHARACTERS: Final = 500
-# Each is looked up by itself.
+# Each clue is looked up separately.
 _MAX_CLUES: Final = 12
 
-# Programs for writing turn quotation marks into these.
+# Word processors replace quotation marks with these.
 _QUOTES: Final = '"\u201c\u201d\u201e\u00ab\u00bb'
 # "-5" is a number.
 _MINUS: Final = rf"-(?=[{_QUOTES}\w])(?!\d[\d.,]*(?!\w))"
@@ -35,20 +35,20 @@ _PART: Final = re.compile(
 
 
 def check_question(text: str) -> None:
-    """Raise InvalidQueryError for what is no question: nothing, too much, or no text."""
+    """Raise InvalidQueryError for a question that is empty or too long."""
     if not text.strip():
         raise InvalidQueryError("the question is empty: say what to search for")
     if len(text) > MAX_QUESTION_CHARACTERS:
         raise InvalidQueryError(
-            f"the question has {len(text):,} characters: {MAX_QUESTION_CHARACTERS:,} are the most"
+            f"the question has {len(text):,} characters: the limit is {MAX_QUESTION_CHARACTERS:,}"
         )
 
 
 def wording(question: str) -> Wording:
-    """Return the words of a question. Raises InvalidQueryError when it has none to find something by."""
+    """Return the words of a question. Raises InvalidQueryError if it has no words to search for."""
     asked = [part for part in _PART.finditer(question) if not part["minus"]]
-    said = [_said(part) for part in asked]
-    words = [word for each in said for word in _with_parts(each)]
+    texts = [_text_of(part) for part in asked]
+    words = [word for text in texts for word in _with_humps(text)]
     phrases = _distinct(_as_phrase(part) for part in asked if part["phrase"] is not None)[:_MAX_PHRASES]
     if not words:
         raise InvalidQueryError("the question has no words to search for, or only words to leave out")
@@ -56,14 +56,14 @@ def wording(question: str) -> Wording:
         _distinct(word[:_MAX_WORD_CHARACTERS] for word in words)[:_MAX_WORDS],
         phrases,
         _excluded(question),
-        _clues(said, phrases),
+        _clues(texts, phrases),
     )
 
 
 def without_excluded(question: str) -> tuple[str, list[str]]:
-    """Return what is asked for, and the words and phrases that must not be there.
+    """Return the question without its exclusions, and the excluded words and phrases.
 
-    Raises InvalidQueryError when nothing is left to ask for.
+    Raises InvalidQueryError when nothing is left of the question.
     """
     excluded = _excluded(question)
     asked = _PART.sub(lambda part: "" if part["minus"] else part[0], question)
@@ -77,14 +77,14 @@ def _excluded(question: str) -> list[str]:
 
 
 def _as_phrase(part: re.Match[str]) -> str:
-    return _clipped(_said(part))
+    return _clipped(_text_of(part))
 
 
-def _clues(said: Sequence[str], phrases: Sequence[str]) -> list[Clue]:
-    """Return what may single records out: what is quoted, the whole question, and its longest identifiers."""
-    everything = _clipped(" ".join(said))
+def _clues(texts: Sequence[str], phrases: Sequence[str]) -> list[Clue]:
+    """Return what may single records out: quoted phrases, the whole question, and its longest identifiers."""
+    everything = _clipped(" ".join(texts))
     clues = [*map(Clue, phrases), Clue(everything), Clue(everything, in_order=False)]
-    for identifier, least in sorted(set(identifiers(said)), key=lambda each: (-len(each[0]), each)):
+    for identifier, least in sorted(set(identifiers(texts)), key=lambda found: (-len(found[0]), found)):
         if len(clues) >= _MAX_CLUES:
             break
         words = _clipped(identifier)
@@ -94,15 +94,15 @@ def _clues(said: Sequence[str], phrases: Sequence[str]) -> list[Clue]:
 
 
 def _clipped(text: str) -> str:
-    """Return the first words of a text: half a word would be another."""
+    """Return the first words of a text, all of them whole: half a word would be a different word."""
     return clip(plain(text).strip(), _MAX_PHRASE_CHARACTERS)
 
 
-def _said(part: re.Match[str]) -> str:
+def _text_of(part: re.Match[str]) -> str:
     return part["phrase"] if part["phrase"] is not None else part["word"]
 
 
-def _with_parts(text: str) -> Iterable[str]:
+def _with_humps(text: str) -> Iterable[str]:
     for word in plain(text).split():
         yield word.lower()
         parts = humps(word)

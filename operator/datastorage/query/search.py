@@ -19,17 +19,17 @@ from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader, Place
 
-# One event that comes again and again must not fill the page.
+# A single event that recurs many times must not fill the page.
 _PER_TEXT: Final = 3
-# A search in two ways looks deeper into each than it will show: a hit that is far down in the one may be high
-# in the other.
+# A search by both looks further down each ranking than it will show: a hit that is far down in one may be
+# high in the other.
 _DEPTH: Final = 50
-# Measured with benchmarks/search; meaning finds more than words do.
+# Measured with benchmarks/search: meaning finds more than words do.
 _VECTOR_WEIGHT: Final = 2.0
 _TEXT_WEIGHT: Final = 1.0
-# A search by both does not wait longer for the vector of a question; words alone will do.
+# A search by both waits no longer than this for the vector of a question; then it uses words alone.
 _EMBEDDING_SECONDS: Final = 3.0
-# Records with the same text are counted up to this, and over all texts of an answer up to that.
+# Records with the same text are counted up to _MAX_COUNT, and up to _MAX_COUNTED over all texts of an answer.
 _MAX_COUNT: Final = 1_000
 _MAX_COUNTED: Final = 20_000
 
@@ -40,12 +40,12 @@ class SearchHit:
 
     record: ArchivedRecord
     score: float
-    """By what the hits are ordered. It can be compared within one answer only."""
+    """The hits are ordered by score. Scores can be compared within one answer only."""
     similarity: float | None
-    """Cosine similarity of question and record, 1 at most; None where it was found by its words alone."""
+    """Cosine similarity of question and record, 1 at most; None if the record was found by words alone."""
     more: int
-    """How many more records that meet the filter have the same text and are not among the hits; counted up to
-    1,000 or so."""
+    """The number of further records that meet the filter and have the same text, but are not among the hits;
+    counted up to 1,000 or so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ class SearchResult:
     """The hits of a search, the best first."""
 
     mode: SearchMode
-    """The mode of the search: text where hybrid was asked for and the vectors were away."""
+    """The mode that was used: text if hybrid was asked for but the vectors were not available."""
     hits: tuple[SearchHit, ...]
     degraded: str | None = None
-    """Why the search was not what was asked for."""
+    """The reason why another mode than the requested one was used; None if it was used."""
 
 
 class Searcher:
-    """Searches. ``embedder`` and ``nearest`` are None where no vectors are kept."""
+    """Searches the archive by meaning, by words, or by both."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class Searcher:
         *,
         embedding_seconds: float = _EMBEDDING_SECONDS,
     ) -> None:
-        """Take what reads the archive and what makes and finds vectors.
+        """Take what reads the archive, and what makes and finds vectors: None if no vectors are kept.
 
-        A search by both meaning and words waits ``embedding_seconds`` at most for the vector of a question.
+        A search by both waits at most ``embedding_seconds`` for the vector of a question.
         """
         self._embedding_seconds = embedding_seconds
         self._reader = reader
@@ -84,9 +84,9 @@ class Searcher:
     async def search(
         self, question: str, criteria: Criteria, *, mode: SearchMode, limit: int
     ) -> SearchResult:
-        """Return the best records. Raises InvalidQueryError, and TransientError when it can't be done now."""
+        """Return the best records. Raises InvalidQueryError, and TransientError if it can't search now."""
         check_question(question)
-        # A shell hands over bytes that are no text as characters that nothing can encode.
+        # Bytes of a shell that are not text arrive as surrogate characters, which can't be encoded.
         question = question.encode("utf-8", "replace").decode("utf-8")
         match mode:
             case SearchMode.TEXT:
@@ -111,11 +111,11 @@ class Searcher:
             return_exceptions=True,
         )
         if isinstance(near, DataStorageError):
-            # Words alone will do; where they can't be searched either, that is what there is to say.
+            # Words alone are enough; if they can't be searched either, that error is the answer.
             found = [_Found(match, match.score, None) for match in _or_raise(worded)[:limit]]
             return await self._result(SearchMode.TEXT, criteria, found, str(near))
         if isinstance(worded, InvalidQueryError):
-            worded = []  # no word in it to search for, but it has a meaning
+            worded = []  # the question has no words to search for, but it has a meaning
         return await self._result(
             SearchMode.HYBRID, criteria, _fused(_or_raise(near), _or_raise(worded))[:limit]
         )
@@ -125,7 +125,7 @@ class Searcher:
     ) -> list[Match]:
         if self._embedder is None or self._nearest is None:
             raise InvalidQueryError(
-                "there is no search by meaning without vectors: DATASTORAGE_EMBEDDING_PROVIDER is none; "
+                "a search by meaning needs vectors, but DATASTORAGE_EMBEDDING_PROVIDER is none: "
                 "search by words instead (mode text)"
             )
         try:
@@ -153,21 +153,21 @@ class Searcher:
     async def _result(
         self, mode: SearchMode, criteria: Criteria, found: Sequence["_Found"], degraded: str | None = None
     ) -> SearchResult:
-        rows = {row.place: row for row in await self._reader.load([each.match.place for each in found])}
-        shown = [each for each in found if each.match.place in rows]
-        more = await self._more(criteria, shown)
+        rows = {row.place: row for row in await self._reader.load([hit.match.place for hit in found])}
+        loaded = [hit for hit in found if hit.match.place in rows]
+        more = await self._more(criteria, loaded)
         hits = tuple(
             SearchHit(
-                archived(rows[each.match.place]), each.score, each.similarity,
-                more.get(each.match.text_hash or b"", 0),
+                archived(rows[hit.match.place]), hit.score, hit.similarity,
+                more.get(hit.match.text_hash or b"", 0),
             )
-            for each in shown
+            for hit in loaded
         )  # fmt: skip
         return SearchResult(mode, hits, degraded)
 
-    async def _more(self, criteria: Criteria, shown: Sequence["_Found"]) -> dict[bytes, int]:
-        """Return how many records of each text are not shown."""
-        counts = Counter(each.match.text_hash for each in shown if each.match.text_hash is not None)
+    async def _more(self, criteria: Criteria, loaded: Sequence["_Found"]) -> dict[bytes, int]:
+        """Return how many records of each text are not in the answer."""
+        counts = Counter(hit.match.text_hash for hit in loaded if hit.match.text_hash is not None)
         counts.pop(NO_TEXT, None)
         if not counts:
             return {}
@@ -190,7 +190,7 @@ def _or_raise(matches: list[Match] | BaseException) -> list[Match]:
 
 
 def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:
-    """Return what either search has found, the best first, and of each text a few.
+    """Return the records that either search found, the best first, and only a few of each text.
 
     Records that the clues of the question single out come first, even where many others are near in meaning.
     """

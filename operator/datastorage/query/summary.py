@@ -5,7 +5,7 @@ from datastorage.resources.reading.registry import reading_named
 
 
 def outcome_of(record: ArchivedRecord) -> str:
-    """Return the phase of an AuditRecord, the status of the execution of an ActionTrace."""
+    """Return the phase of an AuditRecord, or the execution status of an ActionTrace."""
     return reading_named(record.kind).outcome(record.spec)
 
 
@@ -15,5 +15,5 @@ def target_of(record: ArchivedRecord) -> str:
 
 
 def summary_of(record: ArchivedRecord) -> str:
-    """Return what was done, and what was said about it."""
+    """Return what was done, and the remark on it."""
     return reading_named(record.kind).summary(record.spec)

@@ -1,4 +1,4 @@
-"""The values that several rooms share: records, keys, vectors, states, reasons, canonical bytes, times.
+"""The values that several packages share: records, keys, vectors, states, reasons, canonical bytes, times.
 
-Frozen data and pure functions of it belong here; nothing that waits, reads or writes does.
+Frozen data and pure functions on it belong here; nothing that waits, reads or writes does.
 """

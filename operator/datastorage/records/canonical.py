@@ -1,4 +1,4 @@
-r"""Canonical JSON: the bytes that are the evidence.
+r"""Canonical JSON: the bytes that are kept as evidence.
 
 One value has one byte string: object keys sorted by code point, no white space, UTF-8 without escapes
 except where JSON demands them, integers of any size in full, floats in their shortest form that reads

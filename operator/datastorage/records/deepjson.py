@@ -1,4 +1,4 @@
-"""Room on the interpreter's stack for JSON that is as deep as the API server accepts."""
+"""Makes room on the interpreter's stack for JSON nested as deeply as the API server accepts."""
 
 import json
 import logging
@@ -10,15 +10,15 @@ from datastorage.records.canonical import canonical_bytes
 
 _log = logging.getLogger(__name__)
 
-# The API server takes JSON up to 10,000 levels deep, and one such object must not end the watch of all
-# others, nor be unreadable in the archive. The parser needs this many levels and this much stack.
+# The API server accepts JSON up to 10,000 levels deep. One such object must not end the watch of all others,
+# nor be unreadable in the archive. The parser needs this many levels and this much stack.
 _DEEPEST_JSON: Final = 10_010
 _RECURSION_LIMIT: Final = 60_000
 _STACK_BYTES: Final = 100 * 1024 * 1024
 
 
 def make_room_for_deep_json() -> None:
-    """Give the main thread room for JSON as deep as the API server accepts. Call it before the loop runs."""
+    """Give the main thread room for JSON of any depth that the API server accepts, before the loop runs."""
     sys.setrecursionlimit(_RECURSION_LIMIT)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     stack = _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
@@ -26,7 +26,7 @@ def make_room_for_deep_json() -> None:
     try:
         canonical_bytes(json.loads("[" * _DEEPEST_JSON + "]" * _DEEPEST_JSON))
     except RecursionError:
-        # Some versions of Python bound their parser by a constant that nothing here can raise.
+        # Some versions of Python limit the parser by a constant that can't be changed here.
         _log.warning(
             "This Python can't read JSON as deep as the API server accepts: an object nested that deep would "
             "end the watch of all others, and can't be shown. Python 3.11 can."

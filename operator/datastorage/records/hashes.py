@@ -13,7 +13,7 @@ def sha256(content: bytes) -> bytes:
 
 
 def text_hash(text: str) -> bytes:
-    """Return the hash that identifies a text: that of its UTF-8."""
+    """Return the hash that identifies a text, which is that of its UTF-8 bytes."""
     return sha256(text.encode("utf-8", "replace"))
 
 

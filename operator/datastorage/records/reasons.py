@@ -1,10 +1,10 @@
-"""Why something about an object is as its status says, in one word for programs."""
+"""The reasons for the conditions in an object's status, each a single word for programs."""
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The reasons that a condition of the status shows. They are public: their words never change."""
+    """The reason of a condition in the status. Reasons are public, so their words never change."""
 
     @property
     def label(self) -> str:
@@ -13,9 +13,9 @@ class Reason(StrEnum):
 
     # The row, in the condition Stored.
     WRITTEN = "Written"
-    """It is committed. Of the condition Embedded: so is the vector."""
+    """The row is committed; in the condition Embedded, the vector is committed too."""
     RECORDING = "Recording"
-    """This generation is committed, and more generations may come."""
+    """This generation is committed, and more generations may follow."""
     REJECTED = "Rejected"
     """No row can hold the object."""
 
@@ -27,12 +27,12 @@ class Reason(StrEnum):
     EMBEDDER_UNAVAILABLE = "EmbedderUnavailable"
     """The embedder did not serve when the row was written."""
     EMBEDDING_REFUSED = "EmbeddingRefused"
-    """The embedder makes no vector of this text."""
+    """The embedder can't make a vector of this text."""
     VECTOR_STORE_UNAVAILABLE = "VectorStoreUnavailable"
-    """The tables of vectors took nothing when the row was written."""
+    """The tables of vectors accepted nothing when the row was written."""
     FOLLOWING = "Following"
-    """The vectors are on another server, and are written after the rows."""
+    """The vectors are on another server, to which they are written after the rows."""
     OWED = "Owed"
-    """The vector waits in the outbox, since an earlier write of the row."""
+    """The vector has been pending in the outbox since an earlier write of the row."""
     DROPPED = "Dropped"
-    """Somebody has given the vector up."""
+    """Somebody has dropped the vector with ``datastorage outbox``."""

@@ -10,7 +10,7 @@ from datastorage.records.vectorwrite import WITHOUT_VECTORS, VectorWrite
 
 
 class Table(StrEnum):
-    """The two archive tables; each has its own typed columns beside the common ones."""
+    """The two archive tables; each has its own typed columns in addition to the common ones."""
 
     AUDIT_RECORDS = "audit_records"
     ACTION_TRACES = "action_traces"
@@ -18,7 +18,7 @@ class Table(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecordKey:
-    """The key of a stored record: which generation of which object, and what it says.
+    """The key of a stored record: its object, its generation and its spec.
 
     ``created_at`` selects the partition and never changes for a uid. ``spec_hash`` is the SHA-256 of the
     canonical spec: after a cluster was restored from a backup, or cloned, the same generation may come with
@@ -69,10 +69,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """The archive's answer for a key: hash of the stored bytes, time of the commit, state of the vector.
+    """What the archive holds for a key: hash of the stored bytes, time of the commit, state of the vector.
 
-    ``diverged``: when the row came, another content was stored under its uid and generation already.
-    ``is_new``: this very write added the row.
+    ``diverged`` means that a different content was already stored under its uid and generation. ``is_new``
+    means that this write added the row.
     """
 
     content_hash: bytes

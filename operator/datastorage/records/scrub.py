@@ -1,22 +1,22 @@
-"""Texts without the identifiers, times and addresses that differ between equal events.
+"""Removes the identifiers, times and addresses that differ between equal events from texts.
 
-Every pattern is bounded in length, or begins only at the beginning of a run: so the time is linear in the
-text, for every text.
+Every pattern is bounded in length, or begins only at the beginning of a run, so that the time is linear in
+the length of any text.
 """
 
 import ipaddress
 import re
 from typing import Final
 
-# Four times what is kept of a text: room for what is taken out, and a bound to the time it takes.
+# Four times the length that is kept of a text: room for what is removed, and a bound on the time.
 _MAX_CHARACTERS: Final = 4096
-# A word that is longer than this may be cut anywhere.
+# A word that is longer than this may be cut at any character.
 _MAX_WORD_CHARACTERS: Final = 100
 
-# A letter or digit beside an identifier makes it a piece of another word.
+# An identifier next to a letter or digit is a piece of another word.
 _BEGIN: Final = r"(?<![0-9A-Za-z])"
 _END: Final = r"(?![0-9A-Za-z])"
-# These join an identifier to the word before it, and would be left hanging.
+# These characters join an identifier to the word before it, and would be left over.
 _JOINT: Final = r"[-_.@#]?"
 
 _UNPRINTABLE: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -31,7 +31,7 @@ _UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _IPV4: Final = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/[0-9]{1,2}|:[0-9]{1,5})?(?!\.[0-9])"
 _IPV4_IN_NAME: Final = r"ip(?:-[0-9]{1,3}){4}"
 
-# Kubernetes makes random names of these: hardly a vowel, so that they spell no words.
+# Kubernetes makes random names from these characters, which hardly spell words.
 _RANDOM: Final = "[bcdfghjklmnpqrstvwxz2456789]"
 _NO_WORD: Final = r"(?!(?:http2|https|grpcs|mssql|pgsql|smtps)\b)"
 _MIXED: Final = r"(?=[a-z]{0,16}[0-9])(?=[0-9]{0,16}[a-z])"
@@ -39,7 +39,7 @@ _MIXED_HEX: Final = r"(?![0-9]{8,20}[Bb](?![0-9A-Za-z]))(?=[A-Fa-f]{0,64}[0-9])(
 _AFTER_NAME: Final = r"(?<=[0-9A-Za-z])-"
 _END_OF_NAME: Final = r"(?![0-9A-Za-z-])"
 
-# Seconds from 2017 to 2033, and their thousandths. Sizes in bytes are numbers of that length, too.
+# Unix times from 2017 to 2033, and fractions of their seconds. Sizes in bytes are as long.
 _EPOCH: Final = r"(?:1[5-9]|20)[0-9]{8}(?:(?:[0-9]{3}){1,3}|\.[0-9]{1,9})?"
 _NO_UNIT: Final = r"(?! ?(?:bytes|[KMGT]i?B|ns|us|ms|s|seconds|requests|rows)\b)"
 
@@ -63,12 +63,12 @@ _GENERATED_SUFFIXES: Final = tuple(
         f"{_MIXED}{_RANDOM}{{8,10}}{_END_OF_NAME}",  # a ReplicaSet
     )
 )
-# One in five random suffixes has no digit. In free text such a one may be a word, at a Pod's end not.
+# One in five random suffixes has no digit. It may be a word in free text, but not at the end of a Pod's name.
 _POD_SUFFIX: Final = re.compile(rf"{_AFTER_NAME}{_NO_WORD}{_RANDOM}{{5}}$")
 _HASHES: Final = tuple(
     re.compile(pattern)
     for pattern in (
-        _BEGIN + "0x[0-9A-Fa-f]{9,}" + _END,  # shorter ones are codes of errors
+        _BEGIN + "0x[0-9A-Fa-f]{9,}" + _END,  # shorter ones are error codes
         _JOINT + _BEGIN + f"(?:sha[0-9]{{1,3}}:)?{_MIXED_HEX}[0-9A-Fa-f]{{8,}}" + _END,
         _JOINT + _BEGIN + _EPOCH + _END + _NO_UNIT,
         _JOINT + _BEGIN + r"(?<!\.)[0-9]{12,}" + _END + _NO_UNIT,
@@ -78,9 +78,9 @@ _EMPTY_BRACKETS: Final = re.compile(r"""\( ?\)|\[ ?\]|\{ ?\}|< ?>|" ?"|' ?'|` ?`
 
 
 def scrub(text: str) -> str:
-    """Return a free text, tidy, without identifiers, times, addresses and generated parts of names.
+    """Return a tidy text without identifiers, times, addresses and generated parts of names.
 
-    Numbers that mean something stay: 256Mi, 95%, 500ms, exit code 137, HTTP 503, v1.2.3.
+    Numbers with a meaning stay: 256Mi, 95%, 500ms, exit code 137, HTTP 503, v1.2.3.
     """
     text = tidy(text)
     for pattern in _IDENTIFIERS:
@@ -99,12 +99,12 @@ def scrub_name(name: str, *, of_pod: bool) -> str:
 
 
 def tidy(text: str) -> str:
-    """Return a text that every program can take: no NUL, no half characters, single blanks, not endless."""
+    """Return a text without control characters, surrogates and repeated spaces, and of bounded length."""
     return " ".join(_UNPRINTABLE.sub(" ", text[:_MAX_CHARACTERS]).split())
 
 
 def is_meaningful(text: str) -> bool:
-    """Tell whether the text has a letter or a digit."""
+    """Return whether the text has a letter or a digit."""
     return _MEANINGFUL.search(text) is not None
 
 
@@ -118,7 +118,7 @@ def clip(text: str, max_characters: int) -> str:
 
 def _without_address(match: re.Match[str]) -> str:
     found = match.group()
-    if not any(map(str.isdigit, found)):  # a::b is rather a name in a program
+    if not any(map(str.isdigit, found)):  # a::b is more likely a name in a program
         return found
     try:
         ipaddress.IPv6Address(found if found.endswith("::") else found.rstrip(":."))

@@ -1,8 +1,8 @@
-"""Times as records carry them: RFC 3339 texts, some of which mean that there is no time.
+"""Times in records: RFC 3339 texts, some of which mean that there is no time.
 
-Go writes the zero of its time.Time, 0001-01-01T00:00:00Z, for a time that was never set: "omitempty" does not
-leave it out. Every reader of a record's times asks here, so that none takes it for an event of the year 1.
-The evidence keeps the text as it came.
+Go writes the zero value of time.Time, 0001-01-01T00:00:00Z, for a time that was never set: "omitempty" does
+not omit it. All code that reads a record's times uses this module, so that none takes it for an event in the
+year 1. The evidence keeps the text unchanged.
 """
 
 from collections.abc import Mapping
@@ -10,23 +10,23 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-# The calendar repeats after this many years. Moved by them, Go's zero has neighbours that can be compared.
+# The calendar repeats after this many years. Shifted by them, Go's zero and its neighbours can be compared.
 _CYCLE_YEARS: Final = 400
 _GO_ZERO: Final = datetime(1 + _CYCLE_YEARS, 1, 1, tzinfo=UTC)
-# Go cuts the seconds off the offsets of that year: in a local zone its zero is written up to a minute off.
+# Go drops the seconds of that year's zone offsets: in a local zone, its zero may be up to a minute off.
 _PRECISION: Final = timedelta(minutes=1)
 
 
 def is_given(value: object) -> bool:
-    """Tell whether a field holds a time at all: it is neither absent, nor empty, nor Go's zero."""
+    """Return whether a field holds a time, so that it is neither absent, nor empty, nor Go's zero."""
     return bool(value) and not (isinstance(value, str) and _is_go_zero(value))
 
 
 def time_of(value: object) -> datetime | None:
-    """Return the time, in UTC; None when there is none, or none that the calendar here has.
+    """Return the time in UTC; None if there is none, or none that Python can represent.
 
-    Valid RFC 3339 without a date here: leap seconds, the year 0, and what an offset shifts out of the years 1
-    to 9999. A time without a zone is refused rather than guessed.
+    Python can't represent leap seconds, the year 0, and times that an offset shifts out of the years 1 to
+    9999. A time without a zone is None, since a guess may be wrong.
     """
     if not isinstance(value, str) or not is_given(value):
         return None
@@ -45,12 +45,12 @@ def time_in(parent: Mapping[str, Any], field: str) -> datetime | None:
 # All records of a batch were stored at the same time.
 @lru_cache(maxsize=64)
 def rfc3339(time: datetime, timespec: str = "auto") -> str:
-    """Return a time in UTC as the API server writes it; ``timespec`` is that of datetime.isoformat."""
+    """Return a time in UTC in the API server's format; ``timespec`` is that of datetime.isoformat."""
     return time.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def _is_go_zero(text: str) -> bool:
-    # West of Greenwich it is still the year 0, which the calendar here lacks.
+    # West of Greenwich it is still the year 0, which Python can't represent.
     if not text.startswith(("0000-12-31", "0001-01-01")):
         return False
     try:

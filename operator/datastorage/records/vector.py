@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
-"""One vector. Read only: caches hand the same one to many."""
+"""One vector. It is read-only, because caches return the same array to many callers."""
 
 Matrix = NDArray[np.float32]
-"""One vector a row."""
+"""One vector per row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,5 +21,5 @@ class EmbeddingModel:
     dimensions: int
 
     def __str__(self) -> str:
-        """Return the name for a person and for an object's status."""
+        """Return the model's name for people and for an object's status."""
         return f"{self.provider}/{self.name}"

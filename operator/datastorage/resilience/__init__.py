@@ -1,5 +1,5 @@
-"""What keeps work going while something fails: breakers, pauses, periodic workers, halving, cancellation.
+"""Mechanisms that keep work going during failures: breakers, pauses, workers, halving, cancellation.
 
-What belongs here: mechanisms that know nothing of what they are used for. What does not: limits and pauses of
-one use, which stand with it.
+What belongs here: mechanisms that are independent of their use. What does not: the limits and pauses of one
+use, which belong beside that use.
 """

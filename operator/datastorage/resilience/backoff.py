@@ -1,4 +1,4 @@
-"""Growing pauses between the attempts at something that fails."""
+"""Growing pauses between attempts at an operation that fails."""
 
 import random
 
@@ -7,18 +7,13 @@ class Backoff:
     """Doubles its pause from one attempt to the next, up to a limit."""
 
     def __init__(self, first_seconds: float, max_seconds: float) -> None:
-        """The first pause has up to ``first_seconds``, and no pause has more than ``max_seconds``."""
+        """The first pause takes up to ``first_seconds``, and no pause takes more than ``max_seconds``."""
         self._first_seconds = first_seconds
         self._max_seconds = max_seconds
         self._seconds = first_seconds
 
-    @property
-    def at_limit(self) -> bool:
-        """Whether the pauses grow no more."""
-        return self._seconds >= self._max_seconds
-
     def next(self) -> float:
-        """Return the next pause in seconds: from half of what has been reached to all of it.
+        """Return the next pause in seconds, a random time from half the current limit to all of it.
 
         The jitter keeps replicas that have failed together from trying again together.
         """

@@ -1,9 +1,9 @@
-"""One shared view on whether a dependency serves: one probe asks, and all go on together.
+"""A shared view of whether a dependency serves: a single probe finds out, and all callers continue together.
 
 ``run`` and ``judge`` wait until the dependency serves; ``attempt`` fails at once while it does not.
 
-A piece of work that the dependency refuses says little by itself: either the work is too much, or the
-dependency serves nobody. A harmless piece of work, the trial, distinguishes the two.
+The refusal of a piece of work says little by itself: either the work is too much, or the dependency serves
+nobody. A harmless piece of work, the trial, distinguishes the two.
 """
 
 import asyncio
@@ -29,10 +29,11 @@ class Pace:
     first: float = 0.1
     """Before the first probe, and before the first repetition of refused work."""
     max: float = 2.0
-    """Between two probes: short enough that a backlog is caught up within seconds of the recovery, long
+    """Between two probes: short enough that a backlog is processed within seconds of the recovery, long
     enough not to be a load."""
     max_refused: float = 60.0
-    """Between two tries of work that is refused while others are served, and can't be made smaller."""
+    """Between two attempts at work that is refused while other work is served, and that can't be made
+    smaller."""
     remind: float = 30.0
     """Between two log lines about one outage, or about one piece of refused work."""
     quiet: float = 0.0
@@ -41,7 +42,7 @@ class Pace:
 
 
 def _nothing() -> None:
-    """Nobody has to know of a recovery."""
+    """Do nothing on a recovery."""
 
 
 class Breaker:
@@ -59,13 +60,14 @@ class Breaker:
         """``dependency`` is its name in logs and metrics. ``probe`` raises TransientError while it is away.
 
         ``trial`` raises TransientError or RecordRefusedError while not even harmless work of the usual kind
-        would succeed; without one the probe stands for it. ``on_recovery`` is called when it serves again.
+        would succeed; without a trial, the probe takes its place. ``on_recovery`` is called when the
+        dependency serves again.
         """
         self._dependency = dependency
         self._probe = probe
         self._trial = trial or probe
-        # What has failed has to succeed: where a trial found the dependency away, a probe that asks for less
-        # would let everybody try again, in vain, and again.
+        # The check that failed must succeed before work continues. After a failed trial, a probe that asks
+        # for less would let all callers try again and fail again.
         self._asked = probe
         self._on_recovery = on_recovery
         self._pace = pace
@@ -98,7 +100,8 @@ class Breaker:
     async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return the operation's result, repeating it for as long as it raises TransientError.
 
-        Work that is refused while others are served waits by itself, at growing pauses, and holds nobody up.
+        Work that is refused while other work is served is repeated at growing pauses, and delays no other
+        work.
         """
         backoff = Backoff(self._pace.first, self._pace.max_refused)
         remind_at = time.monotonic() + self._pace.max
@@ -121,8 +124,8 @@ class Breaker:
     async def judge(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return the operation's result, repeating it while the dependency serves nobody.
 
-        Raises RecordRefusedError and WorkRefusedError as the operation does, and only where harmless work
-        succeeds: it is this piece of work then, and repeating it as it is would change nothing.
+        Raises the operation's RecordRefusedError or WorkRefusedError only if harmless work succeeds. Then
+        this piece of work is at fault, and repeating it unchanged would not help.
         """
         while True:
             await self.until_serving()
@@ -134,7 +137,7 @@ class Breaker:
                 continue
 
     async def attempt(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Return the operation's result, tried once, and not at all while the dependency is away.
+        """Try the operation once and return its result; don't try it while the dependency is away.
 
         Raises TransientError with the reason; its subclass WorkRefusedError as ``judge`` does.
         """
@@ -151,7 +154,7 @@ class Breaker:
         await self._closed.wait()
 
     async def close(self) -> None:
-        """Stop probing. Nothing may be waiting in ``run`` or ``judge`` any more."""
+        """Stop probing. No call of ``run`` or ``judge`` may still be waiting."""
         if self._probing is not None:
             await end_tasks([self._probing])
 
@@ -174,7 +177,7 @@ class Breaker:
         return result
 
     async def _try_harmless_work(self, refusal: Exception) -> None:
-        """Return where the refused work itself is to blame; raise TransientError where the dependency is."""
+        """Return if the refused work itself is to blame; raise TransientError if the dependency is."""
         try:
             await self._trial()
         except (TransientError, RecordRefusedError) as state:
@@ -188,14 +191,14 @@ class Breaker:
         if ask is self._trial:
             self._asked = ask
         if not self._closed.is_set():
-            return  # another caller has noticed already
+            return  # another caller has already noticed
         self._closed.clear()
         self._asked = ask
         if self._reason is None:
             self._outages.begin()
         self._reason = str(error)
         self._outages.remind(self._reason)
-        # A task of its own: a caller that is cancelled must not leave the others waiting for ever.
+        # The probe is a task of its own: if a caller is cancelled, the others must not wait for ever.
         self._probing = asyncio.create_task(self._probe_until_it_serves(), name=f"probe-{self._dependency}")
 
     async def _probe_until_it_serves(self) -> None:
@@ -206,12 +209,13 @@ class Breaker:
             except (TransientError, RecordRefusedError) as still:
                 self._reason = str(still)
             except ConfigurationError:
-                # Waiting does not cure it. Those who wait find it out by themselves, and each decides.
+                # Waiting does not help. Each waiting caller tries again, gets this error, and decides what to
+                # do.
                 self._closed.set()
                 return
-            except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must not wait for ever
+            except Exception as error:  # noqa: BLE001  # whatever it is, callers must not wait for ever
                 self._reason = f"{type(error).__name__}: {error}"
-                _log.exception("The probe of %s failed in an unforeseen way", self._dependency)
+                _log.exception("The probe of %s failed unexpectedly", self._dependency)
             else:
                 self._closed.set()
                 return
@@ -226,16 +230,17 @@ class Breaker:
 
 
 class _OutageLog:
-    """Logs the beginning and the end of each outage, and in between at intervals that it lasts."""
+    """Logs the beginning and the end of each outage, and reminders while it lasts."""
 
     def __init__(self, dependency: str, pace: Pace) -> None:
         self.skipped = 0
-        """Attempts that failed or were not made since the last line about the end of an outage."""
+        """The number of attempts that failed or were skipped since the last log line about the end of an
+        outage."""
         self._dependency = dependency
         self._pace = pace
         self._began_at = 0.0
         self._is_logged = False
-        # No line about an outage before this time.
+        # No log line about an outage is written before this time.
         self._quiet_until = 0.0
         self._up = metrics.DEPENDENCY_UP.labels(dependency)
         self._up.set(1)

@@ -8,18 +8,18 @@ from typing import Any, Final
 
 _log = logging.getLogger(__name__)
 
-# More than any component takes to end in order. Kopf, the slowest, gives its queues 2 s.
+# More than any component takes to end in an orderly way. Kopf, the slowest, gives its queues 2 s.
 _SECONDS_A_TRY: Final = 3.0
-# The first cancellation may be swallowed, and the second one is not.
+# The first cancellation may be swallowed, but the second one is not.
 _TRIES: Final = 2
 
 
 @contextmanager
 def cancellation_kept() -> Iterator[None]:
-    """Let a task that is cancelled within end as cancelled, whatever its cleaning up raises.
+    """Let a task that is cancelled within the block end as cancelled, whatever its clean-up raises.
 
-    Giving back a connection whose server is silent fails. The task would go on with that error instead, and
-    try again for ever. And ``wait_for`` of Python 3.11, which libraries use, may swallow a cancellation.
+    Giving back a connection to a silent server fails: the task would continue with that error, and try again
+    for ever. And ``wait_for`` of Python 3.11, which libraries use, may swallow a cancellation.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -37,8 +37,8 @@ def cancellation_kept() -> Iterator[None]:
 async def end_tasks(tasks: Sequence[asyncio.Task[Any]], *, seconds_a_try: float = _SECONDS_A_TRY) -> None:
     """Cancel tasks and wait for their end.
 
-    A task that swallows its cancellation, as ``wait_for`` of Python 3.11 may, is cancelled again. One that
-    still does not end is left, and ends with the process.
+    A task that swallows its cancellation, as ``wait_for`` of Python 3.11 may, is cancelled again. A task that
+    still does not end is left running until the process ends.
     """
     running = set(tasks)
     for _ in range(_TRIES):
@@ -48,5 +48,5 @@ async def end_tasks(tasks: Sequence[asyncio.Task[Any]], *, seconds_a_try: float 
             task.cancel()
         _, running = await asyncio.wait(running, timeout=seconds_a_try)
     for task in running:
-        _log.error("%s does not end and is left", task.get_name())
+        _log.error("The task %s does not end and is left running", task.get_name())
     await asyncio.gather(*(task for task in tasks if task.done()), return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Why a connection failed, in words that can't contain the secrets of an address."""
+"""Describes why a connection failed, in words that can't contain the secrets of an address."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 def connection_trouble(error: BaseException) -> str:
-    """Return the operating system's words for the innermost error, or the type of the outermost one."""
+    """Return the operating system's text for the innermost error, or the type of the outermost one."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     causes = [inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno]
@@ -15,7 +15,7 @@ def connection_trouble(error: BaseException) -> str:
         return type(error).__name__
     if isinstance(causes[-1], socket.gaierror | ssl.SSLError):
         return causes[-1].strerror or type(causes[-1]).__name__
-    # Not the message of the error itself: libraries write it, with the address in it.
+    # The error's own message is not used: libraries write it, and include the address.
     return os.strerror(causes[-1].errno or 0)
 
 

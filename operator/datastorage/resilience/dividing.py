@@ -1,4 +1,4 @@
-"""Work that is done in halves where a server refuses all of it at once, and in chunks of bounded size."""
+"""Divides work: into halves if a server refuses all of it at once, and into chunks of bounded size."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 OnRefused = Callable[[T, RecordRefusedError | WorkRefusedError], None]
-"""Takes an item that is refused by itself, and why."""
+"""Called with an item that is refused by itself, and the reason."""
 
 
 async def in_halves(
@@ -20,16 +20,16 @@ async def in_halves(
     items: Sequence[T],
     on_refused: OnRefused[T] | None = None,
 ) -> list[R]:
-    """Do a piece of work on the items, in halves where it is refused; return the result of each piece.
+    """Do work on the items, in halves if it is refused; return the result of each piece.
 
-    It waits while the dependency is away, and for an item that is refused by itself unless ``on_refused``
-    takes it.
+    The call waits while the dependency is away. It also waits for an item that is refused by itself, unless
+    ``on_refused`` is there to take it.
     """
 
     async def judged(chunk: Sequence[T]) -> R:
         try:
             return await breaker.judge(partial(work, chunk))
-        except MissingRightsError:  # less of it would be refused as well
+        except MissingRightsError:  # a smaller piece would also be refused
             return await breaker.run(partial(work, chunk))
         except WorkRefusedError:
             if len(chunk) > 1 or on_refused is not None:
@@ -42,7 +42,7 @@ async def in_halves(
 async def in_halves_without_breaker(
     work: Callable[[Sequence[T]], Awaitable[R]], items: Sequence[T], on_refused: OnRefused[T] | None
 ) -> list[R]:
-    """As ``in_halves``, for work that waits for nothing: it raises TransientError while a server is away.
+    """As ``in_halves``, for callers that must not wait: raises TransientError while a server is away.
 
     Without ``on_refused``, raises the error of an item that is refused by itself.
     """
@@ -62,7 +62,7 @@ async def in_halves_without_breaker(
 
 
 async def read_page(breaker: Breaker, read: Callable[[int], Awaitable[R]], most: int) -> R:
-    """Read up to ``most`` rows, or fewer where that many are refused."""
+    """Read up to ``most`` rows, or fewer if that many are refused."""
     while most > 1:
         try:
             return await breaker.judge(partial(read, most))
@@ -74,7 +74,7 @@ async def read_page(breaker: Breaker, read: Callable[[int], Awaitable[R]], most:
 
 
 def chunks(items: Iterable[T], size_of: Callable[[T], int], max_size: int) -> Iterator[list[T]]:
-    """Split the items, in their order, into chunks of bounded size; a larger item is one by itself."""
+    """Split the items, in order, into chunks of bounded size; a larger item is a chunk of its own."""
     chunk: list[T] = []
     size = 0
     for item in items:

@@ -1,16 +1,16 @@
-"""A wish that one component sets and another one waits for."""
+"""A request that one component makes and another one waits for."""
 
 import asyncio
 
 
 class Signal:
-    """Wakes the one who waits for it. To set it twice before it is seen is to set it once."""
+    """Wakes the waiting component. Setting it twice before it is seen has the effect of setting it once."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def set(self) -> None:
-        """Wake the one who waits, now or when it next begins to wait."""
+        """Wake the waiting component, now or when it next begins to wait."""
         self._event.set()
 
     async def wait(self, seconds: float | None = None) -> bool:
@@ -20,6 +20,6 @@ class Signal:
                 await self._event.wait()
         except TimeoutError:
             return False
-        # Cleared before the work begins: what is wanted while it runs is done afterwards.
+        # The signal is cleared before the work begins, so that a request made meanwhile leads to another run.
         self._event.clear()
         return True

@@ -1,4 +1,4 @@
-"""The one loop of everything that is done at intervals, or sooner when somebody asks for it."""
+"""The loop of all work that is done at intervals, or sooner on request."""
 
 import asyncio
 import random
@@ -20,11 +20,11 @@ async def repeat(
     wake: Signal | None = None,
     pause_seconds: float = 0.0,
 ) -> NoReturn:
-    """Do the work until cancelled: at once, then at intervals with jitter, and whenever ``wake`` is set.
+    """Do the work until cancelled: immediately, then at intervals with jitter, and whenever ``wake`` is set.
 
-    Where the work returns a number, the next run begins after that many seconds, without jitter, in place of
-    the interval. At least ``pause_seconds`` lie between two runs, however often it is woken. What the work
-    raises ends the loop.
+    If the work returns a number, the next run begins after that many seconds, without jitter, instead of the
+    interval. At least ``pause_seconds`` lie between two runs, however often ``wake`` is set. An error in the
+    work ends the loop.
     """
     wake = wake if wake is not None else Signal()
     while True:

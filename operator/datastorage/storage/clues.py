@@ -1,27 +1,27 @@
-"""The few records that have a clue of a question: an identifier, a quoted phrase, all of its words.
+"""Finds the few records that match a clue of a question: an identifier, a quoted phrase, or all its words.
 
-A clue that many records have singles none of them out, and is left to the ranking.
+A clue that many records match singles none of them out, and is left to the ranking.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
 from datastorage.records.hashes import NO_TEXT
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.pages import Place, place_of
 
 _log = logging.getLogger(__name__)
 
-# For each clue ($1 to $4) the rows that have it. Its words find them in the index, which knows of no order;
-# then their places decide. PostgreSQL keeps 255 places of a word in a text, of two bytes each, and none
-# beyond 16,383: where a word of the clue has lost some, the text itself is looked at, in a few rows ($8).
-# $5: a further condition.
+# Finds the rows that match each clue ($1 to $4). The index finds the rows that contain its words in any
+# order; the positions of the words then decide. PostgreSQL keeps 255 positions of a word in a text, of two
+# bytes each, and none beyond 16,383. Where positions are missing, the text itself is read, for a few rows
+# ($8). $5 is a further condition.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
@@ -55,7 +55,7 @@ CLUES: Final = with_conditions(r"""
         WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* pattern END
         LIMIT $7) AS found
 """)
-# A shorter limit of the server's own stays.
+# Sets the time limit, unless the server's own limit is shorter.
 _LIMIT: Final = """
     SELECT before, set_config('statement_timeout',
         CASE WHEN before::interval > '0' AND before::interval < $1::text::interval THEN before ELSE $1 END,
@@ -69,21 +69,20 @@ _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
 
 @dataclass(frozen=True, slots=True)
 class ClueLimits:
-    """How much is looked at for the clues of a question."""
+    """Bounds on the work for the clues of a question."""
 
     events: int = 8
-    """A clue of more events singles none of them out, and this many leave room on a page of ten. Records with
-    the same text are one event. Measured with benchmarks/search."""
+    """A clue that matches more events than this singles none of them out, and this many leave room on a page
+    of ten. Records with the same text are one event. Measured with benchmarks/search."""
     rows: int = 100
-    """Rows of one clue: a few events that come again and again."""
+    """Rows of one clue, enough for a few events that recur many times."""
     candidates: int = 1_000
-    """Rows of each table that have all words of a clue, and are looked at for their order."""
+    """Rows of each table that contain all words of a clue, and whose word order is checked."""
     texts: int = 20
-    """Rows of each table whose texts are read, each of 1.5 MB at most. The others count as without
-    the clue."""
+    """Rows of each table whose texts are read, each of 1.5 MB at most. The others count as not matching."""
     seconds: float = 1.5
-    """The time for all clues of a question: a hundred times what they take where no text is read. The ranking
-    that waits for them is an answer without them."""
+    """The time for all clues of a question: a hundred times what they take when no text is read. After that,
+    the ranking answers alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,39 +90,39 @@ class Clue:
     """Words of a question that together single out the records that have them."""
 
     words: str
-    """Letters and digits, with blanks between."""
+    """Words of letters and digits, separated by spaces."""
     in_order: bool = True
-    """Whether the words must stand beside each other."""
+    """Whether the words must be adjacent, in this order."""
     least: int = 1
-    """Of how many words it has to consist without those that are in every text, such as "the"."""
+    """The number of words it must have at least, not counting words that are in every text, such as "the"."""
 
     @property
     def pattern(self) -> str:
-        """The regular expression of the words beside each other, in a text as JSON has it."""
+        """The regular expression for the words in sequence, within JSON text."""
         return f"(?:^|{_BETWEEN}){f'{_BETWEEN}+'.join(self.words.split())}(?:$|[^[:alnum:]])"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A record that has clues."""
+    """A record that matches at least one clue."""
 
     place: Place
     text_hash: bytes | None
     weight: float
-    """More for a clue that fewer records have, then for more and longer clues; 1 at least."""
+    """At least 1. It is higher for a clue that fewer records match, then for more and longer clues."""
 
 
 async def find(
-    connection: Any,
+    connection: Session,
     criteria: Criteria,
     clues: Sequence[Clue],
     condition: str | None,
     limits: ClueLimits = ClueLimits(),
 ) -> list[Found]:
-    """Return the records that have a clue which few have, among those that meet criteria and condition.
+    """Return the records that match a rare clue, among those that meet the criteria and the condition.
 
-    The condition is a tsquery, or None. None is found where that takes too long, and the connection's
-    transaction goes on.
+    The condition is a tsquery, or None. If the search takes too long, the result is empty and the
+    connection's transaction stays usable.
     """
     if not clues:
         return []
@@ -133,25 +132,28 @@ async def find(
         *criteria.arguments,
     )  # fmt: skip
     try:
-        async with transaction(connection):  # a savepoint: going back to it restores the limit, too
+        async with transaction(connection):  # a savepoint: a rollback to it also restores the limit
             before = await connection.fetchval(_LIMIT, f"{limits.seconds * 1000:.0f}ms")
             rows = await connection.fetch(CLUES, *arguments)
             await connection.execute(_LIMIT_BEFORE, before)
     except asyncpg.QueryCanceledError:
-        _log.info("Finding the records that a question singles out took too long; the ranking alone answers")
+        _log.info("Searching for the clues of a question took too long; the answer is the ranking alone")
         return []
-    having: dict[int, dict[Place, bytes | None]] = {}
+    places_of_clue: dict[int, dict[Place, bytes | None]] = {}
     for row in rows:
-        having.setdefault(row["number"] - 1, {})[place_of(row)] = row["text_hash"]
+        places_of_clue.setdefault(row["number"] - 1, {})[place_of(row)] = row["text_hash"]
     rarity: dict[Place, int] = {}
-    said: Counter[Place] = Counter()
+    matched_characters: Counter[Place] = Counter()
     texts: dict[Place, bytes | None] = {}
-    for number, places in having.items():
+    for number, places in places_of_clue.items():
         events = len({place if text in {None, NO_TEXT} else text for place, text in places.items()})
         if len(places) < limits.rows and events <= limits.events:
             texts |= places
             for place in places:
                 rarity[place] = max(limits.events - events, rarity.get(place, 0))
-                said[place] += len(clues[number].words)
+                matched_characters[place] += len(clues[number].words)
     most = 1 + sum(len(clue.words) for clue in clues)
-    return [Found(place, text, 1 + rarity[place] + said[place] / most) for place, text in texts.items()]
+    return [
+        Found(place, text, 1 + rarity[place] + matched_characters[place] / most)
+        for place, text in texts.items()
+    ]

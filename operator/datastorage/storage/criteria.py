@@ -1,4 +1,4 @@
-"""Which records a question is about, as conditions that every statement of the archive shares.
+"""The conditions on the records that a question is about, shared by all statements that read the archive.
 
 The conditions on the columns of a kind come from resources/reading: a column that has a ``filter`` there has
 its condition here.
@@ -17,11 +17,11 @@ from datastorage.resources.reading.registry import reading_of_table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """Conditions on the columns; None sets none. A record has to meet all of them.
+    """Conditions on the columns; None means no condition. A record has to meet all of them.
 
-    ``equal`` has the values that columns must have. Where the two tables name a thing differently, one name
-    stands for both: ``type`` is also the actionType of an ActionTrace, ``phase`` the status of its execution,
-    ``target`` the resourceRef of an AuditRecord.
+    ``equal`` holds the values that columns must have. Where the two tables name the same thing differently,
+    one name stands for both: ``type`` is also the actionType of an ActionTrace, ``phase`` the status of its
+    execution, ``target`` the resourceRef of an AuditRecord.
     """
 
     tables: frozenset[Table] = frozenset(Table)
@@ -29,12 +29,12 @@ class Criteria:
     since: datetime | None = None
     """The earliest time of creation."""
     until: datetime | None = None
-    """Created before this."""
+    """The time before which the record was created."""
     equal: Mapping[FilterName, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """The last arguments of a statement made by ``with_conditions``."""
+        """The last arguments of a statement that ``with_conditions`` returned."""
         return (
             Table.AUDIT_RECORDS in self.tables, Table.ACTION_TRACES in self.tables, self.namespace,
             self.since, self.until, *(self.equal.get(name) for name in FILTERS),
@@ -42,7 +42,7 @@ class Criteria:
 
     @property
     def is_open(self) -> bool:
-        """Whether every record meets it."""
+        """Whether every record meets the criteria."""
         return set(self.tables) == set(Table) and all(value is None for value in self.arguments[2:])
 
 
@@ -51,10 +51,10 @@ _EQUAL_FROM: Final = 6
 
 
 def _conditions(table: Table, own: int) -> str:
-    """Return the conditions on a table, whose arguments come behind ``own`` others.
+    """Return the conditions on a table, whose arguments follow the statement's ``own`` ones.
 
-    A condition that is not set is gone once the statement is planned for its values (see reading.py), and the
-    bounds on created_at leave out whole months.
+    PostgreSQL drops a condition that is not set when it plans the statement for its values (see readonly.py),
+    and the bounds on created_at exclude whole months.
     """
     reading = reading_of_table(table)
     chosen, namespace, since, until = (own + n for n in (1 + list(Table).index(table), 3, 4, 5))
@@ -74,19 +74,20 @@ def _equal(reading: Reading, name: FilterName, number: int) -> str:
     return f"({' OR '.join([f'${number}::text IS NULL', *columns])})"
 
 
-# As a value to compare with, it is looked up by the primary key for each row that meets the rest. As NOT
-# EXISTS it could become a join with the whole table. An AuditRecord can't change, and needs no condition. A
-# row that diverged is the newest that is known of its own history.
+# Written as a value to compare with, the newest generation is looked up by primary key for each row that
+# meets the other conditions. Written as NOT EXISTS, it could become a join with the whole table. An
+# AuditRecord can't change, so it needs no such condition. A diverged row is the newest known one of its own
+# history.
 _NEWEST: Final = """(r.diverged OR r.generation = (SELECT max(n.generation)
         FROM datastorage.action_traces AS n WHERE n.uid = r.uid AND n.created_at = r.created_at))"""
 
 
 def with_conditions(sql: str) -> str:
-    """Return a statement with the conditions in their places, for rows "r".
+    """Return a statement with its placeholders replaced by the conditions on the rows "r".
 
-    The places are {of_audit_records} and {of_action_traces}, and {newest}: that an ActionTrace is the newest
-    generation of its object. The statement's own parameters are $1 and so on; the arguments of the criteria
-    come behind them: ``fetch(statement, *own, *criteria.arguments)``.
+    The placeholders are {of_audit_records}, {of_action_traces} and {newest}, which means that an ActionTrace
+    is the newest generation of its object. The statement's own parameters are $1 and so on; the arguments of
+    the criteria follow them: ``fetch(statement, *own, *criteria.arguments)``.
     """
     own = max(int(number) for number in re.findall(r"\$(\d+)", sql))
     places = {

@@ -1,7 +1,7 @@
-"""Search by words: the records that have words of a question, among those that meet criteria.
+"""Search by words: finds records that contain words of a question, among those that meet the criteria.
 
-No record has all words of a question in plain language. So one is enough, and the order decides: records
-with more of them, and with rarer ones, come first.
+Few records contain all words of a question in plain language. So one word is enough, and the ranking decides:
+records with more words of the question, and with rarer ones, come first.
 """
 
 import math
@@ -13,14 +13,15 @@ from datastorage.records.record import Table
 from datastorage.storage import clues
 from datastorage.storage.clues import Clue, ClueLimits
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.pages import Place, place_of
 from datastorage.storage.readonly import reading
 
-# The word forms of the question, as the records have them, and in how many of the newest records each is; and
-# how many records there are, counted up to $4.
+# Returns the word forms of the question as the records have them, the number of the newest records that
+# contain each, and the number of all records, counted up to $4.
 _FORMS: Final = with_conditions("""
     WITH sample AS MATERIALIZED (
         (SELECT r.search FROM datastorage.audit_records AS r
@@ -46,7 +47,7 @@ _PHRASES: Final = """
         phraseto_tsquery('english'::regconfig, phrase) AS form
     WHERE numnode(form) > 0
 """
-# The rows that have none of the phrases.
+# Returns the rows that contain none of the phrases.
 _WITHOUT: Final = """
     SELECT k.place FROM unnest($1::int[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
         AS k (place, uid, generation, created_at, spec_hash)
@@ -54,8 +55,9 @@ _WITHOUT: Final = """
     WHERE NOT EXISTS (SELECT FROM unnest($6::text[]) AS phrases (phrase)
         WHERE r.search @@ phraseto_tsquery('english'::regconfig, phrase))
 """
-# $1 and $2 are two conditions, each for itself; the newest rows that meet one of them are ranked. A rank is
-# the sum over the words ($3) of their weights ($4) and of how often they are in the record, for its length.
+# $1 and $2 are two alternative conditions; the newest rows that meet either of them are ranked. A rank is a
+# sum over the words ($3): the weight of each ($4) times its frequency in the record, relative to the record's
+# length.
 _FIND: Final = with_conditions("""
     WITH matching AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
@@ -95,36 +97,36 @@ _FIND: Final = with_conditions("""
     FROM numbered WHERE number <= $6
     ORDER BY rank DESC, created_at DESC, uid LIMIT $7
 """)
-# This many word forms say enough, and bound the work.
+# Further words add little to a question; the limit bounds the work.
 _MAX_FORMS: Final = 32
-# Rows of each table in which the words are counted: what is in none of them is rare enough.
+# Rows of each table in which the words are counted. A word that is in none of them counts as rare.
 _SAMPLE: Final = 500
-# Words that together are in more than this part of many records only order what the rarer ones have found:
-# the newest 1,500 of all that have a common word would leave out the best.
+# Words that together are in more than this share of many records only order what the rarer words have found:
+# the newest 1,500 of all records with a common word could miss the best ones.
 _COMMON: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class RankLimits:
-    """How many records are ranked for a question."""
+    """Bounds on the number of records that are ranked for a question."""
 
     ranked: int = 1_500
     """Rows of each table that are ranked."""
     not_many: int = 10_000
-    """Of no more records than these, all that are found can be ranked."""
+    """With no more records than this in all, every record that is found can be ranked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A question as words. Each has letters and digits only."""
+    """A question as words, each of letters and digits only."""
 
     words: Sequence[str]
     phrases: Sequence[str] = ()
-    """Words that must stand beside each other, in this order."""
+    """Words that must be adjacent, in this order."""
     excluded: Sequence[str] = ()
-    """Words and phrases that must not be there."""
+    """Words and phrases that a record must not contain."""
     clues: Sequence[Clue] = ()
-    """They may single out a few records, which then come first."""
+    """Clues that may single out a few records, which then come first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class _Form:
 
     text: str
     share: float
-    """In which part of what can be ranked it is."""
+    """The number of records that contain it, as a share of the number that can be ranked."""
     weight: float
 
 
@@ -155,9 +157,9 @@ class FullText:
     async def find(
         self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
     ) -> list[Match] | None:
-        """Return the records that fit best, of each text ``per_text`` at most.
+        """Return the records that match best, at most ``per_text`` of each text.
 
-        None when the question has only words that are in every text ("the", "what").
+        Returns None when the question has only words that are in every text ("the", "what").
         """
         async with reading(self._database) as connection:
             forms = await self._forms(connection, criteria, wording.words)
@@ -174,14 +176,14 @@ class FullText:
             found = await clues.find(connection, criteria, wording.clues, required, self._clue_limits)
         ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["rank"]) for row in rows}
         highest = rows[0]["rank"] if rows else 0.0
-        for each in found:
-            rank = ranked[each.place].score if each.place in ranked else 0.0
-            score = each.weight * (1 + highest) + rank
-            ranked[each.place] = Match(each.place, each.text_hash, score, each.weight)
+        for record in found:
+            rank = ranked[record.place].score if record.place in ranked else 0.0
+            score = record.weight * (1 + highest) + rank
+            ranked[record.place] = Match(record.place, record.text_hash, score, record.weight)
         return best_of_each_text(ranked.values(), per_text)[:limit]
 
     async def without(self, places: Sequence[Place], excluded: Sequence[str]) -> set[Place]:
-        """Return those of the rows in which none of the words and phrases stands."""
+        """Return the rows that contain none of the words and phrases."""
         found: set[Place] = set()
         async with reading(self._database) as connection:
             for table in Table:
@@ -195,13 +197,13 @@ class FullText:
                 found.update(places[row["place"]] for row in rows)
         return found
 
-    async def _forms(self, connection: Any, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
+    async def _forms(self, connection: Session, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
         limits = (_MAX_FORMS, _SAMPLE, self._limits.not_many + 1)
         rows = await connection.fetch(_FORMS, list(words), *limits, *criteria.arguments)
         return [_form(row, self._limits) for row in rows]
 
     @staticmethod
-    async def _phrases(connection: Any, phrases: Sequence[str]) -> list[str]:
+    async def _phrases(connection: Session, phrases: Sequence[str]) -> list[str]:
         return [row["form"] for row in await connection.fetch(_PHRASES, list(phrases))] if phrases else []
 
 
@@ -216,7 +218,7 @@ def _form(row: Any, limits: RankLimits) -> _Form:
 def _conditions(
     forms: Sequence[_Form], phrases: Sequence[str], excluded: Sequence[str]
 ) -> tuple[str, str | None]:
-    """Return the two conditions of which a record has to meet one."""
+    """Return two conditions, of which a record has to meet at least one."""
     without = "".join(f" & !({form})" for form in excluded)
     if phrases:
         return _joined(" & ", phrases) + without, None
@@ -226,12 +228,12 @@ def _conditions(
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
-    """Return the condition that every record has to meet; None for nothing."""
+    """Return the condition that every record has to meet, or None."""
     return " & ".join([*(f"({form})" for form in phrases), *(f"!({form})" for form in excluded)]) or None
 
 
 def _rare(forms: Sequence[_Form]) -> list[str]:
-    """Return the words that choose records: the rarest one, and others while they are rare together."""
+    """Return the words that select records: the rarest one, and further ones while they are rare together."""
     chosen: list[str] = []
     share = 0.0
     for form in sorted(forms, key=lambda form: form.share):

@@ -1,8 +1,8 @@
-"""Checks that the server, its schema and the role's rights are as the program needs them.
+"""Checks that the server, its schema and the role's rights meet the program's needs.
 
-``run`` asks at its start, ``migrate`` at its end. Each finding is one line that says what to do. A state in
-which records would be refused or stored twice is an error. A state that may be intended (a trigger, a missing
-index) is a warning.
+``run`` does this when it starts, ``migrate`` when it ends. Each finding is one line that says what to do. A
+state in which records would be refused or stored twice is an error. A state that may be intended (a trigger,
+a missing index) is a warning.
 """
 
 import logging
@@ -20,14 +20,14 @@ _log = logging.getLogger(__name__)
 _LEAST_POSTGRES: Final = 160_000
 # Older versions can't continue an index scan after a filter has left too few rows.
 _LEAST_PGVECTOR: Final = (0, 8)
-# SQL_ASCII keeps the bytes as they come, and they are UTF-8. Every other encoding lacks most characters.
+# SQL_ASCII keeps the bytes as they come, and the program sends UTF-8. Other encodings lack most characters.
 _ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
 _SERVER: Final = """
     SELECT current_setting('server_version_num')::int AS number, current_setting('server_version') AS version,
         current_setting('server_encoding') AS encoding, current_database()::text AS database,
         (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector') AS pgvector
 """
-# Primary keys: a repeat of a record finds its first row by them.
+# The primary keys, by which a repeated record finds its first row.
 KEYS: Final[dict[Chain, Mapping[str, tuple[str, ...]]]] = {
     ARCHIVE: {
         "audit_records": ("uid", "generation", "created_at", "spec_hash"),
@@ -66,19 +66,19 @@ _INDEXES: Final = """
     LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisvalid
     WHERE n.nspname = 'datastorage' AND c.relname = ANY ($1::text[]) AND c.relkind IN ('r', 'p')
 """
-# Constraints that the migrations make; any other one was added by somebody.
+# The constraints that the migrations create; any other one was added by somebody else.
 _KNOWN_CONSTRAINTS: Final = (
     "audit_records_content_hash_check", "action_traces_content_hash_check",
     "rejected_objects_content_hash_check", "vector_outbox_state_check", "embedding_models_dimensions_check",
     "embedding_models_provider_name_dimensions_key", "embedding_parts_model_id_fkey",
     "embedding_parts_state_check",
 )  # fmt: skip
-# Columns, in whatever table, for which the program always gives a value: NOT NULL on others refuses rows.
+# The columns of any table for which the program always gives a value. NOT NULL on another one refuses rows.
 _ALWAYS_GIVEN: Final = (
     "uid", "generation", "created_at", "namespace", "name", "content", "content_hash", "final", "table_name",
     "reason", "text_hash", "text", "id", "provider", "dimensions", "model_id", "part",
 )  # fmt: skip
-# Everything that can refuse or change a row, on our tables and on each of their partitions by itself.
+# Finds everything that can refuse or change a row, on our tables and on each single partition.
 _ADDED: Final = """
     WITH ours AS (
         SELECT c.oid, c.relrowsecurity FROM pg_catalog.pg_class AS c
@@ -122,7 +122,7 @@ _OWNERS: Final = """
         ) AS owners (owner)
     ORDER BY 1
 """
-# The role, and the group whose rights it should have: the readers' for a role that is only a reader.
+# The role, and the group whose rights it needs: the readers' group for a role that is a reader only.
 _ROLE: Final = """
     SELECT current_user::text, CASE WHEN EXISTS (
         SELECT FROM pg_catalog.pg_roles AS reader
@@ -137,7 +137,7 @@ _NAMED: Final = 5
 
 
 async def check_state(connection: asyncpg.Connection, chain: Chain) -> None:
-    """Raise ConfigurationError where the server, the schema or this role's rights won't do."""
+    """Raise ConfigurationError if the server, its schema or this role's rights are not as needed."""
     await check_server(connection, chain)
     [(role, group)] = await connection.fetch(_ROLE)
     gaps = await missing_rights(connection, chain, role, group=group)
@@ -150,7 +150,7 @@ async def check_state(connection: asyncpg.Connection, chain: Chain) -> None:
 
 
 async def check_server(connection: asyncpg.Connection, chain: Chain) -> None:
-    """Raise ConfigurationError where the server or the database can't do what is needed."""
+    """Raise ConfigurationError if the server or the database lacks something that the program needs."""
     [server] = await connection.fetch(_SERVER)
     if server["number"] < _LEAST_POSTGRES:
         raise ConfigurationError(
@@ -168,7 +168,7 @@ async def check_server(connection: asyncpg.Connection, chain: Chain) -> None:
 
 
 def check_pgvector(version: str | None) -> None:
-    """Raise ConfigurationError where pgvector is missing or too old."""
+    """Raise ConfigurationError if pgvector is missing or too old."""
     instead = (
         "name a server that has it in DATASTORAGE_VECTOR_DATABASE_URL, "
         "or set DATASTORAGE_EMBEDDING_PROVIDER=none to do without vectors"
@@ -182,7 +182,7 @@ def check_pgvector(version: str | None) -> None:
 
 
 async def check_schema(connection: asyncpg.Connection, chain: Chain) -> None:
-    """Raise ConfigurationError where a table is broken; warn about changes that may be intended."""
+    """Raise ConfigurationError if a table is broken; warn about changes that may be intended."""
     tables = await connection.fetch(_INDEXES, list(KEYS[chain]))
     found = {(row["table"], tuple(row["columns"] or ()), row["is_key"]) for row in tables}
     for table, key in KEYS[chain].items():
@@ -218,7 +218,7 @@ async def check_schema(connection: asyncpg.Connection, chain: Chain) -> None:
 
 
 async def check_rights(connection: asyncpg.Connection, chain: Chain) -> None:
-    """Raise ConfigurationError where this role lacks rights, or the schema lacks objects; it names them."""
+    """Raise ConfigurationError, naming them, if this role lacks rights or the schema lacks objects."""
     problem = await missing_in(connection, chain)
     if problem is not None:
         raise ConfigurationError(problem)
@@ -234,10 +234,12 @@ async def missing_in(connection: asyncpg.Connection, chain: Chain) -> str | None
     lacking = [gap for gap in gaps if not gap.is_open]
     if not lacking:
         return None
-    of_group = [gap for gap in await missing_rights(connection, chain, group, group=group) if not gap.is_open]
+    group_gaps = [
+        gap for gap in await missing_rights(connection, chain, group, group=group) if not gap.is_open
+    ]
     remedy = (
         "run 'datastorage migrate' as the owner of the schema"
-        if of_group
+        if group_gaps
         else f'run GRANT {group} TO "{role}"'
     )
     return f"{summary_of(role, lacking)}: {remedy}"

@@ -1,4 +1,4 @@
-"""Keys of records as arguments and answers of statements."""
+"""Converts keys of records into arguments of statements, and rows of results into keys."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -18,5 +18,5 @@ def key_columns(keys: Sequence[RecordKey]) -> tuple[list[str], list[int], list[d
 
 
 def key_in(row: Mapping[str, Any]) -> RecordKey:
-    """Return the key in a row of an answer."""
+    """Return the key in a row of a result."""
     return RecordKey(str(row["uid"]), row["generation"], row["created_at"], row["spec_hash"])

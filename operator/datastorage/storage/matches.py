@@ -1,4 +1,4 @@
-"""The finds of a search before the records are read: places, and how well they fit."""
+"""The results of a search before the records are read: where each record is, and how well it matches."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,28 +10,28 @@ from datastorage.storage.pages import Place
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A record that a search found. More is better."""
+    """A record that a search found. A higher score is better."""
 
     place: Place
     text_hash: bytes | None
-    """The text that it shares with its like; None where no vectors were kept."""
+    """The hash of its text, which other records may share; None if no vectors were kept."""
     score: float
     clues: float = 0
-    """How well the clues of the question single it out, 1 at least; 0 for one that the ranking found."""
+    """How well the clues of the question single it out, 1 at least; 0 if only the ranking found it."""
 
     def order(self) -> tuple[float, float, str]:
-        """Return what to sort by: the best first, among equals the newest."""
+        """Return the sort key: the best first, and the newest first among equals."""
         return -self.score, -self.place.key.created_at.timestamp(), self.place.key.uid
 
 
 def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:
-    """Return the matches, the best first, and of each text ``per_text`` at most."""
-    shown: Counter[bytes] = Counter()
+    """Return the matches, the best first, at most ``per_text`` of each text."""
+    counts: Counter[bytes] = Counter()
     best: list[Match] = []
     for match in sorted(matches, key=Match.order):
         if match.text_hash is not None and match.text_hash != NO_TEXT:
-            shown[match.text_hash] += 1
-            if shown[match.text_hash] > per_text:
+            counts[match.text_hash] += 1
+            if counts[match.text_hash] > per_text:
                 continue
         best.append(match)
     return best

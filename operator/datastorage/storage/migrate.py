@@ -24,7 +24,7 @@ from datastorage.storage.inspection import check_pgvector, check_rights, check_s
 from datastorage.storage.rights import grant_rights
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_schema
 
-# Any constant will do, as long as every version of the program uses the same one.
+# The value is arbitrary, but every version of the program must use the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
 _CONNECT_TIMEOUT_SECONDS: Final = 30.0
 
@@ -33,7 +33,7 @@ _AVAILABLE: Final = "SELECT default_version FROM pg_available_extensions WHERE n
 
 
 def migrate_all(settings: Settings) -> list[tuple[str, str | None, str]]:
-    """Migrate every chain that the settings need; return names, and versions before and after.
+    """Migrate every chain that the settings need; return names, and the versions before and after.
 
     Raises as ``migrate`` does; a chain that was migrated before the error stays migrated.
     """
@@ -72,7 +72,7 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
     engine: AsyncEngine = create_async_engine(
         "postgresql+asyncpg://",
         creator=lambda: _driver_of(engine).connect(
-            # Not by SQLAlchemy's URL, so that the setting's URL means the same here and in the service.
+            # The driver gets the URL, not SQLAlchemy, so that the URL means the same here and in the service.
             async_creator_fn=lambda: _connect(database_url, chain),
             # Through a pooler, a statement with a name would stay in a session that another client gets next.
             prepared_statement_cache_size=0,
@@ -87,9 +87,9 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
         # The scripts run on the driver itself, whose errors SQLAlchemy does not wrap.
         reason = error.orig if isinstance(error, DBAPIError) else error
         is_missing_right = getattr(reason, "sqlstate", None) == asyncpg.InsufficientPrivilegeError.sqlstate
-        whose = f": {chain.owner_setting} must name the owner" if is_missing_right else ""
+        hint = f": {chain.owner_setting} must name the owner" if is_missing_right else ""
         raise ConfigurationError(
-            f"the migration of the {chain.name} failed and changed nothing: {reason}{whose}"
+            f"the migration of the {chain.name} failed and changed nothing: {reason}{hint}"
         ) from error
     finally:
         await engine.dispose()
@@ -112,8 +112,8 @@ async def _connect(database_url: str, chain: Chain) -> object:
 
 
 def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
-    # The lock is held to the end of the transaction: other replicas start after this one has committed, and
-    # read its result.
+    # The lock is held until the end of the transaction: other replicas begin after this one has committed,
+    # and see its result.
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
     context = MigrationContext.configure(
@@ -144,14 +144,14 @@ async def _finish(driver: asyncpg.Connection, chain: Chain) -> None:
 
 
 def _on_driver(connection: Connection, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
-    """Do work on the driver's own connection, the kind that the service has too."""
+    """Run ``work`` with the driver's own connection, of the kind that the service also uses."""
     driver: Any = connection.connection.dbapi_connection
     driver.run_async(work)
 
 
 def _ensure_pgvector(connection: Connection) -> None:
     if connection.execute(text(_INSTALLED)).scalar() is None:
-        # An old or missing pgvector is reported before the attempt, which takes a superuser.
+        # An old or missing pgvector is reported before the attempt to install it, which needs a superuser.
         check_pgvector(connection.execute(text(_AVAILABLE)).scalar())
         _create_extension(connection)
 

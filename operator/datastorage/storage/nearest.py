@@ -1,4 +1,4 @@
-"""Search by meaning: the records whose texts are nearest to a vector, among those that meet criteria."""
+"""Search by meaning: finds the records that meet criteria and whose texts are nearest to a vector."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import pgvector
 from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.matches import Match
 from datastorage.storage.pages import Place, place_of
@@ -23,7 +24,7 @@ _COUNT: Final = with_conditions("""
         SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
         LIMIT $1) AS some_rows
 """)
-# The newest records of a text, $1 at most, beside "near", which has the text_hash.
+# The newest records of a text, $1 at most. It is used beside "near", which has the text_hash.
 _THEIR_RECORDS: Final = """
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash
         FROM datastorage.audit_records AS r
@@ -40,8 +41,8 @@ def _with_records(sql: str) -> str:
     return with_conditions(sql.replace("{their_records}", _THEIR_RECORDS))
 
 
-# Takes the nearest vectors, one by one, until enough records are found: parts with an index are walked, the
-# others are sorted. How many at most stands in the text, because the plan depends on it.
+# Takes the nearest vectors, one by one, until enough records are found. Partitions with an index are walked,
+# the others are sorted. The limit is written into the statement, not passed, because the plan depends on it.
 _WALK: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.* FROM (
         SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $3 AS distance
@@ -50,8 +51,8 @@ _WALK: Final = _with_records("""
     CROSS JOIN LATERAL ({their_records}) AS found
     LIMIT $2
 """)
-# Takes the texts of all records, or of the $4 newest. Each is looked up by itself: a join could read all
-# vectors.
+# Computes the distances of the texts of the $4 newest records. Each text is looked up by itself: a join could
+# read all vectors.
 _EXACT: Final = _with_records("""
     WITH candidates AS MATERIALIZED (
         SELECT DISTINCT text_hash FROM (
@@ -70,7 +71,7 @@ _EXACT: Final = _with_records("""
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
 """)
-# Beside one server the same in two steps.
+# The same in two steps, for vectors on a server of their own.
 _HASHES: Final = with_conditions("""
     SELECT DISTINCT text_hash FROM (
         (SELECT r.text_hash FROM datastorage.audit_records AS r
@@ -96,32 +97,32 @@ _RECORDS_OF: Final = _with_records("""
     CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
 """)
-# Settings of a walk. ef_search: how many neighbours an index keeps in sight. An order that is right from step
-# to step is good enough, since the answer is sorted.
+# Settings of a walk. ef_search is the number of neighbours that an index keeps in view. An approximate order
+# is good enough, since the answer is sorted.
 WALKING: Final[Mapping[str, str]] = {
     "hnsw.ef_search": "200",
     "hnsw.iterative_scan": "relaxed_order",
     "hnsw.max_scan_tuples": "20000",
 }
-# Whatever the conditions, a walk looks records up by their texts. So one plan does for all, which saves the
-# making of one: that takes longer the more months there are.
+# Whatever the conditions, a walk looks records up by their texts. So one plan serves all questions, which
+# saves planning time: that grows with the number of months.
 _ONE_PLAN: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
 _OWN_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 
 @dataclass(frozen=True, slots=True)
 class WalkLimits:
-    """How far vectors are walked, and when all distances are computed instead."""
+    """Limits on walking the vectors, and on computing distances instead."""
 
     few_records: int = 5_000
-    """Criteria that leave no more records are answered by computing all distances: it costs less than a walk
-    that finds one of them among many others, and misses nothing."""
+    """If the criteria leave no more records than this, all distances are computed: that costs less than a
+    walk that finds one of them among many others, and misses nothing."""
     newest_at_last: int = 10_000
-    """Where a walk has found too little it was among records that are all far away. Then the distances of
-    this many of the newest ones are computed."""
+    """If a walk has found too few records, the ones that meet the criteria are all far from the question.
+    Then the distances of this many of the newest are computed."""
     texts: tuple[int, ...] = (200, 2_000, 20_000)
-    """Of how many texts records are looked up before a walk is given up. The first of them come with one look
-    into each index, and are enough for most questions."""
+    """The number of texts whose records are looked up in each attempt, before walking is given up. The first
+    attempt needs one look into each index, and is enough for most questions."""
 
 
 class Nearest:
@@ -148,13 +149,13 @@ class Nearest:
         self._checked_in: int | None = None
 
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> list[Match]:
-        """Return the records that are nearest, by cosine similarity; the newest ``per_text`` of each text."""
+        """Return the nearest records by cosine similarity, at most the ``per_text`` newest of each text."""
         try:
             return await self._search(
                 await self._model_id(), criteria, pgvector.Vector(vector), limit, per_text
             )
         except RecordRefusedError as error:
-            # Where pgvector was installed again, connections know the type that was before.
+            # After pgvector was installed again, the old connections still know its former type.
             self._vectors.expire_connections()
             raise TransientError(f"the vectors' tables: {error}") from error
 
@@ -163,8 +164,8 @@ class Nearest:
         if self._checked_in != generation:  # it may be another database by now
             await self._vectors.check_schema_version(VECTORS)
             self._checked_in = generation
-        # Asked each time: after a restored backup the number may be another model's. And not of the function
-        # that makes the tables: who only reads may not call it.
+        # The number is looked up each time: after a backup was restored it may belong to another model. The
+        # function that creates the tables would return it too, but a reader may not call it.
         async with self._vectors.connection() as connection:
             number: int | None = await connection.fetchval(
                 FIND_MODEL, self._model.provider, self._model.name, self._model.dimensions
@@ -173,7 +174,7 @@ class Nearest:
             raise TransientError(
                 f"there are no vectors of the model {self._model} with {self._model.dimensions} "
                 "dimensions yet: "
-                "set the operator's DATASTORAGE_EMBEDDING_ settings, or make them by 'datastorage reembed'"
+                "set the operator's DATASTORAGE_EMBEDDING_ settings, or make them with 'datastorage reembed'"
             )
         return number
 
@@ -184,8 +185,8 @@ class Nearest:
             if not await self._leaves_few(connection, criteria):
                 await connection.execute(_ONE_PLAN)
                 for texts in self._limits.texts:
-                    # From the second time on for twice as many: two replicas that wrote a text at the same
-                    # moment have left two vectors, and its records are found twice.
+                    # From the second attempt on, twice as many rows are read: two replicas that wrote a text
+                    # at the same moment have left two vectors, and its records are found twice.
                     rows = limit if texts == self._limits.texts[0] else 2 * limit
                     sql = _WALK.format(id=number, texts=texts, pgvector=connection.vector_schema)
                     answer = await connection.fetch(sql, per_text, rows, vector, *criteria.arguments)
@@ -203,10 +204,11 @@ class Nearest:
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
         async with reading(self._archive) as archive, reading(self._vectors, WALKING) as vectors:
-            place = {"id": number, "pgvector": vectors.vector_schema}
+            pgvector_schema = vectors.vector_schema
             if not await self._leaves_few(archive, criteria):
                 for texts in self._limits.texts:
-                    near = await vectors.fetch(_NEAREST.format(**place), vector, texts)
+                    sql = _NEAREST.format(id=number, pgvector=pgvector_schema)
+                    near = await vectors.fetch(sql, vector, texts)
                     found = await self._records_of(archive, near, criteria, limit, per_text)
                     if len(found) == limit:
                         return found
@@ -216,10 +218,11 @@ class Nearest:
                 row["text_hash"]
                 for row in await archive.fetch(_HASHES, self._limits.newest_at_last, *criteria.arguments)
             ]
-            near = await vectors.fetch(_NEAREST_OF.format(**place), hashes, vector, limit)
+            sql = _NEAREST_OF.format(id=number, pgvector=pgvector_schema)
+            near = await vectors.fetch(sql, hashes, vector, limit)
             return await self._records_of(archive, near, criteria, limit, per_text)
 
-    async def _leaves_few(self, connection: Any, criteria: Criteria) -> bool:
+    async def _leaves_few(self, connection: Session, criteria: Criteria) -> bool:
         if criteria.is_open:
             return False
         few = self._limits.few_records
@@ -227,7 +230,7 @@ class Nearest:
 
     @staticmethod
     async def _records_of(
-        archive: Any, near: Iterable[Any], criteria: Criteria, limit: int, per_text: int
+        archive: Session, near: Iterable[Any], criteria: Criteria, limit: int, per_text: int
     ) -> list[Match]:
         distances = {row["text_hash"]: row["distance"] for row in near}
         rows = await archive.fetch(

@@ -6,21 +6,21 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from datastorage.errors import TransientError
 from datastorage.records.record import Record
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 
-# An error is kept to be read by people.
+# Stored errors are for people, who need only the beginning.
 _MAX_ERROR_CHARACTERS: Final = 500
-# Thousands of rows may be changed at once.
+# A statement may change many thousands of rows.
 _PATIENCE_SECONDS: Final = 120.0
-# An embedder that takes longer for a batch has another replica make the same vectors, at worst.
+# If an embedder takes longer for a batch, at worst another replica makes the same vectors.
 _CLAIM_SECONDS: Final = 30.0
-# A stop waits no longer for a server that is silent.
+# Shutting down waits no longer than this for a silent server.
 _GIVE_BACK_SECONDS: Final = 1.0
 _NOT_WRITTEN: Final = frozenset({WriteState.PENDING, WriteState.FAILED})
 
@@ -35,8 +35,8 @@ _ADD: Final = """
         AS pending (uid, generation, created_at, table_name, namespace, name, text_hash, error, state)
     ON CONFLICT DO NOTHING
 """
-# Other workers skip these rows, which are due again when the claim has run out. No transaction stays
-# open for it, since a server may end one that does nothing, and an embedder takes its time.
+# Other workers skip the claimed rows, which are due again when the claim expires. No transaction stays open
+# meanwhile, since a server may end an idle one, and an embedder takes its time.
 _CLAIM: Final = """
     WITH due AS (
         SELECT uid, generation, text_hash, due_at FROM datastorage.vector_outbox
@@ -123,7 +123,7 @@ class PendingVector:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """One row as it is shown to people."""
+    """One row, as the command line shows it."""
 
     uid: str
     generation: int
@@ -145,7 +145,7 @@ class OutboxDepth:
 
 
 class Claim:
-    """Pending vectors that nobody else works on until the claim ends, and the results to commit then."""
+    """Pending vectors that no other worker touches until the claim ends, and the results to commit then."""
 
     def __init__(self, rows: Sequence[PendingVector]) -> None:
         self.rows = rows
@@ -154,40 +154,40 @@ class Claim:
         self.delayed: list[tuple[PendingVector, str, bool]] = []
 
     def remove(self, rows: Iterable[PendingVector]) -> None:
-        """Take rows out whose vectors are committed."""
+        """Note rows to remove, because their vectors are committed."""
         self.removed.extend(rows)
 
     def refuse(self, rows: Iterable[PendingVector], reasons: Mapping[bytes, str]) -> None:
-        """Note that no vector can be made of the texts; by text hash, why."""
+        """Note that no vector can be made of the texts, with the reasons by text hash."""
         self.refused.extend((row, reasons[row.text_hash]) for row in rows)
 
     def delay(self, rows: Iterable[PendingVector], error: str, *, alone: bool = False) -> None:
         """Note why no vectors could be written now; they are due again in a few seconds, behind the others.
 
-        ``alone``: others can be written meanwhile. The pauses of these grow.
+        ``alone`` means that other vectors can be written meanwhile; the pauses of these rows then grow.
         """
         self.delayed.extend((row, error, alone) for row in rows)
 
 
 class Outbox:
-    """All methods raise TransientError when PostgreSQL can't serve."""
+    """The table of pending vectors. All methods raise TransientError when PostgreSQL can't serve."""
 
     def __init__(self, database: Database, *, claim_seconds: float = _CLAIM_SECONDS) -> None:
-        """``claim_seconds``: what a process had claimed that has ended is due again after this time."""
+        """After ``claim_seconds``, rows that a process claimed before it ended are due again."""
         self._database = database
         self._claim_seconds = claim_seconds
 
     @staticmethod
     async def add(
-        connection: Any,
+        connection: Session,
         records: Sequence[Record],
         writes: Mapping[bytes, VectorWrite],
         *,
         due_seconds: float,
     ) -> None:
-        """Note on the connection of the rows' transaction which vectors are not written.
+        """Note which vectors are not written, on the connection of the rows' transaction.
 
-        ``writes`` says by the hashes of the texts what became of their vectors. One that failed is noted as
+        ``writes`` holds the state of each text's vector, by the hash of the text. A failed one is noted as
         failed; the backfill leaves the others alone for ``due_seconds``. A repeat changes nothing.
         """
         rows = [
@@ -207,9 +207,10 @@ class Outbox:
 
     @asynccontextmanager
     async def claim(self, limit: int) -> AsyncIterator[Claim]:
-        """Claim up to ``limit`` due rows; what was noted of them is committed when the context ends well.
+        """Claim up to ``limit`` due rows; the results noted in the claim are committed if the context
+        succeeds.
 
-        What is left is due as before. Where the process ends, it is due again in some seconds.
+        Rows without a result are due as before. If the process ends, they are due again some seconds later.
         """
         async with self._database.connection() as connection:
             found = await connection.fetch(_CLAIM, limit, self._claim_seconds)
@@ -246,14 +247,14 @@ class Outbox:
             await _give_back(connection, [row for row in claim.rows if id(row) not in noted])
 
     async def remove(self, records: Iterable[Record]) -> None:
-        """Take rows out by their records, whose vectors are committed."""
+        """Remove the rows of records whose vectors are committed."""
         keys = [(r.key.uid, r.key.generation, r.text.hash) for r in records if r.text is not None]
         if keys:
             async with self._database.connection() as connection:
                 await connection.execute(_REMOVE, *map(list, zip(*keys, strict=True)))
 
     async def depths(self) -> dict[OutboxState, OutboxDepth]:
-        """Return how much is in each state."""
+        """Return the depth of each state."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_DEPTHS)
         found = {OutboxState(r["state"]): OutboxDepth(r["depth"], r["oldest_seconds"]) for r in rows}
@@ -272,7 +273,7 @@ class Outbox:
         ]  # fmt: skip
 
     async def errors(self, state: OutboxState, limit: int) -> dict[str, int]:
-        """Return the reasons that the rows of a state have, with how many have each, the most first."""
+        """Return the reasons of the rows in a state with their counts, the most frequent first."""
         async with self._database.connection() as connection:
             return {r["error"]: r["count"] for r in await connection.fetch(_ERRORS, state, limit)}
 
@@ -298,11 +299,12 @@ def _keys(rows: Iterable[PendingVector]) -> tuple[list[str], list[int], list[byt
 
 
 def _readable(error: str) -> str:
-    # Errors of other programs may hold characters that no column takes; that must not cost the rows beside.
+    # Errors of other programs may contain characters that no column can hold, which must not fail the other
+    # rows.
     return error[:_MAX_ERROR_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-async def _give_back(connection: Any, rows: Sequence[PendingVector]) -> None:
+async def _give_back(connection: Session, rows: Sequence[PendingVector]) -> None:
     if rows:
         await connection.execute(_GIVEN_BACK, *_keys(rows), [row.due_at for row in rows])
 

@@ -11,8 +11,8 @@ from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.readonly import reading
 
-# A trace stands in a list where its first generation does: with each generation it would move, and be missed
-# between two pages.
+# A trace has the position of its first generation in a list. Otherwise each new generation would move it, and
+# a reader could miss it between two pages.
 _OF_FIRST: Final = """CASE WHEN r.diverged THEN ARRAY[r.resource_version, r.stored_order] ELSE (
             SELECT ARRAY[min(f.resource_version), min(f.stored_order)] FROM datastorage.action_traces AS f
             WHERE f.uid = r.uid AND f.created_at = r.created_at AND NOT f.diverged) END"""
@@ -22,9 +22,9 @@ def _with_first(sql: str) -> str:
     return with_conditions(sql.replace("{of_first}", _OF_FIRST))
 
 
-# The rows of a page are found by their keys first and read then: what is sorted and thrown away is small.
-# Within the second of creation the order is that of startTime, then that in which the cluster wrote the
-# objects, then that of storing.
+# The keys of a page's rows are found first and the rows are read afterwards, so that the rows that are sorted
+# and discarded are small. Within one second of creation, rows are ordered by startTime, then by the order in
+# which the cluster wrote the objects, then by the order in which they were stored.
 _PAGE: Final = _with_first("""
     (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
         r.happened_at AS began_at, ARRAY[r.resource_version, r.stored_order] AS numbers
@@ -116,13 +116,13 @@ _LOAD: Final = """
     measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
     SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
 """
-# One answer in memory: some tens of the largest objects that etcd takes, or thousands of usual ones.
+# Bounds one answer in memory: some tens of the largest objects that etcd takes, or thousands of usual ones.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row is."""
+    """The table and the key of a row."""
 
     table: Table
     key: RecordKey
@@ -130,10 +130,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a row stands in the order of a page: by the times, and then by the numbers.
+    """The position of a row in the order of a page: by the times, and then by the numbers.
 
-    It never changes and no other row has it, so that the next page can begin there even when rows are stored
-    meanwhile.
+    A position never changes and belongs to one row only, so that the next page can begin there even if rows
+    were stored meanwhile.
     """
 
     times: tuple[datetime, ...]
@@ -159,16 +159,16 @@ class StoredRow:
     content: bytes = field(repr=False)
     content_hash: bytes = field(repr=False)
     diverged: bool
-    """Whether another content was stored under its uid and generation before."""
+    """Whether different content was stored under its uid and generation before."""
 
 
 class ArchiveReader:
     """Reads records. All methods raise TransientError when PostgreSQL can't serve."""
 
     def __init__(self, database: Database, *, max_bytes: int = MAX_ANSWER_BYTES) -> None:
-        """Take the database of the records; any role that may read them will do.
+        """Take the database of the records, under any role that may read them.
 
-        An answer has contents of ``max_bytes`` at most, or one content that is larger.
+        The contents of one answer have ``max_bytes`` at most in all, unless a single content is larger.
         """
         self._database = database
         self._max_bytes = max_bytes
@@ -176,7 +176,7 @@ class ArchiveReader:
     async def page(self, criteria: Criteria, after: Position | None, limit: int) -> list[PlacedRow]:
         """Return the rows that meet the criteria and come after a position, the newest created first.
 
-        Of an ActionTrace only the newest generation is looked at. Positions have two times and two numbers.
+        Only the newest generation of an ActionTrace counts. Positions have two times and two numbers.
         """
         start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
         async with reading(self._database) as connection:
@@ -199,11 +199,11 @@ class ArchiveReader:
 
     async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:
         """Return the newest row of the newest object that had the name, if there is one."""
-        of_kind = (Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables)
-        return await self._places(_NEWEST_OF_NAME, *of_kind, namespace, name)
+        in_tables = (Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables)
+        return await self._places(_NEWEST_OF_NAME, *in_tables, namespace, name)
 
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
-        """Return the rows in the order of their places; fewer when their contents are too large."""
+        """Return the rows in the order of their places; only the first ones if the contents are large."""
         arguments = (
             [place.table.value for place in places],
             *key_columns([place.key for place in places]),
@@ -236,5 +236,5 @@ def _placed(row: Any, *times: datetime) -> PlacedRow:
 
 
 def place_of(row: Any) -> Place:
-    """Return the place of a row of an answer."""
+    """Return the place of a row of a result."""
     return Place(Table(row["table_name"]), key_in(row))

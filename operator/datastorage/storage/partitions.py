@@ -1,30 +1,31 @@
-"""The monthly partitions of the rows: they are made before the first row that needs them."""
+"""The monthly partitions of the rows, each created before the first row that needs it."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Session
 
 _ENSURE: Final = "SELECT datastorage.ensure_partitions($1)"
 _TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
-# How many months ahead of now partitions are kept in readiness.
+# The number of months after the current one whose partitions are created in advance.
 _MONTHS_AHEAD: Final = 2
 
 
-async def ensure(connection: Any, times: Iterable[datetime]) -> None:
-    """Make the partitions for these times, where they are missing."""
+async def ensure(connection: Session, times: Iterable[datetime]) -> None:
+    """Create the partitions for these times, where they are missing."""
     for time in {(time.year, time.month): time for time in times}.values():
         await connection.execute(_ENSURE, time)
 
 
-async def time_of(connection: Any) -> float:
-    """Return what PostgreSQL's clock says, in Unix seconds."""
+async def time_of(connection: Session) -> float:
+    """Return the time by PostgreSQL's clock, in Unix seconds."""
     return float(await connection.fetchval(_TIME))
 
 
-async def prepare(connection: Any) -> None:
-    """Make the partitions of this month and the coming ones, before the first record needs them."""
+async def prepare(connection: Session) -> None:
+    """Create the partitions of this month and the next ones, before the first record needs them."""
     now = datetime.fromtimestamp(await time_of(connection), UTC)
     first = now.year * 12 + now.month - 1
     months = range(first, first + _MONTHS_AHEAD + 1)
@@ -32,7 +33,7 @@ async def prepare(connection: Any) -> None:
 
 
 class KnownPartitions:
-    """The months whose partitions have been seen, so that a batch asks for new ones alone."""
+    """Remembers the months whose partitions exist, so that a batch asks only for new ones."""
 
     def __init__(self, database: Database) -> None:
         """Take the database of the rows."""
@@ -40,8 +41,8 @@ class KnownPartitions:
         self._months: set[tuple[int, int]] = set()
         self._seen_in = database.generation
 
-    async def ensure(self, connection: Any, times: Iterable[datetime]) -> None:
-        """Make the partitions for these times, where they have not been seen."""
+    async def ensure(self, connection: Session, times: Iterable[datetime]) -> None:
+        """Create the partitions for these times, unless they are known to exist."""
         if self._seen_in != self._database.generation:  # it may be another database by now
             self._seen_in = self._database.generation
             self.forget()
@@ -51,5 +52,5 @@ class KnownPartitions:
             self._months.add(month)
 
     def forget(self) -> None:
-        """Ask for all partitions again: retention may have dropped some."""
+        """Forget all partitions: retention may have dropped some."""
         self._months.clear()

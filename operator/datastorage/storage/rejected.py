@@ -1,4 +1,4 @@
-"""The dead letters: records that PostgreSQL can't hold as rows, byte for byte, until they are tried again."""
+"""The dead letters: records that PostgreSQL can't hold as rows, kept byte for byte until they are retried."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ _ADD: Final = """
 """
 _REOPEN: Final = "SELECT datastorage.reopen_rejected($1, $2, $3, $4)"
 _RESOLVE: Final = "SELECT datastorage.resolve_rejected($1, $2, $3)"
-# One that has a row is not rejected any more, even where nobody has marked it yet.
+# A record that has a row is not rejected any more, even if nothing has marked it yet.
 _FIND: Final = """
     SELECT r.uid, r.generation, r.created_at, r.spec_hash
     FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
@@ -51,10 +51,10 @@ _CONTENTS: Final = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which rejected records; None sets no condition. ``reason`` is a part of it, in any case."""
+    """Conditions on rejected records; None means no condition. ``reason`` is a substring, in any case."""
 
     resolved: bool = False
-    """Also those that have a row by now."""
+    """Whether to include records that have a row by now."""
     uid: str | None = None
     namespace: str | None = None
     reason: str | None = None
@@ -66,7 +66,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A rejected record without its bytes, of which it has ``size``."""
+    """A rejected record without its content, whose size in bytes is ``size``."""
 
     key: RecordKey
     table: Table
@@ -80,14 +80,14 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The bytes of a rejected record, and the hash that was noted of them."""
+    """The bytes of a rejected record, and the hash that was stored with them."""
 
     content: bytes = field(repr=False)
     content_hash: bytes = field(repr=False)
 
 
 class RejectedRecords:
-    """All methods raise TransientError when PostgreSQL can't serve."""
+    """The table of rejected records. All methods raise TransientError when PostgreSQL can't serve."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -106,12 +106,12 @@ class RejectedRecords:
             await connection.execute(_REOPEN, key.uid, key.generation, key.spec_hash, reason)
 
     async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]:
-        """Return those of the keys that are rejected still: their bytes are kept, and they have no row."""
+        """Return the keys that are still rejected: their bytes are kept, and they have no row."""
         async with self._database.connection() as connection:
             return {key_in(row) for row in await connection.fetch(_FIND, *key_columns(keys))}
 
     async def resolve(self, keys: Sequence[RecordKey]) -> int:
-        """Mark those of the keys that have a row by now; return how many."""
+        """Mark the keys that have a row by now as resolved; return how many."""
         uids, generations, _, spec_hashes = key_columns(keys)
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_RESOLVE, uids, generations, spec_hashes))
@@ -119,9 +119,10 @@ class RejectedRecords:
     async def list(
         self, wanted: Wanted, *, after: tuple[datetime, str, int, bytes] | None, limit: int
     ) -> list[Letter]:
-        """Return rejected records, the last first.
+        """Return rejected records, the last rejected first.
 
-        Those behind ``after``: when it was rejected, its uid, generation and spec hash.
+        The list begins after the record ``after``, given by its time of rejection, uid, generation and spec
+        hash.
         """
         async with self._database.connection() as connection:
             behind = after or (None,) * 4
@@ -135,12 +136,12 @@ class RejectedRecords:
         ]  # fmt: skip
 
     async def count(self, wanted: Wanted) -> int:
-        """Return how many there are."""
+        """Return the number of rejected records that meet the conditions."""
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_COUNT, *wanted.arguments))
 
     async def contents(self, keys: Iterable[RecordKey]) -> dict[RecordKey, Content]:
-        """Return the bytes of rejected records."""
+        """Return the contents of rejected records."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_CONTENTS, *key_columns(list(keys)))
         return {key_in(row): Content(row["content"], row["content_hash"]) for row in rows}

@@ -1,7 +1,7 @@
 """Lists the rights that the roles need: every ``migrate`` grants them, and an error about one names it.
 
-A migration that creates a table, a sequence or a function adds it here. Grants get lost when a dump is
-restored before its roles exist, and when somebody creates a table again by hand.
+For each table, sequence or function that a migration creates, add an entry here. Grants get lost when a dump
+is restored before its roles exist, and when somebody recreates a table by hand.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ Kind = Literal["SCHEMA", "EXTENSION", "TABLE", "SEQUENCE", "FUNCTION"]
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """An object, and the rights on it that the group roles need. No two functions share a name."""
+    """A database object, and the rights on it that the group roles need. No two functions share a name."""
 
     kind: Kind
     name: str
@@ -36,10 +36,10 @@ _USE: Final = ("USAGE",)
 _READ: Final = ("SELECT",)
 _ADD: Final = ("SELECT", "INSERT")
 _RUN: Final = ("EXECUTE",)
-_ROOM: Final = Needed("SCHEMA", SCHEMA, _USE, _USE)
+_SCHEMA_ITSELF: Final = Needed("SCHEMA", SCHEMA, _USE, _USE)
 NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
     ARCHIVE: (
-        _ROOM,
+        _SCHEMA_ITSELF,
         Needed("TABLE", "schema_version", _READ, _READ),
         Needed("TABLE", "audit_records", _ADD, _READ),
         Needed("TABLE", "action_traces", _ADD, _READ),
@@ -54,8 +54,8 @@ NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
         Needed("FUNCTION", "reopen_rejected", _RUN),
     ),
     VECTORS: (
-        _ROOM,
-        # The schema that pgvector is in.
+        _SCHEMA_ITSELF,
+        # This stands for the schema that pgvector is in.
         Needed("EXTENSION", "vector", _USE, _USE),
         Needed("TABLE", "vector_schema_version", _READ, _READ),
         Needed("TABLE", "embedding_models", _READ, _READ),
@@ -69,11 +69,11 @@ NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
         Needed("FUNCTION", "build_embedding_index"),
     ),
 }
-# Rights on the table of each embedding model.
+# The rights on the table of each embedding model.
 _ON_MODELS: Final = Needed("TABLE", "", _ADD, _READ)
 
 # The query looks objects up in the catalogue, which every role may read: a role without the right to use
-# their schema can't find them by name. $5 are the rights on each model's table.
+# their schema can't find them by name. $5 holds the rights on each model's table.
 _GAPS: Final = """
     WITH home AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'datastorage'),
     needed AS (
@@ -121,7 +121,7 @@ class Gap:
     owner: str | None
     """None where the object itself is missing."""
     is_open: bool
-    """Whether everybody may call the function."""
+    """Whether every role may call the function."""
 
     @property
     def action(self) -> str:
@@ -203,7 +203,7 @@ async def _fill(connection: asyncpg.Connection, gap: Gap, role: str) -> None:
     try:
         async with transaction(connection):
             if gap.is_open:
-                # A function runs with its owner's rights, so that not everybody may call it.
+                # The function runs with its owner's rights, so not every role may call it.
                 await connection.execute(f"REVOKE ALL ON {kind} {gap.object} FROM PUBLIC")
             if gap.right:
                 await connection.execute(f"GRANT {gap.right} ON {kind} {gap.object} TO {role}")

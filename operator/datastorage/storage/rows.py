@@ -1,6 +1,6 @@
-"""The rows of records: the statements that add them and look them up, on a connection of the caller.
+"""The rows of records: the statements that add them and look them up, on the caller's connection.
 
-The columns come from resources/reading, which knows what the specs of each kind mean.
+The columns come from resources/reading, which knows the meaning of each kind's specs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,11 @@ from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.records.vectorwrite import WITHOUT_TEXT, WITHOUT_VECTORS, VectorWrite, WriteState
 from datastorage.resources.reading.kindreading import Reading
 from datastorage.resources.reading.registry import READINGS
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.outbox import OutboxState
 
-# The columns that both tables have, before and behind those of the kind, with their types.
+# The columns that both tables have, before and after those of the kind, with their types.
 _BEFORE: Final[Mapping[str, str]] = {
     "uid": "uuid",
     "generation": "bigint",
@@ -27,21 +28,21 @@ _BEFORE: Final[Mapping[str, str]] = {
     "content_hash": "bytea",
 }
 _BEHIND: Final[Mapping[str, str]] = {"text_hash": "bytea", "resource_version": "bigint"}
-# Far more than a server that serves needs for nothing.
+# Far more time than a working server needs to insert nothing.
 _PROBE_SECONDS: Final = 5.0
 
 
 def _insert(reading: Reading) -> str:
     """Return the statement that adds any number of rows of a kind, with texts.
 
-    The arrays travel in binary, and the plan is made once. A repeat of a key changes nothing, so that every
-    step before it can safely run twice. The key has the hash of the spec, which the server makes of the
-    content: a row that is added although its generation has one says something different, and is marked.
-    LIMIT keeps each of these look-ups one of the key; for EXISTS the planner may read the whole table into a
-    hash.
+    The arrays are sent in binary, and the plan is made once. A repeated key changes nothing, so that every
+    step before it can safely run twice. The key contains the hash of the spec, which the server computes from
+    the content: a row that is added although its generation already has one says something different, and is
+    marked as diverged. LIMIT makes each of these look-ups use the key; for EXISTS the planner may read the
+    whole table into a hash.
 
-    The answer has the number of rows that were added, and the time that they got. Their keys are listed only
-    where not all rows were added, and those of marked rows: to send 500 keys back takes 3 ms.
+    The result has the number of rows that were added, and their time. It lists the keys of diverged rows, and
+    of all added rows only if some were not added: sending 500 keys back takes 3 ms.
     """
     types = {
         **_BEFORE,
@@ -95,7 +96,7 @@ FIND: Final[dict[Table, str]] = {
 
 
 async def insert(
-    connection: Any,
+    connection: Session,
     table: Table,
     records: Sequence[Record],
     *,
@@ -106,9 +107,9 @@ async def insert(
     """Add rows to a table, and ``texts``; return what the table now holds for each record.
 
     ``texts`` are in the order of their hashes, so that two transactions never wait for each other. ``writes``
-    says what became of each text's vector, ``model`` what makes vectors (see ``find``).
+    holds the state of each text's vector, ``model`` names the embedding model (see ``find``).
 
-    Raises WorkRefusedError where PostgreSQL does not keep the rows.
+    Raises WorkRefusedError if PostgreSQL does not keep the rows.
     """
     columns = map(list, zip(*map(_values, records), strict=True))
     answer = await connection.fetch(_INSERT[table], *columns, list(texts), list(texts.values()), len(records))
@@ -125,11 +126,11 @@ async def insert(
             diverged=listed.get(record.key, False),
             is_new=True,
         )
-        for record in reversed(records)  # of two with one key the first was added
+        for record in reversed(records)  # of two records with one key, the first was added
         if all_new or record.key in listed
     }
     if not all_new:
-        # Some keys were there before. Their rows are the truth, not what this attempt carried.
+        # Some keys were there before. Their rows are the truth, not the records of this attempt.
         repeated = [record.key for record in records if record.key not in stored]
         stored |= await find(connection, table, repeated, model=model)
         if not stored.keys() >= set(repeated):
@@ -141,11 +142,11 @@ async def insert(
 
 
 async def find(
-    connection: Any, table: Table, keys: Sequence[RecordKey], *, model: str | None
+    connection: Session, table: Table, keys: Sequence[RecordKey], *, model: str | None
 ) -> dict[RecordKey, StoredRecord]:
-    """Return what the archive holds of the keys. One with another content is not among it.
+    """Return what the archive holds for the keys. Rows with another spec have another key.
 
-    ``model`` names what makes the vectors of the records; None where no vectors are kept.
+    ``model`` is the name of the embedding model; None if no vectors are kept.
     """
     rows = await connection.fetch(FIND[table], *key_columns(keys))
     return {
@@ -156,10 +157,10 @@ async def find(
     }
 
 
-async def probe(connection: Any) -> None:
-    """Return when a row could be added: the server may be written to, and the role has the rights."""
+async def probe(connection: Session) -> None:
+    """Check that a row could be added: the server accepts writes, and the role has the rights."""
     for reading in READINGS:
-        # Nothing is inserted, and the server still checks everything that an insert needs.
+        # Nothing is inserted, but the server checks everything that an insert needs.
         arrays = len(_BEFORE) + len(reading.columns) + len(_BEHIND) + 2
         empty: list[list[Any]] = [[] for _ in range(arrays)]
         await connection.fetch(_INSERT[reading.table], *empty, 0, timeout=_PROBE_SECONDS)

@@ -12,7 +12,7 @@ SCHEMA: Final = "datastorage"
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One series of migrations. The archive and the vectors may live on different servers."""
+    """One series of migrations. The archive and the vectors may be on different servers."""
 
     name: str
     """Its folder below migrations/."""
@@ -44,12 +44,12 @@ _VERSION: Final[dict[Chain, str]] = {
 
 
 async def check_schema_version(connection: asyncpg.Connection, chain: Chain) -> None:
-    """Refuse to run on a schema other than the one this program was written for.
+    """Check that the schema is the one that this program was written for.
 
-    Raises SchemaVersionError with the remedy, ConfigurationError where PostgreSQL acknowledges commits that
+    Raises SchemaVersionError with the remedy, and ConfigurationError if PostgreSQL acknowledges commits that
     it may lose in a crash.
     """
-    # The vectors' database is not asked: a vector that a crash loses can be made again from its text.
+    # The vectors' database need not commit synchronously: a lost vector can be made again from its text.
     if chain is ARCHIVE and await connection.fetchval(_SYNCHRONOUS_COMMIT) == "off":
         raise ConfigurationError(
             "PostgreSQL runs with synchronous_commit = off and may lose commits that it has acknowledged: "

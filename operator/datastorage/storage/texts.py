@@ -10,7 +10,7 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.keys import key_columns, key_in
 
-# All rows here have no hash. That the order names it all the same makes it the order of the index.
+# None of these rows has a text_hash. ORDER BY names it all the same, so that the order matches the index.
 _WITHOUT_TEXT: Final[dict[Table, str]] = {
     table: f"""
     SELECT uid, generation, created_at, spec_hash, octet_length(content) AS size FROM datastorage.{table}
@@ -43,13 +43,13 @@ _HASHES: Final = """
     SELECT text_hash FROM datastorage.embedding_texts WHERE text_hash > $1 ORDER BY text_hash LIMIT $2
 """
 _TEXTS: Final = "SELECT text_hash, text FROM datastorage.embedding_texts WHERE text_hash = ANY($1::bytea[])"
-# A count reads an index from end to end: a second or so for a million entries.
+# A count reads a whole index: a second or so for a million entries.
 _COUNT_SECONDS: Final = 600.0
 
 FIRST_ROW: Final = RecordKey("00000000-0000-0000-0000-000000000000", -1, datetime(1, 1, 1, tzinfo=UTC), b"")
-"""Comes before every row."""
+"""A key that comes before that of every row."""
 FIRST_TEXT: Final = b""
-"""Comes before every text's hash."""
+"""A hash that comes before that of every text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +61,19 @@ class RowWithoutText:
 
 
 class Texts:
-    """All methods raise TransientError when PostgreSQL can't serve."""
+    """Reads and sets the texts of rows. All methods raise TransientError when PostgreSQL can't serve."""
 
     def __init__(self, database: Database) -> None:
         """Take the archive's database."""
         self._database = database
 
     async def count_without_text(self) -> int:
-        """Count the rows without a text. It reads as many entries of an index."""
+        """Count the rows without a text, by reading that many entries of an index."""
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_COUNT_WITHOUT_TEXT, timeout=_COUNT_SECONDS))
 
     async def without_text(self, table: Table, after: RecordKey, limit: int) -> list[RowWithoutText]:
-        """Return rows without a text, the oldest first, from behind a key on."""
+        """Return rows without a text that come after a key, the oldest first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 _WITHOUT_TEXT[table], after.created_at, after.uid, after.generation, after.spec_hash, limit
@@ -81,17 +81,17 @@ class Texts:
         return [RowWithoutText(key_in(row), row["size"]) for row in rows]
 
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]:
-        """Return the contents of rows; of those that are still there."""
+        """Return the contents of those rows that still exist."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_CONTENTS[table], *key_columns(keys))
         return {key_in(row): row["content"] for row in rows}
 
     async def set_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
-        """Give rows their texts, in one transaction. A row that has one meanwhile keeps it.
+        """Give rows their texts, in one transaction. A row that has got one meanwhile keeps it.
 
         Raises RecordRefusedError when PostgreSQL refuses at least one of the texts; then no row gets one.
         """
-        # In the order of the hashes, so that two transactions never wait for each other.
+        # The texts are in the order of their hashes, so that two transactions never wait for each other.
         texts = dict(sorted((text.hash, text.text) for _, text in rows if text.text))
         hashes = [text.hash for _, text in rows]
         async with self._database.connection() as connection, transaction(connection):
@@ -99,21 +99,21 @@ class Texts:
             await connection.execute(_SET, table.value, *key_columns([key for key, _ in rows]), hashes)
 
     async def probe(self) -> None:
-        """Return when ``set_texts`` would succeed. Raises MissingRightsError where the role may not."""
+        """Check that ``set_texts`` would succeed. Raises MissingRightsError if the role may not call it."""
         for table in Table:
             await self.set_texts(table, [])
 
     async def count(self) -> int:
-        """Count the distinct texts. It reads an index of them from end to end."""
+        """Count the distinct texts, by reading a whole index of them."""
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_COUNT, timeout=_COUNT_SECONDS))
 
     async def hashes(self, after: bytes, limit: int) -> list[bytes]:
-        """Return hashes of texts, in their order, from behind one on."""
+        """Return hashes of texts that come after a hash, in order."""
         async with self._database.connection() as connection:
             return [row["text_hash"] for row in await connection.fetch(_HASHES, after, limit)]
 
     async def texts(self, hashes: Sequence[bytes]) -> dict[bytes, str]:
-        """Return texts by their hashes; of those that are there."""
+        """Return those of the texts that exist, by their hashes."""
         async with self._database.connection() as connection:
             return {row["text_hash"]: row["text"] for row in await connection.fetch(_TEXTS, hashes)}

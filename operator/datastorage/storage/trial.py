@@ -1,7 +1,7 @@
-"""A harmless record that is written and undone: whether PostgreSQL stores records at all.
+"""Writes a harmless record and undoes it, to find out whether PostgreSQL stores records at all.
 
-It takes every step that a batch takes, in both tables, so that it fails where any record would: a missing
-right, a table that is locked or gone, a trigger that refuses all rows.
+The trial takes every step that a batch takes, in both tables, so that it fails whenever any record would: for
+a missing right, a table that is locked or gone, a trigger that refuses all rows.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from datastorage.resources.reading.kindreading import Column
 from datastorage.resources.reading.registry import reading_of_table
 from datastorage.storage import partitions, rows
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.write import distinct_texts
 
-# A server that takes longer for two rows serves nobody.
+# A server that takes longer than this for two rows counts as away.
 _SECONDS: Final = 5.0
-# Ordinary values meet rules that somebody has made for the columns; empty ones may not.
+# Ordinary values satisfy constraints that somebody may have added to the columns; empty ones might not.
 _CONTENT: Final = b'{"kind":"Trial","metadata":{},"spec":{}}'
 _TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _BY_TYPE: Final[dict[str, Any]] = {
@@ -48,15 +48,15 @@ class _UndoneError(Exception):
 
 
 class Trial:
-    """Distinguishes the state of the server from the fault of a record."""
+    """Distinguishes a fault of the server from a fault of a record."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def write(self) -> None:
-        """Return where a harmless record can be stored. Nothing is left of it.
+        """Check that a harmless record can be stored; the record is rolled back.
 
-        Raises TransientError, and RecordRefusedError where the server takes exception to this record too.
+        Raises TransientError, and RecordRefusedError if the server refuses this record too.
         """
         try:
             async with asyncio.timeout(_SECONDS), self._database.connection() as connection:
@@ -66,7 +66,7 @@ class Trial:
         except TimeoutError as error:
             raise TransientError(f"PostgreSQL took longer than {_SECONDS:g} s for one record") from error
 
-    async def _write(self, connection: Any) -> None:
+    async def _write(self, connection: Session) -> None:
         records = [_harmless(table) for table in Table]
         async with transaction(connection):
             await partitions.ensure(connection, [record.key.created_at for record in records])
@@ -79,7 +79,7 @@ class Trial:
 
 
 def _harmless(table: Table) -> Record:
-    # Each a text of its own: two trials must not wait for each other.
+    # Each record has a text of its own, so that two trials never wait for each other.
     words = f"trial {uuid.uuid4()}"
     now = datetime.now(UTC)
     return Record(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import numpy as np
@@ -18,18 +18,19 @@ from datastorage.errors import (
 )
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import NoVectorsError, transaction
+from datastorage.storage.connection.sessions import NoVectorsError, Session, transaction
 from datastorage.storage.connection.translation import one_line, translated_errors
 
 FIND_MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
 """
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
-# The number of a model is part of its tables' names, which no parameter can be. It comes from the function
-# above and is formatted as an integer, never as text. The schema of pgvector comes from the server, quoted.
-# In the order of the hashes, with every plan, so that two transactions never wait for each other. It
-# answers 0 when the number is not our model's: after a restored backup it may be another's. With $3 false
-# nothing is written, and everything that a write needs is needed all the same.
+# The number of a model occurs in the names of its tables, and a parameter can't stand for a name. The number
+# comes from the function above and is formatted as an integer, never as text. The schema of pgvector comes
+# from the server, quoted. Rows are inserted in the order of the hashes, with every plan, so that two
+# transactions never wait for each other. The result is 0 if the number is not our model's: after a backup was
+# restored it may belong to another model. With $3 false nothing is written, but the statement needs
+# everything that a write needs.
 _INSERT: Final = """
     WITH model AS MATERIALIZED (
         SELECT open_part FROM datastorage.embedding_models
@@ -54,15 +55,16 @@ _INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3, $4)"
 _SEALED: Final = """
     SELECT count(*) FROM datastorage.embedding_parts WHERE model_id = $1 AND state = 'sealed'
 """
-# A vector takes this beside its numbers while its index is built: its neighbours on all layers, and overhead.
-# The function that merges partitions reckons with the same.
+# The memory of a vector beside its numbers while its index is built: its neighbours on all layers, and
+# overhead. The function that merges partitions assumes the same.
 _INDEXED_BYTES: Final = 700
-# This many vectors are searched exactly in about 12 ms, and indexed in a few seconds.
+# An exact search of this many vectors takes about 12 ms, and indexing them a few seconds.
 _FULL_PART_ROWS: Final = 20_000
 # Each merge builds an index again, and each partition is searched by itself. With six, a vector is indexed
-# twice until a hundred thousand are together, and up to five small partitions are searched beside the large.
+# twice until there are a hundred thousand, and up to five small partitions are searched beside the large
+# ones.
 _MERGED_PARTS: Final = 6
-# A vector's write that takes longer is waiting for a lock, and the rows beside it must not.
+# A write of vectors that takes longer is waiting for a lock, which must not delay the rows.
 _WRITE_SECONDS: Final = 5.0
 _PROBE_SECONDS: Final = 2.0
 _INDEX_SECONDS: Final = 3600.0
@@ -79,8 +81,8 @@ class VectorTables:
     ) -> None:
         """Take the database that has the vectors' schema, and the model of the vectors.
 
-        A write of vectors that takes longer than ``write_seconds`` fails: it waits for a lock, and the rows
-        beside it must not.
+        A write of vectors that takes longer than ``write_seconds`` fails: it is waiting for a lock, which
+        must not delay the rows.
         """
         self._database = database
         self._model = model
@@ -96,7 +98,7 @@ class VectorTables:
         return self._id is not None
 
     async def known_id(self) -> int | None:
-        """Return the number of the model, or None where nothing of it was ever written. Changes nothing."""
+        """Return the number of the model, or None if it has no tables yet. Changes nothing."""
         number = self._known()
         if number is None:
             async with self._connection() as connection:
@@ -105,11 +107,11 @@ class VectorTables:
         return number
 
     async def model_id(self) -> int:
-        """Return the number of the model; its tables are there then."""
-        # Another user may come to doubt it at any await: what is returned is this call's own.
+        """Return the number of the model, after creating its tables if they are missing."""
+        # A concurrent call may reset the cached number at any await, so this call returns its own copy.
         number = self._known()
         if number is None:
-            # On a connection of its own: a transaction of rows must not carry the making of tables.
+            # The tables are created on a connection of their own, never in a transaction of rows.
             async with self._making, self._connection() as connection:
                 number = int(
                     await connection.fetchval(_ENSURE_MODEL, *self._identity, timeout=self._write_seconds)
@@ -118,12 +120,12 @@ class VectorTables:
         return number
 
     async def insert(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Write vectors by the hashes of their texts. One that is there already stays."""
+        """Write vectors by the hashes of their texts. A vector that exists already stays."""
         number = await self.model_id()
         async with self._connection() as connection:
             await self._insert(connection, number, vectors)
 
-    async def insert_in(self, connection: Any, vectors: Mapping[bytes, Vector]) -> None:
+    async def insert_in(self, connection: Session, vectors: Mapping[bytes, Vector]) -> None:
         """Write vectors within a transaction, which goes on unharmed when this fails (TransientError)."""
         number = await self.model_id()
         try:
@@ -144,7 +146,7 @@ class VectorTables:
             raise kind(f"the vectors' tables: {one_line(cause)}") from cause
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]:
-        """Return those of the hashes that have a vector."""
+        """Return the hashes that have a vector."""
         number = await self.known_id()
         if number is None:
             return set()
@@ -153,15 +155,16 @@ class VectorTables:
         return {row["text_hash"] for row in rows}
 
     async def probe(self) -> None:
-        """Return when a write would succeed."""
+        """Check that a write would succeed. Raises as a write does."""
         number = await self.model_id()
-        # With a vector: a connection may know a type of pgvector that was dropped and made again since.
+        # The probe sends a vector, because a connection may know a type of pgvector that has been recreated
+        # since.
         vector = np.ones(self._model.dimensions, np.float32)
         async with self._connection() as connection:
             await self._insert(connection, number, {b"": vector}, really=False, seconds=_PROBE_SECONDS)
 
     def most_rows(self, memory_mib: int) -> int:
-        """Return how many vectors there may be in an index that is built within so much memory."""
+        """Return the largest number of vectors whose index can be built within this much memory."""
         return memory_mib * 2**20 // (self._model.dimensions * 4 + _INDEXED_BYTES)
 
     async def seal(self, *, full_rows: int = _FULL_PART_ROWS) -> bool:
@@ -171,7 +174,7 @@ class VectorTables:
             return bool(await connection.fetchval(_SEAL, number, full_rows))
 
     async def sealed(self) -> int:
-        """Return how many parts wait for their index."""
+        """Return the number of partitions that wait for their index."""
         number = await self.known_id()
         async with self._connection() as connection:
             return int(await connection.fetchval(_SEALED, number))
@@ -186,9 +189,9 @@ class VectorTables:
     ) -> bool:
         """Seal a full partition, and do one step of indexing; return whether there was anything to do.
 
-        A step takes from a second to minutes. ``memory_mib`` is what the server may use for it. A partition
-        is indexed no earlier than ``grace_seconds`` after it was sealed, when every write that began before
-        has ended. ``merged_parts`` of a level become one of the next.
+        A step takes from a second to minutes. ``memory_mib`` is the memory that the server may use for it. A
+        partition is indexed no earlier than ``grace_seconds`` after it was sealed, when every write that
+        began before has ended. ``merged_parts`` of a level become one of the next.
         """
         sealed, number = await self.seal(full_rows=full_rows), await self.model_id()
         async with self._connection() as connection:
@@ -198,7 +201,7 @@ class VectorTables:
         return bool(sealed or indexed)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
+    async def _connection(self) -> AsyncIterator[Session]:
         try:
             async with self._database.connection() as connection:
                 yield connection
@@ -206,12 +209,12 @@ class VectorTables:
             self._doubt()
             raise
         except ConfigurationError as error:
-            # A certificate that is not trusted, for example. That is no reason to store no records meanwhile.
+            # An untrusted certificate, for example, is no reason to stop storing records.
             self._doubt()
             raise TransientError(str(error)) from error
         except RecordRefusedError as error:
             self._doubt()
-            # Whatever is wrong with a vector, no record is to blame for it, and none may be rejected for it.
+            # Whatever is wrong with a vector, no record may be rejected for it.
             raise WorkRefusedError(f"the vectors' tables: {error}") from error
 
     def _known(self) -> int | None:
@@ -221,16 +224,16 @@ class VectorTables:
         return self._id
 
     def _doubt(self) -> None:
-        """Believe nothing any more of what may have been another schema's: it is looked up again.
+        """Forget what may belong to another schema, so that it is looked up again.
 
-        Connections among it: where pgvector was installed again, they know the type that was before.
+        Connections are replaced too: after pgvector was installed again, they still know its former type.
         """
         self._id = None
         self._database.expire_connections()
 
     async def _insert(
         self,
-        connection: Any,
+        connection: Session,
         number: int,
         vectors: Mapping[bytes, Vector],
         *,
@@ -248,4 +251,4 @@ class VectorTables:
         )
         if not models:
             self._id = None
-            raise TransientError("the vectors' tables: the model is not where it was")
+            raise TransientError("the vectors' tables: the model has another number now")

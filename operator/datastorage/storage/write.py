@@ -1,14 +1,14 @@
 """The commit of a batch as one script: vectors, the outbox, rows.
 
-The row is what counts. A vector that can't be written leaves an entry in the outbox, in the transaction of
-its row: it is written later, and never forgotten.
+The row is what counts. For a vector that can't be written, an entry goes into the outbox in the transaction
+of its row, so that the vector is written later and never forgotten.
 """
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -20,13 +20,13 @@ from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage import partitions, rows
 from datastorage.storage.connection.database import Database
-from datastorage.storage.connection.sessions import transaction
+from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.vectors import VectorTables
 
-# Vectors on another server follow the rows within this time; after it, the backfill cares for them.
+# Vectors on another server follow the rows within this time; after it, the backfill takes over.
 _FOLLOW_SECONDS: Final = 5.0
-# As many as a batch has records.
+# The number of records in a full batch.
 _MOST_VECTORS: Final = 500
 _TOO_MANY: Final = TransientError("PostgreSQL takes fewer vectors at once at present")
 
@@ -39,7 +39,7 @@ def distinct_texts(records: Iterable[Record]) -> dict[bytes, str]:
 
 @dataclass(frozen=True, slots=True)
 class TextVectors:
-    """The distinct texts of a batch, and what is known of their vectors before the commit.
+    """The distinct texts of a batch, and what is known about their vectors before the commit.
 
     Each text is in ``vectors``, or in ``missing`` with the reason; where no vectors are kept, in neither.
     """
@@ -51,13 +51,13 @@ class TextVectors:
 
 @dataclass(frozen=True, slots=True)
 class VectorTarget:
-    """Where the write path puts vectors. ``breaker`` is that of the tables."""
+    """The tables to which the write path writes vectors, and their breaker."""
 
     tables: VectorTables
     breaker: Breaker
     same_server: bool
     patience_seconds: float = 3.0
-    """The write path waits no longer for another server's answer; the backfill does."""
+    """The write path waits no longer than this for another server's answer; the backfill does."""
 
 
 class Archive:
@@ -69,25 +69,25 @@ class Archive:
     def __init__(
         self, database: Database, *, model: EmbeddingModel | None = None, target: VectorTarget | None = None
     ) -> None:
-        """``model`` makes the vectors of the records; None where none are kept.
+        """``model`` makes the vectors of the records; None if no vectors are kept.
 
-        Without a ``target`` no vectors are written: those of a batch must be missing.
+        Without a ``target`` no vectors are written, and a batch must bring none.
         """
         self._database = database
         self._model = None if model is None else str(model)
         self._target = target
         self._partitions = partitions.KnownPartitions(database)
-        # How many vectors are written beside rows at once: fewer after that was too much.
+        # The number of vectors written together with rows. It shrinks after a refusal, and grows again.
         self._most = _MOST_VECTORS
 
     async def write(self, records: Sequence[Record], given: TextVectors | None = None) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
 
-        A key that is there already keeps its first content, and its stored hash and time are returned. The
-        spec is the same then; labels and other things that change without a generation may differ.
+        A key that exists already keeps its first content, and its stored hash and time are returned. The spec
+        is the same in that case; labels and other things that change without a new generation may differ.
 
         Raises RecordRefusedError when PostgreSQL refuses the data of at least one row; then none is stored.
-        No trouble with vectors is raised.
+        Trouble with vectors raises nothing.
         """
         given = TextVectors(distinct_texts(records)) if given is None else given
         apart = bool(given.vectors) and self._target is not None and not self._target.same_server
@@ -97,8 +97,8 @@ class Archive:
             try:
                 stored = await self._commit(connection, records, given, apart=apart)
             except asyncpg.CheckViolationError as error:
-                # Only a missing partition comes without a constraint's name: retention may have dropped a
-                # month since it was last seen here. That is no fault of the records.
+                # Only a missing partition raises this error without a constraint's name: retention may have
+                # dropped a month that was known here. The records are not at fault.
                 if error.constraint_name is not None:
                     raise
                 self._partitions.forget()
@@ -107,23 +107,24 @@ class Archive:
         return await self._follow(records, answer, given.vectors) if apart else answer
 
     async def _commit(
-        self, connection: Any, records: Sequence[Record], given: TextVectors, *, apart: bool
+        self, connection: Session, records: Sequence[Record], given: TextVectors, *, apart: bool
     ) -> dict[RecordKey, StoredRecord]:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
         groups = {table: [record for record in records if record.table is table] for table in Table}
-        # A single statement is a transaction of its own, and spares two round trips.
+        # A single statement is a transaction of its own, which saves two round trips.
         single = not given.vectors and not given.missing and not all(groups.values())
         async with nullcontext() if single else transaction(connection):
-            # First the vectors, in a savepoint: without them, the rows are stored all the same.
+            # First come the vectors, in a savepoint: if they fail, the rows are stored all the same.
             writes = dict(given.missing)
             if apart:
                 writes |= dict.fromkeys(given.vectors, self._pending(Reason.FOLLOWING))
             else:
                 writes |= await self._write_vectors(connection, given.vectors)
-            # Then the outbox, with the vectors that are not written: a repeated row is read with its entry.
+            # Then comes the outbox, with the vectors that are not written: a repeated row is read with its
+            # entry.
             due_seconds = _FOLLOW_SECONDS if apart else 0.0
             await Outbox.add(connection, records, writes, due_seconds=due_seconds)
-            # The rows. All texts go with the first statement, in one order for all transactions.
+            # Last come the rows. All texts go with the first statement, in one order for all transactions.
             stored: dict[RecordKey, StoredRecord] = {}
             texts = given.texts
             for table, group in groups.items():
@@ -132,43 +133,44 @@ class Archive:
                         connection, table, group, texts=texts, writes=writes, model=self._model
                     )
                     texts = {}
-            # A ledger will add its entries here: one for each record in ``stored`` that ``is_new``.
+            # A ledger would add its entries here: one for each record in ``stored`` that ``is_new``.
         return stored
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
-        """Return what the archive holds of the keys. One with another content is not among it."""
+        """Return what the archive holds for the keys. Rows with another spec have another key."""
         async with self._database.connection() as connection:
             return await rows.find(connection, table, keys, model=self._model)
 
     async def probe(self) -> None:
-        """Return when a record could be stored: the server may be written to, and the role has the rights."""
+        """Check that a record could be stored: the server accepts writes, and the role has the rights."""
         async with self._database.connection() as connection:
             await rows.probe(connection)
 
     async def time(self) -> float:
-        """Return what PostgreSQL's clock says, in Unix seconds."""
+        """Return the time by PostgreSQL's clock, in Unix seconds."""
         async with self._database.connection() as connection:
             return await partitions.time_of(connection)
 
     async def prepare_partitions(self) -> None:
-        """Make the partitions of this month and the coming ones, before the first record needs them."""
+        """Create the partitions of this month and the next ones, before the first record needs them."""
         async with self._database.connection() as connection:
             await partitions.prepare(connection)
 
     async def _know_the_model(self) -> None:
-        # On a connection of its own, and so ahead of the transaction: a server may end one that is idle.
+        # The look-up has a connection of its own, so it comes before the transaction: a server may end an
+        # idle one.
         if self._target is not None and not self._target.tables.is_known:
             with suppress(TransientError):
                 await self._target.breaker.attempt(self._target.tables.model_id)
 
     async def _write_vectors(
-        self, connection: Any, vectors: Mapping[bytes, Vector]
+        self, connection: Session, vectors: Mapping[bytes, Vector]
     ) -> dict[bytes, VectorWrite]:
-        """Write the vectors that the tables take at present; return what became of each."""
+        """Write the vectors that the tables accept now; return the state of each."""
         target = self._target
         if target is None or not vectors:
             return {}
-        # In the order of the hashes, so that two transactions never wait for each other.
+        # Vectors go in the order of their hashes, so that two transactions never wait for each other.
         hashes = sorted(vectors)
         wanted = {key: vectors[key] for key in hashes[: self._most]}
         writes = dict.fromkeys(hashes[self._most :], self._unavailable(_TOO_MANY))
@@ -184,7 +186,7 @@ class Archive:
     async def _follow(
         self, records: Sequence[Record], stored: list[StoredRecord], vectors: Mapping[bytes, Vector]
     ) -> list[StoredRecord]:
-        """Write the vectors on their own server. Rows and outbox are committed by now."""
+        """Write the vectors to their own server, after the rows and the outbox were committed."""
         target = self._target
         assert target is not None
         try:
@@ -196,7 +198,7 @@ class Archive:
                 r for r in records if r.text is not None and r.text.hash in vectors
             )
         except TransientError:
-            return stored  # the backfill will find the vectors there
+            return stored  # the backfill will find that the vectors exist
         return _with_vectors(records, stored, dict.fromkeys(vectors, self._written()))
 
     def _written(self) -> VectorWrite:
@@ -210,7 +212,7 @@ class Archive:
 
 
 async def _insert_in_time(target: VectorTarget, vectors: Mapping[bytes, Vector]) -> None:
-    # The connection of a server that has fallen silent takes half a minute to be given up.
+    # Without this limit, a connection to a silent server is given up only after half a minute.
     try:
         async with asyncio.timeout(target.patience_seconds):
             await target.tables.insert(vectors)

@@ -1,8 +1,8 @@
-"""Sorts the reasons why no connection can be opened: those that may pass, and those in a setting.
+"""Sorts the reasons why no connection can be opened: passing ones, and those that a setting causes.
 
-The program waits for a server that is away, is still starting, or lacks the database or the role. It waits
-after a wrong password too, which somebody may be changing at this moment. A certificate that is not trusted,
-or a parameter that the server refuses, stays wrong until somebody changes a setting.
+The program waits for a server that is away, is still starting, or lacks the database or the role. It also
+waits after a wrong password, which somebody may be changing at this moment. A certificate that is not
+trusted, or a parameter that the server refuses, stays wrong until somebody changes a setting.
 """
 
 import ssl
@@ -16,7 +16,7 @@ from datastorage.errors import ConfigurationError, DataStorageError, MissingRigh
 from datastorage.resilience.causes import connection_trouble
 from datastorage.storage.connection.urls import malformed
 
-# OpenSSL's reasons when a server does not accept this client's certificate or TLS version.
+# OpenSSL's reasons for a server that does not accept this client's certificate or TLS version.
 _REFUSED_CLIENT: Final = frozenset(
     {
         "TLSV1_ALERT_UNKNOWN_CA", "TLSV1_ALERT_PROTOCOL_VERSION", "TLSV1_ALERT_ACCESS_DENIED",
@@ -34,7 +34,7 @@ _REFUSED_SETTINGS: Final = (
     asyncpg.CantChangeRuntimeParamError,
     asyncpg.FeatureNotSupportedError,
 )
-# Words of a pooler, which has no error number for them.
+# Error texts of poolers, which give no error code for them.
 _UNKNOWN_TO_POOLER: Final = "unsupported startup parameter"
 _NO_TRANSACTIONS: Final = "statement pooling mode"
 _NO_TLS: Final = "rejected SSL upgrade"
@@ -44,7 +44,7 @@ _NO_TLS: Final = "rejected SSL upgrade"
 def connecting(server: str, setting: str) -> Iterator[None]:
     """Raise TransientError, which names the server, when no connection to it can be opened.
 
-    Raises ConfigurationError, which names the setting, where waiting does not help.
+    Raises ConfigurationError, which names the setting, if waiting does not help.
     """
     try:
         yield
@@ -58,18 +58,18 @@ def connecting(server: str, setting: str) -> Iterator[None]:
             ) from error
         raise
     except (OSError, TimeoutError) as error:  # before ValueError: an untrusted certificate is one too
-        raise _of_network(error, server, setting) from error
+        raise _network_error(error, server, setting) from error
     except KeyError as error:
         raise ConfigurationError(f"{setting} names no user, and this process's user has no name") from error
     except (ValueError, IndexError, OverflowError):
-        raise malformed(setting) from None  # they quote parts of the URL
+        raise malformed(setting) from None  # these errors quote parts of the URL
     except asyncpg.PostgresError as error:
-        raise _of_server(error, server, setting) from error
+        raise _server_error(error, server, setting) from error
 
 
-def _of_network(error: OSError, server: str, setting: str) -> DataStorageError:
+def _network_error(error: OSError, server: str, setting: str) -> DataStorageError:
     why = connection_trouble(error)
-    if why == type(error).__name__:  # the system has no words for it, but the driver may
+    if why == type(error).__name__:  # the system has no text for the error, but the driver may have one
         why = _first_line(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", "") or why
@@ -90,7 +90,7 @@ def _of_network(error: OSError, server: str, setting: str) -> DataStorageError:
     return TransientError(f"{server} can't be reached: {why}")
 
 
-def _of_server(error: asyncpg.PostgresError, server: str, setting: str) -> DataStorageError:
+def _server_error(error: asyncpg.PostgresError, server: str, setting: str) -> DataStorageError:
     message = _first_line(error)
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return MissingRightsError(f"{server} refuses the connection: {message}")
@@ -108,7 +108,7 @@ def _of_server(error: asyncpg.PostgresError, server: str, setting: str) -> DataS
             f"the pooler {server} has pool_mode = statement, which has no transactions: set it to "
             f"transaction, or connect {setting} to PostgreSQL itself"
         )
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # a wrong password is one
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):  # includes a wrong password
         return TransientError(
             f"{server} refuses the connection: {message}; check user and password in {setting}"
         )

@@ -27,7 +27,7 @@ from datastorage.storage.connection.urls import check_url, files_in
 from datastorage.storage.inspection import check_state, missing_in
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
 
-# Errors about one statement alone: it was too slow or too much, broke a rule, or lacked a right.
+# Errors that concern a single statement: it was too slow or too large, broke a rule, or lacked a right.
 _ABOUT_THE_STATEMENT: Final = (
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
@@ -41,28 +41,29 @@ _ABOUT_THE_STATEMENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long a pool waits, and how long it trusts a connection."""
+    """The time that a pool waits, and that it trusts a connection."""
 
     command_seconds: float = 30.0
-    """A statement is given up after this long without an answer; a dead peer shows in no other way."""
+    """A statement is given up after this long without an answer; a dead peer can't be noticed in any other
+    way."""
     release_seconds: float = 1.0
-    """A statement that was given up has to be cancelled at the server before its connection can be used
-    again. A server that has fallen silent does not answer that either: then the connection is thrown away."""
+    """After a statement was given up, the server has to cancel it before its connection can be used again. A
+    silent server does not answer that request either: then the connection is discarded."""
     trusted_seconds: float = 1.0
-    """A connection that was used this short a time ago is used as it is. One that was idle for longer is
-    asked first: a server that went away silently would otherwise take a statement's whole time."""
+    """A connection that was used within this time is used without a check. One that was idle for longer is
+    checked first: otherwise a statement would wait its whole time for a server that went away silently."""
     answer_seconds: float = 2.0
-    """Time for the answer to that question."""
+    """The time limit of that check."""
     refused_seconds: float = 3.0
-    """Between two renewals of the connections while a server refuses statements: it is there, and may go on
-    to refuse. Renewed they must be in the end, because a change to a role holds for new sessions alone."""
+    """Between two renewals of the connections while a server refuses statements, since it may continue to.
+    They must be renewed at some time, because a change to a role applies only to new sessions."""
     max_age_seconds: float = 600.0
-    """Connections are renewed after this long: a name may lead elsewhere after a move, while the server that
-    was there before goes on to serve."""
+    """Connections are renewed after this long: after a move, a host name may lead elsewhere while the former
+    server still serves."""
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:
-    """Spare a round trip per use: no statement of this program leaves anything behind in its session."""
+    """Skip the reset, a round trip: no statement of this program leaves anything in its session."""
     assert isinstance(connection, Session)
     connection.idle_since = time.monotonic()
 
@@ -70,9 +71,9 @@ async def _keep_session(connection: asyncpg.Connection) -> None:
 class Database:
     """A lazily connecting pool: it can be built while PostgreSQL is away.
 
-    An open connection says nothing about the server behind it: that may have been demoted or restarted behind
-    a proxy, or its name may lead to another server by now. So no connection is trusted for long, and all are
-    replaced after one of them has failed for a reason other than its data.
+    An open connection proves nothing about the server behind it: the server may have been demoted, or
+    restarted behind a proxy, or its name may lead to another server by now. So no connection is trusted for
+    long, and all are replaced after one of them has failed for a reason other than its data.
     """
 
     def __init__(
@@ -87,8 +88,8 @@ class Database:
     ) -> None:
         """Take a libpq URL; ``pool_size`` is the most connections ever open at once.
 
-        ``chain`` says what the database is used for. With ``writable`` a server that lets nobody write
-        counts as away. Raises ConfigurationError for a URL that can't be used.
+        ``chain`` is the schema that the database is used for. With ``writable``, a read-only server counts as
+        away. Raises ConfigurationError for a URL that can't be used.
         """
         origin = Origin(chain.setting, url) if isinstance(url, str) else url
         secret = Secret(origin, partial(check_url, setting=chain.setting), files_in)
@@ -113,7 +114,7 @@ class Database:
 
     @property
     def generation(self) -> int:
-        """Grows with every doubt about the server. Facts learnt in an earlier one may be about another."""
+        """Grows with every doubt about the server. Facts from an earlier one may be about another server."""
         return self._generation
 
     async def close(self) -> None:
@@ -124,7 +125,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Session]:
-        """Borrow a connection. Driver errors inside the block leave it translated."""
+        """Borrow a connection. Driver errors within the block are translated."""
         try:
             with cancellation_kept(), self._doubting(), translated_errors(self._chain):
                 connection = await self._acquire()
@@ -133,10 +134,10 @@ class Database:
                 finally:
                     await self._release(connection)
         except MissingRightsError as error:
-            raise await self._with_the_right(error) from error.__cause__
+            raise await self._naming_the_right(error) from error.__cause__
 
-    async def _with_the_right(self, error: MissingRightsError) -> MissingRightsError:
-        """Add the role and the right: the server names only the object."""
+    async def _naming_the_right(self, error: MissingRightsError) -> MissingRightsError:
+        """Return the error with the role and the right added: the server names only the object."""
         try:
             with translated_errors(self._chain):
                 connection = await self._acquire()
@@ -149,7 +150,7 @@ class Database:
         return MissingRightsError(f"{error}; {missing}") if missing is not None else error
 
     def expire_connections(self) -> None:
-        """Use new connections from now on, and count everything learnt from the old ones as doubtful."""
+        """Use new connections from now on, and begin a new generation."""
         self._expired = True
         self._generation += 1
 
@@ -161,7 +162,7 @@ class Database:
         except PoolUsedUpError:
             raise
         except WorkRefusedError as error:
-            # The schema may be another one by now, even though the connection leads to a server.
+            # The schema may have changed, even though the connection leads to a working server.
             self._generation += 1
             if isinstance(error.__cause__, _ABOUT_THE_STATEMENT):
                 self._refused = True
@@ -203,12 +204,12 @@ class Database:
         try:
             # The time-out bounds the wait for a free connection and the opening of a new one.
             proxy = await self._pool.acquire(timeout=seconds)
-            return cast("Session", proxy)  # it has everything that a Session has
+            return cast("Session", proxy)  # the proxy has everything that a Session has
         except ConfigurationError as error:
             if not self._servers.have_served:
                 raise
-            # The setting worked before: a certificate or a file is being exchanged, or somebody has to repair
-            # it where it is. A process that may hold the last copies of objects must not end for that.
+            # The setting worked before: a certificate or a file is being replaced, or has to be repaired in
+            # place. A process that may hold the last copies of objects must not end because of that.
             raise TransientError(str(error)) from error
         except TimeoutError as error:
             size = self._pool.get_size()
@@ -220,12 +221,12 @@ class Database:
             ) from error
 
     async def _release(self, connection: Session) -> None:
-        """Give a connection back. It fails where a silent server never answered a cut-off statement."""
+        """Give a connection back. This fails if a silent server has not cancelled a statement in time."""
         proxy = cast("asyncpg.pool.PoolConnectionProxy", connection)
         await self._pool.release(proxy, timeout=self._pace.release_seconds)
 
     async def _serves(self, connection: Session) -> bool:
-        """Ask whether a connection's server answers at once and, where that is needed, lets it write."""
+        """Return whether the connection's server answers quickly and, if required, accepts writes."""
         seconds = self._pace.answer_seconds
         try:
             with translated_errors(self._chain):
@@ -241,16 +242,16 @@ class Database:
         return await self._servers.open(self._url.value)
 
     async def _try(self, url: str) -> None:
-        """Return once a connection by a URL was opened."""
+        """Open a connection with a URL and close it again. Raises as ``Servers.open`` does."""
         with translated_errors(self._chain):
             (await self._servers.open(url)).terminate()
 
     async def check_schema_version(self, chain: Chain | None = None) -> None:
-        """Raise SchemaVersionError unless the schema is the one this program needs."""
+        """Raise SchemaVersionError unless the schema is the one that this program needs."""
         async with self.connection() as connection:
             await check_schema_version(connection, chain or self._chain)
 
     async def check_state(self, chain: Chain | None = None) -> None:
-        """Raise ConfigurationError where the server, its schema or this role's rights won't do."""
+        """Raise ConfigurationError if the server, its schema or this role's rights are not as needed."""
         async with self.connection() as connection:
             await check_state(connection, chain or self._chain)

@@ -14,11 +14,11 @@ _STATE: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_o
 
 
 def attempts(url: ServerUrl, *, writable: bool) -> list[tuple[ServerUrl, str | None]]:
-    """Return URLs of one host each, in their order, each with the kind of server to look for there.
+    """Return URLs of one host each, in the order of the attempts, with the kind of server to expect there.
 
-    The kind is None where the URL itself names it. For a writer it is "any": refuse_read_only says more
-    plainly than the driver why a server won't do. The driver can try several hosts by itself, but gives all
-    of them together the time of one attempt, so that one silent host hides the others.
+    The kind is None where the URL itself names it. For a writer it is "any": the error of refuse_read_only is
+    plainer than the driver's. The driver can try several hosts by itself, but it gives all of them together
+    the time of one attempt, so that one silent host hides the others.
     """
     hosts = [replace(url, driver_url=host_url) for host_url in _urls_of_one_host(url.driver_url)]
     if writable:
@@ -29,12 +29,12 @@ def attempts(url: ServerUrl, *, writable: bool) -> list[tuple[ServerUrl, str | N
 
 
 async def refuse_read_only(connection: asyncpg.Connection, server: str, *, timeout_seconds: float) -> None:
-    """Raise TransientError, which names the server, where it is a standby or lets nobody write."""
+    """Raise TransientError, which names the server, if it is a standby or read-only."""
     [(standby, read_only)] = await connection.fetch(_STATE, timeout=timeout_seconds)
     if standby:
         raise TransientError(f"{server} is a read-only standby, and the primary is needed")
     if read_only:
-        raise TransientError(f"{server} lets nobody write: default_transaction_read_only is on")
+        raise TransientError(f"{server} accepts no writes: default_transaction_read_only is on")
 
 
 def _urls_of_one_host(url: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Opens a connection to the first server of a URL that will do."""
+"""Opens a connection to the first suitable server of a URL."""
 
 import asyncpg
 
@@ -11,10 +11,10 @@ from datastorage.storage.schema import Chain
 
 
 class Servers:
-    """The servers that the URLs of one setting name, and which of them served last."""
+    """The servers in the URLs of one setting, and the one of them that served last."""
 
     def __init__(self, chain: Chain, connector: Connector, *, writable: bool) -> None:
-        """``chain`` names the setting; with ``writable`` a server that lets nobody write will not do."""
+        """``chain`` names the setting; with ``writable``, a read-only server is not suitable."""
         self._chain = chain
         self._connector = connector
         self._writable = writable
@@ -22,21 +22,21 @@ class Servers:
 
     @property
     def have_served(self) -> bool:
-        """Whether any of them has ever let this program in."""
+        """Whether any of the servers has ever accepted a connection of this program."""
         return bool(self._last_served)
 
     def name_of(self, url: str) -> str:
-        """Return what messages call the server of a URL: its kind and address, never a password."""
+        """Return the name of a URL's server in messages: its kind and address, never a password."""
         return f"{self._chain.server} at {address_in(url)}"
 
     async def open(self, url: str) -> Session:
         """Open a connection.
 
-        Raises TransientError where at least one of the servers may come back, ConfigurationError where the
-        URL has to be corrected for all of them. Either says what is wrong with each server.
+        Raises TransientError if at least one of the servers may come back, ConfigurationError if the URL has
+        to be corrected for all of them. Either error says what is wrong with each server.
         """
-        # Among servers of one kind the last one that served comes first: those before it may be silent, each
-        # for the whole time of an attempt.
+        # Among servers of one kind, the one that served last comes first: the others may be silent, each for
+        # the whole time of an attempt.
         in_order = sorted(
             attempts(parse_url(url, self._chain.setting), writable=self._writable),
             key=lambda attempt: (attempt[1] == "any", attempt[0].driver_url != self._last_served),

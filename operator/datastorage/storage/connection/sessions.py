@@ -1,8 +1,8 @@
-"""One connection: how it is opened, what it knows, and that it leaves nothing behind at the server.
+"""One connection: how it is opened, and how it avoids leaving state behind at the server.
 
 A pooler between the program and PostgreSQL may give each transaction another session (PgBouncer with
-pool_mode = transaction). Then another client would meet a prepared statement that was kept, or a setting of
-the session, and this program would not find it again.
+pool_mode = transaction). Then another client would meet the prepared statements and session settings that
+this program left behind, and this program would not find them again.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ from datastorage.storage.connection.urls import ServerUrl
 _log = logging.getLogger(__name__)
 
 StatementCache = Literal["auto", "on", "off"]
-"""Whether prepared statements are kept: where it is safe, always, or never."""
+"""Whether prepared statements are kept: "auto" if that is safe, "on" always, "off" never."""
 
-# As many as the driver keeps by default.
+# The driver's own default.
 _CACHED_STATEMENTS: Final = 100
 _CLOSE_SECONDS: Final = 1.0
-# Errors after a pooler has given the transaction another session than the one of the prepared statement.
+# Errors of a transaction that a pooler gave another session than that of its prepared statement.
 _LOST_STATEMENTS: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 _VECTOR_SCHEMA: Final = """
     SELECT n.nspname AS name, pg_catalog.quote_ident(n.nspname) AS quoted FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
 """
-# Not every system has all of these options. Like libpq, this program skips those that are missing.
+# Some systems lack some of these options. Like libpq, this program skips those that are missing.
 _SOCKET_OPTIONS: Final[Mapping[str, str]] = {
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -53,7 +53,7 @@ class NoVectorsError(TransientError):
 
 @asynccontextmanager
 async def transaction(connection: asyncpg.Connection, *, readonly: bool = False) -> AsyncIterator[None]:
-    """Open a transaction, or a savepoint within one: commit it in the end, roll it back on an error.
+    """Open a transaction, or a savepoint within one; commit it at the end, or roll it back on an error.
 
     When the task is cancelled the connection is closed, which rolls back too: a ROLLBACK would wait up to
     half a minute for a server that may be silent.
@@ -76,11 +76,11 @@ async def transaction(connection: asyncpg.Connection, *, readonly: bool = False)
 class Session(asyncpg.Connection):
     """A connection of the driver that knows whether a pooler stands between it and PostgreSQL."""
 
-    # The driver's own, of which its types say nothing.
+    # Attributes of the driver that its type annotations lack.
     _server_caps: Any
     _transport: asyncio.Transport
     idle_since = math.inf
-    """Time of the last return to the pool, by the monotonic clock; infinity for a new connection."""
+    """The monotonic time of the last return to the pool; infinity for a new connection."""
     pooled = False
     """Whether a transaction may get another session than the one before it."""
     _vector_schema: str | None = None
@@ -88,10 +88,10 @@ class Session(asyncpg.Connection):
 
     @property
     def vector_schema(self) -> str:
-        """The schema that pgvector is installed in, ready to stand in a statement.
+        """The schema that pgvector is installed in, quoted for a statement.
 
-        Statements name type and operators with it, because a search path is a setting of the session. Raises
-        NoVectorsError where there was no pgvector when the connection was opened.
+        Statements qualify type and operators with it, because a search path is a setting of the session.
+        Raises NoVectorsError if there was no pgvector when the connection was opened.
         """
         if self._vector_schema is None:
             raise NoVectorsError(
@@ -123,7 +123,7 @@ class Session(asyncpg.Connection):
         return await self._alone(super().fetchval, query, *args, **options)
 
     async def _alone(self, method: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        """Keep the messages of one statement in one session: behind a pooler in one transaction."""
+        """Keep the messages of one statement in one session. Behind a pooler, that takes a transaction."""
         try:
             if not self.pooled or self.is_in_transaction():
                 return await method(*args, **options)
@@ -136,13 +136,13 @@ class Session(asyncpg.Connection):
 
     async def is_through_pooler(self) -> bool:
         """Return whether something other than PostgreSQL itself answers this connection."""
-        # The driver's process number is from the login, where a pooler invents one. The query has no
+        # The driver's process number is from the login, and a pooler invents one there. The query has no
         # arguments, so that no statement is prepared.
         pid = self.get_server_pid()
         return await self.execute(f"SELECT WHERE pg_catalog.pg_backend_pid() = {pid:d}") == "SELECT 0"
 
     async def find_vectors(self) -> None:
-        """Teach the connection pgvector's type, in whatever schema it is; do nothing where there is none."""
+        """Register pgvector's type, in whatever schema it is; do nothing if there is no pgvector."""
         async with transaction(self) if self.pooled else nullcontext():
             found = await super().fetchrow(_VECTOR_SCHEMA)
             if found is None:
@@ -158,25 +158,26 @@ class Session(asyncpg.Connection):
 
 
 class Connector:
-    """Opens connections, and remembers whether the last one went through a pooler."""
+    """Opens connections, and remembers whether the last one led through a pooler."""
 
     def __init__(self, *, statement_cache: StatementCache, command_seconds: float) -> None:
-        """``command_seconds`` bounds each statement for which its caller gives no other time."""
+        """``command_seconds`` bounds each statement whose caller gives no other time-out."""
         self._caching = statement_cache
         self._command_seconds = command_seconds
         self._last_was_pooled: bool | None = None
 
     async def connect(self, url: ServerUrl, server: str, kind: str | None = None) -> Session:
-        """Open a connection. ``server`` is the server's name in messages, ``kind`` the kind that will do.
+        """Open a connection. ``server`` is the server's name in messages, ``kind`` the kind of server
+        required.
 
-        Raises TransientError, or ConfigurationError where waiting does not help.
+        Raises TransientError, or ConfigurationError if waiting does not help.
         """
         with connecting(server, url.setting):
             session, cached = await self._open(url, server, kind)
-            # The choice to keep statements is made before a connection opens, and only the open connection
-            # shows whether a pooler is there. So the guess may be wrong once: the next connection starts with
-            # the answer. Where one address leads to a pooler and to PostgreSQL by turns, a connection that
-            # keeps no statements is good enough.
+            # Whether to keep statements must be decided before a connection opens, but only the open
+            # connection shows whether there is a pooler. So the guess may be wrong once; the next connection
+            # starts with the answer. If one address leads alternately to a pooler and to PostgreSQL, a
+            # connection that keeps no statements is good enough.
             reopened = False
             while self._caching == "auto" and session.pooled == cached and (cached or not reopened):
                 self._last_was_pooled, reopened = session.pooled, True
@@ -189,7 +190,7 @@ class Connector:
     async def _open(self, url: ServerUrl, server: str, kind: str | None) -> tuple[Session, bool]:
         is_pooled = self._last_was_pooled
         if is_pooled is None:
-            # The driver asks for the kind of server before anything else, by a statement that it would keep.
+            # The driver first asks for the kind of server, with a statement that it would keep.
             is_pooled = (kind or url.parameters.get("target_session_attrs", "any")) != "any"
         cached = self._caching == "on" or (self._caching == "auto" and not is_pooled)
         session: Session = await asyncpg.connect(
@@ -210,7 +211,7 @@ class Connector:
                 async with asyncio.timeout(url.connect_seconds):
                     through_pooler = await session.is_through_pooler()
             except TimeoutError as error:
-                # A pooler accepts the login by itself, and then makes the client wait for a session.
+                # A pooler accepts the login by itself, and only then makes the client wait for a session.
                 raise TransientError(
                     f"{server} accepts connections but answers no statement: it is too busy, or a pooler "
                     f"with fewer sessions (default_pool_size) than {PREFIX}DATABASE_POOL_SIZE"
@@ -218,12 +219,12 @@ class Connector:
             if self._caching == "auto":
                 session.pooled = through_pooler
             if session.pooled:
-                # The driver would switch jit off for the session while it looks types up.
+                # The driver would switch off jit for the session while it looks up types.
                 session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # the driver has no option for it
         return session, cached
 
     def _mistrust(self, server: str, error: Exception) -> None:
-        """Keep no statements from now on: what looked like PostgreSQL itself is a pooler."""
+        """Keep no statements from now on: the apparent PostgreSQL is a pooler."""
         if self._caching == "off":
             return
         self._caching = "off"

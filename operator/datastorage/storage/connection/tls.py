@@ -1,6 +1,6 @@
-"""Checks the files that a URL of PostgreSQL names before each connection, so that an error can name them.
+"""Checks the files named in a PostgreSQL URL before each connection, so that an error can name them.
 
-The driver loads them too, but none of its errors says which file or parameter is wrong.
+The driver loads the files too, but its errors do not name the wrong file or parameter.
 """
 
 import os
@@ -14,7 +14,7 @@ from datastorage.errors import ConfigurationError
 from datastorage.files import UnfitFileError, check_file
 from datastorage.storage.connection.urls import ServerUrl
 
-# The driver reads these variables where the URL lacks the parameter.
+# The driver reads these environment variables if the URL lacks the parameter.
 _VARIABLES: Final[Mapping[str, str]] = {
     "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "sslcrl": "PGSSLCRL", "sslcert": "PGSSLCERT",
     "sslkey": "PGSSLKEY", "passfile": "PGPASSFILE",
@@ -23,14 +23,14 @@ _VERIFYING: Final = frozenset({"require", "verify-ca", "verify-full"})
 _SYSTEM: Final = "system"
 _ALPN: Final = ["postgresql"]  # required for a direct TLS connection
 _TLS_VERSIONS: Final = {f"TLSv{v}": ssl.TLSVersion[f"TLSv{v}".replace(".", "_")] for v in ("1.2", "1.3")}
-# A large list of revoked certificates has some MiB.
+# A large list of revoked certificates takes some MiB.
 _MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 
 
 def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
-    """Return a TLS context where the URL needs one that the driver can't make; otherwise None.
+    """Return a TLS context if the URL needs one that the driver can't make, otherwise None.
 
-    Raises ConfigurationError, which names setting, parameter and file, where a file can't be used.
+    Raises ConfigurationError, which names setting, parameter and file, if a file can't be used.
     """
     values = {name: _value_of(url, name) for name in _VARIABLES}
     if values["passfile"] and "password" not in url.parameters:
@@ -62,7 +62,7 @@ def _check_passfile(url: ServerUrl, path: Path) -> None:
     except OSError as error:
         raise _unusable(url, "passfile", path, _trouble(error)) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        # Driver and libpq ignore such a file, and the server would then ask for the password in vain.
+        # The driver and libpq ignore such a file, and the server would then report a missing password.
         raise _unusable(url, "passfile", path, "others may read: set its mode to 0600 (defaultMode: 0400)")
 
 
@@ -108,7 +108,7 @@ def _check_readable(url: ServerUrl, name: str, path: str) -> None:
 
 
 def _system_context(url: ServerUrl, values: Mapping[str, str]) -> ssl.SSLContext:
-    """Trust the system's certificates. The host's name is then always checked, as in libpq."""
+    """Return a context that trusts the system's certificates. As in libpq, it always checks the host name."""
     if values["sslmode"] not in {"", "verify-full"}:
         raise ConfigurationError(
             f"{url.setting}: sslrootcert=system needs sslmode=verify-full, not {values['sslmode']}"

@@ -1,6 +1,6 @@
-"""Translates the driver's errors into the program's, in this one place: whose fault can each of them be?
+"""Translates the driver's errors into the program's, and so decides what is to blame for each.
 
-A record may be rejected only for its own values. So the list of such errors is short. An error on none of the
+A record may be rejected only for its own values, so the list of such errors is short. An error on none of the
 lists counts as the refusal of one piece of work; a harmless piece of work then shows whether the work or the
 server's state is the cause.
 """
@@ -21,10 +21,10 @@ from datastorage.errors import (
 )
 from datastorage.storage.schema import ARCHIVE, Chain
 
-# Every error that our statements, on our tables, can raise for a value: a character or a time that the server
-# can't hold, a number out of range, a text with too many words. The other errors about data (a text that is
-# too long, a character that the database's encoding lacks, a division by zero) come from something that
-# somebody has changed at the server.
+# All errors that our statements can raise for a value in our tables: a character or a time that the server
+# can't hold, a number out of range, a text with too many words. Other errors about data (a text that is too
+# long, a character that the database's encoding lacks, a division by zero) come from a change that somebody
+# has made at the server.
 _DATA_ERRORS: Final = (
     asyncpg.CharacterNotInRepertoireError,
     asyncpg.DatetimeFieldOverflowError,
@@ -33,19 +33,19 @@ _DATA_ERRORS: Final = (
     asyncpg.InvalidBinaryRepresentationError,
     asyncpg.ProgramLimitExceededError,
 )
-# The checks of our tables that blame a value. Any other check belongs to somebody's own tables or triggers.
+# The checks of our tables that blame a value. Any other check was added by somebody else.
 _CHECKS_OF_VALUES: Final = frozenset(
     f"{table}_content_hash_check" for table in ("audit_records", "action_traces", "rejected_objects")
 )
 # The lines of an error's context name the places where it happened, the outermost last, in the server's
-# language. Our own places are a function of our schema, and a value that we sent; a quotation mark or a
-# bracket belongs to something else.
+# language. Our own places are a function of our schema, and a value that we sent. A line with other quotation
+# marks or brackets is about something else.
 _OWN_PLACE: Final = re.compile(
     r"""(?<![A-Za-z0-9_.$"])"?datastorage"?\.\w+\(|\A[^"'«»„“「(]*\$[0-9]+[^"'«»„“「(]*\Z"""
 )
 _LANGUAGE: Final = "PL/"
-# Errors of a server that can serve nobody at all. A harmless piece of work may pass all the same, for example
-# on a full disk, so that it proves nothing.
+# Errors of a server that can't serve any client. A harmless piece of work may still succeed, for example on a
+# full disk, so it would prove nothing.
 _OUTAGES: Final = (
     asyncpg.DiskFullError,
     asyncpg.TooManyConnectionsError,
@@ -75,11 +75,9 @@ _LIMITS: Final = (
 def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
     """Translate the driver's errors within the block.
 
-    RecordRefusedError: the server can't hold the data.
-    WorkRefusedError: a smaller piece of work, or another one, may pass.
-    MissingRightsError: the role lacks a right.
-    TransientError: the server can serve nobody now.
-    ConfigurationError: the driver can't use the URL's parameters; the message names the setting.
+    RecordRefusedError: the server can't hold the data. WorkRefusedError: a smaller piece of work, or another
+    one, may succeed. MissingRightsError: the role lacks a right. TransientError: the server can serve nobody
+    now. ConfigurationError: the driver can't use the URL's parameters; the message names the setting.
     """
     try:
         yield
@@ -91,7 +89,7 @@ def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
             raise RecordRefusedError(one_line(error)) from error
         raise WorkRefusedError(f"{chain.server}: {one_line(error)}") from error
     except asyncpg.PostgresError as error:
-        raise _of_server(error, chain) from error
+        raise _server_error(error, chain) from error
     except TimeoutError as error:
         why = one_line(error) if str(error) else "no answer in time"
         raise _limited(f"{chain.server}: {why}") from error
@@ -100,26 +98,26 @@ def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
 
 
 def blames_the_data(error: asyncpg.PostgresError) -> bool:
-    """Return whether the error is proved to come from the values of the statement."""
+    """Return whether the error certainly comes from the values of the statement."""
     if type(error) is asyncpg.DataError:
-        # The driver's own error, for a value that it could not encode, comes without a server's severity.
+        # The driver's own error, for a value that it could not encode, has no severity from a server.
         return error.severity is None
     if isinstance(error, asyncpg.CheckViolationError):
         return error.constraint_name in _CHECKS_OF_VALUES
     if not isinstance(error, _DATA_ERRORS):
         return False
-    # The name of an index stands where that of a constraint does: an entry was too large for it, and no index
-    # of ours has entries of such a size.
-    return error.constraint_name is None and not _in_code_of_others(error)
+    # The constraint's name may be that of an index whose entry was too large. Our own indexes have no entries
+    # of that size.
+    return error.constraint_name is None and not _is_in_foreign_code(error)
 
 
-def _in_code_of_others(error: asyncpg.PostgresError) -> bool:
+def _is_in_foreign_code(error: asyncpg.PostgresError) -> bool:
     places = (error.context or "").splitlines()
     decisive = [place for place in places if _LANGUAGE in place] + places[-1:]
     return not all(_OWN_PLACE.search(place) for place in decisive)
 
 
-def _of_server(error: asyncpg.PostgresError, chain: Chain) -> RecordRefusedError | TransientError:
+def _server_error(error: asyncpg.PostgresError, chain: Chain) -> RecordRefusedError | TransientError:
     if blames_the_data(error):
         return RecordRefusedError(one_line(error))
     message = f"{chain.server}: {one_line(error)}"

@@ -1,7 +1,7 @@
-"""Judges the URLs of PostgreSQL: what each parameter of libpq means here, before the driver sees it.
+"""Checks PostgreSQL URLs: decides what each parameter of libpq means here, before the driver sees it.
 
-The driver knows some of libpq's parameters. It would pass the others to the server as settings, and the
-server refuses those with an error that no waiting cures and that does not name the setting.
+The driver knows only some of libpq's parameters. It would pass the others to the server as settings; the
+server would refuse them for ever, with an error that does not name the URL's setting.
 """
 
 import configparser
@@ -18,8 +18,8 @@ from datastorage.files import read_file
 
 _MAX_PORT: Final = 65_535
 _NAME: Final = "datastorage"
-# A server that is silent for longer counts as away, whatever the URL says: the start of the program waits for
-# it.
+# A server that is silent for longer counts as away, whatever the URL says, because the program's start waits
+# for it.
 _MAX_CONNECT_SECONDS: Final = 30.0
 _DEFAULT_CONNECT_SECONDS: Final = 5.0
 _MAX_SERVICE_BYTES: Final = 1024 * 1024
@@ -31,7 +31,7 @@ _TO_DRIVER: Final = frozenset(
         "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib",
     }
 )  # fmt: skip
-# Files that the driver reads whenever it connects. Their contents are replaced as passwords are.
+# Files that the driver reads whenever it connects. Their contents may be rotated, as passwords are.
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _TO_SOCKET: Final = frozenset(
     {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
@@ -47,7 +47,7 @@ _WORDS: Final[Mapping[str, frozenset[str]]] = {
 
 
 class _Limited(NamedTuple):
-    """A parameter that the driver lacks: the values that ask for what it does anyway, and the remedy."""
+    """A parameter that the driver lacks: values that ask for what it does anyway, and advice for others."""
 
     values: frozenset[str]
     remedy: str
@@ -85,12 +85,12 @@ _NAME_OF_SETTING: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]*")
 
 @dataclass(frozen=True, slots=True)
 class ServerUrl:
-    """A URL of PostgreSQL, taken apart for the driver, the server and the socket."""
+    """A PostgreSQL URL, parsed into the parts for the driver, the server and the socket."""
 
     setting: str
-    """The setting that it comes from, for messages."""
+    """The setting that the URL comes from, for messages."""
     address: str
-    """Where it leads, without user and password."""
+    """The address of the server, without user and password."""
     driver_url: str = field(repr=False)
     parameters: Mapping[str, str] = field(repr=False)
     """The parameters for the driver, which may include a password."""
@@ -100,9 +100,9 @@ class ServerUrl:
 
 
 def parse_url(url: str, setting: str) -> ServerUrl:
-    """Take a URL apart. Raises ConfigurationError, which names the setting, where the URL can't be used.
+    """Parse a URL. Raises ConfigurationError, which names the setting, if the URL can't be used.
 
-    The driver would notice only when it connects, and quote parts of the URL, which holds the password.
+    The driver would notice errors only when it connects, and would quote parts of the URL, password included.
     """
     try:
         parts = urlsplit(url)
@@ -124,15 +124,16 @@ def check_url(url: str, setting: str) -> None:
 
 
 def address_in(url: str) -> str:
-    """Return where a URL leads, without user and password; through its service file, where it names one."""
+    """Return the address in a URL, or in the service file that it names, without user and password."""
     parts = urlsplit(url)
     return _address(parts, _readable_parameters(parts))
 
 
 def files_in(url: str) -> list[str]:
-    """Return the paths of the files that a URL names: its service file, then certificates, keys, passwords.
+    """Return the paths of the files that a URL names: its service file, certificates, keys, password file.
 
-    The service file may name the latter. While it can't be read, amid a replacement, it names none.
+    The service file may name some of them. While it can't be read, such as during its replacement, those are
+    left out.
     """
     parts = urlsplit(url)
     given = parameters_in(parts.query)
@@ -142,7 +143,7 @@ def files_in(url: str) -> list[str]:
 
 
 def malformed(setting: str) -> ConfigurationError:
-    """Return the error for a URL of which no part may be quoted."""
+    """Return the error for a malformed URL, which quotes no part of it."""
     return ConfigurationError(
         f"{setting} is not a valid URL: special characters, also of the password, must be percent-encoded"
     )
@@ -153,24 +154,24 @@ class _ParameterError(Exception):
 
 
 def parameters_in(query: str) -> dict[str, str]:
-    """Return the parameters behind the "?". Raises ValueError where that is no list of names and values."""
+    """Return the parameters after the "?". Raises ValueError if that is not a list of names and values."""
     parameters: dict[str, str] = {}
     for part in query.split("&") if query else []:
         name, equals, value = part.partition("=")
         if not equals or not name:
             raise ValueError(name)
-        # A "+" in a URL of libpq is a plus sign. In the server's options it makes no sense, and some
-        # libraries write a blank like that.
+        # A "+" in a URL of libpq is a plus sign. In the server's options it would make no sense, and some
+        # libraries write a space that way.
         parameters[unquote(name)] = unquote(value.replace("+", " ") if name == "options" else value)
-    if parameters.pop("ssl", None) == "true":  # as JDBC writes it; libpq takes it too
+    if parameters.pop("ssl", None) == "true":  # the spelling of JDBC, which libpq accepts too
         parameters.setdefault("sslmode", "require")
     return parameters
 
 
 def _check_parts(url: str, parts: SplitResult, options: Mapping[str, str]) -> None:
-    """Raise ValueError where a piece of the URL is malformed, or may belong to the password."""
+    """Raise ValueError if a piece of the URL is malformed, or may belong to the password."""
     user, at, address = parts.netloc.rpartition("@")
-    # A "/" or "?" in the password ends the user's piece too early: its "@" then stands further behind.
+    # A "/" or "?" in the password ends the user's piece too early: its "@" then comes further on.
     cut_off = not at and "user" not in options and "@" in f"{parts.path}{parts.query}"
     if not url.isprintable() or "#" in url or "@" in user or cut_off:
         raise ValueError
@@ -178,15 +179,17 @@ def _check_parts(url: str, parts: SplitResult, options: Mapping[str, str]) -> No
         if len(hosts) > 1 and not all(hosts):
             raise ValueError
     for host in address.split(","):
-        _ = urlsplit(f"//{host}").port  # raises ValueError for anything but a number
+        _ = urlsplit(f"//{host}").port  # raises ValueError unless it is a number
         if not host.lower().startswith("%2f"):  # the folder of a socket
             host.encode("idna")
-    if any(int(port) > _MAX_PORT for port in (options.get("port") or "0").split(",")):  # int raises it too
+    if any(
+        int(port) > _MAX_PORT for port in (options.get("port") or "0").split(",")
+    ):  # int raises ValueError too
         raise ValueError
 
 
 def _readable_parameters(parts: SplitResult) -> dict[str, str]:
-    """Return the parameters of a URL and of its service file, as far as that can be read now."""
+    """Return the parameters of a URL and of its service file, as far as the file can be read now."""
     given = parameters_in(parts.query)
     try:
         return _with_service(given)
@@ -195,7 +198,7 @@ def _readable_parameters(parts: SplitResult) -> dict[str, str]:
 
 
 def _with_service(given: Mapping[str, str]) -> dict[str, str]:
-    """Add the parameters that a service file has; those of the URL win."""
+    """Add the parameters from the service file; those of the URL take precedence."""
     name = given.get("service")
     own = {key: value for key, value in given.items() if key not in {"service", "servicefile"}}
     if not name:
@@ -234,8 +237,10 @@ def _server_url(parts: SplitResult, given: Mapping[str, str], setting: str) -> S
     return ServerUrl(
         setting=setting,
         address=_address(parts, parameters),
-        driver_url=parts._replace(query=urlencode(_given(parameters), safe="/", quote_via=quote)).geturl(),
-        parameters=_given(parameters),
+        driver_url=parts._replace(
+            query=urlencode(_with_value(parameters), safe="/", quote_via=quote)
+        ).geturl(),
+        parameters=_with_value(parameters),
         server_settings={**server_settings, "application_name": name, "timezone": "UTC"},
         socket_options={name: _number(given, name) for name in _TO_SOCKET & given.keys()},
         connect_seconds=_connect_seconds(given),
@@ -243,19 +248,19 @@ def _server_url(parts: SplitResult, given: Mapping[str, str], setting: str) -> S
 
 
 def _address(parts: SplitResult, parameters: Mapping[str, str]) -> str:
-    # The folder of a socket, and the host of a service file, stand among the parameters.
+    # The folder of a socket, and the host in a service file, are among the parameters.
     return parts.netloc.rpartition("@")[2] or parameters.get("host") or "localhost"
 
 
-def _given(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Leave out parameters without a value: libpq counts them as not given."""
+def _with_value(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Leave out parameters without a value: libpq treats them as absent."""
     return {name: value for name, value in parameters.items() if value}
 
 
 def _check_limited(name: str, value: str) -> None:
     values, remedy = _LIMITED[name.lower()]
     if value and value.lower() not in values:
-        # A parameter that takes no word at all may have a secret as its value.
+        # The value of a parameter for which no value is accepted may be a secret.
         raise _ParameterError(f"{name}{f'={value}' if values else ''} is not supported: {remedy}")
 
 
@@ -265,7 +270,7 @@ def _check_server_setting(name: str) -> None:
 
 
 def _connect_seconds(given: Mapping[str, str]) -> float:
-    """Return the time of one attempt. In libpq 0 and less mean no bound; here there always is one."""
+    """Return the time limit of one attempt. In libpq, 0 and less mean no limit; here there always is one."""
     seconds = _number(given, "connect_timeout") if given.get("connect_timeout") else 0
     return min(float(seconds), _MAX_CONNECT_SECONDS) if seconds > 0 else _DEFAULT_CONNECT_SECONDS
 

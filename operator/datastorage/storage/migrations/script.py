@@ -1,4 +1,4 @@
-"""What every revision does: run the SQL file beside it."""
+"""The one step of every revision: running the SQL file beside it."""
 
 from pathlib import Path
 from typing import Any
