@@ -38,7 +38,7 @@ class Origin:
     value: str = field(repr=False)
     directory: Path | None = None
     """The directory of the file that holds the value, now or later; None if the value can't change."""
-    look_seconds: float = field(default_factory=lambda: _LOOK_SECONDS)
+    look_seconds: float = _LOOK_SECONDS
     """Between two looks at the file; a file that is younger may be half written."""
 
     def read(self) -> str | None:
