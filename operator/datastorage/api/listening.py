@@ -9,7 +9,7 @@ from typing import Any, Final
 from datastorage.errors import ConfigurationError
 
 _ADDRESS_SETTING: Final = "DATASTORAGE_LISTEN_ADDRESS"
-_NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+_NOT_ON_THIS_MACHINE: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 _Place = tuple[int, tuple[Any, ...]]
 """An address family and an address, in the form of the socket library."""
@@ -46,7 +46,7 @@ class Listening:
         try:
             return _open(socket.AF_INET6, ("::", self._port), dual=True)
         except OSError as error:
-            if error.errno not in _NO_SUCH_FAMILY:
+            if error.errno not in _NOT_ON_THIS_MACHINE:
                 raise self._refusal("::", error) from error
         try:  # a kernel without IPv6
             return _open(socket.AF_INET, ("0.0.0.0", self._port), dual=False)  # noqa: S104
@@ -69,7 +69,7 @@ class Listening:
             except OSError as error:
                 trouble.append((str(place[0]), error))
         for address, cause in trouble:
-            if cause.errno not in _NO_SUCH_FAMILY or len(trouble) == len(places):
+            if cause.errno not in _NOT_ON_THIS_MACHINE or len(trouble) == len(places):
                 label = address if address == name else f"{name} ({address})"
                 raise self._refusal(label, cause) from cause
 
@@ -84,7 +84,7 @@ class Listening:
         return [(family, place) for family, _, _, _, place in found]
 
     def _refusal(self, address: str, error: OSError) -> ConfigurationError:
-        if error.errno in _NO_SUCH_FAMILY:
+        if error.errno in _NOT_ON_THIS_MACHINE:
             return ConfigurationError(f"{_ADDRESS_SETTING}: {address} is not an address of this machine")
         why = os.strerror(error.errno or 0)
         return ConfigurationError(

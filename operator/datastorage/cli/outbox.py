@@ -1,6 +1,5 @@
 """The commands for the vectors that are still missing: show them, try them again, drop them."""
 
-import uuid
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -8,11 +7,13 @@ import typer
 
 from datastorage.assembly.commands import open_outbox
 from datastorage.cli.opened import with_opened
+from datastorage.cli.options import check_limit, parse_uid
 from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.errors import InvalidQueryError
 from datastorage.settings import load_settings
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState
 
+# Enough for all vectors of one object.
 _MOST_ROWS: Final = 1000
 _ERRORS_SHOWN: Final = 5
 
@@ -88,9 +89,8 @@ def list_(
 
         datastorage outbox list --uid 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12 -o json
     """
-    if not 1 <= limit <= _MOST_ROWS:
-        raise InvalidQueryError(f"--limit must be 1 to {_MOST_ROWS:,}")
-    wanted = _valid(uid)
+    check_limit(limit)
+    wanted = None if uid is None else parse_uid("--uid", uid)
     rows = with_opened(
         open_outbox(load_settings(), writable=False),
         lambda outbox: outbox.list(state=state, uid=wanted, limit=limit),
@@ -142,7 +142,7 @@ def drop(
     all: _All = False,  # noqa: A002  # the option's name
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Give vectors up, so that nothing waits for them any more.
+    """Give up vectors, so that nothing waits for them.
 
     The records stay in the archive, but a search by meaning won't find them. An
     object in the cluster that is Degraded becomes Stored, with its vector
@@ -194,18 +194,7 @@ def _selected(state: OutboxState | None, uid: str | None, *, everything: bool) -
         raise InvalidQueryError("--all can't be combined with --state or --uid")
     if not everything and state is None and uid is None:
         raise InvalidQueryError("choose the vectors with --state, --uid or --all")
-    return _valid(uid)
-
-
-def _valid(uid: str | None) -> str | None:
-    if uid is None:
-        return None
-    try:
-        return str(uuid.UUID(uid))
-    except ValueError:
-        raise InvalidQueryError(
-            f"--uid must be the UID of an object, such as {uuid.UUID(int=0)}, not {uid[:50]!r}"
-        ) from None
+    return None if uid is None else parse_uid("--uid", uid)
 
 
 def _age(depth: OutboxDepth) -> str:

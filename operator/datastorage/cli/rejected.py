@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import sys
-import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -12,6 +11,7 @@ import typer
 
 from datastorage.assembly.commands import Retrying, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
+from datastorage.cli.options import check_limit, parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.progress import Display, display
 from datastorage.errors import (
@@ -28,7 +28,8 @@ from datastorage.resources.reading.registry import kind_of
 from datastorage.settings import load_settings
 from datastorage.storage.rejected import Content, Letter, RejectedRecords, Wanted
 
-_MOST_ROWS: Final = 1000
+# Enough for all generations of one object.
+_MOST_GENERATIONS: Final = 1000
 # Between two looks at the progress: short enough for the eye.
 _LOOK_SECONDS: Final = 0.2
 _NOTHING: Final = (
@@ -73,8 +74,7 @@ def list_(
 
         datastorage rejected list --reason "text search" --namespace payments -o json
     """
-    if not 1 <= limit <= _MOST_ROWS:
-        raise InvalidQueryError(f"--limit must be 1 to {_MOST_ROWS:,}")
+    check_limit(limit)
     wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
     after = None if cursor is None else rejected_place(cursor)
     found = with_opened(
@@ -117,10 +117,10 @@ def show(
 
         datastorage rejected show 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12 --raw > record.json
     """
-    wanted = Wanted(resolved=True, uid=_valid(uid))
+    wanted = Wanted(resolved=True, uid=parse_uid("UID", uid))
 
     async def ask(records: RejectedRecords) -> tuple[Letter, Content]:
-        letters = await records.list(wanted, after=None, limit=_MOST_ROWS)
+        letters = await records.list(wanted, after=None, limit=_MOST_GENERATIONS)
         for letter in letters:
             if generation in {None, letter.key.generation}:
                 return letter, (await records.contents([letter.key]))[letter.key]
@@ -172,7 +172,8 @@ def retry(
         raise InvalidQueryError("--all can't be combined with UID, --reason or --namespace")
     if not all and selection == (None, None, None):
         raise InvalidQueryError("choose the records with UID, --reason, --namespace or --all")
-    wanted = Wanted(uid=None if uid is None else _valid(uid), namespace=namespace, reason=reason)
+    wanted_uid = None if uid is None else parse_uid("UID", uid)
+    wanted = Wanted(uid=wanted_uid, namespace=namespace, reason=reason)
     retried = with_opened(open_retry(load_settings()), lambda opened: _retry(opened, wanted))
     if not retried.done:
         if not all:
@@ -253,12 +254,3 @@ def _record(content: bytes) -> dict[str, Any]:
         return {"record": json.loads(content)}
     except (ValueError, RecursionError):
         return {"record": None, "contentBase64": base64.b64encode(content).decode()}
-
-
-def _valid(uid: str) -> str:
-    try:
-        return str(uuid.UUID(uid))
-    except ValueError:
-        raise InvalidQueryError(
-            f"UID must be the UID of an object, such as {uuid.UUID(int=0)}, not {uid[:50]!r}"
-        ) from None
