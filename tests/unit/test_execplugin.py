@@ -217,9 +217,12 @@ def credential(**changed: Any) -> str:
             credential(status={"clientKeyData": SECRET, "clientCertificateData": SECRET}),
             "do not fit together",
         ),
-        (credential(status={"token": SECRET, "expirationTimestamp": "soon"}), "no RFC 3339 time"),
-        (credential(status={"token": SECRET, "expirationTimestamp": "2026-01-01T00:00:00"}), "no RFC 3339"),
-        (credential(status={"token": SECRET, "expirationTimestamp": 7}), "no RFC 3339 time"),
+        (credential(status={"token": SECRET, "expirationTimestamp": "soon"}), "not an RFC 3339 time"),
+        (
+            credential(status={"token": SECRET, "expirationTimestamp": "2026-01-01T00:00:00"}),
+            "not an RFC 3339",
+        ),
+        (credential(status={"token": SECRET, "expirationTimestamp": 7}), "not an RFC 3339 time"),
     ],
 )
 async def test_an_answer_that_is_none_is_one_line_without_what_it_said(
