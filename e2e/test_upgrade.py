@@ -113,6 +113,9 @@ async def test_what_an_earlier_version_left_is_taken_over(
         own_control_plane.kubectl(
             "label", "namespace", NAMESPACE, "datastorage.kubernaut.io/deletion-guard=disabled"
         )
+        # Its finalizer would keep the definitions from being deleted by a later test.
+        patch = ("patch", "auditrecord", "terminating", f"--namespace={NAMESPACE}", "--type=merge")
+        own_control_plane.kubectl(*patch, '--patch={"metadata": {"finalizers": null}}', check=False)
         own_control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 

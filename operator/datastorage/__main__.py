@@ -9,7 +9,7 @@ from datastorage.runtime.processend import end_on_sigterm, leave
 def run() -> NoReturn:
     """Run the command line and end the process."""
     end_on_sigterm()
-    from datastorage.cli import main  # noqa: PLC0415  # takes a while
+    from datastorage.cli import main  # noqa: PLC0415  # loading takes a while, and SIGTERM may come
 
     code = 1
     try:
@@ -19,7 +19,7 @@ def run() -> NoReturn:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             sys.stderr.write(f"{end.code}\n")
-    except BaseException:  # noqa: BLE001  # shown as the interpreter would
+    except BaseException:  # noqa: BLE001  # printed as the interpreter does
         sys.excepthook(*sys.exc_info())
     leave(code)
 

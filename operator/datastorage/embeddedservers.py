@@ -1,4 +1,4 @@
-"""A PostgreSQL and a Redis of the operator's own, to try it out: the extra ``embedded`` carries both.
+"""A PostgreSQL and a Redis of the operator's own, to try it out: the extra ``embedded`` contains both.
 
 They are not for production: nobody backs them up, and only this machine reaches them.
 """
@@ -25,7 +25,7 @@ _OWNER: Final = "postgres"
 SERVICE_ROLE: Final = "datastorage"
 _REDIS_START_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
-# A cache of a try-out: some 50,000 vectors of 256 numbers.
+# Enough for a trial: some 50,000 vectors of 256 numbers.
 _REDIS_MEMORY: Final = "64mb"
 _CREATE_SERVICE_ROLE: Final = """
 DO $$
@@ -51,7 +51,7 @@ class EmbeddedPostgres:
 
 
 def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
-    """Start the server on the data in ``directory``, which is made when it is missing.
+    """Start the server on the data in ``directory``, which is created when it is missing.
 
     Raises ConfigurationError when the extra is not installed.
     """
@@ -82,18 +82,18 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """Where it is found."""
+        """The URL of the server."""
         return f"unix://{self.directory / 'redis.sock'}"
 
     def stop(self) -> None:
-        """End it with everything in it."""
+        """Stop the server and delete its data."""
         self.process.terminate()
         self.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def start_embedded_redis() -> EmbeddedRedis | None:
-    """Start the server of the extra, otherwise that of the system. None without one, which is no fault."""
+    """Start the server of the extra, otherwise that of the system; return None if there is none."""
     program = redis_program()
     if program is None:
         _log.info("No redis-server is installed: vectors are cached in this process alone")
@@ -137,7 +137,7 @@ def _accepts(path: Path) -> bool:
 
 
 async def create_service_role(owner_url: str) -> None:
-    """Make the login role of the service, after the schema has been migrated."""
+    """Create the login role of the service, after the schema has been migrated."""
     connection = await asyncpg.connect(owner_url)
     try:
         await connection.execute(_CREATE_SERVICE_ROLE)

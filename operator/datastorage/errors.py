@@ -37,7 +37,7 @@ class WorkRefusedError(TransientError):
 
 
 class PoolUsedUpError(TransientError):
-    """All connections to a server are in use, which says nothing of the server."""
+    """All connections to a server are in use, which says nothing about the server."""
 
 
 class MissingRightsError(WorkRefusedError):
@@ -45,11 +45,11 @@ class MissingRightsError(WorkRefusedError):
 
 
 class EmbedderUnavailableError(TransientError):
-    """The embedding provider did not answer, or answered with what is no set of vectors."""
+    """The embedding provider did not answer, or its answer was not a set of vectors."""
 
 
 class EmbedderMisconfiguredError(EmbedderUnavailableError):
-    """The embedding provider answers, and not as the settings say: waiting alone is unlikely to help."""
+    """The embedding provider answers, but not as the settings say: waiting alone is unlikely to help."""
 
 
 class EmbeddingRefusedError(DataStorageError):
@@ -75,7 +75,7 @@ class ClusterError(DataStorageError):
 class ClusterUnavailableError(ClusterError, TransientError):
     """The API server did not answer, could not serve, or does not accept the credentials at present.
 
-    Beside it stands every other TransientError, of PostgreSQL above all: work that uses both catches
+    Other servers, above all PostgreSQL, raise other TransientErrors: work that uses both catches
     ``(ClusterError, TransientError)``.
     """
 
@@ -93,7 +93,7 @@ class ObjectChangedError(ClusterError):
 
 
 class RequestRefusedError(ClusterError):
-    """The API server said no for a reason that repeating does not cure (RBAC, admission, validation)."""
+    """The API server refused for a reason that repeating does not cure (RBAC, admission, validation)."""
 
 
 class ObjectTooLargeError(RequestRefusedError):

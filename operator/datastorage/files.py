@@ -14,7 +14,7 @@ class UnfitFileError(OSError):
 
 
 def read_file(path: str | Path, max_bytes: int) -> bytes:
-    """Return the content of a regular file. It never waits for a writer, as a FIFO would have it.
+    """Return the content of a regular file. It never waits for a writer, as reading a FIFO would.
 
     Raises OSError: UnfitFileError for what is no regular file or has more than ``max_bytes``.
     """
@@ -28,7 +28,7 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
 
 
 def check_file(path: str | Path, max_bytes: int) -> None:
-    """Raise what ``read_file`` would raise, without reading. It is for files that a library reads."""
+    """Raise what ``read_file`` would raise, without reading: for files that a library reads."""
     descriptor = _open(path)
     try:
         _check(descriptor, path, max_bytes)
@@ -37,13 +37,13 @@ def check_file(path: str | Path, max_bytes: int) -> None:
 
 
 def fingerprint(path: str | Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is written, or replaced by a rename or behind a symbolic link.
+    """Return a value that changes when a file is written, or replaced by a rename or behind a symbolic link.
 
-    None where there is no such file. It costs one system call, and reads nothing.
+    Returns None if there is no such file. It costs one system call, and reads nothing.
     """
     try:
         state = os.stat(path)  # noqa: PTH116  # follows the links of a mounted Secret
-    except (OSError, ValueError):  # the latter for what is no path
+    except (OSError, ValueError):  # ValueError: not the path of a file
         return None
     return (state.st_ino, state.st_mtime_ns, state.st_size)
 
@@ -53,7 +53,7 @@ def _open(path: str | Path) -> int:
         # O_NONBLOCK: to open a FIFO would wait for its writer. It means nothing for a regular file.
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except ValueError as error:  # a NUL in it
-        raise UnfitFileError(errno.EINVAL, "no path of a file", str(path)) from error
+        raise UnfitFileError(errno.EINVAL, "not the path of a file", str(path)) from error
 
 
 def _check(descriptor: int, path: str | Path, max_bytes: int) -> None:

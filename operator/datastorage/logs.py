@@ -7,14 +7,14 @@ from typing import Final
 from pythonjsonlogger.json import JsonFormatter
 
 _STANDARD: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
-# Loggers that speak about every object or request at INFO.
+# Loggers that report every object or request at INFO.
 _QUIET: Final = ("kopf", "asyncio", "alembic")
-# uvicorn warns of each malformed request: any scanner of ports would fill the log.
+# uvicorn warns of each malformed request: any port scanner would fill the log.
 _SILENT: Final = ("uvicorn",)
 
 
 class _TextFormatter(logging.Formatter):
-    """Puts what a message has beside its words behind them, as key=value."""
+    """Appends the extra fields of a log entry to its message, as key=value."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the library's name
         extra = vars(record).keys() - _STANDARD
@@ -24,7 +24,7 @@ class _TextFormatter(logging.Formatter):
 
 
 def configure_command_logging() -> None:
-    """Send warnings to standard error as a command's own lines, unless logs go somewhere already."""
+    """Send warnings to standard error as a command's own lines, unless logging is configured already."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_TextFormatter("datastorage: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -21,7 +21,7 @@ class Share:
         self._value = value
 
     def close(self) -> None:
-        """Take the share back, as its component ends."""
+        """Remove the share when its component ends."""
         self.set(0.0)
 
 
@@ -50,7 +50,7 @@ DIVERGED = Counter(
 )
 ROWS_MISSING = Counter(
     "datastorage_rows_missing_total",
-    "Objects whose status said that they are stored while the archive did not have what they say, by phase; "
+    "Objects whose status said that they are stored while the archive did not have their rows, by phase; "
     "they are stored again",
     ["phase"],
     registry=REGISTRY,
@@ -137,7 +137,7 @@ GC_SCHEDULED = Gauge(
 )
 WATCH_RESTARTS = Counter(
     "datastorage_watch_restarts_total",
-    "Times the watch had to be started again from nothing",
+    "Times the watch had to be started again from scratch",
     registry=REGISTRY,
 )
 DEPENDENCY_UP = Gauge(
@@ -200,7 +200,7 @@ EMBEDDED_TEXTS = Counter(
 )
 OUTBOX_DEPTH = Gauge(
     "datastorage_outbox_depth",
-    "Records whose vectors are pending, can't be made (failed) or were given up (dropped), in all",
+    "Records whose vectors are pending, can't be made (failed) or were given up (dropped), by state",
     ["state"],
     registry=REGISTRY,
 )
@@ -211,7 +211,7 @@ OUTBOX_AGE = Gauge(
 )
 OUTBOX_SETTLED = Counter(
     "datastorage_outbox_settled_total",
-    "Pending vectors that came to an end, by outcome: written, failed",
+    "Pending vectors that were dealt with, by outcome: written, failed",
     ["outcome"],
     registry=REGISTRY,
 )

@@ -1,8 +1,8 @@
-"""The current value of a secret: its file may have another one now than at the start.
+"""The current value of a secret, which may have changed in its file since the start.
 
-The settings keep the values of the start. A password, a key or a certificate is exchanged while the program
-runs, and with it the files of a mounted Secret. Each user of a secret asks here whenever it needs the value,
-and makes new connections when the value is another one.
+The settings keep the values of the start. A password, a key or a certificate may be replaced while the
+program runs, and with it the files of a mounted Secret. Each user of a secret asks here whenever it needs the
+value, and makes new connections when the value has changed.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from datastorage.settings import PREFIX, Settings, secret_file
 
 _log = logging.getLogger(__name__)
 
-# Between two looks at a file. Short beside the seconds that the kubelet takes to replace one.
+# Between two looks at a file. Short compared with the time that the kubelet takes to replace one.
 _LOOK_SECONDS: Final = 1.0
 # Between two attempts with a new value while the previous one is still used.
 _TRY_AGAIN_SECONDS: Final = 1.0
@@ -32,13 +32,13 @@ Check = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The value that a setting had at the start, and the file in which a later one would be."""
+    """The value that a setting had at the start, and the directory of the file that may hold a later one."""
 
     setting: str
     value: str = field(repr=False)
     directory: Path | None = None
-    """The directory of the file that has the value, or would have it; None where it can't change."""
-    look_seconds: float = field(default_factory=lambda: _LOOK_SECONDS)
+    """The directory of the file that holds the value, now or later; None if the value can't change."""
+    look_seconds: float = _LOOK_SECONDS
     """Between two looks at the file; a file that is younger may be half written."""
 
     def read(self) -> str | None:
@@ -50,11 +50,11 @@ class Origin:
             if path is None:
                 return None
             found = read_file(path, _MAX_VALUE_BYTES).decode().strip()
-            age = time.time() - path.stat().st_mtime  # after the text was read: no write to it is missed
+            age = time.time() - path.stat().st_mtime  # after the read, so that no later write is missed
         except (OSError, UnicodeDecodeError):
             return None
-        # A file that was written a moment ago may be half written, where it is not exchanged as a whole. A
-        # time in the future is that of another clock.
+        # A file that was written a moment ago may be half written, if it is not replaced as a whole. A time
+        # in the future comes from another clock.
         return None if 0 <= age < self.look_seconds else found
 
 
@@ -67,7 +67,7 @@ def origin_of(settings: Settings, name: str) -> Origin:
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """A value; equal to another one only while nothing has changed in between."""
+    """A value and its version; two are equal only if nothing has changed between them."""
 
     value: str = field(repr=False)
     version: int
@@ -139,13 +139,13 @@ class Secret:
         return True
 
     def _check_found(self, found: str) -> None:
-        if not found:  # the file is just being written, where it is not exchanged as a whole
+        if not found:  # the file is just being written, if it is not replaced as a whole
             raise ConfigurationError(f"{self._origin.setting} is empty")
         self._check(found)
 
     def _fingerprints_of(self, value: str, known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Return the fingerprints of the files that a value names. One that is missing amid an exchange keeps
-        its last one.
+        """Return the fingerprints of the files that a value names. A file that is missing while it is
+        replaced keeps its last fingerprint.
         """
         return {path: fingerprint(path) or known.get(path, ()) for path in self._files(value)}
 
@@ -159,8 +159,8 @@ class TriedSecret:
     def __init__(
         self, secret: Secret, tries: Callable[[str], Awaitable[None]], *, on_change: Callable[[], None]
     ) -> None:
-        """``tries`` raises a DataStorageError unless a value works. ``on_change`` is called when a new value
-        is used.
+        """``tries`` raises a DataStorageError if a value does not work. ``on_change`` is called when a new
+        value is used.
         """
         self._secret = secret
         self._tries = tries

@@ -26,7 +26,7 @@ from datastorage.errors import ConfigurationError
 
 PREFIX: Final = "DATASTORAGE_"
 _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
-# Variables of ours that are no settings of the service.
+# Our variables that are not settings of the service.
 _OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, "DATASTORAGE_EMBEDDED_DIR"})
 # Variables that only the tests read.
 _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
@@ -35,8 +35,8 @@ _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
 _SERVICE_LINK: Final = re.compile(
     r"DATASTORAGE(_.*)?_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-# One of them may have the name of a setting, as DATASTORAGE_API_PORT of a Service datastorage-api has: its
-# value is such a URL, and the setting's is a number.
+# One of them may have the name of a setting: a Service datastorage-api gives DATASTORAGE_API_PORT. Its value
+# is such a URL, while the setting's is a number.
 _PORT_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 
@@ -47,7 +47,7 @@ _Positive = Annotated[int, Field(ge=1)]
 
 
 def _stripped(value: Any) -> Any:
-    """Leave out what an editor or echo puts behind a line."""
+    """Remove the line break that an editor or echo adds."""
     return value.strip() if isinstance(value, str) else value
 
 
@@ -149,7 +149,7 @@ class LogSettings(_Group):
     """What is logged, and how."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least level logged."
+        default="INFO", description="Lowest level that is logged."
     )
     format: Literal["json", "text"] = Field(
         default="json", description="Form of the log: one JSON object a line, or text."
@@ -175,7 +175,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
     )
 
-    # Where each setting's file is or would be that the environment does not override.
+    # The directory of each setting's file, for the settings that the environment does not override.
     _directories: Mapping[str, Path] = PrivateAttr(default_factory=dict)
 
     database: DatabaseSettings = DatabaseSettings()
@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     embedding: EmbeddingSettings = EmbeddingSettings()
     redis_url: _Url | None = Field(
         default=None,
-        description="URL of the Redis that caches vectors. Without it only the process's memory does.",
+        description="URL of the Redis that caches vectors. Without it only the process's memory caches them.",
     )
     namespaces: Annotated[tuple[_Namespace, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all."
@@ -239,7 +239,8 @@ class Settings(BaseSettings):
             for name, value in os.environ.items()
             if name.upper() in known and not _is_service_link(name.upper(), value)
         }
-        # The library's source of files knows no groups, and the one that does reads every file that is there.
+        # One of the library's sources of files knows no groups, and the other reads every file in the
+        # directory.
         directory = getattr(file_secret_settings, "secrets_dir", None)
         files.env_vars = _read_files(Path(directory)) if directory is not None else {}
         return init_settings, environment, files
@@ -254,18 +255,18 @@ class Settings(BaseSettings):
         url = self.database.url.get_secret_value()
         if not url:
             raise ConfigurationError(
-                f"{PREFIX}DATABASE_URL is not set: give the PostgreSQL URL of the service role, "
-                "for reading that of a member of datastorage_reader; or try the operator out with "
+                f"{PREFIX}DATABASE_URL is not set: give the PostgreSQL URL of the service role, or for "
+                "reading that of a member of datastorage_reader; to try the operator out, use "
                 "'datastorage run --embedded'"
             )
         return url
 
     def directory_of(self, name: str) -> Path | None:
-        """Return the directory of the file that has a setting's value; None where no file has a say in it."""
+        """Return the directory of the file that has a setting's value; None if no file can set it."""
         return self._directories.get(name)
 
     def replaced(self, values: Mapping[str, Any]) -> "Settings":
-        """Return settings with other values, given as ``value_of`` names them, in which no file has a say."""
+        """Return settings with other values, named as for ``value_of``. Files can't change those values."""
         update: dict[str, Any] = {}
         for name, value in values.items():
             group, field = _PLACES[name]
@@ -279,7 +280,7 @@ class Settings(BaseSettings):
 
 
 def _fields() -> Iterator[tuple[str | None, str, FieldInfo]]:
-    """Yield the group, the name and the description of every setting."""
+    """Yield the group, the name and the field of every setting."""
     for name, field in Settings.model_fields.items():
         if isinstance(field.default, _Group):
             for inner, inner_field in type(field.default).model_fields.items():
@@ -310,7 +311,7 @@ def load_settings() -> Settings:
         names = ["_".join(map(str, first["loc"][:length])) for length in (1, 2)]
         name = PREFIX + next(name for name in names if name in _PLACES).upper()
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
-    given = {  # as they are looked up
+    given = {  # in small letters, as in the lookup below
         name.lower() for name, value in os.environ.items() if not _is_service_link(name.upper(), value)
     }
     settings._directories = {  # noqa: SLF001  # made here
@@ -342,12 +343,12 @@ def _read_files(directory: Path) -> dict[str, str | None]:
         except OSError as error:
             raise ConfigurationError(f"{name}: its file {path} can't be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise ConfigurationError(f"{name}: its file {path} is no text in UTF-8") from error
+            raise ConfigurationError(f"{name}: its file {path} is not text in UTF-8") from error
     return values
 
 
 def _refuse_unknown_variables() -> None:
-    """A misspelled setting would leave its default in force, unnoticed."""
+    """Raise ConfigurationError for a misspelled setting: its default would stay in force unnoticed."""
     known = {*setting_names(), *_OTHER_VARIABLES}
     for name, value in sorted(os.environ.items()):
         if not name.startswith(PREFIX) or name.startswith(_TEST_PREFIX):
@@ -374,8 +375,8 @@ def settings_table() -> str:
     lines = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
     for name, (_, _, field) in zip(setting_names(), _fields(), strict=True):
         default = field.get_default()
-        shown = "" if isinstance(default, SecretStr) or default in {None, (), ""} else f"`{default}`"
-        lines.append(f"| `{name}` | {shown} | {field.description} |")
+        cell = "" if isinstance(default, SecretStr) or default in {None, (), ""} else f"`{default}`"
+        lines.append(f"| `{name}` | {cell} | {field.description} |")
     lines += [
         f"| `{_SECRETS_DIR_VARIABLE}` | `{_DEFAULT_SECRETS_DIR}` | Directory of files named like settings. |",
         "| `DATASTORAGE_EMBEDDED_DIR` | | Where `run --embedded` keeps its data. |",

@@ -301,7 +301,7 @@ def test_how_long_ago_counts_from_the_archives_clock(run: Command, monkeypatch: 
         (("search", "x", "--kind", "Pod"), "kind must be one of AuditRecord, ActionTrace"),
         (("search", "x", "--since", "soon"), "--since must be a time"),
         (("search", "x", "--since", "1h", "--until", "2h"), "must be before until"),
-        (("search", "x", "--hybrid", "--mode", "text"), "exclude each other"),
+        (("search", "x", "--hybrid", "--mode", "text"), "can't be combined"),
         (("list", "--target", "a/b/c/d"), "--target must be KIND"),
         (("list", "--cursor", "x"), "the cursor is not one"),
         (("timeline", "rr-7", "--cursor", "x"), "the cursor is not one"),

@@ -86,7 +86,7 @@ def test_nothing_is_owed(run: Command) -> None:
     ]  # fmt: skip
     code, printed, error = run("list")
     assert (code, printed) == (0, "")
-    assert error == "no vectors are owed\n"
+    assert error == "no vectors are missing\n"
     assert json.loads(run("list", "-o", "json")[1]) == []
     assert json.loads(run("-o", "json")[1])["pending"] == {
         "vectors": 0, "oldestSeconds": None, "lastErrors": [],
@@ -177,8 +177,8 @@ def test_it_says_how_many_before_it_drops(
     [
         (("retry",), "--state, --uid or --all"),
         (("drop", "--reason", "x", "--yes"), "--state, --uid or --all"),
-        (("retry", "--all", "--state", "failed"), "--all excludes"),
-        (("drop", "--all", "--uid", str(uuid.uuid4()), "--reason", "x"), "--all excludes"),
+        (("retry", "--all", "--state", "failed"), "--all can't be combined"),
+        (("drop", "--all", "--uid", str(uuid.uuid4()), "--reason", "x"), "--all can't be combined"),
         (("retry", "--uid", "checkout"), "--uid must be the UID of an object"),
         (("drop", "--uid", "'; DROP TABLE x; --", "--reason", "x", "-y"), "--uid must be the UID"),
         (("list", "--uid", ""), "--uid must be the UID"),

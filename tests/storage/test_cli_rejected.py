@@ -98,18 +98,20 @@ def test_what_is_retried_is_the_record_that_it_would_have_been(database: TestDat
             assert row["correlation_id"] == "rr-2026-0042"
             assert record.text is not None
             assert row["text_hash"] == record.text.hash
-    # The evidence stays, and says when it was stored after all; the vectors are owed.
+    # The evidence stays, and says when it was stored after all; the vectors are pending.
     letters = rows(database, "rejected_objects")
     assert all(letters[key_of(record)]["content"] == record.content for record in [*audits, *traces])
     assert all(letter["resolved_at"] is not None for letter in letters.values())
-    owed = as_owner(database, lambda owner: owner.fetchval("SELECT count(*) FROM datastorage.vector_outbox"))
-    assert owed == 5
+    pending = as_owner(
+        database, lambda owner: owner.fetchval("SELECT count(*) FROM datastorage.vector_outbox")
+    )
+    assert pending == 5
     code, printed, error = run("retry", "--all")
     assert (code, printed) == (0, "stored: 0\n")
-    assert "none of these are rejected" in error
+    assert "no such records are rejected now" in error
     code, printed, error = run("retry", audits[0].key.uid)
     assert (code, printed) == (1, "")
-    assert "none of these are rejected" in error
+    assert "no such records are rejected now" in error
 
 
 def test_what_is_refused_still_is_named_and_stays(database: TestDatabase, run: Command) -> None:
@@ -118,7 +120,7 @@ def test_what_is_refused_still_is_named_and_stays(database: TestDatabase, run: C
     reject(database, [*good, bad])
     code, printed, error = run("retry", "--all")
     assert (code, printed) == (1, "stored: 20\n")
-    assert "rejected still: 1:" in error
+    assert "still rejected: 1:" in error
     assert f"AuditRecord payments/bad ({bad.key.uid})" in error
     assert "outside 2014 to 2099" in error
     assert still_rejected(database, [*good, bad]) == 1
@@ -150,7 +152,7 @@ def test_bytes_that_were_changed_make_no_row(database: TestDatabase, run: Comman
     as_owner(database, lambda owner: owner.execute(forged))
     code, _, error = run("retry", record.key.uid)
     assert code == 1
-    assert "they do not have their hash" in error
+    assert "they do not match their hash" in error
     assert rows(database, "audit_records") == {}
 
 

@@ -85,7 +85,9 @@ async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
     async def told() -> bool:
         problem = await storing.aside.problem()
         return (
-            problem is not None and "themselves: 2; the oldest" in problem and "statement timeout" in problem
+            problem is not None
+            and "automatically: 2; the oldest" in problem
+            and "statement timeout" in problem
         )
 
     await eventually(told, seconds=PATIENCE)

@@ -59,7 +59,7 @@ def test_the_operating_systems_own_errors_are_left_as_they_are(
         use(tmp_path / "away", MIB)
     with pytest.raises(IsADirectoryError, match="Is a directory"):
         use(tmp_path, MIB)
-    with pytest.raises(UnfitFileError, match="no path of a file"):
+    with pytest.raises(UnfitFileError, match="not the path of a file"):
         use(Path("a\0b"), MIB)
 
 

@@ -116,11 +116,11 @@ async def test_a_taken_port_is_one_line(make: Make, path: str, setting: str, add
 @pytest.mark.parametrize(
     ("addresses", "reason"),
     [
-        ("192.0.2.1", "192.0.2.1 is no address of this machine"),
-        ("2001:db8::1", "2001:db8::1 is no address of this machine"),
+        ("192.0.2.1", "192.0.2.1 is not an address of this machine"),
+        ("2001:db8::1", "2001:db8::1 is not an address of this machine"),
         ("fe80::1%none", "can't be resolved"),
         ("no.such.host.invalid", "can't be resolved"),
-        ("127.0.0.1,192.0.2.1", "192.0.2.1 is no address of this machine"),
+        ("127.0.0.1,192.0.2.1", "192.0.2.1 is not an address of this machine"),
         ("a" * 300, "can't be resolved"),
     ],
 )
@@ -162,7 +162,7 @@ async def test_a_kernel_without_ipv6_refuses_what_names_it(
 ) -> None:
     monkeypatch.setattr(listening, "_open", without(socket.AF_INET6))
     listener = api(addresses, free_port())
-    with pytest.raises(ConfigurationError, match=f"{addresses} is no address of this machine"):
+    with pytest.raises(ConfigurationError, match=f"{addresses} is not an address of this machine"):
         await listener.start()
     await listener.stop()
 

@@ -18,7 +18,6 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from datastorage import secrets as secrets_module
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.factory import build_provider
 from datastorage.embedding.openai import OpenAIProvider, Pace
@@ -94,16 +93,16 @@ def settings_for(**embedding: Any) -> Settings:
 def provider_of(settings: Settings) -> Provider | None:
     return build_provider(
         settings.embedding,
-        url=origin_of(settings, "embedding_url"),
-        key=origin_of(settings, "embedding_api_key"),
+        url=replace(origin_of(settings, "embedding_url"), look_seconds=0.0),
+        key=replace(origin_of(settings, "embedding_api_key"), look_seconds=0.0),
     )
 
 
 def openai_provider(settings: Settings, pace: Pace = AT_ONCE) -> OpenAIProvider:
     return OpenAIProvider(
         settings.embedding,
-        url=origin_of(settings, "embedding_url"),
-        key=origin_of(settings, "embedding_api_key"),
+        url=replace(origin_of(settings, "embedding_url"), look_seconds=0.0),
+        key=replace(origin_of(settings, "embedding_api_key"), look_seconds=0.0),
         pace=pace,
     )
 
@@ -635,7 +634,6 @@ def secrets_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in setting_names():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path))
-    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
     for name, value in (("PROVIDER", "openai"), ("MODEL", "small"), ("DIMENSIONS", str(DIMENSIONS))):
         monkeypatch.setenv(f"DATASTORAGE_EMBEDDING_{name}", value)
     return tmp_path
@@ -700,7 +698,6 @@ async def test_a_service_that_refuses_is_asked_over_a_new_connection(
 async def test_a_new_authority_of_certificates_is_trusted_without_a_restart(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
     trusted = tmp_path / "trusted.crt"
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     made = [Certificates(tmp_path / name) for name in ("one", "two")]

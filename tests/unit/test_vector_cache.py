@@ -18,7 +18,6 @@ import pytest_asyncio
 from redis import Redis
 
 from datastorage import metrics
-from datastorage import secrets as secrets_module
 from datastorage.embedding import VectorCache
 from datastorage.embedding.redis import Limits, RedisStore
 from datastorage.errors import ConfigurationError
@@ -508,9 +507,8 @@ async def test_a_password_is_used(make: Make) -> None:
 
 
 async def test_a_new_password_is_taken_from_the_file(
-    own_server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer, make: Make, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
     name = "DATASTORAGE_REDIS_URL"
 
     def url(password: str) -> str:
@@ -519,7 +517,7 @@ async def test_a_new_password_is_taken_from_the_file(
     with own_server.client() as client:
         client.config_set("requirepass", "one")
         (tmp_path / name).write_text(url("one"))
-        cache = make(Origin(name, url("one"), tmp_path))
+        cache = make(Origin(name, url("one"), tmp_path, look_seconds=0.0))
         await cache.set(vectors_of(1))
         client.execute_command("AUTH", "one")
         client.config_set("requirepass", "two")
@@ -540,15 +538,14 @@ async def test_a_new_password_is_taken_from_the_file(
 
 
 async def test_a_new_password_makes_new_connections(
-    own_server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer, make: Make, tmp_path: Path
 ) -> None:
     """What goes on by the old password may be cut at any moment."""
-    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
     name = "DATASTORAGE_REDIS_URL"
     (tmp_path / name).write_text(own_server.url)
     with own_server.client() as client:
         client.execute_command("ACL", "SETUSER", "new", "on", ">two", "~*", "+@all")
-        cache = make(Origin(name, own_server.url, tmp_path))
+        cache = make(Origin(name, own_server.url, tmp_path, look_seconds=0.0))
         await cache.set(vectors_of(1))
         (tmp_path / name).write_text(f"redis://new:two@127.0.0.1:{own_server.port}/0")
         await cache.set(vectors_of(2))
@@ -670,16 +667,16 @@ async def test_files_that_can_not_be_used_end_the_start(tmp_path: Path, query: s
     ],
 )
 async def test_a_file_that_turns_bad_is_an_outage_and_is_named(
-    server: RedisServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None,
+    server: RedisServer, make: Make, tmp_path: Path, content: str | None,
     said: str, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(secrets_module, "_LOOK_SECONDS", 0.0)
     authority, file = Authority(), tmp_path / "ca.crt"
     shown = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     shown.load_cert_chain(*authority.server("127.0.0.1").write(tmp_path, "server"))
     file.write_bytes(authority.pem)
     async with FreezableProxy(server.url, shown) as proxy:
-        cache = make(f"{proxy.url.replace('redis:', 'rediss:', 1)}?ssl_ca_certs={file}")
+        url = f"{proxy.url.replace('redis:', 'rediss:', 1)}?ssl_ca_certs={file}"
+        cache = make(Origin("DATASTORAGE_REDIS_URL", url, look_seconds=0.0))
         await cache.set(vectors_of(1))
         assert await cache.check() is None
         file.unlink()

@@ -1,4 +1,4 @@
-"""HTTP: what the process answers to others.
+"""The HTTP servers of the process.
 
-What belongs here: routes, and how their answers are written. What does not: what is true (the other rooms).
+What belongs here: routes, and the form of their answers. What does not: the facts in them (other packages).
 """

@@ -1,4 +1,4 @@
-"""The two HTTP servers of the process: one for everybody who asks, one for the scrapers of metrics."""
+"""The two HTTP servers of the process: one for the API, one for the scrapers of metrics."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ from datastorage.api.server import HttpServer
 
 
 def api_server(routes: Sequence[BaseRoute], *, addresses: str, port: int) -> HttpServer:
-    """Return the server of all routes of the API port."""
+    """Return the server of the API port."""
     listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
     return HttpServer(Starlette(routes=routes), listening)
 
 
 def metrics_server(*, addresses: str, port: int) -> HttpServer:
-    """Return the server of /metrics. The text takes some milliseconds, so that the loop can make it."""
+    """Return the server of /metrics. Its text takes some milliseconds, short enough for the event loop."""
     listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_METRICS_PORT")
     app = Starlette(routes=[Route("/metrics", _Metrics(), methods=["GET"])])
     return HttpServer(app, listening)
 
 
 class _Metrics:
-    """The library's application as an object: Starlette would call a function with a request."""
+    """The library's application as an object: Starlette would pass a request to a plain function."""
 
     def __init__(self) -> None:
         self._app: ASGIApp = make_asgi_app(metrics.REGISTRY)

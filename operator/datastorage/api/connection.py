@@ -7,13 +7,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class BoundedConnection(H11Protocol):
-    """The connection of uvicorn waits for ever for a request, and for the client to read its answer.
+    """A connection of uvicorn with a time limit; uvicorn's own waits for ever for requests and slow readers.
 
-    Here a timer runs while a request is awaited, and starts again for the answer to it. Bytes that the client
-    sends or reads meanwhile do not stop it: otherwise one now and then would keep the connection.
+    A timer runs while a request is awaited, and starts again for its answer. Bytes that the client sends or
+    reads meanwhile do not stop the timer: otherwise a byte now and then would keep the connection open.
     """
 
-    stage_seconds: ClassVar[float] = 10.0
+    stage_seconds: ClassVar[float]
+    """How long each of the two stages may take (api/server.py)."""
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -23,7 +24,7 @@ class BoundedConnection(H11Protocol):
         self._begin_stage()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client has sent; where that began a request, begin to wait for the answer's end."""
+        """Take what the client has sent; if a request has begun, begin to wait for the end of its answer."""
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:

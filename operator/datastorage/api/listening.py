@@ -12,11 +12,11 @@ _ADDRESS_SETTING: Final = "DATASTORAGE_LISTEN_ADDRESS"
 _NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 _Place = tuple[int, tuple[Any, ...]]
-"""A family and an address of it, as the socket library has them."""
+"""An address family and an address, in the form of the socket library."""
 
 
 class Listening:
-    """A port of all the addresses that the settings name."""
+    """A port on all the addresses of the setting."""
 
     def __init__(self, *, addresses: str, port: int, port_setting: str) -> None:
         """``addresses`` are separated by commas; none means all of this machine."""
@@ -56,9 +56,9 @@ class Listening:
     def _open_all(
         self, name: str, places: list[_Place], bound: dict[_Place, socket.socket], *, dual: bool
     ) -> None:
-        """Open one socket for each place that a name stands for.
+        """Open one socket for each address that a name resolves to.
 
-        A name may have places of a family that this machine does not have, as long as it has others.
+        Addresses that this machine does not have are skipped, as long as the name has others.
         """
         trouble: list[tuple[str, OSError]] = []
         for family, place in places:
@@ -70,8 +70,8 @@ class Listening:
                 trouble.append((str(place[0]), error))
         for address, cause in trouble:
             if cause.errno not in _NO_SUCH_FAMILY or len(trouble) == len(places):
-                shown = address if address == name else f"{name} ({address})"
-                raise self._refusal(shown, cause) from cause
+                label = address if address == name else f"{name} ({address})"
+                raise self._refusal(label, cause) from cause
 
     async def _resolved(self, name: str) -> list[_Place]:
         try:
@@ -79,17 +79,17 @@ class Listening:
                 name, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
         except (OSError, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "no host name"
+            why = error.strerror if isinstance(error, OSError) else "not a host name"
             raise ConfigurationError(f"{_ADDRESS_SETTING}: {name!r} can't be resolved: {why}") from error
         return [(family, place) for family, _, _, _, place in found]
 
     def _refusal(self, address: str, error: OSError) -> ConfigurationError:
         if error.errno in _NO_SUCH_FAMILY:
-            return ConfigurationError(f"{_ADDRESS_SETTING}: {address} is no address of this machine")
+            return ConfigurationError(f"{_ADDRESS_SETTING}: {address} is not an address of this machine")
         why = os.strerror(error.errno or 0)
         return ConfigurationError(
             f"{self._port_setting}: cannot listen on port {self._port} of {address}: {why}; "
-            "choose another port, or end what has it"
+            "choose another port, or stop the program that uses it"
         )
 
 

@@ -1,7 +1,7 @@
-"""Serves an ASGI application in the operator's event loop, on a port of all the addresses of the settings.
+"""Serves an ASGI application in the operator's event loop, on one port of all configured addresses.
 
-A client gets neither much memory nor much time: its request has to be small and to come soon, and the client
-has to take the answer. So slow clients can neither keep the probes out nor hold the stop.
+A client gets little memory and little time: its request must be small and come soon, and it must read the
+answer soon. So slow clients can neither lock out the probes nor delay a stop.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ class Limits:
     idle_seconds: int = 5
     """How long a connection stays open after an answer."""
     stage_seconds: float = 10.0
-    """For a whole request to come, and then for its answer to be made and taken. The checks behind /ready
-    take up to 2 s each.
+    """For a whole request to come, and then for its answer to be made and read. The checks behind /ready take
+    up to 2 s each.
     """
     close_seconds: int = 1
     """A stop waits no longer for requests that are under way."""
@@ -43,7 +43,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                # h11 bounds what comes before a request is whole; the quicker parser does not.
+                # h11 bounds the bytes of a request that is not complete; the faster parser does not.
                 http=type("_Connection", (BoundedConnection,), {"stage_seconds": limits.stage_seconds}),
                 h11_max_incomplete_event_size=limits.head_bytes,
                 ws="none",

@@ -1,4 +1,4 @@
-"""What single commands of the command line need: each opens just that, on a schema that it has checked.
+"""The components that single commands need: each function opens just these, after checking the schema.
 
 All of them raise ConfigurationError for a wrong setting, SchemaVersionError for a schema of another version.
 """
@@ -41,12 +41,12 @@ async def open_rejected(settings: Settings) -> AsyncIterator[RejectedRecords]:
 
 @dataclass(frozen=True)
 class Retrying:
-    """The work of trying rejected records again, and where it looks."""
+    """The work of trying rejected records again, and the stores that it uses."""
 
     work: Retry
     rejected: RejectedRecords
     trial: Trial
-    """Whether PostgreSQL stores even harmless records."""
+    """Shows whether PostgreSQL stores even a harmless record."""
 
 
 @asynccontextmanager
@@ -54,14 +54,14 @@ async def open_retry(settings: Settings) -> AsyncIterator[Retrying]:
     """Open the work of trying rejected records again. The operator makes the vectors later."""
     with_texts = settings.embedding.provider != "none"
     async with _open_records(settings, writable=True) as store:
-        keep = partial(_store_pending, store) if with_texts else store.archive.write
-        work = Retry(rejected=store.rejected, store=keep, with_texts=with_texts)
+        write = partial(_store_pending, store) if with_texts else store.archive.write
+        work = Retry(rejected=store.rejected, store=write, with_texts=with_texts)
         yield Retrying(work, store.rejected, store.trial)
 
 
 @dataclass(frozen=True)
 class Reembedding:
-    """The work of making all vectors with the chosen model, and what it works on."""
+    """The work of making all vectors with the chosen model, and the stores that it uses."""
 
     work: Reembed
     texts: Texts
@@ -74,7 +74,7 @@ async def open_reembed(settings: Settings, *, writable: bool) -> AsyncIterator[R
 
     Raises ConfigurationError also where the settings name no model.
     """
-    # Each text comes once: through Redis, they would drive out what the operator needs from its cache.
+    # Each text comes once: in Redis, they would only displace the entries that the operator needs.
     async with open_store(settings, writable=writable, with_redis=False) as store:
         vectors = store.vectors
         if vectors is None:

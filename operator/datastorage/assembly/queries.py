@@ -1,4 +1,4 @@
-"""The questions to the archive that a store keeps."""
+"""Builds the queries of an archive, from its store."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,12 +21,12 @@ class Questions:
 
     archive: ArchiveQueries
     time: Callable[[], Awaitable[float]]
-    """Returns what PostgreSQL's clock says, in Unix seconds."""
+    """Returns the time by PostgreSQL's clock, in Unix seconds."""
 
 
 @asynccontextmanager
 async def open_queries(settings: Settings) -> AsyncIterator[Questions]:
-    """Build what answers questions, for one command.
+    """Open the archive for the questions of one command.
 
     Raises ConfigurationError for a wrong setting, SchemaVersionError for a schema of another version.
     """
@@ -38,10 +38,10 @@ async def open_queries(settings: Settings) -> AsyncIterator[Questions]:
 def build_queries(
     database: Database, embedder: Embedder | None = None, vectors: Database | None = None
 ) -> ArchiveQueries:
-    """Return what asks the archive in ``database``. Nothing connects before it is used.
+    """Return the queries of the archive in ``database``. Nothing connects before the first query.
 
-    Without ``embedder`` there is no search by meaning. ``vectors`` is the database of
-    the vectors, if they are on another server.
+    Without ``embedder`` there is no search by meaning. ``vectors`` is the database of the vectors, if that is
+    on another server.
     """
     reader, full_text = ArchiveReader(database), FullText(database)
     if embedder is None:
@@ -56,7 +56,7 @@ def build_queries(
 
 
 def queries_of(store: Store) -> ArchiveQueries:
-    """Return what asks the archive that a store keeps."""
+    """Return the queries of the archive that a store keeps."""
     vectors = store.vectors
     if vectors is None:
         return build_queries(store.database)

@@ -1,4 +1,4 @@
-"""One running process: everything that it has once, however many shards it looks after."""
+"""One running process: the components that it has once, however many shards it serves."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,7 +18,7 @@ from datastorage.vectors.promote import PromotionRequests
 
 
 class ShardsHere:
-    """The shards of this replica, for what concerns each of them."""
+    """The shards of this replica, for requests that go to all of them."""
 
     def __init__(self) -> None:
         self._shards: list[tuple[SweepRequests, PromotionRequests]] = []
@@ -53,7 +53,7 @@ class Replica:
     rights: RightsReview
     shards: ShardsHere
     dependencies: Dependencies | None
-    """What writing vectors needs; None where no vectors are kept, as for the three that follow."""
+    """The breakers for writing vectors. This and the next three are None if no vectors are kept."""
     backfill: Backfill | None
     outbox_count: OutboxCount | None
     indexer: Indexer | None
@@ -61,7 +61,7 @@ class Replica:
 
 @asynccontextmanager
 async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIterator[Replica]:
-    """Build what a process has once; close it in the end. ``writable``: see open_store.
+    """Build the components that a process has once; close them in the end. ``writable``: see open_store.
 
     Raises ConfigurationError for a wrong setting or where there is no cluster.
     """

@@ -1,6 +1,6 @@
-"""One shard: the way of a selection of the cluster's objects, from their watch to their deletion.
+"""One shard: the components that process a selection of the cluster's objects, from watch to deletion.
 
-A replica may have several. Each can be opened, started and stopped apart from the others.
+A replica may have several. Each can be opened, started and stopped independently of the others.
 """
 
 import time
@@ -56,7 +56,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What several components of a shard fill, empty or ask: made first, and handed to all of them."""
+    """The components that others of a shard use together: built first, and passed to all of them."""
 
     cluster: ObjectClient
     confirmation: Confirmation
@@ -74,7 +74,7 @@ async def open_shard(
 ) -> AsyncIterator[Shard]:
     """Build and wire the components of a shard; take it out of the replica in the end.
 
-    ``on_watch_started`` is called whenever Kopf has begun, which takes the process's signals for itself.
+    ``on_watch_started`` is called whenever Kopf has started: it replaces the process's signal handlers.
     """
     shared = _build_shared(replica, selection)
     shard = _build(replica, selection, shared, on_watch_started)
@@ -212,7 +212,7 @@ def _build_writer(replica: Replica) -> Writer:
 
 
 def build_writer(store: Store, *, on_pending: Callable[[], None]) -> Writer:
-    """Return what stores batches; ``on_pending`` is called when vectors wait in the outbox."""
+    """Return the writer of batches; ``on_pending`` is called when vectors wait in the outbox."""
     vectors = store.vectors
     if vectors is None:
         return RowWriter(store.archive)
@@ -225,7 +225,7 @@ def _catch_up(
     kind: ResourceKind,
     is_new: bool,  # noqa: FBT001  # the watch's callback
 ) -> None:
-    """Look for what happened while a kind was not watched, or not even served (``is_new``)."""
+    """Ask for listings: changes were missed while a kind was not watched, or not even served (``is_new``)."""
     shared.sweep_requests.add(kind)
     if is_new:
         collector.list_soon(kind)

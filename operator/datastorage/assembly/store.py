@@ -1,6 +1,6 @@
-"""The store: what keeps records and vectors, enough for every command that asks the archive.
+"""The store: the components that keep records and vectors, enough for every command that reads the archive.
 
-It is apart from the operator's other components, which load Kopf and the cluster's client.
+It is separate from the operator's other components, which load Kopf and the cluster's client.
 """
 
 from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ class Store:
 
 @dataclass(frozen=True)
 class VectorStore:
-    """Everything that makes and keeps vectors; not there with the provider ``none``."""
+    """Everything that makes and keeps vectors; absent with the provider ``none``."""
 
     database: Database
     same_server: bool
@@ -54,7 +54,7 @@ async def open_store(
     """Build the store; close it in the end. Nothing connects before it is used.
 
     With ``writable`` a server that lets nobody write, such as a standby, counts as away. Without
-    ``with_vectors`` and ``with_redis`` the settings of the embedder and of Redis are not looked at.
+    ``with_vectors`` and ``with_redis`` the settings of the embedder and of Redis are not read.
 
     Raises ConfigurationError for a wrong setting.
     """
@@ -102,7 +102,7 @@ def _open_vectors(
     embedder_breaker = Breaker("embedder", partial(probe, provider))
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)
-    stack.push_async_callback(embedder_breaker.close)  # before: its probe may be asking the provider
+    stack.push_async_callback(embedder_breaker.close)  # closed first: its probe may be using the provider
     tables = VectorTables(database, provider.model)
     breaker = Breaker("vector_store", tables.probe)
     stack.push_async_callback(breaker.close)

@@ -80,8 +80,8 @@ def main() -> None:
 def _program(arguments: Sequence[str]) -> typer.Typer:
     """Return the program with the command that the arguments name, or with the overview of all commands.
 
-    Only the module of that command is loaded: all of them together take a second, for libraries of which no
-    command needs more than a few.
+    Only the module of that command is loaded: loading all of them takes a second, and each command needs only
+    a few of their libraries.
     """
     program = typer.Typer(
         name="datastorage",
@@ -105,7 +105,7 @@ def _program(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _not_loaded() -> NoReturn:
-    """Stand for a command in the overview; a command that is named is loaded instead."""
+    """Stand in for a command in the overview; a command that is named is loaded instead."""
     raise AssertionError
 
 

@@ -23,7 +23,7 @@ from datastorage.settings import load_settings
 
 T = TypeVar("T")
 
-# The restore of a whole cluster must not bury the answer under notes.
+# After the restore of a whole cluster, notes must not bury the answer.
 _MAX_NOTES: Final = 5
 
 commands = typer.Typer()
@@ -38,8 +38,8 @@ def search(
     question: Annotated[
         str,
         typer.Argument(
-            help="The words to search for, as you would ask a colleague. Records with the very identifiers "
-            'or "quoted words" of the question come first. -word leaves out records with that word (-5 is a '
+            help="A question, as you would ask a colleague. Records with the exact identifiers or "
+            '"quoted words" of the question come first. -word leaves out records with that word (-5 is a '
             "number; put -- before a question that begins with -)."
         ),
     ],
@@ -49,7 +49,7 @@ def search(
         SearchMode | None,
         typer.Option(
             help="By meaning (vector), by words (text), or by both at once (hybrid). By words, "
-            '"quoted words" must stand beside each other.',
+            '"quoted words" must stand next to each other.',
             show_default="hybrid",
         ),
     ] = None,
@@ -71,7 +71,7 @@ def search(
         datastorage search '"no space left" -postgres' --mode text -o json
     """
     if hybrid and mode not in {None, SearchMode.HYBRID}:
-        raise InvalidQueryError(f"--hybrid and --mode {mode} exclude each other")
+        raise InvalidQueryError(f"--hybrid can't be combined with --mode {mode}")
 
     async def ask(archive: ArchiveQueries, chosen: Filter) -> tuple[SearchResult, list[str]]:
         result = await archive.search(question, chosen, mode=mode or SearchMode.HYBRID, limit=limit)
@@ -143,7 +143,7 @@ def get(
     same name one after another, it is the newest of them.
 
     --history prints every stored generation. A generation with several contents
-    is printed as often, marked diverged: the cluster was restored from a
+    is printed once for each, marked diverged: the cluster was restored from a
     backup, or cloned.
 
     Examples:
@@ -184,9 +184,9 @@ def timeline(
 
     Each AuditRecord is one entry, and so is every generation of an ActionTrace.
     The time of an AuditRecord is its startTime, otherwise its creation. The
-    time of a generation is the latest that it has: of creation, start, end or
-    assessment. For equal times the order is that in which the cluster wrote the
-    objects.
+    time of a generation is the latest of its creation, start, end and
+    assessment. Entries with equal times are in the order in which the cluster
+    wrote the objects.
 
     Examples:
         datastorage timeline rr-2026-0042
@@ -263,7 +263,7 @@ def _ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filte
 
 
 def _finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:
-    """Say beside the answer what the reader should know about it.
+    """Print notes and warnings about the answer to standard error.
 
     Raises DataStorageError where a record is not as it was stored, or can't be read.
     """
@@ -280,7 +280,9 @@ def _finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = N
         )
     changed = [record for record in records if not record.intact]
     for record in changed:
-        note(f"WARNING: {_named(record)} has been changed in the archive: its content does not have its hash")
+        note(
+            f"WARNING: {_named(record)} has been changed in the archive: its content does not match its hash"
+        )
     unread = [record for record in records if record.intact and not record.object]
     for record in unread:
         note(f"WARNING: {_named(record)} is nested too deep to be read here; it is stored as it was")

@@ -53,7 +53,7 @@ class FilterOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        """Raise InvalidQueryError for what is wrong at any time, before anything connects."""
+        """Raise InvalidQueryError for wrong options, before anything connects."""
         self.at(datetime.now(UTC))
 
     def at(self, now: datetime) -> Filter:
@@ -75,7 +75,7 @@ class FilterOptions:
 
     @property
     def doubt(self) -> str | None:
-        """A mistake that would explain an empty answer."""
+        """A likely mistake that would explain an empty answer, or None."""
         kind = (self.target or "").partition("/")[0]
         if not kind or kind[0].isupper():
             return None
@@ -89,7 +89,7 @@ def with_filter_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, in place of its parameter of the type FilterOptions, an option for each field."""
     options = get_type_hints(FilterOptions, include_extras=True)
     signature = inspect.signature(command)
-    [place] = [name for name, own in signature.parameters.items() if own.annotation is FilterOptions]
+    [place] = [name for name, found in signature.parameters.items() if found.annotation is FilterOptions]
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
         if name == place:

@@ -1,4 +1,4 @@
-"""Commands that open something, do one piece of work with it, and close it again."""
+"""Runs the work of a command between the opening and the closing of what it needs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def with_opened(opening: AbstractAsyncContextManager[R], work: Callable[[R], Awaitable[T]]) -> T:
-    """Return the answer of the work. Raises what opening and work raise."""
+    """Return the result of the work. Raises what opening and work raise."""
 
     async def run() -> T:
         async with opening as opened:

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
 
-# Threads of the loop; half of them look names up. Five dependencies are asked every 2 s or less often.
+# Threads of the loop; half of them look up hosts. Five dependencies are probed every 2 s or less often.
 _LOOKUP_THREADS: Final = 128
 
 commands = typer.Typer()
@@ -96,7 +96,7 @@ def _run_embedded(settings: Settings, directory: Path) -> None:
 
 
 def _run(settings: Settings) -> None:
-    # A lookup of a name that hangs occupies a thread of the loop long after its caller has given up. Those
+    # A host lookup that hangs occupies a thread of the loop long after its caller has given up. The lookups
     # for one dependency must not take all threads from the others. The loop reads the number at its first
     # lookup.
     os.environ.setdefault("UV_THREADPOOL_SIZE", str(_LOOKUP_THREADS))

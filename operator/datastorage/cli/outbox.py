@@ -81,7 +81,7 @@ def list_(
     limit: Annotated[int, typer.Option(help="Number of vectors to show, 1 to 1,000.")] = 50,
     output: _Output = Format.TABLE,
 ) -> None:
-    """List the records without a vector, those first that have waited longest.
+    """List the records without a vector, the longest waiting first.
 
     Examples:
         datastorage outbox list --state pending
@@ -109,7 +109,7 @@ def list_(
             ],
         )  # fmt: skip
     else:
-        note("no vectors are owed" if state is None and uid is None else "none of these")
+        note("no vectors are missing" if state is None and uid is None else "no missing vectors match")
 
 
 @outbox.command()
@@ -191,9 +191,9 @@ async def _droppable(outbox: Outbox, *, state: OutboxState | None, uid: str | No
 def _selected(state: OutboxState | None, uid: str | None, *, everything: bool) -> str | None:
     """Return the UID. Raises InvalidQueryError unless the options select something."""
     if everything and (state is not None or uid is not None):
-        raise InvalidQueryError("--all excludes --state and --uid")
+        raise InvalidQueryError("--all can't be combined with --state or --uid")
     if not everything and state is None and uid is None:
-        raise InvalidQueryError("say which: --state, --uid or --all")
+        raise InvalidQueryError("choose the vectors with --state, --uid or --all")
     return _valid(uid)
 
 

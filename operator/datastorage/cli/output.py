@@ -22,7 +22,7 @@ _UNBOUNDED: Final = 10_000
 _MIN_WIDTH_OF_LAST: Final = 30
 # Levels of nesting that are shown indented, one below the other; each adds to the indentation.
 _MAX_INDENTED: Final = 200
-# Texts that readers of YAML 1.1 or 1.2 take for a number, a time or a truth value, and this library does not.
+# Texts that a reader of YAML 1.1 or 1.2 may take for a number, a time or a truth value, unlike this library.
 _AMBIGUOUS: Final = re.compile(r"[-+]?[._]*[0-9]|(?:y|n)\Z", re.IGNORECASE)
 
 
@@ -98,7 +98,7 @@ def _depth(value: Any) -> int:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around every text that needs escapes, or that a reader of YAML may take for no text."""
+    """Puts quotes around every text that needs escapes, or that a reader may take for another type."""
 
 
 def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -122,7 +122,7 @@ def _yaml_escape(character: str) -> str:
 
 
 def note(text: str) -> None:
-    """Print a line beside the answer, to standard error."""
+    """Print a line to standard error, apart from the answer."""
     sys.stderr.write(f"{printable(text)}\n")
 
 

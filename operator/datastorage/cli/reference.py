@@ -13,7 +13,7 @@ from datastorage.settings import settings_table
 
 commands = typer.Typer()
 
-# What the text format of Prometheus adds to the name of a metric of this type.
+# The suffix that Prometheus's text format adds to the name of a metric of this type.
 _SUFFIXES: Final = {"counter": "_total", "info": "_info"}
 
 
@@ -73,7 +73,7 @@ def _metric_rows() -> Iterator[str]:
         if not isinstance(metric, MetricWrapperBase):
             continue
         for family in metric.describe():
-            # The library has no public way to the names of the labels.
+            # The library has no public access to the names of the labels.
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001
             name = f"{family.name}{_SUFFIXES.get(family.type, '')}"
             yield f"| `{name}` | {family.type} | {labels} | {family.documentation} |"

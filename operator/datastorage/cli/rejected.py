@@ -32,7 +32,7 @@ _MOST_ROWS: Final = 1000
 # Between two looks at the progress: short enough for the eye.
 _LOOK_SECONDS: Final = 0.2
 _NOTHING: Final = (
-    "none of these are rejected, or they were stored since: `datastorage rejected list --resolved`"
+    "no such records are rejected now: `datastorage rejected list --resolved` shows those stored since"
 )
 
 commands = typer.Typer()
@@ -60,13 +60,13 @@ def list_(
     namespace: _Namespace = None,
     reason: _Reason = None,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="Also records that were stored since.")
+        bool, typer.Option("--resolved", help="Include records that were stored since.")
     ] = False,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")] = None,
     output: _Output = Format.TABLE,
 ) -> None:
-    """List rejected records, the last one first.
+    """List rejected records, the latest first.
 
     Examples:
         datastorage rejected list
@@ -76,26 +76,24 @@ def list_(
     if not 1 <= limit <= _MOST_ROWS:
         raise InvalidQueryError(f"--limit must be 1 to {_MOST_ROWS:,}")
     wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
-    behind = None if cursor is None else rejected_place(cursor)
+    after = None if cursor is None else rejected_place(cursor)
     found = with_opened(
         open_rejected(load_settings()),
-        lambda records: records.list(
-            wanted, after=behind, limit=limit + 1
-        ),  # one more: is there a next page?
+        lambda records: records.list(wanted, after=after, limit=limit + 1),  # one more: is there a next page?
     )
     letters, more = found[:limit], len(found) > limit
     last = letters[-1] if more else None
-    following = last and rejected_cursor(
+    next_cursor = last and rejected_cursor(
         last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash
     )
     if output is Format.JSON:
-        print_document({"records": [_as_json(letter) for letter in letters], "cursor": following}, output)
+        print_document({"records": [_as_json(letter) for letter in letters], "cursor": next_cursor}, output)
     elif letters:
         _print_letters(letters, output)
-        if following is not None:
-            note(f"there are more: --cursor {following}")
+        if next_cursor is not None:
+            note(f"there are more: --cursor {next_cursor}")
     else:
-        note("no records are rejected" if wanted == Wanted() else "none of these are rejected")
+        note("no records are rejected" if wanted == Wanted() else "no rejected records match")
 
 
 @rejected.command()
@@ -171,9 +169,9 @@ def retry(
     """
     selection = (uid, reason, namespace)
     if all and selection != (None, None, None):
-        raise InvalidQueryError("--all excludes UID, --reason and --namespace")
+        raise InvalidQueryError("--all can't be combined with UID, --reason or --namespace")
     if not all and selection == (None, None, None):
-        raise InvalidQueryError("say which: UID, --reason, --namespace or --all")
+        raise InvalidQueryError("choose the records with UID, --reason, --namespace or --all")
     wanted = Wanted(uid=None if uid is None else _valid(uid), namespace=namespace, reason=reason)
     retried = with_opened(open_retry(load_settings()), lambda opened: _retry(opened, wanted))
     if not retried.done:
@@ -189,7 +187,7 @@ async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
     if not total:
         return Retried()
     try:
-        # A refusal of every record is no fault of the rejected ones.
+        # If PostgreSQL refuses every record, the rejected ones are not the cause.
         await opened.trial.write()
     except MissingRightsError as error:
         raise ConfigurationError(f"{error}: run this as the service role") from error
@@ -213,8 +211,8 @@ async def _follow(work: Retry, view: Display, total: int) -> None:
 def _name_refused(retried: Retried) -> None:
     if not retried.refused:
         return
-    some = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
-    note(f"rejected still: {retried.refused:,}{some}")
+    named = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
+    note(f"still rejected: {retried.refused:,}{named}")
     for letter, why in retried.refused_named:
         note(f"  {kind_of(letter.table).kind} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
     raise typer.Exit(1)

@@ -1,6 +1,6 @@
-"""The commit of a batch: its texts get their vectors, then all is written in one transaction.
+"""Writes a batch: makes the vectors of its texts, then stores everything in one transaction.
 
-The rows never wait for the vectors: an embedder that is away, slow or wrong leaves them pending.
+The rows do not depend on the vectors: if the embedder is away, slow or wrong, the vectors stay pending.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from datastorage.records.record import Record, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.storage.write import TextVectors, distinct_texts
 
-# The write path waits no longer for an embedder; the backfill has the time that it lacks.
+# The longest that the write path waits for an embedder; the backfill can take more time.
 _PATIENCE_SECONDS: Final = 2.0
 
 
@@ -50,16 +50,17 @@ class EmbeddingWriter:
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
 
-        Raises RecordRefusedError and TransientError as Archive.write does, and only for the rows' sake.
+        Raises RecordRefusedError and TransientError as Archive.write does. A failure of the embedder raises
+        nothing.
         """
         texts = distinct_texts(records)
-        made = await self._embedder.embed(texts, patience_seconds=_PATIENCE_SECONDS)
-        away = self._missing(Reason.EMBEDDER_UNAVAILABLE, str(made.error or ""))
-        missing = dict.fromkeys(texts.keys() - made.vectors.keys(), away) | {
+        embeddings = await self._embedder.embed(texts, patience_seconds=_PATIENCE_SECONDS)
+        unavailable = self._missing(Reason.EMBEDDER_UNAVAILABLE, str(embeddings.error or ""))
+        missing = dict.fromkeys(texts.keys() - embeddings.vectors.keys(), unavailable) | {
             key: self._missing(Reason.EMBEDDING_REFUSED, why, WriteState.FAILED)
-            for key, why in made.refused.items()
+            for key, why in embeddings.refused.items()
         }
-        return await self._write(records, TextVectors(texts, made.vectors, missing))
+        return await self._write(records, TextVectors(texts, embeddings.vectors, missing))
 
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]:
         """Store all records in one transaction as ``store`` does, all their vectors pending."""

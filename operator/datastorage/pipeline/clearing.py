@@ -1,6 +1,6 @@
-"""Clearing an object from the cluster: its deletion, and the second look at one that has changed meanwhile.
+"""Clears objects from the cluster: deletes one, or reads it again when it has changed meanwhile.
 
-The status writer and the garbage collector both do this.
+The status writer and the garbage collector share this.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class Found:
     """An object as it is now.
 
     ``archived``: its status says that its row is final. ``current``: its status is about its present spec.
-    ``vector_pending``: its status says that its vector is missing. ``deleting``: it goes as soon as others
-    remove their finalizers. ``expiry``: when it may go, None where it stays for now.
+    ``vector_pending``: its status says that its vector is missing. ``deleting``: it disappears as soon as
+    others remove their finalizers. ``expiry``: when it may be deleted; None if it stays for now.
     """
 
     body: Body
@@ -60,9 +60,9 @@ async def delete(cluster: Cluster, ref: ObjectRef, resource_version: str) -> Non
 
 
 async def look_again(cluster: Cluster, ref: ObjectRef) -> Found | None:
-    """Return the object that is now where ``ref`` was; it may be another one (uid).
+    """Return the object that now has the name in ``ref``; it may be another one (uid).
 
-    None where there is none, or none that can be read now: the sweep and the next listing find it again.
+    Returns None if there is no object, or it can't be read now: the sweep or the next listing finds it again.
     """
     try:
         body = await cluster.get(ref.kind, ref.namespace, ref.name)

@@ -1,4 +1,4 @@
-"""The facts about an object beside its record: where it is, how far it is, when it may go."""
+"""The facts about an object besides its record: where it is, what its status says, when it may be deleted."""
 
 import logging
 import sys
@@ -45,7 +45,7 @@ def ref_of(kind: ResourceKind, body: Body) -> ObjectRef:
 
 
 def unread_ref_of(kind: ResourceKind, body: Any) -> ObjectRef:
-    """Return where an object is, as far as it can be read; for a log, whatever the object is."""
+    """Return where an object is, as far as that can be read: for the log, even if the object is malformed."""
     metadata = body.get("metadata") if isinstance(body, Mapping) else None
     known = metadata if isinstance(metadata, Mapping) else {}
     return ObjectRef(kind, *(str(known.get(name, "")) for name in ("namespace", "name", "uid")))
@@ -97,10 +97,10 @@ class Expiry:
 
 
 def expiry_of(kind: ResourceKind, body: Body) -> Expiry | None:
-    """Return when a stored object may go. None where its status promises no time: then it stays.
+    """Return when a stored object may be deleted; None if its status names no time, so that it stays.
 
     The key is that of the object's present spec, whatever its status says: the row is looked up by it before
-    the object goes.
+    the deletion.
     """
     metadata = body["metadata"]
     status = status_of(body)
@@ -134,16 +134,16 @@ def is_current(body: Body) -> bool:
 
 def is_held(body: Body) -> bool:
     """Whether a legal hold keeps the object in the cluster."""
-    # A label that is set is meant, however "true" is spelled; only a plain "false" removes the hold.
+    # Any value of the label is a hold, however "true" is spelled; only a plain "false" is not.
     labels: Mapping[str, Any] = body["metadata"].get("labels") or {}
     return str(labels.get(LEGAL_HOLD_LABEL, "false")) != "false"
 
 
 def read_or_log(kind: ResourceKind, body: Body, read: Callable[[ResourceKind, Body], T]) -> T | None:
-    """Return the result of ``read``; None where it fails, which is logged.
+    """Return the result of ``read``; None if it fails, which is logged.
 
-    No object of an API server is known that can't be read; one that a proxy has made may lack anything. It
-    must not stop the work for all others.
+    The API server is not known to send objects that can't be read, but a proxy may. Such an object must not
+    stop the work for all others.
     """
     try:
         return read(kind, body)
@@ -153,5 +153,5 @@ def read_or_log(kind: ResourceKind, body: Body, read: Callable[[ResourceKind, Bo
 
 
 def log_unreadable(ref: ObjectRef) -> None:
-    """Log the error that is being handled: it has kept an object from being read."""
+    """Log the exception being handled, which kept an object from being read."""
     _log.exception("Object can't be read; it stays in the cluster", extra=ref.as_log_fields())

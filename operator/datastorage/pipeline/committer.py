@@ -1,6 +1,6 @@
 """The loop that takes batches from the intake and commits them.
 
-Each item leaves with its outcome (stored, or kept among the rejected), and none before that is committed.
+Each item gets its outcome (stored, or kept among the rejected) only after that is committed.
 """
 
 import logging
@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 
 class Rejected(Protocol):
-    """Where rejected records are kept (storage/rejected.py). It may be repeated without harm."""
+    """Where rejected records are kept (storage/rejected.py). Calls may be repeated without harm."""
 
     async def reject(self, record: Record, reason: str) -> None: ...
 
 
 class Writer(Protocol):
-    """Where records are stored (pipeline/batchwriter.py). It may be repeated without harm."""
+    """Where records are stored (pipeline/batchwriter.py). Calls may be repeated without harm."""
 
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]: ...
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]: ...
@@ -38,24 +38,24 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """How large a batch is, and how long it waits to become so."""
+    """How large a batch is, and how long it waits for more items."""
 
     batch_items: int = 500
     """Large enough that the cost of a transaction vanishes, small enough to take tens of milliseconds."""
     batch_bytes: int = 8 * 1024 * 1024
     linger_seconds: float = 0.02
     growth: float = 1.1
-    """After a batch was too much the next ones are half of it, and grow again by this factor. Where the limit
-    stays, one of eight is tried in vain.
+    """After a batch was too large, the next ones are half its size and grow again by this factor. While the
+    limit lasts, about one batch in eight is too large.
     """
     least_share: float = 0.05
-    """The least share of a full batch: still enough records that one refusal takes many of those that are to
-    be refused out of the others' way.
+    """The smallest share of a full batch: large enough that one refusal takes many bad records out of the way
+    of the others.
     """
 
 
 class Committer:
-    """Its loop may run several times at once. While PostgreSQL serves nobody, it waits."""
+    """Commits batches; waits while PostgreSQL is away. Several of its loops may run at once."""
 
     def __init__(
         self,
@@ -87,9 +87,9 @@ class Committer:
         return not self._busy and not self._intake.depth and self.aside.idle
 
     async def run(self) -> None:
-        """Take batches and commit them until cancelled. A refused batch goes aside, and the next one comes.
+        """Take batches and commit them until cancelled. A refused batch is set aside, and the next one taken.
 
-        Two of these loops are of use: a batch is prepared while another one commits.
+        Two of these loops are useful: a batch is prepared while another one commits.
         """
         pace = self._pace
         while True:
@@ -103,8 +103,8 @@ class Committer:
                 metrics.BATCH_SIZE.observe(len(batch))
                 await self.commit(batch)
             except (RecordRefusedError, WorkRefusedError) as error:
-                # A limit that it met (a time, a size) is met by the next one of its size too. That is not so
-                # of a rule for single records: in small batches, each of them would hold up those behind it.
+                # Another batch of this size would meet the same limit (of time or size). A rule against
+                # single records is different: in small batches, each refused one would hold up those behind.
                 if len(batch) > 1 and isinstance(error, WorkRefusedError) and error.is_limit:
                     self._share = max(self._share / 2, pace.least_share)
                 await self.aside.put(batch, error)
@@ -116,7 +116,8 @@ class Committer:
     async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None:
         """Store all items in one transaction and hand them on; ``bare``: their vectors stay pending.
 
-        Raises RecordRefusedError and WorkRefusedError where PostgreSQL serves others. Then none is stored.
+        Raises RecordRefusedError and WorkRefusedError when PostgreSQL refuses the batch while it serves
+        others; then none is stored.
         """
         store = self._writer.store_bare if bare else self._writer.store
         rows = await self._breaker.judge(partial(_timed, store, batch))
@@ -125,8 +126,8 @@ class Committer:
     async def reject(self, item: WorkItem, reason: str) -> None:
         """Keep the bytes of a record that can't be a row, and hand it on as rejected.
 
-        Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays in the cluster;
-        it is lost if it is not there any more.
+        Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays in the cluster; if
+        it is gone from there, it is lost.
         """
         metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
         try:
@@ -146,7 +147,8 @@ class Committer:
         await self._hand_on([item], [Rejection(reason)])
 
     async def _hand_on(self, batch: Sequence[WorkItem], outcomes: Sequence[Outcome]) -> None:
-        # All before the first origin is awaited: one that waits must not let the others look uncommitted.
+        # All items are noted before the first origin is awaited: while one waits, the others must not look
+        # uncommitted.
         for item in batch:
             self._register.committed(item.record.key)
         for item, outcome in zip(batch, outcomes, strict=True):
@@ -160,8 +162,8 @@ async def _timed(store: _Store, batch: Sequence[WorkItem]) -> list[StoredRecord]
     started = time.perf_counter()
     rows = await store([item.record for item in batch])
     seconds = time.perf_counter() - started
-    for written in {item.record.table for item in batch}:
-        metrics.WRITE_DURATION.labels(written.value).observe(seconds)
+    for table in {item.record.table.value for item in batch}:
+        metrics.WRITE_DURATION.labels(table).observe(seconds)
     for item, row in zip(batch, rows, strict=True):
         table = item.record.table.value
         if not row.is_new:

@@ -1,8 +1,8 @@
-"""Looks up whether the archive has the rows of stored objects: a status is no proof of a row.
+"""Checks that the archive has the rows of objects whose status says stored: a status does not prove a row.
 
-A row may be gone while its status stays: PostgreSQL was restored from a backup, or a failover lost the last
-commits. And another object may have made the row: a cluster was restored, or cloned. So rows are looked up by
-the object's own spec.
+A row may be gone although the status remains: PostgreSQL was restored from a backup, or a failover lost the
+last commits. Or the row may come from another object: a cluster was restored, or cloned. So rows are looked
+up by the object's own spec.
 """
 
 import logging
@@ -31,9 +31,9 @@ class Rejected(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Objects that say that they are stored: those that are, and those that are not.
+    """Objects whose status says stored, divided by whether the archive has their rows.
 
-    An object whose look-up PostgreSQL has refused is among neither.
+    An object whose look-up PostgreSQL refused is in neither list.
     """
 
     stored: Sequence[Body]
@@ -41,7 +41,7 @@ class Confirmed:
 
 
 class Confirmation:
-    """Looks rows up. Waits while PostgreSQL is away."""
+    """Looks up rows, and waits while PostgreSQL is away."""
 
     def __init__(self, archive: Archive, breaker: Breaker, rejected: Rejected) -> None:
         """``breaker`` is that of PostgreSQL."""
@@ -50,13 +50,13 @@ class Confirmation:
         self._rejected = rejected
 
     async def of_keys(self, kind: ResourceKind, keys: Sequence[RecordKey]) -> Answer:
-        """Return which of the keys' rows are there."""
+        """Look up the rows of the keys."""
         return await look_up(self._archive, self._breaker, table_of(kind), keys)
 
     async def not_rejected(self, kind: ResourceKind, bodies: Sequence[Body]) -> Sequence[Body]:
-        """Return those of the objects that say Rejected which are not rejected any more.
+        """Return the objects whose status says Rejected although their records are no longer rejected.
 
-        Somebody has had them tried again, or their kept bytes are gone with a restored backup.
+        The records were stored by a retry, or PostgreSQL was restored from a backup without them.
         """
         keyed = _keyed(kind, bodies)
         if not keyed:
@@ -76,7 +76,7 @@ class Confirmation:
             phase = status_of(body).get("phase", "")
             metrics.ROWS_MISSING.labels(phase).inc()
             _log.error(
-                "An object says %s, and the archive does not have its row; storing it again",
+                "The status of an object says %s, but the archive does not have its row; storing it again",
                 phase,
                 extra=unread_ref_of(kind, body).as_log_fields(),
             )

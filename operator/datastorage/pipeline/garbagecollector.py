@@ -1,7 +1,7 @@
-"""Deletes stored objects from the cluster when their time has come, and only those that the archive confirms.
+"""Deletes stored objects from the cluster once they expire, and only if the archive has their rows.
 
 The schedule in memory is a convenience: it is rebuilt by listing the stored objects at the start, at
-intervals, and after it overflowed, so that nothing depends on it surviving.
+intervals, and after an overflow, so that nothing is lost with it.
 """
 
 import asyncio
@@ -21,8 +21,7 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
-from datastorage.pipeline import clearing
-from datastorage.pipeline import listing as walk
+from datastorage.pipeline import clearing, listing
 from datastorage.pipeline.clusterobject import Body, Expiry, expiry_of, is_current, is_held, read_or_log
 from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.listing import Page, Walk
@@ -34,12 +33,12 @@ from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind
 _log = logging.getLogger(__name__)
 
 
-class Cluster(walk.Cluster, clearing.Cluster, Protocol):
+class Cluster(listing.Cluster, clearing.Cluster, Protocol):
     """The requests that are needed here (kube/objects.py)."""
 
 
 Restore = Callable[[ResourceKind, Body], Awaitable[None]]
-"""Stores an object again, which the archive does not have although its status says so."""
+"""Stores an object again whose row is missing although its status says that it is stored."""
 DatabaseTime = Callable[[], Awaitable[float]]
 """Returns the time by PostgreSQL's clock, in Unix seconds."""
 
@@ -53,14 +52,15 @@ class Pace:
     """Between two listings of the stored objects, when nothing asks for one earlier."""
     retry_seconds: float = 5.0
     refused_retry_seconds: float = 30.0
-    """After the API server or PostgreSQL said no: an administrator may have to act."""
+    """After a refusal by the API server or PostgreSQL: an administrator may have to act."""
     gather_seconds: float = 0.5
-    """Objects that fall due within this time are confirmed together: at a trickle, one query for many."""
+    """Objects that fall due within this time are confirmed together, so that a trickle does not cost a query
+    each."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The clocks of this machine: Unix seconds, and seconds that nobody sets back."""
+    """The clocks of this machine: Unix seconds, and seconds that never go back."""
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -68,7 +68,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One line of a dry run: when a stored object would go, if it is not held and its row is confirmed."""
+    """One line of a dry run: when a stored object is deleted, if it is not held and its row is confirmed."""
 
     expiry: Expiry
     held: bool
@@ -76,7 +76,7 @@ class Plan:
 
 
 class GarbageCollector:
-    """The end of the pipeline."""
+    """Confirms and deletes the objects in the schedule."""
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class GarbageCollector:
         self._pace = pace
         self._clock = clock
         self._slots = asyncio.Semaphore(pace.concurrency)
-        # How far PostgreSQL's clock is ahead of ours, in seconds. All times of expiry were counted from a
-        # commit: by a clock of ours that is wrong, objects would go hours early.
+        # How far PostgreSQL's clock is ahead of ours, in seconds. Expiry times count from a commit, by
+        # PostgreSQL's clock: with a wrong clock of ours, objects could be deleted hours early.
         self._clock_offset = 0.0
         self._listing_at = dict.fromkeys(KINDS, 0.0)
         self._listed_at = 0.0
@@ -110,7 +110,7 @@ class GarbageCollector:
         )
 
     def list_soon(self, kind: ResourceKind) -> None:
-        """Ask for a listing of a kind that is served again: deletions meanwhile have found nothing."""
+        """Ask for a listing of a kind that is served again: deletions in the meantime found no object."""
         self._listing_at[kind] = 0.0
         self._schedule.wake.set()
 
@@ -136,7 +136,7 @@ class GarbageCollector:
         forgotten_due = self._schedule.forgotten_due
         if forgotten_due is None:
             return listing_at
-        # The entries that were let go are looked for when they fall due, with a pause between two listings.
+        # The entries that the schedule dropped are listed when they fall due, with a pause between listings.
         now = self._clock.monotonic()
         until_due = max(forgotten_due - self._now(), self._listed_at + self._pace.retry_seconds - now)
         return min(listing_at, now + until_due)
@@ -175,15 +175,15 @@ class GarbageCollector:
                 async for page in self._walk.pages(kind):
                     expiries = [(b, e) for b in page.bodies if (e := read_or_log(kind, b, expiry_of))]
                     answer = await self._confirmation.of_keys(kind, [expiry.key for _, expiry in expiries])
-                    for why in answer.unanswered.values():
-                        raise TransientError(why)
+                    if answer.unanswered:
+                        raise TransientError(next(iter(answer.unanswered.values())))
                     for body, expiry in expiries:
                         yield Plan(expiry, is_held(body), expiry.key in answer.found)
             except NotServedError:
                 continue  # without its definition a kind has no objects
 
     async def _list(self) -> None:
-        """List the kinds that are due: all of them where entries were let go, which may be of either."""
+        """List the kinds that are due, or all kinds if the schedule dropped entries: they may be of any."""
         now, forgotten = self._clock.monotonic(), self._schedule.forgotten_due is not None
         due = [kind for kind in KINDS if forgotten or self._listing_at[kind] <= now]
         self._schedule.forgotten_due = None
@@ -193,7 +193,7 @@ class GarbageCollector:
         self._listed_at = self._clock.monotonic()
         for kind in due:
             pause = self._pace.retry_seconds if kind in failed else self._pace.resync_seconds
-            # Sooner, where it was asked for during the listing.
+            # Earlier, if a listing was requested during this one.
             self._listing_at[kind] = min(self._listing_at[kind], self._listed_at + jittered(pause))
 
     async def _note_all(self, page: Page) -> None:
@@ -215,12 +215,12 @@ class GarbageCollector:
             metrics.GC_TOTAL.labels("held").inc()
 
     async def _confirm(self, expiries: Sequence[Expiry]) -> Answer:
-        answer = Answer()
+        combined = Answer()
         for kind in KINDS:
-            of_kind = await self._confirmation.of_keys(kind, [e.key for e in expiries if e.ref.kind is kind])
-            answer.found.update(of_kind.found)
-            answer.unanswered.update(of_kind.unanswered)
-        return answer
+            answer = await self._confirmation.of_keys(kind, [e.key for e in expiries if e.ref.kind is kind])
+            combined.found.update(answer.found)
+            combined.unanswered.update(answer.unanswered)
+        return combined
 
     async def _with_slot(self, action: Awaitable[None]) -> None:
         try:
@@ -248,21 +248,21 @@ class GarbageCollector:
         self._schedule.add(replace(expiry, due=self._now() + seconds))
 
     async def _look_again(self, expiry: Expiry) -> None:
-        """Schedule the object as it is now: a label has changed since it was noted, or more."""
+        """Schedule the object as it is now: it has changed since it was noted, perhaps only a label."""
         found = await clearing.look_again(self._cluster, expiry.ref)
         if found is None or found.uid != expiry.ref.uid:
             return
         if found.archived:
             self._note(found)
         elif found.key == expiry.key and not found.held:
-            # It has no room for a status, and only its labels changed: its row is still all of it.
+            # The object has no room for a status, and only its labels changed: its row is still complete.
             self._schedule.add(replace(expiry, resource_version=found.resource_version))
 
     async def _restore_row(self, expiry: Expiry) -> None:
-        """Bring back the row of an object that says Stored while the archive has none. It must not go."""
+        """Store an object again whose row is missing although its status says Stored. Do not delete it."""
         metrics.GC_TOTAL.labels("unconfirmed").inc()
         _log.error(
-            "The row that a stored object reports is missing in the archive; storing it again",
+            "The archive does not have the row of a stored object; storing it again",
             extra=expiry.ref.as_log_fields(),
         )
         found = await clearing.look_again(self._cluster, expiry.ref)

@@ -18,7 +18,7 @@ _EventHandler = Callable[..., Awaitable[None]]
 
 # Kopf keeps a worker per object for this long after its last event.
 _IDLE_SECONDS: Final = 0.05
-# For an error that gets past kube/watchretry.py: a connection that breaks amid an answer.
+# For an error that gets past kube/watchretry.py: a connection that breaks in the middle of an answer.
 _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
@@ -54,10 +54,10 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = _IDLE_SECONDS
     # Objects that are there at the start come one by one: a page of large ones would not fit into memory.
     settings.watching.initial_streaming = True
-    # Requests wait for their answer in kube/watchretry.py, however long a definition is not there.
+    # Requests wait for their answer in kube/watchretry.py, however long a definition is missing.
     settings.networking.request_timeout = None
     settings.networking.error_backoffs = _BACKOFFS_SECONDS
-    # Kopf would patch an object that has its default finalizer, to remove it: we have no right to that.
+    # Kopf would patch an object that has Kopf's default finalizer, to remove it: we may not patch objects.
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.persistence.diffbase_storage = _NoDiffBase()
     # Event handlers have no progress to keep.

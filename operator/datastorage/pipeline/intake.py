@@ -1,4 +1,4 @@
-"""The queue before the commit, bounded in number and bytes of its records."""
+"""The queue of records to commit, bounded by their number and their bytes."""
 
 import asyncio
 from collections import deque
@@ -8,7 +8,7 @@ from datastorage.pipeline.item import WorkItem
 
 
 class Intake:
-    """Keeps the order in which items came. It does not refuse any: look first whether there is room."""
+    """Keeps the items in their order of arrival. ``add`` refuses none: check ``has_room`` first."""
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
         """Set the bounds; the last item taken in may exceed ``max_bytes``."""
@@ -39,14 +39,14 @@ class Intake:
         self._export()
 
     async def drained(self) -> None:
-        """Wait until a batch is taken. Others may wait for the same room: look again afterwards."""
+        """Wait until a batch is taken. Others may wait for the same room: check ``has_room`` afterwards."""
         self._drained.clear()
         await self._drained.wait()
 
     async def take(self, *, max_items: int, max_bytes: int, linger_seconds: float) -> list[WorkItem]:
         """Wait for work and return a batch of at least one item.
 
-        A batch that is not full waits ``linger_seconds`` for company. A single item may exceed ``max_bytes``.
+        A batch that is not full waits ``linger_seconds`` for more. A single item may exceed ``max_bytes``.
         """
         while True:
             while not self._queue:
@@ -71,7 +71,7 @@ class Intake:
         return batch
 
     def close(self) -> None:
-        """Count no more in the metrics."""
+        """Remove this component's shares from the metrics."""
         self._depth_share.close()
         self._bytes_share.close()
 

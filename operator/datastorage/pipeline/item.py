@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resources.reading.registry import kind_of
 
-# An item takes this beside its content: columns, references, the entries that point to it.
+# The memory that an item takes besides its content: columns, references, the entries that point to it.
 _OVERHEAD_BYTES: Final = 2048
 
 
@@ -27,10 +27,10 @@ class Origin(Protocol):
     """Where a record came from. One of the two methods is called, at most once."""
 
     async def committed(self, outcome: Outcome) -> None:
-        """Take the outcome of the commit. It may wait, and the committer waits with it."""
+        """Take the outcome of the commit. This call may wait, and the committer waits with it."""
 
     def given_up(self, reason: str) -> None:
-        """Take notice that the record was not committed, and is not held here any more."""
+        """Note that the record was not committed, and has been dropped from memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class WorkItem:
 
     @property
     def size(self) -> int:
-        """Bytes that the item holds in memory, about."""
+        """The memory that the item takes, in bytes, approximately."""
         return len(self.record.content) + _OVERHEAD_BYTES
 
     @property

@@ -1,7 +1,7 @@
-"""The one walk over the cluster's objects: kind by kind, selector by selector, page by page.
+"""Lists the cluster's objects: kind by kind, selector by selector, page by page.
 
-Trouble with one kind does not keep the others from being listed, and lasting trouble is logged once, however
-often the walk is repeated.
+Trouble with one kind does not keep the others from being listed. Lasting trouble is logged at intervals,
+however often the listing is repeated.
 """
 
 import logging
@@ -15,9 +15,9 @@ from datastorage.resources.kinds import ResourceKind
 
 _log = logging.getLogger(__name__)
 
-# Trouble that passes within this time is no reason to warn: a definition is new, the API server restarts.
+# Trouble that passes within this time is no reason to warn: a definition is new, or the API server restarts.
 _PATIENCE_SECONDS: Final = 5.0
-# While trouble lasts it is logged again after this time.
+# Lasting trouble is logged again after this time.
 _REMIND_SECONDS: Final = 300.0
 _PAGE_SIZE: Final = 500
 
@@ -46,12 +46,12 @@ class _Trouble:
 
 
 class Walk:
-    """Lists the objects that some field selectors name, as often as it is asked."""
+    """Lists the objects that match any of some field selectors."""
 
     def __init__(
         self, cluster: Cluster, *, name: str, selectors: Sequence[str], page_size: int = _PAGE_SIZE
     ) -> None:
-        """``name`` names the work in the log. Each of the ``selectors`` is a list of its own."""
+        """``name`` names the work in the log. Each of the ``selectors`` is listed separately."""
         self._cluster = cluster
         self._name = name
         self._selectors = selectors
@@ -61,14 +61,14 @@ class Walk:
     async def run(
         self, kinds: Iterable[ResourceKind], work: Callable[[Page], Awaitable[None]]
     ) -> set[ResourceKind]:
-        """Do the work with every page; return the kinds that have to be listed again, since that failed."""
+        """Do the work with every page; return the kinds whose listing failed."""
         failed: set[ResourceKind] = set()
         for kind in kinds:
             try:
                 async for page in self.pages(kind):
                     await work(page)
             except NotServedError:
-                # Such a kind has no objects. Its watch says when it is served (kube/watch.py).
+                # A kind that is not served has no objects. Its watch reports when it is (kube/watch.py).
                 self._troubles.pop(kind, None)
             except (ClusterError, TransientError) as error:
                 failed.add(kind)
@@ -78,9 +78,9 @@ class Walk:
         return failed
 
     async def pages(self, kind: ResourceKind) -> AsyncIterator[Page]:
-        """List one kind. A page is asked for when the work with the one before it is over.
+        """List one kind; request a page only when the caller has finished with the previous one.
 
-        Raises ClusterError, of which NotServedError.
+        Raises ClusterError; NotServedError if the kind is not served.
         """
         for selector in self._selectors:
             read_at = time.monotonic()

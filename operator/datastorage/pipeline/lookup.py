@@ -1,4 +1,4 @@
-"""Looks up rows: many at once, fewer where PostgreSQL takes too long for many."""
+"""Looks up rows: many at once, or fewer if PostgreSQL takes too long for many."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ class Archive(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The rows that were found. Those of ``unanswered`` keys, with the reason, may be there or not."""
+    """The rows that were found, and the keys that PostgreSQL gave no answer for, with the reason."""
 
     found: dict[RecordKey, StoredRecord] = field(default_factory=dict)
     unanswered: dict[RecordKey, str] = field(default_factory=dict)
 
 
 async def look_up(archive: Archive, breaker: Breaker, table: Table, keys: Sequence[RecordKey]) -> Answer:
-    """Look rows up; wait while PostgreSQL is away."""
+    """Look up rows; wait while PostgreSQL is away."""
     answer = Answer()
     if not keys:
         return answer

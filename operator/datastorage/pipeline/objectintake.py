@@ -1,6 +1,6 @@
-"""The way in of the cluster's objects: each content of an object once, and no more than there is room for.
+"""Takes in the cluster's objects: each content of an object once, and no more than there is room for.
 
-The watch may not wait (Kopf would hold every object in memory meanwhile), so ``offer`` drops an object
+The watch must not wait (Kopf would hold every object in memory meanwhile), so ``offer`` drops an object
 that does not fit and asks for a sweep, which brings it back. The sweep may wait, and uses ``put``.
 """
 
@@ -32,9 +32,9 @@ from datastorage.records.record import RecordKey, StoredRecord
 from datastorage.resources.kinds import Phase, ResourceKind
 from datastorage.resources.reading.record import canonical_spec, key_of, record_of
 
-# An event may have waited this long before it came here, behind tens of thousands of others at most. A
-# content that was read before it was settled is stale. One that was read later is news, even if it is the
-# same as before: its cluster was restored from a backup, and its status has to be written again.
+# An event may arrive this late, behind tens of thousands of others. A content that was read before it was
+# settled is stale. One that was read later is news, even if it is the same as before: its cluster was
+# restored from a backup, and its status has to be written again.
 _LATE_EVENT_SECONDS: Final = 300.0
 # How many versions of objects that can't be read are remembered, so that each is logged once.
 _UNREADABLE_REMEMBERED: Final = 1_000
@@ -45,8 +45,8 @@ class Verdict(StrEnum):
     """How an offered object was received."""
 
     ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"  # this content is on its way, or was settled after the object was read
-    WAITING = "waiting"  # PostgreSQL has refused it for now: its time to be tried again has not come
+    DUPLICATE = "duplicate"  # this content is under way, or was settled after the object was read
+    WAITING = "waiting"  # PostgreSQL refused it, and it is not due to be tried again
     SETTLED = "settled"  # its own status says that it needs nothing more
     UNREADABLE = "unreadable"  # a fault of this program: the object stays in the cluster, and is logged
     FULL = "full"  # no room: a sweep will bring it back
@@ -54,7 +54,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ObjectOrigin:
-    """An object of the cluster, whose status says the outcome. ``deleted``: it is not there any more."""
+    """The object that a record came from; its status reports the outcome. ``deleted``: it is gone."""
 
     version: ObjectVersion
     deleted: bool
@@ -68,7 +68,7 @@ class ObjectOrigin:
             self.register.done(version.key, version.generation)
             return
         expired = isinstance(outcome, StoredRecord) and version.final and version.ttl_seconds == 0
-        # With finalizers the status comes first: Stored is what closes the spec.
+        # With finalizers the status comes first: the phase Stored is what locks the spec.
         delete_now = expired and not version.held and not version.has_finalizers
         await self.statuses.put(StatusUpdate(version, outcome, delete_now=delete_now))
 
@@ -78,7 +78,7 @@ class ObjectOrigin:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """An object with what is read of it once, however long it waits for room."""
+    """An object with the values read from it: once, however long it waits for room."""
 
     kind: ResourceKind
     body: Body
@@ -100,7 +100,7 @@ class ObjectIntake:
         on_overflow: Callable[[], None],
         with_texts: bool = True,
     ) -> None:
-        """``with_texts``: the records are to have vectors. ``on_overflow`` is called without room."""
+        """``with_texts``: the records get vectors. ``on_overflow`` is called when there is no room."""
         self._intake = intake
         self._register = register
         self._statuses = statuses
@@ -111,8 +111,10 @@ class ObjectIntake:
 
     def offer(self, kind: ResourceKind, body: Body) -> Verdict:
         """Take the object in if it needs storing and there is room; never wait."""
-        read = self._read(kind, body)
-        verdict = read if isinstance(read, Verdict) else self._take_in(read, read_at=_event_read_at())
+        candidate = self._read(kind, body)
+        if isinstance(candidate, Verdict):
+            return _counted(candidate)
+        verdict = self._take_in(candidate, read_at=_event_read_at())
         if verdict is Verdict.FULL:
             self._on_overflow()
         return _counted(verdict)
@@ -121,31 +123,31 @@ class ObjectIntake:
         """Take in an object that the cluster no longer has, even where there is no room.
 
         To wait for room would not save memory: Kopf would hold the object instead, and a stop would drop it.
-        Its status is no proof that its row is there, and after this nobody can look again.
+        The status is ignored: it does not prove that the row exists, and nobody can look at the object later.
         """
-        read = self._read(kind, body, force=True)
-        if isinstance(read, Verdict):
-            return _counted(read)
-        verdict = self._take_in(read, read_at=_event_read_at(), deleted=True)
-        # Also where it was on its way already: its deletion makes this process the only one that has it.
-        self._register.last_copy(read.key, read.ref)
+        candidate = self._read(kind, body, force=True)
+        if isinstance(candidate, Verdict):
+            return _counted(candidate)
+        verdict = self._take_in(candidate, read_at=_event_read_at(), deleted=True)
+        # Also if it was under way already: the deletion leaves this process with the only copy.
+        self._register.last_copy(candidate.key, candidate.ref)
         return _counted(verdict)
 
     async def put(self, kind: ResourceKind, body: Body, *, read_at: float, force: bool = False) -> Verdict:
         """Take the object in if it needs storing, waiting for room as long as it takes.
 
         ``read_at``: when the cluster was asked for it, in monotonic seconds. ``force``: store it even if its
-        status says that it is stored (the archive knows better).
+        status says that it is stored (the archive does not have it).
         """
-        read = self._read(kind, body, force=force)
-        if isinstance(read, Verdict):
-            return _counted(read)
-        while (verdict := self._take_in(read, read_at=read_at)) is Verdict.FULL:
+        candidate = self._read(kind, body, force=force)
+        if isinstance(candidate, Verdict):
+            return _counted(candidate)
+        while (verdict := self._take_in(candidate, read_at=read_at)) is Verdict.FULL:
             await self._intake.drained()
         return _counted(verdict)
 
     def _read(self, kind: ResourceKind, body: Body, *, force: bool = False) -> _Candidate | Verdict:
-        """Return what has to be judged, or the verdict on an object that says itself that it is settled."""
+        """Read an object; return the verdict if it can't be read, or its own status says it is settled."""
         version: str | None = None
         try:
             ref = ref_of(kind, body)
@@ -159,9 +161,9 @@ class ObjectIntake:
         except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
             return self._cannot_read(unread_ref_of(kind, body), version)
 
-    def _take_in(self, read: _Candidate, *, read_at: float, deleted: bool = False) -> Verdict:
+    def _take_in(self, candidate: _Candidate, *, read_at: float, deleted: bool = False) -> Verdict:
         """Take an object in if it needs storing and there is room; one that is ``deleted`` can't wait."""
-        register, key, body = self._register, read.key, read.body
+        register, key, body = self._register, candidate.key, candidate.body
         try:
             generation = body["metadata"]["generation"]
             if register.is_under_way(key) or register.is_settled(key, generation, read_at=read_at):
@@ -170,16 +172,17 @@ class ObjectIntake:
                 return Verdict.WAITING
             if not deleted and not self._intake.has_room:
                 return Verdict.FULL
-            record = record_of(read.kind, body, spec_bytes=read.spec_bytes, with_text=self._with_texts)
-            version = version_of(read.kind, body, record.key, default_ttl_seconds=self._default_ttl_seconds)
+            kind, spec_bytes = candidate.kind, candidate.spec_bytes
+            record = record_of(kind, body, spec_bytes=spec_bytes, with_text=self._with_texts)
+            version = version_of(kind, body, record.key, default_ttl_seconds=self._default_ttl_seconds)
         except Exception:  # noqa: BLE001  # as above
-            return self._cannot_read(read.ref, str(body["metadata"]["resourceVersion"]))
+            return self._cannot_read(candidate.ref, str(body["metadata"]["resourceVersion"]))
         register.start(record.key)
         self._intake.add(WorkItem(record, ObjectOrigin(version, deleted, self._statuses, register)))
         return Verdict.ACCEPTED
 
     def _cannot_read(self, ref: ObjectRef, version: str | None) -> Verdict:
-        """Log and count an object that can't be read, each version once: it must not stop the others."""
+        """Log and count an object that can't be read, once per version; it must not stop the others."""
         if (ref, version) not in self._unreadable:
             self._unreadable[ref, version] = None
             metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()

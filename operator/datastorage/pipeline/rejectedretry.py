@@ -1,4 +1,4 @@
-"""Tries rejected records again, from the bytes that were kept of them."""
+"""Tries rejected records again, from their kept bytes."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,7 +17,7 @@ _PAGE: Final = 500
 # Contents in memory at once: one may have 1.5 MB.
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 MAX_NAMED: Final = 50
-"""This many of the refused records are named, with the reason. A longer list would not be read."""
+"""At most this many refused records are named, with the reason. A longer list would not be read."""
 
 
 class Rejected(Protocol):
@@ -36,30 +36,30 @@ Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
 
 @dataclass
 class Retried:
-    """How far it has come."""
+    """The progress of a retry."""
 
     stored: int = 0
     refused: int = 0
-    """Records that are refused still."""
+    """Records that are still refused."""
     refused_named: list[tuple[Letter, str]] = field(default_factory=list)
-    """The first of them, with the reason."""
+    """The first refused records, each with the reason."""
 
     @property
     def done(self) -> int:
         return self.stored + self.refused
 
     def refuse(self, letter: Letter, reason: str) -> None:
-        """Note a record that is refused still."""
+        """Note a record that is still refused."""
         self.refused += 1
         if len(self.refused_named) < MAX_NAMED:
             self.refused_named.append((letter, reason))
 
 
 class Retry:
-    """May run beside the operator: the first one stores the row, and the other one finds it."""
+    """One run. It may run beside the operator: one of them stores the row, and the other finds it."""
 
     def __init__(self, *, rejected: Rejected, store: Store, with_texts: bool) -> None:
-        """``with_texts``: the records are to have vectors."""
+        """``with_texts``: the records get vectors."""
         self._rejected = rejected
         self._store = store
         self._with_texts = with_texts
@@ -98,7 +98,7 @@ class Retry:
 
     def _record(self, letter: Letter, kept: Content) -> Record:
         if sha256(kept.content) != kept.content_hash:
-            raise DataStorageError("its bytes have been changed: they do not have their hash")
+            raise DataStorageError("its bytes have been changed: they do not match their hash")
         body = json.loads(kept.content)
         return record_of_content(letter.table, letter.key, body, kept.content, with_text=self._with_texts)
 

@@ -1,4 +1,4 @@
-"""The deletions that wait for their time: bounded, in memory, and rebuilt by listing the stored objects."""
+"""The deletions that are not due yet: bounded, in memory, and rebuilt by listing the stored objects."""
 
 import heapq
 from dataclasses import dataclass, replace
@@ -10,13 +10,13 @@ from datastorage.resilience.signal import Signal
 
 @dataclass(frozen=True)
 class Bounds:
-    """Entries have about 1 KB each."""
+    """How many entries are kept and taken out at once. Each takes about 1 KB."""
 
     most: int = 100_000
-    """When there are more, the latest tenth is let go, and comes with a later listing."""
+    """Beyond this, the tenth that is due last is dropped; a later listing brings it back."""
     kept: int = 90_000
     batch: int = 500
-    """One look-up of rows asks for this many."""
+    """The rows of one batch are looked up together."""
 
 
 class Schedule:
@@ -26,15 +26,15 @@ class Schedule:
         self._bounds = bounds
         self._heap: list[Expiry] = []
         self._entries = metrics.Share(metrics.GC_SCHEDULED)
-        # The newest version of each object in the schedule, by uid: a status may change while it waits.
+        # The newest version of each object in the schedule, by uid: its status may change while it waits.
         self._versions: dict[str, str] = {}
         self.wake = Signal()
-        """Set when something is due earlier than everything before."""
+        """Set when a new entry is due earlier than all others."""
         self.forgotten_due: float | None = None
-        """When the earliest entry that was let go is due; None while everything is in the schedule."""
+        """When the earliest dropped entry is due (Unix seconds); None while none is dropped."""
 
     def add(self, expiry: Expiry) -> None:
-        """Note an object for deletion at its time. Noting it again changes its version alone."""
+        """Schedule the deletion of an object. Adding it again only updates its version."""
         known = expiry.ref.uid in self._versions
         self._versions[expiry.ref.uid] = expiry.resource_version
         if known:
@@ -57,15 +57,15 @@ class Schedule:
 
     @property
     def next_due(self) -> float | None:
-        """When the earliest entry is due (Unix seconds); None where there is none."""
+        """When the earliest entry is due (Unix seconds); None without entries."""
         return self._heap[0].due if self._heap else None
 
     def close(self) -> None:
-        """Count no more in the metrics."""
+        """Remove this component's share from the metrics."""
         self._entries.close()
 
     def _forget_the_latest(self) -> None:
-        # Never the newest: a record with a short time to live must not wait behind those with a long one.
+        # By due time, not by age: a record with a short time to live must not wait behind long-lived ones.
         self._heap.sort()
         for expiry in self._heap[self._bounds.kept :]:
             self._versions.pop(expiry.ref.uid, None)

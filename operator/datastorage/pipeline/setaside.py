@@ -1,7 +1,7 @@
-"""Batches that PostgreSQL refuses while it serves others are divided here; single records wait by themselves.
+"""Divides the batches that PostgreSQL refuses while it serves others, and retries single records.
 
-This happens apart from the committer's loop, so that the records that come after are not held up: a record
-that is too slow takes as long as the server's patience lasts, each time it is tried.
+This runs apart from the committer's loop, so that later records are not held up: each attempt at a slow
+record lasts until the server's time-out.
 """
 
 import asyncio
@@ -26,9 +26,10 @@ _Refusal = RecordRefusedError | WorkRefusedError
 
 
 class Commits(Protocol):
-    """The two ways of a record out of here (committer.py).
+    """The two ways in which a record leaves (committer.py).
 
-    Both raise WorkRefusedError where PostgreSQL serves others, and the first one RecordRefusedError as well.
+    Both raise WorkRefusedError when PostgreSQL refuses the work while it serves others. ``commit`` raises
+    RecordRefusedError as well.
     """
 
     async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None: ...
@@ -37,22 +38,22 @@ class Commits(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """How much is held aside, and how often a refused record is tried again."""
+    """How much is set aside, and how often a refused record is tried again."""
 
     max_bytes: int = 32 * 1024 * 1024
-    """Four full batches. Records that wait by themselves give way to batches that have yet to be divided."""
+    """Four full batches. Single records that wait make room for batches that still have to be divided."""
     first_pause_seconds: float = 1.0
     max_pause_seconds: float = 300.0
-    """As long as a sweep takes to bring back a record that gave way."""
+    """The same as the default sweep interval, after which a record that was given up comes back."""
     count_seconds: float = 15.0
-    """How often the records that wait in the cluster are counted."""
+    """Between two counts of the records that wait in the cluster."""
     reported_after_tries: int = 3
-    """A connection that is cut, or a person who cancels a statement, is over by then."""
+    """Passing causes, such as a cut connection or a statement that a person cancelled, are over by then."""
 
 
 @dataclass(slots=True, order=True)
 class _Waiting:
-    """A record by itself, to be tried again at ``due`` (monotonic seconds)."""
+    """A single record, to be tried again at ``due`` (monotonic seconds)."""
 
     due: float
     item: WorkItem = field(compare=False)
@@ -62,13 +63,13 @@ class _Waiting:
 
 
 class Aside:
-    """One worker. All items here but last copies are in the cluster as well, and may be given up."""
+    """One worker. Every item here except a last copy is in the cluster as well, and may be given up."""
 
     def __init__(self, committer: Commits, register: Register, pace: Pace = Pace()) -> None:
         self._committer = committer
         self._register = register
         self._pace = pace
-        # Batches, and halves of batches, with the refusal where they were tried already.
+        # Batches and halves of batches. The refusal is None for those that have not been tried yet.
         self._undivided: deque[tuple[list[WorkItem], _Refusal | None]] = deque()
         self._waiting: list[_Waiting] = []
         self._trying: _Waiting | None = None
@@ -81,19 +82,19 @@ class Aside:
 
     @property
     def idle(self) -> bool:
-        """True when everything was tried, and nothing waits that the cluster does not have."""
+        """True when every batch was tried, and the cluster has every record that waits."""
         if self._undivided or self._dividing:
             return False
         return not any(self._register.is_last_copy(entry.item.record.key) for entry in self._entries())
 
     async def problem(self) -> str | None:
-        """Say in a sentence which records wait and why, or return None."""
+        """Return a sentence that says which records wait and why, or None."""
         lasting = [entry for entry in self._entries() if entry.tries >= self._pace.reported_after_tries]
         count = len(lasting) + self._register.postponed
         if not count:
             return None
         problem = (
-            f"records that PostgreSQL refuses while it stores others, tried again by themselves: {count:,}"
+            f"records that PostgreSQL refuses while it stores others, tried again automatically: {count:,}"
         )
         if not lasting:
             return problem
@@ -115,7 +116,7 @@ class Aside:
         self._filled.set()
 
     async def run(self) -> None:
-        """Divide and try again until cancelled."""
+        """Divide batches and retry records until cancelled."""
         while True:
             worked = await self._step()
             self._in_memory.set(len(self._entries()))
@@ -125,7 +126,7 @@ class Aside:
                 await self._filled.wait(max(0.0, min(self._pace.count_seconds, due)))
 
     def close(self) -> None:
-        """Count no more in the metrics."""
+        """Remove this component's share from the metrics."""
         self._in_memory.close()
         self._in_cluster.close()
 
@@ -164,14 +165,14 @@ class Aside:
             else:
                 await self._try_alone(entry)
             return
-        # Slow records are large, as a rule: the small ones are not to wait for them.
+        # Slow records are usually large: the small ones must not wait for them.
         items.sort(key=lambda item: item.size)
         middle = len(items) // 2
         self._undivided.append((items[:middle], None))
         self._undivided.append((items[middle:], None))
 
     async def _try_alone(self, entry: _Waiting) -> None:
-        """Store a record by itself and its vector later; where that is refused too, let it wait."""
+        """Store a record alone, its vector pending; if that is refused too, let the record wait."""
         try:
             await self._committer.commit([entry.item], bare=True)
         except RecordRefusedError as error:
@@ -205,9 +206,9 @@ class Aside:
         self._drained.set()
 
     def _make_room(self, size: int) -> bool:
-        """Give up the records that were refused most often, which the cluster keeps.
+        """Give up records that the cluster still has, those refused most often first.
 
-        False when that is not enough.
+        Returns False when that is not enough.
         """
         limit = self._pace.max_bytes
         if self._bytes + size <= limit:
@@ -223,7 +224,7 @@ class Aside:
             self._remove([entry.item])
         heapq.heapify(kept)
         self._waiting = kept
-        # Where no other entry will go soon, last copies alone take the room. Batches must not wait for those.
+        # With no batch left to divide, last copies take all the room. A new batch must not wait for those.
         return self._bytes + size <= limit or not (self._undivided or self._dividing)
 
     def _remove(self, items: Sequence[WorkItem]) -> None:

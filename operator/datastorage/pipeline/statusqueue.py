@@ -10,15 +10,15 @@ from datastorage.pipeline.item import Outcome
 from datastorage.resources.kinds import KINDS, ResourceKind
 
 # Commits run ahead of the API server, which is several times slower than PostgreSQL. This many records of all
-# kinds together may wait for their status; each holds about 1 KB.
+# kinds together may wait for their status; each takes about 1 KB.
 _MAX_WAITING: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class StatusUpdate:
-    """The rest of a record after its commit; the archive holds the content now.
+    """The status that a committed record's object needs; the archive holds the content now.
 
-    ``delete_now``: the object is to be deleted, in place of a status.
+    ``delete_now``: the object is deleted instead.
     """
 
     version: ObjectVersion
@@ -57,11 +57,11 @@ class StatusQueue:
         return update
 
     def written(self) -> None:
-        """Note that one that was taken out is written, or given up."""
+        """Note that an update that was taken out is written or given up."""
         self._unwritten -= 1
 
     def close(self) -> None:
-        """Count no more in the metrics."""
+        """Remove this component's share from the metrics."""
         self._depth.close()
 
     def _export(self) -> None:

@@ -1,4 +1,4 @@
-"""Writes into each object what became of its record: one status patch, or at ttl 0 one deletion instead."""
+"""Writes the outcome of a record into its object: one status patch, or at ttl 0 one deletion instead."""
 
 import asyncio
 import logging
@@ -43,20 +43,20 @@ class Pace:
     """How many writes are under way at once, and how long each is repeated."""
 
     concurrency: int = 16
-    """Of all kinds together. Each kind has its share, one at least: where the writes of one kind are refused
-    or slow, they keep no worker from the other.
+    """Of all kinds together. Each kind has its own share of the workers, one at least: refused or slow writes
+    of one kind do not hold up the other.
     """
     first_retry_seconds: float = 0.1
     max_retry_seconds: float = 3.0
     max_attempts: int = 24
-    """After these, a minute or so, a write gives its worker back: it may be the object's own fault."""
+    """After these, about a minute, the write is given up for now: the object itself may be the cause."""
     max_refusals: int = 11
-    """An API server that is starting refuses what it allows once its rules are loaded. About 15 s."""
+    """About 15 s: an API server that is starting refuses requests until it has loaded its rules."""
 
 
 @dataclass(frozen=True)
 class Followers:
-    """The components that go on where a status write ends."""
+    """The calls that follow a status write, into other components."""
 
     schedule: Callable[[Expiry], None]
     """Takes the stored objects that are to be deleted later."""
@@ -69,7 +69,7 @@ class Followers:
 
 
 class StatusWriter:
-    """As many workers as requests may be under way at once."""
+    """Takes status updates from the queue and writes them, with one worker per concurrent request."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class StatusWriter:
         try:
             await self._write_until_answered(update)
         except NotServedError:
-            # The object may come back with its definition, and needs its status then: nothing is settled.
+            # The object may come back with its definition, and then needs its status: it is not settled.
             metrics.STATUS_TOTAL.labels("gone").inc()
             register.forget(key)
         except ObjectGoneError:
@@ -114,14 +114,14 @@ class StatusWriter:
             metrics.STATUS_TOTAL.labels("gone").inc()
             register.done(key, version.generation)
         except ObjectChangedError:
-            # Another version, or another object under the same name. Look at the one that is there now and
-            # begin again with it: its event may have been dropped because this one was under way.
+            # Another version, or another object with the same name. Look at the present one and start over
+            # with it: its event may have been dropped because this one was under way.
             metrics.STATUS_TOTAL.labels("changed").inc()
             register.forget(key)
             await self._look_again(version)
         except ObjectTooLargeError:
-            # There is no room for a status in it. It is stored and is cleared in its time all the same: the
-            # deletion guard does not hold the operator back.
+            # The object has no room for a status. It is stored, and is deleted on time all the same: the
+            # deletion guard does not stop the operator.
             metrics.STATUS_TOTAL.labels("too_large").inc()
             _log.warning("Stored, but the object has no room for a status", extra=ref.as_log_fields())
             register.done(key, version.generation)
@@ -141,7 +141,7 @@ class StatusWriter:
             metrics.STATUS_TOTAL.labels("success").inc()
             register.done(key, version.generation)
             if _is_pending(update.outcome):
-                # The vector may have been written while this waited in the queue.
+                # The vector may have been written while the update waited in the queue.
                 self._followers.promote()
 
     async def _write_until_answered(self, update: StatusUpdate) -> None:
@@ -198,8 +198,8 @@ class StatusWriter:
             self._followers.schedule(Expiry(due, version.ref, version.key, resource_version))
 
     async def _patch(self, version: ObjectVersion, status: dict[str, Any]) -> str:
-        # Always tied to the version that was stored: a later generation that were called Stored would be
-        # hidden from every watch, and so would a new object under the name of a deleted one.
+        # Only the version that was stored may be patched: a later generation, or a new object with the same
+        # name, would be called Stored without being stored, and be hidden from every watch.
         ref = version.ref
         return await self._cluster.patch_status(
             ref.kind, ref.namespace, ref.name, resource_version=version.resource_version, status=status
@@ -210,11 +210,12 @@ class StatusWriter:
         if found is None:
             return
         if not (found.archived and found.current):
-            # Never waits for room: this worker may be what makes room. A dropped object comes with the sweep.
+            # ``offer`` never waits for room: this worker may have to make it. The sweep brings back what is
+            # dropped.
             self._followers.offer(version.ref.kind, found.body)
             return
-        # Our own write, whose answer was lost on the way, or one that came between the promotion's look at
-        # the vector and its status write.
+        # This is our own write, whose answer was lost, or one that came between the promotion's look at the
+        # vector and its status write.
         if found.vector_pending:
             self._followers.promote()
         if found.expiry is not None:

@@ -1,9 +1,10 @@
-"""The promise that nothing is forgotten: lists the unstored objects and feeds them to the intake.
+"""Makes sure that no object is forgotten: lists the unstored objects and feeds them to the intake.
 
-The watch gives speed; events can be lost, dropped or never sent. The sweep lists all objects that are still
-unstored, page by page, at the pace at which the intake drains. Where an object's status says that it is
-stored (a running trace, a record without its vector), the sweep looks the row up, and has the object stored
-again if the row is gone. An object that says Rejected is taken in again once it is rejected no more.
+The watch is fast, but its events can be lost, dropped or never sent. The sweep lists all objects that are
+still unstored, page by page, at the pace at which the intake drains. If an object's status says that it is
+stored (a running trace, a record without its vector), the sweep looks up the row, and has the object stored
+again if the row is gone. An object whose status says Rejected is taken in again once its record is no longer
+rejected.
 """
 
 import time
@@ -29,12 +30,12 @@ class Pace:
     interval_seconds: float = 300.0
     """Between two sweeps without a request."""
     pause_seconds: float = 1.0
-    """Between two sweeps, where the second is requested while the first runs, or repeats it."""
+    """Between a sweep and one that repeats it, or that was requested while it ran."""
     page_size: int = 500
 
 
 class SweepRequests:
-    """The kinds that are to be swept soon. Made before the sweep, for all who may ask for one."""
+    """The kinds to sweep soon. Built before the sweep, so that other components can ask for one."""
 
     def __init__(self) -> None:
         self.signal = Signal()
@@ -74,7 +75,7 @@ class Sweep:
 
     async def run(self) -> None:
         """Sweep until cancelled, the first time at once."""
-        self._requests.take()  # whatever was asked for so far: the first sweep is of all kinds
+        self._requests.take()  # the first sweep is of all kinds, whatever was asked for so far
         await repeat(
             self._sweep,
             interval_seconds=self._pace.interval_seconds,

@@ -1,7 +1,7 @@
-"""The questions behind /health and /ready.
+"""The checks behind /health and /ready.
 
-/health asks only for what a restart would cure, /ready for everything without which the work can't be done.
-The notes of /ready say what more is wrong.
+/health checks only what a restart would cure; /ready checks everything that the work can't be done without.
+The notes of /ready report other problems.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Pace:
     probe_seconds: float = 2.0
     """For the answer of a server; the kubelet itself waits a few seconds for ours."""
     watch_patience_seconds: float = 300.0
-    """A watch that is broken for this long while lists succeed is cured by a restart, and by nothing else."""
+    """If a watch is broken for this long while lists succeed, only a restart cures it."""
 
 
 class WatchHealth:
@@ -51,7 +51,7 @@ class WatchHealth:
     async def problem(self) -> str | None:
         """Return what is wrong in a sentence, or None."""
         problem, now = self._monitor.curable_problem, self._clock()
-        # A right or credentials that are missing are missing after a restart too.
+        # Missing rights or credentials would still be missing after a restart.
         if problem is None or self._access.problem() is not None:
             self._broken_since = None
             return None
@@ -65,7 +65,7 @@ class WatchHealth:
 
 
 class Checks:
-    """The checks of a replica and of the shards that it looks after."""
+    """The checks of a replica and of its shards."""
 
     def __init__(
         self, replica: Replica, shards: Sequence[Shard], stop: asyncio.Event, pace: Pace = Pace()
@@ -120,7 +120,7 @@ class Checks:
 
 
 def vector_notes(vectors: VectorStore, pace: Pace) -> dict[str, Check]:
-    """Return the checks of what makes and keeps vectors. Records are stored without it."""
+    """Return the checks of the components that make and keep vectors. Records are stored without them."""
 
     async def embedder() -> str | None:
         return vectors.embedder_breaker.reason

@@ -13,21 +13,20 @@ from typing import Final, NoReturn, Self
 _log = logging.getLogger(__name__)
 
 _EXIT_FAILURE: Final = 1
-# As the shell would say of a process that SIGTERM has ended.
+# The code that a shell reports for a process that SIGTERM has ended.
 _EXIT_TERMINATED: Final = 128 + signal.SIGTERM
-# The log gets no more time: its reader may be what is stuck.
+# The last log message gets no more time: the reader of the log may be what is stuck.
 _REPORT_SECONDS: Final = 1.0
 _MAX_NAMES: Final = 20
-
 
 _end_requested = threading.Event()
 
 
 def end_on_sigterm() -> None:
-    """Obey SIGTERM until the event loop takes it for itself.
+    """Exit on SIGTERM, until the event loop handles it.
 
-    The first process of a container has no default action: the signal would be lost. The exit unwinds the
-    stack, so that an embedded PostgreSQL is stopped.
+    Without a handler, the first process of a container ignores the signal. The exit unwinds the stack, so
+    that an embedded PostgreSQL is stopped.
     """
 
     def end(*_: object) -> NoReturn:
@@ -38,15 +37,15 @@ def end_on_sigterm() -> None:
 
 
 def end_requested() -> bool:
-    """Whether SIGTERM has come. A library that was just being loaded may have swallowed the exit."""
+    """Whether SIGTERM has come. A library that was being loaded then may have swallowed the exit."""
     return _end_requested.is_set()
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once with what it has printed.
+    """End the process at once, after flushing its output.
 
-    The interpreter's own end waits for every thread, and for each lookup of a name that hangs: half a minute
-    and more. Everything that has to be closed must be closed before.
+    The interpreter's own exit waits for every thread, and so for each host lookup that hangs: half a minute
+    or more. Everything that has to be closed must be closed before.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # the reader has gone, or the stream was closed
@@ -55,9 +54,9 @@ def leave(code: int) -> NoReturn:
 
 
 class LastResort:
-    """Ends the process when its orderly end takes too long. A thread does: the event loop may be what hangs.
+    """Ends the process when its orderly end takes too long. A thread does this: the event loop may hang.
 
-    Nothing is lost by it. Committed records are safe, and all others are still in the cluster.
+    Nothing is lost. Committed records are safe, and all others are still in the cluster.
     """
 
     def __init__(self, seconds: float, *, leave: Callable[[int], object] = leave) -> None:
@@ -75,7 +74,7 @@ class LastResort:
         self._ended.set()
 
     def arm(self) -> None:
-        """Begin to wait, at the first call. To be called in the event loop."""
+        """Start the timer, at the first call. Call this in the event loop."""
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._end, args=(asyncio.get_running_loop(),), name="last-resort", daemon=True
@@ -92,11 +91,11 @@ class LastResort:
 
     def _report(self, loop: asyncio.AbstractEventLoop) -> None:
         names: list[str] = []
-        with suppress(RuntimeError):  # the loop goes on meanwhile
+        with suppress(RuntimeError):  # the loop's tasks may change meanwhile
             names = sorted({task.get_name() for task in asyncio.all_tasks(loop)})
         _log.error(
-            "The stop took longer than %g s: the process ends now. What is committed is safe; the next start "
-            "goes on with the rest",
+            "The stop took longer than %g s: the process ends now. Committed records are safe; the next "
+            "start continues with the rest",
             self._seconds,
             extra={"running": names[:_MAX_NAMES]},
         )

@@ -32,21 +32,20 @@ class Pace:
     """How long the steps of start and stop may take."""
 
     vectors_seconds: float = 3.0
-    """The start waits no longer for the vectors' server, and then for the embedder."""
+    """The longest that the start waits for the vectors' server, and then for the embedder."""
     partitions_seconds: float = 3600.0
-    """Between two looks whether the next months have their partitions."""
+    """Between two checks that the next months have their partitions."""
     rest_seconds: float = 20.0
-    """For all of a stop beside the flush. It takes a second as a rule, and this where components do not end
-    in order. terminationGracePeriodSeconds (manifests/base/deployment.yaml) has to be some seconds longer
-    than both.
+    """For all of a stop besides the flush. It usually takes a second, and this long if components hang.
+    terminationGracePeriodSeconds (manifests/base/deployment.yaml) has to be some seconds longer than both.
     """
 
 
 async def run(settings: Settings, pace: Pace = Pace()) -> None:
     """Run the operator until SIGTERM or SIGINT.
 
-    Raises ConfigurationError when it can't start as it is set up, DataStorageError when a component ended
-    that must not end: the process is then to exit non-zero and be started again.
+    Raises ConfigurationError when it can't start as it is set up, DataStorageError when a component that must
+    keep running has ended: the process must then exit non-zero, to be started again.
     """
     with LastResort(settings.shutdown_seconds + pace.rest_seconds) as last_resort:
         stop = _Stop(last_resort)
@@ -71,7 +70,7 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
 
 
 class _Stop(asyncio.Event):
-    """Set when the operator is asked to stop. From then on the time runs."""
+    """Set when the operator is asked to stop; this starts the timer of the last resort."""
 
     def __init__(self, last_resort: LastResort) -> None:
         super().__init__()
@@ -83,7 +82,7 @@ class _Stop(asyncio.Event):
 
 
 class Operator:
-    """A replica at work, with its shards."""
+    """A running replica, with its shards."""
 
     def __init__(
         self, replica: Replica, shards: list[Shard], stop: asyncio.Event, pace: Pace = Pace()
@@ -113,7 +112,7 @@ class Operator:
 
     async def _prepare(self) -> None:
         replica = self._replica
-        # Inside the breaker: a PostgreSQL that is still starting is waited for, a wrong schema is not.
+        # The breaker waits for a PostgreSQL that is still starting. A wrong schema raises at once.
         await unless_stopped(self._stop, replica.postgres.run(replica.store.database.check_state))
         if replica.store.vectors is not None:
             await unless_stopped(self._stop, prepare_vectors(replica.store.vectors, self._pace))
@@ -136,7 +135,7 @@ class Operator:
             await end_tasks(tasks)
 
     def _start_workers(self) -> list[asyncio.Task[Any]]:
-        """Start what a process has once, and every replica does."""
+        """Start the workers that a process has once; every replica runs them."""
         replica = self._replica
         partitions = partial(replica.postgres.run, replica.store.archive.prepare_partitions)
         workers: list[asyncio.Task[Any]] = [
@@ -165,7 +164,7 @@ async def prepare_vectors(vectors: VectorStore, pace: Pace = Pace()) -> None:
         except NewerSchemaError:
             raise
         except ConfigurationError as error:
-            _log.error("Starting without vectors: %s", error)  # a state to be mended, no crash
+            _log.error("Starting without vectors: %s", error)  # the settings have to be corrected: no crash
         except (TransientError, TimeoutError) as error:
             reason = str(error) or f"no answer in {pace.vectors_seconds:g} s"
             _log.warning("Starting without vectors; missing vectors are added later", extra={"error": reason})

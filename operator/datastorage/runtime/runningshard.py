@@ -24,7 +24,7 @@ class Pace:
 
 
 class RunningShard:
-    """A shard at work, from its construction on. Other shards go on when it is stopped."""
+    """A running shard: construction starts its tasks. Stopping it leaves other shards running."""
 
     def __init__(self, shard: Shard, pace: Pace = Pace()) -> None:
         self._shard = shard
@@ -47,11 +47,11 @@ class RunningShard:
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
-        """Its tasks. None of them may end before the shard is stopped."""
+        """The shard's tasks. None of them may end before the shard is stopped."""
         return [*self._intakes, *self._workers]
 
     async def flush(self, seconds: float) -> None:
-        """Take nothing more in, and finish what was taken in within this time; log what is lost otherwise."""
+        """Take in nothing more, and finish what was taken in; log what is lost if that takes too long."""
         await end_tasks(self._intakes)
         shard, started = self._shard, time.monotonic()
         try:
@@ -59,8 +59,8 @@ class RunningShard:
                 while not (shard.committer.idle and shard.statuses.idle):  # noqa: ASYNC110  # see Pace
                     await asyncio.sleep(self._pace.flush_poll_seconds)
         except TimeoutError:
-            # What is in the cluster is found again by the next start. What is not there any more, is not.
-            _log.warning("Stopped before every status was written; the next start goes on with it")
+            # The next start finds what is still in the cluster. Last copies are lost.
+            _log.warning("Stopped before every status was written; the next start writes the rest")
             self.log_lost()
         else:
             _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})

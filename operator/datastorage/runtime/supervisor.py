@@ -39,11 +39,11 @@ async def first_ended(tasks: Iterable[asyncio.Task[Any]], stop: asyncio.Event) -
 
 
 def ended_unexpectedly(task: asyncio.Task[Any]) -> DataStorageError:
-    """Return the error that says that a task has ended, and why; a bug is logged with its place."""
+    """Return the error that says that a task has ended, and why; log a bug with its traceback."""
     cause = None if task.cancelled() else task.exception()
     if cause is None:
         return DataStorageError(f"{task.get_name()} ended unexpectedly")
-    # One line of the cause: the details of a database error quote the row.
+    # Only the first line of the cause: the other lines of a database error quote the row.
     why = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
     if not isinstance(cause, DataStorageError):  # a bug: say where
         frames = "".join(traceback.format_tb(cause.__traceback__))

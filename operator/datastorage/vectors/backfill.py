@@ -1,6 +1,6 @@
-"""Writes the pending vectors: makes them of the texts that wait in the outbox.
+"""Makes and writes the pending vectors, of the texts that wait in the outbox.
 
-The outbox is in PostgreSQL, so that it survives every crash, and any replica may go on with it.
+The outbox is in PostgreSQL, so that it survives every crash and any replica can continue with it.
 """
 
 import logging
@@ -47,7 +47,7 @@ class Vectors(Protocol):
 
 @dataclass(frozen=True)
 class Dependencies:
-    """The breakers of what the backfill needs."""
+    """The breakers of the servers that the backfill needs."""
 
     postgres: Breaker
     embedder: Breaker
@@ -64,9 +64,9 @@ class Pace:
     """Seconds between two looks at the outbox."""
 
     interval: float = 5.0
-    """Without a request: other replicas and people add to it too."""
+    """Without a request: other replicas and people add to the outbox too."""
     away: float = 0.5
-    """While a dependency is away. It costs nothing then: the breaker alone asks for the dependency."""
+    """While a dependency is away. A look costs nothing then: only the breaker probes the dependency."""
 
 
 class Backfill:
@@ -90,7 +90,7 @@ class Backfill:
         self._on_progress = on_progress
         self._pace = pace
         self._requests = Signal()
-        # How many are claimed at once: fewer after that many were too much.
+        # How many are claimed at once: fewer after a batch was too large.
         self._limit = _BATCH
         # Why a batch was refused last, so that each reason is logged once.
         self._refusal = ""
@@ -115,7 +115,7 @@ class Backfill:
             try:
                 done, more = await self._dependencies.postgres.judge(self._process_batch)
             except WorkRefusedError as error:
-                # Claiming that many, or noting the results.
+                # PostgreSQL refuses to claim a batch of this size, or to note its results.
                 if str(error) != self._refusal:
                     self._refusal = str(error)
                     _log.warning(
@@ -135,7 +135,7 @@ class Backfill:
             try:
                 result = await self._write(claim)
             except WorkRefusedError as error:
-                # The vectors' server serves, and this was too much for it.
+                # The vectors' server serves, but this batch was too much for it.
                 if len(claim.rows) == 1:
                     claim.delay(claim.rows, str(error), alone=True)
                 self._limit = max(1, len(claim.rows) // 2)

@@ -1,4 +1,4 @@
-"""Keeps the vectors searchable at speed: asks their store to index the vectors that have no index yet."""
+"""Keeps searches over vectors fast: asks the store to index the vectors that have no index yet."""
 
 import logging
 import time
@@ -24,16 +24,16 @@ class Pace:
     """Pauses in seconds."""
 
     interval: float = 15.0
-    """While nothing is to be indexed. A partition fills in a minute at the very most; counting it takes
+    """While there is nothing to index. At full speed a partition fills in about a minute; counting it takes
     milliseconds."""
     first_retry: float = 60.0
     """After a failure: somebody holds the tables, or the server is short of something."""
     max_retry: float = 3600.0
-    """Where the cause stays, as a limit on the time of a statement does, each step is work in vain."""
+    """While the cause lasts, such as a limit on the time of a statement, every step is wasted work."""
 
 
 class Indexer:
-    """Does one step after the other, on any replica: the store lets one work at a time."""
+    """Indexes step by step. Every replica runs one: the store lets only one of them work at a time."""
 
     def __init__(self, vectors: Vectors, *, memory_mib: int, pace: Pace = Pace()) -> None:
         """``memory_mib`` is the memory that the vectors' server may use for building one index."""
@@ -47,12 +47,12 @@ class Indexer:
         await repeat(self._step, interval_seconds=self._interval_seconds)
 
     async def _step(self) -> float | None:
-        """Do one step; return after how many seconds the next one may follow, None for the interval."""
+        """Do one step; return the seconds until the next one, None for the interval."""
         started = time.perf_counter()
         try:
             worked = await self._vectors.index(memory_mib=self._memory_mib)
         except TransientError as error:
-            # Searches go on without: they read the vectors that have no index.
+            # Searches work without an index too: they read all vectors that have none.
             metrics.VECTOR_INDEX_STEPS.labels("failed").inc()
             _log.warning("Indexing vectors failed; it will be repeated", extra={"error": str(error)})
             return self._retries.next()

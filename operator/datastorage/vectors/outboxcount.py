@@ -1,4 +1,4 @@
-"""Counts the vectors in the outbox for the metrics, and notices what others have done with them."""
+"""Counts the vectors in the outbox for the metrics, and notices when others have written or dropped some."""
 
 import logging
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The progress and the findings of a run of reembedding, as values for those who show it."""
+"""The progress and the results of a re-embedding run, as values to show."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,14 +11,14 @@ _MAX_NAMED: Final = 50
 class Stage(StrEnum):
     """The stages of a run, in their order."""
 
-    LINK = "records to texts"
+    SET_TEXTS = "records to texts"
     EMBED = "texts to vectors"
     INDEX = "index steps"
 
 
 @dataclass(frozen=True)
 class Missing:
-    """The work that is left. The texts that records lack are not among ``texts``."""
+    """The work that is left. ``texts`` does not count the texts that records still lack."""
 
     records_without_text: int
     texts: int
@@ -27,19 +27,19 @@ class Missing:
 
 @dataclass
 class Progress:
-    """How far a run has come. ``done`` and ``total`` are of the stage; a total of None is not known."""
+    """How far a run has come. ``done`` and ``total`` count the current stage; a total of None is unknown."""
 
-    stage: Stage = Stage.LINK
+    stage: Stage = Stage.SET_TEXTS
     done: int = 0
     total: int | None = 0
     ended: list[tuple[Stage, int, int | None]] = field(default_factory=list)
-    """The stages before, with what was done in them and the total."""
+    """The earlier stages, each with its ``done`` and ``total``."""
     given_text: int = 0
     embedded: int = 0
     skipped: int = 0
     refused: int = 0
     skipped_named: list[str] = field(default_factory=list)
-    """The first of them, with the reason."""
+    """The first records and texts of these, each with the reason."""
     refused_named: list[str] = field(default_factory=list)
     index_error: str | None = None
 
@@ -50,7 +50,7 @@ class Progress:
         self.stage, self.done, self.total = stage, 0, total
 
     def advance(self, count: int) -> None:
-        """Count what was done. It may be more than was there at the beginning."""
+        """Add to ``done``, which may exceed the total that was counted at the beginning."""
         self.done += count
         if self.total is not None:
             self.total = max(self.total, self.done)

@@ -1,7 +1,7 @@
-"""Promotes objects whose vectors have been written since: from Degraded to Stored, their writes from Pending.
+"""Promotes objects whose vectors are no longer pending: their status goes from Degraded to Stored.
 
-The cluster itself says which objects those may be, and the archive whether their vectors are still pending.
-So none is forgotten where another replica wrote the vector, or a crash came between vector and status.
+The cluster lists the objects in question, and the archive says whether their vectors are still pending. So
+none is forgotten if another replica wrote the vector, or a crash came between vector and status.
 """
 
 import asyncio
@@ -49,13 +49,13 @@ class Pace:
     interval_seconds: float = 300.0
     """Between two looks without a request."""
     first_pause_seconds: float = 2.0
-    """After a look that has found objects to promote. Half of it is used at least."""
+    """After a look that found objects to promote. Jitter shortens it by half at most."""
     max_pause_seconds: float = 30.0
-    """While looks find no object to promote they become rarer, up to this pause."""
+    """While looks find no object to promote, they become rarer, up to this pause."""
 
 
 class PromotionRequests:
-    """The wish for a look at the objects. Made before the promotion, for all who may ask for one."""
+    """Requests for a look at the objects. Built before the promotion, so that other components can ask."""
 
     def __init__(self, serving: Callable[[], bool]) -> None:
         """``serving`` says whether vectors can be made and written, as far as is known."""
@@ -64,10 +64,10 @@ class PromotionRequests:
         """Set when vectors were written or given up, here or by others."""
 
     def vector_is_pending(self) -> None:
-        """Ask for a look, since the status of an object says now that its vector is pending.
+        """Ask for a look, because the status of an object now says that its vector is pending.
 
-        The vector may have been written before the status was. While a dependency is away none is written,
-        and a look for each new object would be in vain.
+        The vector may have been written before the status was. While a dependency is away no vector is
+        written, and a look for each new object would be useless.
         """
         if self._serving():
             self.signal.set()
@@ -127,14 +127,14 @@ class Promotion:
         return None if promoted.complete else 0.0
 
     async def promote(self) -> Promoted:
-        """Queue the status of every object whose vector is pending no more."""
+        """Queue the status of every object whose vector is no longer pending."""
         queued, complete = 0, True
 
         async def promote_page(page: Page) -> None:
             nonlocal queued, complete
-            of_page = await self._promote(page)
-            queued += of_page.queued
-            complete = complete and of_page.complete
+            promoted = await self._promote(page)
+            queued += promoted.queued
+            complete = complete and promoted.complete
 
         failed = await self._walk.run(KINDS, promote_page)
         return Promoted(queued, complete and not failed)
@@ -149,14 +149,14 @@ class Promotion:
             return Promoted(0, complete=True)
         keys = [version.key for version in versions]
         answer = await look_up(self._archive, self._breaker, table_of(page.kind), keys)
-        # By PostgreSQL's clock, as stored_at beside it in the status.
+        # By PostgreSQL's clock, like stored_at in the same status.
         now = datetime.fromtimestamp(await self._breaker.run(self._archive.time), UTC)
         queued, complete = 0, not answer.unanswered
         for version in versions:
             stored = answer.found.get(version.key)
             if stored is None or stored.vector.state is WriteState.PENDING:
                 continue
-            # Not twice at once: the second would only find that the first has changed the object.
+            # Not twice at once: the second update would only find that the first has changed the object.
             if not self._register.start(version.key, committed=True):
                 complete = False
                 continue

@@ -1,7 +1,7 @@
 """Gives every stored record a vector of one model, while everything else runs.
 
-What is done is in the database, so that it may be stopped at any point, and go on later. It may run beside
-the operator and beside another one of its kind: all that can happen is that something is done twice.
+All results are in the database, so that a run may be stopped at any point and continued later. It may run
+beside the operator and beside another run: at worst, some work is done twice.
 """
 
 import asyncio
@@ -28,26 +28,26 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pace:
-    """How much is done at once, and how long it pauses."""
+    """How much is done at once, and how long the pauses are."""
 
     page_rows: int = 500
     page_bytes: int = 4 * 1024 * 1024
     """Bytes of the contents read at once: a single one may have 1.5 MB."""
     page_texts: int = 500
     page_hashes: int = 10_000
-    """Most texts have a vector already where a run follows another one: comparing hashes is cheap."""
+    """If a run follows another one, most texts have a vector already: comparing hashes is cheap."""
     seal_every: int = 5000
-    """Vectors by which a partition may grow beyond its size."""
+    """The number of vectors by which a partition may exceed its size."""
     away_seconds: float = 0.2
-    """After a call that the embedder has not done in full."""
+    """After a call in which the embedder did not do all texts."""
     index_pause_seconds: float = 1.0
-    """Between two tries of indexing, where it has failed or another process is at it."""
+    """Between two attempts to index, after a failure or while another process indexes."""
     index_tries: int = 3
-    """After that many failures in a row the rest is left to the operator."""
+    """After this many failures in a row the rest is left to the operator."""
 
 
 class Texts(Protocol):
-    """The texts and the rows without one (storage/texts.py)."""
+    """Texts, and rows without a text (storage/texts.py)."""
 
     async def count_without_text(self) -> int: ...
     async def without_text(self, table: Table, after: RecordKey, limit: int) -> list[RowWithoutText]: ...
@@ -87,7 +87,7 @@ class Reembed:
         self._dependencies = dependencies
         self._index_memory_mib = index_memory_mib
         self._pace = pace
-        # Nobody searches by a new model yet: its partitions get at once the size to which others are merged.
+        # Nobody searches with a new model yet: its partitions get their final, merged size at once.
         self._partition_rows = vectors.most_rows(index_memory_mib)
         self._unsealed = 0
         self._to_index = Signal()
@@ -106,8 +106,8 @@ class Reembed:
         return Missing(records, texts, without)
 
     async def run(self) -> None:
-        """Do everything. A dependency that is away is waited for."""
-        self.progress.begin(Stage.LINK, await self._postgres(self._texts.count_without_text))
+        """Do everything; wait for a dependency that is away."""
+        self.progress.begin(Stage.SET_TEXTS, await self._postgres(self._texts.count_without_text))
         for kind in KINDS:
             await self._set_all_texts(kind)
         self.progress.begin(Stage.EMBED, await self._postgres(self._texts.count))
@@ -124,7 +124,7 @@ class Reembed:
         await self._index_rest()
 
     def away(self) -> dict[str, str]:
-        """Return the dependencies that are waited for, and why."""
+        """Return the dependencies that the run waits for, each with the reason."""
         breakers = {
             "PostgreSQL": self._dependencies.postgres,
             "the embedder": self._dependencies.embedder,
@@ -190,7 +190,7 @@ class Reembed:
             }
             if found.error is None:
                 return
-            # It is away; or it fails with many texts, of which this call has dealt with some.
+            # The embedder is away; or it fails with many texts at once, and this call did some of them.
             await asyncio.sleep(self._pace.away_seconds)
             await self._dependencies.embedder.until_serving()
 
@@ -217,7 +217,7 @@ class Reembed:
     # From vectors to the index
 
     async def _index_beside(self) -> None:
-        """Index full partitions while more is written. A step that fails here is done in the end."""
+        """Index full partitions while more vectors are written. ``_index_rest`` repeats a step that fails."""
         while not self._all_embedded:
             await self._to_index.wait()
             try:
@@ -230,7 +230,7 @@ class Reembed:
                 await asyncio.sleep(self._pace.index_pause_seconds)
 
     async def _index_rest(self) -> None:
-        """Index until nothing is left to do. Another process that indexes is waited for."""
+        """Index until nothing is left to do; wait for another process that indexes."""
         failures = 0
         while failures < self._pace.index_tries:
             try:
@@ -241,7 +241,7 @@ class Reembed:
                 if not await self._vectors.sealed():
                     self.progress.index_error = None
                     return
-                # Sealed a moment ago, or another process is at it, which lets go of it when it ends.
+                # A partition was sealed a moment ago, or another process is indexing it.
             except TransientError as error:
                 failures += 1
                 self.progress.index_error = str(error)
