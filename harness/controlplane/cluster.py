@@ -48,9 +48,8 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables for a program that uses this cluster as its administrator."""
-        cache = str(
-            self.directory / "kubectl-cache"
-        )  # a cache of its own, because ports, and so cache keys, are reused
+        # Each cluster has a cache of its own, because ports, and so cache keys, are reused.
+        cache = str(self.directory / "kubectl-cache")
         return os.environ | {"KUBECONFIG": str(self.admin_kubeconfig), "KUBECACHEDIR": cache}
 
     def kubectl(

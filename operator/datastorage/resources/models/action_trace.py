@@ -92,7 +92,7 @@ class Operation(Model):
     """One call that the execution made."""
 
     verb: ActionType = Field(description="The verb of the call, such as patch, delete or scale.")
-    resource_ref: TargetRef | None = Field(None, description="The object that the call changed.")
+    resource_ref: TargetRef | None = Field(None, description="The object that the call was made on.")
     time: Time | None = Field(None, description="When the call was made.")
     success: bool | None = Field(None, description="Whether the call succeeded.")
     message: Text | None = Field(None, description="The result, in a sentence.")
