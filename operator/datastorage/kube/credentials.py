@@ -208,7 +208,7 @@ class Credentials:
             await asyncio.to_thread(_context, self._endpoint, issued.certificate)
         except (ClusterUnavailableError, ConfigurationError) as error:
             self._failure = ClusterUnavailableError(str(error))
-            # Credentials that the API server has not refused stay in use: perhaps the plugin's clock is wrong.
+            # Credentials that were not refused stay in use: perhaps the plugin's clock is wrong.
             if not refused and self._issued is not None:
                 _log.warning("The credentials can't be renewed: %s", error)
                 return
