@@ -204,7 +204,7 @@ class Settings(BaseSettings):
     intake: IntakeSettings = IntakeSettings()
     status_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
         default=16,
-        description="Status writes to the API server under way at once, half of them for each kind.",
+        description="Status writes to the API server under way at once, for each kind.",
     )
     delete_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="Deletions at the API server under way at once."

@@ -208,7 +208,7 @@ PEM = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE
         (config() | {"current-context": ""}, "kubectl config use-context NAME' (there are: here)"),
         (config() | {"current-context": "gone"}, "names 'gone', which is not a context in it"),
         (context(cluster="z"), "names the cluster 'z', which is not"),
-        (context(cluster="c", user="z"), "names the user 'z', which"),
+        (context(cluster="c", user="z"), "names the user 'z', which is not in it"),
         (context(), "names the cluster ''"),
         (config(users=[{"name": "u"}, {"name": "u"}]), "the user 'u' occurs twice"),
         (config({"server": ""}), "has no server"),

@@ -588,7 +588,7 @@ async def test_no_secret_is_in_the_log(
         ({"url": "http://alice:12?pass@host/v1"}, "EMBEDDING_URL is not an http"),
         ({"url": "http://alice:12#pass@host/v1"}, "EMBEDDING_URL is not an http"),
         ({"model": " "}, "EMBEDDING_MODEL is not set"),
-        ({"model": "a\nb"}, "EMBEDDING_MODEL has characters"),
+        ({"model": "a\nb"}, "EMBEDDING_MODEL has characters that no model name has"),
         ({"api_key": "a\r\nb: c"}, "EMBEDDING_API_KEY has characters"),
         ({"api_key": "schlüssel"}, "EMBEDDING_API_KEY has characters"),
     ],

@@ -108,7 +108,7 @@ def test_what_else_is_in_the_secrets_directory_is_passed_over(secrets: Path) -> 
 
 def test_a_file_that_is_no_text_is_named(secrets: Path) -> None:
     (secrets / "DATASTORAGE_REDIS_URL").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigurationError, match=r"^DATASTORAGE_REDIS_URL: its file .* is no text"):
+    with pytest.raises(ConfigurationError, match=r"^DATASTORAGE_REDIS_URL: its file .* is not text in UTF-8"):
         load_settings()
 
 

@@ -380,9 +380,7 @@ async def test_refused_writes_of_one_kind_keep_no_worker_from_the_other(
     assert all(bench.status(body) == {} for body in bodies)
 
 
-async def test_each_kind_has_a_worker_even_where_one_write_at_once_is_set(
-    entrance: Entrance, spawn: Spawn
-) -> None:
+async def test_each_kind_has_workers_of_its_own(entrance: Entrance, spawn: Spawn) -> None:
     record, trace = audit_record(), action_trace()
     bench = Bench(entrance, spawn, record, trace, pace=Pace(concurrency=1))
     await bench.commit(record)

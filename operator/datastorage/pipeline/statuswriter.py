@@ -43,9 +43,7 @@ class Pace:
     """How many writes are under way at once, and how long each is repeated."""
 
     concurrency: int = 16
-    """Of all kinds together. Each kind has its own share of the workers, one at least: refused or slow writes
-    of one kind do not hold up the other.
-    """
+    """For each kind: refused or slow writes of one kind do not hold up the other."""
     first_retry_seconds: float = 0.1
     max_retry_seconds: float = 3.0
     max_attempts: int = 24
@@ -89,8 +87,9 @@ class StatusWriter:
     async def run(self) -> None:
         """Write until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for number in range(max(self._pace.concurrency, len(KINDS))):
-                group.create_task(self._work(KINDS[number % len(KINDS)]))
+            for kind in KINDS:
+                for _ in range(self._pace.concurrency):
+                    group.create_task(self._work(kind))
 
     async def _work(self, kind: ResourceKind) -> None:
         while True:
