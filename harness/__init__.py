@@ -1,4 +1,4 @@
-"""What tests, benchmarks and examples share: servers, processes, clients, makers of objects.
+"""Code that tests, benchmarks and examples share: servers, processes, clients, builders of objects.
 
-A module belongs here when two of them need it. Assertions, scenarios and figures stay with their owner.
+A module belongs here if two of them need it. Assertions, scenarios and figures stay with their users.
 """

@@ -1,6 +1,6 @@
-"""An API server of a few requests, to see what each answer leads to and how Kopf ends.
+"""A fake API server for a few requests, to test the effect of each answer and the ends of Kopf.
 
-For everything that depends on how the real one behaves there are the tests on a real control plane.
+Whatever depends on the behaviour of the real server is tested on a real control plane.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ Answer = Callable[[web.Request], web.Response]
 
 @dataclass
 class SeenRequest:
-    """What arrived."""
+    """A request that arrived."""
 
     method: str
     path: str
@@ -34,10 +34,11 @@ class SeenRequest:
 
 @dataclass
 class FakeApiServer:
-    """Answers single requests as ``answers`` say, in order; the watch as ``watch_answers`` of its kind say.
+    """Answers single requests with ``answers``, in order, and watches with the ``watch_answers`` of their
+    kind.
 
-    ``unserved`` are plurals whose definition is not there. While ``silent`` is set, watches are accepted and
-    get no answer.
+    ``unserved`` holds the plurals whose definition is missing. While ``silent`` is set, watches are accepted
+    and get no answer.
     """
 
     answers: list[web.Response | Answer] = field(default_factory=list)
@@ -57,7 +58,7 @@ class FakeApiServer:
         self.answers.append(web.json_response(body, status=status))
 
     def refuse(self, status: int, message: str) -> None:
-        """Add an answer as the API server gives them for errors."""
+        """Add an error answer in the API server's form."""
         body = {"kind": "Status", "status": "Failure", "message": message, "code": status}
         self.answer(status, body | {"details": {"name": "the-object"}})
 
@@ -101,7 +102,7 @@ class FakeApiServer:
         return stream
 
     def undefine(self, plural: str) -> None:
-        """Take a definition away, as its deletion does: its watches end, and nothing of it is served."""
+        """Remove a definition, as its deletion does: its watches end, and it is no longer served."""
         self.unserved.add(plural)
         self._ends.pop(plural, asyncio.Event()).set()
 
@@ -139,7 +140,7 @@ class FakeApiServer:
 _VERBS = ["get", "list", "watch", "patch", "delete"]
 _DISCOVERY: dict[str, Any] = {
     "/api": {"versions": ["v1"]},
-    # Kopf begins when it has found these, whether or not it uses them.
+    # Kopf begins only when it has found these resources, whether or not it uses them.
     "/api/v1": {
         "resources": [
             {

@@ -1,4 +1,4 @@
-"""What is in an archive, asked with SQL under the role of a URL."""
+"""Reads an archive with SQL, under the role of a URL."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ def fetch_now(url: str, sql: str, *arguments: object) -> list[Any]:
 
 
 async def rows(url: str, namespace: str, table: Table = Table.AUDIT_RECORDS) -> list[Any]:
-    """Return all rows of a namespace. Raises AssertionError if the content of one does not fit its hash."""
+    """Return all rows of a namespace. Raises AssertionError if a content does not match its hash."""
     found = await fetch(url, _ROWS[table], namespace)
     for row in found:
         assert hash_is_right(row["content"], row["content_hash"]), row["name"]
@@ -54,5 +54,5 @@ def uids(found: Sequence[Any]) -> list[str]:
 
 
 def hash_is_right(content: bytes, content_hash: bytes) -> bool:
-    """Return whether stored bytes fit their stored hash."""
+    """Return whether stored bytes match their stored hash."""
     return hashlib.sha256(content).digest() == content_hash

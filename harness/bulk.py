@@ -1,4 +1,4 @@
-"""Many requests at once: a lean client for loads, where one kubectl a request would take all day."""
+"""A lean client for many requests at once, where one kubectl per request would take too long."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ class BulkClient:
         """Open a client; it is closed with the context."""
         configuration = Configuration()
         await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
-        # As many connections as there are requests at a time: it is the caller who bounds them.
+        # There are as many connections as requests at a time, which the caller bounds.
         connector = aiohttp.TCPConnector(limit=0, ssl=_tls(configuration))
         async with aiohttp.ClientSession(
             connector=connector, timeout=_TIMEOUT, proxy=configuration.proxy
@@ -76,7 +76,7 @@ class BulkClient:
     async def patch_status(
         self, kind: ResourceKind, namespace: str, name: str, body: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Apply a JSON merge patch to the status, as the operator does it, and return the new metadata."""
+        """Apply a JSON merge patch to the status, as the operator does, and return the new metadata."""
         url = f"{path(kind, namespace, name)}/status"
         return await self.request("PATCH", url, body, accept=_METADATA_ONLY)
 
@@ -102,16 +102,16 @@ class BulkClient:
                 return items
 
     async def names(self, kind: ResourceKind, namespace: str) -> set[str]:
-        """Return the names of the namespace's objects without reading what is in them."""
+        """Return the names of the namespace's objects without reading their contents."""
         listed = await self.request("GET", path(kind, namespace), accept=LIST_METADATA_ONLY)
         return {item["metadata"]["name"] for item in listed["items"] or ()}
 
     async def watch(
         self, kind: ResourceKind, namespace: str, *, opened: asyncio.Event | None = None
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Yield type and object of everything that happens in the namespace from now on.
+        """Yield the type and the object of each event in the namespace from now on.
 
-        ``opened`` is set as soon as nothing that happens is missed any more.
+        ``opened`` is set as soon as no event can be missed any more.
         """
         listed = await self.request("GET", path(kind, namespace) + "?limit=1")
         version = listed["metadata"]["resourceVersion"]
@@ -144,7 +144,7 @@ class BulkClient:
         return answer
 
     async def _headers(self, accept: str) -> dict[str, str]:
-        # Asked for every time: a token that a program of the kubeconfig makes expires.
+        # The settings are read every time, because a token from a plugin of the kubeconfig expires.
         auth = await self._configuration.auth_settings()
         bearer = auth.get("BearerToken")
         return {"Accept": accept} | ({} if bearer is None else {"Authorization": str(bearer["value"])})

@@ -1,4 +1,4 @@
-"""A proxy that tunnels: every host is this machine to it."""
+"""A tunnelling proxy that connects every host name to this machine."""
 
 import asyncio
 import base64
@@ -10,11 +10,11 @@ from typing import Self
 class ConnectProxy:
     """Answers CONNECT, over TLS where a context is given; a context manager.
 
-    It knows names that no resolver knows, as a proxy at the border of a private network does.
+    It accepts names that no resolver knows, as a proxy at the border of a private network does.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, user: str | None = None) -> None:
-        """``user`` is name:password, without which nobody is let through."""
+        """``user`` is name:password; with it, clients must log in."""
         self.tunnels: list[str] = []
         self._tls = tls
         self._login = f"Basic {base64.b64encode(user.encode()).decode()}" if user is not None else None
@@ -38,7 +38,7 @@ class ConnectProxy:
 
     @property
     def url(self) -> str:
-        """What to configure."""
+        """The URL to configure."""
         user = f"{self._user}@" if self._user is not None else ""
         return f"{'http' if self._tls is None else 'https'}://{user}127.0.0.1:{self.port}"
 

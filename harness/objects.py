@@ -1,4 +1,4 @@
-"""Custom resources as the API server gives them."""
+"""Custom resources as the API server returns them."""
 
 import itertools
 import uuid
@@ -54,7 +54,7 @@ def served(kind: ResourceKind, spec: Mapping[str, Any], **metadata: Any) -> dict
 
 
 def with_status(body: Mapping[str, Any], **status: Any) -> dict[str, Any]:
-    """Return the object with a status that speaks of its generation."""
+    """Return the object with a status for its current generation."""
     return {**body, "status": {"observedGeneration": body["metadata"]["generation"], **status}}
 
 

@@ -74,7 +74,7 @@ class OperatorProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs, else None."""
+        """The process id while it runs, otherwise None."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
@@ -106,7 +106,7 @@ class OperatorProcess:
         return self._embedded_url("postgres")
 
     def start(self) -> None:
-        """Start it; it is not ready yet then. See `wait_ready`."""
+        """Start the operator without waiting until it is ready (see `wait_ready`)."""
         if self.pid is not None:
             raise ComponentError(f"the operator is running already (pid {self.pid})")
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ class OperatorProcess:
             time.sleep(POLL_INTERVAL)
 
     def ready(self) -> bool:
-        """Say whether /ready answers 200 now."""
+        """Return whether /ready answers 200 now."""
         return self.ask("/ready")[0] == 200
 
     def ask(self, path: str) -> tuple[int, str]:
@@ -194,7 +194,7 @@ class OperatorProcess:
             ) from error
 
     def kill(self) -> None:
-        """End it without warning (SIGKILL). An embedded PostgreSQL goes on, as a real one would."""
+        """End it without warning (SIGKILL). An embedded PostgreSQL keeps running, as a real one would."""
         if self._process is not None and self.pid is not None:
             self._process.kill()
             self._process.wait()
@@ -210,7 +210,7 @@ class OperatorProcess:
             time.sleep(POLL_INTERVAL)
 
     def resume(self) -> None:
-        """Let it go on after `pause`; does nothing to one that runs."""
+        """Let it continue after `pause`; has no effect if it runs."""
         if self._process is not None and self.pid is not None:
             self._process.send_signal(signal.SIGCONT)
 
@@ -233,9 +233,9 @@ class OperatorProcess:
         return body
 
     def metric(self, line: str) -> float:
-        """Return the value of a metric that is written exactly so, 0 where it is not there."""
-        for each in self.metrics().splitlines():
-            name, _, value = each.rpartition(" ")
+        """Return the value of the metric with exactly this name and labels, or 0 if it is absent."""
+        for sample in self.metrics().splitlines():
+            name, _, value = sample.rpartition(" ")
             if name == line:
                 return float(value)
         return 0.0
@@ -299,7 +299,7 @@ class OperatorProcess:
         self.start()
 
     def _environment(self) -> dict[str, str]:
-        # Nothing of the surroundings may decide what is tested; and a proxy cannot reach 127.0.0.1.
+        # The caller's environment must not affect the test, and a proxy cannot reach 127.0.0.1.
         own = {
             name: value
             for name, value in os.environ.items()
@@ -312,7 +312,7 @@ class OperatorProcess:
             "DATASTORAGE_LISTEN_ADDRESS": "127.0.0.1",
             "DATASTORAGE_SECRETS_DIR": str(self.directory / "secrets"),
         }
-        # A test that names the directory puts the URL in there.
+        # A test that names the directory puts the URL there.
         if self._database_url is not None and "DATASTORAGE_SECRETS_DIR" not in self.settings:
             own["DATASTORAGE_DATABASE_URL"] = self._database_url
         return own | self.settings
@@ -325,7 +325,7 @@ class OperatorProcess:
         return f"postgresql://{role}:@/postgres?host={socket_directory}&port={port}"
 
     def _postmaster(self) -> list[str]:
-        """Return the lines of postmaster.pid, or none unless it says that the server is ready."""
+        """Return the lines of postmaster.pid, or none if it does not say that the server is ready."""
         try:
             lines = (self.embedded_directory / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A credential plugin whose output the test sets, and that notes how it was called."""
+"""A credential plugin whose output the test sets, and which records its calls."""
 
 import json
 import sys
@@ -32,12 +32,12 @@ class FakePlugin:
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """What it was called with, call by call."""
+        """The input of each call."""
         path = self._folder / "calls"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def user(self, **other: Any) -> dict[str, Any]:
-        """Return the user of a kubeconfig that it serves."""
+        """Return the kubeconfig entry of a user with this plugin."""
         return {
             "exec": {
                 "apiVersion": VERSION,
@@ -48,15 +48,15 @@ class FakePlugin:
         }
 
     def gives(self, *, version: str = VERSION, **status: Any) -> None:
-        """Let it print these credentials from now on."""
+        """Make it print these credentials from now on."""
         self.prints(json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status}))
 
     def prints(self, text: str) -> None:
-        """Let it print anything."""
+        """Make it print this text from now on."""
         self.does(f"print({text!r})")
 
     def does(self, program: str) -> None:
-        """Let it do anything."""
+        """Make it run this program from now on."""
         fresh = self._folder / "does.new"
         fresh.write_text(program)
         fresh.rename(self._folder / "does.py")

@@ -7,22 +7,25 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-# Reached by no test that passes: generous, because other work may leave a test little of the machine.
+# The deadline is generous, because other work may leave a test little of the machine; a passing test never
+# reaches it.
 DEADLINE_SECONDS: Final = 60.0
-_INTERVAL_SECONDS: Final = 0.005  # for what is in this process
-_SLOW_INTERVAL_SECONDS: Final = 0.05  # for servers and other processes, which the questions would slow
+_INTERVAL_SECONDS: Final = 0.005  # for conditions within this process
+_SLOW_INTERVAL_SECONDS: Final = (
+    0.05  # for servers and other processes, which frequent polling would slow down
+)
 
 
 async def eventually(
     condition: Callable[[], bool] | Callable[[], Awaitable[bool]], *, seconds: float = DEADLINE_SECONDS
 ) -> None:
-    """Return as soon as the condition holds; fail when it does not within the deadline."""
+    """Return as soon as the condition holds; fail if it does not hold within the deadline."""
     deadline = time.monotonic() + seconds
     while True:
         result = condition()
         if result if isinstance(result, bool) else await result:
             return
-        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+        assert time.monotonic() < deadline, f"the condition still does not hold after {seconds} s"
         await asyncio.sleep(_INTERVAL_SECONDS)
 
 
@@ -42,6 +45,6 @@ async def until(condition: Callable[[], Awaitable[T | None]], *, seconds: float,
 
 
 async def settle() -> None:
-    """Let every task that can run now come to its next wait."""
+    """Let every task that can run now reach its next wait."""
     for _ in range(20):
         await asyncio.sleep(0)

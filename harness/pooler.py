@@ -1,7 +1,7 @@
-"""A pooler in front of PostgreSQL, as PgBouncer is in transaction mode: a transaction gets the next session.
+"""A pooler before PostgreSQL, like PgBouncer in transaction mode: each transaction gets the next session.
 
-PgBouncer hands the session out again that was used last, so that its faults show under load only. This one
-goes round. It knows nothing of prepared statements and takes few parameters, as PgBouncer before 1.21.
+PgBouncer reuses the session that was used last, so faults show only under load. This one uses all sessions in
+turn. Like PgBouncer before 1.21, it does not support prepared statements and accepts few parameters.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _READY_IDLE: Final = b"Z\0\0\0\5I"
 
 @dataclass
 class Pooler:
-    """A pooler that runs, and what it has seen."""
+    """A running pooler, and its counts."""
 
     url: str
     sessions: "asyncio.Queue[_Session]" = field(default_factory=asyncio.Queue)
@@ -40,9 +40,9 @@ class _Session:
 
 @asynccontextmanager
 async def pooler(service_url: str, trusted_url: str, *, size: int = 3) -> AsyncIterator[Pooler]:
-    """Run a pooler of ``size`` sessions, which are those of the role in ``service_url``.
+    """Run a pooler with ``size`` sessions of the role in ``service_url``.
 
-    ``trusted_url`` is that of a role that needs no password, and may become the other.
+    ``trusted_url`` is that of a role that needs no password, and may switch to the other role.
     """
     parts = urlsplit(service_url)
     running = Pooler("")
@@ -106,19 +106,19 @@ async def _serve(running: Pooler, reader: asyncio.StreamReader, writer: asyncio.
             if session is None:
                 session = await running.sessions.get()
             session.writer.write(kind + length + body)
-            if kind == b"H":  # the driver wants what there is, and its transaction goes on
+            if kind == b"H":  # the driver asks for the answers so far, and its transaction continues
                 await _until_described(session.reader, writer)
             elif kind in {b"S", b"Q"} and await _until_ready(session.reader, writer) == _READY_IDLE:
                 running.transactions += 1
                 running.sessions.put_nowait(session)
                 session = None
     finally:
-        if session is not None:  # PgBouncer closes what a client leaves amid a transaction
+        if session is not None:  # PgBouncer closes a session that a client leaves during a transaction
             session.writer.close()
 
 
 async def _greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
-    """Answer the first message as a server does; return the name of a parameter that is not taken."""
+    """Answer the first message as a server does; return the name of an unsupported parameter."""
     while True:
         length, code = struct.unpack("!ii", await reader.readexactly(8))
         body = await reader.readexactly(length - 8)
@@ -146,7 +146,7 @@ async def _until_ready(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 
 async def _until_described(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what answers Parse and Describe, or the error that ends both."""
+    """Pass on the answers to Parse and Describe, or the error that ends both."""
     while (await _pass_on(reader, writer))[:1] not in {b"T", b"n", b"E"}:
         pass
 

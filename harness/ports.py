@@ -1,7 +1,7 @@
 """Ports of this machine for servers of the harness.
 
-Each process claims a block of ports and hands out every port of it once. So a server that is stopped for a
-while finds its port free when it comes back, whatever other processes and other tests start meanwhile.
+Each process claims a block of ports and hands out every port in it once. So a server that is stopped for a
+while finds its port free when it starts again, whatever other processes and tests start meanwhile.
 """
 
 import random
@@ -19,9 +19,9 @@ _given: Final[set[int]] = set()
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now, and that was not returned before.
+    """Return a TCP port of 127.0.0.1 that is free now and was not returned before.
 
-    Raises OSError when there is none left.
+    Raises OSError if none is left.
     """
     ports = _own_ports()
     for port in random.sample(ports, len(ports)):
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Return whether nobody listens on a TCP port of 127.0.0.1 now."""
+    """Return whether a TCP port of 127.0.0.1 is free now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

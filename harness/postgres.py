@@ -29,7 +29,7 @@ NEWEST: Final = 18
 
 _OWNER: Final = "postgres"
 _GROUP: Final = "datastorage_service"
-# The owner needs no password and all others do, because a test must see a wrong one fail.
+# The owner needs no password; all others do, so that a test can see a wrong one fail.
 _HBA: Final = """\
 host all postgres 127.0.0.1/32 trust
 host all postgres ::1/128 trust
@@ -43,8 +43,8 @@ unix_socket_directories = ''
 max_connections = 100
 log_min_messages = fatal
 """
-# Without fsync a crash of the machine loses data, a crash of the server ("immediate") does not: what was
-# acknowledged is with the operating system. Commits stay synchronous.
+# Without fsync, a crash of the machine loses data, but a crash of the server ("immediate") does not:
+# acknowledged data is with the operating system. Commits stay synchronous.
 _QUICK: Final = """
 fsync = off
 full_page_writes = off
@@ -58,9 +58,10 @@ class PostgresServer:
     """A server on a free port of this machine, with its data in one directory."""
 
     def __init__(self, version: int = NEWEST, *, durable: bool = False) -> None:
-        """Make the data directory; nothing runs before ``start``.
+        """Create the data directory; nothing runs before ``start``.
 
-        ``durable`` is for measuring: what is acknowledged is on disk, and memory is as PostgreSQL has it.
+        ``durable`` is for measurements: acknowledged data is on disk, and memory settings are PostgreSQL's
+        own.
         """
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
         # users, and PostgreSQL, which is one, stops when it can't read its lock file any more.
@@ -83,7 +84,7 @@ class PostgresServer:
 
     @property
     def owner_url(self) -> str:
-        """URL of the role that may do everything."""
+        """The URL of the role that may do everything."""
         return f"postgresql://{_OWNER}@127.0.0.1:{self.port}/postgres"
 
     @property
@@ -92,7 +93,7 @@ class PostgresServer:
         return int((self._directory / "postmaster.pid").read_text().splitlines()[0])
 
     def start(self) -> None:
-        """Start the server; return when it accepts connections."""
+        """Start the server and wait until it accepts connections."""
         for tries in reversed(range(_START_TRIES)):
             if not self._has_served and not is_free(self.port):
                 # Another program has taken it since it was chosen. PostgreSQL would start all the same, with
@@ -103,7 +104,7 @@ class PostgresServer:
             except subprocess.CalledProcessError:
                 if self._has_served or not tries:
                     raise
-                self._choose_port()  # it was taken in the last moment
+                self._choose_port()  # the port was taken at the last moment
             else:
                 self._has_served = True
                 return
@@ -118,11 +119,11 @@ class PostgresServer:
         self.start()
 
     def promote(self) -> None:
-        """Make a standby a primary; return when it may be written to."""
+        """Make a standby a primary, and wait until it accepts writes."""
         self._pg_ctl("promote")
 
     def moved(self, url: str) -> str:
-        """Return the URL of a database of another server as it is here."""
+        """Return another server's database URL with the address of this server."""
         parts = urlsplit(url)
         user = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{self.port}"))
@@ -203,7 +204,7 @@ class TestDatabases:
         self._template = f"datastorage_{self._run}_template"
         self._role = f"datastorage_{self._run}"
         self._password = secrets.token_urlsafe(12)
-        self._made = [self._template]
+        self._names = [self._template]
 
     def prepare(self) -> None:
         """Make the template and the service's login role. Needs a thread without a running event loop."""
@@ -236,21 +237,21 @@ class TestDatabases:
     async def drop(self, database: TestDatabase) -> None:
         """Remove a database with everything connected to it."""
         await self._execute(f"DROP DATABASE IF EXISTS {database.name} WITH (FORCE)")
-        self._made.remove(database.name)
+        self._names.remove(database.name)
 
     def dispose(self) -> None:
-        """Remove everything that was made and is still there."""
+        """Remove everything that was created and still exists."""
         asyncio.run(self._dispose())
 
     async def _dispose(self) -> None:
-        for name in self._made:
+        for name in self._names:
             await self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         await self._execute(f"DROP ROLE IF EXISTS {self._role}")
 
     async def _create(self, options: str) -> TestDatabase:
         database = self._database(f"datastorage_{self._run}_{secrets.token_hex(4)}")
         await self._execute(f"CREATE DATABASE {database.name}{options}")
-        self._made.append(database.name)
+        self._names.append(database.name)
         return database
 
     def _database(self, name: str) -> TestDatabase:

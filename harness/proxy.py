@@ -1,4 +1,4 @@
-"""A way to a server that can lead elsewhere or fall silent: connections stay open, nothing comes through."""
+"""A proxy that can lead elsewhere or fall silent: then connections stay open, but nothing passes."""
 
 import asyncio
 import contextlib
@@ -11,16 +11,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 @contextlib.contextmanager
 def silent_server() -> Iterator[str]:
-    """Listen and never answer, as a server behind a broken network does; gives the address."""
+    """Listen and never answer, like a server behind a broken network; yields the address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 class FreezableProxy:
-    """Hands on what is sent to the server of a URL until it is frozen; a context manager."""
+    """Forwards data to and from the server of a URL until it is frozen; a context manager."""
 
     def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
-        """``tls``: what it shows its clients; the server itself is spoken to in plain."""
+        """``tls`` is the context for clients; the connection to the server itself has no TLS."""
         self._target = urlsplit(url)
         self._tls = tls
         self._open = asyncio.Event()
@@ -42,15 +42,15 @@ class FreezableProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def freeze(self) -> None:
-        """Let nothing through from now on."""
+        """Let no data pass from now on."""
         self._open.clear()
 
     def thaw(self) -> None:
-        """Let everything through again, also what has waited."""
+        """Let all data pass again, including what has waited."""
         self._open.set()
 
     def forsake(self) -> None:
-        """Let nothing more through on the connections that are open, not even their end. New ones serve."""
+        """Let nothing pass on the open connections, not even their end. New connections work."""
         self._open.clear()
         self._open = asyncio.Event()
         self._open.set()

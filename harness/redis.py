@@ -1,4 +1,4 @@
-"""A real Redis for tests: a server that can be stopped, brought back, and made to stand still."""
+"""A real Redis for tests: a server that can be stopped, restarted and paused."""
 
 import importlib.util
 import secrets
@@ -21,7 +21,7 @@ _START_SECONDS: Final = 60.0
 
 
 class RedisServer:
-    """A server on a free port of this machine. It keeps nothing when it stops."""
+    """A server on a free port of this machine. Its data is lost when it stops."""
 
     def __init__(self, *, with_password: bool = False) -> None:
         """Nothing runs before ``start``."""
@@ -38,7 +38,7 @@ class RedisServer:
         return f"redis://{user}127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start the server; return when it answers."""
+        """Start the server and wait until it answers."""
         deadline = time.monotonic() + _START_SECONDS
         self._launch()
         while not self._answers():
@@ -72,7 +72,7 @@ class RedisServer:
         )
 
     def client(self) -> Redis:
-        """Return another client, with which a test reads and changes what is there."""
+        """Return a client with which a test can read and change the data."""
         return Redis(
             port=self.port, password=self.password, protocol=2, socket_timeout=_START_SECONDS / 10,
             retry=Retry(NoBackoff(), 0),
@@ -86,15 +86,15 @@ class RedisServer:
             self._process = None
 
     def pause(self) -> None:
-        """Let the server stand still: connections stay open, nothing is answered."""
+        """Pause the server: connections stay open, but nothing is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let the server continue, with all that was sent to it meanwhile."""
+        """Let the server continue, and process what was sent meanwhile."""
         self._signal(signal.SIGCONT)
 
     def remove(self) -> None:
-        """Stop the server, and remove what it has written."""
+        """Stop the server and remove its files."""
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
 

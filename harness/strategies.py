@@ -1,7 +1,7 @@
 """Hypothesis strategies for what users may put into the custom resources.
 
-They are read off the generated CRDs, so a new field is generated as soon as it exists; only what CEL rules
-demand beyond the schema is done by hand.
+The strategies are derived from the generated CRDs, so they include a new field as soon as it exists; only CEL
+rules beyond the schema are written by hand.
 """
 
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ from harness.controlplane.binaries import ensure_binaries
 from harness.controlplane.controlplane import ControlPlane
 from harness.controlplane.errors import ControlPlaneError
 
-MARKER = ".datastorage-controlplane"  # says that a folder is ours to remove; holds the lock
+MARKER = ".datastorage-controlplane"  # marks a folder that is ours to remove; holds the lock
 DESCRIPTION = """\
 A real Kubernetes control plane on this machine: etcd, kube-apiserver and
 kube-controller-manager with TLS and RBAC, without nodes (Pods stay Pending)."""
@@ -26,7 +26,7 @@ examples:
   python -m harness.controlplane up           run it until Ctrl-C
   export KUBECONFIG=$(python -m harness.controlplane kubeconfig)
 
-The programs come from KUBEBUILDER_ASSETS if that is set, else from
+The programs come from KUBEBUILDER_ASSETS if that is set, otherwise from
 ${XDG_CACHE_HOME:-~/.cache}/kubernaut-datastorage/controlplane, where `build`
 puts them. Building takes about 7 minutes on 2 cores."""
 
@@ -118,7 +118,7 @@ def _claimed(directory: Path, *, keep: bool) -> Iterator[None]:
     """Hold a folder for one control plane, and remove it afterwards unless it is to be kept."""
     marker = directory / MARKER
     if directory.exists() and any(directory.iterdir()) and not marker.exists():
-        raise ControlPlaneError(f"{directory} has files of something else in it: name an empty folder")
+        raise ControlPlaneError(f"{directory} contains other files: name an empty folder")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with marker.open("a") as lock:
         try:

@@ -1,4 +1,4 @@
-"""A few GET requests to the API server as its administrator, without starting kubectl."""
+"""Sends GET requests to the API server as its administrator, without starting kubectl."""
 
 import http.client
 import ssl
@@ -35,7 +35,7 @@ class AdminClient:
         return body.decode()
 
     def answers(self, path: str) -> bool:
-        """Say whether a path is answered with success."""
+        """Return whether a path is answered with success."""
         try:
             self.get(path)
         except OSError:

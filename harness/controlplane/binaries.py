@@ -1,8 +1,8 @@
 """Find the programs of the control plane, or build them from the Go modules in go.mod.
 
-Looked for, one program at a time, in the folder named by KUBEBUILDER_ASSETS, then in the user's
-cache folder; what is in neither is built into the cache folder. A program of another version than the control
-plane's, which is in go.mod, is passed over and named.
+Each program is looked for in the folder named by KUBEBUILDER_ASSETS, then in the user's cache folder; a
+program in neither is built into the cache folder. A program of another version than the control plane's,
+which is in go.mod, is skipped and reported.
 """
 
 import fcntl
@@ -34,9 +34,9 @@ class Program:
     name: str
     package: str
     usual_seconds: int
-    module: str = "k8s.io/kubernetes"  # whose version in go.mod is the program's
+    module: str = "k8s.io/kubernetes"  # its version in go.mod is the program's
     version_arguments: tuple[str, ...] = ("--version",)
-    skew: int = 0  # minor versions that a program found elsewhere may be away from that
+    skew: int = 0  # the number of minor versions by which a program found elsewhere may differ
 
 
 # In this order each build finds most of its packages compiled by the one before.
@@ -50,7 +50,7 @@ PROGRAMS = (
     ),
 )  # fmt: skip
 KUBECTL = PROGRAMS[-1]
-VERSION_TIMEOUT = 60.0  # seconds; a program that says its version takes less than one
+VERSION_TIMEOUT = 60.0  # seconds; a working program prints its version in less than one
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Binaries:
 
 
 def ensure_binaries() -> Binaries:
-    """Find the programs, building those that are missing; says on stderr what it builds.
+    """Find the programs, and build those that are missing; report on stderr what is built.
 
     Raises:
         BuildError: Go is missing and cannot be installed, or a build failed.
@@ -81,9 +81,9 @@ def ensure_binaries() -> Binaries:
 
 
 def kubectl_path() -> Path:
-    """Return the kubectl on PATH if its version fits, else that of the control plane, built if needed.
+    """Return the kubectl on PATH if its version fits, otherwise that of the control plane, built if needed.
 
-    Says on stderr which one it is.
+    Reports on stderr which one it is.
     """
     on_path = shutil.which("kubectl")
     if on_path and _fits(KUBECTL, Path(on_path)):
@@ -126,7 +126,7 @@ def _cached(program: Program) -> Path | None:
 
 
 def _fits(program: Program, path: Path) -> bool:
-    """Say whether a program from elsewhere has a version to be used; names one that has not, on stderr."""
+    """Return whether a program from elsewhere has a usable version; report an unusable one on stderr."""
     wanted = _from_go_mod(rf"^\s*{re.escape(program.module)} (v[\w.-]+)")
     found = _version(program, path)
     major, minor = _numbers(wanted)
@@ -156,7 +156,7 @@ def _numbers(version: str) -> tuple[int, int]:
 
 @contextmanager
 def _build_lock() -> Iterator[None]:
-    """Let one process build at a time; the lock goes with the process that holds it."""
+    """Let one process build at a time; the lock ends with the process that holds it."""
     folder = cache_directory() / kubernetes_version()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

@@ -63,7 +63,7 @@ class Certificates:
 
 
 def ensure_certificates(certificates: Certificates, *, service_ip: str) -> None:
-    """Make the files, unless they are there.
+    """Create the files, unless they exist.
 
     They are kept over restarts, so that kubeconfigs and tokens handed out before stay valid.
     `service_ip` is the address of the `kubernetes` Service, which the serving certificate names.
@@ -79,7 +79,7 @@ def ensure_certificates(certificates: Certificates, *, service_ip: str) -> None:
     )
     authority.issue_client(certificates.admin, "kubernetes-admin", organization="system:masters")
     authority.issue_client(certificates.controller_manager, "system:kube-controller-manager")
-    # Written last: its presence says that the set is complete.
+    # This key is written last: its presence means that the set is complete.
     _write_key(certificates.service_account_key, _new_key())
 
 

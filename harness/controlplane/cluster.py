@@ -47,8 +47,9 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables with which a program meets this cluster as its administrator."""
-        cache = str(self.directory / "kubectl-cache")  # apart: ports and so cache keys are reused
+        """The environment variables for a program that uses this cluster as its administrator."""
+        # Each cluster has a cache of its own, because ports, and so cache keys, are reused.
+        cache = str(self.directory / "kubectl-cache")
         return os.environ | {"KUBECONFIG": str(self.admin_kubeconfig), "KUBECACHEDIR": cache}
 
     def kubectl(
@@ -79,7 +80,7 @@ class Cluster:
         return done
 
     def get(self, *arguments: str) -> Any:
-        """Return what `kubectl get … -o json` answers."""
+        """Return the parsed output of `kubectl get … -o json`."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
 
     def service_account_kubeconfig(

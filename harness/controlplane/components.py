@@ -11,8 +11,8 @@ SERVICE_NETWORK = "10.96.0.0/16"
 SERVICE_IP = "10.96.0.1"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 
-# What works without nodes: namespaces, ServiceAccounts, workloads down to their Pods, the garbage
-# collector of dependents, and the type checker of admission policies.
+# The controllers that work without nodes: for namespaces, ServiceAccounts, workloads down to their Pods, the
+# garbage collection of dependents, and the type checks of admission policies.
 CONTROLLERS = (
     "namespace-controller",
     "serviceaccount-controller",
@@ -67,7 +67,7 @@ class Layout:
 
 def etcd_command(binaries: Binaries, layout: Layout, *, fsync: bool) -> list[str]:
     """Return etcd's command line: on Unix sockets, which no other user and no other run can reach."""
-    # etcd insists on host:port for what it advertises; a single member never dials it.
+    # etcd requires host:port in the URLs that it advertises; a single member never dials them.
     unused = "http://127.0.0.1:0"
     return [
         str(binaries.etcd),

@@ -1,4 +1,4 @@
-"""Which contexts of a kubeconfig the tests may write to."""
+"""Decides which contexts of a kubeconfig the tests may write to."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -15,8 +15,7 @@ ALLOWED_CONTEXTS = frozenset({CONTEXT, "kind-datastorage-e2e", "k3d-datastorage-
 def choose_context(kubeconfig: Path, context: str | None, extra: Collection[str] = ()) -> str:
     """Return the context to test on: the named one, otherwise the current one of the kubeconfig.
 
-    Raises:
-        ControlPlaneError: it is on neither the fixed list nor `extra`, or there is none.
+    Raises: ControlPlaneError: the context is neither on the fixed list nor in `extra`, or there is none.
     """
     try:
         content = yaml.safe_load(kubeconfig.read_text())

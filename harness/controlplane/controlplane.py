@@ -133,24 +133,24 @@ class ControlPlane(Cluster):
         self._start(self._api_server, lambda: client.answers("/readyz"))
 
     def compact_etcd(self) -> int:
-        """Make etcd forget all history up to now; returns the revision of now.
+        """Make etcd forget all history up to now; return the current revision.
 
         The API server still has its watch cache: see `expire_watches`.
         """
         return etcd.compact(self._layout.etcd_http_socket)
 
     def put_into_etcd(self, key: str, value: str) -> None:
-        """Write what an earlier cluster had in its etcd, with the uids and times of then."""
+        """Write an object of an earlier cluster into etcd, with its former uid and times."""
         etcd.put(self._layout.etcd_http_socket, key, value)
 
     def back_up(self, copy: Path) -> None:
-        """Copy what etcd holds into a new folder. The API server is without etcd for a moment."""
+        """Copy etcd's data into a new folder. The API server is without etcd for a moment."""
         self._etcd.stop(STOP_TIMEOUT)
         shutil.copytree(self._layout.etcd_data, copy)
         self._start_etcd()
 
     def restore(self, copy: Path) -> None:
-        """Put a copy of etcd's data in place of what it holds, as after a disaster, and start everything."""
+        """Replace etcd's data with a copy, as after a disaster, and start everything."""
         for component in (self._controller_manager, self._api_server, self._etcd):
             component.stop(STOP_TIMEOUT)
         shutil.rmtree(self._layout.etcd_data)
@@ -163,7 +163,7 @@ class ControlPlane(Cluster):
         self._start(self._etcd, lambda: etcd.is_healthy(self._layout.etcd_http_socket))
 
     def expire_watches(self) -> None:
-        """Have every watch that resumes from a resourceVersion of before answered 410 Gone.
+        """Make the API server answer 410 Gone to every watch that resumes from an earlier resourceVersion.
 
         The API server loses its watch cache by being killed and started. Meanwhile etcd gets a new
         revision, so that even a client that has seen everything is behind, and loses the older ones.
@@ -201,10 +201,10 @@ class ControlPlane(Cluster):
         write_private(path, kubeconfig(user, server, credentials))
 
     def _controllers_work(self) -> bool:
-        """Say whether what they make in every namespace is there, without which no Pod is admitted."""
+        """Return whether the controllers have created what each namespace needs before it admits Pods."""
         client = AdminClient(self.api_url, self._certificates)
-        made = ("serviceaccounts/default", "configmaps/kube-root-ca.crt")
-        return all(client.answers(f"/api/v1/namespaces/default/{path}") for path in made)
+        paths = ("serviceaccounts/default", "configmaps/kube-root-ca.crt")
+        return all(client.answers(f"/api/v1/namespaces/default/{path}") for path in paths)
 
     def _start(self, component: Component, is_ready: Callable[[], bool]) -> None:
         if self._group is None:
@@ -220,7 +220,7 @@ class ControlPlane(Cluster):
 
 
 def _last_port(directory: Path) -> int | None:
-    """Return the port that the control plane of this directory had before, unless others took it."""
+    """Return the port that this directory's control plane had before, unless it is taken."""
     try:
         port = int((directory / PORT_FILE).read_text())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""What can go wrong with a cluster under test."""
+"""The errors of a cluster under test."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class ComponentError(ControlPlaneError):
 
 
 class KubectlError(ControlPlaneError):
-    """kubectl exited with an error; the message is what kubectl said."""
+    """kubectl exited with an error; the message is kubectl's own."""
 
     def __init__(self, arguments: Sequence[str], returncode: int, stderr: str) -> None:
         super().__init__(f"kubectl {' '.join(arguments)} (exit {returncode}): {stderr.strip()}")

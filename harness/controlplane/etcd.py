@@ -1,4 +1,4 @@
-"""Ask etcd over its JSON gateway, which listens on a Unix socket."""
+"""Requests to etcd through its JSON gateway, which listens on a Unix socket."""
 
 import base64
 import http.client
@@ -22,7 +22,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def is_healthy(socket_path: Path) -> bool:
-    """Say whether etcd answers and has a leader."""
+    """Return whether etcd answers and has a leader."""
     try:
         return bool(_request(socket_path, "GET", "/health").get("health") == "true")
     except (OSError, http.client.HTTPException, ValueError):
@@ -30,7 +30,7 @@ def is_healthy(socket_path: Path) -> bool:
 
 
 def compact(socket_path: Path) -> int:
-    """Drop all revisions before the current one, from disk too; returns the current revision."""
+    """Drop all revisions before the current one, also from disk; return the current revision."""
     status = _request(socket_path, "POST", "/v3/maintenance/status", {})
     revision = int(status["header"]["revision"])
     _request(socket_path, "POST", "/v3/kv/compaction", {"revision": revision, "physical": True})
@@ -43,7 +43,7 @@ def advance(socket_path: Path) -> None:
 
 
 def put(socket_path: Path, key: str, value: str) -> None:
-    """Write a key past the API server, whose watches see it."""
+    """Write a key without the API server; its watches see the change."""
     _request(socket_path, "POST", "/v3/kv/put", {"key": _base64(key), "value": _base64(value)})
 
 

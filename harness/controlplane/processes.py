@@ -11,7 +11,7 @@ from harness.controlplane.errors import ComponentError
 
 LOG_TAIL_LINES = 25
 
-# Reads until its standard input ends, which happens however the parent dies, and then kills its
+# The guard reads until its standard input ends, which happens however the parent dies, and then kills its
 # whole process group. PR_SET_PDEATHSIG would not do: it fires when the starting *thread* ends.
 GUARD = "read -r _; kill -KILL 0"
 
@@ -19,8 +19,8 @@ GUARD = "read -r _; kill -KILL 0"
 class ProcessGroup:
     """A process group led by a guard that kills every member when this process is gone.
 
-    Being a group of its own, it is also spared the Ctrl-C of the terminal, so that it can be
-    stopped in order.
+    As a group of its own, it does not get the Ctrl-C of the terminal, so that it can be stopped in an orderly
+    way.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Component:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs, else None."""
+        """The process id while it runs, otherwise None."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self, group: ProcessGroup) -> None:

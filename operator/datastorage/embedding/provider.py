@@ -51,9 +51,8 @@ async def rows_of(provider: Provider, texts: Sequence[str]) -> Matrix:
     try:
         with metrics.EMBEDDING_DURATION.time():
             rows = await provider.embed(texts)
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # too large numbers become infinite; fault_of finds them
+        # Too large numbers become infinite, which fault_of finds.
+        with np.errstate(over="ignore", invalid="ignore"):
             matrix = np.asarray(rows, dtype=np.float32)
     except DataStorageError:
         raise

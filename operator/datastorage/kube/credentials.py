@@ -208,9 +208,8 @@ class Credentials:
             await asyncio.to_thread(_context, self._endpoint, issued.certificate)
         except (ClusterUnavailableError, ConfigurationError) as error:
             self._failure = ClusterUnavailableError(str(error))
-            if (
-                not refused and self._issued is not None
-            ):  # its credentials are not refused yet: perhaps its clock is wrong
+            # Credentials that were not refused stay in use: perhaps the plugin's clock is wrong.
+            if not refused and self._issued is not None:
                 _log.warning("The credentials can't be renewed: %s", error)
                 return
             raise self._failure from error

@@ -223,18 +223,16 @@ def _client_certificate(reader: _Reader, user: UserEntry) -> ClientCertificate |
 def _authorities(reader: _Reader, pem: bytes | None, name: str) -> str | None:
     if pem is None:
         return None
-    certificates = _PEM_CERTIFICATE.findall(
-        pem
-    )  # a bundle may have comments of any encoding between certificates
+    # A bundle may have comments of any encoding between the certificates.
+    certificates = _PEM_CERTIFICATE.findall(pem)
     if not certificates:
         raise ConfigurationError(f"{reader.source}: {name} has no PEM certificate in it")
     return "\n".join(certificate.decode("ascii", "replace") for certificate in certificates)
 
 
 def _authorization(reader: _Reader, user: UserEntry) -> str | None:
-    if (
-        user.token_file
-    ):  # as in kubectl, the file wins, and a token beside it serves while the file is missing
+    # As in kubectl, the file takes precedence, and a token beside it is used while the file is missing.
+    if user.token_file:
         try:
             return f"Bearer {reader.token(user.token_file, 'tokenFile')}"
         except ConfigurationError:

@@ -21,7 +21,7 @@ _MODELS: Mapping[str, type[Model]] = {AUDIT_RECORD.kind: AuditRecord, ACTION_TRA
 _RULE_ORDER = ("rule", "message", "messageExpression", "fieldPath")
 _RULES = "x-kubernetes-validations"
 _DROPPED = {"title", "default", "$defs"}
-# Keys come in the order in which a reader wants them: meaning, type, limits, behaviour, contents.
+# The order of keys is the one most useful to readers: meaning, type, limits, behaviour, contents.
 _KEY_ORDER = [
     "description", "type", "format", "nullable", "enum", "pattern", "minLength", "maxLength", "minimum",
     "maximum", "maxItems", "maxProperties", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-map-type",
@@ -31,13 +31,13 @@ _KEY_ORDER = [
 
 
 def _printer_column(column: PrinterColumn) -> dict[str, Any]:
-    shown = {
+    result = {
         "name": column.name,
         "type": column.type,
         "description": column.description,
         "jsonPath": column.path,
     }
-    return shown | {"priority": 1} if column.wide else shown
+    return result | {"priority": 1} if column.wide else result
 
 
 _SELECTABLE = {
@@ -70,12 +70,12 @@ def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dic
 
 
 def _paragraphs(docstring: str) -> str:
-    """Join the lines of each paragraph: where a docstring wraps means nothing in a description."""
+    """Join the lines of each paragraph: the line breaks of a docstring mean nothing in a description."""
     return "\n\n".join(" ".join(part.split()) for part in cleandoc(docstring).split("\n\n"))
 
 
 def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Put what a reference or an optional type stands for in its place; what stands beside it wins."""
+    """Replace a reference or an optional type with its meaning; keys beside it take precedence."""
     outer = dict(schema)
     inner: Mapping[str, Any] = {}
     if "$ref" in outer:

@@ -1,4 +1,4 @@
-"""Names of the custom resources, and the words that stand in them."""
+"""Names of the custom resources, and the fixed words in their fields."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,7 +29,7 @@ KINDS = (AUDIT_RECORD, ACTION_TRACE)
 
 
 class Phase(StrEnum):
-    """How far the archiving of one object has come (`status.phase`)."""
+    """The phases of archiving an object (`status.phase`)."""
 
     PENDING = "Pending"
     RECORDING = "Recording"
@@ -39,7 +39,7 @@ class Phase(StrEnum):
 
 
 ARCHIVED = (Phase.STORED, Phase.DEGRADED)
-"""Phases of objects whose row is final and that leave the cluster at their time."""
+"""Phases of objects whose row is final and that leave the cluster when they expire."""
 
 
 class AuditType(StrEnum):
@@ -52,7 +52,7 @@ class AuditType(StrEnum):
 
 
 class AuditPhase(StrEnum):
-    """How far the step that an AuditRecord records has come (`spec.phase`)."""
+    """The phases of the step that an AuditRecord is about (`spec.phase`)."""
 
     PENDING = "Pending"
     PROCESSING = "Processing"
@@ -61,7 +61,7 @@ class AuditPhase(StrEnum):
 
 
 class ExecutionStatus(StrEnum):
-    """How far the action of an ActionTrace has come (`spec.execution.status`)."""
+    """The progress of an ActionTrace's action (`spec.execution.status`)."""
 
     PENDING = "Pending"
     EXECUTING = "Executing"
@@ -71,4 +71,4 @@ class ExecutionStatus(StrEnum):
 
 
 ENDED = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.ROLLED_BACK})
-"""Values of an ActionTrace's `spec.execution.status` after which nothing more is carried out."""
+"""Values of an ActionTrace's `spec.execution.status` with which its execution has ended."""

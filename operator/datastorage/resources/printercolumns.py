@@ -8,7 +8,7 @@ from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
 
 @dataclass(frozen=True, slots=True)
 class PrinterColumn:
-    """A column of `kubectl get`: the value at a JSON path. A wide one is shown by `-o wide` alone."""
+    """A column of `kubectl get`: the value at a JSON path. A wide one is shown only with `-o wide`."""
 
     name: str
     path: str
@@ -18,12 +18,14 @@ class PrinterColumn:
 
 
 _STATUS: Final = (
-    PrinterColumn("Phase", ".status.phase", "How far the archiving has come."),
+    PrinterColumn("Phase", ".status.phase", "The progress of the archiving."),
     PrinterColumn("Vector", ".status.writes.vector.state", "Whether the record can be found by meaning."),
     PrinterColumn("Age", ".metadata.creationTimestamp", "Time since the object was created.", "date"),
     PrinterColumn("Record ID", ".status.recordID", "Identifier of the stored record.", wide=True),
-    PrinterColumn("Correlation", ".spec.correlationID", "The remediation it belongs to.", wide=True),
-    # As a date, kubectl would show a time in the future as <invalid>.
+    PrinterColumn(
+        "Correlation", ".spec.correlationID", "The remediation that the object belongs to.", wide=True
+    ),
+    # This is not of type date, because kubectl would show a time in the future as <invalid>.
     PrinterColumn("Expires", ".status.expiresAt", "When the object leaves the cluster.", wide=True),
 )
 _COLUMNS: Final = {
@@ -36,7 +38,7 @@ _COLUMNS: Final = {
     ),
     ACTION_TRACE: (
         PrinterColumn("Action", ".spec.actionType", "The action that was chosen."),
-        PrinterColumn("Outcome", ".spec.execution.status", "How far the action has come."),
+        PrinterColumn("Outcome", ".spec.execution.status", "The progress of the action."),
         PrinterColumn("Target", ".spec.targetRef.name", "The object that the action is for."),
         *_STATUS,
     ),

@@ -11,14 +11,14 @@ _BITS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Some namespaces, and of the objects in them those whose uids have their hashes in one range.
+    """Selects namespaces, and within them the objects whose uids hash into one range.
 
     The ranges divide the hashes into ``shards`` of the same size, of which ``shard`` (from 0) is one. Every
     object is in exactly one of them.
     """
 
     namespaces: tuple[str, ...] = ()
-    """Without any: all."""
+    """Empty for all namespaces."""
     shard: int = 0
     shards: int = 1
 
@@ -27,10 +27,10 @@ class Selection:
             raise ValueError(f"there is no shard {self.shard} of {self.shards}")
 
     def has(self, body: Mapping[str, Any]) -> bool:
-        """Whether an object is in its shard's range. Its namespace is not looked at: requests name it."""
+        """Return whether an object is in the shard's range. Its namespace is not checked here."""
         if self.shards == 1:
             return True
-        # An object without a readable uid is in the first or any other shard too: one has to report it.
+        # An object without a readable uid also belongs to exactly one shard, which has to report it.
         uid = str((body.get("metadata") or {}).get("uid") or "")
         return fnv1a_64(uid) * self.shards >> _BITS == self.shard
 

@@ -1,7 +1,7 @@
-"""The answer of the operator: the model of the status, and builders for the statuses that it writes.
+"""The status of an object: its model, and builders for the statuses that the operator writes.
 
-The builders are on the hot path (one status per object) and return plain dicts, meant to be sent as a JSON
-merge patch: a key with None clears what an earlier generation left behind.
+The builders are on the hot path (one status per object) and return plain dicts, to be sent as a JSON merge
+patch: a key with None clears the value of an earlier generation.
 """
 
 from datetime import datetime
@@ -24,7 +24,7 @@ class PostgresEntry(Model):
     """The write of the row."""
 
     state: WriteState = Field(
-        description="Written: the row is committed. Failed: the object cannot be stored as a row, its bytes "
+        description="Written: the row is committed. Failed: the object cannot be stored as a row; its bytes "
         "are kept in the table of rejected objects. Pending: not tried yet."
     )
     at: Time | None = Field(None, description="When this state was reached.")
@@ -42,7 +42,7 @@ class VectorEntry(Model):
 
 
 class Writes(Model):
-    """The single writes that storing consists of."""
+    """The individual writes that storing the object consists of."""
 
     postgres: PostgresEntry | None = Field(None, description="The row in PostgreSQL.")
     vector: VectorEntry | None = Field(None, description="The vector for searching by meaning.")
@@ -56,27 +56,29 @@ class Condition(Model):
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
     observed_generation: Count | None = Field(
-        None, description="The metadata.generation that this is said of."
+        None, description="The metadata.generation that the condition is about."
     )
     last_transition_time: Time = Field(description="When the condition last changed.")
     reason: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
-        description="Why the condition is so, in one word for programs."
+        description="The reason for the condition's status, in one word for programs."
     )
-    message: Text = Field(description="Why the condition is so, in a sentence for people. May be empty.")
+    message: Text = Field(
+        description="The reason for the condition's status, in a sentence for people. May be empty."
+    )
 
 
 class Status(Model):
-    """How far the archiving of the object has come."""
+    """The progress of archiving the object."""
 
-    # The operator alone writes it. Without one managedFields entry per field, objects are 400 bytes smaller
-    # and the API server spends about a tenth less on the status write.
+    # The operator alone writes it. With one managedFields entry for the whole status, objects are 400 bytes
+    # smaller and the API server spends about a tenth less on the status write.
     model_config = ConfigDict(json_schema_extra=ATOMIC_MAP)
 
     phase: Phase | None = Field(
         None,
         description="Pending: not stored yet. Recording: this generation is stored, more may come "
-        "(ActionTrace only). Stored: final, everything is written. Degraded: safe in PostgreSQL, the vector "
-        "is pending. Rejected: it cannot be stored, the message says why; the bytes are kept in the table "
+        "(ActionTrace only). Stored: final, everything is written. Degraded: the row is written, the vector "
+        "is pending. Rejected: the object cannot be stored, the message says why; its bytes are in the table "
         "of rejected objects.",
     )
     observed_generation: Count | None = Field(
@@ -92,19 +94,21 @@ class Status(Model):
         None, description="SHA-256 of the stored bytes, written as sha256:<hex>."
     )
     expires_at: Time | None = Field(
-        None, description="When the object will be cleared from the cluster. The stored record stays."
+        None, description="When the object will be deleted from the cluster. The stored record stays."
     )
-    writes: Writes | None = Field(None, description="The single writes that storing consists of.")
+    writes: Writes | None = Field(
+        None, description="The individual writes that storing the object consists of."
+    )
     conditions: Annotated[list[Condition], Field(max_length=8)] | None = Field(
         None,
         description="Conditions in the usual form, for kubectl wait --for=condition=Stored.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
-    message: Text | None = Field(None, description="The state of things in a sentence for people.")
+    message: Text | None = Field(None, description="The state of the object, in a sentence for people.")
 
 
 _DIVERGED = (
-    "the archive has another content of this generation, too, and keeps both (a restored or cloned cluster?)"
+    "the archive also has another content of this generation and keeps both (a restored or cloned cluster?)"
 )
 
 

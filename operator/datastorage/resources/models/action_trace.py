@@ -50,7 +50,7 @@ FORWARD_ONLY = rules(
 
 
 class Alert(Model):
-    """The alert that set the action off."""
+    """The alert that triggered the action."""
 
     name: Name = Field(description="Name of the alert, such as KubePodCrashLooping.")
     severity: Label | None = Field(None, description="Severity of the alert, such as critical or warning.")
@@ -67,7 +67,9 @@ class Alternative(Model):
     confidence: Fraction | None = Field(
         None, description="How sure the model was of this action, from 0 to 1."
     )
-    reasoning: Text | None = Field(None, description="Why it was considered, or why it was not chosen.")
+    reasoning: Text | None = Field(
+        None, description="Why the action was considered, or why it was not chosen."
+    )
 
 
 class ModelChoice(Model):
@@ -90,19 +92,19 @@ class Operation(Model):
     """One call that the execution made."""
 
     verb: ActionType = Field(description="The verb of the call, such as patch, delete or scale.")
-    resource_ref: TargetRef | None = Field(None, description="The object that it was done to.")
-    time: Time | None = Field(None, description="When it was done.")
-    success: bool | None = Field(None, description="Whether it succeeded.")
+    resource_ref: TargetRef | None = Field(None, description="The object that the call was made on.")
+    time: Time | None = Field(None, description="When the call was made.")
+    success: bool | None = Field(None, description="Whether the call succeeded.")
     message: Text | None = Field(None, description="The result, in a sentence.")
 
 
 class Execution(Model):
-    """How the action is carried out."""
+    """The execution of the action."""
 
     model_config = ConfigDict(json_schema_extra=rules(IN_ORDER))
 
     status: ExecutionStatus = Field(
-        description="How far the action has come. It moves forward only: Pending, Executing, then Completed "
+        description="The progress of the action. It moves forward only: Pending, Executing, then Completed "
         "or Failed, and from any of these RolledBack; steps may be skipped. Completed, Failed and RolledBack "
         "end the execution. With no assessment outstanding (see effectiveness.dueTime) the trace is then "
         "final: it becomes Stored, and its spec can no longer be changed. To leave room for a rollback, set "
@@ -115,7 +117,7 @@ class Execution(Model):
     )
     error: Text | None = Field(None, description="The error, when the execution failed.")
     operations: Annotated[list[Operation], Field(max_length=256)] | None = Field(
-        None, description="The single calls that were made, in order.", json_schema_extra=ATOMIC_LIST
+        None, description="The individual calls that were made, in order.", json_schema_extra=ATOMIC_LIST
     )
 
 
@@ -123,9 +125,9 @@ class FollowUp(Model):
     """An action that the assessment calls for."""
 
     action_type: ActionType = Field(description="The kind of action that is called for.")
-    reason: Text | None = Field(None, description="Why it is called for.")
+    reason: Text | None = Field(None, description="Why the action is called for.")
     trace_name: Label | None = Field(
-        None, description="Name of the ActionTrace that follows the action, once there is one."
+        None, description="Name of the ActionTrace of the follow-up action, once it exists."
     )
 
 
@@ -136,10 +138,12 @@ class Effectiveness(Model):
         None, description="How well the action worked, from 0 (not at all) to 1 (fully)."
     )
     method: Label | None = Field(
-        None, description="How it was assessed, such as alert-resolved, metrics or a person's judgement."
+        None,
+        description="How the action was assessed, such as alert-resolved, metrics or a person's judgement.",
     )
     criteria: FreeObject | None = Field(
-        None, description="The criteria of the assessment by name, with any JSON as result."
+        None,
+        description="The results of the assessment by name of the criterion; each may be any JSON value.",
     )
     assessed_at: Time | None = Field(
         None,
@@ -159,7 +163,7 @@ class Effectiveness(Model):
 
 
 class ActionTraceSpec(Model):
-    """The action, from the choice to the assessment. It grows while the action runs."""
+    """The action, from choice to assessment. The spec grows while the action runs."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -186,10 +190,10 @@ class ActionTraceSpec(Model):
     parameters: FreeObject | None = Field(
         None, description="The arguments of the action: any JSON object, stored exactly as it is."
     )
-    alert: Alert | None = Field(None, description="The alert that set the action off.")
+    alert: Alert | None = Field(None, description="The alert that triggered the action.")
     model: ModelChoice | None = Field(None, description="The model that chose the action, and why.")
     execution: Execution | None = Field(
-        None, description="How the action is carried out. Once given, it stays."
+        None, description="The execution of the action. It cannot be removed."
     )
     state_before: FreeObject | None = Field(
         None,
@@ -222,9 +226,7 @@ class ActionTrace(Model):
     )
 
     spec: ActionTraceSpec = Field(
-        description="The action, from the choice to the assessment. It grows while the action runs, "
-        f"every generation being kept. {NOT_PRUNED}."
+        description="The action, from choice to assessment. The spec grows while the action runs, "
+        f"and every generation is kept. {NOT_PRUNED}."
     )
-    status: Status | None = Field(
-        None, description="How far the archiving has come, written by the operator."
-    )
+    status: Status | None = Field(None, description="The progress of the archiving, written by the operator.")

@@ -29,7 +29,7 @@ from datastorage.resources.status import Status
 
 
 class Actor(Model):
-    """The actor."""
+    """The person or program that took the step."""
 
     model_config = ConfigDict(json_schema_extra=ATOMIC_MAP)
 
@@ -53,7 +53,7 @@ class AIAnalysis(Model):
 
 
 class Workflow(Model):
-    """How far a workflow has come."""
+    """The progress of a workflow."""
 
     workflow_id: Identifier | None = Field(None, description="Identifier of the workflow.")
     total_steps: Count | None = Field(None, description="Number of steps that the workflow has.")
@@ -61,13 +61,13 @@ class Workflow(Model):
 
 
 class Execution(Model):
-    """How the execution of an action went."""
+    """The result of executing an action."""
 
     workflow_id: Identifier | None = Field(
         None, description="Identifier of the workflow that asked for the execution."
     )
     execution_id: Identifier | None = Field(None, description="Identifier of the execution.")
-    success: bool | None = Field(None, description="Whether the action had the effect it was meant to have.")
+    success: bool | None = Field(None, description="Whether the action had the intended effect.")
     duration_ms: Count | None = Field(None, description="How long the execution took, in milliseconds.")
 
 
@@ -97,9 +97,9 @@ class AuditRecordSpec(Model):
         "may be given, the one that matches the type."
     )
     action: Annotated[str, Field(min_length=1, max_length=100)] = Field(
-        description="The action, in a word or a few, such as scale-deployment."
+        description="The action, in one or a few words, such as scale-deployment."
     )
-    phase: AuditPhase = Field(description="How the step stood when this was written: its outcome.")
+    phase: AuditPhase = Field(description="The state of the step when the record was written: its outcome.")
     correlation_id: Identifier = Field(description=CORRELATION_ID)
     start_time: Time | None = Field(None, description="When the step began.")
     end_time: Time | None = Field(
@@ -108,11 +108,15 @@ class AuditRecordSpec(Model):
     severity: Label | None = Field(
         None, description="How serious the cause was, such as critical or warning."
     )
-    environment: Label | None = Field(None, description="Where it happened, such as production or staging.")
-    cluster: Label | None = Field(None, description="Name of the cluster in which it happened.")
-    actor: Actor | None = Field(None, description="The actor.")
+    environment: Label | None = Field(
+        None, description="The environment of the step, such as production or staging."
+    )
+    cluster: Label | None = Field(None, description="Name of the cluster in which the step was taken.")
+    actor: Actor | None = Field(None, description="The person or program that took the step.")
     resource_ref: TargetRef | None = Field(None, description="The object that the step was about.")
-    alert_fingerprint: Label | None = Field(None, description="Fingerprint of the alert that set this off.")
+    alert_fingerprint: Label | None = Field(
+        None, description="Fingerprint of the alert that triggered the step."
+    )
     message: Text | None = Field(None, description="The event, in a sentence for people.")
     error_message: Text | None = Field(None, description="The error, when there was one.")
     ai_analysis: AIAnalysis | None = Field(
@@ -135,12 +139,12 @@ class AuditRecordSpec(Model):
 class AuditRecord(Model):
     """One thing that a controller did in the course of a remediation.
 
-    The operator moves it into PostgreSQL, says so in the status, and then clears it from the cluster.
+    The operator stores it in PostgreSQL, reports that in the status, and then deletes it from the cluster.
     """
 
-    # Only a write to the status subresource can add a status, and the API server keeps the spec out of such
-    # a write. So the first status write, the only one that most records ever see, is spared the comparison,
-    # which would be 8% of what the API server spends on it.
+    # Only a write to the status subresource can add a status, and the API server ignores the spec in such a
+    # write. So the first status write, the only one for most records, skips the comparison, which would take
+    # 8% of the API server's time for it.
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
@@ -154,6 +158,4 @@ class AuditRecord(Model):
     spec: AuditRecordSpec = Field(
         description="The step, written by the controller that took it. It cannot be changed afterwards."
     )
-    status: Status | None = Field(
-        None, description="How far the archiving has come, written by the operator."
-    )
+    status: Status | None = Field(None, description="The progress of the archiving, written by the operator.")

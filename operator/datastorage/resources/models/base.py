@@ -14,12 +14,12 @@ INT32_MAX = 2**31 - 1
 
 
 def field_name(name: str) -> str:
-    """Spell a Python name as Kubernetes does: camel case, with ID in capitals."""
+    """Return a Python name in the spelling of Kubernetes: camel case, with ID in capitals."""
     return re.sub(r"Id$", "ID", to_camel(name))
 
 
 class Model(BaseModel):
-    """Base of everything that stands in a custom resource."""
+    """Base of all models of parts of a custom resource."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=field_name, populate_by_name=True)
 
@@ -27,9 +27,9 @@ class Model(BaseModel):
 def rule(
     expression: str, message: str, *, field_path: str | None = None, dynamic: str | None = None
 ) -> dict[str, str]:
-    """Write down a CEL rule.
+    """Return a CEL rule.
 
-    `dynamic` is a CEL expression that words the refusal; `message` stands in when that fails.
+    `dynamic` is a CEL expression for the message of a refusal; `message` is used if that fails.
     """
     result = {"rule": expression, "message": message}
     if dynamic:
@@ -40,7 +40,7 @@ def rule(
 
 
 def rules(*items: dict[str, str]) -> dict[str, Any]:
-    """Put CEL rules into the form of extra keys of a JSON schema."""
+    """Return CEL rules as an extra key of a JSON schema."""
     return {"x-kubernetes-validations": list(items)}
 
 
@@ -50,10 +50,10 @@ ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 ANY_JSON = {"x-kubernetes-preserve-unknown-fields": True}
 
 FreeJSON = Annotated[Any, WithJsonSchema(ANY_JSON | {"nullable": True})]
-"""Any JSON value at all, kept as it is."""
+"""Any JSON value, kept unchanged."""
 
 FreeObject = Annotated[dict[str, Any], WithJsonSchema({"type": "object"} | ATOMIC_MAP | ANY_JSON)]
-"""A JSON object with any content, kept as it is and owned as a whole by whoever wrote it last."""
+"""A JSON object with any content, kept unchanged. Its last writer owns it as a whole."""
 
 Count = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -65,7 +65,7 @@ Time = Annotated[
     datetime,
     Field(
         json_schema_extra={
-            # The format alone also lets through lower case, comma fractions and offsets of a day and more.
+            # The format alone also allows lower case, fractions after a comma, and offsets of a day and more.
             "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$"
         }
     ),
@@ -85,7 +85,7 @@ UNSET_TIME = "Go's zero time, 0001-01-01T00:00:00Z, counts as left out."
 
 IN_ORDER = rule(
     "!has(self.startTime) || !has(self.endTime) || self.endTime >= self.startTime"
-    # Written with the offset of a local zone, Go's zero is up to a minute off.
+    # With the offset of a local zone, Go's zero is up to a minute off.
     " || self.endTime < timestamp('0001-01-01T00:01:00Z')",
     "endTime must not be before startTime",
     field_path=".endTime",

@@ -1,8 +1,8 @@
 """The meaning of the spec of an ActionTrace.
 
-A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are made from this
-list. A new filter is a column with ``filter``; a name that does not exist yet also goes into ``FilterName``,
-the fields of ``query.Filter``, and the options of the command line.
+A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are generated from
+this list. A new filter is a column with ``filter``; a new name of a filter also goes into ``FilterName``, the
+fields of ``Filter`` (query/filters.py), and the options of the command line.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from datastorage.resources.reading.phrases import name_words, search_words, sent
 
 
 def _is_final(spec: Spec) -> bool:
-    """Say whether an ActionTrace is final.
+    """Return whether an ActionTrace is final.
 
-    It is when
+    It is final if
 
     - its execution has ended: `execution.status` is Completed, Failed or RolledBack, and
     - no assessment is outstanding: `effectiveness.dueTime` is absent or `effectiveness.assessedAt` is set.
@@ -71,7 +71,7 @@ _COLUMNS: Final = (
 
 
 def _sentences(spec: Spec) -> Iterator[str]:
-    said = [
+    sentences = [
         name_words(spec.get("actionType")),
         target_words(spec, "targetRef"),
         name_words(mapping_in(spec, "alert").get("name")),
@@ -79,8 +79,8 @@ def _sentences(spec: Spec) -> Iterator[str]:
         sentence(mapping_in(spec, "execution").get("error")),
         sentence(mapping_in(spec, "effectiveness").get("notes")),
     ]
-    if any(said):
-        action, *rest = said
+    if any(sentences):
+        action, *rest = sentences
         yield action
         yield name_words(mapping_in(spec, "execution").get("status")).lower()
         yield from rest

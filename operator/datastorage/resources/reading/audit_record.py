@@ -1,8 +1,8 @@
 """The meaning of the spec of an AuditRecord.
 
-A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are made from this
-list. A new filter is a column with ``filter``; a name that does not exist yet also goes into ``FilterName``,
-the fields of ``query.Filter``, and the options of the command line.
+A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are generated from
+this list. A new filter is a column with ``filter``; a new name of a filter also goes into ``FilterName``, the
+fields of ``Filter`` (query/filters.py), and the options of the command line.
 """
 
 from collections.abc import Iterator
@@ -50,14 +50,14 @@ _COLUMNS: Final = (
 
 
 def _sentences(spec: Spec) -> Iterator[str]:
-    said = [
+    sentences = [
         name_words(spec.get("action")),
         target_words(spec, "resourceRef"),
         sentence(spec.get("message")),
         sentence(spec.get("errorMessage")),
     ]
-    if any(said):  # type and phase alone are on every record, and mean nothing
-        action, *rest = said
+    if any(sentences):  # type and phase alone are on every record, and mean nothing
+        action, *rest = sentences
         yield action
         yield f"{name_words(spec.get('type'))} {name_words(spec.get('phase')).lower()}".strip()
         yield from rest

@@ -1,4 +1,4 @@
-"""The form in which the archive, the search and the interfaces know a kind."""
+"""The description of a kind that the archive, the search and the interfaces use."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,11 +28,11 @@ _MAX_SUMMARY_CHARACTERS: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A typed column of a kind's table, beside those that both tables have.
+    """A typed column of a kind's table, in addition to those that both tables have.
 
-    ``pg_type`` is the type that values are sent as. ``read`` gets a value out of a spec. ``filter`` is the
-    condition that questions set on the column. ``expression`` is the SQL by which a value is stored, where
-    that is not the value itself.
+    ``pg_type`` is the type that values are sent as. ``read`` returns the value in a spec. ``filter`` is the
+    condition that questions set on the column. ``expression`` is the SQL expression that is stored, if it is
+    not the value itself.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the specs of a kind are read.
+    """The functions that read the specs of a kind.
 
     ``columns`` are in the order of ``Record.index``. ``sentences`` are the words that carry the meaning of a
     record. ``target_field`` names the field that refers to the object that a record is about. ``done`` is
@@ -68,7 +68,7 @@ class Reading:
         return tuple([column.read(spec) for column in self.columns])
 
     def text(self, spec: Spec) -> Text:
-        """Return the meaning of a record in words, of which its vector is made. Raises nothing."""
+        """Return the meaning of a record in words, from which its vector is made. Raises nothing."""
         return Text.of(joined(self.sentences(spec)))
 
     def target(self, spec: Spec) -> str:
@@ -77,7 +77,7 @@ class Reading:
         return "/".join(filter(None, (string_in(ref, name) for name in ("kind", "namespace", "name"))))
 
     def summary(self, spec: Spec) -> str:
-        """Return what was done, and what was said about it, in a few words for one line of a table."""
+        """Return what was done and the remark on it, in a few words for one line of a table."""
         remark = next((remark for remark in self.remarks(spec) if remark), "")
         text = ": ".join(filter(None, (self.done(spec), remark)))
         return text if len(text) <= _MAX_SUMMARY_CHARACTERS else f"{text[: _MAX_SUMMARY_CHARACTERS - 1]}…"

@@ -1,8 +1,8 @@
-"""The words of a record: those that a full-text search finds it by, and the sentences that are embedded.
+"""The words of a record: those for the full-text search, and the sentences that are embedded.
 
-The embedded text is built here alone, so that equal events have equal texts, share one vector, and are found
-by a question in the same words. It leaves out what differs between equal events without a meaning
-(identifiers, times, addresses, generated names); see ``scrub``.
+The embedded text is built only here, so that equal events have equal texts, share one vector, and are found
+by a question in the same words. It leaves out meaningless differences between equal events (identifiers,
+times, addresses, generated names); see records/scrub.py.
 """
 
 import re
@@ -13,9 +13,9 @@ from datastorage.records.scrub import clip, is_meaningful, scrub, scrub_name, ti
 from datastorage.records.words import MAX_EMBEDDED_CHARACTERS, humped_words, plain, without_humps
 from datastorage.resources.reading.fields import Spec, mapping_in, storable
 
-# A tsvector holds 1 MiB; beyond this much text nobody searches by words.
+# A tsvector holds 1 MiB; words beyond this much text hardly help a search.
 _MAX_SEARCH_CHARACTERS: Final = 65_536
-# So that a long message leaves room for the error, and a long reasoning for the outcome.
+# A long message must leave room for the error, and a long reasoning for the outcome.
 _MAX_FIELD_CHARACTERS: Final = 1000
 _MAX_NAME_CHARACTERS: Final = 253
 
@@ -23,24 +23,25 @@ _BETWEEN_WORDS: Final = re.compile(r"[-_./:]+")
 
 
 def search_words(*texts: object) -> str:
-    """Return the words to find a record by, from fields of its spec; only texts count."""
+    """Return the words that a record can be found by, from fields of its spec; only texts count."""
     text = " ".join(text for text in texts if isinstance(text, str) and text)
-    # Words only: PostgreSQL's parser tries every "/", "-", "_" and "." as part of a path, an address or a
-    # number, in time that grows with the square of the length. A few such records would stall all others.
+    # The result has words only, because PostgreSQL's parser tries every "/", "-", "_" and "." as part of a
+    # path, an address or a number, in time that grows with the square of the length. A few such records would
+    # stall all others.
     words = plain(text[:_MAX_SEARCH_CHARACTERS])
-    # "ImagePullBackOff" is also found by "image pull".
+    # This lets "image pull" find "ImagePullBackOff".
     return storable(" ".join([words, *map(without_humps, humped_words(words))]))
 
 
 def joined(sentences: Iterable[str]) -> str:
-    """Return sentences as the text to embed, or nothing where all are empty."""
+    """Return sentences as one text to embed, or an empty text if all are empty."""
     # A message that only repeats the error says nothing new.
     distinct = dict.fromkeys(sentence for sentence in sentences if sentence)
     return clip(". ".join(distinct), MAX_EMBEDDED_CHARACTERS)
 
 
 def sentence(value: Any) -> str:
-    """Return a free text without what differs between equal events."""
+    """Return a free text without the differences between equal events."""
     if not isinstance(value, str):
         return ""
     words = scrub(value)
@@ -48,7 +49,7 @@ def sentence(value: Any) -> str:
 
 
 def name_words(value: Any) -> str:
-    """Return a name as words: "scale_deployment", "KubePodCrashLooping"."""
+    """Return a name such as "scale_deployment" or "KubePodCrashLooping" as separate words."""
     if not isinstance(value, str):
         return ""
     words = tidy(without_humps(_BETWEEN_WORDS.sub(" ", value[:_MAX_NAME_CHARACTERS])))

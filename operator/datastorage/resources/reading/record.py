@@ -1,4 +1,4 @@
-"""From an object as the API server gives it to a record: the bytes to keep, the columns to find them by."""
+"""Turns an object from the API server into a record: the bytes to keep, and the columns to find them by."""
 
 import sys
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from datastorage.records.record import Record, RecordKey, Table
 from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, ResourceKind
 from datastorage.resources.reading.registry import reading_of, reading_of_table
 
-# kubectl's own copy of the whole object: it would double every record, and says nothing new.
+# kubectl's own copy of the whole object would double every record, and adds nothing.
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 # Every number of this many digits fits into a bigint.
 _MAX_VERSION_DIGITS: Final = 18
@@ -26,8 +26,8 @@ def record_of(
     """Turn an object into a record.
 
     The content is the object without what the cluster keeps for itself (status, managed fields,
-    resourceVersion). ``with_text``: the record is to have a vector. ``spec_bytes`` are those of
-    ``canonical_spec``, where they are known already.
+    resourceVersion). ``with_text`` means that the record is to have a vector. ``spec_bytes`` is the result of
+    ``canonical_spec``, if it is already known.
     """
     metadata, spec, reading = body["metadata"], body.get("spec") or {}, reading_of(kind)
     if spec_bytes is None:
@@ -49,7 +49,7 @@ def record_of(
 def record_of_content(
     table: Table, key: RecordKey, body: _Object, content: bytes, *, with_text: bool
 ) -> Record:
-    """Make a record again from the content that was kept of it; ``body`` is the content, parsed."""
+    """Make a record again from its stored content; ``body`` is the parsed content."""
     metadata, spec, reading = body["metadata"], body["spec"], reading_of_table(table)
     return Record(
         table=table,
@@ -64,7 +64,7 @@ def record_of_content(
 
 
 def key_of(kind: ResourceKind, body: _Object, spec_bytes: bytes | None = None) -> RecordKey:
-    """Return the key under which the object's present spec is stored."""
+    """Return the key under which the object's current spec is stored."""
     metadata = body["metadata"]
     return RecordKey(
         metadata["uid"],
@@ -75,15 +75,16 @@ def key_of(kind: ResourceKind, body: _Object, spec_bytes: bytes | None = None) -
 
 
 def canonical_spec(body: _Object) -> bytes:
-    """Return the canonical bytes of what the object says. It takes some 0.1 s for the largest."""
+    """Return the canonical bytes of the object's spec. This takes some 0.1 s for the largest."""
     return canonical_bytes(body.get("spec") or {})
 
 
 def spec_generation(kind: ResourceKind, metadata: _Object) -> int:
-    """Return which of the object's specs this is, counted from 1.
+    """Return the number of the object's current spec, counted from 1.
 
-    The API server counts a deletion that waits for somebody's finalizer as a generation too, once an object
-    (markAsDeleting in its generic registry). It brings no other spec, and must make no other record.
+    The API server counts a deletion that waits for a finalizer as a generation too, once per object
+    (markAsDeleting in its generic registry). Such a generation has no new spec, and must not lead to another
+    record.
     """
     if kind is AUDIT_RECORD:
         return 1  # its spec can't change
@@ -98,12 +99,12 @@ def _content(kind: ResourceKind, metadata: _Object, spec_bytes: bytes) -> bytes:
         kept["annotations"] = annotations
     kept["generation"] = spec_generation(kind, metadata)
     head = canonical_bytes({"apiVersion": API_VERSION, "kind": kind.kind, "metadata": kept})
-    # The last member in canonical order. The archive cuts the spec out again, to make the same hash of it.
+    # The spec is the last member in canonical order. The archive cuts it out again, to compute the same hash.
     return b'%b,"spec":%b}' % (head[:-1], spec_bytes)
 
 
 def _resource_version(metadata: _Object) -> int:
-    # A number that grows with every write to the cluster; what stands before an API server may have another.
+    # The version is a number that grows with every write to the cluster; a proxy's API may have another form.
     version: str = metadata["resourceVersion"]
     known = version.isascii() and version.isdigit() and len(version) <= _MAX_VERSION_DIGITS
     return int(version) if known else 0

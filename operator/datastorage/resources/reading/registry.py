@@ -1,4 +1,4 @@
-"""All kinds with their tables."""
+"""All kinds with their readings and tables."""
 
 from typing import Final
 
@@ -15,17 +15,17 @@ _BY_TABLE: Final = {reading.table: reading for reading in READINGS}
 
 
 def reading_of(kind: ResourceKind) -> Reading:
-    """Return how objects of a kind are read."""
+    """Return the reading of a kind."""
     return _BY_KIND[kind]
 
 
 def reading_named(kind: str) -> Reading:
-    """Return how objects of the kind with this name are read."""
+    """Return the reading of the kind with this name."""
     return _BY_NAME[kind]
 
 
 def reading_of_table(table: Table) -> Reading:
-    """Return how the objects in a table are read."""
+    """Return the reading of the objects in a table."""
     return _BY_TABLE[table]
 
 

@@ -182,9 +182,8 @@ def _check_parts(url: str, parts: SplitResult, options: Mapping[str, str]) -> No
         _ = urlsplit(f"//{host}").port  # raises ValueError unless it is a number
         if not host.lower().startswith("%2f"):  # the folder of a socket
             host.encode("idna")
-    if any(
-        int(port) > _MAX_PORT for port in (options.get("port") or "0").split(",")
-    ):  # int raises ValueError too
+    # For anything but a number, int raises ValueError too.
+    if any(int(port) > _MAX_PORT for port in (options.get("port") or "0").split(",")):
         raise ValueError
 
 
