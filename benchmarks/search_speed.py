@@ -35,7 +35,7 @@ from datastorage.query.questionwords import wording
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
-from datastorage.resources.reading.record import record_of
+from datastorage.resources.reading.objectrecord import record_of
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText

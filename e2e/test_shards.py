@@ -118,7 +118,7 @@ async def test_each_shard_archives_its_own_objects_and_outlives_the_other(
                 await _until_scheduled(others + 2 * _RECORDS)
                 await running.flush(_FLUSH_SECONDS)
             finally:
-                await running.end()
+                await end_tasks(running.tasks)
         try:
             await _until_scheduled(others + len(_of(second, [*before, *watched])))
             after = await _create(client, namespace, "after")
@@ -128,7 +128,7 @@ async def test_each_shard_archives_its_own_objects_and_outlives_the_other(
             assert all(not task.done() for task in other.tasks)
             await other.flush(_FLUSH_SECONDS)
         finally:
-            await other.end()
+            await end_tasks(other.tasks)
 
 
 async def test_vectors_that_are_written_later_promote_the_objects_of_every_shard(

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from datastorage.records.record import Record, RecordKey
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from datastorage.resources.reading import record
+from datastorage.resources.reading import objectrecord as record
 from harness.manifests import manifest
 
 CREATED: Final = "2026-03-05T10:20:30Z"

@@ -30,7 +30,7 @@ from datastorage.assembly.store import Store, open_store
 from datastorage.query.filters import SearchMode
 from datastorage.records.vectorwrite import WriteState
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
-from datastorage.resources.reading.record import record_of
+from datastorage.resources.reading.objectrecord import record_of
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from harness.minilm import DIMENSION, NAME
 from harness.modelserver import EmbeddingsServer

@@ -1,7 +1,7 @@
 """The errors of the program: what can be tried again, what cannot, and what stops the start.
 
-Library errors are translated into these where they enter (storage/connection/translation.py, kube/answers.py,
-embedding/); each edge (command line, HTTP, status) maps them once.
+Library errors are translated into these where they enter (storage/connection/errortranslation.py,
+kube/answers.py, embedding/); each edge (command line, HTTP, status) maps them once.
 """
 
 

@@ -25,8 +25,8 @@ from datastorage.records.record import Record, Table
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.connection.connecting import connecting
 from datastorage.storage.connection.database import Database, Pace
+from datastorage.storage.connection.errortranslation import translated_errors
 from datastorage.storage.connection.sessions import transaction
-from datastorage.storage.connection.translation import translated_errors
 from datastorage.storage.connection.urls import check_url
 from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of

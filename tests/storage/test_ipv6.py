@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from datastorage.embedding.openai import OpenAIProvider
-from datastorage.embedding.redis import RedisStore
+from datastorage.embedding.rediscache import RedisStore
 from datastorage.secrets import Origin
 from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from datastorage.storage.connection.database import Database

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
-from datastorage.embedding.redis import Limits, RedisStore
+from datastorage.embedding.rediscache import Limits, RedisStore
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query.filters import SearchMode
 from datastorage.query.questions import ArchiveQueries

@@ -10,8 +10,8 @@ import pytest
 from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector
 from datastorage.pipeline.clusterobject import Expiry, expiry_of
-from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.garbagecollector import GarbageCollector, Pace, Plan
+from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.pipeline.schedule import Bounds, Schedule
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import AUDIT_RECORD, ResourceKind

@@ -194,7 +194,7 @@ async def test_one_look_follows_many_requests(breaker: Breaker, spawn: Spawn) ->
     await eventually(lambda: bench.looks == 1)  # of what a crash has left
     await settle()
     for _ in range(100):
-        bench.requests.vector_is_pending()
+        bench.requests.request_if_serving()
     await eventually(lambda: bench.looks == 2)
     await settle()
     assert bench.looks == 2, "one look for all"
@@ -206,7 +206,7 @@ async def test_a_request_during_a_look_brings_another_one(breaker: Breaker, spaw
     gate = bench.cluster.page_gate = asyncio.Semaphore(0)
     spawn(bench.promotion.run())
     await eventually(lambda: bool(bench.cluster.calls))
-    bench.requests.vector_is_pending()
+    bench.requests.request_if_serving()
     gate.release()
     await eventually(lambda: bench.looks == 1)
     gate.release()
@@ -229,7 +229,7 @@ async def test_no_status_asks_for_a_look_while_no_vector_can_be_written(
     spawn(bench.promotion.run())
     await eventually(lambda: bench.looks == 1)
     bench.serving = False
-    bench.requests.vector_is_pending()
+    bench.requests.request_if_serving()
     await settle()
     assert bench.looks == 1
     # A person has dropped one: its object says so even now.

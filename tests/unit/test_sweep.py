@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from datastorage.errors import ClusterUnavailableError, NotServedError, ObjectGoneError, RequestRefusedError
-from datastorage.pipeline.confirmation import Confirmation
+from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.pipeline.sweep import Pace, Sweep, SweepRequests
 from datastorage.records.record import Table
 from datastorage.resilience.breaker import Breaker

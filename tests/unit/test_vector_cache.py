@@ -19,7 +19,7 @@ from redis import Redis
 
 from datastorage import metrics
 from datastorage.embedding import VectorCache
-from datastorage.embedding.redis import Limits, RedisStore
+from datastorage.embedding.rediscache import Limits, RedisStore
 from datastorage.errors import ConfigurationError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.secrets import Origin

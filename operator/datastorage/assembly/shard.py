@@ -19,12 +19,12 @@ from datastorage.pipeline import garbagecollector, statuswriter, sweep
 from datastorage.pipeline.batchwriter import EmbeddingWriter, RowWriter
 from datastorage.pipeline.clusterobject import Body
 from datastorage.pipeline.committer import Committer, Writer
-from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.register import Register
+from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.pipeline.schedule import Schedule
 from datastorage.pipeline.statusqueue import StatusQueue
 from datastorage.pipeline.statuswriter import Followers, StatusWriter
@@ -183,7 +183,7 @@ def _build_status_writer(replica: Replica, shared: _Shared, objects: ObjectIntak
             schedule=shared.schedule.add,
             offer=objects.offer,
             sweep=shared.sweep_requests.add,
-            promote=shared.promotion_requests.vector_is_pending,
+            promote=shared.promotion_requests.request_if_serving,
         ),
         pace=statuswriter.Pace(concurrency=replica.settings.status_concurrency),
     )
@@ -229,4 +229,4 @@ def _catch_up(
     shared.sweep_requests.add(kind)
     if is_new:
         collector.list_soon(kind)
-        shared.promotion_requests.vector_is_pending()
+        shared.promotion_requests.request_if_serving()

@@ -46,6 +46,6 @@ def build_cache(model: EmbeddingModel, redis_url: Origin | None, *, ttl_seconds:
     """
     if redis_url is None:
         return VectorCache(model)
-    from datastorage.embedding.redis import RedisStore  # noqa: PLC0415
+    from datastorage.embedding.rediscache import RedisStore  # noqa: PLC0415
 
     return VectorCache(model, RedisStore(redis_url, ttl_seconds))

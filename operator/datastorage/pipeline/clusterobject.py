@@ -10,7 +10,7 @@ from datastorage import metrics
 from datastorage.records.record import RecordKey
 from datastorage.records.times import is_given, time_in
 from datastorage.resources.kinds import LEGAL_HOLD_LABEL, Phase, ResourceKind
-from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.objectrecord import key_of
 from datastorage.resources.reading.registry import reading_of
 
 T = TypeVar("T")

@@ -21,11 +21,12 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
-from datastorage.pipeline import clearing, listing
+from datastorage.pipeline import deletion as clearing
+from datastorage.pipeline import listing
 from datastorage.pipeline.clusterobject import Body, Expiry, expiry_of, is_current, is_held, read_or_log
-from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.listing import Page, Walk
 from datastorage.pipeline.lookup import Answer
+from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.pipeline.schedule import Schedule
 from datastorage.resilience.worker import jittered, repeat
 from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind

@@ -30,7 +30,7 @@ from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import RecordKey, StoredRecord
 from datastorage.resources.kinds import Phase, ResourceKind
-from datastorage.resources.reading.record import canonical_spec, key_of, record_of
+from datastorage.resources.reading.objectrecord import canonical_spec, key_of, record_of
 
 # An event may arrive this late, behind tens of thousands of others. A content that was read before it was
 # settled is stale. One that was read later is news, even if it is the same as before: its cluster was

@@ -10,7 +10,7 @@ from datastorage.errors import DataStorageError
 from datastorage.records.hashes import sha256
 from datastorage.records.record import Record, RecordKey, StoredRecord
 from datastorage.resilience.dividing import chunks, in_halves_without_breaker
-from datastorage.resources.reading.record import record_of_content
+from datastorage.resources.reading.objectrecord import record_of_content
 from datastorage.storage.rejected import Content, Letter, Wanted
 
 _PAGE: Final = 500

@@ -16,7 +16,7 @@ from datastorage.errors import (
     ObjectTooLargeError,
     RequestRefusedError,
 )
-from datastorage.pipeline import clearing
+from datastorage.pipeline import deletion as clearing
 from datastorage.pipeline.clusterobject import Body, Expiry, ObjectVersion
 from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.pipeline.register import Register

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from datastorage import metrics
-from datastorage.pipeline.confirmation import Confirmation
 from datastorage.pipeline.listing import Cluster, Page, Walk
 from datastorage.pipeline.objectintake import ObjectIntake, Verdict
+from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.resilience.signal import Signal
 from datastorage.resilience.worker import repeat
 from datastorage.resources.kinds import KINDS, Phase, ResourceKind

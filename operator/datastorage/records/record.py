@@ -23,7 +23,7 @@ class RecordKey:
     ``created_at`` selects the partition and never changes for a uid. ``spec_hash`` is the SHA-256 of the
     canonical spec: after a cluster was restored from a backup, or cloned, the same generation may come with
     another spec. ``generation`` counts the specs of the object (``spec_generation`` in
-    resources/reading/record.py).
+    resources/reading/objectrecord.py).
     """
 
     uid: str

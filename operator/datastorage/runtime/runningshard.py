@@ -65,10 +65,6 @@ class RunningShard:
         else:
             _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})
 
-    async def end(self) -> None:
-        """End all tasks at once."""
-        await end_tasks(self.tasks)
-
     def log_lost(self) -> None:
         """Log the objects that only this process has, and has not committed yet."""
         for ref in self._shard.register.last_copies:

@@ -18,8 +18,8 @@ from datastorage.errors import (
 )
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.errortranslation import one_line, translated_errors
 from datastorage.storage.connection.sessions import NoVectorsError, Session, transaction
-from datastorage.storage.connection.translation import one_line, translated_errors
 
 FIND_MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3

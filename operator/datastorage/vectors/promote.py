@@ -29,7 +29,7 @@ from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal
 from datastorage.resilience.worker import repeat
 from datastorage.resources.kinds import KINDS, Phase, ResourceKind
-from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.objectrecord import key_of
 from datastorage.resources.reading.registry import table_of
 
 # Phases in which a vector may be pending.
@@ -63,7 +63,7 @@ class PromotionRequests:
         self.signal = Signal()
         """Set when vectors were written or given up, here or by others."""
 
-    def vector_is_pending(self) -> None:
+    def request_if_serving(self) -> None:
         """Ask for a look, because the status of an object now says that its vector is pending.
 
         The vector may have been written before the status was. While a dependency is away no vector is

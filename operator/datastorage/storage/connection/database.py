@@ -19,10 +19,10 @@ from datastorage.errors import (
 )
 from datastorage.resilience.cancellation import cancellation_kept
 from datastorage.secrets import Origin, Secret, TriedSecret
+from datastorage.storage.connection.errortranslation import translated_errors
 from datastorage.storage.connection.hosts import refuse_read_only
 from datastorage.storage.connection.servers import Servers
 from datastorage.storage.connection.sessions import Connector, Session, StatementCache
-from datastorage.storage.connection.translation import translated_errors
 from datastorage.storage.connection.urls import check_url, files_in
 from datastorage.storage.inspection import check_state, missing_in
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version

@@ -17,7 +17,7 @@ from datastorage.records.record import RecordKey
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.dividing import in_halves
 from datastorage.resources.kinds import ResourceKind
-from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.objectrecord import key_of
 from datastorage.resources.reading.registry import table_of
 
 _log = logging.getLogger(__name__)

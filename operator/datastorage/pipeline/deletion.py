@@ -20,7 +20,7 @@ from datastorage.pipeline.clusterobject import (
 )
 from datastorage.records.record import RecordKey
 from datastorage.resources.kinds import ARCHIVED, Phase, ResourceKind
-from datastorage.resources.reading.record import key_of
+from datastorage.resources.reading.objectrecord import key_of
 
 
 class Cluster(Protocol):
