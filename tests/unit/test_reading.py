@@ -63,7 +63,7 @@ def test_the_summary_says_what_was_done_and_the_weightiest_remark() -> None:
     assert (len(long), long[-1]) == (160, "…")
 
 
-@pytest.mark.parametrize("module", ["kinds", "printercolumns", "reading.registry", "reading.record"])
+@pytest.mark.parametrize("module", ["kinds", "printercolumns", "reading.registry", "reading.objectrecord"])
 def test_reading_a_spec_loads_nothing_large(module: str) -> None:
     """Every command of the command line pays for what is loaded here."""
     program = f"import sys, datastorage.resources.{module}; print(*({set(_LARGE)} & sys.modules.keys()))"
