@@ -39,9 +39,7 @@ class Listing:
 OVERVIEW: Final[Mapping[str, Listing]] = {
     "run": Listing("operator", "Run the operator until it gets SIGTERM or Ctrl-C."),
     "migrate": Listing("migrate", "Create the database schemas, or bring them up to date."),
-    "gc": Listing(
-        "operator", "Show which stored objects the operator will delete from the cluster, and when."
-    ),
+    "gc": Listing("gc", "Show which stored objects the operator will delete from the cluster, and when."),
     "crds": Listing("about", "Write the CustomResourceDefinitions, generated from the models."),
     "settings": Listing("about", "Print all settings as a Markdown table."),
     "version": Listing("about", "Print the version."),

@@ -1,10 +1,9 @@
-"""The commands that need the cluster: the operator itself, and a look at what it will delete."""
+"""The command that runs the operator."""
 
 import asyncio
 import logging
 import os
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,14 +11,8 @@ import typer
 import uvloop
 from pydantic import SecretStr
 
-from datastorage.assembly.replica import open_replica
-from datastorage.assembly.shard import open_shard
-from datastorage.cli.output import print_table
-from datastorage.errors import ConfigurationError
 from datastorage.logs import configure_logging
-from datastorage.pipeline.garbagecollector import Plan
 from datastorage.records.deepjson import make_room_for_deep_json
-from datastorage.resources.selection import Selection
 from datastorage.runtime import run as runtime
 from datastorage.settings import Settings, ignored_variables, load_settings
 
@@ -106,48 +99,3 @@ def _run(settings: Settings) -> None:
     # The loop is not closed, and leftover tasks are not cancelled: closing waits for lookups that hang, and
     # Kopf's tasks may never end when they are cancelled all at once. Both end with the process.
     loop.run_until_complete(runtime.run(settings))
-
-
-@commands.command()
-def gc(
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the objects and the times; delete nothing.")
-    ] = False,
-) -> None:
-    """Show which stored objects the operator will delete from the cluster, and
-    when.
-
-    The garbage collector, which deletes them, runs inside `datastorage run`. So
-    this command needs --dry-run.
-
-    Example:
-        datastorage gc --dry-run
-    """
-    if not dry_run:
-        raise ConfigurationError(
-            "the garbage collector runs inside 'datastorage run'; use --dry-run to look ahead"
-        )
-    asyncio.run(_print_gc_plan(load_settings()))
-
-
-async def _print_gc_plan(settings: Settings) -> None:
-    async with open_replica(settings, writable=False) as replica:
-        await replica.store.database.check_schema_version()
-        # The archive's clock: the times of expiry were counted by it, and the collector uses it too.
-        now = datetime.fromtimestamp(await replica.store.archive.time(), UTC)
-        selection = Selection(settings.namespaces)
-        async with open_shard(replica, selection, on_watch_started=lambda: None) as shard:
-            rows = [_planned(plan, now) async for plan in shard.collector.plan()]
-    if rows:
-        print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)
-    typer.echo(f"{len(rows):,} stored objects in the cluster")
-
-
-def _planned(plan: Plan, now: datetime) -> tuple[str, ...]:
-    due, ref = datetime.fromtimestamp(plan.expiry.due, UTC), plan.expiry.ref
-    seconds = max(0, round((due - now).total_seconds()))
-    remark = "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
-    return (
-        ref.kind.kind, ref.namespace, ref.name, due.isoformat(timespec="seconds"), f"{seconds}s",
-        "yes" if plan.confirmed else "NO", remark,
-    )  # fmt: skip

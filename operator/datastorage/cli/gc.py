@@ -1,0 +1,62 @@
+"""The command that looks ahead at the objects which the garbage collector will delete."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from datastorage.assembly.replica import open_replica
+from datastorage.assembly.shard import open_shard
+from datastorage.cli.output import print_table
+from datastorage.errors import ConfigurationError
+from datastorage.pipeline.garbagecollector import Plan
+from datastorage.resources.selection import Selection
+from datastorage.settings import Settings, load_settings
+
+commands = typer.Typer()
+
+
+@commands.command()
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the objects and the times; delete nothing.")
+    ] = False,
+) -> None:
+    """Show which stored objects the operator will delete from the cluster, and
+    when.
+
+    The garbage collector, which deletes them, runs inside `datastorage run`. So
+    this command needs --dry-run.
+
+    Example:
+        datastorage gc --dry-run
+    """
+    if not dry_run:
+        raise ConfigurationError(
+            "the garbage collector runs inside 'datastorage run'; use --dry-run to look ahead"
+        )
+    asyncio.run(_print_gc_plan(load_settings()))
+
+
+async def _print_gc_plan(settings: Settings) -> None:
+    async with open_replica(settings, writable=False) as replica:
+        await replica.store.database.check_schema_version()
+        # The archive's clock: the times of expiry were counted by it, and the collector uses it too.
+        now = datetime.fromtimestamp(await replica.store.archive.time(), UTC)
+        selection = Selection(settings.namespaces)
+        async with open_shard(replica, selection, on_watch_started=lambda: None) as shard:
+            rows = [_planned(plan, now) async for plan in shard.collector.plan()]
+    if rows:
+        print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)
+    typer.echo(f"{len(rows):,} stored objects in the cluster")
+
+
+def _planned(plan: Plan, now: datetime) -> tuple[str, ...]:
+    due, ref = datetime.fromtimestamp(plan.expiry.due, UTC), plan.expiry.ref
+    seconds = max(0, round((due - now).total_seconds()))
+    remark = "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
+    return (
+        ref.kind.kind, ref.namespace, ref.name, due.isoformat(timespec="seconds"), f"{seconds}s",
+        "yes" if plan.confirmed else "NO", remark,
+    )  # fmt: skip
