@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from datastorage.errors import ConfigurationError
+from datastorage.files import read_file
 
 PREFIX: Final = "DATASTORAGE_"
 _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
@@ -38,6 +39,8 @@ _SERVICE_LINK: Final = re.compile(
 # One of them may have the name of a setting: a Service datastorage-api gives DATASTORAGE_API_PORT. Its value
 # is such a URL, while the setting's is a number.
 _PORT_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
+# As much as a whole Secret of Kubernetes may have.
+_MAX_FILE_BYTES: Final = 1024 * 1024
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
@@ -339,7 +342,7 @@ def _read_files(directory: Path) -> dict[str, str | None]:
         if path is None:
             continue
         try:
-            values[name.lower()] = path.read_text(encoding="utf-8").strip()
+            values[name.lower()] = read_file(path, _MAX_FILE_BYTES).decode().strip()
         except OSError as error:
             raise ConfigurationError(f"{name}: its file {path} can't be read: {error.strerror}") from error
         except UnicodeDecodeError as error:

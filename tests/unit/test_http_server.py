@@ -139,12 +139,15 @@ async def test_headers_have_a_limit() -> None:
         writer.close()
 
 
-async def test_connections_have_a_limit() -> None:
+async def test_a_connection_beyond_the_limit_takes_the_place_of_the_one_that_has_waited_longest() -> None:
     async with served(Limits(connections=3)) as bench:
         idle = [await bench.connect() for _ in range(3)]
         reader, writer = await bench.connect()
         writer.write(WHOLE)
-        assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        assert await ended(idle[0][0]) == b""
+        idle[1][1].write(WHOLE)
+        assert (await idle[1][0].readline()).startswith(b"HTTP/1.1 200 ")
         for _, opened in [*idle, (reader, writer)]:
             opened.close()
 

@@ -251,3 +251,11 @@ async def test_an_object_of_something_else_is_no_success(
         ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer has no metadata"
     ):
         await call(client, verb)
+
+
+async def test_a_status_answer_without_a_version_is_no_success(
+    server: FakeApiServer, client: ObjectClient
+) -> None:
+    server.answer(200, {"metadata": {"name": "one"}})
+    with pytest.raises(ClusterUnavailableError, match=r"^AuditRecord.*: the answer has no resourceVersion"):
+        await call(client, "patch_status")

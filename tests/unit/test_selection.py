@@ -39,8 +39,14 @@ def test_shards_are_of_about_the_same_size() -> None:
     assert all(800 < size < 1200 for size in sizes.values())
 
 
-@pytest.mark.parametrize("body", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"uid": 5}}])
-def test_an_object_that_can_not_be_read_has_one_shard_too(body: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"metadata": None}, {"metadata": {}}, {"metadata": {"uid": 5}}, {"metadata": "text"},
+        {"metadata": []}, {"metadata": {"uid": "\ud800"}}, None, "text",
+    ],
+)  # fmt: skip
+def test_an_object_that_can_not_be_read_has_one_shard_too(body: object) -> None:
     assert sum(Selection(shard=number, shards=3).has(body) for number in range(3)) == 1
 
 

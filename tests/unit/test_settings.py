@@ -112,6 +112,13 @@ def test_a_file_that_is_no_text_is_named(secrets: Path) -> None:
         load_settings()
 
 
+def test_a_file_that_is_far_too_large_is_named(secrets: Path) -> None:
+    with (secrets / "DATASTORAGE_REDIS_URL").open("wb") as file:
+        file.truncate(2**32)
+    with pytest.raises(ConfigurationError, match=r"^DATASTORAGE_REDIS_URL: its file .* can't be read: "):
+        load_settings()
+
+
 def test_other_values_leave_the_rest_of_a_group() -> None:
     before = load_settings()
     after = before.replaced(

@@ -36,13 +36,15 @@ async def test_it_is_idle_when_everything_is_written() -> None:
     assert queue.idle
 
 
-async def test_the_bound_is_one_for_all_kinds(spawn: Spawn) -> None:
+async def test_a_kind_that_is_full_leaves_room_for_the_other(spawn: Spawn) -> None:
     queue = StatusQueue(max_waiting=2)
     await queue.put(update_of(audit_record()))
-    await queue.put(update_of(action_trace()))
     waiting = spawn(queue.put(update_of(audit_record())))
     await settle()
     assert not waiting.done()
     assert not queue.idle
+    await queue.put(update_of(action_trace()))
     await queue.get(ACTION_TRACE)
+    assert not waiting.done()
+    await queue.get(AUDIT_RECORD)
     await waiting

@@ -212,3 +212,14 @@ async def test_what_is_rejected_no_more_is_taken_in_again(breaker: Breaker, spaw
     assert bench.depth == 1
     [taken] = await bench.entrance.take()
     assert taken.record.key.uid == again["metadata"]["uid"]
+
+
+async def test_lasting_trouble_with_one_kind_leaves_the_other_its_interval(
+    breaker: Breaker, spawn: Spawn
+) -> None:
+    bench = Bench(breaker, audit_record(), action_trace(), interval=0.01)
+    bench.cluster.kind_failures = {AUDIT_RECORD: RequestRefusedError("no")}
+    spawn(bench.sweep.run())
+    await eventually(
+        lambda: len([call for call in bench.cluster.calls if call[:2] == ("list", "actiontraces")]) >= 3
+    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,4 +33,7 @@ class _Metrics:
         self._app: ASGIApp = make_asgi_app(metrics.REGISTRY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except UnicodeDecodeError:  # before anything was sent: it reads the headers first
+            await PlainTextResponse("a header is not text\n", 400)(scope, receive, send)

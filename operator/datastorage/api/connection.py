@@ -15,13 +15,18 @@ class BoundedConnection(H11Protocol):
 
     stage_seconds: ClassVar[float]
     """How long each of the two stages may take (api/server.py)."""
+    most: ClassVar[int]
+    """Connections at once. One more takes the place of the one that has waited longest for its request."""
 
+    _begun: float = 0.0
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request."""
         super().connection_made(transport)  # type: ignore[arg-type]  # of a socket, so that it can be written to
         self._begin_stage()
+        if len(self.connections) > self.most:
+            self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Take what the client has sent; if a request has begun, begin to wait for the end of its answer."""
@@ -42,7 +47,20 @@ class BoundedConnection(H11Protocol):
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def _is_idle(self) -> bool:
+        # uvicorn does not declare that there is no cycle before the first request.
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
+
+    def _make_room(self) -> None:
+        # Not by refusing the newest: that would let idle clients keep the probes of /health out.
+        others = [c for c in self.connections if isinstance(c, BoundedConnection) and c is not self]
+        idle = [connection for connection in others if connection._is_idle]  # noqa: SLF001  # of its own class
+        longest = min(idle, key=lambda connection: connection._begun, default=self)  # noqa: SLF001
+        longest.transport.abort()
+
     def _begin_stage(self) -> None:
+        self._begun = self.loop.time()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_later(self.stage_seconds, self.transport.abort)

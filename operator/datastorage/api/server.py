@@ -24,7 +24,7 @@ class Limits:
     head_bytes: int = 16 * 1024
     """For the request line and headers together."""
     connections: int = 100
-    """Kubelet, scrapers and a few people. More get 503."""
+    """Kubelet, scrapers and a few people. One more takes the place of the one that has been idle longest."""
     idle_seconds: int = 5
     """How long a connection stays open after an answer."""
     stage_seconds: float = 10.0
@@ -44,7 +44,11 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 # h11 bounds the bytes of a request that is not complete; the faster parser does not.
-                http=type("_Connection", (BoundedConnection,), {"stage_seconds": limits.stage_seconds}),
+                http=type(
+                    "_Connection",
+                    (BoundedConnection,),
+                    {"stage_seconds": limits.stage_seconds, "most": limits.connections},
+                ),
                 h11_max_incomplete_event_size=limits.head_bytes,
                 ws="none",
                 lifespan="off",
@@ -53,7 +57,6 @@ class HttpServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=limits.connections,
                 timeout_keep_alive=limits.idle_seconds,
                 timeout_graceful_shutdown=limits.close_seconds,
             )

@@ -82,6 +82,16 @@ def metadata_of(answer: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
     return metadata
 
 
+def version_of(answer: Mapping[str, Any], target: Target) -> str:
+    """Return the resourceVersion in the answer. Raises ClusterUnavailableError where there is none."""
+    version = metadata_of(answer, target).get("resourceVersion")
+    if not isinstance(version, str):
+        raise ClusterUnavailableError(
+            f"{target}: API server: the answer has no resourceVersion; is it an API server that answers?"
+        )
+    return version
+
+
 def _names_an_object(body: bytes) -> bool:
     try:
         answer = json.loads(body)

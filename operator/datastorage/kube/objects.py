@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedError
-from datastorage.kube.answers import metadata_of
+from datastorage.kube.answers import metadata_of, version_of
 from datastorage.kube.apirequest import MERGE_PATCH, ApiRequest, Resource, Target
 from datastorage.kube.transport import AnswerTooLargeError, Transport
 from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
@@ -63,8 +63,7 @@ class ObjectClient:
             accept=_METADATA_ONLY,
         )
         answer = await self._transport.call(request, review_right=True)
-        version: str = metadata_of(answer, target)["resourceVersion"]
-        return version
+        return version_of(answer, target)
 
     async def delete(
         self, kind: ResourceKind, namespace: str, name: str, *, uid: str, resource_version: str

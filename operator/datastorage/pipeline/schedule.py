@@ -1,7 +1,7 @@
 """The deletions that are not due yet: bounded, in memory, and rebuilt by listing the stored objects."""
 
 import heapq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from datastorage import metrics
 from datastorage.pipeline.clusterobject import Expiry
@@ -24,51 +24,62 @@ class Schedule:
 
     def __init__(self, bounds: Bounds = Bounds()) -> None:
         self._bounds = bounds
+        # The newest entry of each object, by uid. The heap may have replaced ones as well.
+        self._current: dict[str, Expiry] = {}
         self._heap: list[Expiry] = []
         self._entries = metrics.Share(metrics.GC_SCHEDULED)
-        # The newest version of each object in the schedule, by uid: its status may change while it waits.
-        self._versions: dict[str, str] = {}
         self.wake = Signal()
-        """Set when a new entry is due earlier than all others."""
+        """Set when an entry is due earlier than all others."""
         self.forgotten_due: float | None = None
-        """When the earliest dropped entry is due (Unix seconds); None while none is dropped."""
+        """When the earliest entry that was dropped is due; None while the schedule is complete."""
 
     def add(self, expiry: Expiry) -> None:
-        """Schedule the deletion of an object. Adding it again only updates its version."""
-        known = expiry.ref.uid in self._versions
-        self._versions[expiry.ref.uid] = expiry.resource_version
-        if known:
-            return
+        """Note an object for deletion at its time, in place of its earlier entry if there is one.
+
+        Key, time and version come from one look at the object and stay together: a row that is confirmed for
+        an earlier generation is no reason to delete a later one.
+        """
+        known = self._current.get(expiry.ref.uid)
+        self._current[expiry.ref.uid] = expiry
+        if known is not None and (known.due, known.key) == (expiry.due, expiry.key):
+            return  # its place in the heap stands for the new version, too
         heapq.heappush(self._heap, expiry)
         if len(self._heap) > self._bounds.most:
             self._forget_the_latest()
-        self._entries.set(len(self._heap))
+        self._entries.set(len(self._current))
         if self._heap[0] is expiry:
             self.wake.set()
 
     def pop_due(self, now: float) -> list[Expiry]:
         """Take out the entries that are due at ``now`` (Unix seconds), the earliest first, up to a batch."""
         due: list[Expiry] = []
-        while self._heap and self._heap[0].due <= now and len(due) < self._bounds.batch:
-            expiry = heapq.heappop(self._heap)
-            due.append(replace(expiry, resource_version=self._versions.pop(expiry.ref.uid)))
-        self._entries.set(len(self._heap))
+        while (next_due := self.next_due) is not None and next_due <= now and len(due) < self._bounds.batch:
+            due.append(self._current.pop(heapq.heappop(self._heap).ref.uid))
+        self._entries.set(len(self._current))
         return due
 
     @property
     def next_due(self) -> float | None:
-        """When the earliest entry is due (Unix seconds); None without entries."""
+        """When the earliest entry is due (Unix seconds); None if the schedule is empty."""
+        while self._heap and not self._is_current(self._heap[0]):
+            heapq.heappop(self._heap)
         return self._heap[0].due if self._heap else None
 
     def close(self) -> None:
-        """Remove this component's share from the metrics."""
+        """Count no more in the metrics."""
         self._entries.close()
 
+    def _is_current(self, expiry: Expiry) -> bool:
+        current = self._current.get(expiry.ref.uid)
+        return current is not None and (current.due, current.key) == (expiry.due, expiry.key)
+
     def _forget_the_latest(self) -> None:
-        # By due time, not by age: a record with a short time to live must not wait behind long-lived ones.
-        self._heap.sort()
+        self._heap = sorted(entry for entry in self._heap if self._is_current(entry))
+        if len(self._heap) <= self._bounds.most:
+            return  # sorted, and so a heap
+        # Never the newest: a record with a short time to live must not wait behind those with a long one.
         for expiry in self._heap[self._bounds.kept :]:
-            self._versions.pop(expiry.ref.uid, None)
+            self._current.pop(expiry.ref.uid, None)
         first = self._heap[self._bounds.kept].due
         self.forgotten_due = first if self.forgotten_due is None else min(first, self.forgotten_due)
-        del self._heap[self._bounds.kept :]  # what is left is sorted, and so a heap
+        del self._heap[self._bounds.kept :]

@@ -33,7 +33,8 @@ class StatusQueue:
         self._queues: dict[ResourceKind, asyncio.Queue[StatusUpdate]] = {
             kind: asyncio.Queue() for kind in KINDS
         }
-        self._room = asyncio.Semaphore(max_waiting)
+        # Room for each kind: one whose writes are refused must not stop the commits of the other.
+        self._room = {kind: asyncio.Semaphore(max_waiting // len(KINDS)) for kind in KINDS}
         self._unwritten = 0
         self._depth = metrics.Share(metrics.STATUS_DEPTH)
 
@@ -45,14 +46,14 @@ class StatusQueue:
     async def put(self, update: StatusUpdate) -> None:
         """Queue a status update; wait while there are too many."""
         self._unwritten += 1
-        await self._room.acquire()
+        await self._room[update.version.ref.kind].acquire()
         self._queues[update.version.ref.kind].put_nowait(update)
         self._export()
 
     async def get(self, kind: ResourceKind) -> StatusUpdate:
         """Wait for a status update of a kind and take it out; ``written`` has to follow."""
         update = await self._queues[kind].get()
-        self._room.release()
+        self._room[kind].release()
         self._export()
         return update
 

@@ -7,6 +7,7 @@ again if the row is gone. An object whose status says Rejected is taken in again
 rejected.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,7 @@ from datastorage.pipeline.listing import Cluster, Page, Walk
 from datastorage.pipeline.objectintake import ObjectIntake, Verdict
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.resilience.signal import Signal
-from datastorage.resilience.worker import repeat
+from datastorage.resilience.worker import LEAST_JITTER, repeat
 from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 
 # The watch and the sweep ask for everything that is not finally stored.
@@ -70,12 +71,13 @@ class Sweep:
         self._requests = requests
         self._pace = pace
         self._walk = Walk(cluster, name="The sweep", selectors=[UNSTORED_SELECTOR], page_size=pace.page_size)
+        # When each kind was listed last (monotonic seconds), whether that succeeded or not.
+        self._listed_at = dict.fromkeys(KINDS, -math.inf)
         self.last_success: float | None = None
         """When the cluster was last listed to the end (monotonic seconds)."""
 
     async def run(self) -> None:
         """Sweep until cancelled, the first time at once."""
-        self._requests.take()  # the first sweep is of all kinds, whatever was asked for so far
         await repeat(
             self._sweep,
             interval_seconds=self._pace.interval_seconds,
@@ -84,8 +86,16 @@ class Sweep:
         )
 
     async def _sweep(self) -> None:
-        # Only the kind that failed is repeated: the other one is not listed again and again meanwhile.
-        failed = await self._walk.run(self._requests.take() or KINDS, self._feed)
+        # Only the kind that failed is repeated: the other one is not listed again and again meanwhile. It has
+        # its turn at its interval, however long the first one fails.
+        now = time.monotonic()
+        due = now - LEAST_JITTER * self._pace.interval_seconds
+        requested = self._requests.take()
+        kinds = [kind for kind in KINDS if kind in requested or self._listed_at[kind] <= due]
+        if not kinds:
+            return
+        self._listed_at.update(dict.fromkeys(kinds, now))
+        failed = await self._walk.run(kinds, self._feed)
         if failed:
             metrics.SWEEP_TOTAL.labels("failed").inc()
             self._requests.add(*failed)

@@ -3,14 +3,17 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from datastorage.resilience.signal import Signal
+
+LEAST_JITTER: Final = 0.8
+"""The least share of an interval after which periodic work is repeated."""
 
 
 def jittered(seconds: float) -> float:
     """Return an interval that differs by up to a fifth, so that replicas do not work in step."""
-    return seconds * random.uniform(0.8, 1.2)  # noqa: S311  # jitter is no secret
+    return seconds * random.uniform(LEAST_JITTER, 2 - LEAST_JITTER)  # noqa: S311  # jitter is no secret
 
 
 async def repeat(

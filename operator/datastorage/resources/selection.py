@@ -26,12 +26,13 @@ class Selection:
         if not 0 <= self.shard < self.shards:
             raise ValueError(f"there is no shard {self.shard} of {self.shards}")
 
-    def has(self, body: Mapping[str, Any]) -> bool:
+    def has(self, body: Any) -> bool:
         """Return whether an object is in the shard's range. Its namespace is not checked here."""
         if self.shards == 1:
             return True
         # An object without a readable uid also belongs to exactly one shard, which has to report it.
-        uid = str((body.get("metadata") or {}).get("uid") or "")
+        metadata = body.get("metadata") if isinstance(body, Mapping) else None
+        uid = str(metadata.get("uid") or "") if isinstance(metadata, Mapping) else ""
         return fnv1a_64(uid) * self.shards >> _BITS == self.shard
 
 
@@ -41,6 +42,6 @@ EVERYTHING: Final = Selection()
 def fnv1a_64(text: str) -> int:
     """Return the hash by which the API server divides a sharded watch (FNV-1a of 64 bits)."""
     value = _FNV_OFFSET
-    for byte in text.encode():
+    for byte in text.encode("utf-8", "surrogatepass"):
         value = (value ^ byte) * _FNV_PRIME % (1 << _BITS)
     return value

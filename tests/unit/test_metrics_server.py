@@ -1,0 +1,36 @@
+"""The server of /metrics answers whatever a client sends."""
+
+import asyncio
+
+import pytest
+
+from datastorage.api.app import metrics_server
+from harness.ports import free_port
+
+DEADLINE_SECONDS = 10.0
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"", b"200"),
+        (b"Accept: application/openmetrics-text;version=1.0.0\r\n", b"200"),
+        (b"Accept: \xff\xfe\r\n", b"400"),
+        (b"Accept-Encoding: \xff\r\n", b"400"),
+    ],
+)
+async def test_a_header_that_is_not_text_is_the_clients_fault(
+    header: bytes, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    server = metrics_server(addresses="127.0.0.1", port=port)
+    await server.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: here\r\n" + header + b"\r\n")
+        line = await asyncio.wait_for(reader.readline(), DEADLINE_SECONDS)
+        writer.close()
+    finally:
+        await server.stop()
+    assert line.split(b" ")[1] == status
+    assert caplog.records == []

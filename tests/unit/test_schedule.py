@@ -1,0 +1,63 @@
+"""The schedule of deletions: one entry for each object, and what was seen together stays together."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datastorage.pipeline.clusterobject import Expiry, ref_of
+from datastorage.pipeline.schedule import Bounds, Schedule
+from datastorage.resources.kinds import ACTION_TRACE
+from harness.objects import action_trace, key_of_body
+
+BODY = action_trace(name="trace")
+REF, KEY = ref_of(ACTION_TRACE, BODY), key_of_body(BODY)
+FIRST = Expiry(10.0, REF, KEY, "1")
+
+
+def test_a_later_generation_replaces_key_time_and_version() -> None:
+    schedule = Schedule()
+    schedule.add(FIRST)
+    later = Expiry(3600.0, REF, replace(KEY, generation=KEY.generation + 1), "2")
+    schedule.add(later)
+    assert schedule.next_due == 3600.0
+    assert schedule.pop_due(100.0) == []
+    [popped] = schedule.pop_due(3600.0)
+    assert (popped.due, popped.key, popped.resource_version) == (3600.0, later.key, "2")
+
+
+def test_a_time_to_live_that_was_made_shorter_counts() -> None:
+    schedule = Schedule()
+    schedule.add(replace(FIRST, due=3600.0))
+    schedule.add(replace(FIRST, due=5.0, resource_version="2"))
+    assert [expiry.resource_version for expiry in schedule.pop_due(10.0)] == ["2"]
+    assert schedule.pop_due(1e9) == []
+
+
+Looks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(1, 3)), max_size=40)
+
+
+@given(looks=Looks, most=st.integers(1, 4))
+def test_what_is_popped_is_the_newest_look_at_each_object(
+    looks: list[tuple[int, int, int]], most: int
+) -> None:
+    schedule = Schedule(Bounds(most=most, kept=most))
+    newest: dict[str, Expiry] = {}
+    for version, (number, due, generation) in enumerate(looks):
+        ref = replace(REF, uid=f"uid-{number}")
+        key = replace(KEY, uid=ref.uid, generation=generation)
+        expiry = Expiry(float(due), ref, key, str(version))
+        schedule.add(expiry)
+        newest[ref.uid] = expiry
+    popped = []
+    while batch := schedule.pop_due(100.0):
+        popped += batch
+    assert [expiry.due for expiry in popped] == sorted(expiry.due for expiry in popped)
+    for expiry in popped:
+        latest = newest[expiry.ref.uid]
+        assert (expiry.due, expiry.key, expiry.resource_version) == (
+            latest.due, latest.key, latest.resource_version,
+        )  # fmt: skip
+    assert len({expiry.ref.uid for expiry in popped}) == len(popped) <= most
+    if schedule.forgotten_due is None:
+        assert len(popped) == len(newest)
