@@ -132,7 +132,7 @@ def show_access(narrator: Narrator, on: Stage, settings: Mapping[str, str]) -> N
         narrator.quote(f"export {name}={value}")
     narrator.quote("")
     narrator.quote("kubectl get auditrecords,actiontraces -A")
-    narrator.quote(f"kubectl apply -f {os.path.relpath(EXAMPLES / 'remediation-story')}")
+    narrator.quote(f"kubectl apply -f {os.path.relpath(EXAMPLES / 'first-record.yaml')}")
     narrator.quote(
         f"{os.path.relpath(Path(sys.executable).with_name('datastorage'))} search 'killed for its memory'"
     )

@@ -307,10 +307,11 @@ def test_how_long_ago_counts_from_the_archives_clock(run: Command, monkeypatch: 
         (("timeline", "rr-7", "--cursor", "x"), "the cursor is not one"),
         (("timeline", "rr-7", "--limit", "1001"), "limit must be from 1 to 1,000"),
         (("list", "--namespace", ""), "namespace is empty"),
-        (("get", "x"), "'x' is neither a uid"),
+        (("get", "x"), "'x' is neither a UID nor NAMESPACE/NAME: give it with its namespace, as payments/x"),
         (("get", "/x"), "namespace is empty"),
         (("get", "a/b", "--generation", "1"), "--generation needs a UID"),
-        (("get", "a/b", "--history"), "--history needs a UID"),
+        (("get", "a/b", "--history"), "--history needs a UID: 'datastorage get a/b' shows it"),
+        (("get", "x", "--history", "--generation", "1"), "--history shows all generations"),
         (("timeline", ""), "correlation ID is empty"),
     ],
 )

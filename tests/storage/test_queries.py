@@ -111,7 +111,7 @@ async def test_unknown_uids_and_words_that_are_none(archive: SearchableArchive) 
         await archive.ask.get(str(uuid.uuid4()))
     with pytest.raises(RecordNotFoundError):
         await archive.ask.history(str(uuid.uuid4()))
-    with pytest.raises(InvalidQueryError, match="is neither a uid"):
+    with pytest.raises(InvalidQueryError, match="is neither a UID"):
         await archive.ask.get("no-uid")
 
 

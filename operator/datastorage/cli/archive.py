@@ -157,8 +157,10 @@ def get(
     if slash and generation is not None:
         raise InvalidQueryError("--generation needs a UID: other objects may have had the same name")
     if history:
-        if slash or generation is not None:
-            raise InvalidQueryError("--history needs a UID, and no --generation")
+        if slash:
+            raise InvalidQueryError(f"--history needs a UID: 'datastorage get {record}' shows it")
+        if generation is not None:
+            raise InvalidQueryError("--history shows all generations: leave out --generation")
         generations = _ask(lambda archive: archive.history(record))
         print_document({"records": [stored.as_json() for stored in generations]}, output)
         _finish(generations)

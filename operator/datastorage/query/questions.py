@@ -156,7 +156,10 @@ def _uid(uid: str) -> str:
     try:
         return str(uuid.UUID(uid))
     except ValueError:
-        raise InvalidQueryError(f"{uid[:50]!r} is neither a uid nor NAMESPACE/NAME") from None
+        given = uid[:50]
+        raise InvalidQueryError(
+            f"{given!r} is neither a UID nor NAMESPACE/NAME: give it with its namespace, as payments/{given}"
+        ) from None
 
 
 @contextmanager
