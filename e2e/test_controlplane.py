@@ -232,6 +232,6 @@ def test_command_runs_until_told_and_leaves_nothing(tmp_path: Path) -> None:
 def test_command_leaves_folders_of_others_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("three years of work")
     up = python("-m", "harness.controlplane", "up", "--directory", str(tmp_path))
-    assert "files of something else" in up.communicate()[1]
+    assert "contains other files" in up.communicate()[1]
     assert up.returncode == 1
     assert os.listdir(tmp_path) == ["thesis.txt"]  # noqa: PTH208 -- the names, not the paths
