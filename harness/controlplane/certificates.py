@@ -99,7 +99,7 @@ class _Authority:
             decipher_only=False,
         )
         self.certificate = (
-            _builder(name, name, self._key.public_key())
+            certificate_builder(name, name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
@@ -120,7 +120,7 @@ class _Authority:
 
     def _issue(self, pair: KeyPair, subject: x509.Name, extensions: list[x509.ExtensionType]) -> None:
         key = _new_key()
-        builder = _builder(subject, self.certificate.subject, key.public_key())
+        builder = certificate_builder(subject, self.certificate.subject, key.public_key())
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         for extension in [x509.BasicConstraints(ca=False, path_length=None), identifier, *extensions]:
             builder = builder.add_extension(extension, critical=False)
@@ -129,9 +129,10 @@ class _Authority:
         _write_key(pair.key, key)
 
 
-def _builder(
+def certificate_builder(
     subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
 ) -> x509.CertificateBuilder:
+    """Return what every certificate of a test begins with: names, key, number, and that it is valid now."""
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()

@@ -13,6 +13,16 @@ _QUIET: Final = ("kopf", "asyncio", "alembic")
 _SILENT: Final = ("uvicorn",)
 
 
+def object_fields(*, kind: str, namespace: str, name: str, uid: str) -> dict[str, str]:
+    """Return the fields that name an object of the cluster in a log entry."""
+    return {
+        "object_kind": kind,
+        "object_namespace": namespace,
+        "object_name": name,
+        "object_uid": uid,
+    }
+
+
 class _TextFormatter(logging.Formatter):
     """Appends the extra fields of a log entry to its message, as key=value."""
 

@@ -1,6 +1,5 @@
 """A certificate authority of the test's own."""
 
-import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_LIFETIME = dt.timedelta(days=1)
+from harness.controlplane.certificates import certificate_builder
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Authority:
         self._name = _named(name)
         # Without key identifiers, as many clusters' authorities are.
         self._certificate = (
-            _builder(self._name, self._name, self._key.public_key())
+            certificate_builder(self._name, self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )
@@ -58,7 +57,7 @@ class Authority:
     def _issue(self, name: str, names: x509.SubjectAlternativeName | None, *, server: bool) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
-        builder = _builder(_named(name), self._name, key.public_key()).add_extension(
+        builder = certificate_builder(_named(name), self._name, key.public_key()).add_extension(
             x509.ExtendedKeyUsage([usage]), critical=False
         )
         if names is not None:
@@ -72,21 +71,6 @@ class Authority:
                 serialization.NoEncryption(),
             ),
         )
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _LIFETIME)
-        .not_valid_after(now + _LIFETIME)
-    )
 
 
 def _named(name: str) -> x509.Name:

@@ -20,7 +20,7 @@ from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.texts import Texts
 from datastorage.storage.trial import Trial
-from datastorage.storage.write import TextVectors, distinct_texts
+from datastorage.storage.write import TextVectors
 from datastorage.vectors.backfill import Dependencies
 from datastorage.vectors.reembed import Reembed
 
@@ -106,6 +106,5 @@ async def _open_records(settings: Settings, *, writable: bool) -> AsyncIterator[
 
 async def _store_pending(store: Store, records: Sequence[Record]) -> list[StoredRecord]:
     """Store records in one transaction, with all their vectors pending."""
-    texts = distinct_texts(records)
-    missing = dict.fromkeys(texts, VectorWrite(WriteState.PENDING, Reason.OWED))
-    return await store.archive.write(records, TextVectors(texts, missing=missing))
+    write = VectorWrite(WriteState.PENDING, Reason.OWED)
+    return await store.archive.write(records, TextVectors.all_missing(records, write))

@@ -64,10 +64,9 @@ class EmbeddingWriter:
 
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]:
         """Store all records in one transaction as ``store`` does, all their vectors pending."""
-        texts = distinct_texts(records)
         why = "rows and vectors together are too much for PostgreSQL"
-        missing = dict.fromkeys(texts, self._missing(Reason.VECTOR_STORE_UNAVAILABLE, why))
-        return await self._write(records, TextVectors(texts, missing=missing))
+        write = self._missing(Reason.VECTOR_STORE_UNAVAILABLE, why)
+        return await self._write(records, TextVectors.all_missing(records, write))
 
     async def _write(self, records: Sequence[Record], given: TextVectors) -> list[StoredRecord]:
         stored = await self._archive.write(records, given)

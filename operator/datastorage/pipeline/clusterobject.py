@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from datastorage import metrics
+from datastorage.logs import object_fields
 from datastorage.records.record import RecordKey
 from datastorage.records.times import is_given, time_in
 from datastorage.resources.kinds import LEGAL_HOLD_LABEL, Phase, ResourceKind
@@ -30,12 +31,7 @@ class ObjectRef:
 
     def as_log_fields(self) -> dict[str, str]:
         """Return the fields that name the object in a log entry."""
-        return {
-            "object_kind": self.kind.kind,
-            "object_namespace": self.namespace,
-            "object_name": self.name,
-            "object_uid": self.uid,
-        }
+        return object_fields(kind=self.kind.kind, namespace=self.namespace, name=self.name, uid=self.uid)
 
 
 def ref_of(kind: ResourceKind, body: Body) -> ObjectRef:

@@ -21,8 +21,7 @@ from datastorage.errors import (
     RequestRefusedError,
     TransientError,
 )
-from datastorage.pipeline import deletion as clearing
-from datastorage.pipeline import listing
+from datastorage.pipeline import deletion, listing
 from datastorage.pipeline.clusterobject import Body, Expiry, expiry_of, is_current, is_held, read_or_log
 from datastorage.pipeline.listing import Page, Walk
 from datastorage.pipeline.lookup import Answer
@@ -34,7 +33,7 @@ from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind
 _log = logging.getLogger(__name__)
 
 
-class Cluster(listing.Cluster, clearing.Cluster, Protocol):
+class Cluster(listing.Cluster, deletion.Cluster, Protocol):
     """The requests that are needed here (kube/objects.py)."""
 
 
@@ -205,11 +204,11 @@ class GarbageCollector:
         for body in confirmed.missing:
             await self._restore(kind, body)
         for body in confirmed.stored:
-            found = read_or_log(kind, body, clearing.read)
+            found = read_or_log(kind, body, deletion.read)
             if found is not None:
                 self._note(found)
 
-    def _note(self, found: clearing.Found) -> None:
+    def _note(self, found: deletion.Found) -> None:
         if found.expiry is not None:
             self._schedule.add(found.expiry)
         elif found.held and not found.deleting:
@@ -232,7 +231,7 @@ class GarbageCollector:
     async def _delete(self, expiry: Expiry) -> None:
         ref = expiry.ref
         try:
-            await clearing.delete(self._cluster, ref, expiry.resource_version)
+            await deletion.delete(self._cluster, ref, expiry.resource_version)
         except ObjectGoneError:
             metrics.GC_TOTAL.labels("gone").inc()
         except ObjectChangedError:
@@ -250,7 +249,7 @@ class GarbageCollector:
 
     async def _look_again(self, expiry: Expiry) -> None:
         """Schedule the object as it is now: it has changed since it was noted, perhaps only a label."""
-        found = await clearing.look_again(self._cluster, expiry.ref)
+        found = await deletion.look_again(self._cluster, expiry.ref)
         if found is None or found.uid != expiry.ref.uid:
             return
         if found.archived:
@@ -266,6 +265,6 @@ class GarbageCollector:
             "The archive does not have the row of a stored object; storing it again",
             extra=expiry.ref.as_log_fields(),
         )
-        found = await clearing.look_again(self._cluster, expiry.ref)
+        found = await deletion.look_again(self._cluster, expiry.ref)
         if found is not None and found.uid == expiry.ref.uid:
             await self._restore(expiry.ref.kind, found.body)

@@ -6,6 +6,7 @@ Nothing here knows of Kubernetes: a record may also come from a request over HTT
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from datastorage.logs import object_fields
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resources.reading.registry import kind_of
 
@@ -52,9 +53,7 @@ class WorkItem:
 
     def as_log_fields(self) -> dict[str, str]:
         """Return the fields that name the record's object in a log entry."""
-        return {
-            "object_kind": kind_of(self.record.table).kind,
-            "object_namespace": self.record.namespace,
-            "object_name": self.record.name,
-            "object_uid": self.record.key.uid,
-        }
+        record = self.record
+        return object_fields(
+            kind=kind_of(record.table).kind, namespace=record.namespace, name=record.name, uid=record.key.uid
+        )

@@ -16,7 +16,7 @@ from datastorage.errors import (
     ObjectTooLargeError,
     RequestRefusedError,
 )
-from datastorage.pipeline import deletion as clearing
+from datastorage.pipeline import deletion
 from datastorage.pipeline.clusterobject import Body, Expiry, ObjectVersion
 from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.pipeline.register import Register
@@ -30,7 +30,7 @@ from datastorage.resources.status import recording_status, rejected_status, stor
 _log = logging.getLogger(__name__)
 
 
-class Cluster(clearing.Cluster, Protocol):
+class Cluster(deletion.Cluster, Protocol):
     """The requests that are needed here (kube/objects.py)."""
 
     async def patch_status(
@@ -177,7 +177,7 @@ class StatusWriter:
                 )
                 await self._patch(version, status)
             case StoredRecord() if update.delete_now:
-                await clearing.delete(self._cluster, version.ref, version.resource_version)
+                await deletion.delete(self._cluster, version.ref, version.resource_version)
             case StoredRecord() as stored:
                 status = stored_status(
                     uid=uid,
@@ -205,7 +205,7 @@ class StatusWriter:
         )
 
     async def _look_again(self, version: ObjectVersion) -> None:
-        found = await clearing.look_again(self._cluster, version.ref)
+        found = await deletion.look_again(self._cluster, version.ref)
         if found is None:
             return
         if not (found.archived and found.current):

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Self
 
 import asyncpg
 
@@ -47,6 +47,12 @@ class TextVectors:
     texts: Mapping[bytes, str]
     vectors: Mapping[bytes, Vector] = field(default_factory=dict)
     missing: Mapping[bytes, VectorWrite] = field(default_factory=dict)
+
+    @classmethod
+    def all_missing(cls, records: Iterable[Record], write: VectorWrite) -> Self:
+        """Return the texts of the records, all their vectors missing for the same reason."""
+        texts = distinct_texts(records)
+        return cls(texts, missing=dict.fromkeys(texts, write))
 
 
 @dataclass(frozen=True, slots=True)
