@@ -1,8 +1,9 @@
 """Shows how far a long piece of work has come: a bar on a terminal, otherwise a line now and then."""
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, Protocol, Self
 
 from rich.console import Console
@@ -13,6 +14,8 @@ from datastorage.cli.output import note, printable
 
 # Between two lines about one stage: often enough to see progress, seldom enough for a log.
 _LINE_SECONDS: Final = 10.0
+# Between two looks at the progress: short enough for the eye.
+_LOOK_SECONDS: Final = 0.2
 
 
 class Display(Protocol):
@@ -36,6 +39,24 @@ def display(clock: Callable[[], float] = time.monotonic) -> Iterator[Display]:
         lines = _Lines(clock)
         yield lines
         lines.finish()
+
+
+@asynccontextmanager
+async def following(look: Callable[[], None]) -> AsyncIterator[None]:
+    """Call ``look`` repeatedly while the work in the context runs, and once more when it has succeeded."""
+    task = asyncio.create_task(_look_repeatedly(look))
+    try:
+        yield
+        look()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _look_repeatedly(look: Callable[[], None]) -> None:
+    while True:
+        look()
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 class _Rate(ProgressColumn):

@@ -10,7 +10,7 @@ import typer
 
 from datastorage.assembly.commands import Reembedding, open_reembed
 from datastorage.cli.output import note
-from datastorage.cli.progress import Display, display
+from datastorage.cli.progress import Display, display, following
 from datastorage.errors import (
     ConfigurationError,
     EmbedderMisconfiguredError,
@@ -23,8 +23,6 @@ from datastorage.storage.schema import VECTORS
 from datastorage.vectors.progress import Missing, Progress
 from datastorage.vectors.reembed import Reembed
 
-# Between two looks at the progress: short enough for the eye.
-_LOOK_SECONDS: Final = 0.2
 # Exit codes that a shell gives a process that these signals have ended.
 _EXIT_INTERRUPTED: Final = 130
 _EXIT_TERMINATED: Final = 143
@@ -86,9 +84,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
         model = str(vectors.embedder.model)
         check = partial(vectors.database.check_schema_version, VECTORS)
         with display() as view:
-            follower = _Follower(reembed, view)
-            following = asyncio.create_task(follower.run())
-            try:
+            async with following(_Follower(reembed, view).look):
                 if dry_run:
                     await check()
                     missing = await reembed.missing()
@@ -96,10 +92,6 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
                     await vectors.breaker.run(check)
                     await _refuse_wrong_settings(opened)
                     await reembed.run()
-                follower.look()
-            finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
     if dry_run:
         _print_missing(missing, model)
         return 0
@@ -129,11 +121,6 @@ class _Follower:
         self._reembed = reembed
         self._view = view
         self._reported: set[str] = set()
-
-    async def run(self) -> None:
-        while True:
-            self.look()
-            await asyncio.sleep(_LOOK_SECONDS)
 
     def look(self) -> None:
         progress = self._reembed.progress

@@ -1,6 +1,5 @@
 """The commands that show the rejected records, and try them again."""
 
-import asyncio
 import base64
 import json
 import sys
@@ -13,14 +12,14 @@ from datastorage.assembly.commands import Retrying, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
 from datastorage.cli.options import check_limit, parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
-from datastorage.cli.progress import Display, display
+from datastorage.cli.progress import display, following
 from datastorage.errors import (
     ConfigurationError,
     InvalidQueryError,
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried, Retry
+from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried
 from datastorage.query.cursor import rejected_cursor, rejected_place
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
@@ -30,8 +29,6 @@ from datastorage.storage.rejected import Content, Letter, RejectedRecords, Wante
 
 # Enough for all generations of one object.
 _MOST_GENERATIONS: Final = 1000
-# Between two looks at the progress: short enough for the eye.
-_LOOK_SECONDS: Final = 0.2
 _NOTHING: Final = (
     "no such records are rejected now: `datastorage rejected list --resolved` shows those stored since"
 )
@@ -193,20 +190,13 @@ async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
     except MissingRightsError as error:
         raise ConfigurationError(f"{error}: run this as the service role") from error
     with display() as view:
-        following = asyncio.create_task(_follow(opened.work, view, total))
-        try:
-            retried = await opened.work.run(wanted)
-            view.show("records", retried.done, max(total, retried.done))
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-    return retried
 
+        def look() -> None:
+            done = opened.work.progress.done
+            view.show("records", done, max(total, done))
 
-async def _follow(work: Retry, view: Display, total: int) -> None:
-    while True:
-        view.show("records", work.progress.done, max(total, work.progress.done))
-        await asyncio.sleep(_LOOK_SECONDS)
+        async with following(look):
+            return await opened.work.run(wanted)
 
 
 def _name_refused(retried: Retried) -> None:
