@@ -36,6 +36,10 @@ class WorkRefusedError(TransientError):
     """Whether it met a limit of time or size, which any work of its amount would meet."""
 
 
+class OverloadedError(TransientError):
+    """More work waits than there is room for."""
+
+
 class PoolUsedUpError(TransientError):
     """All connections to a server are in use, which says nothing about the server."""
 
@@ -66,6 +70,22 @@ class RecordNotFoundError(DataStorageError):
 
 class RecordRefusedError(DataStorageError):
     """PostgreSQL can't hold the data of a statement: trying the same records again can't succeed."""
+
+
+class RecordRejectedError(DataStorageError):
+    """PostgreSQL can't hold a record as a row. Its bytes are kept among the rejected ones."""
+
+
+class IdentifierReusedError(DataStorageError):
+    """A request has the identifier of an earlier one, and another content."""
+
+
+class NotAuthenticatedError(DataStorageError):
+    """A request comes without credentials, or with some that are not accepted."""
+
+
+class NotAllowedError(DataStorageError):
+    """The caller has no right to what was asked for. The message names verb, resource and namespace."""
 
 
 class ClusterError(DataStorageError):

@@ -1,22 +1,48 @@
 """The two HTTP servers of the process: one for the API, one for the scrapers of metrics."""
 
 from collections.abc import Sequence
+from typing import Final
 
+from fastapi import APIRouter, FastAPI
 from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from datastorage import metrics
+from datastorage import __version__, metrics
 from datastorage.api.listening import Listening
+from datastorage.api.problems import handle_errors
 from datastorage.api.server import HttpServer
 
+_DESCRIPTION: Final = """\
+Stores what controllers did, and answers questions about it. Every record that is acknowledged is in
+PostgreSQL.
 
-def api_server(routes: Sequence[BaseRoute], *, addresses: str, port: int) -> HttpServer:
+Send the token of a Kubernetes ServiceAccount as `Authorization: Bearer`. What a caller may store and read
+follows from its rights in the cluster."""
+
+
+def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAPI:
+    """Return the application of the API port; ``probes`` are the routes of /health and /ready."""
+    app = FastAPI(
+        title="Kubernaut Data Storage",
+        version=__version__,
+        description=_DESCRIPTION,
+        # Their pages load scripts from another server.
+        docs_url=None,
+        redoc_url=None,
+    )
+    handle_errors(app)
+    app.router.routes.extend(probes)
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+def api_server(app: ASGIApp, *, addresses: str, port: int) -> HttpServer:
     """Return the server of the API port."""
-    listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
-    return HttpServer(Starlette(routes=routes), listening)
+    return HttpServer(app, Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT"))
 
 
 def metrics_server(*, addresses: str, port: int) -> HttpServer:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from datastorage.records.hashes import labelled, sha256
+from datastorage.records.record import Via
 from datastorage.records.times import rfc3339
 from datastorage.resources.reading.registry import kind_of
 from datastorage.storage.pages import StoredRow
@@ -33,6 +34,9 @@ class ArchivedRecord:
     restored from a backup, or cloned. Both contents are kept; their hashes differ."""
     intact: bool
     """Whether the content still has this hash. If not, somebody has changed the content."""
+    via: Via
+    recorded_by: str | None
+    """The authenticated name of the caller who sent it; None where nobody vouches for it."""
     content: bytes = field(repr=False)
     """The exact bytes: canonical JSON of the object."""
     object: Mapping[str, Any] = field(repr=False)
@@ -58,6 +62,8 @@ class ArchivedRecord:
             "contentHash": labelled(self.content_hash),
             "diverged": self.diverged,
             "intact": self.intact,
+            "via": self.via,
+            "recordedBy": self.recorded_by,
             "record": self.object or None,
         }
 
@@ -73,7 +79,8 @@ def archived(row: StoredRow) -> ArchivedRecord:
         )
     return ArchivedRecord(
         kind_of(row.place.table).kind, row.namespace, row.name, key.uid, key.generation, key.created_at,
-        row.stored_at, row.content_hash, row.diverged, intact, row.content, _parsed(row.content),
+        row.stored_at, row.content_hash, row.diverged, intact, row.via, row.recorded_by,
+        row.content, _parsed(row.content),
     )  # fmt: skip
 
 

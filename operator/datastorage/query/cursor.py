@@ -1,6 +1,7 @@
 """Cursors: the end of a page, as a string that a caller gets and sends back."""
 
 import base64
+import hashlib
 import json
 import uuid
 from collections.abc import Sequence
@@ -11,20 +12,31 @@ from datastorage.errors import InvalidQueryError
 from datastorage.storage.pages import Position
 
 _MAX_CHARACTERS: Final = 250
+# Not a secret: it keeps people from mixing up questions. The rights are checked for every page.
+_FINGERPRINT_DIGITS: Final = 12
 _MAX_NUMBER: Final = 2**63 - 1
 
 
-def cursor_of(position: Position) -> str:
-    """Return the cursor of a page that ended at this position."""
-    return _encoded([*(time.isoformat() for time in position.times), *position.numbers])
+def fingerprint(*conditions: object) -> str:
+    """Return a short hash of a question's conditions: a cursor is valid for the same question only."""
+    return hashlib.sha256(repr(conditions).encode("utf-8", "replace")).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
-def position_of(cursor: str, *, times: int, numbers: int) -> Position:
+def cursor_of(position: Position, question: str) -> str:
+    """Return the cursor of a page that ended at this position; ``question`` is the fingerprint."""
+    return _encoded([question, *(time.isoformat() for time in position.times), *position.numbers])
+
+
+def position_of(cursor: str, question: str, *, times: int, numbers: int) -> Position:
     """Return the position at which the page ended; it must have this many times and numbers.
 
     Raises InvalidQueryError for a text that is not a cursor, or a cursor of another question.
     """
-    values = _values(cursor, times + numbers)
+    asked, *values = _values(cursor, 1 + times + numbers)
+    if asked != question:
+        raise InvalidQueryError(
+            "the cursor belongs to another question: repeat its filters, or begin without it"
+        )
     return Position(tuple(map(_time, values[:times])), tuple(map(_number, values[times:])))
 
 

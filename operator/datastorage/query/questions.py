@@ -12,10 +12,11 @@ from typing import Final
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
 from datastorage.query.archivedrecord import ArchivedRecord, archived
-from datastorage.query.cursor import cursor_of, position_of
+from datastorage.query.cursor import cursor_of, fingerprint, position_of
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
 from datastorage.query.search import Searcher, SearchResult
 from datastorage.query.timeline import Timeline, TimelineEntry
+from datastorage.records.record import RecordKey, Table
 from datastorage.storage.pages import ArchiveReader, Place, PlacedRow
 
 _NO_FILTER: Final = Filter()
@@ -74,24 +75,40 @@ class ArchiveQueries:
         """
         with _measured("list"):
             check_limit(limit)
-            after = None if cursor is None else position_of(cursor, times=2, numbers=2)
-            rows = await self._reader.page(filter.criteria(), after, limit + 1)
-            page, next_cursor = await self._page(rows, limit)
+            criteria = filter.criteria()
+            question = fingerprint("list", sorted(criteria.tables), criteria.arguments)
+            after = None if cursor is None else position_of(cursor, question, times=2, numbers=2)
+            rows = await self._reader.page(criteria, after, limit + 1)
+            page, next_cursor = await self._page(rows, limit, question)
             return Page(tuple(record for _, record in page), next_cursor)
 
-    async def get(self, uid: str, generation: int | None = None, kind: str | None = None) -> ArchivedRecord:
-        """Return an object's newest generation, or the given one. Raises RecordNotFoundError."""
+    async def get(
+        self,
+        uid: str,
+        generation: int | None = None,
+        kind: str | None = None,
+        *,
+        namespace: str | None = None,
+    ) -> ArchivedRecord:
+        """Return an object's newest generation, or the given one. Raises RecordNotFoundError.
+
+        With ``namespace`` the object is found only there.
+        """
         with _measured("get"):
             uid = _uid(uid)
             if generation is not None and not 0 <= generation <= _MAX_GENERATION:
                 raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
             which = f" in generation {generation}" if generation is not None else ""
             tables = Filter(kind=kind).criteria().tables
-            places = await self._reader.generations(uid, generation, 1)
+            places = await self._reader.generations(uid, generation, 1, namespace=namespace)
             return await self._only(
                 [place for place in places if place.table in tables],
                 f"no {kind or 'record'} {uid}{which} in the archive",
             )
+
+    async def of_key(self, key: RecordKey, table: Table) -> ArchivedRecord:
+        """Return the record with a key. Raises RecordNotFoundError."""
+        return await self._only([Place(table, key)], f"no record {key.uid} in the archive")
 
     async def get_by_name(self, namespace: str, name: str, kind: str | None = None) -> ArchivedRecord:
         """Return the newest generation of the newest object with a name. Raises RecordNotFoundError."""
@@ -104,33 +121,45 @@ class ArchiveQueries:
                 f"no record {namespace}/{name} in the archive",
             )
 
-    async def history(self, uid: str) -> tuple[ArchivedRecord, ...]:
-        """Return an object's generations, the newest first. Raises RecordNotFoundError if there are none."""
+    async def history(self, uid: str, *, namespace: str | None = None) -> tuple[ArchivedRecord, ...]:
+        """Return an object's generations, the newest first. Raises RecordNotFoundError if there are none.
+
+        With ``namespace`` the object is found only there.
+        """
         with _measured("get"):
             uid = _uid(uid)
-            records = await self._load(await self._reader.generations(uid, None, _MAX_HISTORY))
+            records = await self._load(
+                await self._reader.generations(uid, None, _MAX_HISTORY, namespace=namespace)
+            )
             if not records:
                 raise RecordNotFoundError(f"no record {uid} in the archive")
             return records
 
     async def timeline(
-        self, correlation_id: str, *, limit: int = MAX_LIMIT, cursor: str | None = None
+        self,
+        correlation_id: str,
+        *,
+        namespace: str | None = None,
+        limit: int = MAX_LIMIT,
+        cursor: str | None = None,
     ) -> Timeline:
         """Return the records of a remediation in order of time, with every generation of its traces.
 
+        With ``namespace`` only its records are returned.
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
         with _measured("timeline"):
             check_value("correlation ID", correlation_id)
             check_limit(limit)
-            after = None if cursor is None else position_of(cursor, times=1, numbers=3)
-            rows = await self._reader.remediation(correlation_id, after, limit + 1)
-            page, next_cursor = await self._page(rows, limit)
+            question = fingerprint("timeline", correlation_id, namespace)
+            after = None if cursor is None else position_of(cursor, question, times=1, numbers=3)
+            rows = await self._reader.remediation(correlation_id, after, limit + 1, namespace=namespace)
+            page, next_cursor = await self._page(rows, limit, question)
             entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
             return Timeline(entries, next_cursor)
 
     async def _page(
-        self, rows: Sequence[PlacedRow], limit: int
+        self, rows: Sequence[PlacedRow], limit: int, question: str
     ) -> tuple[Sequence[tuple[PlacedRow, ArchivedRecord]], str | None]:
         """Return the first rows with their records, and the cursor of the next page."""
         wanted = rows[:limit]
@@ -139,7 +168,7 @@ class ArchiveQueries:
         # If the contents are large, the last rows are left to the next page.
         page = [(row, records[row.place]) for row in wanted if row.place in records]
         is_last = len(rows) <= limit and len(page) == len(wanted)
-        return page, None if is_last or not page else cursor_of(page[-1][0].position)
+        return page, None if is_last or not page else cursor_of(page[-1][0].position, question)
 
     async def _only(self, places: Sequence[Place], otherwise: str) -> ArchivedRecord:
         records = await self._load(places[:1])

@@ -45,6 +45,35 @@ class Text:
         return cls(text_hash(text), text)
 
 
+class Via(StrEnum):
+    """The way by which a record came in."""
+
+    CLUSTER = "cluster"
+    """A custom resource, which the operator has watched."""
+    API = "api"
+    """A request over HTTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A client's own identifier of a record, under which it may send the record again.
+
+    ``identifier_hash`` is the SHA-256 of the identifier, which counts within the record's namespace.
+    ``request_hash`` is that of what the client has sent: the same identifier with another request is refused.
+    """
+
+    identifier_hash: bytes
+    request_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The record that a claim belongs to since an earlier request, and whether that request was the same."""
+
+    key: RecordKey
+    same_request: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One generation of one object, ready to be stored.
@@ -53,7 +82,8 @@ class Record:
     typed values to filter by, in the order of the columns that resources/reading declares for the table; a
     value that its column can't hold is None there and still exact in ``content``. ``text`` is the meaning of
     the record in words, of which its vector is made; None where no vectors are kept. ``resource_version``
-    orders the writes of one cluster; 0 where it is not known.
+    orders the writes of one cluster; 0 where it is not known. ``recorded_by`` is the authenticated name of
+    the caller who sent the record; None where nobody vouches for it.
     """
 
     table: Table
@@ -65,6 +95,9 @@ class Record:
     index: tuple[Any, ...] = field(repr=False)
     text: Text | None = field(default=None, repr=False)
     resource_version: int = 0
+    via: Via = Via.CLUSTER
+    recorded_by: str | None = None
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +105,8 @@ class StoredRecord:
     """What the archive holds for a key: hash of the stored bytes, time of the commit, state of the vector.
 
     ``diverged`` means that a different content was already stored under its uid and generation. ``is_new``
-    means that this write added the row.
+    means that this write added the row. ``claimed`` is set where the record's claim belongs to an earlier
+    record: the answer is about that one, and nothing was written.
     """
 
     content_hash: bytes
@@ -80,3 +114,4 @@ class StoredRecord:
     vector: VectorWrite = WITHOUT_VECTORS
     diverged: bool = False
     is_new: bool = field(default=False, compare=False)
+    claimed: Claimed | None = field(default=None, compare=False)

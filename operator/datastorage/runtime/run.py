@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from datastorage.api.app import api_server, metrics_server
+from datastorage.api.app import api_app, api_server, metrics_server
 from datastorage.api.health import health_routes
 from datastorage.assembly.replica import Replica, open_replica
+from datastorage.assembly.rest import Rest, open_rest
 from datastorage.assembly.shard import Shard, open_shard
 from datastorage.assembly.store import VectorStore
 from datastorage.errors import ConfigurationError, NewerSchemaError, TransientError
@@ -64,7 +65,8 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                             on_watch_started=partial(_take_signals, stop),
                         )
                     )
-                    await Operator(replica, [shard], stop, pace).run()
+                    rest = await stack.enter_async_context(open_rest(replica, shard))
+                    await Operator(replica, [shard], rest, stop, pace).run()
             finally:
                 last_resort.arm()
 
@@ -85,10 +87,16 @@ class Operator:
     """A running replica, with its shards."""
 
     def __init__(
-        self, replica: Replica, shards: list[Shard], stop: asyncio.Event, pace: Pace = Pace()
+        self,
+        replica: Replica,
+        shards: list[Shard],
+        rest: Rest,
+        stop: asyncio.Event,
+        pace: Pace = Pace(),
     ) -> None:
         self._replica = replica
         self._shards = shards
+        self._rest = rest
         self._stop = stop
         self._pace = pace
 
@@ -98,7 +106,9 @@ class Operator:
         checks = Checks(self._replica, self._shards, self._stop)
         routes = health_routes(health=checks.health(), ready=checks.ready(), notes=checks.notes())
         servers = (
-            api_server(routes, addresses=settings.listen_address, port=settings.api_port),
+            api_server(
+                api_app(self._rest.routers, routes), addresses=settings.listen_address, port=settings.api_port
+            ),
             metrics_server(addresses=settings.listen_address, port=settings.metrics_port),
         )
         try:
@@ -121,6 +131,7 @@ class Operator:
         workers = self._start_workers()
         running = [RunningShard(shard) for shard in self._shards]
         settings = self._replica.settings
+        self._rest.submissions.open()
         _log.info("Running", extra={"namespaces": list(settings.namespaces) or "all"})
         tasks = [*workers, *(task for shard in running for task in shard.tasks)]
         try:
@@ -129,6 +140,7 @@ class Operator:
                 for shard in running:
                     shard.log_lost()
                 raise ended_unexpectedly(ended)
+            self._rest.submissions.close()
             _log.info("Stopping: nothing more is taken in")
             await asyncio.gather(*(shard.flush(settings.shutdown_seconds) for shard in running))
         finally:

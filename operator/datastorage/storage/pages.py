@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from datastorage.records.record import RecordKey, Table
+from datastorage.records.record import RecordKey, Table, Via
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.keys import key_columns, key_in
@@ -48,7 +48,8 @@ _REMEDIATION: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, happened_at,
         ARRAY[resource_version, generation, stored_order] AS numbers
     FROM datastorage.audit_records
-    WHERE correlation_id = $1 AND happened_at >= coalesce($2::timestamptz, '-infinity')
+    WHERE correlation_id = $1 AND ($5::text IS NULL OR namespace = $5)
+        AND happened_at >= coalesce($2::timestamptz, '-infinity')
         AND ($2::timestamptz IS NULL OR happened_at > $2
             OR ARRAY[resource_version, generation, stored_order] > $3::bigint[])
     ORDER BY happened_at, numbers LIMIT $4)
@@ -56,7 +57,8 @@ _REMEDIATION: Final = """
     (SELECT 'action_traces', uid, generation, created_at, spec_hash, happened_at,
         ARRAY[resource_version, generation, stored_order] AS numbers
     FROM datastorage.action_traces
-    WHERE correlation_id = $1 AND happened_at >= coalesce($2::timestamptz, '-infinity')
+    WHERE correlation_id = $1 AND ($5::text IS NULL OR namespace = $5)
+        AND happened_at >= coalesce($2::timestamptz, '-infinity')
         AND ($2::timestamptz IS NULL OR happened_at > $2
             OR ARRAY[resource_version, generation, stored_order] > $3::bigint[])
     ORDER BY happened_at, numbers LIMIT $4)
@@ -65,12 +67,12 @@ _REMEDIATION: Final = """
 _GENERATIONS: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, stored_order
     FROM datastorage.audit_records
-    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2)
+    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) AND ($4::text IS NULL OR namespace = $4)
     ORDER BY generation DESC, stored_order DESC LIMIT $3)
     UNION ALL
     (SELECT 'action_traces', uid, generation, created_at, spec_hash, stored_order
     FROM datastorage.action_traces
-    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2)
+    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) AND ($4::text IS NULL OR namespace = $4)
     ORDER BY generation DESC, stored_order DESC LIMIT $3)
     ORDER BY generation DESC, stored_order DESC LIMIT $3
 """
@@ -105,12 +107,12 @@ _LOAD: Final = """
             WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place)),
     found AS (
         SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.diverged,
-            r.namespace, r.name, r.content, r.content_hash, r.stored_at
+            r.namespace, r.name, r.content, r.content_hash, r.stored_at, r.via, r.recorded_by
         FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
         WHERE k.table_name = 'audit_records'
         UNION ALL
         SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.diverged,
-            r.namespace, r.name, r.content, r.content_hash, r.stored_at
+            r.namespace, r.name, r.content, r.content_hash, r.stored_at, r.via, r.recorded_by
         FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
         WHERE k.table_name = 'action_traces'),
     measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
@@ -160,6 +162,8 @@ class StoredRow:
     content_hash: bytes = field(repr=False)
     diverged: bool
     """Whether different content was stored under its uid and generation before."""
+    via: Via
+    recorded_by: str | None
 
 
 class ArchiveReader:
@@ -183,19 +187,27 @@ class ArchiveReader:
             rows = await connection.fetch(_PAGE, *start, limit, *criteria.arguments)
         return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
 
-    async def remediation(self, correlation_id: str, after: Position | None, limit: int) -> list[PlacedRow]:
+    async def remediation(
+        self, correlation_id: str, after: Position | None, limit: int, *, namespace: str | None = None
+    ) -> list[PlacedRow]:
         """Return the rows of a remediation that come after a position, with all generations of its traces.
 
-        The order is that of query/timeline.py. Positions have one time and three numbers.
+        The order is that of query/timeline.py. Positions have one time and three numbers. With ``namespace``
+        only its rows are returned.
         """
         start = (*after.times, list(after.numbers)) if after is not None else (None,) * 2
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_REMEDIATION, correlation_id, *start, limit)
+            rows = await connection.fetch(_REMEDIATION, correlation_id, *start, limit, namespace)
         return [_placed(row, row["happened_at"]) for row in rows]
 
-    async def generations(self, uid: str, generation: int | None, limit: int) -> list[Place]:
-        """Return the generations of an object, or the one that is asked for, newest first."""
-        return await self._places(_GENERATIONS, uid, generation, limit)
+    async def generations(
+        self, uid: str, generation: int | None, limit: int, *, namespace: str | None = None
+    ) -> list[Place]:
+        """Return the generations of an object, or the one that is asked for, newest first.
+
+        With ``namespace`` only objects in it are found.
+        """
+        return await self._places(_GENERATIONS, uid, generation, limit, namespace)
 
     async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:
         """Return the newest row of the newest object that had the name, if there is one."""
@@ -213,7 +225,7 @@ class ArchiveReader:
         return [
             StoredRow(
                 place_of(row), row["namespace"], row["name"], row["stored_at"], row["content"],
-                row["content_hash"], row["diverged"],
+                row["content_hash"], row["diverged"], Via(row["via"]), row["recorded_by"],
             )
             for row in rows
         ]  # fmt: skip

@@ -27,7 +27,12 @@ _BEFORE: Final[Mapping[str, str]] = {
     "content": "bytea",
     "content_hash": "bytea",
 }
-_BEHIND: Final[Mapping[str, str]] = {"text_hash": "bytea", "resource_version": "bigint"}
+_BEHIND: Final[Mapping[str, str]] = {
+    "text_hash": "bytea",
+    "resource_version": "bigint",
+    "via": "text",
+    "recorded_by": "text",
+}
 # Far more time than a working server needs to insert nothing.
 _PROBE_SECONDS: Final = 5.0
 
@@ -77,7 +82,7 @@ def _values(record: Record) -> tuple[Any, ...]:
     return (
         key.uid, key.generation, key.created_at, record.namespace, record.name, record.content,
         record.content_hash, *record.index, record.text.hash if record.text is not None else None,
-        record.resource_version,
+        record.resource_version, record.via, record.recorded_by,
     )  # fmt: skip
 
 

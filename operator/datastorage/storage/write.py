@@ -14,11 +14,11 @@ import asyncpg
 
 from datastorage.errors import TransientError, WorkRefusedError
 from datastorage.records.reasons import Reason
-from datastorage.records.record import Record, RecordKey, StoredRecord, Table
+from datastorage.records.record import Claimed, Record, RecordKey, StoredRecord, Table
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.storage import partitions, rows
+from datastorage.storage import claims, partitions, rows
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
@@ -116,10 +116,14 @@ class Archive:
         self, connection: Session, records: Sequence[Record], given: TextVectors, *, apart: bool
     ) -> dict[RecordKey, StoredRecord]:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
-        groups = {table: [record for record in records if record.table is table] for table in Table}
+        claiming = any(record.claim is not None for record in records)
         # A single statement is a transaction of its own, which saves two round trips.
-        single = not given.vectors and not given.missing and not all(groups.values())
+        single = not given.vectors and not given.missing and not claiming and _in_one_table(records)
         async with nullcontext() if single else transaction(connection):
+            # A record whose identifier belongs to an earlier one is not stored; that one is the answer.
+            claimed = await claims.take(connection, records) if claiming else {}
+            if claimed:
+                records = [record for record in records if record.key not in claimed]
             # First come the vectors, in a savepoint: if they fail, the rows are stored all the same.
             writes = dict(given.missing)
             if apart:
@@ -133,14 +137,36 @@ class Archive:
             # Last come the rows. All texts go with the first statement, in one order for all transactions.
             stored: dict[RecordKey, StoredRecord] = {}
             texts = given.texts
-            for table, group in groups.items():
-                if group:
+            for table in Table:
+                if group := [record for record in records if record.table is table]:
                     stored |= await rows.insert(
                         connection, table, group, texts=texts, writes=writes, model=self._model
                     )
                     texts = {}
             # A ledger would add its entries here: one for each record in ``stored`` that ``is_new``.
+            if claimed:
+                stored |= await self._holders(connection, claimed)
         return stored
+
+    async def _holders(
+        self, connection: Session, claimed: Mapping[RecordKey, Claimed]
+    ) -> dict[RecordKey, StoredRecord]:
+        """Return for each record that was not stored what the archive holds under its identifier."""
+        keys = list({holder.key for holder in claimed.values()})
+        found = await rows.find(connection, Table.AUDIT_RECORDS, keys, model=self._model)
+        # A row may be gone from the archive, by a person's hand: then nothing can be the same as it.
+        gone = {
+            holder.key: StoredRecord(b"", holder.key.created_at)
+            for holder in claimed.values()
+            if holder.key not in found
+        }
+        return {
+            key: replace(
+                (found | gone)[holder.key],
+                claimed=replace(holder, same_request=holder.same_request and holder.key in found),
+            )
+            for key, holder in claimed.items()
+        }
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
         """Return what the archive holds for the keys. Rows with another spec have another key."""
@@ -215,6 +241,10 @@ class Archive:
 
     def _unavailable(self, error: TransientError) -> VectorWrite:
         return self._pending(Reason.VECTOR_STORE_UNAVAILABLE, str(error))
+
+
+def _in_one_table(records: Sequence[Record]) -> bool:
+    return len({record.table for record in records}) == 1
 
 
 async def _insert_in_time(target: VectorTarget, vectors: Mapping[bytes, Vector]) -> None:

@@ -1,0 +1,142 @@
+"""Answers to requests that failed, as problem details (RFC 9457); the only place that maps errors to
+statuses.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from datastorage.errors import (
+    DataStorageError,
+    IdentifierReusedError,
+    InvalidQueryError,
+    NotAllowedError,
+    NotAuthenticatedError,
+    OverloadedError,
+    RecordNotFoundError,
+    RecordRejectedError,
+    TransientError,
+)
+
+_log = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+# Outages that last longer are rare, and a client that comes back early costs little.
+_RETRY_AFTER_SECONDS: Final = 2
+_TYPE: Final = "urn:kubernaut:datastorage:problem:"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """What is wrong with one value of a request."""
+
+    pointer: str
+    """Its place in the body (RFC 6901), or the name of a parameter."""
+    detail: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the problem as JSON."""
+        return {"pointer": self.pointer, "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One failed request, or one failed item of a request."""
+
+    status: HTTPStatus
+    code: str
+    """Stable, for programs."""
+    detail: str
+    """For people: what is wrong and what to do. Never SQL, a stack or a secret."""
+    errors: Sequence[FieldProblem] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the problem as JSON, with the member names of RFC 9457."""
+        answer: dict[str, Any] = {
+            "type": f"{_TYPE}{self.code}",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "code": self.code,
+            "detail": self.detail,
+        }
+        if self.errors:
+            answer["errors"] = [error.as_json() for error in self.errors]
+        return answer
+
+    def response(self) -> Response:
+        """Return the answer to the request."""
+        return Response(
+            json.dumps(self.as_json(), ensure_ascii=False).encode("utf-8", "replace"),
+            status_code=self.status,
+            media_type=MEDIA_TYPE,
+            headers=dict(self.headers),
+        )
+
+
+_RETRY: Final = {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+# The first class that an error belongs to counts.
+_PROBLEMS: Final[Sequence[tuple[type[DataStorageError], HTTPStatus, str, Mapping[str, str]]]] = (
+    (NotAuthenticatedError, HTTPStatus.UNAUTHORIZED, "not-authenticated", {"WWW-Authenticate": "Bearer"}),
+    (NotAllowedError, HTTPStatus.FORBIDDEN, "not-allowed", {}),
+    (RecordNotFoundError, HTTPStatus.NOT_FOUND, "not-found", {}),
+    (InvalidQueryError, HTTPStatus.BAD_REQUEST, "invalid-query", {}),
+    (IdentifierReusedError, HTTPStatus.UNPROCESSABLE_ENTITY, "identifier-reused", {}),
+    (RecordRejectedError, HTTPStatus.UNPROCESSABLE_ENTITY, "rejected", {}),
+    (OverloadedError, HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", _RETRY),
+    (TransientError, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", _RETRY),
+)
+
+
+class ProblemError(DataStorageError):
+    """A request that can't be served as it was sent, with the answer to it."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+def problem_of(error: DataStorageError) -> Problem:
+    """Return the problem that an error is to a client."""
+    if isinstance(error, ProblemError):
+        return error.problem
+    for kind, status, code, headers in _PROBLEMS:
+        if isinstance(error, kind):
+            return Problem(status, code, str(error), headers=headers)
+    _log.error("Request failed", extra={"error": str(error)})
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the request failed: see the operator's log")
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Make the application answer every error with a problem."""
+
+    @app.exception_handler(DataStorageError)
+    async def own(_: Request, error: DataStorageError) -> Response:
+        return problem_of(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def parameters(_: Request, error: RequestValidationError) -> Response:
+        errors = [FieldProblem(str(each["loc"][-1]), str(each["msg"])) for each in error.errors()]
+        detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors)
+        return Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail, errors).response()
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        code = status.phrase.lower().replace(" ", "-")
+        return Problem(status, code, str(error.detail), headers=error.headers or {}).response()
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> Response:
+        _log.error("Request failed because of a bug", exc_info=error)
+        return Problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "a bug: see the operator's log"
+        ).response()

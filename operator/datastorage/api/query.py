@@ -1,0 +1,241 @@
+"""GET /api/v1/query, /timeline: questions to the archive, within the rights of the caller.
+
+The rights become conditions of the question itself: rows that the caller may not see are never read. Whoever
+has the right in a single namespace has to name it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Protocol
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from datastorage.api.bodies import JSON
+from datastorage.api.guard import Guard
+from datastorage.api.store import PREFIX
+from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
+from datastorage.query.questions import Page
+from datastorage.query.search import SearchResult
+from datastorage.query.timeline import Timeline
+from datastorage.records.caller import Access, Caller
+from datastorage.records.hashes import labelled
+from datastorage.records.times import rfc3339
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
+from datastorage.resources.models.base import field_name
+
+ARCHIVE_GROUP: Final = "archive.datastorage.kubernaut.io"
+ARCHIVE_RESOURCE: Final = "records"
+CANONICAL: Final = "application/vnd.kubernaut.canonical+json"
+_DEFAULT_PAGE: Final = 50
+_DEFAULT_HITS: Final = 10
+
+
+class QueryType(StrEnum):
+    """The last part of the path: the records that are asked for."""
+
+    RECORDS = "records"
+    """Of every type and kind."""
+    REMEDIATION = "remediation"
+    AI_ANALYSIS = "aianalysis"
+    WORKFLOW = "workflow"
+    EXECUTION = "execution"
+    ACTION_TRACES = "actiontraces"
+
+    @property
+    def audit_type(self) -> str | None:
+        """The ``spec.type`` of the AuditRecords that are meant; None for all."""
+        return next((str(each) for each in AuditType if each.lower() == self.value), None)
+
+    @property
+    def kind(self) -> str | None:
+        """The kind that is meant; None for both."""
+        if self is QueryType.RECORDS:
+            return None
+        return ACTION_TRACE.kind if self is QueryType.ACTION_TRACES else AUDIT_RECORD.kind
+
+
+class Archive(Protocol):
+    """The archive, open for questions (query/questions.py)."""
+
+    async def list(self, filter: Filter, *, limit: int, cursor: str | None) -> Page: ...  # noqa: A002
+    async def get(
+        self, uid: str, generation: int | None, kind: str | None, *, namespace: str | None
+    ) -> ArchivedRecord: ...
+    async def history(self, uid: str, *, namespace: str | None) -> tuple[ArchivedRecord, ...]: ...
+    async def search(
+        self,
+        question: str,
+        filter: Filter,  # noqa: A002
+        *,
+        mode: SearchMode,
+        limit: int,
+    ) -> SearchResult: ...
+    async def timeline(
+        self, correlation_id: str, *, namespace: str | None, limit: int, cursor: str | None
+    ) -> Timeline: ...
+
+
+class Conditions(BaseModel):
+    """The conditions of a question; a record has to meet all of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=field_name, populate_by_name=True)
+
+    namespace: str | None = Field(None, description="Needed without the right to all namespaces.")
+    correlation_id: str | None = Field(None, description="The remediation that the record belongs to.")
+    action_type: str | None = Field(None, description="Of ActionTraces only.")
+    phase: str | None = Field(
+        None, description="Phase of an AuditRecord, or the execution status of a trace."
+    )
+    severity: str | None = None
+    target_kind: str | None = None
+    target_namespace: str | None = None
+    target_name: str | None = None
+    alert_fingerprint: str | None = None
+    since: datetime | None = Field(None, description="Earliest time of creation, with a time zone.")
+    until: datetime | None = Field(None, description="The record was created before this time.")
+
+    def filter_of(self, type_: QueryType) -> Filter:
+        """Return the filter of the archive."""
+        given = self.model_dump(exclude={"action_type"})
+        return Filter(kind=type_.kind, type=type_.audit_type or self.action_type, **given)
+
+
+class ListConditions(Conditions):
+    """The conditions of a list, and its page."""
+
+    page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = _DEFAULT_PAGE
+    page_token: str | None = Field(
+        None, description="Of the page before; valid for the same conditions only."
+    )
+
+
+class SearchConditions(Conditions):
+    """A search."""
+
+    q: str = Field(description="The question: words, an identifier, a sentence.")
+    type: QueryType = QueryType.RECORDS
+    mode: SearchMode = SearchMode.HYBRID
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = _DEFAULT_HITS
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the routes need."""
+
+    guard: Guard
+    archive: Archive
+
+    async def admit(self, request: Request, verb: str, namespace: str | None) -> Caller:
+        """Return the caller, who has the right. Raises NotAuthenticatedError and NotAllowedError."""
+        caller = await self.guard.caller(request.headers.getlist("authorization"))
+        await self.guard.require(caller, Access(verb, ARCHIVE_GROUP, ARCHIVE_RESOURCE, namespace))
+        return caller
+
+
+def query_router(desk: Desk) -> APIRouter:
+    """Return the routes that ask the archive."""
+    router = APIRouter(prefix=PREFIX, tags=["query"])
+
+    @router.get("/query/semantic")
+    async def search(request: Request, asked: Annotated[SearchConditions, Query()]) -> Response:
+        """Search by meaning and by words."""
+        return await _search(desk, request, asked)
+
+    @router.post("/query/semantic")
+    async def search_in_body(request: Request, asked: SearchConditions) -> Response:
+        """Search by meaning and by words; the question stays out of URLs and access logs."""
+        return await _search(desk, request, asked)
+
+    @router.get("/query/{type}")
+    async def list_records(
+        type: QueryType,  # noqa: A002  # the word of the path
+        request: Request,
+        asked: Annotated[ListConditions, Query()],
+    ) -> Response:
+        """List records, the newest first; only the newest generation of an ActionTrace."""
+        await desk.admit(request, "list", asked.namespace)
+        conditions = Conditions(**asked.model_dump(exclude={"page_size", "page_token"}))
+        page = await desk.archive.list(
+            conditions.filter_of(type), limit=asked.page_size, cursor=asked.page_token
+        )
+        return _json({"items": [each.as_json() for each in page.records], "nextPageToken": page.cursor})
+
+    @router.get("/query/actiontraces/{uid}/history")
+    async def history(request: Request, uid: str, namespace: str | None = None) -> Response:
+        """Return all generations of an ActionTrace, the newest first."""
+        await desk.admit(request, "get", namespace)
+        return _items(await desk.archive.history(uid, namespace=namespace))
+
+    @router.get("/query/{type}/{uid}")
+    async def get(
+        type: QueryType,  # noqa: A002  # the word of the path
+        uid: str,
+        request: Request,
+        namespace: str | None = None,
+        generation: int | None = None,
+    ) -> Response:
+        """Return one record, in its newest generation or in the given one."""
+        await desk.admit(request, "get", namespace)
+        record = await desk.archive.get(uid, generation, type.kind, namespace=namespace)
+        return _one(request, record)
+
+    @router.get("/timeline/{correlation_id}")
+    async def timeline(
+        correlation_id: str,
+        request: Request,
+        namespace: str | None = None,
+        page_size: Annotated[int, Query(alias="pageSize", ge=1, le=MAX_LIMIT)] = MAX_LIMIT,
+        page_token: Annotated[str | None, Query(alias="pageToken")] = None,
+    ) -> Response:
+        """Return everything of one remediation, in the order of the events."""
+        await desk.admit(request, "list", namespace)
+        page = await desk.archive.timeline(
+            correlation_id, namespace=namespace, limit=page_size, cursor=page_token
+        )
+        entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries]
+        return _json({"items": entries, "nextPageToken": page.cursor})
+
+    return router
+
+
+async def _search(desk: Desk, request: Request, asked: SearchConditions) -> Response:
+    await desk.admit(request, "list", asked.namespace)
+    conditions = Conditions(**asked.model_dump(exclude={"q", "type", "mode", "limit"}))
+    result = await desk.archive.search(
+        asked.q, conditions.filter_of(asked.type), mode=asked.mode, limit=asked.limit
+    )
+    hits = [
+        {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
+        for hit in result.hits
+    ]
+    return _json({"mode": result.mode, "degraded": result.degraded, "items": hits})
+
+
+def _items(records: Sequence[ArchivedRecord]) -> Response:
+    return _json({"items": [record.as_json() for record in records]})
+
+
+def _one(request: Request, record: ArchivedRecord) -> Response:
+    headers = {"ETag": f'"{labelled(record.content_hash)}"', "Vary": "Accept, Authorization"}
+    if headers["ETag"] in _etags(request):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    if CANONICAL in request.headers.get("accept", ""):
+        return Response(record.content, media_type=CANONICAL, headers=headers)
+    return _json(record.as_json(), headers)
+
+
+def _etags(request: Request) -> list[str]:
+    return [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
+
+
+def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
+    # Lone surrogates, which a record may contain, can't be encoded.
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(body, media_type=JSON, headers=headers)

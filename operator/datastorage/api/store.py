@@ -1,0 +1,311 @@
+"""POST /api/v1/store/{type}: stores records that come with a request.
+
+A body is what ``kubectl create`` would take. It is checked by the same rules, and stored by the same
+pipeline, but never becomes an object in the cluster.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from datastorage.api.bodies import JSON, NDJSON, Bounds, Parse, invalid, items_of
+from datastorage.api.guard import Guard
+from datastorage.api.problems import FieldProblem, Problem, ProblemError, problem_of
+from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError
+from datastorage.pipeline.item import Outcome, Rejection
+from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.records.caller import Access, Caller
+from datastorage.records.hashes import labelled
+from datastorage.records.record import Record, RecordKey, StoredRecord, Table
+from datastorage.records.times import rfc3339
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, GROUP, AuditType
+from datastorage.resources.reading.requestrecord import record_of_request
+
+PREFIX: Final = "/api/v1"
+_MAX_KEY_CHARACTERS: Final = 255
+
+
+class StoreType(StrEnum):
+    """The last part of the path: the type of the records."""
+
+    REMEDIATION = "remediation"
+    AI_ANALYSIS = "aianalysis"
+    WORKFLOW = "workflow"
+    EXECUTION = "execution"
+
+    @property
+    def audit_type(self) -> AuditType:
+        """The value of ``spec.type``."""
+        return next(each for each in AuditType if each.lower() == self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the archive holds for a request. None of it ever changes."""
+
+    namespace: str
+    name: str
+    uid: str
+    created_at: str
+    stored_at: str
+    content_hash: bytes
+    recorded_by: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the receipt as JSON."""
+        return {
+            "kind": AUDIT_RECORD.kind,
+            "namespace": self.namespace,
+            "name": self.name,
+            "uid": self.uid,
+            "generation": 1,
+            "createdAt": self.created_at,
+            "storedAt": self.stored_at,
+            "contentHash": labelled(self.content_hash),
+            "recordedBy": self.recorded_by,
+            "via": "api",
+        }
+
+
+class Submissions(Protocol):
+    """Where records are stored (pipeline/submissions.py)."""
+
+    async def store(self, records: Sequence[Record]) -> list[Outcome]: ...
+
+
+class Archive(Protocol):
+    """Where the record of an earlier request is looked up (query/questions.py)."""
+
+    async def of_key(self, key: RecordKey, table: Table) -> ArchivedRecord: ...
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """What the route needs."""
+
+    guard: Guard
+    submissions: Submissions
+    archive: Archive
+    parse: Parse
+    validate: Callable[[Mapping[str, Any]], Sequence[FieldProblem]]
+    """Returns what the API server would find wrong with an AuditRecord at its creation."""
+    with_texts: bool
+    """Whether the records get vectors."""
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+def store_router(entrance: Entrance) -> APIRouter:
+    """Return the routes that store records."""
+    router = APIRouter(prefix=PREFIX, tags=["store"])
+
+    @router.post("/store/{type}", status_code=HTTPStatus.CREATED, openapi_extra=_OPENAPI)
+    async def store(type: StoreType, request: Request) -> Response:  # noqa: A002  # the word of the path
+        """Store one record, an array of records, or one record in each line.
+
+        Each record is committed to PostgreSQL before the answer. With ``metadata.uid`` or the header
+        Idempotency-Key (one record only) the same request may be sent again at any time, and never makes a
+        second record: the answer is 200, and the same body.
+        """
+        caller = await entrance.guard.caller(request.headers.getlist("authorization"))
+        items = await items_of(request, entrance.parse, entrance.bounds)
+        key = _idempotency_key(request, is_batch=items.is_batch)
+        results = await _store(entrance, caller, type.audit_type, items.bodies, key)
+        return _batch_answer(results) if items.is_batch else _answer(results[0], type)
+
+    return router
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """One record's answer: its receipt, or the problem with it."""
+
+    receipt: Receipt | None = None
+    is_new: bool = False
+    problem: Problem | None = None
+
+    @property
+    def status(self) -> HTTPStatus:
+        if self.problem is not None:
+            return self.problem.status
+        return HTTPStatus.CREATED if self.is_new else HTTPStatus.OK
+
+
+async def _store(
+    entrance: Entrance, caller: Caller, audit_type: AuditType, bodies: Sequence[Any], key: str | None
+) -> list[_Result]:
+    """Store the records that can be stored; return the result of each, in order."""
+    results: list[_Result | None] = [None] * len(bodies)
+    records: dict[int, Record] = {}
+    rights = _Rights(entrance.guard, caller)
+    for place, body in enumerate(bodies):
+        try:
+            checked = _checked(entrance, audit_type, body)
+            await rights.check(checked["metadata"]["namespace"])
+            records[place] = record_of_request(
+                checked,
+                recorded_by=caller.username,
+                idempotency_key=key,
+                with_text=entrance.with_texts,
+            )
+        except DataStorageError as error:
+            results[place] = _Result(problem=problem_of(error))
+    if records:
+        outcomes = await entrance.submissions.store(list(records.values()))
+        for (place, record), outcome in zip(records.items(), outcomes, strict=True):
+            results[place] = await _result(entrance, record, outcome)
+    return [result for result in results if result is not None]
+
+
+class _Rights:
+    """The right to create, asked once for each namespace of a request."""
+
+    def __init__(self, guard: Guard, caller: Caller) -> None:
+        self._guard = guard
+        self._caller = caller
+        self._known: dict[str, DataStorageError | None] = {}
+
+    async def check(self, namespace: str) -> None:
+        if namespace not in self._known:
+            self._known[namespace] = None
+            try:
+                access = Access("create", GROUP, AUDIT_RECORD.plural, namespace)
+                await self._guard.require(self._caller, access)
+            except DataStorageError as error:
+                self._known[namespace] = error
+        refusal = self._known[namespace]
+        if refusal is not None:
+            raise refusal
+
+
+def _checked(entrance: Entrance, audit_type: AuditType, body: Any) -> Mapping[str, Any]:
+    """Return the body with what the path says of it. Raises ProblemError for one that is not valid."""
+    if isinstance(body, Problem):  # a line that is not JSON
+        raise ProblemError(body)
+    if not isinstance(body, dict):
+        raise ProblemError(invalid([FieldProblem("", "must be an object with metadata and spec")]))
+    spec, metadata = body.get("spec"), body.get("metadata")
+    if isinstance(spec, dict):
+        given = spec.get("type", audit_type)
+        if given != audit_type:
+            problem = FieldProblem("/spec/type", f"must be {audit_type} or left out: the path says so")
+            raise ProblemError(invalid([problem]))
+        body = {**body, "spec": {**spec, "type": str(audit_type)}}
+    whole: dict[str, Any] = {"apiVersion": API_VERSION, "kind": AUDIT_RECORD.kind, **body}
+    uid = metadata.get("uid") if isinstance(metadata, dict) else None
+    problems = list(entrance.validate(whole))
+    if uid is not None and not _is_uuid(uid):
+        problems.append(FieldProblem("/metadata/uid", "must be a UUID"))
+    if problems:
+        raise ProblemError(invalid(problems))
+    return whole
+
+
+def _is_uuid(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and len(value) == len(str(uuid.UUID(value)))
+    except ValueError:
+        return False
+
+
+def _idempotency_key(request: Request, *, is_batch: bool) -> str | None:
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return None
+    if is_batch:
+        raise ProblemError(
+            Problem(
+                HTTPStatus.BAD_REQUEST, "idempotency-key-of-batch",
+                "Idempotency-Key is for a single record: give each record of a batch its own metadata.uid",
+            )
+        )  # fmt: skip
+    if len(keys) > 1 or not 1 <= len(keys[0]) <= _MAX_KEY_CHARACTERS:
+        raise ProblemError(
+            Problem(
+                HTTPStatus.BAD_REQUEST, "invalid-idempotency-key",
+                f"Idempotency-Key must be given once, and have 1 to {_MAX_KEY_CHARACTERS} characters",
+            )
+        )  # fmt: skip
+    return keys[0]
+
+
+async def _result(entrance: Entrance, record: Record, outcome: Outcome) -> _Result:
+    if isinstance(outcome, Rejection):
+        why = f"PostgreSQL can't hold the record ({outcome.reason}): it is kept among the rejected ones"
+        return _Result(problem=problem_of(RecordRejectedError(why)))
+    if outcome.claimed is None:
+        return _Result(_receipt(record, outcome), is_new=True)
+    if outcome.claimed.same_request:
+        return _Result(_receipt_of(await entrance.archive.of_key(outcome.claimed.key, record.table)))
+    return _Result(
+        problem=problem_of(
+            IdentifierReusedError(
+                "the identifier of this request (metadata.uid or Idempotency-Key) belongs to an earlier "
+                "record with another content: use a new one for a new record"
+            )
+        )
+    )
+
+
+def _receipt(record: Record, stored: StoredRecord) -> Receipt:
+    return Receipt(
+        record.namespace, record.name, record.key.uid, rfc3339(record.key.created_at),
+        rfc3339(stored.stored_at), stored.content_hash, record.recorded_by,
+    )  # fmt: skip
+
+
+def _receipt_of(earlier: ArchivedRecord) -> Receipt:
+    return Receipt(
+        earlier.namespace, earlier.name, earlier.uid, rfc3339(earlier.created_at), rfc3339(earlier.stored_at),
+        earlier.content_hash, earlier.recorded_by,
+    )  # fmt: skip
+
+
+def _answer(result: _Result, type_: StoreType) -> Response:
+    if result.receipt is None:
+        assert result.problem is not None
+        return result.problem.response()
+    receipt = result.receipt
+    return _json(
+        receipt.as_json(),
+        result.status,
+        {
+            "Location": f"{PREFIX}/query/{type_}/{receipt.uid}?namespace={receipt.namespace}",
+            "ETag": f'"{labelled(receipt.content_hash)}"',
+        },
+    )
+
+
+def _batch_answer(results: Sequence[_Result]) -> Response:
+    items = [
+        {"index": index, "status": int(result.status)}
+        | (
+            {"record": result.receipt.as_json()}
+            if result.receipt is not None
+            else {"problem": result.problem.as_json() if result.problem is not None else None}
+        )
+        for index, result in enumerate(results)
+    ]
+    failed = sum(result.problem is not None for result in results)
+    return _json(
+        {"stored": len(results) - failed, "failed": failed, "items": items}, HTTPStatus.MULTI_STATUS, {}
+    )
+
+
+def _json(value: Any, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(body, status_code=status, media_type=JSON, headers=dict(headers))
+
+
+_OPENAPI: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {media_type: {"schema": {}} for media_type in (JSON, NDJSON)},
+    }
+}

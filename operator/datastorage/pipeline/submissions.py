@@ -1,0 +1,86 @@
+"""Takes in records that come with a request, and waits for their commit.
+
+They go the way of the cluster's records, through the same intake and in the same batches. Nothing is
+acknowledged that is not committed: a request that can't wait any longer gets an error, and may be sent again
+under its identifier.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datastorage.errors import OverloadedError, TransientError
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.item import Outcome, Rejection, WorkItem
+from datastorage.records.record import Record
+from datastorage.resilience.breaker import Breaker
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a request waits."""
+
+    commit_seconds: float = 8.0
+    """For the commit of its records. A commit takes tens of milliseconds; a server that was lost in the
+    middle of one may take this long to be missed, and clients give up after ten seconds or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOrigin:
+    """The request that a record came from; the future is its outcome."""
+
+    outcome: asyncio.Future[Outcome]
+
+    async def committed(self, outcome: Outcome) -> None:
+        """Answer the request, if it still waits."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+    def given_up(self, reason: str) -> None:
+        """Answer that the record can't be kept at all."""
+        if not self.outcome.done():
+            self.outcome.set_result(Rejection(reason))
+
+
+class Submissions:
+    """The entrance for records of requests."""
+
+    def __init__(self, *, intake: Intake, breaker: Breaker, pace: Pace = Pace()) -> None:
+        """``breaker`` is that of PostgreSQL."""
+        self._intake = intake
+        self._breaker = breaker
+        self._pace = pace
+        self._closed: str | None = "the operator is starting"
+
+    def open(self) -> None:
+        """Take records from now on: somebody commits them."""
+        self._closed = None
+
+    def close(self) -> None:
+        """Refuse all further records: the process stops."""
+        self._closed = "the operator is stopping"
+
+    async def store(self, records: Sequence[Record]) -> list[Outcome]:
+        """Return the outcome of each record once it is committed.
+
+        Raises TransientError when PostgreSQL does not serve or no answer came in time, and OverloadedError
+        when there is no room. After an error some of the records may be stored all the same.
+        """
+        if self._closed is not None:
+            raise TransientError(f"{self._closed}: send the request again")
+        if not self._breaker.serving:
+            raise TransientError(f"PostgreSQL can't serve: {self._breaker.reason}")
+        if not self._intake.has_room:
+            raise OverloadedError("too many records wait to be stored: send the request again later")
+        loop = asyncio.get_running_loop()
+        outcomes: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in records]
+        for record, outcome in zip(records, outcomes, strict=True):
+            self._intake.add(WorkItem(record, RequestOrigin(outcome)))
+        try:
+            async with asyncio.timeout(self._pace.commit_seconds):
+                return await asyncio.gather(*outcomes)
+        except TimeoutError:
+            why = self._breaker.reason or "the commit takes too long"
+            raise TransientError(
+                f"it is not known yet whether the record is stored ({why}): send the same request again"
+            ) from None
