@@ -7,9 +7,10 @@ import typer
 
 from datastorage.assembly.commands import open_outbox
 from datastorage.cli.opened import with_opened
-from datastorage.cli.options import check_limit, parse_uid
+from datastorage.cli.options import parse_uid
 from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.errors import InvalidQueryError
+from datastorage.query.filters import check_limit
 from datastorage.settings import load_settings
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState
 

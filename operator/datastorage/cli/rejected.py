@@ -10,7 +10,7 @@ import typer
 
 from datastorage.assembly.commands import Retrying, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
-from datastorage.cli.options import check_limit, parse_uid
+from datastorage.cli.options import parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.progress import display, following
 from datastorage.errors import (
@@ -21,6 +21,7 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried
 from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.query.filters import check_limit
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
 from datastorage.resources.reading.registry import kind_of
