@@ -1,8 +1,16 @@
-"""Checks of options that several commands have."""
+"""Options that several commands have, and their checks."""
 
 import uuid
+from typing import Annotated
 
+import typer
+
+from datastorage.cli.output import DocumentFormat, Format
 from datastorage.errors import InvalidQueryError
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
+DocumentOutput = Annotated[DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")]
+Cursor = Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")]
 
 
 def parse_uid(option: str, text: str) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from datastorage.assembly.commands import Retrying, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
-from datastorage.cli.options import parse_uid
+from datastorage.cli.options import Cursor, DocumentOutput, Output, parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.progress import display, following
 from datastorage.errors import (
@@ -49,7 +49,6 @@ _Reason = Annotated[
     str | None,
     typer.Option(help="Only records whose reason contains this text; capital letters make no difference."),
 ]
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
 _Uid = Annotated[str, typer.Argument(metavar="UID", help="UID of the object.")]
 
 
@@ -62,8 +61,8 @@ def list_(
         bool, typer.Option("--resolved", help="Include records that were stored since.")
     ] = False,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")] = None,
-    output: _Output = Format.TABLE,
+    cursor: Cursor = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """List rejected records, the latest first.
 
@@ -104,9 +103,7 @@ def show(
     generation: Annotated[
         int | None, typer.Option(help="This generation instead of the one rejected last.")
     ] = None,
-    output: Annotated[
-        DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")
-    ] = DocumentFormat.YAML,
+    output: DocumentOutput = DocumentFormat.YAML,
 ) -> None:
     """Print a rejected record, with the reason.
 
