@@ -127,6 +127,7 @@ def test_rows_are_listed(run: Command, owed: list[Record]) -> None:
     uid = owed[0].key.uid
     [row] = json.loads(run("list", "--uid", uid, "-o", "json")[1])
     assert (row["uid"], row["generation"], row["table"]) == (uid, 1, "audit_records")
+    assert row["owedSince"].endswith("Z"), "times are in UTC, and written as in every other answer"
 
 
 def test_failed_ones_are_tried_again(run: Command, database: TestDatabase, owed: list[Record]) -> None:

@@ -11,6 +11,7 @@ from datastorage.assembly.shard import open_shard
 from datastorage.cli.output import print_table
 from datastorage.errors import ConfigurationError
 from datastorage.pipeline.garbagecollector import Plan
+from datastorage.records.times import rfc3339
 from datastorage.resources.selection import Selection
 from datastorage.settings import Settings, load_settings
 
@@ -57,6 +58,6 @@ def _planned(plan: Plan, now: datetime) -> tuple[str, ...]:
     seconds = max(0, round((due - now).total_seconds()))
     remark = "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
     return (
-        ref.kind.kind, ref.namespace, ref.name, due.isoformat(timespec="seconds"), f"{seconds}s",
+        ref.kind.kind, ref.namespace, ref.name, rfc3339(due, "seconds"), f"{seconds}s",
         "yes" if plan.confirmed else "NO", remark,
     )  # fmt: skip

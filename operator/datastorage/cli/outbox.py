@@ -11,6 +11,7 @@ from datastorage.cli.options import Output, parse_uid
 from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import check_limit
+from datastorage.records.times import rfc3339
 from datastorage.settings import load_settings
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState
 
@@ -102,7 +103,7 @@ def list_(
             ("STATE", "OWED SINCE", "TRIES", "NAMESPACE", "NAME", "UID", "GENERATION", "LAST ERROR"),
             [
                 (
-                    row.state.value, row.owed_since.isoformat(timespec="seconds"), str(row.attempts),
+                    row.state.value, rfc3339(row.owed_since, "seconds"), str(row.attempts),
                     row.namespace, row.name, row.uid, str(row.generation), row.last_error or "",
                 )
                 for row in rows
@@ -217,7 +218,7 @@ def _depth(depth: OutboxDepth, errors: dict[str, int]) -> dict[str, Any]:
 
 def _row(row: OutboxRow) -> dict[str, Any]:
     return {
-        "state": row.state.value, "owedSince": row.owed_since.isoformat(), "attempts": row.attempts,
+        "state": row.state.value, "owedSince": rfc3339(row.owed_since), "attempts": row.attempts,
         "table": row.table, "namespace": row.namespace, "name": row.name, "uid": row.uid,
         "generation": row.generation, "lastError": row.last_error,
     }  # fmt: skip

@@ -212,7 +212,7 @@ def _print_letters(letters: Sequence[Letter], output: Format) -> None:
     stored = ("STORED",) if any(letter.resolved_at for letter in letters) else ()
     rows = [
         (
-            rfc3339(letter.rejected_at.replace(microsecond=0)),
+            rfc3339(letter.rejected_at, "seconds"),
             *((_resolved(letter),) if stored else ()),
             kind_of(letter.table).kind, f"{letter.namespace}/{letter.name}", letter.key.uid,
             *((str(letter.key.generation), f"{letter.size:,}") if wide else ()), letter.reason,
@@ -224,7 +224,7 @@ def _print_letters(letters: Sequence[Letter], output: Format) -> None:
 
 
 def _resolved(letter: Letter) -> str:
-    return rfc3339(letter.resolved_at.replace(microsecond=0)) if letter.resolved_at is not None else ""
+    return rfc3339(letter.resolved_at, "seconds") if letter.resolved_at is not None else ""
 
 
 def _as_json(letter: Letter) -> dict[str, Any]:
