@@ -51,6 +51,9 @@ class FilterOptions:
             "Deployment/payments/checkout."
         ),
     ] = None
+    alert_fingerprint: Annotated[
+        str | None, typer.Option(help="Fingerprint of the alert that led to the record.")
+    ] = None
 
     def __post_init__(self) -> None:
         """Raise InvalidQueryError for wrong options, before anything connects."""
@@ -71,6 +74,7 @@ class FilterOptions:
             target_kind=kind,
             target_namespace=namespace,
             target_name=name,
+            alert_fingerprint=self.alert_fingerprint,
         )
 
     @property
