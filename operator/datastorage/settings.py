@@ -27,8 +27,9 @@ from datastorage.files import read_file
 
 PREFIX: Final = "DATASTORAGE_"
 _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
+EMBEDDED_DIR_VARIABLE: Final = "DATASTORAGE_EMBEDDED_DIR"
 # Our variables that are not settings of the service.
-_OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, "DATASTORAGE_EMBEDDED_DIR"})
+_OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE})
 # Variables that only the tests read.
 _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
 # Variables that Kubernetes adds to the pods of a namespace for each Service whose name begins with
@@ -335,6 +336,11 @@ def secret_file(directory: Path, setting: str) -> Path | None:
     return found
 
 
+def read_secret(path: Path) -> str:
+    """Return the value in a secret's file. Raises OSError, and UnicodeDecodeError where it is not UTF-8."""
+    return read_file(path, _MAX_FILE_BYTES).decode().strip()
+
+
 def _read_files(directory: Path) -> dict[str, str | None]:
     values: dict[str, str | None] = {}
     for name in setting_names():
@@ -342,7 +348,7 @@ def _read_files(directory: Path) -> dict[str, str | None]:
         if path is None:
             continue
         try:
-            values[name.lower()] = read_file(path, _MAX_FILE_BYTES).decode().strip()
+            values[name.lower()] = read_secret(path)
         except OSError as error:
             raise ConfigurationError(f"{name}: its file {path} can't be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -382,6 +388,6 @@ def settings_table() -> str:
         lines.append(f"| `{name}` | {cell} | {field.description} |")
     lines += [
         f"| `{_SECRETS_DIR_VARIABLE}` | `{_DEFAULT_SECRETS_DIR}` | Directory of files named like settings. |",
-        "| `DATASTORAGE_EMBEDDED_DIR` | | Where `run --embedded` keeps its data. |",
+        f"| `{EMBEDDED_DIR_VARIABLE}` | | Where `run --embedded` keeps its data. |",
     ]
     return "\n".join(lines) + "\n"
