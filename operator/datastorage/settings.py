@@ -44,6 +44,9 @@ _PORT_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _MAX_FILE_BYTES: Final = 1024 * 1024
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 
+# Of `run --embedded`.
+DEFAULT_EMBEDDED_DIR: Final = "~/.local/share/kubernaut-datastorage/postgres"
+
 _Port = Annotated[int, Field(ge=1, le=65535)]
 # A name, not a pattern: Kopf would take "team-*" for one, and the lists of the sweep would not.
 _Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -153,10 +156,10 @@ class LogSettings(_Group):
     """What is logged, and how."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Lowest level that is logged."
+        default="INFO", description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."
     )
     format: Literal["json", "text"] = Field(
-        default="json", description="Form of the log: one JSON object a line, or text."
+        default="json", description="Form of the log. `json`: one JSON object a line. `text`: for people."
     )
 
 
@@ -388,6 +391,6 @@ def settings_table() -> str:
         lines.append(f"| `{name}` | {cell} | {field.description} |")
     lines += [
         f"| `{_SECRETS_DIR_VARIABLE}` | `{_DEFAULT_SECRETS_DIR}` | Directory of files named like settings. |",
-        f"| `{EMBEDDED_DIR_VARIABLE}` | | Where `run --embedded` keeps its data. |",
+        f"| `{EMBEDDED_DIR_VARIABLE}` | `{DEFAULT_EMBEDDED_DIR}` | Where `run --embedded` keeps its data. |",
     ]
     return "\n".join(lines) + "\n"

@@ -170,6 +170,11 @@ def test_an_identifier_that_is_in_no_record_is_named(run: Command, mode: str) ->
     assert "note: no record within these filters has 'shop/checkout'" in noted
 
 
+def test_a_search_without_results_mentions_no_records_above(run: Command) -> None:
+    _, printed, noted = run("search", "ORA-00060", "--mode", "text")
+    assert (printed, noted) == ("", "note: no record has 'ORA-00060'\nno records found\n")
+
+
 def test_a_search_without_vectors_says_so(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "none")
     code, printed, noted = run("search", "memory", "-o", "json")

@@ -81,7 +81,8 @@ def search(
     _print_search(result, output)
     for identifier in absent:
         within = "" if filters == FilterOptions() else " within these filters"
-        note(f"note: no record{within} has {identifier!r}; the records above are merely similar")
+        similar = "; the records above are merely similar" if result.hits else ""
+        note(f"note: no record{within} has {identifier!r}{similar}")
     _finish([hit.record for hit in result.hits], filters)
 
 

@@ -34,7 +34,10 @@ class FilterOptions:
     correlation: Annotated[str | None, typer.Option(help="Correlation ID of the remediation.")] = None
     since: Annotated[
         str | None,
-        typer.Option(help="Created at or after this time: 2026-03-05T10:00:00Z, or 90m, 24h, 7d ago."),
+        typer.Option(
+            help="Created at or after this time, such as 2026-03-05T10:00:00Z, or no longer ago than this, "
+            "such as 90m, 24h or 7d."
+        ),
     ] = None
     until: Annotated[str | None, typer.Option(help="Created before this time; written as for --since.")] = (
         None

@@ -28,7 +28,8 @@ def gc(
     when.
 
     The garbage collector, which deletes them, runs inside `datastorage run`. So
-    this command needs --dry-run.
+    this command needs --dry-run. It asks the cluster, by KUBECONFIG, and the
+    archive, by DATASTORAGE_DATABASE_URL.
 
     Example:
         datastorage gc --dry-run
@@ -50,7 +51,7 @@ async def _print_gc_plan(settings: Settings) -> None:
             rows = [_planned(plan, now) async for plan in shard.collector.plan()]
     if rows:
         print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)
-    typer.echo(f"{len(rows):,} stored objects in the cluster")
+    typer.echo(f"stored objects in the cluster: {len(rows):,}")
 
 
 def _planned(plan: Plan, now: datetime) -> tuple[str, ...]:
