@@ -4,7 +4,6 @@ The tests play the operator, under its own ServiceAccount; the real one, where i
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
 from e2e.resource_cases import action_trace, audit_record
 from harness.controlplane import Cluster
+from harness.polling import until_blocking
 
 SYSTEM = "datastorage-system"
 DEADLINE = 30.0  # seconds; policies and labels reach the API server's admission within one or two
@@ -24,13 +24,6 @@ BUILDERS: dict[ResourceKind, Callable[[], dict[str, Any]]] = {
     AUDIT_RECORD: audit_record,
     ACTION_TRACE: action_trace,
 }
-
-
-def eventually(what: str, check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not check():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 class Records:
@@ -89,7 +82,10 @@ def resting_operator(control_plane: Cluster) -> Iterator[None]:
     replicas = control_plane.get(*deployment)["spec"]["replicas"]
     control_plane.kubectl("scale", *deployment, "--replicas=0")
     selector = ("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=datastorage")
-    eventually("the operator's pods are gone", lambda: not control_plane.get(*selector)["items"])
+    until_blocking(
+        lambda: not control_plane.get(*selector)["items"],
+        seconds=DEADLINE, what="the operator's pods are gone",
+    )  # fmt: skip
     yield
     control_plane.kubectl("scale", *deployment, f"--replicas={replicas}")
 
@@ -103,13 +99,14 @@ def guards(resting_operator: None, control_plane: Cluster) -> None:  # noqa: ARG
         "delete", AUDIT_RECORD.crd_name, "guard-probe", "--ignore-not-found", kubeconfig=operator
     )
     probe.create(AUDIT_RECORD, "guard-probe")
-    eventually(
-        "deletions are refused", lambda: bool(probe.delete(AUDIT_RECORD, "guard-probe", "--dry-run=server"))
-    )
-    eventually(
-        "statuses are refused",
+    until_blocking(
+        lambda: bool(probe.delete(AUDIT_RECORD, "guard-probe", "--dry-run=server")),
+        seconds=DEADLINE, what="deletions are refused",
+    )  # fmt: skip
+    until_blocking(
         lambda: bool(probe.set_status(AUDIT_RECORD, "guard-probe", "Pending", 1, as_admin=True)),
-    )
+        seconds=DEADLINE, what="statuses are refused",
+    )  # fmt: skip
     probe.delete(AUDIT_RECORD, "guard-probe", "--wait=false", kubeconfig=operator)
 
 
@@ -218,7 +215,9 @@ def test_a_labelled_namespace_is_left_alone(records: Records) -> None:
         assert "must not be deleted" in records.delete(kind, "fresh")
     records.cluster.kubectl("label", "namespace", records.namespace, OPT_OUT)
     for kind in KINDS:
-        eventually(f"{kind.kind} deleted", partial(records.try_delete, kind, "fresh"))
+        until_blocking(
+            partial(records.try_delete, kind, "fresh"), seconds=DEADLINE, what=f"{kind.kind} is deleted"
+        )
         assert records.names(kind) == set()
 
 
@@ -256,7 +255,9 @@ def test_a_namespace_waits_for_its_records(control_plane: Cluster, records: Reco
             if condition["type"] == "NamespaceDeletionContentFailure"
         )
 
-    eventually("the namespace says why it stays", lambda: "must not be deleted" in refusals())
+    until_blocking(
+        lambda: "must not be deleted" in refusals(), seconds=DEADLINE, what="the namespace says why it stays"
+    )
     for kind in KINDS:
         assert records.names(kind) == {"fresh"}
         records.set_status(kind, "fresh", "Stored", 1)

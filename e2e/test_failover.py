@@ -37,14 +37,14 @@ async def test_a_standby_behind_the_endpoint_is_told_and_left(
             await until(lambda: _ready(operator), seconds=30, what="/ready")
             pid = operator.pid
             await _store(client, workbench, primary_url, "before")
-            proxy.lead_to(standby.moved(primary_url))
+            proxy.redirect_to(standby.moved(primary_url))
             await workbench.execute_as_owner(CUT)
             await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
             await until(lambda: _says(operator, "is a read-only standby"), seconds=10, what="/ready says why")
             workbench.database_url = standby.moved(primary_url)
             listed = await asyncio.to_thread(workbench.datastorage, "list", "-o", "json")
             assert len(json.loads(listed)["records"]) == 1, "a standby is good enough to read"
-            proxy.lead_to(primary_url)
+            proxy.redirect_to(primary_url)
             await until(
                 lambda: _stored(primary_url, workbench, "before", "meanwhile"),
                 seconds=RECOVERY_SECONDS,

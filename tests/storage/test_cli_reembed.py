@@ -153,7 +153,7 @@ async def test_it_goes_on_where_it_was_stopped(
         assert code == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[end]
         if end is not signal.SIGKILL:
             assert process.said.endswith(
-                "stopped; what is done stays done: run the same command again to go on\n"
+                "stopped; all results so far are kept: run the same command again to continue\n"
             )
             assert "Traceback" not in process.said
     await holder.close()

@@ -110,11 +110,11 @@ async def test_a_pool_that_met_a_standby_leaves_it(pair: Pair, writers: Callable
     async with FreezableProxy(pair.database.service_url) as proxy:
         writer = writers(proxy.url)
         await writer.store(audit_record())
-        proxy.lead_to(pair.on_standby.service_url)
+        proxy.redirect_to(pair.on_standby.service_url)
         await _cut(pair.database.owner_url)
         waiting = asyncio.create_task(writer.store(audit_record()))
         await eventually(_says(writer, "is a read-only standby"))
-        proxy.lead_to(pair.database.service_url)
+        proxy.redirect_to(pair.database.service_url)
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await waiting
         await writer.store(audit_record())
@@ -125,7 +125,7 @@ async def test_the_start_waits_for_the_primary(pair: Pair, writers: Callable[[st
         writer = writers(proxy.url)
         starting = asyncio.create_task(writer.breaker.run(writer.database.check_schema_version))
         await eventually(_says(writer, "is a read-only standby"))
-        proxy.lead_to(pair.database.service_url)
+        proxy.redirect_to(pair.database.service_url)
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await starting
 
@@ -211,7 +211,7 @@ async def test_nothing_is_lost_when_a_standby_takes_over_under_load(
             is_gone = True
             await asyncio.to_thread(pair.primary.stop, "immediate")
             await asyncio.to_thread(heir.promote)
-            proxy.lead_to(heir.moved(pair.database.service_url))
+            proxy.redirect_to(heir.moved(pair.database.service_url))
             async with asyncio.timeout(2 * _RECOVERY_SECONDS):
                 await asyncio.gather(*loading)
             connection = await connect(heir.moved(pair.database.owner_url))

@@ -133,7 +133,7 @@ class _ByTurns(FreezableProxy):
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The proxy has no other place to learn of a connection before it is led anywhere.
         self.connections += 1
-        self.lead_to(next(self._urls))
+        self.redirect_to(next(self._urls))
         await super()._connect(reader, writer)
 
 

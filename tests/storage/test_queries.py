@@ -160,7 +160,7 @@ async def test_a_cursor_that_no_page_gave_is_refused(archive: SearchableArchive)
     [
         (Filter(kind="Pod"), "kind must be one of AuditRecord, ActionTrace, not 'Pod'"),
         (Filter(type="Remediaton"), "type must be one of Remediation, AIAnalysis, Workflow, Execution"),
-        (Filter(type="scale_deployment"), "needs the kind ActionTrace beside it"),
+        (Filter(type="scale_deployment"), "also set the kind to ActionTrace"),
         (Filter(phase="Done"), "phase must be one of Pending, Processing, Completed, Failed, Executing"),
         (Filter(namespace=""), "namespace is empty"),
         (Filter(namespace="n" * 513), "namespace has 513 characters: the limit is 512"),

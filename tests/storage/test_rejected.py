@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.query.cursor import rejected_cursor, rejected_position
 from datastorage.records.record import Record
 from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords, Wanted
@@ -63,9 +63,7 @@ async def test_contents_of_one_moment_are_listed_over_pages(rejected: RejectedRe
     after = None
     while page := await rejected.list(Wanted(), after=after, limit=2):
         found += [letter.key.spec_hash for letter in page]
-        last = page[-1]
-        key = last.key
-        after = rejected_place(rejected_cursor(last.rejected_at, key.uid, key.generation, key.spec_hash))
+        after = rejected_position(rejected_cursor(page[-1].position))
     assert len(found) == len(set(found)) == 5
 
 

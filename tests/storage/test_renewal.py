@@ -153,7 +153,7 @@ async def test_a_server_that_went_away_behind_a_proxy_takes_nobody_s_time(
     async with FreezableProxy(cloned.service_url) as proxy:
         writer = make(proxy.url, Pace(trusted_seconds=0.0, answer_seconds=0.5))
         await _all_pids(writer)
-        proxy.forsake()
+        proxy.freeze_open_connections()
         await owner.execute(_CUT, cloned.name)
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await writer.store()
@@ -166,7 +166,7 @@ async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
     async with FreezableProxy(cloned.service_url) as proxy:
         writer = make(proxy.url, Pace(trusted_seconds=3600.0))
         await _all_pids(writer)
-        proxy.forsake()
+        proxy.freeze_open_connections()
         await owner.execute(_CUT, cloned.name)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
@@ -181,7 +181,7 @@ async def test_connections_that_are_let_go_while_they_are_silent_end_quietly(
     async with FreezableProxy(cloned.service_url) as proxy:
         writer = make(proxy.url, Pace(release_seconds=0.1))
         await _all_pids(writer)
-        proxy.forsake()
+        proxy.freeze_open_connections()
         before = asyncio.all_tasks()
         writer.database.expire_connections()
         await _all_pids(writer)

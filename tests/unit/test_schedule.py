@@ -20,7 +20,7 @@ def test_a_later_generation_replaces_key_time_and_version() -> None:
     schedule.add(FIRST)
     later = Expiry(3600.0, REF, replace(KEY, generation=KEY.generation + 1), "2")
     schedule.add(later)
-    assert schedule.next_due == 3600.0
+    assert schedule.next_due() == 3600.0
     assert schedule.pop_due(100.0) == []
     [popped] = schedule.pop_due(3600.0)
     assert (popped.due, popped.key, popped.resource_version) == (3600.0, later.key, "2")
@@ -41,7 +41,7 @@ Looks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(1, 
 def test_what_is_popped_is_the_newest_look_at_each_object(
     looks: list[tuple[int, int, int]], most: int
 ) -> None:
-    schedule = Schedule(Bounds(most=most, kept=most))
+    schedule = Schedule(Bounds(max_entries=most, kept_entries=most))
     newest: dict[str, Expiry] = {}
     for version, (number, due, generation) in enumerate(looks):
         ref = replace(REF, uid=f"uid-{number}")

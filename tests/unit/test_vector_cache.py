@@ -568,7 +568,7 @@ async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: Redi
             await eventually(is_refused)
             await cache.set(vectors_of(1))
             assert await cache.check() is not None
-            proxy.lead_to(server.url)
+            proxy.redirect_to(server.url)
             await eventually(cache_serves(cache))
             await cache.set(vectors_of(2))
         with server.client() as client:

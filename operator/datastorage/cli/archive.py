@@ -28,8 +28,8 @@ _MAX_NOTES: Final = 5
 
 commands = typer.Typer()
 
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
-_Cursor = Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")]
+_Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
+_Cursor = Annotated[str | None, typer.Option(help="Continue after the page that returned this cursor.")]
 
 
 @commands.command()
@@ -134,7 +134,7 @@ def get(
     ] = False,
     kind: Kind = None,
     output: Annotated[
-        DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")
+        DocumentFormat, typer.Option("--output", "-o", help="Output format.")
     ] = DocumentFormat.YAML,
 ) -> None:
     """Print one record.

@@ -30,7 +30,7 @@ outbox = typer.Typer(
 )
 commands.add_typer(outbox, name="outbox")
 
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
+_Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
 _State = Annotated[OutboxState | None, typer.Option(help="Only vectors in this state.", show_default="all")]
 _Uid = Annotated[str | None, typer.Option(help="Only vectors of the object with this UID.")]
 _All = Annotated[bool, typer.Option("--all", help="All of them.")]

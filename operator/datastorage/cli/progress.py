@@ -25,7 +25,7 @@ class Display(Protocol):
         """Show how far a stage has come, also an earlier stage; a total of None is unknown."""
 
     def say(self, text: str) -> None:
-        """Show a text that stays to be read."""
+        """Show a text that stays on the screen."""
 
 
 @contextmanager

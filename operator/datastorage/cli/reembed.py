@@ -67,7 +67,7 @@ def reembed(
     try:
         refused = asyncio.run(_reembed(settings, dry_run=dry_run))
     except (KeyboardInterrupt, asyncio.CancelledError) as stopped:
-        note("stopped; what is done stays done: run the same command again to go on")
+        note("stopped; all results so far are kept: run the same command again to continue")
         interrupted = isinstance(stopped, KeyboardInterrupt)
         raise typer.Exit(_EXIT_INTERRUPTED if interrupted else _EXIT_TERMINATED) from None
     if refused:
@@ -75,7 +75,7 @@ def reembed(
 
 
 async def _reembed(settings: Settings, *, dry_run: bool) -> int:
-    """Run it; return how many texts were refused."""
+    """Run the command; return how many texts were refused."""
     work = asyncio.current_task()
     assert work is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)

@@ -20,7 +20,7 @@ from datastorage.errors import (
     RecordNotFoundError,
 )
 from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried
-from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.query.cursor import rejected_cursor, rejected_position
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
 from datastorage.resources.reading.registry import kind_of
@@ -48,7 +48,7 @@ _Reason = Annotated[
     str | None,
     typer.Option(help="Only records whose reason contains this text; capital letters make no difference."),
 ]
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
+_Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
 _Uid = Annotated[str, typer.Argument(metavar="UID", help="UID of the object.")]
 
 
@@ -61,7 +61,9 @@ def list_(
         bool, typer.Option("--resolved", help="Include records that were stored since.")
     ] = False,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")] = None,
+    cursor: Annotated[
+        str | None, typer.Option(help="Continue after the page that returned this cursor.")
+    ] = None,
     output: _Output = Format.TABLE,
 ) -> None:
     """List rejected records, the latest first.
@@ -73,16 +75,13 @@ def list_(
     """
     check_limit(limit)
     wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
-    after = None if cursor is None else rejected_place(cursor)
+    after = None if cursor is None else rejected_position(cursor)
     found = with_opened(
         open_rejected(load_settings()),
         lambda records: records.list(wanted, after=after, limit=limit + 1),  # one more: is there a next page?
     )
     letters, more = found[:limit], len(found) > limit
-    last = letters[-1] if more else None
-    next_cursor = last and rejected_cursor(
-        last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash
-    )
+    next_cursor = rejected_cursor(letters[-1].position) if more else None
     if output is Format.JSON:
         print_document({"records": [_as_json(letter) for letter in letters], "cursor": next_cursor}, output)
     elif letters:
@@ -104,7 +103,7 @@ def show(
         int | None, typer.Option(help="This generation instead of the one rejected last.")
     ] = None,
     output: Annotated[
-        DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")
+        DocumentFormat, typer.Option("--output", "-o", help="Output format.")
     ] = DocumentFormat.YAML,
 ) -> None:
     """Print a rejected record, with the reason.

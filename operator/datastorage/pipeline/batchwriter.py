@@ -63,7 +63,7 @@ class EmbeddingWriter:
         return await self._write(records, TextVectors(texts, embeddings.vectors, missing))
 
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]:
-        """Store all records in one transaction as ``store`` does, all their vectors pending."""
+        """Store all records in one transaction as ``store`` does, but leave all their vectors pending."""
         why = "rows and vectors together are too much for PostgreSQL"
         write = self._missing(Reason.VECTOR_STORE_UNAVAILABLE, why)
         return await self._write(records, TextVectors.all_missing(records, write))

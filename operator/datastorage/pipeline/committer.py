@@ -103,8 +103,8 @@ class Committer:
                 metrics.BATCH_SIZE.observe(len(batch))
                 await self.commit(batch)
             except (RecordRefusedError, WorkRefusedError) as error:
-                # Another batch of this size would meet the same limit (of time or size). A rule against
-                # single records is different: in small batches, each refused one would hold up those behind.
+                # Another batch of this size would meet the same limit (of time or size). Smaller batches are
+                # no help against a rule about single records: each refused one would hold up those behind.
                 if len(batch) > 1 and isinstance(error, WorkRefusedError) and error.is_limit:
                     self._share = max(self._share / 2, pace.least_share)
                 await self.aside.put(batch, error)

@@ -26,7 +26,7 @@ _Refusal = RecordRefusedError | WorkRefusedError
 
 
 class Commits(Protocol):
-    """The two ways in which a record leaves (committer.py).
+    """The two ways to finish a record (committer.py).
 
     Both raise WorkRefusedError when PostgreSQL refuses the work while it serves others. ``commit`` raises
     RecordRefusedError as well.
@@ -41,7 +41,7 @@ class Pace:
     """How much is set aside, and how often a refused record is tried again."""
 
     max_bytes: int = 32 * 1024 * 1024
-    """Four full batches. Single records that wait make room for batches that still have to be divided."""
+    """Four full batches. Waiting single records give way to batches that still have to be divided."""
     first_pause_seconds: float = 1.0
     max_pause_seconds: float = 300.0
     """The same as the default sweep interval, after which a record that was given up comes back."""
@@ -63,7 +63,7 @@ class _Waiting:
 
 
 class Aside:
-    """One worker. Every item here except a last copy is in the cluster as well, and may be given up."""
+    """Works through the refused records. All but last copies are in the cluster too, and may be given up."""
 
     def __init__(self, committer: Commits, register: Register, pace: Pace = Pace()) -> None:
         self._committer = committer

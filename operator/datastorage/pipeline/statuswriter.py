@@ -54,7 +54,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Followers:
-    """The calls that follow a status write, into other components."""
+    """The calls into other components that follow a status write."""
 
     schedule: Callable[[Expiry], None]
     """Takes the stored objects that are to be deleted later."""
@@ -213,7 +213,7 @@ class StatusWriter:
             # dropped.
             self._followers.offer(version.ref.kind, found.body)
             return
-        # This is our own write, whose answer was lost, or one that came between the promotion's look at the
+        # The change is our own write, whose answer was lost, or a write between the promotion's look at the
         # vector and its status write.
         if found.vector_pending:
             self._followers.promote()

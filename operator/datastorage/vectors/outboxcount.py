@@ -26,7 +26,7 @@ class Pace:
 
     interval: float = 15.0
     refused: float = 300.0
-    """After a count that took too long: the next one will not be quicker soon."""
+    """After a count that took too long: the next one would hardly be quicker."""
 
 
 class OutboxCount:

@@ -156,7 +156,7 @@ class Promotion:
             stored = answer.found.get(version.key)
             if stored is None or stored.vector.state is WriteState.PENDING:
                 continue
-            # Not twice at once: the second update would only find that the first has changed the object.
+            # One update at a time: a second one would only find that the first has changed the object.
             if not self._register.start(version.key, committed=True):
                 complete = False
                 continue
