@@ -1,4 +1,4 @@
-"""The five measurements. Each starts from an empty cluster and database, and leaves them so."""
+"""The scenarios (a) to (e). Each starts with an empty cluster and database, and leaves the cluster empty."""
 
 import asyncio
 import time
@@ -50,7 +50,7 @@ Concurrency = tuple[int, int, int]
 
 
 async def find_concurrency(bench: Bench) -> Concurrency:
-    """Try what serves the bare client best."""
+    """Return the numbers of requests at a time with which the bare client is fastest."""
     namespace = await bench.namespace("trial")
     trials = [
         (concurrency, await _bare_run(bench, namespace, _TRIAL_OBJECTS, (concurrency,) * 3))

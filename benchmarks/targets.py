@@ -31,7 +31,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a target in this run."""
+    """Whether this run has met a target."""
 
     target: Target
     value: float
@@ -91,7 +91,7 @@ TARGETS: Final = (
 
 
 def judge(results: Mapping[str, Result]) -> list[Verdict]:
-    """Hold the results against the targets of the scenarios that ran."""
+    """Compare the results with the targets of the scenarios that ran."""
     verdicts: list[Verdict] = []
     for target in TARGETS:
         result = results.get(target.scenario)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what users may put into the custom resources.
+"""Hypothesis strategies for the values that users may put into the custom resources.
 
 The strategies are derived from the generated CRDs, so they include a new field as soon as it exists; only CEL
 rules beyond the schema are written by hand.
@@ -21,10 +21,10 @@ _RESULT_OF = {"AIAnalysis": "aiAnalysis", "Workflow": "workflow", "Execution": "
 
 
 def json_values(max_leaves: int = 20) -> st.SearchStrategy[JSON]:
-    """Any JSON value that an API server keeps exactly.
+    """Generate any JSON value that an API server keeps exactly.
 
-    Among them NUL characters, every integer of 64 bits and all finite floats; no lone surrogates, which the
-    API server replaces.
+    They include NUL characters, every integer of 64 bits and all finite floats, but no lone surrogates, which
+    the API server replaces.
     """
     leaves = (
         st.none()

@@ -36,7 +36,7 @@ class Followed:
 
 
 class Observer:
-    """Keeps what each object went through, and reports it as it happens.
+    """Keeps the phases of each object, and reports them as they come.
 
     Objects that come and go between two looks are not missed, as they would be with `kubectl get`.
     """

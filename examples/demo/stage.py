@@ -104,7 +104,7 @@ def interruptible() -> Iterator[None]:
     """Make SIGTERM and a closed terminal end the program as Ctrl-C does: with everything taken down."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        # Further signals are ignored: nothing may interrupt the taking down.
+        # Further signals are ignored: nothing may interrupt the cleanup.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
