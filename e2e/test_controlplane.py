@@ -1,4 +1,4 @@
-"""The control plane itself: what the other tests take for granted."""
+"""The control plane itself, whose behaviour the other tests rely on."""
 
 import json
 import os
@@ -37,7 +37,7 @@ time.sleep(600)
 
 
 def is_running(pid: int) -> bool:
-    """Say whether a process runs; a zombie, which nobody has collected yet, does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -59,7 +59,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def test_server_says_the_version_it_was_built_from(own_control_plane: ControlPlane) -> None:
+def test_server_reports_the_version_it_was_built_from(own_control_plane: ControlPlane) -> None:
     answer = json.loads(own_control_plane.kubectl("version", "-o", "json").stdout)
     assert answer["serverVersion"]["gitVersion"] == kubernetes_version()
     assert answer["clientVersion"]["gitVersion"] == kubernetes_version()
@@ -103,7 +103,7 @@ def test_service_account_acts_under_its_own_name(control_plane: Cluster, namespa
     assert robot.stat().st_mode & 0o077 == 0
 
 
-def test_service_account_may_only_what_its_role_grants(control_plane: Cluster, namespace: str) -> None:
+def test_service_account_has_only_the_rights_of_its_role(control_plane: Cluster, namespace: str) -> None:
     here = f"--namespace={namespace}"
     control_plane.kubectl("create", "serviceaccount", "robot", here)
     robot = control_plane.service_account_kubeconfig(namespace, "robot")
@@ -208,7 +208,7 @@ def test_a_given_port_is_used(tmp_path: Path) -> None:
     assert ControlPlane(tmp_path, api_port=port).api_url == f"https://127.0.0.1:{port}"
 
 
-def test_command_runs_until_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_command_runs_until_it_is_stopped_and_leaves_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "cp"
     place = ["--directory", str(directory)]
     up = python("-m", "harness.controlplane", "up", *place)

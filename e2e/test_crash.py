@@ -1,4 +1,4 @@
-"""kill -9 at random moments under load: the count by uid is the same on both sides, whatever happens."""
+"""SIGKILL at random moments under load: cluster and archive still have the same uids in the end."""
 
 import asyncio
 import random

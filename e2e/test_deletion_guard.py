@@ -1,6 +1,7 @@
 """Nothing leaves the cluster before it is stored: the API server itself refuses every user.
 
-The tests play the operator, under its own ServiceAccount; the real one, where it runs, rests meanwhile.
+The tests act as the operator, under its ServiceAccount. Where the cluster runs a real operator, it is scaled
+to zero meanwhile.
 """
 
 import json
@@ -41,7 +42,7 @@ class Records:
     def set_status(
         self, kind: ResourceKind, name: str, phase: str, generation: int, *, as_admin: bool = False
     ) -> str:
-        """Write a status, and return what was said against it."""
+        """Write a status, and return the error output."""
         status = {
             "apiVersion": f"{GROUP}/v1alpha1",
             "kind": kind.kind,
@@ -58,7 +59,7 @@ class Records:
         return done.stderr
 
     def delete(self, kind: ResourceKind, *arguments: str, kubeconfig: Path | None = None) -> str:
-        """Delete, and return what was said against it."""
+        """Delete, and return the error output."""
         return self.cluster.kubectl(
             *("delete", kind.crd_name, "-n", self.namespace, "--timeout=30s", *arguments),
             kubeconfig=kubeconfig,
@@ -77,7 +78,7 @@ class Records:
 
 @pytest.fixture(scope="module", autouse=True)
 def resting_operator(control_plane: Cluster) -> Iterator[None]:
-    """Stop the operator, where the cluster runs it: it would store what these tests want to see unstored."""
+    """Stop the operator if the cluster runs it: it would store the records that these tests need unstored."""
     deployment = ("deployment/datastorage", "-n", SYSTEM)
     replicas = control_plane.get(*deployment)["spec"]["replicas"]
     control_plane.kubectl("scale", *deployment, "--replicas=0")
@@ -91,7 +92,7 @@ def resting_operator(control_plane: Cluster) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def guards(resting_operator: None, control_plane: Cluster) -> None:  # noqa: ARG001 -- it must rest first
+def guards(resting_operator: None, control_plane: Cluster) -> None:  # noqa: ARG001 -- it must be stopped first
     """Wait until the policies, applied a moment ago, have reached the API server's admission."""
     operator = control_plane.service_account_kubeconfig(SYSTEM, "datastorage")
     probe = Records(control_plane, "default", operator)
@@ -155,7 +156,7 @@ def test_a_deletecollection_is_refused(records: Records) -> None:
 
 @each_kind
 @pytest.mark.parametrize("phase", ["Stored", "Degraded", "Rejected"])
-def test_a_record_that_is_safe_may_go(records: Records, kind: ResourceKind, phase: str) -> None:
+def test_a_record_that_is_safe_may_be_deleted(records: Records, kind: ResourceKind, phase: str) -> None:
     records.create(kind, "safe")
     records.set_status(kind, "safe", phase, 1)
     assert records.delete(kind, "safe") == ""
@@ -164,12 +165,12 @@ def test_a_record_that_is_safe_may_go(records: Records, kind: ResourceKind, phas
 
 @each_kind
 @pytest.mark.parametrize("phase", ["Pending", "Recording"])
-def test_a_record_on_its_way_stays(records: Records, kind: ResourceKind, phase: str) -> None:
+def test_a_record_that_is_not_finished_stays(records: Records, kind: ResourceKind, phase: str) -> None:
     records.create(kind, "underway")
     records.set_status(kind, "underway", phase, 1)
     refusal = records.delete(kind, "underway")
     assert f"(phase {phase})" in refusal
-    # A trace that nobody goes on with would be waited for in vain.
+    # An abandoned trace never becomes Stored: the message says how to end it instead of waiting.
     assert ("kubectl patch -n" if phase == "Recording" else "kubectl wait -n") in refusal
     assert records.names(kind) == {"underway"}
 

@@ -1,4 +1,4 @@
-"""An endpoint that leads elsewhere, and secrets that are exchanged, while the operator runs: no restart."""
+"""The database's endpoint moves or its password is replaced: the running operator needs no restart."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from harness.polling import until
 from harness.postgres import PostgresServer, StandbyServer
 from harness.proxy import FreezableProxy
 
-# From the cure on, on a machine that does other things too.
+# Counted from the repair, on a machine that does other work too.
 RECOVERY_SECONDS = 15.0
 CUT = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
@@ -24,7 +24,7 @@ CUT = """
 """
 
 
-async def test_a_standby_behind_the_endpoint_is_told_and_left(
+async def test_a_standby_behind_the_endpoint_is_reported_and_left(
     workbench: Workbench, client: BulkClient, postgres: PostgresServer
 ) -> None:
     standby = StandbyServer(postgres)
@@ -57,7 +57,7 @@ async def test_a_standby_behind_the_endpoint_is_told_and_left(
         standby.remove()
 
 
-async def test_a_password_is_exchanged_in_the_secrets_directory(
+async def test_a_password_is_replaced_in_the_secrets_directory(
     workbench: Workbench, client: BulkClient, tmp_path: Path
 ) -> None:
     role = f"rotated_{secrets.token_hex(4)}"

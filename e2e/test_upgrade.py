@@ -1,4 +1,4 @@
-"""An archive and a cluster that an earlier version of the operator has left are taken over by this one.
+"""An upgrade: the operator takes over an archive and a cluster from an earlier version.
 
 ``upgrade/`` has what the operator of commit 1a2b0ac left behind, the last one before the rows' key had the
 content: a dump of its database (pg_dump of the schema, with the statements of psql left out), and what etcd
@@ -33,7 +33,7 @@ UNTOUCHED: Final = {
     "stored-0", "stored-1", "stored-2", "exotic", "held", "terminating", "rejected", "recording",
     "trace-stored",
 }  # fmt: skip
-"""Objects that need nothing: no status of them is written again."""
+"""Objects whose status is not written again."""
 PHASES: Final = {
     **dict.fromkeys(UNTOUCHED, "Stored"),
     **dict.fromkeys(("unstored-0", "unstored-1", "unstored-2", "degraded-0", "degraded-1"), "Stored"),
@@ -170,7 +170,7 @@ async def _check_rows(bench: Workbench, before: dict[tuple[str, int], Any]) -> N
 
 
 async def _check_rejected(bench: Workbench, client: BulkClient) -> None:
-    """What was rejected has its bytes in the archive still, and can be stored once its cause is gone."""
+    """A record that the earlier version rejected can be stored from its kept bytes."""
     bench.datastorage("rejected", "retry", "--all")
 
     async def stored() -> bool:

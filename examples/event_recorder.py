@@ -6,8 +6,8 @@ Run it with the rights of event-recorder.yaml, in a pod or with KUBECONFIG:
 
 The controller keeps no state. A watch that starts without a resourceVersion first brings all existing Events,
 so that after a restart the controller also records those that came meanwhile. The name of a record comes from
-the Event and its version, so recording an Event twice ends in AlreadyExists and changes nothing. That holds as
-long as the record is in the cluster: its time to live is therefore longer than that of an Event.
+the Event and its version, so recording an Event twice ends in AlreadyExists and changes nothing. That holds
+as long as the record is in the cluster: its time to live is therefore longer than that of an Event.
 """
 
 import argparse
