@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# Tests of the cluster, which start few operators or none. They are in the half that makes both take equally long.
+# Tests of the cluster, which start few operators or none. They run in the other half, which balances both.
 _CLUSTER_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (

@@ -1,4 +1,4 @@
-"""The settings of the program: one frozen tree, built once at the start and passed down group by group.
+"""The settings of the program: one frozen tree, built once at the start and handed down in its groups.
 
 Each comes from the environment (``DATASTORAGE_``, the group, the name, in capitals: ``database.url`` from
 ``DATASTORAGE_DATABASE_URL``) or from a file of that name in the secrets directory; the environment wins. The

@@ -1,4 +1,4 @@
-"""The command that shows the outbox, tries again and gives up."""
+"""The commands that show the vectors in the outbox, try them again and give them up."""
 
 import asyncio
 import io
@@ -78,7 +78,7 @@ def states(database: TestDatabase) -> dict[str, int]:
     return within(database, depths)
 
 
-def test_nothing_is_owed(run: Command) -> None:
+def test_an_empty_outbox_is_shown(run: Command) -> None:
     code, printed, _ = run()
     assert code == 0
     assert [line.split() for line in printed.splitlines()] == [
@@ -190,7 +190,7 @@ def test_it_says_how_many_before_it_drops(
     ],
 )
 @pytest.mark.usefixtures("owed")
-def test_what_makes_no_sense_is_one_line(
+def test_a_wrong_choice_is_one_line(
     run: Command, database: TestDatabase, arguments: tuple[str, ...], said: str
 ) -> None:
     code, printed, error = run(*arguments)

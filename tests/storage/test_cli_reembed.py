@@ -1,4 +1,4 @@
-"""The command that makes vectors anew, as a process of its own: what it prints, and how it is stopped."""
+"""The reembed command as a process of its own: what it prints, and how it is stopped."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ _FILL = """
 
 
 class Process:
-    """The command as it runs."""
+    """The running command."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -55,7 +55,7 @@ class Process:
         assert text in self.said, self.said
 
     async def ends(self) -> tuple[int | None, str]:
-        """Return its exit code and what it answered."""
+        """Wait for its end; return its exit code and its output."""
         assert self._process.stdout is not None
         answer = (await self._process.stdout.read()).decode()
         await self._reading
@@ -134,7 +134,7 @@ async def test_it_counts_then_does_then_finds_nothing(
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-async def test_it_goes_on_where_it_was_stopped(
+async def test_it_continues_where_it_was_stopped(
     environment: Mapping[str, str], cloned: TestDatabase, owner: Any, end: signal.Signals
 ) -> None:
     rows = 4000
@@ -269,7 +269,7 @@ async def test_it_says_once_that_it_waits_for_the_embedder(
         ({"DATASTORAGE_EMBEDDING_DIMENSIONS": "999"}, None, "is DATASTORAGE_EMBEDDING_DIMENSIONS right?"),
     ],
 )
-async def test_a_wrong_setting_is_told_and_not_waited_for(
+async def test_a_wrong_setting_is_reported_at_once(
     environment: Mapping[str, str],
     service: OpenAIService,
     settings: Mapping[str, str],
@@ -286,7 +286,7 @@ async def test_a_wrong_setting_is_told_and_not_waited_for(
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0
 
 
-async def test_a_role_that_may_only_read_is_told_so(
+async def test_a_role_that_may_only_read_is_reported(
     environment: Mapping[str, str], owner: Any, cloned: TestDatabase
 ) -> None:
     name = f"reader_{secrets.token_hex(4)}"
@@ -302,7 +302,7 @@ async def test_a_role_that_may_only_read_is_told_so(
     assert len(error.splitlines()) == 1
 
 
-async def test_a_role_that_may_only_read_the_records_is_told_so(
+async def test_a_role_that_may_only_read_the_records_is_reported(
     environment: Mapping[str, str], databases: TestDatabases, owner: Any
 ) -> None:
     elsewhere = await databases.clone()
@@ -314,7 +314,7 @@ async def test_a_role_that_may_only_read_the_records_is_told_so(
     await databases.drop(elsewhere)
 
 
-async def test_a_wrong_key_is_told_although_the_vector_server_is_away(
+async def test_a_wrong_key_is_reported_although_the_vector_server_is_away(
     environment: Mapping[str, str], databases: TestDatabases, service: OpenAIService
 ) -> None:
     elsewhere = await databases.clone()

@@ -1,4 +1,4 @@
-"""What comes back from PostgreSQL equals what went in, byte for byte, whatever it is."""
+"""Contents read from PostgreSQL equal those that were stored, byte for byte."""
 
 import hashlib
 import json
@@ -145,7 +145,7 @@ async def test_a_value_that_no_column_can_hold_costs_no_record(
 
 
 async def test_a_time_that_was_never_set_has_no_column_and_is_no_fault(archive: Archive, owner: Any) -> None:
-    """What Go writes for the zero of its time.Time, in UTC and in a local zone."""
+    """Go writes these texts for the zero of its time.Time, in UTC and in a local zone."""
     zero, local = "0001-01-01T00:00:00Z", "0001-01-01T00:53:28+00:53"
     bodies = [
         audit_record({**AUDIT_SPEC, "startTime": zero, "endTime": local}),
@@ -177,7 +177,7 @@ def _out_of_range(field: str) -> float:
 
 @pytest.mark.parametrize("pattern", ["~/", "a_", "a-1.", "/", "x@y.", "1e"])
 async def test_no_text_is_slow_to_index(database: Database, pattern: str) -> None:
-    """PostgreSQL's parser takes time that grows with the square of some patterns' length. None reaches it."""
+    """PostgreSQL's parser takes quadratic time for some patterns. None of them reaches it."""
     text = pattern * (16_384 // len(pattern))
     trace = action_trace(
         {**TRACE_SPEC, "model": {"reasoning": text}, "execution": {"status": "Failed", "error": text}}

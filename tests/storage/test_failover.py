@@ -1,4 +1,4 @@
-"""A connection proves nothing of the server behind it: standbys, promotions, demotions, silent ends."""
+"""The server behind a connection may change: standbys, promotions, demotions, connections that die."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -165,7 +165,7 @@ async def test_a_writer_finds_the_primary_among_several_hosts(
             await writer.store(audit_record())
 
 
-async def test_what_is_wrong_with_each_of_several_hosts_is_told(pair: Pair) -> None:
+async def test_the_fault_of_each_of_several_hosts_is_reported(pair: Pair) -> None:
     hosts = ["127.0.0.1:1", f"127.0.0.1:{pair.standby.port}"]
     database = Database(_with_hosts(pair.database.service_url, *hosts), pool_size=1, writable=True)
     with pytest.raises(TransientError) as caught:

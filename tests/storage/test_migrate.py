@@ -1,4 +1,4 @@
-"""The schema: made once, by whoever comes first, and checked at every start."""
+"""The schema: created once, by whichever replica comes first, and checked at every start."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The dead letters: every byte is kept, and a mark says what has a row after all."""
+"""Rejected records: every byte is kept, and those that have a row by now are marked."""
 
 import hashlib
 import uuid
@@ -23,7 +23,7 @@ def rejected(database: Database) -> RejectedRecords:
 
 
 @pytest.mark.oldest_postgres
-async def test_what_is_refused_is_kept_byte_for_byte(rejected: RejectedRecords, owner: Any) -> None:
+async def test_a_rejected_record_is_kept_byte_for_byte(rejected: RejectedRecords, owner: Any) -> None:
     body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
     record = record_of(body)
     # Its time is out of range of the tables: no reason to refuse it here too.
@@ -102,7 +102,7 @@ async def _letter(owner: Any, record: Record) -> tuple[bool, str]:
         "DELETE FROM datastorage.rejected_objects",
     ],
 )
-async def test_the_service_can_t_take_a_letter_back(
+async def test_the_service_can_t_remove_a_rejected_record(
     rejected: RejectedRecords, service: Any, statement: str
 ) -> None:
     await rejected.reject(record_of(audit_record()), "reason")

@@ -1,4 +1,4 @@
-"""Vectors that take too long cost no row its place, and are written in smaller batches."""
+"""Vectors that take too long do not keep rows from being stored, and are written in smaller batches."""
 
 from typing import Any
 
@@ -110,7 +110,7 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
 async def test_a_row_that_its_vector_takes_down_is_stored_without_it(
     stage: Stage, database: Database, owner: Any, cloned: TestDatabase
 ) -> None:
-    """A limit on the time of a transaction ends the session, and the rows with it."""
+    """transaction_timeout ends the session, and the rows are lost with it."""
     if not await owner.fetchval("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'"):
         pytest.skip("this server has no transaction_timeout")
     await stage.tables.model_id()

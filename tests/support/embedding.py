@@ -1,4 +1,4 @@
-"""A provider in memory, for tests of what lies around it: each text can be made to fare badly."""
+"""An embedding provider in memory that can fail for chosen texts."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ MODEL = EmbeddingModel("fake", "tiny", DIMENSIONS)
 
 
 def vector_of(text: str) -> Vector:
-    """Return the vector that the fake makes of a text: another for every text."""
+    """Return the fake's vector of a text; each text has another one."""
     digest = hashlib.sha256(text.encode()).digest()
     return np.frombuffer(digest[:DIMENSIONS], dtype=np.uint8).astype(np.float32) + 1
 

@@ -1,4 +1,4 @@
-"""The schedule of deletions: one entry for each object, and what was seen together stays together."""
+"""The schedule of deletions: one entry per object, whose values come from one look at it."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ Looks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(1, 
 
 
 @given(looks=Looks, most=st.integers(1, 4))
-def test_what_is_popped_is_the_newest_look_at_each_object(
+def test_the_popped_entries_are_the_newest_of_each_object(
     looks: list[tuple[int, int, int]], most: int
 ) -> None:
     schedule = Schedule(Bounds(max_entries=most, kept_entries=most))

@@ -1,4 +1,4 @@
-"""The watches: Kopf brings events to the intake, waits for definitions, and never ends unnoticed."""
+"""The watches: Kopf's events reach the intake, definitions are waited for, and no end goes unnoticed."""
 
 import asyncio
 import contextvars
@@ -152,7 +152,7 @@ async def test_a_definition_that_goes_and_comes_back_does_not_disturb_the_other_
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_watch_that_can_not_go_on_starts_again(
+async def test_a_watch_that_can_not_continue_starts_again(
     bench: Bench, entrance: Entrance, spawn: Spawn
 ) -> None:
     bench.server.watch_answers["auditrecords"] = [410, 410]
