@@ -68,13 +68,19 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Keeps Kopf from copying and comparing every object: event handlers do not need the changes."""
+    """Keeps Kopf from copying and comparing every object: event handlers do not need the changes.
+
+    The old state is the same object as the new one, so that there is nothing to compare.
+    """
+
+    def __init__(self) -> None:
+        self._essence = kopf.BodyEssence({})
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence({})
+        return self._essence
 
-    def fetch(self, **_: Any) -> None:
-        return None
+    def fetch(self, **_: Any) -> kopf.BodyEssence:
+        return self._essence
 
     def store(self, **_: Any) -> None:
         return None
