@@ -25,7 +25,7 @@ _ROWS_POLL_SECONDS: Final = 0.2
 
 @dataclass(frozen=True)
 class Limit:
-    """What the API server does for a bare client, in objects per second."""
+    """The rates that the API server reaches with a bare client, in objects per second."""
 
     create: float
     status: float

@@ -205,8 +205,8 @@ async def _outage(
     say(f"    {outage.name} away for {seconds} s")
     name = outage.name.lower().replace(" ", "-")
     namespace, archive = await bench.namespace(f"h-{name}"), await bench.archives.archive()
-    # Only its own namespace: objects of earlier outages are still in the cluster and say Stored. This archive
-    # does not have their rows, so that they would be stored again.
+    # The operator serves only its own namespace. Objects of earlier outages are still in the cluster, and
+    # this archive does not have their rows, so that they would be stored again.
     async with bench.operator(archive, NAMESPACES=namespace, **settings) as operator:
         await operator.until_ready()
         stop = asyncio.Event()

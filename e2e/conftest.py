@@ -92,7 +92,7 @@ def make_namespace(control_plane: Cluster) -> Iterator[Callable[[], str]]:
 
     yield make
     if names:
-        # Records that were never stored would hold the namespace back for ever.
+        # Records that were never stored would block the deletion of the namespace.
         control_plane.kubectl("label", "namespace", *names, GUARD_OPT_OUT, "--overwrite", check=False)
         control_plane.kubectl("delete", "namespace", *names, "--wait=false", "--ignore-not-found")
 

@@ -95,7 +95,7 @@ def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Pa
 
 
 def test_an_update_of_the_development_overlay_fits_on_a_small_node(control_plane: Cluster) -> None:
-    """A kind node of two cores has about one left beside the components of Kubernetes."""
+    """A kind node of two cores has about one left besides the components of Kubernetes."""
     requested = 0
     for document in rendered(control_plane, MANIFESTS / "overlays" / "development"):
         if document["kind"] == "Deployment":

@@ -1,4 +1,4 @@
-"""A stop ends in time, whatever is under way, and nothing is lost by it."""
+"""A stop ends in time, whatever is under way, and loses nothing."""
 
 import asyncio
 import contextlib
@@ -172,7 +172,7 @@ async def test_stopped_at_random_moments(
 
 
 async def test_a_stop_waits_for_no_client(workbench: Workbench) -> None:
-    """Neither for one that keeps its connection, nor for one that never ends its request."""
+    """It waits neither for an idle connection nor for a request that never ends."""
     operator = workbench.start_operator()
     ports = [operator.api_url, operator.metrics_url]
     with contextlib.ExitStack() as stack:

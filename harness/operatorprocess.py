@@ -215,7 +215,7 @@ class OperatorProcess:
             self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End it, its embedded PostgreSQL and whatever it may have started."""
+        """End it, its embedded PostgreSQL and all other processes that it has started."""
         try:
             if self.pid is not None:
                 self.terminate()

@@ -96,8 +96,8 @@ class PostgresServer:
         """Start the server and wait until it accepts connections."""
         for tries in reversed(range(_START_TRIES)):
             if not self._has_served and not is_free(self.port):
-                # Another program has taken it since it was chosen. PostgreSQL would start all the same, with
-                # the one address of two that is left to it.
+                # Another program has taken it since it was chosen. PostgreSQL would start
+                # nevertheless, on the one of its two addresses that is free.
                 self._choose_port()
             try:
                 self._pg_ctl("start", "-l", str(self._directory / "server.log"))
@@ -185,7 +185,7 @@ class StandbyServer(PostgresServer):
 class TestDatabase:
     """One database. ``owner_url`` may do everything in it, ``service_url`` what the operator may."""
 
-    __test__ = False  # not a test class, whatever pytest makes of the name
+    __test__ = False  # not a test class, in spite of its name
 
     name: str
     owner_url: str

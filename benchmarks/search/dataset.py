@@ -48,7 +48,7 @@ class LabelledRecord:
 
 @dataclass(frozen=True)
 class Question:
-    """What somebody would type, and the grades of the records that are worth finding, by their ids."""
+    """A question as somebody would type it, and the grades of the records that are worth finding, by id."""
 
     id: str
     text: str

@@ -53,7 +53,7 @@ def show_what_is_stored(demo: Demo) -> None:
 def show_what_stays(demo: Demo) -> None:
     """Wait until the cluster is empty again, and check that the archive is not."""
     gone = sum(one.gone for one in demo.observer.objects())
-    demo.narrator.heading("Cleared from the cluster, each object at its time")
+    demo.narrator.heading("Cleared from the cluster, each object when it expires")
     demo.narrator.say(
         f"{gone} have left already, {demo.ttl} s after being stored; those of the outage follow"
     )

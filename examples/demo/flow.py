@@ -18,7 +18,7 @@ CORRELATION = "rr-outage"
 
 
 class Incident(NamedTuple):
-    """What a record of the flow says."""
+    """The content of a record of the flow."""
 
     action: str
     message: str

@@ -16,7 +16,7 @@ KINDS = {"auditrecords": "AuditRecord", "actiontraces": "ActionTrace"}
 
 @dataclass
 class Followed:
-    """What has been seen of one object. Times are of the monotonic clock, in seconds."""
+    """The history of one object, as the watch shows it. Times are of the monotonic clock, in seconds."""
 
     kind: str
     namespace: str

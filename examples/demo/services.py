@@ -88,7 +88,7 @@ class Services:
 
 @contextmanager
 def services(narrator: Narrator, directory: Path) -> Iterator[Services]:
-    """Run both until the block ends. Their logs are beside the operator's.
+    """Run both until the block ends. Their logs are in the same folder as the operator's.
 
     Raises:
         ControlPlaneError: there is no redis-server, or one of them does not start.

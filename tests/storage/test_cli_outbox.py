@@ -62,7 +62,7 @@ def owed(database: TestDatabase) -> list[Record]:
         async with Outbox(made).claim(1) as claim:
             claim.refuse(claim.rows, {row.text_hash: "not \x1b[31m this" for row in claim.rows})
         async with made.connection() as connection:
-            # So long ago that the ages that are shown do not change while a test runs.
+            # This is so long ago that the ages that are shown do not change while a test runs.
             await connection.execute(
                 "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 d 2 h 3 m'"
             )

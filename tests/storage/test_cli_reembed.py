@@ -79,7 +79,7 @@ async def started(environment: Mapping[str, str], *arguments: str) -> AsyncItera
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "datastorage", "reembed", *arguments, env=dict(environment),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        # Whoever runs the tests in the background of a script has it ignored.
+        # A script that runs the tests in the background makes its children ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:

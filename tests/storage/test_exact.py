@@ -70,7 +70,7 @@ async def test_an_action_trace_comes_back_as_it_went_in(
 async def test_any_json_and_unpaired_surrogates_come_back(
     archive: Archive, owner: Any, details: Any, text: str
 ) -> None:
-    # As a parser of JSON makes it: two surrogates that form a pair have become one character there.
+    # A JSON parser has made one character of two surrogates that form a pair.
     message = json.loads(json.dumps(text))
     body = audit_record({**AUDIT_SPEC, "details": details, "message": message, "action": message})
     record = record_of(body)

@@ -193,7 +193,7 @@ async def test_nothing_is_lost_when_a_standby_takes_over_under_load(
     heir, is_gone = StandbyServer(pair.primary), False
     try:
         heir.start()
-        # What is acknowledged is on the heir then, too.
+        # Acknowledged commits are on the standby then, too.
         await _configure(pair.primary, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (*)'")
         async with FreezableProxy(pair.database.service_url) as proxy:
             writer = writers(proxy.url)

@@ -238,7 +238,7 @@ async def test_a_cursor_of_another_question_is_refused(archive: SearchableArchiv
     await archive.put(*[audit_record() for _ in range(3)])
     of_list = (await archive.ask.list(limit=1)).cursor
     of_timeline = (await archive.ask.timeline(REMEDIATION, limit=1)).cursor
-    # As the program's earlier versions gave it: the time, the uid and the generation.
+    # Earlier versions of the program gave such a cursor: the time, the uid and the generation.
     earlier = (
         "WyIyMDI2LTAzLTA1VDEwOjIwOjMwKzAwOjAwIiwiMGY4ZTJjMWEtNWI3ZC00YzNlLTlhNjEtMmQ0ZjZiOGMwZTEyIiwxXQ=="
     )

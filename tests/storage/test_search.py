@@ -400,7 +400,7 @@ async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> No
     )
     with pytest.raises(TransientError, match="no vectors of the model"):
         await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
-    # What is written later is found by the same library.
+    # Records that are written later are found too.
     await archive.put(said("scale", "memory limit raised", name="later"))
     assert names(await archive.ask.search("memory limit", mode=SearchMode.VECTOR)) == ["later"]
 

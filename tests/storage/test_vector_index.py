@@ -146,7 +146,7 @@ async def test_a_merge_keeps_one_vector_per_text(vectors: VectorTables, owner: A
 
 async def test_a_text_in_two_parts_is_merged_into_one(vectors: VectorTables, owner: Any) -> None:
     await fill(vectors, 2)
-    # As two transactions leave it that do not see each other while the part changes.
+    # Two transactions that do not see each other leave this state while the part changes.
     await owner.execute(
         "INSERT INTO datastorage.embeddings_1 "
         "SELECT 2, text_hash, embedding FROM datastorage.embeddings_1_1 LIMIT 3"

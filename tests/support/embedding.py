@@ -26,7 +26,7 @@ class FakeProvider:
         self.calls: list[list[str]] = []
         self.refused: set[str] = set()
         self.rows: dict[str, Vector] = {}
-        """What to answer for a text instead of its vector."""
+        """Values to answer for texts instead of their vectors."""
         self.failure: Exception | None = None
         self.never_answers = False
         self.answer: Callable[[Matrix], Matrix] = lambda rows: rows

@@ -14,7 +14,7 @@ from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import sha256
 from harness.strategies import json_values
 
-# As a parser makes it: surrogates that form a pair have become one character.
+# A parser has made one character of surrogates that form a pair.
 any_text = st.text(st.characters()).map(lambda text: json.loads(json.dumps(text)))
 any_json = json_values() | st.dictionaries(any_text, any_text | json_values(5))
 

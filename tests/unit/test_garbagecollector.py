@@ -274,7 +274,7 @@ async def test_a_deletion_that_fails_is_not_forgotten(
     await bench.collector.collect(due)
     assert bench.left() == {"a"}
     clock.wall += Pace().retry_seconds
-    # What was refused comes back with a later listing, not before.
+    # The refused one comes back with a later listing, not before.
     assert bool(bench.pop_due()) is scheduled
 
 

@@ -109,7 +109,7 @@ async def test_an_answer_that_is_not_read_is_not_waited_for() -> None:
         reader, writer = await bench.connect()
         writer.write(b"GET /endless HTTP/1.1\r\nHost: here\r\n\r\n")
         await bench.asked.wait()
-        # What the client reads from now on was under way before the server gave it up.
+        # The data that the client reads from now on was sent before the server gave up.
         before = -1
         while before != bench.sent:
             before = bench.sent

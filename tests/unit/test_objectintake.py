@@ -74,7 +74,7 @@ async def test_a_full_intake_asks_for_a_sweep() -> None:
     assert verdicts == [Verdict.ACCEPTED, Verdict.ACCEPTED, Verdict.FULL]
     assert entrance.overflows == 1
     await entrance.take_names(items=1)
-    # What did not fit was not remembered: it can come again.
+    # The dropped object was not remembered: it can come again.
     assert entrance.offer(bodies[2]) is Verdict.ACCEPTED
 
 

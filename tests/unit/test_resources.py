@@ -202,7 +202,7 @@ def test_generated_times_can_be_compared(pair: list[str]) -> None:
 
 
 def test_models_refuse_unknown_fields() -> None:
-    """So that an example with a misspelt field is noticed wherever the models are used."""
+    """An example with a misspelt field is noticed wherever the models are used."""
     for model in (AuditRecordSpec, ActionTraceSpec):
         assert model.model_config["extra"] == "forbid"
         assert model.model_config["frozen"]

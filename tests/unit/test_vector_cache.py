@@ -34,7 +34,7 @@ TTL = 300
 PATIENT = Limits(use_seconds=5.0, connect_seconds=5.0)
 """For tests that are about something other than time: the machine may be busy."""
 PROMPT = replace(PATIENT, pace=replace(PATIENT.pace, first=0.01, max=0.05))
-"""As patient, and looks within moments whether Redis is back."""
+"""As patient, and probes within moments whether Redis is back."""
 ALONE = replace(PATIENT, pace=NEVER)
 """As patient, and does not look again while a test lasts."""
 BRIEF_SECONDS = 1.0

@@ -97,7 +97,7 @@ async def test_events_reach_the_intake(bench: Bench, entrance: Entrance, spawn: 
     )
     assert sorted(bench.server.watches) == [TRACES, RECORDS]
     assert {query["fieldSelector"] for query in bench.server.watch_queries} == {"status.phase!=Stored"}
-    # What is there at the start comes as events too: a list of large objects would not fit into memory.
+    # Objects that exist at the start come as events too: a list of large ones would not fit into memory.
     assert {query["sendInitialEvents"] for query in bench.server.watch_queries} == {"true"}
     assert bench.server.requests == []
 

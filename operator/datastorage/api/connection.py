@@ -7,7 +7,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class BoundedConnection(H11Protocol):
-    """A connection of uvicorn with a time limit; uvicorn's own waits for ever for requests and slow readers.
+    """A connection of uvicorn with a time limit; uvicorn's own waits forever for requests and slow readers.
 
     A timer runs while a request is awaited, and starts again for its answer. Bytes that the client sends or
     reads meanwhile do not stop the timer: otherwise a byte now and then would keep the connection open.

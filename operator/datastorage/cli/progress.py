@@ -19,7 +19,7 @@ _LOOK_SECONDS: Final = 0.2
 
 
 class Display(Protocol):
-    """Where progress is shown. It goes to standard error, so that answers can be piped."""
+    """Shows progress on standard error, so that answers can be piped."""
 
     def show(self, stage: str, done: int, total: int | None) -> None:
         """Show how far a stage has come, also an earlier stage; a total of None is unknown."""

@@ -18,7 +18,7 @@ _PATIENCE_SECONDS: Final = 2.0
 
 
 class Archive(Protocol):
-    """Where batches are written (storage/write.py)."""
+    """The archive, as far as this module uses it (storage/write.py)."""
 
     async def write(
         self, records: Sequence[Record], given: TextVectors | None = None

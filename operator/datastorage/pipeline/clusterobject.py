@@ -1,4 +1,4 @@
-"""The facts about an object besides its record: where it is, what its status says, when it may be deleted."""
+"""The facts about an object besides its record: its reference, its status, when it may be deleted."""
 
 import logging
 import sys
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """Where an object is found in the cluster. The uid distinguishes it from another of the same name."""
+    """A reference to an object in the cluster. The uid distinguishes it from another of the same name."""
 
     kind: ResourceKind
     namespace: str

@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 
 class Rejected(Protocol):
-    """Where rejected records are kept (storage/rejected.py). Calls may be repeated without harm."""
+    """The store of rejected records (storage/rejected.py). Calls may be repeated without harm."""
 
     async def reject(self, record: Record, reason: str) -> None: ...
 
 
 class Writer(Protocol):
-    """Where records are stored (pipeline/batchwriter.py). Calls may be repeated without harm."""
+    """The writer of batches (pipeline/batchwriter.py). Calls may be repeated without harm."""
 
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]: ...
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]: ...

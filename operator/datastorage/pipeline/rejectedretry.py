@@ -20,7 +20,7 @@ MAX_NAMED: Final = 50
 
 
 class Rejected(Protocol):
-    """Where rejected records are kept (storage/rejected.py)."""
+    """The store of rejected records (storage/rejected.py)."""
 
     async def list(self, wanted: Wanted, *, after: RejectedPosition | None, limit: int) -> list[Letter]: ...
     async def contents(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Content]: ...
@@ -54,7 +54,7 @@ class Retried:
 
 
 class Retry:
-    """One run. It may run beside the operator: one of them stores the row, and the other finds it."""
+    """One retry. It may run while the operator runs: one of them stores a row, and the other finds it."""
 
     def __init__(self, *, rejected: Rejected, store: Store, with_texts: bool) -> None:
         """``with_texts``: whether records get vectors."""

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Rejected(Protocol):
-    """Where rejected records are kept (storage/rejected.py)."""
+    """The store of rejected records (storage/rejected.py)."""
 
     async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]: ...
 

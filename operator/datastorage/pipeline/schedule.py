@@ -35,7 +35,7 @@ class Schedule:
         """When the earliest entry that was dropped is due; None while the schedule is complete."""
 
     def add(self, expiry: Expiry) -> None:
-        """Note an object for deletion at its time, in place of its earlier entry if there is one.
+        """Schedule the deletion of an object; this replaces its earlier entry, if there is one.
 
         Key, time and version come from one look at the object and stay together: a row that is confirmed for
         an earlier generation is no reason to delete a later one.

@@ -105,7 +105,8 @@ class StatusWriter:
         try:
             await self._write_until_answered(update)
         except NotServedError:
-            # The object may come back with its definition, and then needs its status: it is not settled.
+            # The object may come back with its definition, and then needs its status: the generation is not
+            # settled.
             metrics.STATUS_TOTAL.labels("gone").inc()
             register.forget(key)
         except ObjectGoneError:
@@ -113,14 +114,14 @@ class StatusWriter:
             metrics.STATUS_TOTAL.labels("gone").inc()
             register.done(key, version.generation)
         except ObjectChangedError:
-            # Another version, or another object with the same name. Look at the present one and start over
-            # with it: its event may have been dropped because this one was under way.
+            # There is a new version, or another object with the same name. It is offered again: its event may
+            # have been dropped because this one was under way.
             metrics.STATUS_TOTAL.labels("changed").inc()
             register.forget(key)
             await self._look_again(version)
         except ObjectTooLargeError:
-            # The object has no room for a status. It is stored, and is deleted on time all the same: the
-            # deletion guard does not stop the operator.
+            # The object has no room for a status. It is stored, and is still deleted on time: the deletion
+            # guard exempts the operator.
             metrics.STATUS_TOTAL.labels("too_large").inc()
             _log.warning("Stored, but the object has no room for a status", extra=ref.as_log_fields())
             register.done(key, version.generation)

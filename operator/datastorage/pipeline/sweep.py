@@ -87,8 +87,8 @@ class Sweep:
         )
 
     async def _sweep(self) -> None:
-        # Only the kind that failed is repeated: the other one is not listed again and again meanwhile. It has
-        # its turn at its interval, however long the first one fails.
+        # If one kind fails, only that kind is repeated. The other one is listed at its interval, however long
+        # the failure lasts.
         now = time.monotonic()
         due = now - LEAST_JITTER * self._pace.interval_seconds
         requested = self._requests.take()

@@ -25,7 +25,7 @@ _BATCH: Final = 500
 
 
 class Outbox(Protocol):
-    """Where the pending vectors wait (storage/outbox.py)."""
+    """The outbox of pending vectors (storage/outbox.py)."""
 
     def claim(self, limit: int) -> AbstractAsyncContextManager[Claim]: ...
 
@@ -39,7 +39,7 @@ class Embedder(Protocol):
 
 
 class Vectors(Protocol):
-    """Where vectors are written (storage/vectors.py)."""
+    """The store of vectors (storage/vectors.py)."""
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]: ...
     async def insert(self, vectors: Mapping[bytes, Vector]) -> None: ...

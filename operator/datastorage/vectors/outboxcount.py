@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Outbox(Protocol):
-    """Where vectors wait, failed or dropped ones among them (storage/outbox.py)."""
+    """The outbox of pending, failed and dropped vectors (storage/outbox.py)."""
 
     async def depths(self) -> Mapping[OutboxState, OutboxDepth]: ...
 

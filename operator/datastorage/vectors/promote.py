@@ -37,7 +37,7 @@ _PHASES: Final = (Phase.DEGRADED, Phase.RECORDING)
 
 
 class Archive(Rows, Protocol):
-    """Where rows and the states of their vectors are looked up (storage/write.py)."""
+    """The look-up of rows and of the states of their vectors (storage/write.py)."""
 
     async def time(self) -> float: ...
 

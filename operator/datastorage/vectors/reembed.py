@@ -1,7 +1,7 @@
 """Gives every stored record a vector of one model, while everything else runs.
 
-All results are in the database, so that a run may be stopped at any point and continued later. It may run
-beside the operator and beside another run: at worst, some work is done twice.
+All results are in the database, so that a run may be stopped at any point and continued later. The operator
+and another run may be at work at the same time: at worst, some work is done twice.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class Texts(Protocol):
 
 
 class IndexedVectors(Vectors, Protocol):
-    """Where vectors are written and indexed (storage/vectors.py)."""
+    """The store of vectors and its indexes (storage/vectors.py)."""
 
     def most_rows(self, memory_mib: int) -> int: ...
     async def seal(self, *, full_rows: int) -> bool: ...
