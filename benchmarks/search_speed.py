@@ -188,7 +188,7 @@ async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterat
 
 
 async def _serves() -> None:
-    """The provider is in this process, and always serves."""
+    """Do nothing: the provider is in this process, and always serves."""
 
 
 async def _by_words(full_text: FullText, criteria: Criteria, question: str) -> None:

@@ -170,7 +170,7 @@ async def _check_rows(bench: Workbench, before: dict[tuple[str, int], Any]) -> N
 
 
 async def _check_rejected(bench: Workbench, client: BulkClient) -> None:
-    """A record that the earlier version rejected can be stored from its kept bytes."""
+    """Check that a record that the earlier version rejected can be stored from its kept bytes."""
     bench.datastorage("rejected", "retry", "--all")
 
     async def stored() -> bool:

@@ -82,7 +82,7 @@ async def in_phase(
 async def assert_nothing_lost(
     workbench: Workbench, client: BulkClient, load: Load, vectors_url: str | None = None
 ) -> None:
-    """Everything accepted has one row and its vector, says Stored, and nothing is pending."""
+    """Check that each accepted record has one row, its vector and the phase Stored."""
 
     async def caught_up() -> Any:
         return await all_stored(client, workbench, load.accepted)

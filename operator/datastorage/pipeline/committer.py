@@ -68,7 +68,7 @@ class Committer:
         pace: Pace = Pace(),
         aside_pace: AsidePace | None = None,
     ) -> None:
-        """``breaker`` is that of PostgreSQL."""
+        """``breaker`` is PostgreSQL's."""
         self._intake = intake
         self._register = register
         self._writer = writer
@@ -133,7 +133,7 @@ class Committer:
         try:
             await self._breaker.judge(lambda: self._rejected.reject(item.record, reason))
         except RecordRefusedError as error:
-            _log.error(  # an answer, not a crash
+            _log.error(  # PostgreSQL has answered: a traceback would not help
                 "Lost: deleted in the cluster, and it can't be kept at all"
                 if self._register.is_last_copy(item.record.key)
                 else "Record can't be kept at all; it stays in the cluster",

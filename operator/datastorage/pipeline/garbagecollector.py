@@ -99,7 +99,7 @@ class GarbageCollector:
         self._clock = clock
         self._slots = asyncio.Semaphore(pace.concurrency)
         # How far PostgreSQL's clock is ahead of this machine's, in seconds. Expiry times count from a commit,
-        # by PostgreSQL's clock: by a wrong clock here, objects could be deleted hours early.
+        # by PostgreSQL's clock: with a wrong clock here, objects could be deleted hours early.
         self._clock_offset = 0.0
         self._listing_at = dict.fromkeys(KINDS, 0.0)
         self._listed_at = 0.0

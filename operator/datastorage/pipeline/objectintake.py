@@ -68,7 +68,7 @@ class ObjectOrigin:
             self.register.done(version.key, version.generation)
             return
         expired = isinstance(outcome, StoredRecord) and version.final and version.ttl_seconds == 0
-        # With finalizers the status comes first: the phase Stored is what locks the spec.
+        # With finalizers, the status is written first: the phase Stored forbids changes of the spec.
         delete_now = expired and not version.held and not version.has_finalizers
         await self.statuses.put(StatusUpdate(version, outcome, delete_now=delete_now))
 

@@ -44,7 +44,7 @@ class Confirmation:
     """Looks up rows, and waits while PostgreSQL is away."""
 
     def __init__(self, archive: Archive, breaker: Breaker, rejected: Rejected) -> None:
-        """``breaker`` is that of PostgreSQL."""
+        """``breaker`` is PostgreSQL's."""
         self._archive = archive
         self._breaker = breaker
         self._rejected = rejected

@@ -79,7 +79,7 @@ class Schedule:
     def _drop_latest(self) -> None:
         self._heap = sorted(entry for entry in self._heap if self._is_current(entry))
         if len(self._heap) <= self._bounds.max_entries:
-            return  # sorted, and so a heap
+            return  # a sorted list is a heap
         # Those due last are dropped, not the newest: a record with a short time to live must not wait behind
         # those with a long one.
         for expiry in self._heap[self._bounds.kept_entries :]:
