@@ -172,7 +172,7 @@ async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
     if not limits:
         return results
     if len(only) > 1:
-        # A machine has slower and faster minutes: the limit is what it was before and after the others.
+        # The speed of a machine varies: the limit is measured before and after the other scenarios.
         await add("(a) once more, after the others", limit("limit-after"))
     return _with_limit(results, limits)
 

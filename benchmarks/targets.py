@@ -56,7 +56,7 @@ def _figure(name: str) -> Callable[[Result], float | None]:
 
 _OUTAGES: Final = ("h-redis", "h-embedder", "h-vector-server", "h-embedder-and-vector-server")
 
-# By meaning: without a filter, with one that leaves 1 %, and 0.01 % (benchmarks/search_speed.py).
+# The searches by meaning: without a filter, with one that leaves 1 %, and 0.01 % (search_speed.py).
 _SEARCHES: Final = ("i1", "i2", "i3")
 _WHILE_WRITING: Final = "i8"
 

@@ -62,7 +62,7 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     if external is not None:
         cluster = Cluster.from_context(*external, kubectl_path(), directory)
         cluster.apply_product()
-        # The tests start operators of their own; beside them the installed one would do everything twice.
+        # The tests start operators of their own; the installed one would process every object a second time.
         cluster.kubectl("scale", "--replicas=0", "deployment/datastorage", "--namespace=datastorage-system")
         yield cluster
         return

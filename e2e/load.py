@@ -11,7 +11,7 @@ from harness.archive import rows, uids
 from harness.bulk import BulkClient, RequestError
 from harness.manifests import audit_record
 
-# Promised: caught up this soon after a dependency is back.
+# The operator promises to catch up within this time after a dependency is back.
 CATCH_UP_SECONDS = 10.0
 
 

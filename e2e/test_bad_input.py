@@ -331,7 +331,7 @@ async def test_large_objects_do_not_fill_the_memory(workbench: Workbench, client
     operator.wait_ready(LARGE_SECONDS)
 
     async def all_there() -> bool:
-        # Counted, not read: 33 MB for every look would keep the machine from storing them.
+        # The rows are counted, not read: reading 33 MB at each look would slow down storing them.
         return int((await fetch(workbench.database_url, _COUNT_TRACES, namespace))[0][0]) == 24
 
     await until(all_there, seconds=LARGE_SECONDS, what="24 rows")

@@ -14,7 +14,7 @@ from harness.bulk import BulkClient
 from harness.manifests import action_trace, audit_record
 from harness.polling import until
 
-# More than a page of a list, which has them by name.
+# More than one page of a list; the API server sorts lists by name.
 _RECORDS = 600
 
 

@@ -27,7 +27,7 @@ from harness.polling import until
 from harness.proxy import FreezableProxy
 
 SHUTDOWN_SECONDS = 2
-# Beside the flush; the last resort of the operator would end it then, with another exit code.
+# For the rest of a stop besides the flush. After that, the operator ends itself with another exit code.
 REST_SECONDS = 20
 # Before the operator handles the signal itself, there is nothing to flush.
 STOPPED = {0, 128 + signal.SIGTERM, -signal.SIGTERM}

@@ -27,7 +27,7 @@ from harness.postgres import TestDatabases
 
 LEFT: Final = Path(__file__).with_name("upgrade")
 NAMESPACE: Final = "upgrade"  # as the objects say
-TEN_YEARS: Final = 315_360_000  # as the operator of then was set up
+TEN_YEARS: Final = 315_360_000  # as that operator was set up
 
 UNTOUCHED: Final = {
     "stored-0", "stored-1", "stored-2", "exotic", "held", "terminating", "rejected", "recording",
@@ -69,7 +69,7 @@ async def _statuses(client: BulkClient) -> dict[str, tuple[str | None, str]]:
         for body in await client.list(kind, NAMESPACE):
             metadata, status = body["metadata"], body.get("status", {})
             is_current = status.get("observedGeneration") == metadata["generation"]
-            is_current |= "deletionTimestamp" in metadata  # raises the generation once
+            is_current |= "deletionTimestamp" in metadata  # a deletion raises the generation once
             statuses[metadata["name"]] = (
                 status.get("phase") if is_current else None, metadata["resourceVersion"]
             )  # fmt: skip
@@ -162,7 +162,7 @@ async def _check_rows(bench: Workbench, before: dict[tuple[str, int], Any]) -> N
     assert len(after) == len(rows)
     for key, row in before.items():
         assert tuple(after[key]) == tuple(row)
-    # All rows belong to the object that has their name, as the cluster had it.
+    # Each row has the uid that the cluster's object of its name had.
     uids = {body["metadata"]["name"]: body["metadata"]["uid"] for body in _left_objects().values()}
     assert {row["uid"] for row in rows if row["name"] != "gone"} == {
         uid for name, uid in uids.items() if name != "rejected"

@@ -24,7 +24,7 @@ class Incident(NamedTuple):
     message: str
 
 
-# 11 and 7 have no common divisor: no pair comes again before all have come.
+# 11 and 7 have no common divisor: a pair recurs only after all 77.
 SERVICES = (
     "search", "catalogue", "shipping", "mail", "wishlist", "reviews", "vouchers", "accounts", "pricing",
     "returns", "reports",

@@ -118,7 +118,7 @@ def _column(rows: list[tuple[Any, ...]]) -> list[Any]:
 
 def _look_at_best(question: Question, found: CompletedProcess[str]) -> Seen:
     right, seen = look_for(question.answers, found)
-    return Seen(right and not found.stderr, seen)  # it would say there that it has not searched by meaning
+    return Seen(right and not found.stderr, seen)  # stderr would say that the search was not by meaning
 
 
 def _look_at_order(timeline: dict[str, Any]) -> Seen:
