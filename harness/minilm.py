@@ -149,7 +149,7 @@ class _Embedding:
 
     @classmethod
     def of(cls, weights: Mapping[str, Array], epsilon: float) -> "_Embedding":
-        # A single text has only the first of the two token types, so that one's vector is added to all positions.
+        # A single text has only the first of the two token types, whose vector is added to all positions.
         positions = (
             weights["embeddings.position_embeddings.weight"]
             + weights["embeddings.token_type_embeddings.weight"][0]
