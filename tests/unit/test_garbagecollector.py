@@ -282,7 +282,7 @@ async def test_a_schedule_that_overflowed_is_listed_again(
     breaker: Breaker, clock: Clock, spawn: Spawn
 ) -> None:
     pace = Pace(concurrency=1, resync_seconds=600, retry_seconds=0.0)
-    bench = Bench(breaker, clock, bounds=Bounds(max_entries=2, kept_entries=1), pace=pace)
+    bench = Bench(breaker, clock, bounds=Bounds(most=2, kept=1), pace=pace)
     for number in range(7):
         await bench.stored(f"object-{number}", "2026-03-05T11:00:00Z")
     spawn(bench.collector.run())
@@ -291,7 +291,7 @@ async def test_a_schedule_that_overflowed_is_listed_again(
 
 
 async def test_an_earlier_deletion_is_never_crowded_out_by_later_ones(breaker: Breaker, clock: Clock) -> None:
-    bench = Bench(breaker, clock, bounds=Bounds(max_entries=10, kept_entries=9))
+    bench = Bench(breaker, clock, bounds=Bounds(most=10, kept=9))
     for number in range(30):
         bench.note(await bench.stored(f"later-{number}", f"2026-03-05T13:00:{number:02}Z"))
     bench.note(await bench.stored("due", "2026-03-05T11:00:00Z"))
@@ -306,7 +306,7 @@ async def test_dropped_entries_are_listed_when_they_fall_due(
     breaker: Breaker, clock: Clock, spawn: Spawn
 ) -> None:
     """It is found long before the next regular listing, also while the schedule stays full of others."""
-    bench = Bench(breaker, clock, bounds=Bounds(max_entries=2, kept_entries=1))
+    bench = Bench(breaker, clock, bounds=Bounds(most=2, kept=1))
     for minute in (1, 2, 3):
         await bench.stored(f"minute-{minute}", f"2026-03-05T12:0{minute}:00Z")
     spawn(bench.collector.run())

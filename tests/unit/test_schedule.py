@@ -41,7 +41,7 @@ Looks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(1, 
 def test_the_popped_entries_are_the_newest_of_each_object(
     looks: list[tuple[int, int, int]], most: int
 ) -> None:
-    schedule = Schedule(Bounds(max_entries=most, kept_entries=most))
+    schedule = Schedule(Bounds(most=most, kept=most))
     newest: dict[str, Expiry] = {}
     for version, (number, due, generation) in enumerate(looks):
         ref = replace(REF, uid=f"uid-{number}")

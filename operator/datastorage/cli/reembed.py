@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from datastorage.assembly.commands import Reembedding, open_reembed
+from datastorage.assembly.commands import OpenedReembed, open_reembed
 from datastorage.cli.output import note
 from datastorage.cli.progress import Display, display, following
 from datastorage.errors import (
@@ -98,7 +98,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
     return _print_done(reembed.progress, model)
 
 
-async def _refuse_wrong_settings(opened: Reembedding) -> None:
+async def _refuse_wrong_settings(opened: OpenedReembed) -> None:
     """Raise ConfigurationError where waiting would not help; the work itself waits for an absent server."""
     embedder = opened.vectors.embedder
     # The last probe creates the model's tables: a model that does not work must leave none behind.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from datastorage.assembly.commands import Retrying, open_rejected, open_retry
+from datastorage.assembly.commands import OpenedRetry, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
 from datastorage.cli.options import check_limit, parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
@@ -19,7 +19,7 @@ from datastorage.errors import (
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried
+from datastorage.pipeline.rejectedretry import MAX_NAMED, RetryProgress
 from datastorage.query.cursor import rejected_cursor, rejected_position
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
@@ -179,10 +179,10 @@ def retry(
     _name_refused(retried)
 
 
-async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
+async def _retry(opened: OpenedRetry, wanted: Wanted) -> RetryProgress:
     total = await opened.rejected.count(wanted)
     if not total:
-        return Retried()
+        return RetryProgress()
     try:
         # If PostgreSQL refuses every record, the rejected ones are not the cause.
         await opened.trial.write()
@@ -198,7 +198,7 @@ async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
             return await opened.work.run(wanted)
 
 
-def _name_refused(retried: Retried) -> None:
+def _name_refused(retried: RetryProgress) -> None:
     if not retried.refused:
         return
     named = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"

@@ -32,7 +32,7 @@ Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
 
 
 @dataclass
-class Retried:
+class RetryProgress:
     """The progress of a retry."""
 
     stored: int = 0
@@ -61,9 +61,9 @@ class Retry:
         self._rejected = rejected
         self._store = store
         self._with_texts = with_texts
-        self.progress = Retried()
+        self.progress = RetryProgress()
 
-    async def run(self, wanted: Wanted) -> Retried:
+    async def run(self, wanted: Wanted) -> RetryProgress:
         """Try all wanted records that have no row yet. Raises TransientError when PostgreSQL can't serve."""
         async for page in self._pages(wanted):
             for chunk in chunks(page, lambda letter: letter.size, _CHUNK_BYTES):

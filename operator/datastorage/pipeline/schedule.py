@@ -12,9 +12,9 @@ from datastorage.resilience.signal import Signal
 class Bounds:
     """How many entries are kept, and how many are taken out at once. Each takes about 1 KB."""
 
-    max_entries: int = 100_000
+    most: int = 100_000
     """If there are more, those that are due last are dropped; a later listing brings them back."""
-    kept_entries: int = 90_000
+    kept: int = 90_000
     """The number that is left then: sorting all entries for each new one would be slow."""
     batch: int = 500
     """The rows of one batch are looked up together."""
@@ -45,7 +45,7 @@ class Schedule:
         if known is not None and (known.due, known.key) == (expiry.due, expiry.key):
             return  # its entry in the heap also stands for the new version
         heapq.heappush(self._heap, expiry)
-        if len(self._heap) > self._bounds.max_entries:
+        if len(self._heap) > self._bounds.most:
             self._drop_latest()
         self._entries.set(len(self._current))
         if self._heap[0] is expiry:
@@ -78,12 +78,12 @@ class Schedule:
 
     def _drop_latest(self) -> None:
         self._heap = sorted(entry for entry in self._heap if self._is_current(entry))
-        if len(self._heap) <= self._bounds.max_entries:
+        if len(self._heap) <= self._bounds.most:
             return  # a sorted list is a heap
         # Those due last are dropped, not the newest: a record with a short time to live must not wait behind
         # those with a long one.
-        for expiry in self._heap[self._bounds.kept_entries :]:
+        for expiry in self._heap[self._bounds.kept :]:
             self._current.pop(expiry.ref.uid, None)
-        first = self._heap[self._bounds.kept_entries].due
+        first = self._heap[self._bounds.kept].due
         self.forgotten_due = first if self.forgotten_due is None else min(first, self.forgotten_due)
-        del self._heap[self._bounds.kept_entries :]
+        del self._heap[self._bounds.kept :]
