@@ -285,7 +285,7 @@ async def test_a_batch_of_new_repeated_and_diverged_rows_says_which_is_which(arc
     stored = await archive.write([known, diverged, record_of(audit_record())])
     assert [(row.is_new, row.diverged) for row in stored] == [(False, False), (True, True), (True, False)]
     assert stored[0] == before
-    # The repeat stays marked, and is told from a new row.
+    # The repeat stays marked, and is distinguished from a new row.
     [again] = await archive.write([diverged])
     assert (again.is_new, again.diverged) == (False, True)
 

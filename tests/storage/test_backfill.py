@@ -180,7 +180,7 @@ async def test_a_poison_text_ends_in_a_visible_state_and_blocks_nothing(stage: S
     assert poison.text is not None
     stage.provider.refused = {poison.text.text}
     stored = await stage.writer.store(batch)
-    # Already in the write path the others of its batch get their vectors.
+    # The others of its batch get their vectors in the write path already.
     assert [row.vector.state is WriteState.WRITTEN for row in stored].count(False) == 1
     spawn(stage.backfill.run())
     await until_depth(stage, 1, OutboxState.FAILED)

@@ -103,7 +103,7 @@ def test_search_prints_a_table(run: Command) -> None:
     assert "restart-deployment: the container ran out of memory" in first
     assert "Deployment/shop/checkout" in first
     assert "\x1b" not in printed
-    assert len(printed.splitlines()) == 4  # a line each
+    assert len(printed.splitlines()) == 4  # one line for each
     uid = _MEMORY["metadata"]["uid"]
     assert uid not in printed
     assert uid in run("search", "out of memory", "-o", "wide")[1]
@@ -213,7 +213,7 @@ def test_get_prints_the_record(run: Command) -> None:
 @pytest.fixture
 def diverged(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, run: Command) -> Iterator[None]:
     """An archive with two contents of one generation, which `run` then asks."""
-    del run  # it has set the common archive before
+    del run  # it set the shared archive's URL; this fixture replaces it
 
     async def fill() -> TestDatabase:
         database = await databases.clone()

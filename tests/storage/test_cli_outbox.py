@@ -26,7 +26,7 @@ def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path
     """A database that the settings name."""
     made = asyncio.run(databases.clone())
     use_database(monkeypatch, made.service_url, tmp_path / "absent")
-    # These commands do not need it: it is not set up.
+    # These commands do not need the embedder, so it is not set up.
     monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "openai")
     return made
 

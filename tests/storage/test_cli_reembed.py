@@ -374,7 +374,7 @@ async def test_an_old_model_is_dropped_as_the_documentation_says(
     assert await vectors(owner, 2) == 5
     assert await owner.fetchval("SELECT array_agg(provider) FROM datastorage.embedding_models") == ["openai"]
     assert await owner.fetchval("SELECT array_agg(model_id) FROM datastorage.embedding_parts") == [2]
-    # And made again by whoever sets it again.
+    # The table is created again if the model is set again.
     assert (await result(environment))[0] == 0
     assert [await vectors(owner, number) for number in (2, 3)] == [5, 5]
 

@@ -98,7 +98,7 @@ def test_a_retried_record_gets_the_row_that_it_would_have_had(database: TestData
             assert row["correlation_id"] == "rr-2026-0042"
             assert record.text is not None
             assert row["text_hash"] == record.text.hash
-    # The evidence stays, and says when it was stored after all; the vectors are pending.
+    # The kept bytes stay, with the time at which the record was stored; the vectors are pending.
     letters = rows(database, "rejected_objects")
     assert all(letters[key_of(record)]["content"] == record.content for record in [*audits, *traces])
     assert all(letter["resolved_at"] is not None for letter in letters.values())

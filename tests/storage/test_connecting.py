@@ -210,7 +210,7 @@ async def test_an_unusable_file_is_named(
 ) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
     parts = urlsplit(tls_url)
-    if "passfile" in query:  # it is looked at where the URL has no password
+    if "passfile" in query:  # the driver reads it if the URL has no password
         parts = parts._replace(netloc=f"{parts.username}@127.0.0.1:{parts.port}")
     with pytest.raises(ConfigurationError, match=f"^{_SETTING}: .*{said}") as caught:
         raise await _trouble(f"{parts.geturl()}?{query.format(**spoilt_files)}") or AssertionError

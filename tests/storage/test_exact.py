@@ -36,10 +36,10 @@ async def _assert_exact(owner: Any, body: dict[str, Any], record: Record) -> Non
     assert content == record.content
     kept = json.loads(content)
     assert kept["spec"] == body["spec"]
-    # Equal in Python is not yet equal: 1 == 1.0 == True. The canonical form tells them apart.
+    # Equality in Python is not enough: 1 == 1.0 == True. The canonical form distinguishes them.
     assert canonical_bytes(kept["spec"]) == canonical_bytes(body["spec"])
     assert row["content_hash"] == row["counted"] == hashlib.sha256(content).digest()
-    # The server cuts the spec out of the content, whatever labels and annotations stand before it.
+    # The server cuts the spec out of the content, whatever labels and annotations precede it.
     assert row["spec_hash"] == record.key.spec_hash == hashlib.sha256(canonical_bytes(body["spec"])).digest()
 
 

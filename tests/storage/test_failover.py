@@ -21,7 +21,7 @@ from harness.proxy import FreezableProxy, silent_server
 from tests.support.archive import searchable
 from tests.support.ping import ping
 
-# Within this time after its cure every fault is over.
+# Every fault is over within this time after its repair.
 _RECOVERY_SECONDS = 10.0
 _COUNT = "SELECT count(DISTINCT uid) FROM datastorage.audit_records WHERE namespace = $1"
 

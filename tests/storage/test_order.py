@@ -93,7 +93,7 @@ async def test_within_a_second_the_order_is_that_of_writing(archive: SearchableA
     await archive.put(*bodies[:3])
     await archive.put(*bodies[3:])
     assert await timeline(archive) == IN_ORDER
-    # Newest first; a trace stands where it was created.
+    # Newest first; a trace has the position of its creation.
     assert await listed(archive) == ["closed/1", "approved/1", "analysed/1", "trace/3", "received/1"]
 
 

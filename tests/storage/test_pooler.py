@@ -131,7 +131,7 @@ class _ByTurns(FreezableProxy):
         next(self._urls)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The proxy has no other place to learn of a connection before it is led anywhere.
+        # The proxy has no other hook before it connects a client.
         self.connections += 1
         self.redirect_to(next(self._urls))
         await super()._connect(reader, writer)

@@ -202,7 +202,9 @@ async def test_a_remediation_reads_as_it_happened(archive: SearchableArchive) ->
         # Created when the analysis was over, but about something before the trace.
         audit_record({**AUDIT_SPEC, "startTime": at(0.5)}, creationTimestamp=at(2)),
         generation(1, {}),
-        generation(2, {"parameters": {"replicas": 3}}),  # no news: stands with the one before it
+        generation(
+            2, {"parameters": {"replicas": 3}}
+        ),  # nothing happened in it: it follows the one before it
         audit_record(creationTimestamp=at(2)),
         generation(3, {"execution": running}),
         audit_record({**AUDIT_SPEC, "startTime": at(4)}, creationTimestamp=at(6)),

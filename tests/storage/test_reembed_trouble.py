@@ -148,7 +148,7 @@ async def test_a_run_that_is_killed_anywhere_can_be_continued(
     embedded, runs = 0, 0
     while True:
         run = Run(database, database, FakeProvider(), pace=small)
-        # A little further each time, and never through in one go.
+        # Each run gets a little further, and none gets to the end.
         dying(run, steps + runs)
         runs += 1
         with contextlib.suppress(KilledError):

@@ -26,7 +26,7 @@ def rejected(database: Database) -> RejectedRecords:
 async def test_a_rejected_record_is_kept_byte_for_byte(rejected: RejectedRecords, owner: Any) -> None:
     body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
     record = record_of(body)
-    # Its time is out of range of the tables: no reason to refuse it here too.
+    # Its time is out of the range of the tables, but it is not refused here.
     record = replace(record, key=replace(record.key, created_at=utc("0001-01-02T00:00:00Z")))
     await rejected.reject(record, "some reason")
     await rejected.reject(record, "another reason")
@@ -74,7 +74,7 @@ async def test_a_mark_goes_with_the_row(archive: Archive, rejected: RejectedReco
     assert await rejected.find([record.key, other.key]) == {record.key}
     assert await rejected.resolve([record.key, other.key]) == 0  # it has no row
     await archive.write([record])
-    # It is rejected no more, marked or not: the row says so.
+    # It is no longer rejected, marked or not, because it has a row.
     assert await rejected.find([record.key]) == set()
     assert await rejected.resolve([record.key]) == 1
     assert await rejected.resolve([record.key]) == 0

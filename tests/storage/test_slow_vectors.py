@@ -101,7 +101,7 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
     stored = await stage.writer.store(records(COUNT))
     assert {row.vector.state for row in stored} == {WriteState.PENDING}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == COUNT
-    # Fewer are tried beside the next rows.
+    # Fewer vectors are tried with the next rows.
     again = await stage.writer.store([*records(COUNT + 15)[COUNT:]])
     assert WriteState.WRITTEN in {row.vector.state for row in again}
     assert stage.dependencies.vector_store.serving

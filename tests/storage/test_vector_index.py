@@ -315,7 +315,7 @@ async def test_nothing_gets_lost_while_all_write_and_index(cloned: TestDatabase,
         # Each text comes from two writers.
         for start in range(0, 300, 5):
             numbers = range(start + turn * 100, start + turn * 100 + 5)
-            # Without a grace a part may be gone before a write that began with it: that is to be repeated.
+            # Without a grace period a part may be gone before a write that uses it, which has to be repeated.
             while not await _written(replica, numbers, turn):
                 pass
             written.extend(numbers)

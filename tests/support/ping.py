@@ -2,7 +2,7 @@
 
 from datastorage.storage.connection.database import Database
 
-# A server that takes longer is not there.
+# A server that takes longer counts as absent.
 _SECONDS = 5.0
 
 

@@ -86,7 +86,7 @@ async def test_one_probes_while_all_wait_and_all_go_on(recoveries: list[None], s
     await settle()
     calls = dependency.calls
     await settle()
-    # While it is away, nobody but the probe asks.
+    # While it is away, only the probe asks.
     assert (probes, dependency.calls) == (1, calls)
     dependency.down = False
     gate.set()

@@ -25,7 +25,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in setting_names():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
-    # It would replace the handlers by which pytest sees the logs of the tests that follow.
+    # It would replace pytest's log handlers for the tests that follow.
     monkeypatch.setattr("datastorage.cli.operator.configure_logging", lambda *_: None)
 
 

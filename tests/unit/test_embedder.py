@@ -204,7 +204,7 @@ async def test_a_known_refusal_is_forgotten_with_the_vector(provider: FakeProvid
     again = await embed(embedder, "bad")
     assert_vectors(again, "bad")
     assert again.refused == {}
-    # Nor when the cache has lost it.
+    # It is not asked again either if the cache has lost the vector.
     await embed(embedder, "another")
     lost = await embed(embedder, "bad")
     assert_vectors(lost, "bad")

@@ -280,7 +280,7 @@ HOSTILE = [
 
 
 def _seconds(pattern: str, size: int) -> float:
-    text = (pattern * (size // len(pattern) + 1))[:size] + "g"  # what ends no identifier
+    text = (pattern * (size // len(pattern) + 1))[:size] + "g"  # characters that end no identifier
     best = float("inf")
     for _ in range(3):
         started = time.process_time()

@@ -365,7 +365,9 @@ async def test_the_loop_goes_on_while_it_runs(
 
 
 async def test_output_without_an_end_is_bounded(plugin: FakePlugin, open_transport: Open) -> None:
-    plugin.prints(credential() + " " * 100_000)  # credentials, were it read to its end
+    plugin.prints(
+        credential() + " " * 100_000
+    )  # these would be credentials if the output were read to its end
     async with open_transport(pace=limited(output_bytes=20)) as transport:
         with pytest.raises(ClusterUnavailableError, match="did not print JSON"):
             await send(transport)

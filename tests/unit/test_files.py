@@ -31,7 +31,7 @@ def zeros(folder: Path) -> Path:
 def huge(folder: Path) -> Path:
     path = folder / "huge"
     path.touch()
-    os.truncate(path, 2**40)  # takes no room on the disk
+    os.truncate(path, 2**40)  # it takes no space on the disk
     return path
 
 

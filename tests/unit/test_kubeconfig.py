@@ -176,7 +176,7 @@ def test_several_files_are_merged_as_kubectl_does(tmp_path: Path) -> None:
         write(tmp_path / "one" / "config", one), tmp_path / "away", write(tmp_path / "two" / "config", two)
     )
     assert (endpoint.server, endpoint.authorization) == ("https://two.example", "Bearer from-two")
-    # A file that is away now may come.
+    # A missing file may appear later.
     assert tmp_path / "away" in endpoint.files
 
 

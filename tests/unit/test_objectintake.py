@@ -305,7 +305,7 @@ def test_a_generation_whose_status_is_under_way_is_a_duplicate_and_no_last_copy(
     assert entrance.register.start(key_of_body(body), committed=True)
     assert not entrance.register.start(key_of_body(body), committed=True)
     assert entrance.offer(body) is Verdict.DUPLICATE
-    # It is stored: that somebody deletes it meanwhile is no loss to report.
+    # It is stored: a deletion meanwhile is no loss to report.
     entrance.offer_last_copy(body)
     assert entrance.register.last_copies == []
     entrance.register.forget(key_of_body(body))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 60.0  # far more than any of it takes; what hangs would do so for longer
+SECONDS = 60.0  # far more than any of these takes; a hang would last longer
 
 _HANGS_IN_THE_LOOP = """
 import asyncio, time

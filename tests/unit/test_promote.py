@@ -100,7 +100,7 @@ async def test_an_object_with_a_written_vector_is_queued_with_its_status(breaker
     assert (second.version.final, second.version.ttl_seconds, second.delete_now) == (False, 600, False)
     assert isinstance(first.outcome, StoredRecord)
     assert first.outcome.vector == replace(WRITTEN, at=LATER)  # by the clock that stored_at is of
-    # The row is as old as it is; only the vector is new.
+    # The row keeps its age; only the vector is new.
     assert first.outcome.stored_at == STORED_AT
 
 
@@ -127,7 +127,7 @@ async def test_an_object_under_way_is_not_queued_twice(breaker: Breaker) -> None
     body = degraded()
     bench = Bench(breaker, body)
     assert len(await bench.promote()) == 1
-    # It is to be looked at again: what is under way may be the status of before the vector.
+    # It has to be looked at again: the status under way may be from before the vector.
     assert await bench.promote(complete=False) == []
     bench.register.done(key_of_body(body), 1)
     assert len(await bench.promote()) == 1
@@ -191,7 +191,7 @@ QUICK = Pace(first_pause_seconds=0.0, max_pause_seconds=0.0)
 async def test_one_look_follows_many_requests(breaker: Breaker, spawn: Spawn) -> None:
     bench = Bench(breaker, pace=QUICK)
     spawn(bench.promotion.run())
-    await eventually(lambda: bench.looks == 1)  # of what a crash has left
+    await eventually(lambda: bench.looks == 1)  # entries that a crash has left
     await settle()
     for _ in range(100):
         bench.requests.request_if_serving()

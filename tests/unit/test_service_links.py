@@ -114,7 +114,7 @@ def test_run_says_which_variable_it_ignores(
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
         "DATASTORAGE_API_PORT is ignored"
     ]
-    assert "DATASTORAGE_DATABASE_URL is not set" in capsys.readouterr().err  # it came that far
+    assert "DATASTORAGE_DATABASE_URL is not set" in capsys.readouterr().err  # the settings were read
 
 
 @pytest.mark.parametrize(

@@ -562,7 +562,7 @@ async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: Redi
         async with FreezableProxy(replica.url.replace("//", "//:@")) as proxy:
             cache = make(proxy.url)
 
-            async def is_refused() -> bool:  # while it copies the primary it serves nobody
+            async def is_refused() -> bool:  # while it copies the primary, it answers no requests
                 return await cache.check() == "it refuses to serve (ReadOnlyError)"
 
             await eventually(is_refused)

@@ -122,7 +122,7 @@ async def test_a_definition_that_is_not_there_at_the_start_is_waited_for(
     watch_both(bench, spawn)
     await eventually(lambda: entrance.intake.depth == 2 - len(missing))
     await eventually(lambda: "auditrecords.datastorage.kubernaut.io" in (bench.monitor.problem or ""))
-    # No restart would make a definition.
+    # A restart would not create a definition.
     await eventually(lambda: bench.monitor.curable_problem is None)
     bench.server.unserved.clear()
     await eventually(lambda: entrance.intake.depth == 2)
@@ -251,7 +251,7 @@ async def test_a_watch_that_is_cancelled_twice_closes_its_session(bench: Bench) 
     watching = asyncio.create_task(bench.records.run())
     await eventually(lambda: bench.monitor.problem == "1 of 2 watches are not open yet")
     watching.cancel()
-    for _ in range(2):  # it is amid the cleaning up
+    for _ in range(2):  # the cleanup is under way
         await asyncio.sleep(0)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
