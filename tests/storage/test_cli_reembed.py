@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,15 @@ async def test_it_continues_where_it_was_stopped(
     assert await vectors(owner) == rows
 
 
+def _read_to_the_end(terminal: int) -> str:
+    """Return everything that is written to a terminal until its last writer has closed it."""
+    shown = b""
+    with suppress(OSError):  # Linux reports the end as an error
+        while data := os.read(terminal, 65_536):
+            shown += data
+    return shown.decode()
+
+
 async def test_it_shows_a_bar_on_a_terminal(
     environment: Mapping[str, str], archive: Archive, owner: Any
 ) -> None:
@@ -175,8 +184,9 @@ async def test_it_shows_a_bar_on_a_terminal(
         stdout=asyncio.subprocess.PIPE, stderr=end,
     )  # fmt: skip
     os.close(end)
-    answer, _ = await process.communicate()
-    shown = (await asyncio.to_thread(os.read, terminal, 65536)).decode()
+    (answer, _), shown = await asyncio.gather(
+        process.communicate(), asyncio.to_thread(_read_to_the_end, terminal)
+    )
     os.close(terminal)
     assert process.returncode == 0
     assert answer.decode().startswith("records given a text: 3\n")
