@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from datastorage.assembly.commands import Retrying, open_rejected, open_retry
+from datastorage.assembly.commands import OpenedRetry, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
 from datastorage.cli.options import Cursor, DocumentOutput, Output, parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
@@ -19,8 +19,8 @@ from datastorage.errors import (
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried
-from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.pipeline.rejectedretry import MAX_NAMED, RetryProgress
+from datastorage.query.cursor import rejected_cursor, rejected_position
 from datastorage.query.filters import check_limit
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
@@ -73,16 +73,13 @@ def list_(
     """
     check_limit(limit)
     wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
-    after = None if cursor is None else rejected_place(cursor)
+    after = None if cursor is None else rejected_position(cursor)
     found = with_opened(
         open_rejected(load_settings()),
         lambda records: records.list(wanted, after=after, limit=limit + 1),  # one more: is there a next page?
     )
     letters, more = found[:limit], len(found) > limit
-    last = letters[-1] if more else None
-    next_cursor = last and rejected_cursor(
-        last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash
-    )
+    next_cursor = rejected_cursor(letters[-1].position) if more else None
     if output is Format.JSON:
         print_document({"records": [_as_json(letter) for letter in letters], "cursor": next_cursor}, output)
     elif letters:
@@ -178,10 +175,10 @@ def retry(
     _name_refused(retried)
 
 
-async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
+async def _retry(opened: OpenedRetry, wanted: Wanted) -> RetryProgress:
     total = await opened.rejected.count(wanted)
     if not total:
-        return Retried()
+        return RetryProgress()
     try:
         # If PostgreSQL refuses every record, the rejected ones are not the cause.
         await opened.trial.write()
@@ -197,7 +194,7 @@ async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
             return await opened.work.run(wanted)
 
 
-def _name_refused(retried: Retried) -> None:
+def _name_refused(retried: RetryProgress) -> None:
     if not retried.refused:
         return
     named = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
