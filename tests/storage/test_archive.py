@@ -63,7 +63,7 @@ async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
         "cluster": "eu-1", "actor_kind": "Controller", "actor_name": "ai-analysis",
         "resource_api_version": "v1", "resource_kind": "Pod", "resource_namespace": "shop",
         "resource_name": "cart-0", "resource_uid": "u-1", "alert_fingerprint": "f00d",
-        "resource_version": 100, "happened_at": utc("2026-03-05T10:00:00Z"),
+        "resource_version": 100, "via": "cluster", "recorded_by": None, "happened_at": utc("2026-03-05T10:00:00Z"),
         "text_hash": record.text.hash if record.text is not None else b"",
     }  # fmt: skip
 
@@ -127,7 +127,7 @@ async def test_columns_of_an_action_trace(archive: Archive, owner: Any) -> None:
         "model_confidence": 0.75, "execution_status": "Failed", "start_time": utc("2026-03-05T10:00:00Z"),
         "end_time": utc("2026-03-05T10:01:00Z"), "effectiveness_score": 1.0,
         "assessed_at": utc("2026-03-05T11:00:00Z"), "happened_at": utc("2026-03-05T11:00:00Z"),
-        "resource_version": 100,
+        "resource_version": 100, "via": "cluster", "recorded_by": None,
         "text_hash": record.text.hash if record.text is not None else b"",
     }  # fmt: skip
 

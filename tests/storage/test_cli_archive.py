@@ -120,7 +120,8 @@ def test_search_as_json(run: Command, mode: str) -> None:
     [hit] = answer["results"]
     assert set(hit) == {
         "score", "similarity", "more", "kind", "namespace", "name", "uid", "generation", "createdAt",
-        "storedAt", "contentHash", "diverged", "intact", "record",
+        "storedAt", "contentHash", "diverged", "intact", "via", "recordedBy",
+        "record",
     }  # fmt: skip
     assert hit["uid"] == _MEMORY["metadata"]["uid"]
     assert hit["createdAt"] == "2026-03-05T10:00:00Z"

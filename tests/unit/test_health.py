@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from datastorage.api.app import api_server
+from datastorage.api.app import api_app, api_server
 from datastorage.api.health import health_routes
 from harness.ports import free_port
 
@@ -23,7 +23,7 @@ async def test_each_endpoint_shows_its_own_checks() -> None:
         ready={"watch": check(None), "postgres": check("PostgreSQL: connection refused")},
         notes={"redis": check(None)},
     )
-    server = api_server(routes, addresses="127.0.0.1", port=port)
+    server = api_server(api_app([], routes), addresses="127.0.0.1", port=port)
     await server.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
@@ -49,7 +49,7 @@ async def test_an_optional_check_is_shown_and_does_not_fail() -> None:
     routes = health_routes(
         health={}, ready={"watch": check(None)}, notes={"embedder": check("does not answer")}
     )
-    server = api_server(routes, addresses="127.0.0.1", port=port)
+    server = api_server(api_app([], routes), addresses="127.0.0.1", port=port)
     await server.start()
     try:
         async with (

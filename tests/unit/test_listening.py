@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from datastorage.api import listening
-from datastorage.api.app import api_server, metrics_server
+from datastorage.api.app import api_app, api_server, metrics_server
 from datastorage.api.health import health_routes
 from datastorage.api.server import HttpServer
 from datastorage.errors import ConfigurationError
@@ -25,7 +25,8 @@ IPV4, IPV6 = "127.0.0.1", "[::1]"
 
 
 def api(addresses: str, port: int) -> HttpServer:
-    return api_server(health_routes(health={}, ready={}, notes={}), addresses=addresses, port=port)
+    app = api_app([], health_routes(health={}, ready={}, notes={}))
+    return api_server(app, addresses=addresses, port=port)
 
 
 def numbers(addresses: str, port: int) -> HttpServer:

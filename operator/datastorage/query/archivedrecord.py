@@ -62,7 +62,7 @@ class ArchivedRecord:
             "contentHash": labelled(self.content_hash),
             "diverged": self.diverged,
             "intact": self.intact,
-            "via": self.via,
+            "via": str(self.via),
             "recordedBy": self.recorded_by,
             "record": self.object or None,
         }
