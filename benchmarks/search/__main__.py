@@ -124,7 +124,7 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
     # No longer than the write path's patience for an embedder: a real model takes its time here.
     await vectors.embedder.embed(
         {record.text.hash: record.text.text for record in archived if record.text is not None},
-        patience_seconds=None,
+        timeout_seconds=None,
     )
     stored = await writer.store(archived)
     without = [row.vector.message for row in stored if row.vector.state is not WriteState.WRITTEN]

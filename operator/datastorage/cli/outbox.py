@@ -99,10 +99,10 @@ def list_(
         print_document([_row(row) for row in rows], output)
     elif rows:
         print_table(
-            ("STATE", "OWED SINCE", "TRIES", "NAMESPACE", "NAME", "UID", "GENERATION", "LAST ERROR"),
+            ("STATE", "PENDING SINCE", "TRIES", "NAMESPACE", "NAME", "UID", "GENERATION", "LAST ERROR"),
             [
                 (
-                    row.state.value, row.owed_since.isoformat(timespec="seconds"), str(row.attempts),
+                    row.state.value, row.pending_since.isoformat(timespec="seconds"), str(row.attempts),
                     row.namespace, row.name, row.uid, str(row.generation), row.last_error or "",
                 )
                 for row in rows
@@ -217,7 +217,7 @@ def _depth(depth: OutboxDepth, errors: dict[str, int]) -> dict[str, Any]:
 
 def _row(row: OutboxRow) -> dict[str, Any]:
     return {
-        "state": row.state.value, "owedSince": row.owed_since.isoformat(), "attempts": row.attempts,
+        "state": row.state.value, "pendingSince": row.pending_since.isoformat(), "attempts": row.attempts,
         "table": row.table, "namespace": row.namespace, "name": row.name, "uid": row.uid,
         "generation": row.generation, "lastError": row.last_error,
     }  # fmt: skip

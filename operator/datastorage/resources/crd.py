@@ -1,4 +1,4 @@
-"""Generates the CustomResourceDefinitions from the models: structural schemas, everything inlined."""
+"""Generates the CustomResourceDefinitions from the models, as structural schemas without references."""
 
 from collections.abc import Mapping
 from inspect import cleandoc
@@ -21,7 +21,7 @@ _MODELS: Mapping[str, type[Model]] = {AUDIT_RECORD.kind: AuditRecord, ACTION_TRA
 _RULE_ORDER = ("rule", "message", "messageExpression", "fieldPath")
 _RULES = "x-kubernetes-validations"
 _DROPPED = {"title", "default", "$defs"}
-# The order of keys is the one most useful to readers: meaning, type, limits, behaviour, contents.
+# The order of keys in the YAML, for readers: meaning, type, limits, behaviour, contents.
 _KEY_ORDER = [
     "description", "type", "format", "nullable", "enum", "pattern", "minLength", "maxLength", "minimum",
     "maximum", "maxItems", "maxProperties", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-map-type",
@@ -47,9 +47,10 @@ _SELECTABLE = {
 
 
 def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a JSON schema of pydantic into a structural one: references inlined, optional but not nullable.
+    """Return a JSON schema of pydantic as a structural schema.
 
-    Raises ValueError for a union of several types, which a structural schema cannot express.
+    References are replaced by their definitions. A field that may be None becomes optional, not nullable.
+    Raises ValueError for a union of several types, which a structural schema can't express.
     """
     flat = _flatten(schema, definitions)
     result: dict[str, Any] = {key: value for key, value in flat.items() if key not in _DROPPED}
@@ -70,12 +71,15 @@ def structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dic
 
 
 def _paragraphs(docstring: str) -> str:
-    """Join the lines of each paragraph: the line breaks of a docstring mean nothing in a description."""
-    return "\n\n".join(" ".join(part.split()) for part in cleandoc(docstring).split("\n\n"))
+    """Return a docstring with each paragraph on one line: its line breaks mean nothing in a description."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in cleandoc(docstring).split("\n\n"))
 
 
 def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace a reference or an optional type with its meaning; keys beside it take precedence."""
+    """Return a schema with a reference or an optional type replaced by its definition.
+
+    Keys beside the reference take precedence over those of the definition.
+    """
     outer = dict(schema)
     inner: Mapping[str, Any] = {}
     if "$ref" in outer:
@@ -87,9 +91,9 @@ def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[
         inner = options[0]
     if not inner:
         return outer
-    meant = _flatten(inner, definitions)
-    both = [*meant.get(_RULES, []), *outer.get(_RULES, [])]
-    return meant | outer | ({_RULES: both} if both else {})
+    definition = _flatten(inner, definitions)
+    both = [*definition.get(_RULES, []), *outer.get(_RULES, [])]
+    return definition | outer | ({_RULES: both} if both else {})
 
 
 def _root_schema(kind: ResourceKind) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def _root_schema(kind: ResourceKind) -> dict[str, Any]:
 
 
 def crd(kind: ResourceKind) -> dict[str, Any]:
-    """Build the CustomResourceDefinition of one kind."""
+    """Return the CustomResourceDefinition of one kind."""
     version = {
         "name": VERSION,
         "served": True,
@@ -132,7 +136,7 @@ def crd(kind: ResourceKind) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style without anchors; long sentences are folded."""
+    """Writes YAML in block style, without anchors, and folds long texts."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
@@ -148,7 +152,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def render_crds() -> dict[str, str]:
-    """Render the CRDs as YAML texts, by file name."""
+    """Return the CRDs as YAML texts, by file name."""
     return {
         f"{GROUP}_{kind.plural}.yaml": HEADER
         + yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
@@ -157,7 +161,7 @@ def render_crds() -> dict[str, str]:
 
 
 def write_crds(output_dir: Path) -> list[Path]:
-    """Write the CRDs into `output_dir` (made if missing) and return the paths of the files."""
+    """Write the CRDs into `output_dir`, which is created if it is missing; return the paths of the files."""
     output_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, text in render_crds().items():

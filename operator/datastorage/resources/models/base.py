@@ -19,7 +19,7 @@ def field_name(name: str) -> str:
 
 
 class Model(BaseModel):
-    """Base of all models of parts of a custom resource."""
+    """The base class of all models."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=field_name, populate_by_name=True)
 
@@ -29,7 +29,7 @@ def rule(
 ) -> dict[str, str]:
     """Return a CEL rule.
 
-    `dynamic` is a CEL expression for the message of a refusal; `message` is used if that fails.
+    `dynamic` is a CEL expression for the message of a refusal; `message` is used if the expression fails.
     """
     result = {"rule": expression, "message": message}
     if dynamic:

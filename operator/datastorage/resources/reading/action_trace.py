@@ -25,8 +25,8 @@ def _is_final(spec: Spec) -> bool:
     - no assessment is outstanding: `effectiveness.dueTime` is absent or `effectiveness.assessedAt` is set.
       Go's zero time counts as absent in both.
 
-    A controller that assesses later must therefore set `dueTime` no later than the step that ends the
-    execution.
+    A controller that assesses the action later must therefore set `dueTime` no later than the step that ends
+    the execution.
     """
     if string_in(mapping_in(spec, "execution"), "status") not in ENDED:
         return False
