@@ -21,6 +21,7 @@ _REST_BYTES: Final = 65_536
 _MARKS_PER_VECTOR: Final = 256
 _OTHER_MARKS: Final = 8192
 _MAX_RETRY_AFTER_DIGITS: Final = 9
+_NO_NUMBERS: Final = "answered something else than lists of numbers"
 _MEDIA_TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
 
 
@@ -81,7 +82,7 @@ def _row(embedding: Any, dimensions: int) -> Vector:
     elif isinstance(embedding, list) and {int, float}.issuperset(map(type, embedding)):
         row = _narrowed(embedding)
     else:
-        raise AnswerError("answered something else than lists of numbers")
+        raise AnswerError(_NO_NUMBERS)
     if len(row) != dimensions:
         raise UnexpectedAnswerError(
             f"answered vectors of {len(row)} numbers instead of {dimensions}, "
@@ -94,7 +95,7 @@ def _decoded(embedding: str) -> Vector:
     try:
         return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
     except (binascii.Error, ValueError) as error:
-        raise AnswerError("answered something else than lists of numbers") from error
+        raise AnswerError(_NO_NUMBERS) from error
 
 
 def _narrowed(embedding: list[float]) -> Vector:

@@ -16,7 +16,7 @@ class Match:
     text_hash: bytes | None
     """The hash of its text, which other records may share; None if no vectors were kept."""
     score: float
-    clues: float = 0
+    clue_weight: float = 0
     """The weight of the clues that it matches, at least 1; 0 if it matches none."""
 
     def order(self) -> tuple[float, float, str]:

@@ -12,6 +12,9 @@ TEXT_LIMIT = 16_384
 
 INT32_MAX = 2**31 - 1
 
+RULES_KEY = "x-kubernetes-validations"
+"""The key of the CEL rules in a schema."""
+
 
 def field_name(name: str) -> str:
     """Return a Python name in the spelling of Kubernetes: camel case, with ID in capitals."""
@@ -41,7 +44,7 @@ def rule(
 
 def rules(*items: dict[str, str]) -> dict[str, Any]:
     """Return CEL rules as an extra key of a JSON schema."""
-    return {"x-kubernetes-validations": list(items)}
+    return {RULES_KEY: list(items)}
 
 
 ATOMIC_MAP: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}

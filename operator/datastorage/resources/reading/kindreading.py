@@ -42,6 +42,12 @@ class Column:
     expression: str | None = None
 
 
+def search_column(read: Callable[[Spec], str]) -> Column:
+    """Return the column for the full-text search, which holds the words that ``read`` returns."""
+    expression = "pg_catalog.to_tsvector('english'::regconfig, search)"
+    return Column("search", "text", read, expression=expression)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """The functions that read the specs of a kind.
