@@ -165,7 +165,7 @@ async def test_a_host_that_was_not_certified_ends_the_start(tls_url: str, certif
 async def test_a_server_without_tls_that_is_demanded_ends_the_start(common: TestDatabase) -> None:
     error = await _trouble(f"{common.service_url}?sslmode=require")
     assert isinstance(error, ConfigurationError)
-    assert f"has no TLS, and sslmode in {_SETTING} demands it" in str(error)
+    assert f"has no TLS, and sslmode in {_SETTING} requires it" in str(error)
 
 
 @pytest.fixture
