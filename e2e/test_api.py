@@ -8,7 +8,12 @@ import pytest
 from e2e.workbench import Workbench
 from harness.apiclient import ApiClient
 
-SPEC = {"action": "scale-deployment", "phase": "Completed", "correlationID": "rr-1", "message": "scaled checkout"}
+SPEC = {
+    "action": "scale-deployment",
+    "phase": "Completed",
+    "correlationID": "rr-1",
+    "message": "scaled checkout",
+}
 
 
 def body(namespace: str, **metadata: Any) -> dict[str, Any]:

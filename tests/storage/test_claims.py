@@ -18,7 +18,12 @@ NOW = datetime(2026, 3, 5, 10, 20, 30, 123456, tzinfo=UTC)
 
 
 def sent(
-    uid: str | None = None, *, key: str | None = None, at: datetime = NOW, namespace: str = "payments", **spec: Any
+    uid: str | None = None,
+    *,
+    key: str | None = None,
+    at: datetime = NOW,
+    namespace: str = "payments",
+    **spec: Any,
 ) -> Record:
     """Return the record of a request."""
     metadata = {"namespace": namespace, **({} if uid is None else {"uid": uid})}
@@ -99,5 +104,7 @@ async def test_an_identifier_is_free_if_its_record_was_not_stored(archive: Archi
 async def test_the_sender_is_in_its_columns(archive: Archive, owner: Any) -> None:
     record = sent()
     await archive.write([record, record_of(audit_record())])
-    found = await owner.fetch("SELECT uid::text, via, recorded_by FROM datastorage.audit_records ORDER BY via")
+    found = await owner.fetch(
+        "SELECT uid::text, via, recorded_by FROM datastorage.audit_records ORDER BY via"
+    )
     assert [(row["via"], row["recorded_by"]) for row in found] == [("api", "robot"), ("cluster", None)]
