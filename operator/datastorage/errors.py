@@ -96,5 +96,21 @@ class RequestRefusedError(ClusterError):
     """The API server refused for a reason that repeating does not cure (RBAC, admission, validation)."""
 
 
+class ForbiddenError(RequestRefusedError):
+    """The API server refused for a missing right of ours, or because of an admission policy (403)."""
+
+
 class ObjectTooLargeError(RequestRefusedError):
     """The object has no room left for what was to be written into it."""
+
+
+class CallerRefusedError(DataStorageError):
+    """A request to our API is refused for its sender. The message is fit for the sender."""
+
+
+class NotAuthenticatedError(CallerRefusedError):
+    """The request has no credentials, or the API server does not accept them."""
+
+
+class NotAllowedError(CallerRefusedError):
+    """The sender is known and lacks a right. The message names verb, resource and namespace."""
