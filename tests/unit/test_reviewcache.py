@@ -1,6 +1,7 @@
 """Answers about callers are remembered for a short time, asked for once, and safe from a flood."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -131,6 +132,21 @@ async def test_an_error_reaches_all_who_wait_and_is_forgotten(reviews: Reviews) 
     assert counted("error") == before + 1
     reviews.error = None
     assert await cache.get("good", reviews.of("good")) == "ann"
+
+
+async def test_an_error_that_nobody_waits_for_is_not_logged_as_lost(
+    reviews: Reviews, spawn: Spawn, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = reviews.cache()
+    reviews.gate, reviews.error = asyncio.Event(), ClusterUnavailableError("away")
+    waiting = spawn(cache.get("good", reviews.of("good")))
+    await settle()
+    waiting.cancel()
+    await settle()
+    reviews.gate.set()
+    await settle()
+    gc.collect()
+    assert caplog.text == ""
 
 
 async def test_an_error_does_not_extend_an_old_answer(reviews: Reviews) -> None:

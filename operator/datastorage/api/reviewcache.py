@@ -120,7 +120,6 @@ class ReviewCache(Generic[K, V]):
             self._granted.pop(key, None)
             self._refused[key] = _Answer(None, asked_at)
         else:
-            self._refused.pop(key, None)
             self._granted[key] = _Answer(value, asked_at)
         return value
 
