@@ -23,6 +23,7 @@ from tests.support.commandline import Command, command_of, use_database
 _MEMORY = audit_record(
     {"type": "Remediation", "action": "restart-deployment", "phase": "Completed", "correlationID": "rr-7",
      "message": "the container ran out of memory\x1b[31m", "severity": "critical",
+     "alertFingerprint": "a1b2c3",
      "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"}},
     name="memory", namespace="shop", creationTimestamp="2026-03-05T10:00:00Z",
 )  # fmt: skip
@@ -132,7 +133,8 @@ def test_search_with_filters(run: Command) -> None:
         "search", "memory", "--hybrid", "--namespace", "shop", "--type", "remediation",
         "--correlation", "rr-7", "--since", "2026-03-05", "--until", "2026-03-06",
         "--kind", "AuditRecord", "--phase", "completed",
-        "--severity", "critical", "--target", "Deployment/shop/checkout", "-o", "json",
+        "--severity", "critical", "--target", "Deployment/shop/checkout", "--alert-fingerprint", "a1b2c3",
+        "-o", "json",
     )  # fmt: skip
     assert code == 0
     assert [hit["name"] for hit in json.loads(printed)["results"]] == ["memory"]
@@ -166,6 +168,11 @@ def test_an_identifier_that_is_in_no_record_is_named(run: Command, mode: str) ->
     assert noted == "note: no record has 'api-7f9c'; the records above are merely similar\n"
     _, _, noted = run("search", "memory of shop/checkout", "--mode", mode, "--kind", "ActionTrace")
     assert "note: no record within these filters has 'shop/checkout'" in noted
+
+
+def test_a_search_without_results_mentions_no_records_above(run: Command) -> None:
+    _, printed, noted = run("search", "ORA-00060", "--mode", "text")
+    assert (printed, noted) == ("", "note: no record has 'ORA-00060'\nno records found\n")
 
 
 def test_a_search_without_vectors_says_so(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:

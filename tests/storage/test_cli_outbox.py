@@ -127,6 +127,7 @@ def test_rows_are_listed(run: Command, owed: list[Record]) -> None:
     uid = owed[0].key.uid
     [row] = json.loads(run("list", "--uid", uid, "-o", "json")[1])
     assert (row["uid"], row["generation"], row["table"]) == (uid, 1, "audit_records")
+    assert row["owedSince"].endswith("Z"), "times are in UTC, and written as in every other answer"
 
 
 def test_failed_ones_are_tried_again(run: Command, database: TestDatabase, owed: list[Record]) -> None:
@@ -182,9 +183,9 @@ def test_it_says_how_many_before_it_drops(
         (("retry", "--uid", "checkout"), "--uid must be the UID of an object"),
         (("drop", "--uid", "'; DROP TABLE x; --", "--reason", "x", "-y"), "--uid must be the UID"),
         (("list", "--uid", ""), "--uid must be the UID"),
-        (("list", "--limit", "0"), "--limit must be 1 to 1,000"),
-        (("list", "--limit", "-1"), "--limit must be 1 to 1,000"),
-        (("list", "--limit", "1001"), "--limit must be 1 to 1,000"),
+        (("list", "--limit", "0"), "limit must be from 1 to 1,000"),
+        (("list", "--limit", "-1"), "limit must be from 1 to 1,000"),
+        (("list", "--limit", "1001"), "limit must be from 1 to 1,000"),
         (("retry", "--state", "pending"), "tried again by itself"),
         (("drop", "--all", "--reason", "  "), "--reason must say why"),
     ],

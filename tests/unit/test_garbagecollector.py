@@ -420,6 +420,25 @@ async def test_a_new_label_does_not_save_what_has_no_room_for_a_status(bench: Be
     assert bench.left() == set()
 
 
+async def test_a_hold_keeps_what_has_no_room_for_a_status(bench: Bench) -> None:
+    body = audit_record(name="huge")
+    await bench.archive.store([record_of(body)])
+    promised = with_status(body, expiresAt="2026-03-05T11:00:00Z", phase="Stored")
+    bench.cluster.add({**body, "metadata": {**body["metadata"], "labels": ON_HOLD, "resourceVersion": "101"}})
+    bench.note(promised)
+    await bench.collector.collect(bench.pop_due())
+    assert bench.pop_due() == []
+    assert bench.left() == {"huge"}
+
+
+async def test_what_is_due_by_our_clock_alone_stays_in_the_schedule(bench: Bench) -> None:
+    expiry = bench.note(await bench.stored("early", "2026-03-05T11:30:00Z"))
+    bench.database_ahead = -3600.0
+    await bench.collector.collect(bench.pop_due())
+    assert bench.left() == {"early"}
+    assert bench.schedule.next_due == expiry.due
+
+
 async def test_a_deletion_that_waits_for_a_finalizer_is_no_missing_row(bench: Bench, spawn: Spawn) -> None:
     """It counts as a further generation, and nobody has to store or delete that one."""
     body = await bench.stored("waiting", "2026-03-05T11:00:00Z")

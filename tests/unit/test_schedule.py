@@ -34,6 +34,16 @@ def test_a_time_to_live_that_was_made_shorter_counts() -> None:
     assert schedule.pop_due(1e9) == []
 
 
+def test_a_later_generation_that_is_due_at_the_same_time_takes_the_place() -> None:
+    schedule = Schedule()
+    schedule.add(FIRST)
+    later = replace(FIRST, key=replace(KEY, generation=KEY.generation + 1), resource_version="2")
+    schedule.add(later)
+    [popped] = schedule.pop_due(10.0)
+    assert (popped.key, popped.resource_version) == (later.key, "2")
+    assert schedule.pop_due(10.0) == []
+
+
 Looks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(1, 3)), max_size=40)
 
 
@@ -59,5 +69,7 @@ def test_what_is_popped_is_the_newest_look_at_each_object(
             latest.due, latest.key, latest.resource_version,
         )  # fmt: skip
     assert len({expiry.ref.uid for expiry in popped}) == len(popped) <= most
-    if schedule.forgotten_due is None:
-        assert len(popped) == len(newest)
+    forgotten = newest.keys() - {expiry.ref.uid for expiry in popped}
+    if forgotten:
+        assert schedule.forgotten_due is not None
+        assert schedule.forgotten_due <= min(newest[uid].due for uid in forgotten), "listed in time for all"

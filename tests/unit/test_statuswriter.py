@@ -177,6 +177,18 @@ async def test_a_generation_that_arrived_meanwhile_is_not_hidden(
     assert bench.scheduled == []
 
 
+async def test_a_change_since_an_earlier_status_is_taken_in(entrance: Entrance, spawn: Spawn) -> None:
+    """The phase Degraded does not lock the spec: it says nothing about a generation that came later."""
+    body = action_trace(FINAL_TRACE)
+    later = with_status(body, phase="Degraded", expiresAt="2026-03-05T11:00:00Z")
+    later["metadata"] = {**body["metadata"], "generation": 2, "resourceVersion": "102"}
+    bench = Bench(entrance, spawn, later)
+    await bench.commit(body)
+    assert entrance.intake.depth == 1
+    assert (await bench.taken_in()).record.key == key_of_body(later)
+    assert bench.scheduled == []
+
+
 async def test_another_object_of_the_same_name_is_left_alone(entrance: Entrance, spawn: Spawn) -> None:
     body = audit_record()
     successor = audit_record(name=body["metadata"]["name"], resourceVersion="205")
@@ -294,6 +306,16 @@ async def test_a_rejected_object_without_room_for_a_status_is_not_deleted(
     bench = Bench(entrance, spawn, body)
     bench.cluster.failures = [ObjectTooLargeError("too large")]
     await bench.commit(body, Rejection("reason"))
+    assert bench.scheduled == []
+
+
+async def test_a_running_trace_without_room_for_a_status_is_not_deleted(
+    entrance: Entrance, spawn: Spawn
+) -> None:
+    body = action_trace()
+    bench = Bench(entrance, spawn, body)
+    bench.cluster.failures = [ObjectTooLargeError("too large")]
+    await bench.commit(body)
     assert bench.scheduled == []
 
 

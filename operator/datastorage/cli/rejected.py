@@ -10,7 +10,7 @@ import typer
 
 from datastorage.assembly.commands import Retrying, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
-from datastorage.cli.options import check_limit, parse_uid
+from datastorage.cli.options import Cursor, DocumentOutput, Output, parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.progress import display, following
 from datastorage.errors import (
@@ -21,6 +21,7 @@ from datastorage.errors import (
 )
 from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried
 from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.query.filters import check_limit
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
 from datastorage.resources.reading.registry import kind_of
@@ -48,7 +49,6 @@ _Reason = Annotated[
     str | None,
     typer.Option(help="Only records whose reason contains this text; capital letters make no difference."),
 ]
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
 _Uid = Annotated[str, typer.Argument(metavar="UID", help="UID of the object.")]
 
 
@@ -61,8 +61,8 @@ def list_(
         bool, typer.Option("--resolved", help="Include records that were stored since.")
     ] = False,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")] = None,
-    output: _Output = Format.TABLE,
+    cursor: Cursor = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """List rejected records, the latest first.
 
@@ -103,9 +103,7 @@ def show(
     generation: Annotated[
         int | None, typer.Option(help="This generation instead of the one rejected last.")
     ] = None,
-    output: Annotated[
-        DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")
-    ] = DocumentFormat.YAML,
+    output: DocumentOutput = DocumentFormat.YAML,
 ) -> None:
     """Print a rejected record, with the reason.
 
@@ -214,7 +212,7 @@ def _print_letters(letters: Sequence[Letter], output: Format) -> None:
     stored = ("STORED",) if any(letter.resolved_at for letter in letters) else ()
     rows = [
         (
-            rfc3339(letter.rejected_at.replace(microsecond=0)),
+            rfc3339(letter.rejected_at, "seconds"),
             *((_resolved(letter),) if stored else ()),
             kind_of(letter.table).kind, f"{letter.namespace}/{letter.name}", letter.key.uid,
             *((str(letter.key.generation), f"{letter.size:,}") if wide else ()), letter.reason,
@@ -226,7 +224,7 @@ def _print_letters(letters: Sequence[Letter], output: Format) -> None:
 
 
 def _resolved(letter: Letter) -> str:
-    return rfc3339(letter.resolved_at.replace(microsecond=0)) if letter.resolved_at is not None else ""
+    return rfc3339(letter.resolved_at, "seconds") if letter.resolved_at is not None else ""
 
 
 def _as_json(letter: Letter) -> dict[str, Any]:

@@ -10,7 +10,7 @@ ARCHIVE_GROUP = f"archive.{GROUP}"
 """The API group of the rights to read the archive. The API server knows no objects of this group."""
 
 LEGAL_HOLD_LABEL = f"{GROUP}/legal-hold"
-"""An object that carries this label with the value "true" stays in the cluster."""
+"""An object that carries this label stays in the cluster, unless the value is "false"."""
 
 
 @dataclass(frozen=True, slots=True)
