@@ -12,8 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 _CLUSTER_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
-        "binaries", "contexts", "controlplane", "definitions", "deletion_guard", "manifests", "resources",
-        "restored", "upgrade",
+        "binaries", "callers", "contexts", "controlplane", "definitions", "deletion_guard", "manifests",
+        "resources", "restored", "upgrade",
     )
 )  # fmt: skip
 

@@ -30,6 +30,8 @@ OBJECTS = [f"{kind.plural}.{GROUP}" for kind in KINDS]
 RIGHTS: set[Right] = {
     *((verb, resource) for resource in OBJECTS for verb in ("get", "list", "watch", "delete")),
     *(("patch", f"{resource}/status") for resource in OBJECTS),
+    ("create", "tokenreviews.authentication.k8s.io"),
+    ("create", "subjectaccessreviews.authorization.k8s.io"),
 }
 # The test of the exact list covers these as well. They would do the most harm, and are asked for one by one.
 DENIED: set[Right] = {

@@ -1,4 +1,4 @@
-"""A client of the operator's REST API, for tests and benchmarks: one request a call, the answer as a value."""
+"""A client of the operator's REST API, for tests and benchmarks: one call sends one request."""
 
 import http.client
 import json

@@ -80,14 +80,6 @@ class IdentifierReusedError(DataStorageError):
     """A request has the identifier of an earlier one, and another content."""
 
 
-class NotAuthenticatedError(DataStorageError):
-    """A request comes without credentials, or with some that are not accepted."""
-
-
-class NotAllowedError(DataStorageError):
-    """The caller has no right to what was asked for. The message names verb, resource and namespace."""
-
-
 class ClusterError(DataStorageError):
     """The API server did not carry out a request."""
 
@@ -116,5 +108,21 @@ class RequestRefusedError(ClusterError):
     """The API server refused the request, and a retry would not help (RBAC, admission, validation)."""
 
 
+class ForbiddenError(RequestRefusedError):
+    """The API server refused for a missing right of ours, or because of an admission policy (403)."""
+
+
 class ObjectTooLargeError(RequestRefusedError):
     """The object would be larger than the API server or etcd accepts."""
+
+
+class CallerRefusedError(DataStorageError):
+    """A request to our API is refused for its sender. The message is fit for the sender."""
+
+
+class NotAuthenticatedError(CallerRefusedError):
+    """The request has no credentials, or the API server does not accept them."""
+
+
+class NotAllowedError(CallerRefusedError):
+    """The sender is known and lacks a right. The message names verb, resource and namespace."""

@@ -221,6 +221,14 @@ VECTOR_INDEX_STEPS = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+CALLER_REVIEWS = Counter(
+    "datastorage_caller_reviews_total",
+    "Questions about callers of the API, by review (token: who it is, access: what it may do) and outcome: "
+    "hit (the answer was remembered, or asked for already), miss (the API server was asked), error (it was "
+    "asked and gave no answer), busy (too many reviews were under way)",
+    ["review", "outcome"],
+    registry=REGISTRY,
+)
 QUERY_TOTAL = Counter(
     "datastorage_query_total",
     "Queries of the archive, by operation (search_vector, search_text, search_hybrid, list, get, timeline) "

@@ -63,7 +63,8 @@ async def test_columns_of_an_audit_record(archive: Archive, owner: Any) -> None:
         "cluster": "eu-1", "actor_kind": "Controller", "actor_name": "ai-analysis",
         "resource_api_version": "v1", "resource_kind": "Pod", "resource_namespace": "shop",
         "resource_name": "cart-0", "resource_uid": "u-1", "alert_fingerprint": "f00d",
-        "resource_version": 100, "via": "cluster", "recorded_by": None, "happened_at": utc("2026-03-05T10:00:00Z"),
+        "resource_version": 100, "via": "cluster", "recorded_by": None,
+        "happened_at": utc("2026-03-05T10:00:00Z"),
         "text_hash": record.text.hash if record.text is not None else b"",
     }  # fmt: skip
 

@@ -104,7 +104,5 @@ async def test_an_identifier_is_free_if_its_record_was_not_stored(archive: Archi
 async def test_the_sender_is_in_its_columns(archive: Archive, owner: Any) -> None:
     record = sent()
     await archive.write([record, record_of(audit_record())])
-    found = await owner.fetch(
-        "SELECT uid::text, via, recorded_by FROM datastorage.audit_records ORDER BY via"
-    )
+    found = await owner.fetch("SELECT via, recorded_by FROM datastorage.audit_records ORDER BY via")
     assert [(row["via"], row["recorded_by"]) for row in found] == [("api", "robot"), ("cluster", None)]

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from datastorage import __version__
-from datastorage.resources.kinds import GROUP, KINDS, Phase
+from datastorage.api.authorization import store_access
+from datastorage.resources.kinds import ARCHIVE_GROUP, GROUP, KINDS, Phase
 from datastorage.runtime.run import Pace
 from datastorage.settings import Settings, load_settings, setting_names
 
@@ -219,3 +220,33 @@ def test_every_policy_is_bound_and_denies() -> None:
     }
     assert set(bindings) == {f"{name}.{GROUP}" for name in policies()}
     assert all(binding["validationActions"] == ["Deny"] for binding in bindings.values())
+
+
+def test_the_roles_of_callers_reach_nobody_by_themselves() -> None:
+    roles = {role["metadata"]["name"]: role for role in base_objects("ClusterRole")}
+    assert set(roles) == {
+        "datastorage", "datastorage-writer", "datastorage-archive-reader", "datastorage-archive-exporter",
+    }  # fmt: skip
+    for role in roles.values():
+        assert set(role["metadata"]["labels"]) == {"app.kubernetes.io/name"}, "no label aggregates it"
+        assert "aggregationRule" not in role
+    bound = {binding["roleRef"]["name"] for binding in base_objects("ClusterRoleBinding")}
+    assert bound == {"datastorage", "system:auth-delegator"}
+    assert base_objects("RoleBinding") == []
+
+
+def test_the_roles_of_callers_grant_what_the_api_asks_for() -> None:
+    roles = {role["metadata"]["name"]: role["rules"] for role in base_objects("ClusterRole")}
+    writer, (reader,), (exporter,) = (
+        roles[f"datastorage-{name}"] for name in ("writer", "archive-reader", "archive-exporter")
+    )
+    access = store_access("payments")
+    assert writer == [{"apiGroups": [access.group], "resources": [access.resource], "verbs": [access.verb]}]
+    assert reader == {"apiGroups": [ARCHIVE_GROUP], "resources": ["records"], "verbs": ["get", "list"]}
+    assert exporter == reader | {"verbs": ["export"]}
+
+
+def test_everything_is_bound_to_the_account_that_the_operator_runs_under() -> None:
+    account = only("ServiceAccount")["metadata"]
+    subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+    assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 2

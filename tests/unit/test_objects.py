@@ -10,6 +10,7 @@ from aiohttp import web
 from datastorage.errors import (
     ClusterUnavailableError,
     DataStorageError,
+    ForbiddenError,
     NotServedError,
     ObjectChangedError,
     ObjectGoneError,
@@ -81,7 +82,7 @@ async def test_get_returns_the_object(server: FakeApiServer, client: ObjectClien
     [
         (400, RequestRefusedError),
         (401, ClusterUnavailableError),
-        (403, RequestRefusedError),
+        (403, ForbiddenError),
         (404, ObjectGoneError),
         (408, ClusterUnavailableError),
         (409, ObjectChangedError),

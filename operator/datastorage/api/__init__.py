@@ -1,4 +1,5 @@
 """The HTTP servers of the process.
 
-This package holds routes and the form of their answers. The facts in the answers come from other packages.
+This package holds routes, the form of their answers, and who may use them. The facts in the answers come from
+other packages.
 """

@@ -8,6 +8,7 @@ from typing import Any, Final
 from datastorage.errors import (
     ClusterError,
     ClusterUnavailableError,
+    ForbiddenError,
     NotServedError,
     ObjectChangedError,
     ObjectGoneError,
@@ -51,6 +52,8 @@ def error_of(status: int, body: bytes, target: Target) -> ClusterError:
         return ObjectGoneError(message)
     if status == 409:
         return ObjectChangedError(message)
+    if status == 403:
+        return ForbiddenError(message)
     if status in TEMPORARY or status >= 500:
         return ClusterUnavailableError(message)
     return RequestRefusedError(message)

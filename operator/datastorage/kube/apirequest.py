@@ -5,7 +5,7 @@ This module knows the form of the API's paths, but no particular resource.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -66,9 +66,11 @@ class ApiRequest:
     method: str
     target: Target
     query: Mapping[str, str] | None = None
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     content_type: str = JSON
     accept: str = JSON
+    has_secret: bool = False
+    """Whether the body contains a secret. Errors then do not quote the answer, which might repeat it."""
 
     @property
     def path(self) -> str:

@@ -28,6 +28,8 @@ _CALL_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
 _READ_BUFFER_BYTES: Final = 256 * 1024
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
+# The message of an error answer to a request with a secret.
+_WITHHELD: Final = "its text is not shown, because the request contains a secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Transport:
                 body=request.payload,
                 timeout=timeout,
                 right=f"{request.verb} {target.path}" if repeated else None,
+                has_secret=request.has_secret,
             )
             async with response:
                 answer = await _read(response, max_bytes)
@@ -108,7 +111,7 @@ class Transport:
         if response.status == _FORBIDDEN and review_right:
             self.monitor.suspect(Right.of(request))
         if response.status >= 400:
-            raise error_of(response.status, answer, target)
+            raise error_of(response.status, _WITHHELD.encode() if request.has_secret else answer, target)
         return parsed(answer, target)
 
     async def request(
@@ -120,17 +123,17 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         right: str | None = None,
+        has_secret: bool = False,
     ) -> aiohttp.ClientResponse:
         """Send a request and return the answer as soon as its headers have arrived, whatever its status.
 
-        ``right`` names the right to a request that is repeated until it succeeds. Raises
-        ClusterUnavailableError if there are no credentials or no answer.
+        ``right`` names the right to a request that is repeated until it succeeds. ``has_secret``: see
+        ApiRequest. Raises ClusterUnavailableError if there are no credentials or no answer.
         """
         response = await self._authenticated(method, path, headers=headers, body=body, timeout=timeout)
         if response.status == _UNAUTHORIZED:
-            self.monitor.not_authenticated(
-                f"API server (401): it does not accept the credentials: {await _message(response)}"
-            )
+            message = _WITHHELD if has_secret else await _message(response)
+            self.monitor.not_authenticated(f"API server (401): it does not accept the credentials: {message}")
         elif response.status == _FORBIDDEN and right is not None:
             self.monitor.forbidden(right, await _message(response))
         else:

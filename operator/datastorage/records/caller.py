@@ -1,24 +1,50 @@
-"""Who sends a request, and what it asks for: values without I/O."""
+"""The sender of a request to our API: its identity, the right it needs, and the rows that it may see."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated identity, as the API server's TokenReview gives it."""
+    """A user or ServiceAccount as the API server knows it. Each field may matter to a decision on rights."""
 
     username: str
     uid: str = ""
-    groups: Sequence[str] = ()
-    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Empty where the API server gives none."""
+    groups: tuple[str, ...] = ()
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Further facts by name, such as the pod that a token belongs to, in the order of their names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a caller wants to do, in the terms of RBAC. Without a namespace it means the whole cluster."""
+    """The right that a request needs, in the words of RBAC."""
 
     verb: str
-    group: str
     resource: str
+    group: str
     namespace: str | None = None
+    """None for the right in the whole cluster."""
+
+    def __str__(self) -> str:
+        """Return the right as people read it: ``list records.example.io in namespace payments``."""
+        place = "the whole cluster" if self.namespace is None else f"namespace {self.namespace}"
+        return f"{self.verb} {self.resource}.{self.group} in {place}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The rows of the archive that a caller may see with one request.
+
+    Raises ValueError for all namespaces without a right in the whole cluster, so that no mistake makes such a
+    value.
+    """
+
+    namespace: str | None
+    """Only rows of this namespace; None for those of all namespaces."""
+    is_cluster_wide: bool
+    """Whether the right holds in the whole cluster. Otherwise it covers only rows that were created since the
+    namespace itself was: an earlier namespace of that name may have belonged to others."""
+
+    def __post_init__(self) -> None:
+        if self.namespace is None and not self.is_cluster_wide:
+            raise ValueError("without a right in the whole cluster, a namespace must be named")

@@ -6,6 +6,8 @@ from enum import StrEnum
 GROUP = "datastorage.kubernaut.io"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+ARCHIVE_GROUP = f"archive.{GROUP}"
+"""The API group of the rights to read the archive. The API server knows no objects of this group."""
 
 LEGAL_HOLD_LABEL = f"{GROUP}/legal-hold"
 """An object that carries this label stays in the cluster, unless the value is "false"."""

@@ -1,0 +1,130 @@
+"""Remembers the API server's answers about callers for a short time, and sends each review only once.
+
+A flood of bad requests must not cost good callers their answers. So answers of yes and of no are remembered
+apart: however many tokens somebody invents, each costs only the place of another refused one. And some of
+the places for reviews under way are reserved for callers to whom the answer was yes the last time.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+from datastorage import metrics
+from datastorage.errors import ClusterUnavailableError
+from datastorage.resilience.cancellation import end_tasks
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on remembering answers, and on asking for them."""
+
+    seconds: float = 10.0
+    """An answer counts from the moment at which its review was sent. A right that was taken away, or a token
+    that has become void, is therefore accepted for no longer than this."""
+    granted: int = 5_000
+    """Remembered answers of yes. One takes about 2 KB, most of it for the names of groups."""
+    refused: int = 5_000
+    """Remembered answers of no, at about 300 bytes."""
+    under_way: int = 32
+    """Reviews at a time. One takes some milliseconds, so this allows for thousands each second. More would
+    only wait in the API server, and the operator's own requests with them."""
+    reserved: int = 16
+    """The number of those that only callers with an earlier answer of yes may use."""
+    patience_seconds: float = 8.0
+    """A request waits no longer for its review, which goes on: its answer serves the next request. This is
+    more than one review takes, except where a plugin first has to bring the operator's own credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer(Generic[V]):
+    value: V
+    asked_at: float
+
+
+class ReviewCache(Generic[K, V]):
+    """The answers to reviews of one kind by their keys. An answer is a value, or None for no."""
+
+    def __init__(
+        self, review: str, *, limits: Limits = Limits(), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``review`` is the label of the metric: token or access. ``clock`` gives seconds."""
+        self._limits = limits
+        self._clock = clock
+        # Old answers stay until they are replaced. They are never used; they mark callers that were good.
+        self._granted: LRUCache[K, _Answer[V]] = LRUCache(limits.granted)
+        self._refused: LRUCache[K, _Answer[None]] = LRUCache(limits.refused)
+        self._under_way: dict[K, asyncio.Task[V | None]] = {}
+        self._hit, self._miss, self._error, self._busy = (
+            metrics.CALLER_REVIEWS.labels(review, outcome) for outcome in ("hit", "miss", "error", "busy")
+        )
+
+    async def get(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> V | None:
+        """Return the remembered answer, or that of the review under way, or send a review with ``ask``.
+
+        If the caller is cancelled, the review goes on, because others may wait for it. Raises
+        ClusterUnavailableError if the API server does not answer, or if too many reviews are under way.
+        """
+        answer = self._remembered(key)
+        if answer is not None:
+            self._hit.inc()
+            return answer.value
+        review = self._under_way.get(key)
+        if review is None:
+            review = self._begin(key, ask)
+        else:
+            self._hit.inc()
+        # Unlike await, this neither cancels the review nor mistakes its end by close() for our own.
+        await asyncio.wait({review}, timeout=self._limits.patience_seconds)
+        if not review.done() or review.cancelled():
+            raise ClusterUnavailableError("the API server does not say in time who the caller is; try again")
+        return review.result()
+
+    async def close(self) -> None:
+        """End the reviews under way."""
+        await end_tasks(list(self._under_way.values()))
+
+    def _remembered(self, key: K) -> _Answer[V] | _Answer[None] | None:
+        answer = self._granted.get(key) or self._refused.get(key)
+        is_valid = answer is not None and self._clock() - answer.asked_at < self._limits.seconds
+        return answer if is_valid else None
+
+    def _begin(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> "asyncio.Task[V | None]":
+        reserved = 0 if key in self._granted else self._limits.reserved
+        if len(self._under_way) >= self._limits.under_way - reserved:
+            self._busy.inc()
+            raise ClusterUnavailableError("too many callers are being reviewed by the API server; try again")
+        self._miss.inc()
+        review = asyncio.create_task(self._review(key, ask), name="caller-review")
+        self._under_way[key] = review
+        review.add_done_callback(_look_at_error)
+        return review
+
+    async def _review(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> V | None:
+        asked_at = self._clock()
+        try:
+            value = await ask()
+        except Exception:
+            self._error.inc()
+            raise
+        finally:
+            # Before anybody sees the result: an error must not be given to a later request.
+            del self._under_way[key]
+        if value is None:
+            self._granted.pop(key, None)
+            self._refused[key] = _Answer(None, asked_at)
+        else:
+            self._granted[key] = _Answer(value, asked_at)
+        return value
+
+
+def _look_at_error(review: "asyncio.Task[V | None]") -> None:
+    """Keep asyncio from logging an error that nobody waits for any more."""
+    if not review.cancelled():
+        review.exception()
