@@ -15,6 +15,9 @@ class Bounds:
     most: int = 100_000
     """Beyond this, the tenth that is due last is dropped; a later listing brings it back."""
     kept: int = 90_000
+    replaced: int = 10_000
+    """The heap may have this many more entries, which newer ones have replaced. They are removed together: it
+    takes a fifth of a second."""
     batch: int = 500
     """The rows of one batch are looked up together."""
 
@@ -44,8 +47,10 @@ class Schedule:
         if known is not None and (known.due, known.key) == (expiry.due, expiry.key):
             return  # its place in the heap stands for the new version, too
         heapq.heappush(self._heap, expiry)
-        if len(self._heap) > self._bounds.most:
+        if len(self._current) > self._bounds.most:
             self._forget_the_latest()
+        elif len(self._heap) > self._bounds.most + self._bounds.replaced:
+            self._heap = self._sorted()
         self._entries.set(len(self._current))
         if self._heap[0] is expiry:
             self.wake.set()
@@ -73,10 +78,12 @@ class Schedule:
         current = self._current.get(expiry.ref.uid)
         return current is not None and (current.due, current.key) == (expiry.due, expiry.key)
 
+    def _sorted(self) -> list[Expiry]:
+        """Return the newest entry of each object in order, which is a heap as well."""
+        return sorted(self._current.values())
+
     def _forget_the_latest(self) -> None:
-        self._heap = sorted(entry for entry in self._heap if self._is_current(entry))
-        if len(self._heap) <= self._bounds.most:
-            return  # sorted, and so a heap
+        self._heap = self._sorted()
         # Never the newest: a record with a short time to live must not wait behind those with a long one.
         for expiry in self._heap[self._bounds.kept :]:
             self._current.pop(expiry.ref.uid, None)
