@@ -253,6 +253,15 @@ async def test_an_object_of_something_else_is_no_success(
         await call(client, verb)
 
 
+@pytest.mark.parametrize("items", [5, True, "x", {"a": 1}])
+async def test_items_that_are_no_list_are_no_success(
+    server: FakeApiServer, client: ObjectClient, items: object
+) -> None:
+    server.answer(200, {"metadata": {"resourceVersion": "7"}, "items": items})
+    with pytest.raises(ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer has no list"):
+        await call(client, "pages")
+
+
 async def test_a_status_answer_without_a_version_is_no_success(
     server: FakeApiServer, client: ObjectClient
 ) -> None:
