@@ -162,7 +162,7 @@ async def test_a_burst_of_connections_leaves_no_more_than_the_limit() -> None:
             client.connect(("127.0.0.1", bench.port))
             opened.append(client)
         for client in opened:
-            client.setblocking(False)
+            client.settimeout(0)
         loop = asyncio.get_running_loop()
         for client in opened[:-3]:
             with suppress(ConnectionError):
