@@ -163,6 +163,23 @@ class LogSettings(_Group):
     )
 
 
+class ApiSettings(_Group):
+    """The REST API, on the port that also serves the probes."""
+
+    port: _Port = Field(default=8080, description="Port of the REST API, of `/health` and of `/ready`.")
+    authentication: Literal["kubernetes", "none"] = Field(
+        default="kubernetes",
+        description="The callers that may use the REST API. `kubernetes`: those with a token that the API "
+        "server accepts, each with its own rights in the cluster. `none`: everybody may do everything; only with a "
+        "`DATASTORAGE_LISTEN_ADDRESS` that nothing but this machine reaches.",
+    )
+    audience: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        default="datastorage",
+        description="The audience that the callers' tokens must be for, as in `kubectl create token NAME "
+        "--audience datastorage`.",
+    )
+
+
 class IntakeSettings(_Group):
     """The limits on records that wait in memory to be stored."""
 
@@ -200,7 +217,7 @@ class Settings(BaseSettings):
         description="Seconds that a stored object stays in the cluster, unless its own "
         "`spec.ttlSecondsAfterStored` says otherwise. 0: it is deleted at once, without a status.",
     )
-    api_port: _Port = Field(default=8080, description="Port of `/health` and `/ready`.")
+    api: ApiSettings = ApiSettings()
     metrics_port: _Port = Field(default=9090, description="Port of `/metrics`.")
     listen_address: str = Field(
         default="",

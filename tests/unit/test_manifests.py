@@ -225,13 +225,14 @@ def test_every_policy_is_bound_and_denies() -> None:
 def test_the_roles_of_callers_reach_nobody_by_themselves() -> None:
     roles = {role["metadata"]["name"]: role for role in base_objects("ClusterRole")}
     assert set(roles) == {
-        "datastorage", "datastorage-writer", "datastorage-archive-reader", "datastorage-archive-exporter",
+        "datastorage", "datastorage-namespace-ages", "datastorage-writer", "datastorage-archive-reader",
+        "datastorage-archive-exporter",
     }  # fmt: skip
     for role in roles.values():
         assert set(role["metadata"]["labels"]) == {"app.kubernetes.io/name"}, "no label aggregates it"
         assert "aggregationRule" not in role
     bound = {binding["roleRef"]["name"] for binding in base_objects("ClusterRoleBinding")}
-    assert bound == {"datastorage", "system:auth-delegator"}
+    assert bound == {"datastorage", "datastorage-namespace-ages", "system:auth-delegator"}
     assert base_objects("RoleBinding") == []
 
 
@@ -249,4 +250,4 @@ def test_the_roles_of_callers_grant_what_the_api_asks_for() -> None:
 def test_everything_is_bound_to_the_account_that_the_operator_runs_under() -> None:
     account = only("ServiceAccount")["metadata"]
     subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
-    assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 2
+    assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 3

@@ -100,7 +100,7 @@ def test_a_file_sets_the_value_if_a_service_has_the_variable(tmp_path: Path) -> 
     (tmp_path / "DATASTORAGE_API_PORT").write_text("8181")
     variables = {"DATASTORAGE_API_PORT": "tcp://10.0.0.1:80", "DATASTORAGE_SECRETS_DIR": str(tmp_path)}
     with environment(variables):
-        assert load_settings().api_port == 8181
+        assert load_settings().api.port == 8181
 
 
 def test_run_says_which_variable_it_ignores(

@@ -127,7 +127,7 @@ def test_other_values_leave_the_rest_of_a_group() -> None:
     assert after.database == before.database.model_copy(
         update={"url": SecretStr("one"), "owner_url": SecretStr("two")}
     )
-    assert (after.api_port, after.embedding) == (1, before.embedding)
+    assert (after.api.port, after.embedding) == (1, before.embedding)
     assert before.model_dump() == DEFAULTS
 
 
@@ -183,7 +183,7 @@ def test_namespaces_are_a_list_of_names(
 
 def test_settings_cannot_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        load_settings().api_port = 1
+        load_settings().api.port = 1
 
 
 def test_a_secret_may_come_from_a_file_and_the_environment_wins(
@@ -197,7 +197,7 @@ def test_a_secret_may_come_from_a_file_and_the_environment_wins(
 
 def test_a_missing_secrets_directory_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", "/absent")
-    assert load_settings().api_port == 8080
+    assert load_settings().api.port == 8080
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

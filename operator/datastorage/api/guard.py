@@ -1,30 +1,103 @@
-"""Decides who may do what: the one entrance to authentication and authorisation for all routes."""
+"""The one entrance to authentication and authorisation for all routes: who asks, and for which rows."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from datetime import datetime
+from typing import Final, Protocol
 
-from datastorage.records.caller import Access, Caller
+from starlette.datastructures import Headers
+
+from datastorage.api.authentication import Authentication
+from datastorage.api.authorization import Authorization, store_access
+from datastorage.errors import NotAllowedError
+from datastorage.records.caller import Caller
+from datastorage.storage.criteria import EVERYTHING, Scope
+
+_RESOURCE: Final = "records"
 
 
 class Guard(Protocol):
-    """Checks callers and their rights (api/authentication.py, api/authorization.py)."""
+    """Checks the senders of requests.
 
-    async def caller(self, authorization: Sequence[str]) -> Caller:
-        """Return who sends a request with these Authorization headers. Raises NotAuthenticatedError."""
+    Every method raises ClusterUnavailableError if the API server does not say who or what is allowed.
+    """
+
+    async def caller_of(self, headers: Headers) -> Caller:
+        """Return who sends a request with these headers. Raises NotAuthenticatedError."""
         ...
 
-    async def require(self, caller: Caller, access: Access) -> None:
-        """Raise NotAllowedError unless the caller has the right, in the namespace or in the whole cluster."""
+    async def check_store(self, caller: Caller, namespace: str) -> None:
+        """Raise NotAllowedError unless the caller may store records of the namespace."""
+        ...
+
+    async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
+        """Return the rows that the caller may read. Raises NotAllowedError if there are none."""
         ...
 
 
-class NoGuard:
-    """Lets everybody do everything: for a listen address that only this machine reaches."""
+class Namespaces(Protocol):
+    """Where the age of a namespace is looked up (kube/namespaces.py)."""
 
-    async def caller(self, authorization: Sequence[str]) -> Caller:
+    async def created_at(self, namespace: str) -> datetime | None:
+        """Return when the namespace was created; None if the cluster has none of that name."""
+        ...
+
+
+class KubernetesGuard:
+    """Leaves every decision to the API server, with the callers' own tokens and rights."""
+
+    def __init__(
+        self, authentication: Authentication, authorization: Authorization, namespaces: Namespaces
+    ) -> None:
+        self._authentication = authentication
+        self._authorization = authorization
+        self._namespaces = namespaces
+
+    async def caller_of(self, headers: Headers) -> Caller:
+        """Return who sends a request with these headers."""
+        return await self._authentication.caller_of(headers)
+
+    async def check_store(self, caller: Caller, namespace: str) -> None:
+        """Raise NotAllowedError unless the caller may store records of the namespace."""
+        await self._authorization.require(caller, store_access(namespace))
+
+    async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
+        """Return the rows that the caller may read.
+
+        A right in one namespace covers the rows that were created since that namespace was: an earlier one of
+        the same name may have belonged to others.
+        """
+        reach = await self._authorization.namespaces_of(caller, verb, _RESOURCE, namespace)
+        if reach.is_cluster_wide:
+            return Scope(reach.namespace)
+        assert reach.namespace is not None
+        created_at = await self._namespaces.created_at(reach.namespace)
+        if created_at is None:
+            raise NotAllowedError(
+                f"the cluster has no namespace {reach.namespace} any more: its records can be read with the "
+                "right in the whole cluster only"
+            )
+        return Scope(reach.namespace, created_at)
+
+    async def close(self) -> None:
+        """End the reviews under way."""
+        await self._authentication.close()
+        await self._authorization.close()
+
+
+class OpenGuard:
+    """Lets everybody do everything: only for addresses that nothing but this machine reaches."""
+
+    async def caller_of(self, headers: Headers) -> Caller:
         """Return the one name that all callers have."""
-        del authorization
+        del headers
         return Caller("system:anonymous")
 
-    async def require(self, caller: Caller, access: Access) -> None:
+    async def check_store(self, caller: Caller, namespace: str) -> None:
         """Allow it."""
+
+    async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
+        """Allow it."""
+        del caller, verb
+        return Scope(namespace) if namespace is not None else EVERYTHING
+
+    async def close(self) -> None:
+        """Do nothing."""

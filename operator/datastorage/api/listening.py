@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
 from typing import Any, Final
@@ -13,6 +14,15 @@ _NOT_ON_THIS_MACHINE: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL
 
 _Place = tuple[int, tuple[Any, ...]]
 """An address family and an address, in the form of the socket library."""
+
+
+def is_loopback(addresses: str) -> bool:
+    """Return whether only this machine reaches the addresses of the setting; a host name may mean others."""
+    names = [text.strip().strip("[]") for text in addresses.split(",") if text.strip()]
+    try:
+        return bool(names) and all(ipaddress.ip_address(name).is_loopback for name in names)
+    except ValueError:
+        return False
 
 
 class Listening:

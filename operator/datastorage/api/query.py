@@ -24,14 +24,12 @@ from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
 from datastorage.query.questions import Page
 from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
-from datastorage.records.caller import Access, Caller
 from datastorage.records.hashes import labelled
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
 from datastorage.resources.models.base import field_name
+from datastorage.storage.criteria import Scope
 
-ARCHIVE_GROUP: Final = "archive.datastorage.kubernaut.io"
-ARCHIVE_RESOURCE: Final = "records"
 CANONICAL: Final = "application/vnd.kubernaut.canonical+json"
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
@@ -64,11 +62,11 @@ class QueryType(StrEnum):
 class Archive(Protocol):
     """The archive, open for questions (query/questions.py)."""
 
-    async def list(self, filter: Filter, *, limit: int, cursor: str | None) -> Page: ...  # noqa: A002
+    async def list(self, filter: Filter, *, limit: int, cursor: str | None, scope: Scope) -> Page: ...  # noqa: A002
     async def get(
-        self, uid: str, generation: int | None, kind: str | None, *, namespace: str | None
+        self, uid: str, generation: int | None, kind: str | None, *, scope: Scope
     ) -> ArchivedRecord: ...
-    async def history(self, uid: str, *, namespace: str | None) -> tuple[ArchivedRecord, ...]: ...
+    async def history(self, uid: str, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
     async def search(
         self,
         question: str,
@@ -76,9 +74,10 @@ class Archive(Protocol):
         *,
         mode: SearchMode,
         limit: int,
+        scope: Scope,
     ) -> SearchResult: ...
     async def timeline(
-        self, correlation_id: str, *, namespace: str | None, limit: int, cursor: str | None
+        self, correlation_id: str, *, scope: Scope, limit: int, cursor: str | None
     ) -> Timeline: ...
 
 
@@ -132,11 +131,10 @@ class Desk:
     guard: Guard
     archive: Archive
 
-    async def admit(self, request: Request, verb: str, namespace: str | None) -> Caller:
-        """Return the caller, who has the right. Raises NotAuthenticatedError and NotAllowedError."""
-        caller = await self.guard.caller(request.headers.getlist("authorization"))
-        await self.guard.require(caller, Access(verb, ARCHIVE_GROUP, ARCHIVE_RESOURCE, namespace))
-        return caller
+    async def admit(self, request: Request, verb: str, namespace: str | None) -> Scope:
+        """Return the rows that the caller may read. Raises NotAuthenticatedError and NotAllowedError."""
+        caller = await self.guard.caller_of(request.headers)
+        return await self.guard.scope_of(caller, verb, namespace)
 
 
 def query_router(desk: Desk) -> APIRouter:
@@ -160,18 +158,18 @@ def query_router(desk: Desk) -> APIRouter:
         asked: Annotated[ListConditions, Query()],
     ) -> Response:
         """List records, the newest first; only the newest generation of an ActionTrace."""
-        await desk.admit(request, "list", asked.namespace)
+        scope = await desk.admit(request, "list", asked.namespace)
         conditions = Conditions(**asked.model_dump(exclude={"page_size", "page_token"}))
         page = await desk.archive.list(
-            conditions.filter_of(type), limit=asked.page_size, cursor=asked.page_token
+            conditions.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=scope
         )
         return _json({"items": [each.as_json() for each in page.records], "nextPageToken": page.cursor})
 
     @router.get("/query/actiontraces/{uid}/history")
     async def history(request: Request, uid: str, namespace: str | None = None) -> Response:
         """Return all generations of an ActionTrace, the newest first."""
-        await desk.admit(request, "get", namespace)
-        return _items(await desk.archive.history(uid, namespace=namespace))
+        scope = await desk.admit(request, "get", namespace)
+        return _items(await desk.archive.history(uid, scope=scope))
 
     @router.get("/query/{type}/{uid}")
     async def get(
@@ -182,8 +180,8 @@ def query_router(desk: Desk) -> APIRouter:
         generation: int | None = None,
     ) -> Response:
         """Return one record, in its newest generation or in the given one."""
-        await desk.admit(request, "get", namespace)
-        record = await desk.archive.get(uid, generation, type.kind, namespace=namespace)
+        scope = await desk.admit(request, "get", namespace)
+        record = await desk.archive.get(uid, generation, type.kind, scope=scope)
         return _one(request, record)
 
     @router.get("/timeline/{correlation_id}")
@@ -195,10 +193,8 @@ def query_router(desk: Desk) -> APIRouter:
         page_token: Annotated[str | None, Query(alias="pageToken")] = None,
     ) -> Response:
         """Return everything of one remediation, in the order of the events."""
-        await desk.admit(request, "list", namespace)
-        page = await desk.archive.timeline(
-            correlation_id, namespace=namespace, limit=page_size, cursor=page_token
-        )
+        scope = await desk.admit(request, "list", namespace)
+        page = await desk.archive.timeline(correlation_id, scope=scope, limit=page_size, cursor=page_token)
         entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries]
         return _json({"items": entries, "nextPageToken": page.cursor})
 
@@ -206,10 +202,10 @@ def query_router(desk: Desk) -> APIRouter:
 
 
 async def _search(desk: Desk, request: Request, asked: SearchConditions) -> Response:
-    await desk.admit(request, "list", asked.namespace)
+    scope = await desk.admit(request, "list", asked.namespace)
     conditions = Conditions(**asked.model_dump(exclude={"q", "type", "mode", "limit"}))
     result = await desk.archive.search(
-        asked.q, conditions.filter_of(asked.type), mode=asked.mode, limit=asked.limit
+        asked.q, conditions.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=scope
     )
     hits = [
         {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}

@@ -21,11 +21,11 @@ from datastorage.api.problems import FieldProblem, Problem, ProblemError, proble
 from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError
 from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.query.archivedrecord import ArchivedRecord
-from datastorage.records.caller import Access, Caller
+from datastorage.records.caller import Caller
 from datastorage.records.hashes import labelled
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.records.times import rfc3339
-from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, GROUP, AuditType
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, AuditType
 from datastorage.resources.reading.requestrecord import record_of_request
 
 PREFIX: Final = "/api/v1"
@@ -113,7 +113,7 @@ def store_router(entrance: Entrance) -> APIRouter:
         Idempotency-Key (one record only) the same request may be sent again at any time, and never makes a
         second record: the answer is 200, and the same body.
         """
-        caller = await entrance.guard.caller(request.headers.getlist("authorization"))
+        caller = await entrance.guard.caller_of(request.headers)
         items = await items_of(request, entrance.parse, entrance.bounds)
         key = _idempotency_key(request, is_batch=items.is_batch)
         results = await _store(entrance, caller, type.audit_type, items.bodies, key)
@@ -175,8 +175,7 @@ class _Rights:
         if namespace not in self._known:
             self._known[namespace] = None
             try:
-                access = Access("create", GROUP, AUDIT_RECORD.plural, namespace)
-                await self._guard.require(self._caller, access)
+                await self._guard.check_store(self._caller, namespace)
             except DataStorageError as error:
                 self._known[namespace] = error
         refusal = self._known[namespace]

@@ -7,15 +7,23 @@ from typing import Final
 
 from fastapi import APIRouter
 
+from datastorage.api.authentication import Authentication
+from datastorage.api.authorization import Authorization
 from datastorage.api.bodies import parsed_plainly
-from datastorage.api.guard import Guard, NoGuard
+from datastorage.api.guard import KubernetesGuard, OpenGuard
+from datastorage.api.listening import is_loopback
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
 from datastorage.assembly.queries import build_queries
 from datastorage.assembly.replica import Replica
 from datastorage.assembly.shard import Shard
+from datastorage.errors import ConfigurationError
+from datastorage.kube.accessreviews import AccessReviews
+from datastorage.kube.namespaces import Namespaces
+from datastorage.kube.transport import Transport
 from datastorage.pipeline.submissions import Submissions
 from datastorage.secrets import origin_of
+from datastorage.settings import Settings
 from datastorage.storage.connection.database import Database
 from datastorage.storage.schema import ARCHIVE
 
@@ -35,7 +43,7 @@ class Rest:
 async def open_rest(replica: Replica, shard: Shard) -> AsyncIterator[Rest]:
     """Build the API; its records go into the intake of ``shard``. Close its connections in the end."""
     settings, vectors = replica.settings, replica.store.vectors
-    guard: Guard = NoGuard()
+    guard = build_guard(replica.settings, replica.transport)
     database = Database(
         origin_of(settings, "database_url"),
         pool_size=_READ_POOL_SIZE,
@@ -60,4 +68,20 @@ async def open_rest(replica: Replica, shard: Shard) -> AsyncIterator[Rest]:
     try:
         yield Rest(submissions, [store_router(entrance), query_router(Desk(guard, archive))])
     finally:
+        await guard.close()
         await database.close()
+
+
+def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | OpenGuard:
+    """Return what decides about callers. Raises ConfigurationError for an open API that others can reach."""
+    if settings.api.authentication == "none":
+        if not is_loopback(settings.listen_address):
+            raise ConfigurationError(
+                "DATASTORAGE_API_AUTHENTICATION is none, so that everybody who reaches the API may do "
+                "everything: set DATASTORAGE_LISTEN_ADDRESS to 127.0.0.1, or authentication to kubernetes"
+            )
+        return OpenGuard()
+    reviews = AccessReviews(transport)
+    return KubernetesGuard(
+        Authentication(reviews, [settings.api.audience]), Authorization(reviews), Namespaces(transport)
+    )

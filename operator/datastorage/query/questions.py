@@ -17,6 +17,7 @@ from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit
 from datastorage.query.search import Searcher, SearchResult
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.record import RecordKey, Table
+from datastorage.storage.criteria import EVERYTHING, Scope
 from datastorage.storage.pages import ArchiveReader, Place, PlacedRow
 
 _NO_FILTER: Final = Filter()
@@ -51,6 +52,7 @@ class ArchiveQueries:
         *,
         mode: SearchMode = SearchMode.HYBRID,
         limit: int = 10,
+        scope: Scope = EVERYTHING,
     ) -> SearchResult:
         """Return the records that answer a question best; only the newest generation of an ActionTrace.
 
@@ -59,7 +61,9 @@ class ArchiveQueries:
         """
         with _measured(f"search_{mode.value}"):
             check_limit(limit)
-            return await self._searcher.search(question, filter.criteria(), mode=mode, limit=limit)
+            return await self._searcher.search(
+                question, filter.criteria().within(scope), mode=mode, limit=limit
+            )
 
     async def list(
         self,
@@ -67,6 +71,7 @@ class ArchiveQueries:
         *,
         limit: int = 50,
         cursor: str | None = None,
+        scope: Scope = EVERYTHING,
     ) -> Page:
         """Return a page of records; only the newest generation of an ActionTrace.
 
@@ -74,7 +79,7 @@ class ArchiveQueries:
         """
         with _measured("list"):
             check_limit(limit)
-            criteria = filter.criteria()
+            criteria = filter.criteria().within(scope)
             question = fingerprint("list", sorted(criteria.tables), criteria.arguments)
             after = None if cursor is None else position_of(cursor, question, times=2, numbers=2)
             rows = await self._reader.page(criteria, after, limit + 1)
@@ -87,11 +92,11 @@ class ArchiveQueries:
         generation: int | None = None,
         kind: str | None = None,
         *,
-        namespace: str | None = None,
+        scope: Scope = EVERYTHING,
     ) -> ArchivedRecord:
         """Return an object's newest generation, or the given one. Raises RecordNotFoundError.
 
-        With ``namespace`` the object is found only there.
+        Only rows within the scope are found.
         """
         with _measured("get"):
             uid = _uid(uid)
@@ -99,7 +104,7 @@ class ArchiveQueries:
                 raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
             which = f" in generation {generation}" if generation is not None else ""
             tables = Filter(kind=kind).criteria().tables
-            places = await self._reader.generations(uid, generation, 1, namespace=namespace)
+            places = await self._reader.generations(uid, generation, 1, scope=scope)
             return await self._only(
                 [place for place in places if place.table in tables],
                 f"no {kind or 'record'} {uid}{which} in the archive",
@@ -120,16 +125,14 @@ class ArchiveQueries:
                 f"no record {namespace}/{name} in the archive",
             )
 
-    async def history(self, uid: str, *, namespace: str | None = None) -> tuple[ArchivedRecord, ...]:
+    async def history(self, uid: str, *, scope: Scope = EVERYTHING) -> tuple[ArchivedRecord, ...]:
         """Return an object's generations, the newest first. Raises RecordNotFoundError if there are none.
 
-        With ``namespace`` the object is found only there.
+        Only rows within the scope are found.
         """
         with _measured("get"):
             uid = _uid(uid)
-            records = await self._load(
-                await self._reader.generations(uid, None, _MAX_HISTORY, namespace=namespace)
-            )
+            records = await self._load(await self._reader.generations(uid, None, _MAX_HISTORY, scope=scope))
             if not records:
                 raise RecordNotFoundError(f"no record {uid} in the archive")
             return records
@@ -138,21 +141,21 @@ class ArchiveQueries:
         self,
         correlation_id: str,
         *,
-        namespace: str | None = None,
+        scope: Scope = EVERYTHING,
         limit: int = MAX_LIMIT,
         cursor: str | None = None,
     ) -> Timeline:
         """Return the records of a remediation in order of time, with every generation of its traces.
 
-        With ``namespace`` only its records are returned.
+        Only records within the scope are returned.
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
         with _measured("timeline"):
             check_value("correlation ID", correlation_id)
             check_limit(limit)
-            question = fingerprint("timeline", correlation_id, namespace)
+            question = fingerprint("timeline", correlation_id, scope)
             after = None if cursor is None else position_of(cursor, question, times=1, numbers=3)
-            rows = await self._reader.remediation(correlation_id, after, limit + 1, namespace=namespace)
+            rows = await self._reader.remediation(correlation_id, after, limit + 1, scope=scope)
             page, next_cursor = await self._page(rows, limit, question)
             entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
             return Timeline(entries, next_cursor)

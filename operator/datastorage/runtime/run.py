@@ -108,7 +108,7 @@ class Operator:
         routes = health_routes(health=checks.health(), ready=checks.ready(), notes=checks.notes())
         servers = (
             api_server(
-                api_app(self._rest.routers, routes), addresses=settings.listen_address, port=settings.api_port
+                api_app(self._rest.routers, routes), addresses=settings.listen_address, port=settings.api.port
             ),
             metrics_server(addresses=settings.listen_address, port=settings.metrics_port),
         )

@@ -5,13 +5,25 @@ A column of a kind has a condition here if it has a ``filter`` in resources/read
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
 from datastorage.records.record import Table
 from datastorage.resources.reading.kindreading import FILTERS, FilterName, Reading
 from datastorage.resources.reading.registry import reading_of_table
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The rows that a reader may see, whatever the question is; None means no limit."""
+
+    namespace: str | None = None
+    since: datetime | None = None
+    """The earliest time of creation."""
+
+
+EVERYTHING: Final = Scope()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +50,19 @@ class Criteria:
             Table.AUDIT_RECORDS in self.tables, Table.ACTION_TRACES in self.tables, self.namespace,
             self.since, self.until, *(self.equal.get(name) for name in FILTERS),
         )  # fmt: skip
+
+    def within(self, scope: Scope) -> "Criteria":
+        """Return these criteria and those of the scope together. A scope of another namespace has no rows."""
+        if scope is EVERYTHING:
+            return self
+        contradictory = None not in {self.namespace, scope.namespace} and self.namespace != scope.namespace
+        since = max((time for time in (self.since, scope.since) if time is not None), default=None)
+        return replace(
+            self,
+            tables=frozenset() if contradictory else self.tables,
+            namespace=self.namespace if scope.namespace is None else scope.namespace,
+            since=since,
+        )
 
     @property
     def is_open(self) -> bool:

@@ -1,13 +1,13 @@
 """The statements that read records: pages, single objects and remediations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from datastorage.records.record import RecordKey, Table, Via
 from datastorage.storage.connection.database import Database
-from datastorage.storage.criteria import Criteria, with_conditions
+from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, with_conditions
 from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.readonly import reading
 
@@ -49,6 +49,7 @@ _REMEDIATION: Final = """
         ARRAY[resource_version, generation, stored_order] AS numbers
     FROM datastorage.audit_records
     WHERE correlation_id = $1 AND ($5::text IS NULL OR namespace = $5)
+        AND created_at >= coalesce($6::timestamptz, '-infinity')
         AND happened_at >= coalesce($2::timestamptz, '-infinity')
         AND ($2::timestamptz IS NULL OR happened_at > $2
             OR ARRAY[resource_version, generation, stored_order] > $3::bigint[])
@@ -58,6 +59,7 @@ _REMEDIATION: Final = """
         ARRAY[resource_version, generation, stored_order] AS numbers
     FROM datastorage.action_traces
     WHERE correlation_id = $1 AND ($5::text IS NULL OR namespace = $5)
+        AND created_at >= coalesce($6::timestamptz, '-infinity')
         AND happened_at >= coalesce($2::timestamptz, '-infinity')
         AND ($2::timestamptz IS NULL OR happened_at > $2
             OR ARRAY[resource_version, generation, stored_order] > $3::bigint[])
@@ -68,11 +70,13 @@ _GENERATIONS: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, stored_order
     FROM datastorage.audit_records
     WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) AND ($4::text IS NULL OR namespace = $4)
+        AND created_at >= coalesce($5::timestamptz, '-infinity')
     ORDER BY generation DESC, stored_order DESC LIMIT $3)
     UNION ALL
     (SELECT 'action_traces', uid, generation, created_at, spec_hash, stored_order
     FROM datastorage.action_traces
     WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) AND ($4::text IS NULL OR namespace = $4)
+        AND created_at >= coalesce($5::timestamptz, '-infinity')
     ORDER BY generation DESC, stored_order DESC LIMIT $3)
     ORDER BY generation DESC, stored_order DESC LIMIT $3
 """
@@ -189,26 +193,26 @@ class ArchiveReader:
         return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
 
     async def remediation(
-        self, correlation_id: str, after: Position | None, limit: int, *, namespace: str | None = None
+        self, correlation_id: str, after: Position | None, limit: int, *, scope: Scope = EVERYTHING
     ) -> list[PlacedRow]:
         """Return the rows of a remediation that come after a position, with all generations of its traces.
 
-        The order is that of query/timeline.py. Positions have one time and three numbers. With ``namespace``
-        only its rows are returned.
+        The order is that of query/timeline.py. Positions have one time and three numbers. Only rows within
+        the scope are returned.
         """
         start = (*after.times, list(after.numbers)) if after is not None else (None,) * 2
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_REMEDIATION, correlation_id, *start, limit, namespace)
+            rows = await connection.fetch(_REMEDIATION, correlation_id, *start, limit, *astuple(scope))
         return [_placed(row, row["happened_at"]) for row in rows]
 
     async def generations(
-        self, uid: str, generation: int | None, limit: int, *, namespace: str | None = None
+        self, uid: str, generation: int | None, limit: int, *, scope: Scope = EVERYTHING
     ) -> list[Place]:
         """Return the rows of an object, or only those of one generation, newest first.
 
-        With ``namespace`` only objects in it are found.
+        Only those within the scope are found.
         """
-        return await self._places(_GENERATIONS, uid, generation, limit, namespace)
+        return await self._places(_GENERATIONS, uid, generation, limit, *astuple(scope))
 
     async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:
         """Return the newest row of the newest object that had the name, or an empty list."""
