@@ -57,12 +57,19 @@ def times() -> st.SearchStrategy[str]:
 
 def audit_record_specs() -> st.SearchStrategy[dict[str, JSON]]:
     """Specs of AuditRecords that the API server accepts."""
-    return _from_schema(_spec_schema(AUDIT_RECORD)).map(_obey_audit_rules)
+    return _from_schema(schema_of(AUDIT_RECORD, "spec")).map(_obey_audit_rules)
 
 
 def action_trace_specs() -> st.SearchStrategy[dict[str, JSON]]:
     """Specs of new ActionTraces that the API server accepts."""
-    return _from_schema(_spec_schema(ACTION_TRACE)).map(_obey_trace_rules)
+    return _from_schema(schema_of(ACTION_TRACE, "spec")).map(_obey_trace_rules)
+
+
+def schema_of(kind: ResourceKind, field: str) -> Mapping[str, Any]:
+    """Return the schema of a field of a kind, such as its spec."""
+    root = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    found: Mapping[str, Any] = root["properties"][field]
+    return found
 
 
 def _containers(children: st.SearchStrategy[JSON]) -> st.SearchStrategy[JSON]:
@@ -72,12 +79,6 @@ def _containers(children: st.SearchStrategy[JSON]) -> st.SearchStrategy[JSON]:
 def _rfc3339(moment: datetime) -> str:
     text = moment.isoformat()
     return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
-
-
-def _spec_schema(kind: ResourceKind) -> Mapping[str, Any]:
-    root = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    spec: Mapping[str, Any] = root["properties"]["spec"]
-    return spec
 
 
 def _from_schema(schema: Mapping[str, Any]) -> st.SearchStrategy[JSON]:
