@@ -81,14 +81,3 @@ def key_of_body(body: Mapping[str, Any]) -> RecordKey:
 def utc(text: str) -> datetime:
     """Read an RFC 3339 time."""
     return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def same(left: Any, right: Any) -> bool:
-    """Return whether two JSON values are equal; Go writes a float up to 1e21 that is whole as an integer."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, float) or isinstance(right, float):
-        return float(left) == float(right)
-    return bool(left == right)

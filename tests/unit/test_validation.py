@@ -95,6 +95,14 @@ def test_the_spec_is_kept_without_nulls_that_mean_nothing() -> None:
     assert body == before
 
 
+def test_numbers_become_those_that_the_api_server_serves() -> None:
+    details = {"a": [1.0, -0.0, 2.0**63, 1e20, 1e21, 1.5, True, {"b": 5.0}]}
+    body = audit(details=details)
+    served = verdict(AUDIT_RECORD, body).spec["details"]["a"]
+    assert str(served) == "[1, 0, 9223372036854776000, 100000000000000000000, 1e+21, 1.5, True, {'b': 5}]"
+    assert str(details["a"][0]) == "1.0"
+
+
 def test_times_are_compared_by_the_nanosecond_and_from_the_year_0() -> None:
     later, earlier = "2026-01-01T00:00:00.000000002Z", "2026-01-01T00:00:00.000000001Z"
     assert found(audit(startTime=earlier, endTime=later)) == []

@@ -5,7 +5,6 @@ the API server overwrites them.
 """
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any, Final
 
 from datastorage.resources.validation.instants import nanoseconds_of
@@ -19,6 +18,7 @@ from datastorage.resources.validation.names import (
     makes_name,
 )
 from datastorage.resources.validation.problems import Code, Problems, escaped
+from datastorage.resources.validation.served import whole
 
 _Check = Callable[[Any, str, Problems], None]
 
@@ -140,9 +140,8 @@ def _integer(value: Any, pointer: str, problems: Problems) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         problems.wrong_type(pointer, "an integer", value)
         return
-    # The API server writes a float with its shortest digits, fills up with zeros, and reads that as an
-    # integer.
-    number = int(Decimal(repr(value))) if isinstance(value, float) else value
+    # The API server writes a float as text and reads that as an integer.
+    number = whole(value) if isinstance(value, float) else value
     if not -_INT64 <= number < _INT64:
         problems.add(pointer, "must be an integer of 64 bits", Code.OUT_OF_RANGE)
 

@@ -17,6 +17,7 @@ from datastorage.resources.kinds import API_VERSION, ResourceKind
 from datastorage.resources.validation.metadata import check_metadata
 from datastorage.resources.validation.problems import Code, FieldProblem, Problems, TooManyProblemsError
 from datastorage.resources.validation.schemacheck import Check, Findings, Schema, compiled, unknown_fields
+from datastorage.resources.validation.served import as_served
 from datastorage.resources.validation.size import MAX_OBJECT_BYTES, object_bytes
 
 _ROOT_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
@@ -27,7 +28,7 @@ class Verdict:
     """The decision about an object.
 
     ``problems`` are the reasons against it, at most some hundred; none means that it is accepted. ``spec`` is
-    then the spec as the API server keeps it, without the nulls that count as left out.
+    then the spec as the API server serves it: without the nulls that count as left out, and with its numbers.
     """
 
     problems: list[FieldProblem]
@@ -73,7 +74,7 @@ def _checked(kind: ResourceKind, body: dict[str, Any], found: Findings) -> Any:
         if not rule.holds(value):
             problems.add(pointer + rule.pointer, rule.message, Code.RULE_BROKEN)
     _check_size(body, root, problems)
-    return root.get("spec", {})
+    return as_served(root["spec"])
 
 
 def _check_size(body: Mapping[str, Any], root: Mapping[str, Any], problems: Problems) -> None:
