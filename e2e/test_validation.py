@@ -29,9 +29,9 @@ from datastorage.resources.validation.served import as_served
 from datastorage.resources.validation.size import MAX_OBJECT_BYTES, object_bytes
 from datastorage.resources.validation.verdict import validated, verdict
 from e2e.conftest import GUARD_OPT_OUT
-from e2e.resource_cases import CASES, audit_record
+from e2e.resource_cases import AUDIT_SPEC, CASES, TRACE_SPEC
 from harness.controlplane import Cluster
-from harness.mutations import objects
+from harness.mutations import edges, metadata_edges, objects, placed, statuses
 from harness.strategies import json_values
 
 JSON = Any
@@ -78,8 +78,9 @@ def server(control_plane: Cluster) -> Iterator[Server]:
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def placed(body: Object, server: Server) -> Object:
-    return body | {"metadata": {"name": "an-object", **body["metadata"], "namespace": server.namespace}}
+def valid_in(server: Server, spec: Object | None = None) -> Object:
+    """Return a valid record in the namespace of these tests; ``spec`` replaces single fields."""
+    return placed(AUDIT_RECORD, server.namespace, {**AUDIT_SPEC, **(spec or {})})
 
 
 def compare(server: Server, kind: ResourceKind, body: Object) -> None:
@@ -112,6 +113,25 @@ def check_generated(server: Server, kind: ResourceKind, how: settings) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_each_field_at_its_bounds(server: Server, kind: ResourceKind) -> None:
+    valid = AUDIT_SPEC if kind is AUDIT_RECORD else TRACE_SPEC
+    for spec in edges(kind, valid):
+        compare(server, kind, placed(kind, server.namespace, spec))
+
+
+def test_each_field_of_the_metadata(server: Server) -> None:
+    for metadata in metadata_edges():
+        compare(server, AUDIT_RECORD, placed(AUDIT_RECORD, server.namespace, AUDIT_SPEC, metadata))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_each_field_of_the_status(server: Server, kind: ResourceKind) -> None:
+    valid = AUDIT_SPEC if kind is AUDIT_RECORD else TRACE_SPEC
+    for status in statuses(kind):
+        compare(server, kind, placed(kind, server.namespace, valid) | {"status": status})
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_generated_objects(server: Server, kind: ResourceKind) -> None:
     check_generated(server, kind, COMPARED)
 
@@ -127,7 +147,7 @@ def test_many_generated_objects(server: Server, kind: ResourceKind) -> None:
     "case", [case for case in CASES if not case.change], ids=lambda case: f"{case.kind.singular}: {case.name}"
 )
 def test_case(server: Server, case: Any) -> None:
-    compare(server, case.kind, placed(case.manifest, server))
+    compare(server, case.kind, placed(case.kind, server.namespace, case.manifest.get("spec")))
 
 
 def _without(body: Object, name: str) -> Object:
@@ -159,7 +179,7 @@ def _without(body: Object, name: str) -> Object:
     ],
 )
 def test_frame_of_an_object(server: Server, change: Callable[[Object], JSON]) -> None:
-    body = change(placed(audit_record(), server))
+    body = change(valid_in(server))
     status, _ = server.create(AUDIT_RECORD, json.dumps(body).encode())
     assert (validated(AUDIT_RECORD, body) == []) is (status == 201)
 
@@ -177,7 +197,7 @@ def test_names_of_namespaces(server: Server, name: str) -> None:
     "version", ["", "0", "1", "007", "x", "+1", str(2**64 - 1), str(2**64), "0" * 30 + "1", "1.0"]
 )
 def test_resource_version(server: Server, version: str) -> None:
-    body = placed(audit_record(), server)
+    body = valid_in(server)
     body["metadata"] |= {"resourceVersion": version, "name": f"version-{secrets.token_hex(4)}"}
     status, _ = server.create(AUDIT_RECORD, json.dumps(body).encode(), dry_run=False)
     assert (validated(AUDIT_RECORD, body) == []) is (status == 201)
@@ -187,9 +207,9 @@ def test_resource_version(server: Server, version: str) -> None:
 @pytest.mark.parametrize(("more", "accepted"), [(0, True), (4096, False)])
 def test_size(server: Server, character: str, more: int, accepted: bool) -> None:  # noqa: FBT001
     """The limit lies less than 4 KiB below etcd's."""
-    body = placed(audit_record({"details": ""}), server)
+    body = valid_in(server, {"details": ""})
     body["metadata"]["name"] = f"size-{secrets.token_hex(4)}"
-    each = object_bytes(audit_record({"details": character * 1_000_000})) // 1_000_000
+    each = object_bytes({"details": character * 1_000_000}) // 1_000_000
     count = (MAX_OBJECT_BYTES + more - object_bytes(body)) // each
     body["spec"]["details"] = character * count
     raw = json.dumps(body, ensure_ascii=False).encode()
@@ -199,69 +219,16 @@ def test_size(server: Server, character: str, more: int, accepted: bool) -> None
 
 
 TEXTS = [
-    "0",
-    "-0",
-    "-0.0",
-    "01",
-    "+1",
-    "1.",
-    ".5",
-    "1e3",
-    "1E+3",
-    "1e400",
-    "-1e400",
-    "1e-400",
-    "9223372036854775807",
-    "9223372036854775808",
-    "-9223372036854775808",
-    "-9223372036854775809",
-    "18446744073709551616",
-    "1" + "0" * 308,
-    "1" + "0" * 309,
-    "1" + "0" * 5000,
-    "0." + "1" * 5000,
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "-",
-    "0x1",
-    "1_0",
-    "1 0",
-    '"\\ud800"',
-    '"\\ud800\\ud800\\udc00"',
-    '"\\udc00\\ud800"',
-    '"\\ud83e\\udde8"',
-    '"\\\\ud800"',
-    '"\\ud800\\\\udc00"',
-    '"\\uD8"',
-    '"\\u0000"',
-    '"\\x41"',
-    '"\\\'"',
-    '"\\/"',
-    '"a\tb"',
-    '"a\x7fb"',
-    '"a',
-    "'a'",
-    '"\u2028"',
-    '""',
-    "{}",
-    '{"": 1}',
-    '{"a": 1, "a": 1}',
-    '[{"a": {"b": 1, "b": 2}}]',
-    '{"\\ud800": 1, "\\udbff": 2}',
-    '{"a": 1, "\\u0061": 2}',
-    "{a: 1}",
-    '{"a": 1,}',
-    "[1,]",
-    "[,]",
-    "[",
-    "]",
-    "nul",
-    "True",
-    "/**/1",
-    "1 // a",
-    "",
-]
+    "0", "-0", "-0.0", "01", "+1", "1.", ".5", "1e3", "1E+3", "1e400", "-1e400", "1e-400",
+    "9223372036854775807", "9223372036854775808", "-9223372036854775808", "-9223372036854775809",
+    "18446744073709551616", "1" + "0" * 308, "1" + "0" * 309, "1" + "0" * 5000, "0." + "1" * 5000, "NaN",
+    "Infinity", "-Infinity", "-", "0x1", "1_0", "1 0", '"\\ud800"', '"\\ud800\\ud800\\udc00"',
+    '"\\udc00\\ud800"', '"\\ud83e\\udde8"', '"\\\\ud800"', '"\\ud800\\\\udc00"', '"\\uD8"', '"\\u0000"',
+    '"\\x41"', '"\\\'"', '"\\/"', '"a\tb"', '"a\x7fb"', '"a', "'a'", '"\u2028"', '""', "{}", '{"": 1}',
+    '{"a": 1, "a": 1}', '[{"a": {"b": 1, "b": 2}}]', '{"\\ud800": 1, "\\udbff": 2}',
+    '{"a": 1, "\\u0061": 2}', "{a: 1}", '{"a": 1,}', "[1,]", "[,]", "[", "]", "nul", "True", "/**/1",
+    "1 // a", "",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:30]))
@@ -280,7 +247,7 @@ def test_generated_texts_of_values(server: Server, text: str) -> None:
 
 def compare_text(server: Server, text: str) -> None:
     """Assert that a text is read as the API server reads it."""
-    frame = json.dumps(placed(audit_record({"details": "HERE"}), server))
+    frame = json.dumps(valid_in(server, {"details": "HERE"}))
     raw = frame.replace('"HERE"', text).encode()
     status, answer = server.create(AUDIT_RECORD, raw)
     try:
@@ -307,7 +274,7 @@ def compare_text(server: Server, text: str) -> None:
     ],
 )
 def test_bytes_of_a_body(server: Server, change: Callable[[bytes], bytes]) -> None:
-    raw = change(json.dumps(placed(audit_record(), server)).encode())
+    raw = change(json.dumps(valid_in(server)).encode())
     status, _ = server.create(AUDIT_RECORD, raw)
     try:
         parsed(raw)
@@ -318,7 +285,7 @@ def test_bytes_of_a_body(server: Server, change: Callable[[bytes], bytes]) -> No
 
 
 def test_the_greatest_request(server: Server) -> None:
-    raw = json.dumps(placed(audit_record(), server)).encode()
+    raw = json.dumps(valid_in(server)).encode()
     for more, accepted in ((0, True), (1, False)):
         body = raw.ljust(3 * 1024 * 1024 + more)
         assert (server.create(AUDIT_RECORD, body)[0] == 201) is accepted
@@ -331,7 +298,7 @@ def test_the_greatest_request(server: Server) -> None:
 
 def test_what_is_stricter_here(server: Server) -> None:
     """The API server replaces bytes that are not UTF-8. We refuse them, so that no evidence is changed."""
-    raw = json.dumps(placed(audit_record({"details": "HERE"}), server)).encode().replace(b"HERE", b"\xff")
+    raw = json.dumps(valid_in(server, {"details": "HERE"})).encode().replace(b"HERE", b"\xff")
     assert server.create(AUDIT_RECORD, raw)[0] == 201
     with pytest.raises(InvalidBodyError, match="UTF-8 at byte"):
         parsed(raw)

@@ -17,7 +17,8 @@ JSON = Any
 INT64 = 2**63
 
 _TEXT_SIZE = 60  # characters; longer ones find nothing new and cost time
-_RESULT_OF = {"AIAnalysis": "aiAnalysis", "Workflow": "workflow", "Execution": "execution"}
+RESULT_OF = {"AIAnalysis": "aiAnalysis", "Workflow": "workflow", "Execution": "execution"}
+"""The field that only records of a type may have."""
 
 
 def json_values(max_leaves: int = 20) -> st.SearchStrategy[JSON]:
@@ -114,8 +115,8 @@ def _objects(schema: Mapping[str, Any]) -> st.SearchStrategy[dict[str, JSON]]:
 
 
 def _obey_audit_rules(spec: dict[str, JSON]) -> dict[str, JSON]:
-    allowed = _RESULT_OF.get(spec["type"])
-    others = {field for field in _RESULT_OF.values() if field != allowed}
+    allowed = RESULT_OF.get(spec["type"])
+    others = {field for field in RESULT_OF.values() if field != allowed}
     return _in_order({name: value for name, value in spec.items() if name not in others})
 
 
