@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from copy import deepcopy
 from typing import Any
 
@@ -60,7 +61,13 @@ def test_kind_version_and_name_may_be_left_out() -> None:
         (audit({"resourceVersion": "5"}), [("/metadata/resourceVersion", Code.NOT_ALLOWED)]),
         (audit() | {"kind": "ActionTrace"}, [("/kind", Code.NOT_ALLOWED)]),
         (audit() | {"status": {"a": 1}}, [("/status/a", Code.UNKNOWN_FIELD)]),
+        (
+            audit() | {"status": {"phase": [[1, []], [[{}, {"a/b": 1}]]], "message": [{"c": 1}]}},
+            [("/status/phase/1/0/1/a~1b", Code.UNKNOWN_FIELD), ("/status/message/0/c", Code.UNKNOWN_FIELD)],
+        ),
+        (audit(startTime=[[{"a": 1}]]), [("/spec/startTime/0/0/a", Code.UNKNOWN_FIELD)]),
         (audit() | {"more": 1}, [("/more", Code.UNKNOWN_FIELD)]),
+        (audit() | {"m" * 1000: 1}, [(f"/{'m' * 320}…", Code.UNKNOWN_FIELD)]),
         (audit(details="a" * 1_600_000), [("", Code.TOO_LARGE)]),
     ],
 )  # fmt: skip
@@ -78,6 +85,24 @@ def test_problems_of_a_trace() -> None:
         ("/spec/execution/operations/1", Code.WRONG_TYPE),
         ("/spec/execution/operations/2/verb", Code.TOO_SHORT),
     ]
+    many = trace(execution={"status": "Failed", "operations": [None] * 257})
+    assert found(many, ACTION_TRACE) == [("/spec/execution/operations", Code.TOO_MANY)]
+    labels = trace(alert={"name": "a", "labels": {f"{number}": 1 for number in range(65)}})
+    assert found(labels, ACTION_TRACE) == [("/spec/alert/labels", Code.TOO_MANY)]
+
+
+def test_a_hostile_status_takes_no_memory_for_each_of_its_places() -> None:
+    """A pointer has some 10 KB there: one for each of the places would take 300 MB."""
+    deep: Any = [[1] for _ in range(30_000)]
+    for _ in range(5_000):
+        deep = [deep]
+    deep.append({"a": 1})
+    tracemalloc.start()
+    problems = validated(AUDIT_RECORD, audit() | {"status": {"phase": deep}})
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [problem.pointer for problem in problems] == ["/status/phase/1/a"]
+    assert most < 20_000_000
 
 
 def test_problems_are_bounded() -> None:

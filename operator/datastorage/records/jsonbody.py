@@ -160,16 +160,27 @@ class _Reader:
 
 def _refusal(value: Any) -> InvalidBodyError:
     """Return the error for the first refused value in a tree, which has one."""
-    branches = [(value, "")]
+    steps: list[str] = []
+    branches = [iter([("", value)])]
+    # Open branches instead of recursion, and one pointer at the end: the tree may be very deep and very wide.
     while branches:
-        value, pointer = branches.pop()
-        if isinstance(value, _Refused):
-            return InvalidBodyError(f"the value at {pointer or 'the root'} {value.detail}", pointer=pointer)
-        members = (
-            value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
-        )
-        steps = [
-            (item, f"{pointer}/{str(step).replace('~', '~0').replace('/', '~1')}") for step, item in members
-        ]
-        branches.extend(reversed(steps))
+        for step, item in branches[-1]:
+            if isinstance(item, _Refused):
+                pointer = "".join([*steps, f"/{step}"])[1:]
+                return InvalidBodyError(
+                    f"the value at {pointer or 'the root'} {item.detail}", pointer=pointer
+                )
+            if isinstance(item, dict | list):
+                steps.append(f"/{step}")
+                branches.append(_members(item))
+                break
+        else:
+            branches.pop()
+            del steps[len(branches) - 1 :]
     raise AssertionError("no value is refused")
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return ((name.replace("~", "~0").replace("/", "~1"), item) for name, item in value.items())
+    return ((str(index), item) for index, item in enumerate(value))

@@ -10,6 +10,7 @@ _QUALIFIED: Final = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 
 _MAX_LABEL: Final = 63  # characters, of RFC 1123
 _MAX_SUBDOMAIN: Final = 253  # characters, of RFC 1123
+_MAX_QUALIFIED: Final = _MAX_SUBDOMAIN + 1 + _MAX_LABEL
 _GENERATED: Final = "xxxxx"  # the API server appends as many random characters to generateName
 
 
@@ -44,8 +45,8 @@ def is_qualified_name(text: str) -> bool:
 
 def is_annotation_key(text: str) -> bool:
     """Return whether a text is the key of an annotation: that of a label in which case does not matter."""
-    # Go's lower case of a character is one character: so the K of Kelvin becomes a plain k.
-    return is_qualified_name("".join([character.lower()[0] for character in text]))
+    # Go's lower case of a character is one character: the sign for kelvin becomes a plain k.
+    return len(text) <= _MAX_QUALIFIED and is_qualified_name("".join([sign.lower()[0] for sign in text]))
 
 
 def is_label_value(text: str) -> bool:

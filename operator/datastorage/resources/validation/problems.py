@@ -7,6 +7,8 @@ from typing import Final
 MAX_PROBLEMS: Final = 100
 """Problems in one answer. An object may have thousands, and nobody reads more."""
 
+_MAX_NAME: Final = 320  # characters; the longest valid key of a label has 317
+
 
 class Code(StrEnum):
     """The kinds of problems. Clients may rely on these words."""
@@ -62,8 +64,9 @@ class Problems(list[FieldProblem]):
 
 
 def escaped(name: str) -> str:
-    """Return a field's name as a step of a JSON pointer."""
-    return name.replace("~", "~0").replace("/", "~1")
+    """Return a field's name as a step of a JSON pointer, cut if it is far longer than any of ours."""
+    shown = name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
+    return shown.replace("~", "~0").replace("/", "~1")
 
 
 def _described(value: object) -> str:

@@ -6,7 +6,7 @@ comment says so.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -138,14 +138,11 @@ def _map_check(schema: Schema) -> Check:
         if not isinstance(value, dict):
             found.problems.wrong_type(pointer, "an object", value)
             return value
-        kept = {
-            name: each(item, f"{pointer}/{escaped(name)}", found)
-            for name, item in value.items()
-            if item is not None or nullable
-        }
+        kept = {name: item for name, item in value.items() if item is not None or nullable}
         if most is not None and len(kept) > most:
             found.problems.add(pointer, f"must have at most {most} entries", Code.TOO_MANY)
-        return kept
+            return value
+        return {name: each(item, f"{pointer}/{escaped(name)}", found) for name, item in kept.items()}
 
     return check
 
@@ -159,6 +156,7 @@ def _array_check(schema: Schema) -> Check:
             return value
         if most is not None and len(value) > most:
             found.problems.add(pointer, f"must have at most {most} items", Code.TOO_MANY)
+            return value
         return [each(item, f"{pointer}/{index}", found) for index, item in enumerate(value)]
 
     return check
@@ -258,24 +256,37 @@ def unknown_fields(schema: Schema, value: Any, pointer: str, problems: Problems)
 
 
 def _add_unknown(value: Any, schema: Schema | None, pointer: str, problems: Problems) -> None:
-    # A list of open branches instead of recursion: values may be nested some thousand levels deep.
-    branches = [(value, schema, pointer)]
+    # Open branches instead of recursion, and a pointer only for a problem: a hostile value may be nested some
+    # thousand levels deep and have a million members there.
+    steps: list[str] = []
+    branches = [iter([("", value, schema)])]
     while branches:
-        value, schema, pointer = branches.pop()
-        if schema is not None and schema.get("x-kubernetes-preserve-unknown-fields"):
-            continue
-        known = schema or {}
-        members: Iterable[tuple[str, Any, Schema | None]] = ()
-        if isinstance(value, list):
-            members = ((str(index), item, known.get("items")) for index, item in enumerate(value))
-        elif isinstance(value, dict):
-            properties, others = known.get("properties", {}), known.get("additionalProperties")
-            for name in value:
-                if name not in properties and others is None:
-                    problems.unknown(pointer, name)
-            members = (
-                (escaped(name), item, properties.get(name, others))
-                for name, item in value.items()
-                if name in properties or others is not None
-            )
-        branches.extend((item, sub, f"{pointer}/{step}") for step, item, sub in members)
+        for step, item, sub in branches[-1]:
+            if isinstance(item, dict | list) and not (sub or {}).get("x-kubernetes-preserve-unknown-fields"):
+                steps.append(f"/{step}" if len(branches) > 1 else "")
+                for name in _unknown_names(item, sub or {}):
+                    problems.unknown(pointer + "".join(steps), name)
+                branches.append(_members(item, sub or {}))
+                break
+        else:
+            branches.pop()
+            del steps[len(branches) - 1 :]
+
+
+def _unknown_names(value: Any, schema: Schema) -> Iterator[str]:
+    if isinstance(value, dict) and "additionalProperties" not in schema:
+        known = schema.get("properties", {})
+        yield from (name for name in value if name not in known)
+
+
+def _members(value: Any, schema: Schema) -> Iterator[tuple[str, Any, Schema | None]]:
+    if isinstance(value, list):
+        items = schema.get("items")
+        yield from ((str(index), item, items) for index, item in enumerate(value))
+        return
+    others, known = schema.get("additionalProperties"), schema.get("properties", {})
+    yield from (
+        (escaped(name), item, known.get(name, others))
+        for name, item in value.items()
+        if name in known or others is not None
+    )

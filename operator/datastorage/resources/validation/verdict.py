@@ -78,7 +78,11 @@ def _checked(kind: ResourceKind, body: dict[str, Any], found: Findings) -> Any:
 
 
 def _check_size(body: Mapping[str, Any], root: Mapping[str, Any], problems: Problems) -> None:
-    size = object_bytes({"metadata": body.get("metadata"), **root})
+    try:
+        size = object_bytes({"metadata": body.get("metadata"), **root})
+    except RecursionError:
+        problems.add("", "must not be nested deeper than this program can write", Code.TOO_LARGE)
+        return
     if size > MAX_OBJECT_BYTES:
         problems.add("", f"must have at most {MAX_OBJECT_BYTES} bytes, not {size}", Code.TOO_LARGE)
 
