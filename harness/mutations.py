@@ -128,7 +128,7 @@ _METADATA: Final[Mapping[str, Sequence[JSON]]] = {
 
 
 def objects(kind: ResourceKind, namespace: str) -> st.SearchStrategy[dict[str, JSON]]:
-    """Objects to be created in a namespace, about half of which the API server accepts."""
+    """Generate objects to be created in a namespace, about half of which the API server accepts."""
     nothing: st.SearchStrategy[dict[str, JSON]] = st.just({})
     status = st.sampled_from(list(statuses(kind))).map(lambda value: {"status": value})
     return st.builds(
@@ -178,7 +178,7 @@ def statuses(kind: ResourceKind) -> Iterator[JSON]:
 
 
 def _specs(kind: ResourceKind) -> st.SearchStrategy[JSON]:
-    """Valid specs, and valid ones of which a few fields were changed."""
+    """Generate valid specs, and valid ones of which a few fields were changed."""
     valid = audit_record_specs() if kind is AUDIT_RECORD else action_trace_specs()
     schema = schema_of(kind, "spec")
     change = st.sampled_from(list(_fields(schema))).flatmap(
@@ -190,7 +190,7 @@ def _specs(kind: ResourceKind) -> st.SearchStrategy[JSON]:
 
 
 def _against_rules(kind: ResourceKind) -> st.SearchStrategy[list[tuple[_Path, JSON]]]:
-    """Changes that the CEL rules of the definitions are about."""
+    """Generate changes that the CEL rules of the definitions are about."""
     moments: st.SearchStrategy[JSON] = (
         st.sampled_from(_TIMES[:10]) | st.sampled_from(_TIMES) | times() | st.just([])
     )

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from datastorage.errors import ConfigurationError, DataStorageError
-from datastorage.files import fingerprint, read_file
-from datastorage.settings import PREFIX, Settings, secret_file
+from datastorage.files import fingerprint
+from datastorage.settings import PREFIX, Settings, read_secret, secret_file
 
 _log = logging.getLogger(__name__)
 
@@ -23,8 +23,6 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 1.0
 # Between two attempts with a new value while the previous one is still used.
 _TRY_AGAIN_SECONDS: Final = 1.0
-# The limit of a Kubernetes Secret.
-_MAX_VALUE_BYTES: Final = 1024 * 1024
 
 Check = Callable[[str], object]
 """Raises ConfigurationError, which names the setting and not the value, for a value that can't be used."""
@@ -49,7 +47,7 @@ class Origin:
             path = secret_file(self.directory, self.setting)
             if path is None:
                 return None
-            found = read_file(path, _MAX_VALUE_BYTES).decode().strip()
+            found = read_secret(path)
             age = time.time() - path.stat().st_mtime  # after the read, so that no later write is missed
         except (OSError, UnicodeDecodeError):
             return None

@@ -27,8 +27,9 @@ from datastorage.files import read_file
 
 PREFIX: Final = "DATASTORAGE_"
 _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
+EMBEDDED_DIR_VARIABLE: Final = "DATASTORAGE_EMBEDDED_DIR"
 # Our variables that are not settings of the service.
-_OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, "DATASTORAGE_EMBEDDED_DIR"})
+_OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE})
 # Variables that only the tests read.
 _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
 # Variables that Kubernetes adds to the pods of a namespace for each Service whose name begins with
@@ -42,6 +43,9 @@ _PORT_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
 # As much as a whole Secret of Kubernetes may have.
 _MAX_FILE_BYTES: Final = 1024 * 1024
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
+
+# Of `run --embedded`.
+DEFAULT_EMBEDDED_DIR: Final = "~/.local/share/kubernaut-datastorage/postgres"
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
 # A name, not a pattern: Kopf would take "team-*" for one, and the lists of the sweep would not.
@@ -152,10 +156,10 @@ class LogSettings(_Group):
     """What is logged, and how."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Lowest level that is logged."
+        default="INFO", description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."
     )
     format: Literal["json", "text"] = Field(
-        default="json", description="Form of the log: one JSON object a line, or text."
+        default="json", description="Form of the log. `json`: one JSON object a line. `text`: for people."
     )
 
 
@@ -335,6 +339,11 @@ def secret_file(directory: Path, setting: str) -> Path | None:
     return found
 
 
+def read_secret(path: Path) -> str:
+    """Return the value in a secret's file. Raises OSError, and UnicodeDecodeError where it is not UTF-8."""
+    return read_file(path, _MAX_FILE_BYTES).decode().strip()
+
+
 def _read_files(directory: Path) -> dict[str, str | None]:
     values: dict[str, str | None] = {}
     for name in setting_names():
@@ -342,7 +351,7 @@ def _read_files(directory: Path) -> dict[str, str | None]:
         if path is None:
             continue
         try:
-            values[name.lower()] = read_file(path, _MAX_FILE_BYTES).decode().strip()
+            values[name.lower()] = read_secret(path)
         except OSError as error:
             raise ConfigurationError(f"{name}: its file {path} can't be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -382,6 +391,6 @@ def settings_table() -> str:
         lines.append(f"| `{name}` | {cell} | {field.description} |")
     lines += [
         f"| `{_SECRETS_DIR_VARIABLE}` | `{_DEFAULT_SECRETS_DIR}` | Directory of files named like settings. |",
-        "| `DATASTORAGE_EMBEDDED_DIR` | | Where `run --embedded` keeps its data. |",
+        f"| `{EMBEDDED_DIR_VARIABLE}` | `{DEFAULT_EMBEDDED_DIR}` | Where `run --embedded` keeps its data. |",
     ]
     return "\n".join(lines) + "\n"

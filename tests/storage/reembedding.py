@@ -55,7 +55,7 @@ class OtherModel(FakeProvider):
 
 
 class Run:
-    """One run and all that it needs."""
+    """One run and its components."""
 
     def __init__(
         self,

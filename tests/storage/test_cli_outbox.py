@@ -1,4 +1,4 @@
-"""The command that shows the outbox, tries again and gives up."""
+"""The commands that show the vectors in the outbox, try them again and give them up."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path
     """A database that the settings name."""
     made = asyncio.run(databases.clone())
     use_database(monkeypatch, made.service_url, tmp_path / "absent")
-    # These commands do not need it: it is not set up.
+    # These commands do not need the embedder, so it is not set up.
     monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "openai")
     return made
 
@@ -62,7 +62,7 @@ def owed(database: TestDatabase) -> list[Record]:
         async with Outbox(made).claim(1) as claim:
             claim.refuse(claim.rows, {row.text_hash: "not \x1b[31m this" for row in claim.rows})
         async with made.connection() as connection:
-            # So long ago that the ages that are shown do not change while a test runs.
+            # This is so long ago that the ages that are shown do not change while a test runs.
             await connection.execute(
                 "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 d 2 h 3 m'"
             )
@@ -78,7 +78,7 @@ def states(database: TestDatabase) -> dict[str, int]:
     return within(database, depths)
 
 
-def test_nothing_is_owed(run: Command) -> None:
+def test_an_empty_outbox_is_shown(run: Command) -> None:
     code, printed, _ = run()
     assert code == 0
     assert [line.split() for line in printed.splitlines()] == [
@@ -127,6 +127,7 @@ def test_rows_are_listed(run: Command, owed: list[Record]) -> None:
     uid = owed[0].key.uid
     [row] = json.loads(run("list", "--uid", uid, "-o", "json")[1])
     assert (row["uid"], row["generation"], row["table"]) == (uid, 1, "audit_records")
+    assert row["owedSince"].endswith("Z"), "times are in UTC, and written as in every other answer"
 
 
 def test_failed_ones_are_tried_again(run: Command, database: TestDatabase, owed: list[Record]) -> None:
@@ -182,15 +183,15 @@ def test_it_says_how_many_before_it_drops(
         (("retry", "--uid", "checkout"), "--uid must be the UID of an object"),
         (("drop", "--uid", "'; DROP TABLE x; --", "--reason", "x", "-y"), "--uid must be the UID"),
         (("list", "--uid", ""), "--uid must be the UID"),
-        (("list", "--limit", "0"), "--limit must be 1 to 1,000"),
-        (("list", "--limit", "-1"), "--limit must be 1 to 1,000"),
-        (("list", "--limit", "1001"), "--limit must be 1 to 1,000"),
+        (("list", "--limit", "0"), "limit must be from 1 to 1,000"),
+        (("list", "--limit", "-1"), "limit must be from 1 to 1,000"),
+        (("list", "--limit", "1001"), "limit must be from 1 to 1,000"),
         (("retry", "--state", "pending"), "tried again by itself"),
         (("drop", "--all", "--reason", "  "), "--reason must say why"),
     ],
 )
 @pytest.mark.usefixtures("owed")
-def test_what_makes_no_sense_is_one_line(
+def test_a_wrong_choice_is_one_line(
     run: Command, database: TestDatabase, arguments: tuple[str, ...], said: str
 ) -> None:
     code, printed, error = run(*arguments)

@@ -48,7 +48,7 @@ async def test_this_month_and_the_coming_ones_are_prepared(archive: Archive, own
 async def test_the_months_are_those_of_the_databases_clock(
     archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock here stands in a year that has no partitions yet."""
+    """The clock of this machine shows a year that has no partitions yet."""
 
     class Behind(datetime):
         @classmethod
@@ -157,7 +157,7 @@ async def test_a_constraint_is_no_missing_partition(archive: Archive, owner: Any
 async def test_a_month_is_made_while_somebody_reads(
     archive: Archive, owner: Any, cloned: TestDatabase
 ) -> None:
-    """A dump holds its locks for hours. Whatever waited for them would be in everybody's way."""
+    """A dump holds its locks for hours. A statement that waits for them would block everyone else."""
     await archive.prepare_partitions()
     newest = await owner.fetchval(
         "SELECT max(right(relname, 8)) FROM pg_class WHERE relname ~ '^audit_records_y[0-9]{4}m[0-9]{2}$'"

@@ -1,4 +1,4 @@
-"""Through a pooler that gives each transaction another session all works, and nothing is left there."""
+"""Everything works through a pooler that gives each transaction another session, and leaves nothing in it."""
 
 import asyncio
 import itertools
@@ -120,7 +120,7 @@ async def test_a_cache_that_loses_statements_is_given_up_and_one_line_says_so(
 
 
 class _ByTurns(FreezableProxy):
-    """Leads one connection after another to the next URL."""
+    """Connects each client to the next of several URLs."""
 
     def __init__(self, *urls: str) -> None:
         super().__init__(urls[0])
@@ -131,13 +131,13 @@ class _ByTurns(FreezableProxy):
         next(self._urls)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The proxy has no other place to learn of a connection before it is led anywhere.
+        # The proxy has no other hook before it connects a client.
         self.connections += 1
-        self.lead_to(next(self._urls))
+        self.redirect_to(next(self._urls))
         await super()._connect(reader, writer)
 
 
-async def test_an_address_that_leads_to_both_by_turns_is_connected_without_keeping_statements(
+async def test_an_address_of_both_a_pooler_and_a_server_keeps_no_statements(
     pooled: Pooler, cloned: TestDatabase
 ) -> None:
     async with _ByTurns(pooled.url, cloned.service_url) as proxy:

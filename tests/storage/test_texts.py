@@ -1,4 +1,4 @@
-"""Texts and the rows without one: read in pages by an index, given their text once."""
+"""Texts and the rows without one: they are read in pages by an index, and each row gets its text once."""
 
 import json
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ _FILL_TEXTS = """
 
 
 @pytest.mark.oldest_postgres
-async def test_what_is_read_is_read_by_an_index(owner: Any) -> None:
+async def test_reads_use_an_index(owner: Any) -> None:
     await owner.execute("SET TIME ZONE 'UTC'")
     for month in (1, 2, 3):
         await owner.execute("SELECT datastorage.ensure_partitions($1)", datetime(2026, month, 1, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""Each metric about vectors and queries moves where it says, on a real database and a real Redis."""
+"""Each metric about vectors and queries changes when it should, on a real database and a real Redis."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -45,7 +45,7 @@ async def stage(database: Database) -> AsyncIterator[Stage]:
 
 
 class Moves:
-    """What has moved since this was made."""
+    """The changes of metrics since this was created."""
 
     def __init__(self) -> None:
         self._before = self._now()

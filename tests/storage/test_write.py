@@ -1,4 +1,4 @@
-"""The write on a real database: the rows come first, and a vector that can't be written is pending."""
+"""The write on a real database: rows do not depend on vectors, and a vector that fails is pending."""
 
 import asyncio
 import hashlib
@@ -55,7 +55,7 @@ def states(stored: Sequence[StoredRecord]) -> list[WriteState]:
 
 
 class Stage:
-    """The parts over one database, or over two."""
+    """The components, with one database or with two."""
 
     def __init__(
         self,
@@ -148,9 +148,7 @@ async def test_storing_again_changes_nothing(one: Stage, owner: Any) -> None:
     assert len(await owner.fetch(_VECTORS)) == 5
 
 
-async def test_what_the_embedder_owes_is_in_the_outbox_and_the_rest_is_written(
-    one: Stage, owner: Any
-) -> None:
+async def test_missing_vectors_are_in_the_outbox_and_the_others_written(one: Stage, owner: Any) -> None:
     fine, late = records(3), records(2)
     late = [record_of(audit_record({**AUDIT_SPEC, "message": f"late {'y' * (n + 1)}"})) for n in range(2)]
     stored = await one.write([*fine, *late], vectors_of(fine), dict.fromkeys(distinct_texts(late), AWAY))
@@ -216,7 +214,7 @@ async def test_a_bad_row_takes_its_vectors_back(one: Stage, owner: Any) -> None:
         assert await owner.fetchval(f"SELECT count(*) FROM datastorage.{table}") == 0
 
 
-async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, owner: Any) -> None:
+async def test_a_record_without_words_has_no_vector_and_none_pending(one: Stage, owner: Any) -> None:
     record = replace(record_of(audit_record()), text=Text(hashlib.sha256(b"").digest(), ""))
     [stored] = await one.write([record], {})
     assert (stored.vector.state, stored.vector.reason) == (WriteState.SKIPPED, "NoText")
@@ -227,7 +225,7 @@ async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, ow
 
 
 @pytest.mark.oldest_postgres
-async def test_on_another_server_vectors_follow_and_nothing_stays_owed(two: Stage, owner: Any) -> None:
+async def test_on_another_server_vectors_follow_and_nothing_stays_pending(two: Stage, owner: Any) -> None:
     batch = records(10, distinct=3)
     stored = await two.write(batch, vectors_of(batch))
     assert set(states(stored)) == {WriteState.WRITTEN}
@@ -236,7 +234,7 @@ async def test_on_another_server_vectors_follow_and_nothing_stays_owed(two: Stag
     assert await two.tables.existing(list(distinct_texts(batch))) == set(distinct_texts(batch))
 
 
-async def test_with_the_other_server_away_rows_are_stored_and_vectors_owed(
+async def test_with_the_other_server_away_rows_are_stored_and_vectors_pending(
     two: Stage, databases: TestDatabases, other_server: TestDatabase, owner: Any
 ) -> None:
     await databases.close_connections(other_server, allow_new=False)
@@ -248,7 +246,7 @@ async def test_with_the_other_server_away_rows_are_stored_and_vectors_owed(
     await databases.close_connections(other_server, allow_new=True)
 
 
-async def test_a_crash_between_row_and_vector_leaves_the_vector_owed(
+async def test_a_crash_between_row_and_vector_leaves_the_vector_pending(
     two: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row's own transaction says what is owed; only the committed vector takes it out."""
@@ -263,7 +261,7 @@ async def test_a_crash_between_row_and_vector_leaves_the_vector_owed(
     assert await two.owed() == 3
 
 
-async def test_an_absent_archive_is_no_fault_of_the_vectors(
+async def test_an_absent_archive_is_not_reported_as_absent_vectors(
     one: Stage, databases: TestDatabases, cloned: TestDatabase
 ) -> None:
     await databases.close_connections(cloned, allow_new=False)
@@ -272,7 +270,7 @@ async def test_an_absent_archive_is_no_fault_of_the_vectors(
     await databases.close_connections(cloned, allow_new=True)
 
 
-async def test_one_that_was_there_before_hides_no_reason(one: Stage) -> None:
+async def test_an_existing_row_hides_no_reason(one: Stage) -> None:
     old, new = records(1), [record_of(audit_record({**AUDIT_SPEC, "message": "new"}))]
     await one.write(old, vectors_of(old))
     both = [*old, *new]

@@ -1,4 +1,4 @@
-"""The embedder: one call a batch, no wrong vector, no text condemned for the provider's fault."""
+"""The embedder: one call per batch, no wrong vector, and no text refused for a fault of the provider."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -120,7 +120,7 @@ async def test_an_absent_provider_leaves_all_pending_and_is_left_alone(
     assert_vectors(await embed(embedder, "a", "b", "c"), "a", "b", "c")
 
 
-async def test_what_the_cache_has_is_there_while_the_provider_is_away(
+async def test_cached_vectors_are_available_while_the_provider_is_away(
     embedder: Embedder, provider: FakeProvider
 ) -> None:
     await embed(embedder, "known")
@@ -204,7 +204,7 @@ async def test_a_known_refusal_is_forgotten_with_the_vector(provider: FakeProvid
     again = await embed(embedder, "bad")
     assert_vectors(again, "bad")
     assert again.refused == {}
-    # Nor when the cache has lost it.
+    # It is not asked again either if the cache has lost the vector.
     await embed(embedder, "another")
     lost = await embed(embedder, "bad")
     assert_vectors(lost, "bad")
@@ -383,23 +383,19 @@ async def test_a_question_is_asked_while_the_breaker_is_open(
 
 
 @pytest.mark.parametrize("text", ["", " \n", "\0", "?!"])
-async def test_an_empty_question_is_said_to_be_one(
-    embedder: Embedder, provider: FakeProvider, text: str
-) -> None:
+async def test_an_empty_question_is_refused(embedder: Embedder, provider: FakeProvider, text: str) -> None:
     with pytest.raises(InvalidQueryError, match="no words"):
         await embedder.embed_query(text)
     assert provider.calls == []
 
 
-async def test_a_refused_question_is_said_to_be_one(embedder: Embedder, provider: FakeProvider) -> None:
+async def test_a_refused_question_is_reported_as_refused(embedder: Embedder, provider: FakeProvider) -> None:
     provider.refused = {"bad"}
     with pytest.raises(InvalidQueryError, match="refuses this question"):
         await embedder.embed_query("bad")
 
 
-async def test_a_question_without_a_vector_is_said_to_be_one(
-    embedder: Embedder, provider: FakeProvider
-) -> None:
+async def test_a_question_without_a_vector_is_reported(embedder: Embedder, provider: FakeProvider) -> None:
     provider.rows["bad"] = np.zeros(DIMENSIONS, np.float32)
     for _ in range(2):  # the second time it is not in the cache either
         with pytest.raises(InvalidQueryError, match="zero vector"):

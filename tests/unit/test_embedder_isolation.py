@@ -1,4 +1,4 @@
-"""A provider that fails with some texts and serves others: the good get their vectors, the bad are found."""
+"""A provider that fails for some texts: the good ones get their vectors, and the bad ones are found."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
@@ -137,7 +137,7 @@ async def test_a_provider_that_fails_with_half_of_the_texts_gets_on_with_each_ca
     assert_vectors(await embed(embedder, good), good)
 
 
-async def test_a_call_that_fails_slowly_ends_when_something_has_come_of_it(
+async def test_a_call_that_fails_slowly_ends_with_the_first_results(
     provider: Fragile, breaker: Breaker
 ) -> None:
     embedder = Embedder(provider, VectorCache(MODEL), breaker, limits=Limits(max_failing_seconds=0.0))
@@ -148,7 +148,7 @@ async def test_a_call_that_fails_slowly_ends_when_something_has_come_of_it(
     assert provider.failures < 3 + 3 * 3
 
 
-async def test_the_write_path_finds_out_nothing(
+async def test_the_write_path_does_not_look_for_bad_texts(
     embedder: Embedder, provider: Fragile, breaker: Breaker
 ) -> None:
     provider.bad = {"bad"}

@@ -1,4 +1,4 @@
-"""Files that settings name: what is no regular file of a sensible size is refused, and never waited for."""
+"""Files that settings name: one that is not a regular file of a sensible size is refused without waiting."""
 
 import os
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def zeros(folder: Path) -> Path:
 def huge(folder: Path) -> Path:
     path = folder / "huge"
     path.touch()
-    os.truncate(path, 2**40)  # takes no room on the disk
+    os.truncate(path, 2**40)  # it takes no space on the disk
     return path
 
 
@@ -43,7 +43,7 @@ UNFIT = pytest.mark.parametrize(
 
 @UNFIT
 @pytest.mark.parametrize("use", [read_file, check_file])
-def test_what_has_no_end_is_refused_at_once(
+def test_an_unfit_file_is_refused_at_once(
     tmp_path: Path, use: Callable[[Path, int], object], make: Callable[[Path], Path], reason: str
 ) -> None:
     with pytest.raises(UnfitFileError) as caught:

@@ -1,4 +1,4 @@
-"""What a kubeconfig or a pod's files say, and the one line for each that can't be used."""
+"""The contents of a kubeconfig or a pod's files, and a one-line error for each that can't be used."""
 
 import base64
 import json
@@ -82,7 +82,7 @@ def refusal(tmp_path: Path, content: Any) -> str:
         ({"tokenFile": "folder/away", "token": "abc"}, "Bearer abc"),
     ],
 )
-def test_each_way_to_say_who_we_are(tmp_path: Path, user: dict[str, Any], authorization: str | None) -> None:
+def test_each_way_to_authenticate(tmp_path: Path, user: dict[str, Any], authorization: str | None) -> None:
     write(tmp_path / "folder" / "token", "from-file\n")
     endpoint = load(write(tmp_path / "config", config(user=user)))
     assert endpoint.authorization == authorization
@@ -176,7 +176,7 @@ def test_several_files_are_merged_as_kubectl_does(tmp_path: Path) -> None:
         write(tmp_path / "one" / "config", one), tmp_path / "away", write(tmp_path / "two" / "config", two)
     )
     assert (endpoint.server, endpoint.authorization) == ("https://two.example", "Bearer from-two")
-    # A file that is away now may come.
+    # A missing file may appear later.
     assert tmp_path / "away" in endpoint.files
 
 

@@ -1,4 +1,4 @@
-"""The custom resources: when an object is final, what the operator writes back, what users may write."""
+"""The custom resources: when an object is final, which status is written, which specs users may write."""
 
 import json
 from datetime import UTC, datetime
@@ -148,14 +148,14 @@ def test_statuses_say_the_same_throughout(
     assert status["writes"]["vector"]["state"] == vector
 
 
-def test_what_is_owed_says_why() -> None:
+def test_a_pending_vector_has_a_reason() -> None:
     assert "does not answer" in DEGRADED["message"]
     assert DEGRADED["conditions"][1]["reason"] == "EmbedderUnavailable"
     assert DEGRADED["conditions"][1]["message"] == "does not answer"
     assert DEGRADED["writes"]["vector"] == {"state": "Pending", "at": None, "model": "openai/small"}
 
 
-def test_stored_status_tells_when_the_object_goes() -> None:
+def test_stored_status_says_when_the_object_is_deleted() -> None:
     assert STORED["expiresAt"] == "2026-03-01T11:00:00.000Z"
     assert "2026-03-01T11:00:00.000Z" in STORED["message"]
     assert "legal hold" in HELD["message"]
@@ -202,7 +202,7 @@ def test_generated_times_can_be_compared(pair: list[str]) -> None:
 
 
 def test_models_refuse_unknown_fields() -> None:
-    """So that an example with a misspelt field is noticed wherever the models are used."""
+    """An example with a misspelt field is noticed wherever the models are used."""
     for model in (AuditRecordSpec, ActionTraceSpec):
         assert model.model_config["extra"] == "forbid"
         assert model.model_config["frozen"]

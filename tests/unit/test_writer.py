@@ -1,4 +1,4 @@
-"""The pipeline's end of a write: which vectors it asks for, and how it counts what became of them."""
+"""The writer of batches: which vectors it asks for, and how it counts the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from tests.support.fakes import STORED_AT
 
 @dataclass
 class Answers:
-    """An archive that says of every record that its vector became ``write``."""
+    """An archive that answers ``write`` for the vector of every record."""
 
     write_of_all: VectorWrite
     is_new: bool = True
@@ -34,7 +34,7 @@ class Answers:
 
 
 async def _store(archive: Answers) -> int:
-    """Store one record; return how often somebody was asked to look at the outbox."""
+    """Store one record; return how often a look at the outbox was requested."""
     provider, asked = FakeProvider(), 0
 
     def ask() -> None:
@@ -42,7 +42,7 @@ async def _store(archive: Answers) -> int:
         asked += 1
 
     async def serves() -> None:
-        """The provider always does."""
+        """Do nothing: the provider always serves."""
 
     breaker = Breaker("embedder", serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(provider.model), breaker)

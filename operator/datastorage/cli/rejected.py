@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from datastorage.assembly.commands import Retrying, open_rejected, open_retry
+from datastorage.assembly.commands import OpenedRetry, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
-from datastorage.cli.options import check_limit, parse_uid
+from datastorage.cli.options import Cursor, DocumentOutput, Output, parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.cli.progress import display, following
 from datastorage.errors import (
@@ -19,8 +19,9 @@ from datastorage.errors import (
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried
-from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.pipeline.rejectedretry import MAX_NAMED, RetryProgress
+from datastorage.query.cursor import rejected_cursor, rejected_position
+from datastorage.query.filters import check_limit
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
 from datastorage.resources.reading.registry import kind_of
@@ -48,7 +49,6 @@ _Reason = Annotated[
     str | None,
     typer.Option(help="Only records whose reason contains this text; capital letters make no difference."),
 ]
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
 _Uid = Annotated[str, typer.Argument(metavar="UID", help="UID of the object.")]
 
 
@@ -61,8 +61,8 @@ def list_(
         bool, typer.Option("--resolved", help="Include records that were stored since.")
     ] = False,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")] = None,
-    output: _Output = Format.TABLE,
+    cursor: Cursor = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """List rejected records, the latest first.
 
@@ -73,16 +73,13 @@ def list_(
     """
     check_limit(limit)
     wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
-    after = None if cursor is None else rejected_place(cursor)
+    after = None if cursor is None else rejected_position(cursor)
     found = with_opened(
         open_rejected(load_settings()),
         lambda records: records.list(wanted, after=after, limit=limit + 1),  # one more: is there a next page?
     )
     letters, more = found[:limit], len(found) > limit
-    last = letters[-1] if more else None
-    next_cursor = last and rejected_cursor(
-        last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash
-    )
+    next_cursor = rejected_cursor(letters[-1].position) if more else None
     if output is Format.JSON:
         print_document({"records": [_as_json(letter) for letter in letters], "cursor": next_cursor}, output)
     elif letters:
@@ -103,9 +100,7 @@ def show(
     generation: Annotated[
         int | None, typer.Option(help="This generation instead of the one rejected last.")
     ] = None,
-    output: Annotated[
-        DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")
-    ] = DocumentFormat.YAML,
+    output: DocumentOutput = DocumentFormat.YAML,
 ) -> None:
     """Print a rejected record, with the reason.
 
@@ -180,10 +175,10 @@ def retry(
     _name_refused(retried)
 
 
-async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
+async def _retry(opened: OpenedRetry, wanted: Wanted) -> RetryProgress:
     total = await opened.rejected.count(wanted)
     if not total:
-        return Retried()
+        return RetryProgress()
     try:
         # If PostgreSQL refuses every record, the rejected ones are not the cause.
         await opened.trial.write()
@@ -199,7 +194,7 @@ async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
             return await opened.work.run(wanted)
 
 
-def _name_refused(retried: Retried) -> None:
+def _name_refused(retried: RetryProgress) -> None:
     if not retried.refused:
         return
     named = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
@@ -214,7 +209,7 @@ def _print_letters(letters: Sequence[Letter], output: Format) -> None:
     stored = ("STORED",) if any(letter.resolved_at for letter in letters) else ()
     rows = [
         (
-            rfc3339(letter.rejected_at.replace(microsecond=0)),
+            rfc3339(letter.rejected_at, "seconds"),
             *((_resolved(letter),) if stored else ()),
             kind_of(letter.table).kind, f"{letter.namespace}/{letter.name}", letter.key.uid,
             *((str(letter.key.generation), f"{letter.size:,}") if wide else ()), letter.reason,
@@ -226,7 +221,7 @@ def _print_letters(letters: Sequence[Letter], output: Format) -> None:
 
 
 def _resolved(letter: Letter) -> str:
-    return rfc3339(letter.resolved_at.replace(microsecond=0)) if letter.resolved_at is not None else ""
+    return rfc3339(letter.resolved_at, "seconds") if letter.resolved_at is not None else ""
 
 
 def _as_json(letter: Letter) -> dict[str, Any]:

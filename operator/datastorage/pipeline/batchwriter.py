@@ -18,7 +18,7 @@ _PATIENCE_SECONDS: Final = 2.0
 
 
 class Archive(Protocol):
-    """Where batches are written (storage/write.py)."""
+    """The archive, as far as this module uses it (storage/write.py)."""
 
     async def write(
         self, records: Sequence[Record], given: TextVectors | None = None
@@ -63,7 +63,7 @@ class EmbeddingWriter:
         return await self._write(records, TextVectors(texts, embeddings.vectors, missing))
 
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]:
-        """Store all records in one transaction as ``store`` does, all their vectors pending."""
+        """Store all records in one transaction as ``store`` does, but leave all their vectors pending."""
         why = "rows and vectors together are too much for PostgreSQL"
         write = self._missing(Reason.VECTOR_STORE_UNAVAILABLE, why)
         return await self._write(records, TextVectors.all_missing(records, write))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, Protocol
 
 from datastorage.errors import DataStorageError
@@ -11,21 +10,19 @@ from datastorage.records.hashes import sha256
 from datastorage.records.record import Record, RecordKey, StoredRecord
 from datastorage.resilience.dividing import chunks, in_halves_without_breaker
 from datastorage.resources.reading.objectrecord import record_of_content
-from datastorage.storage.rejected import Content, Letter, Wanted
+from datastorage.storage.rejected import Content, Letter, RejectedPosition, Wanted
 
-_PAGE: Final = 500
-# Contents in memory at once: one may have 1.5 MB.
+_RECORDS_PER_PAGE: Final = 500
+# Bytes of the contents in memory at once: a single one may have 1.5 MB.
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 MAX_NAMED: Final = 50
 """At most this many refused records are named, with the reason. A longer list would not be read."""
 
 
 class Rejected(Protocol):
-    """Where rejected records are kept (storage/rejected.py)."""
+    """The store of rejected records (storage/rejected.py)."""
 
-    async def list(
-        self, wanted: Wanted, *, after: tuple[datetime, str, int, bytes] | None, limit: int
-    ) -> list[Letter]: ...
+    async def list(self, wanted: Wanted, *, after: RejectedPosition | None, limit: int) -> list[Letter]: ...
     async def contents(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Content]: ...
     async def resolve(self, keys: Sequence[RecordKey]) -> int: ...
 
@@ -35,7 +32,7 @@ Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
 
 
 @dataclass
-class Retried:
+class RetryProgress:
     """The progress of a retry."""
 
     stored: int = 0
@@ -46,6 +43,7 @@ class Retried:
 
     @property
     def done(self) -> int:
+        """The number of records that were tried."""
         return self.stored + self.refused
 
     def refuse(self, letter: Letter, reason: str) -> None:
@@ -56,16 +54,16 @@ class Retried:
 
 
 class Retry:
-    """One run. It may run beside the operator: one of them stores the row, and the other finds it."""
+    """One retry. It may run while the operator runs: one of them stores a row, and the other finds it."""
 
     def __init__(self, *, rejected: Rejected, store: Store, with_texts: bool) -> None:
-        """``with_texts``: the records get vectors."""
+        """``with_texts``: whether records get vectors."""
         self._rejected = rejected
         self._store = store
         self._with_texts = with_texts
-        self.progress = Retried()
+        self.progress = RetryProgress()
 
-    async def run(self, wanted: Wanted) -> Retried:
+    async def run(self, wanted: Wanted) -> RetryProgress:
         """Try all wanted records that have no row yet. Raises TransientError when PostgreSQL can't serve."""
         async for page in self._pages(wanted):
             for chunk in chunks(page, lambda letter: letter.size, _CHUNK_BYTES):
@@ -73,11 +71,10 @@ class Retry:
         return self.progress
 
     async def _pages(self, wanted: Wanted) -> AsyncIterator[list[Letter]]:
-        after: tuple[datetime, str, int, bytes] | None = None
-        while page := await self._rejected.list(wanted, after=after, limit=_PAGE):
+        after: RejectedPosition | None = None
+        while page := await self._rejected.list(wanted, after=after, limit=_RECORDS_PER_PAGE):
             yield page
-            last = page[-1]
-            after = (last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash)
+            after = page[-1].position
 
     async def _retry(self, letters: Sequence[Letter]) -> None:
         contents = await self._rejected.contents([letter.key for letter in letters])

@@ -56,7 +56,7 @@ class SearchResult:
     """The mode that was used: text if hybrid was asked for but the vectors were not available."""
     hits: tuple[SearchHit, ...]
     degraded: str | None = None
-    """The reason why another mode than the requested one was used; None if it was used."""
+    """Why another mode than the requested one was used; None if the requested one was used."""
 
 
 class Searcher:
@@ -71,7 +71,7 @@ class Searcher:
         *,
         embedding_seconds: float = _EMBEDDING_SECONDS,
     ) -> None:
-        """Take what reads the archive, and what makes and finds vectors: None if no vectors are kept.
+        """``embedder`` and ``nearest`` are None if no vectors are kept.
 
         A search by both waits at most ``embedding_seconds`` for the vector of a question.
         """

@@ -8,7 +8,7 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 LEGAL_HOLD_LABEL = f"{GROUP}/legal-hold"
-"""An object that carries this label with the value "true" stays in the cluster."""
+"""An object that carries this label stays in the cluster, unless the value is "false"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ class Operator:
 async def prepare_vectors(vectors: VectorStore, pace: Pace = Pace()) -> None:
     """Refuse a newer schema, load the model, connect to Redis.
 
-    Trouble with vectors is no reason to store no records.
+    Problems with vectors do not keep records from being stored.
     """
     await vectors.cache.connect()
     for ready in (partial(vectors.database.check_state, VECTORS), vectors.embedder.probe):

@@ -11,6 +11,7 @@ from typing import Final
 from datastorage.errors import TransientError
 from datastorage.records.record import Record
 from datastorage.records.vectorwrite import VectorWrite, WriteState
+from datastorage.resources.reading.fields import storable
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, transaction
 
@@ -301,7 +302,7 @@ def _keys(rows: Iterable[PendingVector]) -> tuple[list[str], list[int], list[byt
 def _readable(error: str) -> str:
     # Errors of other programs may contain characters that no column can hold, which must not fail the other
     # rows.
-    return error[:_MAX_ERROR_CHARACTERS].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    return storable(error[:_MAX_ERROR_CHARACTERS])
 
 
 async def _give_back(connection: Session, rows: Sequence[PendingVector]) -> None:

@@ -1,7 +1,7 @@
 """The dead letters: records that PostgreSQL can't hold as rows, kept byte for byte until they are retried."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -65,6 +65,16 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectedPosition:
+    """The place of a record in the list of rejected records, which is ordered by these fields."""
+
+    rejected_at: datetime
+    uid: str
+    generation: int
+    spec_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
     """A rejected record without its content, whose size in bytes is ``size``."""
 
@@ -76,6 +86,11 @@ class Letter:
     reason: str
     rejected_at: datetime
     resolved_at: datetime | None
+
+    @property
+    def position(self) -> RejectedPosition:
+        """The record's place in the list."""
+        return RejectedPosition(self.rejected_at, self.key.uid, self.key.generation, self.key.spec_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +131,11 @@ class RejectedRecords:
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_RESOLVE, uids, generations, spec_hashes))
 
-    async def list(
-        self, wanted: Wanted, *, after: tuple[datetime, str, int, bytes] | None, limit: int
-    ) -> list[Letter]:
-        """Return rejected records, the last rejected first.
-
-        The list begins after the record ``after``, given by its time of rejection, uid, generation and spec
-        hash.
-        """
+    async def list(self, wanted: Wanted, *, after: RejectedPosition | None, limit: int) -> list[Letter]:
+        """Return rejected records, the last rejected first, from the one that follows ``after``."""
+        place = (None,) * 4 if after is None else astuple(after)
         async with self._database.connection() as connection:
-            behind = after or (None,) * 4
-            rows = await connection.fetch(_LIST, *wanted.arguments, *behind, limit)
+            rows = await connection.fetch(_LIST, *wanted.arguments, *place, limit)
         return [
             Letter(
                 key_in(row), Table(row["table_name"]), row["namespace"], row["name"], row["size"],

@@ -1,4 +1,4 @@
-"""Makes and writes the pending vectors, of the texts that wait in the outbox.
+"""Makes and writes the vectors that are pending in the outbox.
 
 The outbox is in PostgreSQL, so that it survives every crash and any replica can continue with it.
 """
@@ -25,7 +25,7 @@ _BATCH: Final = 500
 
 
 class Outbox(Protocol):
-    """Where the pending vectors wait (storage/outbox.py)."""
+    """The outbox of pending vectors (storage/outbox.py)."""
 
     def claim(self, limit: int) -> AbstractAsyncContextManager[Claim]: ...
 
@@ -39,7 +39,7 @@ class Embedder(Protocol):
 
 
 class Vectors(Protocol):
-    """Where vectors are written (storage/vectors.py)."""
+    """The store of vectors (storage/vectors.py)."""
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]: ...
     async def insert(self, vectors: Mapping[bytes, Vector]) -> None: ...
@@ -159,7 +159,8 @@ class Backfill:
         )
         if embeddings.vectors:
             await store.attempt(lambda: self._vectors.insert(embeddings.vectors))
-        # The vectors are committed before their rows go. A crash in between repeats this, without effect.
+        # The vectors are committed before their rows leave the outbox. After a crash in between, this is
+        # repeated without effect.
         written = [
             row for row in claim.rows if row.text_hash in present or row.text_hash in embeddings.vectors
         ]

@@ -1,7 +1,7 @@
 """Gives every stored record a vector of one model, while everything else runs.
 
-All results are in the database, so that a run may be stopped at any point and continued later. It may run
-beside the operator and beside another run: at worst, some work is done twice.
+All results are in the database, so that a run may be stopped at any point and continued later. The operator
+and another run may be at work at the same time: at worst, some work is done twice.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Pace:
     seal_every: int = 5000
     """The number of vectors by which a partition may exceed its size."""
     away_seconds: float = 0.2
-    """After a call in which the embedder did not do all texts."""
+    """After a call in which the embedder did not embed all texts."""
     index_pause_seconds: float = 1.0
     """Between two attempts to index, after a failure or while another process indexes."""
     index_tries: int = 3
@@ -59,7 +59,7 @@ class Texts(Protocol):
 
 
 class IndexedVectors(Vectors, Protocol):
-    """Where vectors are written and indexed (storage/vectors.py)."""
+    """The store of vectors and its indexes (storage/vectors.py)."""
 
     def most_rows(self, memory_mib: int) -> int: ...
     async def seal(self, *, full_rows: int) -> bool: ...
@@ -106,7 +106,7 @@ class Reembed:
         return Missing(records, texts, without)
 
     async def run(self) -> None:
-        """Do everything; wait for a dependency that is away."""
+        """Set texts, make vectors and index them; wait for a dependency that is away."""
         self.progress.begin(Stage.SET_TEXTS, await self._postgres(self._texts.count_without_text))
         for kind in KINDS:
             await self._set_all_texts(kind)
@@ -190,7 +190,7 @@ class Reembed:
             }
             if found.error is None:
                 return
-            # The embedder is away; or it fails with many texts at once, and this call did some of them.
+            # The embedder is away, or it fails for many texts at once and has embedded only some of them.
             await asyncio.sleep(self._pace.away_seconds)
             await self._dependencies.embedder.until_serving()
 

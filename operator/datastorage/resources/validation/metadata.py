@@ -137,8 +137,11 @@ def _boolean(value: Any, pointer: str, problems: Problems) -> None:
 
 
 def _integer(value: Any, pointer: str, problems: Problems) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         problems.wrong_type(pointer, "an integer", value)
+        return
+    if isinstance(value, float) and not value.is_integer():
+        problems.add(pointer, "must be an integer", Code.WRONG_TYPE)
         return
     # The API server writes a float as text and reads that as an integer.
     number = whole(value) if isinstance(value, float) else value

@@ -16,9 +16,7 @@ from datastorage.resources.validation.problems import Code, Problems, escaped
 
 Schema = Mapping[str, Any]
 
-# Go reads a number without a fraction as an integer if it fits into 64 bits.
-_INT64: Final = 2**63
-_FORMAT_LIMIT: Final = {"int32": 2**31, "int64": _INT64}
+_FORMAT_LIMIT: Final = {"int32": 2**31, "int64": 2**63}
 # Up to this size a number with a fraction or an exponent counts as an integer if its value is one.
 _GREATEST_WHOLE_FLOAT: Final = 2**53 - 1
 
@@ -209,9 +207,11 @@ def _number_check(schema: Schema) -> Check:
         if isinstance(value, bool) or not isinstance(value, int | float):
             found.problems.wrong_type(pointer, wanted, value)
         elif whole and not _is_whole(value):
-            found.problems.add(pointer, "must be an integer of 64 bits", Code.WRONG_TYPE)
+            found.problems.add(
+                pointer, "must be an integer; a float may be one up to 2^53 - 1", Code.WRONG_TYPE
+            )
         elif whole and not -limit <= value < limit:
-            found.problems.add(pointer, f"must be at most {limit - 1}", Code.OUT_OF_RANGE)
+            found.problems.add(pointer, f"must lie between {-limit} and {limit - 1}", Code.OUT_OF_RANGE)
         elif lowest is not None and value < lowest:
             found.problems.add(pointer, f"must be at least {lowest}", Code.OUT_OF_RANGE)
         elif highest is not None and value > highest:
@@ -222,9 +222,7 @@ def _number_check(schema: Schema) -> Check:
 
 
 def _is_whole(value: float) -> bool:
-    if isinstance(value, int) and -_INT64 <= value < _INT64:
-        return True
-    return value == int(value) and abs(value) <= _GREATEST_WHOLE_FLOAT
+    return isinstance(value, int) or (value.is_integer() and abs(value) <= _GREATEST_WHOLE_FLOAT)
 
 
 def _boolean_check(_: Schema) -> Check:
