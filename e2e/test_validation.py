@@ -31,7 +31,7 @@ from datastorage.resources.validation.verdict import validated, verdict
 from e2e.conftest import GUARD_OPT_OUT
 from e2e.resource_cases import AUDIT_SPEC, CASES, TRACE_SPEC
 from harness.controlplane import Cluster
-from harness.mutations import edges, metadata_edges, objects, placed, statuses
+from harness.mutations import edges, metadata_edges, objects, placed, rule_edges, statuses
 from harness.strategies import json_values
 
 JSON = Any
@@ -115,7 +115,7 @@ def check_generated(server: Server, kind: ResourceKind, how: settings) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_each_field_at_its_bounds(server: Server, kind: ResourceKind) -> None:
     valid = AUDIT_SPEC if kind is AUDIT_RECORD else TRACE_SPEC
-    for spec in edges(kind, valid):
+    for spec in (*edges(kind, valid), *rule_edges(kind, valid)):
         compare(server, kind, placed(kind, server.namespace, spec))
 
 

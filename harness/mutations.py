@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, ResourceKind
 from harness.strategies import (
     INT64,
     RESULT_OF,
@@ -87,6 +87,9 @@ _MANAGED: Final = {
     "fieldsV1": {"f:spec": {}},
 }
 
+# The object whose startTime and endTime are compared.
+_TIMED: Final[Mapping[str, _Path]] = {AUDIT_RECORD.kind: (), ACTION_TRACE.kind: ("execution",)}
+
 _METADATA: Final[Mapping[str, Sequence[JSON]]] = {
     "name": (*_NAMES, 1, []),
     "generateName": (*_NAMES, *_OTHER),
@@ -157,6 +160,19 @@ def edges(kind: ResourceKind, spec: JSON) -> Iterator[JSON]:
         yield _changed(_fitting(spec, path), [(path, None)])
 
 
+def rule_edges(kind: ResourceKind, spec: JSON) -> Iterator[JSON]:
+    """Yield the spec with values that the CEL rules compare: pairs of times, and a result with each type."""
+    moments = (*_TIMES[:10], [])
+    for start in moments:
+        for end in moments:
+            yield _changed(spec, [((*_TIMED[kind.kind], name), time) for name, time in _span(start, end)])
+    if kind is AUDIT_RECORD:
+        results = {name: {} for name in RESULT_OF.values()}
+        bare = {name: value for name, value in spec.items() if name not in results}
+        for audit_type in schema_of(kind, "spec")["properties"]["type"]["enum"]:
+            yield from (bare | {"type": audit_type, name: {}} for name in results)
+
+
 def metadata_edges() -> Iterator[dict[str, JSON]]:
     """Yield metadata with each field set to each value at and beyond its bounds.
 
@@ -194,14 +210,19 @@ def _against_rules(kind: ResourceKind) -> st.SearchStrategy[list[tuple[_Path, JS
     moments: st.SearchStrategy[JSON] = (
         st.sampled_from(_TIMES[:10]) | st.sampled_from(_TIMES) | times() | st.just([])
     )
-    parent: _Path = () if kind is AUDIT_RECORD else ("execution",)
     spans = st.builds(
-        lambda start, end: [((*parent, "startTime"), start), ((*parent, "endTime"), end)], moments, moments
+        lambda start, end: [((*_TIMED[kind.kind], name), time) for name, time in _span(start, end)],
+        moments,
+        moments,
     )
     if kind is not AUDIT_RECORD:
         return spans.map(lambda span: [(("execution", "status"), "Executing"), *span])
     results = st.sampled_from(list(RESULT_OF.values()))
     return spans | st.lists(results.map(lambda name: ((name,), {})), min_size=1, max_size=2)
+
+
+def _span(start: JSON, end: JSON) -> list[tuple[str, JSON]]:
+    return [("startTime", start), ("endTime", end)]
 
 
 def _metadatas() -> st.SearchStrategy[dict[str, JSON]]:
