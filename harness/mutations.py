@@ -162,12 +162,12 @@ def edges(kind: ResourceKind, spec: JSON) -> Iterator[JSON]:
 
 def rule_edges(kind: ResourceKind, spec: JSON) -> Iterator[JSON]:
     """Yield the spec with values that the CEL rules compare: pairs of times, and a result with each type."""
-    moments = (*_TIMES[:10], [])
+    moments: Sequence[JSON] = (*_TIMES[:10], [])
     for start in moments:
         for end in moments:
             yield _changed(spec, [((*_TIMED[kind.kind], name), time) for name, time in _span(start, end)])
     if kind is AUDIT_RECORD:
-        results = {name: {} for name in RESULT_OF.values()}
+        results: dict[str, JSON] = {name: {} for name in RESULT_OF.values()}
         bare = {name: value for name, value in spec.items() if name not in results}
         for audit_type in schema_of(kind, "spec")["properties"]["type"]["enum"]:
             yield from (bare | {"type": audit_type, name: {}} for name in results)
