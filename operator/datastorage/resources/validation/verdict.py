@@ -46,21 +46,21 @@ def verdict(kind: ResourceKind, body: Any) -> Verdict:
     The first call of a kind compiles its definition, which takes some milliseconds.
     """
     found = Findings()
-    spec: Any = {}
     try:
-        if not isinstance(body, dict):
-            found.problems.wrong_type("", "an object", body)
-            return Verdict(found.problems, {})
         spec = _checked(kind, body, found)
     except TooManyProblemsError:
-        return Verdict(found.problems, {})
+        spec = {}
     return Verdict(found.problems, spec)
 
 
-def _checked(kind: ResourceKind, body: dict[str, Any], found: Findings) -> Any:
+def _checked(kind: ResourceKind, body: Any, found: Findings) -> Any:
     problems, definition = found.problems, _definition(kind)
-    for name in body.keys() - _ROOT_FIELDS:
-        problems.unknown("", name)
+    if not isinstance(body, dict):
+        problems.wrong_type("", "an object", body)
+        return {}
+    for name in body:
+        if name not in _ROOT_FIELDS:
+            problems.unknown("", name)
     for name, wanted in (("apiVersion", API_VERSION), ("kind", kind.kind)):
         if name in body and body[name] != wanted:
             problems.add(f"/{name}", f"must be {wanted}", Code.NOT_ALLOWED)
@@ -78,8 +78,10 @@ def _checked(kind: ResourceKind, body: dict[str, Any], found: Findings) -> Any:
 
 
 def _check_size(body: Mapping[str, Any], root: Mapping[str, Any], problems: Problems) -> None:
+    # The API server leaves the managed fields out when an object is too large with them.
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     try:
-        size = object_bytes({"metadata": body.get("metadata"), **root})
+        size = object_bytes({"metadata": metadata, **root})
     except RecursionError:
         problems.add("", "must not be nested deeper than this program can write", Code.TOO_LARGE)
         return
