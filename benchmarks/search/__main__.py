@@ -124,7 +124,7 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
     # The vectors are made beforehand: a real model takes longer than the write path waits for an embedder.
     await vectors.embedder.embed(
         {record.text.hash: record.text.text for record in archived if record.text is not None},
-        patience_seconds=None,
+        timeout_seconds=None,
     )
     stored = await writer.store(archived)
     without = [row.vector.message for row in stored if row.vector.state is not WriteState.WRITTEN]

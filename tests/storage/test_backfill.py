@@ -33,7 +33,7 @@ from tests.support.pace import SOON
 from tests.support.ping import ping
 from tests.support.tasks import Spawn
 
-PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
+PENDING = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
 
 AWAY = EmbedderUnavailableError("The embedder does not answer")
 

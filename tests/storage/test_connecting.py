@@ -167,7 +167,7 @@ async def test_a_host_that_the_certificate_does_not_name_ends_the_start(
 async def test_a_server_without_the_demanded_tls_ends_the_start(common: TestDatabase) -> None:
     error = await _trouble(f"{common.service_url}?sslmode=require")
     assert isinstance(error, ConfigurationError)
-    assert f"has no TLS, and sslmode in {_SETTING} demands it" in str(error)
+    assert f"has no TLS, and sslmode in {_SETTING} requires it" in str(error)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from datastorage.errors import ConfigurationError, MissingRightsError, SchemaVersionError
 from datastorage.records.vector import EmbeddingModel
-from datastorage.storage import inspection, rights
+from datastorage.storage import inspection, partitions, rights
 from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.pages import ArchiveReader
@@ -95,7 +95,7 @@ async def test_every_index_of_the_schema_is_on_the_list(undone: Any) -> None:
 async def test_a_schema_as_it_was_made_is_accepted_without_a_word(
     database: Database, owner: Any, chain: Chain, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await Archive(database).prepare_partitions()
+    await partitions.prepare(database)
     await VectorTables(database, EmbeddingModel("p", "n", 3)).model_id()
     await database.check_state(chain)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []

@@ -23,7 +23,7 @@ from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.pending import add_pending, claimed, hash_of, identity_of, records_of, rows_in
 
-PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
+PENDING = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
 
 
 @pytest.fixture

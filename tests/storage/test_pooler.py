@@ -30,7 +30,7 @@ from tests.support.ping import ping
 
 _SESSIONS = 3
 _PATIENCE_SECONDS = 20.0
-_LEFT_BEHIND = """
+_LEFT_AFTER = """
     SELECT (SELECT count(*) FROM pg_prepared_statements) AS statements, current_setting('search_path')
         AS path, current_setting('jit') AS jit
 """
@@ -43,11 +43,11 @@ async def pooled(cloned: TestDatabase) -> AsyncIterator[Pooler]:
 
 
 async def _assert_nothing_is_left_behind(pooled: Pooler, owner: Any) -> None:
-    usual = await owner.fetchrow(_LEFT_BEHIND)
+    usual = await owner.fetchrow(_LEFT_AFTER)
     client = await asyncpg.connect(pooled.url, statement_cache_size=0)
     for _ in range(_SESSIONS):
         async with client.transaction():
-            [found] = await client.fetch(_LEFT_BEHIND)
+            [found] = await client.fetch(_LEFT_AFTER)
         assert (found["statements"], found["path"], found["jit"]) == (0, usual["path"], usual["jit"])
     await client.close()
 

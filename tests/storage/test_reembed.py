@@ -140,9 +140,9 @@ async def test_a_spec_of_any_form_is_read(run: Run, archive: Archive, spec: byte
 class RefusesSome(Texts):
     """An archive that does not accept certain texts."""
 
-    async def set_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
+    async def add_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
         poisoned = [(key, replace(text, text="\0") if "disk 3" in text.text else text) for key, text in rows]
-        await super().set_texts(table, poisoned)
+        await super().add_texts(table, poisoned)
 
 
 async def test_a_text_that_is_refused_by_the_database_costs_no_other(

@@ -132,7 +132,7 @@ def dying(run: Run, steps: int) -> None:
 
         setattr(owner, name, guarded)
 
-    for name in ("without_text", "contents", "set_texts", "count", "hashes", "texts"):
+    for name in ("without_text", "contents", "add_texts", "count", "hashes", "texts"):
         guard(run.texts, name)
     for name in ("existing", "insert", "seal", "index", "sealed"):
         guard(run.vectors, name)

@@ -11,7 +11,7 @@ import pytest
 from datastorage.query.cursor import rejected_cursor, rejected_position
 from datastorage.records.record import Record
 from datastorage.storage.connection.database import Database
-from datastorage.storage.rejected import RejectedRecords, Wanted
+from datastorage.storage.rejected import RejectedCriteria, RejectedRecords
 from datastorage.storage.write import Archive
 from harness.objects import TRACE_SPEC, action_trace, audit_record, record_of, utc
 
@@ -61,8 +61,8 @@ async def test_contents_of_one_moment_are_listed_over_pages(rejected: RejectedRe
     await owner.execute("UPDATE datastorage.rejected_objects SET rejected_at = '2026-03-05T10:00Z'")
     found: list[bytes] = []
     after = None
-    while page := await rejected.list(Wanted(), after=after, limit=2):
-        found += [letter.key.spec_hash for letter in page]
+    while page := await rejected.list(RejectedCriteria(), after=after, limit=2):
+        found += [rejected_record.key.spec_hash for rejected_record in page]
         after = rejected_position(rejected_cursor(page[-1].position))
     assert len(found) == len(set(found)) == 5
 

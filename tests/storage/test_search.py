@@ -263,7 +263,7 @@ async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
 
 
 async def test_common_words_still_find_their_records(archive: SearchableArchive) -> None:
-    archive = archive.limited(rank=RankLimits(ranked=5, not_many=10))
+    archive = archive.limited(rank=RankLimits(ranked=5, few_records=10))
     await archive.put(
         said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
         *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(30)),

@@ -33,7 +33,7 @@ def vectors(database: Database) -> VectorTables:
 
 async def step(vectors: VectorTables, *, memory_mib: int = 64, grace_seconds: float = 0) -> bool:
     return await vectors.index(
-        memory_mib=memory_mib, full_rows=ROWS, grace_seconds=grace_seconds, merged_parts=2
+        memory_mib=memory_mib, full_rows=ROWS, grace_seconds=grace_seconds, merged_partitions=2
     )
 
 
@@ -164,7 +164,7 @@ async def test_partitions_that_would_not_fit_into_memory_are_not_merged(
     await fill(vectors, 2)
     for _ in range(2):
         assert await step(vectors)
-    most = vectors.most_rows(64)
+    most = vectors.max_rows(64)
     set_rows = "UPDATE datastorage.embedding_parts SET row_count = $1 WHERE state = 'indexed'"
     await owner.execute(set_rows, most // 2 + 1)
     assert not await step(vectors, memory_mib=64)
@@ -179,11 +179,11 @@ async def test_a_partition_that_is_large_from_the_start_does_no_harm(
     for _ in range(3):
         assert await step(vectors)
     await owner.execute(
-        "UPDATE datastorage.embedding_parts SET row_count = $1 WHERE part = 1", vectors.most_rows(64)
+        "UPDATE datastorage.embedding_parts SET row_count = $1 WHERE part = 1", vectors.max_rows(64)
     )
     assert await step(vectors)
     assert await parts_of(owner) == [
-        ("indexed", 0, vectors.most_rows(64)), ("indexed", 1, 2 * ROWS), ("open", 0, 0),
+        ("indexed", 0, vectors.max_rows(64)), ("indexed", 1, 2 * ROWS), ("open", 0, 0),
     ]  # fmt: skip
     assert await hashes_of(owner) == all_of(range(3 * ROWS))
 

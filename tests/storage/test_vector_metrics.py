@@ -141,7 +141,7 @@ async def test_redis_hits_and_what_it_cannot_do(stage: Stage, redis: RedisServer
     await stage.writer.store(records(1))
     text = next(iter(_texts(1)))
     made = await Embedder(stage.provider, first, stage.dependencies.embedder).embed(
-        _texts(1), patience_seconds=None
+        _texts(1), timeout_seconds=None
     )
     assert text in made.vectors
     moved, second = Moves(), cache_on(redis, model)

@@ -58,8 +58,8 @@ def hashed(*texts: str) -> dict[bytes, str]:
     return {text_hash(text): text for text in texts}
 
 
-async def embed(embedder: Embedder, *texts: str, patience_seconds: float | None = PATIENCE) -> Embeddings:
-    return await embedder.embed(hashed(*texts), patience_seconds=patience_seconds)
+async def embed(embedder: Embedder, *texts: str, timeout_seconds: float | None = PATIENCE) -> Embeddings:
+    return await embedder.embed(hashed(*texts), timeout_seconds=timeout_seconds)
 
 
 def assert_vectors(embeddings: Embeddings, *texts: str) -> None:
@@ -135,7 +135,7 @@ async def test_a_slow_provider_counts_as_away_and_its_call_is_ended(
     embedder: Embedder, provider: FakeProvider, breaker: Breaker
 ) -> None:
     provider.never_answers = True
-    embeddings = await embed(embedder, "a", patience_seconds=IMPATIENCE)
+    embeddings = await embed(embedder, "a", timeout_seconds=IMPATIENCE)
     assert str(embeddings.error) == "fake/tiny gave no answer within 0.02 s"
     assert provider.cancelled == 1
     assert not breaker.serving
@@ -145,7 +145,7 @@ async def test_without_a_bound_the_provider_has_its_own_time(
     embedder: Embedder, provider: FakeProvider
 ) -> None:
     provider.failure = EmbedderUnavailableError("The service gave no answer within 10 s")
-    embeddings = await embed(embedder, "a", patience_seconds=None)
+    embeddings = await embed(embedder, "a", timeout_seconds=None)
     assert str(embeddings.error) == "The service gave no answer within 10 s"
 
 
@@ -180,7 +180,7 @@ async def test_a_text_that_was_refused_lately_may_be_asked_again(
     provider.refused = {"bad"}
     await embed(embedder, "bad")
     provider.refused = set()
-    embeddings = await embedder.embed(hashed("bad"), patience_seconds=PATIENCE, ask_again=True)
+    embeddings = await embedder.embed(hashed("bad"), timeout_seconds=PATIENCE, ask_again=True)
     assert_vectors(embeddings, "bad")
     assert embeddings.refused == {}
 
@@ -200,7 +200,7 @@ async def test_a_known_refusal_is_forgotten_with_the_vector(provider: FakeProvid
     provider.refused = {"bad"}
     await embed(embedder, "bad")
     provider.refused = set()
-    await embedder.embed(hashed("bad"), patience_seconds=PATIENCE, ask_again=True)
+    await embedder.embed(hashed("bad"), timeout_seconds=PATIENCE, ask_again=True)
     again = await embed(embedder, "bad")
     assert_vectors(again, "bad")
     assert again.refused == {}
@@ -272,7 +272,7 @@ async def test_time_spent_on_finding_refused_texts_is_bounded_and_no_outage(
         return await asyncio.Event().wait()
 
     provider.embed = refuse_then_stall  # type: ignore[method-assign,assignment]
-    embeddings = await embed(embedder, *texts, patience_seconds=IMPATIENCE)
+    embeddings = await embed(embedder, *texts, timeout_seconds=IMPATIENCE)
     assert embeddings.vectors == {}
     assert embeddings.refused == {}
     assert "took too long" in str(embeddings.error)

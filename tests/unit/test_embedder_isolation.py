@@ -63,10 +63,10 @@ def embedder(provider: Fragile, breaker: Breaker) -> Embedder:
 
 
 async def embed(
-    embedder: Embedder, texts: Sequence[str], *, patience_seconds: float | None = None
+    embedder: Embedder, texts: Sequence[str], *, timeout_seconds: float | None = None
 ) -> Embeddings:
     return await embedder.embed(
-        {text_hash(text): text for text in texts}, patience_seconds=patience_seconds, ask_again=True
+        {text_hash(text): text for text in texts}, timeout_seconds=timeout_seconds, ask_again=True
     )
 
 
@@ -152,7 +152,7 @@ async def test_the_write_path_does_not_look_for_bad_texts(
     embedder: Embedder, provider: Fragile, breaker: Breaker
 ) -> None:
     provider.bad = {"bad"}
-    embeddings = await embed(embedder, ["good", "bad"], patience_seconds=30.0)
+    embeddings = await embed(embedder, ["good", "bad"], timeout_seconds=30.0)
     assert (embeddings.vectors, embeddings.refused) == ({}, {})
     assert str(embeddings.error) == "The service answered with status 500"
     assert provider.calls == [["good", "bad"]]
@@ -230,6 +230,6 @@ async def test_a_text_that_was_refused_so_costs_no_call_for_a_while(
     provider.bad = {"bad"}
     await embed(embedder, ["bad"])
     provider.calls.clear()
-    known = await embedder.embed({text_hash("bad"): "bad"}, patience_seconds=30.0)
+    known = await embedder.embed({text_hash("bad"): "bad"}, timeout_seconds=30.0)
     assert_refused(known, ["bad"])
     assert provider.calls == []

@@ -211,7 +211,7 @@ def credential(**changed: Any) -> str:
         (credential(status=None), "printed no status"),
         (credential(status={}), "printed neither a token nor a certificate"),
         (credential(status={"token": 7}), "printed credentials that are not text"),
-        (credential(status={"token": f"{SECRET}\nx"}), "token has line breaks"),
+        (credential(status={"token": f"{SECRET}\nx"}), "token contains line breaks"),
         (credential(status={"clientKeyData": SECRET}), "printed only one of certificate and key"),
         (
             credential(status={"clientKeyData": SECRET, "clientCertificateData": SECRET}),

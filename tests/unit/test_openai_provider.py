@@ -400,7 +400,7 @@ async def test_one_text_that_it_answers_with_an_error_costs_no_other_its_vector(
     embedder = Embedder(provider, VectorCache(provider.model), breaker)
     texts = [f"good {number}" for number in range(40)]
     embeddings = await embedder.embed(
-        {text_hash(text): text for text in [*texts, "bad"]}, patience_seconds=None
+        {text_hash(text): text for text in [*texts, "bad"]}, timeout_seconds=None
     )
     assert embeddings.vectors.keys() == {text_hash(text) for text in texts}
     [(refused, reason)] = embeddings.refused.items()

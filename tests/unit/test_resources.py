@@ -33,7 +33,9 @@ LATER = datetime(2026, 3, 1, 11, tzinfo=UTC)
 HASH = bytes(32)
 
 EMBEDDED = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, "", model="wordllama/l2_supercat_256", at=NOW)
-OWED = VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", model="openai/small")
+PENDING = VectorWrite(
+    WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", model="openai/small"
+)
 FAILED = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", model="openai/small")
 
 
@@ -46,10 +48,10 @@ def stored(vector: VectorWrite, *, held: bool = False) -> dict[str, Any]:
 STORED, HELD, DEGRADED, UNEMBEDDED = (
     stored(EMBEDDED),
     stored(EMBEDDED, held=True),
-    stored(OWED),
+    stored(PENDING),
     stored(FAILED),
 )
-RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, vector=OWED)
+RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, vector=PENDING)
 REJECTED = rejected_status(uid="u", generation=3, at=NOW, message="too deep")
 
 

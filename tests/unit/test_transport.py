@@ -17,7 +17,7 @@ from datastorage.kube.credentials import Credentials, CredentialsPace
 from datastorage.kube.endpoint import Endpoint
 from datastorage.kube.transport import Transport, TransportPace
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.kube.watchretry import Patience
+from datastorage.kube.watchretry import WatchRetry
 from datastorage.kube.watchsession import WatchSession
 from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, KINDS
 from harness.connectproxy import ConnectProxy
@@ -43,7 +43,7 @@ async def single(transport: Transport, path: str, timeout: aiohttp.ClientTimeout
         return response.status
 
 
-class _NoPatience(Patience):
+class _NoRetry(WatchRetry):
     def __init__(self) -> None:
         """Do not repeat requests."""
 
@@ -53,13 +53,13 @@ class _NoPatience(Patience):
 
 
 def session_of(transport: Transport) -> WatchSession:
-    patience = Patience(AUDIT_RECORD, WatchMonitor(KINDS), on_recovery=lambda *_: None, on_gone=lambda: None)
-    return WatchSession(transport, patience)
+    retry = WatchRetry(AUDIT_RECORD, WatchMonitor(KINDS), on_recovery=lambda *_: None, on_gone=lambda: None)
+    return WatchSession(transport, retry)
 
 
 async def watch(transport: Transport, path: str, timeout: aiohttp.ClientTimeout = TIMEOUT) -> int:  # noqa: ASYNC109
     """Watch as Kopf does, without repeating requests."""
-    session = WatchSession(transport, _NoPatience())
+    session = WatchSession(transport, _NoRetry())
     async with await session.request("get", f"{path}?watch=true", timeout=timeout) as response:
         await response.read()
         return response.status

@@ -14,7 +14,7 @@ from kopf._cogs.clients.auth import vault_var  # private: Kopf offers no look at
 
 from datastorage.kube.watch import KopfFactory, Watch, WatchPace
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.kube.watchretry import Patience, RequestPace
+from datastorage.kube.watchretry import RequestPace, WatchRetry
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
@@ -58,8 +58,8 @@ class Bench:
             for kind in KINDS
         )  # fmt: skip
 
-    def _session(self, patience: Patience) -> WatchSession:
-        self.sessions.append(WatchSession(self.transport, patience))
+    def _session(self, retry: WatchRetry) -> WatchSession:
+        self.sessions.append(WatchSession(self.transport, retry))
         return self.sessions[-1]
 
 

@@ -113,9 +113,9 @@ async def test_a_call_that_is_ended_from_outside_leaves_the_provider_working() -
 
 async def test_nothing_is_loaded_before_it_is_needed(provider: WordLlamaProvider) -> None:
     # Private: nothing outside shows whether the model's 32 MiB are in memory.
-    assert provider._network is None
+    assert provider._model is None
     await provider.embed(["a"])
-    assert provider._network is not None
+    assert provider._model is not None
 
 
 async def test_missing_files_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,6 @@ async def test_every_reason_of_a_row_without_its_vector_is_counted(state: WriteS
 
 
 async def test_a_repeated_row_is_not_counted_again_and_its_vector_still_asked_for() -> None:
-    before = _failures(Reason.OWED)
-    assert await _store(Answers(VectorWrite(WriteState.PENDING, Reason.OWED), is_new=False)) == 1
-    assert _failures(Reason.OWED) == before
+    before = _failures(Reason.IN_OUTBOX)
+    assert await _store(Answers(VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX), is_new=False)) == 1
+    assert _failures(Reason.IN_OUTBOX) == before

@@ -106,5 +106,5 @@ async def _open_records(settings: Settings, *, writable: bool) -> AsyncIterator[
 
 async def _store_pending(store: Store, records: Sequence[Record]) -> list[StoredRecord]:
     """Store records in one transaction, with all their vectors pending."""
-    write = VectorWrite(WriteState.PENDING, Reason.OWED)
+    write = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
     return await store.archive.write(records, TextVectors.all_missing(records, write))

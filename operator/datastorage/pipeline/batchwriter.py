@@ -14,7 +14,7 @@ from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.storage.write import TextVectors, distinct_texts
 
 # The longest that the write path waits for an embedder; the backfill can take more time.
-_PATIENCE_SECONDS: Final = 2.0
+_EMBEDDER_SECONDS: Final = 2.0
 
 
 class Archive(Protocol):
@@ -54,7 +54,7 @@ class EmbeddingWriter:
         nothing.
         """
         texts = distinct_texts(records)
-        embeddings = await self._embedder.embed(texts, patience_seconds=_PATIENCE_SECONDS)
+        embeddings = await self._embedder.embed(texts, timeout_seconds=_EMBEDDER_SECONDS)
         unavailable = self._missing(Reason.EMBEDDER_UNAVAILABLE, str(embeddings.error or ""))
         missing = dict.fromkeys(texts.keys() - embeddings.vectors.keys(), unavailable) | {
             key: self._missing(Reason.EMBEDDING_REFUSED, why, WriteState.FAILED)

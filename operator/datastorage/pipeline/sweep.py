@@ -18,7 +18,7 @@ from datastorage.pipeline.listing import Cluster, Page, Walk
 from datastorage.pipeline.objectintake import ObjectIntake, Verdict
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.resilience.signal import Signal
-from datastorage.resilience.worker import LEAST_JITTER, repeat
+from datastorage.resilience.worker import MIN_JITTER, repeat
 from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 
 # The watch and the sweep ask for everything that is not finally stored.
@@ -90,7 +90,7 @@ class Sweep:
         # If one kind fails, only that kind is repeated. The other one is listed at its interval, however long
         # the failure lasts.
         now = time.monotonic()
-        due = now - LEAST_JITTER * self._pace.interval_seconds
+        due = now - MIN_JITTER * self._pace.interval_seconds
         requested = self._requests.take()
         kinds = [kind for kind in KINDS if kind in requested or self._listed_at[kind] <= due]
         if not kinds:

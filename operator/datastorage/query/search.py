@@ -197,7 +197,9 @@ def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:
     matches = {match.place: match for match in (*near, *worded)}
     similarities = {match.place: match.score for match in near}
     scores = fuse([(_VECTOR_WEIGHT, _ranking(near)), (_TEXT_WEIGHT, _ranking(worded))])
-    fused = [replace(matches[place], score=matches[place].clues + score) for place, score in scores.items()]
+    fused = [
+        replace(matches[place], score=matches[place].clue_weight + score) for place, score in scores.items()
+    ]
     return [
         _Found(match, match.score, similarities.get(match.place))
         for match in best_of_each_text(fused, _PER_TEXT)

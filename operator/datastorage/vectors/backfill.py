@@ -34,7 +34,7 @@ class Embedder(Protocol):
     """Makes vectors (embedding/embedder.py)."""
 
     async def embed(
-        self, texts: Mapping[bytes, str], *, patience_seconds: float | None, ask_again: bool
+        self, texts: Mapping[bytes, str], *, timeout_seconds: float | None, ask_again: bool
     ) -> Embeddings: ...
 
 
@@ -154,7 +154,7 @@ class Backfill:
         present = await store.attempt(lambda: self._vectors.existing(hashes))
         embeddings = await self._embedder.embed(
             {row.text_hash: row.text for row in claim.rows if row.text_hash not in present},
-            patience_seconds=None,
+            timeout_seconds=None,
             ask_again=any(row.attempts for row in claim.rows),
         )
         if embeddings.vectors:
