@@ -68,7 +68,7 @@ test: lint ## Run lint and the tests, on a control plane of their own; PYTEST_AR
 	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
 
 .PHONY: test-slow
-test-slow: $(READY) ## Run the long tests of fault injection, which `make test` leaves out
+test-slow: $(READY) ## Run the long tests (fault injection, comparison with the API server), which `make test` leaves out
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: lint

@@ -17,7 +17,8 @@ JSON = Any
 INT64 = 2**63
 
 _TEXT_SIZE = 60  # characters; longer ones find nothing new and cost time
-_RESULT_OF = {"AIAnalysis": "aiAnalysis", "Workflow": "workflow", "Execution": "execution"}
+RESULT_OF = {"AIAnalysis": "aiAnalysis", "Workflow": "workflow", "Execution": "execution"}
+"""The field that only records of a type may have."""
 
 
 def json_values(max_leaves: int = 20) -> st.SearchStrategy[JSON]:
@@ -57,12 +58,19 @@ def times() -> st.SearchStrategy[str]:
 
 def audit_record_specs() -> st.SearchStrategy[dict[str, JSON]]:
     """Generate specs of AuditRecords that the API server accepts."""
-    return _from_schema(_spec_schema(AUDIT_RECORD)).map(_obey_audit_rules)
+    return _from_schema(schema_of(AUDIT_RECORD, "spec")).map(_obey_audit_rules)
 
 
 def action_trace_specs() -> st.SearchStrategy[dict[str, JSON]]:
     """Generate specs of new ActionTraces that the API server accepts."""
-    return _from_schema(_spec_schema(ACTION_TRACE)).map(_obey_trace_rules)
+    return _from_schema(schema_of(ACTION_TRACE, "spec")).map(_obey_trace_rules)
+
+
+def schema_of(kind: ResourceKind, field: str) -> Mapping[str, Any]:
+    """Return the schema of a field of a kind, such as its spec."""
+    root = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    found: Mapping[str, Any] = root["properties"][field]
+    return found
 
 
 def _containers(children: st.SearchStrategy[JSON]) -> st.SearchStrategy[JSON]:
@@ -72,12 +80,6 @@ def _containers(children: st.SearchStrategy[JSON]) -> st.SearchStrategy[JSON]:
 def _rfc3339(moment: datetime) -> str:
     text = moment.isoformat()
     return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
-
-
-def _spec_schema(kind: ResourceKind) -> Mapping[str, Any]:
-    root = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    spec: Mapping[str, Any] = root["properties"]["spec"]
-    return spec
 
 
 def _from_schema(schema: Mapping[str, Any]) -> st.SearchStrategy[JSON]:
@@ -113,8 +115,8 @@ def _objects(schema: Mapping[str, Any]) -> st.SearchStrategy[dict[str, JSON]]:
 
 
 def _obey_audit_rules(spec: dict[str, JSON]) -> dict[str, JSON]:
-    allowed = _RESULT_OF.get(spec["type"])
-    others = {field for field in _RESULT_OF.values() if field != allowed}
+    allowed = RESULT_OF.get(spec["type"])
+    others = {field for field in RESULT_OF.values() if field != allowed}
     return _in_order({name: value for name, value in spec.items() if name not in others})
 
 

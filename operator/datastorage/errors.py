@@ -64,6 +64,22 @@ class InvalidQueryError(DataStorageError):
     """The archive can't answer a question in this form. The message names what to change."""
 
 
+class InvalidBodyError(DataStorageError):
+    """The body of a request is not JSON that the API server reads. The message says what is wrong and where.
+
+    ``position`` is the byte, ``pointer`` the JSON pointer of the value that is wrong; None if there is none.
+    """
+
+    def __init__(self, message: str, *, position: int | None = None, pointer: str | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+        self.pointer = pointer
+
+
+class BodyTooLargeError(InvalidBodyError):
+    """The body of a request has more bytes than are accepted."""
+
+
 class RecordNotFoundError(DataStorageError):
     """The archive has no such record."""
 

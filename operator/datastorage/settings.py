@@ -170,8 +170,8 @@ class ApiSettings(_Group):
     authentication: Literal["kubernetes", "none"] = Field(
         default="kubernetes",
         description="The callers that may use the REST API. `kubernetes`: those with a token that the API "
-        "server accepts, each with its own rights in the cluster. `none`: everybody may do everything; only with a "
-        "`DATASTORAGE_LISTEN_ADDRESS` that nothing but this machine reaches.",
+        "server accepts, each with its own rights in the cluster. `none`: everybody may do everything; "
+        "only with a `DATASTORAGE_LISTEN_ADDRESS` that nothing but this machine reaches.",
     )
     audience: Annotated[str, Field(min_length=1, max_length=253)] = Field(
         default="datastorage",

@@ -1,20 +1,19 @@
 """Reads the bodies of requests: bounded in size and number, and only in the formats that are served."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from datastorage.api.problems import FieldProblem, Problem, ProblemError
+from datastorage.api.problems import Problem, ProblemError, problem_of
+from datastorage.errors import InvalidBodyError
+from datastorage.records.jsonbody import BodyLimits, lines, parsed
+from datastorage.resources.validation.problems import FieldProblem
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
-
-Parse = Callable[[bytes], Any]
-"""Parses the JSON of one body. Raises ValueError with what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,11 @@ class Items:
     """Whether the request was an array or lines, so that the answer has a result for each."""
 
 
-async def items_of(request: Request, parse: Parse, bounds: Bounds) -> Items:
-    """Read a request with one object, an array of them, or one in each line. Raises ProblemError."""
+async def items_of(request: Request, bounds: Bounds) -> Items:
+    """Read a request with one object, an array of them, or one in each line.
+
+    Raises ProblemError, and InvalidBodyError for what is not JSON.
+    """
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type not in {JSON, NDJSON}:
         raise ProblemError(
@@ -57,50 +59,27 @@ async def items_of(request: Request, parse: Parse, bounds: Bounds) -> Items:
         )
     body = await _read(request, bounds.body_bytes)
     if media_type == NDJSON:
-        lines = [line for line in body.split(b"\n") if line.strip()]
-        _check_count(len(lines), bounds)
-        return Items([_line(line, parse) for line in lines], is_batch=True)
-    try:
-        value = parse(body)
-    except ValueError as error:
-        raise ProblemError(invalid_json(error)) from None
+        found = list(lines(body))
+        _check_count(len(found), bounds)
+        return Items([_line(line) for line in found], is_batch=True)
+    value = parsed(body, BodyLimits(max_bytes=bounds.body_bytes))
     if not isinstance(value, list):
         return Items([value], is_batch=False)
     _check_count(len(value), bounds)
     return Items(value, is_batch=True)
 
 
-def invalid_json(error: ValueError) -> Problem:
-    """Return the problem with a text that is not JSON."""
-    return Problem(HTTPStatus.BAD_REQUEST, "invalid-json", f"the body is not valid JSON: {error}")
-
-
-def invalid(errors: list[FieldProblem]) -> Problem:
+def invalid(errors: Sequence[FieldProblem]) -> Problem:
     """Return the problem with a record whose values break the rules of its kind."""
     detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors[:3])
     return Problem(HTTPStatus.BAD_REQUEST, "invalid-record", detail, errors)
 
 
-def parsed_plainly(body: bytes) -> Any:
-    """Parse JSON as Python does, without duplicate names and without NaN."""
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is not a JSON number")
-
-    def unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-        result = dict(pairs)
-        if len(result) < len(pairs):
-            raise ValueError("a name occurs twice in one object")
-        return result
-
-    return json.loads(body.decode("utf-8"), parse_constant=refuse, object_pairs_hook=unique)
-
-
-def _line(line: bytes, parse: Parse) -> Any:
+def _line(line: bytes) -> Any:
     try:
-        return parse(line)
-    except ValueError as error:
-        return invalid_json(error)
+        return parsed(line)
+    except InvalidBodyError as error:
+        return problem_of(error)
 
 
 def _check_count(count: int, bounds: Bounds) -> None:

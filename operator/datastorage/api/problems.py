@@ -15,8 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from datastorage.errors import (
+    BodyTooLargeError,
     DataStorageError,
     IdentifierReusedError,
+    InvalidBodyError,
     InvalidQueryError,
     NotAllowedError,
     NotAuthenticatedError,
@@ -25,6 +27,7 @@ from datastorage.errors import (
     RecordRejectedError,
     TransientError,
 )
+from datastorage.resources.validation.problems import Code, FieldProblem
 
 _log = logging.getLogger(__name__)
 
@@ -32,19 +35,6 @@ MEDIA_TYPE: Final = "application/problem+json"
 # Outages that last longer are rare, and a client that comes back early costs little.
 _RETRY_AFTER_SECONDS: Final = 2
 _TYPE: Final = "urn:kubernaut:datastorage:problem:"
-
-
-@dataclass(frozen=True, slots=True)
-class FieldProblem:
-    """What is wrong with one value of a request."""
-
-    pointer: str
-    """Its place in the body (RFC 6901), or the name of a parameter."""
-    detail: str
-
-    def as_json(self) -> dict[str, str]:
-        """Return the problem as JSON."""
-        return {"pointer": self.pointer, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +47,7 @@ class Problem:
     detail: str
     """For people: what is wrong and what to do. Never SQL, a stack or a secret."""
     errors: Sequence[FieldProblem] = ()
+    """Places in the body (JSON pointers), or names of parameters."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -69,7 +60,10 @@ class Problem:
             "detail": self.detail,
         }
         if self.errors:
-            answer["errors"] = [error.as_json() for error in self.errors]
+            answer["errors"] = [
+                {"pointer": error.pointer, "code": str(error.code), "detail": error.detail}
+                for error in self.errors
+            ]
         return answer
 
     def response(self) -> Response:
@@ -88,6 +82,8 @@ _PROBLEMS: Final[Sequence[tuple[type[DataStorageError], HTTPStatus, str, Mapping
     (NotAuthenticatedError, HTTPStatus.UNAUTHORIZED, "not-authenticated", {"WWW-Authenticate": "Bearer"}),
     (NotAllowedError, HTTPStatus.FORBIDDEN, "not-allowed", {}),
     (RecordNotFoundError, HTTPStatus.NOT_FOUND, "not-found", {}),
+    (BodyTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", {}),
+    (InvalidBodyError, HTTPStatus.BAD_REQUEST, "invalid-json", {}),
     (InvalidQueryError, HTTPStatus.BAD_REQUEST, "invalid-query", {}),
     (IdentifierReusedError, HTTPStatus.UNPROCESSABLE_ENTITY, "identifier-reused", {}),
     (RecordRejectedError, HTTPStatus.UNPROCESSABLE_ENTITY, "rejected", {}),
@@ -108,6 +104,9 @@ def problem_of(error: DataStorageError) -> Problem:
     """Return the problem that an error is to a client."""
     if isinstance(error, ProblemError):
         return error.problem
+    if isinstance(error, InvalidBodyError) and error.pointer is not None:
+        errors = [FieldProblem(error.pointer, str(error), Code.BAD_FORMAT)]
+        return Problem(HTTPStatus.BAD_REQUEST, "invalid-json", str(error), errors)
     for kind, status, code, headers in _PROBLEMS:
         if isinstance(error, kind):
             return Problem(status, code, str(error), headers=headers)
@@ -124,7 +123,9 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def parameters(_: Request, error: RequestValidationError) -> Response:
-        errors = [FieldProblem(str(each["loc"][-1]), str(each["msg"])) for each in error.errors()]
+        errors = [
+            FieldProblem(str(each["loc"][-1]), str(each["msg"]), Code.BAD_FORMAT) for each in error.errors()
+        ]
         detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors)
         return Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail, errors).response()
 

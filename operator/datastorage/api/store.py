@@ -6,7 +6,7 @@ pipeline, but never becomes an object in the cluster.
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -15,9 +15,9 @@ from typing import Any, Final, Protocol
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from datastorage.api.bodies import JSON, NDJSON, Bounds, Parse, invalid, items_of
+from datastorage.api.bodies import JSON, NDJSON, Bounds, invalid, items_of
 from datastorage.api.guard import Guard
-from datastorage.api.problems import FieldProblem, Problem, ProblemError, problem_of
+from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError
 from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.query.archivedrecord import ArchivedRecord
@@ -25,8 +25,10 @@ from datastorage.records.caller import Caller
 from datastorage.records.hashes import labelled
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.records.times import rfc3339
-from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, AuditType
+from datastorage.resources.kinds import AUDIT_RECORD, AuditType
 from datastorage.resources.reading.requestrecord import record_of_request
+from datastorage.resources.validation.problems import Code, FieldProblem
+from datastorage.resources.validation.verdict import verdict
 
 PREFIX: Final = "/api/v1"
 _MAX_KEY_CHARACTERS: Final = 255
@@ -93,9 +95,6 @@ class Entrance:
     guard: Guard
     submissions: Submissions
     archive: Archive
-    parse: Parse
-    validate: Callable[[Mapping[str, Any]], Sequence[FieldProblem]]
-    """Returns what the API server would find wrong with an AuditRecord at its creation."""
     with_texts: bool
     """Whether the records get vectors."""
     bounds: Bounds = field(default_factory=Bounds)
@@ -114,7 +113,7 @@ def store_router(entrance: Entrance) -> APIRouter:
         second record: the answer is 200, and the same body.
         """
         caller = await entrance.guard.caller_of(request.headers)
-        items = await items_of(request, entrance.parse, entrance.bounds)
+        items = await items_of(request, entrance.bounds)
         key = _idempotency_key(request, is_batch=items.is_batch)
         results = await _store(entrance, caller, type.audit_type, items.bodies, key)
         return _batch_answer(results) if items.is_batch else _answer(results[0], type)
@@ -146,7 +145,7 @@ async def _store(
     rights = _Rights(entrance.guard, caller)
     for place, body in enumerate(bodies):
         try:
-            checked = _checked(entrance, audit_type, body)
+            checked = _checked(audit_type, body)
             await rights.check(checked["metadata"]["namespace"])
             records[place] = record_of_request(
                 checked,
@@ -183,27 +182,29 @@ class _Rights:
             raise refusal
 
 
-def _checked(entrance: Entrance, audit_type: AuditType, body: Any) -> Mapping[str, Any]:
-    """Return the body with what the path says of it. Raises ProblemError for one that is not valid."""
+def _checked(audit_type: AuditType, body: Any) -> Mapping[str, Any]:
+    """Return a body as the API server would serve it. Raises ProblemError for one that it would refuse."""
     if isinstance(body, Problem):  # a line that is not JSON
         raise ProblemError(body)
-    if not isinstance(body, dict):
-        raise ProblemError(invalid([FieldProblem("", "must be an object with metadata and spec")]))
-    spec, metadata = body.get("spec"), body.get("metadata")
+    spec = body.get("spec") if isinstance(body, dict) else None
     if isinstance(spec, dict):
         given = spec.get("type", audit_type)
         if given != audit_type:
-            problem = FieldProblem("/spec/type", f"must be {audit_type} or left out: the path says so")
-            raise ProblemError(invalid([problem]))
+            detail = f"must be {audit_type} or left out: the path says it"
+            raise ProblemError(invalid([FieldProblem("/spec/type", detail, Code.NOT_ALLOWED)]))
         body = {**body, "spec": {**spec, "type": str(audit_type)}}
-    whole: dict[str, Any] = {"apiVersion": API_VERSION, "kind": AUDIT_RECORD.kind, **body}
-    uid = metadata.get("uid") if isinstance(metadata, dict) else None
-    problems = list(entrance.validate(whole))
-    if uid is not None and not _is_uuid(uid):
-        problems.append(FieldProblem("/metadata/uid", "must be a UUID"))
+    decision = verdict(AUDIT_RECORD, body)
+    problems = [*decision.problems, *_uid_problems(body)]
     if problems:
         raise ProblemError(invalid(problems))
-    return whole
+    return {**body, "spec": decision.spec}
+
+
+def _uid_problems(body: Any) -> Iterator[FieldProblem]:
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    uid = metadata.get("uid") if isinstance(metadata, dict) else None
+    if uid is not None and not _is_uuid(uid):
+        yield FieldProblem("/metadata/uid", "must be a UUID, as in RFC 9562", Code.BAD_FORMAT)
 
 
 def _is_uuid(value: Any) -> bool:

@@ -9,7 +9,6 @@ from fastapi import APIRouter
 
 from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization
-from datastorage.api.bodies import parsed_plainly
 from datastorage.api.guard import KubernetesGuard, OpenGuard
 from datastorage.api.listening import is_loopback
 from datastorage.api.query import Desk, query_router
@@ -61,8 +60,6 @@ async def open_rest(replica: Replica, shard: Shard) -> AsyncIterator[Rest]:
         guard=guard,
         submissions=submissions,
         archive=archive,
-        parse=parsed_plainly,
-        validate=lambda _: [],
         with_texts=vectors is not None,
     )
     try:
