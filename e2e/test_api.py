@@ -1,12 +1,17 @@
-"""Records over HTTP: stored by the same pipeline, found by the same questions."""
+"""Records over HTTP: the same pipeline, the same questions, and the callers' own rights in the cluster."""
 
+import json
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from e2e.workbench import Workbench
-from harness.apiclient import ApiClient
+from e2e.workbench import MakeWorkbench, Workbench
+from harness.apiclient import Answer, ApiClient
+from harness.controlplane import Cluster
+from harness.polling import until
+from harness.postgres import PostgresServer
 
 SPEC = {
     "action": "scale-deployment",
@@ -14,34 +19,191 @@ SPEC = {
     "correlationID": "rr-1",
     "message": "scaled checkout",
 }
+SECONDS = 30.0
+
+
+class Callers:
+    """ServiceAccounts of one namespace, each with a token for the API."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._bindings: list[str] = []
+
+    def token(self, name: str, *roles: str, everywhere: bool = False) -> str:
+        """Make a ServiceAccount with roles in its namespace, or everywhere; return a token."""
+        kubectl, account = self._cluster.kubectl, f"--serviceaccount={self._namespace}:{name}"
+        kubectl("create", "serviceaccount", name, "-n", self._namespace)
+        for role in roles:
+            binding = f"{self._namespace}-{name}-{role}"
+            if everywhere:
+                kubectl("create", "clusterrolebinding", binding, f"--clusterrole={role}", account)
+                self._bindings.append(binding)
+            else:
+                kubectl(
+                    "create", "rolebinding", binding, f"--clusterrole={role}", account, "-n", self._namespace
+                )
+        made = kubectl("create", "token", name, "-n", self._namespace, "--audience", "datastorage")
+        return str(made.stdout).strip()
+
+    def close(self) -> None:
+        """Take back the rights that do not end with the namespace."""
+        for binding in self._bindings:
+            self._cluster.kubectl("delete", "clusterrolebinding", binding)
+
+
+@pytest.fixture
+def callers(workbench: Workbench) -> Iterator[Callers]:
+    made = Callers(workbench.cluster, workbench.namespace)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def both(workbench: Workbench, callers: Callers) -> ApiClient:
+    """Provide a client that may store and read in the namespace."""
+    token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
+    return ApiClient(workbench.start_operator().api_url, token)
 
 
 def body(namespace: str, **metadata: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": namespace, **metadata}, "spec": SPEC}
 
 
-@pytest.mark.asyncio
-async def test_what_is_stored_is_found(workbench: Workbench) -> None:
-    client = ApiClient(workbench.start_operator().api_url)
-    stored = client.post("/store/workflow", body("payments"))
+def test_what_is_stored_is_found(workbench: Workbench, both: ApiClient) -> None:
+    stored = both.post("/store/workflow", body(workbench.namespace))
     assert stored.status == 201, stored.content
-    found = client.get(f"/query/workflow/{stored.json['uid']}")
+    found = both.send("GET", stored.headers["location"].removeprefix("/api/v1"), None, {})
     assert found.status == 200, found.content
     assert found.json["record"]["spec"] == {**SPEC, "type": "Workflow"}
+    account = f"system:serviceaccount:{workbench.namespace}:both"
+    assert (found.json["recordedBy"], found.json["via"]) == (account, "api")
     assert found.headers["etag"] == stored.headers["etag"]
-    listed = client.get("/query/records", namespace="payments").json
-    assert [item["uid"] for item in listed["items"]] == [stored.json["uid"]]
+    path = f"/query/records/{stored.json['uid']}"
+    again = both.get(path, {"If-None-Match": found.headers["etag"]}, namespace=workbench.namespace)
+    assert (again.status, again.content) == (304, b"")
+    exact = both.get(
+        path, {"Accept": "application/vnd.kubernaut.canonical+json"}, namespace=workbench.namespace
+    )
+    assert json.loads(exact.content) == found.json["record"]
+    for answer in (
+        both.get("/query/workflow", namespace=workbench.namespace),
+        both.get("/query/semantic", namespace=workbench.namespace, q="scaling of checkout"),
+        both.post(
+            "/query/semantic", {"namespace": workbench.namespace, "q": "scaled checkout", "mode": "text"}
+        ),
+        both.get("/timeline/rr-1", namespace=workbench.namespace),
+    ):
+        assert answer.status == 200, answer.content
+        assert [item["uid"] for item in answer.json["items"]] == [stored.json["uid"]]
+    assert both.get("/query/execution", namespace=workbench.namespace).json["items"] == []
 
 
-@pytest.mark.asyncio
-async def test_the_same_request_is_stored_once(workbench: Workbench) -> None:
-    client = ApiClient(workbench.start_operator().api_url)
-    sent = body("payments", uid=str(uuid.uuid4()))
-    first, second = client.post("/store/workflow", sent), client.post("/store/workflow", sent)
-    assert (first.status, second.status) == (201, 200), second.content
-    assert first.json == second.json
-    other = {**sent, "spec": {**SPEC, "phase": "Failed"}}
-    assert client.post("/store/workflow", other).status == 422
-    elsewhere = {**sent, "metadata": {**sent["metadata"], "namespace": "shop"}}
-    assert client.post("/store/workflow", elsewhere).status == 201
-    assert len(client.get("/query/records").json["items"]) == 2
+def test_the_same_request_is_stored_once(workbench: Workbench, both: ApiClient) -> None:
+    by_uid = body(workbench.namespace, uid=str(uuid.uuid4()))
+    for sent, headers in ((by_uid, {}), (body(workbench.namespace), {"Idempotency-Key": "step 1"})):
+        first, second = (both.post("/store/workflow", sent, headers) for _ in range(2))
+        assert (first.status, second.status) == (201, 200), second.content
+        assert first.json == second.json
+        other = both.post("/store/workflow", {**sent, "spec": {**SPEC, "phase": "Failed"}}, headers)
+        assert (other.status, other.json["code"]) == (422, "identifier-reused")
+    assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
+
+
+def test_each_record_of_a_batch_has_its_result(workbench: Workbench, both: ApiClient) -> None:
+    good, bad = body(workbench.namespace), {**body(workbench.namespace), "spec": {"phase": "Completed"}}
+    foreign = body("kube-system")
+    array = both.post("/store/workflow", [good, bad, foreign])
+    lines = b"\n".join([json.dumps(good).encode(), b"{", json.dumps(bad).encode()])
+    in_lines = both.post("/store/workflow", lines, {"Content-Type": "application/x-ndjson"})
+    assert (array.status, in_lines.status) == (207, 207), in_lines.content
+    assert [item["status"] for item in array.json["items"]] == [201, 400, 403]
+    assert [item["status"] for item in in_lines.json["items"]] == [201, 400, 400]
+    pointers = {error["pointer"] for error in array.json["items"][1]["problem"]["errors"]}
+    assert pointers == {"/spec/action", "/spec/correlationID"}
+    assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
+
+
+def test_without_a_token_or_a_right_nothing_is_done(workbench: Workbench, callers: Callers) -> None:
+    url = workbench.start_operator().api_url
+    nobody, stranger = ApiClient(url), ApiClient(url, callers.token("stranger"))
+    reader = ApiClient(url, callers.token("reader", "datastorage-archive-reader"))
+    writer = ApiClient(url, callers.token("writer", "datastorage-writer"))
+    namespace = workbench.namespace
+
+    def questions(client: ApiClient, **query: str) -> list[Answer]:
+        paths = ("/query/records", "/query/actiontraces", f"/query/records/{uuid.uuid4()}", "/timeline/rr-1",
+                 f"/query/actiontraces/{uuid.uuid4()}/history")  # fmt: skip
+        return [*(client.get(path, **query) for path in paths), client.get("/query/semantic", q="x", **query)]
+
+    for answer in (nobody.post("/store/workflow", body(namespace)), *questions(nobody, namespace=namespace)):
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer"), answer.content
+    for client in (stranger, writer):
+        assert {answer.status for answer in questions(client, namespace=namespace)} == {403}
+    for client in (stranger, reader):
+        assert client.post("/store/workflow", body(namespace)).status == 403
+    for query in ({}, {"namespace": "kube-system"}):
+        assert {answer.status for answer in questions(reader, **query)} == {403}, query
+    assert writer.post("/store/workflow", body(namespace)).status == 201
+
+
+def test_a_right_in_one_namespace_shows_no_row_of_another(
+    workbench: Workbench, callers: Callers, both: ApiClient
+) -> None:
+    everywhere = callers.token("admin", "datastorage-writer", "datastorage-archive-reader", everywhere=True)
+    admin = ApiClient(both.url, everywhere)
+    uid = str(uuid.uuid4())
+    assert admin.post("/store/workflow", body("default", uid=uid)).status == 201
+    namespace = workbench.namespace
+    for path in (f"/query/records/{uid}", f"/query/workflow/{uid}"):
+        absent = both.get(f"/query/records/{uuid.uuid4()}", namespace=namespace)
+        assert both.get(path, namespace=namespace).json.keys() == absent.json.keys()
+        assert both.get(path, namespace=namespace).status == absent.status == 404
+        assert admin.get(path, namespace="default").status == admin.get(path).status == 200
+    for answer in (
+        both.get("/query/records", namespace=namespace),
+        both.get("/timeline/rr-1", namespace=namespace),
+        both.get("/query/semantic", namespace=namespace, q="scaled checkout"),
+    ):
+        assert answer.json["items"] == []
+    # The identifier of a foreign record is free, and does not say that it exists.
+    own = both.post("/store/workflow", body(namespace, uid=uid))
+    assert own.status == 201
+    cursor = admin.get("/query/records", pageSize="1").json["nextPageToken"]
+    assert both.get("/query/records", namespace=namespace, pageToken=cursor).status == 400
+
+
+async def test_rows_of_an_earlier_namespace_of_the_name_are_not_shown(
+    workbench: Workbench, both: ApiClient
+) -> None:
+    namespace = workbench.namespace
+    stored = both.post("/store/workflow", body(namespace))
+    row = "SET session_replication_role = replica; UPDATE datastorage.audit_records SET created_at = created_at - "
+    await workbench.execute_as_owner(f"{row} interval '1 day'")
+    assert both.get("/query/records", namespace=namespace).json["items"] == []
+    for path in (f"/query/records/{stored.json['uid']}", "/timeline/rr-1"):
+        answer = both.get(path, namespace=namespace)
+        assert answer.status == 404 or answer.json["items"] == []
+
+
+async def test_nothing_is_acknowledged_while_postgresql_is_away(
+    make_workbench: MakeWorkbench, postgres: PostgresServer
+) -> None:
+    workbench = await make_workbench()
+    made = Callers(workbench.cluster, workbench.namespace)
+    token = made.token("both", "datastorage-writer", "datastorage-archive-reader")
+    client = ApiClient(workbench.start_operator().api_url, token)
+    sent = body(workbench.namespace, uid=str(uuid.uuid4()))
+    postgres.stop("fast")
+    try:
+        answer = client.post("/store/workflow", sent)
+    finally:
+        postgres.start()
+    assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.content
+    assert int(answer.headers["retry-after"]) > 0
+
+    async def stored() -> bool:
+        return client.post("/store/workflow", sent).status in {200, 201}
+
+    await until(stored, seconds=SECONDS, what="the request that is sent again is stored")
+    assert len(client.get("/query/records", namespace=workbench.namespace).json["items"]) == 1

@@ -28,6 +28,7 @@ class ApiClient:
     """Sends requests with the token of one identity, or without one."""
 
     def __init__(self, url: str, token: str | None = None) -> None:
+        self.url = url
         self._url = urlsplit(url)
         self._token = token
 
