@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from datastorage import metrics
 from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
 from datastorage.pipeline.batchwriter import RowWriter
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
@@ -28,6 +29,11 @@ def a_batch_with_one_bad(position: int) -> list[dict[str, Any]]:
     bodies = [audit_record(name=f"good-{n}") for n in range(BATCH)]
     bodies[position]["metadata"]["name"] = "bad"
     return bodies
+
+
+def _diverged() -> float:
+    labels = {"table": "audit_records"}
+    return metrics.REGISTRY.get_sample_value("datastorage_diverged_records_total", labels) or 0.0
 
 
 def assert_only_the_bad_one_was_rejected(outcomes: Mapping[str, Outcome]) -> None:
@@ -84,6 +90,25 @@ async def test_one_bad_record_is_isolated_on_a_real_database(
     assert isinstance(outcome, Rejection)
     assert "outside 2014 to 2099" in row["reason"]
     assert row["reason"] == outcome.reason
+
+
+async def test_two_contents_of_a_generation_in_one_batch_are_counted_and_logged(
+    breaker: Breaker, spawn: Spawn, archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = audit_record(name="first")
+    second = {
+        **first,
+        "metadata": {**first["metadata"], "name": "second"},
+        "spec": {**AUDIT_SPEC, "action": "another"},
+    }
+    before = _diverged()
+    storing = Storing(RowWriter(archive), breaker)
+    storing.offer(first, second)
+    spawn(storing.run())
+    await eventually(lambda: len(storing.outcomes) == 2)
+    assert _diverged() == before + 1
+    [line] = [entry for entry in caplog.records if "Another content" in entry.getMessage()]
+    assert vars(line)["object_name"] == "second"
 
 
 async def test_an_absent_database_rejects_nothing(

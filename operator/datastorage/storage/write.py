@@ -116,9 +116,14 @@ class Archive:
         self, connection: Session, records: Sequence[Record], given: TextVectors, *, apart: bool
     ) -> dict[RecordKey, StoredRecord]:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
-        groups = {table: [record for record in records if record.table is table] for table in Table}
+        groups = [
+            (table, group)
+            for table in Table
+            for group in rows.by_content([record for record in records if record.table is table])
+            if group
+        ]
         # A single statement is a transaction of its own, which saves two round trips.
-        single = not given.vectors and not given.missing and not all(groups.values())
+        single = not given.vectors and not given.missing and len(groups) == 1
         async with nullcontext() if single else transaction(connection):
             # First come the vectors, in a savepoint: if they fail, the rows are stored all the same.
             writes = dict(given.missing)
@@ -133,12 +138,11 @@ class Archive:
             # Last come the rows. All texts go with the first statement, in one order for all transactions.
             stored: dict[RecordKey, StoredRecord] = {}
             texts = given.texts
-            for table, group in groups.items():
-                if group:
-                    stored |= await rows.insert(
-                        connection, table, group, texts=texts, writes=writes, model=self._model
-                    )
-                    texts = {}
+            for table, group in groups:
+                stored |= await rows.insert(
+                    connection, table, group, texts=texts, writes=writes, model=self._model
+                )
+                texts = {}
             # A ledger would add its entries here: one for each record in ``stored`` that ``is_new``.
         return stored
 
