@@ -48,12 +48,12 @@ async def test_what_is_stored_is_handed_on_with_what_the_archive_holds(
 ) -> None:
     archive, body = FakeArchive(), audit_record()
     storing = Storing(archive, breaker)
-    assert storing.committer.idle
+    assert storing.idle
     storing.offer(body)
-    assert not storing.committer.idle
+    assert not storing.idle
     spawn(storing.run())
     await eventually(lambda: bool(storing.outcomes))
-    await eventually(lambda: storing.committer.idle)
+    await eventually(lambda: storing.idle)
     assert storing.outcomes == {body["metadata"]["name"]: next(iter(archive.rows.values()))}
 
 
@@ -181,7 +181,7 @@ async def test_what_cannot_even_be_kept_stays_in_the_cluster(breaker: Breaker, s
     storing = Storing(KeepsNothing(), breaker)
     storing.offer(body)
     task = spawn(storing.run())
-    await eventually(lambda: storing.committer.idle)
+    await eventually(lambda: storing.idle)
     assert storing.outcomes == {}
     assert not task.done()
     assert storing.entrance.offer(body) is Verdict.ACCEPTED
@@ -197,7 +197,7 @@ async def test_what_cannot_be_kept_and_is_in_no_cluster_is_called_lost(
         storing.offer(body)
     storing.entrance.offer_last_copy(body)
     spawn(storing.run())
-    await eventually(lambda: storing.committer.idle)
+    await eventually(lambda: storing.idle)
     [line] = [entry for entry in caplog.records if "can't be kept" in entry.getMessage()]
     assert line.getMessage() == "Lost: deleted in the cluster, and it can't be kept at all"
     assert vars(line)["object_uid"] == body["metadata"]["uid"]
@@ -214,7 +214,7 @@ async def test_a_record_without_an_object_learns_its_outcome(breaker: Breaker, s
     assert await stored == archive.rows[records[0].key]
     assert await rejected == Rejection("the value is out of range")
     assert archive.rejected == {records[1].key: "the value is out of range"}
-    await eventually(lambda: storing.committer.idle)
+    await eventually(lambda: storing.idle)
 
 
 async def test_a_record_without_an_object_that_cannot_be_kept_is_given_up(
@@ -244,4 +244,4 @@ async def test_what_is_committed_is_not_called_lost_while_others_wait_for_their_
     assert storing.register.is_last_copy(key_of_body(body))
     spawn(storing.run())
     await eventually(lambda: storing.register.last_copies == [])
-    assert not storing.committer.idle
+    assert not storing.idle

@@ -70,7 +70,7 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
 
 
 class _Stop(asyncio.Event):
-    """Set when the operator is asked to stop; this starts the timer of the last resort."""
+    """Set when the operator has to stop; this starts the timer of the last resort."""
 
     def __init__(self, last_resort: LastResort) -> None:
         super().__init__()
@@ -125,12 +125,16 @@ class Operator:
         tasks = [*workers, *(task for shard in running for task in shard.tasks)]
         try:
             ended = await first_ended(tasks, self._stop)
-            if ended is not None:
-                for shard in running:
-                    shard.log_lost()
-                raise ended_unexpectedly(ended)
-            _log.info("Stopping: nothing more is taken in")
+            failure = None if ended is None else ended_unexpectedly(ended)
+            if failure is None:
+                _log.info("Stopping: nothing more is taken in")
+            else:
+                _log.error("Stopping, nothing more is taken in: %s", failure)
+                self._stop.set()
+            # Also after a failure: the intake may hold the last copies of objects.
             await asyncio.gather(*(shard.flush(settings.shutdown_seconds) for shard in running))
+            if failure is not None:
+                raise failure
         finally:
             await end_tasks(tasks)
 
