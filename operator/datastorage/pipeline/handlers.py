@@ -67,13 +67,19 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Kopf would copy and compare every object to find its changes; event handlers don't ask for them."""
+    """Kopf would copy and compare every object to find its changes; event handlers don't ask for them.
+
+    The old state is the new one, so that there is nothing to compare.
+    """
+
+    def __init__(self) -> None:
+        self._essence = kopf.BodyEssence({})
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence({})
+        return self._essence
 
-    def fetch(self, **_: Any) -> None:
-        return None
+    def fetch(self, **_: Any) -> kopf.BodyEssence:
+        return self._essence
 
     def store(self, **_: Any) -> None:
         return None
