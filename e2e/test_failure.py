@@ -89,10 +89,10 @@ async def running(
 ) -> AsyncIterator[Running]:
     ports = {"api_port": free_port(), "metrics_port": free_port(), "listen_address": "127.0.0.1"}
     settings = settings.model_copy(update={**ports, "shutdown_seconds": shutdown_seconds})
-    stop = asyncio.Event()
+    stop, selection = asyncio.Event(), Selection(settings.namespaces, kinds=(AUDIT_RECORD,))
     async with (
         open_replica(settings) as replica,
-        open_shard(replica, Selection(settings.namespaces), on_watch_started=lambda: None) as opened,
+        open_shard(replica, selection, on_watch_started=lambda: None) as opened,
     ):
         shard, failing = breaks(opened)
         operator = asyncio.create_task(Operator(replica, [shard], stop).run())
@@ -116,10 +116,10 @@ async def _leave_a_last_copy(workbench: Workbench, client: BulkClient, shard: Sh
 @pytest.mark.parametrize(
     ("breaks", "name"),
     [
-        (_status_writer, "status-writer"),
-        (_collector, "garbage-collector"),
+        (_status_writer, "status-writer-auditrecords"),
+        (_collector, "garbage-collector-auditrecords"),
         (_watch, "watch-auditrecords"),
-        (_aside, "aside"),
+        (_aside, "aside-auditrecords"),
     ],
 )
 async def test_last_copies_are_stored_whichever_other_component_fails(
@@ -149,7 +149,9 @@ async def test_last_copies_are_logged_when_the_committer_fails(
         async with workbench.no_rows_accepted():
             uid = await _leave_a_last_copy(workbench, client, operator.shard)
             await operator.fail()
-        with pytest.raises(DataStorageError, match=r"committer-\d ended unexpectedly: RuntimeError: broken"):
+        with pytest.raises(
+            DataStorageError, match=r"committer-\d-auditrecords ended unexpectedly: RuntimeError: broken"
+        ):
             await operator.operator
     [line] = [entry for entry in caplog.records if entry.getMessage() == LOST]
     assert vars(line)["object_uid"] == uid
@@ -164,6 +166,6 @@ async def test_last_copies_are_logged_when_postgresql_takes_none_until_the_end_o
     ):
         await _leave_a_last_copy(workbench, client, operator.shard)
         await operator.fail()
-        with pytest.raises(DataStorageError, match="garbage-collector ended unexpectedly"):
+        with pytest.raises(DataStorageError, match="garbage-collector-auditrecords ended unexpectedly"):
             await operator.operator
         assert caplog.text.count(LOST) == 1

@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from datastorage.records.record import Table
 from harness.controlplane import Cluster
 from harness.operatorprocess import OperatorProcess
 
@@ -115,12 +116,17 @@ class Workbench:
         return writes
 
     @asynccontextmanager
-    async def no_rows_accepted(self) -> AsyncIterator[None]:
-        """Let every statement that adds an AuditRecord wait until the end of the context."""
+    async def no_rows_accepted(
+        self, table: Table = Table.AUDIT_RECORDS, *, mode: str = "SHARE"
+    ) -> AsyncIterator[None]:
+        """Let every statement that adds an AuditRecord wait until the end of the context, or another table's.
+
+        With the mode ``ACCESS EXCLUSIVE`` every statement that reads the table waits as well.
+        """
         connection = await asyncpg.connect(self.owner_url)
         try:
             async with connection.transaction():
-                await connection.execute("LOCK TABLE datastorage.audit_records IN SHARE MODE")
+                await connection.execute(f"LOCK TABLE datastorage.{table} IN {mode} MODE")
                 yield
         finally:
             await connection.close()

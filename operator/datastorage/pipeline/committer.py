@@ -68,7 +68,7 @@ class Committer:
         pace: Pace = Pace(),
         aside_pace: AsidePace | None = None,
     ) -> None:
-        """``breaker`` is that of PostgreSQL."""
+        """``breaker`` is that of the tables of the rows."""
         self._intake = intake
         self._register = register
         self._writer = writer

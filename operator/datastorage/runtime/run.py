@@ -16,6 +16,7 @@ from datastorage.assembly.store import VectorStore
 from datastorage.errors import ConfigurationError, NewerSchemaError, TransientError
 from datastorage.resilience.cancellation import end_tasks
 from datastorage.resilience.worker import repeat
+from datastorage.resources.kinds import KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks
 from datastorage.runtime.processend import LastResort, end_requested
@@ -57,14 +58,17 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                 # Reading the kubeconfig may run a program that does not end.
                 replica = await unless_stopped(stop, stack.enter_async_context(open_replica(settings)))
                 if replica is not None:
-                    shard = await stack.enter_async_context(
-                        open_shard(
-                            replica,
-                            Selection(settings.namespaces),
-                            on_watch_started=partial(_take_signals, stop),
+                    shards = [
+                        await stack.enter_async_context(
+                            open_shard(
+                                replica,
+                                Selection(settings.namespaces, kinds=(kind,)),
+                                on_watch_started=partial(_take_signals, stop),
+                            )
                         )
-                    )
-                    await Operator(replica, [shard], stop, pace).run()
+                        for kind in KINDS
+                    ]
+                    await Operator(replica, shards, stop, pace).run()
             finally:
                 last_resort.arm()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from datastorage.assembly.shard import Shard
 from datastorage.resilience.cancellation import end_tasks
+from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.runtime.supervisor import start
 
 _log = logging.getLogger(__name__)
@@ -31,10 +32,7 @@ class RunningShard:
         self._shard = shard
         self._pace = pace
         self._intakes = [
-            *(
-                start(self._name(f"watch-{kind.plural}"), watch.run())
-                for kind, watch in shard.watches.items()
-            ),
+            *(start(self._name("watch", kind), watch.run()) for kind, watch in shard.watches.items()),
             start(self._name("sweep"), shard.sweep.run()),
         ]
         committer = shard.committer
@@ -55,16 +53,20 @@ class RunningShard:
     async def flush(self, seconds: float) -> None:
         """Take in nothing more, and finish what was taken in; log what is lost if that takes too long."""
         await end_tasks(self._intakes)
-        started = time.monotonic()
+        kinds, started = [kind.kind for kind in self._shard.selection.kinds], time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._is_working():  # noqa: ASYNC110  # see Pace
                     await asyncio.sleep(self._pace.flush_poll_seconds)
         if self._unfinished():
             # The next start finds what is still in the cluster. Last copies are lost.
-            _log.warning("Stopped before every status was written; the next start writes the rest")
+            _log.warning(
+                "Stopped before every status was written; the next start writes the rest",
+                extra={"kinds": kinds},
+            )
         else:
-            _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})
+            took = round(time.monotonic() - started, 2)
+            _log.info("Flushed", extra={"kinds": kinds, "seconds": took})
         for ref in self._shard.register.last_copies:
             _log.error("Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields())
 
@@ -82,6 +84,12 @@ class RunningShard:
         """Whether any work is left that gets done: a component that has failed does nothing more."""
         return any(not task.done() for tasks in self._unfinished() for task in tasks)
 
-    def _name(self, task: str) -> str:
+    def _name(self, task: str, *kinds: ResourceKind) -> str:
+        """Return a name that no other task of the process has."""
         selection = self._shard.selection
-        return task if selection.shards == 1 else f"{task}-of-shard-{selection.shard}"
+        if not kinds and selection.kinds != KINDS:
+            kinds = selection.kinds
+        words = [task, *(kind.plural for kind in kinds)]
+        if selection.shards > 1:
+            words.append(f"of-shard-{selection.shard}")
+        return "-".join(words)

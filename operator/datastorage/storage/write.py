@@ -22,10 +22,13 @@ from datastorage.storage import partitions, rows
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
+from datastorage.storage.texts import ADD as ADD_TEXTS
 from datastorage.storage.vectors import VectorTables
 
 # Vectors on another server follow the rows within this time; after it, the backfill takes over.
 _FOLLOW_SECONDS: Final = 5.0
+# Far more time than a working server needs to insert nothing.
+_PROBE_SECONDS: Final = 5.0
 # The number of records in a full batch.
 _MOST_VECTORS: Final = 500
 _TOO_MANY: Final = TransientError("PostgreSQL takes fewer vectors at once at present")
@@ -151,8 +154,13 @@ class Archive:
         async with self._database.connection() as connection:
             return await rows.find(connection, table, keys, model=self._model)
 
+    async def probe_server(self) -> None:
+        """Check that the server accepts writes. This says nothing about the tables of the rows."""
+        async with self._database.connection() as connection:
+            await connection.fetch(ADD_TEXTS, [], [], timeout=_PROBE_SECONDS)
+
     async def probe(self) -> None:
-        """Check that a record could be stored: the server accepts writes, and the role has the rights."""
+        """Check that any record could be stored: the server accepts writes, and the role has the rights."""
         async with self._database.connection() as connection:
             await rows.probe(connection)
 
