@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses while it serves others: only the record at fault waits, and nothing is lost."""
+"""Work that PostgreSQL refuses while it serves other work: only the record at fault waits, none is lost."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -12,6 +12,7 @@ from datastorage.pipeline.batchwriter import RowWriter
 from datastorage.pipeline.setaside import Pace
 from datastorage.records.record import Table
 from datastorage.resilience.breaker import Breaker
+from datastorage.storage import partitions
 from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.trial import Trial
@@ -71,7 +72,7 @@ async def test_a_batch_that_takes_too_long_is_made_smaller(
     assert storing.breaker.reason is None
 
 
-async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
+async def test_a_record_that_is_too_slow_waits_and_holds_up_no_others(
     storing: Storing, owner: Any, cloned: TestDatabase
 ) -> None:
     await owner.execute(_TRIGGER.format(body=_SLEEPS))
@@ -84,7 +85,7 @@ async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
     assert not {"slow-0", "slow-1"} & storing.phases().keys()
     assert storing.breaker.reason is None
 
-    async def told() -> bool:
+    async def reported() -> bool:
         problem = await storing.aside.problem()
         return (
             problem is not None
@@ -92,7 +93,7 @@ async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
             and "statement timeout" in problem
         )
 
-    await eventually(told, seconds=PATIENCE)
+    await eventually(reported, seconds=PATIENCE)
     assert storing.idle  # a stop need not wait: the cluster has them
     await owner.execute("DROP TRIGGER somebody_s ON datastorage.audit_records")
     await eventually(lambda: {"slow-0", "slow-1"} <= storing.phases().keys(), seconds=PATIENCE)
@@ -114,7 +115,7 @@ async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
     ],
     ids=["constraint", "raises", "divides by zero", "drops the row", "narrower column"],
 )
-async def test_a_rule_of_somebody_s_rejects_nothing(
+async def test_a_rule_that_a_person_added_rejects_nothing(
     storing: Storing, owner: Any, rule: str, said: str
 ) -> None:
     await owner.execute(rule)
@@ -123,10 +124,10 @@ async def test_a_rule_of_somebody_s_rejects_nothing(
     await eventually(lambda: len(storing.outcomes) == GOOD, seconds=PATIENCE)
     assert set(storing.phases().values()) == {"StoredRecord"}
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return said in (await storing.aside.problem() or "")
 
-    await eventually(told, seconds=PATIENCE)
+    await eventually(reported, seconds=PATIENCE)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
 
 
@@ -156,7 +157,7 @@ async def test_a_rule_of_somebody_s_rejects_nothing(
     ],
     ids=["right", "table", "constraint", "trigger"],
 )
-async def test_what_refuses_everything_is_the_server_s_state_and_is_waited_for(
+async def test_a_server_that_refuses_everything_is_waited_for(
     storing: Storing, owner: Any, breaks: str, mends: str, said: str
 ) -> None:
     await owner.execute(breaks)
@@ -180,10 +181,8 @@ async def test_a_locked_table_is_the_server_s_state(
     assert await storing.aside.problem() is None
 
 
-async def test_many_that_meet_somebody_s_rule_do_not_stand_before_others(
-    storing: Storing, owner: Any
-) -> None:
-    """A rule is no limit of size: in ever smaller batches, each of them would cost the others a refusal."""
+async def test_many_records_that_break_a_rule_do_not_hold_up_others(storing: Storing, owner: Any) -> None:
+    """A rule is not a limit of size: in smaller and smaller batches, each of them would delay others."""
     await owner.execute(
         "ALTER TABLE datastorage.audit_records ADD CONSTRAINT theirs CHECK (name NOT LIKE 'bad%')"
     )
@@ -217,7 +216,7 @@ async def test_a_trial_of_one_table_says_nothing_about_the_other(
     database: Database, owner: Any, broken: Table, breaks: str, said: str
 ) -> None:
     trial, [works] = Trial(database), set(Table) - {broken}
-    await Archive(database).prepare_partitions()  # as a running operator has done; it needs both tables
+    await partitions.prepare(database)  # as a running operator has done; it needs both tables
     await owner.execute(breaks.format(table=broken))
     await trial.write([works])
     await trial.write_shared()

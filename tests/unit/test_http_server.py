@@ -1,4 +1,4 @@
-"""The HTTP server gives its clients neither much memory nor much time, and leaves signals and logs alone."""
+"""The HTTP server limits its clients' memory and time, and leaves signals and logs alone."""
 
 import asyncio
 import logging
@@ -104,12 +104,12 @@ async def test_a_byte_now_and_then_does_not_keep_a_connection() -> None:
         writer.close()
 
 
-async def test_an_answer_that_is_not_taken_is_not_waited_for() -> None:
+async def test_an_answer_that_is_not_read_is_not_waited_for() -> None:
     async with served(Limits(stage_seconds=0.2)) as bench:
         reader, writer = await bench.connect()
         writer.write(b"GET /endless HTTP/1.1\r\nHost: here\r\n\r\n")
         await bench.asked.wait()
-        # What the client reads from now on was under way before the server gave it up.
+        # The data that the client reads from now on was sent before the server gave up.
         before = -1
         while before != bench.sent:
             before = bench.sent

@@ -1,4 +1,4 @@
-"""Requests to the API server: what is asked for, and what each answer means."""
+"""Requests to the API server, and the meaning of each answer."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -241,7 +241,7 @@ async def test_a_page_of_large_objects_is_asked_for_again_shorter(server: FakeAp
 async def test_an_answer_of_something_else_is_no_success(
     server: FakeApiServer, client: ObjectClient, verb: str, body: str
 ) -> None:
-    """A proxy's page comes with status 200; taken for a deletion it would be believed."""
+    """A proxy's page has status 200: it must not count as the answer to a deletion."""
     server.answers = [web.Response(text=body)]
     with pytest.raises(
         ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer is not a JSON object"

@@ -1,4 +1,4 @@
-"""The schedule of deletions: one entry for each object, and what was seen together stays together."""
+"""The schedule of deletions: one entry per object, whose values come from one look at it."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def test_a_later_generation_replaces_key_time_and_version() -> None:
     schedule.add(FIRST)
     later = Expiry(3600.0, REF, replace(KEY, generation=KEY.generation + 1), "2")
     schedule.add(later)
-    assert schedule.next_due == 3600.0
+    assert schedule.next_due() == 3600.0
     assert schedule.pop_due(100.0) == []
     [popped] = schedule.pop_due(3600.0)
     assert (popped.due, popped.key, popped.resource_version) == (3600.0, later.key, "2")
@@ -34,11 +34,21 @@ def test_a_time_to_live_that_was_made_shorter_counts() -> None:
     assert schedule.pop_due(1e9) == []
 
 
+def test_a_later_generation_that_is_due_at_the_same_time_takes_the_place() -> None:
+    schedule = Schedule()
+    schedule.add(FIRST)
+    later = replace(FIRST, key=replace(KEY, generation=KEY.generation + 1), resource_version="2")
+    schedule.add(later)
+    [popped] = schedule.pop_due(10.0)
+    assert (popped.key, popped.resource_version) == (later.key, "2")
+    assert schedule.pop_due(10.0) == []
+
+
 Looks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(1, 3)), max_size=40)
 
 
 @given(looks=Looks, most=st.integers(1, 4))
-def test_what_is_popped_is_the_newest_look_at_each_object(
+def test_the_popped_entries_are_the_newest_of_each_object(
     looks: list[tuple[int, int, int]], most: int
 ) -> None:
     schedule = Schedule(Bounds(most=most, kept=most))
@@ -59,5 +69,7 @@ def test_what_is_popped_is_the_newest_look_at_each_object(
             latest.due, latest.key, latest.resource_version,
         )  # fmt: skip
     assert len({expiry.ref.uid for expiry in popped}) == len(popped) <= most
-    if schedule.forgotten_due is None:
-        assert len(popped) == len(newest)
+    forgotten = newest.keys() - {expiry.ref.uid for expiry in popped}
+    if forgotten:
+        assert schedule.forgotten_due is not None
+        assert schedule.forgotten_due <= min(newest[uid].due for uid in forgotten), "listed in time for all"

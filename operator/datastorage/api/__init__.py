@@ -1,4 +1,4 @@
 """The HTTP servers of the process.
 
-What belongs here: routes, and the form of their answers. What does not: the facts in them (other packages).
+This package holds routes and the form of their answers. The facts in the answers come from other packages.
 """

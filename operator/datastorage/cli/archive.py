@@ -6,9 +6,10 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
-from datastorage.assembly.queries import Questions, open_queries
+from datastorage.assembly.queries import OpenedArchive, open_queries
 from datastorage.cli.filters import FilterOptions, Kind, with_filter_options
 from datastorage.cli.opened import with_opened
+from datastorage.cli.options import Cursor, DocumentOutput, Output
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.absentidentifiers import absent_identifiers
@@ -27,9 +28,6 @@ T = TypeVar("T")
 _MAX_NOTES: Final = 5
 
 commands = typer.Typer()
-
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
-_Cursor = Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")]
 
 
 @commands.command()
@@ -55,7 +53,7 @@ def search(
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --mode hybrid.")] = False,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 10,
-    output: _Output = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """Search the archive by meaning and by words.
 
@@ -83,7 +81,8 @@ def search(
     _print_search(result, output)
     for identifier in absent:
         within = "" if filters == FilterOptions() else " within these filters"
-        note(f"note: no record{within} has {identifier!r}; the records above are merely similar")
+        similar = "; the records above are merely similar" if result.hits else ""
+        note(f"note: no record{within} has {identifier!r}{similar}")
     _finish([hit.record for hit in result.hits], filters)
 
 
@@ -93,8 +92,8 @@ def list_(
     *,
     filters: FilterOptions,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
-    cursor: _Cursor = None,
-    output: _Output = Format.TABLE,
+    cursor: Cursor = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """List records, the newest first.
 
@@ -133,9 +132,7 @@ def get(
         typer.Option("--history", help="All stored generations, the newest first. Needs a UID."),
     ] = False,
     kind: Kind = None,
-    output: Annotated[
-        DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")
-    ] = DocumentFormat.YAML,
+    output: DocumentOutput = DocumentFormat.YAML,
 ) -> None:
     """Print one record.
 
@@ -179,8 +176,8 @@ def timeline(
     correlation_id: Annotated[str, typer.Argument(help="Correlation ID of the remediation.")],
     *,
     limit: Annotated[int, typer.Option(help="Number of entries to show, 1 to 1,000.")] = MAX_LIMIT,
-    cursor: _Cursor = None,
-    output: _Output = Format.TABLE,
+    cursor: Cursor = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Print all records of one remediation, in the order of events.
 
@@ -257,7 +254,7 @@ def _ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filte
     "An hour ago" counts from the archive's clock: one here that runs ahead would hide the newest records.
     """
 
-    async def answer(opened: Questions) -> T:
+    async def answer(opened: OpenedArchive) -> T:
         now = datetime.fromtimestamp(await opened.time(), UTC)
         return await question(opened.archive, filters.at(now))
 

@@ -34,7 +34,10 @@ class FilterOptions:
     correlation: Annotated[str | None, typer.Option(help="Correlation ID of the remediation.")] = None
     since: Annotated[
         str | None,
-        typer.Option(help="Created at or after this time: 2026-03-05T10:00:00Z, or 90m, 24h, 7d ago."),
+        typer.Option(
+            help="Created at or after this time, such as 2026-03-05T10:00:00Z, or no longer ago than this, "
+            "such as 90m, 24h or 7d."
+        ),
     ] = None
     until: Annotated[str | None, typer.Option(help="Created before this time; written as for --since.")] = (
         None
@@ -50,6 +53,9 @@ class FilterOptions:
             help="The object that the record is about: KIND, KIND/NAME or KIND/NAMESPACE/NAME, such as "
             "Deployment/payments/checkout."
         ),
+    ] = None
+    alert_fingerprint: Annotated[
+        str | None, typer.Option(help="Fingerprint of the alert that led to the record.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -71,6 +77,7 @@ class FilterOptions:
             target_kind=kind,
             target_namespace=namespace,
             target_name=name,
+            alert_fingerprint=self.alert_fingerprint,
         )
 
     @property

@@ -11,6 +11,7 @@ from datastorage.assembly.shard import open_shard
 from datastorage.cli.output import print_table
 from datastorage.errors import ConfigurationError
 from datastorage.pipeline.garbagecollector import Plan
+from datastorage.records.times import rfc3339
 from datastorage.resources.selection import Selection
 from datastorage.settings import Settings, load_settings
 
@@ -27,7 +28,8 @@ def gc(
     when.
 
     The garbage collector, which deletes them, runs inside `datastorage run`. So
-    this command needs --dry-run.
+    this command needs --dry-run. It asks the cluster, by KUBECONFIG, and the
+    archive, by DATASTORAGE_DATABASE_URL.
 
     Example:
         datastorage gc --dry-run
@@ -42,14 +44,14 @@ def gc(
 async def _print_gc_plan(settings: Settings) -> None:
     async with open_replica(settings, writable=False) as replica:
         await replica.store.database.check_schema_version()
-        # The archive's clock: the times of expiry were counted by it, and the collector uses it too.
+        # By the archive's clock, which the times of expiry count from; the collector uses it too.
         now = datetime.fromtimestamp(await replica.store.archive.time(), UTC)
         selection = Selection(settings.namespaces)
         async with open_shard(replica, selection, on_watch_started=lambda: None) as shard:
             rows = [_planned(plan, now) async for plan in shard.collector.plan()]
     if rows:
         print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)
-    typer.echo(f"{len(rows):,} stored objects in the cluster")
+    typer.echo(f"stored objects in the cluster: {len(rows):,}")
 
 
 def _planned(plan: Plan, now: datetime) -> tuple[str, ...]:
@@ -57,6 +59,6 @@ def _planned(plan: Plan, now: datetime) -> tuple[str, ...]:
     seconds = max(0, round((due - now).total_seconds()))
     remark = "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
     return (
-        ref.kind.kind, ref.namespace, ref.name, due.isoformat(timespec="seconds"), f"{seconds}s",
+        ref.kind.kind, ref.namespace, ref.name, rfc3339(due, "seconds"), f"{seconds}s",
         "yes" if plan.confirmed else "NO", remark,
     )  # fmt: skip

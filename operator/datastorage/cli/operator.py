@@ -14,13 +14,20 @@ from pydantic import SecretStr
 from datastorage.logs import configure_logging
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.runtime import run as runtime
-from datastorage.settings import Settings, ignored_variables, load_settings
+from datastorage.settings import (
+    DEFAULT_EMBEDDED_DIR,
+    EMBEDDED_DIR_VARIABLE,
+    Settings,
+    ignored_variables,
+    load_settings,
+)
 
 _log = logging.getLogger(__name__)
 
-_DEFAULT_DATA_DIR: Final = Path.home() / ".local/share/kubernaut-datastorage/postgres"
+_DEFAULT_DATA_DIR: Final = Path(DEFAULT_EMBEDDED_DIR).expanduser()
 
-# Threads of the loop; half of them look up hosts. Five dependencies are probed every 2 s or less often.
+# Threads of the event loop. It looks up hosts in half of them at most, and five dependencies are probed every
+# 2 s or less often.
 _LOOKUP_THREADS: Final = 128
 
 commands = typer.Typer()
@@ -35,7 +42,7 @@ def run(
         ),
     ] = False,
     data_dir: Annotated[
-        Path, typer.Option(help="Directory for the data of --embedded.", envvar="DATASTORAGE_EMBEDDED_DIR")
+        Path, typer.Option(help="Directory for the data of --embedded.", envvar=EMBEDDED_DIR_VARIABLE)
     ] = _DEFAULT_DATA_DIR,
 ) -> None:
     """Run the operator until it gets SIGTERM or Ctrl-C.

@@ -1,11 +1,16 @@
-"""Checks of options that several commands have."""
+"""Options that several commands have, and their checks."""
 
 import uuid
-from typing import Final
+from typing import Annotated
 
+import typer
+
+from datastorage.cli.output import DocumentFormat, Format
 from datastorage.errors import InvalidQueryError
 
-_MOST_ROWS: Final = 1000
+Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
+DocumentOutput = Annotated[DocumentFormat, typer.Option("--output", "-o", help="Output format.")]
+Cursor = Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")]
 
 
 def parse_uid(option: str, text: str) -> str:
@@ -16,9 +21,3 @@ def parse_uid(option: str, text: str) -> str:
         raise InvalidQueryError(
             f"{option} must be the UID of an object, such as {uuid.UUID(int=0)}, not {text[:50]!r}"
         ) from None
-
-
-def check_limit(limit: int) -> None:
-    """Raise InvalidQueryError unless ``limit`` is a number of rows that fits into one answer."""
-    if not 1 <= limit <= _MOST_ROWS:
-        raise InvalidQueryError(f"--limit must be 1 to {_MOST_ROWS:,}")

@@ -7,9 +7,11 @@ import typer
 
 from datastorage.assembly.commands import open_outbox
 from datastorage.cli.opened import with_opened
-from datastorage.cli.options import check_limit, parse_uid
+from datastorage.cli.options import Output, parse_uid
 from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.errors import InvalidQueryError
+from datastorage.query.filters import check_limit
+from datastorage.records.times import rfc3339
 from datastorage.settings import load_settings
 from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState
 
@@ -30,20 +32,19 @@ outbox = typer.Typer(
 )
 commands.add_typer(outbox, name="outbox")
 
-_Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
 _State = Annotated[OutboxState | None, typer.Option(help="Only vectors in this state.", show_default="all")]
 _Uid = Annotated[str | None, typer.Option(help="Only vectors of the object with this UID.")]
 _All = Annotated[bool, typer.Option("--all", help="All of them.")]
 
 
 @outbox.callback()
-def _outbox(context: typer.Context, output: _Output = Format.TABLE) -> None:
+def _outbox(context: typer.Context, output: Output = Format.TABLE) -> None:
     if context.invoked_subcommand is None:
         show(output)
 
 
 @outbox.command()
-def show(output: _Output = Format.TABLE) -> None:
+def show(output: Output = Format.TABLE) -> None:
     """Show how many vectors are missing, since when the oldest is, and why.
 
     Examples:
@@ -80,7 +81,7 @@ def list_(
     state: _State = None,
     uid: _Uid = None,
     limit: Annotated[int, typer.Option(help="Number of vectors to show, 1 to 1,000.")] = 50,
-    output: _Output = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """List the records without a vector, the longest waiting first.
 
@@ -99,10 +100,10 @@ def list_(
         print_document([_row(row) for row in rows], output)
     elif rows:
         print_table(
-            ("STATE", "OWED SINCE", "TRIES", "NAMESPACE", "NAME", "UID", "GENERATION", "LAST ERROR"),
+            ("STATE", "PENDING SINCE", "TRIES", "NAMESPACE", "NAME", "UID", "GENERATION", "LAST ERROR"),
             [
                 (
-                    row.state.value, row.owed_since.isoformat(timespec="seconds"), str(row.attempts),
+                    row.state.value, rfc3339(row.pending_since, "seconds"), str(row.attempts),
                     row.namespace, row.name, row.uid, str(row.generation), row.last_error or "",
                 )
                 for row in rows
@@ -217,7 +218,7 @@ def _depth(depth: OutboxDepth, errors: dict[str, int]) -> dict[str, Any]:
 
 def _row(row: OutboxRow) -> dict[str, Any]:
     return {
-        "state": row.state.value, "owedSince": row.owed_since.isoformat(), "attempts": row.attempts,
+        "state": row.state.value, "pendingSince": rfc3339(row.pending_since), "attempts": row.attempts,
         "table": row.table, "namespace": row.namespace, "name": row.name, "uid": row.uid,
         "generation": row.generation, "lastError": row.last_error,
     }  # fmt: skip

@@ -48,9 +48,9 @@ class ObjectClient:
     ) -> str:
         """Write the status of the object if it is still at this version; return its new version.
 
-        The version is the only guard that works here: in a status request for a custom resource the API
-        server does not compare the uid with the object's, so that without the version a patch meant for a
-        deleted object would change its successor of the same name.
+        Only the version protects other objects here: in a status request for a custom resource the API server
+        does not compare the uid. Without the version, a patch for a deleted object would change a new object
+        of the same name.
 
         Raises ObjectGoneError, or ObjectChangedError if the object has another version or is another one.
         """
@@ -83,11 +83,11 @@ class ObjectClient:
     async def pages(
         self, kind: ResourceKind, *, field_selector: str, page_size: int
     ) -> AsyncIterator[list[dict[str, Any]]]:
-        """List the objects page by page; only one page is in memory, and large objects make pages shorter.
+        """Yield the objects page by page. Only one page is in memory; pages with large objects are shorter.
 
-        If a list takes so long that its continuation expires, it begins again, so objects may occur twice. A
-        namespace that may not be read does not prevent the others from being listed; its error is raised
-        last. Raises NotServedError when the API server does not serve the kind.
+        If a list takes so long that its continue token expires, it begins again, so objects may occur twice.
+        A namespace that may not be read does not prevent the others from being listed; its error is raised at
+        the end. Raises NotServedError when the API server does not serve the kind.
         """
         if kind not in self._selection.kinds:
             return
@@ -111,7 +111,7 @@ class ObjectClient:
             try:
                 answer = await self._transport.call(
                     ApiRequest("GET", target, query=query),
-                    # One object has to fit, whatever its size: the API server bounds it.
+                    # A page of one object has no limit here, because the API server limits its size.
                     max_bytes=self._max_page_bytes if limit > 1 else None,
                     repeated=True,
                 )

@@ -1,7 +1,7 @@
 """Sends requests to the API server: single ones, and those of Kopf's watches.
 
-Proxy, TLS and credentials come from credentials.py for each request. The transport reports what the answers
-say about our rights to accessmonitor.py. It knows no particular resource.
+Proxy, TLS and credentials come from credentials.py for each request. The transport reports missing
+credentials and rights to accessmonitor.py. It knows no particular resource.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ class TransportPace:
     """How long the transport waits."""
 
     headers_seconds: float = 30.0
-    """From the first byte sent to the last header received, including proxies and handshakes. The headers of
-    a watch come at once too; its events come later."""
+    """From the opening of the connection to the last header of the answer, including proxies and handshakes.
+    Even a watch sends its headers at once; its events come later."""
     credentials: CredentialsPace = field(default_factory=CredentialsPace)
 
 
@@ -45,7 +45,7 @@ class AnswerTooLargeError(Exception):
 
 
 class Transport:
-    """Sends each request with the current connection settings; a context manager."""
+    """Sends each request with the current connection settings. It is a context manager, which closes it."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Transport:
         pace: TransportPace = TransportPace(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``load`` reads the API server's address and our identity (endpoint.py). ``clock`` gives seconds."""
+        """``load`` reads the API server's address and our identity (endpoint.py). ``clock`` is in seconds."""
         self.monitor = AccessMonitor()
         self._credentials = Credentials(load, pace.credentials, clock)
         self._headers_seconds = pace.headers_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigurationError if no cluster is configured."""
+        """Read the configuration. Raises ConfigurationError if there is none, or if it is wrong."""
         await self._credentials.load()
         return self
 
@@ -84,7 +84,8 @@ class Transport:
         """Send a request and return the JSON object of the answer.
 
         ``repeated`` means that the caller repeats the request until it succeeds, so a missing right is noted
-        until then. ``review_right`` means that after a refusal (403) the right is reviewed (rightsreview.py).
+        until then. ``review_right`` means that the right is reviewed after a refusal (403); see
+        rightsreview.py.
 
         Raises a ClusterError, which names the object, and AnswerTooLargeError for more than ``max_bytes``.
         """
@@ -197,7 +198,7 @@ class Transport:
         if 300 <= response.status < 400:
             response.close()
             raise ClusterUnavailableError(
-                f"API server ({response.status}): it sends requests elsewhere; "
+                f"API server ({response.status}): it redirects requests; "
                 f"is {connection.server} an API server?"
             )
         return response
@@ -208,7 +209,7 @@ class Transport:
                 # The callers bound the number of requests; watches must not wait for each other.
                 connector=aiohttp.TCPConnector(limit=0),
                 headers={"User-Agent": USER_AGENT},
-                # A load balancer's cookie would tie us to one API server.
+                # With a load balancer's cookie, all requests would go to one API server.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_READ_BUFFER_BYTES,
                 # aiohttp would look for a netrc file and for proxies before each request, through a thread: a

@@ -11,13 +11,12 @@ from typing import Final
 from datastorage.errors import InvalidQueryError
 from datastorage.records.record import Table
 from datastorage.resources.kinds import AuditPhase, AuditType, ExecutionStatus
+from datastorage.resources.reading.fields import MAX_INDEXED_CHARACTERS
 from datastorage.resources.reading.kindreading import FILTERS, FilterName
 from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.criteria import Criteria
 
 MAX_LIMIT: Final = 1_000
-# The columns hold at most this many characters of a value.
-_MAX_CHARACTERS: Final = 512
 _TABLES: Final = {reading.kind.kind: reading.table for reading in READINGS}
 _PHASES: Final = tuple(dict.fromkeys([*map(str, AuditPhase), *map(str, ExecutionStatus)]))
 
@@ -80,7 +79,7 @@ class Filter:
             return frozenset(Table) if kind is None else frozenset({_TABLES[kind]}), None
         if kind is not None and _TABLES[kind] is Table.ACTION_TRACES:
             return frozenset({Table.ACTION_TRACES}), self.type
-        hint = "" if kind else "; an action type of ActionTraces needs the kind ActionTrace beside it"
+        hint = "" if kind else "; for an actionType, also set the kind to ActionTrace"
         type_ = _one_of("type", self.type, tuple(map(str, AuditType)), hint)
         return frozenset({Table.AUDIT_RECORDS}), type_
 
@@ -95,8 +94,10 @@ def check_value(name: str, value: str) -> None:
     """Raise InvalidQueryError for a value that no column can hold."""
     if not value:
         raise InvalidQueryError(f"{name} is empty: leave it out, or give it a value")
-    if len(value) > _MAX_CHARACTERS:
-        raise InvalidQueryError(f"{name} has {len(value):,} characters: the limit is {_MAX_CHARACTERS}")
+    if len(value) > MAX_INDEXED_CHARACTERS:
+        raise InvalidQueryError(
+            f"{name} has {len(value):,} characters: the limit is {MAX_INDEXED_CHARACTERS}"
+        )
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidQueryError(f"{name} has a character that is not text: remove it")
 

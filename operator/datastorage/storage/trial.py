@@ -1,7 +1,7 @@
-"""Writes a harmless record and undoes it, to find out whether PostgreSQL stores records at all.
+"""Writes a harmless record and rolls it back, to find out whether PostgreSQL stores records at all.
 
-The trial takes every step that a batch takes, so that it fails whenever any record of a table would: for a
-missing right, a table that is locked or gone, a trigger that refuses all rows.
+The trial takes every step that a batch takes. So it fails for every reason that affects all records of a
+table: a missing right, a table that is locked or gone, a trigger that refuses all rows.
 """
 
 import asyncio
@@ -42,11 +42,11 @@ _BY_NAME: Final[dict[str, Any]] = {
     "target_api_version": "v1",
     "target_kind": "Pod",
 }
-_PENDING: Final = VectorWrite(WriteState.PENDING, Reason.OWED)
+_PENDING: Final = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
 
 
-class _UndoneError(Exception):
-    """Ends the transaction of a trial."""
+class _RollbackError(Exception):
+    """Raised to roll back the transaction of a trial."""
 
 
 class Trial:
@@ -68,9 +68,9 @@ class Trial:
             for record in records:
                 await rows.insert(connection, record.table, [record], texts=texts, writes={}, model=None)
                 texts = {}
-            raise _UndoneError
+            raise _RollbackError
 
-        await self._undone(store, f"one record in {' and '.join(tables)}")
+        await self._rolled_back(store, f"one record in {' and '.join(tables)}")
 
     async def write_shared(self) -> None:
         """Check the tables that records of every kind need: those of the texts and the pending vectors.
@@ -81,11 +81,11 @@ class Trial:
         async def store(connection: Session) -> None:
             texts = await _add_to_outbox(connection, [_harmless(Table.AUDIT_RECORDS)])
             await connection.execute(ADD_TEXTS, list(texts), list(texts.values()))
-            raise _UndoneError
+            raise _RollbackError
 
-        await self._undone(store, "one text")
+        await self._rolled_back(store, "one text")
 
-    async def _undone(self, store: Callable[[Session], Awaitable[None]], what: str) -> None:
+    async def _rolled_back(self, store: Callable[[Session], Awaitable[None]], what: str) -> None:
         try:
             async with (
                 asyncio.timeout(_SECONDS),
@@ -93,7 +93,7 @@ class Trial:
                 transaction(connection),
             ):
                 await store(connection)
-        except _UndoneError:
+        except _RollbackError:
             return
         except TimeoutError as error:
             raise TransientError(f"PostgreSQL took longer than {_SECONDS:g} s for {what}") from error
