@@ -506,6 +506,18 @@ async def test_an_object_that_cannot_be_read_keeps_no_other_from_being_deleted(
     assert {plan.expiry.ref.name async for plan in bench.collector.plan()} == set()
 
 
+async def test_a_uid_that_is_no_text_keeps_no_other_from_being_deleted(
+    bench: Bench, spawn: Spawn, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = await bench.stored("bad", "2026-03-05T11:00:00Z")
+    await bench.stored("good", "2026-03-05T11:00:00Z")
+    bad["metadata"]["uid"] = []
+    collecting = spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == {"bad"} or collecting.done())
+    assert not collecting.done()
+    assert "can't be read" in caplog.text
+
+
 async def test_a_deletion_is_not_followed_by_an_object_that_cannot_be_read(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:

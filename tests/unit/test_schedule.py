@@ -73,3 +73,34 @@ def test_the_popped_entries_are_the_newest_of_each_object(
     if forgotten:
         assert schedule.forgotten_due is not None
         assert schedule.forgotten_due <= min(newest[uid].due for uid in forgotten), "listed in time for all"
+    else:
+        assert schedule.forgotten_due is None
+
+
+class Compared(Expiry):
+    """An entry that counts how often it is compared."""
+
+    count = 0
+
+    def __lt__(self, other: Expiry) -> bool:
+        Compared.count += 1
+        return self.due < other.due
+
+
+def test_replacing_the_entries_of_a_full_schedule_does_not_sort_it_each_time() -> None:
+    """A listing reads each time in milliseconds, and so replaces the entry of each object."""
+    most = 1000
+    schedule = Schedule(Bounds(most=most, kept=most - 100, replaced=100))
+
+    def look(shift: float) -> None:
+        for number in range(most):
+            uid = f"uid-{number}"
+            schedule.add(Compared(number + shift, replace(REF, uid=uid), replace(KEY, uid=uid), "1"))
+
+    look(0.5)
+    Compared.count = 0
+    look(0.0)
+    assert Compared.count < 100 * most, "ten times sorted, and not a thousand times"
+    assert schedule.forgotten_due is None
+    due = [expiry.due for _ in range(most) for expiry in schedule.pop_due(1e9)]
+    assert due == list(range(most))

@@ -57,6 +57,8 @@ class BoundedConnection(H11Protocol):
         others = [c for c in self.connections if isinstance(c, BoundedConnection) and c is not self]
         idle = [connection for connection in others if connection._is_idle]  # noqa: SLF001  # of its own class
         longest = min(idle, key=lambda connection: connection._begun, default=self)  # noqa: SLF001
+        # It ends in a later turn of the loop, and must not be chosen again for the next one of a burst.
+        self.connections.discard(longest)
         longest.transport.abort()
 
     def _begin_stage(self) -> None:

@@ -83,6 +83,16 @@ def metadata_of(answer: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
     return metadata
 
 
+def items_of(answer: Mapping[str, Any], target: Target) -> list[Any]:
+    """Return the objects in a list. Raises ClusterUnavailableError for anything else that stands there."""
+    items = answer.get("items") or []
+    if not isinstance(items, list):
+        raise ClusterUnavailableError(
+            f"{target}: API server: the answer has no list of items; is it an API server that answers?"
+        )
+    return items
+
+
 def version_of(answer: Mapping[str, Any], target: Target) -> str:
     """Return the resourceVersion in the answer. Raises ClusterUnavailableError if there is none."""
     version = metadata_of(answer, target).get("resourceVersion")

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedError
-from datastorage.kube.answers import metadata_of, version_of
+from datastorage.kube.answers import items_of, metadata_of, version_of
 from datastorage.kube.apirequest import MERGE_PATCH, ApiRequest, Resource, Target
 from datastorage.kube.transport import AnswerTooLargeError, Transport
 from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
@@ -124,7 +124,7 @@ class ObjectClient:
                 continuation = ""
                 continue
             continuation = metadata_of(answer, target).get("continue") or None
-            yield answer.get("items") or []
+            yield items_of(answer, target)
             limit = min(page_size, limit * 2)
 
 

@@ -26,6 +26,10 @@ USER_AGENT: Final = "kubernaut-datastorage"
 _CALL_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
 # The limit on unread data. It need not hold a whole event, which has up to 1.5 MiB.
 _READ_BUFFER_BYTES: Final = 256 * 1024
+# Several times what the largest object takes, and far more than a description of an error. What sends more
+# is no API server, and must not fill the memory.
+_MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+_MAX_ERROR_BYTES: Final = 1024 * 1024
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 
@@ -127,6 +131,8 @@ class Transport:
         ClusterUnavailableError if there are no credentials or no answer.
         """
         response = await self._authenticated(method, path, headers=headers, body=body, timeout=timeout)
+        if response.status >= 400:
+            await _keep_description(response)
         if response.status == _UNAUTHORIZED:
             self.monitor.not_authenticated(
                 f"API server (401): it does not accept the credentials: {await _message(response)}"
@@ -220,8 +226,20 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
-    if max_bytes is None or response.status >= 400:  # the body of an error may have been read already
+    if response.status >= 400:  # its body has been read already
         return await response.read()
+    try:
+        return await _read_up_to(response, max_bytes or _MAX_ANSWER_BYTES)
+    except AnswerTooLargeError:
+        if max_bytes is not None:
+            raise
+        raise ClusterUnavailableError(
+            f"API server: the answer has more than {_MAX_ANSWER_BYTES:,} bytes; "
+            "is it an API server that answers?"
+        ) from None
+
+
+async def _read_up_to(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     answer = bytearray()
     async for chunk in response.content.iter_any():
         answer += chunk
@@ -229,6 +247,23 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> byte
             response.close()
             raise AnswerTooLargeError
     return bytes(answer)
+
+
+async def _keep_description(response: aiohttp.ClientResponse) -> None:
+    """Read the body of an error, so that its readers get it from memory.
+
+    Raises ClusterUnavailableError if it has no end. A body that breaks off raises at its first reader.
+    """
+    try:
+        body = await _read_up_to(response, _MAX_ERROR_BYTES)
+    except AnswerTooLargeError:
+        raise ClusterUnavailableError(
+            f"API server ({response.status}): the error has more than {_MAX_ERROR_BYTES:,} bytes; "
+            "is it an API server that answers?"
+        ) from None
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return
+    response._body = body  # noqa: SLF001  # where the library keeps what it has read
 
 
 def _trouble(error: Exception) -> str:

@@ -64,10 +64,16 @@ def record_of_content(
 
 
 def key_of(kind: ResourceKind, body: _Object, spec_bytes: bytes | None = None) -> RecordKey:
-    """Return the key under which the object's current spec is stored."""
+    """Return the key under which the object's current spec is stored.
+
+    Raises TypeError for a uid that is no text: in memory such a key could not be looked up.
+    """
     metadata = body["metadata"]
+    uid = metadata["uid"]
+    if not isinstance(uid, str):
+        raise TypeError(f"metadata.uid is not a text ({type(uid).__name__})")
     return RecordKey(
-        metadata["uid"],
+        uid,
         spec_generation(kind, metadata),
         datetime.fromisoformat(metadata["creationTimestamp"]),
         sha256(canonical_spec(body) if spec_bytes is None else spec_bytes),
