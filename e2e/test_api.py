@@ -134,7 +134,8 @@ def test_without_a_token_or_a_right_nothing_is_done(workbench: Workbench, caller
     def questions(client: ApiClient, **query: str) -> list[Answer]:
         paths = ("/query/records", "/query/actiontraces", f"/query/records/{uuid.uuid4()}", "/timeline/rr-1",
                  f"/query/actiontraces/{uuid.uuid4()}/history")  # fmt: skip
-        return [*(client.get(path, **query) for path in paths), client.get("/query/semantic", q="x", **query)]
+        found = [client.get(path, None, **query) for path in paths]
+        return [*found, client.get("/query/semantic", None, q="x", **query)]
 
     for answer in (nobody.post("/store/workflow", body(namespace)), *questions(nobody, namespace=namespace)):
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer"), answer.content
@@ -178,8 +179,8 @@ async def test_rows_of_an_earlier_namespace_of_the_name_are_not_shown(
 ) -> None:
     namespace = workbench.namespace
     stored = both.post("/store/workflow", body(namespace))
-    row = "SET session_replication_role = replica; UPDATE datastorage.audit_records SET created_at = created_at - "
-    await workbench.execute_as_owner(f"{row} interval '1 day'")
+    earlier = "UPDATE datastorage.audit_records SET created_at = created_at - interval '1 day'"
+    await workbench.execute_as_owner(earlier)
     assert both.get("/query/records", namespace=namespace).json["items"] == []
     for path in (f"/query/records/{stored.json['uid']}", "/timeline/rr-1"):
         answer = both.get(path, namespace=namespace)

@@ -32,7 +32,7 @@ class ApiClient:
         self._url = urlsplit(url)
         self._token = token
 
-    def get(self, path: str, headers: Mapping[str, str] | None = None, **query: str) -> Answer:
+    def get(self, path: str, /, headers: Mapping[str, str] | None = None, **query: str) -> Answer:
         """Send a GET below /api/v1; ``query`` holds the parameters."""
         return self.send("GET", f"{path}?{urlencode(query)}" if query else path, None, headers or {})
 

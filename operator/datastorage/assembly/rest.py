@@ -1,6 +1,6 @@
 """Builds the REST API of a replica: what its routes need, and the routes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +21,7 @@ from datastorage.kube.accessreviews import AccessReviews
 from datastorage.kube.namespaces import Namespaces
 from datastorage.kube.transport import Transport
 from datastorage.pipeline.submissions import Submissions
+from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.secrets import origin_of
 from datastorage.settings import Settings
 from datastorage.storage.connection.database import Database
@@ -39,8 +40,8 @@ class Rest:
 
 
 @asynccontextmanager
-async def open_rest(replica: Replica, shard: Shard) -> AsyncIterator[Rest]:
-    """Build the API; its records go into the intake of ``shard``. Close its connections in the end."""
+async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[Rest]:
+    """Build the API, whose records go into the intake of a shard. Close its connections in the end."""
     settings, vectors = replica.settings, replica.store.vectors
     guard = build_guard(replica.settings, replica.transport)
     database = Database(
@@ -55,7 +56,8 @@ async def open_rest(replica: Replica, shard: Shard) -> AsyncIterator[Rest]:
         None if vectors is None else vectors.embedder,
         None if vectors is None or vectors.same_server else vectors.database,
     )
-    submissions = Submissions(intake=shard.intake, breaker=replica.postgres)
+    shard = next(shard for shard in shards if AUDIT_RECORD in shard.selection.kinds)
+    submissions = Submissions(intake=shard.intake, breakers=(replica.postgres, shard.tables))
     entrance = Entrance(
         guard=guard,
         submissions=submissions,

@@ -45,10 +45,10 @@ class RequestOrigin:
 class Submissions:
     """The entrance for records of requests."""
 
-    def __init__(self, *, intake: Intake, breaker: Breaker, pace: Pace = Pace()) -> None:
-        """``breaker`` is that of PostgreSQL."""
+    def __init__(self, *, intake: Intake, breakers: Sequence[Breaker], pace: Pace = Pace()) -> None:
+        """``breakers`` are those that a commit waits for: of PostgreSQL, and of the tables."""
         self._intake = intake
-        self._breaker = breaker
+        self._breakers = breakers
         self._pace = pace
         self._closed: str | None = "the operator is starting"
 
@@ -68,8 +68,8 @@ class Submissions:
         """
         if self._closed is not None:
             raise TransientError(f"{self._closed}: send the request again")
-        if not self._breaker.serving:
-            raise TransientError(f"PostgreSQL can't serve: {self._breaker.reason}")
+        if (reason := self._outage()) is not None:
+            raise TransientError(f"PostgreSQL can't store it now: {reason}")
         if not self._intake.has_room:
             raise OverloadedError("too many records wait to be stored: send the request again later")
         loop = asyncio.get_running_loop()
@@ -80,7 +80,11 @@ class Submissions:
             async with asyncio.timeout(self._pace.commit_seconds):
                 return await asyncio.gather(*outcomes)
         except TimeoutError:
-            why = self._breaker.reason or "the commit takes too long"
+            why = self._outage() or "the commit takes too long"
             raise TransientError(
                 f"it is not known yet whether the record is stored ({why}): send the same request again"
             ) from None
+
+    def _outage(self) -> str | None:
+        """Return why commits are held back, or None while they are not."""
+        return next((breaker.reason for breaker in self._breakers if not breaker.serving), None)

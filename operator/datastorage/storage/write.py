@@ -22,10 +22,13 @@ from datastorage.storage import claims, partitions, rows
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
+from datastorage.storage.texts import ADD as ADD_TEXTS
 from datastorage.storage.vectors import VectorTables
 
 # Vectors on another server are written within this time after the rows; then the backfill takes over.
 _FOLLOW_SECONDS: Final = 5.0
+# Far more time than a working server needs to insert nothing.
+_PROBE_SECONDS: Final = 5.0
 # The number of records in a full batch.
 _MAX_VECTORS: Final = 500
 _TOO_MANY: Final = TransientError("PostgreSQL accepts fewer vectors at once at present")
@@ -118,12 +121,14 @@ class Archive:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
         claiming = any(record.claim is not None for record in records)
         # A single statement is a transaction of its own, which saves two round trips.
-        single = not given.vectors and not given.missing and not claiming and _in_one_table(records)
+        groups = _groups(records)
+        single = not given.vectors and not given.missing and not claiming and len(groups) == 1
         async with nullcontext() if single else transaction(connection):
             # A record whose identifier belongs to an earlier one is not stored; that one is the answer.
             claimed = await claims.take(connection, records) if claiming else {}
             if claimed:
                 records = [record for record in records if record.key not in claimed]
+                groups = _groups(records)
             # The vectors come first, in a savepoint: if they fail, the rows are stored nevertheless.
             writes = dict(given.missing)
             if apart:
@@ -136,12 +141,11 @@ class Archive:
             # All texts are added by the first statement, in the same order in all transactions.
             stored: dict[RecordKey, StoredRecord] = {}
             texts = given.texts
-            for table in Table:
-                if group := [record for record in records if record.table is table]:
-                    stored |= await rows.insert(
-                        connection, table, group, texts=texts, writes=writes, model=self._model
-                    )
-                    texts = {}
+            for table, group in groups:
+                stored |= await rows.insert(
+                    connection, table, group, texts=texts, writes=writes, model=self._model
+                )
+                texts = {}
             # A ledger would add its entries here: one for each record in ``stored`` that ``is_new``.
             if claimed:
                 stored |= await self._holders(connection, claimed)
@@ -172,8 +176,13 @@ class Archive:
         async with self._database.connection() as connection:
             return await rows.find(connection, table, keys, model=self._model)
 
+    async def probe_server(self) -> None:
+        """Check that the server accepts writes. This says nothing about the tables of the rows."""
+        async with self._database.connection() as connection:
+            await connection.fetch(ADD_TEXTS, [], [], timeout=_PROBE_SECONDS)
+
     async def probe(self) -> None:
-        """Check that a record could be stored: the server accepts writes, and the role has the rights."""
+        """Check that any record could be stored: the server accepts writes, and the role has the rights."""
         async with self._database.connection() as connection:
             await rows.probe(connection)
 
@@ -237,8 +246,14 @@ class Archive:
         return self._pending(Reason.VECTOR_STORE_UNAVAILABLE, str(error))
 
 
-def _in_one_table(records: Sequence[Record]) -> bool:
-    return len({record.table for record in records}) == 1
+def _groups(records: Sequence[Record]) -> list[tuple[Table, Sequence[Record]]]:
+    """Return the records by table, and again so that a group has one content of each generation."""
+    return [
+        (table, group)
+        for table in Table
+        for group in rows.by_content([record for record in records if record.table is table])
+        if group
+    ]
 
 
 async def _insert_in_time(target: VectorTarget, vectors: Mapping[bytes, Vector]) -> None:
