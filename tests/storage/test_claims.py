@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from datastorage.errors import RecordRefusedError
+from datastorage.errors import WorkRefusedError
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resources.reading.requestrecord import record_of_request
 from datastorage.storage.write import Archive
@@ -95,7 +95,7 @@ async def test_a_commit_that_is_tried_again_is_no_repeated_request(archive: Arch
 
 async def test_an_identifier_is_free_if_its_record_was_not_stored(archive: Archive, owner: Any) -> None:
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CHECK (phase <> 'Failed')")
-    with pytest.raises(RecordRefusedError):
+    with pytest.raises(WorkRefusedError):
         await archive.write([sent(key="k", phase="Failed")])
     [stored] = await archive.write([sent(key="k")])
     assert stored.claimed is None
