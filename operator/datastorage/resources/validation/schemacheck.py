@@ -37,7 +37,7 @@ _KEYWORDS: Final[Mapping[str, frozenset[str]]] = {
 
 @dataclass(slots=True)
 class Findings:
-    """What a check has found: problems, and the rules that are to be evaluated if there are none."""
+    """The result of a check: problems, and the rules that are to be evaluated if there are none."""
 
     problems: Problems = field(default_factory=Problems)
     rules: list[tuple[Rule, Any, str]] = field(default_factory=list)

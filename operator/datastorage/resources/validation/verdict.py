@@ -27,7 +27,7 @@ _ROOT_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "stat
 class Verdict:
     """The decision about an object.
 
-    ``problems`` are the reasons against it, at most some hundred; none means that it is accepted. ``spec`` is
+    ``problems`` are the reasons against it, at most MAX_PROBLEMS; none means that it is accepted. ``spec`` is
     then the spec as the API server serves it: without the nulls that count as left out, and with its numbers.
     """
 
