@@ -1,4 +1,4 @@
-"""How the suite is divided between the workers of pytest-xdist: ``pytest -n 2``, as ``make test`` runs it."""
+"""Divides the suite between the two workers of pytest-xdist (``pytest -n 2``, as ``make test`` runs it)."""
 
 import os
 import secrets
@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# They are about the cluster, and start few operators or none. With them both halves take about as long.
+# Tests of the cluster, which start few operators or none. They run in the other half, which balances both.
 _CLUSTER_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
@@ -19,7 +19,7 @@ _CLUSTER_TESTS: Final = frozenset(
 
 
 class InHalves(LoadScopeScheduling):
-    """Gives one worker the end-to-end tests that put operators under load, and the other all the rest.
+    """Gives one worker the end-to-end tests that put operators under load, and the other worker the rest.
 
     Two operators under load never run at the same time. Each worker has servers of its own, so that a test
     may stop one of them.

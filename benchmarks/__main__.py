@@ -33,8 +33,8 @@ policies) and a real PostgreSQL, and beside it what that API server can do alone
   e  a large backlog waiting at the start: rows/s, drain/s, peak memory
   f  what vectors cost: the drain without, with few and with all texts distinct
   g  the drain with an embedder over HTTP, and with Redis or the embedder away
-  h  outages of Redis, embedder, vector server: what is lost, how soon all is Stored
-  i  searches of many distinct texts, with and without filters, and while records come"""
+  h  outages of Redis, embedder, vector server: nothing may be lost; time until all is Stored
+  i  searches of many distinct texts, with and without filters, and during writes"""
 EPILOG = """\
 The ratio b/a says how much of the limit the operator reaches. Without a in
 --only there is no ratio. DATASTORAGE_ settings of the environment reach the operator.
@@ -46,7 +46,7 @@ SCENARIOS: Final = "abcdefghi"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. Latency is counted in seconds, the others in objects."""
+    """How much is measured: numbers of objects and of distinct texts, and durations in seconds."""
 
     objects: int
     latency_seconds: int
@@ -172,7 +172,7 @@ async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
     if not limits:
         return results
     if len(only) > 1:
-        # A machine has slower and faster minutes: the limit is what it was before and after the others.
+        # The speed of a machine varies: the limit is measured before and after the other scenarios.
         await add("(a) once more, after the others", limit("limit-after"))
     return _with_limit(results, limits)
 
@@ -191,7 +191,7 @@ def _of_vectors(bench: Bench, sizes: Sizes) -> list[tuple[str, str, Callable[[],
 
 
 def _with_limit(results: list[Result], limits: list[scenarios.Limit]) -> list[Result]:
-    """Put the measurements of the limit together, and the others in relation to them."""
+    """Average the measurements of the limit, and give the other results their ratio to it."""
     if len(limits) > 1:
         first, last = results[0], results.pop()
         limits = [limits[0].mean(limits[1])]

@@ -1,4 +1,4 @@
-"""What the API server itself counted: requests for the two resources, by verb and subresource."""
+"""Reads the API server's own counters of requests for the two resources, by verb and subresource."""
 
 import re
 from collections import Counter
@@ -27,7 +27,7 @@ def parse_requests(metrics: str) -> Requests:
 
 
 def writes(requests: Requests) -> int:
-    """Return how many of the requests wanted to write."""
+    """Return the number of write requests, refused ones among them."""
     return sum(count for (_, _, verb), count in requests.items() if verb in _WRITES)
 
 

@@ -1,4 +1,4 @@
-"""What the scenarios share: the control plane, PostgreSQL, the two identities, and the counting."""
+"""The environment of all scenarios: the control plane, PostgreSQL, the two identities, and the counting."""
 
 import asyncio
 import time
@@ -52,7 +52,7 @@ _OBJECTS_PER_POLL_SECOND: Final = 2000
 
 @dataclass
 class Meter:
-    """What one scenario has cost the others, filled in when its context ends. CPU times in seconds."""
+    """The cost of a scenario outside the operator, filled in when its context ends. CPU times in seconds."""
 
     requests: apimetrics.Requests = field(default_factory=Counter)
     postgres_cpu: float = 0.0
@@ -108,7 +108,7 @@ class Bench:
 
     @asynccontextmanager
     async def metered(self) -> AsyncIterator[Meter]:
-        """Count what the API server is asked for inside the context, without the benchmark's own requests."""
+        """Measure requests and CPU times within the context; the benchmark's own requests are left out."""
         meter = Meter()
         before, own_before = await self._requests(), self._own_requests()
         postgres_before, control_plane_before = self._postgres_cpu(), self._control_plane_cpu()
@@ -148,7 +148,9 @@ class Bench:
             if left < least:
                 least, moved = left, time.monotonic()
             elif time.monotonic() - moved > _STALL_SECONDS:
-                raise BenchmarkError(f"{left} of {total} objects are still there, and none goes any more")
+                raise BenchmarkError(
+                    f"{left} of {total} objects are still there, and no more are being deleted"
+                )
             pause = left / _OBJECTS_PER_POLL_SECOND
             await asyncio.sleep(min(_MOST_POLL_SECONDS, max(_LEAST_POLL_SECONDS, pause)))
 
@@ -173,7 +175,7 @@ class Bench:
 
 
 def cost_of(operator: MeasuredOperator, count: int) -> Callable[[Meter], Cost]:
-    """Read what the operator has used so far; the meter adds the API server's share afterwards."""
+    """Read what the operator has used so far; return a function that adds the values of the meter."""
     cpu, rss = operator.cpu_seconds, operator.peak_rss_mib
 
     def with_requests(meter: Meter) -> Cost:

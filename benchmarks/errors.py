@@ -1,4 +1,4 @@
-"""What makes a run fail. A missed target does not."""
+"""The errors that make a run fail. A missed target does not."""
 
 
 class BenchmarkError(Exception):

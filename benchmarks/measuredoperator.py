@@ -38,7 +38,7 @@ class MeasuredOperator:
         except BaseException:
             await asyncio.to_thread(self._process.close)
             raise
-        # The imports are no work for the records.
+        # CPU time that was spent on imports is not counted.
         self._cpu_at_start = self._process.cpu_seconds()
         return self
 

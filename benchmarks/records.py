@@ -59,7 +59,7 @@ def audit_record(
         **_result(kind, number),
     }
     if texts is not None:
-        # The whole text of the event, so that texts differ exactly where this does.
+        # The message is the whole text of the event, so that texts differ exactly where it does.
         event = number % texts
         spec |= {"type": "Remediation", "action": "open-remediation", "message": _event(event)}
         spec["resourceRef"] = {**spec["resourceRef"], "namespace": "team-shop", "name": "shop-api"}

@@ -24,7 +24,7 @@ _QUIET: Final = 0.1
 
 
 def machine(*, kubernetes: str, postgres: str) -> dict[str, Any]:
-    """Describe what the run was made on."""
+    """Return a description of the machine and the versions."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "processor": _processor(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cost:
-    """The scenario's cost: CPU, memory, and writes of the API server, which counted them itself.
+    """The scenario's cost: CPU, memory, and writes to the API server by its own count.
 
     CPU times are ms per object: the operator's, and those of PostgreSQL and of API server with etcd, whose
     work for the benchmark's own polls is included.

@@ -1,4 +1,4 @@
-"""The five measurements. Each starts from an empty cluster and database, and leaves them so."""
+"""The scenarios (a) to (e). Each starts with an empty cluster and database, and leaves the cluster empty."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ _ROWS_POLL_SECONDS: Final = 0.2
 
 @dataclass(frozen=True)
 class Limit:
-    """What the API server does for a bare client, in objects per second."""
+    """The rates that the API server reaches with a bare client, in objects per second."""
 
     create: float
     status: float
@@ -50,7 +50,7 @@ Concurrency = tuple[int, int, int]
 
 
 async def find_concurrency(bench: Bench) -> Concurrency:
-    """Try what serves the bare client best."""
+    """Return the numbers of requests at a time with which the bare client is fastest."""
     namespace = await bench.namespace("trial")
     trials = [
         (concurrency, await _bare_run(bench, namespace, _TRIAL_OBJECTS, (concurrency,) * 3))

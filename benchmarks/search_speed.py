@@ -1,4 +1,4 @@
-"""Search by meaning over many distinct texts: how fast, how complete, and what it costs over pgvector alone.
+"""Measures searches over many distinct texts: their speed and their recall, compared with pgvector alone.
 
 ``python -m benchmarks.search_speed`` fills an archive of its own and prints a table; ``measure`` does it on a
 database that the caller brings. Everything goes through the code that the service uses.
@@ -74,7 +74,7 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SearchSpeed:
-    """One line of the table. The ratio is that to the bare query over the vectors, by median."""
+    """One line of the table. ``ratio`` is the median time divided by that of the query to pgvector alone."""
 
     case: str
     records: int
@@ -180,7 +180,7 @@ async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[
 
 @asynccontextmanager
 async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterator[ArchiveQueries]:
-    """Open the library as the command line has it: with the embedding of questions, and the records read."""
+    """Open the queries as the command line uses them: questions are embedded, and records are read."""
     breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(MODEL), breaker)
     yield build_queries(database, embedder)
@@ -188,7 +188,7 @@ async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterat
 
 
 async def _serves() -> None:
-    """The provider is in this process, and always serves."""
+    """Do nothing: the provider is in this process, and always serves."""
 
 
 async def _by_words(full_text: FullText, criteria: Criteria, question: str) -> None:
@@ -198,7 +198,7 @@ async def _by_words(full_text: FullText, criteria: Criteria, question: str) -> N
 async def _timed(
     asked: Iterable[Any], search: Callable[[Any], Awaitable[Any]]
 ) -> tuple[list[float], list[list[bytes]]]:
-    """Ask everything once to warm up, then once with the clock."""
+    """Search for everything once to warm up, then once more; return the times and what was found."""
     asked = list(asked)
     for each in asked:
         await search(each)
@@ -227,7 +227,7 @@ def _line(
 def _recall(
     corpus: _Corpus, vectors: Matrix, rows: NDArray[np.int64], found: Sequence[Sequence[bytes]]
 ) -> float:
-    """Return which share of the nearest among the rows was found; equally near ones are equally right."""
+    """Return the share of the nearest rows that was found; equally near ones are equally right."""
     matrix = np.array(corpus.vectors)
     shares = []
     for vector, hashes in zip(vectors, found, strict=True):
@@ -286,7 +286,7 @@ def _records(texts: int, *, seed: int = 1) -> Iterator[Record]:
 
 @asynccontextmanager
 async def _writing(database: Database, corpus: _Corpus) -> AsyncIterator[None]:
-    """Write records meanwhile, as the service does it: a batch, its vectors, the next."""
+    """Write records meanwhile as the service does: a batch, its vectors, the next batch."""
     task = asyncio.create_task(_write(database, corpus))
     yield
     task.cancel()
@@ -319,7 +319,7 @@ def table_of(lines: Sequence[SearchSpeed]) -> Table:
 
 
 def main() -> int:
-    """Measure on a server of our own."""
+    """Measure on a PostgreSQL of its own."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_speed", description=__doc__)
     parser.add_argument("--texts", type=int, default=100_000, help="distinct texts (default 100,000)")
     parser.add_argument("--questions", type=int, default=100, help="questions asked (default 100)")

@@ -31,7 +31,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a target in this run."""
+    """Whether this run has met a target."""
 
     target: Target
     value: float
@@ -56,7 +56,7 @@ def _figure(name: str) -> Callable[[Result], float | None]:
 
 _OUTAGES: Final = ("h-redis", "h-embedder", "h-vector-server", "h-embedder-and-vector-server")
 
-# By meaning: without a filter, with one that leaves 1 %, and 0.01 % (benchmarks/search_speed.py).
+# The searches by meaning: without a filter, with one that leaves 1 %, and 0.01 % (search_speed.py).
 _SEARCHES: Final = ("i1", "i2", "i3")
 _WHILE_WRITING: Final = "i8"
 
@@ -91,7 +91,7 @@ TARGETS: Final = (
 
 
 def judge(results: Mapping[str, Result]) -> list[Verdict]:
-    """Hold the results against the targets of the scenarios that ran."""
+    """Compare the results with the targets of the scenarios that ran."""
     verdicts: list[Verdict] = []
     for target in TARGETS:
         result = results.get(target.scenario)

@@ -1,4 +1,4 @@
-"""Sentences as operations write them: distinct, and varied enough that their vectors spread realistically."""
+"""Makes sentences about operations: distinct, and varied enough that their vectors spread realistically."""
 
 import random
 from collections.abc import Iterator
@@ -122,7 +122,7 @@ def sentences(count: int, *, seed: int) -> Iterator[str]:
 
 
 def questions(count: int, *, seed: int) -> Iterator[str]:
-    """Yield what would be searched for: half of it full sentences, half of it questions in fewer words."""
+    """Yield searches: half of them full sentences, half of them questions in fewer words."""
     chance = random.Random(seed)
     yield from _distinct(count // 2, _QUESTIONS, chance)
     yield from _distinct(count - count // 2, _TEMPLATES, chance)

@@ -1,4 +1,4 @@
-"""What vectors cost the write path, and what it is like when something that they need is away."""
+"""Measures what vectors cost the write path, with all that they need and with some of it away."""
 
 import asyncio
 import time
@@ -95,7 +95,7 @@ async def measure_drains_degraded(bench: Bench, count: int) -> list[Result]:
 
 @asynccontextmanager
 async def _embedder() -> AsyncIterator[OpenAIService]:
-    """Run an embedding service that costs next to nothing: the operator is what is measured."""
+    """Run an embedding service that costs next to nothing: the operator is measured, not the model."""
     service = OpenAIService(_DIMENSIONS, vector=hashed_vector)
     await service.start()
     try:
@@ -142,7 +142,7 @@ class Outage:
 
 
 async def measure_outages(bench: Bench, seconds: int) -> list[Result]:
-    """Measure (h): outages under load. Nothing may be lost; how long until all is Stored again?"""
+    """Measure (h): the time after an outage until all objects are Stored again. Nothing may be lost."""
     redis, server = RedisServer(), PostgresServer()
     try:
         await asyncio.to_thread(redis.start)
@@ -205,8 +205,8 @@ async def _outage(
     say(f"    {outage.name} away for {seconds} s")
     name = outage.name.lower().replace(" ", "-")
     namespace, archive = await bench.namespace(f"h-{name}"), await bench.archives.archive()
-    # Only its own namespace: objects of earlier outages are still in the cluster and say Stored. This archive
-    # does not have their rows, so that they would be stored again.
+    # The operator serves only its own namespace. Objects of earlier outages are still in the cluster, and
+    # this archive does not have their rows, so that they would be stored again.
     async with bench.operator(archive, NAMESPACES=namespace, **settings) as operator:
         await operator.until_ready()
         stop = asyncio.Event()
@@ -251,7 +251,7 @@ async def _until_stored(bench: Bench, namespace: str, count: int) -> None:
 
 
 async def measure_search(bench: Bench, texts: int) -> list[Result]:
-    """Measure (i): searches of distinct texts; how fast, how complete, how far from pgvector alone."""
+    """Measure (i): how fast and how complete searches of distinct texts are, compared with pgvector alone."""
     archive = await bench.archives.archive()
     lines = await search_speed.measure(archive.owner_url, archive.service_url, texts=texts)
     return [_searched(number, line) for number, line in enumerate(lines)]

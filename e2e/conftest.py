@@ -20,7 +20,7 @@ GUARD_OPT_OUT = "datastorage.kubernaut.io/deletion-guard=disabled"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    # --kubeconfig itself comes from pytest-kind, which means the same by it.
+    # --kubeconfig itself comes from pytest-kind, with the same meaning.
     group = parser.getgroup("cluster", "cluster under test")
     group.addoption("--context", help="Run on this context of the kubeconfig instead of an own control plane")
     group.addoption(
@@ -62,7 +62,7 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     if external is not None:
         cluster = Cluster.from_context(*external, kubectl_path(), directory)
         cluster.apply_product()
-        # The tests start operators of their own; beside them the installed one would do everything twice.
+        # The tests start operators of their own; the installed one would process every object a second time.
         cluster.kubectl("scale", "--replicas=0", "deployment/datastorage", "--namespace=datastorage-system")
         yield cluster
         return
@@ -73,7 +73,7 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def own_control_plane(control_plane: Cluster) -> ControlPlane:
-    """Provide the same for tests that break the API server; skips them on any other cluster."""
+    """Provide our own control plane, for tests that break the API server; skip them on any other cluster."""
     if not isinstance(control_plane, ControlPlane):
         pytest.skip("the API server of this cluster cannot be restarted")
     return control_plane
@@ -81,7 +81,7 @@ def own_control_plane(control_plane: Cluster) -> ControlPlane:
 
 @pytest.fixture
 def make_namespace(control_plane: Cluster) -> Iterator[Callable[[], str]]:
-    """Make namespaces with random names, which go after the test without it waiting for that."""
+    """Make namespaces with random names. They are deleted after the test, which does not wait for that."""
     names: list[str] = []
 
     def make() -> str:
@@ -92,7 +92,7 @@ def make_namespace(control_plane: Cluster) -> Iterator[Callable[[], str]]:
 
     yield make
     if names:
-        # Records that were never stored would hold the namespace back for ever.
+        # Records that were never stored would block the deletion of the namespace.
         control_plane.kubectl("label", "namespace", *names, GUARD_OPT_OUT, "--overwrite", check=False)
         control_plane.kubectl("delete", "namespace", *names, "--wait=false", "--ignore-not-found")
 
@@ -105,7 +105,7 @@ def namespace(make_namespace: Callable[[], str]) -> str:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL of this session, which tests may stop and restart as long as they start it again."""
+    """Provide a PostgreSQL for the session. A test may stop it if it starts it again."""
     server = PostgresServer()
     try:
         server.start()
@@ -116,7 +116,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def databases(postgres: PostgresServer) -> TestDatabases:
-    """Databases on it, cloned from a migrated template."""
+    """Provide databases on it, cloned from a migrated template."""
     made = TestDatabases(postgres.owner_url)
     made.prepare()
     return made
@@ -148,12 +148,12 @@ async def make_workbench(
 
 @pytest_asyncio.fixture
 async def workbench(make_workbench: MakeWorkbench) -> Workbench:
-    """A namespace, a database, and operators that store the objects of the one in the other."""
+    """Provide a namespace, a database, and operators that store the namespace's objects in the database."""
     return await make_workbench()
 
 
 @pytest_asyncio.fixture
 async def client(control_plane: Cluster) -> AsyncIterator[BulkClient]:
-    """A client with the administrator's rights, for loads."""
+    """Provide a client with the administrator's rights, for many requests."""
     async with BulkClient.connect(control_plane.admin_kubeconfig) as made:
         yield made

@@ -1,4 +1,4 @@
-"""A steady load, and the question whether everything that was accepted has been stored."""
+"""A steady load, and a check that everything that was accepted is stored."""
 
 import asyncio
 from typing import Any, Self
@@ -11,7 +11,7 @@ from harness.archive import rows, uids
 from harness.bulk import BulkClient, RequestError
 from harness.manifests import audit_record
 
-# Promised: caught up this soon after a dependency is back.
+# The operator promises to catch up within this time after a dependency is back.
 CATCH_UP_SECONDS = 10.0
 
 
@@ -19,7 +19,7 @@ class Load:
     """Creates records at a steady pace in the background and remembers the uid of each one accepted."""
 
     def __init__(self, client: BulkClient, namespace: str, *, per_second: float, distinct: int = 50) -> None:
-        """``distinct`` is how many texts the records have among them."""
+        """``distinct`` is the number of different texts that the records have."""
         self._distinct = distinct
         self._client = client
         self._namespace = namespace
@@ -35,7 +35,7 @@ class Load:
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
         await self._task
-        # The answer was lost with its connection; what it would have said is in the cluster.
+        # The answer was lost with its connection: the cluster shows whether the record was created.
         for name in self._unanswered:
             body = await self._client.get(AUDIT_RECORD, self._namespace, name)
             if body is not None:
@@ -58,7 +58,7 @@ class Load:
 
 
 async def all_stored(client: BulkClient, workbench: Workbench, accepted: list[str]) -> Any:
-    """Every accepted record has its row and says Stored."""
+    """Return whether every accepted record has its row, and its status says Stored."""
     if set(uids(await rows(workbench.database_url, workbench.namespace))) != set(accepted):
         return False
     bodies = await client.list(AUDIT_RECORD, workbench.namespace)

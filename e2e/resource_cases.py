@@ -1,4 +1,4 @@
-"""What the API server is to make of our objects: examples that it accepts and mistakes that it refuses.
+"""Cases for the API server: objects that it accepts, and mistakes that it refuses.
 
 A case creates `manifest`, then writes `status` (if any), then applies `change` as a merge patch (if any).
 The last of these steps is refused with a message that contains `refused`, or accepted when that is None.

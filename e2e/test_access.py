@@ -1,4 +1,4 @@
-"""The operator gets to a real API server in every way that a kubeconfig names, and says when it does not."""
+"""The operator reaches a real API server in each way that a kubeconfig can name, or reports the reason."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from harness.plugin import FakePlugin
 from harness.polling import until
 
 SYSTEM = "datastorage-system"
-SECONDS = 40.0  # the API server believes a token for 10 s after it has become void
+SECONDS = 40.0  # the API server accepts a token for up to 10 s after it was revoked
 
 
 @pytest.mark.usefixtures("own_control_plane")  # it is on this machine, as all hosts are for the proxy
@@ -44,10 +44,10 @@ async def test_through_a_proxy_and_under_another_name(
 
 
 @pytest.mark.parametrize("way", ["exec", "tokenFile"])
-async def test_credentials_that_become_void_are_replaced(
+async def test_revoked_credentials_are_replaced(
     workbench: Workbench, client: BulkClient, tmp_path: Path, way: str
 ) -> None:
-    first, void = bound_token(workbench, "first")
+    first, revoke = bound_token(workbench, "first")
     give, user = (exec_user if way == "exec" else token_file_user)(tmp_path)
     give(first)
     content: dict[str, Any] = json.loads(workbench.kubeconfig.read_text())
@@ -56,8 +56,8 @@ async def test_credentials_that_become_void_are_replaced(
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("before"))
     await stored(client, workbench, "before")
 
-    void()
-    await until(lambda: refused(workbench, old), seconds=SECONDS, what="the first token is void")
+    revoke()
+    await until(lambda: refused(workbench, old), seconds=SECONDS, what="the first token is refused")
     # The watches are open, and go on; only a new request meets the refusal.
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
     said = await until(lambda: trouble(operator, "access"), seconds=SECONDS, what="/ready says so")
@@ -71,7 +71,7 @@ async def test_credentials_that_become_void_are_replaced(
     assert first not in operator.log()
 
 
-async def test_a_right_that_is_taken_away_is_named(workbench: Workbench, client: BulkClient) -> None:
+async def test_a_right_that_is_revoked_is_named(workbench: Workbench, client: BulkClient) -> None:
     operator = await asyncio.to_thread(workbench.start_operator, SWEEP_INTERVAL_SECONDS=5)
     workbench.cluster.kubectl("delete", "clusterrolebinding", "datastorage")
     try:
@@ -106,7 +106,7 @@ def write_config(path: Path, content: dict[str, Any], user: dict[str, Any]) -> P
 
 
 def exec_user(folder: Path) -> tuple[Callable[[str], None], dict[str, Any]]:
-    """Return how to set the token, and the user of a plugin that gives it for some seconds each time."""
+    """Return the function that sets the token, and a user whose plugin prints it with a short lifetime."""
     plugin = FakePlugin(folder / "plugin")
 
     def give(token: str) -> None:
@@ -122,7 +122,7 @@ def exec_user(folder: Path) -> tuple[Callable[[str], None], dict[str, Any]]:
 
 
 def token_file_user(folder: Path) -> tuple[Callable[[str], None], dict[str, Any]]:
-    """Return what sets the token, and the user whose token is in a file."""
+    """Return the function that sets the token, and a user whose token is in a file."""
     path = folder / "token"
 
     def give(token: str) -> None:
@@ -134,7 +134,7 @@ def token_file_user(folder: Path) -> tuple[Callable[[str], None], dict[str, Any]
 
 
 def bound_token(workbench: Workbench, name: str) -> tuple[str, Callable[[], object]]:
-    """Return a token of the operator's ServiceAccount, and what makes it void."""
+    """Return a token of the operator's ServiceAccount, and the function that revokes it."""
     kubectl, secret = workbench.cluster.kubectl, f"{workbench.namespace}-{name}"
     kubectl("create", "secret", "generic", secret, "-n", SYSTEM)
     command = ["create", "token", "datastorage", "-n", SYSTEM]
@@ -151,7 +151,7 @@ async def refused(workbench: Workbench, kubeconfig: Path) -> bool:
 
 
 async def trouble(operator: OperatorProcess, check: str) -> str | None:
-    """Return what /ready says of a check while it fails."""
+    """Return what /ready says of a check; None if the check succeeds."""
     status, body = await asyncio.to_thread(operator.ask, "/ready")
     said: str = json.loads(body)["checks"].get(check, "ok") if status == 503 else "ok"
     return None if said == "ok" else said

@@ -1,4 +1,4 @@
-"""Odd, hostile and unlucky input: stored exactly, or refused with a reason; never lost, never in the way."""
+"""Unusual and hostile input is stored exactly or refused with a reason; it is not lost and delays nothing."""
 
 import asyncio
 import json
@@ -112,7 +112,9 @@ async def test_deep_and_huge_objects_hold_nothing_up(workbench: Workbench, clien
     operator.check()
 
 
-async def test_refused_at_the_door(workbench: Workbench, client: BulkClient) -> None:
+async def test_the_api_server_refuses_invalid_and_too_large_objects(
+    workbench: Workbench, client: BulkClient
+) -> None:
     backwards = audit_record("b", startTime="2026-01-01T00:00:05Z", endTime="2026-01-01T00:00:00Z")
     too_large = audit_record("l", details="x" * (NEARLY_TOO_LARGE * 2))
     for body, expected in ((backwards, "endTime"), (too_large, "larger than max")):
@@ -143,9 +145,9 @@ async def test_times_far_off_are_stored_and_indexed_where_they_can_be(
 async def test_unstorable_record_is_rejected_and_holds_nothing_up(
     workbench: Workbench, client: BulkClient
 ) -> None:
-    """No input is known that PostgreSQL can't hold. A value that our own code refuses stands in for it.
+    """No input is known that PostgreSQL can't hold, so a trigger of the test refuses one record.
 
-    It is not for ever: once the cause is cured, the record is stored from the bytes that were kept of it.
+    The rejection is not final: once the cause is removed, the record is stored from its kept bytes.
     """
     await workbench.execute_as_owner(_NO_POISON)
     namespace = workbench.namespace
@@ -183,7 +185,7 @@ async def test_unstorable_record_is_rejected_and_holds_nothing_up(
 async def test_a_record_that_is_too_slow_waits_and_holds_nothing_up(
     workbench: Workbench, client: BulkClient
 ) -> None:
-    """A limit on the time of statements, which one record alone exceeds, stops the archive for nobody."""
+    """One record that alone exceeds statement_timeout does not hold up the others."""
     await workbench.execute_as_owner(_SLOW)
     await workbench.execute_as_owner(_limit(workbench.database_url, "SET statement_timeout = '300ms'"))
     namespace = workbench.namespace
@@ -218,11 +220,11 @@ async def test_a_record_that_is_too_slow_waits_and_holds_nothing_up(
     async def all_there() -> bool:
         return len(await phases("Stored")) == 61
 
-    await until(all_there, seconds=60, what="the slow one is Stored as soon as it can be")
+    await until(all_there, seconds=60, what="the slow one is Stored once nothing slows it down")
 
 
-async def test_deleted_before_it_was_stored(workbench: Workbench, client: BulkClient) -> None:
-    """Without the deletion guard a record may be gone a moment after its creation: its event has it still."""
+async def test_a_record_that_was_deleted_at_once_is_stored(workbench: Workbench, client: BulkClient) -> None:
+    """Without the deletion guard a record may be gone a moment after its creation: its event still has it."""
     workbench.opt_out_of_the_guard()
     workbench.start_operator()
     accepted: list[str] = []
@@ -242,7 +244,9 @@ async def test_deleted_before_it_was_stored(workbench: Workbench, client: BulkCl
 
 @pytest.mark.parametrize("who", ["user", "operator"])
 @pytest.mark.timeout(600)
-async def test_same_name_again_at_once(workbench: Workbench, client: BulkClient, who: str) -> None:
+async def test_a_name_that_is_used_again_at_once_mixes_nothing_up(
+    workbench: Workbench, client: BulkClient, who: str
+) -> None:
     """A deleted object's successor of the same name is another record: 1,000 times, none lost or mixed up.
 
     Either the user deletes and creates again (with a status write on its way), or the operator
@@ -327,7 +331,7 @@ async def test_large_objects_do_not_fill_the_memory(workbench: Workbench, client
     operator.wait_ready(LARGE_SECONDS)
 
     async def all_there() -> bool:
-        # Counted, not read: 33 MB for every look would keep the machine from storing them.
+        # The rows are counted, not read: reading 33 MB at each look would slow down storing them.
         return int((await fetch(workbench.database_url, _COUNT_TRACES, namespace))[0][0]) == 24
 
     await until(all_there, seconds=LARGE_SECONDS, what="24 rows")

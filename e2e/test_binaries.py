@@ -1,4 +1,4 @@
-"""Where the programs of the control plane come from, with a stand-in for the Go compiler."""
+"""The sources of the control plane's programs, with a stand-in for the Go compiler."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def script(path: Path, content: str) -> Path:
 
 
 def program(path: Path, answer: str) -> Path:
-    """One that says its version."""
+    """Write a program that prints its version."""
     return script(path, f"#!/bin/sh\ncat <<'EOF'\n{answer}\nEOF\n")
 
 

@@ -1,4 +1,4 @@
-"""Tests on somebody's kubeconfig touch only clusters that may be touched."""
+"""Tests that run on a user's kubeconfig use only clusters that are allowed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The control plane itself: what the other tests take for granted."""
+"""The control plane itself, whose behaviour the other tests rely on."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import pytest
 from harness.controlplane import Cluster, ComponentError, ControlPlane, ControlPlaneError, KubectlError
 from harness.controlplane.binaries import kubernetes_version
 from harness.controlplane.cluster import REPOSITORY
-from harness.controlplane.processes import Component, Deadline, ProcessGroup
+from harness.controlplane.processes import Component, ProcessGroup
+from harness.polling import until_blocking
 from harness.ports import free_port
 
 PATIENCE = 60.0  # seconds; far more than anything here takes on an idle machine
@@ -36,16 +36,8 @@ time.sleep(600)
 """
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Poll until a condition holds; fails the test when it never does."""
-    deadline = Deadline(PATIENCE)
-    while not condition():
-        assert not deadline.passed(), f"after {PATIENCE:.0f} s still not: {what}"
-        time.sleep(0.05)
-
-
 def is_running(pid: int) -> bool:
-    """Say whether a process runs; a zombie, which nobody has collected yet, does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -67,7 +59,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return line
 
 
-def test_server_says_the_version_it_was_built_from(own_control_plane: ControlPlane) -> None:
+def test_server_reports_the_version_it_was_built_from(own_control_plane: ControlPlane) -> None:
     answer = json.loads(own_control_plane.kubectl("version", "-o", "json").stdout)
     assert answer["serverVersion"]["gitVersion"] == kubernetes_version()
     assert answer["clientVersion"]["gitVersion"] == kubernetes_version()
@@ -81,8 +73,14 @@ def test_deployment_becomes_pods_and_events(control_plane: Cluster, namespace: s
     def reasons() -> set[str]:
         return {event["reason"] for event in control_plane.get("events", here)["items"]}
 
-    eventually(lambda: len(control_plane.get("pods", here)["items"]) == 3, "three Pods")
-    eventually(lambda: {"ScalingReplicaSet", "SuccessfulCreate"} <= reasons(), "Events of the scaling")
+    until_blocking(
+        lambda: len(control_plane.get("pods", here)["items"]) == 3, seconds=PATIENCE, what="three Pods"
+    )
+    until_blocking(
+        lambda: {"ScalingReplicaSet", "SuccessfulCreate"} <= reasons(),
+        seconds=PATIENCE,
+        what="Events of the scaling",
+    )
 
 
 def test_namespace_with_content_goes_away(control_plane: Cluster, make_namespace: Callable[[], str]) -> None:
@@ -93,7 +91,7 @@ def test_namespace_with_content_goes_away(control_plane: Cluster, make_namespace
     def is_gone() -> bool:
         return control_plane.kubectl("get", "namespace", namespace, check=False).returncode != 0
 
-    eventually(is_gone, "the namespace is gone")
+    until_blocking(is_gone, seconds=PATIENCE, what="the namespace is gone")
 
 
 def test_service_account_acts_under_its_own_name(control_plane: Cluster, namespace: str) -> None:
@@ -105,7 +103,7 @@ def test_service_account_acts_under_its_own_name(control_plane: Cluster, namespa
     assert robot.stat().st_mode & 0o077 == 0
 
 
-def test_service_account_may_only_what_its_role_grants(control_plane: Cluster, namespace: str) -> None:
+def test_service_account_has_only_the_rights_of_its_role(control_plane: Cluster, namespace: str) -> None:
     here = f"--namespace={namespace}"
     control_plane.kubectl("create", "serviceaccount", "robot", here)
     robot = control_plane.service_account_kubeconfig(namespace, "robot")
@@ -118,7 +116,7 @@ def test_service_account_may_only_what_its_role_grants(control_plane: Cluster, n
     def may_read() -> bool:
         return control_plane.kubectl("get", "configmaps", here, kubeconfig=robot, check=False).returncode == 0
 
-    eventually(may_read, "the Role is in force")
+    until_blocking(may_read, seconds=PATIENCE, what="the Role is in force")
     with pytest.raises(KubectlError, match="Forbidden"):
         control_plane.kubectl("get", "secrets", here, kubeconfig=robot)
 
@@ -173,7 +171,7 @@ def test_children_die_with_their_parent_and_nothing_acknowledged_is_lost(tmp_pat
     assert len(pids) == 3
     parent.kill()
     parent.communicate()
-    eventually(lambda: not any(map(is_running, pids)), "all children are gone")
+    until_blocking(lambda: not any(map(is_running, pids)), seconds=PATIENCE, what="all children are gone")
     with ControlPlane(directory) as again:
         assert again.get("configmap", "kept")["metadata"]["name"] == "kept"
         again.kubectl("auth", "whoami", kubeconfig=robot)  # same port, authority and signing key
@@ -186,7 +184,7 @@ def test_children_outlive_the_thread_that_started_them(tmp_path: Path) -> None:
     thread.start()
     task = Path(f"/proc/self/task/{thread.native_id}")
     thread.join()
-    eventually(lambda: not task.exists(), "the kernel has ended the thread too")
+    until_blocking(lambda: not task.exists(), seconds=PATIENCE, what="the kernel has ended the thread too")
     assert not child.wait(0.5)
     group.kill()
     assert child.wait(PATIENCE)
@@ -210,7 +208,7 @@ def test_a_given_port_is_used(tmp_path: Path) -> None:
     assert ControlPlane(tmp_path, api_port=port).api_url == f"https://127.0.0.1:{port}"
 
 
-def test_command_runs_until_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_command_runs_until_it_is_stopped_and_leaves_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "cp"
     place = ["--directory", str(directory)]
     up = python("-m", "harness.controlplane", "up", *place)

@@ -1,4 +1,4 @@
-"""kill -9 at random moments under load: the count by uid is the same on both sides, whatever happens."""
+"""SIGKILL at random moments under load: cluster and archive still have the same uids in the end."""
 
 import asyncio
 import random
@@ -66,7 +66,7 @@ async def _create(client: BulkClient, namespace: str, accepted: set[str]) -> Non
 
 
 async def _check_deletions(client: BulkClient, workbench: Workbench, unstored: list[str]) -> None:
-    """At the moment its deletion is seen, the row of an object must be there."""
+    """Note each object whose row is missing at the moment when its deletion is seen."""
     async for event, body in client.watch(AUDIT_RECORD, workbench.namespace):
         if event == "DELETED" and not await workbench.has_row(body["metadata"]["uid"]):
             unstored.append(body["metadata"]["name"])

@@ -1,4 +1,4 @@
-"""Definitions, rights and namespaces come and go: what is there is served soon, without a restart."""
+"""Definitions, rights and namespaces come and go while the operator runs: it needs no restart."""
 
 import asyncio
 import json
@@ -89,7 +89,7 @@ def lines(operator: OperatorProcess, level: int) -> list[str]:
     return [one["message"] for one in parsed if logging.getLevelNamesMapping()[one["level"]] >= level]
 
 
-async def test_a_definition_is_deleted_and_made_again(
+async def test_a_definition_is_deleted_and_created_again(
     workbench: Workbench, client: BulkClient, definitions: Definitions
 ) -> None:
     namespace = workbench.namespace

@@ -1,10 +1,10 @@
 """Nothing leaves the cluster before it is stored: the API server itself refuses every user.
 
-The tests play the operator, under its own ServiceAccount; the real one, where it runs, rests meanwhile.
+The tests act as the operator, under its ServiceAccount. Where the cluster runs a real operator, it is scaled
+to zero meanwhile.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
 from e2e.resource_cases import action_trace, audit_record
 from harness.controlplane import Cluster
+from harness.polling import until_blocking
 
 SYSTEM = "datastorage-system"
 DEADLINE = 30.0  # seconds; policies and labels reach the API server's admission within one or two
@@ -24,13 +25,6 @@ BUILDERS: dict[ResourceKind, Callable[[], dict[str, Any]]] = {
     AUDIT_RECORD: audit_record,
     ACTION_TRACE: action_trace,
 }
-
-
-def eventually(what: str, check: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not check():
-        assert time.monotonic() < deadline, f"not within {DEADLINE:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 class Records:
@@ -48,7 +42,7 @@ class Records:
     def set_status(
         self, kind: ResourceKind, name: str, phase: str, generation: int, *, as_admin: bool = False
     ) -> str:
-        """Write a status, and return what was said against it."""
+        """Write a status, and return the error output."""
         status = {
             "apiVersion": f"{GROUP}/v1alpha1",
             "kind": kind.kind,
@@ -65,7 +59,7 @@ class Records:
         return done.stderr
 
     def delete(self, kind: ResourceKind, *arguments: str, kubeconfig: Path | None = None) -> str:
-        """Delete, and return what was said against it."""
+        """Delete, and return the error output."""
         return self.cluster.kubectl(
             *("delete", kind.crd_name, "-n", self.namespace, "--timeout=30s", *arguments),
             kubeconfig=kubeconfig,
@@ -84,18 +78,21 @@ class Records:
 
 @pytest.fixture(scope="module", autouse=True)
 def resting_operator(control_plane: Cluster) -> Iterator[None]:
-    """Stop the operator, where the cluster runs it: it would store what these tests want to see unstored."""
+    """Stop the operator if the cluster runs it: it would store the records that these tests need unstored."""
     deployment = ("deployment/datastorage", "-n", SYSTEM)
     replicas = control_plane.get(*deployment)["spec"]["replicas"]
     control_plane.kubectl("scale", *deployment, "--replicas=0")
     selector = ("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=datastorage")
-    eventually("the operator's pods are gone", lambda: not control_plane.get(*selector)["items"])
+    until_blocking(
+        lambda: not control_plane.get(*selector)["items"],
+        seconds=DEADLINE, what="the operator's pods are gone",
+    )  # fmt: skip
     yield
     control_plane.kubectl("scale", *deployment, f"--replicas={replicas}")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def guards(resting_operator: None, control_plane: Cluster) -> None:  # noqa: ARG001 -- it must rest first
+def guards(resting_operator: None, control_plane: Cluster) -> None:  # noqa: ARG001 -- it must be stopped first
     """Wait until the policies, applied a moment ago, have reached the API server's admission."""
     operator = control_plane.service_account_kubeconfig(SYSTEM, "datastorage")
     probe = Records(control_plane, "default", operator)
@@ -103,13 +100,14 @@ def guards(resting_operator: None, control_plane: Cluster) -> None:  # noqa: ARG
         "delete", AUDIT_RECORD.crd_name, "guard-probe", "--ignore-not-found", kubeconfig=operator
     )
     probe.create(AUDIT_RECORD, "guard-probe")
-    eventually(
-        "deletions are refused", lambda: bool(probe.delete(AUDIT_RECORD, "guard-probe", "--dry-run=server"))
-    )
-    eventually(
-        "statuses are refused",
+    until_blocking(
+        lambda: bool(probe.delete(AUDIT_RECORD, "guard-probe", "--dry-run=server")),
+        seconds=DEADLINE, what="deletions are refused",
+    )  # fmt: skip
+    until_blocking(
         lambda: bool(probe.set_status(AUDIT_RECORD, "guard-probe", "Pending", 1, as_admin=True)),
-    )
+        seconds=DEADLINE, what="statuses are refused",
+    )  # fmt: skip
     probe.delete(AUDIT_RECORD, "guard-probe", "--wait=false", kubeconfig=operator)
 
 
@@ -158,7 +156,7 @@ def test_a_deletecollection_is_refused(records: Records) -> None:
 
 @each_kind
 @pytest.mark.parametrize("phase", ["Stored", "Degraded", "Rejected"])
-def test_a_record_that_is_safe_may_go(records: Records, kind: ResourceKind, phase: str) -> None:
+def test_a_record_that_is_safe_may_be_deleted(records: Records, kind: ResourceKind, phase: str) -> None:
     records.create(kind, "safe")
     records.set_status(kind, "safe", phase, 1)
     assert records.delete(kind, "safe") == ""
@@ -167,12 +165,12 @@ def test_a_record_that_is_safe_may_go(records: Records, kind: ResourceKind, phas
 
 @each_kind
 @pytest.mark.parametrize("phase", ["Pending", "Recording"])
-def test_a_record_on_its_way_stays(records: Records, kind: ResourceKind, phase: str) -> None:
+def test_a_record_that_is_not_finished_stays(records: Records, kind: ResourceKind, phase: str) -> None:
     records.create(kind, "underway")
     records.set_status(kind, "underway", phase, 1)
     refusal = records.delete(kind, "underway")
     assert f"(phase {phase})" in refusal
-    # A trace that nobody goes on with would be waited for in vain.
+    # An abandoned trace never becomes Stored: the message says how to end it instead of waiting.
     assert ("kubectl patch -n" if phase == "Recording" else "kubectl wait -n") in refusal
     assert records.names(kind) == {"underway"}
 
@@ -218,7 +216,9 @@ def test_a_labelled_namespace_is_left_alone(records: Records) -> None:
         assert "must not be deleted" in records.delete(kind, "fresh")
     records.cluster.kubectl("label", "namespace", records.namespace, OPT_OUT)
     for kind in KINDS:
-        eventually(f"{kind.kind} deleted", partial(records.try_delete, kind, "fresh"))
+        until_blocking(
+            partial(records.try_delete, kind, "fresh"), seconds=DEADLINE, what=f"{kind.kind} is deleted"
+        )
         assert records.names(kind) == set()
 
 
@@ -256,7 +256,9 @@ def test_a_namespace_waits_for_its_records(control_plane: Cluster, records: Reco
             if condition["type"] == "NamespaceDeletionContentFailure"
         )
 
-    eventually("the namespace says why it stays", lambda: "must not be deleted" in refusals())
+    until_blocking(
+        lambda: "must not be deleted" in refusals(), seconds=DEADLINE, what="the namespace says why it stays"
+    )
     for kind in KINDS:
         assert records.names(kind) == {"fresh"}
         records.set_status(kind, "fresh", "Stored", 1)

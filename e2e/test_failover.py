@@ -1,4 +1,4 @@
-"""An endpoint that leads elsewhere, and secrets that are exchanged, while the operator runs: no restart."""
+"""The database's endpoint moves or its password is replaced: the running operator needs no restart."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from harness.polling import until
 from harness.postgres import PostgresServer, StandbyServer
 from harness.proxy import FreezableProxy
 
-# From the cure on, on a machine that does other things too.
+# Counted from the repair, on a machine that does other work too.
 RECOVERY_SECONDS = 15.0
 CUT = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
@@ -24,7 +24,7 @@ CUT = """
 """
 
 
-async def test_a_standby_behind_the_endpoint_is_told_and_left(
+async def test_a_standby_behind_the_endpoint_is_reported_and_left(
     workbench: Workbench, client: BulkClient, postgres: PostgresServer
 ) -> None:
     standby = StandbyServer(postgres)
@@ -37,14 +37,14 @@ async def test_a_standby_behind_the_endpoint_is_told_and_left(
             await until(lambda: _ready(operator), seconds=30, what="/ready")
             pid = operator.pid
             await _store(client, workbench, primary_url, "before")
-            proxy.lead_to(standby.moved(primary_url))
+            proxy.redirect_to(standby.moved(primary_url))
             await workbench.execute_as_owner(CUT)
             await client.create(AUDIT_RECORD, workbench.namespace, audit_record("meanwhile"))
             await until(lambda: _says(operator, "is a read-only standby"), seconds=10, what="/ready says why")
             workbench.database_url = standby.moved(primary_url)
             listed = await asyncio.to_thread(workbench.datastorage, "list", "-o", "json")
             assert len(json.loads(listed)["records"]) == 1, "a standby is good enough to read"
-            proxy.lead_to(primary_url)
+            proxy.redirect_to(primary_url)
             await until(
                 lambda: _stored(primary_url, workbench, "before", "meanwhile"),
                 seconds=RECOVERY_SECONDS,
@@ -57,7 +57,7 @@ async def test_a_standby_behind_the_endpoint_is_told_and_left(
         standby.remove()
 
 
-async def test_a_password_is_exchanged_in_the_secrets_directory(
+async def test_a_password_is_replaced_in_the_secrets_directory(
     workbench: Workbench, client: BulkClient, tmp_path: Path
 ) -> None:
     role = f"rotated_{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""Dependencies that go away and come back: nothing is lost, and everything is caught up soon after."""
+"""Dependencies go away and come back: nothing is lost, and the operator catches up soon after."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ from harness.postgres import PostgresServer
 
 def assert_never_restarted(operator: OperatorProcess, pid: int | None) -> None:
     operator.check()
-    assert operator.pid == pid, "the operator lived through it"
+    assert operator.pid == pid, "the operator did not restart"
 
 
 async def test_postgres_away_under_load(

@@ -1,4 +1,4 @@
-"""manifests/base before a real API server: accepted as it is, and no right more than needed."""
+"""A real API server accepts manifests/base as it is, and the operator has no right that it does not need."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ RIGHTS: set[Right] = {
     ("create", "tokenreviews.authentication.k8s.io"),
     ("create", "subjectaccessreviews.authorization.k8s.io"),
 }
-# The list of rights below is exact already; these are the ones whose loss would hurt most, asked one by one.
+# The test of the exact list covers these as well. They would do the most harm, and are asked for one by one.
 DENIED: set[Right] = {
     *((verb, resource) for resource in OBJECTS for verb in ("create", "update", "patch", "deletecollection")),
     *((verb, f"{resource}/status") for resource in OBJECTS for verb in ("get", "update")),
@@ -68,7 +68,7 @@ def may(cluster: Cluster, kubeconfig: Path, right: Right) -> bool:
 
 
 def listed_rights(cluster: Cluster, kubeconfig: Path, namespace: str) -> set[Right]:
-    """All that the holder of `kubeconfig` may do to resources in a namespace or in the whole cluster."""
+    """Return all rights of the user of `kubeconfig` to resources in a namespace or in the whole cluster."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
@@ -97,7 +97,7 @@ def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Pa
 
 
 def test_an_update_of_the_development_overlay_fits_on_a_small_node(control_plane: Cluster) -> None:
-    """A kind node of two cores has about one left beside the components of Kubernetes."""
+    """A kind node of two cores has about one left besides the components of Kubernetes."""
     requested = 0
     for document in rendered(control_plane, MANIFESTS / "overlays" / "development"):
         if document["kind"] == "Deployment":

@@ -1,4 +1,4 @@
-"""The way of a record on a real cluster: stored, said so, cleared."""
+"""A record's path on a real cluster: it is stored, its status says so, and it is deleted."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ from harness.polling import until
 from harness.ports import free_port
 
 
-async def test_record_is_stored_announced_and_cleared(workbench: Workbench, client: BulkClient) -> None:
+async def test_record_is_stored_reported_and_cleared(workbench: Workbench, client: BulkClient) -> None:
     operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=2)
     namespace = workbench.namespace
     created = await client.create(AUDIT_RECORD, namespace, audit_record("one", details={"a": [1, None, "x"]}))
@@ -191,7 +191,7 @@ async def test_legal_hold_keeps_a_stored_object(workbench: Workbench, client: Bu
 async def test_missing_row_is_never_deleted_but_stored_again(
     workbench: Workbench, client: BulkClient
 ) -> None:
-    """A status may lie (a restored backup, a hand-made status): the collector believes the archive only."""
+    """A status may be wrong (a restored backup, a status made by hand): the collector asks the archive."""
     workbench.start_operator(TTL_SECONDS_AFTER_STORED=3)
     namespace = workbench.namespace
     await client.create(AUDIT_RECORD, namespace, audit_record("lost"))
@@ -222,7 +222,7 @@ async def test_stop_flushes_and_exits_zero(workbench: Workbench, client: BulkCli
         for body in await client.list(AUDIT_RECORD, namespace)
         if body.get("status", {}).get("phase") == "Stored"
     }
-    assert stored == taken_in, "what was committed was also announced"
+    assert stored == taken_in, "every committed record has its status"
 
 
 async def test_gc_dry_run_lists_and_deletes_nothing(workbench: Workbench, client: BulkClient) -> None:
@@ -246,7 +246,7 @@ async def test_gc_dry_run_lists_and_deletes_nothing(workbench: Workbench, client
 async def test_the_harness_moves_when_its_port_is_taken(
     workbench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any program may take a port between its choice and its use; the tests must not fail by that."""
+    """Any program may take a port between its choice and its use; that must not fail a test."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""What a controller writes within a second comes out in the order in which it was written."""
+"""Records that a controller writes within one second are shown in the order of writing."""
 
 import json
 import random
@@ -14,12 +14,12 @@ from harness.bulk import BulkClient
 from harness.manifests import action_trace, audit_record
 from harness.polling import until
 
-# More than a page of a list, which has them by name.
+# More than one page of a list; the API server sorts lists by name.
 _RECORDS = 600
 
 
 async def _write(client: BulkClient, namespace: str) -> list[str]:
-    """Write a remediation, nothing of which says when it happened; return the names in order."""
+    """Write a remediation whose records have no times of their own; return the names in order."""
     names = [f"step-{n}" for n in range(_RECORDS)]
     random.Random(7).shuffle(names)
     await client.create(ACTION_TRACE, namespace, action_trace("trace"))

@@ -1,4 +1,4 @@
-"""The custom resources on the real API server: what it accepts, refuses, keeps and shows."""
+"""The custom resources on a real API server: it accepts, refuses, keeps and shows them as intended."""
 
 import json
 import secrets
@@ -59,7 +59,7 @@ def api(control_plane: Cluster) -> Any:
 
 @pytest.fixture(scope="module")
 def namespace(control_plane: Cluster) -> Iterator[str]:
-    """One namespace for all, without the guards: here it is the administrator who writes the status."""
+    """Provide one namespace for all, without the guards: here the administrator writes the status."""
     name = f"e2e-resources-{secrets.token_hex(4)}"
     label, value = GUARD_OPT_OUT.split("=")
     metadata = {"name": name, "labels": {label: value}}
@@ -142,7 +142,7 @@ def test_bad_status_is_refused(resources: Resources, name: str, status: Object, 
 
 
 def without_nulls(value: Object) -> Object:
-    """Return what a merge patch with this leaves."""
+    """Return the result of a merge patch with this value."""
     return {
         key: without_nulls(part) if isinstance(part, dict) else part
         for key, part in value.items()
@@ -204,7 +204,7 @@ def test_depth_of_details(control_plane: Cluster, namespace: str, depth: int, ac
     assert ("[" * depth in done.stdout) is accepted
 
 
-def test_unknown_fields_are_refused_when_strict_and_else_dropped(api: Any, namespace: str) -> None:
+def test_unknown_fields_are_refused_when_strict_and_otherwise_dropped(api: Any, namespace: str) -> None:
     def create(**options: str) -> Object:
         place = (GROUP, VERSION, namespace, AUDIT_RECORD.plural, audit_record({"colour": "red"}))
         return dict(api.create_namespaced_custom_object(*place, **options))
@@ -221,7 +221,7 @@ def test_null_means_absent(resources: Resources) -> None:
 
 
 def test_managed_fields_stay_small(resources: Resources) -> None:
-    """They are in every copy of every record: one entry for the spec, one for the status."""
+    """They are in every copy of every record, so there is one entry for the spec and one for the status."""
     record = resources.create(AUDIT_RECORD, audit_record())
     stored = resources.patch_status(AUDIT_RECORD, record["metadata"]["name"], STORED)
     owned = [entry["fieldsV1"] for entry in stored["metadata"]["managedFields"]]

@@ -1,4 +1,4 @@
-"""A cluster or a database that went back to a backup: both histories are kept, nothing is believed unseen."""
+"""A cluster or a database is restored from a backup: both histories are kept, and no row stays missing."""
 
 import json
 from functools import partial
@@ -30,7 +30,7 @@ async def phase_of(
 async def test_a_cluster_restored_from_a_backup_keeps_both_histories(
     tmp_path: Path, databases: TestDatabases
 ) -> None:
-    """What the operator stored since the backup is there again, unstored, and goes another way."""
+    """Objects that were stored after the backup exist again without a status, and then change differently."""
     database = await databases.clone()
     with ControlPlane(tmp_path / "cluster") as cluster:
         cluster.apply_product()
@@ -53,7 +53,7 @@ async def _go_back_and_on(bench: Workbench, cluster: ControlPlane, backup: Path)
         await until(
             lambda: phase_of(client, ACTION_TRACE, "restored", "trace"), seconds=10, what="generation 1"
         )
-        operator.pause()  # so that the backup has it without a status
+        operator.pause()  # so that the backup has the record without a status
         record = await client.create(
             AUDIT_RECORD, "restored", audit_record("record", ttlSecondsAfterStored=3600)
         )

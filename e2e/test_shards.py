@@ -30,7 +30,7 @@ Objects = list[dict[str, Any]]
 
 @pytest.fixture
 def settings(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of a process that is this one, under the shipped ServiceAccount."""
+    """Provide settings for a replica in this process, under the shipped ServiceAccount."""
     monkeypatch.setenv("KUBECONFIG", str(workbench.kubeconfig))
     return Settings(
         database=DatabaseSettings(url=SecretStr(workbench.database_url)),
@@ -140,7 +140,7 @@ async def test_vectors_that_are_written_later_promote_the_objects_of_every_shard
     service.is_away = True
     await service.start()
     embedding = EmbeddingSettings(provider="openai", url=service.url, model="tiny", dimensions=8)
-    # So long that no look without a request comes in time.
+    # The interval is so long that only a request can cause a look in time.
     settings = settings.model_copy(update={"embedding": embedding, "sweep_interval_seconds": 3600})
     tasks: list[asyncio.Task[Any]] = []
     try:

@@ -1,4 +1,4 @@
-"""The start: what waiting does not cure ends it with one line, and a pooler on the way is no hindrance."""
+"""The start: an error that waiting can't cure ends it with one line, and a pooler is supported."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ from harness.postgres import TestDatabase
 _RECORDS = 60
 
 
-async def _last_words(operator: OperatorProcess) -> list[str]:
-    """Return what an operator has said that has ended by itself."""
+async def _error_lines(operator: OperatorProcess) -> list[str]:
+    """Wait until an operator has ended by itself; return its error lines."""
 
     async def ended() -> bool:
         return operator.exit_code is not None
@@ -37,18 +37,18 @@ async def _last_words(operator: OperatorProcess) -> list[str]:
         ("sslmode=verify-full&sslrootcert=/no/such/ca.crt", "/no/such/ca.crt, which is not there"),
     ],
 )
-async def test_a_url_that_can_not_be_obeyed_ends_the_start(
+async def test_a_url_with_an_unsupported_option_ends_the_start(
     workbench: Workbench, query: str, said: str
 ) -> None:
     workbench.database_url += f"?{query}"
-    [line] = await _last_words(workbench.start_operator(wait=False))
+    [line] = await _error_lines(workbench.start_operator(wait=False))
     assert "DATASTORAGE_DATABASE_URL" in line
     assert said in line
 
 
-async def test_a_role_that_lacks_a_right_ends_the_start_and_migrating_gives_it(workbench: Workbench) -> None:
+async def test_a_role_that_lacks_a_right_ends_the_start_and_migrating_grants_it(workbench: Workbench) -> None:
     await workbench.execute_as_owner("REVOKE INSERT ON datastorage.audit_records FROM datastorage_service")
-    [line] = await _last_words(workbench.start_operator(wait=False))
+    [line] = await _error_lines(workbench.start_operator(wait=False))
     assert "may not INSERT into datastorage.audit_records: run 'datastorage migrate'" in line
     service_url, workbench.database_url = workbench.database_url, workbench.owner_url
     workbench.datastorage("migrate")
@@ -56,7 +56,7 @@ async def test_a_role_that_lacks_a_right_ends_the_start_and_migrating_gives_it(w
     assert await asyncio.to_thread(lambda: workbench.start_operator().ready())
 
 
-async def test_a_pooler_that_changes_the_session_is_no_hindrance(
+async def test_a_pooler_that_changes_the_session_is_supported(
     workbench: Workbench, client: BulkClient
 ) -> None:
     direct, namespace = workbench.database_url, workbench.namespace

@@ -1,4 +1,4 @@
-"""A stop ends in time, whatever is under way, and nothing is lost by it."""
+"""A stop ends in time, whatever is under way, and loses nothing."""
 
 import asyncio
 import contextlib
@@ -27,9 +27,9 @@ from harness.polling import until
 from harness.proxy import FreezableProxy
 
 SHUTDOWN_SECONDS = 2
-# Beside the flush; the last resort of the operator would end it then, with another exit code.
+# For the rest of a stop besides the flush. After that, the operator ends itself with another exit code.
 REST_SECONDS = 20
-# Before the operator has taken the signal for itself there is nothing to end in order.
+# Before the operator handles the signal itself, there is nothing to flush.
 STOPPED = {0, 128 + signal.SIGTERM, -signal.SIGTERM}
 # Seconds from a start to the stop: from "has not begun" to "in the middle of everything".
 EARLIEST_STOP, LATEST_STOP = 0.2, 4.0
@@ -100,7 +100,7 @@ async def changing_traces(trial: Trial) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A load, and which way falls silent before the stop."""
+    """A load, and the name of the connection that is frozen before the stop."""
 
     load: Callable[[Trial], Coroutine[Any, Any, None]]
     silent: str = ""
@@ -116,7 +116,7 @@ CASES = {
 
 
 async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
-    """Stop operators under the load, then let one archive what they have left."""
+    """Stop operators under the load, then let one more store the rest."""
     bench = trial.bench
     settings: dict[str, Any] = {"SHUTDOWN_SECONDS": SHUTDOWN_SECONDS, "SWEEP_INTERVAL_SECONDS": 3600}
     async with FreezableProxy(bench.database_url) as postgres, cluster_proxy(bench) as (cluster, config):
@@ -147,7 +147,7 @@ async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
 
 @asynccontextmanager
 async def cluster_proxy(bench: Workbench) -> AsyncIterator[tuple[FreezableProxy, Path]]:
-    """A way to the API server that can fall silent, and a kubeconfig that takes it."""
+    """Run a proxy before the API server that can be frozen; yield it and a kubeconfig that uses it."""
     original = json.loads(bench.kubeconfig.read_text())
     async with FreezableProxy(original["clusters"][0]["cluster"]["server"]) as proxy:
         original["clusters"][0]["cluster"]["server"] = proxy.url
@@ -163,7 +163,7 @@ async def cluster_proxy(bench: Workbench) -> AsyncIterator[tuple[FreezableProxy,
 async def test_stopped_at_random_moments(
     make_workbench: MakeWorkbench, client: BulkClient, stops: int
 ) -> None:
-    """All loads at once, each with operators of its own: the machine is as busy as it may get."""
+    """All loads run at once, each with operators of its own, so that the machine is as busy as possible."""
     trials = [Trial(await make_workbench(), client) for _ in CASES]
     async with asyncio.TaskGroup() as group:
         for trial, case in zip(trials, CASES.values(), strict=True):
@@ -172,7 +172,7 @@ async def test_stopped_at_random_moments(
 
 
 async def test_a_stop_waits_for_no_client(workbench: Workbench) -> None:
-    """Neither for one that keeps its connection, nor for one that never ends its request."""
+    """It waits neither for an idle connection nor for a request that never ends."""
     operator = workbench.start_operator()
     ports = [operator.api_url, operator.metrics_url]
     with contextlib.ExitStack() as stack:
@@ -185,7 +185,7 @@ async def test_a_stop_waits_for_no_client(workbench: Workbench) -> None:
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]])
-async def test_any_signal_in_any_number_stops_it(workbench: Workbench, signals: list[int]) -> None:
+async def test_any_number_of_signals_stops_it(workbench: Workbench, signals: list[int]) -> None:
     operator = workbench.start_operator()
     assert operator.pid is not None
     for number in signals:

@@ -1,4 +1,4 @@
-"""An archive and a cluster that an earlier version of the operator has left are taken over by this one.
+"""An upgrade: the operator takes over an archive and a cluster from an earlier version.
 
 ``upgrade/`` has what the operator of commit 1a2b0ac left behind, the last one before the rows' key had the
 content: a dump of its database (pg_dump of the schema, with the statements of psql left out), and what etcd
@@ -27,13 +27,13 @@ from harness.postgres import TestDatabases
 
 LEFT: Final = Path(__file__).with_name("upgrade")
 NAMESPACE: Final = "upgrade"  # as the objects say
-TEN_YEARS: Final = 315_360_000  # as the operator of then was set up
+TEN_YEARS: Final = 315_360_000  # as that operator was set up
 
 UNTOUCHED: Final = {
     "stored-0", "stored-1", "stored-2", "exotic", "held", "terminating", "rejected", "recording",
     "trace-stored",
 }  # fmt: skip
-"""Objects that need nothing: no status of them is written again."""
+"""Objects whose status is not written again."""
 PHASES: Final = {
     **dict.fromkeys(UNTOUCHED, "Stored"),
     **dict.fromkeys(("unstored-0", "unstored-1", "unstored-2", "degraded-0", "degraded-1"), "Stored"),
@@ -69,7 +69,7 @@ async def _statuses(client: BulkClient) -> dict[str, tuple[str | None, str]]:
         for body in await client.list(kind, NAMESPACE):
             metadata, status = body["metadata"], body.get("status", {})
             is_current = status.get("observedGeneration") == metadata["generation"]
-            is_current |= "deletionTimestamp" in metadata  # raises the generation once
+            is_current |= "deletionTimestamp" in metadata  # a deletion raises the generation once
             statuses[metadata["name"]] = (
                 status.get("phase") if is_current else None, metadata["resourceVersion"]
             )  # fmt: skip
@@ -162,7 +162,7 @@ async def _check_rows(bench: Workbench, before: dict[tuple[str, int], Any]) -> N
     assert len(after) == len(rows)
     for key, row in before.items():
         assert tuple(after[key]) == tuple(row)
-    # All rows belong to the object that has their name, as the cluster had it.
+    # Each row has the uid that the cluster's object of its name had.
     uids = {body["metadata"]["name"]: body["metadata"]["uid"] for body in _left_objects().values()}
     assert {row["uid"] for row in rows if row["name"] != "gone"} == {
         uid for name, uid in uids.items() if name != "rejected"
@@ -170,7 +170,7 @@ async def _check_rows(bench: Workbench, before: dict[tuple[str, int], Any]) -> N
 
 
 async def _check_rejected(bench: Workbench, client: BulkClient) -> None:
-    """What was rejected has its bytes in the archive still, and can be stored once its cause is gone."""
+    """Check that a record that the earlier version rejected can be stored from its kept bytes."""
     bench.datastorage("rejected", "retry", "--all")
 
     async def stored() -> bool:

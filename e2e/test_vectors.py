@@ -1,4 +1,4 @@
-"""Vectors on a real cluster: records are found by meaning, and trouble with vectors never costs a record."""
+"""Vectors on a real cluster: records are found by meaning, and failures with vectors never lose a record."""
 
 import asyncio
 import json
@@ -82,7 +82,7 @@ async def in_phase(
 async def assert_nothing_lost(
     workbench: Workbench, client: BulkClient, load: Load, vectors_url: str | None = None
 ) -> None:
-    """Everything accepted has one row and its vector, says Stored, and nothing is pending."""
+    """Check that each accepted record has one row, its vector and the phase Stored."""
 
     async def caught_up() -> Any:
         return await all_stored(client, workbench, load.accepted)
@@ -139,7 +139,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
         await store(f"more-{n}", message)
     with redis.client() as own:
         assert len(own.keys("datastorage:vector:wordllama:l2_supercat_256:256:*")) > 0
-    # A process that has just started finds it there.
+    # A process that has just started finds the vectors in Redis.
     operator.terminate()
     operator.start()
     operator.wait_ready()
@@ -203,14 +203,14 @@ async def test_an_embedder_that_goes_and_comes_back(
         assert conditions["Embedded"]["reason"] == "EmbedderUnavailable"
         assert "503" in conditions["Embedded"]["message"]
         assert body["status"]["writes"]["vector"]["state"] == "Pending"
-        assert operator.ready(), "what is degraded is not down"
+        assert operator.ready(), "the operator is ready while vectors are pending"
         load.accepted.append(body["metadata"]["uid"])
     await assert_nothing_lost(workbench, client, load)
     assert operator.metric("datastorage_fallback_mode_total") >= 1
     assert operator.metric('datastorage_dependency_up{dependency="embedder"}') == 1
 
 
-async def test_a_trace_that_goes_on_learns_of_its_vector_too(
+async def test_the_status_of_a_running_trace_shows_its_vector_too(
     workbench: Workbench, client: BulkClient, embedder: OpenAIService
 ) -> None:
     embedder.is_away = True

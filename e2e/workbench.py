@@ -20,7 +20,6 @@ _WRITE = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>[0
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _HAS_ROW = "SELECT EXISTS (SELECT FROM datastorage.audit_records WHERE uid = $1)"
 
-
 MakeWorkbench = Callable[[], Awaitable["Workbench"]]
 
 
@@ -49,7 +48,7 @@ class Workbench:
     ) -> OperatorProcess:
         """Start an operator with settings by their names without the prefix, and wait until it is ready.
 
-        `kubeconfig` and `database_url` say where it finds both, if not where all others do.
+        `kubeconfig` and `database_url` take the place of those of the workbench.
         """
         operator = OperatorProcess(
             kubeconfig or self.kubeconfig,
@@ -71,7 +70,7 @@ class Workbench:
         return self._operators[0] if self._operators else self.start_operator()
 
     def opt_out_of_the_guard(self) -> None:
-        """Let anyone with rights delete unstored records of the namespace, as where no guard is installed."""
+        """Switch the deletion guard off in this namespace, as if it were not installed."""
         label = "datastorage.kubernaut.io/deletion-guard=disabled"
         self.cluster.kubectl("label", "namespace", self.namespace, label, "--overwrite")
 
@@ -83,7 +82,7 @@ class Workbench:
             await self._connection.close()
 
     async def has_row(self, uid: str) -> bool:
-        """Say whether the archive has any AuditRecord of this uid, on a connection that is kept for it."""
+        """Return whether the archive has an AuditRecord of this uid. One connection is kept open for this."""
         if self._connection is None:
             self._connection = await asyncpg.connect(self.database_url)
         return bool(await self._connection.fetchval(_HAS_ROW, uid))
@@ -116,7 +115,7 @@ class Workbench:
 
     @asynccontextmanager
     async def no_rows_accepted(self) -> AsyncIterator[None]:
-        """Let every statement that adds an AuditRecord wait until the end of the context."""
+        """Make every INSERT of an AuditRecord wait until the end of the context."""
         connection = await asyncpg.connect(self.owner_url)
         try:
             async with connection.transaction():

@@ -1,1 +1,1 @@
-"""Examples that run: a remediation in manifests, a controller that records, and the demo of both."""
+"""Examples to run: the manifests of a remediation, a controller that records Events, and the demo."""

@@ -5,9 +5,9 @@ Run it with the rights of event-recorder.yaml, in a pod or with KUBECONFIG:
     python examples/event_recorder.py
 
 The controller keeps no state. A watch that starts without a resourceVersion first brings all existing Events,
-so the controller records after a restart what happened meanwhile. The name of a record comes from the Event
-and its version, so recording an Event twice ends in AlreadyExists and changes nothing. That holds as long as
-the record is in the cluster: its time to live is therefore longer than that of an Event.
+so that after a restart the controller also records those that came meanwhile. The name of a record comes from
+the Event and its version, so recording an Event twice ends in AlreadyExists and changes nothing. That holds
+as long as the record is in the cluster: its time to live is therefore longer than that of an Event.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def audit_record(event: Mapping[str, Any], ttl_seconds: int) -> dict[str, Any]:
 
 
 def record_name(metadata: Mapping[str, Any]) -> str:
-    """Name the record of one version of an Event: an Event that happens again is a new version of it."""
+    """Return the name of the record of one version of an Event: a recurring Event gets a new version."""
     return f"event-{metadata['uid']}-{metadata['resourceVersion']}"
 
 
@@ -72,9 +72,9 @@ def _component(event: Mapping[str, Any]) -> str:
 
 
 def _is_final(error: client.ApiException) -> bool:
-    """Say whether trying again is in vain: the record is not valid, or its namespace is going or gone.
+    """Return whether a retry would be useless: the record is not valid, or its namespace is being deleted.
 
-    A missing right or a missing AuditRecord definition is not among it: somebody will put that right.
+    A missing right or a missing definition of AuditRecords is not final: an administrator can add it.
     """
     if error.status in (400, 422):
         return True
@@ -89,7 +89,7 @@ def _is_final(error: client.ApiException) -> bool:
 async def record(api: client.CustomObjectsApi, event: Mapping[str, Any], ttl_seconds: int) -> None:
     """Create the record of an Event, however long that takes.
 
-    What the API server will never accept is logged and left: its namespace is going, or it is not valid.
+    A record that the API server will never accept is logged and skipped.
     """
     body, attempt = audit_record(event, ttl_seconds), 0
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
@@ -115,7 +115,7 @@ async def record(api: client.CustomObjectsApi, event: Mapping[str, Any], ttl_sec
 
 
 async def record_all(connection: client.ApiClient, ttl_seconds: int) -> None:
-    """Record the Events that there are and all that come, until cancelled."""
+    """Record all existing Events and all new ones, until cancelled."""
     events, records = client.CoreV1Api(connection), client.CustomObjectsApi(connection)
     while True:
         try:
@@ -134,8 +134,8 @@ async def main() -> None:
         "--ttl-seconds",
         type=int,
         default=2 * EVENT_LIFETIME,
-        help="how long a stored record stays in the cluster; shorter than Events do, and a restart may "
-        "record an Event again (default: %(default)s)",
+        help="how long a stored record stays in the cluster; if this is shorter than the lifetime of "
+        "Events, a restart may record an Event again (default: %(default)s)",
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s")

@@ -1,6 +1,6 @@
-"""A fake API server for a few requests, to test the effect of each answer and the ends of Kopf.
+"""A fake API server for tests that choose its answers, and see what the client and Kopf's watches do then.
 
-Whatever depends on the behaviour of the real server is tested on a real control plane.
+Tests that depend on the behaviour of the real server run on a real control plane.
 """
 
 import asyncio

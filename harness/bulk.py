@@ -44,7 +44,7 @@ class BulkClient:
         """Open a client; it is closed with the context."""
         configuration = Configuration()
         await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
-        # There are as many connections as requests at a time, which the caller bounds.
+        # Connections are not limited here: the caller bounds the requests at a time.
         connector = aiohttp.TCPConnector(limit=0, ssl=_tls(configuration))
         async with aiohttp.ClientSession(
             connector=connector, timeout=_TIMEOUT, proxy=configuration.proxy

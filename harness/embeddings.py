@@ -1,4 +1,4 @@
-"""An OpenAI-compatible service on a port of this machine that can misbehave in every way."""
+"""An OpenAI-compatible embedding service on a port of this machine that can be made to misbehave."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ Behaviour = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse
 
 
 def counted_vector(text: str, dimensions: int) -> list[float]:
-    """Return the number of a text's characters, then ones."""
+    """Return a vector: the number of characters in the text, then ones."""
     return [float(len(text)), *[1.0] * (dimensions - 1)]
 
 
@@ -37,14 +37,14 @@ class OpenAIService:
         host: str = "127.0.0.1",
         vector: Callable[[str, int], list[float]] = counted_vector,
     ) -> None:
-        """Take the length of vectors, and the function that makes one. Nothing runs before ``start``."""
+        """``dimensions`` is the length of a vector, ``vector`` makes one. Nothing runs before ``start``."""
         self.dimensions = dimensions
         self.only_lists = False
         """Whether it ignores requests for base64."""
         self.is_away = False
         """Whether it answers like a proxy whose service is gone."""
         self.poison = ""
-        """A word for which it refuses a text."""
+        """It refuses every text that contains this word."""
         self.behaviours: list[Behaviour] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -128,7 +128,7 @@ def _encoded(vector: Sequence[float], *, in_base64: bool) -> str | list[float]:
 
 
 def status(code: int, text: str = "", headers: Mapping[str, str] | None = None) -> Behaviour:
-    """Answer with a status."""
+    """Return a behaviour: answer with this status."""
 
     async def behave(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
         return web.Response(status=code, text=text, headers=headers)
@@ -137,7 +137,7 @@ def status(code: int, text: str = "", headers: Mapping[str, str] | None = None) 
 
 
 def body(content: str | bytes, content_type: str = "application/json") -> Behaviour:
-    """Answer with exactly this body."""
+    """Return a behaviour: answer with exactly this body."""
 
     async def behave(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
         raw = content.encode() if isinstance(content, str) else content
@@ -147,7 +147,7 @@ def body(content: str | bytes, content_type: str = "application/json") -> Behavi
 
 
 def changed(change: Callable[[dict[str, Any]], Any], service: OpenAIService) -> Behaviour:
-    """Answer correctly except for one change."""
+    """Return a behaviour: answer correctly except for one change."""
 
     async def behave(_: web.Request, request: dict[str, Any]) -> web.StreamResponse:
         answer = service.answer(request)
@@ -163,7 +163,7 @@ async def silence(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
 
 
 async def cut(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-    """Close the connection in place of an answer."""
+    """Close the connection instead of answering."""
     assert request.transport is not None
     request.transport.close()
     return web.Response()

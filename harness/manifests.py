@@ -1,4 +1,4 @@
-"""Custom resources as a client sends them."""
+"""Builds custom resources as a client sends them; objects.py builds them as the API server returns them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -47,7 +47,7 @@ class MiniLM:
             for number in range(config["num_hidden_layers"])
         ]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        # The file says 128 tokens, always padded; the model takes 256, and padding is the batch's business.
+        # The file says 128 tokens, always padded; the model takes 256, and each batch is padded here.
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
 
@@ -149,7 +149,7 @@ class _Embedding:
 
     @classmethod
     def of(cls, weights: Mapping[str, Array], epsilon: float) -> "_Embedding":
-        # One text at a time has only the first of the two token types, so its vector goes with the positions.
+        # A single text has only the first of the two token types, whose vector is added to all positions.
         positions = (
             weights["embeddings.position_embeddings.weight"]
             + weights["embeddings.token_type_embeddings.weight"][0]
@@ -222,7 +222,7 @@ _GELU_BLOCK: Final = 32_768
 def gelu(values: Array) -> Array:
     """Replace each x by x times the normal distribution's share below x; return the array, changed.
 
-    By the error function as the model was trained, not by tanh; off by less than 1e-6.
+    The error function is used, as when the model was trained, not tanh; the error is less than 1e-6.
     """
     flat = values.reshape(-1)
     scratch = np.empty((3, min(_GELU_BLOCK, flat.size)), np.float32)

@@ -28,7 +28,7 @@ _FORMATS: Final = ("float", "base64")
 
 
 class ApiError(Exception):
-    """An answer that is not 200, in OpenAI's words."""
+    """An error answer in OpenAI's form."""
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None
@@ -50,7 +50,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True)
 class EmbeddingsRequest:
-    """A request that can be answered."""
+    """A valid request for vectors."""
 
     texts: list[str]
     dimensions: int
@@ -58,7 +58,7 @@ class EmbeddingsRequest:
 
     @classmethod
     def parse(cls, body: Any, model: str) -> Self:
-        """Raise ApiError when it is not one."""
+        """Return the request in a JSON body. Raises ApiError if it is not valid."""
         if not isinstance(body, dict):
             raise ApiError(400, "The body must be a JSON object.")
         _check_model(body.get("model"), model)
@@ -83,7 +83,7 @@ class EmbeddingsServer:
         self.requests = 0
         """Requests for vectors that were answered with 200."""
         self.texts = 0
-        """Texts in them."""
+        """The texts in these requests."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors_as_json])
         app.router.add_post("/v1/embeddings", self._answer)
         self._runner = web.AppRunner(app, access_log=None)

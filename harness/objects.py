@@ -1,4 +1,4 @@
-"""Custom resources as the API server returns them."""
+"""Builds custom resources as the API server returns them, and reads from them what the operator reads."""
 
 import itertools
 import uuid
@@ -29,17 +29,17 @@ TRACE_SPEC: Final[Mapping[str, Any]] = {
 
 
 def audit_record(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
-    """Return an AuditRecord; the keywords replace fields of its metadata."""
+    """Return an AuditRecord as the API server returns it; the keywords replace fields of its metadata."""
     return served(AUDIT_RECORD, AUDIT_SPEC if spec is None else spec, **metadata)
 
 
 def action_trace(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
-    """Return an ActionTrace; the keywords replace fields of its metadata."""
+    """Return an ActionTrace as the API server returns it; the keywords replace fields of its metadata."""
     return served(ACTION_TRACE, TRACE_SPEC if spec is None else spec, **metadata)
 
 
 def served(kind: ResourceKind, spec: Mapping[str, Any], **metadata: Any) -> dict[str, Any]:
-    """Return an object of a kind; the keywords replace fields of its metadata."""
+    """Return an object as the API server returns it; the keywords replace fields of its metadata."""
     given = {
         "name": f"object-{next(_names)}",
         "namespace": "payments",

@@ -20,13 +20,13 @@ from harness.controlplane.errors import ComponentError
 from harness.controlplane.processes import LOG_TAIL_LINES, Deadline, ProcessGroup
 from harness.ports import free_port
 
-POLL_INTERVAL = 0.05  # seconds between two looks at something awaited
+POLL_INTERVAL = 0.05  # seconds between two polls
 HTTP_TIMEOUT = 5.0  # seconds
-METRICS_TIMEOUT = 60.0  # seconds; large objects keep the operator from answering for some
+METRICS_TIMEOUT = 60.0  # seconds; large objects keep the operator from answering for some of them
 COMMAND_TIMEOUT = 60.0  # seconds for a command of the command line
 STOP_TIMEOUT = 60.0  # seconds; longer than any DATASTORAGE_SHUTDOWN_SECONDS in use here
-PORT_TAKEN = "address already in use"
-MOST_MOVES = 3
+PORT_TAKEN = "address already in use"  # as the operator logs it
+MAX_MOVES = 3  # to other ports, in the life of one OperatorProcess
 POSTGRES_STOP_TIMEOUT = 10.0  # seconds
 
 
@@ -34,7 +34,7 @@ class OperatorProcess:
     """`datastorage run` with its own ports, log and, unless a database is named, its own PostgreSQL.
 
     `kubeconfig` has its identity in the cluster. `database_url` is the service role's; with None it
-    runs with --embedded, and the property `database_url` has the address of that. `directory` takes the
+    runs with --embedded, and the property `database_url` has that database's address. `directory` takes the
     log and the embedded data, which stay for the next start. `settings` are environment variables by
     their full names; without the ports among them it takes free ones.
     With `to_terminal` the log goes to this process's standard error and to no file.
@@ -97,12 +97,12 @@ class OperatorProcess:
 
     @property
     def database_url(self) -> str:
-        """Where the service role finds the archive. Raises ComponentError while embedded is not up."""
+        """The archive's URL for the service role. Raises ComponentError while the embedded one is not up."""
         return self._database_url if self._database_url is not None else self._embedded_url("datastorage")
 
     @property
     def database_owner_url(self) -> str:
-        """Where the embedded PostgreSQL's superuser finds the archive."""
+        """The archive's URL for the superuser of the embedded PostgreSQL."""
         return self._embedded_url("postgres")
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class OperatorProcess:
         """Wait until /ready says so.
 
         Raises:
-            ComponentError: it ended or did not become ready in time; carries what it said and the log's end.
+            ComponentError: it ended or did not become ready in time; carries its last answer and log lines.
         """
         deadline = Deadline(timeout)
         while True:
@@ -145,7 +145,7 @@ class OperatorProcess:
             time.sleep(POLL_INTERVAL)
 
     def wait_listening(self, timeout: float = 60.0) -> None:
-        """Wait until its API listens, which is before it works.
+        """Wait until its API listens, which is before it stores anything.
 
         Raises:
             ComponentError: it ended or did not listen in time; carries the end of the log.
@@ -215,7 +215,7 @@ class OperatorProcess:
             self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End it, its embedded PostgreSQL and whatever it may have started."""
+        """End it, its embedded PostgreSQL and all other processes that it has started."""
         try:
             if self.pid is not None:
                 self.terminate()
@@ -291,7 +291,7 @@ class OperatorProcess:
         if (
             self.exit_code is None
             or self.log().lower().count(PORT_TAKEN) != self._moves + 1
-            or self._moves >= MOST_MOVES
+            or self._moves >= MAX_MOVES
         ):
             return
         self._moves += 1
@@ -299,7 +299,7 @@ class OperatorProcess:
         self.start()
 
     def _environment(self) -> dict[str, str]:
-        # The caller's environment must not affect the test, and a proxy cannot reach 127.0.0.1.
+        # The caller's settings must not affect the test, and a proxy cannot reach 127.0.0.1.
         own = {
             name: value
             for name, value in os.environ.items()

@@ -64,7 +64,7 @@ class PostgresServer:
         own.
         """
         # Not under pytest's own temporary directory: each run of pytest as root closes that one to other
-        # users, and PostgreSQL, which is one, stops when it can't read its lock file any more.
+        # users. PostgreSQL runs as another user, and stops when it can't read its lock file any more.
         directory = Path(tempfile.mkdtemp(prefix="datastorage-postgres-")) / "data"
         with warnings.catch_warnings():
             # The package falls back to the temporary directory.
@@ -96,8 +96,8 @@ class PostgresServer:
         """Start the server and wait until it accepts connections."""
         for tries in reversed(range(_START_TRIES)):
             if not self._has_served and not is_free(self.port):
-                # Another program has taken it since it was chosen. PostgreSQL would start all the same, with
-                # the one address of two that is left to it.
+                # Another program has taken it since it was chosen. PostgreSQL would start
+                # nevertheless, on the one of its two addresses that is free.
                 self._choose_port()
             try:
                 self._pg_ctl("start", "-l", str(self._directory / "server.log"))
@@ -185,7 +185,7 @@ class StandbyServer(PostgresServer):
 class TestDatabase:
     """One database. ``owner_url`` may do everything in it, ``service_url`` what the operator may."""
 
-    __test__ = False  # not a test class, whatever pytest makes of the name
+    __test__ = False  # not a test class, in spite of its name
 
     name: str
     owner_url: str
@@ -228,7 +228,7 @@ class TestDatabases:
         return await self._create("")
 
     async def close_connections(self, database: TestDatabase, *, allow_new: bool) -> None:
-        """Cut all connections to a database, and let new ones in or not: its server seems to be away then."""
+        """Cut all connections to a database. Without ``allow_new`` its server then seems to be away."""
         await self._execute(
             f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS {str(allow_new).lower()}",
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'",
@@ -270,5 +270,5 @@ class TestDatabases:
 
 
 async def connect(url: str) -> Any:
-    """Open a bare connection of the driver (its types are unknown here)."""
+    """Open a connection of the driver, without a pool."""
     return await asyncpg.connect(url)

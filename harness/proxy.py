@@ -1,4 +1,4 @@
-"""A proxy that can lead elsewhere or fall silent: then connections stay open, but nothing passes."""
+"""A proxy that can be redirected to another server, or frozen: connections stay open, but no data passes."""
 
 import asyncio
 import contextlib
@@ -49,14 +49,14 @@ class FreezableProxy:
         """Let all data pass again, including what has waited."""
         self._open.set()
 
-    def forsake(self) -> None:
-        """Let nothing pass on the open connections, not even their end. New connections work."""
+    def freeze_open_connections(self) -> None:
+        """Let no data pass on the open connections, not even their end. New connections work."""
         self._open.clear()
         self._open = asyncio.Event()
         self._open.set()
 
-    def lead_to(self, url: str) -> None:
-        """Lead new connections to the server of another URL; those that are open stay."""
+    def redirect_to(self, url: str) -> None:
+        """Connect new clients to the server of another URL; open connections stay as they are."""
         self._target = urlsplit(url)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -90,7 +90,7 @@ class RedisServer:
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let the server continue, and process what was sent meanwhile."""
+        """Let the server continue. It answers what was sent meanwhile."""
         self._signal(signal.SIGCONT)
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what users may put into the custom resources.
+"""Hypothesis strategies for the values that users may put into the custom resources.
 
 The strategies are derived from the generated CRDs, so they include a new field as soon as it exists; only CEL
 rules beyond the schema are written by hand.
@@ -21,10 +21,10 @@ _RESULT_OF = {"AIAnalysis": "aiAnalysis", "Workflow": "workflow", "Execution": "
 
 
 def json_values(max_leaves: int = 20) -> st.SearchStrategy[JSON]:
-    """Any JSON value that an API server keeps exactly.
+    """Generate any JSON value that an API server keeps exactly.
 
-    Among them NUL characters, every integer of 64 bits and all finite floats; no lone surrogates, which the
-    API server replaces.
+    They include NUL characters, every integer of 64 bits and all finite floats, but no lone surrogates, which
+    the API server replaces.
     """
     leaves = (
         st.none()
@@ -37,31 +37,31 @@ def json_values(max_leaves: int = 20) -> st.SearchStrategy[JSON]:
 
 
 def json_objects() -> st.SearchStrategy[dict[str, JSON]]:
-    """Any JSON object, with any key."""
+    """Generate any JSON object, with any keys."""
     return st.dictionaries(texts(), json_values(8), max_size=4)
 
 
 def texts(min_size: int = 0, max_size: int = _TEXT_SIZE) -> st.SearchStrategy[str]:
-    """Any text without lone surrogates, NUL characters included."""
+    """Generate any text without lone surrogates; it may contain NUL characters."""
     return st.text(min_size=min_size, max_size=max_size) | st.sampled_from(
         [text for text in ("\0", "a\0b", "\u2028", "🧨", "{}", "é" * 30) if min_size <= len(text) <= max_size]
     )
 
 
 def times() -> st.SearchStrategy[str]:
-    """RFC 3339 times of any year and offset, with up to six digits of a second's fraction."""
+    """Generate RFC 3339 times of any year and offset, with fractions of a second of up to six digits."""
     offsets = st.integers(min_value=-23 * 60 - 59, max_value=23 * 60 + 59)
     zones = st.just(UTC) | offsets.map(lambda minutes: timezone(timedelta(minutes=minutes)))
     return st.datetimes(timezones=zones).map(_rfc3339)
 
 
 def audit_record_specs() -> st.SearchStrategy[dict[str, JSON]]:
-    """Specs of AuditRecords that the API server accepts."""
+    """Generate specs of AuditRecords that the API server accepts."""
     return _from_schema(_spec_schema(AUDIT_RECORD)).map(_obey_audit_rules)
 
 
 def action_trace_specs() -> st.SearchStrategy[dict[str, JSON]]:
-    """Specs of new ActionTraces that the API server accepts."""
+    """Generate specs of new ActionTraces that the API server accepts."""
     return _from_schema(_spec_schema(ACTION_TRACE)).map(_obey_trace_rules)
 
 

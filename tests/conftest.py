@@ -1,4 +1,4 @@
-"""Fixtures: one PostgreSQL server a session, one cloned database a test."""
+"""Fixtures: one PostgreSQL server per session, one cloned database per test."""
 
 import asyncio
 import os

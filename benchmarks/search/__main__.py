@@ -1,7 +1,7 @@
-"""``make bench-search``: how well searching by meaning, by words and by both finds what it should.
+"""``make bench-search``: how well searches by meaning, by words and by both find the right records.
 
-Every record of the labelled set takes the real way (text, embedding, PostgreSQL), every question is asked as
-``datastorage search`` asks it. nDCG@10 and recall@10 are means over the questions.
+Every record of the labelled set is stored as the operator stores it (text, embedding, PostgreSQL), and every
+question is asked as ``datastorage search`` asks it. nDCG@10 and recall@10 are means over the questions.
 """
 
 import argparse
@@ -121,10 +121,10 @@ async def _fill(store: Store, records: Sequence[LabelledRecord]) -> dict[str, st
     await vectors.embedder.probe()
     writer = build_writer(store, on_pending=lambda: None)
     archived = [record_of(_KINDS[each.kind], _body(each, number)) for number, each in enumerate(records)]
-    # No longer than the write path's patience for an embedder: a real model takes its time here.
+    # The vectors are made beforehand: a real model takes longer than the write path waits for an embedder.
     await vectors.embedder.embed(
         {record.text.hash: record.text.text for record in archived if record.text is not None},
-        patience_seconds=None,
+        timeout_seconds=None,
     )
     stored = await writer.store(archived)
     without = [row.vector.message for row in stored if row.vector.state is not WriteState.WRITTEN]
@@ -175,7 +175,7 @@ def _print(qualities: Sequence[Quality]) -> None:
 
 
 def _hybrid_is_no_worse(qualities: Sequence[Quality]) -> bool:
-    """Return whether hybrid is at least as good as the better of the two, for each model; print where not."""
+    """Return whether hybrid is no worse than the better of the two, for each model; print where it is."""
     fine = True
     for model in dict.fromkeys(each.model for each in qualities):
         by_mode = {each.mode: each for each in qualities if each.model == model}

@@ -1,7 +1,7 @@
 """The labelled set: records of a remediation platform's archive, questions, and which records answer which.
 
-Read from records.jsonl and questions.jsonl, one JSON object a line, and refused as a whole when something is
-wrong with it: a wrong label would be measured as a wrong search.
+It is read from records.jsonl and questions.jsonl, one JSON object per line. A fault makes the whole set
+refused: a wrong label would be measured as a wrong search.
 """
 
 import json
@@ -32,12 +32,12 @@ _SPECS: Final[Mapping[str, type[BaseModel]]] = {
 
 
 class DatasetError(BenchmarkError):
-    """The labelled set is not as it should be. The message names the file and the line."""
+    """The labelled set has a fault. The message names the file and the line."""
 
 
 @dataclass(frozen=True)
 class LabelledRecord:
-    """One custom resource. The id is for labels alone and stands nowhere in the resource."""
+    """One custom resource. The id is for labels alone and does not occur in the resource."""
 
     id: str
     kind: str
@@ -48,7 +48,7 @@ class LabelledRecord:
 
 @dataclass(frozen=True)
 class Question:
-    """What somebody would type, and the grades of the records that are worth finding, by their ids."""
+    """A question as somebody would type it, and the grades of the records that are worth finding, by id."""
 
     id: str
     text: str
@@ -56,7 +56,7 @@ class Question:
 
 
 def load_records(path: Path = RECORDS) -> tuple[LabelledRecord, ...]:
-    """Return the records. Raises DatasetError when one is not valid, or stands there twice."""
+    """Return the records. Raises DatasetError when one is not valid, or occurs twice."""
     records: list[LabelledRecord] = []
     ids: set[str] = set()
     objects: set[tuple[str, str, str]] = set()
@@ -70,7 +70,7 @@ def load_records(path: Path = RECORDS) -> tuple[LabelledRecord, ...]:
 
 
 def load_questions(records: Sequence[LabelledRecord], path: Path = QUESTIONS) -> tuple[Question, ...]:
-    """Return the questions about the records. Raises DatasetError when one is not valid, or there twice."""
+    """Return the questions about the records. Raises DatasetError when one is not valid, or occurs twice."""
     known = {record.id for record in records}
     questions: list[Question] = []
     ids: set[str] = set()
@@ -122,5 +122,5 @@ def _check_labels(place: str, question: Question, known: set[str]) -> None:
 
 def _add(place: str, seen: set[_T], value: _T) -> None:
     if value in seen:
-        raise DatasetError(f"{place}: {value} is there already")
+        raise DatasetError(f"{place}: {value} occurs twice")
     seen.add(value)

@@ -1,4 +1,4 @@
-"""How good a ranking is, by the labels: two measures that are usual for search.
+"""Two usual measures of search: how good a ranking is, by the labels.
 
 A ranking is the ids that a search returned, the best first. Labels are grades by id; an id without a label
 counts as not relevant.
@@ -43,6 +43,6 @@ def _check(k: int, ranking: Sequence[str], relevant: Mapping[str, int]) -> None:
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
     if len(set(ranking)) != len(ranking):
-        raise ValueError("an id stands twice in the ranking: it would be counted twice")
+        raise ValueError("an id occurs twice in the ranking: it would be counted twice")
     if not relevant or min(relevant.values()) < 1:
-        raise ValueError("labels must be there, each with a grade of at least 1")
+        raise ValueError("at least one label is needed, and each must have a grade of at least 1")

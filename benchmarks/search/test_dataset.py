@@ -66,7 +66,7 @@ def test_there_is_enough_of_everything(
     assert sum(len(question.relevant) == 1 for question in questions) >= 10
 
 
-def test_records_tell_of_success_and_failure(records: tuple[LabelledRecord, ...]) -> None:
+def test_records_cover_success_and_failure(records: tuple[LabelledRecord, ...]) -> None:
     phases = Counter(record.spec.get("phase") for record in records)
     outcomes = Counter((record.spec.get("execution") or {}).get("status") for record in records)
     assert min(phases["Completed"], phases["Failed"]) >= 20
@@ -93,7 +93,7 @@ def test_the_api_server_would_take_the_records(records: tuple[LabelledRecord, ..
         assert all(step.get("startTime", "") <= step.get("endTime", "9999") for step in steps), record.id
 
 
-def test_ids_are_not_in_what_is_searched(records: tuple[LabelledRecord, ...]) -> None:
+def test_ids_do_not_occur_in_the_records(records: tuple[LabelledRecord, ...]) -> None:
     for record in records:
         assert record.id not in json.dumps([record.namespace, record.name, record.spec]), record.id
 
@@ -153,10 +153,10 @@ def test_a_record_that_is_not_valid_is_refused(tmp_path: Path, changes: dict[str
         load_records(_file(tmp_path, "records", [RECORD | {"id": "x", "name": "x"}, RECORD | changes]))
 
 
-def test_a_record_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="line 2: oom-1 is there already"):
+def test_a_record_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="line 2: oom-1 occurs twice"):
         load_records(_file(tmp_path, "records", [RECORD, RECORD | {"name": "other"}]))
-    with pytest.raises(DatasetError, match=r"line 2: .*rr-1-analysis.* is there already"):
+    with pytest.raises(DatasetError, match=r"line 2: .*rr-1-analysis.* occurs twice"):
         load_records(_file(tmp_path, "records", [RECORD, RECORD | {"id": "other"}]))
 
 
@@ -169,8 +169,8 @@ def test_a_record_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         ({"relevant": {"oom-1": 0}}, "must be 1 or 2"),
         ({"relevant": {"oom-1": True}}, "must be 1 or 2"),
         ({"text": ""}, "text must be a str"),
-        ({"id": "first"}, "first is there already"),
-        ({"text": " FIRST"}, "is there already"),
+        ({"id": "first"}, "first occurs twice"),
+        ({"text": " FIRST"}, "occurs twice"),
     ],
 )
 def test_a_question_that_is_not_valid_is_refused(
@@ -182,7 +182,7 @@ def test_a_question_that_is_not_valid_is_refused(
         load_questions(records, _file(tmp_path, "questions", [first, QUESTION | changes]))
 
 
-def test_what_is_not_json_is_refused(tmp_path: Path) -> None:
+def test_a_line_that_is_not_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text('{"id": ')
     with pytest.raises(DatasetError, match=r"records\.jsonl, line 1: not JSON"):

@@ -51,14 +51,14 @@ def test_nothing_found_is_worth_nothing(measure: Measure) -> None:
 
 
 @either
-def test_what_cannot_be_measured_is_refused(measure: Measure) -> None:
+def test_input_that_cannot_be_measured_is_refused(measure: Measure) -> None:
     for k, ranking, labels in (
         (0, ["a"], LABELS),
         (10, ["a", "a"], LABELS),
         (10, ["a"], {}),
         (10, [], {"a": 0}),
     ):
-        with pytest.raises(ValueError, match=r"must be|stands twice"):
+        with pytest.raises(ValueError, match=r"must be|must have|occurs twice"):
             measure(k, ranking, labels)
 
 

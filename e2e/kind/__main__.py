@@ -1,8 +1,8 @@
 """Runs the e2e tests on a kind cluster: `python -m e2e.kind [--kind-bin PATH] [--keep] [pytest arguments]`.
 
 First the operator runs as it would for users, in a pod, from the image (see `make image`) and the manifests,
-on a PostgreSQL in the cluster, and one record goes all the way. Then that operator rests, and the same tests
-run as on our own control plane, where they start the operator as they need it.
+on a PostgreSQL in the cluster, and one record is stored and deleted. Then that operator is scaled to zero,
+and the same tests run as on our own control plane; they start operators as they need them.
 
 Needs Docker and the image. kind is downloaded in the version below unless --kind-bin names another.
 """
@@ -59,7 +59,7 @@ def main() -> int:
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="python -m e2e.kind", description=__doc__.partition("\n")[0])
-    # Not whatever kind the PATH has: a node image belongs to a release of kind.
+    # The kind on PATH is not used: a node image belongs to a release of kind.
     parser.add_argument("--kind-bin", type=Path, help=f"kind; default: {KIND_VERSION}, downloaded")
     parser.add_argument("--keep", action="store_true", help="leave the cluster behind")
     return parser.parse_known_args()
@@ -69,7 +69,7 @@ def _try_the_installation(cluster: Cluster) -> None:
     """Install as users do, wait for one record to be stored and cleared, and stop the operator again.
 
     Raises:
-        ControlPlaneError: it did not come up, or the record did not go all the way; the pods are shown.
+        ControlPlaneError: it did not come up, or the record was not stored and cleared; the pods are shown.
     """
     _say("installing the operator and its PostgreSQL")
     try:
@@ -106,7 +106,7 @@ def _follow_one_record(cluster: Cluster) -> None:
 
 
 def _wait(cluster: Cluster, *arguments: str) -> None:
-    """Run a kubectl command that waits, for as long as it says itself."""
+    """Run a kubectl command that has a time-out of its own, of 300 s at most."""
     cluster.kubectl(*arguments, timeout=330.0)
 
 

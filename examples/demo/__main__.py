@@ -84,15 +84,18 @@ def _parse() -> argparse.Namespace:
 def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
     started = time.monotonic()
     narrator.heading("Setting up")
-    with services(narrator, directory) as beside, stage(narrator, directory, beside.settings) as on:
-        with Observer(on.cluster, narrator.happened) as observer:
+    with (
+        services(narrator, directory) as own_services,
+        stage(narrator, directory, own_services.settings) as running,
+    ):
+        with Observer(running.cluster, narrator.happened) as observer:
 
             def still_running() -> None:
-                on.check()
-                beside.check()
+                running.check()
+                own_services.check()
                 observer.check()
 
-            demo = Demo(narrator, Checks(narrator, still_running), on, beside, observer, ttl)
+            demo = Demo(narrator, Checks(narrator, still_running), running, own_services, observer, ttl)
             _check_stage(demo)
             play_story(demo)
             play_equal_events(demo)
@@ -102,32 +105,36 @@ def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
             ask_the_archive(demo)
             play_outage(demo)
             show_what_stays(demo)
-            counts = on.archive.counts()
+            counts = running.archive.counts()
             if not keep:
                 stop_operator(demo)
             summary(demo, counts, time.monotonic() - started)
         if keep:
-            _keep(narrator, on, beside)
+            _keep(narrator, running, own_services)
 
 
 def _check_stage(demo: Demo) -> None:
-    on, checks = demo.stage, demo.checks
-    kubectl = on.cluster.kubectl
+    running, checks = demo.stage, demo.checks
+    kubectl = running.cluster.kubectl
 
     def api_server() -> Seen:
         version = json.loads(kubectl("version", "-o", "json").stdout)["serverVersion"]["gitVersion"]
-        return Seen(right=True, what=f"Kubernetes {version} at {on.cluster.api_url}")
+        return Seen(right=True, what=f"Kubernetes {version} at {running.cluster.api_url}")
 
     def operator() -> Seen:
-        return Seen(on.operator.ready(), f"{on.operator.api_url}/ready answers 200")
+        return Seen(running.operator.ready(), f"{running.operator.api_url}/ready answers 200")
 
     def identity() -> Seen:
         def ask(*question: str) -> str:
-            answer = kubectl("auth", "can-i", *question, kubeconfig=on.operator.kubeconfig, check=False)
+            answer = kubectl("auth", "can-i", *question, kubeconfig=running.operator.kubeconfig, check=False)
             return answer.stdout.strip()
 
         who = kubectl(
-            "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}", kubeconfig=on.operator.kubeconfig
+            "auth",
+            "whoami",
+            "-o",
+            "jsonpath={.status.userInfo.username}",
+            kubeconfig=running.operator.kubeconfig,
         )
         everything, secrets, records = (
             ask("*", "*"),
@@ -138,7 +145,7 @@ def _check_stage(demo: Demo) -> None:
         return Seen(right, f"{who.stdout}; may delete auditrecords: {records}, read secrets: {secrets}")
 
     def guard() -> Seen:
-        policies = on.cluster.get("validatingadmissionpolicies")["items"]
+        policies = running.cluster.get("validatingadmissionpolicies")["items"]
         names = [item["metadata"]["name"].split(".")[0] for item in policies if not _warnings(item)]
         return Seen("deletion-guard" in names and "status-guard" in names, ", ".join(names))
 
@@ -157,13 +164,13 @@ def _warnings(policy: dict[str, dict[str, dict[str, object]]]) -> bool:
     return "typeChecking" not in status or bool(status["typeChecking"].get("expressionWarnings"))
 
 
-def _keep(narrator: Narrator, on: Stage, beside: Services) -> None:
+def _keep(narrator: Narrator, running: Stage, own_services: Services) -> None:
     narrator.heading("Everything keeps running until Ctrl-C. In another terminal:")
-    show_access(narrator, on, beside.settings)
+    show_access(narrator, running, own_services.settings)
     try:
         while True:
-            on.check()
-            beside.check()
+            running.check()
+            own_services.check()
             time.sleep(1.0)
     except KeyboardInterrupt:
         narrator.heading("Stopping, and removing everything")

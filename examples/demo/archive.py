@@ -1,4 +1,4 @@
-"""What is in PostgreSQL, read with the service's own rights."""
+"""Reads PostgreSQL with the service's own rights."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from harness.archive import fetch_now, hash_is_right
 
 TABLES = ("audit_records", "action_traces", "rejected_objects")
-# A demo knows one model; its vectors are in the first table.
+# The demo uses one model; its vectors are in the first table.
 VECTORS = "datastorage.embeddings_1"
 ROWS = """
     SELECT namespace, name, text_hash FROM datastorage.audit_records

@@ -14,14 +14,14 @@ PATIENCE = 60.0  # seconds; everything here takes less than 1 on an idle machine
 
 
 class Seen(NamedTuple):
-    """What a look found, and whether it is what was expected."""
+    """The result of a look, and whether it is the expected one."""
 
     right: bool
     what: str
 
 
 class CheckFailedError(Exception):
-    """A claim did not come true."""
+    """A claim was not true in time."""
 
     def __init__(self, name: str, expected: str, seen: str, seconds: float) -> None:
         super().__init__(f"{name}: expected {expected}; saw {seen}")
@@ -53,7 +53,7 @@ class Checks:
         return seen.what
 
     def wait(self, name: str, expected: str, look: Callable[[], Seen], *, within: float = PATIENCE) -> Seen:
-        """Look until it is right, and return what was seen; for what is no claim by itself.
+        """Look until it is right, and return what was seen, without counting it as a check.
 
         Raises:
             CheckFailedError: it was not right within that many seconds.

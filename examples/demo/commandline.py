@@ -1,4 +1,4 @@
-"""The command line `datastorage`: run as a person would run it; its output is shown and checked."""
+"""Runs the command line `datastorage` as a person would; its output is shown and checked."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def check_output(
 
 
 def look_for(answers: tuple[str, ...], found: CompletedProcess[str]) -> Seen:
-    """Say whether one of these words stands in the first row of a table."""
+    """Look for one of these words in the first row of a table."""
     row = "".join(found.stdout.splitlines()[1:2])
     answer = next((each for each in answers if each in row), None)
     return Seen(answer is not None, answer or found.stderr + row)

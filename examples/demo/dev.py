@@ -27,11 +27,11 @@ def main() -> int:
         with (
             interruptible(),
             own_directory() as directory,
-            stage(narrator, directory, settings, log_to_terminal=True) as on,
+            stage(narrator, directory, settings, log_to_terminal=True) as running,
         ):
             narrator.heading("Ready; Ctrl-C stops and removes everything. In another terminal:")
-            show_access(narrator, on, {})
-            _wait(on.check)
+            show_access(narrator, running, {})
+            _wait(running.check)
     except ControlPlaneError as error:
         notes: list[str] = getattr(error, "__notes__", [])
         narrator.failed("A program has ended by itself", [*str(error).splitlines(), *notes])

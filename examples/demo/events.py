@@ -1,4 +1,4 @@
-"""The event recorder at work while a Deployment is created and scaled, with the operator away and back."""
+"""Runs the event recorder while a Deployment is created and scaled, at first with the operator frozen."""
 
 import signal
 import sys
@@ -125,7 +125,7 @@ def _check_deletion_refused(demo: Demo) -> None:
         demo.narrator.quote(refused.stderr)
         return Seen(right=True, what="refused by the API server, and the record is still there")
 
-    # Tried once: if it is not refused the record is gone.
+    # This is tried only once: a deletion that is not refused removes the record.
     demo.checks.that(
         "Deleting a record that is not stored yet is refused", "a refusal that says why", look, within=0
     )

@@ -1,4 +1,4 @@
-"""What is left in the end: kubectl and PostgreSQL show it, the cluster is cleared, the archive keeps it."""
+"""Shows the stored objects in kubectl and PostgreSQL, and at the end that only the archive has them."""
 
 from examples.demo.archive import TABLES
 from examples.demo.checks import Seen
@@ -53,7 +53,7 @@ def show_what_is_stored(demo: Demo) -> None:
 def show_what_stays(demo: Demo) -> None:
     """Wait until the cluster is empty again, and check that the archive is not."""
     gone = sum(one.gone for one in demo.observer.objects())
-    demo.narrator.heading("Cleared from the cluster, each object at its time")
+    demo.narrator.heading("Cleared from the cluster, each object when it expires")
     demo.narrator.say(
         f"{gone} have left already, {demo.ttl} s after being stored; those of the outage follow"
     )
@@ -138,7 +138,7 @@ def _compare_hashes(demo: Demo) -> Seen:
 
 
 def summary(demo: Demo, counts: dict[str, int], seconds: float) -> None:
-    """Say in a few lines what was done."""
+    """Print what was done in a few lines."""
     objects = demo.observer.objects()
     late = [one for one in objects if "Degraded" in [phase for _, phase in one.phases]]
     latencies = sorted(

@@ -1,4 +1,4 @@
-"""A flow of records, each of something that was not seen before: each needs a vector of its own."""
+"""A steady flow of records that all say something new, so that each needs a vector of its own."""
 
 import subprocess
 import threading
@@ -11,19 +11,20 @@ from examples.demo.story import Demo
 from harness.controlplane import ControlPlaneError, KubectlError
 
 PAUSE = 0.6  # seconds between two records
-# Seconds that a record stays at least: what is Degraded leaves at its time too, before it is seen Stored.
+# Seconds that a record stays at least: a Degraded one is also deleted on time, and could be gone before it is
+# seen Stored.
 LEAST_TTL = 30
 CORRELATION = "rr-outage"
 
 
 class Incident(NamedTuple):
-    """What a record of the flow says."""
+    """The content of a record of the flow."""
 
     action: str
     message: str
 
 
-# 11 and 7 have no common divisor: no pair comes again before all have come.
+# 11 and 7 have no common divisor: a pair recurs only after all 77.
 SERVICES = (
     "search", "catalogue", "shipping", "mail", "wishlist", "reviews", "vouchers", "accounts", "pricing",
     "returns", "reports",
@@ -40,7 +41,7 @@ INCIDENTS = (
 
 
 class Flow:
-    """Creates a record every now and then while its block runs."""
+    """Creates records at a steady pace while its block runs."""
 
     def __init__(self, demo: Demo) -> None:
         self._demo = demo
@@ -71,7 +72,7 @@ class Flow:
         return list(self._created)
 
     def objects(self, after: int = 0) -> list[Followed]:
-        """Return what has been seen of the records but for the first ones."""
+        """Return what has been seen of the records, without the first ``after`` of them."""
         names = self.names()[after:]
         return [one for one in self._demo.observer.objects("AuditRecord") if one.name in names]
 

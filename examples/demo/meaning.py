@@ -1,4 +1,4 @@
-"""What a record means: equal events share a vector, and questions may use other words than the records."""
+"""Shows searches by meaning: equal events share a vector, and questions may use other words than records."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from examples.demo.story import CORRELATION, Demo
 
 EQUAL_EVENTS = 5
 EQUAL_NAMES = "cart-restart-%"
-# Suffixes as ReplicaSets give them: they belong to the event, not to what it means.
+# Suffixes as ReplicaSets give them. They differ between equal events, and the text that is embedded has none.
 PODS = ("x2k9p", "7mqzd", "c4w8t", "vn5rl", "9dhbs")
 MISSES = "datastorage_cache_misses_total"
 HITS = 'datastorage_cache_hits_total{tier="memory"}'
@@ -80,7 +80,7 @@ def play_equal_events(demo: Demo) -> None:
 
 
 def ask_the_archive(demo: Demo) -> None:
-    """Put questions to the archive as an engineer on call would, and read a remediation as it went."""
+    """Put questions to the archive as an engineer on call would, and read a remediation in order."""
     demo.narrator.heading("Asked in other words than the records have")
     for question in QUESTIONS:
         check_output(
@@ -118,7 +118,7 @@ def _column(rows: list[tuple[Any, ...]]) -> list[Any]:
 
 def _look_at_best(question: Question, found: CompletedProcess[str]) -> Seen:
     right, seen = look_for(question.answers, found)
-    return Seen(right and not found.stderr, seen)  # it would say there that it has not searched by meaning
+    return Seen(right and not found.stderr, seen)  # stderr would say that the search was not by meaning
 
 
 def _look_at_order(timeline: dict[str, Any]) -> Seen:

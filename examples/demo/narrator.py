@@ -1,4 +1,4 @@
-"""What the person at the terminal gets to read; plain lines when there is no terminal."""
+"""Prints the demo for the person at the terminal, or as plain lines where there is no terminal."""
 
 import sys
 import time

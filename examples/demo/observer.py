@@ -16,7 +16,7 @@ KINDS = {"auditrecords": "AuditRecord", "actiontraces": "ActionTrace"}
 
 @dataclass
 class Followed:
-    """What has been seen of one object. Times are of the monotonic clock, in seconds."""
+    """The history of one object, as the watch shows it. Times are of the monotonic clock, in seconds."""
 
     kind: str
     namespace: str
@@ -36,7 +36,7 @@ class Followed:
 
 
 class Observer:
-    """Keeps what each object went through, and reports it as it happens.
+    """Keeps the phases of each object, and reports them as they come.
 
     Objects that come and go between two looks are not missed, as they would be with `kubectl get`.
     """

@@ -58,7 +58,7 @@ def _without_embedder(demo: Demo, flow: Flow) -> None:
         safe = rows.intersection(late)
         return Seen(len(late) >= ENOUGH and len(safe) == len(late), f"{len(late)} Degraded, {len(safe)} rows")
 
-    demo.checks.that("Records are stored all the same", f"{ENOUGH} Degraded, each with its row", look)
+    demo.checks.that("Records are still stored", f"{ENOUGH} Degraded, each with its row", look)
     demo.narrator.say(f"$ kubectl {' '.join(GET_DEGRADED)}")
     demo.narrator.quote(demo.stage.cluster.kubectl(*GET_DEGRADED).stdout)
     check_output(

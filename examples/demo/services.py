@@ -64,14 +64,14 @@ class Service:
 
 @dataclass(frozen=True)
 class Services:
-    """What the operator uses beside PostgreSQL."""
+    """The services that the operator uses besides PostgreSQL."""
 
     redis: Service
     embedder: Service
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """How the operator and its command line find them."""
+        """The settings with which the operator and its command line find them."""
         return {
             "DATASTORAGE_REDIS_URL": f"redis://{HOST}:{self.redis.port}/0",
             "DATASTORAGE_EMBEDDING_PROVIDER": "openai",
@@ -88,7 +88,7 @@ class Services:
 
 @contextmanager
 def services(narrator: Narrator, directory: Path) -> Iterator[Services]:
-    """Run both until the block ends. Their logs are beside the operator's.
+    """Run both until the block ends. Their logs are in the same folder as the operator's.
 
     Raises:
         ControlPlaneError: there is no redis-server, or one of them does not start.

@@ -104,7 +104,7 @@ def interruptible() -> Iterator[None]:
     """Make SIGTERM and a closed terminal end the program as Ctrl-C does: with everything taken down."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        # Further signals are ignored: nothing may interrupt the taking down.
+        # Further signals are ignored: nothing may interrupt the cleanup.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -118,16 +118,16 @@ def interruptible() -> Iterator[None]:
     sys.exit(130)
 
 
-def show_access(narrator: Narrator, on: Stage, settings: Mapping[str, str]) -> None:
+def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str]) -> None:
     """Show how to reach the cluster and PostgreSQL from another terminal.
 
-    `settings` are those that the command line needs beside the database's address.
+    `settings` are those that the command line needs besides the database's URL.
     """
-    kubectl, psql = on.cluster.kubectl_path, shutil.which("psql")
+    kubectl, psql = running.cluster.kubectl_path, shutil.which("psql")
     if shutil.which("kubectl") is None:
         narrator.quote(f"export PATH={kubectl.parent}:$PATH")
-    narrator.quote(f"export KUBECONFIG={on.cluster.admin_kubeconfig}")
-    narrator.quote(f"export DATASTORAGE_DATABASE_URL='{on.operator.database_url}'")
+    narrator.quote(f"export KUBECONFIG={running.cluster.admin_kubeconfig}")
+    narrator.quote(f"export DATASTORAGE_DATABASE_URL='{running.operator.database_url}'")
     for name, value in settings.items():
         narrator.quote(f"export {name}={value}")
     narrator.quote("")
@@ -137,7 +137,7 @@ def show_access(narrator: Narrator, on: Stage, settings: Mapping[str, str]) -> N
         f"{os.path.relpath(Path(sys.executable).with_name('datastorage'))} search 'killed for its memory'"
     )
     narrator.quote(f"{psql or _bundled_psql()} \"$DATASTORAGE_DATABASE_URL\" -c '{SAMPLE_QUERY}'")
-    narrator.quote(f"curl {on.operator.api_url}/ready; curl {on.operator.metrics_url}")
+    narrator.quote(f"curl {running.operator.api_url}/ready; curl {running.operator.metrics_url}")
 
 
 SAMPLE_QUERY = "SELECT namespace, name, type, action, phase, stored_at FROM datastorage.audit_records"

@@ -1,4 +1,4 @@
-"""A remediation: the manifests of examples/remediation-story, one after the other."""
+"""Plays a remediation: applies the manifests of examples/remediation-story one after the other."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z")
 
 @dataclass(frozen=True)
 class Demo:
-    """What every chapter of the demo works with. `ttl` is in seconds."""
+    """Everything that the scenes of the demo use. `ttl` is in seconds."""
 
     narrator: Narrator
     checks: Checks

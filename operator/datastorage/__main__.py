@@ -1,4 +1,4 @@
-"""The process: ``python -m datastorage`` and the program ``datastorage``."""
+"""The entry point of ``python -m datastorage`` and of the program ``datastorage``."""
 
 import sys
 from typing import NoReturn
@@ -9,7 +9,7 @@ from datastorage.runtime.processend import end_on_sigterm, leave
 def run() -> NoReturn:
     """Run the command line and end the process."""
     end_on_sigterm()
-    from datastorage.cli import main  # noqa: PLC0415  # loading takes a while, and SIGTERM may come
+    from datastorage.cli import main  # noqa: PLC0415  # SIGTERM may come while this loads
 
     code = 1
     try:
@@ -19,7 +19,7 @@ def run() -> NoReturn:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             sys.stderr.write(f"{end.code}\n")
-    except BaseException:  # noqa: BLE001  # printed as the interpreter does
+    except BaseException:  # noqa: BLE001  # printed as the interpreter would
         sys.excepthook(*sys.exc_info())
     leave(code)
 

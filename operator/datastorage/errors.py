@@ -1,4 +1,4 @@
-"""The errors of the program: what can be tried again, what cannot, and what stops the start.
+"""The program's errors: those that a retry may cure, those that it can't, and those that prevent the start.
 
 Library errors are translated into these where they enter (storage/connection/errortranslation.py,
 kube/answers.py, embedding/); each edge (command line, HTTP, status) maps them once.
@@ -10,7 +10,7 @@ class DataStorageError(Exception):
 
 
 class ConfigurationError(DataStorageError):
-    """The program can't start as it is set up. The message is one line that names what to change."""
+    """The program can't work as it is configured. The message is one line that names what to change."""
 
 
 class SchemaVersionError(ConfigurationError):
@@ -18,7 +18,7 @@ class SchemaVersionError(ConfigurationError):
 
 
 class NewerSchemaError(SchemaVersionError):
-    """The database schema was made by a later version of the program, which alone knows what it means."""
+    """The database schema was made by a later version of the program, and this version does not know it."""
 
 
 class TransientError(DataStorageError):
@@ -26,22 +26,22 @@ class TransientError(DataStorageError):
 
 
 class WorkRefusedError(TransientError):
-    """A server did not do this piece of work: too much, too slow, against a rule, or interrupted.
+    """A server did not do this piece of work: it was too large or too slow, broke a rule, or was interrupted.
 
-    A harmless piece of work shows whether that is the work's own fault or the server's state
-    (resilience/breaker.py). If it is the work's, less of it may pass.
+    A harmless piece of work then shows whether the work or the server is at fault (resilience/breaker.py). If
+    it is the work, a smaller piece of it may succeed.
     """
 
     is_limit = False
-    """Whether it met a limit of time or size, which any work of its amount would meet."""
+    """Whether the work exceeded a limit of time or size, as any work of the same size would."""
 
 
-class PoolUsedUpError(TransientError):
-    """All connections to a server are in use, which says nothing about the server."""
+class PoolExhaustedError(TransientError):
+    """All connections of the pool are in use. That says nothing about the server."""
 
 
 class MissingRightsError(WorkRefusedError):
-    """The role may not do what was asked for, until its owner gives it the right."""
+    """The role lacks a right that the work needs. The same work succeeds once the right is granted."""
 
 
 class EmbedderUnavailableError(TransientError):
@@ -49,7 +49,7 @@ class EmbedderUnavailableError(TransientError):
 
 
 class EmbedderMisconfiguredError(EmbedderUnavailableError):
-    """The embedding provider answers, but not as the settings say: waiting alone is unlikely to help."""
+    """The embedding provider answers, but does not fit the settings: waiting alone is unlikely to help."""
 
 
 class EmbeddingRefusedError(DataStorageError):
@@ -57,7 +57,7 @@ class EmbeddingRefusedError(DataStorageError):
 
 
 class InvalidQueryError(DataStorageError):
-    """A question to the archive that can't be answered as it was put. The message names what to change."""
+    """The archive can't answer a question in this form. The message names what to change."""
 
 
 class RecordNotFoundError(DataStorageError):
@@ -65,11 +65,11 @@ class RecordNotFoundError(DataStorageError):
 
 
 class RecordRefusedError(DataStorageError):
-    """PostgreSQL can't hold the data of a statement: trying the same records again can't succeed."""
+    """PostgreSQL can't hold the data of a statement: a retry with the same records can't succeed."""
 
 
 class ClusterError(DataStorageError):
-    """The API server did not do what it was asked to do."""
+    """The API server did not carry out a request."""
 
 
 class ClusterUnavailableError(ClusterError, TransientError):
@@ -85,7 +85,7 @@ class ObjectGoneError(ClusterError):
 
 
 class NotServedError(ObjectGoneError):
-    """The API server does not serve this kind of object now: its definition is missing, or not in force."""
+    """The API server does not serve this kind of object now: its definition is missing or not established."""
 
 
 class ObjectChangedError(ClusterError):
@@ -93,7 +93,7 @@ class ObjectChangedError(ClusterError):
 
 
 class RequestRefusedError(ClusterError):
-    """The API server refused for a reason that repeating does not cure (RBAC, admission, validation)."""
+    """The API server refused the request, and a retry would not help (RBAC, admission, validation)."""
 
 
 class ForbiddenError(RequestRefusedError):
@@ -101,7 +101,7 @@ class ForbiddenError(RequestRefusedError):
 
 
 class ObjectTooLargeError(RequestRefusedError):
-    """The object has no room left for what was to be written into it."""
+    """The object would be larger than the API server or etcd accepts."""
 
 
 class CallerRefusedError(DataStorageError):

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or text for a terminal."""
+"""Configures structured logs: one JSON object per line, or text for a terminal."""
 
 import logging
 import sys
@@ -34,14 +34,17 @@ class _TextFormatter(logging.Formatter):
 
 
 def configure_command_logging() -> None:
-    """Send warnings to standard error as a command's own lines, unless logging is configured already."""
+    """Send warnings to standard error in lines that begin with the program's name.
+
+    Changes nothing if logging is configured already.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_TextFormatter("datastorage: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def configure_logging(level: str, form: str) -> None:
-    """Send all logs to standard error, from ``level`` on, as ``json`` or ``text``."""
+    """Send logs of ``level`` and above to standard error, as ``json`` or ``text``."""
     handler = logging.StreamHandler(sys.stderr)
     if form == "json":
         handler.setFormatter(
@@ -56,6 +59,6 @@ def configure_logging(level: str, form: str) -> None:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level)
-    for names, least in ((_QUIET, logging.WARNING), (_SILENT, logging.ERROR)):
+    for names, lowest in ((_QUIET, logging.WARNING), (_SILENT, logging.ERROR)):
         for name in names:
-            logging.getLogger(name).setLevel(max(least, logging.root.level))
+            logging.getLogger(name).setLevel(max(lowest, logging.root.level))

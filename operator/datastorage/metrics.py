@@ -1,4 +1,4 @@
-"""The metrics that the program exports, all in one place and in its own registry."""
+"""Defines all metrics that the program exports, in a registry of its own."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.gc_collector import GCCollector

@@ -1,8 +1,8 @@
-"""The current value of a secret, which may have changed in its file since the start.
+"""Provides the current value of a secret, which may have changed in its file since the start.
 
 The settings keep the values of the start. A password, a key or a certificate may be replaced while the
-program runs, and with it the files of a mounted Secret. Each user of a secret asks here whenever it needs the
-value, and makes new connections when the value has changed.
+program runs, and then the files of a mounted Secret change. Each user of a secret calls ``Secret.current``
+whenever it needs the value, and makes new connections when the value has changed.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from datastorage.settings import PREFIX, Settings, read_secret, secret_file
 
 _log = logging.getLogger(__name__)
 
-# Between two looks at a file. Short compared with the time that the kubelet takes to replace one.
+# Between two checks of a file. Short compared with the time that the kubelet takes to replace one.
 _LOOK_SECONDS: Final = 1.0
 # Between two attempts with a new value while the previous one is still used.
 _TRY_AGAIN_SECONDS: Final = 1.0
@@ -37,10 +37,10 @@ class Origin:
     directory: Path | None = None
     """The directory of the file that holds the value, now or later; None if the value can't change."""
     look_seconds: float = _LOOK_SECONDS
-    """Between two looks at the file; a file that is younger may be half written."""
+    """Between two checks of the file. A file that was written less than this long ago may be incomplete."""
 
     def read(self) -> str | None:
-        """Return the value in the file; None where there is none, or perhaps only half of it."""
+        """Return the value in the file; None if there is none, or if the file may be incomplete."""
         if self.directory is None:
             return None
         try:
@@ -51,13 +51,13 @@ class Origin:
             age = time.time() - path.stat().st_mtime  # after the read, so that no later write is missed
         except (OSError, UnicodeDecodeError):
             return None
-        # A file that was written a moment ago may be half written, if it is not replaced as a whole. A time
-        # in the future comes from another clock.
+        # A file that was written a moment ago may be incomplete, unless it was replaced atomically. A time in
+        # the future comes from another clock.
         return None if 0 <= age < self.look_seconds else found
 
 
 def origin_of(settings: Settings, name: str) -> Origin:
-    """Return the origin of a setting's value; ``name`` as Settings.value_of takes it."""
+    """Return the origin of a setting's value. ``name`` has the form that Settings.value_of takes."""
     value = settings.value_of(name)
     text = value.get_secret_value() if hasattr(value, "get_secret_value") else value or ""
     return Origin(f"{PREFIX}{name.upper()}", text, settings.directory_of(name))
@@ -76,7 +76,7 @@ def _no_files(_: str) -> Iterable[str]:
 
 
 class Secret:
-    """Follows one setting, and the files that its value names: certificates and their keys."""
+    """Detects changes of one setting, and of the files that its value names: certificates and their keys."""
 
     def __init__(
         self, origin: Origin, check: Check, files: Callable[[str], Iterable[str]] = _no_files
@@ -97,9 +97,9 @@ class Secret:
         return self._origin.setting
 
     def current(self) -> Current:
-        """Return the value as it is now. It looks at files once a second at most, and raises nothing.
+        """Return the value as it is now. Files are checked once a second at most. Raises nothing.
 
-        A look is a few system calls and a read of some bytes, too little to be worth a thread.
+        A check is a few system calls and a read of some bytes, too little to be worth a thread.
         """
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + self._origin.look_seconds
@@ -127,8 +127,8 @@ class Secret:
         try:
             self._check_found(found)
         except ConfigurationError as error:
-            self._refused = found  # logged once
-            _log.error(  # no exception: the previous value is still used
+            self._refused = found  # each refused value is logged once
+            _log.error(  # without a traceback, since the previous value stays in use
                 "%s has changed and can't be used; the previous value stays in use",
                 self._origin.setting,
                 extra={"error": str(error)},
@@ -137,13 +137,14 @@ class Secret:
         return True
 
     def _check_found(self, found: str) -> None:
-        if not found:  # the file is just being written, if it is not replaced as a whole
+        if not found:  # perhaps the file is being written
             raise ConfigurationError(f"{self._origin.setting} is empty")
         self._check(found)
 
     def _fingerprints_of(self, value: str, known: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Return the fingerprints of the files that a value names. A file that is missing while it is
-        replaced keeps its last fingerprint.
+        """Return the fingerprints of the files that a value names, by path.
+
+        A file that is missing, perhaps while it is replaced, keeps its last fingerprint.
         """
         return {path: fingerprint(path) or known.get(path, ()) for path in self._files(value)}
 
@@ -155,13 +156,13 @@ class TriedSecret:
     """
 
     def __init__(
-        self, secret: Secret, tries: Callable[[str], Awaitable[None]], *, on_change: Callable[[], None]
+        self, secret: Secret, test: Callable[[str], Awaitable[None]], *, on_change: Callable[[], None]
     ) -> None:
-        """``tries`` raises a DataStorageError if a value does not work. ``on_change`` is called when a new
+        """``test`` raises a DataStorageError if a value does not work. ``on_change`` is called when a new
         value is used.
         """
         self._secret = secret
-        self._tries = tries
+        self._test = test
         self._on_change = on_change
         self._using = secret.current()
         self._failed: Current | None = None
@@ -186,9 +187,9 @@ class TriedSecret:
 
     async def _try(self, current: Current) -> None:
         try:
-            await self._tries(current.value)
+            await self._test(current.value)
         except DataStorageError as error:
-            if current != self._failed:  # logged once
+            if current != self._failed:  # each value is logged once
                 self._failed = current
                 _log.warning(
                     "The new value of %s does not work yet; the previous one stays in use",

@@ -1,8 +1,8 @@
-"""The settings of the program: one frozen tree, built once at the start and handed down in its groups.
+"""The settings of the program: one frozen tree, built once at the start and passed on as a whole or by group.
 
-Each comes from the environment (``DATASTORAGE_``, the group, the name, in capitals: ``database.url`` from
-``DATASTORAGE_DATABASE_URL``) or from a file of that name in the secrets directory; the environment wins. The
-file of a secret may change later: see secrets.py.
+The value of ``database.url`` comes from the environment variable ``DATASTORAGE_DATABASE_URL``, otherwise from
+a file of that name in the secrets directory; the other settings are named in the same way. The file of a
+secret may change later: see secrets.py.
 """
 
 import difflib
@@ -28,7 +28,7 @@ from datastorage.files import read_file
 PREFIX: Final = "DATASTORAGE_"
 _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
 EMBEDDED_DIR_VARIABLE: Final = "DATASTORAGE_EMBEDDED_DIR"
-# Our variables that are not settings of the service.
+# Variables of the program that are not settings of the service.
 _OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE})
 # Variables that only the tests read.
 _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
@@ -40,7 +40,7 @@ _SERVICE_LINK: Final = re.compile(
 # One of them may have the name of a setting: a Service datastorage-api gives DATASTORAGE_API_PORT. Its value
 # is such a URL, while the setting's is a number.
 _PORT_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
-# As much as a whole Secret of Kubernetes may have.
+# The size limit of a Kubernetes Secret.
 _MAX_FILE_BYTES: Final = 1024 * 1024
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 
@@ -48,7 +48,7 @@ _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 DEFAULT_EMBEDDED_DIR: Final = "~/.local/share/kubernaut-datastorage/postgres"
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
-# A name, not a pattern: Kopf would take "team-*" for one, and the lists of the sweep would not.
+# Only names are allowed: Kopf would treat "team-*" as a pattern, but the lists of the sweep would not.
 _Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 _Positive = Annotated[int, Field(ge=1)]
 
@@ -74,7 +74,7 @@ class _Group(BaseModel):
 
 
 class DatabaseSettings(_Group):
-    """The PostgreSQL that keeps the records."""
+    """The PostgreSQL database of the records."""
 
     url: _Url = Field(
         default=SecretStr(""),
@@ -97,7 +97,7 @@ class DatabaseSettings(_Group):
 
 
 class VectorSettings(_Group):
-    """Where vectors are kept, and how they are indexed."""
+    """The database of the vectors, and the memory for their indexes."""
 
     database_url: _Url | None = Field(
         default=None,
@@ -116,7 +116,7 @@ class VectorSettings(_Group):
 
 
 class EmbeddingSettings(_Group):
-    """What makes vectors of texts."""
+    """The provider that makes vectors of texts, and the cache of its vectors."""
 
     provider: Literal["wordllama", "openai", "none"] = Field(
         default="wordllama",
@@ -153,7 +153,7 @@ class EmbeddingSettings(_Group):
 
 
 class LogSettings(_Group):
-    """What is logged, and how."""
+    """The level and the form of the log."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."
@@ -164,7 +164,7 @@ class LogSettings(_Group):
 
 
 class IntakeSettings(_Group):
-    """How much waits in memory to be stored."""
+    """The limits on records that wait in memory to be stored."""
 
     max_items: _Positive = Field(
         default=5000, description="Records waiting to be stored, at most. More wait in the cluster."
@@ -175,14 +175,14 @@ class IntakeSettings(_Group):
 
 
 class Settings(BaseSettings):
-    """All settings. The descriptions make the table of the documentation."""
+    """All settings. The table in the documentation is generated from the descriptions."""
 
-    # One split: the first word is the group, and the rest may have underscores of its own.
+    # A name is split once: the first word is the group, and the rest may contain underscores.
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
     )
 
-    # The directory of each setting's file, for the settings that the environment does not override.
+    # The directory of each setting's file, for the settings that the environment does not set.
     _directories: Mapping[str, Path] = PrivateAttr(default_factory=dict)
 
     database: DatabaseSettings = DatabaseSettings()
@@ -238,7 +238,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # no such file is read
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the environment without what Kubernetes has put there, and then the files."""
+        """Return the sources: the environment, without the variables that Kubernetes sets, then the files."""
         environment, files = EnvSettingsSource(settings_cls), EnvSettingsSource(settings_cls)
         known = setting_names()
         environment.env_vars = {
@@ -246,14 +246,14 @@ class Settings(BaseSettings):
             for name, value in os.environ.items()
             if name.upper() in known and not _is_service_link(name.upper(), value)
         }
-        # One of the library's sources of files knows no groups, and the other reads every file in the
+        # The library has two sources for files: one supports no groups, and the other reads every file in the
         # directory.
         directory = getattr(file_secret_settings, "secrets_dir", None)
         files.env_vars = _read_files(Path(directory)) if directory is not None else {}
         return init_settings, environment, files
 
     def value_of(self, name: str) -> Any:
-        """Return a setting by the name of its variable in small letters, without the prefix."""
+        """Return a setting by the name of its variable in lower case, without the prefix."""
         group, field = _PLACES[name]
         return getattr(self if group is None else getattr(self, group), field)
 
@@ -269,7 +269,7 @@ class Settings(BaseSettings):
         return url
 
     def directory_of(self, name: str) -> Path | None:
-        """Return the directory of the file that has a setting's value; None if no file can set it."""
+        """Return the directory of the file that may hold a setting's value; None if no file can set it."""
         return self._directories.get(name)
 
     def replaced(self, values: Mapping[str, Any]) -> "Settings":
@@ -296,7 +296,7 @@ def _fields() -> Iterator[tuple[str | None, str, FieldInfo]]:
             yield None, name, field
 
 
-# Where a setting stands in the tree, by the name of its variable in small letters, without the prefix.
+# The group and the field of each setting, by the name of its variable in lower case, without the prefix.
 _PLACES: Final = {name if group is None else f"{group}_{name}": (group, name) for group, name, _ in _fields()}
 
 
@@ -314,11 +314,11 @@ def load_settings() -> Settings:
         settings = Settings(**sources)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        # Beyond the setting's own place in the tree there may be a place within its value.
+        # The location may continue within the setting's value, so only its beginning names the setting.
         names = ["_".join(map(str, first["loc"][:length])) for length in (1, 2)]
         name = PREFIX + next(name for name in names if name in _PLACES).upper()
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
-    given = {  # in small letters, as in the lookup below
+    given = {  # in lower case, as in the lookup below
         name.lower() for name, value in os.environ.items() if not _is_service_link(name.upper(), value)
     }
     settings._directories = {  # noqa: SLF001  # made here
@@ -328,10 +328,10 @@ def load_settings() -> Settings:
 
 
 def secret_file(directory: Path, setting: str) -> Path | None:
-    """Return the file that has a setting's value; None without one.
+    """Return the path of the file that holds a setting's value, or None.
 
-    Its name may be in any case. A link may not lead outside the directory. Raises OSError where the directory
-    can't be listed.
+    The file's name may be in upper or lower case. A symbolic link that leads outside the directory is
+    ignored. Raises OSError if the directory can't be listed.
     """
     found = next((path for path in directory.iterdir() if path.name.lower() == setting.lower()), None)
     if found is None or not found.is_file() or directory.resolve() not in found.resolve().parents:
@@ -360,7 +360,7 @@ def _read_files(directory: Path) -> dict[str, str | None]:
 
 
 def _refuse_unknown_variables() -> None:
-    """Raise ConfigurationError for a misspelled setting: its default would stay in force unnoticed."""
+    """Raise ConfigurationError for a misspelled setting: otherwise its default would apply unnoticed."""
     known = {*setting_names(), *_OTHER_VARIABLES}
     for name, value in sorted(os.environ.items()):
         if not name.startswith(PREFIX) or name.startswith(_TEST_PREFIX):
@@ -372,7 +372,7 @@ def _refuse_unknown_variables() -> None:
 
 
 def ignored_variables() -> list[str]:
-    """Return the settings whose variables Kubernetes has set for a Service, so that they are not read."""
+    """Return the settings whose variables are ignored, because Kubernetes has set them for a Service."""
     return sorted(name for name in setting_names() if _is_service_link(name, os.environ.get(name, "")))
 
 

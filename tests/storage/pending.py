@@ -34,7 +34,7 @@ async def add_pending(
     database: Database, records: Sequence[Record], error: str = "", *, due_seconds: float = 0
 ) -> None:
     """Store records with their vectors pending."""
-    writes = {hash_of(r): VectorWrite(WriteState.PENDING, Reason.OWED, error) for r in records}
+    writes = {hash_of(r): VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX, error) for r in records}
     await Archive(database).write(records)
     async with database.connection() as connection, connection.transaction():
         await Outbox.add(connection, records, writes, due_seconds=due_seconds)

@@ -29,17 +29,17 @@ class SmallPartitions(VectorTables):
 
     grace_seconds = 0.0
 
-    def most_rows(self, memory_mib: int) -> int:
-        assert super().most_rows(memory_mib) > FULL
+    def max_rows(self, memory_mib: int) -> int:
+        assert super().max_rows(memory_mib) > FULL
         return FULL
 
     async def index(
-        self, *, memory_mib: int, full_rows: int = FULL, grace_seconds: float = 0, merged_parts: int = 2
+        self, *, memory_mib: int, full_rows: int = FULL, grace_seconds: float = 0, merged_partitions: int = 2
     ) -> bool:
         assert grace_seconds == 0
         return await super().index(
             memory_mib=memory_mib, full_rows=full_rows, grace_seconds=self.grace_seconds,
-            merged_parts=merged_parts,
+            merged_partitions=merged_partitions,
         )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ class OtherModel(FakeProvider):
 
 
 class Run:
-    """One run and all that it needs."""
+    """One run and its components."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Storing: once, all or nothing, with the right columns."""
+"""Storing records: each once, a batch as a whole or not at all, with the right columns."""
 
 import asyncio
 import json
@@ -285,7 +285,7 @@ async def test_a_batch_of_new_repeated_and_diverged_rows_says_which_is_which(arc
     stored = await archive.write([known, diverged, record_of(audit_record())])
     assert [(row.is_new, row.diverged) for row in stored] == [(False, False), (True, True), (True, False)]
     assert stored[0] == before
-    # The repeat stays marked, and is told from a new row.
+    # The repeat stays marked, and is distinguished from a new row.
     [again] = await archive.write([diverged])
     assert (again.is_new, again.diverged) == (False, True)
 
@@ -306,7 +306,7 @@ async def test_what_changes_without_a_generation_makes_no_second_row(archive: Ar
 
 
 async def test_a_commit_survives_the_end_of_its_connection(cloned: TestDatabase, archive: Archive) -> None:
-    """The answer comes after the commit: what another session sees is there for good."""
+    """The answer comes after the commit: another session sees the row, and it stays."""
     record = record_of(audit_record())
     await archive.write([record])
     other = await connect(cloned.service_url)

@@ -33,7 +33,7 @@ from tests.support.pace import SOON
 from tests.support.ping import ping
 from tests.support.tasks import Spawn
 
-PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
+PENDING = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
 
 AWAY = EmbedderUnavailableError("The embedder does not answer")
 
@@ -56,7 +56,7 @@ class CountedOutbox(Outbox):
 
 
 class Stage:
-    """Everything between a batch and the archive, with a provider whose answers the test chooses."""
+    """The components between a batch and the archive, with a provider whose answers the test chooses."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -144,9 +144,7 @@ async def test_an_absent_embedder_costs_no_row_and_all_vectors_are_written_on_it
     assert await stage.states(batch) == {WriteState.WRITTEN}
 
 
-async def test_the_objects_of_what_was_written_are_looked_at_and_of_no_others(
-    stage: Stage, spawn: Spawn
-) -> None:
+async def test_only_objects_whose_vectors_were_written_are_looked_at(stage: Stage, spawn: Spawn) -> None:
     spawn(stage.backfill.run())
     stage.provider.failure = AWAY
     await stage.writer.store(records(3))
@@ -161,7 +159,9 @@ async def test_the_objects_of_what_was_written_are_looked_at_and_of_no_others(
     assert not await stage.promotion.wait(0.0)
 
 
-async def test_the_objects_of_what_a_person_has_dropped_are_looked_at_too(stage: Stage, spawn: Spawn) -> None:
+async def test_objects_whose_vectors_a_person_has_dropped_are_looked_at_too(
+    stage: Stage, spawn: Spawn
+) -> None:
     stage.provider.failure = AWAY
     batch = records(3)
     await stage.writer.store(batch)
@@ -180,7 +180,7 @@ async def test_a_poison_text_ends_in_a_visible_state_and_blocks_nothing(stage: S
     assert poison.text is not None
     stage.provider.refused = {poison.text.text}
     stored = await stage.writer.store(batch)
-    # Already in the write path the others of its batch get their vectors.
+    # The others of its batch get their vectors in the write path already.
     assert [row.vector.state is WriteState.WRITTEN for row in stored].count(False) == 1
     spawn(stage.backfill.run())
     await until_depth(stage, 1, OutboxState.FAILED)
@@ -210,7 +210,7 @@ async def test_a_retried_text_is_asked_for_again(stage: Stage, spawn: Spawn) -> 
 @pytest.mark.parametrize(
     "row", [np.full(DIMENSIONS, np.nan), np.zeros(DIMENSIONS), np.full(DIMENSIONS, np.inf)], ids=str
 )
-async def test_a_vector_that_is_none_is_never_stored(stage: Stage, spawn: Spawn, row: Any) -> None:
+async def test_a_value_that_is_not_a_vector_is_never_stored(stage: Stage, spawn: Spawn, row: Any) -> None:
     batch = records(4)
     assert batch[2].text is not None
     stage.provider.rows = {batch[2].text.text: row.astype(np.float32)}

@@ -104,7 +104,7 @@ def test_search_prints_a_table(run: Command) -> None:
     assert "restart-deployment: the container ran out of memory" in first
     assert "Deployment/shop/checkout" in first
     assert "\x1b" not in printed
-    assert len(printed.splitlines()) == 4  # a line each
+    assert len(printed.splitlines()) == 4  # one line for each
     uid = _MEMORY["metadata"]["uid"]
     assert uid not in printed
     assert uid in run("search", "out of memory", "-o", "wide")[1]
@@ -220,7 +220,7 @@ def test_get_prints_the_record(run: Command) -> None:
 @pytest.fixture
 def diverged(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, run: Command) -> Iterator[None]:
     """An archive with two contents of one generation, which `run` then asks."""
-    del run  # it has set the common archive before
+    del run  # it set the shared archive's URL; this fixture replaces it
 
     async def fill() -> TestDatabase:
         database = await databases.clone()
@@ -236,7 +236,7 @@ def diverged(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, run: Com
 
 
 @pytest.mark.usefixtures("diverged")
-def test_a_content_beside_another_is_shown_and_said(run: Command) -> None:
+def test_one_of_two_contents_is_shown_with_a_note(run: Command) -> None:
     uid = _DIVERGED[0]["metadata"]["uid"]
     code, printed, noted = run("list", "--namespace", "restored")
     assert code == 0
@@ -244,14 +244,14 @@ def test_a_content_beside_another_is_shown_and_said(run: Command) -> None:
     assert f"another content is stored as well (a restored or cloned cluster): datastorage get {uid}" in noted
     code, printed, _ = run("get", uid, "--history", "-o", "json")
     assert code == 0
-    told = [
+    shown = [
         (r["generation"], r["diverged"], r["record"]["spec"]["message"])
         for r in json.loads(printed)["records"]
     ]
-    assert told == [(1, True, "pods drained"), (1, False, "pods cordoned")]
+    assert shown == [(1, True, "pods drained"), (1, False, "pods cordoned")]
 
 
-def test_get_of_what_is_not_there(run: Command) -> None:
+def test_get_of_a_missing_record(run: Command) -> None:
     code, printed, noted = run("get", "shop/other")
     assert (code, printed, noted) == (1, "", "datastorage: no record shop/other in the archive\n")
 
@@ -284,7 +284,7 @@ def test_timeline_pages(run: Command) -> None:
 
 
 def test_how_long_ago_counts_from_the_archives_clock(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock here runs ahead, by more than it is ago."""
+    """The clock of this machine runs ahead by more than the asked time."""
 
     class Ahead(datetime):
         @classmethod
@@ -329,7 +329,7 @@ def test_a_wrong_question_is_one_line(run: Command, arguments: tuple[str, ...], 
     assert message in noted
 
 
-def test_a_changed_record_is_told_loudly(run: Command, filled: TestDatabase) -> None:
+def test_a_changed_record_is_an_error(run: Command, filled: TestDatabase) -> None:
     uid = _DISK["metadata"]["uid"]
 
     async def change(sql: str) -> None:
@@ -402,7 +402,9 @@ def test_a_deep_record_is_shown_as_it_was_stored(
     asyncio.run(databases.drop(filled))
 
 
-def test_what_can_t_be_read_here_is_not_shown_as_empty(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_can_t_be_read_here_is_not_shown_as_empty(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def too_deep(_: bytes) -> None:
         raise RecursionError
 

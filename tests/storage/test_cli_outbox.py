@@ -1,4 +1,4 @@
-"""The command that shows the outbox, tries again and gives up."""
+"""The commands that show the vectors in the outbox, try them again and give them up."""
 
 import asyncio
 import io
@@ -6,6 +6,7 @@ import json
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ def database(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, tmp_path
     """A database that the settings name."""
     made = asyncio.run(databases.clone())
     use_database(monkeypatch, made.service_url, tmp_path / "absent")
-    # These commands do not need it: it is not set up.
+    # These commands do not need the embedder, so it is not set up.
     monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "openai")
     return made
 
@@ -53,7 +54,7 @@ def within(database: TestDatabase, work: Callable[[Database], Awaitable[T]]) -> 
 
 
 @pytest.fixture
-def owed(database: TestDatabase) -> list[Record]:
+def pending(database: TestDatabase) -> list[Record]:
     """Three vectors are pending, one has failed."""
     records = records_of(4)
 
@@ -62,7 +63,7 @@ def owed(database: TestDatabase) -> list[Record]:
         async with Outbox(made).claim(1) as claim:
             claim.refuse(claim.rows, {row.text_hash: "not \x1b[31m this" for row in claim.rows})
         async with made.connection() as connection:
-            # So long ago that the ages that are shown do not change while a test runs.
+            # This is so long ago that the ages that are shown do not change while a test runs.
             await connection.execute(
                 "UPDATE datastorage.vector_outbox SET owed_since = now() - interval '1 d 2 h 3 m'"
             )
@@ -78,7 +79,7 @@ def states(database: TestDatabase) -> dict[str, int]:
     return within(database, depths)
 
 
-def test_nothing_is_owed(run: Command) -> None:
+def test_an_empty_outbox_is_shown(run: Command) -> None:
     code, printed, _ = run()
     assert code == 0
     assert [line.split() for line in printed.splitlines()] == [
@@ -93,7 +94,7 @@ def test_nothing_is_owed(run: Command) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.usefixtures("owed")
+@pytest.mark.usefixtures("pending")
 def test_depth_age_and_errors_are_shown(run: Command) -> None:
     code, printed, _ = run()
     assert code == 0
@@ -105,7 +106,7 @@ def test_depth_age_and_errors_are_shown(run: Command) -> None:
     assert "\x1b" not in printed
 
 
-@pytest.mark.usefixtures("owed")
+@pytest.mark.usefixtures("pending")
 def test_depth_as_json(run: Command) -> None:
     for arguments in (("-o", "json"), ("show", "-o", "json")):
         code, printed, _ = run(*arguments)
@@ -117,30 +118,32 @@ def test_depth_as_json(run: Command) -> None:
         assert shown["failed"]["lastErrors"] == [{"error": "not \x1b[31m this", "vectors": 1}]
 
 
-def test_rows_are_listed(run: Command, owed: list[Record]) -> None:
+def test_rows_are_listed(run: Command, pending: list[Record]) -> None:
     code, printed, _ = run("list")
     assert code == 0
-    assert all(record.key.uid in printed and record.name in printed for record in owed)
+    assert "PENDING SINCE" in printed.splitlines()[0]
+    assert all(record.key.uid in printed and record.name in printed for record in pending)
     assert "\x1b" not in printed
     rows = json.loads(run("list", "--state", "pending", "--limit", "2", "-o", "json")[1])
     assert [row["state"] for row in rows] == ["pending"] * 2
-    uid = owed[0].key.uid
+    uid = pending[0].key.uid
     [row] = json.loads(run("list", "--uid", uid, "-o", "json")[1])
     assert (row["uid"], row["generation"], row["table"]) == (uid, 1, "audit_records")
-    assert row["owedSince"].endswith("Z"), "times are in UTC, and written as in every other answer"
+    assert datetime.now(UTC) - datetime.fromisoformat(row["pendingSince"]) > timedelta(days=1)
+    assert row["pendingSince"].endswith("Z"), "times are in UTC, and written as in every other answer"
 
 
-def test_failed_ones_are_tried_again(run: Command, database: TestDatabase, owed: list[Record]) -> None:
-    assert owed
+def test_failed_ones_are_tried_again(run: Command, database: TestDatabase, pending: list[Record]) -> None:
+    assert pending
     assert run("retry", "--state", "failed") == (0, "to be tried again: 1\n", "")
     assert states(database) == {"pending": 4, "failed": 0, "dropped": 0}
     assert run("retry", "--all") == (0, "to be tried again: 0\n", "")
 
 
 def test_dropping_keeps_the_reason_and_can_be_taken_back(
-    run: Command, database: TestDatabase, owed: list[Record]
+    run: Command, database: TestDatabase, pending: list[Record]
 ) -> None:
-    uid = owed[0].key.uid
+    uid = pending[0].key.uid
     assert run("drop", "--uid", uid, "--reason", " a test record ", "--yes") == (0, "dropped: 1\n", "")
     [row] = json.loads(run("list", "--uid", uid, "-o", "json")[1])
     assert (row["state"], row["lastError"]) == ("dropped", "a test record")
@@ -151,7 +154,7 @@ def test_dropping_keeps_the_reason_and_can_be_taken_back(
 
 
 @pytest.mark.parametrize(("answer", "dropped"), [("y\n", 3), ("n\n", 0), ("\n", 0), ("", 0)])
-@pytest.mark.usefixtures("owed")
+@pytest.mark.usefixtures("pending")
 def test_dropping_asks_first(
     run: Command, database: TestDatabase, monkeypatch: pytest.MonkeyPatch, answer: str, dropped: int
 ) -> None:
@@ -163,9 +166,9 @@ def test_dropping_asks_first(
 
 
 def test_it_says_how_many_before_it_drops(
-    run: Command, owed: list[Record], monkeypatch: pytest.MonkeyPatch
+    run: Command, pending: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for selection, count in ((("--all",), 4), (("--state", "failed"), 1), (("--uid", owed[0].key.uid), 1)):
+    for selection, count in ((("--all",), 4), (("--state", "failed"), 1), (("--uid", pending[0].key.uid), 1)):
         monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
         assert f"Give up {count} vectors?" in run("drop", *selection, "--reason", "x")[1]
     run("drop", "--all", "--reason", "x", "--yes")
@@ -190,8 +193,8 @@ def test_it_says_how_many_before_it_drops(
         (("drop", "--all", "--reason", "  "), "--reason must say why"),
     ],
 )
-@pytest.mark.usefixtures("owed")
-def test_what_makes_no_sense_is_one_line(
+@pytest.mark.usefixtures("pending")
+def test_a_wrong_choice_is_one_line(
     run: Command, database: TestDatabase, arguments: tuple[str, ...], said: str
 ) -> None:
     code, printed, error = run(*arguments)

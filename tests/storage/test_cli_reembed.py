@@ -1,4 +1,4 @@
-"""The command that makes vectors anew, as a process of its own: what it prints, and how it is stopped."""
+"""The reembed command as a process of its own: what it prints, and how it is stopped."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _FILL = """
 
 
 class Process:
-    """The command as it runs."""
+    """The running command."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -55,7 +55,7 @@ class Process:
         assert text in self.said, self.said
 
     async def ends(self) -> tuple[int | None, str]:
-        """Return its exit code and what it answered."""
+        """Wait for its end; return its exit code and its output."""
         assert self._process.stdout is not None
         answer = (await self._process.stdout.read()).decode()
         await self._reading
@@ -79,7 +79,7 @@ async def started(environment: Mapping[str, str], *arguments: str) -> AsyncItera
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "datastorage", "reembed", *arguments, env=dict(environment),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        # Whoever runs the tests in the background of a script has it ignored.
+        # A script that runs the tests in the background makes its children ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
@@ -134,7 +134,7 @@ async def test_it_counts_then_does_then_finds_nothing(
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-async def test_it_goes_on_where_it_was_stopped(
+async def test_it_continues_where_it_was_stopped(
     environment: Mapping[str, str], cloned: TestDatabase, owner: Any, end: signal.Signals
 ) -> None:
     rows = 4000
@@ -153,7 +153,7 @@ async def test_it_goes_on_where_it_was_stopped(
         assert code == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[end]
         if end is not signal.SIGKILL:
             assert process.said.endswith(
-                "stopped; what is done stays done: run the same command again to go on\n"
+                "stopped; all results so far are kept: run the same command again to continue\n"
             )
             assert "Traceback" not in process.said
     await holder.close()
@@ -163,6 +163,15 @@ async def test_it_goes_on_where_it_was_stopped(
     assert (code, left) == (0, 0)
     assert f"vectors of {MODEL} made: {rows:,}" in answer
     assert await vectors(owner) == rows
+
+
+def _read_to_the_end(terminal: int) -> str:
+    """Return everything that is written to a terminal until its last writer has closed it."""
+    shown = b""
+    with suppress(OSError):  # Linux reports the end as an error
+        while data := os.read(terminal, 65_536):
+            shown += data
+    return shown.decode()
 
 
 async def test_it_shows_a_bar_on_a_terminal(
@@ -175,8 +184,9 @@ async def test_it_shows_a_bar_on_a_terminal(
         stdout=asyncio.subprocess.PIPE, stderr=end,
     )  # fmt: skip
     os.close(end)
-    answer, _ = await process.communicate()
-    shown = (await asyncio.to_thread(os.read, terminal, 65536)).decode()
+    (answer, _), shown = await asyncio.gather(
+        process.communicate(), asyncio.to_thread(_read_to_the_end, terminal)
+    )
     os.close(terminal)
     assert process.returncode == 0
     assert answer.decode().startswith("records given a text: 3\n")
@@ -269,7 +279,7 @@ async def test_it_says_once_that_it_waits_for_the_embedder(
         ({"DATASTORAGE_EMBEDDING_DIMENSIONS": "999"}, None, "is DATASTORAGE_EMBEDDING_DIMENSIONS right?"),
     ],
 )
-async def test_a_wrong_setting_is_told_and_not_waited_for(
+async def test_a_wrong_setting_is_reported_at_once(
     environment: Mapping[str, str],
     service: OpenAIService,
     settings: Mapping[str, str],
@@ -286,7 +296,7 @@ async def test_a_wrong_setting_is_told_and_not_waited_for(
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0
 
 
-async def test_a_role_that_may_only_read_is_told_so(
+async def test_a_role_that_may_only_read_is_reported(
     environment: Mapping[str, str], owner: Any, cloned: TestDatabase
 ) -> None:
     name = f"reader_{secrets.token_hex(4)}"
@@ -302,7 +312,7 @@ async def test_a_role_that_may_only_read_is_told_so(
     assert len(error.splitlines()) == 1
 
 
-async def test_a_role_that_may_only_read_the_records_is_told_so(
+async def test_a_role_that_may_only_read_the_records_is_reported(
     environment: Mapping[str, str], databases: TestDatabases, owner: Any
 ) -> None:
     elsewhere = await databases.clone()
@@ -314,7 +324,7 @@ async def test_a_role_that_may_only_read_the_records_is_told_so(
     await databases.drop(elsewhere)
 
 
-async def test_a_wrong_key_is_told_although_the_vector_server_is_away(
+async def test_a_wrong_key_is_reported_although_the_vector_server_is_away(
     environment: Mapping[str, str], databases: TestDatabases, service: OpenAIService
 ) -> None:
     elsewhere = await databases.clone()
@@ -374,7 +384,7 @@ async def test_an_old_model_is_dropped_as_the_documentation_says(
     assert await vectors(owner, 2) == 5
     assert await owner.fetchval("SELECT array_agg(provider) FROM datastorage.embedding_models") == ["openai"]
     assert await owner.fetchval("SELECT array_agg(model_id) FROM datastorage.embedding_parts") == [2]
-    # And made again by whoever sets it again.
+    # The table is created again if the model is set again.
     assert (await result(environment))[0] == 0
     assert [await vectors(owner, number) for number in (2, 3)] == [5, 5]
 

@@ -1,4 +1,4 @@
-"""Rejected is not for ever: the commands that show rejected records and store them after all."""
+"""The commands that show rejected records and store them once the cause is removed."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ def key_of(record: Record) -> tuple[Any, ...]:
     return record.key.uid, record.key.generation, record.key.created_at, record.key.spec_hash
 
 
-def test_what_is_retried_is_the_record_that_it_would_have_been(database: TestDatabase, run: Command) -> None:
+def test_a_retried_record_gets_the_row_that_it_would_have_had(database: TestDatabase, run: Command) -> None:
     audits = [record_of(audit_record({**AUDIT_SPEC, "message": f"disk {n}"})) for n in range(3)]
     traces = [record_of(action_trace(TRACE_SPEC, generation=n)) for n in (1, 2)]
     reject(database, [*audits, *traces])
@@ -98,7 +98,7 @@ def test_what_is_retried_is_the_record_that_it_would_have_been(database: TestDat
             assert row["correlation_id"] == "rr-2026-0042"
             assert record.text is not None
             assert row["text_hash"] == record.text.hash
-    # The evidence stays, and says when it was stored after all; the vectors are pending.
+    # The kept bytes stay, with the time at which the record was stored; the vectors are pending.
     letters = rows(database, "rejected_objects")
     assert all(letters[key_of(record)]["content"] == record.content for record in [*audits, *traces])
     assert all(letter["resolved_at"] is not None for letter in letters.values())
@@ -114,7 +114,7 @@ def test_what_is_retried_is_the_record_that_it_would_have_been(database: TestDat
     assert "no such records are rejected now" in error
 
 
-def test_what_is_refused_still_is_named_and_stays(database: TestDatabase, run: Command) -> None:
+def test_a_record_that_is_still_refused_is_named_and_stays(database: TestDatabase, run: Command) -> None:
     good = [record_of(audit_record()) for _ in range(20)]
     bad = record_of(audit_record(name="bad", creationTimestamp="2250-01-01T00:00:00Z"))
     reject(database, [*good, bad])
@@ -196,7 +196,7 @@ def test_one_is_shown_with_its_reason_and_its_bytes(database: TestDatabase, run:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--all", "--reason", "x"), ("no-uid",)])
-def test_a_choice_that_is_none_is_refused(run: Command, arguments: Sequence[str]) -> None:
+def test_a_retry_without_a_choice_is_refused(run: Command, arguments: Sequence[str]) -> None:
     code, printed, error = run("retry", *arguments)
     assert (code, printed) == (2, "")
     assert error.startswith("datastorage: ")
@@ -208,7 +208,7 @@ def test_the_help_says_that_the_settings_have_to_be_the_operator_s(run: Command)
     assert "the same embedding settings as the operator" in " ".join(out.split())
 
 
-def test_nothing_is_marked_that_has_no_row(database: TestDatabase) -> None:
+def test_only_records_with_a_row_are_marked(database: TestDatabase) -> None:
     record = record_of(audit_record())
     reject(database, [record])
 

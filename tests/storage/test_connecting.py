@@ -1,4 +1,4 @@
-"""The way to PostgreSQL: what a URL asks for is done, and what waiting does not cure ends the start."""
+"""Connecting to PostgreSQL: a URL is obeyed, and an error that waiting can't cure ends the start."""
 
 import socket
 import ssl
@@ -85,7 +85,7 @@ async def test_a_setting_that_the_server_refuses_is_named(
 
 
 @pytest.mark.parametrize("spoilt", ["password", "role", "database"])
-async def test_what_may_be_made_or_changed_yet_is_waited_for_and_says_what_to_look_at(
+async def test_a_fault_that_somebody_may_repair_is_waited_for_with_a_hint(
     common: TestDatabase, spoilt: str
 ) -> None:
     role, _, rest = common.service_url.removeprefix("postgresql://").partition(":")
@@ -127,13 +127,13 @@ async def tls_url(common: TestDatabase, certificates: Certificates) -> AsyncIter
         yield url
 
 
-async def test_a_server_that_is_trusted_is_used(tls_url: str, certificates: Certificates) -> None:
+async def test_a_trusted_server_is_used(tls_url: str, certificates: Certificates) -> None:
     assert await _trouble(f"{tls_url}?sslmode=verify-full&sslrootcert={certificates.ca}") is None
     pair = certificates.admin
     assert await _trouble(f"{tls_url}?sslmode=require&sslcert={pair.certificate}&sslkey={pair.key}") is None
 
 
-async def test_the_system_s_authorities_are_those_of_the_system(
+async def test_the_system_authorities_are_used(
     tls_url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = await _trouble(f"{tls_url}?sslrootcert=system")
@@ -154,7 +154,9 @@ async def test_a_certificate_of_another_authority_ends_the_start(
     assert f"sslrootcert in {_SETTING}" in str(error)
 
 
-async def test_a_host_that_was_not_certified_ends_the_start(tls_url: str, certificates: Certificates) -> None:
+async def test_a_host_that_the_certificate_does_not_name_ends_the_start(
+    tls_url: str, certificates: Certificates
+) -> None:
     elsewhere = tls_url.replace("@127.0.0.1", "@127.0.0.2")
     error = await _trouble(f"{elsewhere}?sslmode=verify-full&sslrootcert={certificates.ca}")
     assert isinstance(error, ConfigurationError)
@@ -162,10 +164,10 @@ async def test_a_host_that_was_not_certified_ends_the_start(tls_url: str, certif
     assert await _trouble(f"{elsewhere}?sslmode=verify-ca&sslrootcert={certificates.ca}") is None
 
 
-async def test_a_server_without_tls_that_is_demanded_ends_the_start(common: TestDatabase) -> None:
+async def test_a_server_without_the_demanded_tls_ends_the_start(common: TestDatabase) -> None:
     error = await _trouble(f"{common.service_url}?sslmode=require")
     assert isinstance(error, ConfigurationError)
-    assert f"has no TLS, and sslmode in {_SETTING} demands it" in str(error)
+    assert f"has no TLS, and sslmode in {_SETTING} requires it" in str(error)
 
 
 @pytest.fixture
@@ -203,12 +205,12 @@ def spoilt_files(
         ("sslmode=verify-full", 'root certificate file ".*" does not exist'),
     ],
 )  # fmt: skip
-async def test_a_file_that_can_not_be_used_is_named(
+async def test_an_unusable_file_is_named(
     tls_url: str, spoilt_files: dict[str, Path], query: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
     parts = urlsplit(tls_url)
-    if "passfile" in query:  # it is looked at where the URL has no password
+    if "passfile" in query:  # the driver reads it if the URL has no password
         parts = parts._replace(netloc=f"{parts.username}@127.0.0.1:{parts.port}")
     with pytest.raises(ConfigurationError, match=f"^{_SETTING}: .*{said}") as caught:
         raise await _trouble(f"{parts.geturl()}?{query.format(**spoilt_files)}") or AssertionError
@@ -220,7 +222,7 @@ async def test_a_key_opens_with_its_password(tls_url: str, spoilt_files: dict[st
     assert await _trouble(f"{tls_url}?{query}") is None
 
 
-async def test_vectors_that_are_set_up_wrong_cost_no_record(common: TestDatabase) -> None:
+async def test_wrong_settings_of_vectors_keep_no_record_from_being_stored(common: TestDatabase) -> None:
     """A certificate that expires is a reason to store records without vectors, not to store none."""
     database = Database(f"{common.service_url}?sslmode=require", pool_size=1, chain=VECTORS)
     tables = VectorTables(database, EmbeddingModel("p", "n", 3))
@@ -237,5 +239,5 @@ def test_migrating_names_the_setting_of_the_owner(common: TestDatabase, query: s
         migrate(f"{common.owner_url}?{query}")
 
 
-def test_migrating_takes_what_other_programs_take(common: TestDatabase) -> None:
+def test_migrating_accepts_urls_of_other_programs(common: TestDatabase) -> None:
     migrate(f"{common.owner_url}?connect_timeout=10&channel_binding=prefer&application_name=x")

@@ -1,4 +1,4 @@
-"""Two contents of one generation: each is listed, found and shown, and said to be one of two."""
+"""Two contents of one generation: both are listed, found and shown, and marked as two of one generation."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -43,7 +43,7 @@ async def test_a_list_has_the_newest_of_each_history(archive: SearchableArchive)
 
 
 @pytest.mark.parametrize("mode", SearchMode)
-async def test_a_search_finds_what_diverged(archive: SearchableArchive, mode: SearchMode) -> None:
+async def test_a_search_finds_both_contents(archive: SearchableArchive, mode: SearchMode) -> None:
     hits = [hit.record for hit in (await archive.ask.search("quota exceeded", mode=mode)).hits]
     assert told(hits)[0] == (2, "quota exceeded", True)
     assert (2, "scaled workers", False) not in told(hits), "of the other history only the newest"

@@ -1,4 +1,4 @@
-"""What PostgreSQL says, translated: the data is bad, or the server can't serve now."""
+"""PostgreSQL's errors are translated: the data is bad, or the server can't serve now."""
 
 import asyncio
 import logging
@@ -90,7 +90,7 @@ _OWN_FUNCTION = "datastorage.ensure_partitions(timestamp with time zone)"
         ("während etwas anderes geschah", False),
     ],
 )
-def test_only_our_own_code_blames_a_record_in_whatever_language(context: str | None, is_own: bool) -> None:  # noqa: FBT001
+def test_only_our_own_error_code_rejects_a_record_in_any_language(context: str | None, is_own: bool) -> None:  # noqa: FBT001
     error = asyncpg.NumericValueOutOfRangeError("bad value")
     error.context = context
     assert type(_translated(error)) is (RecordRefusedError if is_own else WorkRefusedError)
@@ -144,14 +144,14 @@ def test_an_outage_can_be_waited_for(error: Exception) -> None:
         TimeoutError("not so"),
     ],
 )
-def test_everything_else_may_be_the_work_s_fault(error: Exception) -> None:
-    """Whether it is, only a harmless piece of work tells. No record is rejected for it."""
+def test_other_errors_may_be_the_fault_of_the_work(error: Exception) -> None:
+    """Only harmless work shows whether it is. No record is rejected for it."""
     translated = _translated(error)
     assert type(translated) is WorkRefusedError
     assert "not so" in str(translated)
 
 
-def test_a_missing_right_is_told_from_what_passes() -> None:
+def test_a_missing_right_is_distinguished_from_passing_faults() -> None:
     translated = _translated(asyncpg.InsufficientPrivilegeError("permission denied for table x"))
     assert type(translated) is MissingRightsError
     assert "permission denied for table x" in str(translated)
@@ -185,7 +185,7 @@ async def test_a_server_that_refuses_is_named_without_the_password(cloned: TestD
     await database.close()
 
 
-async def test_a_pool_of_our_own_that_is_used_up_is_no_absent_server(cloned: TestDatabase) -> None:
+async def test_an_exhausted_pool_is_no_absent_server(cloned: TestDatabase) -> None:
     database = Database(cloned.service_url, pool_size=1, pace=Pace(command_seconds=2.0))
     async with database.connection():
         with pytest.raises(TransientError, match=r"PostgreSQL: all 1 connections have been in use for 2 s"):
@@ -206,7 +206,7 @@ async def test_a_server_that_stays_silent_is_named_by_the_address_in_its_service
         await database.close()
 
 
-async def test_who_may_not_connect_lacks_a_right(cloned: TestDatabase, owner: Any) -> None:
+async def test_a_role_that_may_not_connect_lacks_a_right(cloned: TestDatabase, owner: Any) -> None:
     await owner.execute(f"REVOKE CONNECT ON DATABASE {cloned.name} FROM PUBLIC")
     database = Database(cloned.service_url, pool_size=1)
     with pytest.raises(MissingRightsError, match="refuses the connection: permission denied for database"):
@@ -339,7 +339,7 @@ async def test_an_absent_server_is_transient_and_keeps_the_password_secret(
         "",
     ],
 )
-async def test_a_url_that_is_none_stops_the_start_without_showing_the_password(url: str) -> None:
+async def test_a_malformed_url_stops_the_start_without_showing_the_password(url: str) -> None:
     async def use() -> None:
         await ping(Database(url, pool_size=2))
 
@@ -389,10 +389,10 @@ async def _wait_for_a_connection(database: Database) -> None:
 @pytest.mark.parametrize(
     "work", [_sleep, _sleep_in_a_transaction, _sleep_in_a_savepoint, _wait_for_a_connection]
 )
-async def test_who_is_cancelled_ends_whatever_the_server_does(
+async def test_a_cancelled_call_ends_whatever_the_server_does(
     cloned: TestDatabase, owner: Any, work: Callable[[Database], Awaitable[None]], *, silent: bool
 ) -> None:
-    """A server that is silent fails the cleaning up too, and what failed would be tried again for ever."""
+    """With a silent server the cleanup fails too, and would be repeated forever."""
     async with FreezableProxy(cloned.service_url) as proxy:
         database = Database(proxy.url, pool_size=1)
         breaker = Breaker("postgres", partial(ping, database), on_recovery=lambda: None)
@@ -415,7 +415,7 @@ async def test_who_is_cancelled_ends_whatever_the_server_does(
         await database.close()
 
 
-async def test_what_a_cancelled_transaction_has_done_is_undone_and_its_connection_is_nobody_s(
+async def test_a_cancelled_transaction_is_undone_and_its_connection_closed(
     cloned: TestDatabase, owner: Any
 ) -> None:
     database = Database(cloned.service_url, pool_size=1)

@@ -1,4 +1,4 @@
-"""What comes back from PostgreSQL equals what went in, byte for byte, whatever it is."""
+"""Contents read from PostgreSQL equal those that were stored, byte for byte."""
 
 import hashlib
 import json
@@ -36,10 +36,10 @@ async def _assert_exact(owner: Any, body: dict[str, Any], record: Record) -> Non
     assert content == record.content
     kept = json.loads(content)
     assert kept["spec"] == body["spec"]
-    # Equal in Python is not yet equal: 1 == 1.0 == True. The canonical form tells them apart.
+    # Equality in Python is not enough: 1 == 1.0 == True. The canonical form distinguishes them.
     assert canonical_bytes(kept["spec"]) == canonical_bytes(body["spec"])
     assert row["content_hash"] == row["counted"] == hashlib.sha256(content).digest()
-    # The server cuts the spec out of the content, whatever labels and annotations stand before it.
+    # The server cuts the spec out of the content, whatever labels and annotations precede it.
     assert row["spec_hash"] == record.key.spec_hash == hashlib.sha256(canonical_bytes(body["spec"])).digest()
 
 
@@ -70,7 +70,7 @@ async def test_an_action_trace_comes_back_as_it_went_in(
 async def test_any_json_and_unpaired_surrogates_come_back(
     archive: Archive, owner: Any, details: Any, text: str
 ) -> None:
-    # As a parser of JSON makes it: two surrogates that form a pair have become one character there.
+    # A JSON parser has made one character of two surrogates that form a pair.
     message = json.loads(json.dumps(text))
     body = audit_record({**AUDIT_SPEC, "details": details, "message": message, "action": message})
     record = record_of(body)
@@ -145,7 +145,7 @@ async def test_a_value_that_no_column_can_hold_costs_no_record(
 
 
 async def test_a_time_that_was_never_set_has_no_column_and_is_no_fault(archive: Archive, owner: Any) -> None:
-    """What Go writes for the zero of its time.Time, in UTC and in a local zone."""
+    """Go writes these texts for the zero of its time.Time, in UTC and in a local zone."""
     zero, local = "0001-01-01T00:00:00Z", "0001-01-01T00:53:28+00:53"
     bodies = [
         audit_record({**AUDIT_SPEC, "startTime": zero, "endTime": local}),
@@ -177,7 +177,7 @@ def _out_of_range(field: str) -> float:
 
 @pytest.mark.parametrize("pattern", ["~/", "a_", "a-1.", "/", "x@y.", "1e"])
 async def test_no_text_is_slow_to_index(database: Database, pattern: str) -> None:
-    """PostgreSQL's parser takes time that grows with the square of some patterns' length. None reaches it."""
+    """PostgreSQL's parser takes quadratic time for some patterns. None of them reaches it."""
     text = pattern * (16_384 // len(pattern))
     trace = action_trace(
         {**TRACE_SPEC, "model": {"reasoning": text}, "execution": {"status": "Failed", "error": text}}

@@ -1,4 +1,4 @@
-"""A connection proves nothing of the server behind it: standbys, promotions, demotions, silent ends."""
+"""The server behind a connection may change: standbys, promotions, demotions, connections that die."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +21,7 @@ from harness.proxy import FreezableProxy, silent_server
 from tests.support.archive import searchable
 from tests.support.ping import ping
 
-# Within this time after its cure every fault is over.
+# Every fault is over within this time after its repair.
 _RECOVERY_SECONDS = 10.0
 _COUNT = "SELECT count(DISTINCT uid) FROM datastorage.audit_records WHERE namespace = $1"
 
@@ -110,11 +110,11 @@ async def test_a_pool_that_met_a_standby_leaves_it(pair: Pair, writers: Callable
     async with FreezableProxy(pair.database.service_url) as proxy:
         writer = writers(proxy.url)
         await writer.store(audit_record())
-        proxy.lead_to(pair.on_standby.service_url)
+        proxy.redirect_to(pair.on_standby.service_url)
         await _cut(pair.database.owner_url)
         waiting = asyncio.create_task(writer.store(audit_record()))
         await eventually(_says(writer, "is a read-only standby"))
-        proxy.lead_to(pair.database.service_url)
+        proxy.redirect_to(pair.database.service_url)
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await waiting
         await writer.store(audit_record())
@@ -125,7 +125,7 @@ async def test_the_start_waits_for_the_primary(pair: Pair, writers: Callable[[st
         writer = writers(proxy.url)
         starting = asyncio.create_task(writer.breaker.run(writer.database.check_schema_version))
         await eventually(_says(writer, "is a read-only standby"))
-        proxy.lead_to(pair.database.service_url)
+        proxy.redirect_to(pair.database.service_url)
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await starting
 
@@ -165,7 +165,7 @@ async def test_a_writer_finds_the_primary_among_several_hosts(
             await writer.store(audit_record())
 
 
-async def test_what_is_wrong_with_each_of_several_hosts_is_told(pair: Pair) -> None:
+async def test_the_fault_of_each_of_several_hosts_is_reported(pair: Pair) -> None:
     hosts = ["127.0.0.1:1", f"127.0.0.1:{pair.standby.port}"]
     database = Database(_with_hosts(pair.database.service_url, *hosts), pool_size=1, writable=True)
     with pytest.raises(TransientError) as caught:
@@ -193,7 +193,7 @@ async def test_nothing_is_lost_when_a_standby_takes_over_under_load(
     heir, is_gone = StandbyServer(pair.primary), False
     try:
         heir.start()
-        # What is acknowledged is on the heir then, too.
+        # Acknowledged commits are on the standby then, too.
         await _configure(pair.primary, "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (*)'")
         async with FreezableProxy(pair.database.service_url) as proxy:
             writer = writers(proxy.url)
@@ -211,7 +211,7 @@ async def test_nothing_is_lost_when_a_standby_takes_over_under_load(
             is_gone = True
             await asyncio.to_thread(pair.primary.stop, "immediate")
             await asyncio.to_thread(heir.promote)
-            proxy.lead_to(heir.moved(pair.database.service_url))
+            proxy.redirect_to(heir.moved(pair.database.service_url))
             async with asyncio.timeout(2 * _RECOVERY_SECONDS):
                 await asyncio.gather(*loading)
             connection = await connect(heir.moved(pair.database.owner_url))

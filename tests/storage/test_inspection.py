@@ -1,4 +1,4 @@
-"""The server's state, looked at by ``migrate`` and at the start: each finding is named with what to do."""
+"""``migrate`` and the start inspect the server: each finding is named, with what to do."""
 
 import asyncio
 import subprocess
@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from datastorage.errors import ConfigurationError, MissingRightsError, SchemaVersionError
 from datastorage.records.vector import EmbeddingModel
-from datastorage.storage import inspection, rights
+from datastorage.storage import inspection, partitions, rights
 from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.pages import ArchiveReader
@@ -64,7 +64,7 @@ def role(common: TestDatabase) -> str:
 
 @pytest_asyncio.fixture
 async def undone(common: TestDatabase) -> AsyncIterator[Any]:
-    """The owner, whose changes are taken back in the end."""
+    """A connection of the owner in a transaction that is rolled back."""
     connection = await connect(common.owner_url)
     changes = connection.transaction()
     await changes.start()
@@ -74,7 +74,7 @@ async def undone(common: TestDatabase) -> AsyncIterator[Any]:
 
 
 async def test_every_object_of_the_schema_is_on_the_list(undone: Any) -> None:
-    """A migration that makes one adds it there; the number of a part and pgvector's home are for all."""
+    """A migration that creates an object adds it to the list."""
     listed = {(item.kind, item.name) for chain in rights.NEEDED.values() for item in chain}
     found = {tuple(row) for row in await undone.fetch(_OBJECTS)}
     assert found - listed == {("SEQUENCE", "embedding_part_numbers"), ("FUNCTION", "pgvector_schema")}
@@ -95,7 +95,7 @@ async def test_every_index_of_the_schema_is_on_the_list(undone: Any) -> None:
 async def test_a_schema_as_it_was_made_is_accepted_without_a_word(
     database: Database, owner: Any, chain: Chain, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await Archive(database).prepare_partitions()
+    await partitions.prepare(database)
     await VectorTables(database, EmbeddingModel("p", "n", 3)).model_id()
     await database.check_state(chain)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
@@ -130,7 +130,7 @@ async def test_a_schema_as_it_was_made_is_accepted_without_a_word(
         ("DROP EXTENSION vector CASCADE", VECTORS, "this PostgreSQL has no pgvector"),
     ],
 )  # fmt: skip
-async def test_what_is_missing_is_named_at_the_start_and_by_role(
+async def test_missing_rights_are_named_at_the_start_and_by_role(
     undone: Any, role: str, statement: str, chain: Chain, said: str
 ) -> None:
     await undone.execute("SELECT datastorage.ensure_embedding_model('p', 'n', 3)")
@@ -157,7 +157,7 @@ async def test_what_is_missing_is_named_at_the_start_and_by_role(
         ("ALTER FUNCTION datastorage.ensure_partitions OWNER TO datastorage_reader", "belong to several"),
     ],
 )  # fmt: skip
-async def test_what_somebody_has_added_is_a_warning(
+async def test_an_added_object_is_a_warning(
     undone: Any, role: str, statement: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await undone.execute("SELECT datastorage.ensure_partitions('2031-01-05Z')")
@@ -179,9 +179,7 @@ async def test_a_right_that_is_lost_while_running_is_named_and_waited_for(
         await archive.write([record])
 
 
-async def test_one_that_only_reads_is_told_what_reading_needs(
-    cloned: TestDatabase, owner: Any, role: str
-) -> None:
+async def test_a_missing_right_of_a_reader_is_named(cloned: TestDatabase, owner: Any, role: str) -> None:
     name = f"{role}_reader"
     await owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x' IN ROLE datastorage_reader")
     database = Database(cloned.service_url.replace(f"{role}:", f"{name}:").replace(
@@ -259,7 +257,7 @@ async def test_migrating_repeats_all_grants(cloned: TestDatabase, owner: Any, da
             assert await missing_rights(owner, chain, group, group=group) == []
 
 
-async def test_migrating_as_one_who_may_not_grant_names_the_owner(
+async def test_migrating_as_a_role_that_may_not_grant_names_the_owner(
     cloned: TestDatabase, owner: Any, role: str
 ) -> None:
     await owner.execute("REVOKE INSERT ON datastorage.audit_records FROM datastorage_service")
@@ -273,7 +271,7 @@ async def test_migrating_as_one_who_may_not_grant_names_the_owner(
 
 @pytest_asyncio.fixture
 async def fresh_server() -> AsyncIterator[PostgresServer]:
-    """A server that has never heard of the roles."""
+    """A server without the roles."""
     server = PostgresServer()
     try:
         await asyncio.to_thread(server.start)

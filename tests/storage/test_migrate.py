@@ -1,4 +1,4 @@
-"""The schema: made once, by whoever comes first, and checked at every start."""
+"""The schema: created once, by whichever replica comes first, and checked at every start."""
 
 import asyncio
 import os
@@ -76,7 +76,7 @@ async def test_a_schema_of_each_earlier_version_is_brought_up_to_date(
 
 async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> None:
     owner, blocker = await connect(unmigrated.owner_url), await connect(unmigrated.owner_url)
-    # Holds back whoever comes first until all three are there.
+    # Holds back the first one until all three have connected.
     await blocker.execute("BEGIN; CREATE SCHEMA datastorage")
     command = (sys.executable, "-c", _MIGRATE, unmigrated.owner_url)
     processes = [

@@ -1,4 +1,4 @@
-"""The order of records, and pages that go on exactly where the last one ended."""
+"""The order of records, and pages that begin exactly where the last one ended."""
 
 import asyncio
 import itertools
@@ -87,17 +87,17 @@ IN_ORDER = ["received/1", "trace/1", "analysed/1", "trace/2", "approved/1", "tra
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_within_a_second_the_order_is_that_of_writing(archive: SearchableArchive, seed: int) -> None:
-    """Whatever order a sweep lists them in, and whatever batches they are stored in."""
+    """The order of the sweep's list and the batches make no difference."""
     bodies = steps()
     random.Random(seed).shuffle(bodies)
     await archive.put(*bodies[:3])
     await archive.put(*bodies[3:])
     assert await timeline(archive) == IN_ORDER
-    # Newest first; a trace stands where it was created.
+    # Newest first; a trace has the position of its creation.
     assert await listed(archive) == ["closed/1", "approved/1", "analysed/1", "trace/3", "received/1"]
 
 
-async def test_where_the_writing_is_not_known_the_order_is_that_of_storing(
+async def test_without_the_order_of_writing_the_order_is_that_of_storing(
     archive: SearchableArchive, owner: Any
 ) -> None:
     bodies = [audit_record(name=f"step-{number}") for number in range(9)]
@@ -114,7 +114,7 @@ async def test_where_the_writing_is_not_known_the_order_is_that_of_storing(
 
 
 @pytest.mark.oldest_postgres
-async def test_generations_stored_in_the_wrong_order_stand_in_the_right_one(
+async def test_generations_stored_in_the_wrong_order_are_shown_in_the_right_one(
     archive: SearchableArchive,
 ) -> None:
     trace = action_trace(name="trace")
@@ -126,7 +126,7 @@ async def test_generations_stored_in_the_wrong_order_stand_in_the_right_one(
 
 
 async def test_the_fraction_of_a_start_counts(archive: SearchableArchive) -> None:
-    """The cluster notes creations in whole seconds, a controller its steps more exactly."""
+    """Creation times have whole seconds; a controller's startTime may be more exact."""
     fractions = {"late": ".900001Z", "early": ".1Z", "middle": ".9Z"}
     for version, (name, fraction) in enumerate(fractions.items(), start=1):
         spec = {**AUDIT_SPEC, "startTime": SECOND[:-1] + fraction}
@@ -190,7 +190,7 @@ async def test_pages_within_a_second_lose_and_repeat_nothing(archive: Searchable
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
 async def test_pages_of_a_timeline_lose_and_repeat_nothing(archive: SearchableArchive, limit: int) -> None:
-    """What comes meanwhile follows, or stands before the page; what was there is shown once."""
+    """Entries that come meanwhile follow later or belong to earlier pages; the others are shown once."""
     await archive.put(*steps())
     late = itertools.count()
 
@@ -205,7 +205,7 @@ async def test_pages_of_a_timeline_lose_and_repeat_nothing(archive: SearchableAr
 
 
 async def test_a_long_remediation_can_be_read_whole(archive: SearchableArchive) -> None:
-    """More than one answer holds, of both kinds and out of order, with many in one second."""
+    """It has more entries than one answer, of both kinds, stored out of order, many in one second."""
     records = [
         written(
             audit_record(
@@ -234,11 +234,11 @@ async def test_large_records_make_short_pages_of_a_timeline(archive: SearchableA
     assert await timeline(archive) == [f"big-{n}/1" for n in range(7)]
 
 
-async def test_a_cursor_is_of_its_question_alone(archive: SearchableArchive) -> None:
+async def test_a_cursor_of_another_question_is_refused(archive: SearchableArchive) -> None:
     await archive.put(*[audit_record() for _ in range(3)])
     of_list = (await archive.ask.list(limit=1)).cursor
     of_timeline = (await archive.ask.timeline(REMEDIATION, limit=1)).cursor
-    # As the program's earlier versions gave it: the time, the uid and the generation.
+    # Earlier versions of the program gave such a cursor: the time, the uid and the generation.
     earlier = (
         "WyIyMDI2LTAzLTA1VDEwOjIwOjMwKzAwOjAwIiwiMGY4ZTJjMWEtNWI3ZC00YzNlLTlhNjEtMmQ0ZjZiOGMwZTEyIiwxXQ=="
     )
@@ -250,7 +250,7 @@ async def test_a_cursor_is_of_its_question_alone(archive: SearchableArchive) -> 
             await archive.ask.timeline(REMEDIATION, cursor=cursor)
 
 
-async def test_of_one_name_the_object_written_last_comes(archive: SearchableArchive) -> None:
+async def test_the_last_written_object_of_a_name_is_returned(archive: SearchableArchive) -> None:
     """A name may be taken again within the second; the first trace had more generations."""
     old, new = written(action_trace(name="again"), 1), written(action_trace(name="again"), 3)
     await archive.put(new, next_generation(old, 2), old)

@@ -1,4 +1,4 @@
-"""The outbox: one worker at a time has a pending vector, each comes to an end, and none is forgotten."""
+"""The outbox: one worker at a time has a pending vector, each is finished, and none is forgotten."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from harness.polling import eventually
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.pending import add_pending, claimed, hash_of, identity_of, records_of, rows_in
 
-PENDING = VectorWrite(WriteState.PENDING, Reason.OWED)
+PENDING = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
 
 
 @pytest.fixture
@@ -85,7 +85,9 @@ async def test_a_claim_takes_the_longest_due_first(outbox: Outbox, database: Dat
     assert await claimed(outbox, 2) == {identity_of(record) for record in records[3:]}
 
 
-async def test_what_is_not_due_yet_is_left_alone(outbox: Outbox, database: Database, owner: Any) -> None:
+async def test_entries_that_are_not_due_are_left_alone(
+    outbox: Outbox, database: Database, owner: Any
+) -> None:
     await add_pending(database, records_of(2), due_seconds=3600)
     assert await claimed(outbox) == set()
     await owner.execute("UPDATE datastorage.vector_outbox SET due_at = now()")
@@ -109,7 +111,7 @@ async def test_a_claim_that_fails_changes_nothing(outbox: Outbox, database: Data
 
 
 async def test_a_claim_keeps_no_transaction_open(outbox: Outbox, database: Database, owner: Any) -> None:
-    """An embedder takes its time, and a server may end a transaction that does nothing meanwhile."""
+    """An embedder takes its time, and a server may end a transaction that is idle meanwhile."""
     await add_pending(database, records_of(3))
     async with outbox.claim(100) as claim:
         claim.remove(claim.rows)
@@ -120,7 +122,7 @@ async def test_a_claim_keeps_no_transaction_open(outbox: Outbox, database: Datab
     assert await rows_in(owner) == {}
 
 
-async def test_what_a_dead_process_had_claimed_is_due_again(database: Database) -> None:
+async def test_the_claim_of_a_dead_process_is_due_again(database: Database) -> None:
     outbox = Outbox(database, claim_seconds=0.05)
     await add_pending(database, records_of(3))
     async with outbox.claim(100):
@@ -131,7 +133,7 @@ async def test_what_a_dead_process_had_claimed_is_due_again(database: Database) 
         await eventually(due_again)
 
 
-async def test_who_is_refused_alone_waits_longer_each_time(
+async def test_an_entry_that_is_refused_alone_waits_longer_each_time(
     outbox: Outbox, database: Database, owner: Any
 ) -> None:
     await add_pending(database, records_of(1))
@@ -166,7 +168,7 @@ async def test_a_cancelled_claim_leaves_its_rows(outbox: Outbox, database: Datab
 
 
 @pytest.mark.oldest_postgres
-async def test_owing_again_changes_nothing(outbox: Outbox, database: Database, owner: Any) -> None:
+async def test_adding_again_changes_nothing(outbox: Outbox, database: Database, owner: Any) -> None:
     records = records_of(2)
     await add_pending(database, records, "first")
     async with outbox.claim(1) as claim:
@@ -209,7 +211,7 @@ async def test_a_record_without_text_is_never_pending(outbox: Outbox, database: 
     assert await claimed(outbox) == set()
 
 
-async def test_paying_takes_out_what_it_names(outbox: Outbox, database: Database) -> None:
+async def test_removing_takes_only_the_named_entries(outbox: Outbox, database: Database) -> None:
     records = records_of(3)
     await add_pending(database, records)
     await outbox.remove([records[0], replace(records[1], key=replace(records[1].key, generation=99))])
@@ -289,7 +291,7 @@ def test_any_number_of_workers_settle_each_row_once(
 
 
 async def _work(outbox: Outbox, limit: int, plan: Mapping[str, _Fate], seen: Counter[str]) -> None:
-    """Work until nothing is left that comes to an end; rows that stay due are met once only."""
+    """Work until only rows that stay due are left; each of those is claimed once."""
     while True:
         async with outbox.claim(limit) as claim:
             fresh = [row for row in claim.rows if not seen[row.uid]]

@@ -1,4 +1,4 @@
-"""The outbox as people see it and take care of it: its depth, lists, retrying and dropping."""
+"""The outbox for people: its depth, its lists, retrying and dropping."""
 
 import secrets
 from collections import Counter
@@ -65,7 +65,7 @@ async def test_rows_are_listed_by_state_and_uid(outbox: Outbox, database: Databa
     assert await outbox.list(state=OutboxState.FAILED, uid=records[3].key.uid, limit=100) == []
 
 
-async def test_what_failed_or_was_dropped_can_be_tried_again(
+async def test_failed_and_dropped_vectors_can_be_tried_again(
     outbox: Outbox, database: Database, owner: Any
 ) -> None:
     records = records_of(4)
@@ -110,7 +110,7 @@ async def test_dropping_does_not_wait_for_a_claim_which_does_not_undo_it(
     assert await claimed(outbox) == set()
 
 
-async def test_trying_again_waits_for_no_claim(outbox: Outbox, database: Database) -> None:
+async def test_a_retry_waits_for_no_claim(outbox: Outbox, database: Database) -> None:
     await add_pending(database, records_of(3))
     async with outbox.claim(1) as claim:
         claim.refuse(claim.rows, {row.text_hash: "never" for row in claim.rows})

@@ -9,6 +9,7 @@ import pytest
 from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.records.record import Table
 from datastorage.storage import partitions
+from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
 from harness.polling import eventually
@@ -36,19 +37,19 @@ async def _names(owner: Any) -> list[str]:
 
 
 @pytest.mark.oldest_postgres
-async def test_this_month_and_the_coming_ones_are_prepared(archive: Archive, owner: Any) -> None:
+async def test_this_month_and_the_coming_ones_are_prepared(database: Database, owner: Any) -> None:
     before = _month(0)
-    await archive.prepare_partitions()
-    await archive.prepare_partitions()
+    await partitions.prepare(database)
+    await partitions.prepare(database)
     if before != _month(0):
         pytest.skip("a month ended within this test")
     assert await _names(owner) == sorted(f"{table}_{_month(ahead)}" for table in Table for ahead in range(3))
 
 
 async def test_the_months_are_those_of_the_databases_clock(
-    archive: Archive, owner: Any, monkeypatch: pytest.MonkeyPatch
+    database: Database, owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock here stands in a year that has no partitions yet."""
+    """The clock of this machine shows a year that has no partitions yet."""
 
     class Behind(datetime):
         @classmethod
@@ -56,7 +57,7 @@ async def test_the_months_are_those_of_the_databases_clock(
             return cls(2015, 6, 1, tzinfo=tz)
 
     monkeypatch.setattr(partitions, "datetime", Behind)
-    await archive.prepare_partitions()
+    await partitions.prepare(database)
     assert not [name for name in await _names(owner) if "_y2015" in name]
 
 
@@ -155,10 +156,10 @@ async def test_a_constraint_is_no_missing_partition(archive: Archive, owner: Any
 
 
 async def test_a_month_is_made_while_somebody_reads(
-    archive: Archive, owner: Any, cloned: TestDatabase
+    database: Database, owner: Any, cloned: TestDatabase
 ) -> None:
-    """A dump holds its locks for hours. Whatever waited for them would be in everybody's way."""
-    await archive.prepare_partitions()
+    """A dump holds its locks for hours. A statement that waits for them would block everyone else."""
+    await partitions.prepare(database)
     newest = await owner.fetchval(
         "SELECT max(right(relname, 8)) FROM pg_class WHERE relname ~ '^audit_records_y[0-9]{4}m[0-9]{2}$'"
     )
@@ -168,7 +169,7 @@ async def test_a_month_is_made_while_somebody_reads(
     async with reader.transaction():
         await reader.fetch("SELECT count(*) FROM datastorage.audit_records")
         await reader.fetch("SELECT count(*) FROM datastorage.action_traces")
-        await archive.prepare_partitions()
+        await partitions.prepare(database)
     await reader.close()
     for table in Table:
         indexes = await owner.fetch(

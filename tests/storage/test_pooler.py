@@ -1,4 +1,4 @@
-"""Through a pooler that gives each transaction another session all works, and nothing is left there."""
+"""Everything works through a pooler that gives each transaction another session, and leaves nothing in it."""
 
 import asyncio
 import itertools
@@ -30,7 +30,7 @@ from tests.support.ping import ping
 
 _SESSIONS = 3
 _PATIENCE_SECONDS = 20.0
-_LEFT_BEHIND = """
+_LEFT_AFTER = """
     SELECT (SELECT count(*) FROM pg_prepared_statements) AS statements, current_setting('search_path')
         AS path, current_setting('jit') AS jit
 """
@@ -43,11 +43,11 @@ async def pooled(cloned: TestDatabase) -> AsyncIterator[Pooler]:
 
 
 async def _assert_nothing_is_left_behind(pooled: Pooler, owner: Any) -> None:
-    usual = await owner.fetchrow(_LEFT_BEHIND)
+    usual = await owner.fetchrow(_LEFT_AFTER)
     client = await asyncpg.connect(pooled.url, statement_cache_size=0)
     for _ in range(_SESSIONS):
         async with client.transaction():
-            [found] = await client.fetch(_LEFT_BEHIND)
+            [found] = await client.fetch(_LEFT_AFTER)
         assert (found["statements"], found["path"], found["jit"]) == (0, usual["path"], usual["jit"])
     await client.close()
 
@@ -120,7 +120,7 @@ async def test_a_cache_that_loses_statements_is_given_up_and_one_line_says_so(
 
 
 class _ByTurns(FreezableProxy):
-    """Leads one connection after another to the next URL."""
+    """Connects each client to the next of several URLs."""
 
     def __init__(self, *urls: str) -> None:
         super().__init__(urls[0])
@@ -131,13 +131,13 @@ class _ByTurns(FreezableProxy):
         next(self._urls)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The proxy has no other place to learn of a connection before it is led anywhere.
+        # The proxy has no other hook before it connects a client.
         self.connections += 1
-        self.lead_to(next(self._urls))
+        self.redirect_to(next(self._urls))
         await super()._connect(reader, writer)
 
 
-async def test_an_address_that_leads_to_both_by_turns_is_connected_without_keeping_statements(
+async def test_an_address_of_both_a_pooler_and_a_server_keeps_no_statements(
     pooled: Pooler, cloned: TestDatabase
 ) -> None:
     async with _ByTurns(pooled.url, cloned.service_url) as proxy:

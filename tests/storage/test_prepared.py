@@ -1,4 +1,4 @@
-"""What the start does for vectors, and that trouble with them does not keep it from going on."""
+"""The start prepares vectors, and continues if that fails."""
 
 from typing import Any
 

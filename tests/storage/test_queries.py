@@ -1,4 +1,4 @@
-"""Pages, single records and remediations: what is asked for comes, in order, and as it was stored."""
+"""Pages, single records and remediations: the right records, in order, as they were stored."""
 
 import asyncio
 import uuid
@@ -70,7 +70,7 @@ async def test_a_record_comes_back_with_its_bytes(archive: SearchableArchive) ->
     assert record.as_json()["contentHash"] == f"sha256:{record.content_hash.hex()}"
 
 
-async def test_a_changed_record_is_told(archive: SearchableArchive, owner: Any) -> None:
+async def test_a_changed_record_is_reported(archive: SearchableArchive, owner: Any) -> None:
     body = audit_record()
     await archive.put(body)
     await owner.execute("UPDATE datastorage.audit_records SET content = content || ' '")
@@ -83,7 +83,7 @@ async def test_a_changed_record_is_told(archive: SearchableArchive, owner: Any) 
     assert record.object == {}
 
 
-async def test_the_newest_generation_comes_unless_another_is_asked_for(archive: SearchableArchive) -> None:
+async def test_the_newest_generation_is_returned_by_default(archive: SearchableArchive) -> None:
     first = action_trace()
     second = {**first, "metadata": {**first["metadata"], "generation": 2}}
     await archive.put(first, second)
@@ -95,7 +95,7 @@ async def test_the_newest_generation_comes_unless_another_is_asked_for(archive: 
         await archive.ask.get(uid, 3)
 
 
-async def test_of_one_name_the_newest_object_comes(archive: SearchableArchive) -> None:
+async def test_the_newest_object_of_a_name_is_returned(archive: SearchableArchive) -> None:
     old = audit_record(name="job", creationTimestamp=at(0))
     new = action_trace(name="job", creationTimestamp=at(1))
     newer = {**new, "metadata": {**new["metadata"], "generation": 2}}
@@ -106,7 +106,7 @@ async def test_of_one_name_the_newest_object_comes(archive: SearchableArchive) -
         await archive.ask.get_by_name("payments", "other")
 
 
-async def test_unknown_uids_and_words_that_are_none(archive: SearchableArchive) -> None:
+async def test_unknown_and_malformed_uids(archive: SearchableArchive) -> None:
     with pytest.raises(RecordNotFoundError):
         await archive.ask.get(str(uuid.uuid4()))
     with pytest.raises(RecordNotFoundError):
@@ -146,7 +146,7 @@ async def test_large_records_make_short_pages(archive: SearchableArchive) -> Non
     assert ids(await all_pages(archive, Filter(), 7)) == [identity_of(body) for body in reversed(bodies)]
 
 
-async def test_a_cursor_that_no_page_gave_is_refused(archive: SearchableArchive) -> None:
+async def test_a_made_up_cursor_is_refused(archive: SearchableArchive) -> None:
     await archive.put(audit_record(), audit_record())
     cursor = (await archive.ask.list(limit=1)).cursor
     assert cursor is not None
@@ -160,7 +160,7 @@ async def test_a_cursor_that_no_page_gave_is_refused(archive: SearchableArchive)
     [
         (Filter(kind="Pod"), "kind must be one of AuditRecord, ActionTrace, not 'Pod'"),
         (Filter(type="Remediaton"), "type must be one of Remediation, AIAnalysis, Workflow, Execution"),
-        (Filter(type="scale_deployment"), "needs the kind ActionTrace beside it"),
+        (Filter(type="scale_deployment"), "also set the kind to ActionTrace"),
         (Filter(phase="Done"), "phase must be one of Pending, Processing, Completed, Failed, Executing"),
         (Filter(namespace=""), "namespace is empty"),
         (Filter(namespace="n" * 513), "namespace has 513 characters: the limit is 512"),
@@ -202,7 +202,9 @@ async def test_a_remediation_reads_as_it_happened(archive: SearchableArchive) ->
         # Created when the analysis was over, but about something before the trace.
         audit_record({**AUDIT_SPEC, "startTime": at(0.5)}, creationTimestamp=at(2)),
         generation(1, {}),
-        generation(2, {"parameters": {"replicas": 3}}),  # no news: stands with the one before it
+        generation(
+            2, {"parameters": {"replicas": 3}}
+        ),  # nothing happened in it: it follows the one before it
         audit_record(creationTimestamp=at(2)),
         generation(3, {"execution": running}),
         audit_record({**AUDIT_SPEC, "startTime": at(4)}, creationTimestamp=at(6)),
@@ -349,7 +351,9 @@ _TIMES = [START + timedelta(hours=hour) for hour in (*_HOURS, 0.5, 100.0)]
     ),
     limit=st.sampled_from([1, 4, 100]),
 )
-async def test_a_filter_finds_what_meets_it(filled: TestDatabase, filter_: Filter, limit: int) -> None:
+async def test_a_filter_finds_the_records_that_meet_it(
+    filled: TestDatabase, filter_: Filter, limit: int
+) -> None:
     if filter_.since is not None and filter_.until is not None and filter_.since >= filter_.until:
         return
     expected = {identity_of(body) for body in _OBJECTS if _meets(body, filter_)}

@@ -1,4 +1,4 @@
-"""Reembedding: every record gets the vector of its text, and bad ones hold up nothing."""
+"""Reembedding: every record gets the vector of its text, and bad records hold up no others."""
 
 import asyncio
 import uuid
@@ -138,11 +138,11 @@ async def test_a_spec_of_any_form_is_read(run: Run, archive: Archive, spec: byte
 
 
 class RefusesSome(Texts):
-    """A text that PostgreSQL does not take."""
+    """An archive that does not accept certain texts."""
 
-    async def set_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
+    async def add_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
         poisoned = [(key, replace(text, text="\0") if "disk 3" in text.text else text) for key, text in rows]
-        await super().set_texts(table, poisoned)
+        await super().add_texts(table, poisoned)
 
 
 async def test_a_text_that_is_refused_by_the_database_costs_no_other(
@@ -196,7 +196,7 @@ async def test_models_side_by_side(run: Run, archive: Archive, database: Databas
     assert await vectors_in(owner, await other.vectors.model_id()) == expected_vectors(records, sign=-1)
 
 
-async def test_what_is_missing_is_counted_and_nothing_changed(
+async def test_missing_vectors_are_counted_and_nothing_is_changed(
     archive: Archive, database: Database, owner: Any
 ) -> None:
     run = Run(database, database, FakeProvider(), pace=Pace(page_hashes=4))

@@ -1,4 +1,4 @@
-"""Reembedding goes on: after a kill, after an outage, beside others, and it leaves an index."""
+"""Reembedding continues after a kill, after an outage and beside other runs, and leaves an index."""
 
 import asyncio
 import contextlib
@@ -117,7 +117,7 @@ class KilledError(Exception):
 
 
 def dying(run: Run, steps: int) -> None:
-    """Let the run end after that many of its steps."""
+    """Make the run end after that many of its steps."""
     left = steps
 
     def guard(owner: object, name: str) -> None:
@@ -132,14 +132,14 @@ def dying(run: Run, steps: int) -> None:
 
         setattr(owner, name, guarded)
 
-    for name in ("without_text", "contents", "set_texts", "count", "hashes", "texts"):
+    for name in ("without_text", "contents", "add_texts", "count", "hashes", "texts"):
         guard(run.texts, name)
     for name in ("existing", "insert", "seal", "index", "sealed"):
         guard(run.vectors, name)
 
 
 @pytest.mark.parametrize("steps", [3, 4, 5, 7, 11])
-async def test_a_run_that_is_killed_anywhere_is_gone_on_with(
+async def test_a_run_that_is_killed_anywhere_can_be_continued(
     archive: Archive, database: Database, owner: Any, steps: int
 ) -> None:
     small = Pace(page_rows=2, page_texts=4, page_hashes=6, seal_every=4)
@@ -148,7 +148,7 @@ async def test_a_run_that_is_killed_anywhere_is_gone_on_with(
     embedded, runs = 0, 0
     while True:
         run = Run(database, database, FakeProvider(), pace=small)
-        # A little further each time, and never through in one go.
+        # Each run gets a little further, and none gets to the end.
         dying(run, steps + runs)
         runs += 1
         with contextlib.suppress(KilledError):
@@ -196,7 +196,7 @@ async def test_it_indexes_what_it_writes(database: Database, archive: Archive, o
     assert max(row["level"] for row in parts) >= 2
 
 
-async def test_it_waits_in_the_end_for_what_was_sealed_a_moment_ago(
+async def test_it_waits_at_the_end_for_partitions_that_were_just_sealed(
     database: Database, archive: Archive, owner: Any
 ) -> None:
     run = Run(database, database, FakeProvider(), pace=Pace(index_pause_seconds=0.05))
@@ -208,7 +208,7 @@ async def test_it_waits_in_the_end_for_what_was_sealed_a_moment_ago(
     )
 
 
-async def test_vectors_that_cannot_be_indexed_are_vectors_all_the_same(
+async def test_vectors_without_an_index_are_written_too(
     database: Database, archive: Archive, owner: Any
 ) -> None:
     run = Run(database, database, FakeProvider(), pace=Pace(index_pause_seconds=0.0))

@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses while it serves others: only the record at fault waits, and nothing is lost."""
+"""Work that PostgreSQL refuses while it serves other work: only the record at fault waits, none is lost."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -69,7 +69,7 @@ async def test_a_batch_that_takes_too_long_is_made_smaller(
     assert storing.breaker.reason is None
 
 
-async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
+async def test_a_record_that_is_too_slow_waits_and_holds_up_no_others(
     storing: Storing, owner: Any, cloned: TestDatabase
 ) -> None:
     await owner.execute(_TRIGGER.format(body=_SLEEPS))
@@ -82,7 +82,7 @@ async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
     assert not {"slow-0", "slow-1"} & storing.phases().keys()
     assert storing.breaker.reason is None
 
-    async def told() -> bool:
+    async def reported() -> bool:
         problem = await storing.aside.problem()
         return (
             problem is not None
@@ -90,7 +90,7 @@ async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
             and "statement timeout" in problem
         )
 
-    await eventually(told, seconds=PATIENCE)
+    await eventually(reported, seconds=PATIENCE)
     assert storing.committer.idle  # a stop need not wait: the cluster has them
     await owner.execute("DROP TRIGGER somebody_s ON datastorage.audit_records")
     await eventually(lambda: {"slow-0", "slow-1"} <= storing.phases().keys(), seconds=PATIENCE)
@@ -112,7 +112,7 @@ async def test_what_is_too_slow_by_itself_waits_and_holds_nobody_up(
     ],
     ids=["constraint", "raises", "divides by zero", "drops the row", "narrower column"],
 )
-async def test_a_rule_of_somebody_s_rejects_nothing(
+async def test_a_rule_that_a_person_added_rejects_nothing(
     storing: Storing, owner: Any, rule: str, said: str
 ) -> None:
     await owner.execute(rule)
@@ -121,10 +121,10 @@ async def test_a_rule_of_somebody_s_rejects_nothing(
     await eventually(lambda: len(storing.outcomes) == GOOD, seconds=PATIENCE)
     assert set(storing.phases().values()) == {"StoredRecord"}
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return said in (await storing.aside.problem() or "")
 
-    await eventually(told, seconds=PATIENCE)
+    await eventually(reported, seconds=PATIENCE)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
 
 
@@ -154,7 +154,7 @@ async def test_a_rule_of_somebody_s_rejects_nothing(
     ],
     ids=["right", "table", "constraint", "trigger"],
 )
-async def test_what_refuses_everything_is_the_server_s_state_and_is_waited_for(
+async def test_a_server_that_refuses_everything_is_waited_for(
     storing: Storing, owner: Any, breaks: str, mends: str, said: str
 ) -> None:
     await owner.execute(breaks)
@@ -178,10 +178,8 @@ async def test_a_locked_table_is_the_server_s_state(
     assert await storing.aside.problem() is None
 
 
-async def test_many_that_meet_somebody_s_rule_do_not_stand_before_others(
-    storing: Storing, owner: Any
-) -> None:
-    """A rule is no limit of size: in ever smaller batches, each of them would cost the others a refusal."""
+async def test_many_records_that_break_a_rule_do_not_hold_up_others(storing: Storing, owner: Any) -> None:
+    """A rule is not a limit of size: in smaller and smaller batches, each of them would delay others."""
     await owner.execute(
         "ALTER TABLE datastorage.audit_records ADD CONSTRAINT theirs CHECK (name NOT LIKE 'bad%')"
     )

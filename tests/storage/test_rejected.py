@@ -1,4 +1,4 @@
-"""The dead letters: every byte is kept, and a mark says what has a row after all."""
+"""Rejected records: every byte is kept, and those that have a row by now are marked."""
 
 import hashlib
 import uuid
@@ -8,10 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.query.cursor import rejected_cursor, rejected_position
 from datastorage.records.record import Record
 from datastorage.storage.connection.database import Database
-from datastorage.storage.rejected import RejectedRecords, Wanted
+from datastorage.storage.rejected import RejectedCriteria, RejectedRecords
 from datastorage.storage.write import Archive
 from harness.objects import TRACE_SPEC, action_trace, audit_record, record_of, utc
 
@@ -23,10 +23,10 @@ def rejected(database: Database) -> RejectedRecords:
 
 
 @pytest.mark.oldest_postgres
-async def test_what_is_refused_is_kept_byte_for_byte(rejected: RejectedRecords, owner: Any) -> None:
+async def test_a_rejected_record_is_kept_byte_for_byte(rejected: RejectedRecords, owner: Any) -> None:
     body = action_trace({**TRACE_SPEC, "parameters": {"nul": "\0", "lone": "\ud800", "big": 2**63 - 1}})
     record = record_of(body)
-    # Its time is out of range of the tables: no reason to refuse it here too.
+    # Its time is out of the range of the tables, but it is not refused here.
     record = replace(record, key=replace(record.key, created_at=utc("0001-01-02T00:00:00Z")))
     await rejected.reject(record, "some reason")
     await rejected.reject(record, "another reason")
@@ -61,11 +61,9 @@ async def test_contents_of_one_moment_are_listed_over_pages(rejected: RejectedRe
     await owner.execute("UPDATE datastorage.rejected_objects SET rejected_at = '2026-03-05T10:00Z'")
     found: list[bytes] = []
     after = None
-    while page := await rejected.list(Wanted(), after=after, limit=2):
-        found += [letter.key.spec_hash for letter in page]
-        last = page[-1]
-        key = last.key
-        after = rejected_place(rejected_cursor(last.rejected_at, key.uid, key.generation, key.spec_hash))
+    while page := await rejected.list(RejectedCriteria(), after=after, limit=2):
+        found += [rejected_record.key.spec_hash for rejected_record in page]
+        after = rejected_position(rejected_cursor(page[-1].position))
     assert len(found) == len(set(found)) == 5
 
 
@@ -76,7 +74,7 @@ async def test_a_mark_goes_with_the_row(archive: Archive, rejected: RejectedReco
     assert await rejected.find([record.key, other.key]) == {record.key}
     assert await rejected.resolve([record.key, other.key]) == 0  # it has no row
     await archive.write([record])
-    # It is rejected no more, marked or not: the row says so.
+    # It is no longer rejected, marked or not, because it has a row.
     assert await rejected.find([record.key]) == set()
     assert await rejected.resolve([record.key]) == 1
     assert await rejected.resolve([record.key]) == 0
@@ -104,7 +102,7 @@ async def _letter(owner: Any, record: Record) -> tuple[bool, str]:
         "DELETE FROM datastorage.rejected_objects",
     ],
 )
-async def test_the_service_can_t_take_a_letter_back(
+async def test_the_service_can_t_remove_a_rejected_record(
     rejected: RejectedRecords, service: Any, statement: str
 ) -> None:
     await rejected.reject(record_of(audit_record()), "reason")

@@ -1,4 +1,4 @@
-"""What changes at the server or in the secrets while connections are open: new ones are made in time."""
+"""The server or the secrets change while connections are open: new connections are made in time."""
 
 import asyncio
 import gc
@@ -89,7 +89,7 @@ def _role(database: TestDatabase) -> str:
     ],
 )
 @pytest.mark.parametrize("of_role", [False, True])
-async def test_what_is_set_and_reset_for_new_connections_leaves_nothing_behind(
+async def test_settings_for_new_connections_leave_nothing_behind(
     cloned: TestDatabase, owner: Any, make: Make, setting: str, words: str, *, of_role: bool
 ) -> None:
     name = setting.partition(" ")[0]
@@ -114,7 +114,7 @@ async def _work(writer: Writer) -> None:
         await connection.execute("SELECT pg_sleep(0.2)")
 
 
-async def test_a_right_that_is_missing_holds_the_writer_back_until_it_is_given(
+async def test_a_missing_right_holds_the_writer_back_until_it_is_granted(
     cloned: TestDatabase, owner: Any, make: Make
 ) -> None:
     writer = make(cloned.service_url)
@@ -127,13 +127,13 @@ async def test_a_right_that_is_missing_holds_the_writer_back_until_it_is_given(
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 0
 
 
-async def test_one_that_was_told_so_speaks_for_all(cloned: TestDatabase, make: Make) -> None:
-    """No connection is used any more to a server that is read-only by the word of another connection."""
+async def test_one_connection_that_finds_a_standby_replaces_all(cloned: TestDatabase, make: Make) -> None:
+    """Once one connection finds its server read-only, no connection to that server is used any more."""
     writer = make(cloned.service_url)
     before = await _all_pids(writer)
     assert len(before) == _POOL_SIZE
-    async with writer.database.connection() as told:
-        await told.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    async with writer.database.connection() as connection:
+        await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
     with pytest.raises(TransientError, match="read-only transaction"):
         await writer.archive.write([record_of(audit_record())])
     assert before.isdisjoint(await _all_pids(writer))
@@ -146,27 +146,27 @@ async def _all_pids(writer: Writer) -> set[int]:
         return {int(await connection.fetchval("SELECT pg_backend_pid()")) for connection in opened}
 
 
-async def test_a_server_that_went_away_behind_a_proxy_takes_nobody_s_time(
+async def test_a_server_that_died_behind_a_proxy_costs_one_time_out(
     cloned: TestDatabase, owner: Any, make: Make
 ) -> None:
-    """The proxy keeps its connections open, so that each of them swallows whatever is sent."""
+    """The proxy keeps the connections open, and everything that is sent on them disappears."""
     async with FreezableProxy(cloned.service_url) as proxy:
         writer = make(proxy.url, Pace(trusted_seconds=0.0, answer_seconds=0.5))
         await _all_pids(writer)
-        proxy.forsake()
+        proxy.freeze_open_connections()
         await owner.execute(_CUT, cloned.name)
         async with asyncio.timeout(_RECOVERY_SECONDS):
             await writer.store()
         assert writer.breaker.reason is None
 
 
-async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
+async def test_a_silence_during_work_does_not_delay_each_connection(
     cloned: TestDatabase, owner: Any, make: Make
 ) -> None:
     async with FreezableProxy(cloned.service_url) as proxy:
         writer = make(proxy.url, Pace(trusted_seconds=3600.0))
         await _all_pids(writer)
-        proxy.forsake()
+        proxy.freeze_open_connections()
         await owner.execute(_CUT, cloned.name)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
@@ -175,23 +175,23 @@ async def test_a_silence_amid_the_work_is_no_reason_to_wait_for_each_connection(
             await writer.store()
 
 
-async def test_connections_that_are_let_go_while_they_are_silent_end_quietly(
+async def test_silent_connections_are_dropped_without_a_log(
     cloned: TestDatabase, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with FreezableProxy(cloned.service_url) as proxy:
         writer = make(proxy.url, Pace(release_seconds=0.1))
         await _all_pids(writer)
-        proxy.forsake()
+        proxy.freeze_open_connections()
         before = asyncio.all_tasks()
         writer.database.expire_connections()
         await _all_pids(writer)
         await eventually(lambda: not [task for task in asyncio.all_tasks() - before if "close" in repr(task)])
-        gc.collect()  # an error that nobody has heard is told of then
+        gc.collect()  # an exception that nobody has retrieved is logged then
     assert not caplog.records
 
 
 async def test_names_are_looked_up_again_from_time_to_time(cloned: TestDatabase, make: Make) -> None:
-    """A server that has been left goes on to serve those who do not look."""
+    """A server that the name no longer leads to still serves its open connections."""
     writer = make(cloned.service_url)
     pid = await writer.pid()
     assert await writer.pid() == pid
@@ -199,7 +199,7 @@ async def test_names_are_looked_up_again_from_time_to_time(cloned: TestDatabase,
     assert await impatient.pid() != await impatient.pid()
 
 
-async def test_what_was_learnt_of_a_database_is_not_believed_of_another_one(
+async def test_facts_about_one_database_are_not_used_for_another(
     databases: TestDatabases, cloned: TestDatabase, tmp_path: Path
 ) -> None:
     other = await databases.clone()
@@ -254,9 +254,7 @@ async def rotation(cloned: TestDatabase, owner: Any, tmp_path: Path) -> AsyncIte
     await owner.execute(f"DROP ROLE {made.role}")
 
 
-async def test_a_new_password_is_taken_from_the_file_after_the_old_one_was_revoked(
-    rotation: Rotation, make: Make
-) -> None:
+async def test_a_new_password_is_read_after_the_old_one_was_revoked(rotation: Rotation, make: Make) -> None:
     writer = make(rotation.origin("one"))
     await writer.store()
     await rotation.set_password("two")
@@ -268,9 +266,7 @@ async def test_a_new_password_is_taken_from_the_file_after_the_old_one_was_revok
         await storing
 
 
-async def test_connections_are_made_anew_when_the_password_changes_while_they_work(
-    rotation: Rotation, make: Make
-) -> None:
+async def test_connections_are_replaced_when_the_password_changes(rotation: Rotation, make: Make) -> None:
     writer = make(rotation.origin("one"))
     pid = await writer.pid()
     await rotation.set_password("two")
@@ -284,7 +280,7 @@ async def test_connections_are_made_anew_when_the_password_changes_while_they_wo
     assert writer.breaker.reason is None
 
 
-async def test_what_works_is_kept_while_the_server_does_not_know_the_new_password(
+async def test_working_connections_stay_while_the_new_password_is_not_valid(
     rotation: Rotation, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -292,12 +288,12 @@ async def test_what_works_is_kept_while_the_server_does_not_know_the_new_passwor
     pid = await writer.pid()
     rotation.file.write_text(rotation.url("two"))
 
-    async def is_told() -> bool:
+    async def is_reported() -> bool:
         assert await writer.pid() == pid
         await asyncio.sleep(0.05)
         return "does not work yet" in caplog.text
 
-    await eventually(is_told)
+    await eventually(is_reported)
     await writer.store()
     await rotation.set_password("two")
 
@@ -312,45 +308,45 @@ async def test_what_works_is_kept_while_the_server_does_not_know_the_new_passwor
 @pytest.mark.parametrize(
     "value", ["", "mysql://user:hunter2@host/name", "postgresql://u:1#hunter2@host/name"]
 )
-async def test_a_malformed_value_is_told_and_not_used(
+async def test_a_malformed_value_is_reported_and_not_used(
     rotation: Rotation, make: Make, caplog: pytest.LogCaptureFixture, value: str
 ) -> None:
     writer = make(rotation.origin("one"))
     pid = await writer.pid()
     rotation.file.write_text(value)
 
-    async def is_told() -> bool:
+    async def is_reported() -> bool:
         assert await writer.pid() == pid
         await asyncio.sleep(0.05)
         return bool(caplog.records)
 
-    await eventually(is_told)
+    await eventually(is_reported)
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert record.getMessage().startswith(f"{_SETTING} has changed and can't be used")
     assert "hunter2" not in str(record.__dict__)
 
 
-async def test_a_value_that_the_driver_refuses_is_told_and_not_used(
+async def test_a_value_that_the_driver_refuses_is_reported_and_not_used(
     rotation: Rotation, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = make(rotation.origin("one"))
     pid = await writer.pid()
     rotation.file.write_text(rotation.url("one", "sslmode=verify-full&sslrootcert=/no/such/file"))
 
-    async def is_told() -> bool:
+    async def is_reported() -> bool:
         assert await writer.pid() == pid
         await asyncio.sleep(0.05)
         return bool(caplog.records)
 
-    await eventually(is_told)
+    await eventually(is_reported)
     await writer.store()
 
 
 async def test_a_new_certificate_means_new_connections(
     rotation: Rotation, make: Make, tmp_path: Path
 ) -> None:
-    """A mounted Secret is exchanged by a symbolic link, and is missing for a moment."""
+    """A mounted Secret is replaced through a symbolic link, and is missing for a moment."""
     for version in ("1", "2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "ca.crt").write_text(f"certificate {version}")

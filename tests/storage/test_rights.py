@@ -14,7 +14,7 @@ _TABLES = ("audit_records", "action_traces", "rejected_objects")
 
 @pytest.fixture
 def cloned(common: TestDatabase) -> TestDatabase:
-    """Nothing here succeeds in changing it."""
+    """A database for the module: no test succeeds in changing it."""
     return common
 
 

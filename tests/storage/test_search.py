@@ -164,7 +164,7 @@ async def test_one_event_does_not_fill_the_page(either: SearchableArchive, mode:
     assert [hit.more for hit in result.hits if hit.record.name == "r19"] == [2]
 
 
-async def test_what_both_searches_have_of_one_event_is_not_shown_twice(archive: SearchableArchive) -> None:
+async def test_a_record_that_both_searches_find_is_shown_once(archive: SearchableArchive) -> None:
     # One event in many pods: the names of the pods are words to look up, but have no meaning.
     pods = [f"api-7d9f8bc4c6-x{letter}k9p" for letter in "bcdfgh"]
     await archive.put(
@@ -263,7 +263,7 @@ async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
 
 
 async def test_common_words_still_find_their_records(archive: SearchableArchive) -> None:
-    archive = archive.limited(rank=RankLimits(ranked=5, not_many=10))
+    archive = archive.limited(rank=RankLimits(ranked=5, few_records=10))
     await archive.put(
         said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
         *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(30)),
@@ -284,7 +284,9 @@ async def test_common_words_still_find_their_records(archive: SearchableArchive)
         ("?!", "no words"),
     ],
 )
-async def test_what_is_no_question_by_words(archive: SearchableArchive, question: str, message: str) -> None:
+async def test_a_question_that_cannot_be_searched_by_words_is_refused(
+    archive: SearchableArchive, question: str, message: str
+) -> None:
     await archive.put(said("restart", "memory"))
     with pytest.raises(InvalidQueryError, match=message):
         await archive.ask.search(question, mode=SearchMode.TEXT)
@@ -377,10 +379,10 @@ async def test_without_a_provider_there_are_words_alone(cloned: TestDatabase) ->
             await ask.search("memory limit", mode=SearchMode.VECTOR)
 
 
-async def test_what_has_become_another_model_s_is_not_searched(
+async def test_vectors_of_a_number_that_another_model_has_now_are_not_searched(
     archive: SearchableArchive, owner: Any
 ) -> None:
-    """After a restored backup a model's number may be another one's."""
+    """After a restored backup, a model's number may belong to another model."""
     await archive.put(said("restart", "memory limit reached", name="memory"))
     assert names(await archive.ask.search("memory limit", mode=SearchMode.VECTOR)) == ["memory"]
     await owner.execute("UPDATE datastorage.embedding_models SET name = 'another'")
@@ -398,7 +400,7 @@ async def test_a_model_without_vectors_says_so(archive: SearchableArchive) -> No
     )
     with pytest.raises(TransientError, match="no vectors of the model"):
         await archive.ask.search("memory limit", mode=SearchMode.VECTOR)
-    # What is written later is found by the same library.
+    # Records that are written later are found too.
     await archive.put(said("scale", "memory limit raised", name="later"))
     assert names(await archive.ask.search("memory limit", mode=SearchMode.VECTOR)) == ["later"]
 
@@ -427,13 +429,13 @@ async def test_searches_are_counted_by_mode(archive: SearchableArchive) -> None:
     assert metrics.REGISTRY.get_sample_value("datastorage_query_total", labels) == before + 1
 
 
-async def test_a_changed_record_is_told(archive: SearchableArchive, owner: Any) -> None:
+async def test_a_changed_record_is_reported(archive: SearchableArchive, owner: Any) -> None:
     await archive.put(said("restart", "memory"))
     await owner.execute("UPDATE datastorage.audit_records SET content = content || ' '")
     assert [hit.record.intact for hit in (await archive.ask.search("memory")).hits] == [False]
 
 
-async def test_the_real_model_knows_what_is_meant(cloned: TestDatabase) -> None:
+async def test_the_real_model_finds_records_by_meaning(cloned: TestDatabase) -> None:
     async with searchable(cloned, provider=WordLlamaProvider()) as archive:
         await archive.put(
             said("restart-deployment", "the container ran out of memory and was killed", name="memory"),
@@ -449,7 +451,7 @@ async def test_the_real_model_knows_what_is_meant(cloned: TestDatabase) -> None:
 
 
 @pytest.mark.parametrize("mode", list(SearchMode))
-async def test_what_must_not_be_there_is_not(archive: SearchableArchive, mode: SearchMode) -> None:
+async def test_excluded_words_are_not_found(archive: SearchableArchive, mode: SearchMode) -> None:
     await archive.put(
         said("restart", "memory limit reached in checkout", name="checkout"),
         said("restart", "memory limit reached in carts", name="carts"),
@@ -463,7 +465,7 @@ async def test_what_must_not_be_there_is_not(archive: SearchableArchive, mode: S
         await archive.ask.search("-memory", mode=mode)
 
 
-async def test_pgvector_that_was_installed_anew_is_searched_again(cloned: TestDatabase, owner: Any) -> None:
+async def test_a_reinstalled_pgvector_is_searched_again(cloned: TestDatabase, owner: Any) -> None:
     async with searchable(cloned) as archive:
         await archive.put(audit_record())
         for mode in (SearchMode.VECTOR, SearchMode.TEXT):

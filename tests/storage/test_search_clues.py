@@ -1,4 +1,4 @@
-"""A record that alone has what a question says word for word comes first, whatever is near in meaning."""
+"""A record that alone has the exact words of a question comes first, whatever is near in meaning."""
 
 import asyncio
 import random
@@ -204,7 +204,7 @@ async def test_it_is_first_without_vectors_too(
 
 
 @pytest.mark.parametrize("mode", [SearchMode.TEXT, SearchMode.HYBRID])
-async def test_what_the_question_leaves_out_stays_out(archive: SearchableArchive, mode: SearchMode) -> None:
+async def test_records_with_excluded_words_stay_out(archive: SearchableArchive, mode: SearchMode) -> None:
     assert "ipv4" not in names(await archive.ask.search("10.4.7.19 -stuck", mode=mode))
     assert "ipv4" in names(await archive.ask.search("10.4.7.19 -paused", mode=mode))
     assert "ipv4" not in names(await archive.ask.search("10.4.7.19", Filter(kind="ActionTrace"), mode=mode))
@@ -220,7 +220,7 @@ async def test_a_negative_number_is_no_word_to_leave_out(archive: SearchableArch
     ["...", "?!", "--- :: ---", '"', '""', '"the of" it', "“", "the of what", '"the', "'", "-", "é" * 3_000],
 )
 @pytest.mark.parametrize("mode", SearchMode)
-async def test_what_says_nothing_is_refused_or_answered(
+async def test_a_question_that_says_nothing_is_refused_or_answered(
     archive: SearchableArchive, question: str, mode: SearchMode
 ) -> None:
     try:
@@ -241,13 +241,13 @@ def _message(text: str, **metadata: Any) -> dict[str, Any]:
 
 @pytest_asyncio.fixture
 async def own(cloned: TestDatabase) -> AsyncIterator[SearchableArchive]:
-    """An archive to fill by oneself."""
+    """An empty archive that the test fills."""
     async with searchable(cloned, provider=WordLlamaProvider()) as made:
         yield made
 
 
 async def test_a_text_that_repeats_its_words_is_found_by_them(own: SearchableArchive) -> None:
-    """PostgreSQL keeps 255 places of a word."""
+    """PostgreSQL keeps at most 255 positions of a word."""
     lines = [f"at com.example.shop.Handler{n}.handle(Handler{n}.java:{n})" for n in range(280)]
     assert len("\n".join(lines)) < 16_384
     await own.put(
@@ -272,7 +272,7 @@ def _repeating(name: str, *, first: str = "", details: int) -> dict[str, Any]:
 async def test_clues_that_take_too_long_leave_the_ranking(
     own: SearchableArchive,
 ) -> None:
-    """Anybody who may write records may write long ones."""
+    """Every writer of records may write long ones."""
     await own.put(*(_repeating(f"long{n}", first=f"n{n} ", details=60_000) for n in range(40)))
     await own.put(
         *(_message(f"Moved batch {n} to another node", name=f"n{n}") for n in range(40)),
@@ -301,7 +301,7 @@ async def test_the_limit_of_clues_ends_with_them(own: SearchableArchive, seconds
 
 
 async def test_few_texts_are_read(own: SearchableArchive) -> None:
-    """What is not read counts as without the clue."""
+    """A text that is not read counts as one without the clue."""
     tail = " ".join(["oom killed checkout"] * 300) + " checkout killed oom"
     await own.put(*(_message(tail, name=f"n{n}") for n in range(6)))
     async with reading(own.store.database) as connection:
@@ -333,7 +333,7 @@ async def test_an_event_that_comes_again_is_one(own: SearchableArchive) -> None:
     assert result.hits[0].more == 27
 
 
-async def test_what_many_have_singles_none_out(own: SearchableArchive) -> None:
+async def test_a_clue_that_many_records_have_singles_none_out(own: SearchableArchive) -> None:
     await own.put(
         *(_message(f"{verb} the api after ORA-00060", name=verb)
           for verb in ("restarted", "scaled", "moved", "drained", "patched", "resized", "paused", "failed",

@@ -1,4 +1,4 @@
-"""The questions to the archive run on indexes, read no month they need not, and keep their plans."""
+"""Queries of the archive use indexes, read only the months they need, and keep their plans."""
 
 import asyncio
 import json
@@ -142,7 +142,7 @@ async def test_a_time_range_reads_only_its_months(database: Database) -> None:
     assert {scan["Relation Name"] for scan in walk if scan["Alias"].startswith("r")} == months
 
 
-async def test_a_question_about_one_kind_leaves_the_other_alone(database: Database) -> None:
+async def test_a_question_about_one_kind_reads_no_other_table(database: Database) -> None:
     criteria = Criteria(tables=frozenset({Table.ACTION_TRACES}), namespace="n7")
     scans = await _scans(database, queries._PAGE, None, None, None, 20, *criteria.arguments)
     assert {scan["Relation Name"].split("_y")[0] for scan in scans} == {"action_traces"}
@@ -165,7 +165,7 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
 
 
 @pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
-async def test_the_exact_way_reads_no_vector_in_vain(database: Database, criteria: Criteria) -> None:
+async def test_the_exact_search_reads_no_unneeded_vector(database: Database, criteria: Criteria) -> None:
     arguments = (3, 10, _VECTOR, 10_000, *criteria.arguments)
     scans = await _scans(database, nearest._EXACT.format(id=1, pgvector="public"), *arguments)
     _assert_indexes(scans)

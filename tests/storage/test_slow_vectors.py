@@ -1,4 +1,4 @@
-"""Vectors that take too long cost no row its place, and are written in smaller batches."""
+"""Vectors that take too long do not keep rows from being stored, and are written in smaller batches."""
 
 from typing import Any
 
@@ -101,7 +101,7 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
     stored = await stage.writer.store(records(COUNT))
     assert {row.vector.state for row in stored} == {WriteState.PENDING}
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == COUNT
-    # Fewer are tried beside the next rows.
+    # Fewer vectors are tried with the next rows.
     again = await stage.writer.store([*records(COUNT + 15)[COUNT:]])
     assert WriteState.WRITTEN in {row.vector.state for row in again}
     assert stage.dependencies.vector_store.serving
@@ -110,7 +110,7 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
 async def test_a_row_that_its_vector_takes_down_is_stored_without_it(
     stage: Stage, database: Database, owner: Any, cloned: TestDatabase
 ) -> None:
-    """A limit on the time of a transaction ends the session, and the rows with it."""
+    """transaction_timeout ends the session, and the rows are lost with it."""
     if not await owner.fetchval("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'"):
         pytest.skip("this server has no transaction_timeout")
     await stage.tables.model_id()

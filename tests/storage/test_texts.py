@@ -1,4 +1,4 @@
-"""Texts and the rows without one: read in pages by an index, given their text once."""
+"""Texts and the rows without one: they are read in pages by an index, and each row gets its text once."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ async def test_a_text_is_given_once(archive: Archive, database: Database, owner:
     await store(archive, unlinked)
     other = Text(b"h" * 32, "something else")
     for _ in range(2):
-        await Texts(database).set_texts(
+        await Texts(database).add_texts(
             Table.AUDIT_RECORDS, [(linked[0].key, other), (unlinked[0].key, unlinked[0].text or other)]
         )
         assert await texts_of(owner, [*linked, *unlinked]) == expected_texts([*linked, *unlinked])
@@ -64,7 +64,7 @@ _FILL_TEXTS = """
 
 
 @pytest.mark.oldest_postgres
-async def test_what_is_read_is_read_by_an_index(owner: Any) -> None:
+async def test_reads_use_an_index(owner: Any) -> None:
     await owner.execute("SET TIME ZONE 'UTC'")
     for month in (1, 2, 3):
         await owner.execute("SELECT datastorage.ensure_partitions($1)", datetime(2026, month, 1, tzinfo=UTC))
@@ -134,7 +134,7 @@ async def test_text_and_hash_come_together_or_not_at_all(
     await store(archive, records)
     rows = [(record.key, record.text) for record in records if record.text is not None]
     with pytest.raises(RecordRefusedError):
-        await Texts(database).set_texts(
+        await Texts(database).add_texts(
             Table.AUDIT_RECORDS, [rows[0], (replace(rows[1][0], uid="x"), rows[1][1])]
         )
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 0

@@ -1,4 +1,4 @@
-"""Indexing: parts are sealed, indexed and merged while searches and writes go on, and nothing gets lost."""
+"""Indexing: partitions are sealed, indexed and merged during searches and writes, and nothing is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ def vectors(database: Database) -> VectorTables:
 
 async def step(vectors: VectorTables, *, memory_mib: int = 64, grace_seconds: float = 0) -> bool:
     return await vectors.index(
-        memory_mib=memory_mib, full_rows=ROWS, grace_seconds=grace_seconds, merged_parts=2
+        memory_mib=memory_mib, full_rows=ROWS, grace_seconds=grace_seconds, merged_partitions=2
     )
 
 
@@ -43,7 +43,7 @@ async def index_all(vectors: VectorTables) -> None:
 
 
 async def fill(vectors: VectorTables, parts: int, *, start: int = 0) -> None:
-    """Write so many full parts."""
+    """Write this many full partitions."""
     for part in range(start, start + parts):
         await vectors.insert(some_vectors(range(part * ROWS, (part + 1) * ROWS)))
         assert await vectors.seal(full_rows=ROWS)
@@ -84,7 +84,7 @@ async def held(database: TestDatabase, lock: str) -> AsyncIterator[None]:
 
 
 async def hurry(owner: Any) -> None:
-    """Let the swap of the tables give way and try again without long waits."""
+    """Shorten the waits of the swap of tables before it gives way and tries again."""
     definition = await owner.fetchval(
         "SELECT pg_get_functiondef('datastorage.drop_embedding_parts'::regproc)"
     )
@@ -137,7 +137,7 @@ async def test_parts_of_one_level_are_merged(vectors: VectorTables, owner: Any) 
     assert await owner.fetchval(attached) == await owner.fetchval(made) == 3
 
 
-async def test_what_is_merged_is_still_one_vector_a_text(vectors: VectorTables, owner: Any) -> None:
+async def test_a_merge_keeps_one_vector_per_text(vectors: VectorTables, owner: Any) -> None:
     await fill(vectors, 2)
     await index_all(vectors)
     await vectors.insert(some_vectors(range(2 * ROWS), seed=1))
@@ -146,7 +146,7 @@ async def test_what_is_merged_is_still_one_vector_a_text(vectors: VectorTables, 
 
 async def test_a_text_in_two_parts_is_merged_into_one(vectors: VectorTables, owner: Any) -> None:
     await fill(vectors, 2)
-    # As two transactions leave it that do not see each other while the part changes.
+    # Two transactions that do not see each other leave this state while the part changes.
     await owner.execute(
         "INSERT INTO datastorage.embeddings_1 "
         "SELECT 2, text_hash, embedding FROM datastorage.embeddings_1_1 LIMIT 3"
@@ -158,11 +158,13 @@ async def test_a_text_in_two_parts_is_merged_into_one(vectors: VectorTables, own
     assert await parts_of(owner) == [("indexed", 1, 2 * ROWS), ("open", 0, 0)]
 
 
-async def test_what_would_not_fit_into_the_memory_is_not_merged(vectors: VectorTables, owner: Any) -> None:
+async def test_partitions_that_would_not_fit_into_memory_are_not_merged(
+    vectors: VectorTables, owner: Any
+) -> None:
     await fill(vectors, 2)
     for _ in range(2):
         assert await step(vectors)
-    most = vectors.most_rows(64)
+    most = vectors.max_rows(64)
     set_rows = "UPDATE datastorage.embedding_parts SET row_count = $1 WHERE state = 'indexed'"
     await owner.execute(set_rows, most // 2 + 1)
     assert not await step(vectors, memory_mib=64)
@@ -170,18 +172,18 @@ async def test_what_would_not_fit_into_the_memory_is_not_merged(vectors: VectorT
     assert await step(vectors, memory_mib=64)
 
 
-async def test_a_part_that_is_large_from_the_start_is_in_nobodys_way(
+async def test_a_partition_that_is_large_from_the_start_does_no_harm(
     vectors: VectorTables, owner: Any
 ) -> None:
     await fill(vectors, 3)
     for _ in range(3):
         assert await step(vectors)
     await owner.execute(
-        "UPDATE datastorage.embedding_parts SET row_count = $1 WHERE part = 1", vectors.most_rows(64)
+        "UPDATE datastorage.embedding_parts SET row_count = $1 WHERE part = 1", vectors.max_rows(64)
     )
     assert await step(vectors)
     assert await parts_of(owner) == [
-        ("indexed", 0, vectors.most_rows(64)), ("indexed", 1, 2 * ROWS), ("open", 0, 0),
+        ("indexed", 0, vectors.max_rows(64)), ("indexed", 1, 2 * ROWS), ("open", 0, 0),
     ]  # fmt: skip
     assert await hashes_of(owner) == all_of(range(3 * ROWS))
 
@@ -219,7 +221,7 @@ async def test_a_merge_gives_way_to_a_long_search_and_goes_on_after_it(
     assert await hashes_of(owner) == all_of(range(3 * ROWS))
 
 
-async def test_a_merge_that_never_gets_the_tables_leaves_all_as_it_was(
+async def test_a_merge_that_never_gets_the_tables_changes_nothing(
     vectors: VectorTables, cloned: TestDatabase, owner: Any
 ) -> None:
     await hurry(owner)
@@ -241,7 +243,7 @@ async def test_a_merge_that_never_gets_the_tables_leaves_all_as_it_was(
     [(0, "embeddings_1_1 IN ROW EXCLUSIVE MODE"), (2, "embeddings_1 IN ACCESS SHARE MODE")],
     ids=["index", "merge"],
 )
-async def test_a_crash_in_the_middle_leaves_all_as_it_was(
+async def test_a_crash_in_the_middle_changes_nothing(
     vectors: VectorTables, cloned: TestDatabase, owner: Any, steps_before: int, lock: str
 ) -> None:
     await fill(vectors, 2)
@@ -264,7 +266,7 @@ async def test_a_crash_in_the_middle_leaves_all_as_it_was(
     assert await hashes_of(owner) == all_of(range(2 * ROWS))
 
 
-async def test_a_cancelled_step_leaves_all_as_it_was(
+async def test_a_cancelled_step_changes_nothing(
     vectors: VectorTables, cloned: TestDatabase, owner: Any
 ) -> None:
     await fill(vectors, 1)
@@ -313,7 +315,7 @@ async def test_nothing_gets_lost_while_all_write_and_index(cloned: TestDatabase,
         # Each text comes from two writers.
         for start in range(0, 300, 5):
             numbers = range(start + turn * 100, start + turn * 100 + 5)
-            # Without a grace a part may be gone before a write that began with it: that is to be repeated.
+            # Without a grace period a part may be gone before a write that uses it, which has to be repeated.
             while not await _written(replica, numbers, turn):
                 pass
             written.extend(numbers)
@@ -353,7 +355,7 @@ async def test_a_belated_write_into_a_part_that_is_merged_is_not_lost(
     assert await hashes_of(owner) == sorted([*all_of(range(2 * ROWS)), hash_of(99)])
 
 
-async def test_a_write_that_finds_no_part_is_no_records_fault(
+async def test_a_missing_partition_rejects_no_record(
     vectors: VectorTables, database: Database, owner: Any
 ) -> None:
     await fill(vectors, 1)

@@ -1,4 +1,4 @@
-"""Each metric about vectors and queries moves where it says, on a real database and a real Redis."""
+"""Each metric about vectors and queries changes when it should, on a real database and a real Redis."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -45,7 +45,7 @@ async def stage(database: Database) -> AsyncIterator[Stage]:
 
 
 class Moves:
-    """What has moved since this was made."""
+    """The changes of metrics since this was created."""
 
     def __init__(self) -> None:
         self._before = self._now()
@@ -141,7 +141,7 @@ async def test_redis_hits_and_what_it_cannot_do(stage: Stage, redis: RedisServer
     await stage.writer.store(records(1))
     text = next(iter(_texts(1)))
     made = await Embedder(stage.provider, first, stage.dependencies.embedder).embed(
-        _texts(1), patience_seconds=None
+        _texts(1), timeout_seconds=None
     )
     assert text in made.vectors
     moved, second = Moves(), cache_on(redis, model)

@@ -1,4 +1,4 @@
-"""Vectors of one model: each text once, of the right width, apart from other models, in any schema."""
+"""Vectors of one model: one per text, of the right width, separate from other models, in any schema."""
 
 import asyncio
 import contextlib
@@ -56,14 +56,14 @@ def vectors(database: Database) -> VectorTables:
 
 @pytest_asyncio.fixture
 async def lone(common: TestDatabase) -> AsyncIterator[Callable[[], VectorTables]]:
-    """Makes models of their own in the shared database."""
+    """Makes models in the shared database that no other test uses."""
     database = Database(common.service_url, pool_size=4, chain=VECTORS)
     yield lambda: tables_of(database, secrets.token_hex(8))
     await database.close()
 
 
 @pytest.mark.oldest_postgres
-async def test_what_is_written_is_there(vectors: VectorTables, owner: Any) -> None:
+async def test_written_vectors_exist(vectors: VectorTables, owner: Any) -> None:
     given_ = some_vectors(range(5))
     await vectors.insert(given_)
     assert await vectors.existing([*given_, hash_of(99)]) == set(given_)
@@ -132,7 +132,9 @@ async def test_a_vector_of_another_width_is_refused(vectors: VectorTables, datab
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-async def test_what_is_no_number_is_refused(vectors: VectorTables, value: float) -> None:
+async def test_a_vector_with_a_value_that_is_no_number_is_refused(
+    vectors: VectorTables, value: float
+) -> None:
     with pytest.raises(TransientError, match="not allowed in vector"):
         await vectors.insert({hash_of(0): np.array([0, value, 1], np.float32)})
 
@@ -172,7 +174,7 @@ async def test_the_probe_fails_where_a_write_would(vectors: VectorTables, cloned
     await fresh.close()
 
 
-async def test_without_the_schema_it_is_no_records_fault(unmigrated: TestDatabase) -> None:
+async def test_a_missing_schema_rejects_no_record(unmigrated: TestDatabase) -> None:
     database = Database(unmigrated.service_url, pool_size=4, chain=VECTORS)
     with pytest.raises(TransientError):
         await tables_of(database).insert(some_vectors(range(1)))
@@ -359,7 +361,7 @@ async def _made_anew(owner: Any, cloned: TestDatabase, *, other_first: bool) -> 
 
 
 @pytest.mark.parametrize("other_first", [False, True])
-async def test_tables_that_were_made_anew_are_found_again_and_no_others_are_written_to(
+async def test_recreated_tables_are_found_and_no_others_are_written(
     vectors: VectorTables, owner: Any, cloned: TestDatabase, *, other_first: bool
 ) -> None:
     await vectors.insert(some_vectors(range(3)))
@@ -375,7 +377,7 @@ async def test_tables_that_were_made_anew_are_found_again_and_no_others_are_writ
         assert await owner.fetchval("SELECT count(*) FROM datastorage.embeddings_1") == 0
 
 
-async def test_pgvector_that_was_dropped_and_installed_anew_is_used_again(
+async def test_a_reinstalled_pgvector_is_used_again(
     vectors: VectorTables, owner: Any, cloned: TestDatabase
 ) -> None:
     await vectors.insert(some_vectors(range(3)))
@@ -396,7 +398,7 @@ async def test_pgvector_that_was_dropped_and_installed_anew_is_used_again(
     assert not any("0." in message for message in seen), "no part of a vector stands in an error"
 
 
-async def test_pgvector_that_goes_while_a_connection_is_made_is_no_fault_of_the_settings(
+async def test_pgvector_that_disappears_during_a_connect_is_no_wrong_setting(
     owner: Any, cloned: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = Session.set_type_codec
@@ -420,10 +422,10 @@ async def _made_anew_with_extension(owner: Any, cloned: TestDatabase) -> None:
     await _made_anew(owner, cloned, other_first=False)
 
 
-async def test_many_writers_of_a_missing_table_hear_of_nothing_else(
+async def test_many_writers_of_a_missing_table_get_one_kind_of_error(
     vectors: VectorTables, owner: Any
 ) -> None:
-    """One that comes to doubt the model's number takes it from the others in the midst of their work."""
+    """A writer that forgets the model's number makes the others forget it during their work."""
     await vectors.model_id()
     await owner.execute("ALTER TABLE datastorage.embeddings_1 RENAME TO hidden")
 

@@ -1,4 +1,4 @@
-"""The write on a real database: the rows come first, and a vector that can't be written is pending."""
+"""The write on a real database: rows do not depend on vectors, and a vector that fails is pending."""
 
 import asyncio
 import hashlib
@@ -55,7 +55,7 @@ def states(stored: Sequence[StoredRecord]) -> list[WriteState]:
 
 
 class Stage:
-    """The parts over one database, or over two."""
+    """The components, with one database or with two."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class Stage:
         vectors: Database,
         *,
         write_seconds: float = 5.0,
-        patience_seconds: float = 3.0,
+        timeout_seconds: float = 3.0,
     ) -> None:
         self.tables = VectorTables(vectors, MODEL, write_seconds=write_seconds)
         self.outbox = Outbox(database)
         self.breaker = Breaker("vector_store", self.tables.probe, on_recovery=lambda: None)
         target = VectorTarget(
-            self.tables, self.breaker, same_server=vectors is database, patience_seconds=patience_seconds
+            self.tables, self.breaker, same_server=vectors is database, timeout_seconds=timeout_seconds
         )
         self.archive = Archive(database, model=MODEL, target=target)
 
@@ -82,7 +82,7 @@ class Stage:
         """Write a batch of which the vectors are given, or the reasons why they are missing."""
         return await self.archive.write(batch, TextVectors(distinct_texts(batch), vectors, missing))
 
-    async def owed(self) -> int:
+    async def pending(self) -> int:
         return (await self.outbox.depths())[OutboxState.PENDING].depth
 
 
@@ -124,7 +124,7 @@ async def test_rows_and_vectors_are_there_together(one: Stage, owner: Any) -> No
         "SELECT count(*) FROM datastorage.audit_records JOIN datastorage.embeddings_1 USING (text_hash)"
     )
     assert linked == 20
-    assert await one.owed() == 0
+    assert await one.pending() == 0
 
 
 async def test_the_vector_of_a_text_is_what_was_given(one: Stage, owner: Any) -> None:
@@ -148,9 +148,7 @@ async def test_storing_again_changes_nothing(one: Stage, owner: Any) -> None:
     assert len(await owner.fetch(_VECTORS)) == 5
 
 
-async def test_what_the_embedder_owes_is_in_the_outbox_and_the_rest_is_written(
-    one: Stage, owner: Any
-) -> None:
+async def test_missing_vectors_are_in_the_outbox_and_the_others_written(one: Stage, owner: Any) -> None:
     fine, late = records(3), records(2)
     late = [record_of(audit_record({**AUDIT_SPEC, "message": f"late {'y' * (n + 1)}"})) for n in range(2)]
     stored = await one.write([*fine, *late], vectors_of(fine), dict.fromkeys(distinct_texts(late), AWAY))
@@ -183,7 +181,7 @@ async def test_a_damaged_vector_table_costs_no_row(one: Stage, owner: Any, damag
     assert {row.vector.reason for row in stored} == {"VectorStoreUnavailable"}
     assert all(row.is_new for row in stored)
     assert await owner.fetchval("SELECT count(*) FROM datastorage.audit_records") == 6
-    assert await one.owed() == 6
+    assert await one.pending() == 6
 
 
 async def test_a_locked_vector_table_holds_nothing_up_for_long(database: Database, owner: Any) -> None:
@@ -196,7 +194,7 @@ async def test_a_locked_vector_table_holds_nothing_up_for_long(database: Databas
         # The second batch does not even try.
         assert not one.breaker.serving
         assert set(states(await one.write(second, vectors_of(second)))) == {WriteState.PENDING}
-    assert await one.owed() == 5
+    assert await one.pending() == 5
     await one.breaker.close()
 
 
@@ -216,27 +214,27 @@ async def test_a_bad_row_takes_its_vectors_back(one: Stage, owner: Any) -> None:
         assert await owner.fetchval(f"SELECT count(*) FROM datastorage.{table}") == 0
 
 
-async def test_a_record_without_words_has_no_vector_and_owes_none(one: Stage, owner: Any) -> None:
+async def test_a_record_without_words_has_no_vector_and_none_pending(one: Stage, owner: Any) -> None:
     record = replace(record_of(audit_record()), text=Text(hashlib.sha256(b"").digest(), ""))
     [stored] = await one.write([record], {})
     assert (stored.vector.state, stored.vector.reason) == (WriteState.SKIPPED, "NoText")
-    assert await one.owed() == 0
+    assert await one.pending() == 0
     found = await one.archive.find(record.table, [record.key])
     assert next(iter(found.values())).vector == stored.vector
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_texts") == 0
 
 
 @pytest.mark.oldest_postgres
-async def test_on_another_server_vectors_follow_and_nothing_stays_owed(two: Stage, owner: Any) -> None:
+async def test_on_another_server_vectors_follow_and_nothing_stays_pending(two: Stage, owner: Any) -> None:
     batch = records(10, distinct=3)
     stored = await two.write(batch, vectors_of(batch))
     assert set(states(stored)) == {WriteState.WRITTEN}
-    assert await two.owed() == 0
+    assert await two.pending() == 0
     assert await owner.fetchval("SELECT count(*) FROM datastorage.embedding_models") == 0  # not here
     assert await two.tables.existing(list(distinct_texts(batch))) == set(distinct_texts(batch))
 
 
-async def test_with_the_other_server_away_rows_are_stored_and_vectors_owed(
+async def test_with_the_other_server_away_rows_are_stored_and_vectors_pending(
     two: Stage, databases: TestDatabases, other_server: TestDatabase, owner: Any
 ) -> None:
     await databases.close_connections(other_server, allow_new=False)
@@ -248,10 +246,10 @@ async def test_with_the_other_server_away_rows_are_stored_and_vectors_owed(
     await databases.close_connections(other_server, allow_new=True)
 
 
-async def test_a_crash_between_row_and_vector_leaves_the_vector_owed(
+async def test_a_crash_between_row_and_vector_leaves_the_vector_pending(
     two: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row's own transaction says what is owed; only the committed vector takes it out."""
+    """The row's own transaction adds the pending vector; only the committed vector removes it."""
 
     async def crash(*_: object) -> None:
         raise KeyboardInterrupt
@@ -260,10 +258,10 @@ async def test_a_crash_between_row_and_vector_leaves_the_vector_owed(
     batch = records(3)
     with pytest.raises(KeyboardInterrupt):
         await two.write(batch, vectors_of(batch))
-    assert await two.owed() == 3
+    assert await two.pending() == 3
 
 
-async def test_an_absent_archive_is_no_fault_of_the_vectors(
+async def test_an_absent_archive_is_not_reported_as_absent_vectors(
     one: Stage, databases: TestDatabases, cloned: TestDatabase
 ) -> None:
     await databases.close_connections(cloned, allow_new=False)
@@ -272,7 +270,7 @@ async def test_an_absent_archive_is_no_fault_of_the_vectors(
     await databases.close_connections(cloned, allow_new=True)
 
 
-async def test_one_that_was_there_before_hides_no_reason(one: Stage) -> None:
+async def test_an_existing_row_hides_no_reason(one: Stage) -> None:
     old, new = records(1), [record_of(audit_record({**AUDIT_SPEC, "message": "new"}))]
     await one.write(old, vectors_of(old))
     both = [*old, *new]
@@ -298,7 +296,7 @@ async def test_a_server_that_has_fallen_silent_holds_nothing_up_for_long(
     proxy = FreezableProxy(other_server.service_url)
     async with proxy:
         vectors = Database(proxy.url, pool_size=3, chain=VECTORS)
-        stage = Stage(database, vectors, patience_seconds=0.3)
+        stage = Stage(database, vectors, timeout_seconds=0.3)
         first, second = records(1), records(2)
         assert states(await stage.write(first, vectors_of(first))) == [WriteState.WRITTEN]
         proxy.freeze()

@@ -1,1 +1,1 @@
-"""What tests share: a real PostgreSQL, sample objects, small fakes, polling."""
+"""Code that several tests share: fakes, certificates, kubeconfigs, archives, paces."""

@@ -1,4 +1,4 @@
-"""An archive to ask: records with vectors in real databases, and a provider whose distances are plain."""
+"""An archive to search: records with vectors in real databases, and a provider with simple distances."""
 
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -30,7 +30,7 @@ MODEL = EmbeddingModel("test", "bag-of-words", 512)
 
 
 class BagOfWords:
-    """A vector counts the words of a text: who shares words is near."""
+    """Its vectors count the words of a text: texts that share words are near each other."""
 
     def __init__(self) -> None:
         self.is_away = False
@@ -54,7 +54,7 @@ class BagOfWords:
 
 @dataclass(frozen=True)
 class Vectors:
-    """What the library needs of what makes and keeps vectors."""
+    """The attributes of a VectorStore that the queries need."""
 
     database: Database
     same_server: bool
@@ -63,7 +63,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Store:
-    """What the library needs of what keeps records."""
+    """The attributes of a Store that the queries need."""
 
     database: Database
     vectors: Vectors | None
@@ -71,7 +71,7 @@ class Store:
 
 @dataclass(frozen=True)
 class SearchableArchive:
-    """Records go in, questions are answered."""
+    """An archive that stores objects and answers questions."""
 
     store: Store
     provider: Provider
@@ -86,7 +86,7 @@ class SearchableArchive:
         max_bytes: int = MAX_ANSWER_BYTES,
         embedding_seconds: float = 3.0,
     ) -> "SearchableArchive":
-        """Return the same archive, asked within other limits."""
+        """Return the same archive with other limits."""
         vectors, database = self.store.vectors, self.store.database
         assert vectors is not None
         nearest = Nearest(

@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own."""
+"""A certificate authority for tests."""
 
 import ipaddress
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A provider in memory, for tests of what lies around it: each text can be made to fare badly."""
+"""An embedding provider in memory that can fail for chosen texts."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ MODEL = EmbeddingModel("fake", "tiny", DIMENSIONS)
 
 
 def vector_of(text: str) -> Vector:
-    """Return the vector that the fake makes of a text: another for every text."""
+    """Return the fake's vector of a text; each text has another one."""
     digest = hashlib.sha256(text.encode()).digest()
     return np.frombuffer(digest[:DIMENSIONS], dtype=np.uint8).astype(np.float32) + 1
 
@@ -26,7 +26,7 @@ class FakeProvider:
         self.calls: list[list[str]] = []
         self.refused: set[str] = set()
         self.rows: dict[str, Vector] = {}
-        """What to answer for a text instead of its vector."""
+        """Values to answer for texts instead of their vectors."""
         self.failure: Exception | None = None
         self.never_answers = False
         self.answer: Callable[[Matrix], Matrix] = lambda rows: rows

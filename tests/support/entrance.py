@@ -1,4 +1,4 @@
-"""The way in of the cluster's objects: all that they pass before their commit."""
+"""The intake of the cluster's objects, with all components before the commit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from harness.objects import TTL_SECONDS, kind_of
 
 @dataclass
 class Entrance:
-    """As the operator builds it, with room for a thousand records."""
+    """The intake as the operator builds it, with room for a thousand records."""
 
     max_items: int = 1000
     max_bytes: int = 2**24

@@ -42,7 +42,7 @@ class FakeCluster:
             self.add(body)
 
     def add(self, body: Mapping[str, Any]) -> None:
-        """Put an object in, or in the place of the one of its name."""
+        """Add an object, or replace the one with its name."""
         metadata = body["metadata"]
         self.objects[kind_of(body).plural, metadata["namespace"], metadata["name"]] = dict(body)
 
@@ -113,7 +113,7 @@ class FakeCluster:
 
 
 class FakeArchive:
-    """Rows in memory. ``bad`` names the records that can't be stored; ``failures`` come first, one a call."""
+    """Rows in memory. ``bad`` names records that can't be stored; ``failures`` come first, one a call."""
 
     def __init__(self, *, bad: frozenset[str] = frozenset()) -> None:
         self.rows: dict[RecordKey, StoredRecord] = {}
@@ -159,7 +159,7 @@ class FakeRejected:
 
 
 class Answer(asyncio.Future[Outcome]):
-    """The origin of a record that no cluster has: somebody waits for its outcome."""
+    """The origin of a record that is not in the cluster; it keeps the outcome."""
 
     async def committed(self, outcome: Outcome) -> None:
         self.set_result(outcome)

@@ -1,4 +1,4 @@
-"""The mark of tests that need IPv6."""
+"""The marker of tests that need IPv6."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Kubeconfigs of the tests' own, and the transport that follows from them."""
+"""Kubeconfigs for tests, and transports that use them."""
 
 import base64
 import os
@@ -35,11 +35,11 @@ def transport_of(
     clock: Callable[[], float] = time.monotonic,
     **environment: str,
 ) -> Transport:
-    """Return the transport of these files, in an environment that has nothing else."""
+    """Return a transport that uses these files and nothing else of the environment."""
     named = {"KUBECONFIG": os.pathsep.join(map(str, kubeconfigs))}
     return Transport(lambda: load_endpoint({**named, **environment}), pace, clock)
 
 
 def inline(pem: bytes) -> str:
-    """Return PEM as a kubeconfig has it."""
+    """Return PEM in base64, as a kubeconfig contains it."""
     return base64.b64encode(pem).decode()

@@ -1,4 +1,4 @@
-"""A schema of an earlier version, for tests of what migrations make of it."""
+"""A schema of an earlier version, for tests of the migrations from it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +11,11 @@ from datastorage.storage import migrate as migrate_module
 
 @contextmanager
 def migrating_to(version: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let migrations end at an earlier version, as those of an earlier program did."""
+    """Make migrations end at an earlier version, like those of an earlier program."""
     upgrade = command.upgrade
 
     async def nothing(*_: object) -> None:
-        """The rights and checks are those of the newest version."""
+        """Do nothing: the rights and checks are those of the newest version."""
 
     with monkeypatch.context() as patched:
         patched.setattr(command, "upgrade", lambda config, _: upgrade(config, version))

@@ -1,4 +1,4 @@
-"""Paces for tests: as quick as the machine is, and as slow that nothing comes by itself."""
+"""Paces for tests: without pauses, with short ones, and so long that nothing happens by itself."""
 
 from typing import Final
 

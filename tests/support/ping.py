@@ -1,12 +1,12 @@
-"""A question that any PostgreSQL answers."""
+"""The simplest query, to see whether a PostgreSQL answers."""
 
 from datastorage.storage.connection.database import Database
 
-# A server that takes longer is not there.
+# A server that takes longer counts as absent.
 _SECONDS = 5.0
 
 
 async def ping(database: Database) -> None:
-    """Raise what the database raises where no server answers."""
+    """Run a query. Raises the error of the database if no server answers."""
     async with database.connection() as connection:
         await connection.fetchval("SELECT 1", timeout=_SECONDS)

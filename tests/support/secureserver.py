@@ -1,4 +1,4 @@
-"""An HTTPS server that notes who comes, how, and on which connection."""
+"""An HTTPS server that records who connects, how, and on which connection."""
 
 import ssl
 import tempfile
@@ -101,7 +101,7 @@ def server_context(pair: Pair) -> ssl.SSLContext:
 
 
 def load_pair(context: ssl.SSLContext, pair: Pair) -> None:
-    """Let new connections of a context have this certificate."""
+    """Use this certificate for new connections of a context."""
     with tempfile.TemporaryDirectory() as folder:
         context.load_cert_chain(*pair.write(Path(folder), "pair"))
 

@@ -1,4 +1,4 @@
-"""The part of the pipeline between the intake and the status, with or without a real database."""
+"""The components of the pipeline between the intake and the status, with or without a real database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -18,7 +18,7 @@ QUICK = Pace(first_pause_seconds=0.001, max_pause_seconds=0.01)
 
 
 class Storing:
-    """Runs as the operator does, with two of the committer's loops."""
+    """The components as the operator runs them, with two of the committer's loops."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Storing:
             self.entrance.offer(body)
 
     def phases(self) -> dict[str, str]:
-        """Return what became of the records, by their names."""
+        """Return the outcomes of the records, by their names."""
         return {name: type(outcome).__name__ for name, outcome in self.outcomes.items()}
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""A small checker of values against structural schemas; CEL rules are the real API server's business."""
+"""A small validator of structural schemas; CEL rules are tested on a real API server."""
 
 import re
 from collections.abc import Iterator, Mapping

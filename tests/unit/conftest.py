@@ -1,4 +1,4 @@
-"""Fixtures of the pipeline's tests: its components, and probes without waiting."""
+"""Fixtures for the pipeline's tests: its components, and breakers that probe without waiting."""
 
 import pytest
 
@@ -10,19 +10,19 @@ from tests.support.pace import AT_ONCE
 
 @pytest.fixture
 def entrance() -> Entrance:
-    """The way in of the cluster's objects, with room for a thousand records."""
+    """The intake of the cluster's objects, with room for a thousand records."""
     return Entrance()
 
 
 @pytest.fixture
 def probe() -> Probe:
-    """What the breaker asks."""
+    """The probe of the breaker."""
     return Probe()
 
 
 @pytest.fixture
 def recoveries() -> list[None]:
-    """Grows by one with each recovery."""
+    """A list that gets one entry with each recovery."""
     return []
 
 

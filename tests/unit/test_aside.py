@@ -1,4 +1,4 @@
-"""What is put aside is bounded, and gives way to what has yet to be tried; last copies are kept."""
+"""Refused batches are bounded; single records give way to undivided batches, and last copies are kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from tests.support.storing import QUICK, Storing
 
 @dataclass
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test moves; in seconds."""
 
     seconds: float = 1000.0
 
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Refusing(FakeArchive):
-    """Refuses what is named so while it stores others."""
+    """Refuses the records with certain names, and stores others."""
 
     def __init__(self, *slow: str) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def big(name: str, **metadata: Any) -> dict[str, Any]:
     return audit_record({**AUDIT_SPEC, "details": "x" * 100_000}, name=name, **metadata)
 
 
-async def test_what_waits_gives_way_and_is_taken_in_again_in_its_time(breaker: Breaker) -> None:
+async def test_waiting_records_give_way_and_are_taken_in_again_later(breaker: Breaker) -> None:
     archive, clock = Refusing(*(f"slow-{n}" for n in range(20))), Clock()
     pace = Pace(max_bytes=450_000, first_pause_seconds=0.001, max_pause_seconds=300.0)
     storing = Storing(archive, breaker, pace=pace, register=Register(clock=clock))
@@ -92,7 +92,7 @@ async def test_a_last_copy_never_gives_way_and_a_stop_waits_for_it(breaker: Brea
         await eventually(lambda: storing.committer.idle)
 
 
-async def test_what_can_t_be_kept_for_now_waits_as_well(breaker: Breaker) -> None:
+async def test_a_record_that_can_t_be_kept_for_now_waits_too(breaker: Breaker) -> None:
     class FullOfLetters(FakeArchive):
         closed = True
 
@@ -107,16 +107,16 @@ async def test_what_can_t_be_kept_for_now_waits_as_well(breaker: Breaker) -> Non
         storing.offer(audit_record(name="bad"), audit_record(name="good"))
         await eventually(lambda: "good" in storing.outcomes)
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return "rejected_objects" in (await storing.aside.problem() or "")
 
-        await eventually(told)
+        await eventually(reported)
         archive.closed = False
         await eventually(lambda: storing.phases().get("bad") == "Rejection")
 
 
 async def test_a_refusal_may_turn_into_another(breaker: Breaker) -> None:
-    """Too slow at first, and once there is time enough the value is refused."""
+    """The record is too slow at first; with enough time its value is refused."""
     archive = Refusing("bad")
     storing = Storing(archive, breaker)
     async with storing.running():
@@ -130,7 +130,7 @@ async def test_a_refusal_may_turn_into_another(breaker: Breaker) -> None:
         await eventually(lambda: storing.phases().get("bad") == "Rejection")
 
 
-async def test_a_record_without_an_object_learns_that_it_gave_way(breaker: Breaker) -> None:
+async def test_a_record_without_an_object_is_informed_that_it_gave_way(breaker: Breaker) -> None:
     """Its sender has it, and can send it again."""
     archive = Refusing("sent", *(f"slow-{n}" for n in range(9)))
     storing = Storing(archive, breaker, pace=replace(QUICK, max_bytes=250_000, max_pause_seconds=300.0))

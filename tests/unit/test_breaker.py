@@ -1,4 +1,4 @@
-"""The breaker: nothing is given up, one asks for all, and nobody hammers."""
+"""The breaker: work waits and is not lost, one probe serves all, and an absent server is not hammered."""
 
 import asyncio
 import random
@@ -53,8 +53,8 @@ async def test_an_operation_is_repeated_until_it_succeeds(
     assert len(recoveries) == 1
 
 
-async def test_those_who_wait_learn_of_what_waiting_does_not_cure() -> None:
-    """A certificate may go while the server is away. A probe alone would find out, again and again."""
+async def test_an_error_that_waiting_does_not_cure_ends_the_wait() -> None:
+    """A certificate file may disappear while the server is away. Only the probe would meet the error."""
     failures: list[Exception] = [TransientError("away"), ConfigurationError("the certificate is gone")]
 
     async def operation() -> None:
@@ -86,7 +86,7 @@ async def test_one_probes_while_all_wait_and_all_go_on(recoveries: list[None], s
     await settle()
     calls = dependency.calls
     await settle()
-    # While it is away, nobody but the probe asks.
+    # While it is away, only the probe asks.
     assert (probes, dependency.calls) == (1, calls)
     dependency.down = False
     gate.set()
@@ -187,7 +187,7 @@ async def test_closing_ends_the_probing(probe: Probe) -> None:
     assert probe.asked == asked
 
 
-async def test_an_unforeseen_failure_of_the_probe_leaves_nobody_waiting_for_ever(
+async def test_an_unforeseen_failure_of_the_probe_ends_all_waits(
     breaker: Breaker, probe: Probe, spawn: Spawn
 ) -> None:
     dependency = Dependency()
@@ -242,7 +242,7 @@ async def test_work_that_is_refused_as_all_work_is_waits_for_the_server(
     assert len(recoveries) == 1
 
 
-async def test_reads_do_not_call_back_those_whose_writes_all_fail(
+async def test_successful_reads_do_not_end_an_outage_of_writes(
     probe: Probe, recoveries: list[None], spawn: Spawn
 ) -> None:
     trial, refusals = Probe(), iter([WorkRefusedError("a trigger")])
@@ -265,7 +265,7 @@ async def test_reads_do_not_call_back_those_whose_writes_all_fail(
     assert (len(recoveries), probe.asked) == (1, 0)
 
 
-async def test_what_can_t_be_divided_is_repeated_without_holding_others_up(breaker: Breaker) -> None:
+async def test_work_that_can_t_be_divided_is_repeated_without_delaying_others(breaker: Breaker) -> None:
     calls = 0
 
     async def work() -> int:

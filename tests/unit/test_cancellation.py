@@ -53,7 +53,7 @@ async def test_without_a_cancellation_errors_are_themselves() -> None:
         raise KeyError
 
 
-async def test_a_cancellation_of_before_is_no_reason() -> None:
+async def test_an_earlier_cancellation_has_no_effect() -> None:
     async def run() -> str:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()

@@ -14,7 +14,7 @@ from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import sha256
 from harness.strategies import json_values
 
-# As a parser makes it: surrogates that form a pair have become one character.
+# A parser has made one character of surrogates that form a pair.
 any_text = st.text(st.characters()).map(lambda text: json.loads(json.dumps(text)))
 any_json = json_values() | st.dictionaries(any_text, any_text | json_values(5))
 
@@ -39,7 +39,7 @@ def shuffled(value: Any, seed: random.Random) -> Any:
 
 
 @given(any_json)
-def test_what_is_read_back_is_what_was_written(value: Any) -> None:
+def test_a_value_survives_a_round_trip(value: Any) -> None:
     assert same(json.loads(canonical_bytes(value)), value)
 
 
@@ -77,7 +77,7 @@ def test_the_form_is_pinned(value: Any, expected: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, [-math.inf]])
-def test_what_json_lacks_is_refused(value: Any) -> None:
+def test_values_that_json_lacks_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical_bytes(value)
 

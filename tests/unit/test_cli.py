@@ -21,11 +21,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither settings nor secrets of the machine."""
+    """Remove the settings and secrets of the machine."""
     for name in setting_names():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path / "absent"))
-    # It would replace the handlers by which pytest sees the logs of the tests that follow.
+    # It would replace pytest's log handlers for the tests that follow.
     monkeypatch.setattr("datastorage.cli.operator.configure_logging", lambda *_: None)
 
 
@@ -115,7 +115,7 @@ def test_migrate_without_a_server_is_one_line(run: Command, monkeypatch: pytest.
     assert "hunter2" not in error
 
 
-def test_migrate_waits_no_longer_than_it_is_told(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrate_waits_no_longer_than_the_option_says(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASTORAGE_DATABASE_OWNER_URL", "postgresql://owner:hunter2@127.0.0.1:1/name")
     code, _, error = run("migrate", "--wait", "0.1")
     assert code == 1
@@ -123,7 +123,7 @@ def test_migrate_waits_no_longer_than_it_is_told(run: Command, monkeypatch: pyte
     assert "hunter2" not in error
 
 
-def test_a_wait_is_told_of_once_for_each_reason(
+def test_a_wait_is_reported_once_for_each_reason(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     errors = [TransientError(reason) for reason in ("refused", "refused", "starting up", "starting up")]
@@ -139,7 +139,7 @@ def test_a_wait_is_told_of_once_for_each_reason(
     ]  # fmt: skip
 
 
-def test_migrate_does_not_wait_for_what_waiting_cannot_cure(
+def test_migrate_does_not_wait_if_waiting_would_not_help(
     run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATASTORAGE_DATABASE_OWNER_URL", "mysql://owner@127.0.0.1:1/name")
@@ -229,7 +229,7 @@ _LARGE = {
 
 
 def test_the_overview_loads_none_of_the_large_libraries() -> None:
-    """Half a second is what a person waits for help; each of these takes a large share of that."""
+    """Help should come within half a second, and each of these libraries takes a large share of that."""
     program = (
         "import sys; from datastorage import cli; sys.argv = ['datastorage', '--help']\n"
         "try: cli.main()\n"

@@ -1,4 +1,4 @@
-"""What the command line prints: nothing is lost or broken on any terminal, and nothing steers it."""
+"""The output of the command line: complete on any terminal, and unable to control the terminal."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def test_no_word_is_lost_on_any_width(
 
 @given(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())))
 @pytest.mark.parametrize("form", list(output.DocumentFormat))
-def test_a_document_is_what_it_was_and_steers_no_terminal(
+def test_a_document_is_unchanged_and_cannot_control_a_terminal(
     form: output.DocumentFormat, value: dict[str, Any]
 ) -> None:
     with redirect_stdout(io.StringIO()) as written:
@@ -75,7 +75,7 @@ def test_a_document_is_what_it_was_and_steers_no_terminal(
         "2026-03-05",
     ],
 )
-def test_what_another_reader_of_yaml_takes_for_no_text_is_quoted(
+def test_texts_that_another_yaml_reader_takes_for_other_types_are_quoted(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output.print_document({text: text}, output.DocumentFormat.YAML)
@@ -91,7 +91,7 @@ def test_a_deep_document_is_one_line_of_json_and_no_yaml(capsys: pytest.CaptureF
         output.print_document(json.loads(text), output.DocumentFormat.YAML)
 
 
-def test_letters_stay_letters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printable_characters_are_not_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"message": "Größe 日本 \u202e\x9b31m"}
     output.print_document(value, output.DocumentFormat.JSON)
     assert capsys.readouterr().out == '{\n  "message": "Größe 日本 \\u202e\\u009b31m"\n}\n'

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: lines now and then, and what stays to be read."""
+"""Progress without a terminal: lines at intervals, and texts that stay."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from datastorage.cli.progress import display
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that the test moves; in seconds."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,7 +35,7 @@ def test_a_line_every_ten_seconds_and_one_at_the_end_of_a_stage(capsys: pytest.C
     ]
 
 
-def test_a_stage_with_nothing_to_do_is_not_spoken_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_with_nothing_to_do_is_not_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
     with display(Clock()) as shown:
         shown.show("first", 0, 0)
         shown.show("second", 0, 0)

@@ -34,7 +34,7 @@ def test_times(text: str, expected: str) -> None:
     "text", ["", "yesterday", "-5m", "5", "m", "1.5h", "999999999w", "2026-13-01",
              "0001-01-01T00:00+14:00", "٣d"],
 )  # fmt: skip
-def test_what_is_no_time_names_the_option(text: str) -> None:
+def test_a_malformed_time_names_the_option(text: str) -> None:
     with pytest.raises(InvalidQueryError, match="--since must be a time"):
         parse_time("--since", text, NOW)
 

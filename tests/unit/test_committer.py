@@ -37,9 +37,7 @@ def assert_only_the_bad_one_was_rejected(outcomes: Mapping[str, Outcome]) -> Non
     assert len(stored) == BATCH - 1
 
 
-async def test_what_is_stored_is_handed_on_with_what_the_archive_holds(
-    breaker: Breaker, spawn: Spawn
-) -> None:
+async def test_stored_records_are_handed_on_with_the_archives_values(breaker: Breaker, spawn: Spawn) -> None:
     archive, body = FakeArchive(), audit_record()
     storing = Storing(archive, breaker)
     assert storing.committer.idle
@@ -150,7 +148,7 @@ class KeepsNothing(FakeArchive):
         raise RecordRefusedError(f"{record.name}: {reason}")
 
 
-async def test_what_cannot_even_be_kept_stays_in_the_cluster(breaker: Breaker, spawn: Spawn) -> None:
+async def test_a_record_that_cannot_even_be_kept_stays_in_the_cluster(breaker: Breaker, spawn: Spawn) -> None:
     """No status says Rejected, since the promise behind it, the kept bytes, would be false."""
     body = audit_record()
     storing = Storing(KeepsNothing(), breaker)
@@ -163,7 +161,7 @@ async def test_what_cannot_even_be_kept_stays_in_the_cluster(breaker: Breaker, s
 
 
 @pytest.mark.parametrize("taken_in_before", [False, True])
-async def test_what_cannot_be_kept_and_is_in_no_cluster_is_called_lost(
+async def test_a_record_that_cannot_be_kept_and_is_in_no_cluster_is_called_lost(
     breaker: Breaker, spawn: Spawn, caplog: pytest.LogCaptureFixture, *, taken_in_before: bool
 ) -> None:
     body = audit_record()
@@ -202,7 +200,7 @@ async def test_a_record_without_an_object_that_cannot_be_kept_is_given_up(
         await answer
 
 
-async def test_what_is_committed_is_not_called_lost_while_others_wait_for_their_status(
+async def test_committed_records_are_not_called_lost_while_others_wait_for_their_status(
     breaker: Breaker, spawn: Spawn
 ) -> None:
     """A stop in this moment must name no record that PostgreSQL has."""

@@ -1,4 +1,4 @@
-"""Work that is too much at once is divided, and what is refused by itself is not taken for missing."""
+"""Work that is too much at once is divided; an item that is refused alone does not count as missing."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ async def test_a_look_up_that_takes_too_long_is_divided(breaker: Breaker) -> Non
     assert breaker.reason is None
 
 
-async def test_what_is_not_answered_is_not_missing(breaker: Breaker) -> None:
+async def test_a_key_without_an_answer_is_not_missing(breaker: Breaker) -> None:
     archive = SlowArchive(most=500, stuck=KEYS[123:124])
     answer = await look_up(archive, breaker, Table.AUDIT_RECORDS, KEYS)
     assert list(answer.unanswered) == [KEYS[123]]
@@ -115,7 +115,7 @@ async def test_without_a_breaker_nothing_is_waited_for() -> None:
         await in_halves_without_breaker(work, range(100), None)
 
 
-async def test_an_error_that_nobody_takes_is_raised() -> None:
+async def test_an_error_without_a_handler_is_raised() -> None:
     async def work(_: Sequence[int]) -> None:
         raise RecordRefusedError("bad value")
 

@@ -1,4 +1,4 @@
-"""The documentation: its links lead somewhere, and what it repeats is what the code and the examples say."""
+"""The documentation: its links work, and what it repeats agrees with the code and the examples."""
 
 import re
 from collections.abc import Iterator

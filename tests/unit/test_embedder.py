@@ -1,4 +1,4 @@
-"""The embedder: one call a batch, no wrong vector, no text condemned for the provider's fault."""
+"""The embedder: one call per batch, no wrong vector, and no text refused for a fault of the provider."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -58,8 +58,8 @@ def hashed(*texts: str) -> dict[bytes, str]:
     return {text_hash(text): text for text in texts}
 
 
-async def embed(embedder: Embedder, *texts: str, patience_seconds: float | None = PATIENCE) -> Embeddings:
-    return await embedder.embed(hashed(*texts), patience_seconds=patience_seconds)
+async def embed(embedder: Embedder, *texts: str, timeout_seconds: float | None = PATIENCE) -> Embeddings:
+    return await embedder.embed(hashed(*texts), timeout_seconds=timeout_seconds)
 
 
 def assert_vectors(embeddings: Embeddings, *texts: str) -> None:
@@ -120,7 +120,7 @@ async def test_an_absent_provider_leaves_all_pending_and_is_left_alone(
     assert_vectors(await embed(embedder, "a", "b", "c"), "a", "b", "c")
 
 
-async def test_what_the_cache_has_is_there_while_the_provider_is_away(
+async def test_cached_vectors_are_available_while_the_provider_is_away(
     embedder: Embedder, provider: FakeProvider
 ) -> None:
     await embed(embedder, "known")
@@ -135,7 +135,7 @@ async def test_a_slow_provider_counts_as_away_and_its_call_is_ended(
     embedder: Embedder, provider: FakeProvider, breaker: Breaker
 ) -> None:
     provider.never_answers = True
-    embeddings = await embed(embedder, "a", patience_seconds=IMPATIENCE)
+    embeddings = await embed(embedder, "a", timeout_seconds=IMPATIENCE)
     assert str(embeddings.error) == "fake/tiny gave no answer within 0.02 s"
     assert provider.cancelled == 1
     assert not breaker.serving
@@ -145,7 +145,7 @@ async def test_without_a_bound_the_provider_has_its_own_time(
     embedder: Embedder, provider: FakeProvider
 ) -> None:
     provider.failure = EmbedderUnavailableError("The service gave no answer within 10 s")
-    embeddings = await embed(embedder, "a", patience_seconds=None)
+    embeddings = await embed(embedder, "a", timeout_seconds=None)
     assert str(embeddings.error) == "The service gave no answer within 10 s"
 
 
@@ -180,7 +180,7 @@ async def test_a_text_that_was_refused_lately_may_be_asked_again(
     provider.refused = {"bad"}
     await embed(embedder, "bad")
     provider.refused = set()
-    embeddings = await embedder.embed(hashed("bad"), patience_seconds=PATIENCE, ask_again=True)
+    embeddings = await embedder.embed(hashed("bad"), timeout_seconds=PATIENCE, ask_again=True)
     assert_vectors(embeddings, "bad")
     assert embeddings.refused == {}
 
@@ -200,11 +200,11 @@ async def test_a_known_refusal_is_forgotten_with_the_vector(provider: FakeProvid
     provider.refused = {"bad"}
     await embed(embedder, "bad")
     provider.refused = set()
-    await embedder.embed(hashed("bad"), patience_seconds=PATIENCE, ask_again=True)
+    await embedder.embed(hashed("bad"), timeout_seconds=PATIENCE, ask_again=True)
     again = await embed(embedder, "bad")
     assert_vectors(again, "bad")
     assert again.refused == {}
-    # Nor when the cache has lost it.
+    # It is not asked again either if the cache has lost the vector.
     await embed(embedder, "another")
     lost = await embed(embedder, "bad")
     assert_vectors(lost, "bad")
@@ -272,7 +272,7 @@ async def test_time_spent_on_finding_refused_texts_is_bounded_and_no_outage(
         return await asyncio.Event().wait()
 
     provider.embed = refuse_then_stall  # type: ignore[method-assign,assignment]
-    embeddings = await embed(embedder, *texts, patience_seconds=IMPATIENCE)
+    embeddings = await embed(embedder, *texts, timeout_seconds=IMPATIENCE)
     assert embeddings.vectors == {}
     assert embeddings.refused == {}
     assert "took too long" in str(embeddings.error)
@@ -383,23 +383,19 @@ async def test_a_question_is_asked_while_the_breaker_is_open(
 
 
 @pytest.mark.parametrize("text", ["", " \n", "\0", "?!"])
-async def test_an_empty_question_is_said_to_be_one(
-    embedder: Embedder, provider: FakeProvider, text: str
-) -> None:
+async def test_an_empty_question_is_refused(embedder: Embedder, provider: FakeProvider, text: str) -> None:
     with pytest.raises(InvalidQueryError, match="no words"):
         await embedder.embed_query(text)
     assert provider.calls == []
 
 
-async def test_a_refused_question_is_said_to_be_one(embedder: Embedder, provider: FakeProvider) -> None:
+async def test_a_refused_question_is_reported_as_refused(embedder: Embedder, provider: FakeProvider) -> None:
     provider.refused = {"bad"}
     with pytest.raises(InvalidQueryError, match="refuses this question"):
         await embedder.embed_query("bad")
 
 
-async def test_a_question_without_a_vector_is_said_to_be_one(
-    embedder: Embedder, provider: FakeProvider
-) -> None:
+async def test_a_question_without_a_vector_is_reported(embedder: Embedder, provider: FakeProvider) -> None:
     provider.rows["bad"] = np.zeros(DIMENSIONS, np.float32)
     for _ in range(2):  # the second time it is not in the cache either
         with pytest.raises(InvalidQueryError, match="zero vector"):

@@ -1,4 +1,4 @@
-"""A provider that fails with some texts and serves others: the good get their vectors, the bad are found."""
+"""A provider that fails for some texts: the good ones get their vectors, and the bad ones are found."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
@@ -63,10 +63,10 @@ def embedder(provider: Fragile, breaker: Breaker) -> Embedder:
 
 
 async def embed(
-    embedder: Embedder, texts: Sequence[str], *, patience_seconds: float | None = None
+    embedder: Embedder, texts: Sequence[str], *, timeout_seconds: float | None = None
 ) -> Embeddings:
     return await embedder.embed(
-        {text_hash(text): text for text in texts}, patience_seconds=patience_seconds, ask_again=True
+        {text_hash(text): text for text in texts}, timeout_seconds=timeout_seconds, ask_again=True
     )
 
 
@@ -137,7 +137,7 @@ async def test_a_provider_that_fails_with_half_of_the_texts_gets_on_with_each_ca
     assert_vectors(await embed(embedder, good), good)
 
 
-async def test_a_call_that_fails_slowly_ends_when_something_has_come_of_it(
+async def test_a_call_that_fails_slowly_ends_with_the_first_results(
     provider: Fragile, breaker: Breaker
 ) -> None:
     embedder = Embedder(provider, VectorCache(MODEL), breaker, limits=Limits(max_failing_seconds=0.0))
@@ -148,11 +148,11 @@ async def test_a_call_that_fails_slowly_ends_when_something_has_come_of_it(
     assert provider.failures < 3 + 3 * 3
 
 
-async def test_the_write_path_finds_out_nothing(
+async def test_the_write_path_does_not_look_for_bad_texts(
     embedder: Embedder, provider: Fragile, breaker: Breaker
 ) -> None:
     provider.bad = {"bad"}
-    embeddings = await embed(embedder, ["good", "bad"], patience_seconds=30.0)
+    embeddings = await embed(embedder, ["good", "bad"], timeout_seconds=30.0)
     assert (embeddings.vectors, embeddings.refused) == ({}, {})
     assert str(embeddings.error) == "The service answered with status 500"
     assert provider.calls == [["good", "bad"]]
@@ -230,6 +230,6 @@ async def test_a_text_that_was_refused_so_costs_no_call_for_a_while(
     provider.bad = {"bad"}
     await embed(embedder, ["bad"])
     provider.calls.clear()
-    known = await embedder.embed({text_hash("bad"): "bad"}, patience_seconds=30.0)
+    known = await embedder.embed({text_hash("bad"): "bad"}, timeout_seconds=30.0)
     assert_refused(known, ["bad"])
     assert provider.calls == []

@@ -1,4 +1,4 @@
-"""The text that is embedded: equal events have equal texts, and what means something is in them."""
+"""The text that is embedded: equal events have equal texts, and words that matter are in it."""
 
 import json
 import time
@@ -77,7 +77,7 @@ def test_a_trace_says_what_was_chosen_and_why_and_whether_it_helped() -> None:
         {"ttlSecondsAfterStored": 1},
     ],
 )
-def test_equal_events_have_equal_texts_whatever_tells_them_apart(change: dict[str, Any]) -> None:
+def test_equal_events_have_equal_texts_whatever_their_identifiers(change: dict[str, Any]) -> None:
     assert embedding_text("AuditRecord", RECORD | change) == embedding_text("AuditRecord", RECORD)
 
 
@@ -94,7 +94,7 @@ def test_equal_events_have_equal_texts_whatever_tells_them_apart(change: dict[st
         {"errorMessage": "admission webhook denied the request: HTTP 500"},
     ],
 )
-def test_what_means_something_makes_another_text(change: dict[str, Any]) -> None:
+def test_meaningful_differences_make_different_texts(change: dict[str, Any]) -> None:
     assert embedding_text("AuditRecord", RECORD | change) != embedding_text("AuditRecord", RECORD)
 
 
@@ -280,7 +280,7 @@ HOSTILE = [
 
 
 def _seconds(pattern: str, size: int) -> float:
-    text = (pattern * (size // len(pattern) + 1))[:size] + "g"  # what ends no identifier
+    text = (pattern * (size // len(pattern) + 1))[:size] + "g"  # characters that end no identifier
     best = float("inf")
     for _ in range(3):
         started = time.process_time()

@@ -34,7 +34,7 @@ LONGER_THAN_ANY_PAUSE = 1000.0
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that the test moves; in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -211,7 +211,7 @@ def credential(**changed: Any) -> str:
         (credential(status=None), "printed no status"),
         (credential(status={}), "printed neither a token nor a certificate"),
         (credential(status={"token": 7}), "printed credentials that are not text"),
-        (credential(status={"token": f"{SECRET}\nx"}), "token has line breaks"),
+        (credential(status={"token": f"{SECRET}\nx"}), "token contains line breaks"),
         (credential(status={"clientKeyData": SECRET}), "printed only one of certificate and key"),
         (
             credential(status={"clientKeyData": SECRET, "clientCertificateData": SECRET}),
@@ -225,7 +225,7 @@ def credential(**changed: Any) -> str:
         (credential(status={"token": SECRET, "expirationTimestamp": 7}), "not an RFC 3339 time"),
     ],
 )
-async def test_an_answer_that_is_none_is_one_line_without_what_it_said(
+async def test_a_malformed_answer_is_one_line_without_its_content(
     plugin: FakePlugin, open_transport: Open, printed: str, said: str
 ) -> None:
     plugin.prints(printed)
@@ -365,7 +365,9 @@ async def test_the_loop_goes_on_while_it_runs(
 
 
 async def test_output_without_an_end_is_bounded(plugin: FakePlugin, open_transport: Open) -> None:
-    plugin.prints(credential() + " " * 100_000)  # credentials, were it read to its end
+    plugin.prints(
+        credential() + " " * 100_000
+    )  # these would be credentials if the output were read to its end
     async with open_transport(pace=limited(output_bytes=20)) as transport:
         with pytest.raises(ClusterUnavailableError, match="did not print JSON"):
             await send(transport)
@@ -388,7 +390,7 @@ async def test_a_plugin_that_cannot_be_run_any_more_is_one_line(
 
 
 def alive(pid: int) -> bool:
-    """Say whether the process runs; one that has ended and is not asked about does not."""
+    """Return whether the process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

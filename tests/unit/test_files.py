@@ -1,4 +1,4 @@
-"""Files that settings name: what is no regular file of a sensible size is refused, and never waited for."""
+"""Files that settings name: one that is not a regular file of a sensible size is refused without waiting."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datastorage.errors import ConfigurationError
-from datastorage.files import UnfitFileError, check_file, fingerprint, read_file
+from datastorage.files import UnusableFileError, check_file, fingerprint, read_file
 from datastorage.kube.endpoint import load_endpoint
 from datastorage.storage.connection.tls import prepare_files
 from datastorage.storage.connection.urls import parse_url
@@ -31,7 +31,7 @@ def zeros(folder: Path) -> Path:
 def huge(folder: Path) -> Path:
     path = folder / "huge"
     path.touch()
-    os.truncate(path, 2**40)  # takes no room on the disk
+    os.truncate(path, 2**40)  # it takes no space on the disk
     return path
 
 
@@ -43,10 +43,10 @@ UNFIT = pytest.mark.parametrize(
 
 @UNFIT
 @pytest.mark.parametrize("use", [read_file, check_file])
-def test_what_has_no_end_is_refused_at_once(
+def test_an_unfit_file_is_refused_at_once(
     tmp_path: Path, use: Callable[[Path, int], object], make: Callable[[Path], Path], reason: str
 ) -> None:
-    with pytest.raises(UnfitFileError) as caught:
+    with pytest.raises(UnusableFileError) as caught:
         use(make(tmp_path), MIB)
     assert caught.value.strerror == reason.format(limit=1)
 
@@ -59,7 +59,7 @@ def test_the_operating_systems_own_errors_are_left_as_they_are(
         use(tmp_path / "away", MIB)
     with pytest.raises(IsADirectoryError, match="Is a directory"):
         use(tmp_path, MIB)
-    with pytest.raises(UnfitFileError, match="not the path of a file"):
+    with pytest.raises(UnusableFileError, match="not the path of a file"):
         use(Path("a\0b"), MIB)
 
 
@@ -67,7 +67,7 @@ def test_a_file_may_have_just_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * MIB)
     assert len(read_file(path, MIB)) == MIB
-    with pytest.raises(UnfitFileError):
+    with pytest.raises(UnusableFileError):
         read_file(path, MIB - 1)
 
 

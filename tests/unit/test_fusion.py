@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion: the arithmetic, and what makes it fair."""
+"""Reciprocal rank fusion: its arithmetic and its properties."""
 
 from itertools import pairwise
 

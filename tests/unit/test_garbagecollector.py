@@ -1,4 +1,4 @@
-"""The garbage collector: in order, never before the archive confirms, never another object."""
+"""The garbage collector deletes in order, and only the objects whose rows the archive confirms."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ ON_HOLD = {"datastorage.kubernaut.io/legal-hold": "true"}
 
 @dataclass
 class Clock:
-    """The collector's clocks; they move only when they are told to."""
+    """The collector's clocks, which the test moves."""
 
     wall: float = NOON
     ticks: float = 0.0
@@ -40,7 +40,7 @@ class Clock:
 
 @dataclass
 class Bench:
-    """A garbage collector with all that it talks to."""
+    """A garbage collector with fakes around it."""
 
     breaker: Breaker
     clock: Clock = field(default_factory=Clock)
@@ -94,7 +94,7 @@ class Bench:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Stands at noon."""
+    """A clock that shows noon."""
     return Clock()
 
 
@@ -103,7 +103,7 @@ def bench(breaker: Breaker, clock: Clock) -> Bench:
     return Bench(breaker, clock)
 
 
-async def test_what_is_due_goes_in_order_and_the_rest_stays(bench: Bench, spawn: Spawn) -> None:
+async def test_due_objects_are_deleted_in_order_and_the_rest_stays(bench: Bench, spawn: Spawn) -> None:
     for name, expires_at in [
         ("third", "2026-03-05T11:59:59Z"), ("first", "2026-03-05T09:00:00Z"),
         ("later", "2026-03-05T12:00:01Z"), ("second", "2026-03-05T11:00:00.5Z"),
@@ -116,7 +116,7 @@ async def test_what_is_due_goes_in_order_and_the_rest_stays(bench: Bench, spawn:
     assert bench.left() == {"later"}
 
 
-async def test_an_object_scheduled_while_it_sleeps_goes_in_its_time(
+async def test_an_object_scheduled_while_it_sleeps_is_deleted_on_time(
     bench: Bench, clock: Clock, spawn: Spawn
 ) -> None:
     spawn(bench.collector.run())
@@ -137,7 +137,7 @@ async def test_both_kinds_are_confirmed_in_their_own_table(bench: Bench) -> None
     assert bench.left() == set()
 
 
-async def test_nothing_goes_that_the_archive_does_not_confirm(bench: Bench) -> None:
+async def test_nothing_is_deleted_that_the_archive_does_not_confirm(bench: Bench) -> None:
     lost = await bench.stored("lost", "2026-03-05T11:00:00Z", archived=False)
     kept = await bench.stored("kept", "2026-03-05T11:00:00Z")
     await bench.collector.collect([bench.note(body) for body in (lost, kept)])
@@ -171,7 +171,7 @@ async def test_another_content_of_the_same_generation_confirms_nothing(bench: Be
 
 @pytest.mark.parametrize("name", ["due", "held"])
 async def test_a_listed_object_without_its_row_is_stored_again(bench: Bench, spawn: Spawn, name: str) -> None:
-    """Long before it is due, and also where a legal hold lets it never be due."""
+    """It is stored long before it is due, and also if a legal hold keeps it from ever being due."""
     labels = ON_HOLD if name == "held" else {}
     await bench.stored(name, "2026-03-05T18:00:00Z", archived=False, labels=labels)
     spawn(bench.collector.run())
@@ -201,7 +201,7 @@ async def test_only_the_object_itself_is_restored(bench: Bench) -> None:
     assert bench.restored == []
 
 
-async def test_an_absent_archive_is_waited_for_and_nothing_goes_meanwhile(bench: Bench) -> None:
+async def test_an_absent_archive_is_waited_for_and_nothing_is_deleted_meanwhile(bench: Bench) -> None:
     body = await bench.stored("a", "2026-03-05T11:00:00Z")
     bench.archive.failures = [TransientError("away")] * 3
     await bench.collector.collect([bench.note(body)])
@@ -241,7 +241,7 @@ async def test_a_changed_object_is_scheduled_again_at_its_version(bench: Bench) 
     assert bench.left() == set()
 
 
-async def test_what_is_held_is_never_scheduled(bench: Bench, spawn: Spawn) -> None:
+async def test_a_held_object_is_never_scheduled(bench: Bench, spawn: Spawn) -> None:
     await bench.stored("held", "2026-03-05T11:00:00Z", labels=ON_HOLD)
     await bench.stored("free", "2026-03-05T11:00:00Z", labels={next(iter(ON_HOLD)): "false"})
     spawn(bench.collector.run())
@@ -274,7 +274,7 @@ async def test_a_deletion_that_fails_is_not_forgotten(
     await bench.collector.collect(due)
     assert bench.left() == {"a"}
     clock.wall += Pace().retry_seconds
-    # What was refused comes back with a later listing, not before.
+    # The refused one comes back with a later listing, not before.
     assert bool(bench.pop_due()) is scheduled
 
 
@@ -290,7 +290,7 @@ async def test_a_schedule_that_overflowed_is_listed_again(
     assert len([call for call in bench.cluster.calls if call[:2] == ("list", "auditrecords")]) >= 4
 
 
-async def test_what_is_due_is_never_crowded_out_by_what_is_due_later(breaker: Breaker, clock: Clock) -> None:
+async def test_an_earlier_deletion_is_never_crowded_out_by_later_ones(breaker: Breaker, clock: Clock) -> None:
     bench = Bench(breaker, clock, bounds=Bounds(most=10, kept=9))
     for number in range(30):
         bench.note(await bench.stored(f"later-{number}", f"2026-03-05T13:00:{number:02}Z"))
@@ -302,10 +302,10 @@ async def test_what_is_due_is_never_crowded_out_by_what_is_due_later(breaker: Br
     assert "later-0" in kept, "the latest go, not the earliest"
 
 
-async def test_what_was_let_go_is_looked_for_when_it_falls_due(
+async def test_dropped_entries_are_listed_when_they_fall_due(
     breaker: Breaker, clock: Clock, spawn: Spawn
 ) -> None:
-    """Long before the next regular listing, and also while the schedule stays full of others."""
+    """It is found long before the next regular listing, also while the schedule stays full of others."""
     bench = Bench(breaker, clock, bounds=Bounds(most=2, kept=1))
     for minute in (1, 2, 3):
         await bench.stored(f"minute-{minute}", f"2026-03-05T12:0{minute}:00Z")
@@ -318,7 +318,7 @@ async def test_what_was_let_go_is_looked_for_when_it_falls_due(
 
 
 @pytest.mark.parametrize("expires_at", ["0000-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "never"])
-async def test_a_time_that_is_none_keeps_the_object(bench: Bench, expires_at: str) -> None:
+async def test_a_malformed_time_keeps_the_object(bench: Bench, expires_at: str) -> None:
     body = await bench.stored("odd", expires_at)
     assert expiry_of(kind_of(body), body) is None
 
@@ -399,14 +399,14 @@ async def test_a_dry_run_plans_and_deletes_nothing(bench: Bench) -> None:
     await bench.stored("lost", "2026-03-05T11:00:00Z", make=action_trace, archived=False)
     bench.cluster.add(audit_record(name="unstored"))
     plans: dict[str, Plan] = {plan.expiry.ref.name: plan async for plan in bench.collector.plan()}
-    told = {name: (plan.held, plan.confirmed) for name, plan in plans.items()}
-    assert told == {"goes": (False, True), "held": (True, True), "lost": (False, False)}
+    planned = {name: (plan.held, plan.confirmed) for name, plan in plans.items()}
+    assert planned == {"goes": (False, True), "held": (True, True), "lost": (False, False)}
     assert plans["held"].expiry.due == utc("2026-03-05T13:00:00Z").timestamp()
     assert {call[0] for call in bench.cluster.calls} == {"list"}
     assert bench.restored == []
 
 
-async def test_a_new_label_does_not_save_what_has_no_room_for_a_status(bench: Bench) -> None:
+async def test_a_new_label_does_not_keep_an_object_without_room_for_a_status(bench: Bench) -> None:
     body = audit_record(name="huge")
     await bench.archive.store([record_of(body)])
     promised = with_status(body, expiresAt="2026-03-05T11:00:00Z", phase="Stored")
@@ -436,11 +436,11 @@ async def test_what_is_due_by_our_clock_alone_stays_in_the_schedule(bench: Bench
     bench.database_ahead = -3600.0
     await bench.collector.collect(bench.pop_due())
     assert bench.left() == {"early"}
-    assert bench.schedule.next_due == expiry.due
+    assert bench.schedule.next_due() == expiry.due
 
 
 async def test_a_deletion_that_waits_for_a_finalizer_is_no_missing_row(bench: Bench, spawn: Spawn) -> None:
-    """It counts as a further generation, and nobody has to store or delete that one."""
+    """The deletion counts as a further generation, which needs neither a row nor another deletion."""
     body = await bench.stored("waiting", "2026-03-05T11:00:00Z")
     metadata = {**body["metadata"], "generation": 2, "deletionTimestamp": "2026-03-05T11:30:00Z"}
     bench.cluster.add({**body, "metadata": metadata})
@@ -451,8 +451,8 @@ async def test_a_deletion_that_waits_for_a_finalizer_is_no_missing_row(bench: Be
     assert bench.cluster.named("delete") == []
 
 
-async def test_what_is_degraded_goes_at_its_time(bench: Bench, spawn: Spawn) -> None:
-    """Its row is safe and its vector is noted in the archive: neither needs the object."""
+async def test_a_degraded_object_is_deleted_on_time(bench: Bench, spawn: Spawn) -> None:
+    """Its row and its entry in the outbox are in the archive: neither needs the object."""
     body = await bench.stored("degraded", "2026-03-05T11:59:00Z")
     body["status"]["phase"] = "Degraded"
     bench.cluster.add(body)
@@ -460,7 +460,7 @@ async def test_what_is_degraded_goes_at_its_time(bench: Bench, spawn: Spawn) -> 
     await eventually(lambda: bench.left() == set())
 
 
-async def test_what_is_degraded_and_has_changed_since_is_not_touched(bench: Bench, spawn: Spawn) -> None:
+async def test_a_degraded_object_that_has_changed_since_is_not_touched(bench: Bench, spawn: Spawn) -> None:
     """Its status and its row are of generation 1, and nobody has stored generation 2 yet."""
     body = await bench.stored("changed", "2026-03-05T11:59:00Z", make=action_trace)
     body["status"]["phase"] = "Degraded"
@@ -479,7 +479,7 @@ async def test_what_is_degraded_and_has_changed_since_is_not_touched(bench: Benc
 async def test_a_status_that_was_written_meanwhile_costs_no_second_look(
     bench: Bench, clock: Clock, spawn: Spawn
 ) -> None:
-    """From Degraded to Stored: the deletion names the version after the last write."""
+    """The status went from Degraded to Stored: the deletion names the version after the last write."""
     body = await bench.stored("promoted", "2026-03-05T12:01:00Z")
     bench.note(body)
     promoted = {**body, "metadata": {**body["metadata"], "resourceVersion": "101"}}
@@ -506,10 +506,22 @@ async def test_an_object_that_cannot_be_read_keeps_no_other_from_being_deleted(
     assert {plan.expiry.ref.name async for plan in bench.collector.plan()} == set()
 
 
+async def test_a_uid_that_is_no_text_keeps_no_other_from_being_deleted(
+    bench: Bench, spawn: Spawn, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = await bench.stored("bad", "2026-03-05T11:00:00Z")
+    await bench.stored("good", "2026-03-05T11:00:00Z")
+    bad["metadata"]["uid"] = []
+    collecting = spawn(bench.collector.run())
+    await eventually(lambda: bench.left() == {"bad"} or collecting.done())
+    assert not collecting.done()
+    assert "can't be read" in caplog.text
+
+
 async def test_a_deletion_is_not_followed_by_an_object_that_cannot_be_read(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It has changed since it was noted, and a proxy answers in its place."""
+    """The object has changed since it was scheduled, and a proxy answers in place of the API server."""
     expiry = bench.note(await bench.stored("odd", "2026-03-05T11:00:00Z"))
     bench.pop_due()
     key = ("auditrecords", expiry.ref.namespace, "odd")

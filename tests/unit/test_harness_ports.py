@@ -1,4 +1,4 @@
-"""Servers of the harness get ports that nobody has, and start although one was taken after its choice."""
+"""Servers of the harness get free ports, and start even if a port was taken after it was chosen."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""/health and /ready say what is so."""
+"""/health and /ready report the checks."""
 
 from collections.abc import Awaitable, Callable
 
@@ -44,7 +44,7 @@ async def test_each_endpoint_shows_its_own_checks() -> None:
         await server.stop()
 
 
-async def test_what_the_work_can_do_without_is_shown_and_does_not_fail() -> None:
+async def test_an_optional_check_is_shown_and_does_not_fail() -> None:
     port = free_port()
     routes = health_routes(
         health={}, ready={"watch": check(None)}, notes={"embedder": check("does not answer")}

@@ -1,4 +1,4 @@
-"""Which servers a URL names, one by one."""
+"""The servers that a URL names, one by one."""
 
 import pytest
 

@@ -1,10 +1,11 @@
-"""The HTTP server gives its clients neither much memory nor much time, and leaves signals and logs alone."""
+"""The HTTP server limits its clients' memory and time, and leaves signals and logs alone."""
 
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from starlette.applications import Starlette
@@ -104,12 +105,12 @@ async def test_a_byte_now_and_then_does_not_keep_a_connection() -> None:
         writer.close()
 
 
-async def test_an_answer_that_is_not_taken_is_not_waited_for() -> None:
+async def test_an_answer_that_is_not_read_is_not_waited_for() -> None:
     async with served(Limits(stage_seconds=0.2)) as bench:
         reader, writer = await bench.connect()
         writer.write(b"GET /endless HTTP/1.1\r\nHost: here\r\n\r\n")
         await bench.asked.wait()
-        # What the client reads from now on was under way before the server gave it up.
+        # The data that the client reads from now on was sent before the server gave up.
         before = -1
         while before != bench.sent:
             before = bench.sent
@@ -150,6 +151,27 @@ async def test_a_connection_beyond_the_limit_takes_the_place_of_the_one_that_has
         assert (await idle[1][0].readline()).startswith(b"HTTP/1.1 200 ")
         for _, opened in [*idle, (reader, writer)]:
             opened.close()
+
+
+async def test_a_burst_of_connections_leaves_no_more_than_the_limit() -> None:
+    """The server accepts all of them in one turn of its loop, in which none of them can end."""
+    async with served(Limits(connections=3)) as bench:
+        opened = []
+        for _ in range(30):  # without a pause, in which the server would accept the first ones
+            client = socket.socket()
+            client.connect(("127.0.0.1", bench.port))
+            opened.append(client)
+        for client in opened:
+            client.settimeout(0)
+        loop = asyncio.get_running_loop()
+        for client in opened[:-3]:
+            with suppress(ConnectionError):
+                assert await loop.sock_recv(client, 1) == b""
+        for client in opened[-3:]:
+            await loop.sock_sendall(client, WHOLE)
+            assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 200 ")
+        for client in opened:
+            client.close()
 
 
 @pytest.mark.parametrize("path", ["/slow", "/endless"])

@@ -1,4 +1,4 @@
-"""The indexer: step after step while there is something to do, and never a failure that stops it."""
+"""The indexer works step by step until nothing is left, and no failure stops it."""
 
 from datastorage.errors import TransientError
 from datastorage.vectors.indexer import Indexer, Pace

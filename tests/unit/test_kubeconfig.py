@@ -1,4 +1,4 @@
-"""What a kubeconfig or a pod's files say, and the one line for each that can't be used."""
+"""The contents of a kubeconfig or a pod's files, and a one-line error for each that can't be used."""
 
 import base64
 import json
@@ -82,7 +82,7 @@ def refusal(tmp_path: Path, content: Any) -> str:
         ({"tokenFile": "folder/away", "token": "abc"}, "Bearer abc"),
     ],
 )
-def test_each_way_to_say_who_we_are(tmp_path: Path, user: dict[str, Any], authorization: str | None) -> None:
+def test_each_way_to_authenticate(tmp_path: Path, user: dict[str, Any], authorization: str | None) -> None:
     write(tmp_path / "folder" / "token", "from-file\n")
     endpoint = load(write(tmp_path / "config", config(user=user)))
     assert endpoint.authorization == authorization
@@ -176,7 +176,7 @@ def test_several_files_are_merged_as_kubectl_does(tmp_path: Path) -> None:
         write(tmp_path / "one" / "config", one), tmp_path / "away", write(tmp_path / "two" / "config", two)
     )
     assert (endpoint.server, endpoint.authorization) == ("https://two.example", "Bearer from-two")
-    # A file that is away now may come.
+    # A missing file may appear later.
     assert tmp_path / "away" in endpoint.files
 
 
@@ -220,16 +220,16 @@ PEM = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE
         (config({"proxy-url": f"{SECRET}"}), "proxy-url is not the URL of a proxy"),
         (config({"certificate-authority": "away"}), "certificate-authority: "),
         (config({"certificate-authority-data": "%%%"}), "certificate-authority-data is not base64"),
-        (config({"certificate-authority-data": "AAAA"}), "certificate-authority has no PEM certificate"),
+        (config({"certificate-authority-data": "AAAA"}), "certificate-authority contains no PEM certificate"),
         (config({"certificate-authority-data": PEM, "insecure-skip-tls-verify": True}), "exclude each"),
         (config({"insecure-skip-tls-verify": "yes"}), "clusters[0].cluster.insecure-skip-tls-verify: "),
         (config(user={"token": 12345}), "users[0].user.token: input should be a valid string"),
-        (config(user={"token": f"{SECRET}\nb"}), "token has line breaks or control characters"),
+        (config(user={"token": f"{SECRET}\nb"}), "token contains line breaks or control characters"),
         (config(user={"tokenFile": "away"}), "tokenFile: "),
         (config(user={"token": SECRET, "password": SECRET}), "has a token and a password"),
         (config(user={"client-certificate-data": "AAAA"}), "client-certificate without client-key"),
         (config(user={"as-groups": ["dev"]}), "need an 'as'"),
-        (config(user={"as": "a\nb"}), "Impersonate-User has line breaks"),
+        (config(user={"as": "a\nb"}), "Impersonate-User contains line breaks"),
         (config(user={"auth-provider": {"name": "gcp", "config": {"access-token": SECRET}}}),
          "auth-provider 'gcp' of the user 'u' is not supported; use an exec plugin"),
         (config(user={"auth-provider": {"name": "oidc", "config": {"refresh-token": SECRET}}}), "'oidc'"),

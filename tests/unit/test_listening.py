@@ -1,4 +1,4 @@
-"""Both ports listen on what DATASTORAGE_LISTEN_ADDRESS says, and say in one line why they can't."""
+"""Both ports listen on the addresses of DATASTORAGE_LISTEN_ADDRESS, or fail with one line."""
 
 import errno
 import socket
@@ -134,7 +134,7 @@ async def test_an_address_of_others_is_refused(addresses: str, reason: str) -> N
 
 
 def without(family: int) -> Callable[..., socket.socket]:
-    """Be a kernel that does not have this family."""
+    """Behave like a kernel without this address family."""
     real = listening._open
 
     def open_one(wanted: int, place: tuple[Any, ...], *, dual: bool) -> socket.socket:
@@ -157,7 +157,7 @@ async def test_a_kernel_without_ipv6_serves_ipv4(
 
 
 @pytest.mark.parametrize("addresses", ["::", "::1"])
-async def test_a_kernel_without_ipv6_refuses_what_names_it(
+async def test_a_kernel_without_ipv6_refuses_ipv6_addresses(
     addresses: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening, "_open", without(socket.AF_INET6))

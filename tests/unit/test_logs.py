@@ -11,7 +11,7 @@ from datastorage.logs import configure_logging
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Give the root logger back as it was."""
+    """Restore the root logger after the test."""
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
     logging.root.handlers[:] = handlers

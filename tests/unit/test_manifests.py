@@ -1,4 +1,4 @@
-"""What the manifests must say whatever cluster they go to; the API server's own opinion is asked in e2e."""
+"""The manifests, whatever cluster they are applied to; e2e asks a real API server about them."""
 
 import os
 from pathlib import Path
@@ -133,7 +133,7 @@ def test_the_secret_templates_have_the_keys_that_are_mounted() -> None:
     assert templates == mounted
 
 
-def test_only_what_one_can_do_without_is_optional() -> None:
+def test_only_the_secret_of_the_vectors_is_optional() -> None:
     optional = {
         secret["name"]: secret.get("optional", False)
         for container in containers()

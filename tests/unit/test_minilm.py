@@ -1,4 +1,4 @@
-"""The sentence model in numpy, and the server that offers it as OpenAI offers its own."""
+"""The sentence model in numpy, and the server that offers it through OpenAI's API."""
 
 import asyncio
 import base64

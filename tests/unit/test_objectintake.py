@@ -1,4 +1,4 @@
-"""The way in: each generation once, never more than fits, nothing dropped without a word."""
+"""The intake of objects: each generation once, within its bounds, and every drop leads to a sweep."""
 
 import asyncio
 import time
@@ -55,7 +55,7 @@ def test_another_generation_or_uid_is_another_item(entrance: Entrance) -> None:
 
 
 @pytest.mark.parametrize("phase", ["Recording", "Stored", "Degraded", "Rejected"])
-def test_what_its_status_says_is_done_is_settled(entrance: Entrance, phase: str) -> None:
+def test_an_object_whose_status_says_so_is_settled(entrance: Entrance, phase: str) -> None:
     body = with_status(action_trace(generation=3), phase=phase)
     assert entrance.offer(body) is Verdict.SETTLED
     body["status"]["observedGeneration"] = 2
@@ -63,7 +63,7 @@ def test_what_its_status_says_is_done_is_settled(entrance: Entrance, phase: str)
 
 
 @pytest.mark.parametrize("status", [None, {}, {"phase": "Pending", "observedGeneration": 1}])
-def test_what_is_pending_is_taken_in(entrance: Entrance, status: dict[str, object] | None) -> None:
+def test_a_pending_object_is_taken_in(entrance: Entrance, status: dict[str, object] | None) -> None:
     assert entrance.offer({**audit_record(), "status": status}) is Verdict.ACCEPTED
 
 
@@ -74,7 +74,7 @@ async def test_a_full_intake_asks_for_a_sweep() -> None:
     assert verdicts == [Verdict.ACCEPTED, Verdict.ACCEPTED, Verdict.FULL]
     assert entrance.overflows == 1
     await entrance.take_names(items=1)
-    # What did not fit was not remembered: it can come again.
+    # The dropped object was not remembered: it can come again.
     assert entrance.offer(bodies[2]) is Verdict.ACCEPTED
 
 
@@ -111,7 +111,7 @@ async def test_put_waits_for_room(spawn: Spawn) -> None:
     assert entrance.overflows == 0
 
 
-async def test_put_is_told_of_a_duplicate_that_was_taken_in_while_it_waited(spawn: Spawn) -> None:
+async def test_put_recognises_a_duplicate_that_was_taken_in_while_it_waited(spawn: Spawn) -> None:
     entrance = Entrance(1)
     entrance.offer(audit_record())
     body = audit_record()
@@ -123,7 +123,7 @@ async def test_put_is_told_of_a_duplicate_that_was_taken_in_while_it_waited(spaw
     assert sorted([await task for task in waiting]) == [Verdict.ACCEPTED, Verdict.DUPLICATE]
 
 
-async def test_the_deleted_event_of_what_was_just_stored_is_ignored(entrance: Entrance) -> None:
+async def test_the_deleted_event_of_a_record_that_was_just_stored_is_ignored(entrance: Entrance) -> None:
     """Our own status write moves it out of the watch's selector: it arrives as deleted, with old content."""
     body = audit_record()
     entrance.register.done(key_of_body(body), 1)
@@ -141,15 +141,15 @@ async def test_a_deleted_object_that_was_never_stored_is_stored_from_its_event(e
     assert entrance.offer(body) is Verdict.DUPLICATE
 
 
-async def test_force_stores_what_its_status_calls_stored(entrance: Entrance) -> None:
+async def test_force_stores_an_object_whose_status_says_stored(entrance: Entrance) -> None:
     body = with_status(audit_record(), phase="Stored")
     assert await entrance.put(body) is Verdict.SETTLED
     assert await entrance.put(body, force=True) is Verdict.ACCEPTED
     assert await entrance.put(body, force=True) is Verdict.DUPLICATE
 
 
-async def test_what_was_read_after_it_was_settled_is_news(entrance: Entrance) -> None:
-    """A restored cluster has objects without a status again, which the archive has."""
+async def test_an_object_that_was_read_after_it_was_settled_is_new(entrance: Entrance) -> None:
+    """A restored cluster has stored objects without a status again."""
     body = audit_record()
     before = time.monotonic()
     entrance.register.done(key_of_body(body), 1)
@@ -209,7 +209,7 @@ async def test_a_batch_is_limited_in_bytes_but_never_empty(entrance: Entrance) -
     assert counts == [1, 2, 1]
 
 
-async def test_a_batch_waits_a_moment_for_company(entrance: Entrance, spawn: Spawn) -> None:
+async def test_a_batch_waits_a_moment_for_more_items(entrance: Entrance, spawn: Spawn) -> None:
     batch = spawn(entrance.intake.take(max_items=3, max_bytes=2**30, linger_seconds=0.05))
     await settle()
     for _ in range(3):
@@ -253,7 +253,7 @@ def test_a_last_copy_is_taken_in_even_where_there_is_no_room() -> None:
 
 
 def test_a_last_copy_is_known_until_it_is_committed(entrance: Entrance) -> None:
-    """Also one whose deletion was reported while it was on its way already."""
+    """A record whose deletion was reported while it was under way already is one, too."""
     body = audit_record(name="gone")
     entrance.offer(body)
     assert entrance.register.last_copies == []
@@ -276,7 +276,7 @@ async def test_an_object_that_cannot_be_read_holds_nothing_up(
 
 
 @pytest.mark.parametrize("lost", ["uid", "resourceVersion", "namespace", "name", "generation", None])
-async def test_an_object_that_lacks_what_the_server_gives_holds_nothing_up(
+async def test_an_object_without_server_fields_holds_nothing_up(
     entrance: Entrance, caplog: pytest.LogCaptureFixture, lost: str | None
 ) -> None:
     """A proxy may have made it."""
@@ -292,7 +292,7 @@ async def test_an_object_that_lacks_what_the_server_gives_holds_nothing_up(
 
 
 @pytest.mark.parametrize("bad", [None, [], "text", {}, {"metadata": []}, {"metadata": {"uid": {}}}])
-def test_what_is_no_object_is_unreadable(
+def test_a_value_that_is_no_object_is_unreadable(
     entrance: Entrance, caplog: pytest.LogCaptureFixture, bad: Any
 ) -> None:
     for _ in range(2):
@@ -300,12 +300,12 @@ def test_what_is_no_object_is_unreadable(
     assert len(caplog.records) == 1
 
 
-def test_what_is_under_way_again_is_known_and_its_loss_costs_nothing(entrance: Entrance) -> None:
+def test_a_generation_whose_status_is_under_way_is_a_duplicate_and_no_last_copy(entrance: Entrance) -> None:
     body = audit_record()
     assert entrance.register.start(key_of_body(body), committed=True)
     assert not entrance.register.start(key_of_body(body), committed=True)
     assert entrance.offer(body) is Verdict.DUPLICATE
-    # It is stored: that somebody deletes it meanwhile is no loss to report.
+    # It is stored: a deletion meanwhile is no loss to report.
     entrance.offer_last_copy(body)
     assert entrance.register.last_copies == []
     entrance.register.forget(key_of_body(body))

@@ -1,6 +1,8 @@
-"""Requests to the API server: what is asked for, and what each answer means."""
+"""Requests to the API server, and the meaning of each answer."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,11 +19,14 @@ from datastorage.errors import (
     ObjectTooLargeError,
     RequestRefusedError,
 )
+from datastorage.kube.endpoint import Endpoint
 from datastorage.kube.objects import ObjectClient
+from datastorage.kube.transport import Transport
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.selection import Selection
 from harness.apiserver import FakeApiServer
 
+MIB = 2**20
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
 
 
@@ -131,6 +136,30 @@ async def test_an_absent_server_is_transient() -> None:
             await call(ObjectClient(transport), "get")
 
 
+@pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "404 Not Found", "500 Internal Server Error"])
+@pytest.mark.parametrize("verb", ["patch_status", "pages"])
+async def test_an_answer_without_an_end_is_given_up(status: str, verb: str) -> None:
+    sent = 0
+
+    async def spaces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n\r\n".encode())
+        with suppress(ConnectionError):
+            while sent < 512 * MIB:
+                writer.write(b" " * MIB)
+                sent += MIB
+                await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(spaces, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Transport(lambda: Endpoint("test", f"http://127.0.0.1:{port}")) as transport:
+            with pytest.raises(ClusterUnavailableError, match=r"has more than [0-9,]+ bytes"):
+                await call(ObjectClient(transport), verb)
+    assert sent < 256 * MIB
+
+
 async def test_a_connection_cut_in_the_middle_is_transient(
     server: FakeApiServer, client: ObjectClient
 ) -> None:
@@ -235,7 +264,7 @@ async def test_a_page_of_large_objects_is_asked_for_again_shorter(server: FakeAp
 async def test_an_answer_of_something_else_is_no_success(
     server: FakeApiServer, client: ObjectClient, verb: str, body: str
 ) -> None:
-    """A proxy's page comes with status 200; taken for a deletion it would be believed."""
+    """A proxy's page has status 200: it must not count as the answer to a deletion."""
     server.answers = [web.Response(text=body)]
     with pytest.raises(
         ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer is not a JSON object"
@@ -252,6 +281,15 @@ async def test_an_object_of_something_else_is_no_success(
         ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer has no metadata"
     ):
         await call(client, verb)
+
+
+@pytest.mark.parametrize("items", [5, True, "x", {"a": 1}])
+async def test_items_that_are_no_list_are_no_success(
+    server: FakeApiServer, client: ObjectClient, items: object
+) -> None:
+    server.answer(200, {"metadata": {"resourceVersion": "7"}, "items": items})
+    with pytest.raises(ClusterUnavailableError, match=r"^AuditRecord.*: API server: the answer has no list"):
+        await call(client, "pages")
 
 
 async def test_a_status_answer_without_a_version_is_no_success(

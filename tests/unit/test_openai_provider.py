@@ -1,4 +1,4 @@
-"""The OpenAI-compatible provider and a service that misbehaves: clear errors, and never a wrong vector."""
+"""The OpenAI-compatible provider with a service that misbehaves: clear errors, and no wrong vector."""
 
 import asyncio
 import base64
@@ -253,7 +253,7 @@ async def test_a_number_that_is_none_is_a_matter_of_that_text_alone(
         (body("null"), "JSON without vectors"),
     ],
 )
-async def test_what_is_no_json_is_said_to_be_none(
+async def test_an_answer_that_is_not_json_is_reported_as_such(
     service: OpenAIService, make: Make, behaviour: Behaviour, expected: str
 ) -> None:
     service.behaviours = [behaviour]
@@ -332,7 +332,7 @@ async def test_a_lasting_trouble_is_given_up(
     assert len(service.requests) == 3
 
 
-async def test_an_absent_service_is_said_to_be_absent(service: OpenAIService, make: Make) -> None:
+async def test_an_absent_service_is_reported_as_absent(service: OpenAIService, make: Make) -> None:
     provider = make()
     url = service.url
     await service.stop()
@@ -376,7 +376,7 @@ async def test_it_waits_as_long_as_the_service_asks(
         (cut, False),
     ],
 )
-async def test_who_asks_for_a_pause_blames_no_text(
+async def test_a_request_for_a_pause_refuses_no_text(
     service: OpenAIService, make: Make, behaviour: Behaviour, *, busy: bool
 ) -> None:
     service.behaviours = [behaviour] * 3
@@ -400,7 +400,7 @@ async def test_one_text_that_it_answers_with_an_error_costs_no_other_its_vector(
     embedder = Embedder(provider, VectorCache(provider.model), breaker)
     texts = [f"good {number}" for number in range(40)]
     embeddings = await embedder.embed(
-        {text_hash(text): text for text in [*texts, "bad"]}, patience_seconds=None
+        {text_hash(text): text for text in [*texts, "bad"]}, timeout_seconds=None
     )
     assert embeddings.vectors.keys() == {text_hash(text) for text in texts}
     [(refused, reason)] = embeddings.refused.items()
@@ -419,7 +419,7 @@ async def test_it_does_not_wait_longer_than_it_may(service: OpenAIService, make:
     assert len(service.requests) == 1
 
 
-def test_a_wait_that_makes_no_sense_is_none() -> None:
+def test_a_nonsensical_wait_is_ignored() -> None:
     for nonsense in (None, "", "soon", "-1", "1.5.2", "Wed, 99 Foo 2026", "\u0663"):
         assert retry_after_seconds(nonsense) is None
     assert retry_after_seconds(in_a_while(-100)) == 0.0
@@ -433,7 +433,7 @@ async def test_the_retries_together_are_bounded(service: OpenAIService, make: Ma
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
-async def test_refused_texts_are_told_from_an_absent_service(
+async def test_refused_texts_are_distinguished_from_an_absent_service(
     service: OpenAIService, make: Make, code: int
 ) -> None:
     provider = make()
@@ -506,7 +506,7 @@ async def test_a_service_that_is_exchanged_for_a_stricter_one_goes_on(
 async def test_requests_at_once_of_a_service_that_names_nothing_cost_no_text(
     service: OpenAIService, make: Make
 ) -> None:
-    """One may have found out which fields are refused while another was sent with them."""
+    """One request may learn which fields are refused while another one is under way with them."""
 
     async def strict(_: web.Request, request: dict[str, Any]) -> web.StreamResponse:
         service.behaviours.append(strict)
@@ -593,7 +593,7 @@ async def test_no_secret_is_in_the_log(
         ({"api_key": "schlüssel"}, "EMBEDDING_API_KEY has characters"),
     ],
 )
-async def test_what_is_set_up_wrongly_is_named(settings: dict[str, Any], named: str) -> None:
+async def test_a_wrong_setting_is_named(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^DATASTORAGE_{named}") as caught:
         provider_of(settings_for(**{"url": "https://host/v1", **settings}))
     assert "pass" not in str(caught.value)
@@ -630,7 +630,7 @@ async def test_a_certificate_that_is_not_trusted_is_no_absent_service(tmp_path: 
 
 @pytest.fixture
 def secrets_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A secrets directory that is looked at with each request, and no settings of the machine."""
+    """A secrets directory that is read with each request, and no settings of the machine."""
     for name in setting_names():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATASTORAGE_SECRETS_DIR", str(tmp_path))
@@ -678,7 +678,7 @@ async def test_a_new_address_is_taken_from_the_file(service: OpenAIService, secr
 async def test_a_service_that_refuses_is_asked_over_a_new_connection(
     service: OpenAIService, make: Make
 ) -> None:
-    """Its name may lead to another one by now, while the old one refuses all that are connected."""
+    """Its name may resolve to another server by now, while the old one refuses its open connections."""
     peers: list[Any] = []
 
     async def note(request: web.Request, refused: dict[str, Any]) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""The count of the outbox: its numbers are metrics, and fewer pending ones bring a look at the objects."""
+"""The count of the outbox: it sets the metrics, and fewer pending vectors lead to a look at the objects."""
 
 from datastorage import metrics
 from datastorage.errors import WorkRefusedError

@@ -1,4 +1,4 @@
-"""The process ends when it should, whatever its threads, its loop and its libraries are doing."""
+"""The process ends when it should, whatever its threads, its event loop and its libraries are doing."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 60.0  # far more than any of it takes; what hangs would do so for longer
+SECONDS = 60.0  # far more than any of these takes; a hang would last longer
 
 _HANGS_IN_THE_LOOP = """
 import asyncio, time
@@ -147,7 +147,7 @@ def test_a_lookup_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
     ("swallowed", "said", "code"), [(False, "unwound\n", 143), (True, "requested: True\n", 0)]
 )
 def test_sigterm_counts_before_the_operator_has_begun(*, swallowed: bool, said: str, code: int) -> None:
-    """Also where a library that is being loaded swallows the exit: the operator asks as soon as it begins."""
+    """A library that is being loaded may swallow the exit: the operator checks for it as it begins."""
     process = subprocess.Popen(
         [sys.executable, "-c", _TERMINATED_EARLY.format(swallowed=swallowed)],
         stdout=subprocess.PIPE,

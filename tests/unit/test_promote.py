@@ -1,4 +1,4 @@
-"""The promotion: objects whose vectors are written say so, each once, and no other is touched."""
+"""The promotion: objects whose vectors are written get a new status, each once, and no other is touched."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ PENDING = {"writes": {"vector": {"state": "Pending"}}}
 
 
 class Vectors:
-    """What the archive says of each object."""
+    """The states of the objects' vectors in the archive."""
 
     def __init__(self, of: Mapping[RecordKey, VectorWrite]) -> None:
         self.of = of
@@ -52,7 +52,7 @@ def recording() -> dict[str, Any]:
 
 
 class Bench:
-    """A promotion with all that it talks to."""
+    """A promotion with fakes around it."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Bench:
         vectors: Mapping[RecordKey, VectorWrite] | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """Without ``vectors`` those of all objects are written."""
+        """Without ``vectors``, the vectors of all objects are written."""
         self.cluster = FakeCluster(*bodies)
         self.register = Register()
         self.updates = KeptUpdates()
@@ -87,7 +87,7 @@ class Bench:
         return self.cluster.calls.count(("list", "actiontraces", "status.phase=Recording"))
 
 
-async def test_what_is_written_is_queued_with_what_its_status_needs(breaker: Breaker) -> None:
+async def test_an_object_with_a_written_vector_is_queued_with_its_status(breaker: Breaker) -> None:
     record, trace = degraded(), recording()
     record["spec"]["ttlSecondsAfterStored"] = 7
     first, second = await Bench(breaker, record, trace).promote()
@@ -100,7 +100,7 @@ async def test_what_is_written_is_queued_with_what_its_status_needs(breaker: Bre
     assert (second.version.final, second.version.ttl_seconds, second.delete_now) == (False, 600, False)
     assert isinstance(first.outcome, StoredRecord)
     assert first.outcome.vector == replace(WRITTEN, at=LATER)  # by the clock that stored_at is of
-    # The row is as old as it is; only the vector is new.
+    # The row keeps its age; only the vector is new.
     assert first.outcome.stored_at == STORED_AT
 
 
@@ -111,23 +111,23 @@ async def test_an_object_with_ttl_0_is_not_deleted_in_place_of_its_status(breake
     assert not only.delete_now
 
 
-async def test_what_can_never_be_written_is_queued_too(breaker: Breaker) -> None:
+async def test_an_object_whose_vector_can_never_be_written_is_queued_too(breaker: Breaker) -> None:
     body = degraded()
     [only] = await Bench(breaker, body, vectors={key_of_body(body): FAILED}).promote()
     assert isinstance(only.outcome, StoredRecord)
     assert only.outcome.vector == replace(FAILED, at=LATER)
 
 
-async def test_what_is_pending_still_is_left(breaker: Breaker) -> None:
+async def test_an_object_whose_vector_is_still_pending_is_left(breaker: Breaker) -> None:
     body = degraded()
     assert await Bench(breaker, body, vectors={key_of_body(body): STILL_PENDING}).promote() == []
 
 
-async def test_what_is_under_way_is_not_queued_twice(breaker: Breaker) -> None:
+async def test_an_object_under_way_is_not_queued_twice(breaker: Breaker) -> None:
     body = degraded()
     bench = Bench(breaker, body)
     assert len(await bench.promote()) == 1
-    # It is to be looked at again: what is under way may be the status of before the vector.
+    # It has to be looked at again: the status under way may be from before the vector.
     assert await bench.promote(complete=False) == []
     bench.register.done(key_of_body(body), 1)
     assert len(await bench.promote()) == 1
@@ -142,12 +142,12 @@ async def test_what_is_under_way_is_not_queued_twice(breaker: Breaker) -> None:
         with_status(audit_record(), phase="Stored", **PENDING),
     ],
 )
-async def test_what_has_no_pending_vector_is_left(breaker: Breaker, body: dict[str, Any]) -> None:
+async def test_an_object_without_a_pending_vector_is_left(breaker: Breaker, body: dict[str, Any]) -> None:
     assert await Bench(breaker, body).promote() == []
 
 
 async def test_a_later_generation_is_not_called_stored(breaker: Breaker) -> None:
-    """The status speaks of generation 1, the object is at 2: nobody has stored that yet."""
+    """The status is about generation 1, and the object is at generation 2, which is not stored yet."""
     body = degraded(generation=2)
     body["status"]["observedGeneration"] = 1
     assert await Bench(breaker, body).promote() == []
@@ -191,7 +191,7 @@ QUICK = Pace(first_pause_seconds=0.0, max_pause_seconds=0.0)
 async def test_one_look_follows_many_requests(breaker: Breaker, spawn: Spawn) -> None:
     bench = Bench(breaker, pace=QUICK)
     spawn(bench.promotion.run())
-    await eventually(lambda: bench.looks == 1)  # of what a crash has left
+    await eventually(lambda: bench.looks == 1)  # entries that a crash has left
     await settle()
     for _ in range(100):
         bench.requests.request_if_serving()

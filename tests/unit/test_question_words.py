@@ -1,4 +1,4 @@
-"""What a person types becomes words that PostgreSQL can be asked for, whatever it is."""
+"""Any question that a person types becomes words that PostgreSQL can search for."""
 
 import re
 
@@ -30,7 +30,7 @@ from datastorage.resources.reading.phrases import search_words
         ("errno -5 (-104), -1.5 -2x -b3", ["errno", "5", "104", "1"], [], ["2x", "b3"]),
     ],
 )  # fmt: skip
-def test_words_phrases_and_what_is_excluded(
+def test_words_phrases_and_exclusions(
     question: str, words: list[str], phrases: list[str], excluded: list[str]
 ) -> None:
     found = wording(question)
@@ -44,13 +44,13 @@ def test_no_words_are_refused(question: str) -> None:
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "x" * (MAX_QUESTION_CHARACTERS + 1)])
-def test_what_is_no_question_is_refused(question: str) -> None:
+def test_an_empty_or_huge_question_is_refused(question: str) -> None:
     with pytest.raises(InvalidQueryError):
         check_question(question)
 
 
 @given(st.text(max_size=300) | st.text(st.sampled_from("ab\"- \\'&|!()<>:*_0é\0\udc00"), max_size=60))
-def test_whatever_is_typed_becomes_plain_words(question: str) -> None:
+def test_any_question_becomes_plain_words(question: str) -> None:
     try:
         found = wording(question)
     except InvalidQueryError:
@@ -62,7 +62,7 @@ def test_whatever_is_typed_becomes_plain_words(question: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=100))
-def test_a_question_is_prepared_like_what_is_searched(text: str) -> None:
+def test_a_question_is_prepared_like_the_searched_column(text: str) -> None:
     try:
         words = wording(text).words
     except InvalidQueryError:

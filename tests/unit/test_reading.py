@@ -1,4 +1,4 @@
-"""The meaning of specs: what each kind declares once, and what everything that uses it relies on."""
+"""The meaning of specs: the declarations of each kind, and what their users rely on."""
 
 import subprocess
 import sys
@@ -65,7 +65,7 @@ def test_the_summary_says_what_was_done_and_the_weightiest_remark() -> None:
 
 @pytest.mark.parametrize("module", ["kinds", "printercolumns", "reading.registry", "reading.objectrecord"])
 def test_reading_a_spec_loads_nothing_large(module: str) -> None:
-    """Every command of the command line pays for what is loaded here."""
+    """Every command of the command line loads these modules."""
     program = f"import sys, datastorage.resources.{module}; print(*({set(_LARGE)} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -1,4 +1,4 @@
-"""The register of generations: how far each is, and what is remembered of it."""
+"""The register of generations: how far each one is, and how long it is remembered."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ REF = ObjectRef(AUDIT_RECORD, "payments", "name", "uid")
 
 @dataclass
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test moves; in seconds."""
 
     seconds: float = 0.0
 
@@ -52,7 +52,7 @@ def test_a_generation_is_started_once(register: Register) -> None:
     assert not register.is_under_way(KEY)
 
 
-def test_what_was_never_started_leaves_no_trace_when_it_is_committed(register: Register) -> None:
+def test_a_commit_of_a_generation_that_was_never_started_leaves_no_trace(register: Register) -> None:
     """A record of a request over HTTP is no generation of an object."""
     register.committed(KEY)
     assert not register.is_under_way(KEY)
@@ -71,7 +71,7 @@ def test_a_last_copy_is_one_until_it_is_committed(register: Register) -> None:
     assert register.last_copies == []
 
 
-def test_a_settled_generation_is_news_when_it_is_read_afterwards(register: Register, clock: Clock) -> None:
+def test_a_settled_generation_that_is_read_afterwards_is_new(register: Register, clock: Clock) -> None:
     clock.seconds = 10.0
     register.done(KEY, 2)
     assert register.is_settled(KEY, 2, read_at=9.0)

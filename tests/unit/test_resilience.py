@@ -92,7 +92,7 @@ async def test_periodic_work_begins_at_once_and_again_when_it_is_woken() -> None
     await running(repeat(work, interval_seconds=LONG, wake=wake), check)
 
 
-async def test_a_wish_that_comes_while_the_work_runs_is_not_lost() -> None:
+async def test_a_request_during_the_work_is_not_lost() -> None:
     wake = Signal()
     work = Work()
 
@@ -109,12 +109,12 @@ async def test_periodic_work_is_repeated_at_its_interval() -> None:
     await running(repeat(work, interval_seconds=0.001), lambda: work.wait_for(3))
 
 
-async def test_work_may_say_when_it_is_to_be_repeated() -> None:
+async def test_work_may_choose_when_it_is_repeated() -> None:
     work = Work(0.0, 0.001)
     await running(repeat(work, interval_seconds=LONG), lambda: work.wait_for(3))
 
 
-async def test_what_the_work_raises_ends_the_loop() -> None:
+async def test_an_error_in_the_work_ends_the_loop() -> None:
     async def work() -> None:
         raise ValueError("broken")
 

@@ -1,4 +1,4 @@
-"""The custom resources: when an object is final, what the operator writes back, what users may write."""
+"""The custom resources: when an object is final, which status is written, which specs users may write."""
 
 import json
 from datetime import UTC, datetime
@@ -33,7 +33,9 @@ LATER = datetime(2026, 3, 1, 11, tzinfo=UTC)
 HASH = bytes(32)
 
 EMBEDDED = VectorWrite(WriteState.WRITTEN, Reason.WRITTEN, "", model="wordllama/l2_supercat_256", at=NOW)
-OWED = VectorWrite(WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", model="openai/small")
+PENDING = VectorWrite(
+    WriteState.PENDING, Reason.EMBEDDER_UNAVAILABLE, "does not answer", model="openai/small"
+)
 FAILED = VectorWrite(WriteState.FAILED, Reason.EMBEDDING_REFUSED, "not finite", model="openai/small")
 
 
@@ -46,10 +48,10 @@ def stored(vector: VectorWrite, *, held: bool = False) -> dict[str, Any]:
 STORED, HELD, DEGRADED, UNEMBEDDED = (
     stored(EMBEDDED),
     stored(EMBEDDED, held=True),
-    stored(OWED),
+    stored(PENDING),
     stored(FAILED),
 )
-RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, vector=OWED)
+RECORDING = recording_status(uid="u", generation=3, stored_at=NOW, content_hash=HASH, vector=PENDING)
 REJECTED = rejected_status(uid="u", generation=3, at=NOW, message="too deep")
 
 
@@ -148,14 +150,14 @@ def test_statuses_say_the_same_throughout(
     assert status["writes"]["vector"]["state"] == vector
 
 
-def test_what_is_owed_says_why() -> None:
+def test_a_pending_vector_has_a_reason() -> None:
     assert "does not answer" in DEGRADED["message"]
     assert DEGRADED["conditions"][1]["reason"] == "EmbedderUnavailable"
     assert DEGRADED["conditions"][1]["message"] == "does not answer"
     assert DEGRADED["writes"]["vector"] == {"state": "Pending", "at": None, "model": "openai/small"}
 
 
-def test_stored_status_tells_when_the_object_goes() -> None:
+def test_stored_status_says_when_the_object_is_deleted() -> None:
     assert STORED["expiresAt"] == "2026-03-01T11:00:00.000Z"
     assert "2026-03-01T11:00:00.000Z" in STORED["message"]
     assert "legal hold" in HELD["message"]
@@ -202,7 +204,7 @@ def test_generated_times_can_be_compared(pair: list[str]) -> None:
 
 
 def test_models_refuse_unknown_fields() -> None:
-    """So that an example with a misspelt field is noticed wherever the models are used."""
+    """An example with a misspelt field is noticed wherever the models are used."""
     for model in (AuditRecordSpec, ActionTraceSpec):
         assert model.model_config["extra"] == "forbid"
         assert model.model_config["frozen"]

@@ -1,4 +1,4 @@
-"""A refused write leads to a question about its right; /ready names the right until it is there."""
+"""A refused write leads to a question about the right; /ready names the right while it is missing."""
 
 from collections.abc import AsyncIterator
 
@@ -20,7 +20,7 @@ PATCH = "API server (403): no right to patch auditrecords/status in namespace sh
 
 
 class Bench:
-    """A client whose writes are refused, and what finds out why."""
+    """A client whose writes are refused, and the review that asks why."""
 
     def __init__(self, server: FakeApiServer, transport: Transport) -> None:
         self.server = server

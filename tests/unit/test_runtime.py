@@ -1,4 +1,4 @@
-"""The running operator's own judgement: what /health calls a reason to be restarted."""
+"""The health of the running operator: when /health asks for a restart, and what /ready reports."""
 
 import asyncio
 import os
@@ -57,7 +57,7 @@ def bench() -> Bench:
 
 @pytest_asyncio.fixture
 async def replica(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Replica]:
-    """All components of a process, of which nothing has connected yet: no server is there."""
+    """All components of a process. None has connected: there is no server."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
@@ -109,7 +109,7 @@ async def test_a_missing_definition_or_right_keeps_it_from_being_ready(replica: 
     assert "forbidden" in said
 
 
-async def test_what_is_wrong_with_one_shard_is_said_and_the_same_only_once(replica: Replica) -> None:
+async def test_a_problem_of_one_shard_is_reported_and_equal_problems_once(replica: Replica) -> None:
     """Each has watches of its own."""
     async with (
         open_shard(replica, Selection(shard=0, shards=2), on_watch_started=lambda: None) as first,
@@ -130,7 +130,7 @@ async def test_what_is_wrong_with_one_shard_is_said_and_the_same_only_once(repli
         assert await ready() is None
 
 
-async def test_what_serves_again_brings_a_sweep_of_every_shard(replica: Replica) -> None:
+async def test_a_recovered_server_brings_a_sweep_of_every_shard(replica: Replica) -> None:
     async with (
         open_shard(replica, Selection(shard=0, shards=2), on_watch_started=lambda: None) as first,
         open_shard(replica, Selection(shard=1, shards=2), on_watch_started=lambda: None) as second,
@@ -181,7 +181,7 @@ async def test_a_probe_says_what_is_wrong(probe: Callable[[], Awaitable[None]], 
 
 
 async def test_ready_means_that_writes_would_succeed(replica: Replica) -> None:
-    """That nothing has failed so far is not enough: the servers are asked."""
+    """It is not enough that nothing has failed so far: the servers are probed."""
     checks = Checks(replica, [], asyncio.Event())
     assert "can't be reached" in (await checks.ready()["postgres"]() or "")
     assert "can't be reached" in (await checks.notes()["vector_store"]() or "")
@@ -217,7 +217,7 @@ operator._run(None)
 
 
 def test_lookups_that_hang_take_no_threads_from_the_others() -> None:
-    """Lookups of one dependency's name may take half a minute each, and are tried every few seconds."""
+    """A lookup of one dependency's name may take half a minute, and is repeated every few seconds."""
     done = subprocess.run(
         [sys.executable, "-c", _LOOKS_UP],
         capture_output=True, text=True, check=True, timeout=60,

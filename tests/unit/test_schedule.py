@@ -1,4 +1,4 @@
-"""The schedule of deletions: one entry for each object, and what was seen together stays together."""
+"""The schedule of deletions: one entry per object, whose values come from one look at it."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def test_a_later_generation_replaces_key_time_and_version() -> None:
     schedule.add(FIRST)
     later = Expiry(3600.0, REF, replace(KEY, generation=KEY.generation + 1), "2")
     schedule.add(later)
-    assert schedule.next_due == 3600.0
+    assert schedule.next_due() == 3600.0
     assert schedule.pop_due(100.0) == []
     [popped] = schedule.pop_due(3600.0)
     assert (popped.due, popped.key, popped.resource_version) == (3600.0, later.key, "2")
@@ -48,7 +48,7 @@ Looks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(1, 
 
 
 @given(looks=Looks, most=st.integers(1, 4))
-def test_what_is_popped_is_the_newest_look_at_each_object(
+def test_the_popped_entries_are_the_newest_of_each_object(
     looks: list[tuple[int, int, int]], most: int
 ) -> None:
     schedule = Schedule(Bounds(most=most, kept=most))
@@ -73,3 +73,34 @@ def test_what_is_popped_is_the_newest_look_at_each_object(
     if forgotten:
         assert schedule.forgotten_due is not None
         assert schedule.forgotten_due <= min(newest[uid].due for uid in forgotten), "listed in time for all"
+    else:
+        assert schedule.forgotten_due is None
+
+
+class Compared(Expiry):
+    """An entry that counts how often it is compared."""
+
+    count = 0
+
+    def __lt__(self, other: Expiry) -> bool:
+        Compared.count += 1
+        return self.due < other.due
+
+
+def test_replacing_the_entries_of_a_full_schedule_does_not_sort_it_each_time() -> None:
+    """A listing reads each time in milliseconds, and so replaces the entry of each object."""
+    most = 1000
+    schedule = Schedule(Bounds(most=most, kept=most - 100, replaced=100))
+
+    def look(shift: float) -> None:
+        for number in range(most):
+            uid = f"uid-{number}"
+            schedule.add(Compared(number + shift, replace(REF, uid=uid), replace(KEY, uid=uid), "1"))
+
+    look(0.5)
+    Compared.count = 0
+    look(0.0)
+    assert Compared.count < 100 * most, "ten times sorted, and not a thousand times"
+    assert schedule.forgotten_due is None
+    due = [expiry.due for _ in range(most) for expiry in schedule.pop_due(1e9)]
+    assert due == list(range(most))

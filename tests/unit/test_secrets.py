@@ -1,4 +1,4 @@
-"""The current value of a secret: followed in its file, and never taken from what can't be used."""
+"""The current value of a secret: it follows its file, and an unusable value is not taken."""
 
 import logging
 import os
@@ -73,14 +73,14 @@ def test_a_value_that_was_set_by_the_program_never_changes(directory: Path) -> N
     assert Secret(origin_of(own, "redis_url"), str).current().value == "one"
 
 
-def test_a_secret_may_come_into_being(directory: Path) -> None:
+def test_a_secret_may_be_created_later(directory: Path) -> None:
     secret = _follow("embedding_api_key")
     assert secret.current().value == ""
     (directory / "DATASTORAGE_EMBEDDING_API_KEY").write_text("key")
     assert secret.current().value == "key"
 
 
-def test_a_directory_may_come_into_being(directory: Path) -> None:
+def test_a_directory_may_be_created_later(directory: Path) -> None:
     directory.rmdir()
     secret = _follow("embedding_api_key")
     assert secret.current().value == ""
@@ -89,7 +89,7 @@ def test_a_directory_may_come_into_being(directory: Path) -> None:
     assert secret.current().value == "key"
 
 
-def test_a_mounted_secret_is_exchanged_as_a_whole_and_may_be_missing_meanwhile(directory: Path) -> None:
+def test_a_mounted_secret_is_replaced_as_a_whole_and_may_be_missing_meanwhile(directory: Path) -> None:
     for version in ("one", "two"):
         (directory / f"..{version}").mkdir()
         (directory / f"..{version}" / "DATASTORAGE_REDIS_URL").write_text(version)
@@ -108,9 +108,7 @@ def test_a_mounted_secret_is_exchanged_as_a_whole_and_may_be_missing_meanwhile(d
 @pytest.mark.parametrize(
     "trouble", ["removed", "a directory", "no text", "outside", "a FIFO", "far too much"]
 )
-def test_what_is_no_file_of_the_directory_is_passed_over(
-    directory: Path, tmp_path: Path, trouble: str
-) -> None:
+def test_unusable_files_are_ignored(directory: Path, tmp_path: Path, trouble: str) -> None:
     file = directory / "DATASTORAGE_REDIS_URL"
     file.write_text("one")
     secret = _follow("redis_url")
@@ -129,7 +127,7 @@ def test_what_is_no_file_of_the_directory_is_passed_over(
     assert secret.current().value == "one"
 
 
-def test_a_value_that_can_not_be_used_is_logged_once_and_passed_over(
+def test_an_unusable_value_is_logged_once_and_ignored(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = directory / "DATASTORAGE_REDIS_URL"

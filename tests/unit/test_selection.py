@@ -1,4 +1,4 @@
-"""Which objects a shard looks after: each object has exactly one shard."""
+"""The objects of a shard: each object belongs to exactly one shard."""
 
 import uuid
 from collections import Counter
@@ -19,7 +19,7 @@ from datastorage.resources.selection import EVERYTHING, Selection, fnv1a_64
         ("foobar", 0x85944171F73967E8),
     ],
 )
-def test_the_hash_is_that_of_others(text: str, value: int) -> None:
+def test_the_hash_agrees_with_other_implementations(text: str, value: int) -> None:
     assert fnv1a_64(text) == value
 
 

@@ -1,4 +1,4 @@
-"""Variables that Kubernetes adds to a pod for Services: none is a setting, and none stops a command."""
+"""Variables that Kubernetes adds to a pod for Services: none is a setting, and none is an error."""
 
 import os
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def as_variable(name: str) -> str:
 
 
 def kubelet_variables(service: str, address: str, ports: list[Port]) -> dict[str, str]:
-    """What the kubelet makes of one Service (FromServices in its package envvars)."""
+    """Return the variables that the kubelet adds for one Service (FromServices in its package envvars)."""
     name = as_variable(service)
     host = f"[{address}]" if ":" in address else address
     variables = {f"{name}_SERVICE_HOST": address, f"{name}_SERVICE_PORT": str(ports[0][1])}
@@ -64,7 +64,7 @@ def kubelet_variables(service: str, address: str, ports: list[Port]) -> dict[str
 
 @contextmanager
 def environment(variables: dict[str, str]) -> Iterator[None]:
-    """These variables and none of our settings; hypothesis has no use for a fixture that runs once."""
+    """Set these variables and none of our settings; hypothesis can't use a fixture, which runs only once."""
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
             if name.startswith(PREFIX):
@@ -96,7 +96,7 @@ def test_a_setting_for_a_port_is_read_or_is_a_link(name: str, url: str) -> None:
             assert ignored_variables() == []
 
 
-def test_a_file_has_its_say_where_a_service_has_the_variable(tmp_path: Path) -> None:
+def test_a_file_sets_the_value_if_a_service_has_the_variable(tmp_path: Path) -> None:
     (tmp_path / "DATASTORAGE_API_PORT").write_text("8181")
     variables = {"DATASTORAGE_API_PORT": "tcp://10.0.0.1:80", "DATASTORAGE_SECRETS_DIR": str(tmp_path)}
     with environment(variables):
@@ -114,7 +114,7 @@ def test_run_says_which_variable_it_ignores(
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
         "DATASTORAGE_API_PORT is ignored"
     ]
-    assert "DATASTORAGE_DATABASE_URL is not set" in capsys.readouterr().err  # it came that far
+    assert "DATASTORAGE_DATABASE_URL is not set" in capsys.readouterr().err  # the settings were read
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_run_says_which_variable_it_ignores(
         ("DATASTORAGE_API_PORT_80", "80", "DATASTORAGE_API_PORT"),
     ],
 )
-def test_what_only_resembles_a_service_link_is_refused(name: str, value: str, meant: str) -> None:
+def test_a_name_that_only_resembles_a_service_link_is_refused(name: str, value: str, meant: str) -> None:
     with (
         environment({name: value}),
         pytest.raises(ConfigurationError, match=f"^{name} is not a setting: did you mean {meant}"),

@@ -1,4 +1,4 @@
-"""Settings: the defaults, where they come from, and a readable line for each wrong one."""
+"""Settings: their defaults, their sources, and a readable line for each wrong one."""
 
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def test_each_setting_is_read(monkeypatch: pytest.MonkeyPatch, secrets: Path, na
     assert (value[0] if isinstance(value, tuple) else str(value)) == given
 
 
-def test_what_else_is_in_the_secrets_directory_is_passed_over(secrets: Path) -> None:
+def test_other_files_in_the_secrets_directory_are_ignored(secrets: Path) -> None:
     (secrets / "keystore.p12").write_bytes(b"\xff\xfe")
     (secrets / "DATASTORAGE_DATABASE").write_text("no JSON")
     (secrets / "DATASTORAGE_LOG_LEVEL").mkdir()

@@ -1,4 +1,4 @@
-"""The queue of status updates: each kind by itself, and all of them within one bound."""
+"""The queue of status updates: each kind has its own, within a bound for all."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The status writer: one write an object, tied to what was stored, and an answer to every refusal."""
+"""The status writer: one write per object, tied to the stored version, and a reaction to every refusal."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -43,7 +43,7 @@ ON_HOLD = {"datastorage.kubernaut.io/legal-hold": "true"}
 
 
 class Bench:
-    """A status writer with all that it talks to, and the way in of what it writes."""
+    """A status writer with fakes around it, and the intake before it."""
 
     def __init__(self, entrance: Entrance, spawn: Spawn, *bodies: dict[str, Any], pace: Pace = PACE) -> None:
         self.entrance = entrance
@@ -128,7 +128,9 @@ async def test_ttl_0_waits_for_the_end_of_a_trace(entrance: Entrance, spawn: Spa
 
 
 @pytest.mark.parametrize("ttl", [0, 60])
-async def test_what_is_held_is_told_but_never_scheduled(entrance: Entrance, spawn: Spawn, ttl: int) -> None:
+async def test_a_held_object_gets_its_status_and_is_never_scheduled(
+    entrance: Entrance, spawn: Spawn, ttl: int
+) -> None:
     body = audit_record({**AUDIT_SPEC, "ttlSecondsAfterStored": ttl}, labels=ON_HOLD)
     bench = Bench(entrance, spawn, body)
     await bench.commit(body)
@@ -137,7 +139,7 @@ async def test_what_is_held_is_told_but_never_scheduled(entrance: Entrance, spaw
     assert bench.scheduled == []
 
 
-async def test_a_trace_that_goes_on_is_recording_and_not_scheduled(entrance: Entrance, spawn: Spawn) -> None:
+async def test_a_running_trace_is_recording_and_not_scheduled(entrance: Entrance, spawn: Spawn) -> None:
     body = action_trace()
     bench = Bench(entrance, spawn, body)
     await bench.commit(body)
@@ -154,7 +156,7 @@ async def test_a_rejection_says_why(entrance: Entrance, spawn: Spawn) -> None:
     assert bench.scheduled == []
 
 
-async def test_what_was_deleted_needs_no_status(entrance: Entrance, spawn: Spawn) -> None:
+async def test_a_deleted_object_needs_no_status(entrance: Entrance, spawn: Spawn) -> None:
     body = audit_record()
     bench = Bench(entrance, spawn, body)
     await bench.commit(body, deleted=True)
@@ -209,7 +211,7 @@ async def test_a_label_set_meanwhile_only_costs_another_round(entrance: Entrance
 
 
 async def test_a_conflict_with_our_own_earlier_status_ends_there(entrance: Entrance, spawn: Spawn) -> None:
-    """The answer to a patch was lost, the patch was not: the repeat meets its own work."""
+    """The patch succeeded and its answer was lost: the repeat conflicts with the first write."""
     body = audit_record()
     done = with_status({**body, "metadata": {**body["metadata"], "resourceVersion": "101"}}, phase="Stored")
     bench = Bench(entrance, spawn, done)
@@ -218,7 +220,7 @@ async def test_a_conflict_with_our_own_earlier_status_ends_there(entrance: Entra
 
 
 @pytest.mark.parametrize("spec", [AUDIT_SPEC, {**AUDIT_SPEC, "ttlSecondsAfterStored": 0}])
-async def test_what_is_gone_is_settled(entrance: Entrance, spawn: Spawn, spec: dict[str, Any]) -> None:
+async def test_a_missing_object_is_settled(entrance: Entrance, spawn: Spawn, spec: dict[str, Any]) -> None:
     body = audit_record(spec)
     bench = Bench(entrance, spawn)
     await bench.commit(body)
@@ -226,7 +228,9 @@ async def test_what_is_gone_is_settled(entrance: Entrance, spawn: Spawn, spec: d
     assert bench.scheduled == []
 
 
-async def test_what_is_not_served_may_come_back_and_is_not_settled(entrance: Entrance, spawn: Spawn) -> None:
+async def test_an_object_that_is_not_served_may_come_back_and_is_not_settled(
+    entrance: Entrance, spawn: Spawn
+) -> None:
     body = audit_record()
     bench = Bench(entrance, spawn, body)
     bench.cluster.failures = [NotServedError("404 page not found")]
@@ -235,7 +239,7 @@ async def test_what_is_not_served_may_come_back_and_is_not_settled(entrance: Ent
     assert bench.again(body) is Verdict.ACCEPTED
 
 
-async def test_what_is_refused_is_released_for_a_later_sweep(entrance: Entrance, spawn: Spawn) -> None:
+async def test_a_refused_status_is_left_to_a_later_sweep(entrance: Entrance, spawn: Spawn) -> None:
     body = audit_record()
     bench = Bench(entrance, spawn, body)
     bench.cluster.failures = [RequestRefusedError("forbidden")] * Pace().max_refusals
@@ -257,7 +261,7 @@ async def test_an_api_server_that_refuses_while_it_starts_is_waited_for(
 
 
 async def test_a_write_whose_answer_was_lost_is_not_forgotten(entrance: Entrance, spawn: Spawn) -> None:
-    """The patch went through; its repeat conflicts. The object must still be cleared in its time."""
+    """The patch succeeded and its repeat conflicts. The object must still be deleted on time."""
     body = audit_record()
     bench = Bench(entrance, spawn, body)
     bench.cluster.failures = [ObjectChangedError("changed")]
@@ -287,7 +291,7 @@ async def test_a_write_that_never_gets_through_is_left_to_the_sweep(entrance: En
     assert bench.again(body) is Verdict.ACCEPTED
 
 
-async def test_an_object_without_room_for_a_status_is_cleared_in_its_time(
+async def test_an_object_without_room_for_a_status_is_deleted_on_time(
     entrance: Entrance, spawn: Spawn
 ) -> None:
     body = audit_record()
@@ -320,7 +324,7 @@ async def test_a_running_trace_without_room_for_a_status_is_not_deleted(
 
 
 async def test_ttl_0_with_a_finalizer_is_called_stored_first(entrance: Entrance, spawn: Spawn) -> None:
-    """Its deletion would leave it open to a change that no one stores; Stored closes it."""
+    """While the deletion waits for the finalizer, a change would be lost; the phase Stored forbids it."""
     body = action_trace({**FINAL_TRACE, "ttlSecondsAfterStored": 0}, finalizers=["example.org/keep"])
     bench = Bench(entrance, spawn, body)
     await bench.commit(body)
@@ -334,7 +338,7 @@ PENDING = StoredRecord(
 )
 
 
-async def test_a_pending_vector_makes_it_degraded_and_it_leaves_at_its_time_all_the_same(
+async def test_an_object_with_a_pending_vector_is_degraded_and_still_deleted_on_time(
     entrance: Entrance, spawn: Spawn
 ) -> None:
     body = audit_record()
@@ -413,7 +417,7 @@ async def test_each_kind_has_workers_of_its_own(entrance: Entrance, spawn: Spawn
 async def test_an_object_that_cannot_be_read_ends_no_worker(
     entrance: Entrance, spawn: Spawn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What answers under the object's name may lack anything."""
+    """The answer under the object's name may lack any field."""
     body = audit_record()
     bench = Bench(entrance, spawn, body)
     key = ("auditrecords", body["metadata"]["namespace"], body["metadata"]["name"])

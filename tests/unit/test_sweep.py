@@ -1,4 +1,4 @@
-"""The sweep: every unstored object comes to the intake, at the intake's own pace."""
+"""The sweep: every unstored object reaches the intake, at the intake's pace."""
 
 import asyncio
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from tests.support.tasks import Spawn
 
 
 class Bench:
-    """A sweep with all that it talks to."""
+    """A sweep with fakes around it."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ def lists(cluster: FakeCluster) -> int:
     return len([call for call in cluster.calls if call[:2] == ("list", "auditrecords")])
 
 
-async def test_the_first_sweep_takes_in_what_is_unstored(breaker: Breaker, spawn: Spawn) -> None:
+async def test_the_first_sweep_takes_in_unstored_objects(breaker: Breaker, spawn: Spawn) -> None:
     unstored = [audit_record(), action_trace(), with_status(audit_record(), phase="Pending")]
     bench = Bench(breaker, *unstored, with_status(audit_record(), phase="Stored"))
     assert bench.sweep.last_success is None
@@ -70,7 +70,7 @@ async def test_the_first_sweep_takes_in_what_is_unstored(breaker: Breaker, spawn
     assert {call[2] for call in bench.cluster.calls} == {"status.phase!=Stored"}
 
 
-async def test_what_lacks_its_metadata_is_no_end_of_a_confirmation(breaker: Breaker) -> None:
+async def test_an_object_without_metadata_does_not_end_a_confirmation(breaker: Breaker) -> None:
     confirmation = Confirmation(FakeArchive(), breaker, FakeRejected())
     confirmed = await confirmation.of_objects(AUDIT_RECORD, [{"status": {"phase": "Stored"}}])
     assert (list(confirmed.stored), list(confirmed.missing)) == ([], [])
@@ -178,7 +178,7 @@ async def test_a_kind_that_is_not_served_has_nothing_to_sweep(
 
 
 @pytest.mark.parametrize("phase", ["Recording", "Degraded"])
-async def test_what_says_stored_and_has_no_row_is_stored_again(
+async def test_an_object_that_says_stored_and_has_no_row_is_stored_again(
     breaker: Breaker, spawn: Spawn, phase: str
 ) -> None:
     lost, kept = (with_status(action_trace(name=name), phase=phase) for name in ("lost", "kept"))
@@ -190,10 +190,10 @@ async def test_what_says_stored_and_has_no_row_is_stored_again(
     assert await bench.entrance.take_names() == ["lost"]
 
 
-async def test_what_was_settled_before_the_sweep_asked_is_taken_in_again(
+async def test_an_object_that_was_settled_before_the_sweep_asked_is_taken_in_again(
     breaker: Breaker, spawn: Spawn
 ) -> None:
-    """A restored cluster has it again without a status: memory is no proof against what is seen."""
+    """A restored cluster has the object again without a status: the cluster counts, not the memory."""
     body = audit_record()
     bench = Bench(breaker, body)
     bench.entrance.register.done(key_of_body(body), 1)
@@ -202,8 +202,8 @@ async def test_what_was_settled_before_the_sweep_asked_is_taken_in_again(
     assert bench.depth == 1
 
 
-async def test_what_is_rejected_no_more_is_taken_in_again(breaker: Breaker, spawn: Spawn) -> None:
-    """Somebody had it stored from the kept bytes, or those are gone: either way it is tried again."""
+async def test_an_object_that_is_no_longer_rejected_is_taken_in_again(breaker: Breaker, spawn: Spawn) -> None:
+    """It was stored from the kept bytes, or those are gone: in both cases it is tried again."""
     still, again = (with_status(audit_record(), phase="Rejected") for _ in range(2))
     rejected = FakeRejected(key_of_body(still))
     bench = Bench(breaker, still, again, rejected=rejected)

@@ -1,4 +1,4 @@
-"""Times in records: which texts are one, and which mean that there is none."""
+"""Times in records: which texts are times, and which mean that there is no time."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -56,7 +56,7 @@ def test_others_are_times(text: str, time: datetime) -> None:
      "9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00", "0001-01-01T25:00:00Z", "2026-01-01T00:00:00",
      "soon"],
 )  # fmt: skip
-def test_what_has_no_date_here_was_given_all_the_same(text: str) -> None:
+def test_a_time_out_of_range_counts_as_given(text: str) -> None:
     assert is_given(text)
     assert time_of(text) is None
 

@@ -1,4 +1,4 @@
-"""Requests reach the API server in the same way alone and in a watch, with the settings that hold now."""
+"""Requests reach the API server in the same way alone and in a watch, with the current settings."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ from datastorage.kube.credentials import Credentials, CredentialsPace
 from datastorage.kube.endpoint import Endpoint
 from datastorage.kube.transport import Transport, TransportPace
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.kube.watchretry import Patience
+from datastorage.kube.watchretry import WatchRetry
 from datastorage.kube.watchsession import WatchSession
 from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, KINDS
 from harness.connectproxy import ConnectProxy
@@ -43,9 +43,9 @@ async def single(transport: Transport, path: str, timeout: aiohttp.ClientTimeout
         return response.status
 
 
-class _NoPatience(Patience):
+class _NoRetry(WatchRetry):
     def __init__(self) -> None:
-        """Repeats nothing."""
+        """Do not repeat requests."""
 
     async def answer(self, path: str, send: Any, *, watches: bool) -> aiohttp.ClientResponse:  # noqa: ARG002
         response: aiohttp.ClientResponse = await send()
@@ -53,13 +53,13 @@ class _NoPatience(Patience):
 
 
 def session_of(transport: Transport) -> WatchSession:
-    patience = Patience(AUDIT_RECORD, WatchMonitor(KINDS), on_recovery=lambda *_: None, on_gone=lambda: None)
-    return WatchSession(transport, patience)
+    retry = WatchRetry(AUDIT_RECORD, WatchMonitor(KINDS), on_recovery=lambda *_: None, on_gone=lambda: None)
+    return WatchSession(transport, retry)
 
 
 async def watch(transport: Transport, path: str, timeout: aiohttp.ClientTimeout = TIMEOUT) -> int:  # noqa: ASYNC109
-    """Do as Kopf does, but that no request is repeated."""
-    session = WatchSession(transport, _NoPatience())
+    """Watch as Kopf does, without repeating requests."""
+    session = WatchSession(transport, _NoRetry())
     async with await session.request("get", f"{path}?watch=true", timeout=timeout) as response:
         await response.read()
         return response.status
@@ -75,7 +75,7 @@ def authority() -> Authority:
 
 @pytest_asyncio.fixture
 async def server(authority: Authority) -> AsyncIterator[SecureServer]:
-    """A server with the names of a cluster's Service and of this machine; it asks who comes."""
+    """A server with the names of a cluster's Service and of this machine; it asks for client certificates."""
     pair = authority.server(HOST, "127.0.0.1")
     async with SecureServer(pair, client_authority=authority.pem) as running:
         yield running
@@ -150,7 +150,7 @@ async def test_the_tls_server_name_is_used(tmp_path: Path, send: Send) -> None:
 
 
 @BOTH_WAYS
-async def test_who_signs_the_servers_certificate_matters(
+async def test_only_a_trusted_authority_is_accepted(
     tmp_path: Path, server: SecureServer, authority: Authority, send: Send
 ) -> None:
     url = {"server": server.url}
@@ -209,7 +209,7 @@ async def test_files_that_change_are_read_again(
 async def test_a_kubeconfig_that_changes_is_read_again(
     tmp_path: Path, server: SecureServer, authority: Authority, send: Send
 ) -> None:
-    """A mounted Secret, or kubectl and the programs of clouds, rewrite it; half-written it is not used."""
+    """Kubelet, kubectl and cloud tools rewrite it; a half-written file is not used."""
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
     async with (
         transport_of(config, pace=AT_ONCE) as transport,
@@ -272,7 +272,7 @@ async def test_unchanged_files_are_not_asked_about_twice(
 async def test_kopf_waits_while_credentials_are_refused(
     tmp_path: Path, server: SecureServer, authority: Authority
 ) -> None:
-    """Kopf takes a 401 for the end of its session, and logs in again at once, without an end."""
+    """Kopf would take a 401 for the end of its session, and log in again at once, forever."""
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
     async with transport_of(config) as transport:
         server.always = status(401, "token expired")
@@ -310,7 +310,7 @@ async def test_a_missing_right_is_named_until_it_is_there(
 async def test_a_server_in_trouble_is_left_for_another_connection(
     tmp_path: Path, server: SecureServer, authority: Authority, code: int
 ) -> None:
-    """Behind a load balancer, only a new connection comes to an API server that works."""
+    """Behind a load balancer, only a new connection reaches an API server that works."""
     config = write_kubeconfig(tmp_path / "config", cluster_of(server, authority), {"token": "one"})
     async with transport_of(config, pace=AT_ONCE) as transport:
         await single(transport, "/a")
@@ -326,7 +326,7 @@ async def test_a_server_in_trouble_is_left_for_another_connection(
 
 
 @BOTH_WAYS
-async def test_nobody_is_sent_elsewhere(
+async def test_redirects_are_not_followed(
     tmp_path: Path, server: SecureServer, authority: Authority, send: Send
 ) -> None:
     server.always = lambda _: web.Response(status=302, headers={"Location": "https://login.example/"})
@@ -342,7 +342,7 @@ async def test_nobody_is_sent_elsewhere(
 async def test_a_proxy_that_falls_silent_is_not_waited_for(
     tmp_path: Path, server: SecureServer, authority: Authority, send: Send
 ) -> None:
-    """A watch has no time limit for the whole, and its connection has none for what a proxy answers."""
+    """A watch has no time limit as a whole, and aiohttp has none for the answer of a proxy."""
 
     class Silent(ConnectProxy):
         async def _serve(self, reader: Any, writer: Any) -> None:
@@ -406,7 +406,7 @@ async def test_authorities_without_key_identifiers_are_accepted() -> None:
 async def test_files_that_could_not_be_read_are_tried_again(
     tmp_path: Path, server: SecureServer, authority: Authority
 ) -> None:
-    """What was in the way need not show in the file: rights of a folder, a moment without memory."""
+    """The cause need not show in the file: missing rights on a folder, or no memory for a moment."""
     seen = tmp_path / "seen"
     seen.write_text("one")
     loads = 0

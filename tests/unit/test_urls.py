@@ -1,4 +1,4 @@
-"""The URLs of PostgreSQL: each parameter of libpq has its meaning here, or is refused by name."""
+"""URLs of PostgreSQL: each parameter of libpq has its meaning here, or is refused by name."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def parsed(query: str) -> ServerUrl:
 
 @pytest.mark.parametrize("parameter", _LIBPQ)
 def test_no_parameter_of_libpq_reaches_the_server_as_a_setting(parameter: str) -> None:
-    """The server would refuse it, for as long as it is asked."""
+    """The server would refuse it at every attempt."""
     name = parameter.partition("=")[0]
     refused = None
     try:
@@ -56,7 +56,7 @@ def test_no_parameter_of_libpq_reaches_the_server_as_a_setting(parameter: str) -
         "with%20blank=1",
     ],
 )  # fmt: skip
-def test_what_can_not_be_obeyed_is_refused(parameter: str) -> None:
+def test_unsupported_parameters_are_refused(parameter: str) -> None:
     with pytest.raises(ConfigurationError, match=_SETTING) as caught:
         parsed(parameter)
     assert "\n" not in str(caught.value)
@@ -70,7 +70,7 @@ def test_what_can_not_be_obeyed_is_refused(parameter: str) -> None:
         "channel_binding=&sslmode=&connect_timeout=",
     ],
 )
-def test_what_the_driver_does_anyway_is_taken_and_left_out(query: str) -> None:
+def test_parameters_that_the_driver_obeys_anyway_are_accepted_and_left_out(query: str) -> None:
     url = parsed(query)
     assert (url.server_settings, url.parameters) == (_OURS, {})
     assert url.driver_url == "postgresql://me:hunter2@host/name"
@@ -127,7 +127,7 @@ def test_a_service_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_service_that_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, said: str
 ) -> None:
-    """The driver passes over it, and tries the machine's own server for ever."""
+    """The driver ignores it, and would try the server on this machine forever."""
     if file:
         (tmp_path / "services").write_text(file)
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
@@ -136,8 +136,8 @@ def test_a_service_that_is_not_there_is_named(
 
 
 @pytest.mark.parametrize("url", ["postgresql:/nonsense", "postgresql:x", "postgres", "mysql://x/y"])
-def test_what_is_no_url_of_postgresql_is_no_absent_server(url: str) -> None:
-    """One slash less would mean a server on this machine."""
+def test_a_url_of_another_kind_is_no_absent_server(url: str) -> None:
+    """With one slash less, the driver would look for a server on this machine."""
     with pytest.raises(ConfigurationError, match="DATASTORAGE_DATABASE_URL"):
         check_url(url, "DATASTORAGE_DATABASE_URL")
 

@@ -1,4 +1,4 @@
-"""The cache of vectors on a real Redis: whatever that does, nothing is slow and no vector is wrong."""
+"""The cache of vectors on a real Redis: whatever Redis does, nothing is slow and no vector is wrong."""
 
 import asyncio
 import logging
@@ -34,7 +34,7 @@ TTL = 300
 PATIENT = Limits(use_seconds=5.0, connect_seconds=5.0)
 """For tests that are about something other than time: the machine may be busy."""
 PROMPT = replace(PATIENT, pace=replace(PATIENT.pace, first=0.01, max=0.05))
-"""As patient, and looks within moments whether Redis is back."""
+"""As patient, and probes within moments whether Redis is back."""
 ALONE = replace(PATIENT, pace=NEVER)
 """As patient, and does not look again while a test lasts."""
 BRIEF_SECONDS = 1.0
@@ -124,7 +124,7 @@ async def get(cache: VectorCache, *numbers: int) -> dict[bytes, Vector]:
     return await cache.get([key_of(number) for number in numbers])
 
 
-async def test_what_was_set_is_found_by_every_replica(server: RedisServer, make: Make) -> None:
+async def test_a_cached_vector_is_found_by_every_replica(server: RedisServer, make: Make) -> None:
     one, other = make(server.url), make(server.url)
     await one.set(vectors_of(1, 2))
     assert_found(await get(one, 1, 2, 3), 1, 2)
@@ -229,7 +229,7 @@ async def test_the_memory_is_bounded_and_keeps_what_was_used_last() -> None:
         os.urandom(100_000),
     ],
 )
-async def test_garbage_is_passed_over_counted_and_replaced(
+async def test_garbage_is_ignored_counted_and_replaced(
     server: RedisServer, make: Make, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     await make(server.url).set(vectors_of(2))
@@ -245,7 +245,7 @@ async def test_garbage_is_passed_over_counted_and_replaced(
     assert redis_log(caplog) == []
 
 
-async def test_a_value_of_another_type_is_passed_over_and_replaced(server: RedisServer, make: Make) -> None:
+async def test_a_value_of_another_type_is_ignored_and_replaced(server: RedisServer, make: Make) -> None:
     with server.client() as client:
         client.rpush(name_of(1), "a")
     cache = make(server.url)
@@ -356,8 +356,8 @@ async def test_many_uses_do_not_try_whether_redis_is_back(own_server: RedisServe
     assert value(metrics.DEPENDENCY_ERRORS, "redis") == failed
 
 
-async def test_a_late_answer_is_nobody_s(own_server: RedisServer, make: Make) -> None:
-    """The answer to a question that was given up must not be taken for the answer to the next one."""
+async def test_a_late_answer_is_discarded(own_server: RedisServer, make: Make) -> None:
+    """A late answer to an abandoned request must not be taken for the answer to the next one."""
     await make(own_server.url).set(vectors_of(*range(20)))
     cache = make(own_server.url, limits=replace(PROMPT, use_seconds=BRIEF_SECONDS))
     assert_found(await get(cache, 0), 0)  # connected
@@ -540,7 +540,7 @@ async def test_a_new_password_is_taken_from_the_file(
 async def test_a_new_password_makes_new_connections(
     own_server: RedisServer, make: Make, tmp_path: Path
 ) -> None:
-    """What goes on by the old password may be cut at any moment."""
+    """Redis may cut connections with the old password at any moment."""
     name = "DATASTORAGE_REDIS_URL"
     (tmp_path / name).write_text(own_server.url)
     with own_server.client() as client:
@@ -562,13 +562,13 @@ async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: Redi
         async with FreezableProxy(replica.url.replace("//", "//:@")) as proxy:
             cache = make(proxy.url)
 
-            async def is_refused() -> bool:  # while it copies the primary it serves nobody
+            async def is_refused() -> bool:  # while it copies the primary, it answers no requests
                 return await cache.check() == "it refuses to serve (ReadOnlyError)"
 
             await eventually(is_refused)
             await cache.set(vectors_of(1))
             assert await cache.check() is not None
-            proxy.lead_to(server.url)
+            proxy.redirect_to(server.url)
             await eventually(cache_serves(cache))
             await cache.set(vectors_of(2))
         with server.client() as client:
@@ -581,7 +581,7 @@ async def test_a_replica_is_left_when_the_name_leads_to_the_primary(server: Redi
     "answer",
     [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$-5\r\n", b"*1\r\n:1\r\n" * 100, b"\x15\x03\x01\x00\x02", b""],
 )
-async def test_something_else_than_redis_is_never_fatal(make: Make, answer: bytes) -> None:
+async def test_a_server_other_than_redis_is_never_fatal(make: Make, answer: bytes) -> None:
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
         await writer.drain()
@@ -649,8 +649,8 @@ async def test_a_malformed_url_is_named_and_not_shown(url: str) -> None:
         ("ssl_ciphers=nonsense", "its certificates or TLS options can't be used"),
     ],
 )
-async def test_files_that_can_not_be_used_end_the_start(tmp_path: Path, query: str, said: str) -> None:
-    """Redis would look as if it were away, for ever."""
+async def test_unusable_files_end_the_start(tmp_path: Path, query: str, said: str) -> None:
+    """Otherwise Redis would seem to be away forever."""
     (tmp_path / "no.pem").write_text("no certificate")
     with pytest.raises(ConfigurationError) as caught:
         RedisStore(f"rediss://:secret@host/0?{query.format(file=tmp_path / 'no.pem')}", TTL)

@@ -1,4 +1,4 @@
-"""The watches: Kopf brings events to the intake, waits for definitions, and never ends unnoticed."""
+"""The watches: Kopf's events reach the intake, definitions are waited for, and no end goes unnoticed."""
 
 import asyncio
 import contextvars
@@ -14,7 +14,7 @@ from kopf._cogs.clients.auth import vault_var  # private: Kopf offers no look at
 
 from datastorage.kube.watch import KopfFactory, Watch, WatchPace
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.kube.watchretry import Patience, RequestPace
+from datastorage.kube.watchretry import RequestPace, WatchRetry
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
@@ -58,8 +58,8 @@ class Bench:
             for kind in KINDS
         )  # fmt: skip
 
-    def _session(self, patience: Patience) -> WatchSession:
-        self.sessions.append(WatchSession(self.transport, patience))
+    def _session(self, retry: WatchRetry) -> WatchSession:
+        self.sessions.append(WatchSession(self.transport, retry))
         return self.sessions[-1]
 
 
@@ -97,7 +97,7 @@ async def test_events_reach_the_intake(bench: Bench, entrance: Entrance, spawn: 
     )
     assert sorted(bench.server.watches) == [TRACES, RECORDS]
     assert {query["fieldSelector"] for query in bench.server.watch_queries} == {"status.phase!=Stored"}
-    # What is there at the start comes as events too: a list of large objects would not fit into memory.
+    # Objects that exist at the start come as events too: a list of large ones would not fit into memory.
     assert {query["sendInitialEvents"] for query in bench.server.watch_queries} == {"true"}
     assert bench.server.requests == []
 
@@ -122,7 +122,7 @@ async def test_a_definition_that_is_not_there_at_the_start_is_waited_for(
     watch_both(bench, spawn)
     await eventually(lambda: entrance.intake.depth == 2 - len(missing))
     await eventually(lambda: "auditrecords.datastorage.kubernaut.io" in (bench.monitor.problem or ""))
-    # No restart would make a definition.
+    # A restart would not create a definition.
     await eventually(lambda: bench.monitor.curable_problem is None)
     bench.server.unserved.clear()
     await eventually(lambda: entrance.intake.depth == 2)
@@ -152,7 +152,7 @@ async def test_a_definition_that_goes_and_comes_back_does_not_disturb_the_other_
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_watch_that_can_not_go_on_starts_again(
+async def test_a_watch_that_can_not_continue_starts_again(
     bench: Bench, entrance: Entrance, spawn: Spawn
 ) -> None:
     bench.server.watch_answers["auditrecords"] = [410, 410]
@@ -251,7 +251,7 @@ async def test_a_watch_that_is_cancelled_twice_closes_its_session(bench: Bench) 
     watching = asyncio.create_task(bench.records.run())
     await eventually(lambda: bench.monitor.problem == "1 of 2 watches are not open yet")
     watching.cancel()
-    for _ in range(2):  # it is amid the cleaning up
+    for _ in range(2):  # the cleanup is under way
         await asyncio.sleep(0)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

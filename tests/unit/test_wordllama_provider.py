@@ -1,4 +1,4 @@
-"""The model inside the program: the library's vectors, in order, without network and in little memory."""
+"""The model inside the program: the library's vectors, in order, without network and with little memory."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ async def test_vectors_have_length_one_and_nothing_has_none(provider: WordLlamaP
     np.testing.assert_allclose(lengths, [0.0 if text == "" else 1.0 for text in TEXTS], atol=1e-5)
 
 
-async def test_likeness_of_meaning_is_likeness_of_vectors(provider: WordLlamaProvider) -> None:
+async def test_texts_of_similar_meaning_have_similar_vectors(provider: WordLlamaProvider) -> None:
     killed, memory, certificate = await provider.embed(
         ["container killed, out of memory", "pod exceeded its memory limit", "TLS certificate has expired"]
     )
@@ -113,9 +113,9 @@ async def test_a_call_that_is_ended_from_outside_leaves_the_provider_working() -
 
 async def test_nothing_is_loaded_before_it_is_needed(provider: WordLlamaProvider) -> None:
     # Private: nothing outside shows whether the model's 32 MiB are in memory.
-    assert provider._network is None
+    assert provider._model is None
     await provider.embed(["a"])
-    assert provider._network is not None
+    assert provider._model is not None
 
 
 async def test_missing_files_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ async def test_it_is_the_default() -> None:
     await provider.close()
 
 
-def test_none_is_none() -> None:
+def test_the_provider_none_makes_no_embedder() -> None:
     assert _built(provider="none") is None
 
 

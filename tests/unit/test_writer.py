@@ -1,4 +1,4 @@
-"""The pipeline's end of a write: which vectors it asks for, and how it counts what became of them."""
+"""The writer of batches: which vectors it asks for, and how it counts the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from tests.support.fakes import STORED_AT
 
 @dataclass
 class Answers:
-    """An archive that says of every record that its vector became ``write``."""
+    """An archive that answers ``write`` for the vector of every record."""
 
     write_of_all: VectorWrite
     is_new: bool = True
@@ -34,7 +34,7 @@ class Answers:
 
 
 async def _store(archive: Answers) -> int:
-    """Store one record; return how often somebody was asked to look at the outbox."""
+    """Store one record; return how often a look at the outbox was requested."""
     provider, asked = FakeProvider(), 0
 
     def ask() -> None:
@@ -42,7 +42,7 @@ async def _store(archive: Answers) -> int:
         asked += 1
 
     async def serves() -> None:
-        """The provider always does."""
+        """Do nothing: the provider always serves."""
 
     breaker = Breaker("embedder", serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(provider.model), breaker)
@@ -77,6 +77,6 @@ async def test_every_reason_of_a_row_without_its_vector_is_counted(state: WriteS
 
 
 async def test_a_repeated_row_is_not_counted_again_and_its_vector_still_asked_for() -> None:
-    before = _failures(Reason.OWED)
-    assert await _store(Answers(VectorWrite(WriteState.PENDING, Reason.OWED), is_new=False)) == 1
-    assert _failures(Reason.OWED) == before
+    before = _failures(Reason.IN_OUTBOX)
+    assert await _store(Answers(VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX), is_new=False)) == 1
+    assert _failures(Reason.IN_OUTBOX) == before

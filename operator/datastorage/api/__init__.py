@@ -1,5 +1,5 @@
 """The HTTP servers of the process.
 
-What belongs here: routes, the form of their answers, and who may use them. What does not: the facts in the
-answers (other packages).
+This package holds routes, the form of their answers, and who may use them. The facts in the answers come from
+other packages.
 """

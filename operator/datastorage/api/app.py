@@ -27,7 +27,7 @@ def metrics_server(*, addresses: str, port: int) -> HttpServer:
 
 
 class _Metrics:
-    """The library's application as an object: Starlette would pass a request to a plain function."""
+    """Wraps the library's ASGI application: Starlette would call a plain function with a request."""
 
     def __init__(self) -> None:
         self._app: ASGIApp = make_asgi_app(metrics.REGISTRY)
@@ -35,5 +35,5 @@ class _Metrics:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
-        except UnicodeDecodeError:  # before anything was sent: it reads the headers first
+        except UnicodeDecodeError:  # raised before anything is sent: the library decodes the headers first
             await PlainTextResponse("a header is not text\n", 400)(scope, receive, send)

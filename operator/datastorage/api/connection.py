@@ -7,7 +7,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class BoundedConnection(H11Protocol):
-    """A connection of uvicorn with a time limit; uvicorn's own waits for ever for requests and slow readers.
+    """A connection of uvicorn with a time limit; uvicorn's own waits forever for requests and slow readers.
 
     A timer runs while a request is awaited, and starts again for its answer. Bytes that the client sends or
     reads meanwhile do not stop the timer: otherwise a byte now and then would keep the connection open.
@@ -16,7 +16,7 @@ class BoundedConnection(H11Protocol):
     stage_seconds: ClassVar[float]
     """How long each of the two stages may take (api/server.py)."""
     most: ClassVar[int]
-    """Connections at once. One more takes the place of the one that has waited longest for its request."""
+    """Connections open at once. One more takes the place of the one that has waited longest for a request."""
 
     _begun: float = 0.0
     _timer: asyncio.TimerHandle | None = None
@@ -41,7 +41,7 @@ class BoundedConnection(H11Protocol):
         self._begin_stage()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the timer with the connection."""
+        """Stop the timer."""
         super().connection_lost(exc)
         if self._timer is not None:
             self._timer.cancel()
@@ -53,10 +53,12 @@ class BoundedConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
 
     def _make_room(self) -> None:
-        # Not by refusing the newest: that would let idle clients keep the probes of /health out.
+        # Refusing the newest connection instead would let idle clients keep out the probes of /health.
         others = [c for c in self.connections if isinstance(c, BoundedConnection) and c is not self]
         idle = [connection for connection in others if connection._is_idle]  # noqa: SLF001  # of its own class
         longest = min(idle, key=lambda connection: connection._begun, default=self)  # noqa: SLF001
+        # It ends in a later turn of the loop, and must not be chosen again for the next one of a burst.
+        self.connections.discard(longest)
         longest.transport.abort()
 
     def _begin_stage(self) -> None:

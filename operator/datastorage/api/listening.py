@@ -16,10 +16,10 @@ _Place = tuple[int, tuple[Any, ...]]
 
 
 class Listening:
-    """A port on all the addresses of the setting."""
+    """A port on all addresses that the setting names."""
 
     def __init__(self, *, addresses: str, port: int, port_setting: str) -> None:
-        """``addresses`` are separated by commas; none means all of this machine."""
+        """``addresses`` are separated by commas; an empty text means all addresses of this machine."""
         self._addresses = addresses
         self._port = port
         self._port_setting = port_setting

@@ -28,15 +28,15 @@ class Limits:
     idle_seconds: int = 5
     """How long a connection stays open after an answer."""
     stage_seconds: float = 10.0
-    """For a whole request to come, and then for its answer to be made and read. The checks behind /ready take
-    up to 2 s each.
+    """For a whole request to arrive, and then for its answer to be made and read. The checks behind /ready
+    take up to 2 s each.
     """
     close_seconds: int = 1
-    """A stop waits no longer for requests that are under way."""
+    """The longest that a stop waits for requests that are under way."""
 
 
 class HttpServer:
-    """One port. It takes no signals and logs no requests."""
+    """A server on one port. It handles no signals and logs no requests."""
 
     def __init__(self, app: ASGIApp, listening: Listening, limits: Limits = Limits()) -> None:
         self._listening = listening

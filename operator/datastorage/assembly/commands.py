@@ -40,7 +40,7 @@ async def open_rejected(settings: Settings) -> AsyncIterator[RejectedRecords]:
 
 
 @dataclass(frozen=True)
-class Retrying:
+class OpenedRetry:
     """The work of trying rejected records again, and the stores that it uses."""
 
     work: Retry
@@ -50,17 +50,17 @@ class Retrying:
 
 
 @asynccontextmanager
-async def open_retry(settings: Settings) -> AsyncIterator[Retrying]:
+async def open_retry(settings: Settings) -> AsyncIterator[OpenedRetry]:
     """Open the work of trying rejected records again. The operator makes the vectors later."""
     with_texts = settings.embedding.provider != "none"
     async with _open_records(settings, writable=True) as store:
         write = partial(_store_pending, store) if with_texts else store.archive.write
         work = Retry(rejected=store.rejected, store=write, with_texts=with_texts)
-        yield Retrying(work, store.rejected, store.trial)
+        yield OpenedRetry(work, store.rejected, store.trial)
 
 
 @dataclass(frozen=True)
-class Reembedding:
+class OpenedReembed:
     """The work of making all vectors with the chosen model, and the stores that it uses."""
 
     work: Reembed
@@ -69,7 +69,7 @@ class Reembedding:
 
 
 @asynccontextmanager
-async def open_reembed(settings: Settings, *, writable: bool) -> AsyncIterator[Reembedding]:
+async def open_reembed(settings: Settings, *, writable: bool) -> AsyncIterator[OpenedReembed]:
     """Open the work of making all vectors with the model of the settings.
 
     Raises ConfigurationError also where the settings name no model.
@@ -92,7 +92,7 @@ async def open_reembed(settings: Settings, *, writable: bool) -> AsyncIterator[R
             index_memory_mib=settings.vector.index_memory_mib,
         )
         try:
-            yield Reembedding(work, texts, vectors)
+            yield OpenedReembed(work, texts, vectors)
         finally:
             await postgres.close()
 
@@ -106,5 +106,5 @@ async def _open_records(settings: Settings, *, writable: bool) -> AsyncIterator[
 
 async def _store_pending(store: Store, records: Sequence[Record]) -> list[StoredRecord]:
     """Store records in one transaction, with all their vectors pending."""
-    write = VectorWrite(WriteState.PENDING, Reason.OWED)
+    write = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
     return await store.archive.write(records, TextVectors.all_missing(records, write))

@@ -16,7 +16,7 @@ from datastorage.storage.pages import ArchiveReader
 
 
 @dataclass(frozen=True)
-class Questions:
+class OpenedArchive:
     """The archive, open for questions."""
 
     archive: ArchiveQueries
@@ -25,14 +25,14 @@ class Questions:
 
 
 @asynccontextmanager
-async def open_queries(settings: Settings) -> AsyncIterator[Questions]:
+async def open_queries(settings: Settings) -> AsyncIterator[OpenedArchive]:
     """Open the archive for the questions of one command.
 
     Raises ConfigurationError for a wrong setting, SchemaVersionError for a schema of another version.
     """
     async with open_store(settings, writable=False) as store:
         await store.database.check_schema_version()
-        yield Questions(queries_of(store), store.archive.time)
+        yield OpenedArchive(queries_of(store), store.archive.time)
 
 
 def build_queries(

@@ -58,6 +58,11 @@ class Replica:
     outbox_count: OutboxCount | None
     indexer: Indexer | None
 
+    def request_backfill(self) -> None:
+        """Ask for a look at the outbox, because vectors are pending there."""
+        if self.backfill is not None:
+            self.backfill.request()
+
 
 @asynccontextmanager
 async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIterator[Replica]:

@@ -56,7 +56,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class _Shared:
-    """The components that others of a shard use together: built first, and passed to all of them."""
+    """The components of a shard that several of its other components use. They are built first."""
 
     cluster: ObjectClient
     confirmation: Confirmation
@@ -74,7 +74,7 @@ async def open_shard(
 ) -> AsyncIterator[Shard]:
     """Build and wire the components of a shard; take it out of the replica in the end.
 
-    ``on_watch_started`` is called whenever Kopf has started: it replaces the process's signal handlers.
+    ``on_watch_started`` is called whenever Kopf has started: Kopf replaces the process's signal handlers.
     """
     shared = _build_shared(replica, selection)
     shard = _build(replica, selection, shared, on_watch_started)
@@ -146,7 +146,7 @@ def _build(
         committer=Committer(
             intake=shared.intake,
             register=shared.register,
-            writer=_build_writer(replica),
+            writer=build_writer(store, on_pending=replica.request_backfill),
             rejected=store.rejected,
             breaker=postgres,
         ),
@@ -203,12 +203,6 @@ def _build_promotion(replica: Replica, shared: _Shared) -> Promotion | None:
         default_ttl_seconds=settings.ttl_seconds_after_stored,
         pace=promote.Pace(interval_seconds=settings.sweep_interval_seconds),
     )
-
-
-def _build_writer(replica: Replica) -> Writer:
-    if replica.backfill is None:
-        return RowWriter(replica.store.archive)
-    return build_writer(replica.store, on_pending=replica.backfill.request)
 
 
 def build_writer(store: Store, *, on_pending: Callable[[], None]) -> Writer:

@@ -1,6 +1,7 @@
 """The command line.
 
-What belongs here: options, tables and exit codes. What does not: what another program would need as well.
+This package holds options, tables and exit codes. Code that another program would need as well is in the
+packages below it.
 """
 
 from datastorage.cli.app import main

@@ -63,7 +63,7 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
 
 
 def main() -> None:
-    """Run the command line. A foreseen error is one line; any other is a bug and shows its trace."""
+    """Run the command line. A foreseen error is one line; any other is a bug, shown with its traceback."""
     configure_command_logging()
     try:
         _program(sys.argv[1:])(standalone_mode=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Final, TypeVar
 
 import typer
 
-from datastorage.assembly.queries import Questions, open_queries
+from datastorage.assembly.queries import OpenedArchive, open_queries
 from datastorage.cli.filters import FilterOptions, Kind, with_filter_options
 from datastorage.cli.opened import with_opened
 from datastorage.cli.options import Cursor, DocumentOutput, Output
@@ -254,7 +254,7 @@ def _ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filte
     "An hour ago" counts from the archive's clock: one here that runs ahead would hide the newest records.
     """
 
-    async def answer(opened: Questions) -> T:
+    async def answer(opened: OpenedArchive) -> T:
         now = datetime.fromtimestamp(await opened.time(), UTC)
         return await question(opened.archive, filters.at(now))
 

@@ -44,7 +44,7 @@ def gc(
 async def _print_gc_plan(settings: Settings) -> None:
     async with open_replica(settings, writable=False) as replica:
         await replica.store.database.check_schema_version()
-        # The archive's clock: the times of expiry were counted by it, and the collector uses it too.
+        # By the archive's clock, which the times of expiry count from; the collector uses it too.
         now = datetime.fromtimestamp(await replica.store.archive.time(), UTC)
         selection = Selection(settings.namespaces)
         async with open_shard(replica, selection, on_watch_started=lambda: None) as shard:

@@ -1,4 +1,4 @@
-"""Runs the work of a command between the opening and the closing of what it needs."""
+"""Opens what a command needs, runs its work, and closes everything again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def with_opened(opening: AbstractAsyncContextManager[R], work: Callable[[R], Awaitable[T]]) -> T:
-    """Return the result of the work. Raises what opening and work raise."""
+    """Return the result of the work. Raises the errors of the opening and of the work."""
 
     async def run() -> T:
         async with opening as opened:

@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 
 _DEFAULT_DATA_DIR: Final = Path(DEFAULT_EMBEDDED_DIR).expanduser()
 
-# Threads of the loop; half of them look up hosts. Five dependencies are probed every 2 s or less often.
+# Threads of the event loop. It looks up hosts in half of them at most, and five dependencies are probed every
+# 2 s or less often.
 _LOOKUP_THREADS: Final = 128
 
 commands = typer.Typer()

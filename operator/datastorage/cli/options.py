@@ -8,8 +8,8 @@ import typer
 from datastorage.cli.output import DocumentFormat, Format
 from datastorage.errors import InvalidQueryError
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="Form of the answer.")]
-DocumentOutput = Annotated[DocumentFormat, typer.Option("--output", "-o", help="Form of the answer.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
+DocumentOutput = Annotated[DocumentFormat, typer.Option("--output", "-o", help="Output format.")]
 Cursor = Annotated[str | None, typer.Option(help="Continue after an earlier page, by its cursor.")]
 
 

@@ -100,10 +100,10 @@ def list_(
         print_document([_row(row) for row in rows], output)
     elif rows:
         print_table(
-            ("STATE", "OWED SINCE", "TRIES", "NAMESPACE", "NAME", "UID", "GENERATION", "LAST ERROR"),
+            ("STATE", "PENDING SINCE", "TRIES", "NAMESPACE", "NAME", "UID", "GENERATION", "LAST ERROR"),
             [
                 (
-                    row.state.value, rfc3339(row.owed_since, "seconds"), str(row.attempts),
+                    row.state.value, rfc3339(row.pending_since, "seconds"), str(row.attempts),
                     row.namespace, row.name, row.uid, str(row.generation), row.last_error or "",
                 )
                 for row in rows
@@ -218,7 +218,7 @@ def _depth(depth: OutboxDepth, errors: dict[str, int]) -> dict[str, Any]:
 
 def _row(row: OutboxRow) -> dict[str, Any]:
     return {
-        "state": row.state.value, "owedSince": rfc3339(row.owed_since), "attempts": row.attempts,
+        "state": row.state.value, "pendingSince": rfc3339(row.pending_since), "attempts": row.attempts,
         "table": row.table, "namespace": row.namespace, "name": row.name, "uid": row.uid,
         "generation": row.generation, "lastError": row.last_error,
     }  # fmt: skip

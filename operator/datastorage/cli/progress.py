@@ -19,13 +19,13 @@ _LOOK_SECONDS: Final = 0.2
 
 
 class Display(Protocol):
-    """Where progress is shown. It goes to standard error, so that answers can be piped."""
+    """Shows progress on standard error, so that answers can be piped."""
 
     def show(self, stage: str, done: int, total: int | None) -> None:
         """Show how far a stage has come, also an earlier stage; a total of None is unknown."""
 
     def say(self, text: str) -> None:
-        """Show a text that stays to be read."""
+        """Show a text that stays on the screen."""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from datastorage.assembly.commands import Reembedding, open_reembed
+from datastorage.assembly.commands import OpenedReembed, open_reembed
 from datastorage.cli.output import note
 from datastorage.cli.progress import Display, display, following
 from datastorage.errors import (
@@ -67,7 +67,7 @@ def reembed(
     try:
         refused = asyncio.run(_reembed(settings, dry_run=dry_run))
     except (KeyboardInterrupt, asyncio.CancelledError) as stopped:
-        note("stopped; what is done stays done: run the same command again to go on")
+        note("stopped; all results so far are kept: run the same command again to continue")
         interrupted = isinstance(stopped, KeyboardInterrupt)
         raise typer.Exit(_EXIT_INTERRUPTED if interrupted else _EXIT_TERMINATED) from None
     if refused:
@@ -75,7 +75,7 @@ def reembed(
 
 
 async def _reembed(settings: Settings, *, dry_run: bool) -> int:
-    """Run it; return how many texts were refused."""
+    """Run the command; return how many texts were refused."""
     work = asyncio.current_task()
     assert work is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
@@ -98,7 +98,7 @@ async def _reembed(settings: Settings, *, dry_run: bool) -> int:
     return _print_done(reembed.progress, model)
 
 
-async def _refuse_wrong_settings(opened: Reembedding) -> None:
+async def _refuse_wrong_settings(opened: OpenedReembed) -> None:
     """Raise ConfigurationError where waiting would not help; the work itself waits for an absent server."""
     embedder = opened.vectors.embedder
     # The last probe creates the model's tables: a model that does not work must leave none behind.

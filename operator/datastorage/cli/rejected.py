@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from datastorage.assembly.commands import Retrying, open_rejected, open_retry
+from datastorage.assembly.commands import OpenedRetry, open_rejected, open_retry
 from datastorage.cli.opened import with_opened
 from datastorage.cli.options import Cursor, DocumentOutput, Output, parse_uid
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
@@ -19,14 +19,14 @@ from datastorage.errors import (
     MissingRightsError,
     RecordNotFoundError,
 )
-from datastorage.pipeline.rejectedretry import MAX_NAMED, Retried
-from datastorage.query.cursor import rejected_cursor, rejected_place
+from datastorage.pipeline.rejectedretry import MAX_NAMED, RetryProgress
+from datastorage.query.cursor import rejected_cursor, rejected_position
 from datastorage.query.filters import check_limit
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
 from datastorage.resources.reading.registry import kind_of
 from datastorage.settings import load_settings
-from datastorage.storage.rejected import Content, Letter, RejectedRecords, Wanted
+from datastorage.storage.rejected import Content, RejectedCriteria, RejectedRecord, RejectedRecords
 
 # Enough for all generations of one object.
 _MOST_GENERATIONS: Final = 1000
@@ -72,25 +72,22 @@ def list_(
         datastorage rejected list --reason "text search" --namespace payments -o json
     """
     check_limit(limit)
-    wanted = Wanted(resolved=resolved, namespace=namespace, reason=reason)
-    after = None if cursor is None else rejected_place(cursor)
+    wanted = RejectedCriteria(resolved=resolved, namespace=namespace, reason=reason)
+    after = None if cursor is None else rejected_position(cursor)
     found = with_opened(
         open_rejected(load_settings()),
         lambda records: records.list(wanted, after=after, limit=limit + 1),  # one more: is there a next page?
     )
-    letters, more = found[:limit], len(found) > limit
-    last = letters[-1] if more else None
-    next_cursor = last and rejected_cursor(
-        last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash
-    )
+    records, more = found[:limit], len(found) > limit
+    next_cursor = rejected_cursor(records[-1].position) if more else None
     if output is Format.JSON:
-        print_document({"records": [_as_json(letter) for letter in letters], "cursor": next_cursor}, output)
-    elif letters:
-        _print_letters(letters, output)
+        print_document({"records": [_as_json(record) for record in records], "cursor": next_cursor}, output)
+    elif records:
+        _print_records(records, output)
         if next_cursor is not None:
             note(f"there are more: --cursor {next_cursor}")
     else:
-        note("no records are rejected" if wanted == Wanted() else "no rejected records match")
+        note("no records are rejected" if wanted == RejectedCriteria() else "no rejected records match")
 
 
 @rejected.command()
@@ -112,21 +109,20 @@ def show(
 
         datastorage rejected show 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12 --raw > record.json
     """
-    wanted = Wanted(resolved=True, uid=parse_uid("UID", uid))
+    wanted = RejectedCriteria(resolved=True, uid=parse_uid("UID", uid))
 
-    async def ask(records: RejectedRecords) -> tuple[Letter, Content]:
-        letters = await records.list(wanted, after=None, limit=_MOST_GENERATIONS)
-        for letter in letters:
-            if generation in {None, letter.key.generation}:
-                return letter, (await records.contents([letter.key]))[letter.key]
+    async def ask(table: RejectedRecords) -> tuple[RejectedRecord, Content]:
+        for found in await table.list(wanted, after=None, limit=_MOST_GENERATIONS):
+            if generation in {None, found.key.generation}:
+                return found, (await table.contents([found.key]))[found.key]
         raise RecordNotFoundError(f"no record of {uid} was rejected: `datastorage rejected list` shows all")
 
-    letter, kept = with_opened(open_rejected(load_settings()), ask)
+    record, kept = with_opened(open_rejected(load_settings()), ask)
     if raw:
         sys.stdout.buffer.write(kept.content)
         return
     intact = sha256(kept.content) == kept.content_hash
-    print_document({**_as_json(letter), "intact": intact, **_record(kept.content)}, output)
+    print_document({**_as_json(record), "intact": intact, **_record(kept.content)}, output)
 
 
 @rejected.command()
@@ -168,7 +164,7 @@ def retry(
     if not all and selection == (None, None, None):
         raise InvalidQueryError("choose the records with UID, --reason, --namespace or --all")
     wanted_uid = None if uid is None else parse_uid("UID", uid)
-    wanted = Wanted(uid=wanted_uid, namespace=namespace, reason=reason)
+    wanted = RejectedCriteria(uid=wanted_uid, namespace=namespace, reason=reason)
     retried = with_opened(open_retry(load_settings()), lambda opened: _retry(opened, wanted))
     if not retried.done:
         if not all:
@@ -178,10 +174,10 @@ def retry(
     _name_refused(retried)
 
 
-async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
-    total = await opened.rejected.count(wanted)
+async def _retry(opened: OpenedRetry, criteria: RejectedCriteria) -> RetryProgress:
+    total = await opened.rejected.count(criteria)
     if not total:
-        return Retried()
+        return RetryProgress()
     try:
         # If PostgreSQL refuses every record, the rejected ones are not the cause.
         await opened.trial.write()
@@ -194,46 +190,46 @@ async def _retry(opened: Retrying, wanted: Wanted) -> Retried:
             view.show("records", done, max(total, done))
 
         async with following(look):
-            return await opened.work.run(wanted)
+            return await opened.work.run(criteria)
 
 
-def _name_refused(retried: Retried) -> None:
+def _name_refused(retried: RetryProgress) -> None:
     if not retried.refused:
         return
     named = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
     note(f"still rejected: {retried.refused:,}{named}")
-    for letter, why in retried.refused_named:
-        note(f"  {kind_of(letter.table).kind} {letter.namespace}/{letter.name} ({letter.key.uid}): {why}")
+    for record, why in retried.refused_named:
+        note(f"  {kind_of(record.table).kind} {record.namespace}/{record.name} ({record.key.uid}): {why}")
     raise typer.Exit(1)
 
 
-def _print_letters(letters: Sequence[Letter], output: Format) -> None:
+def _print_records(records: Sequence[RejectedRecord], output: Format) -> None:
     wide = output is Format.WIDE
-    stored = ("STORED",) if any(letter.resolved_at for letter in letters) else ()
+    stored = ("STORED",) if any(record.resolved_at for record in records) else ()
     rows = [
         (
-            rfc3339(letter.rejected_at, "seconds"),
-            *((_resolved(letter),) if stored else ()),
-            kind_of(letter.table).kind, f"{letter.namespace}/{letter.name}", letter.key.uid,
-            *((str(letter.key.generation), f"{letter.size:,}") if wide else ()), letter.reason,
+            rfc3339(record.rejected_at, "seconds"),
+            *((_resolved(record),) if stored else ()),
+            kind_of(record.table).kind, f"{record.namespace}/{record.name}", record.key.uid,
+            *((str(record.key.generation), f"{record.size:,}") if wide else ()), record.reason,
         )
-        for letter in letters
+        for record in records
     ]  # fmt: skip
     more = ("GENERATION", "BYTES") if wide else ()
     print_table(("REJECTED", *stored, "KIND", "RECORD", "UID", *more, "REASON"), rows)
 
 
-def _resolved(letter: Letter) -> str:
-    return rfc3339(letter.resolved_at, "seconds") if letter.resolved_at is not None else ""
+def _resolved(record: RejectedRecord) -> str:
+    return rfc3339(record.resolved_at, "seconds") if record.resolved_at is not None else ""
 
 
-def _as_json(letter: Letter) -> dict[str, Any]:
+def _as_json(record: RejectedRecord) -> dict[str, Any]:
     return {
-        "kind": kind_of(letter.table).kind, "namespace": letter.namespace, "name": letter.name,
-        "uid": letter.key.uid, "generation": letter.key.generation,
-        "createdAt": rfc3339(letter.key.created_at), "rejectedAt": rfc3339(letter.rejected_at),
-        "storedAt": rfc3339(letter.resolved_at) if letter.resolved_at is not None else None,
-        "bytes": letter.size, "reason": letter.reason,
+        "kind": kind_of(record.table).kind, "namespace": record.namespace, "name": record.name,
+        "uid": record.key.uid, "generation": record.key.generation,
+        "createdAt": rfc3339(record.key.created_at), "rejectedAt": rfc3339(record.rejected_at),
+        "storedAt": rfc3339(record.resolved_at) if record.resolved_at is not None else None,
+        "bytes": record.size, "reason": record.reason,
     }  # fmt: skip
 
 

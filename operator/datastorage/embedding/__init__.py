@@ -1,7 +1,7 @@
 """Turns texts into vectors: the models, the cache before them, and the search for bad texts.
 
-What belongs here: everything that knows how texts become vectors. What does not: the tables of vectors
-(storage), the texts of records (resources/reading), and the care for pending vectors (pipeline, vectors).
+This package holds everything that knows how texts become vectors. The tables of vectors are in storage, the
+texts of records in resources/reading, and the work on pending vectors in pipeline and vectors.
 """
 
 from datastorage.embedding.cache import VectorCache

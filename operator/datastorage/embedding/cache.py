@@ -1,6 +1,6 @@
 """A cache of vectors: in this process's memory, and in the Redis that all replicas share.
 
-Both are optional: whatever Redis does or holds, a vector that is not found is made again.
+Redis is optional, and nothing depends on its contents: a vector that is not found is made again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from datastorage.records.vector import EmbeddingModel, Vector
 
 # Room for some 10,000 vectors of 256 numbers.
 _MEMORY_BYTES: Final = 16 * 2**20
-# The memory of an entry beside its numbers, measured: the array, the key and the table.
+# The measured memory of an entry in addition to its numbers: the array, the key and the table.
 _ENTRY_BYTES: Final = 600
 
 
 class SharedStore(Protocol):
-    """A key-value store that all replicas share (redis.py). No method raises."""
+    """A key-value store that all replicas share (rediscache.py). No method raises."""
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]: ...
     async def set(self, values: Mapping[str, bytes]) -> None: ...
@@ -35,7 +35,7 @@ class VectorCache:
     def __init__(
         self, model: EmbeddingModel, shared: SharedStore | None = None, *, memory_bytes: int = _MEMORY_BYTES
     ) -> None:
-        """Without a shared store, the cache is this process's memory alone, of ``memory_bytes``."""
+        """``memory_bytes`` bounds the cache in this process. Without ``shared``, there is no other cache."""
         self._size = model.dimensions * 4
         self._prefix = f"datastorage:vector:{model.provider}:{model.name}:{model.dimensions}:"
         # Holds the most recently used vectors.
@@ -43,7 +43,7 @@ class VectorCache:
         self._shared = shared
 
     async def get(self, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
-        """Return the cached ones of the vectors. Raises nothing."""
+        """Return the vectors that are cached, by the hashes of their texts. Raises nothing."""
         found = {key: self._memory[key] for key in hashes if key in self._memory}
         metrics.CACHE_HITS.labels("memory").inc(len(found))
         rest = [key for key in dict.fromkeys(hashes) if key not in found]
@@ -67,11 +67,11 @@ class VectorCache:
             await self._shared.connect()
 
     async def check(self) -> str | None:
-        """Return what is wrong with Redis, or None."""
+        """Return a description of what is wrong with Redis, or None."""
         return await self._shared.check() if self._shared is not None else None
 
     async def close(self) -> None:
-        """Close the connections to Redis."""
+        """Close the connections to Redis, if there is one."""
         if self._shared is not None:
             await self._shared.close()
 

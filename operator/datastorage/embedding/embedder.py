@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cachetools import TTLCache
 
 from datastorage.embedding.cache import VectorCache
-from datastorage.embedding.isolation import Embeddings, Isolation, Limits, own
+from datastorage.embedding.isolation import Embeddings, Isolation, Limits, embedded
 from datastorage.embedding.provider import Provider, fault_of, probe, rows_of
 from datastorage.embedding.questiontext import query_text
 from datastorage.errors import EmbeddingRefusedError, InvalidQueryError
@@ -18,12 +18,12 @@ from datastorage.resilience.breaker import Breaker
 
 @dataclass(frozen=True)
 class RefusalMemory:
-    """Bounds on remembering refused texts: otherwise one in every batch would cost calls each time."""
+    """Bounds on the memory of refused texts. Without it, each batch with such a text takes further calls."""
 
     seconds: float = 600.0
     """After this time a text is tried again: the model behind the name may have been replaced or repaired."""
     max_texts: int = 10_000
-    """They take some MB, with their reasons."""
+    """With their reasons, this many take some MB."""
 
 
 class Embedder:
@@ -38,7 +38,7 @@ class Embedder:
         limits: Limits = Limits(),
         memory: RefusalMemory = RefusalMemory(),
     ) -> None:
-        """The breaker's probe must be that of the provider itself (``probe`` in provider.py)."""
+        """The breaker's probe must be ``probe`` in provider.py, for the same provider."""
         self._provider = provider
         self._cache = cache
         self._breaker = breaker
@@ -52,19 +52,20 @@ class Embedder:
         return self._provider.model
 
     async def embed(
-        self, texts: Mapping[bytes, str], *, patience_seconds: float | None, ask_again: bool = False
+        self, texts: Mapping[bytes, str], *, timeout_seconds: float | None, ask_again: bool = False
     ) -> Embeddings:
         """Return the vectors of texts, which are keyed by their hashes. Raises nothing.
 
-        A provider that takes longer than ``patience_seconds`` counts as away. With None it has its own
-        time-out; texts with which it fails while it serves others are then found and refused, some in each
-        call. With ``ask_again``, texts that were refused recently are tried too.
+        A provider that takes longer than ``timeout_seconds`` counts as away. With None, only the provider's
+        own time-out applies, and this method searches for the texts with which the provider fails while it
+        serves others: they are refused. One call may not find all of them. With ``ask_again``, texts that
+        were refused recently are tried too.
         """
         vectors = await self._cache.get(list(texts))
         missing = {key: text for key, text in texts.items() if key not in vectors}
         known = {} if ask_again else self._known_refusals(missing)
         isolation = Isolation(
-            self._provider, self._breaker, patience_seconds=patience_seconds, limits=self._limits
+            self._provider, self._breaker, timeout_seconds=timeout_seconds, limits=self._limits
         )
         fresh = await isolation.embed({key: text for key, text in missing.items() if key not in known})
         await self._cache.set(fresh.vectors)
@@ -94,7 +95,7 @@ class Embedder:
         fault = fault_of(row)
         if fault:
             raise InvalidQueryError(f"the embedding model makes no usable vector of this question: {fault}")
-        vector = own(row)
+        vector = embedded(row)
         await self._cache.set({key: vector})
         self._refusals.pop(key, None)
         return vector

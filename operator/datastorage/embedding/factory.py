@@ -1,6 +1,6 @@
 """Builds the provider and the cache that the settings ask for.
 
-Their modules are imported only when needed: each provider and the Redis client cost memory and time.
+Their modules are imported only when needed, because each takes memory and time.
 """
 
 from datastorage.embedding.cache import VectorCache
@@ -12,9 +12,10 @@ from datastorage.settings import PREFIX, EmbeddingSettings
 
 
 def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> Provider | None:
-    """Return the provider, or None if it is "none". ``url`` and ``key`` of a service may change later.
+    """Return the provider, or None if the setting is "none".
 
-    Raises ConfigurationError for settings that contradict each other.
+    ``url`` and ``key`` of a service may change later. Raises ConfigurationError for settings that contradict
+    each other.
     """
     match settings.provider:
         case "none":

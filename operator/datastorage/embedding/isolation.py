@@ -1,6 +1,7 @@
 """Embeds the texts of one batch, and finds those that the provider refuses or fails with.
 
-One bad text must not cost another text its vector, and no text may be blamed for a fault of the provider.
+A bad text must not prevent the vector of another text, and no text may be refused for a fault of the
+provider.
 """
 
 import asyncio
@@ -25,24 +26,24 @@ class Limits:
     """The number of times in a row that a text must fail, while the provider serves others, until it is
     refused."""
     max_failures: int = 40
-    """The number of failures that are investigated: far more than finding one text among 500 needs."""
+    """The number of failures after which the search ends. To find one text among 500 takes far fewer."""
     max_failing_seconds: float = 60.0
-    """After this time a search that has found something ends: a provider that is silent instead of failing
-    takes its whole time-out for each failure."""
+    """After this time a search that has found something ends: a silent provider takes its whole time-out for
+    each failure."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The results for texts, by their hashes. A text in neither dict is pending, because of ``error``."""
+    """The results for texts, by their hashes. A text in neither mapping is pending, because of ``error``."""
 
     vectors: dict[bytes, Vector]
     refused: dict[bytes, str]
-    """The texts that have no vector and won't get one, with the reasons."""
+    """The reasons why texts have no vector and won't get one."""
     error: EmbedderUnavailableError | None
 
 
 class _OutOfTimeError(Exception):
-    """The time is up although the provider serves well: it had to be asked too often."""
+    """The time is up although the provider serves well: too many calls were necessary."""
 
 
 class _ChunkFailedError(Exception):
@@ -53,15 +54,15 @@ class _ChunkFailedError(Exception):
 
 
 class Isolation:
-    """Sends one batch's texts to the provider, and halves a chunk that fails until it is a single text."""
+    """Sends one batch's texts to the provider. A chunk that fails is halved, down to single texts."""
 
     def __init__(
-        self, provider: Provider, breaker: Breaker, *, patience_seconds: float | None, limits: Limits
+        self, provider: Provider, breaker: Breaker, *, timeout_seconds: float | None, limits: Limits
     ) -> None:
-        """With ``patience_seconds``, a provider that takes longer counts as away, and one that fails is not
-        asked again. With None the provider has its own time-out.
+        """With ``timeout_seconds``, a provider that takes longer or fails counts as away. With None, only the
+        provider's own time-out applies, and failing texts are searched for.
         """
-        self._timed = _TimedProvider(provider, breaker, patience_seconds)
+        self._timed = _TimedProvider(provider, breaker, timeout_seconds)
         self._limits = limits
         self._vectors: dict[bytes, Vector] = {}
         self._refused: dict[bytes, str] = {}
@@ -82,16 +83,16 @@ class Isolation:
             return EmbedderUnavailableError("Finding the texts that the model refuses took too long")
         except EmbedderUnavailableError as error:
             return error
-        except TransientError as error:  # the breaker's own
+        except TransientError as error:  # from the breaker itself
             return EmbedderUnavailableError(str(error))
         return None
 
     async def _embed_chunk(self, chunk: _Texts) -> list[_Texts]:
-        """Embed these texts in one call; return the smaller chunks that have to be tried instead."""
+        """Embed these texts in one call; return the smaller chunks to try if that has failed."""
         try:
             rows = await self._timed.ask([text for _, text in chunk])
         except EmbeddingRefusedError as error:
-            await self._timed.check_order()
+            await self._timed.check_provider()
             if len(chunk) > 1:
                 return _halves(chunk)
             self._refuse(chunk[0][0], str(error))
@@ -101,14 +102,14 @@ class Isolation:
         for (key, _), row in zip(chunk, rows, strict=True):
             fault = fault_of(row)
             if fault:
-                await self._timed.check_order()
+                await self._timed.check_provider()
                 self._refuse(key, fault)
             else:
-                self._vectors[key] = own(row)
+                self._vectors[key] = embedded(row)
         return []
 
     def _investigate(self, chunk: _Texts, failure: EmbedderUnavailableError) -> list[_Texts]:
-        """Return the chunks to try next of texts with which the provider fails while it serves others.
+        """Return the chunks to try after the provider has failed with this one while it serves others.
 
         Without this search, a service that answers "internal error" for one bad text would leave all other
         texts without vectors for ever.
@@ -133,13 +134,13 @@ class Isolation:
 class _TimedProvider:
     """Calls the provider for one batch: through the breaker, and within the batch's time."""
 
-    def __init__(self, provider: Provider, breaker: Breaker, patience_seconds: float | None) -> None:
+    def __init__(self, provider: Provider, breaker: Breaker, timeout_seconds: float | None) -> None:
         self._provider = provider
         self._breaker = breaker
-        self._patience_seconds = patience_seconds
-        self._deadline = None if patience_seconds is None else _now() + patience_seconds
+        self._timeout_seconds = timeout_seconds
+        self._deadline = None if timeout_seconds is None else _now() + timeout_seconds
         self._was_asked = False
-        self._is_in_order = False
+        self._is_checked = False
 
     async def ask(self, texts: Sequence[str]) -> Matrix:
         """Return a row for each text.
@@ -152,22 +153,23 @@ class _TimedProvider:
             raise _ChunkFailedError(answer)
         return answer
 
-    async def check_order(self) -> None:
-        """Raise TransientError when the provider, not the text, is to blame.
+    async def check_provider(self) -> None:
+        """Raise TransientError when the provider, not the text, is at fault.
 
-        Otherwise a wrong name of the model, or a broken graphics card, would condemn every text for good.
+        Without this check, a wrong model name or a broken graphics card would lead to the refusal of all
+        texts.
         """
-        if not self._is_in_order:
+        if not self._is_checked:
             await self._breaker.attempt(self._probe)
-            self._is_in_order = True
+            self._is_checked = True
 
     async def _answer(self, texts: Sequence[str]) -> Matrix | EmbedderUnavailableError:
-        """Return the rows, or the failure if these texts are to blame; raise it if the provider is.
+        """Return the rows, or the failure if these texts are at fault; raise it if the provider is.
 
-        The breaker does not count a failure that is returned.
+        A failure that is returned does not open the breaker.
         """
         try:
-            return await self._within_patience(texts)
+            return await self._within_timeout(texts)
         except EmbedderUnavailableError as error:
             # With a deadline there is no time to look for the bad text.
             if self._deadline is not None or (len(texts) == 1 and isinstance(error, EmbedderBusyError)):
@@ -178,7 +180,7 @@ class _TimedProvider:
                 raise error from None
             return error
 
-    async def _within_patience(self, texts: Sequence[str]) -> Matrix:
+    async def _within_timeout(self, texts: Sequence[str]) -> Matrix:
         is_first, self._was_asked = not self._was_asked, True
         try:
             async with asyncio.timeout_at(self._deadline):
@@ -187,7 +189,7 @@ class _TimedProvider:
             if not is_first:
                 raise _OutOfTimeError from error
             raise EmbedderUnavailableError(
-                f"{self._provider.model} gave no answer within {self._patience_seconds:g} s"
+                f"{self._provider.model} gave no answer within {self._timeout_seconds:g} s"
             ) from error
 
     async def _probe(self) -> None:
@@ -198,8 +200,11 @@ class _TimedProvider:
             raise _OutOfTimeError from error
 
 
-def own(row: Vector) -> Vector:
-    """Return a read-only copy: a view in a cache would keep the whole batch in memory."""
+def embedded(row: Vector) -> Vector:
+    """Count an embedded text; return a read-only copy of its row.
+
+    A view in the cache would keep the rows of the whole batch in memory.
+    """
     metrics.EMBEDDED_TEXTS.labels("success").inc()
     copy = row.copy()
     copy.setflags(write=False)

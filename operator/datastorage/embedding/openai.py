@@ -1,7 +1,7 @@
 """Calls any service with an OpenAI-compatible ``/v1/embeddings``.
 
-With this provider, texts leave the cluster. Errors and logs never contain the key, nor the text of a refusal,
-which may quote the key or a record: they name the status and its usual meaning.
+With this provider, texts leave the cluster. Errors and logs never contain the key. They also never contain
+the text of a refusal, which may quote the key or a record, but name the status and its usual meaning.
 """
 
 import asyncio
@@ -25,8 +25,10 @@ from datastorage.embedding.openai_answer import (
     explain,
     matrix_of,
     retry_after_seconds,
+    too_large,
 )
 from datastorage.embedding.provider import EmbedderBusyError
+from datastorage.embedding.retiring import RetiredClients
 from datastorage.errors import (
     ConfigurationError,
     EmbedderMisconfiguredError,
@@ -41,9 +43,9 @@ from datastorage.settings import PREFIX, EmbeddingSettings
 
 T = TypeVar("T")
 
-# Requests to the service at a time. Further ones wait, and their time begins after the wait.
+# The number of requests to the service at a time. Further ones wait; their time-outs begin after the wait.
 _CONCURRENCY: Final = 3
-# A request with all its tries and pauses may take this multiple of the time for one try.
+# A request with all its tries and pauses may take this multiple of the time-out of one try.
 _OVERALL_FACTOR: Final = 2.0
 # Bytes of a refusal that are searched for the name of a field.
 _MAX_REFUSAL_BYTES: Final = 8192
@@ -57,7 +59,7 @@ class Pace:
     """The number of tries, and the pauses between them in seconds."""
 
     tries: int = 3
-    """Tries of one request; no caller waits long enough for more."""
+    """The number of tries of one request. No caller waits long enough for more."""
     first_pause: float = 0.5
     """The pause after the first failure, unless the service asks for another one; it doubles each time."""
     renew: float = 1.0
@@ -73,7 +75,7 @@ class _TryAgainError(EmbedderUnavailableError):
 
 
 class _BusyError(_TryAgainError, EmbedderBusyError):
-    """The service asks for a pause, independently of the text."""
+    """The service asks for a pause, whatever the text."""
 
 
 class _FieldRefusedError(EmbeddingRefusedError):
@@ -98,7 +100,7 @@ class OpenAIProvider:
         self._key = Secret(key, _bearer)
         self._batch_size = settings.batch_size
         self._timeout_seconds = settings.timeout_seconds
-        # Optional fields: a service may refuse or ignore them, so an answer is accepted in either format, and
+        # A service may refuse or ignore these optional fields, so an answer is accepted in either format, and
         # its dimensions are checked. Base64 takes a quarter of the bytes, and is far quicker to parse.
         self._options: dict[str, Any] = {
             "encoding_format": "base64",
@@ -107,10 +109,10 @@ class OpenAIProvider:
         self._served_with: frozenset[str] = frozenset()
         self._turns = asyncio.Semaphore(_CONCURRENCY)
         self._session: aiohttp.ClientSession | None = None
-        self._session_of = self._url.current()
+        self._session_url = self._url.current()
         self._opened_at = 0.0
-        self._is_doubted = False
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._was_refused = False
+        self._retired = RetiredClients()
 
     @property
     def model(self) -> EmbeddingModel:
@@ -126,9 +128,7 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """Close the connections."""
-        for task in self._retiring:
-            task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self._retired.close()
         if self._session is not None:
             await self._session.close()
 
@@ -151,12 +151,12 @@ class OpenAIProvider:
                 if pause is None:
                     pause = pauses.next()
                 elif pause >= deadline - asyncio.get_running_loop().time():
-                    raise  # the service asks for a pause that ends too late
+                    raise  # the pause that the service asks for ends after the deadline
                 await asyncio.sleep(pause)
         return await self._try(texts)
 
     async def _try(self, texts: Sequence[str]) -> Matrix:
-        """Send the request; send it again without a field that the service does not, or may not, support."""
+        """Send the request; repeat it without an optional field that the service seems to refuse."""
         options = dict(self._options)
         while True:
             try:
@@ -164,8 +164,8 @@ class OpenAIProvider:
             except _FieldRefusedError as error:
                 del options[error.field]
                 continue
-            # The field is dropped for good only after success: a refusal may have quoted a text that contains
-            # its name.
+            # The field is dropped for later requests only after a success without it: a refusal may have
+            # quoted a text that contains the field's name.
             for field in self._options.keys() - options.keys():
                 self._options.pop(field, None)
             self._served_with = frozenset(options)
@@ -205,14 +205,13 @@ class OpenAIProvider:
         self, response: aiohttp.ClientResponse, options: _Options, *, alone: bool
     ) -> Exception:
         status = response.status
-        self._is_doubted = True
+        self._was_refused = True
         message = self._message(explain(status, self._model.name))
         if status in {400, 413, 422}:
             body = (await _read(response, _MAX_REFUSAL_BYTES)).lower()
             named = [field for field in options if field.encode() in body]
-            # A service that never served a request with these fields may refuse one of them without naming
-            # it, as may a service that was replaced since. So a single text is tried without them before it
-            # is blamed.
+            # A service may refuse a field without naming it, if it never served a request with these fields
+            # or was replaced since. So a single text is tried without them before it is refused.
             suspected = alone or not self._served_with.issuperset(options)
             field = next(iter(named or (options if suspected else [])), None)
             return _FieldRefusedError(message, field) if field else EmbeddingRefusedError(message)
@@ -227,18 +226,16 @@ class OpenAIProvider:
     def _opened(self, url: URL) -> aiohttp.ClientSession:
         """Return the session to use; a new one after a refusal, or if address or certificates changed.
 
-        The host name may lead to another server by now, while the connected one keeps refusing.
+        After a refusal, the host name may lead to another server, while the connected one keeps refusing.
         """
         current, now = self._url.current(), asyncio.get_running_loop().time()
-        doubted = self._is_doubted and now - self._opened_at >= self._pace.renew
-        if self._session is not None and not doubted and current == self._session_of:
+        is_refused = self._was_refused and now - self._opened_at >= self._pace.renew
+        if self._session is not None and not is_refused and current == self._session_url:
             return self._session
         if self._session is not None:
-            task = asyncio.create_task(_retire(self._session, self._timeout_seconds))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
-        self._session_of, self._opened_at, self._is_doubted = current, now, False
-        # The library's own context would not do: it has read the trusted certificates once and for all.
+            self._retired.add(self._session.close, after_seconds=self._timeout_seconds)
+        self._session_url, self._opened_at, self._was_refused = current, now, False
+        # The library's own context is not used: it reads the trusted certificates only once.
         trusted = ssl.create_default_context() if url.scheme == "https" else True
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=trusted),
@@ -254,14 +251,6 @@ class OpenAIProvider:
     def _message(self, predicate: str) -> str:
         url, _ = _endpoint(self._url.current().value)
         return f"The embedding service at {url.origin()}{url.path} {predicate}"
-
-
-async def _retire(session: aiohttp.ClientSession, seconds: float) -> None:
-    """Close a session after the requests that began with it have ended."""
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        await session.close()
 
 
 def _model_name(settings: EmbeddingSettings) -> str:
@@ -313,7 +302,7 @@ def _bearer(value: str) -> str | None:
 
 
 def _trusted_files() -> list[str]:
-    """Return the file of trusted certificates if it is not the system's own."""
+    """Return the file of trusted certificates if SSL_CERT_FILE names it, in a list."""
     path = ssl.get_default_verify_paths()
     return [path.cafile] if path.cafile and path.openssl_cafile_env in os.environ else []
 
@@ -321,7 +310,7 @@ def _trusted_files() -> list[str]:
 async def _read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:
     body = await _read(response, limit)
     if len(body) > limit:
-        raise AnswerError("answered far more than vectors")
+        raise too_large()
     return body
 
 

@@ -1,4 +1,4 @@
-"""Parses the answers of a service with an OpenAI-compatible API, and trusts none of them."""
+"""Parses the answers of a service with an OpenAI-compatible API, and checks everything in them."""
 
 import base64
 import binascii
@@ -15,12 +15,13 @@ from datastorage.settings import PREFIX
 
 # Bytes of a number of 17 digits with sign, exponent, comma and the white space of an indented answer.
 _NUMBER_BYTES: Final = 48
-# Bytes of an answer beside its numbers.
+# Bytes of an answer in addition to its vectors.
 _REST_BYTES: Final = 65_536
-# Brackets or quotes per vector, and in the rest of the answer.
-_MARKS_A_VECTOR: Final = 256
-_MARKS_BESIDES: Final = 8192
+# The most brackets or quotes per vector, and in the rest of the answer.
+_MARKS_PER_VECTOR: Final = 256
+_OTHER_MARKS: Final = 8192
 _MAX_RETRY_AFTER_DIGITS: Final = 9
+_NO_NUMBERS: Final = "answered something else than lists of numbers"
 _MEDIA_TYPE: Final = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}")
 
 
@@ -32,6 +33,11 @@ class UnexpectedAnswerError(AnswerError):
     """The answer looks like that of another service or model: a setting is likely to be wrong."""
 
 
+def too_large() -> AnswerError:
+    """Return the error for an answer that is larger than vectors can be."""
+    return AnswerError("answered far more than vectors")
+
+
 def answer_limit(count: int, dimensions: int) -> int:
     """Return how many bytes an answer with ``count`` vectors may have."""
     return count * (dimensions * _NUMBER_BYTES + 256) + _REST_BYTES
@@ -39,9 +45,9 @@ def answer_limit(count: int, dimensions: int) -> int:
 
 def matrix_of(body: bytes, media_type: str, *, count: int, dimensions: int) -> Matrix:
     """Return the vectors of an answer, in the order of its indexes. Raises AnswerError."""
-    # A body full of brackets or quotes takes fifty times its size when parsed. A proper one has few of them.
-    if any(body.count(mark) > _MARKS_BESIDES + _MARKS_A_VECTOR * count for mark in (b"[", b"{", b'"')):
-        raise AnswerError("answered far more than vectors")
+    # A body full of brackets or quotes takes fifty times its size when parsed. A normal one has few of them.
+    if any(body.count(mark) > _OTHER_MARKS + _MARKS_PER_VECTOR * count for mark in (b"[", b"{", b'"')):
+        raise too_large()
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -70,13 +76,13 @@ def matrix_of(body: bytes, media_type: str, *, count: int, dimensions: int) -> M
 
 
 def _row(embedding: Any, dimensions: int) -> Vector:
-    """Return one vector, from a list of numbers or from base64 of 32-bit floats, little-endian."""
+    """Return one vector, from a list of numbers or from base64 of little-endian 32-bit floats."""
     if isinstance(embedding, str):
         row = _decoded(embedding)
     elif isinstance(embedding, list) and {int, float}.issuperset(map(type, embedding)):
         row = _narrowed(embedding)
     else:
-        raise AnswerError("answered something else than lists of numbers")
+        raise AnswerError(_NO_NUMBERS)
     if len(row) != dimensions:
         raise UnexpectedAnswerError(
             f"answered vectors of {len(row)} numbers instead of {dimensions}, "
@@ -89,7 +95,7 @@ def _decoded(embedding: str) -> Vector:
     try:
         return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
     except (binascii.Error, ValueError) as error:
-        raise AnswerError("answered something else than lists of numbers") from error
+        raise AnswerError(_NO_NUMBERS) from error
 
 
 def _narrowed(embedding: list[float]) -> Vector:
@@ -104,7 +110,8 @@ def _narrowed(embedding: list[float]) -> Vector:
 def retry_after_seconds(value: str | None, date: str | None = None) -> float | None:
     """Return the seconds that a Retry-After header asks for, as a number or a date; None if it is invalid.
 
-    ``date`` is the answer's Date header: both dates are from the service's clock, which may be wrong.
+    ``date`` is the answer's Date header. Two dates by the service's clock are compared, since that clock may
+    be wrong.
     """
     if not value:
         return None

@@ -17,7 +17,7 @@ from datastorage.records.vector import EmbeddingModel, Matrix, Vector
 
 _log = logging.getLogger(__name__)
 
-# Every model can embed this text. One that can't is out of order, whatever it answers for other texts.
+# Every working model can embed this text.
 _HARMLESS: Final = "the pod was restarted"
 _MIN_NORM: Final = 1e-6
 # PostgreSQL sums squares in 32 bits: a longer vector would have no distance from any other.
@@ -25,7 +25,7 @@ _MAX_NORM: Final = 1e19
 
 
 class EmbedderBusyError(EmbedderUnavailableError):
-    """The provider serves, but not this much at once. No text is to blame."""
+    """The provider serves, but not this much at once. No text is at fault."""
 
 
 class Provider(Protocol):
@@ -38,8 +38,8 @@ class Provider(Protocol):
     async def embed(self, texts: Sequence[str]) -> Matrix:
         """Return one row for each text, in their order.
 
-        Raises EmbedderUnavailableError when it can't serve now, its subclass EmbedderBusyError when it could
-        serve less, EmbeddingRefusedError when it refuses at least one of these texts and will do so again.
+        Raises EmbedderUnavailableError when the provider can't serve now, its subclass EmbedderBusyError when
+        it could serve fewer texts, EmbeddingRefusedError when it refuses at least one of the texts for good.
         """
 
     async def close(self) -> None:
@@ -47,17 +47,20 @@ class Provider(Protocol):
 
 
 async def rows_of(provider: Provider, texts: Sequence[str]) -> Matrix:
-    """Ask the provider once; return a matrix of the right shape. Raises what ``Provider.embed`` raises."""
+    """Call the provider once; return a matrix with one row for each text.
+
+    Raises the errors of ``Provider.embed``.
+    """
     try:
         with metrics.EMBEDDING_DURATION.time():
             rows = await provider.embed(texts)
-        # Too large numbers become infinite, which fault_of finds.
+        # Numbers that are too large become infinite; ``fault_of`` detects that.
         with np.errstate(over="ignore", invalid="ignore"):
             matrix = np.asarray(rows, dtype=np.float32)
     except DataStorageError:
         raise
     except Exception as error:
-        # This is a bug of ours or of a library, which must cost vectors only, never records.
+        # A bug here or in a library may prevent vectors, but never the storing of records.
         _log.exception("The embedding provider failed unexpectedly")
         raise EmbedderUnavailableError(
             f"{provider.model} failed unexpectedly ({type(error).__name__})"

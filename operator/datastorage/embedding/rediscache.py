@@ -1,4 +1,4 @@
-"""The Redis that all replicas share: used while it answers quickly, and otherwise not used for a while."""
+"""Caches values in the Redis that all replicas share. While Redis fails or is slow, it is not used."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +20,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from datastorage import metrics
+from datastorage.embedding.retiring import RetiredClients
 from datastorage.errors import ConfigurationError, TransientError
 from datastorage.resilience.breaker import Breaker, Pace
 from datastorage.resilience.cancellation import cancellation_kept
@@ -28,28 +30,28 @@ from datastorage.settings import PREFIX
 
 T = TypeVar("T")
 
-# Far more than are in use at a time; a use that finds none free counts as a failure.
+# Far more than are in use at a time. If none is free, that counts as a failure.
 _MAX_CONNECTIONS: Final = 64
 # The key of a value that is never read: a read-only replica answers pings, so only a write shows that vectors
 # can be kept.
 _CHECK_KEY: Final = "datastorage:vector:check"
 # The options that a URL may have. Others would override the limits that make a use short and safe.
 _OPTIONS: Final = re.compile(r"db|username|password|ssl_[a-z_]+")
-# The options that name files, whose contents may be rotated, as passwords are.
+# The options that name files. Their contents may change, for example when a certificate is renewed.
 _FILE_OPTIONS: Final = re.compile(r"ssl_(certfile|keyfile|ca_certs|ca_path)")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on the time that Redis may cost."""
+    """Limits on the time that Redis may take."""
 
     use_seconds: float = 0.05
     """For each use, including connecting. Making a batch's vectors again takes about as long."""
     connect_seconds: float = 1.0
     """For the first connection, in several tries. Only the program's start waits for it."""
     pace: Pace = Pace(first=1.0, max=5.0, remind=math.inf, quiet=30.0)
-    """The pauses after failures: an absent Redis must cost next to nothing, and must not flood the log on a
-    busy machine, where uses may often be too slow for a moment."""
+    """The pauses after failures. An absent Redis must take almost no time. On a busy machine, where uses are
+    often too slow for a moment, the log must not be flooded."""
 
 
 class RedisStore:
@@ -65,7 +67,7 @@ class RedisStore:
         self._secret = Secret(origin, self._new_client, _files_in)
         self._using = self._secret.current()
         self._client = self._new_client(self._using.value)
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retired = RetiredClients()
         self._ttl_seconds = ttl_seconds
         self._breaker = Breaker("redis", self._probe, pace=limits.pace)
 
@@ -77,7 +79,7 @@ class RedisStore:
         return [value if isinstance(value, bytes) else None for value in values]
 
     async def set(self, values: Mapping[str, bytes]) -> None:
-        """Keep values."""
+        """Store values by key for ``ttl_seconds``."""
 
         async def send(client: Redis) -> None:
             pipeline = client.pipeline(transaction=False)
@@ -88,7 +90,7 @@ class RedisStore:
         await self._use(send)
 
     async def connect(self) -> None:
-        """Connect before the first use, since connecting during the start may take longer than a use may."""
+        """Connect before the first use: while the program starts, that may take longer than a use may."""
         deadline = time.monotonic() + self._limits.connect_seconds
         while time.monotonic() < deadline:
             try:
@@ -101,7 +103,7 @@ class RedisStore:
         await self.check()
 
     async def check(self) -> str | None:
-        """Write a value that is never read; return what is wrong with Redis, or None."""
+        """Write a value that is never read; return a description of what is wrong with Redis, or None."""
         if self._breaker.serving:
             await self._use(self._write)
         return self._breaker.reason
@@ -109,9 +111,7 @@ class RedisStore:
     async def close(self) -> None:
         """Close the connections."""
         await self._breaker.close()  # first, because its probe uses the connections
-        for task in self._retiring:
-            task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self._retired.close()
         await _close(self._client)
 
     async def _use(self, operation: Callable[[Redis], Awaitable[T]]) -> T | None:
@@ -139,30 +139,29 @@ class RedisStore:
                 async with asyncio.timeout(self._limits.use_seconds):
                     return await operation(client)
         except Exception as error:  # an unexpected error of a library must not cost a record either
-            if client is self._client:  # once for all uses that fail with it
-                # The host name may lead elsewhere by now, and the connected server may have become a replica.
+            if client is self._client:  # only one of the uses that fail with a client replaces it
+                # The host name may lead to another server, and this one may have become a replica.
                 self._renew()
             raise TransientError(self._cause(error)) from error
 
     def _renew(self) -> None:
-        """Use new connections from now on. Raises TransientError if the old ones have to stay in use.
+        """Use new connections from now on.
 
-        They stay in use while a file is missing or broken. It is read again after the next failure or change.
+        While a file is missing or broken, raises TransientError, and the old connections stay in use. The
+        file is read again after the next failure or change.
         """
         try:
             client = self._new_client(self._using.value)
         except ConfigurationError as error:
             raise TransientError(str(error)) from error
-        task = asyncio.create_task(_retire(self._client, 2 * self._limits.use_seconds))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retired.add(partial(_close, self._client), after_seconds=2 * self._limits.use_seconds)
         self._client = client
 
     def _new_client(self, url: str) -> Redis:
         return _client(url, self._limits.use_seconds)
 
     def _cause(self, error: Exception) -> str:
-        """Return what is wrong, in words that contain no password."""
+        """Return a description of the error that contains no password."""
         if isinstance(error, TimeoutError | RedisTimeoutError):
             return f"no answer within {self._limits.use_seconds * 1000:g} ms"
         if isinstance(error, AuthenticationError):
@@ -170,14 +169,6 @@ class RedisStore:
         if isinstance(error, ResponseError):
             return f"it refuses to serve ({type(error).__name__})"
         return f"no connection ({connection_trouble(error)})"
-
-
-async def _retire(client: Redis, seconds: float) -> None:
-    """Close a client after the uses that began with it have ended."""
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        await _close(client)
 
 
 async def _close(client: Redis) -> None:
@@ -202,7 +193,7 @@ def _client(url: str, timeout_seconds: float) -> Redis:
             retry=Retry(NoBackoff(), 0),
             max_connections=_MAX_CONNECTIONS,
         )
-        # The connection is not opened, but making it checks the options.
+        # The connection is not opened, but its constructor checks the options.
         connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, RedisError):
         # The library quotes the URL, which has a password in it.
@@ -236,7 +227,7 @@ def _check_tls(connection: SSLConnection) -> None:
 
 
 def _check_url(url: str) -> None:
-    """Raise ValueError for options that the library would obey or silently ignore."""
+    """Raise ValueError if a URL has elements that are not allowed, or that the library would ignore."""
     parts = urlsplit(url)
     if parts.fragment:
         raise ValueError("a password that is not percent-encoded")

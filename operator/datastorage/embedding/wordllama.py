@@ -1,4 +1,4 @@
-"""The default provider: a small model inside the program. Texts stay in the process; no service is needed.
+"""The default provider: a small model inside the program. Texts do not leave the process.
 
 The weights and the vocabulary are files in the wheel of wordllama. Its code is not used: it would take 40 MiB
 more memory and half a second at the start, pad texts to the longest of each batch, and add a log handler.
@@ -35,8 +35,7 @@ class Limits:
     """Limits on the work that is done at once."""
 
     chunk_characters: int = 32_768
-    """Characters of one chunk of texts. It bounds the memory, and the time for which the thread can't
-    stop."""
+    """Characters of one chunk of texts. This bounds the memory, and the time until the thread can end."""
     tokens: int = 2048
     """Rows of the table that are gathered at once for one text; they take 2 MiB."""
 
@@ -48,7 +47,7 @@ class WordLlamaProvider:
         """Raises ConfigurationError if the model's files are missing. They are loaded at the first use."""
         self._folder = _folder()
         self._limits = limits
-        self._network: _Network | None = None
+        self._model: _LoadedModel | None = None
         # One thread is enough: more would share the same cores and need more memory.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wordllama")
 
@@ -72,16 +71,16 @@ class WordLlamaProvider:
     def _embed(self, texts: Sequence[str]) -> Matrix:
         return self._loaded().embed(texts)
 
-    def _loaded(self) -> "_Network":
-        if self._network is None:
-            self._network = _Network(self._folder, self._limits.tokens)
-        return self._network
+    def _loaded(self) -> "_LoadedModel":
+        if self._model is None:
+            self._model = _LoadedModel(self._folder, self._limits.tokens)
+        return self._model
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
-class _Network:
+class _LoadedModel:
     """The table of token vectors, and the tokenizer that splits texts into tokens."""
 
     def __init__(self, folder: Path, tokens_at_once: int) -> None:

@@ -7,9 +7,9 @@ from typing import Final, Self
 
 from datastorage.kube.apirequest import ApiRequest
 
-# Kinds and namespaces bound the number of rights, but a status line has room for fewer.
-_MOST_SHOWN: Final = 3
-_MOST_SUSPECTS: Final = 100
+# Kinds and namespaces bound the number of rights, but a status line has room for only a few.
+_MAX_SHOWN: Final = 3
+_MAX_SUSPECTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +62,23 @@ class AccessMonitor:
         self._refused[right] = reason
 
     def accepted(self, right: str | None) -> None:
-        """Note any other answer."""
+        """Note any other answer: the API server accepts the credentials, and ``right`` is not missing."""
         self._credentials = None
         if right is not None:
             self._refused.pop(right, None)
 
     def suspect(self, right: Right) -> None:
         """Note that a write was refused (403), for a missing right or for another reason."""
-        if len(self._suspects) < _MOST_SUSPECTS:
+        if len(self._suspects) < _MAX_SUSPECTS:
             self._suspects.setdefault(right, False)
             self._suspected.set()
 
     async def suspicion(self) -> None:
-        """Wait until there are suspects."""
+        """Wait until a right is suspect."""
         await self._suspected.wait()
 
     def suspects(self) -> tuple[Right, ...]:
-        """Return the rights in doubt and those known to be missing."""
+        """Return the rights that may be missing, and those that are known to be missing."""
         return tuple(self._suspects)
 
     def missing(self, right: Right) -> None:
@@ -93,7 +93,7 @@ class AccessMonitor:
         return was_missing
 
     def problem(self) -> str | None:
-        """Return what the API server refuses, or None."""
+        """Return a description of the missing credentials or rights, or None."""
         if self._credentials is not None:
             return self._credentials
         return "; ".join(self._missing_rights()) or None
@@ -102,7 +102,7 @@ class AccessMonitor:
         rights = [f"{right}: {reason}" for right, reason in sorted(self._refused.items())]
         rights += sorted(str(right) for right, is_missing in self._suspects.items() if is_missing)
         for number, right in enumerate(rights):
-            if number == _MOST_SHOWN:
+            if number == _MAX_SHOWN:
                 yield f"and {len(rights) - number} more"
                 return
             yield f"API server (403): no right to {right}"

@@ -18,8 +18,8 @@ from datastorage.errors import (
 from datastorage.kube.apirequest import Target
 
 _MAX_MESSAGE_CHARACTERS: Final = 500
-# Refusals that pass by themselves, because a token is renewed or the server was only busy.
-PASSING: Final = frozenset(
+# Refusals that end by themselves, because a token is renewed or the server was only busy.
+TEMPORARY: Final = frozenset(
     {HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 )
 
@@ -42,7 +42,7 @@ def refusal(status: int, body: bytes) -> str:
 def error_of(status: int, body: bytes, target: Target) -> ClusterError:
     """Return the error for an answer with this status, 400 or more. It names the object."""
     message = f"{target}: {refusal(status, body)}"
-    # etcd's own limit on the size of an object results in an internal error.
+    # An object that exceeds etcd's own limit results in an internal error.
     if status == 413 or (status == 500 and "request is too large" in message):
         return ObjectTooLargeError(message)
     # The answer names the missing object. If the path itself is unknown, it names none.
@@ -54,7 +54,7 @@ def error_of(status: int, body: bytes, target: Target) -> ClusterError:
         return ObjectChangedError(message)
     if status == 403:
         return ForbiddenError(message)
-    if status in PASSING or status >= 500:
+    if status in TEMPORARY or status >= 500:
         return ClusterUnavailableError(message)
     return RequestRefusedError(message)
 
@@ -62,7 +62,7 @@ def error_of(status: int, body: bytes, target: Target) -> ClusterError:
 def parsed(body: bytes, target: Target) -> dict[str, Any]:
     """Return the object in the answer. Raises ClusterUnavailableError for anything else.
 
-    A page of a proxy does not prove that anything was done.
+    A proxy's page does not prove that the API server did anything.
     """
     try:
         answer = json.loads(body)
@@ -70,27 +70,38 @@ def parsed(body: bytes, target: Target) -> dict[str, Any]:
         answer = None
     if not isinstance(answer, dict):
         raise ClusterUnavailableError(
-            f"{target}: API server: the answer is not a JSON object; is a proxy or a login page before it?"
+            f"{target}: API server: the answer is not a JSON object; "
+            "is a proxy or a login page in front of it?"
         )
     return answer
 
 
 def metadata_of(answer: Mapping[str, Any], target: Target) -> Mapping[str, Any]:
-    """Return the metadata in the answer. Raises ClusterUnavailableError where there is none."""
+    """Return the metadata in the answer. Raises ClusterUnavailableError if there is none."""
     metadata = answer.get("metadata")
     if not isinstance(metadata, dict):
         raise ClusterUnavailableError(
-            f"{target}: API server: the answer has no metadata; is it an API server that answers?"
+            f"{target}: API server: the answer has no metadata; is this an API server?"
         )
     return metadata
 
 
+def items_of(answer: Mapping[str, Any], target: Target) -> list[Any]:
+    """Return the objects in a list. Raises ClusterUnavailableError for anything else that stands there."""
+    items = answer.get("items") or []
+    if not isinstance(items, list):
+        raise ClusterUnavailableError(
+            f"{target}: API server: the answer has no list of items; is it an API server that answers?"
+        )
+    return items
+
+
 def version_of(answer: Mapping[str, Any], target: Target) -> str:
-    """Return the resourceVersion in the answer. Raises ClusterUnavailableError where there is none."""
+    """Return the resourceVersion in the answer. Raises ClusterUnavailableError if there is none."""
     version = metadata_of(answer, target).get("resourceVersion")
     if not isinstance(version, str):
         raise ClusterUnavailableError(
-            f"{target}: API server: the answer has no resourceVersion; is it an API server that answers?"
+            f"{target}: API server: the answer has no resourceVersion; is this an API server?"
         )
     return version
 

@@ -1,6 +1,6 @@
 """A request to the API server as a value: its target and its content.
 
-This module knows the form of Kubernetes' paths, but no particular resource.
+This module knows the form of the API's paths, but no particular resource.
 """
 
 import json
@@ -53,7 +53,7 @@ class Target:
         return f"{self.collection}{name}{subresource}"
 
     def __str__(self) -> str:
-        """Return a name for errors: ``AuditRecord payments/x`` or ``AuditRecord in namespace payments``."""
+        """Return the name in error messages, such as ``AuditRecord payments/x``."""
         if self.name is not None:
             return f"{self.resource.kind} {f'{self.namespace}/' if self.namespace else ''}{self.name}"
         return f"{self.resource.kind}{f' in namespace {self.namespace}' if self.namespace else ''}"

@@ -1,7 +1,7 @@
-"""The connection settings of each request: address, TLS and credentials, kept up to date.
+"""Keeps the connection settings of requests up to date: address, TLS and credentials.
 
-Files are read again when they change, a plugin is run again when its credentials expire, and both happen
-after the API server has refused the credentials.
+Files are read again when they change, and a plugin is run again when its credentials expire. Both also happen
+when the API server has refused the credentials.
 """
 
 import asyncio
@@ -41,18 +41,19 @@ class CredentialsPace:
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """Everything that a request needs to reach the API server. A change makes a new object."""
+    """Everything that a request needs to reach the API server. A change results in a new object."""
 
     server: str
     proxy: str | None = field(repr=False)
     server_name: str | None
     tls: ssl.SSLContext | None
-    """It also separates connections: one that was made with another context is not used any more."""
+    """A new context also ends the use of older connections: each is used only with the context it was opened
+    with."""
     headers: tuple[tuple[str, str], ...] = field(repr=False)
 
 
 class Credentials:
-    """Provides the current connection settings, and other ones when the API server refuses these."""
+    """Provides the current connection settings, and renews them when the API server refuses them."""
 
     def __init__(
         self, load: Callable[[], Endpoint], pace: CredentialsPace, clock: Callable[[], float]
@@ -82,7 +83,7 @@ class Credentials:
     async def current(self) -> ConnectionSettings:
         """Return the settings as they are now.
 
-        Raises ClusterUnavailableError while a plugin has given no credentials.
+        Raises ClusterUnavailableError while there are no credentials from a plugin.
         """
         if self._connection is None or self._is_due():
             async with self._lock:
@@ -92,7 +93,7 @@ class Credentials:
         return self._connection
 
     async def renewed(self, refused: ConnectionSettings) -> ConnectionSettings | None:
-        """Return settings other than those that the API server refused, or None.
+        """Return other settings than ``refused``, which the API server did not accept, or None.
 
         Raises ClusterUnavailableError when the plugin fails.
         """
@@ -108,7 +109,7 @@ class Credentials:
             return self._connection
 
     def accepted(self) -> None:
-        """Note that the API server accepts us, so that a plugin has no long pause after the next refusal."""
+        """Note that the API server accepts the credentials: the next refusal begins with a short pause."""
         self._backoff.reset()
         self._pause_seconds = self._pace.first_pause_seconds
 
@@ -152,7 +153,7 @@ class Credentials:
         return self._endpoint, self._issued
 
     async def _look(self, *, even_if_unchanged: bool) -> None:
-        """Read the files if they have changed. If that fails, what was read before stays in use."""
+        """Read the files if they have changed. If that fails, the previous configuration stays in use."""
         self._looked = self._clock()
         before = self._endpoint
         try:
@@ -163,7 +164,8 @@ class Credentials:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 _log.warning(
-                    "Access to the API server can't be read again; what was read before stays in use: %s",
+                    "The configuration for the API server can't be read again; the previous one stays in "
+                    "use: %s",
                     error,
                 )
             return
@@ -171,7 +173,7 @@ class Credentials:
         if before is not None and self._endpoint is not before:
             if self._endpoint is None or self._endpoint.plugin != before.plugin:
                 self._issued, self._ran = None, -math.inf
-            _log.info("Access to the API server has changed and was read again")
+            _log.info("The configuration for the API server has changed and was read again")
 
     def _read_files(self, *, even_if_unchanged: bool) -> None:
         """Read the files. Runs in a thread, since a file system may be slow."""
@@ -189,7 +191,7 @@ class Credentials:
             self._files = files
 
     async def _run_plugin(self, *, refused: bool) -> None:
-        """Run the plugin, unless it has just run: then its last credentials or its last error apply.
+        """Run the plugin. If it has just run, its last credentials or its last error apply instead.
 
         Raises ClusterUnavailableError when there are no credentials.
         """
@@ -245,8 +247,8 @@ def _context(endpoint: Endpoint, issued: ClientCertificate | None) -> ssl.SSLCon
         raise ConfigurationError(
             f"{endpoint.source}: certificate-authority is not a PEM certificate ({error.reason})"
         ) from error
-    # These flags are as in Go: clusters often have authorities without a key identifier, and a trusted
-    # certificate needs no trusted issuer.
+    # Go checks no more than this either: clusters often have authorities without a key identifier, and a
+    # trusted certificate needs no trusted issuer.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if endpoint.insecure:

@@ -1,4 +1,4 @@
-"""The API server's address and our identity, from a kubeconfig or from the pod's own files.
+"""Reads the API server's address and our identity, from a kubeconfig or from the pod's own files.
 
 Each call of ``load_endpoint`` reads everything again, because addresses, certificates and tokens change on
 disk while the program runs.
@@ -63,7 +63,7 @@ class ExecPlugin:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The address of the API server, the way to it, and the credentials that need no plugin."""
+    """The address of the API server, the proxy and TLS settings, and the credentials that need no plugin."""
 
     source: str
     server: str
@@ -115,10 +115,10 @@ class _Reader:
 def load_endpoint(
     environment: Mapping[str, str] | None = None, *, service_account: Path = SERVICE_ACCOUNT_DIRECTORY
 ) -> Endpoint:
-    """Read the kubeconfig if KUBECONFIG is set or this is no pod, otherwise the pod's ServiceAccount.
+    """Return the endpoint of the pod's ServiceAccount, or of the kubeconfig.
 
-    ``service_account`` is the directory of the pod's own files.
-    Raises ConfigurationError: one line that says what to do.
+    The kubeconfig is read if KUBECONFIG is set or the program does not run in a pod. ``service_account`` is
+    the directory of the pod's own files. Raises ConfigurationError: one line that says what to do.
     """
     environment = os.environ if environment is None else environment
     in_pod = bool(environment.get(_HOST_VARIABLE) and environment.get(_PORT_VARIABLE))
@@ -130,7 +130,7 @@ def load_endpoint(
 def checked_header(text: str, source: str, name: str) -> str:
     """Return a text that is valid in a header. Raises ConfigurationError, which does not show the text."""
     if _NOT_IN_HEADER.search(text):
-        raise ConfigurationError(f"{source}: {name} has line breaks or control characters in it")
+        raise ConfigurationError(f"{source}: {name} contains line breaks or control characters")
     return text
 
 
@@ -226,7 +226,7 @@ def _authorities(reader: _Reader, pem: bytes | None, name: str) -> str | None:
     # A bundle may have comments of any encoding between the certificates.
     certificates = _PEM_CERTIFICATE.findall(pem)
     if not certificates:
-        raise ConfigurationError(f"{reader.source}: {name} has no PEM certificate in it")
+        raise ConfigurationError(f"{reader.source}: {name} contains no PEM certificate")
     return "\n".join(certificate.decode("ascii", "replace") for certificate in certificates)
 
 

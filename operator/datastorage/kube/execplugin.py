@@ -27,10 +27,11 @@ class PluginLimits:
     """Limits on a run of a plugin."""
 
     run_seconds: float = 20.0
-    """A plugin that asks a cloud takes a second or two. The run must end, and the request be answered, within
-    the 30 s that a watch waits: a run that the watch cancels yields neither credentials nor a reason."""
+    """A plugin that calls a cloud's API takes a second or two. The plugin and the request together must take
+    less than the 30 s that a watch waits: a run that the watch cancels yields neither credentials nor a
+    reason."""
     output_bytes: int = 1024 * 1024
-    """Credentials take some KiB."""
+    """The limit on each of the plugin's two outputs. Credentials take some KiB."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ async def run_plugin(plugin: ExecPlugin, limits: PluginLimits) -> PluginCredenti
         return _credential(json.loads(output), plugin)
     except (ValueError, RecursionError):
         raise ClusterUnavailableError(f"{name} did not print JSON") from None
-    except (ConfigurationError, _UnfitError) as error:
+    except (ConfigurationError, _UnusableOutputError) as error:
         raise ClusterUnavailableError(f"{name}: {error}") from None
 
 
-class _UnfitError(Exception):
+class _UnusableOutputError(Exception):
     """The output is JSON, but does not contain credentials."""
 
 
@@ -98,8 +99,8 @@ async def _run(plugin: ExecPlugin, name: str, limits: PluginLimits) -> tuple[int
             *plugin.arguments,
             env=_environment(plugin, interactive=interactive),
             stdin=None if interactive else subprocess.DEVNULL,
-            # A session of its own lets its child processes end with it. An interactive plugin must stay in
-            # the terminal's.
+            # In a session of its own, a plugin's child processes can be ended with it. An interactive plugin
+            # must stay in the terminal's session.
             start_new_session=not interactive,
         )
     except OSError as error:
@@ -139,21 +140,21 @@ def _environment(plugin: ExecPlugin, *, interactive: bool) -> dict[str, str]:
 
 def _credential(answer: Any, plugin: ExecPlugin) -> PluginCredential:
     if not isinstance(answer, dict) or answer.get("kind") != "ExecCredential":
-        raise _UnfitError("printed no ExecCredential")
+        raise _UnusableOutputError("printed no ExecCredential")
     if answer.get("apiVersion") != plugin.api_version:
-        raise _UnfitError(f"did not answer in {plugin.api_version}, as its kubeconfig entry demands")
+        raise _UnusableOutputError(f"did not answer in {plugin.api_version}, as its kubeconfig entry demands")
     status = answer.get("status")
     if not isinstance(status, dict):
-        raise _UnfitError("printed no status")
+        raise _UnusableOutputError("printed no status")
     token, certificate, key = (
         status.get(name) or "" for name in ("token", "clientCertificateData", "clientKeyData")
     )
     if not all(isinstance(value, str) for value in (token, certificate, key)):
-        raise _UnfitError("printed credentials that are not text")
+        raise _UnusableOutputError("printed credentials that are not text")
     if not token and not certificate and not key:
-        raise _UnfitError("printed neither a token nor a certificate")
+        raise _UnusableOutputError("printed neither a token nor a certificate")
     if bool(certificate) != bool(key):
-        raise _UnfitError("printed only one of certificate and key")
+        raise _UnusableOutputError("printed only one of certificate and key")
     return PluginCredential(
         authorization=f"Bearer {checked_header(token.strip(), 'status', 'token')}" if token else None,
         certificate=ClientCertificate(certificate.encode(), key.encode()) if certificate else None,
@@ -169,5 +170,5 @@ def _expiry(value: Any) -> float | None:
     except (TypeError, ValueError):
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise _UnfitError("printed an expirationTimestamp that is not an RFC 3339 time")
+        raise _UnusableOutputError("printed an expirationTimestamp that is not an RFC 3339 time")
     return moment.timestamp()

@@ -79,7 +79,7 @@ class ExecEntry(_Entry):
 
 
 class AuthProviderEntry(_Entry):
-    """An older way to log in, which plugins have replaced."""
+    """The older form of login, which plugins have replaced."""
 
     name: _Text = ""
     config: dict[str, Any] = Field(default_factory=dict, repr=False)
@@ -155,10 +155,10 @@ def is_named(environment: Mapping[str, str]) -> bool:
 
 
 def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
-    """Read the files that KUBECONFIG names, or ~/.kube/config.
+    """Return the current context of the files that KUBECONFIG names, or of ~/.kube/config.
 
-    Of entries with the same name, the whole entry of the first file counts; so does the first
-    current-context. Raises ConfigurationError: one line that names the file and says what to do.
+    Of entries with the same name, the one in the first file counts as a whole; the first current-context
+    counts too. Raises ConfigurationError: one line that names the file and says what to do.
     """
     named = [Path(name) for name in environment.get(VARIABLE, "").split(os.pathsep) if name]
     paths = tuple(dict.fromkeys(named or [Path.home() / ".kube" / "config"]))
@@ -166,7 +166,7 @@ def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
     files = {path: _read(path) for path in paths if len(paths) == 1 or path.exists()}
     where = f"kubeconfig {os.pathsep.join(map(str, paths))}"
     if not files:
-        raise ConfigurationError(f"{where}: no such file; set {VARIABLE} to a file that is there")
+        raise ConfigurationError(f"{where}: no such file; set {VARIABLE} to a file that exists")
     chosen = next((file.current_context for file in files.values() if file.current_context), "")
     contexts = _first({}, [(entry.name, entry.context) for file in files.values() for entry in file.contexts])
     if not chosen:
@@ -241,7 +241,7 @@ _T = TypeVar("_T")
 
 
 def _first(known: dict[str, _T], entries: Sequence[tuple[str, _T]]) -> dict[str, _T]:
-    """Add the entries whose names are not known yet."""
+    """Add the entries whose names are not known yet; return ``known``."""
     for name, entry in entries:
         known.setdefault(name, entry)
     return known

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedError
-from datastorage.kube.answers import metadata_of, version_of
+from datastorage.kube.answers import items_of, metadata_of, version_of
 from datastorage.kube.apirequest import MERGE_PATCH, ApiRequest, Resource, Target
 from datastorage.kube.transport import AnswerTooLargeError, Transport
 from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
@@ -48,9 +48,9 @@ class ObjectClient:
     ) -> str:
         """Write the status of the object if it is still at this version; return its new version.
 
-        The version is the only guard that works here: in a status request for a custom resource the API
-        server does not compare the uid with the object's, so that without the version a patch meant for a
-        deleted object would change its successor of the same name.
+        Only the version protects other objects here: in a status request for a custom resource the API server
+        does not compare the uid. Without the version, a patch for a deleted object would change a new object
+        of the same name.
 
         Raises ObjectGoneError, or ObjectChangedError if the object has another version or is another one.
         """
@@ -83,11 +83,11 @@ class ObjectClient:
     async def pages(
         self, kind: ResourceKind, *, field_selector: str, page_size: int
     ) -> AsyncIterator[list[dict[str, Any]]]:
-        """List the objects page by page; only one page is in memory, and large objects make pages shorter.
+        """Yield the objects page by page. Only one page is in memory; pages with large objects are shorter.
 
-        If a list takes so long that its continuation expires, it begins again, so objects may occur twice. A
-        namespace that may not be read does not prevent the others from being listed; its error is raised
-        last. Raises NotServedError when the API server does not serve the kind.
+        If a list takes so long that its continue token expires, it begins again, so objects may occur twice.
+        A namespace that may not be read does not prevent the others from being listed; its error is raised at
+        the end. Raises NotServedError when the API server does not serve the kind.
         """
         refusal: RequestRefusedError | None = None
         for namespace in self._selection.namespaces or (None,):
@@ -109,7 +109,7 @@ class ObjectClient:
             try:
                 answer = await self._transport.call(
                     ApiRequest("GET", target, query=query),
-                    # One object has to fit, whatever its size: the API server bounds it.
+                    # A page of one object has no limit here, because the API server limits its size.
                     max_bytes=self._max_page_bytes if limit > 1 else None,
                     repeated=True,
                 )
@@ -122,7 +122,7 @@ class ObjectClient:
                 continuation = ""
                 continue
             continuation = metadata_of(answer, target).get("continue") or None
-            yield answer.get("items") or []
+            yield items_of(answer, target)
             limit = min(page_size, limit * 2)
 
 

@@ -1,4 +1,4 @@
-"""The proxy to the API server, from the kubeconfig or from the environment.
+"""Finds the proxy to the API server, in the kubeconfig or in the environment.
 
 The environment is read as in Go programs such as kubectl: HTTPS_PROXY for https, HTTP_PROXY for http,
 NO_PROXY with names, addresses and networks, and no proxy for this machine itself.
@@ -38,7 +38,7 @@ def checked_proxy(url: str, setting: str) -> str:
 
 
 def environment_proxy(server: URL, environment: Mapping[str, str]) -> str | None:
-    """Return the proxy that the environment sets for this server. Raises ConfigurationError."""
+    """Return the proxy that the environment sets for this server, or None. Raises ConfigurationError."""
     upper = f"{server.scheme.upper()}_PROXY"
     name = next((name for name in (upper, upper.lower()) if environment.get(name)), None)
     if name is None or _bypassed(server, environment.get("NO_PROXY") or environment.get("no_proxy") or ""):

@@ -1,8 +1,8 @@
-"""Finds out which rights are missing after a write was refused, and when they have returned.
+"""Finds out which rights are missing after a write was refused, and when they are granted again.
 
 A 403 for a list or a watch shows which right is missing, and the request is repeated until it succeeds. A 403
-for a write may also come from an admission policy, and the write may never be repeated, so the API server is
-asked about the right itself. While no write is refused, nothing is asked.
+for a write may also come from an admission policy, and the write may never be repeated. So the API server is
+asked about the right itself, by a SelfSubjectAccessReview. While no write is refused, no review is sent.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class RightsReview:
                 self._on_recovery()
 
     async def _is_allowed(self, right: Right) -> bool | None:
-        """Return the API server's decision, or None if it gives none: the next 403 leads here again."""
+        """Return the API server's decision, or None without one: the next 403 leads to another review."""
         resource, _, subresource = right.resource.partition("/")
         attributes = {
             "group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb,

@@ -1,7 +1,7 @@
 """Sends requests to the API server: single ones, and those of Kopf's watches.
 
-Proxy, TLS and credentials come from credentials.py for each request. The transport reports what the answers
-say about our rights to accessmonitor.py. It knows no particular resource.
+Proxy, TLS and credentials come from credentials.py for each request. The transport reports missing
+credentials and rights to accessmonitor.py. It knows no particular resource.
 """
 
 import asyncio
@@ -26,6 +26,10 @@ USER_AGENT: Final = "kubernaut-datastorage"
 _CALL_TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
 # The limit on unread data. It need not hold a whole event, which has up to 1.5 MiB.
 _READ_BUFFER_BYTES: Final = 256 * 1024
+# Several times what the largest object takes, and far more than a description of an error. What sends more
+# is no API server, and must not fill the memory.
+_MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+_MAX_ERROR_BYTES: Final = 1024 * 1024
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 # The message of an error answer to a request with a secret.
@@ -37,8 +41,8 @@ class TransportPace:
     """How long the transport waits."""
 
     headers_seconds: float = 30.0
-    """From the first byte sent to the last header received, including proxies and handshakes. The headers of
-    a watch come at once too; its events come later."""
+    """From the opening of the connection to the last header of the answer, including proxies and handshakes.
+    Even a watch sends its headers at once; its events come later."""
     credentials: CredentialsPace = field(default_factory=CredentialsPace)
 
 
@@ -47,7 +51,7 @@ class AnswerTooLargeError(Exception):
 
 
 class Transport:
-    """Sends each request with the current connection settings; a context manager."""
+    """Sends each request with the current connection settings. It is a context manager, which closes it."""
 
     def __init__(
         self,
@@ -55,14 +59,14 @@ class Transport:
         pace: TransportPace = TransportPace(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``load`` reads the API server's address and our identity (endpoint.py). ``clock`` gives seconds."""
+        """``load`` reads the API server's address and our identity (endpoint.py). ``clock`` is in seconds."""
         self.monitor = AccessMonitor()
         self._credentials = Credentials(load, pace.credentials, clock)
         self._headers_seconds = pace.headers_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigurationError if no cluster is configured."""
+        """Read the configuration. Raises ConfigurationError if there is none, or if it is wrong."""
         await self._credentials.load()
         return self
 
@@ -86,7 +90,8 @@ class Transport:
         """Send a request and return the JSON object of the answer.
 
         ``repeated`` means that the caller repeats the request until it succeeds, so a missing right is noted
-        until then. ``review_right`` means that after a refusal (403) the right is reviewed (rightsreview.py).
+        until then. ``review_right`` means that the right is reviewed after a refusal (403); see
+        rightsreview.py.
 
         Raises a ClusterError, which names the object, and AnswerTooLargeError for more than ``max_bytes``.
         """
@@ -130,6 +135,8 @@ class Transport:
         ApiRequest. Raises ClusterUnavailableError if there are no credentials or no answer.
         """
         response = await self._authenticated(method, path, headers=headers, body=body, timeout=timeout)
+        if response.status >= 400:
+            await _keep_description(response)
         if response.status == _UNAUTHORIZED:
             message = _WITHHELD if has_secret else await _message(response)
             self.monitor.not_authenticated(f"API server (401): it does not accept the credentials: {message}")
@@ -200,7 +207,7 @@ class Transport:
         if 300 <= response.status < 400:
             response.close()
             raise ClusterUnavailableError(
-                f"API server ({response.status}): it sends requests elsewhere; "
+                f"API server ({response.status}): it redirects requests; "
                 f"is {connection.server} an API server?"
             )
         return response
@@ -211,7 +218,7 @@ class Transport:
                 # The callers bound the number of requests; watches must not wait for each other.
                 connector=aiohttp.TCPConnector(limit=0),
                 headers={"User-Agent": USER_AGENT},
-                # A load balancer's cookie would tie us to one API server.
+                # With a load balancer's cookie, all requests would go to one API server.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=_READ_BUFFER_BYTES,
                 # aiohttp would look for a netrc file and for proxies before each request, through a thread: a
@@ -222,8 +229,20 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
-    if max_bytes is None or response.status >= 400:  # the body of an error may have been read already
+    if response.status >= 400:  # its body has been read already
         return await response.read()
+    try:
+        return await _read_up_to(response, max_bytes or _MAX_ANSWER_BYTES)
+    except AnswerTooLargeError:
+        if max_bytes is not None:
+            raise
+        raise ClusterUnavailableError(
+            f"API server: the answer has more than {_MAX_ANSWER_BYTES:,} bytes; "
+            "is it an API server that answers?"
+        ) from None
+
+
+async def _read_up_to(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     answer = bytearray()
     async for chunk in response.content.iter_any():
         answer += chunk
@@ -231,6 +250,23 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> byte
             response.close()
             raise AnswerTooLargeError
     return bytes(answer)
+
+
+async def _keep_description(response: aiohttp.ClientResponse) -> None:
+    """Read the body of an error, so that its readers get it from memory.
+
+    Raises ClusterUnavailableError if it has no end. A body that breaks off raises at its first reader.
+    """
+    try:
+        body = await _read_up_to(response, _MAX_ERROR_BYTES)
+    except AnswerTooLargeError:
+        raise ClusterUnavailableError(
+            f"API server ({response.status}): the error has more than {_MAX_ERROR_BYTES:,} bytes; "
+            "is it an API server that answers?"
+        ) from None
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return
+    response._body = body  # noqa: SLF001  # where the library keeps what it has read
 
 
 def _trouble(error: Exception) -> str:

@@ -1,8 +1,8 @@
-"""Runs one Kopf for each kind and never lets one end unnoticed.
+"""Runs one Kopf operator for each kind, and starts it again whenever it ends.
 
-The Kopfs share nothing but the API server: a change to one kind's definition does not disturb the watch of
-the other. A Kopf that ends, or that can't resume its watch, is started again with new state. The sweep finds
-the objects that were changed meanwhile.
+The two Kopf operators share nothing but the API server: a change to one kind's definition does not disturb
+the watch of the other. An operator that ends, or that can't resume its watch, is started again with new
+state. The sweep finds the objects that were changed meanwhile.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import kopf
 
 from datastorage import metrics
 from datastorage.kube.watchmonitor import WatchMonitor
-from datastorage.kube.watchretry import Patience, RequestPace
+from datastorage.kube.watchretry import RequestPace, WatchRetry
 from datastorage.kube.watchsession import WatchSession
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.cancellation import end_tasks
@@ -27,17 +27,17 @@ from datastorage.resources.kinds import ResourceKind
 _log = logging.getLogger(__name__)
 
 _IDENTITY: Any = "datastorage"  # Kopf's type for identities is not public
-# Kopf's module that looks for resources, in tasks to which nothing holds a reference.
+# Kopf's module that looks for resources. Kopf keeps no reference to the tasks in which it does so.
 _KOPF_SCANNING: Final = "scanning.py"
 
 
 @dataclass(frozen=True, slots=True)
 class WatchPace:
-    """How often a Kopf is started again, and how often its requests are sent."""
+    """How often a Kopf operator is started again, and how often its requests are sent."""
 
     first_pause_seconds: float = 0.5
-    """Between the end of one Kopf and the start of the next; it grows while they end soon after their
-    start."""
+    """Between the end of a Kopf operator and its next start. The pause grows while operators end soon after
+    their start."""
     max_pause_seconds: float = 5.0
     healthy_seconds: float = 60.0
     """After a watch that ran this long, the next pause is the first one again."""
@@ -46,16 +46,16 @@ class WatchPace:
 
 @dataclass(frozen=True)
 class KopfFactory:
-    """Makes the objects that a Kopf needs. Each start makes new ones, since Kopf keeps state in them."""
+    """Makes the objects that a Kopf operator needs. Each start needs new ones: Kopf keeps state in them."""
 
     namespaces: tuple[str, ...]
-    session: Callable[[Patience], WatchSession]
+    session: Callable[[WatchRetry], WatchSession]
     registry: Callable[[ResourceKind], kopf.OperatorRegistry]
     settings: Callable[[ResourceKind], kopf.OperatorSettings]
 
 
 class Watch:
-    """One kind's Kopf under supervision."""
+    """Runs the Kopf operator of one kind, and starts it again when it ends."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Watch:
         registry, settings = self._factory.registry(self._kind), self._factory.settings(self._kind)
         sessions: list[WatchSession] = []
         gone = asyncio.Event()
-        patience = Patience(
+        retry = WatchRetry(
             self._kind,
             self._monitor,
             on_recovery=self._on_recovery,
@@ -110,7 +110,7 @@ class Watch:
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
             # Kopf calls this again after the session was closed.
-            sessions.append(self._factory.session(patience))
+            sessions.append(self._factory.session(retry))
             session = cast("aiohttp.ClientSession", sessions[-1])
             # The server is empty, because the transport knows the API server's current address.
             return kopf.AiohttpSession(server="", aiohttp_session=session)
@@ -159,9 +159,9 @@ class Watch:
 
 
 def _tasks_of(settings: kopf.OperatorSettings) -> list[asyncio.Task[Any]]:
-    """Return the tasks of a Kopf, including those that it leaves behind when it ends.
+    """Return the tasks of a Kopf operator, including those that it leaves behind when it ends.
 
-    The settings identify them: each Kopf has its own.
+    The settings identify them: each operator has its own.
     """
     return [task for task in asyncio.all_tasks() if _settings_in(task.get_coro()) is settings]
 

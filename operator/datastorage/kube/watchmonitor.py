@@ -1,7 +1,7 @@
 """Tracks the state of each watch for the health checks, and logs its changes.
 
-A silent watch needs no clock here: Kopf ends it after its inactivity time-out and sends the request again,
-and a failed attempt is noted here.
+A silent watch needs no time-out here: Kopf ends it after its own inactivity time-out and sends the request
+again. If that fails, it is noted here.
 """
 
 import logging
@@ -33,7 +33,7 @@ class WatchMonitor:
     """The states of all watches, one for each kind and served namespace."""
 
     def __init__(self, kinds: Sequence[ResourceKind], namespaces: Sequence[str] = ()) -> None:
-        """Without ``namespaces`` there is one watch for each kind, over all of them."""
+        """Without ``namespaces`` there is one watch for each kind, over all namespaces."""
         self._watches = {
             _path(kind, namespace): _Watch(kind) for kind in kinds for namespace in namespaces or (None,)
         }
@@ -52,8 +52,8 @@ class WatchMonitor:
         """Note that a watch request failed.
 
         ``refused`` means that the API server refuses the request, so that repeating it will not help.
-        ``busy`` means that the API server needs a moment, for example for a new definition; that is no reason
-        to warn.
+        ``busy`` means that the API server will serve soon, for example a new definition; that is no reason
+        for a warning.
         """
         watch = self._watches[path]
         state = _State.REFUSED if refused else _State.FAILING
@@ -84,19 +84,19 @@ class WatchMonitor:
         return True
 
     def lost(self, kind: ResourceKind) -> None:
-        """Note that nothing watches the kind for now."""
+        """Note that the kind is not watched for now, because its Kopf operator has ended."""
         for watch in self._watches.values():
             if watch.kind is kind and watch.state is _State.OPEN:
                 watch.state = _State.LOST
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the watches, or None."""
+        """A description of the watches that are not open, or None."""
         return self._describe([_State.STARTING, _State.FAILING, _State.REFUSED, _State.LOST], self._missing)
 
     @property
     def curable_problem(self) -> str | None:
-        """What is wrong, except for refusals of the API server, which a restart would not change."""
+        """The same without refusals of the API server and missing definitions, which a restart can't cure."""
         return self._describe([_State.STARTING, _State.FAILING, _State.LOST], [])
 
     def _describe(self, states: Sequence[_State], missing: Sequence[ResourceKind]) -> str | None:

@@ -1,8 +1,8 @@
 """Hides failures of the API server from Kopf, which gives up on some of them and logs each attempt.
 
 Kopf looks for the resource once, when it starts, and ends when a watch request is answered with 404, 410 or a
-lasting error. Here each of its requests is repeated until it can be answered: the first ones wait until the
-API server serves the definition, and a watch request waits until it is accepted.
+lasting error. Here each of its requests is repeated until there is an answer that Kopf can use: the first
+ones wait until the API server serves the definition, and a watch request waits until it is accepted.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 import aiohttp
 
 from datastorage.errors import ClusterError
-from datastorage.kube.answers import PASSING, refusal
+from datastorage.kube.answers import TEMPORARY, refusal
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.resilience.backoff import Backoff
 from datastorage.resources.kinds import API_VERSION, GROUP, ResourceKind
@@ -43,8 +43,8 @@ class RequestPace:
     time-out."""
 
 
-class Patience:
-    """Repeats the requests of the Kopf that watches one kind."""
+class WatchRetry:
+    """Repeats the requests of the Kopf operator that watches one kind."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Patience:
     ) -> None:
         """``on_recovery`` is called when a watch is open after trouble, with True if the definition is new.
 
-        ``on_gone`` is called when the watch can't be resumed, so that Kopf has to be restarted.
+        ``on_gone`` is called when the watch can't be resumed, so that Kopf has to be started again.
         """
         self._pace = pace
         self._kind = kind
@@ -107,7 +107,7 @@ class Patience:
             self._on_recovery(self._kind, is_new)
 
     def _failed(self, path: str, status: int | None, reason: str, *, watches: bool) -> None:
-        refused = status is not None and 400 <= status < 500 and status not in PASSING
+        refused = status is not None and 400 <= status < 500 and status not in TEMPORARY
         busy = status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
         if not watches:
             self._monitor.failed_all(self._kind, reason, refused=refused, busy=busy)
@@ -121,7 +121,7 @@ class Patience:
         if status == HTTPStatus.NOT_FOUND:
             self._monitor.undefined(self._kind)
         self._on_gone()
-        await asyncio.Event().wait()  # until this Kopf is ended
+        await asyncio.Event().wait()  # until this task is cancelled with its Kopf operator
         raise AssertionError
 
     def _is_usable(self, path: str, status: int, answer: bytes) -> bool:

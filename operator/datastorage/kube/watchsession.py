@@ -8,17 +8,17 @@ import aiohttp
 from yarl import URL
 
 from datastorage.kube.transport import USER_AGENT, Transport
-from datastorage.kube.watchretry import Patience
+from datastorage.kube.watchretry import WatchRetry
 
 
 class WatchSession:
     """The methods of aiohttp.ClientSession that Kopf uses. Closing it leaves the transport open."""
 
-    def __init__(self, transport: Transport, patience: Patience) -> None:
+    def __init__(self, transport: Transport, retry: WatchRetry) -> None:
         self.headers = {"User-Agent": USER_AGENT}
         self.closed = False
         self._transport = transport
-        self._patience = patience
+        self._retry = retry
 
     async def close(self) -> None:
         """Accept no more requests. Kopf has already closed its answers."""
@@ -50,4 +50,4 @@ class WatchSession:
                 right=f"{'watch' if watches else method.lower()} {target.path}",
             )
 
-        return await self._patience.answer(target.path, send, watches=watches)
+        return await self._retry.answer(target.path, send, watches=watches)

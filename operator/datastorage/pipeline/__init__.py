@@ -1,4 +1,5 @@
 """A record's path from the cluster to the archive: intake, commit, status, garbage collection, and the sweep.
 
-What belongs here: order, bounds, retries. What does not: SQL (storage) and HTTP to the cluster (kube).
+This package holds the order, the bounds and the retries. SQL is in ``storage``, HTTP to the cluster in
+``kube``.
 """

@@ -14,11 +14,11 @@ from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.storage.write import TextVectors, distinct_texts
 
 # The longest that the write path waits for an embedder; the backfill can take more time.
-_PATIENCE_SECONDS: Final = 2.0
+_EMBEDDER_SECONDS: Final = 2.0
 
 
 class Archive(Protocol):
-    """Where batches are written (storage/write.py)."""
+    """The archive, as far as this module uses it (storage/write.py)."""
 
     async def write(
         self, records: Sequence[Record], given: TextVectors | None = None
@@ -54,7 +54,7 @@ class EmbeddingWriter:
         nothing.
         """
         texts = distinct_texts(records)
-        embeddings = await self._embedder.embed(texts, patience_seconds=_PATIENCE_SECONDS)
+        embeddings = await self._embedder.embed(texts, timeout_seconds=_EMBEDDER_SECONDS)
         unavailable = self._missing(Reason.EMBEDDER_UNAVAILABLE, str(embeddings.error or ""))
         missing = dict.fromkeys(texts.keys() - embeddings.vectors.keys(), unavailable) | {
             key: self._missing(Reason.EMBEDDING_REFUSED, why, WriteState.FAILED)
@@ -63,7 +63,7 @@ class EmbeddingWriter:
         return await self._write(records, TextVectors(texts, embeddings.vectors, missing))
 
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]:
-        """Store all records in one transaction as ``store`` does, all their vectors pending."""
+        """Store all records in one transaction as ``store`` does, but leave all their vectors pending."""
         why = "rows and vectors together are too much for PostgreSQL"
         write = self._missing(Reason.VECTOR_STORE_UNAVAILABLE, why)
         return await self._write(records, TextVectors.all_missing(records, write))

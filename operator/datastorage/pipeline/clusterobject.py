@@ -1,4 +1,4 @@
-"""The facts about an object besides its record: where it is, what its status says, when it may be deleted."""
+"""The facts about an object besides its record: its reference, its status, when it may be deleted."""
 
 import logging
 import sys
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """Where an object is found in the cluster. The uid distinguishes it from another of the same name."""
+    """A reference to an object in the cluster. The uid distinguishes it from another of the same name."""
 
     kind: ResourceKind
     namespace: str
@@ -35,13 +35,13 @@ class ObjectRef:
 
 
 def ref_of(kind: ResourceKind, body: Body) -> ObjectRef:
-    """Return where an object is."""
+    """Return the reference to an object."""
     metadata = body["metadata"]
     return ObjectRef(kind, sys.intern(metadata["namespace"]), metadata["name"], metadata["uid"])
 
 
 def unread_ref_of(kind: ResourceKind, body: Any) -> ObjectRef:
-    """Return where an object is, as far as that can be read: for the log, even if the object is malformed."""
+    """Return the reference to an object for the log, with what can be read of it if it is malformed."""
     metadata = body.get("metadata") if isinstance(body, Mapping) else None
     known = metadata if isinstance(metadata, Mapping) else {}
     return ObjectRef(kind, *(str(known.get(name, "")) for name in ("namespace", "name", "uid")))
@@ -95,8 +95,8 @@ class Expiry:
 def expiry_of(kind: ResourceKind, body: Body) -> Expiry | None:
     """Return when a stored object may be deleted; None if its status names no time, so that it stays.
 
-    The key is that of the object's present spec, whatever its status says: the row is looked up by it before
-    the deletion.
+    The key is that of the object's present spec, whatever its status says. The row is looked up by this key
+    before the deletion.
     """
     metadata = body["metadata"]
     status = status_of(body)
@@ -113,6 +113,11 @@ def status_of(body: Body) -> Mapping[str, Any]:
     return body.get("status") or {}
 
 
+def phase_of(body: Body) -> str | None:
+    """Return the phase in the object's status; None if it has none yet."""
+    return status_of(body).get("phase")
+
+
 def observes_generation(body: Body) -> bool:
     """Whether the object's status is about its present generation."""
     return bool(status_of(body).get("observedGeneration") == body["metadata"]["generation"])
@@ -123,7 +128,7 @@ def is_current(body: Body) -> bool:
 
     A Stored object can't change any more. A Degraded one can, and its newest state may not be stored yet.
     """
-    if status_of(body).get("phase") == Phase.STORED:
+    if phase_of(body) == Phase.STORED:
         return status_of(body).get("observedGeneration") is not None
     return observes_generation(body)
 
@@ -143,7 +148,7 @@ def read_or_log(kind: ResourceKind, body: Body, read: Callable[[ResourceKind, Bo
     """
     try:
         return read(kind, body)
-    except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
+    except Exception:  # noqa: BLE001  # any error: it is logged with its traceback
         log_unreadable(unread_ref_of(kind, body))
         return None
 

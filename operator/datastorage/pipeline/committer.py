@@ -24,13 +24,13 @@ _log = logging.getLogger(__name__)
 
 
 class Rejected(Protocol):
-    """Where rejected records are kept (storage/rejected.py). Calls may be repeated without harm."""
+    """The store of rejected records (storage/rejected.py). Calls may be repeated without harm."""
 
     async def reject(self, record: Record, reason: str) -> None: ...
 
 
 class Writer(Protocol):
-    """Where records are stored (pipeline/batchwriter.py). Calls may be repeated without harm."""
+    """The writer of batches (pipeline/batchwriter.py). Calls may be repeated without harm."""
 
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]: ...
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]: ...
@@ -68,7 +68,7 @@ class Committer:
         pace: Pace = Pace(),
         aside_pace: AsidePace | None = None,
     ) -> None:
-        """``breaker`` is that of PostgreSQL."""
+        """``breaker`` is PostgreSQL's."""
         self._intake = intake
         self._register = register
         self._writer = writer
@@ -103,8 +103,8 @@ class Committer:
                 metrics.BATCH_SIZE.observe(len(batch))
                 await self.commit(batch)
             except (RecordRefusedError, WorkRefusedError) as error:
-                # Another batch of this size would meet the same limit (of time or size). A rule against
-                # single records is different: in small batches, each refused one would hold up those behind.
+                # Another batch of this size would meet the same limit (of time or size). Smaller batches are
+                # no help against a rule about single records: each refused one would hold up those behind.
                 if len(batch) > 1 and isinstance(error, WorkRefusedError) and error.is_limit:
                     self._share = max(self._share / 2, pace.least_share)
                 await self.aside.put(batch, error)
@@ -133,7 +133,7 @@ class Committer:
         try:
             await self._breaker.judge(lambda: self._rejected.reject(item.record, reason))
         except RecordRefusedError as error:
-            _log.error(  # an answer, not a crash
+            _log.error(  # PostgreSQL has answered: a traceback would not help
                 "Lost: deleted in the cluster, and it can't be kept at all"
                 if self._register.is_last_copy(item.record.key)
                 else "Record can't be kept at all; it stays in the cluster",

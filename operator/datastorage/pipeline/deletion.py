@@ -15,8 +15,8 @@ from datastorage.pipeline.clusterobject import (
     expiry_of,
     is_current,
     is_held,
+    phase_of,
     read_or_log,
-    status_of,
 )
 from datastorage.records.record import RecordKey
 from datastorage.resources.kinds import ARCHIVED, Phase, ResourceKind
@@ -73,7 +73,7 @@ async def look_again(cluster: Cluster, ref: ObjectRef) -> Found | None:
 
 def read(kind: ResourceKind, body: Body) -> Found:
     """Return the facts about an object that a status write or a deletion depends on."""
-    metadata, phase = body["metadata"], status_of(body).get("phase")
+    metadata, phase = body["metadata"], phase_of(body)
     archived, held = phase in ARCHIVED, is_held(body)
     deleting = "deletionTimestamp" in metadata
     stays = held or deleting or not archived

@@ -1,7 +1,7 @@
 """Deletes stored objects from the cluster once they expire, and only if the archive has their rows.
 
-The schedule in memory is a convenience: it is rebuilt by listing the stored objects at the start, at
-intervals, and after an overflow, so that nothing is lost with it.
+The schedule in memory may be lost: it is rebuilt by listing the stored objects at the start, at intervals,
+and after an overflow.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Cluster(listing.Cluster, deletion.Cluster, Protocol):
 
 
 Restore = Callable[[ResourceKind, Body], Awaitable[None]]
-"""Stores an object again whose row is missing although its status says that it is stored."""
+"""Stores an object again: its row is missing although its status says that it is stored."""
 DatabaseTime = Callable[[], Awaitable[float]]
 """Returns the time by PostgreSQL's clock, in Unix seconds."""
 
@@ -98,8 +98,8 @@ class GarbageCollector:
         self._pace = pace
         self._clock = clock
         self._slots = asyncio.Semaphore(pace.concurrency)
-        # How far PostgreSQL's clock is ahead of ours, in seconds. Expiry times count from a commit, by
-        # PostgreSQL's clock: with a wrong clock of ours, objects could be deleted hours early.
+        # How far PostgreSQL's clock is ahead of this machine's, in seconds. Expiry times count from a commit,
+        # by PostgreSQL's clock: with a wrong clock here, objects could be deleted hours early.
         self._clock_offset = 0.0
         self._listing_at = dict.fromkeys(KINDS, 0.0)
         self._listed_at = 0.0
@@ -110,12 +110,12 @@ class GarbageCollector:
         )
 
     def list_soon(self, kind: ResourceKind) -> None:
-        """Ask for a listing of a kind that is served again: deletions in the meantime found no object."""
+        """Ask for a listing of a kind that is served again: deletions that ran meanwhile found no object."""
         self._listing_at[kind] = 0.0
         self._schedule.wake.set()
 
     async def run(self) -> None:
-        """Collect until cancelled."""
+        """List the stored objects and delete the expired ones until cancelled."""
         await repeat(self._step, interval_seconds=self._pace.resync_seconds, wake=self._schedule.wake)
 
     async def _step(self) -> float:
@@ -127,8 +127,9 @@ class GarbageCollector:
             await self.collect(due)
             return 0.0
         pause = self._next_listing() - self._clock.monotonic()
-        if self._schedule.next_due is not None:
-            pause = min(pause, self._schedule.next_due - self._now() + self._pace.gather_seconds)
+        next_due = self._schedule.next_due()
+        if next_due is not None:
+            pause = min(pause, next_due - self._now() + self._pace.gather_seconds)
         return max(0.0, pause)
 
     def _next_listing(self) -> float:
@@ -169,7 +170,7 @@ class GarbageCollector:
         self._clock_offset = database - self._clock.wall()
 
     async def plan(self) -> AsyncIterator[Plan]:
-        """List the deletions to come, without deleting anything."""
+        """Yield the deletions to come; delete nothing. Raises ClusterError and TransientError."""
         for kind in KINDS:
             try:
                 async for page in self._walk.pages(kind):
@@ -183,7 +184,7 @@ class GarbageCollector:
                 continue  # without its definition a kind has no objects
 
     async def _list(self) -> None:
-        """List the kinds that are due, or all kinds if the schedule dropped entries: they may be of any."""
+        """List the kinds that are due; all kinds if the schedule dropped entries, of whatever kind."""
         now, forgotten = self._clock.monotonic(), self._schedule.forgotten_due is not None
         due = [kind for kind in KINDS if forgotten or self._listing_at[kind] <= now]
         self._schedule.forgotten_due = None

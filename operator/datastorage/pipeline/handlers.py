@@ -1,7 +1,8 @@
-"""Kopf's handlers: an event comes in, its object goes to the intake. Nothing else happens here.
+"""Kopf's handlers: each event's object is offered to the intake. Nothing else happens here.
 
-Only ``on.event``: the other decorators keep their state in the object and cost up to five more writes
-each (docs/decisions). Kopf never repeats an ``on.event`` handler; the sweep brings back its object.
+Only ``on.event`` is used: the other decorators keep their state in the object and cost up to five more writes
+each (docs/decisions). Kopf never repeats an ``on.event`` handler; if one fails, the sweep brings the object
+back.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ _EventHandler = Callable[..., Awaitable[None]]
 
 # Kopf keeps a worker per object for this long after its last event.
 _IDLE_SECONDS: Final = 0.05
-# For an error that gets past kube/watchretry.py: a connection that breaks in the middle of an answer.
+# Pauses after an error that kube/watchretry.py does not handle: a connection breaks within an answer.
 _BACKOFFS_SECONDS: Final = (0.2, 0.5, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
@@ -57,7 +58,7 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
     # Requests wait for their answer in kube/watchretry.py, however long a definition is missing.
     settings.networking.request_timeout = None
     settings.networking.error_backoffs = _BACKOFFS_SECONDS
-    # Kopf would patch an object that has Kopf's default finalizer, to remove it: we may not patch objects.
+    # Kopf would patch an object that has Kopf's default finalizer, to remove it, and has no right to do so.
     settings.persistence.finalizer = f"{GROUP}/unused"
     settings.persistence.diffbase_storage = _NoDiffBase()
     # Event handlers have no progress to keep.
@@ -67,9 +68,9 @@ def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Kopf would copy and compare every object to find its changes; event handlers don't ask for them.
+    """Keeps Kopf from copying and comparing every object: event handlers do not need the changes.
 
-    The old state is the new one, so that there is nothing to compare.
+    The old state is the same object as the new one, so that there is nothing to compare.
     """
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ class Intake:
 
     @property
     def depth(self) -> int:
-        """Items waiting to be taken."""
+        """The number of items that wait to be taken."""
         return len(self._queue)
 
     @property

@@ -25,7 +25,7 @@ Outcome = StoredRecord | Rejection
 
 
 class Origin(Protocol):
-    """Where a record came from. One of the two methods is called, at most once."""
+    """The source of a record. One of the two methods is called, at most once."""
 
     async def committed(self, outcome: Outcome) -> None:
         """Take the outcome of the commit. This call may wait, and the committer waits with it."""

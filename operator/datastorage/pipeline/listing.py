@@ -1,7 +1,7 @@
 """Lists the cluster's objects: kind by kind, selector by selector, page by page.
 
-Trouble with one kind does not keep the others from being listed. Lasting trouble is logged at intervals,
-however often the listing is repeated.
+A failure with one kind does not keep the others from being listed. A failure that lasts is logged at
+intervals, however often the listing is repeated.
 """
 
 import logging
@@ -15,11 +15,12 @@ from datastorage.resources.kinds import ResourceKind
 
 _log = logging.getLogger(__name__)
 
-# Trouble that passes within this time is no reason to warn: a definition is new, or the API server restarts.
-_PATIENCE_SECONDS: Final = 5.0
-# Lasting trouble is logged again after this time.
-_REMIND_SECONDS: Final = 300.0
-_PAGE_SIZE: Final = 500
+# A failure is logged only if it lasts longer: a definition may be new, or the API server may be restarting.
+_WARN_AFTER_SECONDS: Final = 5.0
+# Between two warnings about failures that last: often enough to be noticed, too rare to fill the log.
+_WARN_AGAIN_SECONDS: Final = 300.0
+# Objects in one answer of the API server: kubectl asks for as many.
+_OBJECTS_PER_PAGE: Final = 500
 
 
 class Cluster(Protocol):
@@ -49,7 +50,7 @@ class Walk:
     """Lists the objects that match any of some field selectors."""
 
     def __init__(
-        self, cluster: Cluster, *, name: str, selectors: Sequence[str], page_size: int = _PAGE_SIZE
+        self, cluster: Cluster, *, name: str, selectors: Sequence[str], page_size: int = _OBJECTS_PER_PAGE
     ) -> None:
         """``name`` names the work in the log. Each of the ``selectors`` is listed separately."""
         self._cluster = cluster
@@ -61,7 +62,7 @@ class Walk:
     async def run(
         self, kinds: Iterable[ResourceKind], work: Callable[[Page], Awaitable[None]]
     ) -> set[ResourceKind]:
-        """Do the work with every page; return the kinds whose listing failed."""
+        """Call ``work`` with every page; return the kinds whose listing failed."""
         failed: set[ResourceKind] = set()
         for kind in kinds:
             try:
@@ -90,10 +91,10 @@ class Walk:
 
     def _failed(self, kind: ResourceKind, error: Exception) -> None:
         now = time.monotonic()
-        trouble = self._troubles.setdefault(kind, _Trouble(warn_at=now + _PATIENCE_SECONDS))
+        trouble = self._troubles.setdefault(kind, _Trouble(warn_at=now + _WARN_AFTER_SECONDS))
         if now < trouble.warn_at:
             return
-        trouble.warned, trouble.warn_at = True, now + _REMIND_SECONDS
+        trouble.warned, trouble.warn_at = True, now + _WARN_AGAIN_SECONDS
         extra = {"kind": kind.kind, "error": str(error)}
         _log.warning("%s fails; it is repeated until it succeeds", self._name, extra=extra)
 

@@ -11,7 +11,7 @@ from datastorage.resilience.dividing import in_halves
 
 
 class Archive(Protocol):
-    """Where rows are looked up (storage/write.py)."""
+    """The look-up of rows (storage/write.py)."""
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]: ...
 

@@ -19,8 +19,8 @@ from datastorage.pipeline.clusterobject import (
     ObjectVersion,
     log_unreadable,
     observes_generation,
+    phase_of,
     ref_of,
-    status_of,
     unread_ref_of,
     version_of,
 )
@@ -33,8 +33,8 @@ from datastorage.resources.kinds import Phase, ResourceKind
 from datastorage.resources.reading.objectrecord import canonical_spec, key_of, record_of
 
 # An event may arrive this late, behind tens of thousands of others. A content that was read before it was
-# settled is stale. One that was read later is news, even if it is the same as before: its cluster was
-# restored from a backup, and its status has to be written again.
+# settled is stale. One that was read later is new, even if it is the same as before: the cluster was restored
+# from a backup, and the status has to be written again.
 _LATE_EVENT_SECONDS: Final = 300.0
 # How many versions of objects that can't be read are remembered, so that each is logged once.
 _UNREADABLE_REMEMBERED: Final = 1_000
@@ -68,7 +68,7 @@ class ObjectOrigin:
             self.register.done(version.key, version.generation)
             return
         expired = isinstance(outcome, StoredRecord) and version.final and version.ttl_seconds == 0
-        # With finalizers the status comes first: the phase Stored is what locks the spec.
+        # With finalizers, the status is written first: the phase Stored forbids changes of the spec.
         delete_now = expired and not version.held and not version.has_finalizers
         await self.statuses.put(StatusUpdate(version, outcome, delete_now=delete_now))
 
@@ -78,7 +78,7 @@ class ObjectOrigin:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """An object with the values read from it: once, however long it waits for room."""
+    """An object with the values read from it, so that they are read once, however long it waits for room."""
 
     kind: ResourceKind
     body: Body
@@ -100,7 +100,7 @@ class ObjectIntake:
         on_overflow: Callable[[], None],
         with_texts: bool = True,
     ) -> None:
-        """``with_texts``: the records get vectors. ``on_overflow`` is called when there is no room."""
+        """``with_texts``: whether records get vectors. ``on_overflow`` is called when there is no room."""
         self._intake = intake
         self._register = register
         self._statuses = statuses
@@ -122,14 +122,14 @@ class ObjectIntake:
     def offer_last_copy(self, kind: ResourceKind, body: Body) -> Verdict:
         """Take in an object that the cluster no longer has, even where there is no room.
 
-        To wait for room would not save memory: Kopf would hold the object instead, and a stop would drop it.
+        Waiting for room would not save memory: Kopf would hold the object instead, and a stop would drop it.
         The status is ignored: it does not prove that the row exists, and nobody can look at the object later.
         """
         candidate = self._read(kind, body, force=True)
         if isinstance(candidate, Verdict):
             return _counted(candidate)
         verdict = self._take_in(candidate, read_at=_event_read_at(), deleted=True)
-        # Also if it was under way already: the deletion leaves this process with the only copy.
+        # A generation that was under way already counts, too: this process now has its only copy.
         self._register.last_copy(candidate.key, candidate.ref)
         return _counted(verdict)
 
@@ -154,11 +154,11 @@ class ObjectIntake:
             version = str(body["metadata"]["resourceVersion"])
             if (ref, version) in self._unreadable:
                 return Verdict.UNREADABLE
-            if not force and observes_generation(body) and status_of(body).get("phase") in _SETTLED_PHASES:
+            if not force and observes_generation(body) and phase_of(body) in _SETTLED_PHASES:
                 return Verdict.SETTLED
             spec_bytes = canonical_spec(body)
             return _Candidate(kind, body, ref, spec_bytes, key_of(kind, body, spec_bytes))
-        except Exception:  # noqa: BLE001  # whatever it is, it is logged whole
+        except Exception:  # noqa: BLE001  # any error: it is logged with its traceback
             return self._cannot_read(unread_ref_of(kind, body), version)
 
     def _take_in(self, candidate: _Candidate, *, read_at: float, deleted: bool = False) -> Verdict:

@@ -1,4 +1,4 @@
-"""The register of generations that are under way or settled: none is taken in twice or lost unnoticed.
+"""The register of generations that are under way or settled, so that none is taken in twice or lost.
 
 A generation is identified by its key (uid, generation, hash of the spec). ``start`` enters it as under way,
 ``committed`` notes that PostgreSQL has it, and ``done`` or ``forget`` ends its processing.

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final, Protocol
 
 from datastorage.errors import DataStorageError
@@ -11,21 +10,21 @@ from datastorage.records.hashes import sha256
 from datastorage.records.record import Record, RecordKey, StoredRecord
 from datastorage.resilience.dividing import chunks, in_halves_without_breaker
 from datastorage.resources.reading.objectrecord import record_of_content
-from datastorage.storage.rejected import Content, Letter, Wanted
+from datastorage.storage.rejected import Content, RejectedCriteria, RejectedPosition, RejectedRecord
 
-_PAGE: Final = 500
-# Contents in memory at once: one may have 1.5 MB.
+_RECORDS_PER_PAGE: Final = 500
+# Bytes of the contents in memory at once: a single one may have 1.5 MB.
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 MAX_NAMED: Final = 50
 """At most this many refused records are named, with the reason. A longer list would not be read."""
 
 
 class Rejected(Protocol):
-    """Where rejected records are kept (storage/rejected.py)."""
+    """The store of rejected records (storage/rejected.py)."""
 
     async def list(
-        self, wanted: Wanted, *, after: tuple[datetime, str, int, bytes] | None, limit: int
-    ) -> list[Letter]: ...
+        self, criteria: RejectedCriteria, *, after: RejectedPosition | None, limit: int
+    ) -> list[RejectedRecord]: ...
     async def contents(self, keys: Sequence[RecordKey]) -> dict[RecordKey, Content]: ...
     async def resolve(self, keys: Sequence[RecordKey]) -> int: ...
 
@@ -35,73 +34,73 @@ Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
 
 
 @dataclass
-class Retried:
+class RetryProgress:
     """The progress of a retry."""
 
     stored: int = 0
     refused: int = 0
     """Records that are still refused."""
-    refused_named: list[tuple[Letter, str]] = field(default_factory=list)
+    refused_named: list[tuple[RejectedRecord, str]] = field(default_factory=list)
     """The first refused records, each with the reason."""
 
     @property
     def done(self) -> int:
+        """The number of records that were tried."""
         return self.stored + self.refused
 
-    def refuse(self, letter: Letter, reason: str) -> None:
+    def refuse(self, rejected: RejectedRecord, reason: str) -> None:
         """Note a record that is still refused."""
         self.refused += 1
         if len(self.refused_named) < MAX_NAMED:
-            self.refused_named.append((letter, reason))
+            self.refused_named.append((rejected, reason))
 
 
 class Retry:
-    """One run. It may run beside the operator: one of them stores the row, and the other finds it."""
+    """One retry. It may run while the operator runs: one of them stores a row, and the other finds it."""
 
     def __init__(self, *, rejected: Rejected, store: Store, with_texts: bool) -> None:
-        """``with_texts``: the records get vectors."""
+        """``with_texts``: whether records get vectors."""
         self._rejected = rejected
         self._store = store
         self._with_texts = with_texts
-        self.progress = Retried()
+        self.progress = RetryProgress()
 
-    async def run(self, wanted: Wanted) -> Retried:
-        """Try all wanted records that have no row yet. Raises TransientError when PostgreSQL can't serve."""
-        async for page in self._pages(wanted):
-            for chunk in chunks(page, lambda letter: letter.size, _CHUNK_BYTES):
+    async def run(self, criteria: RejectedCriteria) -> RetryProgress:
+        """Try all records that meet the criteria. Raises TransientError when PostgreSQL can't serve."""
+        async for page in self._pages(criteria):
+            for chunk in chunks(page, lambda rejected: rejected.size, _CHUNK_BYTES):
                 await self._retry(chunk)
         return self.progress
 
-    async def _pages(self, wanted: Wanted) -> AsyncIterator[list[Letter]]:
-        after: tuple[datetime, str, int, bytes] | None = None
-        while page := await self._rejected.list(wanted, after=after, limit=_PAGE):
+    async def _pages(self, criteria: RejectedCriteria) -> AsyncIterator[list[RejectedRecord]]:
+        after: RejectedPosition | None = None
+        while page := await self._rejected.list(criteria, after=after, limit=_RECORDS_PER_PAGE):
             yield page
-            last = page[-1]
-            after = (last.rejected_at, last.key.uid, last.key.generation, last.key.spec_hash)
+            after = page[-1].position
 
-    async def _retry(self, letters: Sequence[Letter]) -> None:
-        contents = await self._rejected.contents([letter.key for letter in letters])
-        records: list[tuple[Letter, Record]] = []
-        for letter in letters:
+    async def _retry(self, chunk: Sequence[RejectedRecord]) -> None:
+        contents = await self._rejected.contents([rejected.key for rejected in chunk])
+        records: list[tuple[RejectedRecord, Record]] = []
+        for rejected in chunk:
             try:
-                records.append((letter, self._record(letter, contents[letter.key])))
+                records.append((rejected, self._record(rejected, contents[rejected.key])))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 why = f"its bytes can't be read as a record ({type(error).__name__})"
-                self.progress.refuse(letter, why)
+                self.progress.refuse(rejected, why)
             except DataStorageError as error:
-                self.progress.refuse(letter, str(error))
+                self.progress.refuse(rejected, str(error))
         for keys in await in_halves_without_breaker(
             self._store_all, records, lambda item, error: self.progress.refuse(item[0], str(error))
         ):
             await self._rejected.resolve(keys)
             self.progress.stored += len(keys)
 
-    def _record(self, letter: Letter, kept: Content) -> Record:
+    def _record(self, rejected: RejectedRecord, kept: Content) -> Record:
         if sha256(kept.content) != kept.content_hash:
             raise DataStorageError("its bytes have been changed: they do not match their hash")
         body = json.loads(kept.content)
-        return record_of_content(letter.table, letter.key, body, kept.content, with_text=self._with_texts)
+        return record_of_content(rejected.table, rejected.key, body, kept.content, with_text=self._with_texts)
 
-    async def _store_all(self, records: Sequence[tuple[Letter, Record]]) -> list[RecordKey]:
+    async def _store_all(self, records: Sequence[tuple[RejectedRecord, Record]]) -> list[RecordKey]:
         await self._store([record for _, record in records])
         return [record.key for _, record in records]

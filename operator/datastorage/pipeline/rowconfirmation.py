@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from datastorage import metrics
-from datastorage.pipeline.clusterobject import Body, read_or_log, status_of, unread_ref_of
+from datastorage.pipeline.clusterobject import Body, phase_of, read_or_log, unread_ref_of
 from datastorage.pipeline.lookup import Answer, Archive, look_up
 from datastorage.records.record import RecordKey
 from datastorage.resilience.breaker import Breaker
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Rejected(Protocol):
-    """Where rejected records are kept (storage/rejected.py)."""
+    """The store of rejected records (storage/rejected.py)."""
 
     async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]: ...
 
@@ -44,7 +44,7 @@ class Confirmation:
     """Looks up rows, and waits while PostgreSQL is away."""
 
     def __init__(self, archive: Archive, breaker: Breaker, rejected: Rejected) -> None:
-        """``breaker`` is that of PostgreSQL."""
+        """``breaker`` is PostgreSQL's."""
         self._archive = archive
         self._breaker = breaker
         self._rejected = rejected
@@ -73,7 +73,7 @@ class Confirmation:
         known = answer.found.keys() | answer.unanswered.keys()
         missing = [body for body, key in keyed if key not in known]
         for body in missing:
-            phase = status_of(body).get("phase", "")
+            phase = phase_of(body) or ""
             metrics.ROWS_MISSING.labels(phase).inc()
             _log.error(
                 "The status of an object says %s, but the archive does not have its row; storing it again",

@@ -26,7 +26,7 @@ _Refusal = RecordRefusedError | WorkRefusedError
 
 
 class Commits(Protocol):
-    """The two ways in which a record leaves (committer.py).
+    """The two ways to finish a record (committer.py).
 
     Both raise WorkRefusedError when PostgreSQL refuses the work while it serves others. ``commit`` raises
     RecordRefusedError as well.
@@ -63,7 +63,7 @@ class _Waiting:
 
 
 class Aside:
-    """One worker. Every item here except a last copy is in the cluster as well, and may be given up."""
+    """Works through the refused records. All but last copies are in the cluster too, and may be given up."""
 
     def __init__(self, committer: Commits, register: Register, pace: Pace = Pace()) -> None:
         self._committer = committer

@@ -51,7 +51,7 @@ class StatusQueue:
         self._export()
 
     async def get(self, kind: ResourceKind) -> StatusUpdate:
-        """Wait for a status update of a kind and take it out; ``written`` has to follow."""
+        """Wait for a status update of a kind and take it out; call ``written`` afterwards."""
         update = await self._queues[kind].get()
         self._room[kind].release()
         self._export()

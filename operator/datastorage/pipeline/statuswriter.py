@@ -54,7 +54,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Followers:
-    """The calls that follow a status write, into other components."""
+    """The calls into other components that follow a status write."""
 
     schedule: Callable[[Expiry], None]
     """Takes the stored objects that are to be deleted later."""
@@ -105,7 +105,8 @@ class StatusWriter:
         try:
             await self._write_until_answered(update)
         except NotServedError:
-            # The object may come back with its definition, and then needs its status: it is not settled.
+            # The object may come back with its definition, and then needs its status: the generation is not
+            # settled.
             metrics.STATUS_TOTAL.labels("gone").inc()
             register.forget(key)
         except ObjectGoneError:
@@ -113,14 +114,14 @@ class StatusWriter:
             metrics.STATUS_TOTAL.labels("gone").inc()
             register.done(key, version.generation)
         except ObjectChangedError:
-            # Another version, or another object with the same name. Look at the present one and start over
-            # with it: its event may have been dropped because this one was under way.
+            # There is a new version, or another object with the same name. It is offered again: its event may
+            # have been dropped because this one was under way.
             metrics.STATUS_TOTAL.labels("changed").inc()
             register.forget(key)
             await self._look_again(version)
         except ObjectTooLargeError:
-            # The object has no room for a status. It is stored, and is deleted on time all the same: the
-            # deletion guard does not stop the operator.
+            # The object has no room for a status. It is stored, and is still deleted on time: the deletion
+            # guard exempts the operator.
             metrics.STATUS_TOTAL.labels("too_large").inc()
             _log.warning("Stored, but the object has no room for a status", extra=ref.as_log_fields())
             register.done(key, version.generation)
@@ -213,7 +214,7 @@ class StatusWriter:
             # dropped.
             self._followers.offer(version.ref.kind, found.body)
             return
-        # This is our own write, whose answer was lost, or one that came between the promotion's look at the
+        # The change is our own write, whose answer was lost, or a write between the promotion's look at the
         # vector and its status write.
         if found.vector_pending:
             self._followers.promote()

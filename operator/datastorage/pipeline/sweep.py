@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from datastorage import metrics
+from datastorage.pipeline.clusterobject import phase_of
 from datastorage.pipeline.listing import Cluster, Page, Walk
 from datastorage.pipeline.objectintake import ObjectIntake, Verdict
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.resilience.signal import Signal
-from datastorage.resilience.worker import LEAST_JITTER, repeat
+from datastorage.resilience.worker import MIN_JITTER, repeat
 from datastorage.resources.kinds import KINDS, Phase, ResourceKind
 
 # The watch and the sweep ask for everything that is not finally stored.
@@ -43,7 +44,7 @@ class SweepRequests:
         self._kinds: set[ResourceKind] = set()
 
     def add(self, *kinds: ResourceKind) -> None:
-        """Ask for a sweep of these kinds, or of all; asking again before it begins changes nothing."""
+        """Ask for a sweep of these kinds, or of all; a second request before it begins changes nothing."""
         self._kinds.update(kinds or KINDS)
         self.signal.set()
 
@@ -86,10 +87,10 @@ class Sweep:
         )
 
     async def _sweep(self) -> None:
-        # Only the kind that failed is repeated: the other one is not listed again and again meanwhile. It has
-        # its turn at its interval, however long the first one fails.
+        # If one kind fails, only that kind is repeated. The other one is listed at its interval, however long
+        # the failure lasts.
         now = time.monotonic()
-        due = now - LEAST_JITTER * self._pace.interval_seconds
+        due = now - MIN_JITTER * self._pace.interval_seconds
         requested = self._requests.take()
         kinds = [kind for kind in KINDS if kind in requested or self._listed_at[kind] <= due]
         if not kinds:
@@ -109,8 +110,8 @@ class Sweep:
             for body in page.bodies
             if await self._objects.put(page.kind, body, read_at=page.read_at) is Verdict.SETTLED
         ]
-        archived = [body for body in settled if body["status"]["phase"] != Phase.REJECTED]
-        rejected = [body for body in settled if body["status"]["phase"] == Phase.REJECTED]
+        archived = [body for body in settled if phase_of(body) != Phase.REJECTED]
+        rejected = [body for body in settled if phase_of(body) == Phase.REJECTED]
         for body in (
             *(await self._confirmation.of_objects(page.kind, archived)).missing,
             *await self._confirmation.not_rejected(page.kind, rejected),

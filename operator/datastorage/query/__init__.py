@@ -1,5 +1,5 @@
 """Questions to the archive: search, pages, single records, remediations.
 
-Questions, answers, and the ways to find answers belong here. SQL (in storage) and the options and formats of
-a single interface do not.
+This package holds questions, answers, and the ways to find answers. SQL is in ``storage``; the options and
+formats of one interface are in that interface's package.
 """

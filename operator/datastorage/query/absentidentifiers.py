@@ -1,4 +1,4 @@
-"""Finds the identifiers of a question that are in no record, so that its answer has only similar records."""
+"""Finds the identifiers of a question that are in no record: its answer has only similar records then."""
 
 import asyncio
 from typing import Final

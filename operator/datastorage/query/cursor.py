@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from datastorage.errors import InvalidQueryError
 from datastorage.storage.pages import Position
+from datastorage.storage.rejected import RejectedPosition
 
 _MAX_CHARACTERS: Final = 250
 _MAX_NUMBER: Final = 2**63 - 1
@@ -28,19 +29,23 @@ def position_of(cursor: str, *, times: int, numbers: int) -> Position:
     return Position(tuple(map(_time, values[:times])), tuple(map(_number, values[times:])))
 
 
-def rejected_cursor(rejected_at: datetime, uid: str, generation: int, spec_hash: bytes) -> str:
-    """Return the cursor of a page of rejected records that ended with this one."""
-    return _encoded([rejected_at.isoformat(), uid, generation, spec_hash.hex()])
+def rejected_cursor(position: RejectedPosition) -> str:
+    """Return the cursor of a page of rejected records that ended at this position."""
+    return _encoded(
+        [position.rejected_at.isoformat(), position.uid, position.generation, position.spec_hash.hex()]
+    )
 
 
-def rejected_place(cursor: str) -> tuple[datetime, str, int, bytes]:
-    """Return the last record of the page: its time of rejection, uid, generation and spec hash.
+def rejected_position(cursor: str) -> RejectedPosition:
+    """Return the position at which the page of rejected records ended.
 
     Raises InvalidQueryError for a text that is not a cursor, or a cursor of another question.
     """
     rejected_at, uid, generation, spec_hash = _values(cursor, 4)
     try:
-        return _time(rejected_at), str(uuid.UUID(uid)), _number(generation), bytes.fromhex(spec_hash)
+        return RejectedPosition(
+            _time(rejected_at), str(uuid.UUID(uid)), _number(generation), bytes.fromhex(spec_hash)
+        )
     except (ValueError, TypeError, AttributeError):
         raise _not_a_cursor() from None
 

@@ -79,7 +79,7 @@ class Filter:
             return frozenset(Table) if kind is None else frozenset({_TABLES[kind]}), None
         if kind is not None and _TABLES[kind] is Table.ACTION_TRACES:
             return frozenset({Table.ACTION_TRACES}), self.type
-        hint = "" if kind else "; an action type of ActionTraces needs the kind ActionTrace beside it"
+        hint = "" if kind else "; for an actionType, also set the kind to ActionTrace"
         type_ = _one_of("type", self.type, tuple(map(str, AuditType)), hint)
         return frozenset({Table.AUDIT_RECORDS}), type_
 

@@ -40,7 +40,6 @@ class ArchiveQueries:
     """
 
     def __init__(self, reader: ArchiveReader, searcher: Searcher) -> None:
-        """Take the reader of the archive and the searcher."""
         self._reader = reader
         self._searcher = searcher
 

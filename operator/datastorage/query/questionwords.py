@@ -12,7 +12,7 @@ from typing import Final
 from datastorage.errors import InvalidQueryError
 from datastorage.query.identifiers import identifiers
 from datastorage.records.scrub import clip
-from datastorage.records.words import humps, plain
+from datastorage.records.words import plain, split_camel_case
 from datastorage.storage.clues import Clue
 from datastorage.storage.fulltext import Wording
 
@@ -48,7 +48,7 @@ def wording(question: str) -> Wording:
     """Return the words of a question. Raises InvalidQueryError if it has no words to search for."""
     asked = [part for part in _PART.finditer(question) if not part["minus"]]
     texts = [_text_of(part) for part in asked]
-    words = [word for text in texts for word in _with_humps(text)]
+    words = [word for text in texts for word in _with_camel_case_split(text)]
     phrases = _distinct(_as_phrase(part) for part in asked if part["phrase"] is not None)[:_MAX_PHRASES]
     if not words:
         raise InvalidQueryError("the question has no words to search for, or only words to leave out")
@@ -84,12 +84,12 @@ def _clues(texts: Sequence[str], phrases: Sequence[str]) -> list[Clue]:
     """Return what may single records out: quoted phrases, the whole question, and its longest identifiers."""
     everything = _clipped(" ".join(texts))
     clues = [*map(Clue, phrases), Clue(everything), Clue(everything, in_order=False)]
-    for identifier, least in sorted(set(identifiers(texts)), key=lambda found: (-len(found[0]), found)):
+    for identifier, min_words in sorted(set(identifiers(texts)), key=lambda found: (-len(found[0]), found)):
         if len(clues) >= _MAX_CLUES:
             break
         words = _clipped(identifier)
         if all(words != clue.words for clue in clues):
-            clues.append(Clue(words, least=least))
+            clues.append(Clue(words, min_words=min_words))
     return clues
 
 
@@ -102,12 +102,12 @@ def _text_of(part: re.Match[str]) -> str:
     return part["phrase"] if part["phrase"] is not None else part["word"]
 
 
-def _with_humps(text: str) -> Iterable[str]:
+def _with_camel_case_split(text: str) -> Iterable[str]:
     for word in plain(text).split():
         yield word.lower()
-        parts = humps(word)
-        if len(parts) > 1:
-            yield from (part.lower() for part in parts)
+        words = split_camel_case(word)
+        if len(words) > 1:
+            yield from (each.lower() for each in words)
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:

@@ -56,7 +56,7 @@ class SearchResult:
     """The mode that was used: text if hybrid was asked for but the vectors were not available."""
     hits: tuple[SearchHit, ...]
     degraded: str | None = None
-    """The reason why another mode than the requested one was used; None if it was used."""
+    """Why another mode than the requested one was used; None if the requested one was used."""
 
 
 class Searcher:
@@ -71,7 +71,7 @@ class Searcher:
         *,
         embedding_seconds: float = _EMBEDDING_SECONDS,
     ) -> None:
-        """Take what reads the archive, and what makes and finds vectors: None if no vectors are kept.
+        """``embedder`` and ``nearest`` are None if no vectors are kept.
 
         A search by both waits at most ``embedding_seconds`` for the vector of a question.
         """
@@ -197,7 +197,9 @@ def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:
     matches = {match.place: match for match in (*near, *worded)}
     similarities = {match.place: match.score for match in near}
     scores = fuse([(_VECTOR_WEIGHT, _ranking(near)), (_TEXT_WEIGHT, _ranking(worded))])
-    fused = [replace(matches[place], score=matches[place].clues + score) for place, score in scores.items()]
+    fused = [
+        replace(matches[place], score=matches[place].clue_weight + score) for place, score in scores.items()
+    ]
     return [
         _Found(match, match.score, similarities.get(match.place))
         for match in best_of_each_text(fused, _PER_TEXT)

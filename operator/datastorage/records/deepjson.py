@@ -1,4 +1,4 @@
-"""Makes room on the interpreter's stack for JSON nested as deeply as the API server accepts."""
+"""Enlarges the interpreter's stack for JSON that is nested as deeply as the API server accepts."""
 
 import json
 import logging
@@ -28,6 +28,6 @@ def make_room_for_deep_json() -> None:
     except RecursionError:
         # Some versions of Python limit the parser by a constant that can't be changed here.
         _log.warning(
-            "This Python can't read JSON as deep as the API server accepts: an object nested that deep would "
-            "end the watch of all others, and can't be shown. Python 3.11 can."
+            "This Python can't read JSON that is nested as deeply as the API server accepts: such an object "
+            "would end the watch of all others, and can't be shown. Python 3.11 can read it."
         )

@@ -8,18 +8,18 @@ class Reason(StrEnum):
 
     @property
     def label(self) -> str:
-        """The reason as a label of a metric: embedder_unavailable."""
+        """The reason as the label of a metric, such as ``embedder_unavailable``."""
         return self.name.lower()
 
-    # The row, in the condition Stored.
+    # Reasons of the condition Stored, about the row.
     WRITTEN = "Written"
-    """The row is committed; in the condition Embedded, the vector is committed too."""
+    """The row is committed. In the condition Embedded: the vector is committed."""
     RECORDING = "Recording"
     """This generation is committed, and more generations may follow."""
     REJECTED = "Rejected"
     """No row can hold the object."""
 
-    # The vector, in the condition Embedded.
+    # Reasons of the condition Embedded, about the vector.
     NO_PROVIDER = "NoProvider"
     """No vectors are kept."""
     NO_TEXT = "NoText"
@@ -32,7 +32,7 @@ class Reason(StrEnum):
     """The tables of vectors accepted nothing when the row was written."""
     FOLLOWING = "Following"
     """The vectors are on another server, to which they are written after the rows."""
-    OWED = "Owed"
-    """The vector has been pending in the outbox since an earlier write of the row."""
+    IN_OUTBOX = "Owed"
+    """The vector is pending in the outbox. The reason from when the row was written is not known any more."""
     DROPPED = "Dropped"
-    """Somebody has dropped the vector with ``datastorage outbox``."""
+    """Somebody has given the vector up with ``datastorage outbox drop``."""

@@ -52,8 +52,8 @@ class Record:
     ``content`` is the evidence, ``content_hash`` the SHA-256 of exactly those bytes. ``index`` holds the
     typed values to filter by, in the order of the columns that resources/reading declares for the table; a
     value that its column can't hold is None there and still exact in ``content``. ``text`` is the meaning of
-    the record in words, of which its vector is made; None where no vectors are kept. ``resource_version``
-    orders the writes of one cluster; 0 where it is not known.
+    the record in words, from which its vector is made; None if no vectors are kept. ``resource_version``
+    orders the writes of one cluster; 0 if it is not known.
     """
 
     table: Table
@@ -69,7 +69,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """What the archive holds for a key: hash of the stored bytes, time of the commit, state of the vector.
+    """The row that the archive holds for a key: hash of the bytes, time of the commit, state of the vector.
 
     ``diverged`` means that a different content was already stored under its uid and generation. ``is_new``
     means that this write added the row.

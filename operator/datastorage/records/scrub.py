@@ -1,7 +1,7 @@
-"""Removes the identifiers, times and addresses that differ between equal events from texts.
+"""Removes from texts the identifiers, times and addresses in which otherwise equal events differ.
 
-Every pattern is bounded in length, or begins only at the beginning of a run, so that the time is linear in
-the length of any text.
+Every pattern is bounded in length, or matches only from the beginning of a run of characters, so that the
+time is linear in the length of any text.
 """
 
 import ipaddress
@@ -13,10 +13,10 @@ _MAX_CHARACTERS: Final = 4096
 # A word that is longer than this may be cut at any character.
 _MAX_WORD_CHARACTERS: Final = 100
 
-# An identifier next to a letter or digit is a piece of another word.
+# A match next to a letter or digit is only a piece of a longer word, and stays.
 _BEGIN: Final = r"(?<![0-9A-Za-z])"
 _END: Final = r"(?![0-9A-Za-z])"
-# These characters join an identifier to the word before it, and would be left over.
+# These characters join an identifier to the word before it. They are removed with the identifier.
 _JOINT: Final = r"[-_.@#]?"
 
 _UNPRINTABLE: Final = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -39,7 +39,8 @@ _MIXED_HEX: Final = r"(?![0-9]{8,20}[Bb](?![0-9A-Za-z]))(?=[A-Fa-f]{0,64}[0-9])(
 _AFTER_NAME: Final = r"(?<=[0-9A-Za-z])-"
 _END_OF_NAME: Final = r"(?![0-9A-Za-z-])"
 
-# Unix times from 2017 to 2033, and fractions of their seconds. Sizes in bytes are as long.
+# Unix times from 2017 to 2036, and fractions of their seconds. Sizes in bytes have as many digits, so a
+# number with a unit stays.
 _EPOCH: Final = r"(?:1[5-9]|20)[0-9]{8}(?:(?:[0-9]{3}){1,3}|\.[0-9]{1,9})?"
 _NO_UNIT: Final = r"(?! ?(?:bytes|[KMGT]i?B|ns|us|ms|s|seconds|requests|rows)\b)"
 

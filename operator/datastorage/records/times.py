@@ -1,4 +1,4 @@
-"""Times in records: RFC 3339 texts, some of which mean that there is no time.
+"""Reads and writes times in records: RFC 3339 texts, some of which mean that there is no time.
 
 Go writes the zero value of time.Time, 0001-01-01T00:00:00Z, for a time that was never set: "omitempty" does
 not omit it. All code that reads a record's times uses this module, so that none takes it for an event in the
@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-# The calendar repeats after this many years. Shifted by them, Go's zero and its neighbours can be compared.
+# The calendar repeats after this many years. Times near Go's zero are shifted by them, because Python can't
+# compute with times before the year 1.
 _CYCLE_YEARS: Final = 400
 _GO_ZERO: Final = datetime(1 + _CYCLE_YEARS, 1, 1, tzinfo=UTC)
 # Go drops the seconds of that year's zone offsets: in a local zone, its zero may be up to a minute off.
@@ -42,7 +43,7 @@ def time_in(parent: Mapping[str, Any], field: str) -> datetime | None:
     return time_of(parent.get(field))
 
 
-# All records of a batch were stored at the same time.
+# The cache helps because all records of a batch have the same time of storing.
 @lru_cache(maxsize=64)
 def rfc3339(time: datetime, timespec: str = "auto") -> str:
     """Return a time in UTC in the API server's format; ``timespec`` is that of datetime.isoformat."""

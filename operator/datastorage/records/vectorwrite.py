@@ -1,4 +1,4 @@
-"""The writes that storing a record consists of, and their states."""
+"""The states of the writes that store a record, and the write of its vector."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,8 +21,8 @@ class WriteState(StrEnum):
 class VectorWrite:
     """The write of a record's vector.
 
-    ``message`` is a sentence for people, ``model`` the name of the model that makes the vector. ``at`` is
-    when the state was reached, where that was later than the row.
+    ``message`` is a sentence for people, ``model`` the name of the model that makes the vector. ``at`` is the
+    time at which the state was reached; None if that was when the row was stored.
     """
 
     state: WriteState

@@ -7,7 +7,7 @@ class Backoff:
     """Doubles its pause from one attempt to the next, up to a limit."""
 
     def __init__(self, first_seconds: float, max_seconds: float) -> None:
-        """The first pause takes up to ``first_seconds``, and no pause takes more than ``max_seconds``."""
+        """The first pause is at most ``first_seconds`` long, and every pause at most ``max_seconds``."""
         self._first_seconds = first_seconds
         self._max_seconds = max_seconds
         self._seconds = first_seconds

@@ -2,8 +2,8 @@
 
 ``run`` and ``judge`` wait until the dependency serves; ``attempt`` fails at once while it does not.
 
-The refusal of a piece of work says little by itself: either the work is too much, or the dependency serves
-nobody. A harmless piece of work, the trial, distinguishes the two.
+When a piece of work is refused, either the work is too large or the dependency serves no work at all. A
+harmless piece of work, the trial, shows which.
 """
 
 import asyncio
@@ -66,15 +66,16 @@ class Breaker:
         self._dependency = dependency
         self._probe = probe
         self._trial = trial or probe
-        # The check that failed must succeed before work continues. After a failed trial, a probe that asks
-        # for less would let all callers try again and fail again.
-        self._asked = probe
+        # The check that has failed must succeed before work continues. After a failed trial, the probe alone
+        # would prove too little: all callers would try again and fail again.
+        self._recovery_check = probe
         self._on_recovery = on_recovery
         self._pace = pace
         self._closed = asyncio.Event()
         self._closed.set()
-        # Grows with every failure and falls back on success only: a probe that succeeds while the
-        # operation still fails (a read-only server, a full disk) must not turn into a hot loop.
+        # The pauses grow with every failure and are reset only when an operation succeeds: a probe that
+        # succeeds while the operation still fails (a read-only server, a full disk) must not cause a hot
+        # loop.
         self._backoff = Backoff(pace.first, pace.max)
         self._reason: str | None = None
         self._refused: str | None = None
@@ -89,7 +90,7 @@ class Breaker:
 
     @property
     def refused(self) -> str | None:
-        """Why a piece of work waits in ``run`` while others are served, or None."""
+        """Why a piece of work waits in ``run`` while other work is served, or None."""
         return self._refused
 
     @property
@@ -122,7 +123,7 @@ class Breaker:
             await asyncio.sleep(backoff.next())
 
     async def judge(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Return the operation's result, repeating it while the dependency serves nobody.
+        """Return the operation's result, repeating it while the dependency serves no work at all.
 
         Raises the operation's RecordRefusedError or WorkRefusedError only if harmless work succeeds. Then
         this piece of work is at fault, and repeating it unchanged would not help.
@@ -177,7 +178,7 @@ class Breaker:
         return result
 
     async def _try_harmless_work(self, refusal: Exception) -> None:
-        """Return if the refused work itself is to blame; raise TransientError if the dependency is."""
+        """Return if the refused work itself is at fault; raise TransientError if the dependency is."""
         try:
             await self._trial()
         except (TransientError, RecordRefusedError) as state:
@@ -187,13 +188,13 @@ class Breaker:
             raise away from refusal
         self._succeeded()
 
-    def _failed(self, error: TransientError, ask: Callable[[], Awaitable[None]]) -> None:
-        if ask is self._trial:
-            self._asked = ask
+    def _failed(self, error: TransientError, check: Callable[[], Awaitable[None]]) -> None:
+        if check is self._trial:
+            self._recovery_check = check
         if not self._closed.is_set():
             return  # another caller has already noticed
         self._closed.clear()
-        self._asked = ask
+        self._recovery_check = check
         if self._reason is None:
             self._outages.begin()
         self._reason = str(error)
@@ -205,7 +206,7 @@ class Breaker:
         while True:
             await asyncio.sleep(self._backoff.next())
             try:
-                await self._asked()
+                await self._recovery_check()
             except (TransientError, RecordRefusedError) as still:
                 self._reason = str(still)
             except ConfigurationError:
@@ -234,8 +235,7 @@ class _OutageLog:
 
     def __init__(self, dependency: str, pace: Pace) -> None:
         self.skipped = 0
-        """The number of attempts that failed or were skipped since the last log line about the end of an
-        outage."""
+        """The number of attempts that have failed or were skipped since the last logged end of an outage."""
         self._dependency = dependency
         self._pace = pace
         self._began_at = 0.0

@@ -18,8 +18,9 @@ _TRIES: Final = 2
 def cancellation_kept() -> Iterator[None]:
     """Let a task that is cancelled within the block end as cancelled, whatever its clean-up raises.
 
-    Giving back a connection to a silent server fails: the task would continue with that error, and try again
-    for ever. And ``wait_for`` of Python 3.11, which libraries use, may swallow a cancellation.
+    Returning a connection of a silent server to its pool raises an error. Without this block, that error
+    would replace the cancellation, and the task would try again for ever. Also ``wait_for`` of Python 3.11,
+    which libraries use, may swallow a cancellation.
     """
     task = asyncio.current_task()
     assert task is not None

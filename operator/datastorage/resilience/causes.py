@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 def connection_trouble(error: BaseException) -> str:
-    """Return the operating system's text for the innermost error, or the type of the outermost one."""
+    """Return the operating system's text for the innermost cause; if there is none, the error's type."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     causes = [inner for inner in _chain(error) if isinstance(inner, OSError) and inner.errno]

@@ -1,4 +1,4 @@
-"""Divides work: into halves if a server refuses all of it at once, and into chunks of bounded size."""
+"""Divides work: into halves if a server refuses all of it at once, or into chunks of bounded size."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -22,8 +22,8 @@ async def in_halves(
 ) -> list[R]:
     """Do work on the items, in halves if it is refused; return the result of each piece.
 
-    The call waits while the dependency is away. It also waits for an item that is refused by itself, unless
-    ``on_refused`` is there to take it.
+    The call waits while the dependency is away. An item that is refused by itself goes to ``on_refused``;
+    without that, it is repeated until it succeeds.
     """
 
     async def judged(chunk: Sequence[T]) -> R:
@@ -42,9 +42,10 @@ async def in_halves(
 async def in_halves_without_breaker(
     work: Callable[[Sequence[T]], Awaitable[R]], items: Sequence[T], on_refused: OnRefused[T] | None
 ) -> list[R]:
-    """As ``in_halves``, for callers that must not wait: raises TransientError while a server is away.
+    """Do work as ``in_halves`` does, for callers that must not wait; return the result of each piece.
 
-    Without ``on_refused``, raises the error of an item that is refused by itself.
+    Raises TransientError while a server is away; without ``on_refused``, also the error of an item that is
+    refused by itself.
     """
     if not items:
         return []
@@ -61,20 +62,20 @@ async def in_halves_without_breaker(
     return [*first, *await in_halves_without_breaker(work, items[middle:], on_refused)]
 
 
-async def read_page(breaker: Breaker, read: Callable[[int], Awaitable[R]], most: int) -> R:
-    """Read up to ``most`` rows, or fewer if that many are refused."""
-    while most > 1:
+async def read_page(breaker: Breaker, read: Callable[[int], Awaitable[R]], limit: int) -> R:
+    """Return the result of ``read`` for up to ``limit`` rows, or for fewer if that many are refused."""
+    while limit > 1:
         try:
-            return await breaker.judge(partial(read, most))
+            return await breaker.judge(partial(read, limit))
         except MissingRightsError:
             break
         except WorkRefusedError:
-            most //= 2
+            limit //= 2
     return await breaker.run(partial(read, 1))
 
 
 def chunks(items: Iterable[T], size_of: Callable[[T], int], max_size: int) -> Iterator[list[T]]:
-    """Split the items, in order, into chunks of bounded size; a larger item is a chunk of its own."""
+    """Yield the items in order, in chunks of at most ``max_size``; a larger item is a chunk of its own."""
     chunk: list[T] = []
     size = 0
     for item in items:

@@ -1,10 +1,10 @@
-"""A request that one component makes and another one waits for."""
+"""A signal with which one component wakes another."""
 
 import asyncio
 
 
 class Signal:
-    """Wakes the waiting component. Setting it twice before it is seen has the effect of setting it once."""
+    """Wakes the waiting component. Setting it several times before it is seen is like setting it once."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The loop of all work that is done at intervals, or sooner on request."""
+"""The loop of all work that is repeated at intervals, or sooner on request."""
 
 import asyncio
 import random
@@ -7,13 +7,13 @@ from typing import Final, NoReturn
 
 from datastorage.resilience.signal import Signal
 
-LEAST_JITTER: Final = 0.8
-"""The least share of an interval after which periodic work is repeated."""
+MIN_JITTER: Final = 0.8
+"""The shortest interval with jitter, as a factor of the interval without."""
 
 
 def jittered(seconds: float) -> float:
     """Return an interval that differs by up to a fifth, so that replicas do not work in step."""
-    return seconds * random.uniform(LEAST_JITTER, 2 - LEAST_JITTER)  # noqa: S311  # jitter is no secret
+    return seconds * random.uniform(MIN_JITTER, 2 - MIN_JITTER)  # noqa: S311  # jitter is no secret
 
 
 async def repeat(

@@ -1,4 +1,4 @@
-"""Names of the custom resources, and the fixed words in their fields."""
+"""The names of the custom resources, and the fixed words in their fields."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +15,8 @@ LEGAL_HOLD_LABEL = f"{GROUP}/legal-hold"
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
+    """The names of one custom resource."""
+
     kind: str
     plural: str
     singular: str
@@ -22,6 +24,7 @@ class ResourceKind:
 
     @property
     def crd_name(self) -> str:
+        """The name of the CustomResourceDefinition."""
         return f"{self.plural}.{GROUP}"
 
 
@@ -41,7 +44,7 @@ class Phase(StrEnum):
 
 
 ARCHIVED = (Phase.STORED, Phase.DEGRADED)
-"""Phases of objects whose row is final and that leave the cluster when they expire."""
+"""Phases of objects whose last row is stored, so that they leave the cluster when they expire."""
 
 
 class AuditType(StrEnum):
@@ -54,7 +57,7 @@ class AuditType(StrEnum):
 
 
 class AuditPhase(StrEnum):
-    """The phases of the step that an AuditRecord is about (`spec.phase`)."""
+    """The states of the step that an AuditRecord is about (`spec.phase`)."""
 
     PENDING = "Pending"
     PROCESSING = "Processing"
@@ -73,4 +76,4 @@ class ExecutionStatus(StrEnum):
 
 
 ENDED = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.ROLLED_BACK})
-"""Values of an ActionTrace's `spec.execution.status` with which its execution has ended."""
+"""The values of an ActionTrace's `spec.execution.status` that mean that its execution has ended."""

@@ -1,4 +1,4 @@
-"""The columns that kubectl prints of the custom resources, as data."""
+"""The columns that kubectl prints for the custom resources."""
 
 from dataclasses import dataclass
 from typing import Final, Literal

@@ -1,4 +1,4 @@
-"""The objects of the cluster that one shard of the operator looks after."""
+"""The selection of the cluster's objects that one shard of the operator processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ _BITS: Final = 64
 class Selection:
     """Selects namespaces, and within them the objects whose uids hash into one range.
 
-    The ranges divide the hashes into ``shards`` of the same size, of which ``shard`` (from 0) is one. Every
-    object is in exactly one of them.
+    The hashes are divided into ``shards`` ranges of the same size; ``shard`` is the number of one, counted
+    from 0. Every object is in exactly one range.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Selection:
         """Return whether an object is in the shard's range. Its namespace is not checked here."""
         if self.shards == 1:
             return True
-        # An object without a readable uid also belongs to exactly one shard, which has to report it.
+        # An object without a readable uid also belongs to exactly one shard, which then reports it.
         metadata = body.get("metadata") if isinstance(body, Mapping) else None
         uid = str(metadata.get("uid") or "") if isinstance(metadata, Mapping) else ""
         return fnv1a_64(uid) * self.shards >> _BITS == self.shard

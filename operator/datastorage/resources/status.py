@@ -70,8 +70,8 @@ class Condition(Model):
 class Status(Model):
     """The progress of archiving the object."""
 
-    # The operator alone writes it. With one managedFields entry for the whole status, objects are 400 bytes
-    # smaller and the API server spends about a tenth less on the status write.
+    # Only the operator writes the status. With one managedFields entry for all of it, objects are 400 bytes
+    # smaller and the API server spends about a tenth less time on the status write.
     model_config = ConfigDict(json_schema_extra=ATOMIC_MAP)
 
     phase: Phase | None = Field(
@@ -123,10 +123,11 @@ def stored_status(
     diverged: bool = False,
     held: bool = False,
 ) -> dict[str, Any]:
-    """Status of an object whose last generation is stored: Stored, or Degraded while its vector is pending.
+    """Return the status of an object whose last generation is stored.
 
-    With `diverged` another content is stored under the same uid and generation. With `held` the object leaves
-    the cluster no earlier than its legal hold ends.
+    The phase is Stored, or Degraded while the vector is pending. `diverged` means that another content is
+    stored under the same uid and generation. `held` means that the object has a legal hold, and does not
+    leave the cluster before that ends.
     """
     pending = vector.state is WriteState.PENDING
     expires = _time(expires_at)
@@ -155,7 +156,7 @@ def recording_status(
     vector: VectorWrite,
     diverged: bool = False,
 ) -> dict[str, Any]:
-    """Status of an ActionTrace of which this generation is stored and more may come."""
+    """Return the status of an ActionTrace of which this generation is stored and more may come."""
     message = "the trace is not final yet"
     return {
         "phase": Phase.RECORDING.value,
@@ -169,7 +170,7 @@ def recording_status(
 
 
 def rejected_status(*, uid: str, generation: int, at: datetime, message: str) -> dict[str, Any]:
-    """Status of an object that cannot be stored, with the reason in `message` (cut to the schema's limit)."""
+    """Return the status of an object that can't be stored. `message` says why; it is cut to the limit."""
     return {
         "phase": Phase.REJECTED.value,
         "observedGeneration": generation,

@@ -22,6 +22,7 @@ from datastorage.runtime.processend import LastResort, end_requested
 from datastorage.runtime.runningshard import RunningShard
 from datastorage.runtime.supervisor import ended_unexpectedly, first_ended, start, unless_stopped
 from datastorage.settings import Settings
+from datastorage.storage import partitions
 from datastorage.storage.schema import VECTORS
 
 _log = logging.getLogger(__name__)
@@ -137,10 +138,10 @@ class Operator:
     def _start_workers(self) -> list[asyncio.Task[Any]]:
         """Start the workers that a process has once; every replica runs them."""
         replica = self._replica
-        partitions = partial(replica.postgres.run, replica.store.archive.prepare_partitions)
+        prepare = partial(replica.postgres.run, partial(partitions.prepare, replica.store.database))
         workers: list[asyncio.Task[Any]] = [
             start("rights", replica.rights.run()),
-            start("partitions", repeat(partitions, interval_seconds=self._pace.partitions_seconds)),
+            start("partitions", repeat(prepare, interval_seconds=self._pace.partitions_seconds)),
         ]
         if replica.backfill is not None:
             workers.append(start("backfill", replica.backfill.run()))
@@ -154,7 +155,7 @@ class Operator:
 async def prepare_vectors(vectors: VectorStore, pace: Pace = Pace()) -> None:
     """Refuse a newer schema, load the model, connect to Redis.
 
-    Trouble with vectors is no reason to store no records.
+    Problems with vectors do not keep records from being stored.
     """
     await vectors.cache.connect()
     for ready in (partial(vectors.database.check_state, VECTORS), vectors.embedder.probe):

@@ -43,7 +43,7 @@ def ended_unexpectedly(task: asyncio.Task[Any]) -> DataStorageError:
     cause = None if task.cancelled() else task.exception()
     if cause is None:
         return DataStorageError(f"{task.get_name()} ended unexpectedly")
-    # Only the first line of the cause: the other lines of a database error quote the row.
+    # Only the first line of the cause is used: the other lines of a database error quote the row.
     why = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
     if not isinstance(cause, DataStorageError):  # a bug: say where
         frames = "".join(traceback.format_tb(cause.__traceback__))

@@ -1,6 +1,6 @@
-"""Finds the few records that match a clue of a question: an identifier, a quoted phrase, or all its words.
+"""Finds the few records that match a clue: an identifier or quoted phrase in a question, or all its words.
 
-A clue that many records match singles none of them out, and is left to the ranking.
+A clue that many records match singles out none of them, so it is ignored: the ranking orders those records.
 """
 
 import logging
@@ -19,19 +19,19 @@ from datastorage.storage.pages import Place, place_of
 _log = logging.getLogger(__name__)
 
 # Finds the rows that match each clue ($1 to $4). The index finds the rows that contain its words in any
-# order; the positions of the words then decide. PostgreSQL keeps 255 positions of a word in a text, of two
-# bytes each, and none beyond 16,383. Where positions are missing, the text itself is read, for a few rows
-# ($8). $5 is a further condition.
+# order; the positions of the words then show whether the order matches. PostgreSQL keeps up to 255 positions
+# of a word in a text, and none beyond 16,383. If positions are missing, the text itself is read, for a few
+# rows ($8). $5 is a further condition.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
             CASE WHEN in_order THEN phrase ELSE words END AS form, lexemes, pattern
         FROM unnest($1::text[], $2::boolean[], $3::int[], $4::text[])
-            WITH ORDINALITY AS given (clue, in_order, least, pattern, number),
+            WITH ORDINALITY AS given (clue, in_order, min_words, pattern, number),
             plainto_tsquery('english'::regconfig, clue) AS words,
             phraseto_tsquery('english'::regconfig, clue) AS phrase,
             tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes
-        WHERE numnode(phrase) >= 2 * least - 1)
+        WHERE numnode(phrase) >= 2 * min_words - 1)
     SELECT clues.number, found.* FROM clues CROSS JOIN LATERAL (
         WITH with_words AS MATERIALIZED (
             (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
@@ -62,7 +62,7 @@ _LIMIT: Final = """
         true)
     FROM current_setting('statement_timeout') AS before
 """
-_LIMIT_BEFORE: Final = "SELECT set_config('statement_timeout', $1, true)"
+_RESTORE_LIMIT: Final = "SELECT set_config('statement_timeout', $1, true)"
 
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
 
@@ -72,29 +72,29 @@ class ClueLimits:
     """Bounds on the work for the clues of a question."""
 
     events: int = 8
-    """A clue that matches more events than this singles none of them out, and this many leave room on a page
-    of ten. Records with the same text are one event. Measured with benchmarks/search."""
+    """A clue that matches more events than this is ignored. Records with the same text are one event. The
+    number leaves room for other records on a page of ten; it was measured with benchmarks/search."""
     rows: int = 100
-    """Rows of one clue, enough for a few events that recur many times."""
+    """Rows found for one clue: enough for a few events that recur many times."""
     candidates: int = 1_000
     """Rows of each table that contain all words of a clue, and whose word order is checked."""
     texts: int = 20
-    """Rows of each table whose texts are read, each of 1.5 MB at most. The others count as not matching."""
+    """Rows of each table whose texts are read, each of 1.5 MB at most. Further rows count as not matching."""
     seconds: float = 1.5
-    """The time for all clues of a question: a hundred times what they take when no text is read. After that,
-    the ranking answers alone."""
+    """The time limit for all clues of a question, a hundred times as long as they take when no text is read.
+    After that, the clues are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clue:
-    """Words of a question that together single out the records that have them."""
+    """Words of a question that may single out the few records that contain them."""
 
     words: str
     """Words of letters and digits, separated by spaces."""
     in_order: bool = True
     """Whether the words must be adjacent, in this order."""
-    least: int = 1
-    """The number of words it must have at least, not counting words that are in every text, such as "the"."""
+    min_words: int = 1
+    """A clue with fewer words is ignored. Words that are in every text, such as "the", do not count."""
 
     @property
     def pattern(self) -> str:
@@ -127,15 +127,15 @@ async def find(
     if not clues:
         return []
     arguments = (
-        [clue.words for clue in clues], [clue.in_order for clue in clues], [clue.least for clue in clues],
-        [clue.pattern for clue in clues], condition, limits.candidates, limits.rows, limits.texts,
-        *criteria.arguments,
+        [clue.words for clue in clues], [clue.in_order for clue in clues],
+        [clue.min_words for clue in clues], [clue.pattern for clue in clues], condition,
+        limits.candidates, limits.rows, limits.texts, *criteria.arguments,
     )  # fmt: skip
     try:
         async with transaction(connection):  # a savepoint: a rollback to it also restores the limit
             before = await connection.fetchval(_LIMIT, f"{limits.seconds * 1000:.0f}ms")
             rows = await connection.fetch(CLUES, *arguments)
-            await connection.execute(_LIMIT_BEFORE, before)
+            await connection.execute(_RESTORE_LIMIT, before)
     except asyncpg.QueryCanceledError:
         _log.info("Searching for the clues of a question took too long; the answer is the ranking alone")
         return []
@@ -152,8 +152,8 @@ async def find(
             for place in places:
                 rarity[place] = max(limits.events - events, rarity.get(place, 0))
                 matched_characters[place] += len(clues[number].words)
-    most = 1 + sum(len(clue.words) for clue in clues)
+    max_characters = 1 + sum(len(clue.words) for clue in clues)
     return [
-        Found(place, text, 1 + rarity[place] + matched_characters[place] / most)
+        Found(place, text, 1 + rarity[place] + matched_characters[place] / max_characters)
         for place, text in texts.items()
     ]

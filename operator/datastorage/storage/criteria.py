@@ -1,7 +1,6 @@
 """The conditions on the records that a question is about, shared by all statements that read the archive.
 
-The conditions on the columns of a kind come from resources/reading: a column that has a ``filter`` there has
-its condition here.
+A column of a kind has a condition here if it has a ``filter`` in resources/reading.
 """
 
 import re
@@ -51,10 +50,10 @@ _EQUAL_FROM: Final = 6
 
 
 def _conditions(table: Table, own: int) -> str:
-    """Return the conditions on a table, whose arguments follow the statement's ``own`` ones.
+    """Return the conditions on a table. The statement has ``own`` other arguments, which come first.
 
-    PostgreSQL drops a condition that is not set when it plans the statement for its values (see readonly.py),
-    and the bounds on created_at exclude whole months.
+    PostgreSQL plans the statement for the actual values (see readonly.py). So it drops a condition that is
+    not set, and the bounds on created_at exclude whole months.
     """
     reading = reading_of_table(table)
     chosen, namespace, since, until = (own + n for n in (1 + list(Table).index(table), 3, 4, 5))
@@ -74,10 +73,10 @@ def _equal(reading: Reading, name: FilterName, number: int) -> str:
     return f"({' OR '.join([f'${number}::text IS NULL', *columns])})"
 
 
-# Written as a value to compare with, the newest generation is looked up by primary key for each row that
-# meets the other conditions. Written as NOT EXISTS, it could become a join with the whole table. An
-# AuditRecord can't change, so it needs no such condition. A diverged row is the newest known one of its own
-# history.
+# With this subquery, PostgreSQL looks the newest generation up by primary key, for each row that meets the
+# other conditions. NOT EXISTS could become a join with the whole table. An AuditRecord can't change, so it
+# needs no such condition. A diverged row always counts as newest, because its history is not that of the
+# other rows.
 _NEWEST: Final = """(r.diverged OR r.generation = (SELECT max(n.generation)
         FROM datastorage.action_traces AS n WHERE n.uid = r.uid AND n.created_at = r.created_at))"""
 
@@ -85,9 +84,9 @@ _NEWEST: Final = """(r.diverged OR r.generation = (SELECT max(n.generation)
 def with_conditions(sql: str) -> str:
     """Return a statement with its placeholders replaced by the conditions on the rows "r".
 
-    The placeholders are {of_audit_records}, {of_action_traces} and {newest}, which means that an ActionTrace
-    is the newest generation of its object. The statement's own parameters are $1 and so on; the arguments of
-    the criteria follow them: ``fetch(statement, *own, *criteria.arguments)``.
+    {of_audit_records} and {of_action_traces} are the criteria for each table; {newest} means that an
+    ActionTrace is the newest generation of its object. The statement's own parameters are $1 and so on; the
+    arguments of the criteria follow them: ``fetch(statement, *own, *criteria.arguments)``.
     """
     own = max(int(number) for number in re.findall(r"\$(\d+)", sql))
     places = {

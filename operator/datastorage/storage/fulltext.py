@@ -101,8 +101,8 @@ _FIND: Final = with_conditions("""
 _MAX_FORMS: Final = 32
 # Rows of each table in which the words are counted. A word that is in none of them counts as rare.
 _SAMPLE: Final = 500
-# Words that together are in more than this share of many records only order what the rarer words have found:
-# the newest 1,500 of all records with a common word could miss the best ones.
+# In an archive with many records, words that together are in more than this share of them select no records,
+# and only affect the ranking: the newest 1,500 of all records with a common word could miss the best ones.
 _COMMON: Final = 0.02
 
 
@@ -112,8 +112,8 @@ class RankLimits:
 
     ranked: int = 1_500
     """Rows of each table that are ranked."""
-    not_many: int = 10_000
-    """With no more records than this in all, every record that is found can be ranked."""
+    few_records: int = 10_000
+    """Up to this many records in the archive, words select records only if all of them can be ranked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class FullText:
         limits: RankLimits = RankLimits(),
         clue_limits: ClueLimits = ClueLimits(),
     ) -> None:
-        """Take the database of the records; any role that may read them will do."""
+        """``database`` is that of the records. Its role need only have the right to read them."""
         self._database = database
         self._limits = limits
         self._clue_limits = clue_limits
@@ -198,7 +198,7 @@ class FullText:
         return found
 
     async def _forms(self, connection: Session, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
-        limits = (_MAX_FORMS, _SAMPLE, self._limits.not_many + 1)
+        limits = (_MAX_FORMS, _SAMPLE, self._limits.few_records + 1)
         rows = await connection.fetch(_FORMS, list(words), *limits, *criteria.arguments)
         return [_form(row, self._limits) for row in rows]
 
@@ -211,8 +211,8 @@ def _form(row: Any, limits: RankLimits) -> _Form:
     rows, sampled, total = row["rows"], row["sampled"], row["total"]
     # The weight of BM25: Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009.
     weight = math.log(1 + (sampled - rows + 0.5) / (rows + 0.5))
-    fitting = _COMMON if total > limits.not_many else limits.ranked / max(total, 1)
-    return _Form(row["form"], rows / max(sampled, 1) / fitting, weight)
+    max_share = _COMMON if total > limits.few_records else limits.ranked / max(total, 1)
+    return _Form(row["form"], rows / max(sampled, 1) / max_share, weight)
 
 
 def _conditions(
@@ -233,7 +233,7 @@ def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:
 
 
 def _rare(forms: Sequence[_Form]) -> list[str]:
-    """Return the words that select records: the rarest one, and further ones while they are rare together."""
+    """Return the words that select records: the rarest one, and others as long as all together are rare."""
     chosen: list[str] = []
     share = 0.0
     for form in sorted(forms, key=lambda form: form.share):

@@ -1,8 +1,8 @@
 """Checks that the server, its schema and the role's rights meet the program's needs.
 
-``run`` does this when it starts, ``migrate`` when it ends. Each finding is one line that says what to do. A
-state in which records would be refused or stored twice is an error. A state that may be intended (a trigger,
-a missing index) is a warning.
+``run`` does this when it starts, ``migrate`` when it ends. Each problem is reported in one line that says
+what to do. A state in which records would be refused or stored twice is an error. A state that may be
+intended (a trigger, a missing index) is a warning.
 """
 
 import logging
@@ -17,9 +17,9 @@ from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, check_sc
 
 _log = logging.getLogger(__name__)
 
-_LEAST_POSTGRES: Final = 160_000
+_MIN_POSTGRES: Final = 160_000
 # Older versions can't continue an index scan after a filter has left too few rows.
-_LEAST_PGVECTOR: Final = (0, 8)
+_MIN_PGVECTOR: Final = (0, 8)
 # SQL_ASCII keeps the bytes as they come, and the program sends UTF-8. Other encodings lack most characters.
 _ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
 _SERVER: Final = """
@@ -27,7 +27,7 @@ _SERVER: Final = """
         current_setting('server_encoding') AS encoding, current_database()::text AS database,
         (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'vector') AS pgvector
 """
-# The primary keys, by which a repeated record finds its first row.
+# The primary keys. By them, a record that is stored again is recognized.
 KEYS: Final[dict[Chain, Mapping[str, tuple[str, ...]]]] = {
     ARCHIVE: {
         "audit_records": ("uid", "generation", "created_at", "spec_hash"),
@@ -73,7 +73,7 @@ _KNOWN_CONSTRAINTS: Final = (
     "embedding_models_provider_name_dimensions_key", "embedding_parts_model_id_fkey",
     "embedding_parts_state_check",
 )  # fmt: skip
-# The columns of any table for which the program always gives a value. NOT NULL on another one refuses rows.
+# The columns for which the program always gives a value. NOT NULL on any other column may refuse rows.
 _ALWAYS_GIVEN: Final = (
     "uid", "generation", "created_at", "namespace", "name", "content", "content_hash", "final", "table_name",
     "reason", "text_hash", "text", "id", "provider", "dimensions", "model_id", "part",
@@ -122,7 +122,7 @@ _OWNERS: Final = """
         ) AS owners (owner)
     ORDER BY 1
 """
-# The role, and the group whose rights it needs: the readers' group for a role that is a reader only.
+# The role, and the group whose rights it needs: the group of readers for a role that may only read.
 _ROLE: Final = """
     SELECT current_user::text, CASE WHEN EXISTS (
         SELECT FROM pg_catalog.pg_roles AS reader
@@ -134,6 +134,7 @@ _ROLE: Final = """
 """
 # A message with more names would not be read.
 _NAMED: Final = 5
+_RESTORE: Final = "restore the schema datastorage from a dump"
 
 
 async def check_state(connection: asyncpg.Connection, chain: Chain) -> None:
@@ -152,7 +153,7 @@ async def check_state(connection: asyncpg.Connection, chain: Chain) -> None:
 async def check_server(connection: asyncpg.Connection, chain: Chain) -> None:
     """Raise ConfigurationError if the server or the database lacks something that the program needs."""
     [server] = await connection.fetch(_SERVER)
-    if server["number"] < _LEAST_POSTGRES:
+    if server["number"] < _MIN_POSTGRES:
         raise ConfigurationError(
             f"{chain.server} {server['version']} is too old, 16 is needed: upgrade it, or name another "
             f"server in {chain.setting}"
@@ -175,7 +176,7 @@ def check_pgvector(version: str | None) -> None:
     )
     if version is None:
         raise ConfigurationError(f"this PostgreSQL has no pgvector: install it there, {instead}")
-    if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_PGVECTOR:
+    if tuple(int(number) for number in version.split(".")[:2]) < _MIN_PGVECTOR:
         raise ConfigurationError(
             f"pgvector {version} is too old, 0.8 is needed: ALTER EXTENSION vector UPDATE, or {instead}"
         )
@@ -189,13 +190,11 @@ async def check_schema(connection: asyncpg.Connection, chain: Chain) -> None:
         if not any(name == table and is_key and set(columns) == set(key) for name, columns, is_key in found):
             raise ConfigurationError(
                 f"the table datastorage.{table} is missing, or has no primary key ({', '.join(key)}), so "
-                "that records would be stored twice: restore the schema datastorage from a dump"
+                f"that records would be stored twice: {_RESTORE}"
             )
     plain = [row["table"] for row in tables if row["table"] in _PARTITIONED and not row["is_partitioned"]]
     if plain:
-        raise ConfigurationError(
-            f"the table datastorage.{plain[0]} is not partitioned: restore the schema datastorage from a dump"
-        )
+        raise ConfigurationError(f"the table datastorage.{plain[0]} is not partitioned: {_RESTORE}")
     missing = [
         f"{table} ({', '.join(columns)})"
         for table, lists in INDEXES[chain].items()
@@ -218,7 +217,7 @@ async def check_schema(connection: asyncpg.Connection, chain: Chain) -> None:
 
 
 async def check_rights(connection: asyncpg.Connection, chain: Chain) -> None:
-    """Raise ConfigurationError, naming them, if this role lacks rights or the schema lacks objects."""
+    """Raise ConfigurationError, which names the rights or objects that are missing."""
     problem = await missing_in(connection, chain)
     if problem is not None:
         raise ConfigurationError(problem)
@@ -230,7 +229,7 @@ async def missing_in(connection: asyncpg.Connection, chain: Chain) -> str | None
     gaps = await missing_rights(connection, chain, role, group=group)
     absent = list(dict.fromkeys(gap.object for gap in gaps if gap.owner is None))
     if absent:
-        return f"the {chain.name} lacks {_some(absent)}: restore the schema datastorage from a dump"
+        return f"the {chain.name} lacks {_some(absent)}: {_RESTORE}"
     lacking = [gap for gap in gaps if not gap.is_open]
     if not lacking:
         return None

@@ -1,4 +1,4 @@
-"""The results of a search before the records are read: where each record is, and how well it matches."""
+"""The results of a search before the records are read: the place of each record, and how well it matches."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ class Match:
     text_hash: bytes | None
     """The hash of its text, which other records may share; None if no vectors were kept."""
     score: float
-    clues: float = 0
-    """How well the clues of the question single it out, 1 at least; 0 if only the ranking found it."""
+    clue_weight: float = 0
+    """The weight of the clues that it matches, at least 1; 0 if it matches none."""
 
     def order(self) -> tuple[float, float, str]:
         """Return the sort key: the best first, and the newest first among equals."""

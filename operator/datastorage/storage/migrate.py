@@ -1,4 +1,4 @@
-"""Brings the database schemas up to date. Run as the owner role, never by the service itself."""
+"""Migrates the database schemas to the newest version, as the owner role. The service never does this."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,9 +33,9 @@ _AVAILABLE: Final = "SELECT default_version FROM pg_available_extensions WHERE n
 
 
 def migrate_all(settings: Settings) -> list[tuple[str, str | None, str]]:
-    """Migrate every chain that the settings need; return names, and the versions before and after.
+    """Migrate every chain that the settings need; return each chain's name and versions before and after.
 
-    Raises as ``migrate`` does; a chain that was migrated before the error stays migrated.
+    Raises the errors of ``migrate``. A chain that was migrated before the error stays migrated.
     """
     owner = _secret(settings.database.owner_url) or _secret(settings.database.url)
     if not owner:
@@ -59,8 +59,8 @@ def _secret(url: SecretStr | None) -> str | None:
 def migrate(database_url: str, chain: Chain = ARCHIVE) -> tuple[str | None, str]:
     """Migrate to the newest schema version of a chain; return the versions before and after.
 
-    Safe to run from several replicas at once: one migrates, the others wait and find nothing to do.
-    Everything happens in one transaction, so that a failure leaves the schema as it was.
+    Several processes may call this at once: one migrates, the others wait and find nothing to do. Everything
+    happens in one transaction, so that a failure changes nothing.
 
     Raises SchemaVersionError when the schema is newer than this program, TransientError when the server
     can't be reached, ConfigurationError when the role lacks rights or the server lacks pgvector.
@@ -72,9 +72,9 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
     engine: AsyncEngine = create_async_engine(
         "postgresql+asyncpg://",
         creator=lambda: _driver_of(engine).connect(
-            # The driver gets the URL, not SQLAlchemy, so that the URL means the same here and in the service.
+            # SQLAlchemy does not get the URL, because it would read it differently than the driver does.
             async_creator_fn=lambda: _connect(database_url, chain),
-            # Through a pooler, a statement with a name would stay in a session that another client gets next.
+            # Behind a pooler, a named statement would stay in a session that another client uses next.
             prepared_statement_cache_size=0,
             prepared_statement_name_func=str,
         ),
@@ -144,14 +144,15 @@ async def _finish(driver: asyncpg.Connection, chain: Chain) -> None:
 
 
 def _on_driver(connection: Connection, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
-    """Run ``work`` with the driver's own connection, of the kind that the service also uses."""
+    """Run ``work`` with the connection of asyncpg, which SQLAlchemy's connection wraps."""
     driver: Any = connection.connection.dbapi_connection
     driver.run_async(work)
 
 
 def _ensure_pgvector(connection: Connection) -> None:
     if connection.execute(text(_INSTALLED)).scalar() is None:
-        # An old or missing pgvector is reported before the attempt to install it, which needs a superuser.
+        # If pgvector is too old or missing, that is reported before the attempt to create the extension,
+        # which needs a superuser.
         check_pgvector(connection.execute(text(_AVAILABLE)).scalar())
         _create_extension(connection)
 

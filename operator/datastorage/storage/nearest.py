@@ -24,7 +24,7 @@ _COUNT: Final = with_conditions("""
         SELECT FROM datastorage.action_traces AS r WHERE {of_action_traces}
         LIMIT $1) AS some_rows
 """)
-# The newest records of a text, $1 at most. It is used beside "near", which has the text_hash.
+# The newest records of a text, $1 at most. The statement around it provides "near", which has the text_hash.
 _THEIR_RECORDS: Final = """
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash
         FROM datastorage.audit_records AS r
@@ -41,8 +41,8 @@ def _with_records(sql: str) -> str:
     return with_conditions(sql.replace("{their_records}", _THEIR_RECORDS))
 
 
-# Takes the nearest vectors, one by one, until enough records are found. Partitions with an index are walked,
-# the others are sorted. The limit is written into the statement, not passed, because the plan depends on it.
+# Takes the nearest vectors, one by one, until enough records are found. A partition with an index is walked,
+# one without is sorted. The limit is written into the statement, not passed, because the plan depends on it.
 _WALK: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.* FROM (
         SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $3 AS distance
@@ -71,7 +71,7 @@ _EXACT: Final = _with_records("""
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
 """)
-# The same in two steps, for vectors on a server of their own.
+# The same in two steps, for vectors on another server: these are the texts of the newest records.
 _HASHES: Final = with_conditions("""
     SELECT DISTINCT text_hash FROM (
         (SELECT r.text_hash FROM datastorage.audit_records AS r
@@ -97,15 +97,15 @@ _RECORDS_OF: Final = _with_records("""
     CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
 """)
-# Settings of a walk. ef_search is the number of neighbours that an index keeps in view. An approximate order
-# is good enough, since the answer is sorted.
+# Settings of a walk. ef_search is the size of an index's list of candidates. An approximate order is good
+# enough, since the answer is sorted.
 WALKING: Final[Mapping[str, str]] = {
     "hnsw.ef_search": "200",
     "hnsw.iterative_scan": "relaxed_order",
     "hnsw.max_scan_tuples": "20000",
 }
-# Whatever the conditions, a walk looks records up by their texts. So one plan serves all questions, which
-# saves planning time: that grows with the number of months.
+# Whatever the conditions, a walk looks records up by their texts. So one plan serves all questions. That
+# saves planning time, which grows with the number of months.
 _ONE_PLAN: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
 _OWN_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
@@ -117,12 +117,12 @@ class WalkLimits:
     few_records: int = 5_000
     """If the criteria leave no more records than this, all distances are computed: that costs less than a
     walk that finds one of them among many others, and misses nothing."""
-    newest_at_last: int = 10_000
-    """If a walk has found too few records, the ones that meet the criteria are all far from the question.
-    Then the distances of this many of the newest are computed."""
+    exact_records: int = 10_000
+    """If a walk has found too few records, those that meet the criteria are all far from the question. Then
+    the distances of this many of the newest are computed."""
     texts: tuple[int, ...] = (200, 2_000, 20_000)
-    """The number of texts whose records are looked up in each attempt, before walking is given up. The first
-    attempt needs one look into each index, and is enough for most questions."""
+    """The number of texts whose records are looked up, for each attempt at a walk. The first attempt needs
+    one scan of each index, and is enough for most questions."""
 
 
 class Nearest:
@@ -140,13 +140,16 @@ class Nearest:
         same_server: bool,
         limits: WalkLimits = WalkLimits(),
     ) -> None:
-        """Take the databases of the records and of the vectors, and the model of the vectors."""
+        """``archive`` is the database of the records, ``vectors`` that of the vectors of ``model``.
+
+        ``same_server`` means that they are the same database, so that one statement reads both.
+        """
         self._limits = limits
         self._archive = archive
         self._vectors = vectors
-        self._search = self._beside if same_server else self._apart
+        self._search = self._search_together if same_server else self._search_apart
         self._model = model
-        self._checked_in: int | None = None
+        self._checked_generation: int | None = None
 
     async def nearest(self, criteria: Criteria, vector: Vector, *, limit: int, per_text: int) -> list[Match]:
         """Return the nearest records by cosine similarity, at most the ``per_text`` newest of each text."""
@@ -161,9 +164,9 @@ class Nearest:
 
     async def _model_id(self) -> int:
         generation = self._vectors.generation
-        if self._checked_in != generation:  # it may be another database by now
+        if self._checked_generation != generation:  # it may be another database now
             await self._vectors.check_schema_version(VECTORS)
-            self._checked_in = generation
+            self._checked_generation = generation
         # The number is looked up each time: after a backup was restored it may belong to another model. The
         # function that creates the tables would return it too, but a reader may not call it.
         async with self._vectors.connection() as connection:
@@ -173,20 +176,20 @@ class Nearest:
         if number is None:
             raise TransientError(
                 f"there are no vectors of the model {self._model} with {self._model.dimensions} "
-                "dimensions yet: "
-                "set the operator's DATASTORAGE_EMBEDDING_ settings, or make them with 'datastorage reembed'"
+                "dimensions yet: set the operator's DATASTORAGE_EMBEDDING_ settings, or make them with "
+                "'datastorage reembed'"
             )
         return number
 
-    async def _beside(
+    async def _search_together(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
         async with reading(self._archive, WALKING) as connection:
             if not await self._leaves_few(connection, criteria):
                 await connection.execute(_ONE_PLAN)
                 for texts in self._limits.texts:
-                    # From the second attempt on, twice as many rows are read: two replicas that wrote a text
-                    # at the same moment have left two vectors, and its records are found twice.
+                    # From the second attempt on, twice as many rows are read: if two replicas wrote a text at
+                    # the same moment, it has two vectors, and its records are found twice.
                     rows = limit if texts == self._limits.texts[0] else 2 * limit
                     sql = _WALK.format(id=number, texts=texts, pgvector=connection.vector_schema)
                     answer = await connection.fetch(sql, per_text, rows, vector, *criteria.arguments)
@@ -196,11 +199,11 @@ class Nearest:
                 if criteria.is_open:
                     return found
                 await connection.execute(_OWN_PLAN)
-            arguments = (per_text, limit, vector, self._limits.newest_at_last, *criteria.arguments)
+            arguments = (per_text, limit, vector, self._limits.exact_records, *criteria.arguments)
             sql = _EXACT.format(id=number, pgvector=connection.vector_schema)
             return _matches(await connection.fetch(sql, *arguments), limit)
 
-    async def _apart(
+    async def _search_apart(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
         async with reading(self._archive) as archive, reading(self._vectors, WALKING) as vectors:
@@ -216,7 +219,7 @@ class Nearest:
                     return found
             hashes = [
                 row["text_hash"]
-                for row in await archive.fetch(_HASHES, self._limits.newest_at_last, *criteria.arguments)
+                for row in await archive.fetch(_HASHES, self._limits.exact_records, *criteria.arguments)
             ]
             sql = _NEAREST_OF.format(id=number, pgvector=pgvector_schema)
             near = await vectors.fetch(sql, hashes, vector, limit)

@@ -17,12 +17,13 @@ from datastorage.storage.connection.sessions import Session, transaction
 
 # Stored errors are for people, who need only the beginning.
 _MAX_ERROR_CHARACTERS: Final = 500
-# A statement may change many thousands of rows.
-_PATIENCE_SECONDS: Final = 120.0
-# If an embedder takes longer for a batch, at worst another replica makes the same vectors.
+# The time limit of a statement that may change many thousands of rows.
+_BULK_SECONDS: Final = 120.0
+# The duration of a claim. If an embedder takes longer for a batch, at worst another replica makes the same
+# vectors.
 _CLAIM_SECONDS: Final = 30.0
-# Shutting down waits no longer than this for a silent server.
-_GIVE_BACK_SECONDS: Final = 1.0
+# A shutdown waits no longer than this for a silent server.
+_RELEASE_SECONDS: Final = 1.0
 _NOT_WRITTEN: Final = frozenset({WriteState.PENDING, WriteState.FAILED})
 
 _ADD: Final = """
@@ -37,7 +38,7 @@ _ADD: Final = """
     ON CONFLICT DO NOTHING
 """
 # Other workers skip the claimed rows, which are due again when the claim expires. No transaction stays open
-# meanwhile, since a server may end an idle one, and an embedder takes its time.
+# meanwhile: an embedder may take long, and the server may end an idle transaction.
 _CLAIM: Final = """
     WITH due AS (
         SELECT uid, generation, text_hash, due_at FROM datastorage.vector_outbox
@@ -50,7 +51,7 @@ _CLAIM: Final = """
     SELECT c.uid, c.generation, c.text_hash, c.attempts, c.due_at, t.text
     FROM claimed AS c JOIN datastorage.embedding_texts AS t USING (text_hash) ORDER BY c.due_at
 """
-_GIVEN_BACK: Final = """
+_RELEASE: Final = """
     UPDATE datastorage.vector_outbox AS o SET due_at = k.due_at
     FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::timestamptz[])
         AS k (uid, generation, text_hash, due_at)
@@ -61,13 +62,13 @@ _REMOVE: Final = """
     USING unnest($1::uuid[], $2::bigint[], $3::bytea[]) AS k (uid, generation, text_hash)
     WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash
 """
-_REFUSED: Final = """
+_REFUSE: Final = """
     UPDATE datastorage.vector_outbox o
     SET state = 'failed', attempts = attempts + 1, last_error = k.error
     FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::text[]) AS k (uid, generation, text_hash, error)
     WHERE o.uid = k.uid AND o.generation = k.generation AND o.text_hash = k.text_hash AND o.state = 'pending'
 """
-_DELAYED: Final = """
+_DELAY: Final = """
     UPDATE datastorage.vector_outbox o
     SET attempts = attempts + 1, last_error = k.error,
         due_at = now() + make_interval(secs => CASE WHEN k.alone THEN least(2 ^ least(attempts, 20), 300)
@@ -82,7 +83,8 @@ _DEPTHS: Final = """
     FROM datastorage.vector_outbox GROUP BY state
 """
 _LIST: Final = """
-    SELECT uid, generation, table_name, namespace, name, state, owed_since, attempts, last_error
+    SELECT uid, generation, table_name, namespace, name, state, owed_since AS pending_since, attempts,
+        last_error
     FROM datastorage.vector_outbox
     WHERE ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR uid = $2)
     ORDER BY owed_since, uid, generation LIMIT $3
@@ -119,7 +121,7 @@ class PendingVector:
     text: str
     attempts: int
     due_at: datetime | None = field(default=None, compare=False)
-    """When it was due before it was claimed."""
+    """The time at which it was due before it was claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +134,14 @@ class OutboxRow:
     namespace: str
     name: str
     state: OutboxState
-    owed_since: datetime
+    pending_since: datetime
     attempts: int
     last_error: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxDepth:
-    """How many rows are in a state, and the age of the oldest in seconds."""
+    """The number of rows in a state, and the age of the oldest in seconds."""
 
     depth: int = 0
     oldest_seconds: float = 0.0
@@ -155,7 +157,7 @@ class Claim:
         self.delayed: list[tuple[PendingVector, str, bool]] = []
 
     def remove(self, rows: Iterable[PendingVector]) -> None:
-        """Note rows to remove, because their vectors are committed."""
+        """Note rows to remove because their vectors are committed."""
         self.removed.extend(rows)
 
     def refuse(self, rows: Iterable[PendingVector], reasons: Mapping[bytes, str]) -> None:
@@ -163,9 +165,9 @@ class Claim:
         self.refused.extend((row, reasons[row.text_hash]) for row in rows)
 
     def delay(self, rows: Iterable[PendingVector], error: str, *, alone: bool = False) -> None:
-        """Note why no vectors could be written now; they are due again in a few seconds, behind the others.
+        """Note rows whose vectors could not be written now, with the reason. They are due again in seconds.
 
-        ``alone`` means that other vectors can be written meanwhile; the pauses of these rows then grow.
+        ``alone`` means that other vectors can be written meanwhile: then the pauses of these rows double.
         """
         self.delayed.extend((row, error, alone) for row in rows)
 
@@ -174,7 +176,7 @@ class Outbox:
     """The table of pending vectors. All methods raise TransientError when PostgreSQL can't serve."""
 
     def __init__(self, database: Database, *, claim_seconds: float = _CLAIM_SECONDS) -> None:
-        """After ``claim_seconds``, rows that a process claimed before it ended are due again."""
+        """A claim expires after ``claim_seconds``, so that rows are due again if the process has ended."""
         self._database = database
         self._claim_seconds = claim_seconds
 
@@ -186,10 +188,10 @@ class Outbox:
         *,
         due_seconds: float,
     ) -> None:
-        """Note which vectors are not written, on the connection of the rows' transaction.
+        """Add the vectors that are not written, on the connection of the rows' transaction.
 
-        ``writes`` holds the state of each text's vector, by the hash of the text. A failed one is noted as
-        failed; the backfill leaves the others alone for ``due_seconds``. A repeat changes nothing.
+        ``writes`` holds the state of each text's vector, by the hash of the text. Vectors that are pending
+        are due after ``due_seconds``. A repeat changes nothing.
         """
         rows = [
             (
@@ -208,10 +210,10 @@ class Outbox:
 
     @asynccontextmanager
     async def claim(self, limit: int) -> AsyncIterator[Claim]:
-        """Claim up to ``limit`` due rows; the results noted in the claim are committed if the context
-        succeeds.
+        """Claim up to ``limit`` due rows.
 
-        Rows without a result are due as before. If the process ends, they are due again some seconds later.
+        If the block succeeds, the results noted in the claim are committed. Rows without a result are due as
+        before. If the process ends, they are due when the claim expires.
         """
         async with self._database.connection() as connection:
             found = await connection.fetch(_CLAIM, limit, self._claim_seconds)
@@ -230,8 +232,8 @@ class Outbox:
                 await self._end(claim)
         except BaseException:
             with suppress(TransientError, TimeoutError):
-                async with asyncio.timeout(_GIVE_BACK_SECONDS), self._database.connection() as connection:
-                    await _give_back(connection, claim.rows)
+                async with asyncio.timeout(_RELEASE_SECONDS), self._database.connection() as connection:
+                    await _release(connection, claim.rows)
             raise
 
     async def _end(self, claim: Claim) -> None:
@@ -239,13 +241,13 @@ class Outbox:
             await connection.execute(_REMOVE, *_keys(claim.removed))
             refused = [row for row, _ in claim.refused]
             errors = [_readable(error) for _, error in claim.refused]
-            await connection.execute(_REFUSED, *_keys(refused), errors)
+            await connection.execute(_REFUSE, *_keys(refused), errors)
             await connection.execute(
-                _DELAYED, *_keys(row for row, _, _ in claim.delayed),
+                _DELAY, *_keys(row for row, _, _ in claim.delayed),
                 [_readable(error) for _, error, _ in claim.delayed], [alone for _, _, alone in claim.delayed],
             )  # fmt: skip
             noted = {id(row) for row in (*claim.removed, *refused, *(row for row, _, _ in claim.delayed))}
-            await _give_back(connection, [row for row in claim.rows if id(row) not in noted])
+            await _release(connection, [row for row in claim.rows if id(row) not in noted])
 
     async def remove(self, records: Iterable[Record]) -> None:
         """Remove the rows of records whose vectors are committed."""
@@ -262,13 +264,13 @@ class Outbox:
         return {state: found.get(state, OutboxDepth()) for state in OutboxState}
 
     async def list(self, *, state: OutboxState | None, uid: str | None, limit: int) -> list[OutboxRow]:
-        """Return rows, those that have been pending for longest first."""
+        """Return rows, beginning with those that were added first."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_LIST, state, uid, limit)
         return [
             OutboxRow(
                 str(r["uid"]), r["generation"], r["table_name"], r["namespace"], r["name"],
-                OutboxState(r["state"]), r["owed_since"], r["attempts"], r["last_error"],
+                OutboxState(r["state"]), r["pending_since"], r["attempts"], r["last_error"],
             )
             for r in rows
         ]  # fmt: skip
@@ -281,12 +283,12 @@ class Outbox:
     async def retry(self, *, state: OutboxState | None, uid: str | None) -> int:
         """Make rows that failed or were dropped pending again; return how many."""
         async with self._database.connection() as connection:
-            return _count(await connection.execute(_RETRY, state, uid, timeout=_PATIENCE_SECONDS))
+            return _count(await connection.execute(_RETRY, state, uid, timeout=_BULK_SECONDS))
 
     async def drop(self, *, state: OutboxState | None, uid: str | None, reason: str) -> int:
-        """Give rows up, for a reason that stays with them; return how many."""
+        """Give rows up, and keep the reason with them; return how many."""
         async with self._database.connection() as connection:
-            tag = await connection.execute(_DROP, state, uid, _readable(reason), timeout=_PATIENCE_SECONDS)
+            tag = await connection.execute(_DROP, state, uid, _readable(reason), timeout=_BULK_SECONDS)
         return _count(tag)
 
 
@@ -305,9 +307,9 @@ def _readable(error: str) -> str:
     return storable(error[:_MAX_ERROR_CHARACTERS])
 
 
-async def _give_back(connection: Session, rows: Sequence[PendingVector]) -> None:
+async def _release(connection: Session, rows: Sequence[PendingVector]) -> None:
     if rows:
-        await connection.execute(_GIVEN_BACK, *_keys(rows), [row.due_at for row in rows])
+        await connection.execute(_RELEASE, *_keys(rows), [row.due_at for row in rows])
 
 
 def _count(command_tag: str) -> int:

@@ -11,8 +11,8 @@ from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.readonly import reading
 
-# A trace has the position of its first generation in a list. Otherwise each new generation would move it, and
-# a reader could miss it between two pages.
+# In a list, a trace has the position of its first generation. Otherwise each new generation would move it,
+# and a reader could miss it between two pages.
 _OF_FIRST: Final = """CASE WHEN r.diverged THEN ARRAY[r.resource_version, r.stored_order] ELSE (
             SELECT ARRAY[min(f.resource_version), min(f.stored_order)] FROM datastorage.action_traces AS f
             WHERE f.uid = r.uid AND f.created_at = r.created_at AND NOT f.diverged) END"""
@@ -98,7 +98,7 @@ _SHARING: Final = with_conditions("""
         AS rows
     FROM unnest($1::bytea[]) AS given (text_hash)
 """)
-# The sizes are known without reading the contents.
+# Returns rows until their contents exceed $6 bytes. PostgreSQL knows the sizes without reading the contents.
 _LOAD: Final = """
     WITH wanted AS (
         SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
@@ -116,7 +116,7 @@ _LOAD: Final = """
     measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
     SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
 """
-# Bounds one answer in memory: some tens of the largest objects that etcd takes, or thousands of usual ones.
+# Bounds one answer in memory: some tens of the largest objects that etcd accepts, or thousands of usual ones.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -166,9 +166,10 @@ class ArchiveReader:
     """Reads records. All methods raise TransientError when PostgreSQL can't serve."""
 
     def __init__(self, database: Database, *, max_bytes: int = MAX_ANSWER_BYTES) -> None:
-        """Take the database of the records, under any role that may read them.
+        """``database`` is that of the records. Its role need only have the right to read them.
 
-        The contents of one answer have ``max_bytes`` at most in all, unless a single content is larger.
+        The contents of one answer have about ``max_bytes`` in all: the content that exceeds the limit is the
+        last one.
         """
         self._database = database
         self._max_bytes = max_bytes
@@ -194,11 +195,11 @@ class ArchiveReader:
         return [_placed(row, row["happened_at"]) for row in rows]
 
     async def generations(self, uid: str, generation: int | None, limit: int) -> list[Place]:
-        """Return the generations of an object, or the one that is asked for, newest first."""
+        """Return the rows of an object, or only those of one generation, newest first."""
         return await self._places(_GENERATIONS, uid, generation, limit)
 
     async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:
-        """Return the newest row of the newest object that had the name, if there is one."""
+        """Return the newest row of the newest object that had the name, or an empty list."""
         in_tables = (Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables)
         return await self._places(_NEWEST_OF_NAME, *in_tables, namespace, name)
 
@@ -221,7 +222,7 @@ class ArchiveReader:
     async def count_sharing(
         self, criteria: Criteria, hashes: Sequence[bytes], limit: int
     ) -> dict[bytes, int]:
-        """Return how many records that meet the criteria have each text, counted up to ``limit`` or so."""
+        """Return how many records that meet the criteria have each text, up to ``limit`` in each table."""
         async with reading(self._database) as connection:
             rows = await connection.fetch(_SHARING, list(hashes), limit, *criteria.arguments)
         return {row["text_hash"]: row["rows"] for row in rows}

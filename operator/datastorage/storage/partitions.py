@@ -1,4 +1,4 @@
-"""The monthly partitions of the rows, each created before the first row that needs it."""
+"""Creates the monthly partitions of the rows, each before the first row that needs it."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ _MONTHS_AHEAD: Final = 2
 
 
 async def ensure(connection: Session, times: Iterable[datetime]) -> None:
-    """Create the partitions for these times, where they are missing."""
+    """Create the partitions for these times, if they are missing."""
     for time in {(time.year, time.month): time for time in times}.values():
         await connection.execute(_ENSURE, time)
 
@@ -24,27 +24,28 @@ async def time_of(connection: Session) -> float:
     return float(await connection.fetchval(_TIME))
 
 
-async def prepare(connection: Session) -> None:
+async def prepare(database: Database) -> None:
     """Create the partitions of this month and the next ones, before the first record needs them."""
-    now = datetime.fromtimestamp(await time_of(connection), UTC)
-    first = now.year * 12 + now.month - 1
-    months = range(first, first + _MONTHS_AHEAD + 1)
-    await ensure(connection, [datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in months])
+    async with database.connection() as connection:
+        now = datetime.fromtimestamp(await time_of(connection), UTC)
+        first = now.year * 12 + now.month - 1
+        months = range(first, first + _MONTHS_AHEAD + 1)
+        await ensure(connection, [datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in months])
 
 
 class KnownPartitions:
     """Remembers the months whose partitions exist, so that a batch asks only for new ones."""
 
     def __init__(self, database: Database) -> None:
-        """Take the database of the rows."""
+        """``database`` is that of the rows."""
         self._database = database
         self._months: set[tuple[int, int]] = set()
-        self._seen_in = database.generation
+        self._known_generation = database.generation
 
     async def ensure(self, connection: Session, times: Iterable[datetime]) -> None:
         """Create the partitions for these times, unless they are known to exist."""
-        if self._seen_in != self._database.generation:  # it may be another database by now
-            self._seen_in = self._database.generation
+        if self._known_generation != self._database.generation:  # it may be another database now
+            self._known_generation = self._database.generation
             self.forget()
         missing = {(time.year, time.month): time for time in times}
         for month in missing.keys() - self._months:
@@ -52,5 +53,5 @@ class KnownPartitions:
             self._months.add(month)
 
     def forget(self) -> None:
-        """Forget all partitions: retention may have dropped some."""
+        """Forget all partitions, because some may have been dropped."""
         self._months.clear()

@@ -1,7 +1,7 @@
-"""The dead letters: records that PostgreSQL can't hold as rows, kept byte for byte until they are retried."""
+"""The rejected records: PostgreSQL can't hold them as rows, so their bytes are kept for a later retry."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ _ADD: Final = """
 """
 _REOPEN: Final = "SELECT datastorage.reopen_rejected($1, $2, $3, $4)"
 _RESOLVE: Final = "SELECT datastorage.resolve_rejected($1, $2, $3)"
-# A record that has a row is not rejected any more, even if nothing has marked it yet.
+# A record that has a row is not rejected any more, even if it has not been marked as resolved yet.
 _FIND: Final = """
     SELECT r.uid, r.generation, r.created_at, r.spec_hash
     FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
@@ -50,32 +50,51 @@ _CONTENTS: Final = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Conditions on rejected records; None means no condition. ``reason`` is a substring, in any case."""
+class RejectedCriteria:
+    """Conditions on rejected records; None means no condition."""
 
     resolved: bool = False
-    """Whether to include records that have a row by now."""
+    """Whether to include records that have a row now."""
     uid: str | None = None
     namespace: str | None = None
     reason: str | None = None
+    """A text that the reason contains, in upper or lower case."""
 
     @property
     def arguments(self) -> tuple[Any, ...]:
+        """The first arguments of a statement with ``_CONDITIONS``."""
         return self.resolved, self.uid, self.namespace, self.reason
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A rejected record without its content, whose size in bytes is ``size``."""
+class RejectedPosition:
+    """The place of a record in the list of rejected records, which is ordered by these fields."""
+
+    rejected_at: datetime
+    uid: str
+    generation: int
+    spec_hash: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRecord:
+    """A rejected record without its content."""
 
     key: RecordKey
     table: Table
     namespace: str
     name: str
     size: int
+    """The size of the content in bytes."""
     reason: str
     rejected_at: datetime
     resolved_at: datetime | None
+    """The time at which it was found to have a row."""
+
+    @property
+    def position(self) -> RejectedPosition:
+        """The position of the record in a list."""
+        return RejectedPosition(self.rejected_at, self.key.uid, self.key.generation, self.key.spec_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,37 +130,33 @@ class RejectedRecords:
             return {key_in(row) for row in await connection.fetch(_FIND, *key_columns(keys))}
 
     async def resolve(self, keys: Sequence[RecordKey]) -> int:
-        """Mark the keys that have a row by now as resolved; return how many."""
+        """Mark the keys that have a row now as resolved; return how many."""
         uids, generations, _, spec_hashes = key_columns(keys)
         async with self._database.connection() as connection:
             return int(await connection.fetchval(_RESOLVE, uids, generations, spec_hashes))
 
     async def list(
-        self, wanted: Wanted, *, after: tuple[datetime, str, int, bytes] | None, limit: int
-    ) -> list[Letter]:
-        """Return rejected records, the last rejected first.
-
-        The list begins after the record ``after``, given by its time of rejection, uid, generation and spec
-        hash.
-        """
+        self, criteria: RejectedCriteria, *, after: RejectedPosition | None, limit: int
+    ) -> list[RejectedRecord]:
+        """Return rejected records that come after a position, the last rejected first."""
+        start = (None,) * 4 if after is None else astuple(after)
         async with self._database.connection() as connection:
-            behind = after or (None,) * 4
-            rows = await connection.fetch(_LIST, *wanted.arguments, *behind, limit)
+            rows = await connection.fetch(_LIST, *criteria.arguments, *start, limit)
         return [
-            Letter(
+            RejectedRecord(
                 key_in(row), Table(row["table_name"]), row["namespace"], row["name"], row["size"],
                 row["reason"], row["rejected_at"], row["resolved_at"],
             )
             for row in rows
         ]  # fmt: skip
 
-    async def count(self, wanted: Wanted) -> int:
-        """Return the number of rejected records that meet the conditions."""
+    async def count(self, criteria: RejectedCriteria) -> int:
+        """Return the number of rejected records that meet the criteria."""
         async with self._database.connection() as connection:
-            return int(await connection.fetchval(_COUNT, *wanted.arguments))
+            return int(await connection.fetchval(_COUNT, *criteria.arguments))
 
     async def contents(self, keys: Iterable[RecordKey]) -> dict[RecordKey, Content]:
-        """Return the contents of rejected records."""
+        """Return the contents of rejected records, by their keys."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_CONTENTS, *key_columns(list(keys)))
         return {key_in(row): Content(row["content"], row["content_hash"]) for row in rows}

@@ -1,4 +1,4 @@
-"""Lists the rights that the roles need: every ``migrate`` grants them, and an error about one names it.
+"""Lists the rights that the roles need. ``migrate`` grants them, and errors name those that are missing.
 
 For each table, sequence or function that a migration creates, add an entry here. Grants get lost when a dump
 is restored before its roles exist, and when somebody recreates a table by hand.
@@ -55,7 +55,7 @@ NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
     ),
     VECTORS: (
         _SCHEMA_ITSELF,
-        # This stands for the schema that pgvector is in.
+        # The rights are those on the schema that pgvector is in.
         Needed("EXTENSION", "vector", _USE, _USE),
         Needed("TABLE", "vector_schema_version", _READ, _READ),
         Needed("TABLE", "embedding_models", _READ, _READ),
@@ -72,8 +72,8 @@ NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
 # The rights on the table of each embedding model.
 _ON_MODELS: Final = Needed("TABLE", "", _ADD, _READ)
 
-# The query looks objects up in the catalogue, which every role may read: a role without the right to use
-# their schema can't find them by name. $5 holds the rights on each model's table.
+# The query reads the catalogue, which every role may do: a role without the right to use the schema can't
+# look its objects up by name. $5 holds the rights on each model's table.
 _GAPS: Final = """
     WITH home AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'datastorage'),
     needed AS (
@@ -116,10 +116,10 @@ class Gap:
 
     kind: Kind
     object: str
-    """The name, quoted for a statement; for an extension, the name of the schema that it is in."""
+    """The name, quoted for a statement; for an extension, that of its schema."""
     right: str
     owner: str | None
-    """None where the object itself is missing."""
+    """None if the object itself is missing."""
     is_open: bool
     """Whether every role may call the function."""
 
@@ -140,7 +140,7 @@ class Gap:
 async def missing_rights(
     connection: asyncpg.Connection, chain: Chain, role: str, *, group: str = SERVICE
 ) -> list[Gap]:
-    """Return the rights of a group that a role lacks. Any role may ask."""
+    """Return the rights of a group that a role lacks. Any role may call this."""
     wanted = [
         (item.kind, item.name, right)
         for item in NEEDED[chain]
@@ -162,16 +162,16 @@ def summary_of(role: str, gaps: Iterable[Gap]) -> str:
 
 
 async def grant_rights(connection: asyncpg.Connection, chain: Chain) -> None:
-    """Create the group roles where they are missing, and grant them their rights. A repeat changes nothing.
+    """Create the group roles if they are missing, and grant them their rights. A repeat changes nothing.
 
-    Raises ConfigurationError, which names the role and the right, where this role may not grant it.
+    Raises ConfigurationError, which names the role and the right, if this role may not grant it.
     """
     for role in (SERVICE, READER):
         await _create_role(connection, role)
     for role in (SERVICE, READER):
         for gap in await missing_rights(connection, chain, role, group=role):
             if gap.owner is not None:
-                await _fill(connection, gap, role)
+                await _grant(connection, gap, role)
         left = [
             gap for gap in await missing_rights(connection, chain, role, group=role) if gap.owner is not None
         ]
@@ -190,7 +190,7 @@ async def _create_role(connection: asyncpg.Connection, role: str) -> None:
         async with transaction(connection):
             await connection.execute(f"CREATE ROLE {role} NOLOGIN")
     except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
-        return  # another database's migration was a moment quicker
+        return  # another database's migration has just created it
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigurationError(
             f"the role {role} does not exist, and this role may not create it: let a superuser run "
@@ -198,12 +198,12 @@ async def _create_role(connection: asyncpg.Connection, role: str) -> None:
         ) from error
 
 
-async def _fill(connection: asyncpg.Connection, gap: Gap, role: str) -> None:
+async def _grant(connection: asyncpg.Connection, gap: Gap, role: str) -> None:
     kind = "SCHEMA" if gap.kind == "EXTENSION" else gap.kind
     try:
         async with transaction(connection):
             if gap.is_open:
-                # The function runs with its owner's rights, so not every role may call it.
+                # The function runs with its owner's rights, so not every role should be able to call it.
                 await connection.execute(f"REVOKE ALL ON {kind} {gap.object} FROM PUBLIC")
             if gap.right:
                 await connection.execute(f"GRANT {gap.right} ON {kind} {gap.object} TO {role}")

@@ -1,4 +1,4 @@
-"""The rows of records: the statements that add them and look them up, on the caller's connection.
+"""Adds the rows of records and looks them up, on the caller's connection.
 
 The columns come from resources/reading, which knows the meaning of each kind's specs.
 """
@@ -27,7 +27,7 @@ _BEFORE: Final[Mapping[str, str]] = {
     "content": "bytea",
     "content_hash": "bytea",
 }
-_BEHIND: Final[Mapping[str, str]] = {"text_hash": "bytea", "resource_version": "bigint"}
+_AFTER: Final[Mapping[str, str]] = {"text_hash": "bytea", "resource_version": "bigint"}
 # Far more time than a working server needs to insert nothing.
 _PROBE_SECONDS: Final = 5.0
 
@@ -36,9 +36,9 @@ def _insert(reading: Reading) -> str:
     """Return the statement that adds any number of rows of a kind, with texts.
 
     The arrays are sent in binary, and the plan is made once. A repeated key changes nothing, so that every
-    step before it can safely run twice. The key contains the hash of the spec, which the server computes from
-    the content: a row that is added although its generation already has one says something different, and is
-    marked as diverged. LIMIT makes each of these look-ups use the key; for EXISTS the planner may read the
+    step before this statement can safely run twice. The key contains the hash of the spec, which the server
+    computes from the content. So a row that is added although its generation already has one differs in the
+    spec, and is marked as diverged. LIMIT makes this look-up use the key; for EXISTS the planner may read the
     whole table into a hash.
 
     The result has the number of rows that were added, and their time. It lists the keys of diverged rows, and
@@ -47,7 +47,7 @@ def _insert(reading: Reading) -> str:
     types = {
         **_BEFORE,
         **{column.name: column.pg_type for column in reading.columns},
-        **_BEHIND,
+        **_AFTER,
     }
     expressions = {column.name: column.expression for column in reading.columns if column.expression}
     names = ", ".join(types)
@@ -130,12 +130,12 @@ async def insert(
         if all_new or record.key in listed
     }
     if not all_new:
-        # Some keys were there before. Their rows are the truth, not the records of this attempt.
+        # Some keys existed before. The archive holds their rows, not the records of this attempt.
         repeated = [record.key for record in records if record.key not in stored]
         stored |= await find(connection, table, repeated, model=model)
         if not stored.keys() >= set(repeated):
             raise WorkRefusedError(
-                f"PostgreSQL takes rows of {table} and does not keep them: look for a trigger, a rule, "
+                f"PostgreSQL accepts rows of {table} and does not keep them: look for a trigger, a rule, "
                 "a policy or a unique index that is not the archive's own"
             )
     return stored
@@ -161,7 +161,7 @@ async def probe(connection: Session) -> None:
     """Check that a row could be added: the server accepts writes, and the role has the rights."""
     for reading in READINGS:
         # Nothing is inserted, but the server checks everything that an insert needs.
-        arrays = len(_BEFORE) + len(reading.columns) + len(_BEHIND) + 2
+        arrays = len(_BEFORE) + len(reading.columns) + len(_AFTER) + 2
         empty: list[list[Any]] = [[] for _ in range(arrays)]
         await connection.fetch(_INSERT[reading.table], *empty, 0, timeout=_PROBE_SECONDS)
 
@@ -174,13 +174,12 @@ def _vector_of(record: Record, writes: Mapping[bytes, VectorWrite]) -> VectorWri
 
 def _vector_in(row: Any, model: str | None) -> VectorWrite:
     if model is None or row["text_hash"] is None:
-        return (
-            WITHOUT_VECTORS  # even with an entry in the outbox: where no vectors are kept, nobody makes them
-        )
+        # An entry in the outbox does not matter here: where no vectors are kept, nothing makes them.
+        return WITHOUT_VECTORS
     error = row["last_error"] or ""
     match row["state"]:
         case OutboxState.PENDING:
-            return VectorWrite(WriteState.PENDING, Reason.OWED, error, model)
+            return VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX, error, model)
         case OutboxState.DROPPED:
             return VectorWrite(WriteState.FAILED, Reason.DROPPED, error, model)
         case OutboxState.FAILED:

@@ -12,13 +12,13 @@ SCHEMA: Final = "datastorage"
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One series of migrations. The archive and the vectors may be on different servers."""
+    """One series of migrations. There are two, because the vectors may be on another server."""
 
     name: str
-    """Its folder below migrations/."""
+    """The name of its folder in migrations/."""
     version: str
-    """The newest migration. It is a constant so that the service need not load Alembic; a test compares it
-    with the files."""
+    """The number of the newest migration. It is a constant so that the service need not load Alembic; a test
+    compares it with the files."""
     version_table: str
     setting: str
     """The setting that names the service's database, for messages."""

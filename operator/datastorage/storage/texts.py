@@ -1,4 +1,4 @@
-"""The texts that vectors are made of, page by page, and the rows that have no text yet."""
+"""Reads the texts that vectors are made from, page by page, and adds the texts of rows that have none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.keys import key_columns, key_in
 
-# None of these rows has a text_hash. ORDER BY names it all the same, so that the order matches the index.
+# None of these rows has a text_hash. ORDER BY names it nevertheless, so that the order matches the index.
 _WITHOUT_TEXT: Final[dict[Table, str]] = {
     table: f"""
     SELECT uid, generation, created_at, spec_hash, octet_length(content) AS size FROM datastorage.{table}
@@ -47,9 +47,9 @@ _TEXTS: Final = "SELECT text_hash, text FROM datastorage.embedding_texts WHERE t
 _COUNT_SECONDS: Final = 600.0
 
 FIRST_ROW: Final = RecordKey("00000000-0000-0000-0000-000000000000", -1, datetime(1, 1, 1, tzinfo=UTC), b"")
-"""A key that comes before that of every row."""
+"""A key that comes before the keys of all rows."""
 FIRST_TEXT: Final = b""
-"""A hash that comes before that of every text."""
+"""A hash that comes before the hashes of all texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class RowWithoutText:
 
 
 class Texts:
-    """Reads and sets the texts of rows. All methods raise TransientError when PostgreSQL can't serve."""
+    """Reads and adds the texts of rows. All methods raise TransientError when PostgreSQL can't serve."""
 
     def __init__(self, database: Database) -> None:
-        """Take the archive's database."""
+        """``database`` is that of the records."""
         self._database = database
 
     async def count_without_text(self) -> int:
@@ -81,15 +81,15 @@ class Texts:
         return [RowWithoutText(key_in(row), row["size"]) for row in rows]
 
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]:
-        """Return the contents of those rows that still exist."""
+        """Return the contents of the rows that still exist, by their keys."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_CONTENTS[table], *key_columns(keys))
         return {key_in(row): row["content"] for row in rows}
 
-    async def set_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
-        """Give rows their texts, in one transaction. A row that has got one meanwhile keeps it.
+    async def add_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None:
+        """Add the texts of rows that have none, in one transaction. A row that already has one keeps it.
 
-        Raises RecordRefusedError when PostgreSQL refuses at least one of the texts; then no row gets one.
+        Raises RecordRefusedError when PostgreSQL refuses at least one of the texts; then none is added.
         """
         # The texts are in the order of their hashes, so that two transactions never wait for each other.
         texts = dict(sorted((text.hash, text.text) for _, text in rows if text.text))
@@ -99,9 +99,9 @@ class Texts:
             await connection.execute(_SET, table.value, *key_columns([key for key, _ in rows]), hashes)
 
     async def probe(self) -> None:
-        """Check that ``set_texts`` would succeed. Raises MissingRightsError if the role may not call it."""
+        """Check that ``add_texts`` would succeed. Raises MissingRightsError if the role lacks a right."""
         for table in Table:
-            await self.set_texts(table, [])
+            await self.add_texts(table, [])
 
     async def count(self) -> int:
         """Count the distinct texts, by reading a whole index of them."""
@@ -109,11 +109,11 @@ class Texts:
             return int(await connection.fetchval(_COUNT, timeout=_COUNT_SECONDS))
 
     async def hashes(self, after: bytes, limit: int) -> list[bytes]:
-        """Return hashes of texts that come after a hash, in order."""
+        """Return the hashes of texts that come after a hash, in order."""
         async with self._database.connection() as connection:
             return [row["text_hash"] for row in await connection.fetch(_HASHES, after, limit)]
 
     async def texts(self, hashes: Sequence[bytes]) -> dict[bytes, str]:
-        """Return those of the texts that exist, by their hashes."""
+        """Return the texts that exist, by their hashes."""
         async with self._database.connection() as connection:
             return {row["text_hash"]: row["text"] for row in await connection.fetch(_TEXTS, hashes)}

@@ -1,7 +1,7 @@
-"""Writes a harmless record and undoes it, to find out whether PostgreSQL stores records at all.
+"""Writes a harmless record and rolls it back, to find out whether PostgreSQL stores records at all.
 
-The trial takes every step that a batch takes, in both tables, so that it fails whenever any record would: for
-a missing right, a table that is locked or gone, a trigger that refuses all rows.
+The trial takes every step that a batch takes, in both tables. So it fails for every reason that affects all
+records: a missing right, a table that is locked or gone, a trigger that refuses all rows.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ _BY_NAME: Final[dict[str, Any]] = {
     "target_api_version": "v1",
     "target_kind": "Pod",
 }
-_PENDING: Final = VectorWrite(WriteState.PENDING, Reason.OWED)
+_PENDING: Final = VectorWrite(WriteState.PENDING, Reason.IN_OUTBOX)
 
 
-class _UndoneError(Exception):
-    """Ends the transaction of a trial."""
+class _RollbackError(Exception):
+    """Raised to roll back the transaction of a trial."""
 
 
 class Trial:
@@ -61,7 +61,7 @@ class Trial:
         try:
             async with asyncio.timeout(_SECONDS), self._database.connection() as connection:
                 await self._write(connection)
-        except _UndoneError:
+        except _RollbackError:
             return
         except TimeoutError as error:
             raise TransientError(f"PostgreSQL took longer than {_SECONDS:g} s for one record") from error
@@ -75,7 +75,7 @@ class Trial:
             for record in records:
                 await rows.insert(connection, record.table, [record], texts=texts, writes={}, model=None)
                 texts = {}
-            raise _UndoneError
+            raise _RollbackError
 
 
 def _harmless(table: Table) -> Record:

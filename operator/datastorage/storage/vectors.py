@@ -25,12 +25,12 @@ FIND_MODEL: Final = """
     SELECT id FROM datastorage.embedding_models WHERE provider = $1 AND name = $2 AND dimensions = $3
 """
 _ENSURE_MODEL: Final = "SELECT datastorage.ensure_embedding_model($1, $2, $3)"
-# The number of a model occurs in the names of its tables, and a parameter can't stand for a name. The number
-# comes from the function above and is formatted as an integer, never as text. The schema of pgvector comes
-# from the server, quoted. Rows are inserted in the order of the hashes, with every plan, so that two
-# transactions never wait for each other. The result is 0 if the number is not our model's: after a backup was
-# restored it may belong to another model. With $3 false nothing is written, but the statement needs
-# everything that a write needs.
+# The number of a model is in the names of its tables, for which a parameter can't be used. It comes from the
+# function above and is formatted as an integer, never as text. The schema of pgvector comes from the server,
+# quoted. Whatever the plan, rows are inserted in the order of the hashes, so that two transactions never wait
+# for each other. The result is 0 if the number is not that of our model: after a backup was restored it may
+# belong to another one. With $3 false nothing is written, but the statement needs everything that a write
+# needs.
 _INSERT: Final = """
     WITH model AS MATERIALIZED (
         SELECT open_part FROM datastorage.embedding_models
@@ -55,16 +55,16 @@ _INDEX: Final = "SELECT datastorage.index_embeddings($1, $2, $3, $4)"
 _SEALED: Final = """
     SELECT count(*) FROM datastorage.embedding_parts WHERE model_id = $1 AND state = 'sealed'
 """
-# The memory of a vector beside its numbers while its index is built: its neighbours on all layers, and
-# overhead. The function that merges partitions assumes the same.
+# The memory of a vector in addition to its numbers while its index is built: its neighbours on all layers,
+# and overhead. The database function that merges partitions uses the same number.
 _INDEXED_BYTES: Final = 700
 # An exact search of this many vectors takes about 12 ms, and indexing them a few seconds.
-_FULL_PART_ROWS: Final = 20_000
-# Each merge builds an index again, and each partition is searched by itself. With six, a vector is indexed
-# twice until there are a hundred thousand, and up to five small partitions are searched beside the large
-# ones.
-_MERGED_PARTS: Final = 6
-# A write of vectors that takes longer is waiting for a lock, which must not delay the rows.
+_FULL_ROWS: Final = 20_000
+# The number of partitions that one merge joins. Each merge builds an index again, and each partition is
+# searched by itself. With six, a vector is indexed twice until there are a hundred thousand, and up to five
+# small partitions are searched in addition to the large ones.
+_MERGED_PARTITIONS: Final = 6
+# A write of vectors that takes longer is waiting for a lock. That must not delay the rows.
 _WRITE_SECONDS: Final = 5.0
 _PROBE_SECONDS: Final = 2.0
 _INDEX_SECONDS: Final = 3600.0
@@ -79,17 +79,17 @@ class VectorTables:
     def __init__(
         self, database: Database, model: EmbeddingModel, *, write_seconds: float = _WRITE_SECONDS
     ) -> None:
-        """Take the database that has the vectors' schema, and the model of the vectors.
+        """``database`` is that of the vectors of ``model``.
 
-        A write of vectors that takes longer than ``write_seconds`` fails: it is waiting for a lock, which
-        must not delay the rows.
+        A write of vectors that takes longer than ``write_seconds`` fails: it is waiting for a lock, and must
+        not delay the rows.
         """
         self._database = database
         self._model = model
         self._write_seconds = write_seconds
         self._identity = (model.provider, model.name, model.dimensions)
         self._id: int | None = None
-        self._known_in = database.generation
+        self._known_generation = database.generation
         self._making = asyncio.Lock()
 
     @property
@@ -120,27 +120,27 @@ class VectorTables:
         return number
 
     async def insert(self, vectors: Mapping[bytes, Vector]) -> None:
-        """Write vectors by the hashes of their texts. A vector that exists already stays."""
+        """Write vectors, by the hashes of their texts. A vector that exists already stays."""
         number = await self.model_id()
         async with self._connection() as connection:
             await self._insert(connection, number, vectors)
 
     async def insert_in(self, connection: Session, vectors: Mapping[bytes, Vector]) -> None:
-        """Write vectors within a transaction, which goes on unharmed when this fails (TransientError)."""
+        """Write vectors within a transaction. If that raises TransientError, the transaction stays usable."""
         number = await self.model_id()
         try:
             with translated_errors():
                 async with transaction(connection):  # a savepoint
                     await self._insert(connection, number, vectors)
         except NoVectorsError:
-            self._doubt()
+            self._forget_schema()
             raise
         except (TransientError, RecordRefusedError) as error:
             cause = error.__cause__
             if cause is None:
                 raise
             if not isinstance(cause, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
-                self._doubt()
+                self._forget_schema()
             outage = not isinstance(error, WorkRefusedError | RecordRefusedError)
             kind = TransientError if outage else WorkRefusedError
             raise kind(f"the vectors' tables: {one_line(cause)}") from cause
@@ -155,20 +155,20 @@ class VectorTables:
         return {row["text_hash"] for row in rows}
 
     async def probe(self) -> None:
-        """Check that a write would succeed. Raises as a write does."""
+        """Check that a write would succeed. Raises the errors of a write."""
         number = await self.model_id()
-        # The probe sends a vector, because a connection may know a type of pgvector that has been recreated
-        # since.
+        # The probe sends a vector, because the connection may still know the type of a pgvector that was
+        # dropped and installed again.
         vector = np.ones(self._model.dimensions, np.float32)
         async with self._connection() as connection:
-            await self._insert(connection, number, {b"": vector}, really=False, seconds=_PROBE_SECONDS)
+            await self._insert(connection, number, {b"": vector}, dry_run=True, seconds=_PROBE_SECONDS)
 
-    def most_rows(self, memory_mib: int) -> int:
+    def max_rows(self, memory_mib: int) -> int:
         """Return the largest number of vectors whose index can be built within this much memory."""
         return memory_mib * 2**20 // (self._model.dimensions * 4 + _INDEXED_BYTES)
 
-    async def seal(self, *, full_rows: int = _FULL_PART_ROWS) -> bool:
-        """Open a new partition when the open one has ``full_rows``; return whether it did."""
+    async def seal(self, *, full_rows: int = _FULL_ROWS) -> bool:
+        """Seal the open partition if it has ``full_rows``, and open a new one; return whether it did."""
         number = await self.model_id()
         async with self._connection() as connection:
             return bool(await connection.fetchval(_SEAL, number, full_rows))
@@ -183,20 +183,20 @@ class VectorTables:
         self,
         *,
         memory_mib: int,
-        full_rows: int = _FULL_PART_ROWS,
+        full_rows: int = _FULL_ROWS,
         grace_seconds: float = 2 * _WRITE_SECONDS,
-        merged_parts: int = _MERGED_PARTS,
+        merged_partitions: int = _MERGED_PARTITIONS,
     ) -> bool:
         """Seal a full partition, and do one step of indexing; return whether there was anything to do.
 
         A step takes from a second to minutes. ``memory_mib`` is the memory that the server may use for it. A
-        partition is indexed no earlier than ``grace_seconds`` after it was sealed, when every write that
-        began before has ended. ``merged_parts`` of a level become one of the next.
+        partition is indexed no earlier than ``grace_seconds`` after it was sealed: by then, every write that
+        began before has ended. A merge joins ``merged_partitions`` of one level to one of the next level.
         """
         sealed, number = await self.seal(full_rows=full_rows), await self.model_id()
         async with self._connection() as connection:
             indexed = await connection.fetchval(
-                _INDEX, number, memory_mib, grace_seconds, merged_parts, timeout=_INDEX_SECONDS
+                _INDEX, number, memory_mib, grace_seconds, merged_partitions, timeout=_INDEX_SECONDS
             )
         return bool(sealed or indexed)
 
@@ -206,27 +206,28 @@ class VectorTables:
             async with self._database.connection() as connection:
                 yield connection
         except SchemaVersionError:
-            self._doubt()
+            self._forget_schema()
             raise
         except ConfigurationError as error:
-            # An untrusted certificate, for example, is no reason to stop storing records.
-            self._doubt()
+            # An untrusted certificate of the vectors' server, for example, must not stop the storing of
+            # records.
+            self._forget_schema()
             raise TransientError(str(error)) from error
         except RecordRefusedError as error:
-            self._doubt()
-            # Whatever is wrong with a vector, no record may be rejected for it.
+            self._forget_schema()
+            # No record may be rejected because of a vector.
             raise WorkRefusedError(f"the vectors' tables: {error}") from error
 
     def _known(self) -> int | None:
-        if self._known_in != self._database.generation:  # it may be another database by now
-            self._known_in = self._database.generation
+        if self._known_generation != self._database.generation:  # it may be another database now
+            self._known_generation = self._database.generation
             self._id = None
         return self._id
 
-    def _doubt(self) -> None:
-        """Forget what may belong to another schema, so that it is looked up again.
+    def _forget_schema(self) -> None:
+        """Forget the model's number and replace the connections, because the schema may be another one now.
 
-        Connections are replaced too: after pgvector was installed again, they still know its former type.
+        After pgvector was installed again, old connections still know its former type.
         """
         self._id = None
         self._database.expire_connections()
@@ -237,7 +238,7 @@ class VectorTables:
         number: int,
         vectors: Mapping[bytes, Vector],
         *,
-        really: bool = True,
+        dry_run: bool = False,
         seconds: float | None = None,
     ) -> None:
         hashes = list(vectors)
@@ -245,7 +246,7 @@ class VectorTables:
             _INSERT.format(id=number, pgvector=connection.vector_schema),
             hashes,
             [pgvector.Vector(vectors[key]) for key in hashes],
-            really,
+            not dry_run,
             *self._identity,
             timeout=self._write_seconds if seconds is None else seconds,
         )

@@ -1,7 +1,7 @@
-"""The commit of a batch as one script: vectors, the outbox, rows.
+"""Commits a batch in one transaction: vectors, the outbox, rows.
 
-The row is what counts. For a vector that can't be written, an entry goes into the outbox in the transaction
-of its row, so that the vector is written later and never forgotten.
+Rows are stored even if vectors can't be written. Then the transaction adds entries to the outbox, so that the
+vectors are written later and none is forgotten.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.vectors import VectorTables
 
-# Vectors on another server follow the rows within this time; after it, the backfill takes over.
+# Vectors on another server are written within this time after the rows; then the backfill takes over.
 _FOLLOW_SECONDS: Final = 5.0
 # The number of records in a full batch.
-_MOST_VECTORS: Final = 500
-_TOO_MANY: Final = TransientError("PostgreSQL takes fewer vectors at once at present")
+_MAX_VECTORS: Final = 500
+_TOO_MANY: Final = TransientError("PostgreSQL accepts fewer vectors at once at present")
 
 
 def distinct_texts(records: Iterable[Record]) -> dict[bytes, str]:
@@ -39,9 +39,9 @@ def distinct_texts(records: Iterable[Record]) -> dict[bytes, str]:
 
 @dataclass(frozen=True, slots=True)
 class TextVectors:
-    """The distinct texts of a batch, and what is known about their vectors before the commit.
+    """The distinct texts of a batch, and their vectors as far as they are known before the commit.
 
-    Each text is in ``vectors``, or in ``missing`` with the reason; where no vectors are kept, in neither.
+    Each text is in ``vectors``, or in ``missing`` with the reason; if no vectors are kept, in neither.
     """
 
     texts: Mapping[bytes, str]
@@ -50,7 +50,7 @@ class TextVectors:
 
     @classmethod
     def all_missing(cls, records: Iterable[Record], write: VectorWrite) -> Self:
-        """Return the texts of the records, all their vectors missing for the same reason."""
+        """Return the texts of the records, with all their vectors missing for the same reason."""
         texts = distinct_texts(records)
         return cls(texts, missing=dict.fromkeys(texts, write))
 
@@ -62,12 +62,12 @@ class VectorTarget:
     tables: VectorTables
     breaker: Breaker
     same_server: bool
-    patience_seconds: float = 3.0
-    """The write path waits no longer than this for another server's answer; the backfill does."""
+    timeout_seconds: float = 3.0
+    """The write path waits no longer than this for another server's answer. The backfill may wait longer."""
 
 
 class Archive:
-    """Adds records to PostgreSQL, and confirms what it holds. Every method may be repeated without harm.
+    """Adds records to PostgreSQL, and looks them up. Every method may be repeated without harm.
 
     All methods raise TransientError when PostgreSQL can't serve.
     """
@@ -84,27 +84,27 @@ class Archive:
         self._target = target
         self._partitions = partitions.KnownPartitions(database)
         # The number of vectors written together with rows. It shrinks after a refusal, and grows again.
-        self._most = _MOST_VECTORS
+        self._max_vectors = _MAX_VECTORS
 
     async def write(self, records: Sequence[Record], given: TextVectors | None = None) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
 
         A key that exists already keeps its first content, and its stored hash and time are returned. The spec
-        is the same in that case; labels and other things that change without a new generation may differ.
+        is the same in that case; labels and other fields that change without a new generation may differ.
 
         Raises RecordRefusedError when PostgreSQL refuses the data of at least one row; then none is stored.
-        Trouble with vectors raises nothing.
+        If vectors can't be written, that raises nothing.
         """
         given = TextVectors(distinct_texts(records)) if given is None else given
         apart = bool(given.vectors) and self._target is not None and not self._target.same_server
         if given.vectors and not apart:
-            await self._know_the_model()
+            await self._look_up_model()
         async with self._database.connection() as connection:
             try:
                 stored = await self._commit(connection, records, given, apart=apart)
             except asyncpg.CheckViolationError as error:
-                # Only a missing partition raises this error without a constraint's name: retention may have
-                # dropped a month that was known here. The records are not at fault.
+                # Only a missing partition raises this error without a constraint's name: the partition of a
+                # month that was known here may have been dropped. The records are not at fault.
                 if error.constraint_name is not None:
                     raise
                 self._partitions.forget()
@@ -120,17 +120,16 @@ class Archive:
         # A single statement is a transaction of its own, which saves two round trips.
         single = not given.vectors and not given.missing and not all(groups.values())
         async with nullcontext() if single else transaction(connection):
-            # First come the vectors, in a savepoint: if they fail, the rows are stored all the same.
+            # The vectors come first, in a savepoint: if they fail, the rows are stored nevertheless.
             writes = dict(given.missing)
             if apart:
                 writes |= dict.fromkeys(given.vectors, self._pending(Reason.FOLLOWING))
             else:
                 writes |= await self._write_vectors(connection, given.vectors)
-            # Then comes the outbox, with the vectors that are not written: a repeated row is read with its
-            # entry.
+            # The outbox comes before the rows, because a row that existed before is read with its entry.
             due_seconds = _FOLLOW_SECONDS if apart else 0.0
             await Outbox.add(connection, records, writes, due_seconds=due_seconds)
-            # Last come the rows. All texts go with the first statement, in one order for all transactions.
+            # All texts are added by the first statement, in the same order in all transactions.
             stored: dict[RecordKey, StoredRecord] = {}
             texts = given.texts
             for table, group in groups.items():
@@ -157,12 +156,7 @@ class Archive:
         async with self._database.connection() as connection:
             return await partitions.time_of(connection)
 
-    async def prepare_partitions(self) -> None:
-        """Create the partitions of this month and the next ones, before the first record needs them."""
-        async with self._database.connection() as connection:
-            await partitions.prepare(connection)
-
-    async def _know_the_model(self) -> None:
+    async def _look_up_model(self) -> None:
         # The look-up has a connection of its own, so it comes before the transaction: a server may end an
         # idle one.
         if self._target is not None and not self._target.tables.is_known:
@@ -172,21 +166,21 @@ class Archive:
     async def _write_vectors(
         self, connection: Session, vectors: Mapping[bytes, Vector]
     ) -> dict[bytes, VectorWrite]:
-        """Write the vectors that the tables accept now; return the state of each."""
+        """Write vectors, as many as PostgreSQL accepts now; return the state of each."""
         target = self._target
         if target is None or not vectors:
             return {}
         # Vectors go in the order of their hashes, so that two transactions never wait for each other.
         hashes = sorted(vectors)
-        wanted = {key: vectors[key] for key in hashes[: self._most]}
-        writes = dict.fromkeys(hashes[self._most :], self._unavailable(_TOO_MANY))
+        wanted = {key: vectors[key] for key in hashes[: self._max_vectors]}
+        writes = dict.fromkeys(hashes[self._max_vectors :], self._unavailable(_TOO_MANY))
         try:
             await target.breaker.attempt(lambda: target.tables.insert_in(connection, wanted))
         except TransientError as error:
             if isinstance(error, WorkRefusedError):
-                self._most = max(1, len(wanted) // 2)
+                self._max_vectors = max(1, len(wanted) // 2)
             return writes | dict.fromkeys(wanted, self._unavailable(error))
-        self._most = min(self._most + self._most // 8 + 1, _MOST_VECTORS)
+        self._max_vectors = min(self._max_vectors + self._max_vectors // 8 + 1, _MAX_VECTORS)
         return writes | dict.fromkeys(wanted, self._written())
 
     async def _follow(
@@ -218,14 +212,12 @@ class Archive:
 
 
 async def _insert_in_time(target: VectorTarget, vectors: Mapping[bytes, Vector]) -> None:
-    # Without this limit, a connection to a silent server is given up only after half a minute.
+    # Without this limit, a statement at a silent server would be given up only after half a minute.
     try:
-        async with asyncio.timeout(target.patience_seconds):
+        async with asyncio.timeout(target.timeout_seconds):
             await target.tables.insert(vectors)
     except TimeoutError as error:
-        raise TransientError(
-            f"the vectors' server gave no answer in {target.patience_seconds:g} s"
-        ) from error
+        raise TransientError(f"the vectors' server gave no answer in {target.timeout_seconds:g} s") from error
 
 
 def _with_vectors(

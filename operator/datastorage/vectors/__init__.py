@@ -1,4 +1,4 @@
 """Care for vectors after the commit: writing pending ones, promoting statuses, indexing, re-embedding.
 
-What belongs here: work that may be late. What does not: the write path (pipeline), SQL (storage).
+This package holds the work that may be late. The write path is in ``pipeline``, SQL in ``storage``.
 """

@@ -1,4 +1,4 @@
-"""Makes and writes the pending vectors, of the texts that wait in the outbox.
+"""Makes and writes the vectors that are pending in the outbox.
 
 The outbox is in PostgreSQL, so that it survives every crash and any replica can continue with it.
 """
@@ -25,7 +25,7 @@ _BATCH: Final = 500
 
 
 class Outbox(Protocol):
-    """Where the pending vectors wait (storage/outbox.py)."""
+    """The outbox of pending vectors (storage/outbox.py)."""
 
     def claim(self, limit: int) -> AbstractAsyncContextManager[Claim]: ...
 
@@ -34,12 +34,12 @@ class Embedder(Protocol):
     """Makes vectors (embedding/embedder.py)."""
 
     async def embed(
-        self, texts: Mapping[bytes, str], *, patience_seconds: float | None, ask_again: bool
+        self, texts: Mapping[bytes, str], *, timeout_seconds: float | None, ask_again: bool
     ) -> Embeddings: ...
 
 
 class Vectors(Protocol):
-    """Where vectors are written (storage/vectors.py)."""
+    """The store of vectors (storage/vectors.py)."""
 
     async def existing(self, hashes: Sequence[bytes]) -> set[bytes]: ...
     async def insert(self, vectors: Mapping[bytes, Vector]) -> None: ...
@@ -154,12 +154,13 @@ class Backfill:
         present = await store.attempt(lambda: self._vectors.existing(hashes))
         embeddings = await self._embedder.embed(
             {row.text_hash: row.text for row in claim.rows if row.text_hash not in present},
-            patience_seconds=None,
+            timeout_seconds=None,
             ask_again=any(row.attempts for row in claim.rows),
         )
         if embeddings.vectors:
             await store.attempt(lambda: self._vectors.insert(embeddings.vectors))
-        # The vectors are committed before their rows go. A crash in between repeats this, without effect.
+        # The vectors are committed before their rows leave the outbox. After a crash in between, this is
+        # repeated without effect.
         written = [
             row for row in claim.rows if row.text_hash in present or row.text_hash in embeddings.vectors
         ]

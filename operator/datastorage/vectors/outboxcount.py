@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Outbox(Protocol):
-    """Where vectors wait, failed or dropped ones among them (storage/outbox.py)."""
+    """The outbox of pending, failed and dropped vectors (storage/outbox.py)."""
 
     async def depths(self) -> Mapping[OutboxState, OutboxDepth]: ...
 
@@ -26,7 +26,7 @@ class Pace:
 
     interval: float = 15.0
     refused: float = 300.0
-    """After a count that took too long: the next one will not be quicker soon."""
+    """After a count that took too long: the next one would hardly be quicker."""
 
 
 class OutboxCount:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-# A person reads the names.
+# At most this many records and texts are named: a longer list would not be read.
 _MAX_NAMED: Final = 50
 
 
@@ -39,8 +39,9 @@ class Progress:
     skipped: int = 0
     refused: int = 0
     skipped_named: list[str] = field(default_factory=list)
-    """The first records and texts of these, each with the reason."""
+    """The first records that were skipped, each with the reason."""
     refused_named: list[str] = field(default_factory=list)
+    """The first texts that were refused, each with the reason."""
     index_error: str | None = None
 
     def begin(self, stage: Stage, total: int | None) -> None:

@@ -37,7 +37,7 @@ _PHASES: Final = (Phase.DEGRADED, Phase.RECORDING)
 
 
 class Archive(Rows, Protocol):
-    """Where rows and the states of their vectors are looked up (storage/write.py)."""
+    """The look-up of rows and of the states of their vectors (storage/write.py)."""
 
     async def time(self) -> float: ...
 
@@ -98,7 +98,7 @@ class Promotion:
         default_ttl_seconds: int,
         pace: Pace = Pace(),
     ) -> None:
-        """``breaker`` is that of PostgreSQL."""
+        """``breaker`` is PostgreSQL's."""
         self._archive = archive
         self._breaker = breaker
         self._register = register
@@ -156,7 +156,7 @@ class Promotion:
             stored = answer.found.get(version.key)
             if stored is None or stored.vector.state is WriteState.PENDING:
                 continue
-            # Not twice at once: the second update would only find that the first has changed the object.
+            # One update at a time: a second one would only find that the first has changed the object.
             if not self._register.start(version.key, committed=True):
                 complete = False
                 continue

@@ -1,7 +1,7 @@
 """Gives every stored record a vector of one model, while everything else runs.
 
-All results are in the database, so that a run may be stopped at any point and continued later. It may run
-beside the operator and beside another run: at worst, some work is done twice.
+All results are in the database, so that a run may be stopped at any point and continued later. The operator
+and another run may be at work at the same time: at worst, some work is done twice.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Pace:
     seal_every: int = 5000
     """The number of vectors by which a partition may exceed its size."""
     away_seconds: float = 0.2
-    """After a call in which the embedder did not do all texts."""
+    """After a call in which the embedder did not embed all texts."""
     index_pause_seconds: float = 1.0
     """Between two attempts to index, after a failure or while another process indexes."""
     index_tries: int = 3
@@ -52,16 +52,16 @@ class Texts(Protocol):
     async def count_without_text(self) -> int: ...
     async def without_text(self, table: Table, after: RecordKey, limit: int) -> list[RowWithoutText]: ...
     async def contents(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, bytes]: ...
-    async def set_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None: ...
+    async def add_texts(self, table: Table, rows: Sequence[tuple[RecordKey, Text]]) -> None: ...
     async def count(self) -> int: ...
     async def hashes(self, after: bytes, limit: int) -> list[bytes]: ...
     async def texts(self, hashes: Sequence[bytes]) -> dict[bytes, str]: ...
 
 
 class IndexedVectors(Vectors, Protocol):
-    """Where vectors are written and indexed (storage/vectors.py)."""
+    """The store of vectors and its indexes (storage/vectors.py)."""
 
-    def most_rows(self, memory_mib: int) -> int: ...
+    def max_rows(self, memory_mib: int) -> int: ...
     async def seal(self, *, full_rows: int) -> bool: ...
     async def sealed(self) -> int: ...
     async def index(self, *, memory_mib: int, full_rows: int = ...) -> bool: ...
@@ -88,7 +88,7 @@ class Reembed:
         self._index_memory_mib = index_memory_mib
         self._pace = pace
         # Nobody searches with a new model yet: its partitions get their final, merged size at once.
-        self._partition_rows = vectors.most_rows(index_memory_mib)
+        self._partition_rows = vectors.max_rows(index_memory_mib)
         self._unsealed = 0
         self._to_index = Signal()
         self._all_embedded = False
@@ -106,7 +106,7 @@ class Reembed:
         return Missing(records, texts, without)
 
     async def run(self) -> None:
-        """Do everything; wait for a dependency that is away."""
+        """Set texts, make vectors and index them; wait for a dependency that is away."""
         self.progress.begin(Stage.SET_TEXTS, await self._postgres(self._texts.count_without_text))
         for kind in KINDS:
             await self._set_all_texts(kind)
@@ -139,16 +139,16 @@ class Reembed:
         table, after = table_of(kind), FIRST_ROW
         while page := await self._page(partial(self._texts.without_text, table, after), self._pace.page_rows):
             for chunk in chunks(page, lambda row: row.size, self._pace.page_bytes):
-                await self._set_texts(kind, table, [row.key for row in chunk])
+                await self._add_texts(kind, table, [row.key for row in chunk])
                 self.progress.advance(len(chunk))
             after = page[-1].key
 
-    async def _set_texts(self, kind: ResourceKind, table: Table, keys: Sequence[RecordKey]) -> None:
+    async def _add_texts(self, kind: ResourceKind, table: Table, keys: Sequence[RecordKey]) -> None:
         def skip(key: RecordKey, reason: object) -> None:
             self.progress.skip(f"{kind.kind} {key.uid}, generation {key.generation}", str(reason))
 
         async def write(texts: Sequence[tuple[RecordKey, Text]]) -> None:
-            await self._texts.set_texts(table, texts)
+            await self._texts.add_texts(table, texts)
             self.progress.given_text += len(texts)
 
         postgres = self._dependencies.postgres
@@ -178,7 +178,7 @@ class Reembed:
 
     async def _embed(self, texts: dict[bytes, str]) -> None:
         while texts:
-            found = await self._embedder.embed(texts, patience_seconds=None, ask_again=True)
+            found = await self._embedder.embed(texts, timeout_seconds=None, ask_again=True)
             for key, reason in found.refused.items():
                 self.progress.refuse(key, texts[key], reason)
             if found.vectors:
@@ -190,7 +190,7 @@ class Reembed:
             }
             if found.error is None:
                 return
-            # The embedder is away; or it fails with many texts at once, and this call did some of them.
+            # The embedder is away, or it fails for many texts at once and has embedded only some of them.
             await asyncio.sleep(self._pace.away_seconds)
             await self._dependencies.embedder.until_serving()
 

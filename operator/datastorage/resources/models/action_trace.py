@@ -37,8 +37,8 @@ StringMap = Annotated[
 
 _FORWARD = "execution moves forward only: Pending, Executing, Completed or Failed, RolledBack"
 
-# Steps may be skipped, since a controller may see only the last of several changes. An ended one
-# can only be rolled back.
+# Steps may be skipped, since a controller may see only the last of several changes. An execution that has
+# ended can only be rolled back.
 FORWARD_ONLY = rules(
     rule(
         "self == oldSelf || oldSelf == 'Pending' || (oldSelf == 'Executing' && self != 'Pending')"

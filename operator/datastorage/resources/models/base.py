@@ -12,6 +12,9 @@ TEXT_LIMIT = 16_384
 
 INT32_MAX = 2**31 - 1
 
+RULES_KEY = "x-kubernetes-validations"
+"""The key of the CEL rules in a schema."""
+
 
 def field_name(name: str) -> str:
     """Return a Python name in the spelling of Kubernetes: camel case, with ID in capitals."""
@@ -19,7 +22,7 @@ def field_name(name: str) -> str:
 
 
 class Model(BaseModel):
-    """Base of all models of parts of a custom resource."""
+    """The base class of all models."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=field_name, populate_by_name=True)
 
@@ -29,7 +32,7 @@ def rule(
 ) -> dict[str, str]:
     """Return a CEL rule.
 
-    `dynamic` is a CEL expression for the message of a refusal; `message` is used if that fails.
+    `dynamic` is a CEL expression for the message of a refusal; `message` is used if the expression fails.
     """
     result = {"rule": expression, "message": message}
     if dynamic:
@@ -41,7 +44,7 @@ def rule(
 
 def rules(*items: dict[str, str]) -> dict[str, Any]:
     """Return CEL rules as an extra key of a JSON schema."""
-    return {"x-kubernetes-validations": list(items)}
+    return {RULES_KEY: list(items)}
 
 
 ATOMIC_MAP: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}

@@ -12,7 +12,7 @@ from datastorage.records.record import Table
 from datastorage.records.times import is_given
 from datastorage.resources.kinds import ACTION_TRACE, ENDED
 from datastorage.resources.reading.fields import Spec, mapping_in, number, string_in, text, time
-from datastorage.resources.reading.kindreading import Column, Reading
+from datastorage.resources.reading.kindreading import Column, Reading, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
 
 
@@ -25,8 +25,8 @@ def _is_final(spec: Spec) -> bool:
     - no assessment is outstanding: `effectiveness.dueTime` is absent or `effectiveness.assessedAt` is set.
       Go's zero time counts as absent in both.
 
-    A controller that assesses later must therefore set `dueTime` no later than the step that ends the
-    execution.
+    A controller that assesses the action later must therefore set `dueTime` no later than the step that ends
+    the execution.
     """
     if string_in(mapping_in(spec, "execution"), "status") not in ENDED:
         return False
@@ -66,7 +66,7 @@ _COLUMNS: Final = (
     Column("end_time", "timestamptz", time("execution", "endTime")),
     Column("assessed_at", "timestamptz", time("effectiveness", "assessedAt")),
     Column("effectiveness_score", "double precision", number("effectiveness", "score")),
-    Column("search", "text", _search, expression="pg_catalog.to_tsvector('english'::regconfig, search)"),
+    search_column(_search),
 )
 
 

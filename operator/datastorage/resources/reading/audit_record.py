@@ -11,7 +11,7 @@ from typing import Final
 from datastorage.records.record import Table
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.fields import Spec, mapping_in, string_in, text, time
-from datastorage.resources.reading.kindreading import Column, Reading
+from datastorage.resources.reading.kindreading import Column, Reading, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
 
 
@@ -45,7 +45,7 @@ _COLUMNS: Final = (
     Column("resource_name", "text", text("resourceRef", "name"), filter="target_name"),
     Column("resource_uid", "text", text("resourceRef", "uid")),
     Column("alert_fingerprint", "text", text("alertFingerprint"), filter="alert_fingerprint"),
-    Column("search", "text", _search, expression="pg_catalog.to_tsvector('english'::regconfig, search)"),
+    search_column(_search),
 )
 
 

@@ -1,4 +1,4 @@
-"""The description of a kind that the archive, the search and the interfaces use."""
+"""The description of how the specs of a kind are read, for the archive, the search and the interfaces."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ FilterName = Literal[
     "target_name",
     "alert_fingerprint",
 ]
-"""The conditions on columns that a question may set. One name stands for both kinds."""
+"""The names of the conditions on columns that a question may set. One name stands for both kinds."""
 
 FILTERS: Final[tuple[FilterName, ...]] = get_args(FilterName)
 
@@ -42,15 +42,21 @@ class Column:
     expression: str | None = None
 
 
+def search_column(read: Callable[[Spec], str]) -> Column:
+    """Return the column for the full-text search, which holds the words that ``read`` returns."""
+    expression = "pg_catalog.to_tsvector('english'::regconfig, search)"
+    return Column("search", "text", read, expression=expression)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """The functions that read the specs of a kind.
 
-    ``columns`` are in the order of ``Record.index``. ``sentences`` are the words that carry the meaning of a
-    record. ``target_field`` names the field that refers to the object that a record is about. ``done`` is
-    what was done, ``remarks`` what was said about it: the first that is not empty stands in the summary.
-    ``is_final`` says whether no further generation of the object is expected, so that it may become Stored
-    and expire.
+    ``columns`` are in the order of ``Record.index``. ``sentences`` returns the meaning of a record, to be
+    embedded. ``target_field`` names the field that refers to the object that a record is about. ``done``
+    returns the action that was taken, ``remarks`` the texts about it; the first that is not empty goes into
+    the summary. ``is_final`` returns whether no further generation of the object is expected, so that it may
+    become Stored and expire.
     """
 
     kind: ResourceKind
@@ -77,7 +83,7 @@ class Reading:
         return "/".join(filter(None, (string_in(ref, name) for name in ("kind", "namespace", "name"))))
 
     def summary(self, spec: Spec) -> str:
-        """Return what was done and the remark on it, in a few words for one line of a table."""
+        """Return the action and the first remark on it, short enough for one line of a table."""
         remark = next((remark for remark in self.remarks(spec) if remark), "")
         text = ": ".join(filter(None, (self.done(spec), remark)))
         return text if len(text) <= _MAX_SUMMARY_CHARACTERS else f"{text[: _MAX_SUMMARY_CHARACTERS - 1]}…"

@@ -23,9 +23,9 @@ _Object = Mapping[str, Any]
 def record_of(
     kind: ResourceKind, body: _Object, *, with_text: bool = True, spec_bytes: bytes | None = None
 ) -> Record:
-    """Turn an object into a record.
+    """Return the record of an object.
 
-    The content is the object without what the cluster keeps for itself (status, managed fields,
+    The content is the object without the fields that only the cluster needs (status, managed fields,
     resourceVersion). ``with_text`` means that the record is to have a vector. ``spec_bytes`` is the result of
     ``canonical_spec``, if it is already known.
     """
@@ -49,7 +49,7 @@ def record_of(
 def record_of_content(
     table: Table, key: RecordKey, body: _Object, content: bytes, *, with_text: bool
 ) -> Record:
-    """Make a record again from its stored content; ``body`` is the parsed content."""
+    """Return the record again, from its stored content; ``body`` is the parsed content."""
     metadata, spec, reading = body["metadata"], body["spec"], reading_of_table(table)
     return Record(
         table=table,
@@ -64,10 +64,16 @@ def record_of_content(
 
 
 def key_of(kind: ResourceKind, body: _Object, spec_bytes: bytes | None = None) -> RecordKey:
-    """Return the key under which the object's current spec is stored."""
+    """Return the key under which the object's current spec is stored.
+
+    Raises TypeError for a uid that is no text: in memory such a key could not be looked up.
+    """
     metadata = body["metadata"]
+    uid = metadata["uid"]
+    if not isinstance(uid, str):
+        raise TypeError(f"metadata.uid is not a text ({type(uid).__name__})")
     return RecordKey(
-        metadata["uid"],
+        uid,
         spec_generation(kind, metadata),
         datetime.fromisoformat(metadata["creationTimestamp"]),
         sha256(canonical_spec(body) if spec_bytes is None else spec_bytes),
@@ -75,7 +81,7 @@ def key_of(kind: ResourceKind, body: _Object, spec_bytes: bytes | None = None) -
 
 
 def canonical_spec(body: _Object) -> bytes:
-    """Return the canonical bytes of the object's spec. This takes some 0.1 s for the largest."""
+    """Return the canonical bytes of the object's spec. This takes some 0.1 s for the largest objects."""
     return canonical_bytes(body.get("spec") or {})
 
 
@@ -104,7 +110,7 @@ def _content(kind: ResourceKind, metadata: _Object, spec_bytes: bytes) -> bytes:
 
 
 def _resource_version(metadata: _Object) -> int:
-    # The version is a number that grows with every write to the cluster; a proxy's API may have another form.
+    # An API server's version is a number that grows with every write. Behind a proxy it may be anything else.
     version: str = metadata["resourceVersion"]
     known = version.isascii() and version.isdigit() and len(version) <= _MAX_VERSION_DIGITS
     return int(version) if known else 0

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from datastorage.records.scrub import clip, is_meaningful, scrub, scrub_name, tidy
-from datastorage.records.words import MAX_EMBEDDED_CHARACTERS, humped_words, plain, without_humps
+from datastorage.records.words import MAX_EMBEDDED_CHARACTERS, camel_case_words, plain, space_camel_case
 from datastorage.resources.reading.fields import Spec, mapping_in, storable
 
 # A tsvector holds 1 MiB; words beyond this much text hardly help a search.
@@ -23,14 +23,14 @@ _BETWEEN_WORDS: Final = re.compile(r"[-_./:]+")
 
 
 def search_words(*texts: object) -> str:
-    """Return the words that a record can be found by, from fields of its spec; only texts count."""
+    """Return the words that a record can be found by. Values that are no texts are ignored."""
     text = " ".join(text for text in texts if isinstance(text, str) and text)
     # The result has words only, because PostgreSQL's parser tries every "/", "-", "_" and "." as part of a
     # path, an address or a number, in time that grows with the square of the length. A few such records would
     # stall all others.
     words = plain(text[:_MAX_SEARCH_CHARACTERS])
     # This lets "image pull" find "ImagePullBackOff".
-    return storable(" ".join([words, *map(without_humps, humped_words(words))]))
+    return storable(" ".join([words, *map(space_camel_case, camel_case_words(words))]))
 
 
 def joined(sentences: Iterable[str]) -> str:
@@ -41,7 +41,7 @@ def joined(sentences: Iterable[str]) -> str:
 
 
 def sentence(value: Any) -> str:
-    """Return a free text without the differences between equal events."""
+    """Return a free text without the values in which otherwise equal events differ."""
     if not isinstance(value, str):
         return ""
     words = scrub(value)
@@ -52,7 +52,7 @@ def name_words(value: Any) -> str:
     """Return a name such as "scale_deployment" or "KubePodCrashLooping" as separate words."""
     if not isinstance(value, str):
         return ""
-    words = tidy(without_humps(_BETWEEN_WORDS.sub(" ", value[:_MAX_NAME_CHARACTERS])))
+    words = tidy(space_camel_case(_BETWEEN_WORDS.sub(" ", value[:_MAX_NAME_CHARACTERS])))
     return words if is_meaningful(words) else ""
 
 

@@ -1,4 +1,4 @@
-"""All kinds with their readings and tables."""
+"""Looks up the reading and the table of each kind."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
-"""Sorts the reasons why no connection can be opened: passing ones, and those that a setting causes.
+"""Distinguishes two reasons why no connection can be opened: a temporary state, and a wrong setting.
 
 The program waits for a server that is away, is still starting, or lacks the database or the role. It also
-waits after a wrong password, which somebody may be changing at this moment. A certificate that is not
-trusted, or a parameter that the server refuses, stays wrong until somebody changes a setting.
+waits after a wrong password, which may be changed at this moment. It does not wait if a certificate is not
+trusted, or if the server refuses a parameter: that stays wrong until a setting is changed.
 """
 
 import ssl
@@ -25,7 +25,7 @@ _REFUSED_CLIENT: Final = frozenset(
         "SSLV3_ALERT_HANDSHAKE_FAILURE", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE",
     }
 )  # fmt: skip
-# The server lacks the setting, refuses the value, or accepts it only at its own start.
+# The server lacks the setting, refuses the value, or accepts a change only at its own start.
 _REFUSED_SETTINGS: Final = (
     asyncpg.UndefinedObjectError,
     asyncpg.InvalidParameterValueError,
@@ -69,7 +69,7 @@ def connecting(server: str, setting: str) -> Iterator[None]:
 
 def _network_error(error: OSError, server: str, setting: str) -> DataStorageError:
     why = connection_trouble(error)
-    if why == type(error).__name__:  # the system has no text for the error, but the driver may have one
+    if why == type(error).__name__:  # the operating system has no text for the error, but the driver may have
         why = _first_line(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", "") or why
@@ -84,7 +84,7 @@ def _network_error(error: OSError, server: str, setting: str) -> DataStorageErro
         )
     if _NO_TLS in str(error):
         return ConfigurationError(
-            f"{server} has no TLS, and sslmode in {setting} demands it: give the server a certificate, "
+            f"{server} has no TLS, and sslmode in {setting} requires it: give the server a certificate, "
             "or choose another sslmode"
         )
     return TransientError(f"{server} can't be reached: {why}")

@@ -1,4 +1,4 @@
-"""The connection pool: lends connections, and replaces them before they can lead to the wrong server."""
+"""The connection pool. It lends connections, and replaces them when they may lead to the wrong server."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +13,7 @@ from datastorage.errors import (
     ConfigurationError,
     DataStorageError,
     MissingRightsError,
-    PoolUsedUpError,
+    PoolExhaustedError,
     TransientError,
     WorkRefusedError,
 )
@@ -41,25 +41,25 @@ _ABOUT_THE_STATEMENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The time that a pool waits, and that it trusts a connection."""
+    """How long a pool waits, and how long it trusts a connection."""
 
     command_seconds: float = 30.0
-    """A statement is given up after this long without an answer; a dead peer can't be noticed in any other
-    way."""
+    """A statement is given up after this long without an answer. A server that is gone can't be noticed in
+    any other way."""
     release_seconds: float = 1.0
-    """After a statement was given up, the server has to cancel it before its connection can be used again. A
-    silent server does not answer that request either: then the connection is discarded."""
+    """After a statement was given up, the server has to cancel it before its connection can be used again. If
+    the server does not do so within this time, the connection is discarded."""
     trusted_seconds: float = 1.0
-    """A connection that was used within this time is used without a check. One that was idle for longer is
-    checked first: otherwise a statement would wait its whole time for a server that went away silently."""
+    """A connection that was idle for longer is checked before it is used: otherwise a statement would wait
+    for its whole time-out if the server went away silently."""
     answer_seconds: float = 2.0
     """The time limit of that check."""
     refused_seconds: float = 3.0
-    """Between two renewals of the connections while a server refuses statements, since it may continue to.
-    They must be renewed at some time, because a change to a role applies only to new sessions."""
+    """Between two renewals of the connections while a server refuses statements. They have to be renewed,
+    because a change to a role applies only to new sessions."""
     max_age_seconds: float = 600.0
-    """Connections are renewed after this long: after a move, a host name may lead elsewhere while the former
-    server still serves."""
+    """Connections are renewed after this long: a host name may lead to another server by then, while the
+    former one still serves."""
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:
@@ -71,9 +71,9 @@ async def _keep_session(connection: asyncpg.Connection) -> None:
 class Database:
     """A lazily connecting pool: it can be built while PostgreSQL is away.
 
-    An open connection proves nothing about the server behind it: the server may have been demoted, or
-    restarted behind a proxy, or its name may lead to another server by now. So no connection is trusted for
-    long, and all are replaced after one of them has failed for a reason other than its data.
+    An open connection proves nothing about the server: it may have been demoted, or restarted behind a proxy,
+    or its name may lead to another server now. So no connection is trusted for long, and all are replaced
+    after one of them has failed for a reason other than the data.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Database:
         statement_cache: StatementCache = "auto",
         pace: Pace = Pace(),
     ) -> None:
-        """Take a libpq URL; ``pool_size`` is the most connections ever open at once.
+        """``url`` is a libpq URL, ``pool_size`` the largest number of connections open at once.
 
         ``chain`` is the schema that the database is used for. With ``writable``, a read-only server counts as
         away. Raises ConfigurationError for a URL that can't be used.
@@ -114,20 +114,23 @@ class Database:
 
     @property
     def generation(self) -> int:
-        """Grows with every doubt about the server. Facts from an earlier one may be about another server."""
+        """A number that grows whenever the server or its schema may have changed.
+
+        Anything that was learned under an earlier number may not be true any more.
+        """
         return self._generation
 
     async def close(self) -> None:
-        """Close all connections at once. A statement under way may or may not take effect."""
+        """Close all connections at once. A statement that is running may or may not take effect."""
         await self._url.close()
         if self._opened:
             self._pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Session]:
-        """Borrow a connection. Driver errors within the block are translated."""
+        """Lend a connection. Driver errors within the block are translated."""
         try:
-            with cancellation_kept(), self._doubting(), translated_errors(self._chain):
+            with cancellation_kept(), self._expiring_on_error(), translated_errors(self._chain):
                 connection = await self._acquire()
                 try:
                     yield connection
@@ -155,14 +158,14 @@ class Database:
         self._generation += 1
 
     @contextmanager
-    def _doubting(self) -> Iterator[None]:
-        """Expire the connections when one of them fails for a reason other than its data."""
+    def _expiring_on_error(self) -> Iterator[None]:
+        """Expire the connections when one of them fails for a reason other than the data."""
         try:
             yield
-        except PoolUsedUpError:
+        except PoolExhaustedError:
             raise
         except WorkRefusedError as error:
-            # The schema may have changed, even though the connection leads to a working server.
+            # The server works, but its schema may have changed.
             self._generation += 1
             if isinstance(error.__cause__, _ABOUT_THE_STATEMENT):
                 self._refused = True
@@ -208,20 +211,20 @@ class Database:
         except ConfigurationError as error:
             if not self._servers.have_served:
                 raise
-            # The setting worked before: a certificate or a file is being replaced, or has to be repaired in
-            # place. A process that may hold the last copies of objects must not end because of that.
+            # The setting worked before: perhaps a certificate or a file is being replaced. The process may
+            # hold the last copies of objects, so it must not end because of that.
             raise TransientError(str(error)) from error
         except TimeoutError as error:
             size = self._pool.get_size()
             if size < self._pool.get_max_size() or self._pool.get_idle_size():
                 server = self._servers.name_of(self._url.value)
                 raise TransientError(f"{server} can't be reached: no answer in time") from error
-            raise PoolUsedUpError(
+            raise PoolExhaustedError(
                 f"{self._chain.server}: all {size} connections have been in use for {seconds:g} s"
             ) from error
 
     async def _release(self, connection: Session) -> None:
-        """Give a connection back. This fails if a silent server has not cancelled a statement in time."""
+        """Return a connection to the pool. Raises an error if the server does not cancel its statement."""
         proxy = cast("asyncpg.pool.PoolConnectionProxy", connection)
         await self._pool.release(proxy, timeout=self._pace.release_seconds)
 
@@ -242,7 +245,7 @@ class Database:
         return await self._servers.open(self._url.value)
 
     async def _try(self, url: str) -> None:
-        """Open a connection with a URL and close it again. Raises as ``Servers.open`` does."""
+        """Open a connection with a URL and close it again. Raises the errors of ``Servers.open``."""
         with translated_errors(self._chain):
             (await self._servers.open(url)).terminate()
 

@@ -1,4 +1,4 @@
-"""Translates the driver's errors into the program's, and so decides what is to blame for each.
+"""Translates the driver's errors into the program's: is a record, a piece of work or the server at fault?
 
 A record may be rejected only for its own values, so the list of such errors is short. An error on none of the
 lists counts as the refusal of one piece of work; a harmless piece of work then shows whether the work or the
@@ -33,19 +33,19 @@ _DATA_ERRORS: Final = (
     asyncpg.InvalidBinaryRepresentationError,
     asyncpg.ProgramLimitExceededError,
 )
-# The checks of our tables that blame a value. Any other check was added by somebody else.
+# The check constraints of our tables on the values of a record. Any other was added by somebody else.
 _CHECKS_OF_VALUES: Final = frozenset(
     f"{table}_content_hash_check" for table in ("audit_records", "action_traces", "rejected_objects")
 )
 # The lines of an error's context name the places where it happened, the outermost last, in the server's
-# language. Our own places are a function of our schema, and a value that we sent. A line with other quotation
-# marks or brackets is about something else.
+# language. Our own places are functions of our schema, and parameters that we sent ($1). A line with other
+# quotation marks or brackets is about something else.
 _OWN_PLACE: Final = re.compile(
     r"""(?<![A-Za-z0-9_.$"])"?datastorage"?\.\w+\(|\A[^"'«»„“「(]*\$[0-9]+[^"'«»„“「(]*\Z"""
 )
 _LANGUAGE: Final = "PL/"
-# Errors of a server that can't serve any client. A harmless piece of work may still succeed, for example on a
-# full disk, so it would prove nothing.
+# Errors of a server that can't serve any client. A harmless piece of work would prove nothing: on a full
+# disk, for example, it may still succeed.
 _OUTAGES: Final = (
     asyncpg.DiskFullError,
     asyncpg.TooManyConnectionsError,
@@ -75,9 +75,9 @@ _LIMITS: Final = (
 def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
     """Translate the driver's errors within the block.
 
-    RecordRefusedError: the server can't hold the data. WorkRefusedError: a smaller piece of work, or another
-    one, may succeed. MissingRightsError: the role lacks a right. TransientError: the server can serve nobody
-    now. ConfigurationError: the driver can't use the URL's parameters; the message names the setting.
+    Raises RecordRefusedError if the server can't hold the data, MissingRightsError if the role lacks a right,
+    WorkRefusedError if a smaller or other piece of work may succeed, TransientError if the server can serve
+    nobody now, and ConfigurationError, which names the setting, if the driver can't use the URL's parameters.
     """
     try:
         yield
@@ -97,8 +97,8 @@ def translated_errors(chain: Chain = ARCHIVE) -> Iterator[None]:
         raise WorkRefusedError(f"{chain.server}: {one_line(error)}") from error
 
 
-def blames_the_data(error: asyncpg.PostgresError) -> bool:
-    """Return whether the error certainly comes from the values of the statement."""
+def is_data_error(error: asyncpg.PostgresError) -> bool:
+    """Return whether the values of the statement are certainly the cause of the error."""
     if type(error) is asyncpg.DataError:
         # The driver's own error, for a value that it could not encode, has no severity from a server.
         return error.severity is None
@@ -106,8 +106,7 @@ def blames_the_data(error: asyncpg.PostgresError) -> bool:
         return error.constraint_name in _CHECKS_OF_VALUES
     if not isinstance(error, _DATA_ERRORS):
         return False
-    # The constraint's name may be that of an index whose entry was too large. Our own indexes have no entries
-    # of that size.
+    # The constraint may be an index, if an entry was too large for it. Our own indexes have no such entries.
     return error.constraint_name is None and not _is_in_foreign_code(error)
 
 
@@ -118,7 +117,7 @@ def _is_in_foreign_code(error: asyncpg.PostgresError) -> bool:
 
 
 def _server_error(error: asyncpg.PostgresError, chain: Chain) -> RecordRefusedError | TransientError:
-    if blames_the_data(error):
+    if is_data_error(error):
         return RecordRefusedError(one_line(error))
     message = f"{chain.server}: {one_line(error)}"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):

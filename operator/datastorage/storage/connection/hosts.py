@@ -1,4 +1,4 @@
-"""Splits a URL into one for each host, in the order of the attempts; refuses a host that can't write."""
+"""Splits a URL into one for each host, in the order of the attempts, and detects a host that is read-only."""
 
 from dataclasses import replace
 from typing import Final
@@ -14,11 +14,12 @@ _STATE: Final = "SELECT pg_is_in_recovery(), current_setting('transaction_read_o
 
 
 def attempts(url: ServerUrl, *, writable: bool) -> list[tuple[ServerUrl, str | None]]:
-    """Return URLs of one host each, in the order of the attempts, with the kind of server to expect there.
+    """Return URLs of one host each, in the order of the attempts, with the kind of server to accept there.
 
-    The kind is None where the URL itself names it. For a writer it is "any": the error of refuse_read_only is
-    plainer than the driver's. The driver can try several hosts by itself, but it gives all of them together
-    the time of one attempt, so that one silent host hides the others.
+    The kind is None if the URL's own target_session_attrs applies. With ``writable`` it is "any", because
+    ``refuse_read_only`` gives a plainer error than the driver. The driver can try several hosts by itself,
+    but all of them together get the time of one attempt, so that a silent host would prevent the others'
+    attempts.
     """
     hosts = [replace(url, driver_url=host_url) for host_url in _urls_of_one_host(url.driver_url)]
     if writable:

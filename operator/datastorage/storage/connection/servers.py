@@ -14,7 +14,7 @@ class Servers:
     """The servers in the URLs of one setting, and the one of them that served last."""
 
     def __init__(self, chain: Chain, connector: Connector, *, writable: bool) -> None:
-        """``chain`` names the setting; with ``writable``, a read-only server is not suitable."""
+        """``chain`` has the setting's name. With ``writable``, a read-only server is not suitable."""
         self._chain = chain
         self._connector = connector
         self._writable = writable
@@ -35,8 +35,8 @@ class Servers:
         Raises TransientError if at least one of the servers may come back, ConfigurationError if the URL has
         to be corrected for all of them. Either error says what is wrong with each server.
         """
-        # Among servers of one kind, the one that served last comes first: the others may be silent, each for
-        # the whole time of an attempt.
+        # Among servers of one kind, the one that served last comes first: if the others are silent, each
+        # takes the whole time of an attempt.
         in_order = sorted(
             attempts(parse_url(url, self._chain.setting), writable=self._writable),
             key=lambda attempt: (attempt[1] == "any", attempt[0].driver_url != self._last_served),

@@ -1,8 +1,8 @@
-"""One connection: how it is opened, and how it avoids leaving state behind at the server.
+"""Opens connections that leave no state behind in their sessions at the server.
 
 A pooler between the program and PostgreSQL may give each transaction another session (PgBouncer with
-pool_mode = transaction). Then another client would meet the prepared statements and session settings that
-this program left behind, and this program would not find them again.
+pool_mode = transaction). Then another client would get the prepared statements and session settings that this
+program left behind, and this program would not find them again.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _VECTOR_SCHEMA: Final = """
     SELECT n.nspname AS name, pg_catalog.quote_ident(n.nspname) AS quoted FROM pg_catalog.pg_extension e
     JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
 """
-# Some systems lack some of these options. Like libpq, this program skips those that are missing.
+# Some operating systems lack some of these options. As libpq does, the program skips those.
 _SOCKET_OPTIONS: Final[Mapping[str, str]] = {
     "keepalives_idle": "TCP_KEEPIDLE",
     "keepalives_interval": "TCP_KEEPINTVL",
@@ -48,7 +48,7 @@ _SOCKET_OPTIONS: Final[Mapping[str, str]] = {
 
 
 class NoVectorsError(TransientError):
-    """The database has no pgvector, as far as this connection knows."""
+    """The database had no pgvector when the connection was opened."""
 
 
 @asynccontextmanager
@@ -105,25 +105,25 @@ class Session(asyncpg.Connection):
             await super().close(timeout=min(timeout or math.inf, _CLOSE_SECONDS))
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        """As the driver does. A query without arguments prepares no statement."""
+        """Return the command tag of a query, as the driver does. Without arguments it is not prepared."""
         if not args:
             return str(await super().execute(query, **options))
-        return str(await self._alone(super().execute, query, *args, **options))
+        return str(await self._in_one_session(super().execute, query, *args, **options))
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
-        """As the driver does."""
-        return await self._alone(super().fetch, query, *args, **options)
+        """Return the rows of a query, as the driver does."""
+        return await self._in_one_session(super().fetch, query, *args, **options)
 
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
-        """As the driver does."""
-        return await self._alone(super().fetchrow, query, *args, **options)
+        """Return the first row of a query or None, as the driver does."""
+        return await self._in_one_session(super().fetchrow, query, *args, **options)
 
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
-        """As the driver does."""
-        return await self._alone(super().fetchval, query, *args, **options)
+        """Return the first value of the first row of a query or None, as the driver does."""
+        return await self._in_one_session(super().fetchval, query, *args, **options)
 
-    async def _alone(self, method: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        """Keep the messages of one statement in one session. Behind a pooler, that takes a transaction."""
+    async def _in_one_session(self, method: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        """Send all messages of one statement to one session. Behind a pooler, that takes a transaction."""
         try:
             if not self.pooled or self.is_in_transaction():
                 return await method(*args, **options)
@@ -135,14 +135,14 @@ class Session(asyncpg.Connection):
             raise
 
     async def is_through_pooler(self) -> bool:
-        """Return whether something other than PostgreSQL itself answers this connection."""
-        # The driver's process number is from the login, and a pooler invents one there. The query has no
-        # arguments, so that no statement is prepared.
+        """Return whether the connection leads to a pooler instead of PostgreSQL itself."""
+        # The driver knows the process number from the login, where a pooler sends an invented one. The query
+        # has no arguments, so that no statement is prepared.
         pid = self.get_server_pid()
         return await self.execute(f"SELECT WHERE pg_catalog.pg_backend_pid() = {pid:d}") == "SELECT 0"
 
-    async def find_vectors(self) -> None:
-        """Register pgvector's type, in whatever schema it is; do nothing if there is no pgvector."""
+    async def register_vector_type(self) -> None:
+        """Register pgvector's type, whatever schema it is in; do nothing if there is no pgvector."""
         async with transaction(self) if self.pooled else nullcontext():
             found = await super().fetchrow(_VECTOR_SCHEMA)
             if found is None:
@@ -161,7 +161,7 @@ class Connector:
     """Opens connections, and remembers whether the last one led through a pooler."""
 
     def __init__(self, *, statement_cache: StatementCache, command_seconds: float) -> None:
-        """``command_seconds`` bounds each statement whose caller gives no other time-out."""
+        """``command_seconds`` is the time-out of each statement whose caller gives no other."""
         self._caching = statement_cache
         self._command_seconds = command_seconds
         self._last_was_pooled: bool | None = None
@@ -175,8 +175,8 @@ class Connector:
         with connecting(server, url.setting):
             session, cached = await self._open(url, server, kind)
             # Whether to keep statements must be decided before a connection opens, but only the open
-            # connection shows whether there is a pooler. So the guess may be wrong once; the next connection
-            # starts with the answer. If one address leads alternately to a pooler and to PostgreSQL, a
+            # connection shows whether there is a pooler. So the first guess may be wrong; the next connection
+            # starts with what was found. If one address leads alternately to a pooler and to PostgreSQL, a
             # connection that keeps no statements is good enough.
             reopened = False
             while self._caching == "auto" and session.pooled == cached and (cached or not reopened):
@@ -184,13 +184,13 @@ class Connector:
                 session.terminate()
                 session, cached = await self._open(url, server, kind)
             with _terminated_on_error(session):
-                await session.find_vectors()
+                await session.register_vector_type()
             return session
 
     async def _open(self, url: ServerUrl, server: str, kind: str | None) -> tuple[Session, bool]:
         is_pooled = self._last_was_pooled
         if is_pooled is None:
-            # The driver first asks for the kind of server, with a statement that it would keep.
+            # The driver first queries the kind of server, with a statement that it would keep.
             is_pooled = (kind or url.parameters.get("target_session_attrs", "any")) != "any"
         cached = self._caching == "on" or (self._caching == "auto" and not is_pooled)
         session: Session = await asyncpg.connect(
@@ -205,13 +205,14 @@ class Connector:
         )
         with _terminated_on_error(session):
             _set_socket_options(session, url.socket_options)
-            session.on_lost_statement = partial(self._mistrust, server)
+            session.on_lost_statement = partial(self._stop_caching, server)
             session.pooled = self._caching == "off"
             try:
                 async with asyncio.timeout(url.connect_seconds):
                     through_pooler = await session.is_through_pooler()
             except TimeoutError as error:
-                # A pooler accepts the login by itself, and only then makes the client wait for a session.
+                # A pooler accepts the login by itself, and lets the client wait for a session only
+                # afterwards.
                 raise TransientError(
                     f"{server} accepts connections but answers no statement: it is too busy, or a pooler "
                     f"with fewer sessions (default_pool_size) than {PREFIX}DATABASE_POOL_SIZE"
@@ -223,8 +224,8 @@ class Connector:
                 session._server_caps = session._server_caps._replace(jit=False)  # noqa: SLF001  # the driver has no option for it
         return session, cached
 
-    def _mistrust(self, server: str, error: Exception) -> None:
-        """Keep no statements from now on: the apparent PostgreSQL is a pooler."""
+    def _stop_caching(self, server: str, error: Exception) -> None:
+        """Keep no statements from now on: the server that seemed to be PostgreSQL is a pooler."""
         if self._caching == "off":
             return
         self._caching = "off"
@@ -246,7 +247,7 @@ def _terminated_on_error(session: Session) -> Iterator[None]:
 
 
 def _set_socket_options(session: Session, values: Mapping[str, int]) -> None:
-    """Set up the socket as libpq does: watch a silent connection, unless ``keepalives=0``."""
+    """Set the options of the socket as libpq does, with TCP keepalives unless ``keepalives=0``."""
     own = session._transport.get_extra_info("socket")  # noqa: SLF001  # the driver shows it nowhere else
     if own is None or own.family not in {socket.AF_INET, socket.AF_INET6}:
         return

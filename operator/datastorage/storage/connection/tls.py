@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from datastorage.errors import ConfigurationError
-from datastorage.files import UnfitFileError, check_file
+from datastorage.files import UnusableFileError, check_file
 from datastorage.storage.connection.urls import ServerUrl
 
 # The driver reads these environment variables if the URL lacks the parameter.
@@ -28,7 +28,7 @@ _MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 
 
 def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
-    """Return a TLS context if the URL needs one that the driver can't make, otherwise None.
+    """Check the files; return a TLS context if the URL needs one that the driver can't make, otherwise None.
 
     Raises ConfigurationError, which names setting, parameter and file, if a file can't be used.
     """
@@ -94,10 +94,10 @@ def _refuse_endless(url: ServerUrl, name: str, path: str) -> None:
     """Raise ConfigurationError for a FIFO or a device. The driver reads these files in every TLS mode."""
     try:
         check_file(path, _MAX_FILE_BYTES)
-    except UnfitFileError as error:
+    except UnusableFileError as error:
         raise _unusable(url, name, path, _trouble(error)) from None
     except OSError:
-        return  # whether a file must exist depends on the mode
+        return  # the file need not exist in every mode
 
 
 def _check_readable(url: ServerUrl, name: str, path: str) -> None:
@@ -137,7 +137,7 @@ def _trouble(error: Exception) -> str:
         return "is not there"
     if isinstance(error, PermissionError):
         return "may not be read by this process"
-    if isinstance(error, UnfitFileError):
+    if isinstance(error, UnusableFileError):
         return f"is {error.strerror}"
     return "can't be read"
 

@@ -1,7 +1,7 @@
-"""Checks PostgreSQL URLs: decides what each parameter of libpq means here, before the driver sees it.
+"""Checks PostgreSQL URLs, and decides what each of libpq's parameters means, before the driver gets it.
 
-The driver knows only some of libpq's parameters. It would pass the others to the server as settings; the
-server would refuse them for ever, with an error that does not name the URL's setting.
+The driver knows only some of libpq's parameters. It would pass the others to the server as settings, which
+the server would refuse for ever, with an error that does not name the program's setting.
 """
 
 import configparser
@@ -18,8 +18,7 @@ from datastorage.files import read_file
 
 _MAX_PORT: Final = 65_535
 _NAME: Final = "datastorage"
-# A server that is silent for longer counts as away, whatever the URL says, because the program's start waits
-# for it.
+# The limit on connect_timeout: the program's start waits for the connection.
 _MAX_CONNECT_SECONDS: Final = 30.0
 _DEFAULT_CONNECT_SECONDS: Final = 5.0
 _MAX_SERVICE_BYTES: Final = 1024 * 1024
@@ -31,7 +30,7 @@ _TO_DRIVER: Final = frozenset(
         "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib",
     }
 )  # fmt: skip
-# Files that the driver reads whenever it connects. Their contents may be rotated, as passwords are.
+# Files that the driver reads whenever it connects. Their contents may change while the program runs.
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _TO_SOCKET: Final = frozenset(
     {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
@@ -47,7 +46,9 @@ _WORDS: Final[Mapping[str, frozenset[str]]] = {
 
 
 class _Limited(NamedTuple):
-    """A parameter that the driver lacks: values that ask for what it does anyway, and advice for others."""
+    """A parameter that the driver lacks: the values that ask for what it does anyway, and the advice if the
+    parameter has another value.
+    """
 
     values: frozenset[str]
     remedy: str
@@ -55,7 +56,7 @@ class _Limited(NamedTuple):
 
 _REMOVE: Final = "remove it"
 _LIMITED: Final[Mapping[str, _Limited]] = {
-    "channel_binding": _Limited(frozenset({"disable", "prefer"}), "use sslmode=verify-full for the same end"),
+    "channel_binding": _Limited(frozenset({"disable", "prefer"}), "use sslmode=verify-full instead"),
     "gssencmode": _Limited(frozenset({"disable", "prefer"}), "encrypt by sslmode instead"),
     "gssdelegation": _Limited(frozenset({"0"}), _REMOVE),
     "sslcompression": _Limited(frozenset({"0", "1"}), _REMOVE),
@@ -85,7 +86,7 @@ _NAME_OF_SETTING: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]*")
 
 @dataclass(frozen=True, slots=True)
 class ServerUrl:
-    """A PostgreSQL URL, parsed into the parts for the driver, the server and the socket."""
+    """A PostgreSQL URL, parsed into parameters for the driver, the server and the socket."""
 
     setting: str
     """The setting that the URL comes from, for messages."""
@@ -119,7 +120,7 @@ def parse_url(url: str, setting: str) -> ServerUrl:
 
 
 def check_url(url: str, setting: str) -> None:
-    """Raise ConfigurationError, which names the setting, unless the URL is one that can be used."""
+    """Raise ConfigurationError, which names the setting, if the URL can't be used."""
     parse_url(url, setting)
 
 
@@ -132,8 +133,8 @@ def address_in(url: str) -> str:
 def files_in(url: str) -> list[str]:
     """Return the paths of the files that a URL names: its service file, certificates, keys, password file.
 
-    The service file may name some of them. While it can't be read, such as during its replacement, those are
-    left out.
+    Files that only the service file names are left out while it can't be read, for example while it is
+    replaced.
     """
     parts = urlsplit(url)
     given = parameters_in(parts.query)
@@ -169,9 +170,9 @@ def parameters_in(query: str) -> dict[str, str]:
 
 
 def _check_parts(url: str, parts: SplitResult, options: Mapping[str, str]) -> None:
-    """Raise ValueError if a piece of the URL is malformed, or may belong to the password."""
+    """Raise ValueError if the URL is malformed, or seems to have been split within the password."""
     user, at, address = parts.netloc.rpartition("@")
-    # A "/" or "?" in the password ends the user's piece too early: its "@" then comes further on.
+    # A "/" or "?" in the password ends the user and password too early: the "@" comes after it.
     cut_off = not at and "user" not in options and "@" in f"{parts.path}{parts.query}"
     if not url.isprintable() or "#" in url or "@" in user or cut_off:
         raise ValueError
@@ -188,7 +189,7 @@ def _check_parts(url: str, parts: SplitResult, options: Mapping[str, str]) -> No
 
 
 def _readable_parameters(parts: SplitResult) -> dict[str, str]:
-    """Return the parameters of a URL and of its service file, as far as the file can be read now."""
+    """Return the parameters of a URL and, if it can be read now, of its service file."""
     given = parameters_in(parts.query)
     try:
         return _with_service(given)
@@ -252,14 +253,15 @@ def _address(parts: SplitResult, parameters: Mapping[str, str]) -> str:
 
 
 def _with_value(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Leave out parameters without a value: libpq treats them as absent."""
+    """Return the parameters that have a value: libpq treats the others as absent."""
     return {name: value for name, value in parameters.items() if value}
 
 
 def _check_limited(name: str, value: str) -> None:
     values, remedy = _LIMITED[name.lower()]
     if value and value.lower() not in values:
-        # The value of a parameter for which no value is accepted may be a secret.
+        # The message does not show the value of a parameter for which no value is accepted: it may be a
+        # secret.
         raise _ParameterError(f"{name}{f'={value}' if values else ''} is not supported: {remedy}")
 
 
@@ -269,7 +271,7 @@ def _check_server_setting(name: str) -> None:
 
 
 def _connect_seconds(given: Mapping[str, str]) -> float:
-    """Return the time limit of one attempt. In libpq, 0 and less mean no limit; here there always is one."""
+    """Return the time-out of one attempt. In libpq, 0 and less mean no limit; here there always is one."""
     seconds = _number(given, "connect_timeout") if given.get("connect_timeout") else 0
     return min(float(seconds), _MAX_CONNECT_SECONDS) if seconds > 0 else _DEFAULT_CONNECT_SECONDS
 

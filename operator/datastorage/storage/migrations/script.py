@@ -1,4 +1,4 @@
-"""The one step of every revision: running the SQL file beside it."""
+"""Runs the SQL file of a revision, which is all that a revision does."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from alembic import op
 def run_sql_beside(revision_file: str) -> None:
     """Run the SQL file of the same name as a revision's file."""
     sql = Path(revision_file).with_suffix(".sql").read_text(encoding="utf-8")
-    # The driver's own connection: a script of many statements can't be prepared.
+    # The script runs on the driver's connection: SQLAlchemy would prepare it, and a script of several
+    # statements can't be prepared.
     driver: Any = op.get_bind().connection.dbapi_connection
     driver.run_async(lambda connection: connection.execute(sql))

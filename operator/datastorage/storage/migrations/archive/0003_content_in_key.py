@@ -1,4 +1,4 @@
-"""The content in the key of a row, and the order of storing."""
+"""The hash of the spec in the key of a row, and the order in which rows were stored."""
 
 from datastorage.storage.migrations.script import run_sql_beside
 

@@ -7,9 +7,9 @@
 -- two attempts to store makes no second row. In canonical JSON the spec is the last member of the object, and
 -- '},"spec":' stands nowhere before it: "metadata" ends there, and has no member of that name.
 --
--- diverged marks a row that came when there was another content of its generation already.
+-- diverged marks a row that was stored when its generation already had a row with another content.
 --
--- happened_at is where a row stands in a timeline (see query/timeline.py). It never changes, so that a page can
+-- happened_at is the position of a row in a timeline (see query/timeline.py). It never changes, so that a page can
 -- begin where another ended. Creation times have whole seconds; within one, resource_version is the order in which
 -- the cluster wrote the objects (0: not known), and stored_order the order of storing.
 CREATE SEQUENCE datastorage.storage_order AS bigint;
@@ -19,13 +19,14 @@ GRANT USAGE ON SEQUENCE datastorage.storage_order TO datastorage_service;
 DROP INDEX datastorage.audit_records_correlation_id_created_at_idx;
 DROP INDEX datastorage.action_traces_correlation_id_created_at_idx;
 
--- Words wait in a list before they enter this index, and whichever insert finds the list full clears it, however
--- small it is itself. With the default of 4 MB that takes longer than a role's time-out may be.
+-- New words wait in a pending list before they enter this index. The insert that finds the list full has to empty
+-- it, even if the insert itself is small. With the default limit of 4 MB, that may take longer than a role's
+-- statement_timeout.
 DROP INDEX datastorage.audit_records_search_idx;
 DROP INDEX datastorage.action_traces_search_idx;
 
--- A time that was never set is no time: Go writes the first moment of the year 1 for it, in a local zone up to a
--- minute off.
+-- Go writes the first moment of the year 1 for a time that was never set, in a local zone up to a minute off. It
+-- counts as no time.
 CREATE FUNCTION datastorage.given_time(at timestamptz) RETURNS timestamptz LANGUAGE sql AS $$
     SELECT CASE WHEN at >= '0001-01-01T00:01:00Z' THEN at END
 $$;
@@ -122,9 +123,9 @@ REVOKE ALL ON FUNCTION datastorage.set_text_hashes(text, uuid[], bigint[], times
 GRANT EXECUTE ON FUNCTION datastorage.set_text_hashes(text, uuid[], bigint[], timestamptz[], bytea[], bytea[])
     TO datastorage_service;
 
--- Makes the partitions of the month that holds "at", as before, but beside the tables: they are attached when they
--- are ready, which delays nobody. To create them in place takes a lock that waits for every transaction that has
--- read a table (a dump, for example), and all other transactions would wait behind it.
+-- Creates the partitions of the month that contains "at", as before, but as separate tables, which are attached
+-- when they are ready. That delays no other transaction. To create a partition in place takes a lock that waits for
+-- every transaction that has read the table (a dump, for example), and all other transactions would wait behind it.
 CREATE OR REPLACE FUNCTION datastorage.ensure_partitions(at timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE

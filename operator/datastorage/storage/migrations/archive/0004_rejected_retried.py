@@ -1,4 +1,4 @@
-"""Rejected records can be tried again; the result is noted beside them."""
+"""The time at which a rejected record was found to be stored after all, by a retry for example."""
 
 from datastorage.storage.migrations.script import run_sql_beside
 

@@ -1,4 +1,4 @@
--- When a rejected record was found to have a row after all. Its bytes stay here as evidence.
+-- The time at which a rejected record was found to have a row after all. Its bytes stay here as evidence.
 ALTER TABLE datastorage.rejected_objects ADD COLUMN resolved_at timestamptz;
 
 -- Pages of rejected records, the last one first.
@@ -27,7 +27,7 @@ RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_te
     SELECT count(*) FROM resolved
 $$;
 
--- Takes the mark off a rejected record that has lost its row and is rejected once more.
+-- Removes the mark from a rejected record that has lost its row and is rejected again.
 CREATE FUNCTION datastorage.reopen_rejected(of_uid uuid, of_generation bigint, of_spec bytea, why text)
 RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE datastorage.rejected_objects SET resolved_at = NULL, rejected_at = now(), reason = why

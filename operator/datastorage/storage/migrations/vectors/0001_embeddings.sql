@@ -35,8 +35,8 @@ CREATE TABLE datastorage.embedding_parts (
     PRIMARY KEY (model_id, part)
 );
 
--- Numbers of parts, none of them twice, so that sealing a part need not wait for a merge of others. Each model's
--- first part is number 1.
+-- The numbers of parts. The sequence gives each number only once, so that sealing a part need not wait for a merge of
+-- others. Each model's first part is number 1.
 CREATE SEQUENCE datastorage.embedding_part_numbers AS integer START WITH 2;
 
 -- The schema that pgvector is in, quoted for a statement.
@@ -46,7 +46,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE e.extname = 'vector'
 $$;
 
--- Makes a table that can become a part of a model's table, without an index for the search.
+-- Creates a table that can become a part of a model's table, without an index for the search.
 CREATE FUNCTION datastorage.make_embedding_part(of_model smallint, part integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -60,7 +60,7 @@ BEGIN
         of_model, part);
 END $$;
 
--- Returns the id of a model, and makes its table the first time. It runs with the owner's rights, so that the
+-- Returns the id of a model, and creates its table the first time. It runs with the owner's rights, so that the
 -- service needs none to create tables. The number of models is bounded because the caller's input decides how
 -- many tables exist.
 CREATE FUNCTION datastorage.ensure_embedding_model(of_provider text, of_name text, of_dimensions integer)
@@ -196,9 +196,9 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format('datastorage.embeddings_%s_%s', of_model, part), ', ') FROM unnest(parts) AS p (part)
 $$;
 
--- Removes parts. From here to the end of the transaction, searches and writes wait. If others hold the tables for
--- long, this transaction gives way to those that wait behind it, and tries again a little later: its work so far
--- is worth that.
+-- Drops parts. From here to the end of the transaction, searches and writes wait. If other transactions hold locks on
+-- the tables for long, this one stops waiting, so that those behind it can continue, and tries again a little later.
+-- To end it would lose the index that it has built.
 CREATE FUNCTION datastorage.drop_embedding_parts(of_model smallint, parts integer[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
