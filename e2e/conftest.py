@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
+from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
 from e2e.workbench import MakeWorkbench, Workbench
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster, ControlPlane, ControlPlaneError
@@ -157,3 +159,15 @@ async def client(control_plane: Cluster) -> AsyncIterator[BulkClient]:
     """Provide a client with the administrator's rights, for many requests."""
     async with BulkClient.connect(control_plane.admin_kubeconfig) as made:
         yield made
+
+
+@pytest.fixture
+def settings(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of an operator in this process, under the shipped ServiceAccount."""
+    monkeypatch.setenv("KUBECONFIG", str(workbench.kubeconfig))
+    return Settings(
+        database=DatabaseSettings(url=SecretStr(workbench.database_url)),
+        embedding=EmbeddingSettings(provider="none"),
+        namespaces=(workbench.namespace,),
+        sweep_interval_seconds=5,
+    )

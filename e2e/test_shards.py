@@ -5,9 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
-from pydantic import SecretStr
-
 from datastorage.assembly.replica import Replica, open_replica
 from datastorage.assembly.shard import Shard, open_shard
 from datastorage.metrics import REGISTRY
@@ -15,7 +12,7 @@ from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.selection import Selection
 from datastorage.runtime.runningshard import RunningShard
-from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
+from datastorage.settings import EmbeddingSettings, Settings
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
 from harness.embeddings import OpenAIService
@@ -26,18 +23,6 @@ _RECORDS = 20
 _FLUSH_SECONDS = 30.0
 
 Objects = list[dict[str, Any]]
-
-
-@pytest.fixture
-def settings(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Provide settings for a replica in this process, under the shipped ServiceAccount."""
-    monkeypatch.setenv("KUBECONFIG", str(workbench.kubeconfig))
-    return Settings(
-        database=DatabaseSettings(url=SecretStr(workbench.database_url)),
-        embedding=EmbeddingSettings(provider="none"),
-        namespaces=(workbench.namespace,),
-        sweep_interval_seconds=5,
-    )
 
 
 @asynccontextmanager

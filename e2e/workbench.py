@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from datastorage.records.record import Table
 from harness.controlplane import Cluster
 from harness.operatorprocess import OperatorProcess
 
@@ -114,12 +115,17 @@ class Workbench:
         return writes
 
     @asynccontextmanager
-    async def no_rows_accepted(self) -> AsyncIterator[None]:
-        """Make every INSERT of an AuditRecord wait until the end of the context."""
+    async def no_rows_accepted(
+        self, table: Table = Table.AUDIT_RECORDS, *, mode: str = "SHARE"
+    ) -> AsyncIterator[None]:
+        """Make every INSERT into the table wait until the end of the context.
+
+        With the mode ``ACCESS EXCLUSIVE`` every other statement on the table waits as well.
+        """
         connection = await asyncpg.connect(self.owner_url)
         try:
             async with connection.transaction():
-                await connection.execute("LOCK TABLE datastorage.audit_records IN SHARE MODE")
+                await connection.execute(f"LOCK TABLE datastorage.{table} IN {mode} MODE")
                 yield
         finally:
             await connection.close()

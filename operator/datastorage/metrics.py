@@ -142,7 +142,8 @@ WATCH_RESTARTS = Counter(
 )
 DEPENDENCY_UP = Gauge(
     "datastorage_dependency_up",
-    "1 while a dependency serves, 0 while it is away: postgres, embedder, vector_store, redis",
+    "1 while a dependency serves, 0 while it is away: postgres, audit_records and action_traces "
+    "(the tables of the rows), embedder, vector_store, redis",
     ["dependency"],
     registry=REGISTRY,
 )

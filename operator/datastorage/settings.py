@@ -167,10 +167,13 @@ class IntakeSettings(_Group):
     """The limits on records that wait in memory to be stored."""
 
     max_items: _Positive = Field(
-        default=5000, description="Records waiting to be stored, at most. More wait in the cluster."
+        default=5000,
+        description="Records waiting to be stored, at most; each kind has half of the room. More wait in the "
+        "cluster.",
     )
     max_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
-        default=33_554_432, description="Bytes of the records waiting to be stored, at most."
+        default=33_554_432,
+        description="Bytes of the records waiting to be stored, at most; each kind has half of the room.",
     )
 
 
@@ -214,7 +217,7 @@ class Settings(BaseSettings):
         description="Status writes to the API server under way at once, for each kind.",
     )
     delete_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=8, description="Deletions at the API server under way at once."
+        default=8, description="Deletions at the API server under way at once, for each kind."
     )
     sweep_interval_seconds: Annotated[int, Field(ge=5)] = Field(
         default=300,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -265,6 +266,37 @@ async def test_another_content_of_a_stored_generation_is_kept_beside_it(archive:
         uid = first["metadata"]["uid"]
         rows = await owner.fetch(f"SELECT content FROM datastorage.{table} WHERE uid = $1", uid)
         assert {row["content"] for row in rows} == {record_of(first).content, record_of(second).content}
+
+
+@pytest.mark.parametrize(("make", "spec"), [(audit_record, AUDIT_SPEC), (action_trace, TRACE_SPEC)])
+async def test_of_two_contents_of_a_generation_in_one_batch_the_later_one_is_diverged(
+    archive: Archive, make: Callable[[dict[str, Any]], dict[str, Any]], spec: dict[str, Any]
+) -> None:
+    first, other = make(spec), make(spec)
+    second, third = ({**first, "spec": {**spec, "correlationID": f"history {n}"}} for n in (2, 3))
+    # Another generation of the object, and the first content again, are nothing new.
+    later = {**first, "metadata": {**first["metadata"], "generation": 2}}
+    batch = [record_of(body) for body in (first, second, other, first, later, third)]
+    stored = await archive.write(batch)
+    assert [row.diverged for row in stored] == [False, True, False, False, False, True]
+    assert [row.is_new for row in stored] == [True] * 6
+    again = await archive.write(batch)
+    assert [row.diverged for row in again] == [False, True, False, False, False, True]
+    assert [row.is_new for row in again] == [False] * 6
+    assert [row.content_hash for row in again] == [record.content_hash for record in batch]
+
+
+async def test_of_a_batch_with_two_contents_of_a_generation_all_are_stored_or_none(
+    archive: Archive, owner: Any
+) -> None:
+    await owner.execute(
+        "ALTER TABLE datastorage.audit_records ADD CONSTRAINT theirs CHECK (correlation_id <> 'no')"
+    )
+    first = audit_record()
+    second = {**first, "spec": {**first["spec"], "correlationID": "no"}}
+    with pytest.raises(WorkRefusedError, match="theirs"):
+        await archive.write([record_of(first), record_of(second)])
+    assert await _count(owner, "audit_records") == 0
 
 
 async def test_of_one_key_twice_in_a_batch_the_first_content_is_kept(archive: Archive, owner: Any) -> None:

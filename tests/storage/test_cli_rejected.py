@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from datastorage.records.record import Record
+from datastorage.records.record import Record, Table
 from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of
@@ -64,7 +64,9 @@ def still_rejected(database: TestDatabase, records: Sequence[Record]) -> int:
     async def do() -> int:
         made = Database(database.service_url, pool_size=4)
         try:
-            return len(await RejectedRecords(made).find([record.key for record in records]))
+            return len(
+                await RejectedRecords(made).find(Table.AUDIT_RECORDS, [record.key for record in records])
+            )
         finally:
             await made.close()
 

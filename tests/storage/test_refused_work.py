@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from datastorage.errors import TransientError
 from datastorage.pipeline.batchwriter import RowWriter
 from datastorage.pipeline.setaside import Pace
+from datastorage.records.record import Table
 from datastorage.resilience.breaker import Breaker
+from datastorage.storage import partitions
 from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.trial import Trial
@@ -91,7 +94,7 @@ async def test_a_record_that_is_too_slow_waits_and_holds_up_no_others(
         )
 
     await eventually(reported, seconds=PATIENCE)
-    assert storing.committer.idle  # a stop need not wait: the cluster has them
+    assert storing.idle  # a stop need not wait: the cluster has them
     await owner.execute("DROP TRIGGER somebody_s ON datastorage.audit_records")
     await eventually(lambda: {"slow-0", "slow-1"} <= storing.phases().keys(), seconds=PATIENCE)
     assert await storing.aside.problem() is None
@@ -187,3 +190,60 @@ async def test_many_records_that_break_a_rule_do_not_hold_up_others(storing: Sto
     storing.offer(audit_record(name="good"))
     await eventually(lambda: "good" in storing.outcomes, seconds=PATIENCE)
     assert set(storing.outcomes) == {"good"}
+
+
+@pytest.mark.parametrize("broken", Table)
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (
+            "REVOKE INSERT ON datastorage.{table} FROM datastorage_service",
+            "permission denied for table {table}",
+        ),
+        (
+            "ALTER TABLE datastorage.{table} RENAME COLUMN namespace TO gone",
+            '"namespace" of relation "{table}"',
+        ),
+        ("ALTER TABLE datastorage.{table} ADD CONSTRAINT theirs CHECK (false)", "theirs"),
+        (
+            "BEGIN; LOCK TABLE datastorage.{table} IN ACCESS EXCLUSIVE MODE",
+            "one record in {table}",
+        ),
+    ],
+    ids=["right", "column", "constraint", "lock"],
+)
+async def test_a_trial_of_one_table_says_nothing_about_the_other(
+    database: Database, owner: Any, broken: Table, breaks: str, said: str
+) -> None:
+    trial, [works] = Trial(database), set(Table) - {broken}
+    await partitions.prepare(database)  # as a running operator has done; it needs both tables
+    await owner.execute(breaks.format(table=broken))
+    await trial.write([works])
+    await trial.write_shared()
+    with pytest.raises(TransientError, match=said.format(table=broken)):
+        await trial.write([broken])
+
+
+@pytest.mark.parametrize("table", ["embedding_texts", "vector_outbox"])
+async def test_a_trial_of_what_all_kinds_need_fails_with_it(
+    database: Database, owner: Any, table: str
+) -> None:
+    await Trial(database).write_shared()
+    await owner.execute(f"ALTER TABLE datastorage.{table} RENAME TO gone")
+    with pytest.raises(TransientError, match=table):
+        await Trial(database).write_shared()
+    await owner.execute(f"ALTER TABLE datastorage.gone RENAME TO {table}")
+    for kept in ("embedding_texts", "vector_outbox", *Table):
+        assert await owner.fetchval(f"SELECT count(*) FROM datastorage.{kept}") == 0, "all is undone"
+
+
+async def test_the_server_is_probed_without_the_tables_of_the_rows(database: Database, owner: Any) -> None:
+    for table in Table:
+        await owner.execute(f"REVOKE INSERT ON datastorage.{table} FROM datastorage_service")
+    archive = Archive(database)
+    await archive.probe_server()
+    with pytest.raises(TransientError, match="permission denied"):
+        await archive.probe()
+    await owner.execute("REVOKE INSERT ON datastorage.embedding_texts FROM datastorage_service")
+    with pytest.raises(TransientError, match="permission denied for table embedding_texts"):
+        await archive.probe_server()

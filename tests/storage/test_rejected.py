@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from datastorage.query.cursor import rejected_cursor, rejected_position
-from datastorage.records.record import Record
+from datastorage.records.record import Record, Table
 from datastorage.storage.connection.database import Database
 from datastorage.storage.rejected import RejectedCriteria, RejectedRecords
 from datastorage.storage.write import Archive
@@ -71,20 +71,30 @@ async def test_a_mark_goes_with_the_row(archive: Archive, rejected: RejectedReco
     """After a restored backup a record may lose its row, and be rejected a second time."""
     record, other = record_of(audit_record()), record_of(audit_record())
     await rejected.reject(record, "first")
-    assert await rejected.find([record.key, other.key]) == {record.key}
+    assert await rejected.find(Table.AUDIT_RECORDS, [record.key, other.key]) == {record.key}
     assert await rejected.resolve([record.key, other.key]) == 0  # it has no row
     await archive.write([record])
     # It is no longer rejected, marked or not, because it has a row.
-    assert await rejected.find([record.key]) == set()
+    assert await rejected.find(Table.AUDIT_RECORDS, [record.key]) == set()
     assert await rejected.resolve([record.key]) == 1
     assert await rejected.resolve([record.key]) == 0
     await rejected.reject(record, "too late: it has a row")
     assert await _letter(owner, record) == (True, "first")
     await owner.execute("DELETE FROM datastorage.audit_records")
-    assert await rejected.find([record.key]) == set()  # tried again, and then
+    assert await rejected.find(Table.AUDIT_RECORDS, [record.key]) == set()  # tried again, and then
     await rejected.reject(record, "second")
     assert await _letter(owner, record) == (False, "second")
-    assert await rejected.find([record.key]) == {record.key}
+    assert await rejected.find(Table.AUDIT_RECORDS, [record.key]) == {record.key}
+
+
+async def test_a_locked_table_keeps_no_look_up_for_the_other_waiting(
+    rejected: RejectedRecords, owner: Any
+) -> None:
+    record = record_of(audit_record())
+    await rejected.reject(record, "reason")
+    await owner.execute("BEGIN; LOCK TABLE datastorage.action_traces IN ACCESS EXCLUSIVE MODE")
+    assert await rejected.find(Table.AUDIT_RECORDS, [record.key]) == {record.key}
+    await owner.execute("ROLLBACK")
 
 
 async def _letter(owner: Any, record: Record) -> tuple[bool, str]:

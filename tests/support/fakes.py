@@ -154,7 +154,8 @@ class FakeRejected:
     def __init__(self, *keys: RecordKey) -> None:
         self.keys = set(keys)
 
-    async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]:
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> set[RecordKey]:
+        assert isinstance(table, Table)
         return self.keys & set(keys)
 
 

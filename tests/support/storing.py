@@ -49,6 +49,11 @@ class Storing:
         return self.committer.aside
 
     @property
+    def idle(self) -> bool:
+        """Whether a stop would wait for nothing here."""
+        return self.committer.idle and self.aside.idle
+
+    @property
     def outcomes(self) -> Mapping[str, Outcome]:
         """The outcomes of the commits, by the names of the objects."""
         return self._updates.outcomes()

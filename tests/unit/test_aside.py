@@ -84,12 +84,12 @@ async def test_a_last_copy_never_gives_way_and_a_stop_waits_for_it(breaker: Brea
         await eventually(lambda: archive.tried.count("last") > 1)
         storing.offer(*(big(f"slow-{n}") for n in range(9)))
         await eventually(lambda: storing.register.postponed >= 7)
-        assert not storing.committer.idle
+        assert not storing.idle
         assert [ref.name for ref in storing.register.last_copies] == ["last"]
         archive.slow.discard("last")
         await eventually(lambda: storing.register.last_copies == [])
         assert "last" in archive.stored
-        await eventually(lambda: storing.committer.idle)
+        await eventually(lambda: storing.idle)
 
 
 async def test_a_record_that_can_t_be_kept_for_now_waits_too(breaker: Breaker) -> None:

@@ -358,3 +358,56 @@ async def test_work_that_is_refused_for_long_is_logged(
 
     await breaker.run(work)
     assert said(caplog) == ["postgres serves, and refuses a piece of work; it is repeated"]
+
+
+async def test_a_component_of_a_server_waits_alone(spawn: Spawn) -> None:
+    """A table takes no rows, and the server has others that do."""
+    broken = True
+
+    async def works() -> None:
+        pass
+
+    async def trial() -> None:
+        if broken:
+            raise WorkRefusedError("no such column")
+
+    server = Breaker("postgres", works, pace=AT_ONCE)
+    table = Breaker("audit_records", trial, within=server, pace=AT_ONCE)
+    other = Breaker("action_traces", works, within=server, pace=AT_ONCE)
+    waiting = spawn(table.judge(trial))
+    await eventually(lambda: table.reason == "no such column")
+    await other.judge(works)
+    assert (server.reason, other.reason) == (None, None)
+    assert not waiting.done()
+    broken = False
+    await waiting
+    assert table.reason is None
+
+
+async def test_an_outage_of_the_server_is_waited_for_there(probe: Probe, spawn: Spawn) -> None:
+    dependency, trials = Dependency(), Probe()
+    server = Breaker("postgres", probe, pace=AT_ONCE)
+    table = Breaker("audit_records", trials, within=server, pace=AT_ONCE)
+    dependency.down = True
+    waiting = spawn(table.judge(dependency.operation))
+    await eventually(lambda: server.reason is not None)
+    assert table.reason is None
+    assert table.serving
+    dependency.down = False
+    assert await waiting == "done"
+    assert trials.asked == 0
+
+
+async def test_a_refusal_that_neither_the_server_nor_its_component_is_to_blame_for_is_raised(
+    probe: Probe,
+) -> None:
+    async def operation() -> None:
+        raise WorkRefusedError("too large")
+
+    trials = Probe()
+    server = Breaker("postgres", probe, pace=AT_ONCE)
+    table = Breaker("audit_records", trials, within=server, pace=AT_ONCE)
+    with pytest.raises(WorkRefusedError, match="too large"):
+        await table.judge(operation)
+    assert (probe.asked, trials.asked) == (1, 1)
+    assert (server.reason, table.reason) == (None, None)

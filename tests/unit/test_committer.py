@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from datastorage import metrics
 from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
 from datastorage.pipeline.batchwriter import RowWriter
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
@@ -30,6 +31,11 @@ def a_batch_with_one_bad(position: int) -> list[dict[str, Any]]:
     return bodies
 
 
+def _diverged() -> float:
+    labels = {"table": "audit_records"}
+    return metrics.REGISTRY.get_sample_value("datastorage_diverged_records_total", labels) or 0.0
+
+
 def assert_only_the_bad_one_was_rejected(outcomes: Mapping[str, Outcome]) -> None:
     rejected = {name for name, outcome in outcomes.items() if isinstance(outcome, Rejection)}
     stored = {name for name, outcome in outcomes.items() if isinstance(outcome, StoredRecord)}
@@ -40,12 +46,12 @@ def assert_only_the_bad_one_was_rejected(outcomes: Mapping[str, Outcome]) -> Non
 async def test_stored_records_are_handed_on_with_the_archives_values(breaker: Breaker, spawn: Spawn) -> None:
     archive, body = FakeArchive(), audit_record()
     storing = Storing(archive, breaker)
-    assert storing.committer.idle
+    assert storing.idle
     storing.offer(body)
-    assert not storing.committer.idle
+    assert not storing.idle
     spawn(storing.run())
     await eventually(lambda: bool(storing.outcomes))
-    await eventually(lambda: storing.committer.idle)
+    await eventually(lambda: storing.idle)
     assert storing.outcomes == {body["metadata"]["name"]: next(iter(archive.rows.values()))}
 
 
@@ -82,6 +88,25 @@ async def test_one_bad_record_is_isolated_on_a_real_database(
     assert isinstance(outcome, Rejection)
     assert "outside 2014 to 2099" in row["reason"]
     assert row["reason"] == outcome.reason
+
+
+async def test_two_contents_of_a_generation_in_one_batch_are_counted_and_logged(
+    breaker: Breaker, spawn: Spawn, archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = audit_record(name="first")
+    second = {
+        **first,
+        "metadata": {**first["metadata"], "name": "second"},
+        "spec": {**AUDIT_SPEC, "action": "another"},
+    }
+    before = _diverged()
+    storing = Storing(RowWriter(archive), breaker)
+    storing.offer(first, second)
+    spawn(storing.run())
+    await eventually(lambda: len(storing.outcomes) == 2)
+    assert _diverged() == before + 1
+    [line] = [entry for entry in caplog.records if "Another content" in entry.getMessage()]
+    assert vars(line)["object_name"] == "second"
 
 
 async def test_an_absent_database_rejects_nothing(
@@ -154,7 +179,7 @@ async def test_a_record_that_cannot_even_be_kept_stays_in_the_cluster(breaker: B
     storing = Storing(KeepsNothing(), breaker)
     storing.offer(body)
     task = spawn(storing.run())
-    await eventually(lambda: storing.committer.idle)
+    await eventually(lambda: storing.idle)
     assert storing.outcomes == {}
     assert not task.done()
     assert storing.entrance.offer(body) is Verdict.ACCEPTED
@@ -170,7 +195,7 @@ async def test_a_record_that_cannot_be_kept_and_is_in_no_cluster_is_called_lost(
         storing.offer(body)
     storing.entrance.offer_last_copy(body)
     spawn(storing.run())
-    await eventually(lambda: storing.committer.idle)
+    await eventually(lambda: storing.idle)
     [line] = [entry for entry in caplog.records if "can't be kept" in entry.getMessage()]
     assert line.getMessage() == "Lost: deleted in the cluster, and it can't be kept at all"
     assert vars(line)["object_uid"] == body["metadata"]["uid"]
@@ -187,7 +212,7 @@ async def test_a_record_without_an_object_learns_its_outcome(breaker: Breaker, s
     assert await stored == archive.rows[records[0].key]
     assert await rejected == Rejection("the value is out of range")
     assert archive.rejected == {records[1].key: "the value is out of range"}
-    await eventually(lambda: storing.committer.idle)
+    await eventually(lambda: storing.idle)
 
 
 async def test_a_record_without_an_object_that_cannot_be_kept_is_given_up(
@@ -217,4 +242,4 @@ async def test_committed_records_are_not_called_lost_while_others_wait_for_their
     assert storing.register.is_last_copy(key_of_body(body))
     spawn(storing.run())
     await eventually(lambda: storing.register.last_copies == [])
-    assert not storing.committer.idle
+    assert not storing.idle

@@ -246,6 +246,13 @@ async def test_only_the_chosen_namespaces_are_listed(server: FakeApiServer) -> N
     ]
 
 
+async def test_only_the_chosen_kinds_are_listed(server: FakeApiServer) -> None:
+    async with server.transport() as transport:
+        client = ObjectClient(transport, Selection(kinds=(AUDIT_RECORD,)))
+        assert await names_of(client) == []
+    assert server.requests == []
+
+
 async def test_a_page_of_large_objects_is_asked_for_again_shorter(server: FakeApiServer) -> None:
     large = page("a", "b", more="")
     large["items"][0]["spec"] = "x" * 2000

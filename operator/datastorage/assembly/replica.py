@@ -49,6 +49,7 @@ class Replica:
     settings: Settings
     store: Store
     postgres: Breaker
+    """For the server as a whole. Each shard has one more, for the tables of its kinds."""
     transport: Transport
     rights: RightsReview
     shards: ShardsHere
@@ -74,7 +75,12 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
         store = await stack.enter_async_context(open_store(settings, writable=writable))
         transport = await stack.enter_async_context(Transport(load_endpoint))
         shards = ShardsHere()
-        postgres = Breaker("postgres", store.archive.probe, on_recovery=shards.sweep, trial=store.trial.write)
+        postgres = Breaker(
+            "postgres",
+            store.archive.probe_server,
+            trial=store.trial.write_shared,
+            on_recovery=shards.sweep,
+        )
         stack.push_async_callback(postgres.close)
         dependencies = _dependencies(store, postgres)
         yield Replica(

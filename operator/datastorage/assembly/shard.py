@@ -1,6 +1,7 @@
 """One shard: the components that process a selection of the cluster's objects, from watch to deletion.
 
-A replica may have several. Each can be opened, started and stopped independently of the others.
+A replica has one for each kind, so that trouble with the table or the definition of one kind does not hold up
+the other. Each can be opened, started and stopped independently of the others.
 """
 
 import time
@@ -23,13 +24,15 @@ from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.objectintake import ObjectIntake
-from datastorage.pipeline.register import Register
+from datastorage.pipeline.register import Memory, Register
 from datastorage.pipeline.rowconfirmation import Confirmation
-from datastorage.pipeline.schedule import Schedule
+from datastorage.pipeline.schedule import Bounds, Schedule
 from datastorage.pipeline.statusqueue import StatusQueue
 from datastorage.pipeline.statuswriter import Followers, StatusWriter
 from datastorage.pipeline.sweep import Sweep, SweepRequests
+from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import KINDS, ResourceKind
+from datastorage.resources.reading.registry import table_of
 from datastorage.resources.selection import Selection
 from datastorage.vectors import promote
 from datastorage.vectors.promote import Promotion, PromotionRequests
@@ -40,6 +43,8 @@ class Shard:
     """The components of one shard that run, are asked for their state, or are closed in the end."""
 
     selection: Selection
+    tables: Breaker
+    """For the tables of the shard's kinds: open while PostgreSQL serves, and takes no rows of them."""
     monitor: WatchMonitor
     watches: Mapping[ResourceKind, Watch]
     register: Register
@@ -59,6 +64,7 @@ class _Shared:
     """The components of a shard that several of its other components use. They are built first."""
 
     cluster: ObjectClient
+    tables: Breaker
     confirmation: Confirmation
     register: Register
     intake: Intake
@@ -83,20 +89,35 @@ async def open_shard(
         yield shard
     finally:
         replica.shards.remove(shared.sweep_requests, shared.promotion_requests)
+        await shared.tables.close()
         for component in (shard.intake, shard.committer.aside, shard.statuses, shard.schedule):
             component.close()
 
 
 def _build_shared(replica: Replica, selection: Selection) -> _Shared:
-    settings, store, dependencies = replica.settings, replica.store, replica.dependencies
+    intake, store, dependencies = replica.settings.intake, replica.store, replica.dependencies
+
+    def share(most: int) -> int:
+        # The bounds are those of the process: kinds that have shards of their own share the room evenly.
+        return max(1, most * len(selection.kinds) // len(KINDS))
+
+    sweep_requests = SweepRequests()
+    tables = [table_of(kind) for kind in selection.kinds]
+    breaker = Breaker(
+        ", ".join(tables),
+        partial(store.trial.write, tables),
+        within=replica.postgres,
+        on_recovery=sweep_requests.add,
+    )
     return _Shared(
         cluster=ObjectClient(replica.transport, selection),
-        confirmation=Confirmation(store.archive, replica.postgres, store.rejected),
-        register=Register(),
-        intake=Intake(max_items=settings.intake.max_items, max_bytes=settings.intake.max_bytes),
+        tables=breaker,
+        confirmation=Confirmation(store.archive, breaker, store.rejected),
+        register=Register(Memory(generations=share(Memory.generations))),
+        intake=Intake(max_items=share(intake.max_items), max_bytes=share(intake.max_bytes)),
         statuses=StatusQueue(),
-        schedule=Schedule(),
-        sweep_requests=SweepRequests(),
+        schedule=Schedule(Bounds(most=share(Bounds.most), kept=share(Bounds.kept))),
+        sweep_requests=sweep_requests,
         promotion_requests=PromotionRequests(lambda: dependencies is not None and dependencies.serving),
     )
 
@@ -104,7 +125,7 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
 def _build(
     replica: Replica, selection: Selection, shared: _Shared, on_watch_started: Callable[[], None]
 ) -> Shard:
-    settings, store, postgres = replica.settings, replica.store, replica.postgres
+    settings, store = replica.settings, replica.store
     objects = ObjectIntake(
         intake=shared.intake,
         register=shared.register,
@@ -114,7 +135,7 @@ def _build(
         with_texts=store.vectors is not None,
     )
     collector = _build_collector(replica, shared, objects)
-    monitor = WatchMonitor(KINDS, selection.namespaces)
+    monitor = WatchMonitor(selection.kinds, selection.namespaces)
     kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
         session=partial(WatchSession, replica.transport),
@@ -124,12 +145,13 @@ def _build(
     on_recovery = partial(_catch_up, shared, collector)
     return Shard(
         selection=selection,
+        tables=shared.tables,
         monitor=monitor,
         watches={
             kind: Watch(
                 kind, kopf_factory, monitor=monitor, on_started=on_watch_started, on_recovery=on_recovery
             )
-            for kind in KINDS
+            for kind in selection.kinds
         },
         register=shared.register,
         intake=shared.intake,
@@ -148,7 +170,7 @@ def _build(
             register=shared.register,
             writer=build_writer(store, on_pending=replica.request_backfill),
             rejected=store.rejected,
-            breaker=postgres,
+            breaker=shared.tables,
         ),
         status_writer=_build_status_writer(replica, shared, objects),
         collector=collector,
@@ -196,7 +218,7 @@ def _build_promotion(replica: Replica, shared: _Shared) -> Promotion | None:
     return Promotion(
         cluster=shared.cluster,
         archive=replica.store.archive,
-        breaker=replica.postgres,
+        breaker=shared.tables,
         register=shared.register,
         statuses=shared.statuses,
         requests=shared.promotion_requests,

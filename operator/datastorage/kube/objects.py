@@ -89,6 +89,8 @@ class ObjectClient:
         A namespace that may not be read does not prevent the others from being listed; its error is raised at
         the end. Raises NotServedError when the API server does not serve the kind.
         """
+        if kind not in self._selection.kinds:
+            return
         refusal: RequestRefusedError | None = None
         for namespace in self._selection.namespaces or (None,):
             try:

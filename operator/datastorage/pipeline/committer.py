@@ -68,7 +68,7 @@ class Committer:
         pace: Pace = Pace(),
         aside_pace: AsidePace | None = None,
     ) -> None:
-        """``breaker`` is PostgreSQL's."""
+        """``breaker`` is that of the tables of the rows."""
         self._intake = intake
         self._register = register
         self._writer = writer
@@ -83,8 +83,8 @@ class Committer:
 
     @property
     def idle(self) -> bool:
-        """True when nothing waits in the intake, no batch is under way, and none is divided."""
-        return not self._busy and not self._intake.depth and self.aside.idle
+        """True when nothing waits in the intake, and no batch is under way. What is set aside is not."""
+        return not self._busy and not self._intake.depth
 
     async def run(self) -> None:
         """Take batches and commit them until cancelled. A refused batch is set aside, and the next one taken.

@@ -8,12 +8,13 @@ up by the object's own spec.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from datastorage import metrics
 from datastorage.pipeline.clusterobject import Body, phase_of, read_or_log, unread_ref_of
 from datastorage.pipeline.lookup import Answer, Archive, look_up
-from datastorage.records.record import RecordKey
+from datastorage.records.record import RecordKey, Table
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.dividing import in_halves
 from datastorage.resources.kinds import ResourceKind
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 class Rejected(Protocol):
     """The store of rejected records (storage/rejected.py)."""
 
-    async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]: ...
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> set[RecordKey]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Confirmation:
     """Looks up rows, and waits while PostgreSQL is away."""
 
     def __init__(self, archive: Archive, breaker: Breaker, rejected: Rejected) -> None:
-        """``breaker`` is PostgreSQL's."""
+        """``breaker`` is that of the tables in which rows are looked up."""
         self._archive = archive
         self._breaker = breaker
         self._rejected = rejected
@@ -62,7 +63,8 @@ class Confirmation:
         if not keyed:
             return []
         keys, unknown = [key for _, key in keyed], set[RecordKey]()
-        found = await in_halves(self._breaker, self._rejected.find, keys, lambda key, _: unknown.add(key))
+        find = partial(self._rejected.find, table_of(kind))
+        found = await in_halves(self._breaker, find, keys, lambda key, _: unknown.add(key))
         still = unknown.union(*found)
         return [body for body, key in keyed if key not in still]
 

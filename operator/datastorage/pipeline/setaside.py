@@ -40,8 +40,9 @@ class Commits(Protocol):
 class Pace:
     """How much is set aside, and how often a refused record is tried again."""
 
-    max_bytes: int = 32 * 1024 * 1024
-    """Four full batches. Single records that wait make room for batches that still have to be divided."""
+    max_bytes: int = 16 * 1024 * 1024
+    """Two full batches, for each kind. Single records that wait make room for batches that still have to be
+    divided."""
     first_pause_seconds: float = 1.0
     max_pause_seconds: float = 300.0
     """The same as the default sweep interval, after which a record that was given up comes back."""

@@ -54,6 +54,7 @@ class Breaker:
         probe: Callable[[], Awaitable[None]],
         *,
         trial: Callable[[], Awaitable[None]] | None = None,
+        within: "Breaker | None" = None,
         on_recovery: Callable[[], None] = _nothing,
         pace: Pace = Pace(),
     ) -> None:
@@ -62,10 +63,14 @@ class Breaker:
         ``trial`` raises TransientError or RecordRefusedError while not even harmless work of the usual kind
         would succeed; without a trial, the probe takes its place. ``on_recovery`` is called when the
         dependency serves again.
+
+        ``within`` is the breaker of the server that the dependency belongs to: every operation also waits
+        there, so that this breaker is open only while the server serves others.
         """
-        self._dependency = dependency
+        self.dependency = dependency
         self._probe = probe
         self._trial = trial or probe
+        self._within = within
         # The check that has failed must succeed before work continues. After a failed trial, the probe alone
         # would prove too little: all callers would try again and fail again.
         self._recovery_check = probe
@@ -114,7 +119,7 @@ class Breaker:
                 if time.monotonic() >= remind_at:
                     remind_at = time.monotonic() + self._pace.remind
                     _log.warning(
-                        "%s serves, and refuses a piece of work; it is repeated", self._dependency,
+                        "%s serves, and refuses a piece of work; it is repeated", self.dependency,
                         extra={"error": str(error)},
                     )  # fmt: skip
             else:
@@ -166,7 +171,7 @@ class Breaker:
 
     async def _try(self, operation: Callable[[], Awaitable[T]]) -> T:
         try:
-            result = await operation()
+            result = await (operation() if self._within is None else self._within.judge(operation))
         except (RecordRefusedError, WorkRefusedError) as error:
             await self._try_harmless_work(error)
             raise
@@ -200,7 +205,7 @@ class Breaker:
         self._reason = str(error)
         self._outages.remind(self._reason)
         # The probe is a task of its own: if a caller is cancelled, the others must not wait for ever.
-        self._probing = asyncio.create_task(self._probe_until_it_serves(), name=f"probe-{self._dependency}")
+        self._probing = asyncio.create_task(self._probe_until_it_serves(), name=f"probe-{self.dependency}")
 
     async def _probe_until_it_serves(self) -> None:
         while True:
@@ -216,7 +221,7 @@ class Breaker:
                 return
             except Exception as error:  # noqa: BLE001  # whatever it is, callers must not wait for ever
                 self._reason = f"{type(error).__name__}: {error}"
-                _log.exception("The probe of %s failed unexpectedly", self._dependency)
+                _log.exception("The probe of %s failed unexpectedly", self.dependency)
             else:
                 self._closed.set()
                 return

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from datastorage.resources.kinds import KINDS, ResourceKind
+
 _FNV_OFFSET: Final = 0xCBF29CE484222325
 _FNV_PRIME: Final = 0x100000001B3
 _BITS: Final = 64
@@ -11,7 +13,7 @@ _BITS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Selects namespaces, and within them the objects whose uids hash into one range.
+    """Selects kinds and namespaces, and within them the objects whose uids hash into one range.
 
     The hashes are divided into ``shards`` ranges of the same size; ``shard`` is the number of one, counted
     from 0. Every object is in exactly one range.
@@ -21,13 +23,14 @@ class Selection:
     """Empty for all namespaces."""
     shard: int = 0
     shards: int = 1
+    kinds: tuple[ResourceKind, ...] = KINDS
 
     def __post_init__(self) -> None:
         if not 0 <= self.shard < self.shards:
             raise ValueError(f"there is no shard {self.shard} of {self.shards}")
 
     def has(self, body: Any) -> bool:
-        """Return whether an object is in the shard's range. Its namespace is not checked here."""
+        """Return whether an object is in the shard's range. Kind and namespace are not checked here."""
         if self.shards == 1:
             return True
         # An object without a readable uid also belongs to exactly one shard, which then reports it.

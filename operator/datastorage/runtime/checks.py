@@ -16,6 +16,7 @@ from datastorage.assembly.store import VectorStore
 from datastorage.errors import DataStorageError
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.resilience.breaker import Breaker
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,10 @@ class Checks:
 
     async def _postgres(self) -> str | None:
         probe = self._replica.store.archive.probe
-        return self._replica.postgres.reason or await trouble_of(
-            probe, "PostgreSQL", self._pace.probe_seconds
+        return (
+            self._replica.postgres.reason
+            or _joined(_table_problem(shard.tables) for shard in self._shards)
+            or await trouble_of(probe, "PostgreSQL", self._pace.probe_seconds)
         )
 
     async def _access(self) -> str | None:
@@ -146,6 +149,10 @@ async def trouble_of(probe: Callable[[], Awaitable[None]], server: str, seconds:
 def _joined(problems: Iterable[str | None]) -> str | None:
     # Shards see the same cluster: they often have the same problem.
     return "; ".join(dict.fromkeys(problem for problem in problems if problem)) or None
+
+
+def _table_problem(tables: Breaker) -> str | None:
+    return None if tables.reason is None else f"{tables.dependency} can't be written: {tables.reason}"
 
 
 def _last_list_of(shard: Shard) -> Callable[[], float | None]:

@@ -16,6 +16,7 @@ from datastorage.assembly.store import VectorStore
 from datastorage.errors import ConfigurationError, NewerSchemaError, TransientError
 from datastorage.resilience.cancellation import end_tasks
 from datastorage.resilience.worker import repeat
+from datastorage.resources.kinds import KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks
 from datastorage.runtime.processend import LastResort, end_requested
@@ -58,20 +59,23 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                 # Reading the kubeconfig may run a program that does not end.
                 replica = await unless_stopped(stop, stack.enter_async_context(open_replica(settings)))
                 if replica is not None:
-                    shard = await stack.enter_async_context(
-                        open_shard(
-                            replica,
-                            Selection(settings.namespaces),
-                            on_watch_started=partial(_take_signals, stop),
+                    shards = [
+                        await stack.enter_async_context(
+                            open_shard(
+                                replica,
+                                Selection(settings.namespaces, kinds=(kind,)),
+                                on_watch_started=partial(_take_signals, stop),
+                            )
                         )
-                    )
-                    await Operator(replica, [shard], stop, pace).run()
+                        for kind in KINDS
+                    ]
+                    await Operator(replica, shards, stop, pace).run()
             finally:
                 last_resort.arm()
 
 
 class _Stop(asyncio.Event):
-    """Set when the operator is asked to stop; this starts the timer of the last resort."""
+    """Set when the operator has to stop; this starts the timer of the last resort."""
 
     def __init__(self, last_resort: LastResort) -> None:
         super().__init__()
@@ -126,12 +130,16 @@ class Operator:
         tasks = [*workers, *(task for shard in running for task in shard.tasks)]
         try:
             ended = await first_ended(tasks, self._stop)
-            if ended is not None:
-                for shard in running:
-                    shard.log_lost()
-                raise ended_unexpectedly(ended)
-            _log.info("Stopping: nothing more is taken in")
+            failure = None if ended is None else ended_unexpectedly(ended)
+            if failure is None:
+                _log.info("Stopping: nothing more is taken in")
+            else:
+                _log.error("Stopping, nothing more is taken in: %s", failure)
+                self._stop.set()
+            # Also after a failure: the intake may hold the last copies of objects.
             await asyncio.gather(*(shard.flush(settings.shutdown_seconds) for shard in running))
+            if failure is not None:
+                raise failure
         finally:
             await end_tasks(tasks)
 

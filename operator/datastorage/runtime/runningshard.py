@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from datastorage.assembly.shard import Shard
 from datastorage.resilience.cancellation import end_tasks
+from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.runtime.supervisor import start
 
 _log = logging.getLogger(__name__)
@@ -30,46 +32,64 @@ class RunningShard:
         self._shard = shard
         self._pace = pace
         self._intakes = [
-            *(
-                start(self._name(f"watch-{kind.plural}"), watch.run())
-                for kind, watch in shard.watches.items()
-            ),
+            *(start(self._name("watch", kind), watch.run()) for kind, watch in shard.watches.items()),
             start(self._name("sweep"), shard.sweep.run()),
         ]
-        self._workers = [
-            *(start(self._name(f"committer-{n}"), shard.committer.run()) for n in range(pace.committers)),
-            start(self._name("aside"), shard.committer.aside.run()),
-            start(self._name("status-writer"), shard.status_writer.run()),
-            start(self._name("garbage-collector"), shard.collector.run()),
+        committer = shard.committer
+        self._committers = [
+            start(self._name(f"committer-{n}"), committer.run()) for n in range(pace.committers)
         ]
+        self._aside = start(self._name("aside"), committer.aside.run())
+        self._status_writer = start(self._name("status-writer"), shard.status_writer.run())
+        self._others = [start(self._name("garbage-collector"), shard.collector.run())]
         if shard.promotion is not None:
-            self._workers.append(start(self._name("promotion"), shard.promotion.run()))
+            self._others.append(start(self._name("promotion"), shard.promotion.run()))
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
         """The shard's tasks. None of them may end before the shard is stopped."""
-        return [*self._intakes, *self._workers]
+        return [*self._intakes, *self._committers, self._aside, self._status_writer, *self._others]
 
     async def flush(self, seconds: float) -> None:
         """Take in nothing more, and finish what was taken in; log what is lost if that takes too long."""
         await end_tasks(self._intakes)
-        shard, started = self._shard, time.monotonic()
-        try:
+        kinds, started = [kind.kind for kind in self._shard.selection.kinds], time.monotonic()
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not (shard.committer.idle and shard.statuses.idle):  # noqa: ASYNC110  # see Pace
+                while self._is_working():  # noqa: ASYNC110  # see Pace
                     await asyncio.sleep(self._pace.flush_poll_seconds)
-        except TimeoutError:
+        if self._unfinished():
             # The next start finds what is still in the cluster. Last copies are lost.
-            _log.warning("Stopped before every status was written; the next start writes the rest")
-            self.log_lost()
+            _log.warning(
+                "Stopped before every status was written; the next start writes the rest",
+                extra={"kinds": kinds},
+            )
         else:
-            _log.info("Flushed", extra={"seconds": round(time.monotonic() - started, 2)})
-
-    def log_lost(self) -> None:
-        """Log the objects that only this process has, and has not committed yet."""
+            took = round(time.monotonic() - started, 2)
+            _log.info("Flushed", extra={"kinds": kinds, "seconds": took})
         for ref in self._shard.register.last_copies:
             _log.error("Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields())
 
-    def _name(self, task: str) -> str:
+    def _unfinished(self) -> list[list[asyncio.Task[Any]]]:
+        """Return the tasks of each component that has work left, for which a stop waits."""
+        shard = self._shard
+        components = [
+            (shard.committer.idle, self._committers),
+            (shard.committer.aside.idle, [self._aside]),
+            (shard.statuses.idle, [self._status_writer]),
+        ]
+        return [tasks for idle, tasks in components if not idle]
+
+    def _is_working(self) -> bool:
+        """Whether any work is left that gets done: a component that has failed does nothing more."""
+        return any(not task.done() for tasks in self._unfinished() for task in tasks)
+
+    def _name(self, task: str, *kinds: ResourceKind) -> str:
+        """Return a name that no other task of the process has."""
         selection = self._shard.selection
-        return task if selection.shards == 1 else f"{task}-of-shard-{selection.shard}"
+        if not kinds and selection.kinds != KINDS:
+            kinds = selection.kinds
+        words = [task, *(kind.plural for kind in kinds)]
+        if selection.shards > 1:
+            words.append(f"of-shard-{selection.shard}")
+        return "-".join(words)

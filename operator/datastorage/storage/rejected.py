@@ -18,15 +18,20 @@ _ADD: Final = """
 """
 _REOPEN: Final = "SELECT datastorage.reopen_rejected($1, $2, $3, $4)"
 _RESOLVE: Final = "SELECT datastorage.resolve_rejected($1, $2, $3)"
-# A record that has a row is not rejected any more, even if it has not been marked as resolved yet.
-_FIND: Final = """
-    SELECT r.uid, r.generation, r.created_at, r.spec_hash
-    FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
-        AS k (uid, generation, created_at, spec_hash)
-    JOIN datastorage.rejected_objects AS r USING (uid, generation, created_at, spec_hash)
-    WHERE r.resolved_at IS NULL
-        AND NOT datastorage.has_row(r.uid, r.generation, r.created_at, r.spec_hash)
-"""
+# A record that has a row is not rejected any more, even if it has not been marked as resolved yet. The
+# function has_row of the schema would also read the other table, which may be locked.
+_FIND: Final[dict[Table, str]] = {
+    table: f"""
+        SELECT r.uid, r.generation, r.created_at, r.spec_hash
+        FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
+            AS k (uid, generation, created_at, spec_hash)
+        JOIN datastorage.rejected_objects AS r USING (uid, generation, created_at, spec_hash)
+        WHERE r.resolved_at IS NULL AND NOT EXISTS (SELECT FROM datastorage.{table} AS t
+            WHERE t.uid = r.uid AND t.generation = r.generation AND t.created_at = r.created_at
+                AND t.spec_hash = r.spec_hash)
+    """  # noqa: S608  # the names of our own tables
+    for table in Table
+}
 _CONDITIONS: Final = """
     ($1::boolean OR resolved_at IS NULL) AND ($2::uuid IS NULL OR uid = $2)
         AND ($3::text IS NULL OR namespace = $3)
@@ -124,10 +129,10 @@ class RejectedRecords:
             )  # fmt: skip
             await connection.execute(_REOPEN, key.uid, key.generation, key.spec_hash, reason)
 
-    async def find(self, keys: Sequence[RecordKey]) -> set[RecordKey]:
-        """Return the keys that are still rejected: their bytes are kept, and they have no row."""
+    async def find(self, table: Table, keys: Sequence[RecordKey]) -> set[RecordKey]:
+        """Return the keys that are still rejected: their bytes are kept, and the table has no row of them."""
         async with self._database.connection() as connection:
-            return {key_in(row) for row in await connection.fetch(_FIND, *key_columns(keys))}
+            return {key_in(row) for row in await connection.fetch(_FIND[table], *key_columns(keys))}
 
     async def resolve(self, keys: Sequence[RecordKey]) -> int:
         """Mark the keys that have a row now as resolved; return how many."""

@@ -4,6 +4,7 @@ The columns come from resources/reading, which knows the meaning of each kind's 
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from datastorage.errors import WorkRefusedError
@@ -95,6 +96,27 @@ FIND: Final[dict[Table, str]] = {
 }
 
 
+def by_content(records: Sequence[Record]) -> list[Sequence[Record]]:
+    """Divide records so that no group has two contents of one generation; the first contents come first.
+
+    A row is marked as diverged only beside a row that an earlier statement added. So each group needs a
+    statement of its own.
+    """
+    if len({record.key.uid for record in records}) == len(records):
+        return [records]  # nearly always, at almost no cost
+    contents: dict[tuple[str, int, datetime], list[bytes]] = {}
+    groups: list[list[Record]] = [[]]
+    for record in records:
+        key = record.key
+        known = contents.setdefault((key.uid, key.generation, key.created_at), [])
+        if key.spec_hash not in known:
+            known.append(key.spec_hash)
+        if len(known) > len(groups):
+            groups.append([])
+        groups[known.index(key.spec_hash)].append(record)
+    return [*groups]
+
+
 async def insert(
     connection: Session,
     table: Table,
@@ -105,6 +127,8 @@ async def insert(
     model: str | None,
 ) -> dict[RecordKey, StoredRecord]:
     """Add rows to a table, and ``texts``; return what the table now holds for each record.
+
+    Different contents of one generation have to be inserted one after the other (see ``by_content``).
 
     ``texts`` are in the order of their hashes, so that two transactions never wait for each other. ``writes``
     holds the state of each text's vector, ``model`` names the embedding model (see ``find``).

@@ -10,6 +10,12 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.keys import key_columns, key_in
 
+ADD: Final = """
+    INSERT INTO datastorage.embedding_texts (text_hash, text)
+    SELECT * FROM unnest($1::bytea[], $2::text[]) ON CONFLICT DO NOTHING
+"""
+"""Adds texts. The hashes have to be in order, so that two transactions never wait for each other."""
+
 # None of these rows has a text_hash. ORDER BY names it nevertheless, so that the order matches the index.
 _WITHOUT_TEXT: Final[dict[Table, str]] = {
     table: f"""
@@ -32,10 +38,6 @@ _CONTENTS: Final[dict[Table, str]] = {
 _COUNT_WITHOUT_TEXT: Final = """
     SELECT (SELECT count(*) FROM datastorage.audit_records WHERE text_hash IS NULL)
         + (SELECT count(*) FROM datastorage.action_traces WHERE text_hash IS NULL)
-"""
-_ADD: Final = """
-    INSERT INTO datastorage.embedding_texts (text_hash, text)
-    SELECT * FROM unnest($1::bytea[], $2::text[]) ON CONFLICT DO NOTHING
 """
 _SET: Final = "SELECT datastorage.set_text_hashes($1, $2, $3, $4, $5, $6)"
 _COUNT: Final = "SELECT count(*) FROM datastorage.embedding_texts"
@@ -95,7 +97,7 @@ class Texts:
         texts = dict(sorted((text.hash, text.text) for _, text in rows if text.text))
         hashes = [text.hash for _, text in rows]
         async with self._database.connection() as connection, transaction(connection):
-            await connection.execute(_ADD, list(texts), list(texts.values()))
+            await connection.execute(ADD, list(texts), list(texts.values()))
             await connection.execute(_SET, table.value, *key_columns([key for key, _ in rows]), hashes)
 
     async def probe(self) -> None:

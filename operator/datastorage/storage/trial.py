@@ -1,11 +1,12 @@
 """Writes a harmless record and rolls it back, to find out whether PostgreSQL stores records at all.
 
-The trial takes every step that a batch takes, in both tables. So it fails for every reason that affects all
-records: a missing right, a table that is locked or gone, a trigger that refuses all rows.
+The trial takes every step that a batch takes. So it fails for every reason that affects all records of a
+table: a missing right, a table that is locked or gone, a trigger that refuses all rows.
 """
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,9 +21,10 @@ from datastorage.storage import partitions, rows
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
+from datastorage.storage.texts import ADD as ADD_TEXTS
 from datastorage.storage.write import distinct_texts
 
-# A server that takes longer than this for two rows counts as away.
+# A server that takes longer than this for one or two rows counts as away.
 _SECONDS: Final = 5.0
 # Ordinary values satisfy constraints that somebody may have added to the columns; empty ones might not.
 _CONTENT: Final = b'{"kind":"Trial","metadata":{},"spec":{}}'
@@ -48,34 +50,60 @@ class _RollbackError(Exception):
 
 
 class Trial:
-    """Distinguishes a fault of the server from a fault of a record."""
+    """Distinguishes a fault of the server, or of one table, from a fault of a record."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def write(self) -> None:
-        """Check that a harmless record can be stored; the record is rolled back.
+    async def write(self, tables: Sequence[Table] = tuple(Table)) -> None:
+        """Check that a harmless record of each table can be stored; the records are rolled back.
 
-        Raises TransientError, and RecordRefusedError if the server refuses this record too.
+        Raises TransientError, and RecordRefusedError if the server refuses these records too.
         """
-        try:
-            async with asyncio.timeout(_SECONDS), self._database.connection() as connection:
-                await self._write(connection)
-        except _RollbackError:
-            return
-        except TimeoutError as error:
-            raise TransientError(f"PostgreSQL took longer than {_SECONDS:g} s for one record") from error
+        records = [_harmless(table) for table in tables]
 
-    async def _write(self, connection: Session) -> None:
-        records = [_harmless(table) for table in Table]
-        async with transaction(connection):
+        async def store(connection: Session) -> None:
             await partitions.ensure(connection, [record.key.created_at for record in records])
-            texts = distinct_texts(records)
-            await Outbox.add(connection, records, dict.fromkeys(texts, _PENDING), due_seconds=0.0)
+            texts = await _add_to_outbox(connection, records)
             for record in records:
                 await rows.insert(connection, record.table, [record], texts=texts, writes={}, model=None)
                 texts = {}
             raise _RollbackError
+
+        await self._rolled_back(store, f"one record in {' and '.join(tables)}")
+
+    async def write_shared(self) -> None:
+        """Check the tables that records of every kind need: those of the texts and the pending vectors.
+
+        Raises as ``write`` does.
+        """
+
+        async def store(connection: Session) -> None:
+            texts = await _add_to_outbox(connection, [_harmless(Table.AUDIT_RECORDS)])
+            await connection.execute(ADD_TEXTS, list(texts), list(texts.values()))
+            raise _RollbackError
+
+        await self._rolled_back(store, "one text")
+
+    async def _rolled_back(self, store: Callable[[Session], Awaitable[None]], what: str) -> None:
+        try:
+            async with (
+                asyncio.timeout(_SECONDS),
+                self._database.connection() as connection,
+                transaction(connection),
+            ):
+                await store(connection)
+        except _RollbackError:
+            return
+        except TimeoutError as error:
+            raise TransientError(f"PostgreSQL took longer than {_SECONDS:g} s for {what}") from error
+
+
+async def _add_to_outbox(connection: Session, records: Sequence[Record]) -> dict[bytes, str]:
+    """Note that the vectors of the records are pending; return their texts."""
+    texts = distinct_texts(records)
+    await Outbox.add(connection, records, dict.fromkeys(texts, _PENDING), due_seconds=0.0)
+    return texts
 
 
 def _harmless(table: Table) -> Record:

@@ -22,10 +22,13 @@ from datastorage.storage import partitions, rows
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
+from datastorage.storage.texts import ADD as ADD_TEXTS
 from datastorage.storage.vectors import VectorTables
 
 # Vectors on another server are written within this time after the rows; then the backfill takes over.
 _FOLLOW_SECONDS: Final = 5.0
+# Far more time than a working server needs to insert nothing.
+_PROBE_SECONDS: Final = 5.0
 # The number of records in a full batch.
 _MAX_VECTORS: Final = 500
 _TOO_MANY: Final = TransientError("PostgreSQL accepts fewer vectors at once at present")
@@ -116,9 +119,14 @@ class Archive:
         self, connection: Session, records: Sequence[Record], given: TextVectors, *, apart: bool
     ) -> dict[RecordKey, StoredRecord]:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
-        groups = {table: [record for record in records if record.table is table] for table in Table}
+        groups = [
+            (table, group)
+            for table in Table
+            for group in rows.by_content([record for record in records if record.table is table])
+            if group
+        ]
         # A single statement is a transaction of its own, which saves two round trips.
-        single = not given.vectors and not given.missing and not all(groups.values())
+        single = not given.vectors and not given.missing and len(groups) == 1
         async with nullcontext() if single else transaction(connection):
             # The vectors come first, in a savepoint: if they fail, the rows are stored nevertheless.
             writes = dict(given.missing)
@@ -132,12 +140,11 @@ class Archive:
             # All texts are added by the first statement, in the same order in all transactions.
             stored: dict[RecordKey, StoredRecord] = {}
             texts = given.texts
-            for table, group in groups.items():
-                if group:
-                    stored |= await rows.insert(
-                        connection, table, group, texts=texts, writes=writes, model=self._model
-                    )
-                    texts = {}
+            for table, group in groups:
+                stored |= await rows.insert(
+                    connection, table, group, texts=texts, writes=writes, model=self._model
+                )
+                texts = {}
             # A ledger would add its entries here: one for each record in ``stored`` that ``is_new``.
         return stored
 
@@ -146,8 +153,13 @@ class Archive:
         async with self._database.connection() as connection:
             return await rows.find(connection, table, keys, model=self._model)
 
+    async def probe_server(self) -> None:
+        """Check that the server accepts writes. This says nothing about the tables of the rows."""
+        async with self._database.connection() as connection:
+            await connection.fetch(ADD_TEXTS, [], [], timeout=_PROBE_SECONDS)
+
     async def probe(self) -> None:
-        """Check that a record could be stored: the server accepts writes, and the role has the rights."""
+        """Check that any record could be stored: the server accepts writes, and the role has the rights."""
         async with self._database.connection() as connection:
             await rows.probe(connection)
 

@@ -98,7 +98,7 @@ class Promotion:
         default_ttl_seconds: int,
         pace: Pace = Pace(),
     ) -> None:
-        """``breaker`` is PostgreSQL's."""
+        """``breaker`` is that of the tables of the rows."""
         self._archive = archive
         self._breaker = breaker
         self._register = register
