@@ -40,7 +40,7 @@ class Authentication:
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A token must be valid for one of the audiences. ``clock`` gives seconds.
+        """A token must be valid for one of the audiences. ``clock`` is in seconds.
 
         Raises ValueError without an audience: the API server would then accept tokens that are for itself.
         """

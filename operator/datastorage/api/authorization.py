@@ -35,7 +35,7 @@ class Authorization:
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``clock`` gives seconds."""
+        """``clock`` is in seconds."""
         self._reviews = reviews
         self._cache: ReviewCache[tuple[Caller, Access], Access] = ReviewCache(
             "access", limits=limits, clock=clock

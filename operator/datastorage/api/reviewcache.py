@@ -54,7 +54,7 @@ class ReviewCache(Generic[K, V]):
     def __init__(
         self, review: str, *, limits: Limits = Limits(), clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``review`` is the label of the metric: token or access. ``clock`` gives seconds."""
+        """``review`` is the label of the metric: token or access. ``clock`` is in seconds."""
         self._limits = limits
         self._clock = clock
         # Old answers stay until they are replaced. They are never used; they mark callers that were good.
