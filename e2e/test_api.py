@@ -4,11 +4,14 @@ import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
+from datastorage.api.document import document
 from e2e.workbench import MakeWorkbench, Workbench
-from harness.apiclient import Answer, ApiClient
+from harness.apiclient import Answer
+from harness.apidocument import DocumentedClient
 from harness.controlplane import Cluster
 from harness.polling import until
 from harness.postgres import PostgresServer
@@ -60,17 +63,17 @@ def callers(workbench: Workbench) -> Iterator[Callers]:
 
 
 @pytest.fixture
-def both(workbench: Workbench, callers: Callers) -> ApiClient:
+def both(workbench: Workbench, callers: Callers) -> DocumentedClient:
     """Provide a client that may store and read in the namespace."""
     token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
-    return ApiClient(workbench.start_operator().api_url, token)
+    return DocumentedClient(workbench.start_operator().api_url, token)
 
 
 def body(namespace: str, **metadata: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": namespace, **metadata}, "spec": SPEC}
 
 
-def test_what_is_stored_is_found(workbench: Workbench, both: ApiClient) -> None:
+def test_what_is_stored_is_found(workbench: Workbench, both: DocumentedClient) -> None:
     stored = both.post("/store/workflow", body(workbench.namespace))
     assert stored.status == 201, stored.content
     found = both.send("GET", stored.headers["location"].removeprefix("/api/v1"), None, {})
@@ -99,7 +102,15 @@ def test_what_is_stored_is_found(workbench: Workbench, both: ApiClient) -> None:
     assert both.get("/query/execution", namespace=workbench.namespace).json["items"] == []
 
 
-def test_the_same_request_is_stored_once(workbench: Workbench, both: ApiClient) -> None:
+def test_the_document_and_its_page_are_served_without_a_token(workbench: Workbench) -> None:
+    url = workbench.start_operator().api_url
+    with urlopen(f"{url}/openapi.json", timeout=SECONDS) as answer:
+        assert json.load(answer) == document()
+    with urlopen(f"{url}/docs", timeout=SECONDS) as answer:
+        assert answer.headers.get_content_type() == "text/html"
+
+
+def test_the_same_request_is_stored_once(workbench: Workbench, both: DocumentedClient) -> None:
     by_uid = body(workbench.namespace, uid=str(uuid.uuid4()))
     for sent, headers in ((by_uid, {}), (body(workbench.namespace), {"Idempotency-Key": "step 1"})):
         first, second = (both.post("/store/workflow", sent, headers) for _ in range(2))
@@ -110,7 +121,7 @@ def test_the_same_request_is_stored_once(workbench: Workbench, both: ApiClient) 
     assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
 
 
-def test_each_record_of_a_batch_has_its_result(workbench: Workbench, both: ApiClient) -> None:
+def test_each_record_of_a_batch_has_its_result(workbench: Workbench, both: DocumentedClient) -> None:
     good, bad = body(workbench.namespace), {**body(workbench.namespace), "spec": {"phase": "Completed"}}
     foreign = body("kube-system")
     array = both.post("/store/workflow", [good, bad, foreign])
@@ -126,12 +137,12 @@ def test_each_record_of_a_batch_has_its_result(workbench: Workbench, both: ApiCl
 
 def test_without_a_token_or_a_right_nothing_is_done(workbench: Workbench, callers: Callers) -> None:
     url = workbench.start_operator().api_url
-    nobody, stranger = ApiClient(url), ApiClient(url, callers.token("stranger"))
-    reader = ApiClient(url, callers.token("reader", "datastorage-archive-reader"))
-    writer = ApiClient(url, callers.token("writer", "datastorage-writer"))
+    nobody, stranger = DocumentedClient(url), DocumentedClient(url, callers.token("stranger"))
+    reader = DocumentedClient(url, callers.token("reader", "datastorage-archive-reader"))
+    writer = DocumentedClient(url, callers.token("writer", "datastorage-writer"))
     namespace = workbench.namespace
 
-    def questions(client: ApiClient, **query: str) -> list[Answer]:
+    def questions(client: DocumentedClient, **query: str) -> list[Answer]:
         paths = ("/query/records", "/query/actiontraces", f"/query/records/{uuid.uuid4()}", "/timeline/rr-1",
                  f"/query/actiontraces/{uuid.uuid4()}/history")  # fmt: skip
         found = [client.get(path, None, **query) for path in paths]
@@ -149,10 +160,10 @@ def test_without_a_token_or_a_right_nothing_is_done(workbench: Workbench, caller
 
 
 def test_a_right_in_one_namespace_shows_no_row_of_another(
-    workbench: Workbench, callers: Callers, both: ApiClient
+    workbench: Workbench, callers: Callers, both: DocumentedClient
 ) -> None:
     everywhere = callers.token("admin", "datastorage-writer", "datastorage-archive-reader", everywhere=True)
-    admin = ApiClient(both.url, everywhere)
+    admin = DocumentedClient(both.url, everywhere)
     uid = str(uuid.uuid4())
     assert admin.post("/store/workflow", body("default", uid=uid)).status == 201
     namespace = workbench.namespace
@@ -175,7 +186,7 @@ def test_a_right_in_one_namespace_shows_no_row_of_another(
 
 
 async def test_rows_of_an_earlier_namespace_of_the_name_are_not_shown(
-    workbench: Workbench, both: ApiClient
+    workbench: Workbench, both: DocumentedClient
 ) -> None:
     namespace = workbench.namespace
     stored = both.post("/store/workflow", body(namespace))
@@ -193,7 +204,7 @@ async def test_nothing_is_acknowledged_while_postgresql_is_away(
     workbench = await make_workbench()
     made = Callers(workbench.cluster, workbench.namespace)
     token = made.token("both", "datastorage-writer", "datastorage-archive-reader")
-    client = ApiClient(workbench.start_operator().api_url, token)
+    client = DocumentedClient(workbench.start_operator().api_url, token)
     sent = body(workbench.namespace, uid=str(uuid.uuid4()))
     postgres.stop("fast")
     try:

@@ -1,43 +1,62 @@
 """The two HTTP servers of the process: one for the API, one for the scrapers of metrics."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from datastorage import __version__, metrics
 from datastorage.api.listening import Listening
+from datastorage.api.openapi import DESCRIPTION, TITLE, completed
 from datastorage.api.problems import handle_errors
+from datastorage.api.reference import html
 from datastorage.api.server import HttpServer
 
-_DESCRIPTION: Final = """\
-Stores what controllers did, and answers questions about it. Every record that is acknowledged is in
-PostgreSQL.
+# The page has its style inside, and nothing else.
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
-Send the token of a Kubernetes ServiceAccount as `Authorization: Bearer`. What a caller may store and read
-follows from its rights in the cluster."""
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return the document that describes the API; made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = completed(super().openapi())
+        return self.openapi_schema
 
 
 def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAPI:
     """Return the application of the API port; ``probes`` are the routes of /health and /ready."""
-    app = FastAPI(
-        title="Kubernaut Data Storage",
+    app = _App(
+        title=TITLE,
         version=__version__,
-        description=_DESCRIPTION,
-        # Their pages load scripts from another server.
+        description=DESCRIPTION,
+        # FastAPI's pages load scripts from another server, and its document is made in the event loop.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
     handle_errors(app)
+    app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
+    app.add_api_route("/docs", _docs, include_in_schema=False)
     app.router.routes.extend(probes)
     for router in routers:
         app.include_router(router)
     return app
+
+
+# The document takes a quarter of a second. These two are no coroutines, so that a thread makes it.
+def _openapi(request: Request) -> Response:
+    return JSONResponse(request.app.openapi())
+
+
+def _docs(request: Request) -> Response:
+    """Show the API reference. Whatever a text in it contains, a browser loads and runs nothing."""
+    return HTMLResponse(html(request.app.openapi()), headers={"Content-Security-Policy": _POLICY})
 
 
 def api_server(app: ASGIApp, *, addresses: str, port: int) -> HttpServer:

@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from datastorage.api.openapi import JSON
+from datastorage.api.operations import NDJSON
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.errors import InvalidBodyError
 from datastorage.records.jsonbody import BodyLimits, lines, parsed
 from datastorage.resources.validation.problems import FieldProblem
-
-JSON: Final = "application/json"
-NDJSON: Final = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)

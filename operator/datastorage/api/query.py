@@ -1,7 +1,7 @@
 """GET /api/v1/query, /timeline: questions to the archive, within the rights of the caller.
 
-The rights become conditions of the question itself: rows that the caller may not see are never read. Whoever
-has the right in a single namespace has to name it.
+The rights become conditions of the question itself: rows that the caller may not see are never read. A
+caller with the right in a single namespace has to name it.
 """
 
 import json
@@ -12,12 +12,14 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from datastorage.api.bodies import JSON
+from datastorage.api import operations
 from datastorage.api.guard import Guard
+from datastorage.api.openapi import JSON
+from datastorage.api.operations import CANONICAL
 from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
@@ -30,7 +32,13 @@ from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
 from datastorage.resources.models.base import field_name
 from datastorage.storage.criteria import Scope
 
-CANONICAL: Final = "application/vnd.kubernaut.canonical+json"
+_NAMESPACE: Final = "Needed without the right in the whole cluster."
+_PAGE_SIZE: Final = "Records on a page, at most."
+_EARLIER_PAGE: Final = "The nextPageToken of the page before; valid for the same conditions only."
+_Namespace = Annotated[str | None, Query(description=_NAMESPACE)]
+_Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
+_Generation = Annotated[int | None, Query(description="The newest one if it is left out.")]
+_CorrelationId = Annotated[str, Path(alias="correlationID", description="The remediation.")]
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
 
@@ -86,17 +94,17 @@ class Conditions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=field_name, populate_by_name=True)
 
-    namespace: str | None = Field(None, description="Needed without the right to all namespaces.")
+    namespace: str | None = Field(None, description=_NAMESPACE)
     correlation_id: str | None = Field(None, description="The remediation that the record belongs to.")
-    action_type: str | None = Field(None, description="Of ActionTraces only.")
+    action_type: str | None = Field(None, description="The actionType; of ActionTraces only.")
     phase: str | None = Field(
         None, description="Phase of an AuditRecord, or the execution status of a trace."
     )
-    severity: str | None = None
-    target_kind: str | None = None
-    target_namespace: str | None = None
-    target_name: str | None = None
-    alert_fingerprint: str | None = None
+    severity: str | None = Field(None, description="Severity of the cause.")
+    target_kind: str | None = Field(None, description="Kind of the object that the record is about.")
+    target_namespace: str | None = Field(None, description="Namespace of that object.")
+    target_name: str | None = Field(None, description="Name of that object.")
+    alert_fingerprint: str | None = Field(None, description="Fingerprint of the alert.")
     since: datetime | None = Field(None, description="Earliest time of creation, with a time zone.")
     until: datetime | None = Field(None, description="The record was created before this time.")
 
@@ -109,19 +117,17 @@ class Conditions(BaseModel):
 class ListConditions(Conditions):
     """The conditions of a list, and its page."""
 
-    page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = _DEFAULT_PAGE
-    page_token: str | None = Field(
-        None, description="Of the page before; valid for the same conditions only."
-    )
+    page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT, description=_PAGE_SIZE)] = _DEFAULT_PAGE
+    page_token: str | None = Field(None, description=_EARLIER_PAGE)
 
 
 class SearchConditions(Conditions):
     """A search."""
 
     q: str = Field(description="The question: words, an identifier, a sentence.")
-    type: QueryType = QueryType.RECORDS
-    mode: SearchMode = SearchMode.HYBRID
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = _DEFAULT_HITS
+    type: QueryType = Field(QueryType.RECORDS, description="The records to search.")
+    mode: SearchMode = Field(SearchMode.HYBRID, description="By meaning (vector), by words (text), or both.")
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Hits, at most.")] = _DEFAULT_HITS
 
 
 @dataclass(frozen=True)
@@ -141,23 +147,20 @@ def query_router(desk: Desk) -> APIRouter:
     """Return the routes that ask the archive."""
     router = APIRouter(prefix=PREFIX, tags=["query"])
 
-    @router.get("/query/semantic")
+    @router.get("/query/semantic", **operations.SEARCH)
     async def search(request: Request, asked: Annotated[SearchConditions, Query()]) -> Response:
-        """Search by meaning and by words."""
         return await _search(desk, request, asked)
 
-    @router.post("/query/semantic")
+    @router.post("/query/semantic", **operations.SEARCH_IN_BODY)
     async def search_in_body(request: Request, asked: SearchConditions) -> Response:
-        """Search by meaning and by words; the question stays out of URLs and access logs."""
         return await _search(desk, request, asked)
 
-    @router.get("/query/{type}")
+    @router.get("/query/{type}", **operations.LIST)
     async def list_records(
         type: QueryType,  # noqa: A002  # the word of the path
         request: Request,
         asked: Annotated[ListConditions, Query()],
     ) -> Response:
-        """List records, the newest first; only the newest generation of an ActionTrace."""
         scope = await desk.admit(request, "list", asked.namespace)
         conditions = Conditions(**asked.model_dump(exclude={"page_size", "page_token"}))
         page = await desk.archive.list(
@@ -165,34 +168,33 @@ def query_router(desk: Desk) -> APIRouter:
         )
         return _json({"items": [each.as_json() for each in page.records], "nextPageToken": page.cursor})
 
-    @router.get("/query/actiontraces/{uid}/history")
-    async def history(request: Request, uid: str, namespace: str | None = None) -> Response:
-        """Return all generations of an ActionTrace, the newest first."""
+    @router.get("/query/actiontraces/{uid}/history", **operations.HISTORY)
+    async def history(request: Request, uid: _Uid, namespace: _Namespace = None) -> Response:
         scope = await desk.admit(request, "get", namespace)
         return _items(await desk.archive.history(uid, scope=scope))
 
-    @router.get("/query/{type}/{uid}")
+    @router.get("/query/{type}/{uid}", **operations.GET)
     async def get(
         type: QueryType,  # noqa: A002  # the word of the path
-        uid: str,
+        uid: _Uid,
         request: Request,
-        namespace: str | None = None,
-        generation: int | None = None,
+        namespace: _Namespace = None,
+        generation: _Generation = None,
     ) -> Response:
-        """Return one record, in its newest generation or in the given one."""
         scope = await desk.admit(request, "get", namespace)
         record = await desk.archive.get(uid, generation, type.kind, scope=scope)
         return _one(request, record)
 
-    @router.get("/timeline/{correlation_id}")
+    @router.get("/timeline/{correlationID}", **operations.TIMELINE)
     async def timeline(
-        correlation_id: str,
+        correlation_id: _CorrelationId,
         request: Request,
-        namespace: str | None = None,
-        page_size: Annotated[int, Query(alias="pageSize", ge=1, le=MAX_LIMIT)] = MAX_LIMIT,
-        page_token: Annotated[str | None, Query(alias="pageToken")] = None,
+        namespace: _Namespace = None,
+        page_size: Annotated[
+            int, Query(alias="pageSize", ge=1, le=MAX_LIMIT, description=_PAGE_SIZE)
+        ] = MAX_LIMIT,
+        page_token: Annotated[str | None, Query(alias="pageToken", description=_EARLIER_PAGE)] = None,
     ) -> Response:
-        """Return everything of one remediation, in the order of the events."""
         scope = await desk.admit(request, "list", namespace)
         page = await desk.archive.timeline(correlation_id, scope=scope, limit=page_size, cursor=page_token)
         entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries]

@@ -15,8 +15,10 @@ from typing import Any, Final, Protocol
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from datastorage.api.bodies import JSON, NDJSON, Bounds, invalid, items_of
+from datastorage.api import operations
+from datastorage.api.bodies import Bounds, invalid, items_of
 from datastorage.api.guard import Guard
+from datastorage.api.openapi import JSON
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError
 from datastorage.pipeline.item import Outcome, Rejection
@@ -103,15 +105,10 @@ class Entrance:
 def store_router(entrance: Entrance) -> APIRouter:
     """Return the routes that store records."""
     router = APIRouter(prefix=PREFIX, tags=["store"])
+    described = operations.store(records=entrance.bounds.items, body_bytes=entrance.bounds.body_bytes)
 
-    @router.post("/store/{type}", status_code=HTTPStatus.CREATED, openapi_extra=_OPENAPI)
+    @router.post("/store/{type}", status_code=HTTPStatus.CREATED, **described)
     async def store(type: StoreType, request: Request) -> Response:  # noqa: A002  # the word of the path
-        """Store one record, an array of records, or one record in each line.
-
-        Each record is committed to PostgreSQL before the answer. With ``metadata.uid`` or the header
-        Idempotency-Key (one record only) the same request may be sent again at any time, and never makes a
-        second record: the answer is 200, and the same body.
-        """
         caller = await entrance.guard.caller_of(request.headers)
         items = await items_of(request, entrance.bounds)
         key = _idempotency_key(request, is_batch=items.is_batch)
@@ -301,11 +298,3 @@ def _batch_answer(results: Sequence[_Result]) -> Response:
 def _json(value: Any, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, status_code=status, media_type=JSON, headers=dict(headers))
-
-
-_OPENAPI: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {media_type: {"schema": {}} for media_type in (JSON, NDJSON)},
-    }
-}

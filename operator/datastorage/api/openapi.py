@@ -1,0 +1,184 @@
+"""The OpenAPI document: what the routes say of themselves, and the parts that FastAPI can't know."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from datastorage.api.answers import SCHEMAS_AT, schemas
+from datastorage.api.errorcodes import CODES
+from datastorage.api.problems import MEDIA_TYPE, Problem
+from datastorage.api.requestschema import request_schemas
+
+JSON: Final = "application/json"
+
+TITLE: Final = "Kubernaut Data Storage"
+DESCRIPTION: Final = """\
+Stores what controllers did, and answers questions about it. A record that is acknowledged is committed \
+to PostgreSQL.
+
+Send the token of a Kubernetes ServiceAccount as `Authorization: Bearer TOKEN`. The rights of the \
+ServiceAccount in the cluster decide what it may store and read.
+
+Every error is a problem document (RFC 9457). Programs read its `code`, people its `detail`."""
+
+_TAGS: Final = {
+    "store": "Store AuditRecords.",
+    "query": "Ask the archive. A caller with the right in the whole cluster sees all records. Any other "
+    "caller names a namespace, and sees the records that were created since that namespace was.",
+    "process": "The state of the process, for probes. These need no token.",
+}
+_SECURITY: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token for the audience `datastorage` (or what `DATASTORAGE_API_AUDIENCE` says): "
+        "`kubectl create token SERVICEACCOUNT --audience datastorage`.",
+    }
+}
+_CALLER_ERRORS: Final = ("not-authenticated", "not-allowed", "unavailable")
+_STATUS_HEADERS: Final[Mapping[HTTPStatus, tuple[str, str]]] = {
+    HTTPStatus.UNAUTHORIZED: ("WWW-Authenticate", "Always `Bearer`."),
+    HTTPStatus.SERVICE_UNAVAILABLE: ("Retry-After", "Seconds after which to send the request again."),
+}
+
+
+def answer(
+    description: str,
+    schema: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    example: Any = None,
+    others: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the description of a success.
+
+    ``schema`` is the name of a model of api/answers.py, ``headers`` maps names to meanings, and ``others``
+    maps further media types to their contents.
+    """
+    found: dict[str, Any] = {"description": description}
+    if headers:
+        found["headers"] = {name: _header(meaning) for name, meaning in headers.items()}
+    if schema is not None:
+        content: dict[str, Any] = {"schema": {"$ref": SCHEMAS_AT + schema}}
+        if example is not None:
+            content["example"] = example
+        found["content"] = {JSON: content, **(others or {})}
+    return found
+
+
+def operation(
+    id_: str,
+    summary: str,
+    description: str,
+    *,
+    answers: Mapping[int, Mapping[str, Any]],
+    errors: Sequence[str],
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the arguments of a route that describe it; ``errors`` are codes beside those of every route."""
+    return {
+        "operation_id": id_,
+        "summary": summary,
+        "description": description,
+        "responses": {**answers, **_errors((*errors, *_CALLER_ERRORS))},
+        "openapi_extra": dict(extra or {}),
+    }
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    """Return FastAPI's document with the schemas, the probes and the security added."""
+    for methods in document["paths"].values():
+        for described in methods.values():
+            described["responses"] = dict(sorted(_own_answers(described["responses"])))
+            for parameter in described.get("parameters", ()):
+                _simplify(parameter)
+    components = document.setdefault("components", {})
+    own = components.get("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        own.pop(name, None)
+    components["schemas"] = dict(sorted({**own, **schemas(), **request_schemas()}.items()))
+    for schema in components["schemas"].values():
+        _untitle(schema)
+    components["securitySchemes"] = _SECURITY
+    document["security"] = [{"bearer": []}]
+    document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
+    document["paths"].update(dict(_probes()))
+    return document
+
+
+def _errors(codes: Sequence[str]) -> dict[int, dict[str, Any]]:
+    by_status: dict[HTTPStatus, list[str]] = {}
+    for code in sorted(set(codes), key=lambda code: (CODES[code].status, list(CODES).index(code))):
+        by_status.setdefault(CODES[code].status, []).append(code)
+    return {int(status): _error(status, found) for status, found in by_status.items()}
+
+
+def _error(status: HTTPStatus, codes: Sequence[str]) -> dict[str, Any]:
+    examples = {
+        code: {
+            "summary": CODES[code].meaning,
+            "value": Problem(status, code, CODES[code].meaning).as_json(),
+        }
+        for code in codes
+    }
+    content = {MEDIA_TYPE: {"schema": {"$ref": f"{SCHEMAS_AT}Problem"}, "examples": examples}}
+    found: dict[str, Any] = {"description": status.phrase, "content": content}
+    if status in _STATUS_HEADERS:
+        name, meaning = _STATUS_HEADERS[status]
+        found["headers"] = {name: _header(meaning)}
+    return found
+
+
+def _header(meaning: str) -> dict[str, Any]:
+    return {"description": meaning, "required": True, "schema": {"type": "string"}}
+
+
+def _own_answers(responses: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Leave out the answer that FastAPI would give to a wrong parameter: ours has status 400."""
+    for status, described in responses.items():
+        if status != "422" or MEDIA_TYPE in described["content"]:
+            yield status, described
+
+
+def _simplify(parameter: dict[str, Any]) -> None:
+    """Describe an optional parameter by the type that it has when it is given."""
+    schema = parameter["schema"]
+    options = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
+    for option in options:
+        schema.update(option)
+    for key in ("title", "description"):
+        schema.pop(key, None)
+
+
+def _untitle(schema: Any) -> None:
+    """Remove the titles that pydantic makes of names."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("title"), str):
+            del schema["title"]
+        for value in schema.values():
+            _untitle(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            _untitle(value)
+
+
+def _probes() -> Iterator[tuple[str, dict[str, Any]]]:
+    texts = {
+        "/health": (
+            "getHealth",
+            "Say whether the process works",
+            "Fails only for what a restart would cure.",
+        ),
+        "/ready": (
+            "getReadiness",
+            "Say whether the process can do its work",
+            "Reports all its dependencies.",
+        ),
+    }
+    for path, (id_, summary, description) in texts.items():
+        responses = {
+            "200": answer("All checks succeed.", "Health"),
+            "503": answer("At least one check fails.", "Health"),
+        }
+        described = {"tags": ["process"], "operationId": id_, "summary": summary, "description": description}
+        yield path, {"get": {**described, "security": [], "responses": responses}}
