@@ -72,7 +72,7 @@ test-slow: $(READY) ## Run the long tests (fault injection, comparison with the 
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, types, import rules, and the generated CRDs and tables
+lint: $(READY) ## Check style, types, import rules, and the generated CRDs and pages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -90,7 +90,7 @@ crds: $(READY) ## Write crds/ from the models
 	$(BIN)/datastorage crds
 
 .PHONY: docs
-docs: $(READY) ## Write the tables of settings and metrics into docs/reference
+docs: $(READY) ## Write the API reference and the tables of settings and metrics into docs/reference
 	@$(BIN)/datastorage reference
 
 .PHONY: bench

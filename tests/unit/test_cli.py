@@ -1,6 +1,7 @@
 """The command line: what each command prints, and one line for each foreseen error."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from datastorage import __version__, cli
+from datastorage.api.document import document
 from datastorage.cli import waiting
 from datastorage.cli.app import OVERVIEW
 from datastorage.errors import TransientError
@@ -57,6 +59,11 @@ def test_version(run: Command) -> None:
 
 def test_settings_prints_the_table(run: Command) -> None:
     assert run("settings") == (0, settings_table(), "")
+
+
+def test_openapi_prints_the_document(run: Command) -> None:
+    code, printed, _ = run("openapi")
+    assert (code, json.loads(printed)) == (0, document())
 
 
 def test_the_shipped_crds_are_up_to_date(run: Command) -> None:
@@ -223,8 +230,8 @@ def test_a_command_is_found_behind_two_dashes(run: Command) -> None:
 
 
 _LARGE = {
-    "aiohttp", "alembic", "asyncpg", "kopf", "numpy", "prometheus_client", "pydantic", "redis", "sqlalchemy",
-    "yaml",
+    "aiohttp", "alembic", "asyncpg", "fastapi", "kopf", "numpy", "prometheus_client", "pydantic", "redis",
+    "sqlalchemy", "yaml",
 }  # fmt: skip
 
 

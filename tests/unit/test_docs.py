@@ -108,8 +108,10 @@ def test_the_generated_tables_are_up_to_date() -> None:
 def test_a_stale_table_is_refused_and_written_again(tmp_path: Path) -> None:
     pages = reference.reference_pages(REFERENCE)
     for name, text in pages.items():
-        (tmp_path / name).write_text(text.replace("datastorage_batch_size", "old"), encoding="utf-8")
-    with pytest.raises(DataStorageError, match=r"^not as generated: .*metrics\.md; run 'make docs'$"):
+        stale = text.replace("datastorage_batch_size", "old").replace("storeRecords", "old")
+        (tmp_path / name).write_text(stale, encoding="utf-8")
+    wanted = r"^not as generated: .*openapi\.json, .*metrics\.md; run 'make docs'$"
+    with pytest.raises(DataStorageError, match=wanted):
         reference.reference(tmp_path, check=True)
     reference.reference(tmp_path)
     assert {name: (tmp_path / name).read_text(encoding="utf-8") for name in pages} == pages

@@ -41,6 +41,7 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     "migrate": Listing("migrate", "Create the database schemas, or bring them up to date."),
     "gc": Listing("gc", "Show which stored objects the operator will delete from the cluster, and when."),
     "crds": Listing("about", "Write the CustomResourceDefinitions, generated from the models."),
+    "openapi": Listing("openapi", "Print the OpenAPI document of the REST API."),
     "settings": Listing("about", "Print all settings as a Markdown table."),
     "version": Listing("about", "Print the version."),
     "search": Listing("archive", "Search the archive by meaning and by words.", _ARCHIVE),
@@ -57,7 +58,7 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
         "outbox", "Show the vectors that are still missing, try them again, or drop them.", _VECTORS
     ),
     "reference": Listing(
-        "reference", "Write the tables of settings and metrics into docs/reference.", is_hidden=True
+        "reference", "Write the generated pages and tables into docs/reference.", is_hidden=True
     ),
 }
 
