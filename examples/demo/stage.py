@@ -119,7 +119,7 @@ def interruptible() -> Iterator[None]:
 
 
 def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str]) -> None:
-    """Show how to reach the cluster and PostgreSQL from another terminal.
+    """Show how to reach the cluster, PostgreSQL and the API from another terminal.
 
     `settings` are those that the command line needs besides the database's URL.
     """
@@ -130,6 +130,7 @@ def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str])
     narrator.quote(f"export DATASTORAGE_DATABASE_URL='{running.operator.database_url}'")
     for name, value in settings.items():
         narrator.quote(f"export {name}={value}")
+    narrator.quote(f"export API={running.operator.api_url}")
     narrator.quote("")
     narrator.quote("kubectl get auditrecords,actiontraces -A")
     narrator.quote(f"kubectl apply -f {os.path.relpath(EXAMPLES / 'first-record.yaml')}")
@@ -137,7 +138,7 @@ def show_access(narrator: Narrator, running: Stage, settings: Mapping[str, str])
         f"{os.path.relpath(Path(sys.executable).with_name('datastorage'))} search 'killed for its memory'"
     )
     narrator.quote(f"{psql or _bundled_psql()} \"$DATASTORAGE_DATABASE_URL\" -c '{SAMPLE_QUERY}'")
-    narrator.quote(f"curl {running.operator.api_url}/ready; curl {running.operator.metrics_url}")
+    narrator.quote(f"curl $API/ready; curl {running.operator.metrics_url}")
 
 
 SAMPLE_QUERY = "SELECT namespace, name, type, action, phase, stored_at FROM datastorage.audit_records"
