@@ -1,6 +1,7 @@
 """A record's path on a real cluster: it is stored, its status says so, and it is deleted."""
 
 import json
+import re
 import socket
 from typing import Any
 
@@ -240,6 +241,7 @@ async def test_gc_dry_run_lists_and_deletes_nothing(workbench: Workbench, client
 
     output = await until(listed, seconds=10, what="the dry run lists it")
     assert "yes" in output
+    assert re.search(r"Z +(59m|1h) ", output), output
     assert await client.get(AUDIT_RECORD, workbench.namespace, "listed") is not None
 
 
