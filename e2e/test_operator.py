@@ -1,7 +1,9 @@
 """A record's path on a real cluster: it is stored, its status says so, and it is deleted."""
 
+import asyncio
 import json
 import re
+import shlex
 import socket
 from typing import Any
 
@@ -137,6 +139,31 @@ async def test_a_trace_whose_assessment_was_never_made_stays_open(
         ("due", 1, False), ("due", 2, True), ("never", 1, True),
     ]  # fmt: skip
     assert history[-1]["end_time"] is None
+
+
+async def test_the_advice_of_the_guard_ends_a_trace_whose_assessment_was_never_made(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    workbench.start_operator()
+    ended = action_trace(
+        "given-up", execution={"status": "Completed"}, effectiveness={"dueTime": "2026-03-01T12:00:00Z"}
+    )
+    await client.create(ACTION_TRACE, workbench.namespace, ended)
+    kubectl = workbench.cluster.kubectl
+    deletion = ("delete", "actiontrace", "given-up", "-n", workbench.namespace, "--dry-run=server")
+
+    async def advice() -> re.Match[str] | None:
+        refusal = (await asyncio.to_thread(kubectl, *deletion, check=False)).stderr
+        return re.search(r"end it with: kubectl (patch .*?'.*?')\.", refusal)
+
+    command = await until(advice, seconds=20, what="the refusal says how to end it")
+    await asyncio.to_thread(kubectl, *shlex.split(command[1]))
+
+    async def stored() -> bool:
+        body = await client.get(ACTION_TRACE, workbench.namespace, "given-up")
+        return body is not None and body.get("status", {}).get("phase") == "Stored"
+
+    await until(stored, seconds=20, what="phase Stored")
 
 
 async def test_final_state_that_follows_at_once_is_stored(workbench: Workbench, client: BulkClient) -> None:
