@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from datastorage.api import answers
+from datastorage.api import answerschemas
 from datastorage.api.document import document
 from harness.apiclient import Answer, ApiClient
 
@@ -40,9 +40,9 @@ def check_documented(method: str, path: str, answer: Answer) -> None:
 def _check_body(content: Mapping[str, Any], body: Any) -> None:
     if "$ref" not in content["schema"]:
         return
-    model = getattr(answers, content["schema"]["$ref"].rpartition("/")[2])
+    model = getattr(answerschemas, content["schema"]["$ref"].rpartition("/")[2])
     model.model_validate_json(json.dumps(body), strict=True)
-    if model is answers.Problem:
+    if model is answerschemas.Problem:
         assert body["code"] in content["examples"], f"the code {body['code']} is not documented"
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from datastorage.api.answers import Receipt
+from datastorage.api.answerschemas import Receipt
 from datastorage.api.app import api_server
 from datastorage.api.document import described_app, document
 from datastorage.api.problems import MEDIA_TYPE
+from datastorage.api.reference import html
 from datastorage.resources.crd import crd
 from datastorage.resources.kinds import AUDIT_RECORD, AuditType
 from datastorage.resources.validation.verdict import validated
@@ -81,7 +82,7 @@ def test_a_record_has_the_fields_of_the_custom_resource() -> None:
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
     sent = SCHEMAS["AuditRecordSpec"]
     assert sent["properties"].keys() == spec["properties"].keys()
-    assert {*sent["required"], "type"} == set(spec["required"])
+    assert set(sent["required"]) == set(spec["required"]) - {"type"}
     assert sent["properties"]["action"] == spec["properties"]["action"]
     assert sent["properties"]["actor"]["required"] == spec["properties"]["actor"]["required"]
     assert set(SCHEMAS["AuditRecord"]["required"]) == {"metadata", "spec"}
@@ -119,6 +120,13 @@ async def test_the_document_and_a_page_without_scripts_are_served() -> None:
         assert foreign not in page
     for described in OPERATIONS.values():
         assert described["summary"] in page
+
+
+def test_a_text_is_no_markup_in_the_page() -> None:
+    info = {"title": "<title>", "version": "<version>", "description": "<b> & `<code>`"}
+    page = html({**DOCUMENT, "info": info})
+    assert "<p>&lt;b&gt; &amp; <code>&lt;code&gt;</code></p>" in page
+    assert "<h1>&lt;title&gt; &lt;version&gt;</h1>" in page
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-from datastorage.api.answers import SCHEMAS_AT, schemas
+from datastorage.api.answerschemas import SCHEMAS_AT, schemas
 from datastorage.api.errorcodes import CODES
 from datastorage.api.problems import MEDIA_TYPE, Problem
 from datastorage.api.requestschema import request_schemas
@@ -52,8 +52,8 @@ def answer(
 ) -> dict[str, Any]:
     """Return the description of a success.
 
-    ``schema`` is the name of a model of api/answers.py, ``headers`` maps names to meanings, and ``others``
-    maps further media types to their contents.
+    ``schema`` is the name of a model of api/answerschemas.py, ``headers`` maps names to meanings, and
+    ``others`` maps further media types to their contents.
     """
     found: dict[str, Any] = {"description": description}
     if headers:

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from datastorage.api.answers import SCHEMAS_AT
+from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.openapi import JSON, answer, operation
 from datastorage.api.requestschema import EXAMPLE, RECORD, UID
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
-from datastorage.api.answers import SCHEMAS_AT
+from datastorage.api.answerschemas import SCHEMAS_AT
 
 _COLUMNS: Final = 120  # of the Markdown page
 

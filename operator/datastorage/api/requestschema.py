@@ -6,7 +6,7 @@ So the document can't differ from the rules that the API server and this API go 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from datastorage.api.answers import SCHEMAS_AT
+from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.resources.crd import crd
 from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD
 from datastorage.resources.models.base import RULES_KEY
