@@ -18,8 +18,9 @@ from starlette.responses import Response
 from datastorage.api.bodies import JSON, NDJSON, Bounds, invalid, items_of
 from datastorage.api.guard import Guard
 from datastorage.api.problems import Problem, ProblemError, problem_of
-from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError
+from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError, TransientError
 from datastorage.pipeline.item import Outcome, Rejection
+from datastorage.pipeline.submissions import Unknown
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.records.caller import Caller
 from datastorage.records.hashes import labelled
@@ -79,7 +80,7 @@ class Receipt:
 class Submissions(Protocol):
     """Where records are stored (pipeline/submissions.py)."""
 
-    async def store(self, records: Sequence[Record]) -> list[Outcome]: ...
+    async def store(self, records: Sequence[Record]) -> list[Outcome | Unknown]: ...
 
 
 class Archive(Protocol):
@@ -158,7 +159,10 @@ async def _store(
     if records:
         outcomes = await entrance.submissions.store(list(records.values()))
         for (place, record), outcome in zip(records.items(), outcomes, strict=True):
-            results[place] = await _result(entrance, record, outcome)
+            try:
+                results[place] = await _result(entrance, record, outcome)
+            except DataStorageError as error:  # the receipt of an earlier request can't be read now
+                results[place] = _Result(problem=problem_of(error))
     return [result for result in results if result is not None]
 
 
@@ -235,10 +239,12 @@ def _idempotency_key(request: Request, *, is_batch: bool) -> str | None:
     return keys[0]
 
 
-async def _result(entrance: Entrance, record: Record, outcome: Outcome) -> _Result:
+async def _result(entrance: Entrance, record: Record, outcome: Outcome | Unknown) -> _Result:
     if isinstance(outcome, Rejection):
         why = f"PostgreSQL can't hold the record ({outcome.reason}): it is kept among the rejected ones"
         return _Result(problem=problem_of(RecordRejectedError(why)))
+    if isinstance(outcome, Unknown):
+        return _Result(problem=problem_of(TransientError(outcome.reason)))
     if outcome.claimed is None:
         return _Result(_receipt(record, outcome), is_new=True)
     if outcome.claimed.same_request:
