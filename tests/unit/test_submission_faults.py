@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.support.fakes import FakeArchive
 from tests.support.storing import Storing
 from tests.support.tasks import Spawn
 
+PATIENT = Pace()
 SOON = Pace(commit_seconds=0.3)
 
 
@@ -28,20 +30,21 @@ def sent(name: str) -> Record:
 class Refusing(FakeArchive):
     """Never stores records named slow, and stores others."""
 
-    async def store(self, records: list[Record]) -> list[StoredRecord]:  # type: ignore[override]
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
         if any(record.name == "slow" for record in records):
             raise WorkRefusedError("canceling statement due to statement timeout")
         return await super().store(records)
 
-    store_bare = store  # type: ignore[assignment]
+    store_bare = store
 
 
 class KeepsNothing(FakeArchive):
     async def reject(self, record: Record, reason: str) -> None:
+        del record, reason
         raise RecordRefusedError("not even the bytes")
 
 
-def submissions(storing: Storing, pace: Pace = Pace()) -> Submissions:
+def submissions(storing: Storing, pace: Pace = PATIENT) -> Submissions:
     made = Submissions(intake=storing.entrance.intake, breakers=(storing.breaker,), pace=pace)
     made.open()
     return made

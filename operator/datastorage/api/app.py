@@ -32,6 +32,8 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
         # Their pages load scripts from another server.
         docs_url=None,
         redoc_url=None,
+        # A redirect would answer to the host that the client names, and without a problem.
+        redirect_slashes=False,
     )
     handle_errors(app)
     app.router.routes.extend(probes)

@@ -5,34 +5,42 @@ has the right in a single namespace has to name it.
 """
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
-from datastorage.api.bodies import JSON
+from datastorage.api.bodies import JSON, read_body
 from datastorage.api.guard import Guard
+from datastorage.api.parameters import NoParameters, Strict, given_once
 from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
 from datastorage.query.questions import Page
 from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
+from datastorage.records.caller import Caller
 from datastorage.records.hashes import labelled
+from datastorage.records.jsonbody import parsed
 from datastorage.records.times import rfc3339
+from datastorage.resilience.pieces import in_pieces
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
-from datastorage.resources.models.base import field_name
 from datastorage.storage.criteria import Scope
 
 CANONICAL: Final = "application/vnd.kubernaut.canonical+json"
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
+# A question has at most some thousand characters, and each filter 512.
+_QUESTION_BYTES: Final = 64 * 1024
+_log = logging.getLogger(__name__)
 
 
 class QueryType(StrEnum):
@@ -81,12 +89,38 @@ class Archive(Protocol):
     ) -> Timeline: ...
 
 
-class Conditions(BaseModel):
-    """The conditions of a question; a record has to meet all of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=field_name, populate_by_name=True)
+class Namespaced(Strict):
+    """The namespace of a question."""
 
     namespace: str | None = Field(None, description="Needed without the right to all namespaces.")
+
+
+class Generation(Namespaced):
+    """One generation of a record."""
+
+    generation: int | None = Field(None, description="The newest if left out.")
+
+
+class TimelinePage(Namespaced):
+    """A page of a timeline."""
+
+    page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
+    page_token: str | None = None
+
+
+def _no_number(value: Any) -> Any:
+    """Refuse what would count as seconds or milliseconds, by its size: too easily the wrong ones."""
+    if not isinstance(value, str | None) or (value is not None and "-" not in value[1:]):
+        raise ValueError("must be a time as in RFC 3339, such as 2026-03-05T10:20:30Z")
+    return value
+
+
+Time = Annotated[datetime | None, BeforeValidator(_no_number)]
+
+
+class Conditions(Namespaced):
+    """The conditions of a question; a record has to meet all of them."""
+
     correlation_id: str | None = Field(None, description="The remediation that the record belongs to.")
     action_type: str | None = Field(None, description="Of ActionTraces only.")
     phase: str | None = Field(
@@ -97,12 +131,12 @@ class Conditions(BaseModel):
     target_namespace: str | None = None
     target_name: str | None = None
     alert_fingerprint: str | None = None
-    since: datetime | None = Field(None, description="Earliest time of creation, with a time zone.")
-    until: datetime | None = Field(None, description="The record was created before this time.")
+    since: Time = Field(None, description="Earliest time of creation, with a time zone.")
+    until: Time = Field(None, description="The record was created before this time.")
 
     def filter_of(self, type_: QueryType) -> Filter:
         """Return the filter of the archive."""
-        given = self.model_dump(exclude={"action_type"})
+        given = {name: getattr(self, name) for name in Conditions.model_fields if name != "action_type"}
         return Filter(kind=type_.kind, type=type_.audit_type or self.action_type, **given)
 
 
@@ -131,25 +165,59 @@ class Desk:
     guard: Guard
     archive: Archive
 
-    async def admit(self, request: Request, verb: str, namespace: str | None) -> Scope:
+    async def admit(self, request: Request, verb: str, asked: Namespaced) -> "Admission":
         """Return the rows that the caller may read. Raises NotAuthenticatedError and NotAllowedError."""
         caller = await self.guard.caller_of(request.headers)
-        return await self.guard.scope_of(caller, verb, namespace)
+        return await self.admit_caller(caller, verb, asked)
+
+    async def admit_caller(self, caller: Caller, verb: str, asked: Namespaced) -> "Admission":
+        """Return the rows that a known caller may read. Raises NotAllowedError."""
+        return Admission(caller, verb, asked, await self.guard.scope_of(caller, verb, asked.namespace))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A caller's question, and the rows that it may be answered from."""
+
+    caller: Caller
+    verb: str
+    asked: Namespaced
+    scope: Scope
+
+    def note(self, path: str, count: int) -> None:
+        """Log a question over all namespaces. The words of a search stay out of the log."""
+        if self.scope.namespace is None:
+            given = self.asked.model_dump(
+                mode="json", by_alias=True, exclude_none=True, exclude={"q", "page_token"}
+            )
+            _log.info(
+                "Read over all namespaces",
+                extra={
+                    "user": self.caller.username,
+                    "verb": self.verb,
+                    "path": path,
+                    "filter": given,
+                    "count": count,
+                },
+            )
 
 
 def query_router(desk: Desk) -> APIRouter:
     """Return the routes that ask the archive."""
-    router = APIRouter(prefix=PREFIX, tags=["query"])
+    router = APIRouter(prefix=PREFIX, tags=["query"], dependencies=[Depends(given_once)])
 
     @router.get("/query/semantic")
     async def search(request: Request, asked: Annotated[SearchConditions, Query()]) -> Response:
         """Search by meaning and by words."""
-        return await _search(desk, request, asked)
+        return await _search(desk, await desk.admit(request, "list", asked), request, asked)
 
-    @router.post("/query/semantic")
-    async def search_in_body(request: Request, asked: SearchConditions) -> Response:
+    @router.post("/query/semantic", openapi_extra=_SEARCH_BODY)
+    async def search_in_body(request: Request, _: Annotated[NoParameters, Query()]) -> Response:
         """Search by meaning and by words; the question stays out of URLs and access logs."""
-        return await _search(desk, request, asked)
+        # The body of a stranger is not read.
+        caller = await desk.guard.caller_of(request.headers)
+        asked = _asked(parsed(await read_body(request, _QUESTION_BYTES)))
+        return await _search(desk, await desk.admit_caller(caller, "list", asked), request, asked)
 
     @router.get("/query/{type}")
     async def list_records(
@@ -158,64 +226,81 @@ def query_router(desk: Desk) -> APIRouter:
         asked: Annotated[ListConditions, Query()],
     ) -> Response:
         """List records, the newest first; only the newest generation of an ActionTrace."""
-        scope = await desk.admit(request, "list", asked.namespace)
-        conditions = Conditions(**asked.model_dump(exclude={"page_size", "page_token"}))
+        admission = await desk.admit(request, "list", asked)
         page = await desk.archive.list(
-            conditions.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=scope
+            asked.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=admission.scope
         )
-        return _json({"items": [each.as_json() for each in page.records], "nextPageToken": page.cursor})
+        admission.note(request.url.path, len(page.records))
+        return await _listed((each.as_json() for each in page.records), {"nextPageToken": page.cursor})
 
     @router.get("/query/actiontraces/{uid}/history")
-    async def history(request: Request, uid: str, namespace: str | None = None) -> Response:
+    async def history(request: Request, uid: str, asked: Annotated[Namespaced, Query()]) -> Response:
         """Return all generations of an ActionTrace, the newest first."""
-        scope = await desk.admit(request, "get", namespace)
-        return _items(await desk.archive.history(uid, scope=scope))
+        admission = await desk.admit(request, "get", asked)
+        records = await desk.archive.history(uid, scope=admission.scope)
+        admission.note(request.url.path, len(records))
+        return await _listed((each.as_json() for each in records), {})
 
     @router.get("/query/{type}/{uid}")
     async def get(
         type: QueryType,  # noqa: A002  # the word of the path
         uid: str,
         request: Request,
-        namespace: str | None = None,
-        generation: int | None = None,
+        asked: Annotated[Generation, Query()],
     ) -> Response:
         """Return one record, in its newest generation or in the given one."""
-        scope = await desk.admit(request, "get", namespace)
-        record = await desk.archive.get(uid, generation, type.kind, scope=scope)
+        admission = await desk.admit(request, "get", asked)
+        record = await desk.archive.get(uid, asked.generation, type.kind, scope=admission.scope)
+        admission.note(request.url.path, 1)
         return _one(request, record)
 
     @router.get("/timeline/{correlation_id}")
     async def timeline(
-        correlation_id: str,
-        request: Request,
-        namespace: str | None = None,
-        page_size: Annotated[int, Query(alias="pageSize", ge=1, le=MAX_LIMIT)] = MAX_LIMIT,
-        page_token: Annotated[str | None, Query(alias="pageToken")] = None,
+        correlation_id: str, request: Request, asked: Annotated[TimelinePage, Query()]
     ) -> Response:
         """Return everything of one remediation, in the order of the events."""
-        scope = await desk.admit(request, "list", namespace)
-        page = await desk.archive.timeline(correlation_id, scope=scope, limit=page_size, cursor=page_token)
-        entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries]
-        return _json({"items": entries, "nextPageToken": page.cursor})
+        admission = await desk.admit(request, "list", asked)
+        page = await desk.archive.timeline(
+            correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
+        )
+        admission.note(request.url.path, len(page.entries))
+        entries = ({"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries)
+        return await _listed(entries, {"nextPageToken": page.cursor})
 
     return router
 
 
-async def _search(desk: Desk, request: Request, asked: SearchConditions) -> Response:
-    scope = await desk.admit(request, "list", asked.namespace)
-    conditions = Conditions(**asked.model_dump(exclude={"q", "type", "mode", "limit"}))
+def _asked(body: Any) -> SearchConditions:
+    try:
+        return SearchConditions.model_validate(body)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
+        ) from None
+
+
+async def _search(desk: Desk, admission: Admission, request: Request, asked: SearchConditions) -> Response:
     result = await desk.archive.search(
-        asked.q, conditions.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=scope
+        asked.q, asked.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=admission.scope
     )
-    hits = [
+    admission.note(request.url.path, len(result.hits))
+    hits = (
         {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
         for hit in result.hits
-    ]
-    return _json({"mode": result.mode, "degraded": result.degraded, "items": hits})
+    )
+    return await _listed(hits, {"mode": result.mode, "degraded": result.degraded})
 
 
-def _items(records: Sequence[ArchivedRecord]) -> Response:
-    return _json({"items": [record.as_json() for record in records]})
+async def _listed(items: Iterable[dict[str, Any]], rest: dict[str, Any]) -> Response:
+    """Return the answer with items, which are encoded in pieces: other work goes on meanwhile."""
+    body = bytearray(b'{"items": [')
+    is_first = True
+    async for piece in in_pieces(map(_encoded, items), len):
+        body += b"" if is_first else b", "
+        body += piece
+        is_first = False
+    body += b"]" + b"".join(b", " + _encoded({name: rest[name]})[1:-1] for name in rest) + b"}"
+    return Response(bytes(body), media_type=JSON)
 
 
 def _one(request: Request, record: ArchivedRecord) -> Response:
@@ -232,6 +317,18 @@ def _etags(request: Request) -> list[str]:
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(_encoded(value), media_type=JSON, headers=headers)
+
+
+def _encoded(value: Any) -> bytes:
     # Lone surrogates, which a record may contain, can't be encoded.
-    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    return Response(body, media_type=JSON, headers=headers)
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _search_body() -> dict[str, Any]:
+    schema = SearchConditions.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)  # the same question by GET has them
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+
+
+_SEARCH_BODY: Final = _search_body()

@@ -9,14 +9,17 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property, partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from datastorage.api.bodies import JSON, NDJSON, Bounds, invalid, items_of
+from datastorage.api.bodies import JSON, NDJSON, Bounds, Items, Room, invalid, items_of
 from datastorage.api.guard import Guard
+from datastorage.api.offloop import run_apart
+from datastorage.api.parameters import NoParameters, given_once
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError, TransientError
 from datastorage.pipeline.item import Outcome, Rejection
@@ -100,13 +103,22 @@ class Entrance:
     """Whether the records get vectors."""
     bounds: Bounds = field(default_factory=Bounds)
 
+    @cached_property
+    def room(self) -> Room:
+        """The room for bodies of all requests."""
+        return Room(self.bounds.bytes_at_once)
+
 
 def store_router(entrance: Entrance) -> APIRouter:
     """Return the routes that store records."""
-    router = APIRouter(prefix=PREFIX, tags=["store"])
+    router = APIRouter(prefix=PREFIX, tags=["store"], dependencies=[Depends(given_once)])
 
     @router.post("/store/{type}", status_code=HTTPStatus.CREATED, openapi_extra=_OPENAPI)
-    async def store(type: StoreType, request: Request) -> Response:  # noqa: A002  # the word of the path
+    async def store(
+        type: StoreType,  # noqa: A002  # the word of the path
+        request: Request,
+        _: Annotated[NoParameters, Query()],
+    ) -> Response:
         """Store one record, an array of records, or one record in each line.
 
         Each record is committed to PostgreSQL before the answer. With ``metadata.uid`` or the header
@@ -114,9 +126,10 @@ def store_router(entrance: Entrance) -> APIRouter:
         second record: the answer is 200, and the same body.
         """
         caller = await entrance.guard.caller_of(request.headers)
-        items = await items_of(request, entrance.bounds)
-        key = _idempotency_key(request, is_batch=items.is_batch)
-        results = await _store(entrance, caller, type.audit_type, items.bodies, key)
+        with entrance.room.share() as take:
+            items = await items_of(request, entrance.bounds, take)
+            key = _idempotency_key(request, is_batch=items.is_batch)
+            results = await _store(entrance, caller, type.audit_type, items, key)
         return _batch_answer(results) if items.is_batch else _answer(results[0], type)
 
     return router
@@ -138,24 +151,26 @@ class _Result:
 
 
 async def _store(
-    entrance: Entrance, caller: Caller, audit_type: AuditType, bodies: Sequence[Any], key: str | None
+    entrance: Entrance, caller: Caller, audit_type: AuditType, items: Items, key: str | None
 ) -> list[_Result]:
     """Store the records that can be stored; return the result of each, in order."""
-    results: list[_Result | None] = [None] * len(bodies)
-    records: dict[int, Record] = {}
+    results: list[_Result | None] = [None] * len(items.bodies)
     rights = _Rights(entrance.guard, caller)
-    for place, body in enumerate(bodies):
+    make = partial(
+        record_of_request, recorded_by=caller.username, idempotency_key=key, with_text=entrance.with_texts
+    )
+    checked = await run_apart(items.size, partial(_all_checked, audit_type, items.bodies))
+    allowed: dict[int, Mapping[str, Any]] = {}
+    for place, body in enumerate(checked):
         try:
-            checked = _checked(audit_type, body)
-            await rights.check(checked["metadata"]["namespace"])
-            records[place] = record_of_request(
-                checked,
-                recorded_by=caller.username,
-                idempotency_key=key,
-                with_text=entrance.with_texts,
-            )
+            if isinstance(body, DataStorageError):
+                raise body
+            await rights.check(body["metadata"]["namespace"])
+            allowed[place] = body
         except DataStorageError as error:
             results[place] = _Result(problem=problem_of(error))
+    made = await run_apart(items.size, lambda: [make(body) for body in allowed.values()])
+    records = dict(zip(allowed, made, strict=True))
     if records:
         outcomes = await entrance.submissions.store(list(records.values()))
         for (place, record), outcome in zip(records.items(), outcomes, strict=True):
@@ -164,6 +179,17 @@ async def _store(
             except DataStorageError as error:  # the receipt of an earlier request can't be read now
                 results[place] = _Result(problem=problem_of(error))
     return [result for result in results if result is not None]
+
+
+def _all_checked(audit_type: AuditType, bodies: Sequence[Any]) -> list[Mapping[str, Any] | DataStorageError]:
+    """Return each body as ``_checked`` does, or its error as a value."""
+    found: list[Mapping[str, Any] | DataStorageError] = []
+    for body in bodies:
+        try:
+            found.append(_checked(audit_type, body))
+        except DataStorageError as error:
+            found.append(error)
+    return found
 
 
 class _Rights:

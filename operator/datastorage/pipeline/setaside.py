@@ -65,8 +65,10 @@ class _Waiting:
 
 
 class Aside:
-    """Works through the refused records. All but last copies may be given up: the cluster has them too, or the
-    request that they came with gets an error."""
+    """Works through the refused records.
+
+    All but last copies may be given up: the cluster has them too, or their request gets an error.
+    """
 
     def __init__(self, committer: Commits, register: Register, pace: Pace = Pace()) -> None:
         self._committer = committer
