@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
@@ -213,3 +214,28 @@ async def test_a_read_over_all_namespaces_is_logged(api: Served, caplog: pytest.
     assert (logged.user, logged.verb, logged.count) == ("robot", "list", 0)  # type: ignore[attr-defined]
     assert logged.filter["phase"] == "Completed"  # type: ignore[attr-defined]
     assert "secretword" not in str(logged.__dict__)
+
+
+async def test_many_connections_leave_room_for_the_probes(api: Served) -> None:
+    port = int(api.url.rpartition(":")[2])
+    slow = b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
+    slow += b"Content-Length: 9\r\n\r\n"
+    # More bodies that do not come than requests are served, and more silent connections than are kept.
+    writers = []
+    try:
+        for request in [slow] * 410 + [b"GET /"] * 450:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writers.append(writer)
+            writer.write(request)
+        refused = await api.send("GET", LIST)
+        assert_problem(refused, 503, "overloaded")
+        health = await api.raw(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert health.startswith(b"HTTP/1.1 200 "), health
+    finally:
+        for writer in writers:
+            writer.close()
+    for writer in writers:
+        with suppress(OSError):
+            await writer.wait_closed()
+    answer = await api.send("POST", STORE, RECORD, JSON)
+    assert answer.status == 201, answer.content

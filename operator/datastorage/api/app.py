@@ -11,9 +11,15 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from datastorage import __version__, metrics
+from datastorage.api.atonce import AtOnce
 from datastorage.api.listening import Listening
 from datastorage.api.problems import handle_errors
-from datastorage.api.server import HttpServer
+from datastorage.api.server import HttpServer, Limits
+
+# With the connections to other servers, fewer than the 1,024 files that a process may usually have open.
+_CONNECTIONS: Final = 800
+# Requests under way are never cut for others, so they must leave connections to the probes.
+_REQUESTS_AT_ONCE: Final = 400
 
 _DESCRIPTION: Final = """\
 Stores what controllers did, and answers questions about it. Every record that is acknowledged is in
@@ -36,6 +42,7 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
         redirect_slashes=False,
     )
     handle_errors(app)
+    app.add_middleware(AtOnce, most=_REQUESTS_AT_ONCE, prefix="/api/")
     app.router.routes.extend(probes)
     for router in routers:
         app.include_router(router)
@@ -44,7 +51,8 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
 
 def api_server(app: ASGIApp, *, addresses: str, port: int) -> HttpServer:
     """Return the server of the API port."""
-    return HttpServer(app, Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT"))
+    listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
+    return HttpServer(app, listening, Limits(connections=_CONNECTIONS))
 
 
 def metrics_server(*, addresses: str, port: int) -> HttpServer:
