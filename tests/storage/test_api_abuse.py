@@ -11,6 +11,7 @@ from contextlib import suppress
 import pytest
 import pytest_asyncio
 
+from datastorage.api.answers import AnswerBounds
 from datastorage.api.bodies import Bounds
 from datastorage.assembly.queries import build_queries
 from datastorage.query.questions import ArchiveQueries
@@ -151,6 +152,20 @@ async def test_bodies_have_a_bound_in_all(queries: ArchiveQueries) -> None:
         api.storing.set()
         assert [answer.status for answer in await asyncio.gather(*waiting)] == [201, 201]
         assert (await api.send("POST", STORE, RECORD, JSON)).status == 201
+
+
+async def test_answers_have_a_bound_in_all(queries: ArchiveQueries) -> None:
+    path = f"{LIST}?namespace=nothing-is-here"
+    async with served(queries) as api:
+        size = len((await api.send("GET", path)).content)
+    async with served(queries, answers=AnswerBounds(bytes_at_once=size)) as api:
+        # The room of each answer is free again.
+        assert [(await api.send("GET", path)).status for _ in range(3)] == [200, 200, 200]
+    async with served(queries, answers=AnswerBounds(bytes_at_once=size - 1)) as api:
+        assert_problem(await api.send("GET", path), 503, "overloaded")
+    async with served(queries, answers=AnswerBounds(made_at_once=0, patience_seconds=0.05)) as api:
+        assert_problem(await api.send("GET", path), 503, "overloaded")
+        assert_problem(await api.send("GET", f"{LIST}/{uuid.uuid4()}"), 503, "overloaded")
 
 
 class Watchdog:

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from datastorage.api.answers import AnswerBounds
 from datastorage.api.app import api_app, api_server
 from datastorage.api.bodies import Bounds
 from datastorage.api.guard import OpenGuard
@@ -84,14 +85,16 @@ class Served:
 
 
 @asynccontextmanager
-async def served(archive: ArchiveQueries, bounds: Bounds | None = None) -> AsyncIterator[Served]:
+async def served(
+    archive: ArchiveQueries, bounds: Bounds | None = None, answers: AnswerBounds | None = None
+) -> AsyncIterator[Served]:
     """Serve the API until the end of the block."""
     port = free_port()
     api = Served(f"http://127.0.0.1:{port}")
     guard = TokenGuard()
     entrance = Entrance(guard, api, archive, with_texts=False, bounds=bounds or Bounds())
     app = api_app(
-        [store_router(entrance), query_router(Desk(guard, archive))],
+        [store_router(entrance), query_router(Desk(guard, archive, answers or AnswerBounds()))],
         health_routes(health={}, ready={}, notes={}),
     )
     server = api_server(app, addresses="127.0.0.1", port=port)

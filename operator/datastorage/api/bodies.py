@@ -1,7 +1,6 @@
 """Reads the bodies of requests: bounded in size and number, and only in the formats that are served."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -12,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from datastorage.api.offloop import is_small, run_apart
 from datastorage.api.problems import Problem, ProblemError, problem_of
-from datastorage.errors import InvalidBodyError, OverloadedError
+from datastorage.errors import InvalidBodyError
 from datastorage.records.jsonbody import array_items, lines, parsed
 from datastorage.resources.validation.problems import FieldProblem
 
@@ -30,34 +29,6 @@ class Bounds:
     """Records in one request: as many as one transaction stores."""
     bytes_at_once: int = 32 * 1024 * 1024
     """Bytes of all bodies that are in memory at a time. What is made of them takes several times as much."""
-
-
-class Room:
-    """The room for bodies, shared by all requests."""
-
-    def __init__(self, most: int) -> None:
-        """``most`` is the number of bytes."""
-        self._left = most
-
-    @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes room for some bytes; the room is free again at the end.
-
-        The function raises OverloadedError when there is no room.
-        """
-        taken = 0
-
-        def take(count: int) -> None:
-            nonlocal taken
-            if count > self._left:
-                raise OverloadedError("too many large requests at a time: send the request again later")
-            self._left -= count
-            taken += count
-
-        try:
-            yield take
-        finally:
-            self._left += taken
 
 
 @dataclass(frozen=True, slots=True)

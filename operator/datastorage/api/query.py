@@ -4,12 +4,11 @@ The rights become conditions of the question itself: rows that the caller may no
 has the right in a single namespace has to name it.
 """
 
-import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
@@ -18,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
+from datastorage.api.answers import AnswerBounds, Answers, encoded
 from datastorage.api.bodies import JSON, read_body
 from datastorage.api.guard import Guard
 from datastorage.api.parameters import NoParameters, Strict, given_once
@@ -31,7 +31,6 @@ from datastorage.records.caller import Caller
 from datastorage.records.hashes import labelled
 from datastorage.records.jsonbody import parsed
 from datastorage.records.times import rfc3339
-from datastorage.resilience.pieces import in_pieces
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
 from datastorage.storage.criteria import Scope
 
@@ -164,6 +163,12 @@ class Desk:
 
     guard: Guard
     archive: Archive
+    bounds: AnswerBounds = field(default_factory=AnswerBounds)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The maker of answers, whose memory is bounded in all."""
+        return Answers(self.bounds)
 
     async def admit(self, request: Request, verb: str, asked: Namespaced) -> "Admission":
         """Return the rows that the caller may read. Raises NotAuthenticatedError and NotAllowedError."""
@@ -227,19 +232,23 @@ def query_router(desk: Desk) -> APIRouter:
     ) -> Response:
         """List records, the newest first; only the newest generation of an ActionTrace."""
         admission = await desk.admit(request, "list", asked)
-        page = await desk.archive.list(
-            asked.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=admission.scope
-        )
-        admission.note(request.url.path, len(page.records))
-        return await _listed((each.as_json() for each in page.records), {"nextPageToken": page.cursor})
+        async with desk.answers.turn():
+            page = await desk.archive.list(
+                asked.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=admission.scope
+            )
+            admission.note(request.url.path, len(page.records))
+            return await desk.answers.listed(
+                (each.as_json() for each in page.records), {"nextPageToken": page.cursor}
+            )
 
     @router.get("/query/actiontraces/{uid}/history")
     async def history(request: Request, uid: str, asked: Annotated[Namespaced, Query()]) -> Response:
         """Return all generations of an ActionTrace, the newest first."""
         admission = await desk.admit(request, "get", asked)
-        records = await desk.archive.history(uid, scope=admission.scope)
-        admission.note(request.url.path, len(records))
-        return await _listed((each.as_json() for each in records), {})
+        async with desk.answers.turn():
+            records = await desk.archive.history(uid, scope=admission.scope)
+            admission.note(request.url.path, len(records))
+            return await desk.answers.listed((each.as_json() for each in records), {})
 
     @router.get("/query/{type}/{uid}")
     async def get(
@@ -250,9 +259,10 @@ def query_router(desk: Desk) -> APIRouter:
     ) -> Response:
         """Return one record, in its newest generation or in the given one."""
         admission = await desk.admit(request, "get", asked)
-        record = await desk.archive.get(uid, asked.generation, type.kind, scope=admission.scope)
-        admission.note(request.url.path, 1)
-        return _one(request, record)
+        async with desk.answers.turn():
+            record = await desk.archive.get(uid, asked.generation, type.kind, scope=admission.scope)
+            admission.note(request.url.path, 1)
+            return _one(request, record)
 
     @router.get("/timeline/{correlation_id}")
     async def timeline(
@@ -260,12 +270,13 @@ def query_router(desk: Desk) -> APIRouter:
     ) -> Response:
         """Return everything of one remediation, in the order of the events."""
         admission = await desk.admit(request, "list", asked)
-        page = await desk.archive.timeline(
-            correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
-        )
-        admission.note(request.url.path, len(page.entries))
-        entries = ({"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries)
-        return await _listed(entries, {"nextPageToken": page.cursor})
+        async with desk.answers.turn():
+            page = await desk.archive.timeline(
+                correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
+            )
+            admission.note(request.url.path, len(page.entries))
+            entries = ({"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries)
+            return await desk.answers.listed(entries, {"nextPageToken": page.cursor})
 
     return router
 
@@ -280,27 +291,16 @@ def _asked(body: Any) -> SearchConditions:
 
 
 async def _search(desk: Desk, admission: Admission, request: Request, asked: SearchConditions) -> Response:
-    result = await desk.archive.search(
-        asked.q, asked.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=admission.scope
-    )
-    admission.note(request.url.path, len(result.hits))
-    hits = (
-        {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
-        for hit in result.hits
-    )
-    return await _listed(hits, {"mode": result.mode, "degraded": result.degraded})
-
-
-async def _listed(items: Iterable[dict[str, Any]], rest: dict[str, Any]) -> Response:
-    """Return the answer with items, which are encoded in pieces: other work goes on meanwhile."""
-    body = bytearray(b'{"items": [')
-    is_first = True
-    async for piece in in_pieces(map(_encoded, items), len):
-        body += b"" if is_first else b", "
-        body += piece
-        is_first = False
-    body += b"]" + b"".join(b", " + _encoded({name: rest[name]})[1:-1] for name in rest) + b"}"
-    return Response(bytes(body), media_type=JSON)
+    async with desk.answers.turn():
+        result = await desk.archive.search(
+            asked.q, asked.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=admission.scope
+        )
+        admission.note(request.url.path, len(result.hits))
+        hits = (
+            {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
+            for hit in result.hits
+        )
+        return await desk.answers.listed(hits, {"mode": result.mode, "degraded": result.degraded})
 
 
 def _one(request: Request, record: ArchivedRecord) -> Response:
@@ -317,12 +317,7 @@ def _etags(request: Request) -> list[str]:
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(_encoded(value), media_type=JSON, headers=headers)
-
-
-def _encoded(value: Any) -> bytes:
-    # Lone surrogates, which a record may contain, can't be encoded.
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(encoded(value), media_type=JSON, headers=headers)
 
 
 def _search_body() -> dict[str, Any]:

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Final, Protocol
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from datastorage.api.bodies import JSON, NDJSON, Bounds, Items, Room, invalid, items_of
+from datastorage.api.bodies import JSON, NDJSON, Bounds, Items, invalid, items_of
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
 from datastorage.api.parameters import NoParameters, given_once
 from datastorage.api.problems import Problem, ProblemError, problem_of
+from datastorage.api.room import Room
 from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError, TransientError
 from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.pipeline.submissions import Unknown
