@@ -280,7 +280,7 @@ async def _result(entrance: Entrance, record: Record, outcome: Outcome | Unknown
         problem=problem_of(
             IdentifierReusedError(
                 "the identifier of this request (metadata.uid or Idempotency-Key) belongs to an earlier "
-                "record with another content: use a new one for a new record"
+                "record with another content, or to one that was rejected: use a new one for a new record"
             )
         )
     )
