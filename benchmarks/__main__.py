@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import uvloop
 
-from benchmarks import report, scenarios, vectors
+from benchmarks import report, rest, scenarios, vectors
 from benchmarks.bench import Bench
 from benchmarks.cpu import Disturbance
 from benchmarks.errors import BenchmarkError
@@ -41,7 +41,7 @@ The ratio b/a says how much of the limit the operator reaches. Without a in
 
 Exit status: 0 when all ran and nothing was lost, whether or not the targets were
 reached; 1 when a record was lost or a scenario could not be run."""
-SCENARIOS: Final = "abcdefghi"
+SCENARIOS: Final = "abcdefghij"
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
     if "e" in only:
         text = f"(e) a backlog of {sizes.backlog} objects"
         await add(text, scenarios.measure_backlog(bench, sizes.backlog))
-    for letter, text, measurement in _of_vectors(bench, sizes):
+    for letter, text, measurement in _of_several(bench, sizes):
         if letter in only:
             say(text)
             disturbance = Disturbance([bench.archives.server.pid])
@@ -177,7 +177,7 @@ async def _run(bench: Bench, only: str, sizes: Sizes) -> list[Result]:
     return _with_limit(results, limits)
 
 
-def _of_vectors(bench: Bench, sizes: Sizes) -> list[tuple[str, str, Callable[[], Awaitable[list[Result]]]]]:
+def _of_several(bench: Bench, sizes: Sizes) -> list[tuple[str, str, Callable[[], Awaitable[list[Result]]]]]:
     return [
         ("f", f"(f) {sizes.objects} objects without and with vectors",
          lambda: vectors.measure_drains(bench, sizes.objects)),
@@ -187,6 +187,8 @@ def _of_vectors(bench: Bench, sizes: Sizes) -> list[tuple[str, str, Callable[[],
          lambda: vectors.measure_search(bench, sizes.texts)),
         ("h", f"(h) outages of {sizes.outage_seconds} s under load",
          lambda: vectors.measure_outages(bench, sizes.outage_seconds)),
+        ("j", f"(j) the REST API, {sizes.objects} records",
+         lambda: rest.measure_rest(bench, sizes.objects)),
     ]  # fmt: skip
 
 

@@ -56,6 +56,11 @@ class MeasuredOperator:
         return self._process.pid
 
     @property
+    def api_url(self) -> str:
+        """The address of its REST API."""
+        return self._process.api_url
+
+    @property
     def cpu_seconds(self) -> float:
         """CPU time that it has used since it began to listen."""
         return self._process.cpu_seconds() - self._cpu_at_start

@@ -50,6 +50,10 @@ def _rss(result: Result) -> float | None:
     return result.cost.peak_rss_mib if result.cost else None
 
 
+def _p95(result: Result) -> float | None:
+    return result.latency.p95_ms if result.latency else None
+
+
 def _figure(name: str) -> Callable[[Result], float | None]:
     return lambda result: result.figures.get(name)
 
@@ -65,7 +69,7 @@ TARGETS: Final = (
     Target("b", "API writes per object", "=", 2, _writes),
     Target("b", "operator CPU ms per object", "<=", 2, _cpu),
     Target("c", "API writes per object at ttl 0", "=", 1, _writes),
-    Target("d", "p95 of created to Stored, ms", "<=", 250, lambda r: r.latency.p95_ms if r.latency else None),
+    Target("d", "p95 of created to Stored, ms", "<=", 250, _p95),
     Target("d", "API writes per object", "=", 2, _writes),
     Target("e", "rows committed per second", ">=", 700, lambda result: result.rates["rows"]),
     Target("e", "peak RSS in MiB", "<=", 300, _rss),
@@ -76,6 +80,14 @@ TARGETS: Final = (
     Target("f100", "peak RSS in MiB with everything on", "<=", 400, _rss),
     Target("g-redis", "share of the drain with Redis", ">=", 0.8, _figure("ratio")),
     Target("g-embedder", "share of the drain with the embedder", ">=", 0.8, _figure("ratio")),
+    Target("j1", "requests per second", ">=", 600, lambda result: result.rates["requests"]),
+    Target("j1", "peak RSS in MiB with everything on", "<=", 400, _figure("peak RSS MiB")),
+    Target("j2", "p95 in ms", "<=", 50, _p95),
+    Target("j3", "share of a bare insert", ">=", 0.25, _figure("of a bare insert")),
+    Target("j4", "requests per second", ">=", 1000, lambda result: result.rates["requests"]),
+    Target("j5", "p95 in ms", "<=", 20, _p95),
+    Target("j6", "p95 in ms", "<=", 50, _p95),
+    Target("j7", "p95 in ms", "<=", 100, _p95),
     *(Target(case, "recall@10", ">=", 0.95, _figure("recall@10")) for case in _SEARCHES),
     *(Target(case, "p95 in ms", "<=", 100, _figure("p95 ms")) for case in (*_SEARCHES, _WHILE_WRITING)),
     *(Target(case, "times pgvector alone", "<=", 1.5, _figure("times pgvector alone")) for case in _SEARCHES),

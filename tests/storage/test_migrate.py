@@ -30,7 +30,7 @@ _TABLES = """
     WHERE relnamespace = 'datastorage'::regnamespace AND relkind IN ('r', 'p')
 """
 _NEWEST_TABLES = [
-    "action_traces", "audit_records", "embedding_texts", "rejected_objects", "schema_version",
+    "action_traces", "audit_records", "claims", "embedding_texts", "rejected_objects", "schema_version",
     "vector_outbox",
 ]  # fmt: skip
 

@@ -35,6 +35,7 @@ KEYS: Final[dict[Chain, Mapping[str, tuple[str, ...]]]] = {
         "rejected_objects": ("uid", "generation", "spec_hash"),
         "embedding_texts": ("text_hash",),
         "vector_outbox": ("uid", "generation", "text_hash"),
+        "claims": ("namespace", "identifier_hash"),
     },
     VECTORS: {"embedding_models": ("id",), "embedding_parts": ("model_id", "part")},
 }
@@ -45,11 +46,13 @@ INDEXES: Final[dict[Chain, Mapping[str, tuple[tuple[str, ...], ...]]]] = {
             ("created_at", "uid"), ("correlation_id", "happened_at"), ("namespace", "created_at"),
             ("type", "created_at"), ("resource_kind", "resource_namespace", "resource_name", "created_at"),
             ("alert_fingerprint", "created_at"), ("search",), ("text_hash", "created_at"),
+            ("recorded_by", "created_at"),
         ),
         "action_traces": (
             ("created_at", "uid"), ("correlation_id", "happened_at"), ("namespace", "created_at"),
             ("action_type", "created_at"), ("target_kind", "target_namespace", "target_name", "created_at"),
             ("alert_fingerprint", "created_at"), ("search",), ("text_hash", "created_at"),
+            ("recorded_by", "created_at"),
         ),
         "vector_outbox": (("due_at",), ("state", "owed_since")),
         "rejected_objects": (("rejected_at", "uid", "generation"),),
@@ -69,6 +72,8 @@ _INDEXES: Final = """
 # The constraints that the migrations create; any other one was added by somebody else.
 _KNOWN_CONSTRAINTS: Final = (
     "audit_records_content_hash_check", "action_traces_content_hash_check",
+    "audit_records_via_check", "action_traces_via_check", "rejected_objects_via_check",
+    "claims_identifier_hash_check", "claims_request_hash_check", "claims_spec_hash_check",
     "rejected_objects_content_hash_check", "vector_outbox_state_check", "embedding_models_dimensions_check",
     "embedding_models_provider_name_dimensions_key", "embedding_parts_model_id_fkey",
     "embedding_parts_state_check",
@@ -76,6 +81,7 @@ _KNOWN_CONSTRAINTS: Final = (
 # The columns for which the program always gives a value. NOT NULL on any other column may refuse rows.
 _ALWAYS_GIVEN: Final = (
     "uid", "generation", "created_at", "namespace", "name", "content", "content_hash", "final", "table_name",
+    "via", "identifier_hash", "request_hash", "spec_hash",
     "reason", "text_hash", "text", "id", "provider", "dimensions", "model_id", "part",
 )  # fmt: skip
 # Finds everything that can refuse or change a row, on our tables and on each single partition.

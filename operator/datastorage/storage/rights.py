@@ -45,6 +45,7 @@ NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
         Needed("TABLE", "action_traces", _ADD, _READ),
         Needed("TABLE", "rejected_objects", _ADD, _READ),
         Needed("TABLE", "embedding_texts", _ADD, _READ),
+        Needed("TABLE", "claims", _ADD, _READ),
         Needed("TABLE", "vector_outbox", (*_ADD, "UPDATE", "DELETE"), _READ),
         Needed("SEQUENCE", "storage_order", _USE),
         Needed("FUNCTION", "ensure_partitions", _RUN),
