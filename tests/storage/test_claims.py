@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from datastorage.errors import WorkRefusedError
+from datastorage.errors import RecordRefusedError, WorkRefusedError
+from datastorage.pipeline.rejectedretry import Retry
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resources.reading.requestrecord import record_of_request
+from datastorage.storage.connection.database import Database
+from datastorage.storage.rejected import RejectedCriteria, RejectedRecords
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 
@@ -106,3 +109,29 @@ async def test_the_sender_is_in_its_columns(archive: Archive, owner: Any) -> Non
     await archive.write([record, record_of(audit_record())])
     found = await owner.fetch("SELECT via, recorded_by FROM datastorage.audit_records ORDER BY via")
     assert [(row["via"], row["recorded_by"]) for row in found] == [("api", "robot"), ("cluster", None)]
+
+
+async def test_a_rejected_request_is_stored_once_and_keeps_its_sender(
+    archive: Archive, database: Database, owner: Any
+) -> None:
+    rejected, record = RejectedRecords(database), sent(key="k")
+    for again in (record, record, sent(key="k", at=NOW + timedelta(seconds=1))):
+        await rejected.reject(again, "the value is out of range")
+    # The same request is not stored beside the kept bytes, from which the record may be stored later.
+    [early] = await archive.write([sent(key="k", at=NOW + timedelta(seconds=2))])
+    assert early.claimed is not None
+    assert not early.claimed.same_request
+    progress = await Retry(rejected=rejected, store=archive.write, with_texts=False).run(RejectedCriteria())
+    assert (progress.stored, progress.refused) == (1, 0)
+    [late] = await archive.write([sent(key="k", at=NOW + timedelta(seconds=3))])
+    assert late.claimed is not None
+    assert late.claimed.same_request
+    [row] = await owner.fetch("SELECT via, recorded_by FROM datastorage.audit_records")
+    assert (row["via"], row["recorded_by"]) == ("api", "robot")
+
+
+async def test_a_rejected_record_does_not_take_the_place_of_another_namespace(database: Database) -> None:
+    rejected, uid = RejectedRecords(database), str(uuid.uuid4())
+    await rejected.reject(sent(uid), "the value is out of range")
+    with pytest.raises(RecordRefusedError, match="another namespace"):
+        await rejected.reject(sent(uid, namespace="shop"), "the value is out of range")

@@ -11,11 +11,17 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from datastorage import __version__, metrics
+from datastorage.api.atonce import AtOnce
 from datastorage.api.listening import Listening
 from datastorage.api.openapi import DESCRIPTION, TITLE, completed
 from datastorage.api.problems import handle_errors
 from datastorage.api.reference import html
-from datastorage.api.server import HttpServer
+from datastorage.api.server import HttpServer, Limits
+
+# With the connections to other servers, fewer than the 1,024 files that a process may usually have open.
+_CONNECTIONS: Final = 800
+# Requests under way are never cut for others, so they must leave connections to the probes.
+_REQUESTS_AT_ONCE: Final = 400
 
 # The page has its style inside, and nothing else.
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -39,10 +45,13 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        # A redirect would answer to the host that the client names, and without a problem.
+        redirect_slashes=False,
     )
     handle_errors(app)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.add_middleware(AtOnce, most=_REQUESTS_AT_ONCE, prefix="/api/")
     app.router.routes.extend(probes)
     for router in routers:
         app.include_router(router)
@@ -61,7 +70,8 @@ def _docs(request: Request) -> Response:
 
 def api_server(app: ASGIApp, *, addresses: str, port: int) -> HttpServer:
     """Return the server of the API port."""
-    return HttpServer(app, Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT"))
+    listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
+    return HttpServer(app, listening, Limits(connections=_CONNECTIONS))
 
 
 def metrics_server(*, addresses: str, port: int) -> HttpServer:

@@ -1,18 +1,23 @@
 """Reads the bodies of requests: bounded in size and number, and only in the formats that are served."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
+from datastorage.api.offloop import is_small, run_apart
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import NDJSON
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.errors import InvalidBodyError
-from datastorage.records.jsonbody import BodyLimits, lines, parsed
+from datastorage.records.jsonbody import array_items, lines, parsed
 from datastorage.resources.validation.problems import FieldProblem
+
+_LENGTH_DIGITS: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,8 @@ class Bounds:
     body_bytes: int = 8 * 1024 * 1024
     items: int = 500
     """Records in one request: as many as one transaction stores."""
+    bytes_at_once: int = 32 * 1024 * 1024
+    """Bytes of all bodies that are in memory at a time. What is made of them takes several times as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +39,19 @@ class Items:
     """Each a JSON value, or the problem with its line."""
     is_batch: bool
     """Whether the request was an array or lines, so that the answer has a result for each."""
+    size: int = 0
+    """Bytes of the request."""
 
 
-async def items_of(request: Request, bounds: Bounds) -> Items:
+def _unlimited(count: int) -> None:
+    del count
+
+
+async def items_of(request: Request, bounds: Bounds, take: Callable[[int], None] = _unlimited) -> Items:
     """Read a request with one object, an array of them, or one in each line.
 
-    Raises ProblemError, and InvalidBodyError for what is not JSON.
+    ``take`` is called with the number of bytes that arrive, and may raise OverloadedError. Raises
+    ProblemError, and InvalidBodyError for what is not JSON.
     """
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type not in {JSON, NDJSON}:
@@ -48,7 +62,7 @@ async def items_of(request: Request, bounds: Bounds) -> Items:
                 f"the content type must be {JSON} or {NDJSON}, not {media_type[:100]!r}",
             )
         )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if any(each.lower() != "identity" for each in request.headers.getlist("content-encoding")):
         raise ProblemError(
             Problem(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -56,22 +70,39 @@ async def items_of(request: Request, bounds: Bounds) -> Items:
                 "the body must not be compressed: send it without Content-Encoding",
             )
         )
-    body = await _read(request, bounds.body_bytes)
-    if media_type == NDJSON:
-        found = list(lines(body))
-        _check_count(len(found), bounds)
-        return Items([_line(line) for line in found], is_batch=True)
-    value = parsed(body, BodyLimits(max_bytes=bounds.body_bytes))
-    if not isinstance(value, list):
-        return Items([value], is_batch=False)
-    _check_count(len(value), bounds)
-    return Items(value, is_batch=True)
+    body = await read_body(request, bounds.body_bytes, take)
+    return await run_apart(len(body), partial(_items, body, bounds, in_lines=media_type == NDJSON))
 
 
 def invalid(errors: Sequence[FieldProblem]) -> Problem:
     """Return the problem with a record whose values break the rules of its kind."""
     detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors[:3])
     return Problem(HTTPStatus.BAD_REQUEST, "invalid-record", detail, errors)
+
+
+def _items(body: bytes, bounds: Bounds, *, in_lines: bool) -> Items:
+    if in_lines:
+        found = list(islice(lines(body), bounds.items + 1))
+        _check_count(len(found), bounds)
+        return Items([_line(line) for line in found], is_batch=True, size=len(body))
+    # The items of a large array are counted before any of them is built.
+    items = None if is_small(len(body)) else array_items(body, bounds.items)
+    if items is None:
+        value = parsed(body)
+        if not isinstance(value, list):
+            return Items([value], is_batch=False, size=len(body))
+        _check_count(len(value), bounds)
+        return Items(value, is_batch=True, size=len(body))
+    _check_count(len(items), bounds)
+    return Items([_item(index, item) for index, item in enumerate(items)], is_batch=True, size=len(body))
+
+
+def _item(index: int, item: bytes) -> Any:
+    try:
+        return parsed(item)
+    except InvalidBodyError as error:
+        pointer = None if error.pointer is None else f"/{index}{error.pointer}"
+        raise InvalidBodyError(f"item {index}: {error}", pointer=pointer) from None
 
 
 def _line(line: bytes) -> Any:
@@ -87,27 +118,36 @@ def _check_count(count: int, bounds: Bounds) -> None:
             Problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE if count else HTTPStatus.BAD_REQUEST,
                 "too-many-records" if count else "no-records",
-                f"the request has {count:,} records: send 1 to {bounds.items:,} at once",
+                f"the request has {'too many' if count else 'no'} records: send 1 to {bounds.items:,}",
             )
         )
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int, take: Callable[[int], None] = _unlimited) -> bytes:
+    """Return the body of a request. Raises ProblemError if it is too large, or does not come whole."""
     body = bytearray()
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and (len(announced) > _LENGTH_DIGITS or int(announced) > limit):
+        raise _too_large(limit)  # before any of it is sent
     try:
         async for chunk in request.stream():
+            if len(body) + len(chunk) > limit:
+                raise _too_large(limit)
+            take(len(chunk))
             body += chunk
-            if len(body) > limit:
-                raise ProblemError(
-                    Problem(
-                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                        "body-too-large",
-                        f"the body is larger than {limit:,} bytes: send fewer records at once",
-                        headers={"Connection": "close"},
-                    )
-                )
     except ClientDisconnect:
         raise ProblemError(
             Problem(HTTPStatus.BAD_REQUEST, "incomplete", "the connection ended before the body did")
         ) from None
     return bytes(body)
+
+
+def _too_large(limit: int) -> ProblemError:
+    return ProblemError(
+        Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "body-too-large",
+            f"the body is larger than {limit:,} bytes: send fewer records at once",
+            headers={"Connection": "close"},
+        )
+    )

@@ -1,9 +1,13 @@
 """One client's connection, which is cut when the client takes too long."""
 
 import asyncio
+from http import HTTPStatus
 from typing import ClassVar
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from datastorage.api.problems import Problem
 
 
 class BoundedConnection(H11Protocol):
@@ -39,6 +43,18 @@ class BoundedConnection(H11Protocol):
         """Begin to wait for the next request, or for the answer to one that has come already."""
         super().on_response_complete()
         self._begin_stage()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer to what is not HTTP, with a problem as any other answer."""
+        problem = Problem(HTTPStatus.BAD_REQUEST, "invalid-http", msg).response()
+        headers = [*problem.raw_headers, (b"connection", b"close")]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=bytes(problem.body)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""

@@ -65,7 +65,9 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         _UNPROCESSABLE, "PostgreSQL can't hold the record; its bytes are kept among the rejected ones."
     ),
     "overloaded": ErrorCode(
-        _AWAY, "Too many records wait to be stored: send the same request again after Retry-After seconds."
+        _AWAY,
+        "Too many requests are under way, or too many records wait to be stored: send the same request again "
+        "after Retry-After seconds.",
     ),
     "unavailable": ErrorCode(
         _AWAY,

@@ -93,7 +93,10 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
             for parameter in described.get("parameters", ()):
                 _simplify(parameter)
     components = document.setdefault("components", {})
-    own = components.get("schemas", {})
+    own = components.setdefault("schemas", {})
+    for methods in document["paths"].values():
+        for described in methods.values():
+            _name_body(described, own)
     for name in ("HTTPValidationError", "ValidationError"):
         own.pop(name, None)
     components["schemas"] = dict(sorted({**own, **schemas(), **request_schemas()}.items()))
@@ -138,6 +141,15 @@ def _own_answers(responses: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for status, described in responses.items():
         if status != "422" or MEDIA_TYPE in described["content"]:
             yield status, described
+
+
+def _name_body(described: dict[str, Any], named: dict[str, Any]) -> None:
+    """Move the schema of a body that has a title to the named ones."""
+    for content in described.get("requestBody", {}).get("content", {}).values():
+        title = content["schema"].get("title")
+        if title is not None:
+            named[title] = content["schema"]
+            content["schema"] = {"$ref": SCHEMAS_AT + title}
 
 
 def _simplify(parameter: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What each operation of the API does, for the OpenAPI document."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from datastorage.api.answerschemas import SCHEMAS_AT
@@ -22,7 +23,7 @@ _RECEIPT: Final = {
     "recordedBy": "system:serviceaccount:payments:recorder",
     "via": "api",
 }
-_QUERY_ERRORS: Final = ("invalid-parameter", "invalid-query")
+_QUERY_ERRORS: Final = ("invalid-parameter", "invalid-query", "overloaded")
 _ETAG: Final = "The content hash, in quotes."
 _STORED_HEADERS: Final = {"Location": "Path of the stored record.", "ETag": _ETAG}
 _REF: Final = {"$ref": SCHEMAS_AT + RECORD}
@@ -94,13 +95,20 @@ _FOUND: Final = {200: answer("The hits, the best first.", "SearchResult")}
 SEARCH: Final = operation(
     "search", "Search records", f"{_SEARCH}\n\n{_LISTS}", answers=_FOUND, errors=_QUERY_ERRORS
 )
-SEARCH_IN_BODY: Final = operation(
-    "searchWithBody",
-    "Search records, with the question in the body",
-    f"The same search. The question stays out of URLs, and so out of the logs of proxies.\n\n{_LISTS}",
-    answers=_FOUND,
-    errors=_QUERY_ERRORS,
-)
+
+
+def search_in_body(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the description of the search by POST; ``schema`` is that of its body."""
+    return operation(
+        "searchWithBody",
+        "Search records, with the question in the body",
+        f"The same search. The question stays out of URLs, and so out of the logs of proxies.\n\n{_LISTS}",
+        answers=_FOUND,
+        errors=(*_QUERY_ERRORS, "invalid-json", "incomplete", "body-too-large"),
+        extra={"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}},
+    )
+
+
 LIST: Final = operation(
     "listRecords",
     "List records",

@@ -4,43 +4,50 @@ The rights become conditions of the question itself: rows that the caller may no
 caller with the right in a single namespace has to name it.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
+from datastorage.api.answers import AnswerBounds, Answers, encoded
+from datastorage.api.answerschemas import SCHEMAS_AT
+from datastorage.api.bodies import read_body
 from datastorage.api.guard import Guard
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
+from datastorage.api.parameters import NoParameters, Strict, given_once
 from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
 from datastorage.query.questions import Page
 from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
+from datastorage.records.caller import Caller
 from datastorage.records.hashes import labelled
+from datastorage.records.jsonbody import parsed
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
-from datastorage.resources.models.base import field_name
 from datastorage.storage.criteria import Scope
 
 _NAMESPACE: Final = "Needed without the right in the whole cluster."
 _PAGE_SIZE: Final = "Records on a page, at most."
 _EARLIER_PAGE: Final = "The nextPageToken of the page before; valid for the same conditions only."
-_Namespace = Annotated[str | None, Query(description=_NAMESPACE)]
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
-_Generation = Annotated[int | None, Query(description="The newest one if it is left out.")]
 _CorrelationId = Annotated[str, Path(alias="correlationID", description="The remediation.")]
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
+# A question has at most some thousand characters, and each filter 512.
+_QUESTION_BYTES: Final = 64 * 1024
+_log = logging.getLogger(__name__)
 
 
 class QueryType(StrEnum):
@@ -72,9 +79,9 @@ class Archive(Protocol):
 
     async def list(self, filter: Filter, *, limit: int, cursor: str | None, scope: Scope) -> Page: ...  # noqa: A002
     async def get(
-        self, uid: str, generation: int | None, kind: str | None, *, scope: Scope
+        self, uid: _Uid, generation: int | None, kind: str | None, *, scope: Scope
     ) -> ArchivedRecord: ...
-    async def history(self, uid: str, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
+    async def history(self, uid: _Uid, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
     async def search(
         self,
         question: str,
@@ -89,12 +96,38 @@ class Archive(Protocol):
     ) -> Timeline: ...
 
 
-class Conditions(BaseModel):
-    """The conditions of a question; a record has to meet all of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=field_name, populate_by_name=True)
+class Namespaced(Strict):
+    """The namespace of a question."""
 
     namespace: str | None = Field(None, description=_NAMESPACE)
+
+
+class Generation(Namespaced):
+    """One generation of a record."""
+
+    generation: int | None = Field(None, description="The newest one if it is left out.")
+
+
+class TimelinePage(Namespaced):
+    """A page of a timeline."""
+
+    page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT, description=_PAGE_SIZE)] = MAX_LIMIT
+    page_token: str | None = Field(None, description=_EARLIER_PAGE)
+
+
+def _no_number(value: Any) -> Any:
+    """Refuse what would count as seconds or milliseconds, by its size: too easily the wrong ones."""
+    if not isinstance(value, str | None) or (value is not None and "-" not in value[1:]):
+        raise ValueError("must be a time as in RFC 3339, such as 2026-03-05T10:20:30Z")
+    return value
+
+
+Time = Annotated[datetime | None, BeforeValidator(_no_number)]
+
+
+class Conditions(Namespaced):
+    """The conditions of a question; a record has to meet all of them."""
+
     correlation_id: str | None = Field(None, description="The remediation that the record belongs to.")
     action_type: str | None = Field(None, description="The actionType; of ActionTraces only.")
     phase: str | None = Field(
@@ -105,12 +138,12 @@ class Conditions(BaseModel):
     target_namespace: str | None = Field(None, description="Namespace of that object.")
     target_name: str | None = Field(None, description="Name of that object.")
     alert_fingerprint: str | None = Field(None, description="Fingerprint of the alert.")
-    since: datetime | None = Field(None, description="Earliest time of creation, with a time zone.")
-    until: datetime | None = Field(None, description="The record was created before this time.")
+    since: Time = Field(None, description="Earliest time of creation, with a time zone.")
+    until: Time = Field(None, description="The record was created before this time.")
 
     def filter_of(self, type_: QueryType) -> Filter:
         """Return the filter of the archive."""
-        given = self.model_dump(exclude={"action_type"})
+        given = {name: getattr(self, name) for name in Conditions.model_fields if name != "action_type"}
         return Filter(kind=type_.kind, type=type_.audit_type or self.action_type, **given)
 
 
@@ -136,24 +169,64 @@ class Desk:
 
     guard: Guard
     archive: Archive
+    bounds: AnswerBounds = field(default_factory=AnswerBounds)
 
-    async def admit(self, request: Request, verb: str, namespace: str | None) -> Scope:
+    @cached_property
+    def answers(self) -> Answers:
+        """The maker of answers, whose memory is bounded in all."""
+        return Answers(self.bounds)
+
+    async def admit(self, request: Request, verb: str, asked: Namespaced) -> "Admission":
         """Return the rows that the caller may read. Raises NotAuthenticatedError and NotAllowedError."""
         caller = await self.guard.caller_of(request.headers)
-        return await self.guard.scope_of(caller, verb, namespace)
+        return await self.admit_caller(caller, verb, asked)
+
+    async def admit_caller(self, caller: Caller, verb: str, asked: Namespaced) -> "Admission":
+        """Return the rows that a known caller may read. Raises NotAllowedError."""
+        return Admission(caller, verb, asked, await self.guard.scope_of(caller, verb, asked.namespace))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A caller's question, and the rows that it may be answered from."""
+
+    caller: Caller
+    verb: str
+    asked: Namespaced
+    scope: Scope
+
+    def note(self, path: str, count: int) -> None:
+        """Log a question over all namespaces. The words of a search stay out of the log."""
+        if self.scope.namespace is None:
+            given = self.asked.model_dump(
+                mode="json", by_alias=True, exclude_none=True, exclude={"q", "page_token"}
+            )
+            _log.info(
+                "Read over all namespaces",
+                extra={
+                    "user": self.caller.username,
+                    "verb": self.verb,
+                    "path": path,
+                    "filter": given,
+                    "count": count,
+                },
+            )
 
 
 def query_router(desk: Desk) -> APIRouter:
     """Return the routes that ask the archive."""
-    router = APIRouter(prefix=PREFIX, tags=["query"])
+    router = APIRouter(prefix=PREFIX, tags=["query"], dependencies=[Depends(given_once)])
 
     @router.get("/query/semantic", **operations.SEARCH)
     async def search(request: Request, asked: Annotated[SearchConditions, Query()]) -> Response:
-        return await _search(desk, request, asked)
+        return await _search(desk, await desk.admit(request, "list", asked), request, asked)
 
-    @router.post("/query/semantic", **operations.SEARCH_IN_BODY)
-    async def search_in_body(request: Request, asked: SearchConditions) -> Response:
-        return await _search(desk, request, asked)
+    @router.post("/query/semantic", **operations.search_in_body(_search_schema()))
+    async def search_in_body(request: Request, _: Annotated[NoParameters, Query()]) -> Response:
+        # The body of a stranger is not read.
+        caller = await desk.guard.caller_of(request.headers)
+        asked = _asked(parsed(await read_body(request, _QUESTION_BYTES)))
+        return await _search(desk, await desk.admit_caller(caller, "list", asked), request, asked)
 
     @router.get("/query/{type}", **operations.LIST)
     async def list_records(
@@ -161,63 +234,73 @@ def query_router(desk: Desk) -> APIRouter:
         request: Request,
         asked: Annotated[ListConditions, Query()],
     ) -> Response:
-        scope = await desk.admit(request, "list", asked.namespace)
-        conditions = Conditions(**asked.model_dump(exclude={"page_size", "page_token"}))
-        page = await desk.archive.list(
-            conditions.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=scope
-        )
-        return _json({"items": [each.as_json() for each in page.records], "nextPageToken": page.cursor})
+        admission = await desk.admit(request, "list", asked)
+        async with desk.answers.turn():
+            page = await desk.archive.list(
+                asked.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=admission.scope
+            )
+            admission.note(request.url.path, len(page.records))
+            return await desk.answers.listed(
+                (each.as_json() for each in page.records), {"nextPageToken": page.cursor}
+            )
 
     @router.get("/query/actiontraces/{uid}/history", **operations.HISTORY)
-    async def history(request: Request, uid: _Uid, namespace: _Namespace = None) -> Response:
-        scope = await desk.admit(request, "get", namespace)
-        return _items(await desk.archive.history(uid, scope=scope))
+    async def history(request: Request, uid: _Uid, asked: Annotated[Namespaced, Query()]) -> Response:
+        admission = await desk.admit(request, "get", asked)
+        async with desk.answers.turn():
+            records = await desk.archive.history(uid, scope=admission.scope)
+            admission.note(request.url.path, len(records))
+            return await desk.answers.listed((each.as_json() for each in records), {})
 
     @router.get("/query/{type}/{uid}", **operations.GET)
     async def get(
         type: QueryType,  # noqa: A002  # the word of the path
         uid: _Uid,
         request: Request,
-        namespace: _Namespace = None,
-        generation: _Generation = None,
+        asked: Annotated[Generation, Query()],
     ) -> Response:
-        scope = await desk.admit(request, "get", namespace)
-        record = await desk.archive.get(uid, generation, type.kind, scope=scope)
-        return _one(request, record)
+        admission = await desk.admit(request, "get", asked)
+        async with desk.answers.turn():
+            record = await desk.archive.get(uid, asked.generation, type.kind, scope=admission.scope)
+            admission.note(request.url.path, 1)
+            return _one(request, record)
 
     @router.get("/timeline/{correlationID}", **operations.TIMELINE)
     async def timeline(
-        correlation_id: _CorrelationId,
-        request: Request,
-        namespace: _Namespace = None,
-        page_size: Annotated[
-            int, Query(alias="pageSize", ge=1, le=MAX_LIMIT, description=_PAGE_SIZE)
-        ] = MAX_LIMIT,
-        page_token: Annotated[str | None, Query(alias="pageToken", description=_EARLIER_PAGE)] = None,
+        correlation_id: _CorrelationId, request: Request, asked: Annotated[TimelinePage, Query()]
     ) -> Response:
-        scope = await desk.admit(request, "list", namespace)
-        page = await desk.archive.timeline(correlation_id, scope=scope, limit=page_size, cursor=page_token)
-        entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries]
-        return _json({"items": entries, "nextPageToken": page.cursor})
+        admission = await desk.admit(request, "list", asked)
+        async with desk.answers.turn():
+            page = await desk.archive.timeline(
+                correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
+            )
+            admission.note(request.url.path, len(page.entries))
+            entries = ({"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries)
+            return await desk.answers.listed(entries, {"nextPageToken": page.cursor})
 
     return router
 
 
-async def _search(desk: Desk, request: Request, asked: SearchConditions) -> Response:
-    scope = await desk.admit(request, "list", asked.namespace)
-    conditions = Conditions(**asked.model_dump(exclude={"q", "type", "mode", "limit"}))
-    result = await desk.archive.search(
-        asked.q, conditions.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=scope
-    )
-    hits = [
-        {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
-        for hit in result.hits
-    ]
-    return _json({"mode": result.mode, "degraded": result.degraded, "items": hits})
+def _asked(body: Any) -> SearchConditions:
+    try:
+        return SearchConditions.model_validate(body)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
+        ) from None
 
 
-def _items(records: Sequence[ArchivedRecord]) -> Response:
-    return _json({"items": [record.as_json() for record in records]})
+async def _search(desk: Desk, admission: Admission, request: Request, asked: SearchConditions) -> Response:
+    async with desk.answers.turn():
+        result = await desk.archive.search(
+            asked.q, asked.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=admission.scope
+        )
+        admission.note(request.url.path, len(result.hits))
+        hits = (
+            {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
+            for hit in result.hits
+        )
+        return await desk.answers.listed(hits, {"mode": result.mode, "degraded": result.degraded})
 
 
 def _one(request: Request, record: ArchivedRecord) -> Response:
@@ -234,6 +317,10 @@ def _etags(request: Request) -> list[str]:
 
 
 def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    # Lone surrogates, which a record may contain, can't be encoded.
-    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    return Response(body, media_type=JSON, headers=headers)
+    return Response(encoded(value), media_type=JSON, headers=headers)
+
+
+def _search_schema() -> dict[str, Any]:
+    schema = SearchConditions.model_json_schema(ref_template=f"{SCHEMAS_AT}{{model}}")
+    schema.pop("$defs", None)  # the same question by GET has them
+    return schema

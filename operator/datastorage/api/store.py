@@ -9,19 +9,24 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property, partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.bodies import Bounds, invalid, items_of
+from datastorage.api.bodies import Bounds, Items, invalid, items_of
 from datastorage.api.guard import Guard
+from datastorage.api.offloop import run_apart
 from datastorage.api.openapi import JSON
+from datastorage.api.parameters import NoParameters, given_once
 from datastorage.api.problems import Problem, ProblemError, problem_of
-from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError
+from datastorage.api.room import Room
+from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError, TransientError
 from datastorage.pipeline.item import Outcome, Rejection
+from datastorage.pipeline.submissions import Unknown
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.records.caller import Caller
 from datastorage.records.hashes import labelled
@@ -81,7 +86,7 @@ class Receipt:
 class Submissions(Protocol):
     """Where records are stored (pipeline/submissions.py)."""
 
-    async def store(self, records: Sequence[Record]) -> list[Outcome]: ...
+    async def store(self, records: Sequence[Record]) -> list[Outcome | Unknown]: ...
 
 
 class Archive(Protocol):
@@ -101,18 +106,28 @@ class Entrance:
     """Whether the records get vectors."""
     bounds: Bounds = field(default_factory=Bounds)
 
+    @cached_property
+    def room(self) -> Room:
+        """The room for bodies of all requests."""
+        return Room(self.bounds.bytes_at_once)
+
 
 def store_router(entrance: Entrance) -> APIRouter:
     """Return the routes that store records."""
-    router = APIRouter(prefix=PREFIX, tags=["store"])
+    router = APIRouter(prefix=PREFIX, tags=["store"], dependencies=[Depends(given_once)])
     described = operations.store(records=entrance.bounds.items, body_bytes=entrance.bounds.body_bytes)
 
     @router.post("/store/{type}", status_code=HTTPStatus.CREATED, **described)
-    async def store(type: StoreType, request: Request) -> Response:  # noqa: A002  # the word of the path
+    async def store(
+        type: StoreType,  # noqa: A002  # the word of the path
+        request: Request,
+        _: Annotated[NoParameters, Query()],
+    ) -> Response:
         caller = await entrance.guard.caller_of(request.headers)
-        items = await items_of(request, entrance.bounds)
-        key = _idempotency_key(request, is_batch=items.is_batch)
-        results = await _store(entrance, caller, type.audit_type, items.bodies, key)
+        with entrance.room.share() as take:
+            items = await items_of(request, entrance.bounds, take)
+            key = _idempotency_key(request, is_batch=items.is_batch)
+            results = await _store(entrance, caller, type.audit_type, items, key)
         return _batch_answer(results) if items.is_batch else _answer(results[0], type)
 
     return router
@@ -134,29 +149,45 @@ class _Result:
 
 
 async def _store(
-    entrance: Entrance, caller: Caller, audit_type: AuditType, bodies: Sequence[Any], key: str | None
+    entrance: Entrance, caller: Caller, audit_type: AuditType, items: Items, key: str | None
 ) -> list[_Result]:
     """Store the records that can be stored; return the result of each, in order."""
-    results: list[_Result | None] = [None] * len(bodies)
-    records: dict[int, Record] = {}
+    results: list[_Result | None] = [None] * len(items.bodies)
     rights = _Rights(entrance.guard, caller)
-    for place, body in enumerate(bodies):
+    make = partial(
+        record_of_request, recorded_by=caller.username, idempotency_key=key, with_text=entrance.with_texts
+    )
+    checked = await run_apart(items.size, partial(_all_checked, audit_type, items.bodies))
+    allowed: dict[int, Mapping[str, Any]] = {}
+    for place, body in enumerate(checked):
         try:
-            checked = _checked(audit_type, body)
-            await rights.check(checked["metadata"]["namespace"])
-            records[place] = record_of_request(
-                checked,
-                recorded_by=caller.username,
-                idempotency_key=key,
-                with_text=entrance.with_texts,
-            )
+            if isinstance(body, DataStorageError):
+                raise body
+            await rights.check(body["metadata"]["namespace"])
+            allowed[place] = body
         except DataStorageError as error:
             results[place] = _Result(problem=problem_of(error))
+    made = await run_apart(items.size, lambda: [make(body) for body in allowed.values()])
+    records = dict(zip(allowed, made, strict=True))
     if records:
         outcomes = await entrance.submissions.store(list(records.values()))
         for (place, record), outcome in zip(records.items(), outcomes, strict=True):
-            results[place] = await _result(entrance, record, outcome)
+            try:
+                results[place] = await _result(entrance, record, outcome)
+            except DataStorageError as error:  # the receipt of an earlier request can't be read now
+                results[place] = _Result(problem=problem_of(error))
     return [result for result in results if result is not None]
+
+
+def _all_checked(audit_type: AuditType, bodies: Sequence[Any]) -> list[Mapping[str, Any] | DataStorageError]:
+    """Return each body as ``_checked`` does, or its error as a value."""
+    found: list[Mapping[str, Any] | DataStorageError] = []
+    for body in bodies:
+        try:
+            found.append(_checked(audit_type, body))
+        except DataStorageError as error:
+            found.append(error)
+    return found
 
 
 class _Rights:
@@ -232,10 +263,12 @@ def _idempotency_key(request: Request, *, is_batch: bool) -> str | None:
     return keys[0]
 
 
-async def _result(entrance: Entrance, record: Record, outcome: Outcome) -> _Result:
+async def _result(entrance: Entrance, record: Record, outcome: Outcome | Unknown) -> _Result:
     if isinstance(outcome, Rejection):
         why = f"PostgreSQL can't hold the record ({outcome.reason}): it is kept among the rejected ones"
         return _Result(problem=problem_of(RecordRejectedError(why)))
+    if isinstance(outcome, Unknown):
+        return _Result(problem=problem_of(TransientError(outcome.reason)))
     if outcome.claimed is None:
         return _Result(_receipt(record, outcome), is_new=True)
     if outcome.claimed.same_request:
@@ -244,7 +277,7 @@ async def _result(entrance: Entrance, record: Record, outcome: Outcome) -> _Resu
         problem=problem_of(
             IdentifierReusedError(
                 "the identifier of this request (metadata.uid or Idempotency-Key) belongs to an earlier "
-                "record with another content: use a new one for a new record"
+                "record with another content, or to one that was rejected: use a new one for a new record"
             )
         )
     )

@@ -17,7 +17,7 @@ from datastorage.pipeline.item import Outcome, Rejection, WorkItem
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.setaside import Aside
 from datastorage.pipeline.setaside import Pace as AsidePace
-from datastorage.records.record import Record, StoredRecord
+from datastorage.records.record import Record, StoredRecord, Via
 from datastorage.resilience.breaker import Breaker
 
 _log = logging.getLogger(__name__)
@@ -126,8 +126,8 @@ class Committer:
     async def reject(self, item: WorkItem, reason: str) -> None:
         """Keep the bytes of a record that can't be a row, and hand it on as rejected.
 
-        Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays in the cluster; if
-        it is gone from there, it is lost.
+        Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays in the cluster, or
+        its request gets an error; if it is gone from the cluster, it is lost.
         """
         metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
         try:
@@ -136,6 +136,8 @@ class Committer:
             _log.error(  # PostgreSQL has answered: a traceback would not help
                 "Lost: deleted in the cluster, and it can't be kept at all"
                 if self._register.is_last_copy(item.record.key)
+                else "Record of a request can't be kept at all; the request gets an error"
+                if item.record.via is Via.API
                 else "Record can't be kept at all; it stays in the cluster",
                 extra={**item.as_log_fields(), "reason": reason, "error": str(error)},
             )

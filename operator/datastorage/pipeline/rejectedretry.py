@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from datastorage.errors import DataStorageError
@@ -99,7 +99,10 @@ class Retry:
         if sha256(kept.content) != kept.content_hash:
             raise DataStorageError("its bytes have been changed: they do not match their hash")
         body = json.loads(kept.content)
-        return record_of_content(rejected.table, rejected.key, body, kept.content, with_text=self._with_texts)
+        record = record_of_content(
+            rejected.table, rejected.key, body, kept.content, with_text=self._with_texts
+        )
+        return replace(record, via=kept.via, recorded_by=kept.recorded_by)
 
     async def _store_all(self, records: Sequence[tuple[RejectedRecord, Record]]) -> list[RecordKey]:
         await self._store([record for _, record in records])

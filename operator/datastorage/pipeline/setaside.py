@@ -17,6 +17,7 @@ from datastorage import metrics
 from datastorage.errors import RecordRefusedError, WorkRefusedError
 from datastorage.pipeline.item import WorkItem
 from datastorage.pipeline.register import Register
+from datastorage.records.record import Via
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.signal import Signal
 
@@ -64,7 +65,10 @@ class _Waiting:
 
 
 class Aside:
-    """Works through the refused records. All but last copies are in the cluster too, and may be given up."""
+    """Works through the refused records.
+
+    All but last copies may be given up: the cluster has them too, or their request gets an error.
+    """
 
     def __init__(self, committer: Commits, register: Register, pace: Pace = Pace()) -> None:
         self._committer = committer
@@ -220,7 +224,8 @@ class Aside:
             if self._bytes + size <= limit or self._register.is_last_copy(key):
                 kept.append(entry)
                 continue
-            self._register.postpone(key, seconds=self._pace.max_pause_seconds)
+            if entry.item.record.via is Via.CLUSTER:
+                self._register.postpone(key, seconds=self._pace.max_pause_seconds)
             entry.item.origin.given_up(entry.reason)
             self._remove([entry.item])
         heapq.heapify(kept)

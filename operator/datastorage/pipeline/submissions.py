@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from datastorage.errors import OverloadedError, TransientError
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.item import Outcome, Rejection, WorkItem
+from datastorage.pipeline.item import Outcome, WorkItem
 from datastorage.records.record import Record
 from datastorage.resilience.breaker import Breaker
 
@@ -26,10 +26,17 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """No outcome of a record: it is not stored now, or that is not known; the reason says which."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestOrigin:
     """The request that a record came from; the future is its outcome."""
 
-    outcome: asyncio.Future[Outcome]
+    outcome: asyncio.Future[Outcome | Unknown]
 
     async def committed(self, outcome: Outcome) -> None:
         """Answer the request, if it still waits."""
@@ -37,9 +44,9 @@ class RequestOrigin:
             self.outcome.set_result(outcome)
 
     def given_up(self, reason: str) -> None:
-        """Answer that the record can't be kept at all."""
+        """Answer that the record is not stored, and not kept among the rejected ones either."""
         if not self.outcome.done():
-            self.outcome.set_result(Rejection(reason))
+            self.outcome.set_result(Unknown(f"the record is not stored: {reason}"))
 
 
 class Submissions:
@@ -60,11 +67,11 @@ class Submissions:
         """Refuse all further records: the process stops."""
         self._closed = "the operator is stopping"
 
-    async def store(self, records: Sequence[Record]) -> list[Outcome]:
-        """Return the outcome of each record once it is committed.
+    async def store(self, records: Sequence[Record]) -> list[Outcome | Unknown]:
+        """Return the outcome of each record once it is committed, or Unknown where that takes too long.
 
-        Raises TransientError when PostgreSQL does not serve or no answer came in time, and OverloadedError
-        when there is no room. After an error some of the records may be stored all the same.
+        Raises TransientError when PostgreSQL does not serve or no record was committed in time, and
+        OverloadedError when there is no room. After an error some of the records may be stored all the same.
         """
         if self._closed is not None:
             raise TransientError(f"{self._closed}: send the request again")
@@ -73,17 +80,20 @@ class Submissions:
         if not self._intake.has_room:
             raise OverloadedError("too many records wait to be stored: send the request again later")
         loop = asyncio.get_running_loop()
-        outcomes: list[asyncio.Future[Outcome]] = [loop.create_future() for _ in records]
+        outcomes: list[asyncio.Future[Outcome | Unknown]] = [loop.create_future() for _ in records]
         for record, outcome in zip(records, outcomes, strict=True):
             self._intake.add(WorkItem(record, RequestOrigin(outcome)))
-        try:
-            async with asyncio.timeout(self._pace.commit_seconds):
-                return await asyncio.gather(*outcomes)
-        except TimeoutError:
-            why = self._outage() or "the commit takes too long"
-            raise TransientError(
-                f"it is not known yet whether the record is stored ({why}): send the same request again"
-            ) from None
+        await asyncio.wait(outcomes, timeout=self._pace.commit_seconds)
+        if any(outcome.done() for outcome in outcomes):
+            # What is committed is acknowledged even if other records of the request still wait.
+            return [
+                outcome.result() if outcome.done() else Unknown(self._not_known()) for outcome in outcomes
+            ]
+        raise TransientError(self._not_known())
+
+    def _not_known(self) -> str:
+        why = self._outage() or "the commit takes too long"
+        return f"it is not known yet whether the record is stored ({why}): send the same request again"
 
     def _outage(self) -> str | None:
         """Return why commits are held back, or None while they are not."""

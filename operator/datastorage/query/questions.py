@@ -11,7 +11,7 @@ from typing import Final
 
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
-from datastorage.query.archivedrecord import ArchivedRecord, archived
+from datastorage.query.archivedrecord import ArchivedRecord, archived_all
 from datastorage.query.cursor import cursor_of, fingerprint, position_of
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
 from datastorage.query.search import Searcher, SearchResult
@@ -166,7 +166,7 @@ class ArchiveQueries:
         """Return the first rows with their records, and the cursor of the next page."""
         wanted = rows[:limit]
         stored = await self._reader.load([row.place for row in wanted]) if wanted else []
-        records = {row.place: archived(row) for row in stored}
+        records = dict(zip((row.place for row in stored), await archived_all(stored), strict=True))
         # If the contents are large, the last rows are left to the next page.
         page = [(row, records[row.place]) for row in wanted if row.place in records]
         is_last = len(rows) <= limit and len(page) == len(wanted)
@@ -179,7 +179,7 @@ class ArchiveQueries:
         return records[0]
 
     async def _load(self, places: Sequence[Place]) -> tuple[ArchivedRecord, ...]:
-        return tuple([archived(row) for row in await self._reader.load(places)] if places else [])
+        return tuple(await archived_all(await self._reader.load(places)) if places else [])
 
 
 def _uid(uid: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from datastorage.embedding import Embedder
 from datastorage.errors import DataStorageError, EmbedderUnavailableError, InvalidQueryError
-from datastorage.query.archivedrecord import ArchivedRecord, archived
+from datastorage.query.archivedrecord import ArchivedRecord, archived_all
 from datastorage.query.filters import SearchMode
 from datastorage.query.fusion import fuse
 from datastorage.query.questionwords import check_question, without_excluded, wording
@@ -156,13 +156,11 @@ class Searcher:
         rows = {row.place: row for row in await self._reader.load([hit.match.place for hit in found])}
         loaded = [hit for hit in found if hit.match.place in rows]
         more = await self._more(criteria, loaded)
+        records = await archived_all(rows[hit.match.place] for hit in loaded)
         hits = tuple(
-            SearchHit(
-                archived(rows[hit.match.place]), hit.score, hit.similarity,
-                more.get(hit.match.text_hash or b"", 0),
-            )
-            for hit in loaded
-        )  # fmt: skip
+            SearchHit(record, hit.score, hit.similarity, more.get(hit.match.text_hash or b"", 0))
+            for hit, record in zip(loaded, records, strict=True)
+        )
         return SearchResult(mode, hits, degraded)
 
     async def _more(self, criteria: Criteria, loaded: Sequence["_Found"]) -> dict[bytes, int]:

@@ -14,14 +14,14 @@ _log = logging.getLogger(__name__)
 # nor be unreadable in the archive. The parser needs this many levels and this much stack.
 _DEEPEST_JSON: Final = 10_010
 _RECURSION_LIMIT: Final = 60_000
-_STACK_BYTES: Final = 100 * 1024 * 1024
+STACK_BYTES: Final = 100 * 1024 * 1024
 
 
 def make_room_for_deep_json() -> None:
     """Give the main thread room for JSON of any depth that the API server accepts, before the loop runs."""
     sys.setrecursionlimit(_RECURSION_LIMIT)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
-    stack = _STACK_BYTES if hard == resource.RLIM_INFINITY else min(_STACK_BYTES, hard)
+    stack = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))
     try:
         canonical_bytes(json.loads("[" * _DEEPEST_JSON + "]" * _DEEPEST_JSON))

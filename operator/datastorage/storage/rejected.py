@@ -5,16 +5,23 @@ from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from datastorage.records.record import Record, RecordKey, Table
+from datastorage.errors import RecordRefusedError
+from datastorage.records.record import Record, RecordKey, Table, Via
+from datastorage.storage import claims
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.keys import key_columns, key_in
 
 _ADD: Final = """
     INSERT INTO datastorage.rejected_objects (
-        uid, generation, created_at, table_name, namespace, name, content, content_hash, reason)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        uid, generation, created_at, table_name, namespace, name, content, content_hash, reason, via,
+        recorded_by)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
     ON CONFLICT DO NOTHING
+"""
+# Two clients may choose the same uid for the same spec in two namespaces.
+_NAMESPACE: Final = """
+    SELECT namespace FROM datastorage.rejected_objects WHERE uid = $1 AND generation = $2 AND spec_hash = $3
 """
 _REOPEN: Final = "SELECT datastorage.reopen_rejected($1, $2, $3, $4)"
 _RESOLVE: Final = "SELECT datastorage.resolve_rejected($1, $2, $3)"
@@ -47,7 +54,7 @@ _LIST: Final = f"""
 """  # noqa: S608  # conditions of our own
 _COUNT: Final = f"SELECT count(*) FROM datastorage.rejected_objects WHERE {_CONDITIONS}"  # noqa: S608
 _CONTENTS: Final = """
-    SELECT uid, generation, created_at, spec_hash, content, content_hash
+    SELECT uid, generation, created_at, spec_hash, content, content_hash, via, recorded_by
     FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
         AS k (uid, generation, created_at, spec_hash)
     JOIN datastorage.rejected_objects USING (uid, generation, created_at, spec_hash)
@@ -108,6 +115,8 @@ class Content:
 
     content: bytes = field(repr=False)
     content_hash: bytes = field(repr=False)
+    via: Via
+    recorded_by: str | None
 
 
 class RejectedRecords:
@@ -119,14 +128,24 @@ class RejectedRecords:
     async def reject(self, record: Record, reason: str) -> None:
         """Keep the bytes of a record that can't be stored as a row, with the reason.
 
-        A repeat changes nothing.
+        Its identifier is taken too: otherwise the record could be stored twice, by the retry of its bytes and
+        by that of its request. A repeat changes nothing. Raises RecordRefusedError if its place is taken by a
+        record of another namespace.
         """
         key = record.key
         async with self._database.connection() as connection, transaction(connection):
+            if await claims.take(connection, [record]):
+                return  # an equal request was quicker, and its record is kept
             await connection.execute(
                 _ADD, key.uid, key.generation, key.created_at, record.table.value,
                 record.namespace, record.name, record.content, record.content_hash, reason,
+                record.via, record.recorded_by,
             )  # fmt: skip
+            if (
+                await connection.fetchval(_NAMESPACE, key.uid, key.generation, key.spec_hash)
+                != record.namespace
+            ):
+                raise RecordRefusedError("a rejected record of another namespace has the same uid and spec")
             await connection.execute(_REOPEN, key.uid, key.generation, key.spec_hash, reason)
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> set[RecordKey]:
@@ -164,4 +183,7 @@ class RejectedRecords:
         """Return the contents of rejected records, by their keys."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_CONTENTS, *key_columns(list(keys)))
-        return {key_in(row): Content(row["content"], row["content_hash"]) for row in rows}
+        return {
+            key_in(row): Content(row["content"], row["content_hash"], Via(row["via"]), row["recorded_by"])
+            for row in rows
+        }

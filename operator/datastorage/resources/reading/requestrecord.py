@@ -8,7 +8,8 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Any, Final
 
 from datastorage.records.canonical import canonical_bytes
@@ -21,6 +22,23 @@ from datastorage.resources.reading.objectrecord import record_of
 # What a client may say of its record besides the spec. The rest of an object's metadata is the server's.
 _GIVEN_METADATA: Final = ("name", "namespace", "uid", "labels", "annotations", "ownerReferences")
 _NAME_DIGITS: Final = 12
+
+
+class _Clock:
+    """Gives a time only once, so that two requests never get the same key."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._last = datetime.min.replace(tzinfo=UTC)
+
+    def now(self) -> datetime:
+        """Return the time, or the next free microsecond if the clock has stood still or was set back."""
+        with self._lock:
+            self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))
+            return self._last
+
+
+_CLOCK: Final = _Clock()
 
 
 def record_of_request(
@@ -42,7 +60,7 @@ def record_of_request(
     uid = str(uuid.UUID(given["uid"])) if "uid" in given else str(uuid7())
     # With microseconds, unlike an object's: the same uid in another namespace is another record, and must not
     # have the same key.
-    created_at = now or datetime.now(UTC)
+    created_at = now or _CLOCK.now()
     metadata = {
         **given,
         "uid": uid,

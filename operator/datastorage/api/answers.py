@@ -1,0 +1,92 @@
+"""Answers with many records: encoded and sent in pieces, and bounded in memory."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from datastorage.api.openapi import JSON
+from datastorage.api.room import Room
+from datastorage.errors import OverloadedError
+from datastorage.resilience.pieces import in_pieces
+
+_PIECE_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBounds:
+    """How much memory questions may take."""
+
+    made_at_once: int = 4
+    """Answers that are read and encoded at a time; one takes some 100 MB if its records are the largest."""
+    patience_seconds: float = 5.0
+    """A question waits no longer for its turn."""
+    bytes_at_once: int = 96 * 1024 * 1024
+    """Bytes of the answers that clients have not read yet: of two or three of the largest."""
+
+
+class Answers:
+    """Makes the answers of all requests."""
+
+    def __init__(self, bounds: AnswerBounds) -> None:
+        self._bounds = bounds
+        self._turns = asyncio.Semaphore(bounds.made_at_once)
+        self._room = Room(bounds.bytes_at_once)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the turn to read and encode an answer. Raises OverloadedError."""
+        try:
+            async with asyncio.timeout(self._bounds.patience_seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise OverloadedError("too many questions at a time: ask again later") from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    async def listed(self, items: Iterable[Mapping[str, Any]], rest: Mapping[str, Any]) -> Response:
+        """Return the answer with items and the other fields of ``rest``. Raises OverloadedError."""
+        body = bytearray(b'{"items": [')
+        is_first = True
+        async for piece in in_pieces(map(encoded, items), len):
+            body += b"" if is_first else b", "
+            body += piece
+            is_first = False
+        body += b"]" + b"".join(b", " + encoded({name: rest[name]})[1:-1] for name in rest) + b"}"
+        self._room.take(len(body))
+        return _Pieces(body, self._room)
+
+
+class _Pieces(Response):
+    """A body that is sent in pieces, each when the client has read most of those before."""
+
+    def __init__(self, body: bytearray, room: Room) -> None:
+        super().__init__(media_type=JSON, headers={"Content-Length": str(len(body))})
+        self._pieces = body
+        self._room = room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            for start in range(0, len(self._pieces), _PIECE_BYTES):
+                piece = bytes(self._pieces[start : start + _PIECE_BYTES])
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._room.free(len(self._pieces))
+
+
+def encoded(value: Any) -> bytes:
+    """Return a value as JSON."""
+    # Lone surrogates, which a record may contain, can't be encoded.
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")

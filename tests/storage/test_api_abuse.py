@@ -1,0 +1,256 @@
+"""Requests that mean harm, or are wrong: each gets a problem, none holds up the others."""
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+import pytest_asyncio
+
+from datastorage.api.answers import AnswerBounds
+from datastorage.api.bodies import Bounds
+from datastorage.assembly.queries import build_queries
+from datastorage.query.questions import ArchiveQueries
+from datastorage.storage.connection.database import Database
+from harness.apiclient import Answer
+from harness.postgres import TestDatabase
+from tests.support.apiserved import Served, body, served
+
+RECORD = json.dumps(body()).encode()
+STORE = "/store/workflow"
+LIST = "/query/records"
+JSON = {"Content-Type": "application/json"}
+LONGEST_HOLD_SECONDS = 0.5  # far more than 50 ms: the tests share the machine with others
+
+
+@pytest_asyncio.fixture
+async def queries(common: TestDatabase) -> AsyncIterator[ArchiveQueries]:
+    database = Database(common.service_url, pool_size=4)
+    yield build_queries(database)
+    await database.close()
+
+
+@pytest_asyncio.fixture
+async def api(queries: ArchiveQueries) -> AsyncIterator[Served]:
+    async with served(queries) as made:
+        yield made
+
+
+def assert_problem(answer: Answer, status: int, code: str) -> None:
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json"), answer
+    assert answer.json["code"] == code
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{LIST}?bogus=1",
+        f"{LIST}?correlation_id=x",
+        f"{LIST}/{uuid.uuid4()}?bogus=1",
+        f"/query/actiontraces/{uuid.uuid4()}/history?bogus=1",
+        "/timeline/rr-1?bogus=1",
+        "/query/semantic?q=x&bogus=1",
+        f"{LIST}?namespace=a&namespace=b",
+        f"{LIST}?since=1700000000",
+        f"{LIST}?since=1e308",
+        f"{LIST}?pageSize=0",
+        f"{LIST}?pageSize=99999999999999999999",
+        f"{LIST}/{uuid.uuid4()}?generation=99999999999999999999",
+    ],
+)
+async def test_a_parameter_that_does_not_count_is_refused(api: Served, path: str) -> None:
+    answer = await api.send("GET", path)
+    assert answer.status == 400, answer.content
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_parameter_of_a_store_is_refused(api: Served) -> None:
+    assert_problem(await api.send("POST", f"{STORE}?dryRun=All", RECORD, JSON), 400, "invalid-parameter")
+    assert api.stored == []
+
+
+HOSTILE = ("", "%00", "a%00b", "%ED%A0%80", "%FF", "-1", "NaN", "1e400", "%27%3B%20DROP%20TABLE%20x--",
+           "a%20%26%20!(b", "x" * 513, "9999-12-31T23:59:59-14:00",
+           "0001-01-01T00:00:00%2B14:00")  # fmt: skip
+PARAMETERS = ("namespace", "correlationId", "actionType", "phase", "severity", "targetKind",
+              "targetNamespace", "targetName", "alertFingerprint", "since", "until", "pageSize",
+              "pageToken", "q", "mode", "type", "limit")  # fmt: skip
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+async def test_no_value_of_a_parameter_breaks_a_question(api: Served, value: str) -> None:
+    paths = [f"{LIST}?{name}={value}" for name in PARAMETERS]
+    paths += [f"/query/semantic?mode=text&q=word&{name}={value}" for name in PARAMETERS]
+    paths += [f"/query/semantic?mode=text&q={value}", f"/timeline/{value or 'x'}", f"{LIST}/{value or 'x'}"]
+    for answer in [await api.send("GET", path) for path in paths]:
+        assert answer.status in {200, 400}, answer.content
+        assert answer.status == 200 or answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("PUT", STORE, 405), ("OPTIONS", LIST, 405), ("FOO", LIST, 405), ("GET", "/nothing", 404),
+     ("GET", f"{LIST}/", 404), ("POST", "/store/nothing", 400)],
+)  # fmt: skip
+async def test_other_methods_and_paths_get_a_problem(
+    api: Served, method: str, path: str, status: int
+) -> None:
+    answer = await api.send(method, path, b"" if method == "POST" else None)
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+async def test_a_request_that_is_no_http_gets_a_problem(api: Served) -> None:
+    for request in (
+        b"hello\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    ):
+        head, _, content = (await api.raw(request)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 "), head
+        assert b"application/problem+json" in head
+        assert json.loads(content)["code"] == "invalid-http"
+
+
+async def test_the_question_of_a_stranger_is_not_read(api: Served) -> None:
+    path = "/query/semantic"
+    answer = await api.send("POST", path, b'{"q":"x"}' + b" " * 1_000_000, JSON, token=None)
+    assert_problem(answer, 401, "not-authenticated")
+    large = await api.send("POST", path, b'{"q":"x"}' + b" " * 1_000_000, JSON)
+    assert_problem(large, 413, "body-too-large")
+    for content in (b"", b"[" * 60_000, b'{"q":"a","q":"b"}', b'{"q":NaN}', b"\xff"):
+        assert_problem(await api.send("POST", path, content, JSON), 400, "invalid-json")
+    for content in (b"null", b"{}", b'{"q":"a","bogus":1}', b'{"q":"a","since":1}', b'{"q":[]}'):
+        assert_problem(await api.send("POST", path, content, JSON), 400, "invalid-parameter")
+    found = await api.send("POST", path, b'{"q":"xylophonist","mode":"text"}', JSON)
+    assert (found.status, found.json["items"]) == (200, [])
+
+
+async def test_a_body_that_is_announced_as_too_large_is_refused_before_it_comes(api: Served) -> None:
+    head = b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
+    answer = await api.raw(head + b"Expect: 100-continue\r\nContent-Length: 9999999999\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 "), answer
+
+
+async def test_a_compressed_body_is_refused_wherever_that_is_said(api: Served) -> None:
+    head = b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
+    both = b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n"
+    end = b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+    assert (await api.raw(head + both + end)).startswith(b"HTTP/1.1 415 ")
+
+
+async def test_bodies_have_a_bound_in_all(queries: ArchiveQueries) -> None:
+    async with served(queries, Bounds(bytes_at_once=2 * len(RECORD))) as api:
+        api.storing.clear()
+        first = [asyncio.create_task(api.send("POST", STORE, RECORD, JSON)) for _ in range(3)]
+        [refused], waiting = await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        assert_problem(refused.result(), 503, "overloaded")
+        assert int(refused.result().headers["retry-after"]) > 0
+        api.storing.set()
+        assert [answer.status for answer in await asyncio.gather(*waiting)] == [201, 201]
+        assert (await api.send("POST", STORE, RECORD, JSON)).status == 201
+
+
+async def test_answers_have_a_bound_in_all(queries: ArchiveQueries) -> None:
+    path = f"{LIST}?namespace=nothing-is-here"
+    async with served(queries) as api:
+        size = len((await api.send("GET", path)).content)
+    async with served(queries, answers=AnswerBounds(bytes_at_once=size)) as api:
+        # The room of each answer is free again.
+        assert [(await api.send("GET", path)).status for _ in range(3)] == [200, 200, 200]
+    async with served(queries, answers=AnswerBounds(bytes_at_once=size - 1)) as api:
+        assert_problem(await api.send("GET", path), 503, "overloaded")
+    async with served(queries, answers=AnswerBounds(made_at_once=0, patience_seconds=0.05)) as api:
+        assert_problem(await api.send("GET", path), 503, "overloaded")
+        assert_problem(await api.send("GET", f"{LIST}/{uuid.uuid4()}"), 503, "overloaded")
+
+
+class Watchdog:
+    """Measures how long the event loop was held."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def run(self) -> None:
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(0.005)
+            self.longest = max(self.longest, time.monotonic() - started - 0.005)
+
+
+MIB = 1024 * 1024
+BOMBS = {
+    "arrays": b"[" + b"[]," * (2 * MIB) + b"1]",
+    "one item": b"[[" + b"[]," * MIB + b"1]]",
+    "levels": b'{"metadata":' + b"[" * (2 * MIB),
+    "lines": b"\n" * (7 * MIB),
+    "surrogates": b'"' + b"\\ud800" * (MIB // 3) + b'"',
+    "numbers": b"[" + b"1.5," * MIB + b"1]",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+async def test_no_body_holds_the_loop(api: Served, name: str) -> None:
+    watchdog = Watchdog()
+    watching = asyncio.create_task(watchdog.run())
+    headers = {"Content-Type": "application/x-ndjson"} if name == "lines" else JSON
+    answer = await api.send("POST", STORE, BOMBS[name], headers)
+    watching.cancel()
+    assert answer.status in {400, 413}, answer.content
+    assert watchdog.longest < LONGEST_HOLD_SECONDS
+
+
+async def test_a_large_array_is_stored_in_its_order(api: Served) -> None:
+    # Brackets, commas and quotes in texts divide nothing.
+    odd = [body(name=f"record-{n}", annotations={"a/b": f'],[{{"\\ {n}'}) for n in range(500)]
+    for one in odd:
+        one["spec"] = {**one["spec"], "message": "é" * 100}
+    content = json.dumps(odd, indent=1, ensure_ascii=False).encode()
+    assert len(content) > 100_000
+    answer = await api.send("POST", STORE, content, JSON)
+    assert (answer.status, answer.json["stored"]) == (207, 500), answer.content
+    assert [record.name for record in api.stored] == [one["metadata"]["name"] for one in odd]
+    broken = await api.send("POST", STORE, content[:-2] + b',{"a":1e999}]', JSON)
+    assert_problem(broken, 413, "too-many-records")
+    broken = await api.send("POST", STORE, b'[{"a":1e999},' + b" " * 100_000 + b"1]", JSON)
+    assert_problem(broken, 400, "invalid-json")
+    assert broken.json["errors"][0]["pointer"] == "/0/a"
+
+
+async def test_a_read_over_all_namespaces_is_logged(api: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        await api.send("GET", f"{LIST}?namespace=payments")
+        assert not [each for each in caplog.records if each.message == "Read over all namespaces"]
+        await api.send("GET", "/query/semantic?mode=text&q=secretword&phase=Completed")
+    [logged] = [each for each in caplog.records if each.message == "Read over all namespaces"]
+    assert (logged.user, logged.verb, logged.count) == ("robot", "list", 0)  # type: ignore[attr-defined]
+    assert logged.filter["phase"] == "Completed"  # type: ignore[attr-defined]
+    assert "secretword" not in str(logged.__dict__)
+
+
+async def test_many_connections_leave_room_for_the_probes(api: Served) -> None:
+    port = int(api.url.rpartition(":")[2])
+    slow = b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
+    slow += b"Content-Length: 9\r\n\r\n"
+    # More bodies that do not come than requests are served, and more silent connections than are kept.
+    writers = []
+    try:
+        for request in [slow] * 410 + [b"GET /"] * 450:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writers.append(writer)
+            writer.write(request)
+        refused = await api.send("GET", LIST)
+        assert_problem(refused, 503, "overloaded")
+        health = await api.raw(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert health.startswith(b"HTTP/1.1 200 "), health
+    finally:
+        for writer in writers:
+            writer.close()
+    for writer in writers:
+        with suppress(OSError):
+            await writer.wait_closed()
+    answer = await api.send("POST", STORE, RECORD, JSON)
+    assert answer.status == 201, answer.content

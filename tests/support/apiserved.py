@@ -1,0 +1,105 @@
+"""The REST API on a port, with an archive in memory and without a cluster."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.datastructures import Headers
+
+from datastorage.api.answers import AnswerBounds
+from datastorage.api.app import api_app, api_server
+from datastorage.api.bodies import Bounds
+from datastorage.api.guard import OpenGuard
+from datastorage.api.health import health_routes
+from datastorage.api.query import Desk, query_router
+from datastorage.api.store import Entrance, store_router
+from datastorage.errors import NotAuthenticatedError
+from datastorage.pipeline.item import Outcome
+from datastorage.pipeline.submissions import Unknown
+from datastorage.query.questions import ArchiveQueries
+from datastorage.records.caller import Caller
+from datastorage.records.record import Record, StoredRecord
+from harness.apiclient import Answer, ApiClient
+from harness.objects import AUDIT_SPEC
+from harness.ports import free_port
+
+STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
+
+
+def body(**metadata: Any) -> dict[str, Any]:
+    """Return the body of a request that stores a record."""
+    spec = {name: value for name, value in AUDIT_SPEC.items() if name != "type"}
+    return {"metadata": {"namespace": "payments", **metadata}, "spec": spec}
+
+
+class TokenGuard(OpenGuard):
+    """Knows one token."""
+
+    async def caller_of(self, headers: Headers) -> Caller:
+        if headers.get("authorization") != "Bearer robot":
+            raise NotAuthenticatedError("no credentials")
+        return Caller("robot")
+
+
+@dataclass
+class Served:
+    """The API, and what it has stored."""
+
+    url: str
+    stored: list[Record] = field(default_factory=list)
+    storing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Records are stored while this is set."""
+
+    def __post_init__(self) -> None:
+        self.storing.set()
+
+    async def store(self, records: Sequence[Record]) -> list[Outcome | Unknown]:
+        """Store records, as pipeline/submissions.py does."""
+        await self.storing.wait()
+        self.stored += records
+        return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        token: str | None = "robot",
+    ) -> Answer:
+        """Send a request without holding the loop."""
+        return await asyncio.to_thread(ApiClient(self.url, token).send, method, path, content, headers or {})
+
+    async def raw(self, request: bytes) -> bytes:
+        """Send bytes; return what comes until the end of the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(self.url.rpartition(":")[2]))
+        try:
+            writer.write(request)
+            return await reader.read()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def served(
+    archive: ArchiveQueries, bounds: Bounds | None = None, answers: AnswerBounds | None = None
+) -> AsyncIterator[Served]:
+    """Serve the API until the end of the block."""
+    port = free_port()
+    api = Served(f"http://127.0.0.1:{port}")
+    guard = TokenGuard()
+    entrance = Entrance(guard, api, archive, with_texts=False, bounds=bounds or Bounds())
+    app = api_app(
+        [store_router(entrance), query_router(Desk(guard, archive, answers or AnswerBounds()))],
+        health_routes(health={}, ready={}, notes={}),
+    )
+    server = api_server(app, addresses="127.0.0.1", port=port)
+    await server.start()
+    try:
+        yield api
+    finally:
+        await server.stop()
