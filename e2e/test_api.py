@@ -2,7 +2,10 @@
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from urllib.request import urlopen
 
@@ -118,6 +121,21 @@ def test_the_same_request_is_stored_once(workbench: Workbench, both: DocumentedC
         assert first.json == second.json
         other = both.post("/store/workflow", {**sent, "spec": {**SPEC, "phase": "Failed"}}, headers)
         assert (other.status, other.json["code"]) == (422, "identifier-reused")
+    assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
+
+
+def test_racing_requests_of_one_identifier_store_one_record(
+    workbench: Workbench, both: DocumentedClient
+) -> None:
+    by_uid = body(workbench.namespace, uid=str(uuid.uuid4()))
+    with ThreadPoolExecutor(16) as pool:
+        for sent, headers in ((by_uid, {}), (body(workbench.namespace), {"Idempotency-Key": "step 1"})):
+            post = partial(both.post, "/store/workflow", sent, headers)
+            answers = [each.result() for each in [pool.submit(post) for _ in range(32)]]
+            assert Counter(answer.status for answer in answers) == {201: 1, 200: 31}
+            assert {answer.content for answer in answers} == {answers[0].content}
+    repeated = both.post("/store/workflow", [by_uid] * 3)
+    assert [item["status"] for item in repeated.json["items"]] == [200, 200, 200], repeated.content
     assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
 
 

@@ -254,3 +254,15 @@ async def test_many_connections_leave_room_for_the_probes(api: Served) -> None:
             await writer.wait_closed()
     answer = await api.send("POST", STORE, RECORD, JSON)
     assert answer.status == 201, answer.content
+
+
+async def test_nobody_chooses_who_recorded_it(api: Served) -> None:
+    forged = body(annotations={"kubernaut.io/recorded-by": "admin", "recordedBy": "admin"})
+    headers = {**JSON, "X-Remote-User": "admin", "Impersonate-User": "admin", "X-Forwarded-User": "admin"}
+    answer = await api.send("POST", STORE, json.dumps(forged).encode(), headers)
+    assert (answer.status, answer.json["recordedBy"], answer.json["via"]) == (201, "robot", "api")
+    assert [record.recorded_by for record in api.stored] == ["robot"]
+    spec = {**body()["spec"], "recordedBy": "admin", "via": "cluster"}
+    for place in ({**body(), "recordedBy": "admin"}, body(recordedBy="admin"), {**body(), "spec": spec}):
+        refused = await api.send("POST", STORE, json.dumps(place).encode(), JSON)
+        assert_problem(refused, 400, "invalid-record")
