@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from datastorage import metrics
 from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector
 from datastorage.pipeline.clusterobject import Expiry, expiry_of
@@ -137,13 +138,24 @@ async def test_both_kinds_are_confirmed_in_their_own_table(bench: Bench) -> None
     assert bench.left() == set()
 
 
-async def test_nothing_is_deleted_that_the_archive_does_not_confirm(bench: Bench) -> None:
+def missing_rows() -> float:
+    labels = {"phase": "Stored"}
+    return metrics.REGISTRY.get_sample_value("datastorage_rows_missing_total", labels) or 0.0
+
+
+async def test_nothing_is_deleted_that_the_archive_does_not_confirm(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = missing_rows()
     lost = await bench.stored("lost", "2026-03-05T11:00:00Z", archived=False)
     kept = await bench.stored("kept", "2026-03-05T11:00:00Z")
     await bench.collector.collect([bench.note(body) for body in (lost, kept)])
     assert bench.left() == {"lost"}
     assert bench.cluster.named("delete") == ["kept"]
     assert bench.restored == ["lost"]
+    assert missing_rows() == before + 1
+    [line] = [entry for entry in caplog.records if "does not have the row" in entry.getMessage()]
+    assert (vars(line)["object_name"], vars(line)["phase"]) == ("lost", "Stored")
 
 
 async def test_another_generation_confirms_nothing(bench: Bench) -> None:
@@ -172,10 +184,11 @@ async def test_another_content_of_the_same_generation_confirms_nothing(bench: Be
 @pytest.mark.parametrize("name", ["due", "held"])
 async def test_a_listed_object_without_its_row_is_stored_again(bench: Bench, spawn: Spawn, name: str) -> None:
     """It is stored long before it is due, and also if a legal hold keeps it from ever being due."""
-    labels = ON_HOLD if name == "held" else {}
+    before, labels = missing_rows(), ON_HOLD if name == "held" else {}
     await bench.stored(name, "2026-03-05T18:00:00Z", archived=False, labels=labels)
     spawn(bench.collector.run())
     await eventually(lambda: bench.restored == [name])
+    assert missing_rows() == before + 1
 
 
 async def test_a_clock_that_is_ahead_of_the_database_deletes_nothing_early(
