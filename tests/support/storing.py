@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from datastorage.pipeline.batchcommit import BatchCommit, Rejected, Writer
 from datastorage.pipeline.committer import Committer
+from datastorage.pipeline.committer import Pace as BatchPace
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.setaside import Aside, Pace
@@ -28,6 +29,7 @@ class Storing:
         rejected: Rejected | None = None,
         *,
         pace: Pace = QUICK,
+        batching: BatchPace = BatchPace(),
         register: Register | None = None,
         max_bytes: int = 2**27,
     ) -> None:
@@ -43,7 +45,7 @@ class Storing:
             breaker=breaker,
         )
         self.aside = Aside(commit, self.register, pace)
-        self.committer = Committer(self.entrance.intake, commit, self.aside)
+        self.committer = Committer(self.entrance.intake, commit, self.aside, batching)
 
     @property
     def idle(self) -> bool:

@@ -1,5 +1,6 @@
 """The garbage collector deletes in order, and only the objects whose rows the archive confirms."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -262,6 +263,24 @@ async def test_a_held_object_is_never_scheduled(bench: Bench, spawn: Spawn) -> N
     assert bench.left() == {"held"}
 
 
+async def test_an_object_that_waits_for_a_finalizer_is_not_counted_as_held(
+    bench: Bench, spawn: Spawn
+) -> None:
+    """Its deletion has begun: the hold keeps nothing."""
+
+    def held() -> float:
+        labels = {"outcome": "held"}
+        return metrics.REGISTRY.get_sample_value("datastorage_gc_total", labels) or 0.0
+
+    before, due = held(), "2026-03-05T11:00:00Z"
+    await bench.stored("goes", due, labels=ON_HOLD, deletionTimestamp=due)
+    await bench.stored("held", due, labels=ON_HOLD)
+    spawn(bench.collector.run())
+    await eventually(lambda: ("list", "actiontraces", "status.phase=Degraded") in bench.cluster.calls)
+    await settle()
+    assert held() == before + 1
+
+
 async def test_without_a_promised_time_an_object_stays(bench: Bench, spawn: Spawn) -> None:
     bench.cluster.add(with_status(audit_record(name="kept"), phase="Stored"))
     await bench.stored("goes", "2026-03-05T11:00:00Z")
@@ -374,6 +393,18 @@ async def test_a_kind_that_is_served_again_is_listed_at_once(bench: Bench, spawn
     bench.cluster.kind_failures.clear()
     bench.collector.list_soon(AUDIT_RECORD)
     await eventually(lambda: bench.left() == set())
+
+
+async def test_a_listing_requested_during_a_listing_follows_at_once(bench: Bench, spawn: Spawn) -> None:
+    """The kind may have come back after its pages were read."""
+    await bench.stored("record", "2026-03-05T18:00:00Z")
+    bench.cluster.page_gate = gate = asyncio.Semaphore(0)
+    listing = ("list", "auditrecords", "status.phase=Stored")
+    spawn(bench.collector.run())
+    await eventually(lambda: listing in bench.cluster.calls)
+    bench.collector.list_soon(AUDIT_RECORD)
+    gate.release()
+    await eventually(lambda: bench.cluster.calls.count(listing) == 2)
 
 
 async def test_a_dry_run_goes_on_without_a_kind_that_is_not_served(bench: Bench) -> None:
