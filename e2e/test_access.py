@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from datastorage.resources.kinds import AUDIT_RECORD
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
 from harness.connectproxy import ConnectProxy
 from harness.controlplane.cluster import REPOSITORY, write_private
-from harness.manifests import audit_record
+from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.plugin import FakePlugin
 from harness.polling import until
@@ -69,6 +69,29 @@ async def test_revoked_credentials_are_replaced(
     await stored(client, workbench, "meanwhile")
     await until(lambda: is_ready(operator), seconds=SECONDS, what="ready again")
     assert first not in operator.log()
+
+
+async def test_a_process_that_the_status_guard_refuses_says_so_once(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    admin = workbench.cluster.admin_kubeconfig
+    operator = await asyncio.to_thread(workbench.start_operator, kubeconfig=admin)
+    for kind, make in ((AUDIT_RECORD, audit_record), (ACTION_TRACE, action_trace)):
+        await client.create(kind, workbench.namespace, make("refused"))
+
+    def lines(message: str) -> list[dict[str, Any]]:
+        parsed = [json.loads(line) for line in operator.log().splitlines()]
+        return [line for line in parsed if line["message"].startswith(message)]
+
+    async def both_refused() -> bool:
+        return len(lines("Status refused")) >= 2
+
+    # The writes are repeated for about 15 s before they are given up.
+    await until(both_refused, seconds=60.0, what="both statuses are refused")
+    [notice] = lines("The status guard")
+    assert "kubectl label namespace" in notice["message"]
+    user = json.loads(workbench.cluster.kubectl("auth", "whoami", "-o", "json").stdout)
+    assert f"this request is from {user['status']['userInfo']['username']}, " in notice["error"]
 
 
 async def test_a_right_that_is_revoked_is_named(workbench: Workbench, client: BulkClient) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,6 +127,23 @@ async def test_a_definition_is_deleted_and_created_again(
         )
         == 1
     )
+
+
+async def test_the_dry_run_of_the_collector_names_missing_definitions(
+    workbench: Workbench, definitions: Definitions
+) -> None:
+    await definitions.delete(ACTION_TRACE)
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        workbench.datastorage("gc", "--dry-run")
+    assert failed.value.returncode == 1
+    assert failed.value.stdout == "stored objects in the cluster: 0\n", "the other kind is listed"
+    assert f"does not serve {ACTION_TRACE.crd_name}: " in failed.value.stderr
+    assert "kubectl apply -k crds" in failed.value.stderr
+    await definitions.delete(AUDIT_RECORD)
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        workbench.datastorage("gc", "--dry-run")
+    assert failed.value.stdout == "", "nothing is said about objects that can't be listed"
+    assert f"does not serve {AUDIT_RECORD.crd_name} and {ACTION_TRACE.crd_name}: " in failed.value.stderr
 
 
 async def test_the_definitions_are_installed_after_the_operator(

@@ -5,6 +5,8 @@ to zero meanwhile.
 """
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 import pytest
 
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
+from datastorage.resources.reading.action_trace import READING as ACTION_TRACE_READING
 from e2e.resource_cases import action_trace, audit_record
 from harness.controlplane import Cluster
+from harness.controlplane.cluster import REPOSITORY
 from harness.polling import until_blocking
 
 SYSTEM = "datastorage-system"
@@ -131,6 +135,7 @@ def test_an_unstored_record_stays_and_the_message_says_what_to_do(
         f"kubectl wait -n {records.namespace} {kind.singular}/fresh --for=jsonpath='{{.status.phase}}'=Stored"
         in refusal
     )
+    assert "If no operator runs (a trial, or it is gone for good)" in refusal
     assert f"kubectl label namespace {records.namespace} {OPT_OUT}" in refusal
     assert records.names(kind) == {"fresh"}
 
@@ -173,6 +178,35 @@ def test_a_record_that_is_not_finished_stays(records: Records, kind: ResourceKin
     # An abandoned trace never becomes Stored: the message says how to end it instead of waiting.
     assert ("kubectl patch -n" if phase == "Recording" else "kubectl wait -n") in refusal
     assert records.names(kind) == {"underway"}
+
+
+@pytest.mark.parametrize(
+    ("execution", "effectiveness"),
+    [
+        ("Pending", {}),
+        ("Executing", {"dueTime": "2026-03-01T12:00:00Z"}),
+        ("Executing", {"dueTime": "2026-03-01T12:00:00Z", "assessedAt": "2026-03-01T12:00:00Z"}),
+        ("Completed", {"dueTime": "2026-03-01T12:00:00Z"}),
+        ("Failed", {"dueTime": "2026-03-01T12:00:00Z", "assessedAt": "0001-01-01T01:00:00+01:00"}),
+    ],
+)
+def test_the_command_in_the_refusal_ends_an_abandoned_trace(
+    records: Records, execution: str, effectiveness: dict[str, str]
+) -> None:
+    manifest = action_trace({"execution": {"status": execution}, "effectiveness": effectiveness})
+    manifest |= {"metadata": {"name": "abandoned", "namespace": records.namespace}}
+    assert not ACTION_TRACE_READING.is_final(manifest["spec"])
+    records.cluster.kubectl("create", "-f", "-", input=json.dumps(manifest))
+    records.set_status(ACTION_TRACE, "abandoned", "Recording", 1)
+    refusal = records.delete(ACTION_TRACE, "abandoned")
+    command = re.search(r"end it with: kubectl (patch .*?'.*?')\.", refusal)
+    assert command is not None, refusal
+    documented = command[1].replace(records.namespace, "NAMESPACE").replace("abandoned", "NAME")
+    assert f"`kubectl {documented}`" in (REPOSITORY / "docs/operations/records.md").read_text()
+    records.cluster.kubectl(*shlex.split(command[1]))
+    spec = records.cluster.get(ACTION_TRACE.crd_name, "abandoned", "-n", records.namespace)["spec"]
+    assert ACTION_TRACE_READING.is_final(spec), spec
+    assert ("assessedAt" in spec.get("effectiveness", {})) == ("assessedAt" in effectiveness)
 
 
 @each_kind
@@ -227,6 +261,9 @@ def test_nobody_else_can_claim_that_a_record_is_stored(records: Records, kind: R
     records.create(kind, "fresh")
     refusal = records.set_status(kind, "fresh", "Stored", 1, as_admin=True)
     assert f"only the Data Storage operator writes the status of {kind.singular}/fresh" in refusal
+    assert "this request is from " in refusal
+    assert "The operator is system:serviceaccount:datastorage-system:datastorage." in refusal
+    assert f"kubectl label namespace {records.namespace} {OPT_OUT}" in refusal
     assert "must not be deleted" in records.delete(kind, "fresh")
 
 

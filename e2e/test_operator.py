@@ -1,6 +1,9 @@
 """A record's path on a real cluster: it is stored, its status says so, and it is deleted."""
 
+import asyncio
 import json
+import re
+import shlex
 import socket
 from typing import Any
 
@@ -138,6 +141,31 @@ async def test_a_trace_whose_assessment_was_never_made_stays_open(
     assert history[-1]["end_time"] is None
 
 
+async def test_the_advice_of_the_guard_ends_a_trace_whose_assessment_was_never_made(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    workbench.start_operator()
+    ended = action_trace(
+        "given-up", execution={"status": "Completed"}, effectiveness={"dueTime": "2026-03-01T12:00:00Z"}
+    )
+    await client.create(ACTION_TRACE, workbench.namespace, ended)
+    kubectl = workbench.cluster.kubectl
+    deletion = ("delete", "actiontrace", "given-up", "-n", workbench.namespace, "--dry-run=server")
+
+    async def advice() -> re.Match[str] | None:
+        refusal = (await asyncio.to_thread(kubectl, *deletion, check=False)).stderr
+        return re.search(r"end it with: kubectl (patch .*?'.*?')\.", refusal)
+
+    command = await until(advice, seconds=20, what="the refusal says how to end it")
+    await asyncio.to_thread(kubectl, *shlex.split(command[1]))
+
+    async def stored() -> bool:
+        body = await client.get(ACTION_TRACE, workbench.namespace, "given-up")
+        return body is not None and body.get("status", {}).get("phase") == "Stored"
+
+    await until(stored, seconds=20, what="phase Stored")
+
+
 async def test_final_state_that_follows_at_once_is_stored(workbench: Workbench, client: BulkClient) -> None:
     """The step to Stored must never hide a later generation: 60 traces changed right after their creation."""
     workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
@@ -240,6 +268,7 @@ async def test_gc_dry_run_lists_and_deletes_nothing(workbench: Workbench, client
 
     output = await until(listed, seconds=10, what="the dry run lists it")
     assert "yes" in output
+    assert re.search(r"Z +(59m|1h) ", output), output
     assert await client.get(AUDIT_RECORD, workbench.namespace, "listed") is not None
 
 

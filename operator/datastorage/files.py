@@ -4,6 +4,10 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Final
+
+# The size limit of a Kubernetes Secret.
+_MAX_SECRET_BYTES: Final = 1024 * 1024
 
 
 class UnusableFileError(OSError):
@@ -47,6 +51,23 @@ def fingerprint(path: str | Path) -> tuple[int, ...] | None:
     except (OSError, ValueError):  # ValueError: not the path of a file
         return None
     return (state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+def secret_file(directory: Path, setting: str) -> Path | None:
+    """Return the path of the file that holds a setting's value, or None.
+
+    The file's name may be in upper or lower case. A symbolic link that leads outside the directory is
+    ignored. Raises OSError if the directory can't be listed.
+    """
+    found = next((path for path in directory.iterdir() if path.name.lower() == setting.lower()), None)
+    if found is None or not found.is_file() or directory.resolve() not in found.resolve().parents:
+        return None
+    return found
+
+
+def read_secret(path: Path) -> str:
+    """Return the value in a secret's file. Raises OSError, and UnicodeDecodeError where it is not UTF-8."""
+    return read_file(path, _MAX_SECRET_BYTES).decode().strip()
 
 
 def _open(path: str | Path) -> int:

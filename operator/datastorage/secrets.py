@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from datastorage.errors import ConfigurationError, DataStorageError
-from datastorage.files import fingerprint
-from datastorage.settings import PREFIX, Settings, read_secret, secret_file
+from datastorage.files import fingerprint, read_secret, secret_file
+from datastorage.settings import PREFIX, Settings
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -23,7 +33,8 @@ from pydantic_settings import (
 )
 
 from datastorage.errors import ConfigurationError
-from datastorage.files import read_file
+from datastorage.files import read_secret, secret_file
+from datastorage.servicelinks import is_service_link
 
 PREFIX: Final = "DATASTORAGE_"
 _SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
@@ -32,24 +43,12 @@ EMBEDDED_DIR_VARIABLE: Final = "DATASTORAGE_EMBEDDED_DIR"
 _OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE})
 # Variables that only the tests read.
 _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
-# Variables that Kubernetes adds to the pods of a namespace for each Service whose name begins with
-# "datastorage": its address, the numbers of its ports, and the ports again in the form of Docker's links.
-_SERVICE_LINK: Final = re.compile(
-    r"DATASTORAGE(_.*)?_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-# One of them may have the name of a setting: a Service datastorage-api gives DATASTORAGE_API_PORT. Its value
-# is such a URL, while the setting's is a number.
-_PORT_URL: Final = re.compile(r"(tcp|udp|sctp)://.*")
-# The size limit of a Kubernetes Secret.
-_MAX_FILE_BYTES: Final = 1024 * 1024
+# Only names are allowed: Kopf would treat "team-*" as a pattern, but the lists of the sweep would not.
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
-
-# Of `run --embedded`.
 DEFAULT_EMBEDDED_DIR: Final = "~/.local/share/kubernaut-datastorage/postgres"
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
-# Only names are allowed: Kopf would treat "team-*" as a pattern, but the lists of the sweep would not.
-_Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 _Positive = Annotated[int, Field(ge=1)]
 
 
@@ -64,7 +63,14 @@ def _split(value: Any) -> Any:
     return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
 
 
+def _namespace(name: str) -> str:
+    if _NAMESPACE.fullmatch(name) is None:
+        raise PydanticCustomError("namespace", "{name} is not the name of a namespace", {"name": repr(name)})
+    return name
+
+
 _Url = Annotated[SecretStr, BeforeValidator(_stripped)]
+_Namespace = Annotated[str, AfterValidator(_namespace)]
 
 
 class _Group(BaseModel):
@@ -247,7 +253,7 @@ class Settings(BaseSettings):
         environment.env_vars = {
             name.lower(): value
             for name, value in os.environ.items()
-            if name.upper() in known and not _is_service_link(name.upper(), value)
+            if name.upper() in known and not is_service_link(name.upper(), value)
         }
         # The library has two sources for files: one supports no groups, and the other reads every file in the
         # directory.
@@ -322,29 +328,12 @@ def load_settings() -> Settings:
         name = PREFIX + next(name for name in names if name in _PLACES).upper()
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
     given = {  # in lower case, as in the lookup below
-        name.lower() for name, value in os.environ.items() if not _is_service_link(name.upper(), value)
+        name.lower() for name, value in os.environ.items() if not is_service_link(name.upper(), value)
     }
     settings._directories = {  # noqa: SLF001  # made here
         name: directory for name in _PLACES if f"{PREFIX}{name}".lower() not in given
     }
     return settings
-
-
-def secret_file(directory: Path, setting: str) -> Path | None:
-    """Return the path of the file that holds a setting's value, or None.
-
-    The file's name may be in upper or lower case. A symbolic link that leads outside the directory is
-    ignored. Raises OSError if the directory can't be listed.
-    """
-    found = next((path for path in directory.iterdir() if path.name.lower() == setting.lower()), None)
-    if found is None or not found.is_file() or directory.resolve() not in found.resolve().parents:
-        return None
-    return found
-
-
-def read_secret(path: Path) -> str:
-    """Return the value in a secret's file. Raises OSError, and UnicodeDecodeError where it is not UTF-8."""
-    return read_file(path, _MAX_FILE_BYTES).decode().strip()
 
 
 def _read_files(directory: Path) -> dict[str, str | None]:
@@ -368,21 +357,22 @@ def _refuse_unknown_variables() -> None:
     for name, value in sorted(os.environ.items()):
         if not name.startswith(PREFIX) or name.startswith(_TEST_PREFIX):
             continue
-        if name not in known and not _is_service_link(name, value):
-            alike = [other for other in known if other.startswith(name[: len(PREFIX) + 4])]
-            hint = max(alike or known, key=lambda other: difflib.SequenceMatcher(None, name, other).ratio())
-            raise ConfigurationError(f"{name} is not a setting: did you mean {hint}?")
+        if name not in known and not is_service_link(name, value):
+            raise ConfigurationError(f"{name} is not a setting: {_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """Return a setting that the name may stand for, or where the settings are listed."""
+    typed = name.removeprefix(PREFIX)  # with the prefix, all names would be alike
+    known = [other.removeprefix(PREFIX) for other in (*setting_names(), *sorted(_OTHER_VARIABLES))]
+    begun = [other for other in known if len(typed) > 2 and other.startswith(typed)]
+    close = begun or difflib.get_close_matches(typed, known, n=1)
+    return f"did you mean {PREFIX}{close[0]}?" if close else "'datastorage settings' lists them"
 
 
 def ignored_variables() -> list[str]:
     """Return the settings whose variables are ignored, because Kubernetes has set them for a Service."""
-    return sorted(name for name in setting_names() if _is_service_link(name, os.environ.get(name, "")))
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    if name.endswith("_PORT") and _PORT_URL.fullmatch(value):
-        return True
-    return _SERVICE_LINK.fullmatch(name) is not None
+    return sorted(name for name in setting_names() if is_service_link(name, os.environ.get(name, "")))
 
 
 def settings_table() -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -184,6 +185,33 @@ def test_a_search_without_vectors_says_so(run: Command, monkeypatch: pytest.Monk
     code, printed, noted = run("search", "memory", "--mode", "vector")
     assert (code, printed) == (2, "")
     assert "DATASTORAGE_EMBEDDING_PROVIDER is none" in noted
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what a command would print to standard error as lines of a log."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_search_without_redis_is_the_same_and_says_nothing(
+    run: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = run("search", "out of memory")
+    monkeypatch.setenv("DATASTORAGE_REDIS_URL", "redis://127.0.0.1:1")
+    assert run("search", "out of memory") == expected
+    assert _warnings(caplog) == []
+
+
+def test_a_search_without_the_embedder_is_noted_in_one_line(
+    run: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"PROVIDER": "openai", "URL": "http://127.0.0.1:1/v1", "MODEL": "m"}.items():
+        monkeypatch.setenv(f"DATASTORAGE_EMBEDDING_{name}", value)
+    code, printed, noted = run("search", "out of memory")
+    assert code == 0
+    assert "shop/memory " in printed
+    [line] = noted.splitlines()
+    assert line.startswith("note: searched by words only: ")
+    assert _warnings(caplog) == []
 
 
 def test_list_pages(run: Command) -> None:

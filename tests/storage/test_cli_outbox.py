@@ -100,7 +100,7 @@ def test_depth_age_and_errors_are_shown(run: Command) -> None:
     assert code == 0
     assert run("show")[1] == printed
     lines = [line.split() for line in printed.splitlines()]
-    assert ["pending", "3", "1d", "2h"] in lines
+    assert ["pending", "3", "1d2h"] in lines
     assert ["failed", "1"] in [line[:2] for line in lines]
     assert ["pending", "3", "the", "model", "is", "asleep"] in lines
     assert "\x1b" not in printed

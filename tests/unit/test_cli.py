@@ -246,3 +246,22 @@ def test_the_overview_loads_none_of_the_large_libraries() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        (("outbox", "retry"), "--state, --uid and --all"),
+        (("outbox", "drop"), "--state, --uid and --all"),
+        (("rejected", "retry"), "UID, --reason, --namespace and --all"),
+    ],
+)
+def test_the_help_says_which_options_are_required(
+    run: Command, command: tuple[str, ...], options: str
+) -> None:
+    code, printed, _ = run(*command, "--help")
+    assert code == 0
+    printed = " ".join(printed.split())
+    assert f"ne of {options}" in printed
+    assert "required" in printed
+    assert "(all)" not in printed

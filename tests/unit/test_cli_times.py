@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datastorage.cli.times import parse_time
+from datastorage.cli.times import duration, parse_time
 from datastorage.errors import InvalidQueryError
 
 NOW = datetime(2026, 3, 5, 10, 0, tzinfo=UTC)
@@ -46,3 +46,15 @@ def test_any_text_is_a_time_or_refused(text: str) -> None:
     except InvalidQueryError:
         return
     assert time.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (-3, "0s"), (0, "0s"), (0.9, "0s"), (59, "59s"), (60, "1m"), (61.5, "1m1s"), (3595, "59m"),
+        (7200, "2h"), (7260, "2h1m"), (7201, "2h"), (36_060, "10h"), (86_400, "1d"), (93_780, "1d2h"),
+        (315_360_000, "3650d"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_short(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected

@@ -16,7 +16,7 @@ from datastorage.pipeline.garbagecollector import GarbageCollector, Pace, Plan
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.pipeline.schedule import Bounds, Schedule
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources.kinds import AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from harness.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
 from harness.polling import eventually, settle
 from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
@@ -407,10 +407,16 @@ async def test_a_listing_requested_during_a_listing_follows_at_once(bench: Bench
     await eventually(lambda: bench.cluster.calls.count(listing) == 2)
 
 
-async def test_a_dry_run_goes_on_without_a_kind_that_is_not_served(bench: Bench) -> None:
+async def planned(bench: Bench) -> dict[str, Plan]:
+    return {plan.expiry.ref.name: plan for kind in KINDS async for plan in bench.collector.plan(kind)}
+
+
+async def test_a_dry_run_raises_for_a_kind_that_is_not_served(bench: Bench) -> None:
     await bench.stored("trace", "2026-03-05T11:00:00Z", make=action_trace)
     bench.cluster.kind_failures = {AUDIT_RECORD: NotServedError("404 page not found")}
-    assert [plan.expiry.ref.name async for plan in bench.collector.plan()] == ["trace"]
+    assert [plan.expiry.ref.name async for plan in bench.collector.plan(ACTION_TRACE)] == ["trace"]
+    with pytest.raises(NotServedError):
+        await anext(bench.collector.plan(AUDIT_RECORD))
 
 
 async def test_scheduling_twice_changes_nothing(bench: Bench) -> None:
@@ -442,9 +448,9 @@ async def test_a_dry_run_plans_and_deletes_nothing(bench: Bench) -> None:
     await bench.stored("held", "2026-03-05T13:00:00Z", labels=ON_HOLD)
     await bench.stored("lost", "2026-03-05T11:00:00Z", make=action_trace, archived=False)
     bench.cluster.add(audit_record(name="unstored"))
-    plans: dict[str, Plan] = {plan.expiry.ref.name: plan async for plan in bench.collector.plan()}
-    planned = {name: (plan.held, plan.confirmed) for name, plan in plans.items()}
-    assert planned == {"goes": (False, True), "held": (True, True), "lost": (False, False)}
+    plans = await planned(bench)
+    decided = {name: (plan.held, plan.confirmed) for name, plan in plans.items()}
+    assert decided == {"goes": (False, True), "held": (True, True), "lost": (False, False)}
     assert plans["held"].expiry.due == utc("2026-03-05T13:00:00Z").timestamp()
     assert {call[0] for call in bench.cluster.calls} == {"list"}
     assert bench.restored == []
@@ -547,7 +553,7 @@ async def test_an_object_that_cannot_be_read_keeps_no_other_from_being_deleted(
     spawn(bench.collector.run())
     await eventually(lambda: bench.left() == {"bad"})
     assert "can't be read" in caplog.text
-    assert {plan.expiry.ref.name async for plan in bench.collector.plan()} == set()
+    assert await planned(bench) == {}
 
 
 async def test_a_uid_that_is_no_text_keeps_no_other_from_being_deleted(

@@ -224,12 +224,36 @@ def test_every_setting_has_a_description() -> None:
     [
         ("DATASTORAGE_TTL_SECONDS", "DATASTORAGE_TTL_SECONDS_AFTER_STORED"),
         ("DATASTORAGE_DATABSE_URL", "DATASTORAGE_DATABASE_URL"),
+        ("DATASTORAGE_NAMESPACE", "DATASTORAGE_NAMESPACES"),
+        ("DATASTORAGE_EMBEDED_DIR", "DATASTORAGE_EMBEDDED_DIR"),
     ],
 )
 def test_a_misspelled_setting_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
     monkeypatch.setenv(name, "1")
     with pytest.raises(ConfigurationError, match=f"^{name} is not a setting: did you mean {meant}"):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["DATASTORAGE_FOO", "DATASTORAGE_HOST", "DATASTORAGE_", "DATASTORAGE_T"])
+def test_a_name_that_resembles_no_setting_is_refused_without_a_guess(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(
+        ConfigurationError, match=f"^{name} is not a setting: 'datastorage settings' lists them$"
+    ):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [("Foo_", "Foo_"), ("shop,team-*", "team-*"), ("shop, a b", "a b"), ("x" * 64, "x" * 64)],
+)
+def test_a_wrong_namespace_is_named(monkeypatch: pytest.MonkeyPatch, text: str, wrong: str) -> None:
+    monkeypatch.setenv("DATASTORAGE_NAMESPACES", text)
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert str(refused.value) == f"DATASTORAGE_NAMESPACES: {wrong!r} is not the name of a namespace"
 
 
 def test_namespaces_are_names_and_come_once(monkeypatch: pytest.MonkeyPatch) -> None:

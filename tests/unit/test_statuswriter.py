@@ -51,11 +51,13 @@ class Bench:
         self.scheduled: list[Expiry] = []
         self.abandoned = 0
         self.promotions = 0
+        self.refusals: list[RequestRefusedError] = []
         followers = Followers(
             schedule=self.scheduled.append,
             offer=entrance.objects.offer,
             sweep=self._count_abandoned,
             promote=self._count_promotion,
+            refused=self.refusals.append,
         )
         writer = StatusWriter(
             cluster=self.cluster, register=entrance.register, statuses=entrance.statuses, followers=followers,
@@ -246,6 +248,7 @@ async def test_a_refused_status_is_left_to_a_later_sweep(entrance: Entrance, spa
     await bench.commit(body)
     assert bench.status(body) == {}
     assert bench.cluster.failures == []
+    assert [str(refusal) for refusal in bench.refusals] == ["forbidden"]
     assert bench.again(body) is Verdict.ACCEPTED
 
 

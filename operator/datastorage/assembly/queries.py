@@ -28,9 +28,10 @@ class OpenedArchive:
 async def open_queries(settings: Settings) -> AsyncIterator[OpenedArchive]:
     """Open the archive for the questions of one command.
 
-    Raises ConfigurationError for a wrong setting, SchemaVersionError for a schema of another version.
+    Redis is not used: it would save the vector of one question at most. Raises ConfigurationError for a wrong
+    setting, SchemaVersionError for a schema of another version.
     """
-    async with open_store(settings, writable=False) as store:
+    async with open_store(settings, writable=False, with_redis=False) as store:
         await store.database.check_schema_version()
         yield OpenedArchive(queries_of(store), store.archive.time)
 

@@ -8,6 +8,7 @@ from datastorage.assembly.store import Store, open_store
 from datastorage.kube.endpoint import load_endpoint
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
+from datastorage.pipeline.statusguard import StatusGuardNotice
 from datastorage.pipeline.sweep import SweepRequests
 from datastorage.resilience.breaker import Breaker
 from datastorage.settings import Settings
@@ -53,6 +54,7 @@ class Replica:
     transport: Transport
     rights: RightsReview
     shards: ShardsHere
+    guard_notice: StatusGuardNotice
     dependencies: Dependencies | None
     """The breakers for writing vectors. This and the next three are None if no vectors are kept."""
     backfill: Backfill | None
@@ -90,6 +92,7 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
             transport=transport,
             rights=RightsReview(transport, on_recovery=shards.sweep),
             shards=shards,
+            guard_notice=StatusGuardNotice(),
             dependencies=dependencies,
             backfill=_build_backfill(store, dependencies, shards),
             outbox_count=_build_outbox_count(store, postgres, shards),

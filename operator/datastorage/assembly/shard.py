@@ -211,6 +211,7 @@ def _build_status_writer(replica: Replica, shared: _Shared, objects: ObjectIntak
             offer=objects.offer,
             sweep=shared.sweep_requests.add,
             promote=shared.promotion_requests.request_if_serving,
+            refused=replica.guard_notice.note,
         ),
         pace=statuswriter.Pace(concurrency=replica.settings.status_concurrency),
     )

@@ -9,9 +9,11 @@ import typer
 from datastorage.assembly.replica import open_replica
 from datastorage.assembly.shard import open_shard
 from datastorage.cli.output import print_table
-from datastorage.errors import ConfigurationError
-from datastorage.pipeline.garbagecollector import Plan
+from datastorage.cli.times import duration
+from datastorage.errors import ConfigurationError, NotServedError
+from datastorage.pipeline.garbagecollector import GarbageCollector, Plan
 from datastorage.records.times import rfc3339
+from datastorage.resources.kinds import KINDS, ResourceKind
 from datastorage.resources.selection import Selection
 from datastorage.settings import Settings, load_settings
 
@@ -48,17 +50,37 @@ async def _print_gc_plan(settings: Settings) -> None:
         now = datetime.fromtimestamp(await replica.store.archive.time(), UTC)
         selection = Selection(settings.namespaces)
         async with open_shard(replica, selection, on_watch_started=lambda: None) as shard:
-            rows = [_planned(plan, now) async for plan in shard.collector.plan()]
+            rows, missing = await _plans(shard.collector, now)
     if rows:
         print_table(("KIND", "NAMESPACE", "NAME", "DELETED AT", "IN", "IN ARCHIVE", "NOTE"), rows)
-    typer.echo(f"stored objects in the cluster: {len(rows):,}")
+    if missing != KINDS:
+        typer.echo(f"stored objects in the cluster: {len(rows):,}")
+    if missing:
+        raise NotServedError(
+            f"the cluster does not serve {' and '.join(kind.crd_name for kind in missing)}: install the "
+            "definitions ('kubectl apply -k crds' in a checkout), or name the right cluster in KUBECONFIG"
+        )
+
+
+async def _plans(
+    collector: GarbageCollector, now: datetime
+) -> tuple[list[tuple[str, ...]], tuple[ResourceKind, ...]]:
+    """Return a line for each stored object, and the kinds whose definitions are missing."""
+    rows: list[tuple[str, ...]] = []
+    missing: list[ResourceKind] = []
+    for kind in KINDS:
+        try:
+            rows += [_planned(plan, now) async for plan in collector.plan(kind)]
+        except NotServedError:
+            missing.append(kind)
+    return rows, tuple(missing)
 
 
 def _planned(plan: Plan, now: datetime) -> tuple[str, ...]:
     due, ref = datetime.fromtimestamp(plan.expiry.due, UTC), plan.expiry.ref
-    seconds = max(0, round((due - now).total_seconds()))
     remark = "legal hold: stays" if plan.held else "" if plan.confirmed else "no row: stays, stored again"
+    left = duration((due - now).total_seconds())
     return (
-        ref.kind.kind, ref.namespace, ref.name, rfc3339(due, "seconds"), f"{seconds}s",
+        ref.kind.kind, ref.namespace, ref.name, rfc3339(due, "seconds"), left,
         "yes" if plan.confirmed else "NO", remark,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from datastorage.assembly.commands import open_outbox
 from datastorage.cli.opened import with_opened
 from datastorage.cli.options import Output, parse_uid
 from datastorage.cli.output import Format, note, print_document, print_table
+from datastorage.cli.times import duration
 from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import check_limit
 from datastorage.records.times import rfc3339
@@ -34,7 +35,15 @@ commands.add_typer(outbox, name="outbox")
 
 _State = Annotated[OutboxState | None, typer.Option(help="Only vectors in this state.", show_default="all")]
 _Uid = Annotated[str | None, typer.Option(help="Only vectors of the object with this UID.")]
-_All = Annotated[bool, typer.Option("--all", help="All of them.")]
+# `retry` and `drop` need one of the next four. Both accept every state; the help shows those that make sense.
+_ToRetry = Annotated[
+    OutboxState | None, typer.Option(metavar="failed|dropped", help="The vectors in this state.")
+]
+_ToDrop = Annotated[
+    OutboxState | None, typer.Option(metavar="pending|failed", help="The vectors in this state.")
+]
+_OfUid = Annotated[str | None, typer.Option(help="The vectors of the object with this UID.")]
+_All = Annotated[bool, typer.Option("--all", help="All vectors.")]
 
 
 @outbox.callback()
@@ -63,7 +72,10 @@ def show(output: Output = Format.TABLE) -> None:
         return
     print_table(
         ("STATE", "VECTORS", "OLDEST"),
-        [(state.value, f"{depth.depth:,}", _age(depth)) for state, depth in depths.items()],
+        [
+            (state.value, f"{depth.depth:,}", duration(depth.oldest_seconds) if depth.depth else "")
+            for state, depth in depths.items()
+        ],
     )
     reasons = [
         (state.value, f"{count:,}", error or "not tried yet")
@@ -114,11 +126,14 @@ def list_(
 
 
 @outbox.command()
-def retry(*, state: _State = None, uid: _Uid = None, all: _All = False) -> None:  # noqa: A002  # the option's name
+def retry(*, state: _ToRetry = None, uid: _OfUid = None, all: _All = False) -> None:  # noqa: A002  # the option's name
     """Try failed or dropped vectors again.
 
     This command marks them as pending; a running operator then makes them
     within seconds.
+
+    One of --state, --uid and --all is required; --state and --uid go together,
+    too.
 
     Examples:
         datastorage outbox retry --state failed
@@ -138,8 +153,8 @@ def retry(*, state: _State = None, uid: _Uid = None, all: _All = False) -> None:
 def drop(
     *,
     reason: Annotated[str, typer.Option(help="Why; the reason is kept with the vectors.")],
-    state: _State = None,
-    uid: _Uid = None,
+    state: _ToDrop = None,
+    uid: _OfUid = None,
     all: _All = False,  # noqa: A002  # the option's name
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
@@ -149,6 +164,9 @@ def drop(
     object in the cluster that is Degraded becomes Stored, with its vector
     Failed, within a minute. `datastorage outbox retry --state dropped` undoes
     the drop.
+
+    --reason is required, and one of --state, --uid and --all; --state and --uid
+    go together, too.
 
     Examples:
         datastorage outbox drop --state failed --reason "texts too long for the model"
@@ -196,16 +214,6 @@ def _selected(state: OutboxState | None, uid: str | None, *, everything: bool) -
     if not everything and state is None and uid is None:
         raise InvalidQueryError("choose the vectors with --state, --uid or --all")
     return None if uid is None else parse_uid("--uid", uid)
-
-
-def _age(depth: OutboxDepth) -> str:
-    if not depth.depth:
-        return ""
-    minutes, seconds = divmod(round(depth.oldest_seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    units = [(days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s")]
-    return " ".join([f"{value}{unit}" for value, unit in units if value][:2]) or "0s"
 
 
 def _depth(depth: OutboxDepth, errors: dict[str, int]) -> dict[str, Any]:

@@ -146,6 +146,8 @@ def retry(
     operator, above all DATASTORAGE_EMBEDDING_PROVIDER, which decides whether
     there are to be vectors.
 
+    One of UID, --reason, --namespace and --all is required.
+
     Examples:
         datastorage rejected retry 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12
 

@@ -15,7 +15,6 @@ from typing import Protocol
 from datastorage import metrics
 from datastorage.errors import (
     ClusterUnavailableError,
-    NotServedError,
     ObjectChangedError,
     ObjectGoneError,
     RequestRefusedError,
@@ -169,19 +168,18 @@ class GarbageCollector:
         database = await self._database_time()
         self._clock_offset = database - self._clock.wall()
 
-    async def plan(self) -> AsyncIterator[Plan]:
-        """Yield the deletions to come; delete nothing. Raises ClusterError and TransientError."""
-        for kind in KINDS:
-            try:
-                async for page in self._walk.pages(kind):
-                    expiries = [(b, e) for b in page.bodies if (e := read_or_log(kind, b, expiry_of))]
-                    answer = await self._confirmation.of_keys(kind, [expiry.key for _, expiry in expiries])
-                    if answer.unanswered:
-                        raise TransientError(next(iter(answer.unanswered.values())))
-                    for body, expiry in expiries:
-                        yield Plan(expiry, is_held(body), expiry.key in answer.found)
-            except NotServedError:
-                continue  # without its definition a kind has no objects
+    async def plan(self, kind: ResourceKind) -> AsyncIterator[Plan]:
+        """Yield the deletions to come of one kind; delete nothing.
+
+        Raises ClusterError and TransientError; NotServedError if the kind's definition is missing.
+        """
+        async for page in self._walk.pages(kind):
+            expiries = [(b, e) for b in page.bodies if (e := read_or_log(kind, b, expiry_of))]
+            answer = await self._confirmation.of_keys(kind, [expiry.key for _, expiry in expiries])
+            if answer.unanswered:
+                raise TransientError(next(iter(answer.unanswered.values())))
+            for body, expiry in expiries:
+                yield Plan(expiry, is_held(body), expiry.key in answer.found)
 
     async def _list(self) -> None:
         """List the kinds that are due; all kinds if the schedule dropped entries, of whatever kind."""

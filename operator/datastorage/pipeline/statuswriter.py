@@ -64,6 +64,8 @@ class Followers:
     """Called when an object's status was given up for now."""
     promote: Callable[[], None]
     """Called when a status says that a vector is pending."""
+    refused: Callable[[RequestRefusedError], None]
+    """Called with a refusal that repeating has not cured."""
 
 
 class StatusWriter:
@@ -132,6 +134,7 @@ class StatusWriter:
             metrics.STATUS_TOTAL.labels("refused").inc()
             register.forget(key)
             _log.error("Status refused", extra={**ref.as_log_fields(), "error": str(error)})
+            self._followers.refused(error)
         except ClusterUnavailableError as error:
             metrics.STATUS_TOTAL.labels("abandoned").inc()
             register.forget(key)
