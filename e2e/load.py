@@ -11,7 +11,6 @@ from harness.archive import rows, uids
 from harness.bulk import BulkClient, RequestError
 from harness.manifests import audit_record
 
-# The operator promises to catch up within this time after a dependency is back.
 CATCH_UP_SECONDS = 60.0
 """The longest that a test waits until all is stored again. How soon that is, benchmark h measures."""
 
