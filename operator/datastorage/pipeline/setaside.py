@@ -11,10 +11,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from datastorage import metrics
 from datastorage.errors import RecordRefusedError, WorkRefusedError
+from datastorage.pipeline.batchcommit import BatchCommit
 from datastorage.pipeline.item import WorkItem
 from datastorage.pipeline.register import Register
 from datastorage.records.record import Via
@@ -24,17 +24,6 @@ from datastorage.resilience.signal import Signal
 _log = logging.getLogger(__name__)
 
 _Refusal = RecordRefusedError | WorkRefusedError
-
-
-class Commits(Protocol):
-    """The two ways to finish a record (committer.py).
-
-    Both raise WorkRefusedError when PostgreSQL refuses the work while it serves others. ``commit`` raises
-    RecordRefusedError as well.
-    """
-
-    async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None: ...
-    async def reject(self, item: WorkItem, reason: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -70,8 +59,8 @@ class Aside:
     All but last copies may be given up: the cluster has them too, or their request gets an error.
     """
 
-    def __init__(self, committer: Commits, register: Register, pace: Pace = Pace()) -> None:
-        self._committer = committer
+    def __init__(self, commit: BatchCommit, register: Register, pace: Pace = Pace()) -> None:
+        self._commit = commit
         self._register = register
         self._pace = pace
         # Batches and halves of batches. The refusal is None for those that have not been tried yet.
@@ -156,7 +145,7 @@ class Aside:
     async def _divide(self, items: list[WorkItem], refusal: _Refusal | None) -> None:
         if refusal is None:
             try:
-                await self._committer.commit(items)
+                await self._commit.commit(items)
             except (RecordRefusedError, WorkRefusedError) as error:
                 refusal = error
             else:
@@ -179,7 +168,7 @@ class Aside:
     async def _try_alone(self, entry: _Waiting) -> None:
         """Store a record alone, its vector pending; if that is refused too, let the record wait."""
         try:
-            await self._committer.commit([entry.item], bare=True)
+            await self._commit.commit([entry.item], bare=True)
         except RecordRefusedError as error:
             await self._reject(entry, str(error))
         except WorkRefusedError as error:
@@ -191,7 +180,7 @@ class Aside:
 
     async def _reject(self, entry: _Waiting, reason: str) -> None:
         try:
-            await self._committer.reject(entry.item, reason)
+            await self._commit.reject(entry.item, reason)
         except WorkRefusedError as error:
             self._wait(entry, str(error))
         else:
