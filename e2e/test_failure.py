@@ -59,9 +59,8 @@ def _watch(shard: Shard) -> tuple[Shard, Any]:
 
 
 def _aside(shard: Shard) -> tuple[Shard, Any]:
-    failing: Any = Failing(shard.committer.aside)
-    shard.committer.aside = failing
-    return shard, failing
+    failing: Any = Failing(shard.aside)
+    return replace(shard, aside=failing), failing
 
 
 def _committer(shard: Shard) -> tuple[Shard, Any]:

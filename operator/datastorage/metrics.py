@@ -113,7 +113,8 @@ STATUS_DEPTH = Gauge(
 )
 STATUS_TOTAL = Counter(
     "datastorage_status_writes_total",
-    "Status writes (at ttl 0 deletions): success, gone, changed, too_large, refused, retried, abandoned",
+    "Status writes, and the deletions that take their place at ttl 0, by outcome: success, gone, changed, "
+    "too_large, refused, retried, abandoned",
     ["outcome"],
     registry=REGISTRY,
 )
@@ -128,7 +129,8 @@ SWEEP_OBJECTS = Counter(
 )
 GC_TOTAL = Counter(
     "datastorage_gc_total",
-    "Objects handled by the garbage collector: deleted, gone, changed, unconfirmed, held, refused",
+    "Stored objects that came up for deletion, by outcome: deleted (also by the status writer, at ttl 0), "
+    "gone, changed, unconfirmed, held, refused",
     ["outcome"],
     registry=REGISTRY,
 )

@@ -1,8 +1,9 @@
 """The intake of the cluster's objects, with all components before the commit."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import WorkItem
@@ -10,6 +11,9 @@ from datastorage.pipeline.objectintake import ObjectIntake, Verdict
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue
 from harness.objects import TTL_SECONDS, kind_of
+
+# What is taken out is in already, or comes within moments: a test that breaks must not wait for long.
+_PATIENCE_SECONDS: Final = 10.0
 
 
 @dataclass
@@ -49,8 +53,9 @@ class Entrance:
         return await self.objects.put(kind_of(body), body, read_at=read_at, force=force)
 
     async def take(self, items: int = 1000, size: int = 2**30) -> list[WorkItem]:
-        """Take a batch out as the committer does."""
-        return await self.intake.take(max_items=items, max_bytes=size, linger_seconds=0)
+        """Take a batch out as the committer does. Raises TimeoutError where nothing comes."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await self.intake.take(max_items=items, max_bytes=size, linger_seconds=0)
 
     async def take_names(self, items: int = 1000, size: int = 2**30) -> list[str]:
         """Take a batch out; return the names of its objects."""

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from datastorage.pipeline.committer import Committer, Rejected, Writer
+from datastorage.pipeline.batchcommit import BatchCommit, Rejected, Writer
+from datastorage.pipeline.committer import Committer
+from datastorage.pipeline.committer import Pace as BatchPace
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.setaside import Aside, Pace
@@ -27,6 +29,7 @@ class Storing:
         rejected: Rejected | None = None,
         *,
         pace: Pace = QUICK,
+        batching: BatchPace = BatchPace(),
         register: Register | None = None,
         max_bytes: int = 2**27,
     ) -> None:
@@ -35,18 +38,14 @@ class Storing:
         self.register = register or Register()
         self._updates = KeptUpdates()
         self.entrance = Entrance(5000, max_bytes, register=self.register, statuses=self._updates)
-        self.committer = Committer(
-            intake=self.entrance.intake,
+        commit = BatchCommit(
             register=self.register,
             writer=writer,
             rejected=rejected or cast("Rejected", writer),
             breaker=breaker,
-            aside_pace=pace,
         )
-
-    @property
-    def aside(self) -> Aside:
-        return self.committer.aside
+        self.aside = Aside(commit, self.register, pace)
+        self.committer = Committer(self.entrance.intake, commit, self.aside, batching)
 
     @property
     def idle(self) -> bool:

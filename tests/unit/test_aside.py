@@ -35,10 +35,13 @@ class Refusing(FakeArchive):
     def __init__(self, *slow: str) -> None:
         super().__init__()
         self.slow = set(slow)
+        self.seen: list[set[str]] = []
+        """The names in each batch that came."""
         self.tried: list[str] = []
         self.stored: set[str] = set()
 
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+        self.seen.append({record.name for record in records})
         self.tried += [record.name for record in records if len(records) == 1]
         if any(record.name in self.slow for record in records):
             raise WorkRefusedError("too slow")
@@ -74,6 +77,18 @@ async def test_waiting_records_give_way_and_are_taken_in_again_later(breaker: Br
         clock.seconds += 300.0
         verdicts = [storing.entrance.offer(body) for body in bodies]
         assert Verdict.WAITING not in verdicts
+
+
+async def test_small_records_are_stored_before_the_large_ones_are_tried(breaker: Breaker) -> None:
+    """Slow records are usually large, and each attempt at one lasts until the server's time-out."""
+    small, large = {f"small-{n}" for n in range(4)}, {f"large-{n}" for n in range(4)}
+    archive = Refusing(*large)
+    storing = Storing(archive, breaker)
+    for n in range(4):
+        storing.offer(big(f"large-{n}"), audit_record(name=f"small-{n}"))
+    async with storing.running():
+        await eventually(lambda: archive.stored == small)
+    assert archive.seen[:2] == [small | large, small]
 
 
 async def test_a_last_copy_never_gives_way_and_a_stop_waits_for_it(breaker: Breaker) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from functools import partial
 
 import pytest
 
@@ -277,6 +278,28 @@ async def test_work_that_can_t_be_divided_is_repeated_without_delaying_others(br
 
     assert await breaker.run(work) == 4
     assert breaker.serving
+
+
+async def test_a_refusal_is_reported_until_its_own_work_ends(breaker: Breaker, spawn: Spawn) -> None:
+    refused = {"first", "second", "third"}
+
+    async def work(name: str) -> str:
+        if name in refused:
+            raise WorkRefusedError(f"{name} is too slow")
+        return name
+
+    first, second, third = (spawn(breaker.run(partial(work, name))) for name in sorted(refused))
+    await eventually(lambda: breaker.refused == "first is too slow")
+    assert await breaker.run(partial(work, "other")) == "other"
+    assert breaker.refused == "first is too slow"
+    refused.remove("first")
+    assert await first == "first"
+    assert breaker.refused == "second is too slow"
+    second.cancel()
+    await eventually(lambda: breaker.refused == "third is too slow")
+    refused.clear()
+    assert await third == "third"
+    assert breaker.refused is None
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -97,3 +97,12 @@ def test_printable_characters_are_not_escaped(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == '{\n  "message": "Größe 日本 \\u202e\\u009b31m"\n}\n'
     output.print_document(value, output.DocumentFormat.YAML)
     assert capsys.readouterr().out == 'message: "Größe 日本 \\u202e\\x9B31m"\n'
+
+
+def test_of_many_names_the_first_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    output.note_named("refused", 0, [])
+    output.note_named("refused", 2, ["a", "b"])
+    output.note_named("refused", 1234, ["a", "b"])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "refused: 2:\na\nb\nrefused: 1,234, of which the first 2:\na\nb\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from datastorage import metrics
 from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
 from datastorage.pipeline.batchwriter import RowWriter
+from datastorage.pipeline.committer import Pace
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
 from datastorage.pipeline.objectintake import Verdict
 from datastorage.records.record import StoredRecord
@@ -243,3 +245,62 @@ async def test_committed_records_are_not_called_lost_while_others_wait_for_their
     spawn(storing.run())
     await eventually(lambda: storing.register.last_copies == [])
     assert not storing.idle
+
+
+class TooLargeError(WorkRefusedError):
+    """The work exceeded a limit, as any work of its size would."""
+
+    is_limit = True
+
+
+# The aside takes the refused batches over and does not run in these tests, so that all batches are the
+# committer's.
+PACE = Pace(batch_items=100, growth=2.0, least_share=0.1)
+
+
+async def test_batches_are_halved_while_a_limit_lasts_and_grow_again(breaker: Breaker, spawn: Spawn) -> None:
+    archive = FakeArchive()
+    archive.failures = [TooLargeError("too much work") for _ in range(6)]
+    storing = Storing(archive, breaker, batching=PACE)
+    storing.offer(*(audit_record() for _ in range(1000)))
+    spawn(storing.committer.run())
+    await eventually(lambda: len(archive.batches) >= 12)
+    assert archive.batches[:12] == [100, 50, 25, 12, 10, 10, 10, 20, 40, 80, 100, 100]
+
+
+async def test_a_limit_in_bytes_is_halved_too(breaker: Breaker, spawn: Spawn) -> None:
+    archive = FakeArchive()
+    archive.failures = [TooLargeError("too much work")]
+    storing = Storing(archive, breaker, batching=replace(PACE, batch_bytes=400_000))
+    storing.offer(*(audit_record({**AUDIT_SPEC, "details": "x" * 90_000}) for _ in range(12)))
+    spawn(storing.committer.run())
+    await eventually(lambda: sum(archive.batches) == 12)
+    assert archive.batches == [4, 2, 4, 2]
+
+
+@pytest.mark.parametrize("error", [WorkRefusedError("a rule"), RecordRefusedError("a bad value")])
+async def test_batches_stay_large_where_single_records_are_at_fault(
+    breaker: Breaker, spawn: Spawn, error: Exception
+) -> None:
+    """In smaller batches, each bad record would hold up those behind it."""
+    archive = FakeArchive()
+    archive.failures = [error] * 3
+    storing = Storing(archive, breaker, batching=PACE)
+    storing.offer(*(audit_record() for _ in range(500)))
+    spawn(storing.committer.run())
+    await eventually(lambda: sum(archive.batches) == 500)
+    assert archive.batches == [100] * 5
+
+
+async def test_a_single_record_that_is_too_large_makes_no_batch_smaller(
+    breaker: Breaker, spawn: Spawn
+) -> None:
+    archive = FakeArchive()
+    archive.failures = [TooLargeError("one record")]
+    storing = Storing(archive, breaker, batching=PACE)
+    storing.offer(audit_record())
+    spawn(storing.committer.run())
+    await eventually(lambda: archive.batches == [1])
+    storing.offer(*(audit_record() for _ in range(200)))
+    await eventually(lambda: sum(archive.batches) == 201)
+    assert archive.batches == [1, 100, 100]

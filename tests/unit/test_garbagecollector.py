@@ -1,5 +1,6 @@
 """The garbage collector deletes in order, and only the objects whose rows the archive confirms."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from datastorage import metrics
 from datastorage.errors import ClusterUnavailableError, NotServedError, RequestRefusedError, TransientError
 from datastorage.pipeline import garbagecollector
 from datastorage.pipeline.clusterobject import Expiry, expiry_of
@@ -137,13 +139,24 @@ async def test_both_kinds_are_confirmed_in_their_own_table(bench: Bench) -> None
     assert bench.left() == set()
 
 
-async def test_nothing_is_deleted_that_the_archive_does_not_confirm(bench: Bench) -> None:
+def missing_rows() -> float:
+    labels = {"phase": "Stored"}
+    return metrics.REGISTRY.get_sample_value("datastorage_rows_missing_total", labels) or 0.0
+
+
+async def test_nothing_is_deleted_that_the_archive_does_not_confirm(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = missing_rows()
     lost = await bench.stored("lost", "2026-03-05T11:00:00Z", archived=False)
     kept = await bench.stored("kept", "2026-03-05T11:00:00Z")
     await bench.collector.collect([bench.note(body) for body in (lost, kept)])
     assert bench.left() == {"lost"}
     assert bench.cluster.named("delete") == ["kept"]
     assert bench.restored == ["lost"]
+    assert missing_rows() == before + 1
+    [line] = [entry for entry in caplog.records if "does not have the row" in entry.getMessage()]
+    assert (vars(line)["object_name"], vars(line)["phase"]) == ("lost", "Stored")
 
 
 async def test_another_generation_confirms_nothing(bench: Bench) -> None:
@@ -172,10 +185,11 @@ async def test_another_content_of_the_same_generation_confirms_nothing(bench: Be
 @pytest.mark.parametrize("name", ["due", "held"])
 async def test_a_listed_object_without_its_row_is_stored_again(bench: Bench, spawn: Spawn, name: str) -> None:
     """It is stored long before it is due, and also if a legal hold keeps it from ever being due."""
-    labels = ON_HOLD if name == "held" else {}
+    before, labels = missing_rows(), ON_HOLD if name == "held" else {}
     await bench.stored(name, "2026-03-05T18:00:00Z", archived=False, labels=labels)
     spawn(bench.collector.run())
     await eventually(lambda: bench.restored == [name])
+    assert missing_rows() == before + 1
 
 
 async def test_a_clock_that_is_ahead_of_the_database_deletes_nothing_early(
@@ -247,6 +261,24 @@ async def test_a_held_object_is_never_scheduled(bench: Bench, spawn: Spawn) -> N
     spawn(bench.collector.run())
     await eventually(lambda: bench.cluster.named("delete") == ["free"])
     assert bench.left() == {"held"}
+
+
+async def test_an_object_that_waits_for_a_finalizer_is_not_counted_as_held(
+    bench: Bench, spawn: Spawn
+) -> None:
+    """Its deletion has begun: the hold keeps nothing."""
+
+    def held() -> float:
+        labels = {"outcome": "held"}
+        return metrics.REGISTRY.get_sample_value("datastorage_gc_total", labels) or 0.0
+
+    before, due = held(), "2026-03-05T11:00:00Z"
+    await bench.stored("goes", due, labels=ON_HOLD, deletionTimestamp=due)
+    await bench.stored("held", due, labels=ON_HOLD)
+    spawn(bench.collector.run())
+    await eventually(lambda: ("list", "actiontraces", "status.phase=Degraded") in bench.cluster.calls)
+    await settle()
+    assert held() == before + 1
 
 
 async def test_without_a_promised_time_an_object_stays(bench: Bench, spawn: Spawn) -> None:
@@ -361,6 +393,18 @@ async def test_a_kind_that_is_served_again_is_listed_at_once(bench: Bench, spawn
     bench.cluster.kind_failures.clear()
     bench.collector.list_soon(AUDIT_RECORD)
     await eventually(lambda: bench.left() == set())
+
+
+async def test_a_listing_requested_during_a_listing_follows_at_once(bench: Bench, spawn: Spawn) -> None:
+    """The kind may have come back after its pages were read."""
+    await bench.stored("record", "2026-03-05T18:00:00Z")
+    bench.cluster.page_gate = gate = asyncio.Semaphore(0)
+    listing = ("list", "auditrecords", "status.phase=Stored")
+    spawn(bench.collector.run())
+    await eventually(lambda: listing in bench.cluster.calls)
+    bench.collector.list_soon(AUDIT_RECORD)
+    gate.release()
+    await eventually(lambda: bench.cluster.calls.count(listing) == 2)
 
 
 async def planned(bench: Bench) -> dict[str, Plan]:

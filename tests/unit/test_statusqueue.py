@@ -1,6 +1,9 @@
 """The queue of status updates: each kind has its own, within a bound for all."""
 
+import asyncio
 from typing import Any
+
+import pytest
 
 from datastorage.pipeline.clusterobject import version_of
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
@@ -48,3 +51,19 @@ async def test_a_kind_that_is_full_leaves_room_for_the_other(spawn: Spawn) -> No
     assert not waiting.done()
     await queue.get(AUDIT_RECORD)
     await waiting
+
+
+async def test_an_update_whose_wait_for_room_is_cancelled_is_not_waited_for() -> None:
+    queue = StatusQueue(max_waiting=2)
+    await queue.put(update_of(audit_record()))
+    waiting = asyncio.create_task(queue.put(update_of(audit_record())))
+    await settle()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not queue.idle
+    await queue.get(AUDIT_RECORD)
+    queue.written()
+    assert queue.idle
+    async with asyncio.timeout(10):
+        await queue.put(update_of(audit_record()))  # the room is free again

@@ -17,9 +17,10 @@ from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline import garbagecollector, statuswriter, sweep
+from datastorage.pipeline.batchcommit import BatchCommit, Writer
 from datastorage.pipeline.batchwriter import EmbeddingWriter, RowWriter
 from datastorage.pipeline.clusterobject import Body
-from datastorage.pipeline.committer import Committer, Writer
+from datastorage.pipeline.committer import Committer
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
@@ -27,6 +28,7 @@ from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.register import Memory, Register
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.pipeline.schedule import Bounds, Schedule
+from datastorage.pipeline.setaside import Aside
 from datastorage.pipeline.statusqueue import StatusQueue
 from datastorage.pipeline.statuswriter import Followers, StatusWriter
 from datastorage.pipeline.sweep import Sweep, SweepRequests
@@ -54,6 +56,7 @@ class Shard:
     sweep_requests: SweepRequests
     sweep: Sweep
     committer: Committer
+    aside: Aside
     status_writer: StatusWriter
     collector: GarbageCollector
     promotion: Promotion | None
@@ -90,7 +93,7 @@ async def open_shard(
     finally:
         replica.shards.remove(shared.sweep_requests, shared.promotion_requests)
         await shared.tables.close()
-        for component in (shard.intake, shard.committer.aside, shard.statuses, shard.schedule):
+        for component in (shard.intake, shard.aside, shard.statuses, shard.schedule):
             component.close()
 
 
@@ -134,6 +137,13 @@ def _build(
         on_overflow=shared.sweep_requests.add,
         with_texts=store.vectors is not None,
     )
+    commit = BatchCommit(
+        register=shared.register,
+        writer=build_writer(store, on_pending=replica.request_backfill),
+        rejected=store.rejected,
+        breaker=shared.tables,
+    )
+    aside = Aside(commit, shared.register)
     collector = _build_collector(replica, shared, objects)
     monitor = WatchMonitor(selection.kinds, selection.namespaces)
     kopf_factory = KopfFactory(
@@ -165,13 +175,8 @@ def _build(
             requests=shared.sweep_requests,
             pace=sweep.Pace(interval_seconds=settings.sweep_interval_seconds),
         ),
-        committer=Committer(
-            intake=shared.intake,
-            register=shared.register,
-            writer=build_writer(store, on_pending=replica.request_backfill),
-            rejected=store.rejected,
-            breaker=shared.tables,
-        ),
+        committer=Committer(shared.intake, commit, aside),
+        aside=aside,
         status_writer=_build_status_writer(replica, shared, objects),
         collector=collector,
         promotion=_build_promotion(replica, shared),

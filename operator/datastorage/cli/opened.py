@@ -1,10 +1,11 @@
 """Opens what a command needs, runs its work, and closes everything again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TypeVar
 
+from datastorage.errors import ConfigurationError, MissingRightsError
 from datastorage.records.deepjson import make_room_for_deep_json
 
 R = TypeVar("R")
@@ -20,3 +21,12 @@ def with_opened(opening: AbstractAsyncContextManager[R], work: Callable[[R], Awa
 
     make_room_for_deep_json()
     return asyncio.run(run())
+
+
+@contextmanager
+def as_service_role() -> Iterator[None]:
+    """Do work that needs the rights of the service role. Raises ConfigurationError if any are missing."""
+    try:
+        yield
+    except MissingRightsError as error:
+        raise ConfigurationError(f"{error}: run this as the service role") from error

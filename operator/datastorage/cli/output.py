@@ -126,6 +126,15 @@ def note(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
+def note_named(what: str, count: int, named: Sequence[str]) -> None:
+    """Print to standard error how many there are, and the names of the first; nothing if there are none."""
+    if not count:
+        return
+    note(f"{what}: {count:,}" + (f", of which the first {len(named)}:" if count > len(named) else ":"))
+    for name in named:
+        note(f"  {name}")
+
+
 def printable(text: str) -> str:
     """Return a text that can't steer the terminal: anybody may have written a record."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())

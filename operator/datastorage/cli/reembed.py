@@ -2,21 +2,16 @@
 
 import asyncio
 import signal
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Final
 
 import typer
 
 from datastorage.assembly.commands import OpenedReembed, open_reembed
-from datastorage.cli.output import note
+from datastorage.cli.opened import as_service_role
+from datastorage.cli.output import note, note_named
 from datastorage.cli.progress import Display, display, following
-from datastorage.errors import (
-    ConfigurationError,
-    EmbedderMisconfiguredError,
-    MissingRightsError,
-    TransientError,
-)
+from datastorage.errors import ConfigurationError, EmbedderMisconfiguredError, TransientError
 from datastorage.records.deepjson import make_room_for_deep_json
 from datastorage.settings import Settings, load_settings
 from datastorage.storage.schema import VECTORS
@@ -104,9 +99,8 @@ async def _refuse_wrong_settings(opened: OpenedReembed) -> None:
     # The last probe creates the model's tables: a model that does not work must leave none behind.
     for probe in (opened.texts.probe, embedder.probe, opened.vectors.tables.probe):
         try:
-            await probe()
-        except MissingRightsError as error:
-            raise ConfigurationError(f"{error}: run this as the service role") from error
+            with as_service_role():
+                await probe()
         except EmbedderMisconfiguredError as error:
             raise ConfigurationError(str(error)) from error
         except TransientError:
@@ -142,16 +136,8 @@ def _print_missing(missing: Missing, model: str) -> None:
 def _print_done(progress: Progress, model: str) -> int:
     typer.echo(f"records given a text: {progress.given_text:,}")
     typer.echo(f"vectors of {model} made: {progress.embedded:,}")
-    _name("records left as they are", progress.skipped, progress.skipped_named)
-    _name("texts refused", progress.refused, progress.refused_named)
+    note_named("records left as they are", progress.skipped, progress.skipped_named)
+    note_named("texts refused", progress.refused, progress.refused_named)
     if progress.index_error is not None:
         note(f"the index is not complete; the operator will complete it: {progress.index_error}")
     return progress.refused
-
-
-def _name(what: str, count: int, named: Sequence[str]) -> None:
-    if not count:
-        return
-    note(f"{what}: {count:,}" + (f", of which the first {len(named)}:" if count > len(named) else ":"))
-    for name in named:
-        note(f"  {name}")

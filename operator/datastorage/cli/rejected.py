@@ -9,17 +9,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from datastorage.assembly.commands import OpenedRetry, open_rejected, open_retry
-from datastorage.cli.opened import with_opened
+from datastorage.cli.opened import as_service_role, with_opened
 from datastorage.cli.options import Cursor, DocumentOutput, Output, parse_uid
-from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
+from datastorage.cli.output import DocumentFormat, Format, note, note_named, print_document, print_table
 from datastorage.cli.progress import display, following
-from datastorage.errors import (
-    ConfigurationError,
-    InvalidQueryError,
-    MissingRightsError,
-    RecordNotFoundError,
-)
-from datastorage.pipeline.rejectedretry import MAX_NAMED, RetryProgress
+from datastorage.errors import InvalidQueryError, RecordNotFoundError
+from datastorage.pipeline.rejectedretry import RetryProgress
 from datastorage.query.cursor import rejected_cursor, rejected_position
 from datastorage.query.filters import check_limit
 from datastorage.records.hashes import sha256
@@ -173,18 +168,18 @@ def retry(
             raise RecordNotFoundError(_NOTHING)
         note(_NOTHING)
     typer.echo(f"stored: {retried.stored:,}")
-    _name_refused(retried)
+    note_named("still rejected", retried.refused, [_named(*refused) for refused in retried.refused_named])
+    if retried.refused:
+        raise typer.Exit(1)
 
 
 async def _retry(opened: OpenedRetry, criteria: RejectedCriteria) -> RetryProgress:
     total = await opened.rejected.count(criteria)
     if not total:
         return RetryProgress()
-    try:
+    with as_service_role():
         # If PostgreSQL refuses every record, the rejected ones are not the cause.
         await opened.trial.write()
-    except MissingRightsError as error:
-        raise ConfigurationError(f"{error}: run this as the service role") from error
     with display() as view:
 
         def look() -> None:
@@ -195,14 +190,8 @@ async def _retry(opened: OpenedRetry, criteria: RejectedCriteria) -> RetryProgre
             return await opened.work.run(criteria)
 
 
-def _name_refused(retried: RetryProgress) -> None:
-    if not retried.refused:
-        return
-    named = f", of which {MAX_NAMED}:" if retried.refused > MAX_NAMED else ":"
-    note(f"still rejected: {retried.refused:,}{named}")
-    for record, why in retried.refused_named:
-        note(f"  {kind_of(record.table).kind} {record.namespace}/{record.name} ({record.key.uid}): {why}")
-    raise typer.Exit(1)
+def _named(record: RejectedRecord, why: str) -> str:
+    return f"{kind_of(record.table).kind} {record.namespace}/{record.name} ({record.key.uid}): {why}"
 
 
 def _print_records(records: Sequence[RejectedRecord], output: Format) -> None:

@@ -5,9 +5,10 @@ from typing import Any, Final
 
 from datastorage.errors import NotServedError, ObjectGoneError, RequestRefusedError
 from datastorage.kube.answers import items_of, metadata_of, version_of
-from datastorage.kube.apirequest import MERGE_PATCH, ApiRequest, Resource, Target
+from datastorage.kube.apirequest import MERGE_PATCH, ApiRequest, Target
+from datastorage.kube.targets import target_of
 from datastorage.kube.transport import AnswerTooLargeError, Transport
-from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
+from datastorage.resources.kinds import ResourceKind
 from datastorage.resources.selection import EVERYTHING, Selection
 
 # Only the new resourceVersion in the answer to a patch is used, so only metadata is requested.
@@ -54,7 +55,7 @@ class ObjectClient:
 
         Raises ObjectGoneError, or ObjectChangedError if the object has another version or is another one.
         """
-        target = _target(kind, namespace, name, "status")
+        target = target_of(kind, namespace, name, "status")
         request = ApiRequest(
             "PATCH",
             target,
@@ -73,12 +74,14 @@ class ObjectClient:
         Raises ObjectGoneError, or ObjectChangedError if the object has another version or is another one.
         """
         preconditions = {"uid": uid, "resourceVersion": resource_version}
-        request = ApiRequest("DELETE", _target(kind, namespace, name), body={"preconditions": preconditions})
+        request = ApiRequest(
+            "DELETE", target_of(kind, namespace, name), body={"preconditions": preconditions}
+        )
         await self._transport.call(request, review_right=True)
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> dict[str, Any]:
         """Return the object as it is now. Raises ObjectGoneError."""
-        return await self._transport.call(ApiRequest("GET", _target(kind, namespace, name)))
+        return await self._transport.call(ApiRequest("GET", target_of(kind, namespace, name)))
 
     async def pages(
         self, kind: ResourceKind, *, field_selector: str, page_size: int
@@ -94,7 +97,7 @@ class ObjectClient:
         refusal: RequestRefusedError | None = None
         for namespace in self._selection.namespaces or (None,):
             try:
-                async for page in self._pages(_target(kind, namespace), field_selector, page_size):
+                async for page in self._pages(target_of(kind, namespace), field_selector, page_size):
                     yield [body for body in page if self._selection.has(body)]
             except RequestRefusedError as error:
                 refusal = refusal or error
@@ -126,9 +129,3 @@ class ObjectClient:
             continuation = metadata_of(answer, target).get("continue") or None
             yield items_of(answer, target)
             limit = min(page_size, limit * 2)
-
-
-def _target(
-    kind: ResourceKind, namespace: str | None, name: str | None = None, subresource: str | None = None
-) -> Target:
-    return Target(Resource(GROUP, VERSION, kind.plural, kind.kind), namespace, name, subresource)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from datastorage.resources.kinds import GROUP, VERSION, ResourceKind
+from datastorage.kube.targets import target_of
+from datastorage.resources.kinds import VERSION, ResourceKind
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,9 @@ class WatchMonitor:
     def __init__(self, kinds: Sequence[ResourceKind], namespaces: Sequence[str] = ()) -> None:
         """Without ``namespaces`` there is one watch for each kind, over all namespaces."""
         self._watches = {
-            _path(kind, namespace): _Watch(kind) for kind in kinds for namespace in namespaces or (None,)
+            target_of(kind, namespace).path: _Watch(kind)
+            for kind in kinds
+            for namespace in namespaces or (None,)
         }
         self._missing: list[ResourceKind] = []
 
@@ -119,8 +122,3 @@ def _missing_text(kind: ResourceKind) -> str:
         f"the API server does not serve {kind.kind} objects: apply the definition {kind.crd_name} "
         f"(kubectl apply -k crds), with the version {VERSION} served; no restart is needed"
     )
-
-
-def _path(kind: ResourceKind, namespace: str | None) -> str:
-    scope = f"/namespaces/{namespace}" if namespace is not None else ""
-    return f"/apis/{GROUP}/{VERSION}{scope}/{kind.plural}"

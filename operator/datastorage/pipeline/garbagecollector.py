@@ -24,7 +24,7 @@ from datastorage.pipeline import deletion, listing
 from datastorage.pipeline.clusterobject import Body, Expiry, expiry_of, is_current, is_held, read_or_log
 from datastorage.pipeline.listing import Page, Walk
 from datastorage.pipeline.lookup import Answer
-from datastorage.pipeline.rowconfirmation import Confirmation
+from datastorage.pipeline.rowconfirmation import Confirmation, note_missing
 from datastorage.pipeline.schedule import Schedule
 from datastorage.resilience.worker import jittered, repeat
 from datastorage.resources.kinds import ARCHIVED, KINDS, ResourceKind
@@ -260,10 +260,7 @@ class GarbageCollector:
     async def _restore_row(self, expiry: Expiry) -> None:
         """Store an object again whose row is missing although its status says Stored. Do not delete it."""
         metrics.GC_TOTAL.labels("unconfirmed").inc()
-        _log.error(
-            "The archive does not have the row of a stored object; storing it again",
-            extra=expiry.ref.as_log_fields(),
-        )
         found = await deletion.look_again(self._cluster, expiry.ref)
         if found is not None and found.uid == expiry.ref.uid:
+            note_missing(expiry.ref.kind, found.body)
             await self._restore(expiry.ref.kind, found.body)

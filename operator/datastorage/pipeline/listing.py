@@ -19,8 +19,8 @@ _log = logging.getLogger(__name__)
 _WARN_AFTER_SECONDS: Final = 5.0
 # Between two warnings about failures that last: often enough to be noticed, too rare to fill the log.
 _WARN_AGAIN_SECONDS: Final = 300.0
-# Objects in one answer of the API server: kubectl asks for as many.
-_OBJECTS_PER_PAGE: Final = 500
+OBJECTS_PER_PAGE: Final = 500
+"""Objects in one answer of the API server: kubectl asks for as many."""
 
 
 class Cluster(Protocol):
@@ -50,7 +50,7 @@ class Walk:
     """Lists the objects that match any of some field selectors."""
 
     def __init__(
-        self, cluster: Cluster, *, name: str, selectors: Sequence[str], page_size: int = _OBJECTS_PER_PAGE
+        self, cluster: Cluster, *, name: str, selectors: Sequence[str], page_size: int = OBJECTS_PER_PAGE
     ) -> None:
         """``name`` names the work in the log. Each of the ``selectors`` is listed separately."""
         self._cluster = cluster

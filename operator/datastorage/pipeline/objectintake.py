@@ -16,7 +16,6 @@ from datastorage import metrics
 from datastorage.pipeline.clusterobject import (
     Body,
     ObjectRef,
-    ObjectVersion,
     log_unreadable,
     observes_generation,
     phase_of,
@@ -25,10 +24,11 @@ from datastorage.pipeline.clusterobject import (
     version_of,
 )
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.item import Outcome, WorkItem
+from datastorage.pipeline.item import WorkItem
+from datastorage.pipeline.objectorigin import ObjectOrigin
 from datastorage.pipeline.register import Register
-from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
-from datastorage.records.record import RecordKey, StoredRecord
+from datastorage.pipeline.statusqueue import StatusQueue
+from datastorage.records.record import RecordKey
 from datastorage.resources.kinds import Phase, ResourceKind
 from datastorage.resources.reading.objectrecord import canonical_spec, key_of, record_of
 
@@ -50,30 +50,6 @@ class Verdict(StrEnum):
     SETTLED = "settled"  # its own status says that it needs nothing more
     UNREADABLE = "unreadable"  # a fault of this program: the object stays in the cluster, and is logged
     FULL = "full"  # no room: a sweep will bring it back
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectOrigin:
-    """The object that a record came from; its status reports the outcome. ``deleted``: it is gone."""
-
-    version: ObjectVersion
-    deleted: bool
-    statuses: StatusQueue
-    register: Register
-
-    async def committed(self, outcome: Outcome) -> None:
-        """Queue the object's status; wait while the queue is full: the cluster sets the pace then."""
-        version = self.version
-        if self.deleted:
-            self.register.done(version.key, version.generation)
-            return
-        expired = isinstance(outcome, StoredRecord) and version.final and version.ttl_seconds == 0
-        # With finalizers, the status is written first: the phase Stored forbids changes of the spec.
-        delete_now = expired and not version.held and not version.has_finalizers
-        await self.statuses.put(StatusUpdate(version, outcome, delete_now=delete_now))
-
-    def given_up(self, reason: str) -> None:
-        """Do nothing: a later sweep brings the object back, as long as the cluster has it."""
 
 
 @dataclass(frozen=True, slots=True)

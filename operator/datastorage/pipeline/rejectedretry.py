@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from datastorage.errors import DataStorageError
 from datastorage.records.hashes import sha256
+from datastorage.records.naming import MAX_NAMED
 from datastorage.records.record import Record, RecordKey, StoredRecord
 from datastorage.resilience.dividing import chunks, in_halves_without_breaker
 from datastorage.resources.reading.objectrecord import record_of_content
@@ -15,8 +16,6 @@ from datastorage.storage.rejected import Content, RejectedCriteria, RejectedPosi
 _RECORDS_PER_PAGE: Final = 500
 # Bytes of the contents in memory at once: a single one may have 1.5 MB.
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
-MAX_NAMED: Final = 50
-"""At most this many refused records are named, with the reason. A longer list would not be read."""
 
 
 class Rejected(Protocol):

@@ -75,14 +75,18 @@ class Confirmation:
         known = answer.found.keys() | answer.unanswered.keys()
         missing = [body for body, key in keyed if key not in known]
         for body in missing:
-            phase = phase_of(body) or ""
-            metrics.ROWS_MISSING.labels(phase).inc()
-            _log.error(
-                "The status of an object says %s, but the archive does not have its row; storing it again",
-                phase,
-                extra=unread_ref_of(kind, body).as_log_fields(),
-            )
+            note_missing(kind, body)
         return Confirmed([body for body, key in keyed if key in answer.found], missing)
+
+
+def note_missing(kind: ResourceKind, body: Body) -> None:
+    """Count and log a stored object whose row the archive does not have, and which is stored again."""
+    phase = phase_of(body) or ""
+    metrics.ROWS_MISSING.labels(phase).inc()
+    _log.error(
+        "The archive does not have the row of a stored object; storing it again",
+        extra={**unread_ref_of(kind, body).as_log_fields(), "phase": phase},
+    )
 
 
 def _keyed(kind: ResourceKind, bodies: Sequence[Body]) -> list[tuple[Body, RecordKey]]:

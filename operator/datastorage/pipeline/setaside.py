@@ -11,10 +11,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from datastorage import metrics
 from datastorage.errors import RecordRefusedError, WorkRefusedError
+from datastorage.pipeline.batchcommit import BatchCommit
 from datastorage.pipeline.item import WorkItem
 from datastorage.pipeline.register import Register
 from datastorage.resilience.backoff import Backoff
@@ -23,17 +23,6 @@ from datastorage.resilience.signal import Signal
 _log = logging.getLogger(__name__)
 
 _Refusal = RecordRefusedError | WorkRefusedError
-
-
-class Commits(Protocol):
-    """The two ways to finish a record (committer.py).
-
-    Both raise WorkRefusedError when PostgreSQL refuses the work while it serves others. ``commit`` raises
-    RecordRefusedError as well.
-    """
-
-    async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None: ...
-    async def reject(self, item: WorkItem, reason: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -66,8 +55,8 @@ class _Waiting:
 class Aside:
     """Works through the refused records. All but last copies are in the cluster too, and may be given up."""
 
-    def __init__(self, committer: Commits, register: Register, pace: Pace = Pace()) -> None:
-        self._committer = committer
+    def __init__(self, commit: BatchCommit, register: Register, pace: Pace = Pace()) -> None:
+        self._commit = commit
         self._register = register
         self._pace = pace
         # Batches and halves of batches. The refusal is None for those that have not been tried yet.
@@ -152,7 +141,7 @@ class Aside:
     async def _divide(self, items: list[WorkItem], refusal: _Refusal | None) -> None:
         if refusal is None:
             try:
-                await self._committer.commit(items)
+                await self._commit.commit(items)
             except (RecordRefusedError, WorkRefusedError) as error:
                 refusal = error
             else:
@@ -175,7 +164,7 @@ class Aside:
     async def _try_alone(self, entry: _Waiting) -> None:
         """Store a record alone, its vector pending; if that is refused too, let the record wait."""
         try:
-            await self._committer.commit([entry.item], bare=True)
+            await self._commit.commit([entry.item], bare=True)
         except RecordRefusedError as error:
             await self._reject(entry, str(error))
         except WorkRefusedError as error:
@@ -187,7 +176,7 @@ class Aside:
 
     async def _reject(self, entry: _Waiting, reason: str) -> None:
         try:
-            await self._committer.reject(entry.item, reason)
+            await self._commit.reject(entry.item, reason)
         except WorkRefusedError as error:
             self._wait(entry, str(error))
         else:

@@ -46,7 +46,11 @@ class StatusQueue:
     async def put(self, update: StatusUpdate) -> None:
         """Queue a status update; wait while there are too many."""
         self._unwritten += 1
-        await self._room[update.version.ref.kind].acquire()
+        try:
+            await self._room[update.version.ref.kind].acquire()
+        except asyncio.CancelledError:
+            self._unwritten -= 1
+            raise
         self._queues[update.version.ref.kind].put_nowait(update)
         self._export()
 

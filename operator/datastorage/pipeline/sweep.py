@@ -14,7 +14,7 @@ from typing import Final
 
 from datastorage import metrics
 from datastorage.pipeline.clusterobject import phase_of
-from datastorage.pipeline.listing import Cluster, Page, Walk
+from datastorage.pipeline.listing import OBJECTS_PER_PAGE, Cluster, Page, Walk
 from datastorage.pipeline.objectintake import ObjectIntake, Verdict
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.resilience.signal import Signal
@@ -33,7 +33,7 @@ class Pace:
     """Between two sweeps without a request."""
     pause_seconds: float = 1.0
     """Between a sweep and one that repeats it, or that was requested while it ran."""
-    page_size: int = 500
+    page_size: int = OBJECTS_PER_PAGE
 
 
 class SweepRequests:

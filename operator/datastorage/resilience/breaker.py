@@ -83,7 +83,8 @@ class Breaker:
         # loop.
         self._backoff = Backoff(pace.first, pace.max)
         self._reason: str | None = None
-        self._refused: str | None = None
+        # The latest refusal of each call of ``run`` that repeats refused work.
+        self._refusals: dict[object, str] = {}
         self._probing: asyncio.Task[None] | None = None
         self._outages = _OutageLog(dependency, pace)
         self._errors = metrics.DEPENDENCY_ERRORS.labels(dependency)
@@ -95,8 +96,8 @@ class Breaker:
 
     @property
     def refused(self) -> str | None:
-        """Why a piece of work waits in ``run`` while other work is served, or None."""
-        return self._refused
+        """Why work waits in ``run`` while other work is served, or None; of several, that waiting longest."""
+        return next(iter(self._refusals.values()), None)
 
     @property
     def serving(self) -> bool:
@@ -109,23 +110,23 @@ class Breaker:
         Work that is refused while other work is served is repeated at growing pauses, and delays no other
         work.
         """
-        backoff = Backoff(self._pace.first, self._pace.max_refused)
+        call, backoff = object(), Backoff(self._pace.first, self._pace.max_refused)
         remind_at = time.monotonic() + self._pace.max
-        while True:
-            try:
-                result = await self.judge(operation)
-            except WorkRefusedError as error:
-                self._refused = str(error)
-                if time.monotonic() >= remind_at:
-                    remind_at = time.monotonic() + self._pace.remind
-                    _log.warning(
-                        "%s serves, and refuses a piece of work; it is repeated", self.dependency,
-                        extra={"error": str(error)},
-                    )  # fmt: skip
-            else:
-                self._refused = None
-                return result
-            await asyncio.sleep(backoff.next())
+        try:
+            while True:
+                try:
+                    return await self.judge(operation)
+                except WorkRefusedError as error:
+                    self._refusals[call] = str(error)
+                    if time.monotonic() >= remind_at:
+                        remind_at = time.monotonic() + self._pace.remind
+                        _log.warning(
+                            "%s serves, and refuses a piece of work; it is repeated", self.dependency,
+                            extra={"error": str(error)},
+                        )  # fmt: skip
+                await asyncio.sleep(backoff.next())
+        finally:
+            self._refusals.pop(call, None)
 
     async def judge(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return the operation's result, repeating it while the dependency serves no work at all.

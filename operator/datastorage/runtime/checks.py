@@ -119,7 +119,7 @@ class Checks:
         return _joined([await watch.problem() for watch in self._watches])
 
     async def _waiting(self) -> str | None:
-        return _joined([await shard.committer.aside.problem() for shard in self._shards])
+        return _joined([await shard.aside.problem() for shard in self._shards])
 
 
 def vector_notes(vectors: VectorStore, pace: Pace) -> dict[str, Check]:

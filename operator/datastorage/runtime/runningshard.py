@@ -35,11 +35,10 @@ class RunningShard:
             *(start(self._name("watch", kind), watch.run()) for kind, watch in shard.watches.items()),
             start(self._name("sweep"), shard.sweep.run()),
         ]
-        committer = shard.committer
         self._committers = [
-            start(self._name(f"committer-{n}"), committer.run()) for n in range(pace.committers)
+            start(self._name(f"committer-{n}"), shard.committer.run()) for n in range(pace.committers)
         ]
-        self._aside = start(self._name("aside"), committer.aside.run())
+        self._aside = start(self._name("aside"), shard.aside.run())
         self._status_writer = start(self._name("status-writer"), shard.status_writer.run())
         self._others = [start(self._name("garbage-collector"), shard.collector.run())]
         if shard.promotion is not None:
@@ -75,7 +74,7 @@ class RunningShard:
         shard = self._shard
         components = [
             (shard.committer.idle, self._committers),
-            (shard.committer.aside.idle, [self._aside]),
+            (shard.aside.idle, [self._aside]),
             (shard.statuses.idle, [self._status_writer]),
         ]
         return [tasks for idle, tasks in components if not idle]

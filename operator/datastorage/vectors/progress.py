@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
 
-# At most this many records and texts are named: a longer list would not be read.
-_MAX_NAMED: Final = 50
+from datastorage.records.naming import MAX_NAMED
 
 
 class Stage(StrEnum):
@@ -59,11 +57,11 @@ class Progress:
     def skip(self, name: str, reason: str) -> None:
         """Note a record that gets no text."""
         self.skipped += 1
-        if len(self.skipped_named) < _MAX_NAMED:
+        if len(self.skipped_named) < MAX_NAMED:
             self.skipped_named.append(f"{name}: {reason}")
 
     def refuse(self, key: bytes, text: str, reason: str) -> None:
         """Note a text of which the model makes no vector."""
         self.refused += 1
-        if len(self.refused_named) < _MAX_NAMED:
+        if len(self.refused_named) < MAX_NAMED:
             self.refused_named.append(f"{key.hex()} {text[:60]!r}: {reason}")

@@ -1,0 +1,111 @@
+"""Commits a batch, or keeps a record that can't be a row, and hands the outcomes to the records' origins.
+
+A record gets its outcome (stored, or kept among the rejected) only after that is committed.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from datastorage import metrics
+from datastorage.errors import RecordRefusedError
+from datastorage.pipeline.item import Outcome, Rejection, WorkItem
+from datastorage.pipeline.register import Register
+from datastorage.records.record import Record, StoredRecord
+from datastorage.resilience.breaker import Breaker
+
+_log = logging.getLogger(__name__)
+
+
+class Rejected(Protocol):
+    """The store of rejected records (storage/rejected.py). Calls may be repeated without harm."""
+
+    async def reject(self, record: Record, reason: str) -> None: ...
+
+
+class Writer(Protocol):
+    """The writer of batches (pipeline/batchwriter.py). Calls may be repeated without harm."""
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]: ...
+    async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]: ...
+
+
+class BatchCommit:
+    """The two ways to finish a record. Both wait while PostgreSQL is away; calls may run at once."""
+
+    def __init__(self, *, register: Register, writer: Writer, rejected: Rejected, breaker: Breaker) -> None:
+        """``breaker`` is that of the tables of the rows."""
+        self._register = register
+        self._writer = writer
+        self._rejected = rejected
+        self._breaker = breaker
+
+    async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None:
+        """Store all items in one transaction and hand them on; ``bare``: their vectors stay pending.
+
+        Raises RecordRefusedError and WorkRefusedError when PostgreSQL refuses the batch while it serves
+        others; then none is stored.
+        """
+        store = self._writer.store_bare if bare else self._writer.store
+        rows = await self._breaker.judge(partial(_timed, store, batch))
+        await self._hand_on(batch, rows)
+
+    async def reject(self, item: WorkItem, reason: str) -> None:
+        """Keep the bytes of a record that can't be a row, and hand it on as rejected.
+
+        Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays in the cluster; if
+        it is gone from there, it is lost.
+        """
+        metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
+        try:
+            await self._breaker.judge(lambda: self._rejected.reject(item.record, reason))
+        except RecordRefusedError as error:
+            _log.error(  # PostgreSQL has answered: a traceback would not help
+                "Lost: deleted in the cluster, and it can't be kept at all"
+                if self._register.is_last_copy(item.record.key)
+                else "Record can't be kept at all; it stays in the cluster",
+                extra={**item.as_log_fields(), "reason": reason, "error": str(error)},
+            )
+            self._register.forget(item.record.key)
+            item.origin.given_up(str(error))
+            return
+        metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
+        _log.error("Record rejected", extra={**item.as_log_fields(), "reason": reason})
+        await self._hand_on([item], [Rejection(reason)])
+
+    async def _hand_on(self, batch: Sequence[WorkItem], outcomes: Sequence[Outcome]) -> None:
+        # All items are noted before the first origin is awaited: while one waits, the others must not look
+        # uncommitted.
+        for item in batch:
+            self._register.committed(item.record.key)
+        for item, outcome in zip(batch, outcomes, strict=True):
+            await item.origin.committed(outcome)
+
+
+_Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
+
+
+async def _timed(store: _Store, batch: Sequence[WorkItem]) -> list[StoredRecord]:
+    started = time.perf_counter()
+    rows = await store([item.record for item in batch])
+    seconds = time.perf_counter() - started
+    for table in {item.record.table.value for item in batch}:
+        metrics.WRITE_DURATION.labels(table).observe(seconds)
+    for item, row in zip(batch, rows, strict=True):
+        table = item.record.table.value
+        if not row.is_new:
+            metrics.WRITE_TOTAL.labels(table, "duplicate").inc()
+            continue
+        metrics.WRITE_TOTAL.labels(table, "success").inc()
+        age = row.stored_at - item.record.key.created_at
+        metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+        if row.diverged:
+            metrics.DIVERGED.labels(table).inc()
+            _log.warning(
+                "Another content of this generation is in the archive; both are kept "
+                "(was the cluster restored from a backup, or cloned?)",
+                extra={**item.as_log_fields(), "generation": item.record.key.generation},
+            )
+    return rows
