@@ -23,6 +23,7 @@ from tests.support.apiserved import Served, body, served
 RECORD = json.dumps(body()).encode()
 STORE = "/store/workflow"
 LIST = "/query/records"
+UNKNOWN = "75e49872-21d7-4f9c-9e0b-4fd87f01d022"
 JSON = {"Content-Type": "application/json"}
 LONGEST_HOLD_SECONDS = 0.5  # far more than 50 ms: the tests share the machine with others
 
@@ -50,8 +51,8 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
     [
         f"{LIST}?bogus=1",
         f"{LIST}?correlation_id=x",
-        f"{LIST}/{uuid.uuid4()}?bogus=1",
-        f"/query/actiontraces/{uuid.uuid4()}/history?bogus=1",
+        f"{LIST}/{UNKNOWN}?bogus=1",
+        f"/query/actiontraces/{UNKNOWN}/history?bogus=1",
         "/timeline/rr-1?bogus=1",
         "/query/semantic?q=x&bogus=1",
         f"{LIST}?namespace=a&namespace=b",
@@ -59,7 +60,7 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
         f"{LIST}?since=1e308",
         f"{LIST}?pageSize=0",
         f"{LIST}?pageSize=99999999999999999999",
-        f"{LIST}/{uuid.uuid4()}?generation=99999999999999999999",
+        f"{LIST}/{UNKNOWN}?generation=99999999999999999999",
     ],
 )
 async def test_a_parameter_that_does_not_count_is_refused(api: Served, path: str) -> None:
