@@ -32,6 +32,7 @@ RIGHTS: set[Right] = {
     *(("patch", f"{resource}/status") for resource in OBJECTS),
     ("create", "tokenreviews.authentication.k8s.io"),
     ("create", "subjectaccessreviews.authorization.k8s.io"),
+    ("get", "namespaces"),
 }
 # The test of the exact list covers these as well. They would do the most harm, and are asked for one by one.
 DENIED: set[Right] = {
