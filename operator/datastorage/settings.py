@@ -37,15 +37,15 @@ from datastorage.files import read_secret, secret_file
 from datastorage.servicelinks import is_service_link
 
 PREFIX: Final = "DATASTORAGE_"
-_SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
+SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
 EMBEDDED_DIR_VARIABLE: Final = "DATASTORAGE_EMBEDDED_DIR"
 # Variables of the program that are not settings of the service.
-_OTHER_VARIABLES: Final = frozenset({_SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE})
+_OTHER_VARIABLES: Final = frozenset({SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE})
 # Variables that only the tests read.
 _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
 # Only names are allowed: Kopf would treat "team-*" as a pattern, but the lists of the sweep would not.
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
+DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 DEFAULT_EMBEDDED_DIR: Final = "~/.local/share/kubernaut-datastorage/postgres"
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
@@ -312,7 +312,7 @@ class Settings(BaseSettings):
         return other
 
 
-def _fields() -> Iterator[tuple[str | None, str, FieldInfo]]:
+def setting_fields() -> Iterator[tuple[str | None, str, FieldInfo]]:
     """Yield the group, the name and the field of every setting."""
     for name, field in Settings.model_fields.items():
         if isinstance(field.default, _Group):
@@ -323,7 +323,9 @@ def _fields() -> Iterator[tuple[str | None, str, FieldInfo]]:
 
 
 # The group and the field of each setting, by the name of its variable in lower case, without the prefix.
-_PLACES: Final = {name if group is None else f"{group}_{name}": (group, name) for group, name, _ in _fields()}
+_PLACES: Final = {
+    name if group is None else f"{group}_{name}": (group, name) for group, name, _ in setting_fields()
+}
 
 
 def setting_names() -> list[str]:
@@ -334,7 +336,7 @@ def setting_names() -> list[str]:
 def load_settings() -> Settings:
     """Read the settings. Raises ConfigurationError: one line that names the wrong setting and says why."""
     _refuse_unknown_variables()
-    directory = Path(os.environ.get(_SECRETS_DIR_VARIABLE, _DEFAULT_SECRETS_DIR))
+    directory = Path(os.environ.get(SECRETS_DIR_VARIABLE, DEFAULT_SECRETS_DIR))
     sources: dict[str, Any] = {"_secrets_dir": directory} if directory.is_dir() else {}
     try:
         settings = Settings(**sources)
@@ -390,17 +392,3 @@ def _hint(name: str) -> str:
 def ignored_variables() -> list[str]:
     """Return the settings whose variables are ignored, because Kubernetes has set them for a Service."""
     return sorted(name for name in setting_names() if is_service_link(name, os.environ.get(name, "")))
-
-
-def settings_table() -> str:
-    """Return all settings as a Markdown table."""
-    lines = ["| Setting | Default | Meaning |", "| --- | --- | --- |"]
-    for name, (_, _, field) in zip(setting_names(), _fields(), strict=True):
-        default = field.get_default()
-        cell = "" if isinstance(default, SecretStr) or default in {None, (), ""} else f"`{default}`"
-        lines.append(f"| `{name}` | {cell} | {field.description} |")
-    lines += [
-        f"| `{_SECRETS_DIR_VARIABLE}` | `{_DEFAULT_SECRETS_DIR}` | Directory of files named like settings. |",
-        f"| `{EMBEDDED_DIR_VARIABLE}` | `{DEFAULT_EMBEDDED_DIR}` | Where `run --embedded` keeps its data. |",
-    ]
-    return "\n".join(lines) + "\n"

@@ -14,8 +14,9 @@ from datastorage import __version__, cli
 from datastorage.api.document import document
 from datastorage.cli import waiting
 from datastorage.cli.app import OVERVIEW
+from datastorage.cli.settingstable import settings_table
 from datastorage.errors import TransientError
-from datastorage.settings import setting_names, settings_table
+from datastorage.settings import setting_names
 
 Command = Callable[..., tuple[object, str, str]]
 ROOT = Path(__file__).parents[2]

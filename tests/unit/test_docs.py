@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from datastorage.cli import reference
+from datastorage.cli.settingstable import settings_table
 from datastorage.errors import DataStorageError
 from datastorage.records.reasons import Reason
 from datastorage.resources.kinds import Phase
-from datastorage.settings import settings_table
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from datastorage.cli.settingstable import settings_table
 from datastorage.errors import ConfigurationError
-from datastorage.settings import load_settings, setting_names, settings_table
+from datastorage.settings import load_settings, setting_names
 
 DEFAULTS = {
     "database": {

@@ -216,7 +216,14 @@ class Admission:
 def query_router(desk: Desk) -> APIRouter:
     """Return the routes that ask the archive."""
     router = APIRouter(prefix=PREFIX, tags=["query"], dependencies=[Depends(given_once)])
+    # The order counts: the first path that fits a request is taken.
+    _add_searches(router, desk)
+    _add_lists(router, desk)
+    _add_records(router, desk)
+    return router
 
+
+def _add_searches(router: APIRouter, desk: Desk) -> None:
     @router.get("/query/semantic", **operations.SEARCH)
     async def search(request: Request, asked: Annotated[SearchConditions, Query()]) -> Response:
         return await _search(desk, await desk.admit(request, "list", asked), request, asked)
@@ -228,6 +235,8 @@ def query_router(desk: Desk) -> APIRouter:
         asked = _asked(parsed(await read_body(request, _QUESTION_BYTES)))
         return await _search(desk, await desk.admit_caller(caller, "list", asked), request, asked)
 
+
+def _add_lists(router: APIRouter, desk: Desk) -> None:
     @router.get("/query/{type}", **operations.LIST)
     async def list_records(
         type: QueryType,  # noqa: A002  # the word of the path
@@ -244,6 +253,21 @@ def query_router(desk: Desk) -> APIRouter:
                 (each.as_json() for each in page.records), {"nextPageToken": page.cursor}
             )
 
+    @router.get("/timeline/{correlationID}", **operations.TIMELINE)
+    async def timeline(
+        correlation_id: _CorrelationId, request: Request, asked: Annotated[TimelinePage, Query()]
+    ) -> Response:
+        admission = await desk.admit(request, "list", asked)
+        async with desk.answers.turn():
+            page = await desk.archive.timeline(
+                correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
+            )
+            admission.note(request.url.path, len(page.entries))
+            entries = ({"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries)
+            return await desk.answers.listed(entries, {"nextPageToken": page.cursor})
+
+
+def _add_records(router: APIRouter, desk: Desk) -> None:
     @router.get("/query/actiontraces/{uid}/history", **operations.HISTORY)
     async def history(request: Request, uid: _Uid, asked: Annotated[Namespaced, Query()]) -> Response:
         admission = await desk.admit(request, "get", asked)
@@ -264,21 +288,6 @@ def query_router(desk: Desk) -> APIRouter:
             record = await desk.archive.get(uid, asked.generation, type.kind, scope=admission.scope)
             admission.note(request.url.path, 1)
             return _one(request, record)
-
-    @router.get("/timeline/{correlationID}", **operations.TIMELINE)
-    async def timeline(
-        correlation_id: _CorrelationId, request: Request, asked: Annotated[TimelinePage, Query()]
-    ) -> Response:
-        admission = await desk.admit(request, "list", asked)
-        async with desk.answers.turn():
-            page = await desk.archive.timeline(
-                correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
-            )
-            admission.note(request.url.path, len(page.entries))
-            entries = ({"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries)
-            return await desk.answers.listed(entries, {"nextPageToken": page.cursor})
-
-    return router
 
 
 def _asked(body: Any) -> SearchConditions:

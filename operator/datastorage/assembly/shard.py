@@ -128,21 +128,16 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
 def _build(
     replica: Replica, selection: Selection, shared: _Shared, on_watch_started: Callable[[], None]
 ) -> Shard:
-    settings, store = replica.settings, replica.store
+    settings = replica.settings
     objects = ObjectIntake(
         intake=shared.intake,
         register=shared.register,
         statuses=shared.statuses,
         default_ttl_seconds=settings.ttl_seconds_after_stored,
         on_overflow=shared.sweep_requests.add,
-        with_texts=store.vectors is not None,
+        with_texts=replica.store.vectors is not None,
     )
-    commit = BatchCommit(
-        register=shared.register,
-        writer=build_writer(store, on_pending=replica.request_backfill),
-        rejected=store.rejected,
-        breaker=shared.tables,
-    )
+    commit = _build_commit(replica, shared)
     aside = Aside(commit, shared.register)
     collector = _build_collector(replica, shared, objects)
     monitor = WatchMonitor(selection.kinds, selection.namespaces)
@@ -180,6 +175,15 @@ def _build(
         status_writer=_build_status_writer(replica, shared, objects),
         collector=collector,
         promotion=_build_promotion(replica, shared),
+    )
+
+
+def _build_commit(replica: Replica, shared: _Shared) -> BatchCommit:
+    return BatchCommit(
+        register=shared.register,
+        writer=build_writer(replica.store, on_pending=replica.request_backfill),
+        rejected=replica.store.rejected,
+        breaker=shared.tables,
     )
 
 

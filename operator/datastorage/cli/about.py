@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from datastorage import __version__
+from datastorage.cli.settingstable import settings_table
 from datastorage.errors import DataStorageError
 from datastorage.resources.crd import render_crds, write_crds
-from datastorage.settings import settings_table
 
 commands = typer.Typer()
 

@@ -10,8 +10,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from datastorage import metrics
 from datastorage.api.document import document, document_text
 from datastorage.api.reference import markdown
+from datastorage.cli.settingstable import settings_table
 from datastorage.errors import DataStorageError
-from datastorage.settings import settings_table
 
 commands = typer.Typer()
 
