@@ -63,7 +63,8 @@ async def measure_rest(bench: Bench, count: int) -> list[Result]:
     token = await asyncio.to_thread(_token, bench)
     bare = await _bare_insert(await bench.archives.archive(), count)
     results: list[Result] = []
-    async with bench.operator(archive) as operator:
+    # Other scenarios may have left objects in the cluster.
+    async with bench.operator(archive, NAMESPACES=namespace) as operator:
         await operator.until_ready()
         connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
         headers = {"Authorization": f"Bearer {token}"}
