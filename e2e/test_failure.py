@@ -43,29 +43,19 @@ class Failing:
         raise RuntimeError("broken")
 
 
-def _status_writer(shard: Shard) -> tuple[Shard, Any]:
-    failing: Any = Failing(shard.status_writer)
-    return replace(shard, status_writer=failing), failing
+def _component(name: str) -> Callable[[Shard], tuple[Shard, Any]]:
+    """Return what makes the component in a field of the shard fail on request."""
 
+    def breaks(shard: Shard) -> tuple[Shard, Any]:
+        failing: Any = Failing(getattr(shard, name))
+        return replace(shard, **{name: failing}), failing
 
-def _collector(shard: Shard) -> tuple[Shard, Any]:
-    failing: Any = Failing(shard.collector)
-    return replace(shard, collector=failing), failing
+    return breaks
 
 
 def _watch(shard: Shard) -> tuple[Shard, Any]:
     failing: Any = Failing(shard.watches[AUDIT_RECORD])
     return replace(shard, watches={**shard.watches, AUDIT_RECORD: failing}), failing
-
-
-def _aside(shard: Shard) -> tuple[Shard, Any]:
-    failing: Any = Failing(shard.aside)
-    return replace(shard, aside=failing), failing
-
-
-def _committer(shard: Shard) -> tuple[Shard, Any]:
-    failing: Any = Failing(shard.committer)
-    return replace(shard, committer=failing), failing
 
 
 @dataclass
@@ -117,10 +107,10 @@ async def _leave_a_last_copy(workbench: Workbench, client: BulkClient, shard: Sh
 @pytest.mark.parametrize(
     ("breaks", "name"),
     [
-        (_status_writer, "status-writer-auditrecords"),
-        (_collector, "garbage-collector-auditrecords"),
+        (_component("status_writer"), "status-writer-auditrecords"),
+        (_component("collector"), "garbage-collector-auditrecords"),
         (_watch, "watch-auditrecords"),
-        (_aside, "aside-auditrecords"),
+        (_component("aside"), "aside-auditrecords"),
     ],
 )
 async def test_last_copies_are_stored_whichever_other_component_fails(
@@ -146,7 +136,7 @@ async def test_last_copies_are_logged_when_the_committer_fails(
     workbench: Workbench, client: BulkClient, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The stop does not wait for what nobody does any more: it may take longer than the test."""
-    async with running(settings, _committer, shutdown_seconds=600) as operator:
+    async with running(settings, _component("committer"), shutdown_seconds=600) as operator:
         async with workbench.no_rows_accepted():
             uid = await _leave_a_last_copy(workbench, client, operator.shard)
             await operator.fail()
@@ -162,7 +152,7 @@ async def test_last_copies_are_logged_when_postgresql_takes_none_until_the_end_o
     workbench: Workbench, client: BulkClient, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
-        running(settings, _collector, shutdown_seconds=1) as operator,
+        running(settings, _component("collector"), shutdown_seconds=1) as operator,
         workbench.no_rows_accepted(),
     ):
         await _leave_a_last_copy(workbench, client, operator.shard)

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
 from datastorage.errors import OverloadedError
+from datastorage.records.hashes import labelled
 from datastorage.resilience.pieces import in_pieces
 
 _PIECE_BYTES: Final = 256 * 1024
@@ -84,6 +85,11 @@ class _Pieces(Response):
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._room.free(len(self._pieces))
+
+
+def etag_of(content_hash: bytes) -> str:
+    """Return the entity tag of a record's content."""
+    return f'"{labelled(content_hash)}"'
 
 
 def encoded(value: Any) -> bytes:

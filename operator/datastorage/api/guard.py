@@ -9,7 +9,7 @@ from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization, store_access
 from datastorage.errors import NotAllowedError
 from datastorage.records.caller import Caller
-from datastorage.storage.criteria import EVERYTHING, Scope
+from datastorage.storage.criteria import Scope
 
 _RESOURCE: Final = "records"
 
@@ -97,7 +97,7 @@ class OpenGuard:
     async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
         """Allow it."""
         del caller, verb
-        return Scope(namespace) if namespace is not None else EVERYTHING
+        return Scope(namespace)
 
     async def close(self) -> None:
         """Do nothing."""

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, encoded
+from datastorage.api.answers import AnswerBounds, Answers, encoded, etag_of
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
 from datastorage.api.guard import Guard
@@ -32,7 +32,6 @@ from datastorage.query.questions import Page
 from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
 from datastorage.records.caller import Caller
-from datastorage.records.hashes import labelled
 from datastorage.records.jsonbody import parsed
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
@@ -313,7 +312,7 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
 
 
 def _one(request: Request, record: ArchivedRecord) -> Response:
-    headers = {"ETag": f'"{labelled(record.content_hash)}"', "Vary": "Accept, Authorization"}
+    headers = {"ETag": etag_of(record.content_hash), "Vary": "Accept, Authorization"}
     if headers["ETag"] in _etags(request):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):

@@ -4,7 +4,6 @@ A body is what ``kubectl create`` would take. It is checked by the same rules, a
 pipeline, but never becomes an object in the cluster.
 """
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from datastorage.api import operations
+from datastorage.api.answers import encoded, etag_of
 from datastorage.api.bodies import Bounds, Items, invalid, items_of
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
@@ -307,7 +307,7 @@ def _answer(result: _Result, type_: StoreType) -> Response:
         result.status,
         {
             "Location": f"{PREFIX}/query/{type_}/{receipt.uid}?namespace={receipt.namespace}",
-            "ETag": f'"{labelled(receipt.content_hash)}"',
+            "ETag": etag_of(receipt.content_hash),
         },
     )
 
@@ -329,5 +329,4 @@ def _batch_answer(results: Sequence[_Result]) -> Response:
 
 
 def _json(value: Any, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
-    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-    return Response(body, status_code=status, media_type=JSON, headers=dict(headers))
+    return Response(encoded(value), status_code=status, media_type=JSON, headers=dict(headers))

@@ -56,9 +56,9 @@ def build_queries(
     return ArchiveQueries(reader, Searcher(reader, full_text, embedder, nearest))
 
 
-def queries_of(store: Store) -> ArchiveQueries:
-    """Return the queries of the archive that a store keeps."""
-    vectors = store.vectors
+def queries_of(store: Store, database: Database | None = None) -> ArchiveQueries:
+    """Return the queries of the archive that a store keeps; ``database`` may be another way to it."""
+    database, vectors = database or store.database, store.vectors
     if vectors is None:
-        return build_queries(store.database)
-    return build_queries(store.database, vectors.embedder, None if vectors.same_server else vectors.database)
+        return build_queries(database)
+    return build_queries(database, vectors.embedder, None if vectors.same_server else vectors.database)

@@ -1,7 +1,7 @@
 """Builds the REST API of a replica: what its routes need, and the routes."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,18 +13,17 @@ from datastorage.api.guard import KubernetesGuard, OpenGuard
 from datastorage.api.listening import is_loopback
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
-from datastorage.assembly.queries import build_queries
+from datastorage.assembly.queries import queries_of
 from datastorage.assembly.replica import Replica
 from datastorage.assembly.shard import Shard
+from datastorage.assembly.store import open_database
 from datastorage.errors import ConfigurationError
 from datastorage.kube.accessreviews import AccessReviews
 from datastorage.kube.namespaces import Namespaces
 from datastorage.kube.transport import Transport
 from datastorage.pipeline.submissions import Submissions
 from datastorage.resources.kinds import AUDIT_RECORD
-from datastorage.secrets import origin_of
 from datastorage.settings import Settings
-from datastorage.storage.connection.database import Database
 from datastorage.storage.schema import ARCHIVE
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting.
@@ -42,33 +41,23 @@ class Rest:
 @asynccontextmanager
 async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[Rest]:
     """Build the API, whose records go into the intake of a shard. Close its connections in the end."""
-    settings, vectors = replica.settings, replica.store.vectors
-    guard = build_guard(replica.settings, replica.transport)
-    database = Database(
-        origin_of(settings, "database_url"),
-        pool_size=_READ_POOL_SIZE,
-        chain=ARCHIVE,
-        writable=False,
-        statement_cache=settings.database.statement_cache,
-    )
-    archive = build_queries(
-        database,
-        None if vectors is None else vectors.embedder,
-        None if vectors is None or vectors.same_server else vectors.database,
-    )
+    settings, store = replica.settings, replica.store
+    guard = build_guard(settings, replica.transport)
     shard = next(shard for shard in shards if AUDIT_RECORD in shard.selection.kinds)
     submissions = Submissions(intake=shard.intake, breakers=(replica.postgres, shard.tables))
-    entrance = Entrance(
-        guard=guard,
-        submissions=submissions,
-        archive=archive,
-        with_texts=vectors is not None,
-    )
-    try:
+    async with AsyncExitStack() as stack:
+        database = open_database(
+            settings, "database_url", ARCHIVE, stack, writable=False, pool_size=_READ_POOL_SIZE
+        )
+        stack.push_async_callback(guard.close)
+        archive = queries_of(store, database)
+        entrance = Entrance(
+            guard=guard,
+            submissions=submissions,
+            archive=archive,
+            with_texts=store.vectors is not None,
+        )
         yield Rest(submissions, [store_router(entrance), query_router(Desk(guard, archive))])
-    finally:
-        await guard.close()
-        await database.close()
 
 
 def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | OpenGuard:

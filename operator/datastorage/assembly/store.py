@@ -60,7 +60,7 @@ async def open_store(
     """
     settings.require_database_url()
     async with AsyncExitStack() as stack:
-        database = _open_database(settings, "database_url", ARCHIVE, stack, writable=writable)
+        database = open_database(settings, "database_url", ARCHIVE, stack, writable=writable)
         vectors = None
         if with_vectors:
             vectors = _open_vectors(settings, database, stack, writable=writable, with_redis=with_redis)
@@ -94,7 +94,7 @@ def _open_vectors(
     same_server = settings.vector.database_url is None
     database = records
     if not same_server:
-        database = _open_database(settings, "vector_database_url", VECTORS, stack, writable=writable)
+        database = open_database(settings, "vector_database_url", VECTORS, stack, writable=writable)
     redis = None
     if with_redis and settings.redis_url is not None:
         redis = origin_of(settings, "redis_url")
@@ -117,13 +117,22 @@ def _open_vectors(
     )
 
 
-def _open_database(
-    settings: Settings, url: str, chain: Chain, stack: AsyncExitStack, *, writable: bool
+def open_database(
+    settings: Settings,
+    url: str,
+    chain: Chain,
+    stack: AsyncExitStack,
+    *,
+    writable: bool,
+    pool_size: int | None = None,
 ) -> Database:
-    """Return the database that the setting ``url`` names, which the stack closes."""
+    """Return the database that the setting ``url`` names, which the stack closes.
+
+    Without ``pool_size`` the pool has the size of the settings.
+    """
     database = Database(
         origin_of(settings, url),
-        pool_size=settings.database.pool_size,
+        pool_size=settings.database.pool_size if pool_size is None else pool_size,
         chain=chain,
         writable=writable,
         statement_cache=settings.database.statement_cache,

@@ -9,9 +9,10 @@ import aiohttp
 from cachetools import TTLCache
 
 from datastorage.errors import ClusterUnavailableError, ForbiddenError, ObjectGoneError
+from datastorage.kube.answers import metadata_of
 from datastorage.kube.apirequest import ApiRequest, Resource, Target
 from datastorage.kube.transport import Transport
-from datastorage.records.times import time_of
+from datastorage.records.times import time_in
 
 _NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0)
@@ -50,8 +51,7 @@ class Namespaces:
                 f"{error}; the operator needs the right to get namespaces (manifests/base/rbac.yaml)"
             ) from error
         else:
-            metadata = answer.get("metadata")
-            created_at = time_of(metadata.get("creationTimestamp")) if isinstance(metadata, dict) else None
+            created_at = time_in(metadata_of(answer, target), "creationTimestamp")
             if created_at is None:
                 raise ClusterUnavailableError(f"{target}: the answer has no time of creation")
         self._ages[namespace] = created_at

@@ -15,6 +15,7 @@ from typing import Any, Final
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import sha256
 from datastorage.records.record import Claim, Record, Via
+from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.fields import storable
 from datastorage.resources.reading.objectrecord import record_of
@@ -65,7 +66,7 @@ def record_of_request(
         **given,
         "uid": uid,
         "name": given.get("name") or f"{spec['type'].lower()}-{uid.replace('-', '')[-_NAME_DIGITS:]}",
-        "creationTimestamp": created_at.isoformat().replace("+00:00", "Z"),
+        "creationTimestamp": rfc3339(created_at),
         "generation": 1,
         "resourceVersion": "0",
     }
