@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
+from datastorage.settings import Settings
+from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings
 from e2e.workbench import MakeWorkbench, Workbench
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster, ControlPlane, ControlPlaneError

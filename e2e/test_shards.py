@@ -12,7 +12,8 @@ from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.selection import Selection
 from datastorage.runtime.runningshard import RunningShard
-from datastorage.settings import EmbeddingSettings, Settings
+from datastorage.settings import Settings
+from datastorage.settingsgroups import EmbeddingSettings
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
 from harness.embeddings import OpenAIService

@@ -31,7 +31,8 @@ from datastorage.query.filters import SearchMode
 from datastorage.records.vectorwrite import WriteState
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.reading.objectrecord import record_of
-from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
+from datastorage.settings import Settings
+from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings
 from harness.minilm import DIMENSION, NAME
 from harness.modelserver import EmbeddingsServer
 from harness.objects import served

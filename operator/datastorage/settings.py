@@ -10,16 +10,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
-    SecretStr,
     ValidationError,
 )
 from pydantic.fields import FieldInfo
@@ -35,6 +32,17 @@ from pydantic_settings import (
 from datastorage.errors import ConfigurationError
 from datastorage.files import read_secret, secret_file
 from datastorage.servicelinks import is_service_link
+from datastorage.settingsgroups import (
+    ApiSettings,
+    DatabaseSettings,
+    EmbeddingSettings,
+    Group,
+    IntakeSettings,
+    LogSettings,
+    Port,
+    Url,
+    VectorSettings,
+)
 
 PREFIX: Final = "DATASTORAGE_"
 SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
@@ -47,14 +55,6 @@ _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 DEFAULT_EMBEDDED_DIR: Final = "~/.local/share/kubernaut-datastorage/postgres"
-
-_Port = Annotated[int, Field(ge=1, le=65535)]
-_Positive = Annotated[int, Field(ge=1)]
-
-
-def _stripped(value: Any) -> Any:
-    """Remove the line break that an editor or echo adds."""
-    return value.strip() if isinstance(value, str) else value
 
 
 def _split(value: Any) -> Any:
@@ -69,135 +69,7 @@ def _namespace(name: str) -> str:
     return name
 
 
-_Url = Annotated[SecretStr, BeforeValidator(_stripped)]
 _Namespace = Annotated[str, AfterValidator(_namespace)]
-
-
-class _Group(BaseModel):
-    """Settings whose names begin with the same word."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class DatabaseSettings(_Group):
-    """The PostgreSQL database of the records."""
-
-    url: _Url = Field(
-        default=SecretStr(""),
-        description="PostgreSQL URL of the service role, `postgresql://user:password@host:port/name`.",
-    )
-    owner_url: _Url | None = Field(
-        default=None,
-        description="PostgreSQL URL of the role that owns the schema. Only `migrate` uses it; "
-        "without it `migrate` uses the service's URL.",
-    )
-    pool_size: Annotated[int, Field(ge=5, le=100)] = Field(
-        default=8, description="Most connections to PostgreSQL open at once, per replica."
-    )
-    statement_cache: Literal["auto", "on", "off"] = Field(
-        default="auto",
-        description="Whether prepared statements are kept. `auto`: on a direct connection to PostgreSQL, and "
-        "not through a pooler such as PgBouncer. `on`: always; for a pooler in session mode, or one that "
-        "follows prepared statements. `off`: never.",
-    )
-
-
-class VectorSettings(_Group):
-    """The database of the vectors, and the memory for their indexes."""
-
-    database_url: _Url | None = Field(
-        default=None,
-        description="PostgreSQL URL of the service role on another server that keeps the vectors. "
-        "Without it they are kept beside the records, and written in the same transaction.",
-    )
-    database_owner_url: _Url | None = Field(
-        default=None,
-        description="PostgreSQL URL of the role that owns the vectors' schema there. Only `migrate` uses it.",
-    )
-    index_memory_mib: Annotated[int, Field(ge=16, le=65_536)] = Field(
-        default=256,
-        description="MiB that the vectors' PostgreSQL may use while it builds one index. With more, fewer "
-        "and larger indexes make a search over millions of vectors quicker.",
-    )
-
-
-class EmbeddingSettings(_Group):
-    """The provider that makes vectors of texts, and the cache of its vectors."""
-
-    provider: Literal["wordllama", "openai", "none"] = Field(
-        default="wordllama",
-        description="What makes vectors of texts. `wordllama`: a small model inside the program, nothing "
-        "leaves it. `openai`: any service with an OpenAI-compatible `/v1/embeddings`. `none`: no vectors, no "
-        "search by meaning.",
-    )
-    url: str = Field(
-        default="",
-        description="Base URL of the service for `openai`, with the version: `https://host/v1`.",
-    )
-    model: Annotated[str, Field(max_length=200)] = Field(
-        default="", description="Name of the model. Needed for `openai`; `wordllama` has one model."
-    )
-    dimensions: Annotated[int, Field(ge=1, le=2000)] = Field(
-        default=256, description="Numbers in one vector of the model, 2,000 at most; 256 for `wordllama`."
-    )
-    api_key: SecretStr = Field(
-        default=SecretStr(""),
-        description="Bearer token for the service. Best given as a file of a mounted Secret.",
-    )
-    batch_size: Annotated[int, Field(ge=1, le=2048)] = Field(
-        default=128,
-        description="Texts in one request to the service, at most. Lower it when the service takes fewer.",
-    )
-    timeout_seconds: Annotated[float, Field(gt=0, le=300)] = Field(
-        default=10.0,
-        description="Seconds that the service may take for one request. The write path waits 2 s at most "
-        "and leaves what takes longer to the backfill.",
-    )
-    cache_ttl_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
-        default=300, description="Seconds that a cached vector lives in Redis after it was made."
-    )
-
-
-class LogSettings(_Group):
-    """The level and the form of the log."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."
-    )
-    format: Literal["json", "text"] = Field(
-        default="json", description="Form of the log. `json`: one JSON object a line. `text`: for people."
-    )
-
-
-class ApiSettings(_Group):
-    """The REST API, on the port that also serves the probes."""
-
-    port: _Port = Field(default=8080, description="Port of the REST API, of `/health` and of `/ready`.")
-    authentication: Literal["kubernetes", "none"] = Field(
-        default="kubernetes",
-        description="The callers that may use the REST API. `kubernetes`: those with a token that the API "
-        "server accepts, each with its own rights in the cluster. `none`: everybody may do everything; "
-        "only with a `DATASTORAGE_LISTEN_ADDRESS` that nothing but this machine reaches.",
-    )
-    audience: Annotated[str, Field(min_length=1, max_length=253)] = Field(
-        default="datastorage",
-        description="The audience that the callers' tokens must be for, as in `kubectl create token NAME "
-        "--audience datastorage`.",
-    )
-
-
-class IntakeSettings(_Group):
-    """The limits on records that wait in memory to be stored."""
-
-    max_items: _Positive = Field(
-        default=5000,
-        description="Records waiting to be stored, at most; each kind has half of the room. More wait in the "
-        "cluster.",
-    )
-    max_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
-        default=33_554_432,
-        description="Bytes of the records waiting to be stored, at most; each kind has half of the room.",
-    )
 
 
 class Settings(BaseSettings):
@@ -214,7 +86,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     vector: VectorSettings = VectorSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
-    redis_url: _Url | None = Field(
+    redis_url: Url | None = Field(
         default=None,
         description="URL of the Redis that caches vectors. Without it only the process's memory caches them.",
     )
@@ -227,7 +99,7 @@ class Settings(BaseSettings):
         "`spec.ttlSecondsAfterStored` says otherwise. 0: it is deleted at once, without a status.",
     )
     api: ApiSettings = ApiSettings()
-    metrics_port: _Port = Field(default=9090, description="Port of `/metrics`.")
+    metrics_port: Port = Field(default=9090, description="Port of `/metrics`.")
     listen_address: str = Field(
         default="",
         description="Addresses or host names that both ports listen on, separated by commas. Empty, or `::`: "
@@ -315,7 +187,7 @@ class Settings(BaseSettings):
 def setting_fields() -> Iterator[tuple[str | None, str, FieldInfo]]:
     """Yield the group, the name and the field of every setting."""
     for name, field in Settings.model_fields.items():
-        if isinstance(field.default, _Group):
+        if isinstance(field.default, Group):
             for inner, inner_field in type(field.default).model_fields.items():
                 yield name, inner, inner_field
         else:

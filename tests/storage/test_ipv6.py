@@ -8,7 +8,8 @@ from pydantic import SecretStr
 from datastorage.embedding.openai import OpenAIProvider
 from datastorage.embedding.rediscache import RedisStore
 from datastorage.secrets import Origin
-from datastorage.settings import DatabaseSettings, EmbeddingSettings, Settings
+from datastorage.settings import Settings
+from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings
 from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate_all
 from harness.embeddings import OpenAIService

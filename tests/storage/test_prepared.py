@@ -10,7 +10,8 @@ from datastorage.assembly.store import VectorStore, open_store
 from datastorage.errors import NewerSchemaError
 from datastorage.metrics import REGISTRY
 from datastorage.runtime.run import prepare_vectors
-from datastorage.settings import DatabaseSettings, Settings
+from datastorage.settings import Settings
+from datastorage.settingsgroups import DatabaseSettings
 from datastorage.storage.schema import VECTORS
 from harness.ports import free_port
 from harness.postgres import TestDatabase

@@ -32,7 +32,8 @@ from datastorage.errors import (
 from datastorage.records.hashes import text_hash
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
-from datastorage.settings import EmbeddingSettings, Settings, load_settings, setting_names
+from datastorage.settings import Settings, load_settings, setting_names
+from datastorage.settingsgroups import EmbeddingSettings
 from harness.controlplane.certificates import Certificates, ensure_certificates
 from harness.embeddings import (
     Behaviour,

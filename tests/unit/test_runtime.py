@@ -20,7 +20,8 @@ from datastorage.resources.kinds import AUDIT_RECORD, KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks, Pace, WatchHealth, trouble_of
 from datastorage.runtime.supervisor import ended_unexpectedly
-from datastorage.settings import DatabaseSettings, Settings
+from datastorage.settings import Settings
+from datastorage.settingsgroups import DatabaseSettings
 from harness.polling import DEADLINE_SECONDS
 from harness.ports import free_port
 

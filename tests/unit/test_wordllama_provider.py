@@ -18,7 +18,7 @@ from datastorage.embedding import wordllama as wordllama_module
 from datastorage.embedding.wordllama import Limits, WordLlamaProvider
 from datastorage.errors import ConfigurationError, EmbedderUnavailableError
 from datastorage.secrets import Origin
-from datastorage.settings import EmbeddingSettings
+from datastorage.settingsgroups import EmbeddingSettings
 
 TEXTS = [
     "patch deployment. Execution completed. Memory limit of checkout raised from 256Mi to 512Mi",
@@ -142,7 +142,7 @@ import asyncio, logging, socket, sys
 import numpy, psutil
 from datastorage.embedding import build_provider
 from datastorage.secrets import Origin
-from datastorage.settings import EmbeddingSettings
+from datastorage.settingsgroups import EmbeddingSettings
 
 def no_network(*_):
     raise AssertionError("no network")
