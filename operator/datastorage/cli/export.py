@@ -76,7 +76,7 @@ def export(
 
 def _opened(path: Path | None, *, resume: bool) -> ExportFile:
     if path is None:
-        return ExportFile(sys.stdout.buffer, "standard output")
+        return ExportFile(sys.stdout.buffer)
     return ExportFile.resume(path) if resume else ExportFile.create(path)
 
 

@@ -7,7 +7,6 @@ with the number and the SHA-256 of all lines before it. A file without the last 
 import hashlib
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -53,10 +52,11 @@ class _Sum:
 class ExportFile:
     """A file that an export is written to; standard output, too."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        """Begin at the start of an empty file; ``name`` is for messages."""
+    def __init__(self, file: BinaryIO, path: Path | None = None) -> None:
+        """Begin an empty file. Without a path, it is standard output, which stays open."""
         self._file = file
-        self._name = name
+        self._path = path
+        self._name = "standard output" if path is None else str(path)
         self._sum = _Sum()
         self._size = 0
         self._has_remains = False
@@ -67,7 +67,7 @@ class ExportFile:
     def create(cls, path: Path) -> "ExportFile":
         """Make a new file. Raises InvalidQueryError if there is one, and OSError."""
         try:
-            return cls(path.open("xb"), str(path))
+            return cls(path.open("xb"), path)
         except FileExistsError:
             raise InvalidQueryError(
                 f"{path} exists: give --resume to continue it, or another name to begin a new export"
@@ -81,7 +81,7 @@ class ExportFile:
         OSError.
         """
         try:
-            found = cls(path.open("r+b"), str(path))
+            found = cls(path.open("r+b"), path)
         except FileNotFoundError:
             return cls.create(path)
         found._read()
@@ -118,8 +118,8 @@ class ExportFile:
         self._flush()
 
     def close(self) -> None:
-        """Close the file; standard output stays open."""
-        if self._file is not sys.stdout.buffer:
+        """Close the file."""
+        if self._path is not None:
             self._file.close()
 
     def _add(self, lines: bytes, came: _Sum) -> None:
@@ -171,5 +171,5 @@ class ExportFile:
 
     def _flush(self) -> None:
         self._file.flush()
-        if self._file.seekable():
+        if self._path is not None:
             os.fsync(self._file.fileno())
