@@ -58,7 +58,7 @@ def export(
 
         datastorage export --output archive.ndjson --resume
 
-        datastorage export --namespace payments --since 2026-03-01T00:00:00Z | zstd > payments.ndjson.zst
+        datastorage export --namespace payments | zstd > payments.ndjson.zst
 
         head -n -1 archive.ndjson | sha256sum; tail -n 1 archive.ndjson
     """

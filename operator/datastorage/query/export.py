@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final, Protocol
 
 from datastorage.errors import InvalidQueryError
@@ -43,7 +44,7 @@ class Reader(Protocol):
     """Where the rows come from (storage/export.py)."""
 
     async def mark(self, after: int) -> Mark: ...
-    async def page(self, criteria: Criteria, after: int, end: int) -> ExportPage: ...
+    async def page(self, criteria: Criteria, after: int, end: int, span: int | None = None) -> ExportPage: ...
 
 
 class Export:
@@ -71,13 +72,13 @@ class Export:
         The next page is read while the lines of the one before it are made. Raises TransientError when
         PostgreSQL can't serve; then there is no last line.
         """
-        ahead = asyncio.ensure_future(self._page(self._position))
+        ahead = asyncio.ensure_future(self._page(self._position, None))
         try:
             while True:
                 page = await ahead
                 is_last = page.end >= self._end
                 if not is_last:
-                    ahead = asyncio.ensure_future(self._page(page.end))
+                    ahead = asyncio.ensure_future(self._page(page.end, page.next_span))
                 if not page.rows:
                     yield b""
                 for piece in self._pieces_of(page.rows):
@@ -93,8 +94,8 @@ class Export:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
 
-    async def _page(self, after: int) -> ExportPage:
-        return await self._reader.page(self._criteria, after, self._end)
+    async def _page(self, after: int, span: int | None) -> ExportPage:
+        return await self._reader.page(self._criteria, after, self._end, span)
 
     def _pieces_of(self, rows: Iterable[Any]) -> Iterable[bytes]:
         lines: list[bytes] = []
@@ -210,4 +211,4 @@ def _fingerprint(criteria: Criteria) -> str:
 
 
 def _text(value: str | None) -> str:
-    return json.dumps(value)
+    return "null" if value is None else encode_basestring_ascii(value)

@@ -69,9 +69,10 @@ class ExportBounds:
     """Rows of a page."""
     page_bytes: int = 4 * 1024 * 1024
     """A page ends with the row whose content exceeds this: it has at most one large object more."""
-    span: int = 50_000
+    max_span: int = 50_000
     """Positions that one statement looks at: a filter that fits few rows must not make it read the whole
-    archive."""
+    archive. An export begins with as many as a page has rows, since PostgreSQL sorts all of them if it has no
+    statistics yet; while pages have few rows, the span doubles."""
     final_seconds: float = 5.0
     """An export waits no longer for the transactions that were adding rows when it began. A batch takes far
     less."""
@@ -97,6 +98,8 @@ class ExportPage:
     """The rows of the result, with the columns that the statement names."""
     end: int
     """All rows up to this position have been read."""
+    next_span: int
+    """How many positions the statement for the next page should look at."""
 
 
 class ExportReader:
@@ -142,13 +145,13 @@ class ExportReader:
             ) from None
         return Mark(newest["newest"], newest["last"])
 
-    async def page(self, criteria: Criteria, after: int, end: int) -> ExportPage:
+    async def page(self, criteria: Criteria, after: int, end: int, span: int | None = None) -> ExportPage:
         """Return the next rows that meet the criteria: positions greater than ``after``, up to ``end``.
 
-        Of an ActionTrace, every generation counts.
+        Of an ActionTrace, every generation counts. ``span`` is that of the page before.
         """
         bounds = self._bounds
-        span, count = bounds.span, bounds.page_rows
+        span, count = span or bounds.page_rows, bounds.page_rows
         while True:
             last = min(end, after + span)
             try:
@@ -162,8 +165,10 @@ class ExportReader:
                 # The statement took too long, or too much memory: a smaller one may not.
                 span, count = max(1, span // 8), max(1, count // 8)
                 continue
-            cut = bool(rows) and (rows[-1]["found"] >= count or len(rows) < rows[-1]["found"])
-            return ExportPage(rows, rows[-1]["stored_order"] if cut else last)
+            if rows and (rows[-1]["found"] >= count or len(rows) < rows[-1]["found"]):
+                return ExportPage(rows, rows[-1]["stored_order"], span)
+            is_sparse = len(rows) < bounds.page_rows // 2
+            return ExportPage(rows, last, min(2 * span, bounds.max_span) if is_sparse else span)
 
     async def _writers(self) -> set[str]:
         async with reading(self._database) as connection:
