@@ -8,7 +8,7 @@ import asyncio
 import logging
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Protocol
 
@@ -181,8 +181,7 @@ class _Stream(Response):
                 error = caught
             finally:
                 gone.cancel()
-                with suppress(asyncio.CancelledError):
-                    await gone
+                await asyncio.gather(gone, return_exceptions=True)
                 self._note.log(export, error)
 
 
