@@ -109,6 +109,8 @@ async def test_the_stream_is_packed_as_the_client_accepts(
 async def test_an_export_is_logged(api: Served, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     await export(api, "?namespace=ns1&type=remediation")
+    # The client has the last byte a moment earlier.
+    await eventually(lambda: ended(caplog) != [])
     [entry] = [record for record in caplog.records if record.getMessage() == "Exported records"]
     values = vars(entry)
     assert (values["user"], values["verb"], values["count"]) == ("robot", "export", 20)

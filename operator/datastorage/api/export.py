@@ -168,13 +168,14 @@ class _Stream(Response):
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )
                 next_stage = scope.get("extensions", {}).get(NEXT_STAGE, _nothing)
+                next_stage(self._limits.piece_seconds)
                 async with aclosing(_encoded(export.pieces(), self._encoding)) as pieces:
                     async for piece in pieces:
                         if gone.done():
                             return
-                        next_stage(self._limits.piece_seconds)
                         if piece:
                             await send({"type": "http.response.body", "body": piece, "more_body": True})
+                        next_stage(self._limits.piece_seconds)
                 await send({"type": "http.response.body", "body": b""})
             except DataStorageError as caught:
                 # The server cuts the connection of an answer that is not complete.
@@ -203,7 +204,7 @@ async def _encoded(pieces: AsyncGenerator[bytes, None], encoding: str | None) ->
             return
         packer = _PACKERS[encoding]()
         async for piece in source:
-            yield await asyncio.to_thread(packer.compress, piece)
+            yield await asyncio.to_thread(packer.compress, piece) if piece else b""
         yield packer.flush()
 
 

@@ -63,6 +63,7 @@ class Export:
         self.changed = 0
         """Records so far that are not as they were stored."""
         self.is_complete = False
+        """Whether the last line was taken."""
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the lines, as pieces of some 256 KiB that consist of whole lines. The last line comes alone.
@@ -88,8 +89,8 @@ class Export:
                 self._position = page.end
                 if is_last:
                     break
-            self.is_complete = True
             yield self._last_line()
+            self.is_complete = True
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
