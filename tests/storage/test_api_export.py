@@ -29,7 +29,7 @@ from harness.polling import eventually
 from harness.postgres import TestDatabase
 from tests.support.apiserved import Served, exporting
 
-SMALL = ExportBounds(page_rows=10, final_seconds=0.2)
+SMALL = ExportBounds(page_rows=10, patience_seconds=0.2)
 LARGE_TEXT = "x" * 20_000
 
 

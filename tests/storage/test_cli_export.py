@@ -72,7 +72,7 @@ def test_a_file_is_written_and_gets_what_is_stored_later(
     store("a", "b")
     code, out, err = command("--output", str(path))
     assert (code, out) == (0, "")
-    assert "2 records" in err
+    assert "records exported: 2" in err
     assert checked(path) == ["a", "b"]
     first = path.read_bytes()
     assert command("--output", str(path), "--resume")[0] == 0

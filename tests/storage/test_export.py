@@ -22,9 +22,9 @@ from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
 from harness.postgres import TestDatabase
 
-SMALL = ExportBounds(page_rows=3, max_span=5, final_seconds=0.2)
+SMALL = ExportBounds(page_rows=3, max_span=5, patience_seconds=0.2)
 """Many pages, and little patience with open transactions."""
-PATIENT = ExportBounds(page_rows=3, max_span=5, final_seconds=30)
+PATIENT = ExportBounds(page_rows=3, max_span=5, patience_seconds=30)
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ async def test_an_export_waits_for_writers_through_a_pooler(
 ) -> None:
     await Archive(Database(cloned.service_url, pool_size=1)).write([record_of(audit_record(name="kept"))])
     database = Database(pooled.url, pool_size=2)
-    exports = ArchiveExports(ExportReader(database, ExportBounds(final_seconds=0.2)))
+    exports = ArchiveExports(ExportReader(database, ExportBounds(patience_seconds=0.2)))
     async with owner.transaction():
         await owner.execute("UPDATE datastorage.audit_records SET name = 'kept' WHERE name = 'kept'")
         with pytest.raises(TransientError, match="has been open for"):

@@ -52,7 +52,8 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         database = open_database(
             settings, "database_url", ARCHIVE, stack, writable=False, pool_size=_READ_POOL_SIZE
         )
-        # Exports have connections of their own, too: to the primary, which alone says which rows are final.
+        # Exports have connections of their own, too. They lead to the primary: a standby does not know which
+        # transactions may still add rows.
         exports = open_database(
             settings, "database_url", ARCHIVE, stack, writable=True, pool_size=2 * ExportLimits().at_once
         )

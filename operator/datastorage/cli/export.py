@@ -67,7 +67,8 @@ def export(
     try:
         with closing(_opened(output, resume=resume)) as file:
             changed = with_opened(open_queries(load_settings()), partial(_export, filters, file))
-            note(f"{file.count:,} records")
+            if not file.count:
+                note("no records found")
     except OSError as error:
         raise DataStorageError(f"{output or 'standard output'}: {error.strerror}") from error
     if changed:

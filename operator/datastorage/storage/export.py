@@ -1,4 +1,4 @@
-"""The statements of an export: rows in the order in which they were stored, and how far this order is final.
+"""The statements of an export: rows in the order of storing, and how far this order is complete.
 
 The position of a row is its ``stored_order``, a number of a sequence. Positions are handed out in the order
 of the sequence, but transactions commit in any order: a row may appear behind a position that was read
@@ -7,7 +7,7 @@ already. So an export reads no further than a mark, before which no row can appe
 1. The mark is the greatest position of a committed row. All positions up to it have been handed out.
 2. A transaction that adds rows locks the table (ROW EXCLUSIVE) before it takes a position, and unlocks it
    after its rows have become visible. So the transactions that hold such a lock after step 1 include all that
-   may yet commit a row up to the mark. Once they have ended, the order is final up to the mark.
+   may yet commit a row up to the mark. Once they have ended, the order is complete up to it.
 
 The locks say this on the primary only. Neither transaction numbers nor times would do: a transaction may have
 a position before it has a number, the numbers do not survive a dump, and two transactions may have one time.
@@ -73,7 +73,7 @@ class ExportBounds:
     """Positions that one statement looks at: a filter that fits few rows must not make it read the whole
     archive. An export begins with as many as a page has rows, since PostgreSQL sorts all of them if it has no
     statistics yet; while pages have few rows, the span doubles."""
-    final_seconds: float = 5.0
+    patience_seconds: float = 5.0
     """An export waits no longer for the transactions that were adding rows when it began. A batch takes far
     less."""
     first_look_seconds: float = 0.01
@@ -82,7 +82,7 @@ class ExportBounds:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The end of the order as far as it is final."""
+    """How far the order of storing is complete."""
 
     position: int
     """No row can appear at this position or before it any more."""
@@ -116,7 +116,7 @@ class ExportReader:
         self._bounds = bounds
 
     async def mark(self, after: int) -> Mark:
-        """Return how far the order is final: up to the newest row that was committed before the call.
+        """Return how far the order is complete: up to the newest row that was committed before the call.
 
         Waits for the transactions that are adding rows now, unless no row is newer than ``after``, an earlier
         mark. Raises TransientError if one of them stays open.
@@ -127,20 +127,20 @@ class ExportReader:
             newest = await connection.fetchrow(_NEWEST)
         if newest["is_standby"]:
             raise TransientError(
-                "this PostgreSQL is a standby, and only the primary says which rows are final: "
-                "let DATASTORAGE_DATABASE_URL name the primary for an export"
+                "this PostgreSQL is a standby, and only the primary knows which rows may be added before "
+                "others: let DATASTORAGE_DATABASE_URL name the primary for an export"
             )
         awaited = await self._writers() if newest["newest"] > after else set()
         looks = Backoff(self._bounds.first_look_seconds, 0.5)
         try:
-            async with asyncio.timeout(self._bounds.final_seconds):
+            async with asyncio.timeout(self._bounds.patience_seconds):
                 while awaited:
                     await asyncio.sleep(looks.next())
                     awaited &= await self._writers()
         except TimeoutError:
             raise TransientError(
                 "a transaction that writes to the archive has been open for "
-                f"{self._bounds.final_seconds:g} s, and may add rows before those that are committed: try "
+                f"{self._bounds.patience_seconds:g} s, and may add rows before those that are committed: try "
                 "again later. If it stays open, look into pg_stat_activity and pg_prepared_xacts"
             ) from None
         return Mark(newest["newest"], newest["last"])
