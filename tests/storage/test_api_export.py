@@ -275,3 +275,33 @@ async def test_a_failure_on_the_way_breaks_the_connection(
         assert answer.status == 503
     assert "An export was broken off" in [record.getMessage() for record in caplog.records]
     await database.close()
+
+
+@pytest.mark.usefixtures("large")
+async def test_a_stop_breaks_off_an_export(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with exporting(database) as api:
+        slow = await asyncio.to_thread(Slow, api)
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        await asyncio.to_thread(slow.response.read)
+    await eventually(lambda: ended(caplog) != [])
+    assert ended(caplog) == ["broken off"]
+
+
+@pytest.mark.parametrize(
+    "name", ["namespace", "correlationID", "phase", "targetName", "since", "type", "resumeToken"]
+)
+async def test_no_value_of_a_parameter_breaks_an_export(api: Served, name: str) -> None:
+    for value in (
+        "",
+        "%00",
+        "%ED%A0%80",
+        "-1",
+        "1e400",
+        "%27%3B%20DROP%20TABLE%20x--",
+        "x" * 513,
+        "WyJhIiwxXQ==",
+    ):
+        answer = await api.send("GET", f"/export?{name}={value}")
+        assert answer.status in {200, 400}, answer.content
+        assert answer.status == 400 or b"ExportEnd" in answer.content

@@ -122,7 +122,7 @@ def test_another_file_or_filter_is_refused(command: Command, store: Store, tmp_p
     whole = path.read_bytes()
     code, _, err = command("--output", str(path), "--resume", "--phase", "Completed")
     assert (code, path.read_bytes()) == (2, whole)
-    assert "another question" in err
+    assert "repeat the conditions of that export" in err
     for content in (b"hello\n", b'{"kind":"x"}\n', b"[]\n"):
         path.write_bytes(content)
         code, _, err = command("--output", str(path), "--resume")

@@ -132,8 +132,10 @@ class ExportFile:
     def _break_off(self, held: bytes, came: _Sum, why: str, cause: Exception | None = None) -> None:
         self._add(held if held.endswith(b"\n") and not held.startswith(_END_BEGINS) else b"", came)
         self._flush()
+        remedy = "" if self._path is None else ": continue it with --resume"
         raise IncompleteExportError(
-            f"the export broke off: {why}. {self._name} has {self.count:,} whole lines and no last line"
+            f"the export broke off: {why}. {self._name} has {self.count:,} whole lines and no last "
+            f"line{remedy}"
         ) from cause
 
     def _read(self) -> None:

@@ -168,9 +168,7 @@ class ArchiveExports:
         """
         criteria = filter.criteria().within(scope)
         question = _fingerprint(criteria)
-        after = 0
-        if token is not None:
-            (after,) = position_of(token, question, times=0, numbers=1).numbers
+        after = 0 if token is None else _position(token, question)
         mark = await self._reader.mark(after)
         if after > mark.last:
             raise InvalidQueryError(
@@ -178,6 +176,17 @@ class ArchiveExports:
                 "begin a new export, without the token"
             )
         return Export(self._reader, criteria, question, after=after, end=max(after, mark.position))
+
+
+def _position(token: str, question: str) -> int:
+    try:
+        (position,) = position_of(token, question, times=0, numbers=1).numbers
+    except InvalidQueryError:
+        raise InvalidQueryError(
+            "the resume token is not one of an export with these conditions and rights: repeat the "
+            "conditions of that export, or begin a new one without the token"
+        ) from None
+    return position
 
 
 def end_line(count: int, digest: bytes, *, position: int, token: str) -> bytes:
