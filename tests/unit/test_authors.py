@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 from datastorage.errors import ClusterUnavailableError
 from datastorage.kube.recordedbypolicy import InForce
 from datastorage.pipeline.authors import Authors, Pace
+from datastorage.pipeline.batchcommit import BatchCommit
 from datastorage.pipeline.item import Outcome, Stamp, WorkItem
-from datastorage.records.record import Record
+from datastorage.pipeline.register import Register
+from datastorage.records.record import Record, StoredRecord
+from datastorage.resilience.breaker import Breaker
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
+from tests.support.fakes import STORED_AT
 
 QUICK = Pace(patience_seconds=0.01, retry_seconds=0.001)
 RECORD = record_of(audit_record())
@@ -28,6 +33,23 @@ class Nowhere:
 
     async def committed(self, outcome: Outcome) -> None: ...
     def given_up(self, reason: str) -> None: ...
+
+
+@dataclass
+class Kept:
+    """An archive that notes the authors of what it is given."""
+
+    authors: list[str | None] = field(default_factory=list)
+
+    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+        self.authors += [record.recorded_by for record in records]
+        return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
+
+    store_bare = store
+
+    async def reject(self, record: Record, reason: str) -> None:
+        del reason
+        self.authors.append(record.recorded_by)
 
 
 @dataclass
@@ -100,6 +122,33 @@ async def test_objects_that_were_read_before_share_a_look() -> None:
     for age in (1.0, 2.0, 3.0):
         assert await bench.author(age=age) == "robot"
     assert bench.looks == 1
+
+
+async def test_a_batch_needs_a_look_that_is_later_than_its_last_object() -> None:
+    bench = Bench()
+    await bench.author()
+    bench.answer, bench.now = REMOVED, bench.now + 5
+    named = await bench.authors.named([bench.item(age=7.0), bench.item(age=1.0)])
+    assert [item.record.recorded_by for item in named] == [None, None]
+
+
+async def test_rows_and_rejected_records_get_their_authors(breaker: Breaker) -> None:
+    bench, archive = Bench(), Kept()
+    commit = BatchCommit(
+        register=Register(), writer=archive, rejected=archive, breaker=breaker, authors=bench.authors
+    )
+    await commit.commit([bench.item("first")])
+    await commit.commit([bench.item("second")], bare=True)
+    await commit.reject(bench.item("third"), "no row can hold it")
+    assert archive.authors == ["first", "second", "third"]
+
+
+async def test_without_a_policy_no_name_is_believed(breaker: Breaker) -> None:
+    archive, item = Kept(), Bench().item("forged")
+    commit = BatchCommit(register=Register(), writer=archive, rejected=archive, breaker=breaker)
+    await commit.commit([item])
+    await commit.reject(item, "no row can hold it")
+    assert archive.authors == [None, None]
 
 
 async def test_batches_at_the_same_time_share_a_look() -> None:
