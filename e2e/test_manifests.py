@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from datastorage.kube.recordedbypolicy import SPECS, spec_hash
 from datastorage.resources.kinds import GROUP, KINDS
 from harness.controlplane import Cluster
 
@@ -98,6 +99,7 @@ def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Pa
     assert done.stderr == ""
 
 
+@pytest.mark.usefixtures("mutating_policies")
 def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path) -> None:
     """The settings of the base stay, and the API server accepts the policy."""
     overlay = tmp_path / "overlay"
@@ -114,6 +116,9 @@ def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path
         return dict(found)
 
     assert settings(overlay) == settings(BASE) | {"DATASTORAGE_RECORDED_BY_POLICY": "true"}
+    policies = {each["kind"]: spec_hash(each) for each in rendered(control_plane, overlay)}
+    for target, known in SPECS.items():
+        assert policies[target.resource.kind] == known, "the operator recognises it"
     done = control_plane.kubectl(*DRY_RUN, "-k", str(overlay))
     assert len(done.stdout.split()) == len(rendered(control_plane, BASE)) + 4
     assert done.stderr == ""

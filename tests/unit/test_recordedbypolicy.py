@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import yaml
+from aiohttp import web
 
 from datastorage.errors import ClusterUnavailableError
 from datastorage.kube.recordedbypolicy import InForce, RecordedByPolicy
@@ -16,6 +17,7 @@ from harness.apiserver import FakeApiServer
 
 COMPONENT = Path(__file__).resolve().parents[2] / "manifests" / "components" / "recorded-by"
 SPECS = [document["spec"] for document in yaml.safe_load_all((COMPONENT / "policy.yaml").read_text())]
+PLURALS = ("mutatingadmissionpolicies", "mutatingadmissionpolicybindings")
 EARLIER, LATER = "2026-03-01T10:00:00Z", "2026-03-02T10:00:00Z"
 
 
@@ -31,12 +33,13 @@ class Bench:
 
     def finds(self, *created: str, change: Mapping[str, Any] | None = None) -> None:
         """Let the API server answer with a policy and a binding; ``change`` replaces fields of both."""
-        for spec, at in zip(SPECS, created, strict=True):
+        found: dict[str, Any] = {}
+        for kind, spec, at in zip(PLURALS, SPECS, created, strict=True):
             metadata = {"name": RECORDED_BY_POLICY, "generation": 1, "creationTimestamp": at}
-            found = {"metadata": metadata, "spec": spec}
-            for name, value in (change or {}).items():
-                found[name] = {**found[name], **value}
-            self.server.answer(200, found)
+            fields: dict[str, Any] = {"metadata": metadata, "spec": spec}
+            found[kind] = fields | {name: {**fields[name], **new} for name, new in (change or {}).items()}
+        # Both are asked for at once, and may arrive in any order.
+        self.server.answers += [lambda request: web.json_response(found[request.path.split("/")[-2]])] * 2
 
 
 @pytest_asyncio.fixture
@@ -49,10 +52,8 @@ async def bench() -> AsyncIterator[Bench]:
 async def test_it_is_in_force_since_the_later_of_both(bench: Bench, created: tuple[str, str]) -> None:
     bench.finds(*created)
     assert await bench.look() == InForce(datetime(2026, 3, 2, 10, tzinfo=UTC))
-    root = "/apis/admissionregistration.k8s.io/v1"
     assert {request.path for request in bench.server.requests} == {
-        f"{root}/mutatingadmissionpolicies/{RECORDED_BY_POLICY}",
-        f"{root}/mutatingadmissionpolicybindings/{RECORDED_BY_POLICY}",
+        f"/apis/admissionregistration.k8s.io/v1/{plural}/{RECORDED_BY_POLICY}" for plural in PLURALS
     }
     assert {tuple(request.query) for request in bench.server.requests} == {()}, "no answer of a cache"
 
