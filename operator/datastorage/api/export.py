@@ -155,31 +155,38 @@ class _Stream(Response):
         self._note = note
         self._limits = limits
 
+    @property
+    def _start(self) -> dict[str, Any]:
+        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Send the export. An error before the first byte is raised, and answered with a problem."""
+        """Send the export. An error before the first line is raised, and answered with a problem."""
         if self._slots.locked():
             raise OverloadedError("as many exports are under way as this process serves: ask again later")
         async with self._slots:
             export = await self._begin()
             gone = asyncio.ensure_future(_disconnected(receive))
+            next_stage = scope.get("extensions", {}).get(NEXT_STAGE, _nothing)
+            next_stage(self._limits.piece_seconds)
+            has_begun = False
             error: DataStorageError | None = None
             try:
-                await send(
-                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-                )
-                next_stage = scope.get("extensions", {}).get(NEXT_STAGE, _nothing)
-                next_stage(self._limits.piece_seconds)
                 async with aclosing(_encoded(export.pieces(), self._encoding)) as pieces:
                     async for piece in pieces:
                         if gone.done():
                             return
+                        if not has_begun:
+                            has_begun = True
+                            await send(self._start)
                         if piece:
                             await send({"type": "http.response.body", "body": piece, "more_body": True})
                         next_stage(self._limits.piece_seconds)
                 await send({"type": "http.response.body", "body": b""})
             except DataStorageError as caught:
-                # The server cuts the connection of an answer that is not complete.
                 error = caught
+                if not has_begun:
+                    raise
+                # The server cuts the connection of an answer that is not complete.
             finally:
                 gone.cancel()
                 await asyncio.gather(gone, return_exceptions=True)
