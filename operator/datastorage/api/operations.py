@@ -108,7 +108,7 @@ def search_in_body(schema: Mapping[str, Any]) -> dict[str, Any]:
         "Search records, with the question in the body",
         f"The same search. The question stays out of URLs, and so out of the logs of proxies.\n\n{_LISTS}",
         answers=_FOUND,
-        errors=(*_QUERY_ERRORS, "invalid-json", "incomplete", "body-too-large"),
+        errors=(*_QUERY_ERRORS, "invalid-json", "incomplete", "body-too-large", "unsupported-media-type"),
         extra={"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}},
     )
 
