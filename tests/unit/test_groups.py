@@ -113,6 +113,20 @@ async def test_without_an_answer_about_single_records_the_reason_stands_alone(
     assert caught.value.errors == {}
 
 
+async def test_a_stop_waits_for_the_groups_under_way(writer: Writer, groups: Groups, spawn: Spawn) -> None:
+    await asyncio.wait_for(groups.finished(), 1)
+    writer.gate.clear()
+    waiting = [spawn(groups.store(group("a"))) for _ in range(Pace().at_once + 1)]
+    await settle()
+    stop = spawn(groups.finished())
+    waiting[0].cancel()
+    await settle()
+    assert not stop.done()
+    writer.gate.set()
+    await stop
+    assert len(await waiting[-1]) == 1
+
+
 async def test_only_some_groups_are_stored_at_a_time(writer: Writer, groups: Groups, spawn: Spawn) -> None:
     writer.gate.clear()
     waiting = [spawn(groups.store(group("a"))) for _ in range(Pace().at_once + 2)]

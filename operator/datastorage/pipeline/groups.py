@@ -57,6 +57,13 @@ class Groups:
         self._breaker = breaker
         self._pace = pace
         self._turns = asyncio.Semaphore(pace.at_once)
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def finished(self) -> None:
+        """Wait until no group is under way."""
+        await self._idle.wait()
 
     async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
@@ -64,17 +71,27 @@ class Groups:
         A record that was stored by the same request before stays as it is, and the others are stored. Raises
         GroupRefusedError if a record can't be stored; then nothing is stored, nor kept among the rejected.
         """
-        async with self._turns:
-            try:
-                return await self._commit(records, self._writer.store)
-            except WorkRefusedError:
-                pass
-            except RecordRefusedError as error:
-                raise await self._explained(records, error) from error
-            try:  # rows and vectors together may be too much for PostgreSQL
-                return await self._commit(records, self._writer.store_bare)
-            except (RecordRefusedError, WorkRefusedError) as error:
-                raise await self._explained(records, error) from error
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            async with self._turns:
+                return await self._store(records)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def _store(self, records: Sequence[Record]) -> list[StoredRecord]:
+        try:
+            return await self._commit(records, self._writer.store)
+        except WorkRefusedError:
+            pass
+        except RecordRefusedError as error:
+            raise await self._explained(records, error) from error
+        try:  # rows and vectors together may be too much for PostgreSQL
+            return await self._commit(records, self._writer.store_bare)
+        except (RecordRefusedError, WorkRefusedError) as error:
+            raise await self._explained(records, error) from error
 
     async def _commit(
         self, records: Sequence[Record], store: Callable[..., Awaitable[list[StoredRecord]]]

@@ -7,6 +7,7 @@ under its identifier.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from datastorage.errors import OverloadedError, TransientError
@@ -101,6 +102,12 @@ class Submissions:
                 return await self._groups.store(records)
         except TimeoutError:
             raise TransientError(self._not_known()) from None
+
+    async def finish_groups(self) -> None:
+        """Wait for the groups under way, at most as long as their requests do. They are not in the intake."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.commit_seconds):
+                await self._groups.finished()
 
     def _check(self) -> None:
         """Raise TransientError or OverloadedError if no records can be taken now."""
