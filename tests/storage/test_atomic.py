@@ -155,6 +155,18 @@ async def test_bytes_are_kept_only_for_what_postgresql_refuses(api: StoredApi) -
     assert await api.counts() == (1, 3, 2)
 
 
+async def test_a_rejected_record_of_another_namespace_is_not_mentioned(api: StoredApi) -> None:
+    await api.owner.execute(CAN_NOT_HOLD)
+    uid = str(uuid.uuid4())
+    theirs = await api.post(STORE, json.dumps(record("bad", uid=uid, namespace="shop")).encode())
+    assert theirs.json["code"] == "rejected"
+    own = await api.post(STORE, json.dumps(record("bad", uid=uid)).encode())
+    assert own.status == 503
+    assert "its bytes can't be kept" in own.json["detail"]
+    assert "namespace" not in own.json["detail"]
+    assert "shop" not in own.json["detail"]
+
+
 async def test_a_rule_of_others_refuses_all_for_now(api: StoredApi) -> None:
     rule = "ALTER TABLE datastorage.audit_records ADD CONSTRAINT theirs CHECK (action <> 'bad')"
     await api.owner.execute(rule)

@@ -71,7 +71,9 @@ class BatchCommit:
                 extra={**item.as_log_fields(), "reason": reason, "error": str(error)},
             )
             self._register.forget(item.record.key)
-            item.origin.given_up(str(error))
+            # The error may be about a record of another namespace, which a request must not learn of.
+            hidden = f"PostgreSQL can't hold it ({reason}), and its bytes can't be kept"
+            item.origin.given_up(hidden if item.record.via is Via.API else str(error))
             return
         metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
         _log.error("Record rejected", extra={**item.as_log_fields(), "reason": reason})
