@@ -74,6 +74,32 @@ def page_end(cursor: str, question: str, *, times: int, numbers: int) -> PageEnd
     return PageEnd(place, tuple(map(_time, rest[:times])), tuple(map(_number, rest[times:])))
 
 
+def resume_token(position: int, question: str) -> str:
+    """Return the token with which an export goes on after a position, a place in the order of storing.
+
+    The position counts the records of all namespaces. The right to export includes knowing it: a key instead
+    would be worthless once its row is deleted.
+    """
+    return _encoded([question, position])
+
+
+def resumed_position(token: str, question: str) -> int:
+    """Return the position after which an export goes on.
+
+    Raises InvalidQueryError for a text that is not a token, or a token of an export with other conditions.
+    """
+    try:
+        asked, position = _values(token, 2)
+        if asked == question:
+            return _number(position)
+    except InvalidQueryError:
+        pass
+    raise InvalidQueryError(
+        "the resume token is not one of an export with these conditions and rights: repeat the conditions of "
+        "that export, or begin a new one without the token"
+    )
+
+
 def rejected_cursor(position: RejectedPosition) -> str:
     """Return the cursor of a page of rejected records that ended at this position."""
     return _encoded(

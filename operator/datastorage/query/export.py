@@ -18,14 +18,13 @@ from json.encoder import encode_basestring_ascii
 from typing import Any, Final, Protocol
 
 from datastorage.errors import InvalidQueryError
-from datastorage.query.cursor import cursor_of, fingerprint, position_of
+from datastorage.query.cursor import fingerprint, resume_token, resumed_position
 from datastorage.query.filters import Filter
 from datastorage.records.hashes import labelled, sha256
 from datastorage.records.times import rfc3339
 from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.criteria import EVERYTHING, Criteria, Scope
 from datastorage.storage.export import ExportPage, Mark
-from datastorage.storage.pages import Position
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +144,7 @@ class Export:
         return end_line(self.count, self._hash.digest(), position=self._end, token=self._token(self._end))
 
     def _token(self, position: int) -> str:
-        return cursor_of(Position((), (position,)), self._question)
+        return resume_token(position, self._question)
 
 
 class ArchiveExports:
@@ -168,7 +167,7 @@ class ArchiveExports:
         """
         criteria = filter.criteria().within(scope)
         question = _fingerprint(criteria)
-        after = 0 if token is None else _position(token, question)
+        after = 0 if token is None else resumed_position(token, question)
         mark = await self._reader.mark(after)
         if after > mark.last:
             raise InvalidQueryError(
@@ -176,17 +175,6 @@ class ArchiveExports:
                 "begin a new export, without the token"
             )
         return Export(self._reader, criteria, question, after=after, end=max(after, mark.position))
-
-
-def _position(token: str, question: str) -> int:
-    try:
-        (position,) = position_of(token, question, times=0, numbers=1).numbers
-    except InvalidQueryError:
-        raise InvalidQueryError(
-            "the resume token is not one of an export with these conditions and rights: repeat the "
-            "conditions of that export, or begin a new one without the token"
-        ) from None
-    return position
 
 
 def end_line(count: int, digest: bytes, *, position: int, token: str) -> bytes:
