@@ -111,7 +111,7 @@ async def test_unknown_and_malformed_uids(archive: SearchableArchive) -> None:
         await archive.ask.get(str(uuid.uuid4()))
     with pytest.raises(RecordNotFoundError):
         await archive.ask.history(str(uuid.uuid4()))
-    with pytest.raises(InvalidQueryError, match="is neither a UID"):
+    with pytest.raises(InvalidQueryError, match="uid must be a UUID"):
         await archive.ask.get("no-uid")
 
 
