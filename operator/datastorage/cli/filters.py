@@ -6,11 +6,20 @@ from typing import Annotated
 
 import typer
 
+from datastorage.cli.completion import one_of
 from datastorage.cli.times import parse_time
 from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import Filter
+from datastorage.resources.kinds import KINDS, AuditPhase, AuditType, ExecutionStatus
 
-Kind = Annotated[str | None, typer.Option(help="AuditRecord or ActionTrace.", show_default="both")]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        help="AuditRecord or ActionTrace.",
+        show_default="both",
+        autocompletion=one_of(kind.kind for kind in KINDS),
+    ),
+]
 
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the object.")]
 
@@ -25,7 +34,8 @@ class FilterOptions:
         str | None,
         typer.Option(
             help="Type of an AuditRecord: Remediation, AIAnalysis, Workflow or Execution. "
-            "With --kind ActionTrace: its actionType."
+            "With --kind ActionTrace: its actionType.",
+            autocompletion=one_of(AuditType),
         ),
     ] = None
     correlation: Annotated[str | None, typer.Option(help="Correlation ID of the remediation.")] = None
@@ -41,7 +51,10 @@ class FilterOptions:
     )
     phase: Annotated[
         str | None,
-        typer.Option(help="Outcome: the phase of an AuditRecord, the execution status of an ActionTrace."),
+        typer.Option(
+            help="Outcome: the phase of an AuditRecord, the execution status of an ActionTrace.",
+            autocompletion=one_of([*AuditPhase, *ExecutionStatus]),
+        ),
     ] = None
     severity: Annotated[str | None, typer.Option(help="Severity, such as critical.")] = None
     target: Annotated[
