@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,7 +200,8 @@ def test_the_token_of_the_user_is_sent_if_it_is_for_the_server(
         "interactiveMode": "Never",
     }
     question = (PROGRAMS / "datastorage", "list", "-n", person.namespace, "--server", person.url)
-    for name, credentials in {"token": {"token": token}, "exec": {"exec": plugin}}.items():
+    users: dict[str, dict[str, Any]] = {"token": {"token": token}, "exec": {"exec": plugin}}
+    for name, credentials in users.items():
         user = tmp_path / name
         write_private(user, kubeconfig(name, {"server": "https://127.0.0.1:1"}, credentials))
         assert person.run(*question, "--kubeconfig", str(user)) == Printed(0, "", "no records found\n")

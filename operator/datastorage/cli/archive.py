@@ -83,7 +83,7 @@ def search(
         result = await archive.search(question, chosen, mode=mode or SearchMode.HYBRID, limit=limit)
         return result, await absent_identifiers(archive, question, chosen)
 
-    result, absent = _ask_about(server, filters, ask)
+    result, absent = ask_about(server, filters, ask)
     if result.degraded is not None:
         note(f"note: searched by words only: {result.degraded}")
     _print_search(result, output)
@@ -91,7 +91,7 @@ def search(
         within = "" if filters == FilterOptions() else " within these filters"
         similar = "; the records above are merely similar" if result.hits else ""
         note(f"note: no record{within} has {identifier!r}{similar}")
-    _finish([hit.record for hit in result.hits], filters)
+    finish([hit.record for hit in result.hits], filters)
 
 
 @commands.command("list")
@@ -116,7 +116,7 @@ def list_(
 
         datastorage list --namespace payments --limit 1000 -o json
     """
-    page = _ask_about(
+    page = ask_about(
         server, filters, lambda archive, chosen: archive.list(chosen, limit=limit, cursor=cursor)
     )
     if output is Format.JSON:
@@ -127,7 +127,7 @@ def list_(
         print_table(_columns(output, "CREATED"), rows)
         if page.cursor is not None:
             note(f"there are more: --cursor {page.cursor}")
-    _finish(page.records, filters)
+    finish(page.records, filters)
 
 
 @commands.command()
@@ -177,7 +177,7 @@ def get(
             raise InvalidQueryError(f"--history needs a UID: 'datastorage get {'/'.join(name)}' shows it")
         generations = _ask(server, lambda archive: archive.history(record, kind, scope=Scope(namespace)))
         print_document({"records": [stored.as_json() for stored in generations]}, output)
-        _finish(generations)
+        finish(generations)
         return
 
     async def ask(archive: Archive) -> ArchivedRecord:
@@ -187,7 +187,7 @@ def get(
 
     found = _ask(server, ask)
     print_document(found.as_json(), output)
-    _finish([found])
+    finish([found])
 
 
 def _name_of(record: str, namespace: str | None) -> tuple[str, str] | None:
@@ -245,7 +245,7 @@ def timeline(
         _print_timeline(found, output)
     if found.cursor is not None:
         note(f"there are more, later ones: --cursor {found.cursor}")
-    _finish([entry.record for entry in found.entries])
+    finish([entry.record for entry in found.entries])
 
 
 def _columns(output: Format, *first: str) -> tuple[str, ...]:
@@ -299,7 +299,7 @@ def _ask(server: ServerOptions, question: Callable[[Archive], Awaitable[T]]) -> 
     return with_opened(_open(server), lambda opened: question(opened.archive))
 
 
-def _ask_about(
+def ask_about(
     server: ServerOptions, filters: FilterOptions, question: Callable[[Archive, Filter], Awaitable[T]]
 ) -> T:
     """Put a question about chosen records to the archive, and return the answer.
@@ -316,7 +316,7 @@ def _ask_about(
     return with_opened(_open(server), answer)
 
 
-def _finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:
+def finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:
     """Print notes and warnings about the answer to standard error.
 
     Raises DataStorageError where a record is not as it was stored, or can't be read.

@@ -55,7 +55,7 @@ def error_of(server: str, status: int, headers: Mapping[str, str], content: byte
     if kind in _PLAIN:
         return kind(detail)
     title = in_one_line(problem.get("title")) or _phrase(status)
-    request = in_one_line(headers.get("x-request-id") or problem.get("requestId"))
+    request = in_one_line(headers.get("x-request-id") or problem.get("requestID"))
     return kind(f"{server} answers {status} {title}: {detail}{f' (request {request})' if request else ''}")
 
 

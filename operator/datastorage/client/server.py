@@ -18,7 +18,7 @@ from yarl import URL
 
 from datastorage import __version__
 from datastorage.client.problems import error_of, not_an_answer, retry_after
-from datastorage.errors import DataStorageError, NotAuthenticatedError, TransientError
+from datastorage.errors import ConfigurationError, DataStorageError, NotAuthenticatedError, TransientError
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.causes import connection_trouble
 
@@ -194,6 +194,11 @@ class Server:
                 return Answer(
                     response.status, {name.lower(): value for name, value in response.headers.items()}, body
                 )
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise ConfigurationError(
+                f"{self._name}: its certificate is not trusted ({_reason(error)}): name the authority "
+                "with --ca-file, and another name of the server with --tls-server-name"
+            ) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise TransientError(f"{self._name} can't be asked: {_trouble(error)}") from error
 
@@ -208,12 +213,11 @@ class Server:
 
 
 def _trouble(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return (
-                f"its certificate is not trusted ({connection_trouble(error)}): name the authority with "
-                "--ca-file, and another name of the server with --tls-server-name"
-            )
-        case aiohttp.ServerDisconnectedError():
-            return "it closed the connection without an answer"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection without an answer"
     return connection_trouble(error)
+
+
+def _reason(error: aiohttp.ClientConnectorCertificateError) -> str:
+    """Return why a certificate is not trusted, such as that it is for another name."""
+    return getattr(error.certificate_error, "verify_message", "") or connection_trouble(error)
