@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.storage.connection.database import Database
 from harness.objects import action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.apiserved import Served, served
@@ -177,6 +179,46 @@ def test_a_mistake_over_http_is_the_same_line(
     assert message in expected[2]
     assert expected[2].count("\n") == 1
     assert _over_http(directly, api)(*question) == expected
+
+
+def test_a_search_without_vectors_over_http_says_so(
+    directly: Command, monkeypatch: pytest.MonkeyPatch, filled: TestDatabase
+) -> None:
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[Served]:
+        database = Database(filled.service_url, pool_size=4)
+        async with served(build_queries(database)) as api:
+            yield api
+        await database.close()
+
+    monkeypatch.setenv("DATASTORAGE_EMBEDDING_PROVIDER", "none")
+    with in_background(serving()) as api:
+        for question in (("search", "memory", "-o", "json"), ("search", "memory", "--mode", "vector")):
+            expected = directly(*question)
+            assert "DATASTORAGE_EMBEDDING_PROVIDER is none" in expected[2]
+            assert _over_http(directly, api)(*question) == expected
+
+
+def test_a_deep_record_over_http_is_shown_as_it_was_stored(
+    directly: Command, monkeypatch: pytest.MonkeyPatch, databases: TestDatabases
+) -> None:
+    record = audit_record({**_MEMORY["spec"], "details": json.loads('{"a":' * 150 + "1" + "}" * 150)})
+
+    async def fill() -> TestDatabase:
+        database = await databases.clone()
+        async with searchable(database) as archive:
+            await archive.put(record)
+        return database
+
+    deep = asyncio.run(fill())
+    monkeypatch.setenv("DATASTORAGE_DATABASE_URL", deep.service_url)
+    with in_background(_serving(deep)) as api:
+        for form in ("json", "yaml"):
+            question = ("get", record["metadata"]["uid"], "-o", form)
+            expected = directly(*question)
+            assert expected[0] == 0
+            assert _over_http(directly, api)(*question) == expected
+    asyncio.run(databases.drop(deep))
 
 
 def test_pages_over_http_continue(directly: Command, api: Served) -> None:

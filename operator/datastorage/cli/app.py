@@ -132,8 +132,11 @@ def _name_in_examples(called: str, commands: typer.Typer) -> None:
         if command.callback is not None and command.callback.__doc__:
             command.callback.__doc__ = _COMMAND.sub(f"{called} ", command.callback.__doc__)
     for group in commands.registered_groups:
-        if group.typer_instance is not None:
-            _name_in_examples(called, group.typer_instance)
+        inner = group.typer_instance
+        if inner is not None:
+            if isinstance(inner.info.help, str):
+                inner.info.help = _COMMAND.sub(f"{called} ", inner.info.help)
+            _name_in_examples(called, inner)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer's callback
