@@ -103,7 +103,7 @@ class ServerOptions:
         return Access(
             url=self.server,
             token_file=self.token_file,
-            account=self.as_serviceaccount,
+            account=self.as_serviceaccount or None,
             user_token=self.user_token,
             kubeconfig=self.kubeconfig,
             context=self.context,
