@@ -21,7 +21,7 @@ SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Printed:
-    """What a command has printed."""
+    """The output of a command."""
 
     code: int
     out: str

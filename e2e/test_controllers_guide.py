@@ -16,6 +16,17 @@ _BY_HTTP, _AS_RESOURCE = re.findall(r"^```python\n(.*?)^```$", _GUIDE.read_text(
 _SECONDS = 60.0
 
 
+def _printed_by(program: Path, variables: dict[str, str]) -> str:
+    return subprocess.run(
+        [sys.executable, program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_SECONDS,
+        env={**os.environ, **variables},
+    ).stdout
+
+
 @pytest.mark.parametrize("code", [_BY_HTTP, _AS_RESOURCE], ids=["http", "resource"])
 async def test_a_step_is_recorded_once(workbench: Workbench, tmp_path: Path, code: str) -> None:
     namespace, kubectl = workbench.namespace, workbench.cluster.kubectl
@@ -27,22 +38,8 @@ async def test_a_step_is_recorded_once(workbench: Workbench, tmp_path: Path, cod
     (tmp_path / "token").write_text(token)
     (tmp_path / "code.py").write_text(code.replace('"shop"', f'"{namespace}"'))
     user = workbench.cluster.service_account_kubeconfig(namespace, "recorder")
-    printed = {
-        subprocess.run(
-            [sys.executable, tmp_path / "code.py"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_SECONDS,
-            env={
-                **os.environ,
-                "ARCHIVE_URL": url,
-                "TOKEN_FILE": str(tmp_path / "token"),
-                "KUBECONFIG": str(user),
-            },
-        ).stdout
-        for _ in range(2)
-    }
+    variables = {"ARCHIVE_URL": url, "TOKEN_FILE": str(tmp_path / "token"), "KUBECONFIG": str(user)}
+    printed = {_printed_by(tmp_path / "code.py", variables) for _ in range(2)}
     assert len(printed) == 1, "the second run gets the answer of the first"
 
     async def stored() -> bool:

@@ -16,7 +16,7 @@ from typer.completion import (  # type: ignore[attr-defined]  # the module does 
 )
 
 VARIABLE: Final = "_DATASTORAGE_COMPLETE"
-# What kubectl does with the words: offers these alone, or the names of files.
+# The last line says to kubectl what it offers: these words alone, or the names of files.
 _THESE: Final = ":4"
 _FILES: Final = ":0"
 

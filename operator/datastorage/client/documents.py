@@ -1,6 +1,7 @@
 """Reads records from files: YAML of several documents, or JSON as one object, a list, an array or lines.
 
-What a file says is taken as kubectl and the server take it: a time is a text, a field may not be there twice.
+The values in a file are taken as kubectl and the server take them: a time is a text, and no field may be there
+twice.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What the answers of a server mean as errors: the only place that maps its statuses to them."""
+"""Translates the answers of a server into errors; the only place that maps its statuses to them."""
 
 import json
 from collections.abc import Mapping

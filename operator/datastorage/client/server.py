@@ -23,7 +23,7 @@ from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.causes import connection_trouble
 
 JSON: Final = "application/json"
-# What a later request of the same content may cure.
+# Answers that the same request may not get again a moment later.
 BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 

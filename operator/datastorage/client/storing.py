@@ -57,13 +57,13 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a record."""
+    """The outcome for one record."""
 
     submission: Submission
     status: int | None
     """The HTTP status of this record alone; None if the server gave none."""
     receipt: Mapping[str, Any] | None
-    """What the archive holds, if it is stored."""
+    """The archive's answer about the record, if it is stored."""
     reason: str = ""
     """Why it is not stored, for people."""
     problem: Mapping[str, Any] | None = None

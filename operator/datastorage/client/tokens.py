@@ -46,7 +46,7 @@ class NoToken:
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """The way to a token that the server accepts."""
         return self.reason
 
 
@@ -65,7 +65,7 @@ class GivenToken:
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """The way to a token that the server accepts."""
         return _advice(self.origin, self.audience)
 
 
@@ -88,7 +88,7 @@ class FileToken:
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """The way to a token that the server accepts."""
         return _advice(f"the file {self.path}", self.audience)
 
 
@@ -115,7 +115,7 @@ class AccountToken:
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """The way to a token that the server accepts."""
         return (
             f"the token of {self._target} is for the audience {self._audience!r}: does the server have "
             "another one (DATASTORAGE_API_AUDIENCE), or another cluster?"
@@ -160,7 +160,7 @@ class UserToken:
 
     @property
     def advice(self) -> str:
-        """What to do."""
+        """The way to a token that the server accepts."""
         return self._reason or _advice(f"{self.endpoint.source}", self.audience)
 
     async def _find(self) -> None:
