@@ -1,6 +1,6 @@
 """Reads records from files: YAML of several documents, or JSON as one object, a list, an array or lines.
 
-The values in a file are taken as kubectl and the server take them: a time is a text, and no field may be there
+The values in a file are taken as kubectl and the server take them: a time is a text, and no field is there
 twice.
 """
 
