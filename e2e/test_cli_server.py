@@ -160,6 +160,21 @@ def test_a_record_that_is_refused_is_named_with_its_place(person: Person) -> Non
     assert "has no right to create auditrecords" in foreign.out
 
 
+async def test_a_name_is_found_within_the_rights_alone(person: Person, workbench: Workbench) -> None:
+    assert person.over_http("store", "-f", "-", text=_records(person.namespace)).code == 0
+    question = ("get", f"{person.namespace}/step-1")
+    assert person.over_http(*question).code == 0
+    foreign = person.over_http("get", "kube-system/step-1")
+    _assert_one_line(
+        foreign, 1, "no right to get records.archive.datastorage.kubernaut.io in namespace kube-system"
+    )
+    earlier = "UPDATE datastorage.audit_records SET created_at = created_at - interval '1 day'"
+    await workbench.execute_as_owner(earlier)
+    # It belongs to an earlier namespace of the name, perhaps to somebody else.
+    _assert_one_line(person.over_http(*question), 1, f"no record {person.namespace}/step-1 in the archive")
+    assert person.with_database(*question).code == 0
+
+
 def test_a_missing_right_is_one_line(person: Person) -> None:
     _assert_one_line(person.over_http("list"), 1, "403 Forbidden: ", "name a namespace")
     printed = person.over_http("list", "-n", person.namespace, account="nobody")

@@ -153,6 +153,7 @@ _MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("search", "x", "--since", "2026-03-06", "--until", "2026-03-05"), 2, "must be before until"),
     (("list", "--cursor", "x"), 2, "the cursor is not one"),
     (("list", "--namespace", ""), 2, "namespace is empty"),
+    (("list", "--alert-fingerprint", ""), 2, "alert_fingerprint is empty"),
     (("timeline", "rr-7", "--cursor", "x"), 2, "the cursor is not one"),
     (("timeline", ""), 2, "correlation ID is empty"),
     (("get", "/x"), 2, "namespace is empty"),
@@ -219,6 +220,24 @@ def test_a_deep_record_over_http_is_shown_as_it_was_stored(
             assert expected[0] == 0
             assert _over_http(directly, api)(*question) == expected
     asyncio.run(databases.drop(deep))
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/query/actiontraces?kind=AuditRecord", "invalid-query"),
+        ("/query/execution/{uid}?kind=ActionTrace", "invalid-query"),
+        ("/query/records?kind=Pod", "invalid-query"),
+        ("/query/records/by-name/memory", "invalid-parameter"),
+        ("/query/records/by-name/memory?namespace=shop&generation=1", "invalid-parameter"),
+        ("/query/records/by-name/history?namespace=shop", "not-found"),
+        ("/query/actiontraces/by-name/memory?namespace=shop", "not-found"),
+        ("/query/actiontraces/{uid}/history", "not-found"),
+    ],
+)
+def test_a_kind_or_a_name_that_does_not_fit_is_refused(api: Served, path: str, code: str) -> None:
+    answer = asyncio.run(api.send("GET", path.format(uid=_UIDS["memory"])))
+    assert answer.json["code"] == code
 
 
 def test_pages_over_http_continue(directly: Command, api: Served) -> None:
