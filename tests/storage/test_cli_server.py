@@ -3,17 +3,22 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from datastorage.assembly.queries import build_queries
+from datastorage.cli.exportfile import ExportFile
+from datastorage.client.access import Access, open_server
+from datastorage.client.export import RemoteExports
 from datastorage.embedding.wordllama import WordLlamaProvider
+from datastorage.errors import IncompleteExportError
+from datastorage.query.filters import Filter
 from datastorage.storage.connection.database import Database
 from harness.objects import action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases, connect
-from tests.support.apiserved import Served, served
+from tests.support.apiserved import Served, exporting, served
 from tests.support.archive import searchable
 from tests.support.background import in_background
 from tests.support.commandline import Command, command_of, use_database
@@ -90,6 +95,23 @@ def directly(
     use_database(monkeypatch, filled.service_url, tmp_path / "absent")
     monkeypatch.setenv("DATASTORAGE_TOKEN", "robot")
     return command_of(monkeypatch, capsys)
+
+
+@contextmanager
+def _changed(filled: TestDatabase) -> Iterator[None]:
+    """Change the content of a record until the end of the block."""
+
+    async def change(sql: str) -> None:
+        owner = await connect(filled.owner_url)
+        statement = f"UPDATE datastorage.audit_records SET content = {sql} WHERE uid = $1"
+        await owner.execute(statement, _UIDS["disk"])
+        await owner.close()
+
+    asyncio.run(change("content || ' '"))
+    try:
+        yield
+    finally:
+        asyncio.run(change("substring(content, 1, octet_length(content) - 1)"))
 
 
 def _over_http(directly: Command, api: Served) -> Command:
@@ -182,6 +204,67 @@ def test_a_mistake_over_http_is_the_same_line(
     assert _over_http(directly, api)(*question) == expected
 
 
+@pytest.fixture(scope="module")
+def exports(filled: TestDatabase) -> Iterator[Served]:
+    """The route of exports of the archive."""
+
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[Served]:
+        database = Database(filled.service_url, pool_size=4)
+        async with exporting(database) as api:
+            yield api
+        await database.close()
+
+    with in_background(serving()) as opened:
+        yield opened
+
+
+def test_an_export_over_http_has_the_same_bytes(directly: Command, exports: Served, tmp_path: Path) -> None:
+    for number, filters in enumerate(((), ("--namespace", "shop"), ("--kind", "ActionTrace"))):
+        files = [tmp_path / f"{number}-{way}" for way in ("database", "server")]
+        expected = directly("export", "--output", str(files[0]), *filters)
+        assert expected[0] == 0, expected
+        assert _over_http(directly, exports)("export", "--output", str(files[1]), *filters) == expected
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_an_export_over_http_is_continued(directly: Command, exports: Served, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert directly("export", "--output", str(whole))[0] == 0
+    lines = whole.read_bytes().splitlines(keepends=True)
+    broken.write_bytes(b"".join(lines[:2]) + lines[2][:50])
+    code, _, noted = _over_http(directly, exports)("export", "--output", str(broken), "--resume")
+    assert (code, noted) == (0, f"records exported: {len(lines) - 1}\n")
+    assert broken.read_bytes() == whole.read_bytes()
+
+
+def test_an_export_over_http_counts_changed_records(
+    directly: Command, exports: Served, filled: TestDatabase, tmp_path: Path
+) -> None:
+    with _changed(filled):
+        expected = directly("export", "--output", str(tmp_path / "database"))
+        found = _over_http(directly, exports)("export", "--output", str(tmp_path / "server"))
+    assert expected[0] == 1
+    assert "1 records are not as they were stored" in expected[2]
+    assert found == expected
+
+
+async def test_an_export_that_the_server_cuts_is_not_complete(tmp_path: Path) -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(cut, "127.0.0.1", 0) as listening:
+        access = Access(url=f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+        async with open_server(access, {"DATASTORAGE_TOKEN": "robot"}) as server:
+            begun = await RemoteExports(server).begin(Filter(), token=None)
+            file = ExportFile.create(tmp_path / "export")
+            with closing(file), pytest.raises(IncompleteExportError, match="1 whole lines"):
+                await file.write(begun.pieces())
+
+
 def test_a_search_without_vectors_over_http_says_so(
     directly: Command, monkeypatch: pytest.MonkeyPatch, filled: TestDatabase
 ) -> None:
@@ -259,19 +342,9 @@ def test_pages_over_http_continue(directly: Command, api: Served) -> None:
 
 
 def test_a_changed_record_over_http_is_an_error(directly: Command, api: Served, filled: TestDatabase) -> None:
-    uid = _UIDS["disk"]
-
-    async def change(sql: str) -> None:
-        owner = await connect(filled.owner_url)
-        await owner.execute(f"UPDATE datastorage.audit_records SET content = {sql} WHERE uid = $1", uid)
-        await owner.close()
-
-    asyncio.run(change("content || ' '"))
-    try:
-        expected = directly("get", uid, "-o", "json")
-        found = _over_http(directly, api)("get", uid, "-o", "json")
-    finally:
-        asyncio.run(change("substring(content, 1, octet_length(content) - 1)"))
+    with _changed(filled):
+        expected = directly("get", _UIDS["disk"], "-o", "json")
+        found = _over_http(directly, api)("get", _UIDS["disk"], "-o", "json")
     assert expected[0] == 1
     assert "has been changed in the archive" in expected[2]
     assert found == expected

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from datastorage.query.interface import Archive
+from datastorage.query.interface import Archive, Exports
 
 
 @dataclass(frozen=True)
@@ -11,5 +11,6 @@ class OpenedArchive:
     """The archive, open for questions."""
 
     archive: Archive
+    exports: Exports
     time: Callable[[], Awaitable[float]]
     """Returns the time by the archive's clock, in Unix seconds."""

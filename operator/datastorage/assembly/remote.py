@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datastorage.assembly.opened import OpenedArchive
 from datastorage.client.access import Access, open_server
 from datastorage.client.archive import RemoteArchive
+from datastorage.client.export import RemoteExports
 from datastorage.client.server import Server
 from datastorage.settings import refuse_unknown_variables
 
@@ -23,4 +24,4 @@ async def open_remote_queries(access: Access) -> AsyncIterator[OpenedArchive]:
     """Open the archive of a server for the questions of one command. Raises ConfigurationError."""
     async with open_remote(access) as server:
         archive = RemoteArchive(server)
-        yield OpenedArchive(archive, archive.time)
+        yield OpenedArchive(archive, RemoteExports(server), archive.time)

@@ -288,7 +288,7 @@ def _print_timeline(found: Timeline, output: Format) -> None:
     print_table(_columns(output, "AT", "GENERATION"), rows)
 
 
-def _open(server: ServerOptions) -> AbstractAsyncContextManager[OpenedArchive]:
+def opening(server: ServerOptions) -> AbstractAsyncContextManager[OpenedArchive]:
     """Return the archive of the server that the options name, or of the database of the settings."""
     access = server.access
     return open_queries(load_settings()) if access is None else open_remote_queries(access)
@@ -296,7 +296,7 @@ def _open(server: ServerOptions) -> AbstractAsyncContextManager[OpenedArchive]:
 
 def _ask(server: ServerOptions, question: Callable[[Archive], Awaitable[T]]) -> T:
     """Put a question to the archive, and return the answer."""
-    return with_opened(_open(server), lambda opened: question(opened.archive))
+    return with_opened(opening(server), lambda opened: question(opened.archive))
 
 
 def ask_about(
@@ -313,7 +313,7 @@ def ask_about(
             now = datetime.fromtimestamp(await opened.time(), UTC)
         return await question(opened.archive, filters.at(now))
 
-    return with_opened(_open(server), answer)
+    return with_opened(opening(server), answer)
 
 
 def finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:

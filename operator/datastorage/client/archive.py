@@ -47,7 +47,7 @@ class RemoteArchive:
         """Return the records that answer a question best."""
         check_limit(limit)
         check_question(question)
-        type_, conditions = _conditions(filter)
+        type_, conditions = conditions_of(filter)
         # In a body, the question stays out of the logs of proxies.
         body = {**conditions, "q": question, "type": type_, "mode": str(mode), "limit": limit}
         return search_result_in(await self._server.ask(f"{_ROOT}/query/semantic", body=body))
@@ -55,7 +55,7 @@ class RemoteArchive:
     async def list(self, filter: Filter, *, limit: int, cursor: str | None) -> Page:  # noqa: A002
         """Return a page of records, the newest first."""
         check_limit(limit)
-        type_, conditions = _conditions(filter)
+        type_, conditions = conditions_of(filter)
         query = {**conditions, **_page(limit, cursor)}
         return page_in(await self._server.ask(f"{_ROOT}/query/{type_}", query))
 
@@ -94,7 +94,7 @@ class RemoteArchive:
         return timeline_in(await self._server.ask(path, {**_within(scope), **_page(limit, cursor)}))
 
 
-def _conditions(filter: Filter) -> tuple[str, dict[str, str]]:  # noqa: A002  # the word of the interface
+def conditions_of(filter: Filter) -> tuple[str, dict[str, str]]:  # noqa: A002  # the word of the interface
     """Return the word of the path for the records that are meant, and the other conditions as parameters.
 
     Raises InvalidQueryError for conditions that the archive would refuse.

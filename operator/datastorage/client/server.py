@@ -7,7 +7,8 @@ to this machine itself, unless the caller allows plain HTTP (client/access.py).
 import asyncio
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Protocol, Self
@@ -150,6 +151,21 @@ class Server:
                 raise await self.refusal(answer)
             await asyncio.sleep(pause)
 
+    async def stream(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """Put a question and yield the bytes of its answer as they come, however many.
+
+        Raises TransientError where the connection breaks before the end.
+        """
+        # As long as something comes, there is no limit.
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._pace.connect_seconds, sock_read=self._pace.answer_seconds
+        )
+        async with self._responding("GET", path, timeout, query=query) as response:
+            if response.status >= 300:
+                raise await self.refusal(await self._answer(response))
+            async for piece in response.content.iter_any():
+                yield piece
+
     async def refusal(self, answer: Answer) -> DataStorageError:
         """Return the error that an answer of 300 or more is."""
         error = error_of(self._name, answer.status, answer.headers, answer.content)
@@ -170,6 +186,26 @@ class Server:
 
         Raises ConfigurationError and TransientError if there is no token or no answer.
         """
+        timeout = aiohttp.ClientTimeout(
+            total=self._pace.answer_seconds, sock_connect=self._pace.connect_seconds
+        )
+        async with self._responding(
+            method, path, timeout, query=query, content=content, content_type=content_type
+        ) as response:
+            return await self._answer(response)
+
+    @asynccontextmanager
+    async def _responding(
+        self,
+        method: str,
+        path: str,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # also bounds the reading of the body
+        *,
+        query: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        content_type: str | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and give the answer, whose body is still to be read."""
         assert self._session is not None
         # Read again for each request: the kubelet replaces the file of a token before it expires.
         token = await self._tokens.token()
@@ -181,19 +217,14 @@ class Server:
                 method,
                 URL(self._url + path, encoded=True).with_query(query or None),
                 data=content,
-                headers={**headers, "Accept": f"{JSON}, application/problem+json"},
+                headers={**headers, "Accept": f"{JSON}, application/problem+json, */*;q=0.1"},
                 ssl=self._tls if self._tls is not None else True,
                 server_hostname=self._server_name,
                 proxy=self._proxy,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=self._pace.answer_seconds, sock_connect=self._pace.connect_seconds
-                ),
+                timeout=timeout,
             ) as response:
-                body = await self._read(response)
-                return Answer(
-                    response.status, {name.lower(): value for name, value in response.headers.items()}, body
-                )
+                yield response
         except aiohttp.ClientConnectorCertificateError as error:
             raise ConfigurationError(
                 f"{self._name}: its certificate is not trusted ({_reason(error)}): name the authority "
@@ -201,6 +232,10 @@ class Server:
             ) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise TransientError(f"{self._name} can't be asked: {_trouble(error)}") from error
+
+    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, headers, await self._read(response))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()

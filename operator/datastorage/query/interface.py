@@ -4,6 +4,7 @@ The command line puts the same questions to a database (query/questions.py) and 
 (client/archive.py), and prints the same answers.
 """
 
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from datastorage.query.archivedrecord import ArchivedRecord
@@ -63,4 +64,25 @@ class Archive(Protocol):
         self, correlation_id: str, *, scope: Scope, limit: int, cursor: str | None
     ) -> Timeline:
         """Return the records of a remediation in the order of time."""
+        ...
+
+
+class Export(Protocol):
+    """One export under way (query/export.py)."""
+
+    @property
+    def changed(self) -> int:
+        """Records so far that are not as they were stored."""
+        ...
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of the lines. Raises TransientError where the export breaks off."""
+        ...
+
+
+class Exports(Protocol):
+    """An archive, open for exports."""
+
+    async def begin(self, filter: Filter, *, token: str | None) -> Export:  # noqa: A002  # the word of the interface
+        """Return an export of what is committed now; with a token, of what comes after it."""
         ...
