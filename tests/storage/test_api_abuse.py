@@ -77,9 +77,10 @@ async def test_a_parameter_of_a_store_is_refused(api: Served) -> None:
 HOSTILE = ("", "%00", "a%00b", "%ED%A0%80", "%FF", "-1", "NaN", "1e400", "%27%3B%20DROP%20TABLE%20x--",
            "a%20%26%20!(b", "x" * 513, "9999-12-31T23:59:59-14:00",
            "0001-01-01T00:00:00%2B14:00")  # fmt: skip
-PARAMETERS = ("namespace", "correlationId", "actionType", "phase", "severity", "targetKind",
-              "targetNamespace", "targetName", "alertFingerprint", "since", "until", "pageSize",
-              "pageToken", "q", "mode", "type", "limit")  # fmt: skip
+PARAMETERS = ("namespace", "correlationID", "actionType", "phase", "severity", "targetKind",
+              "targetNamespace", "targetName", "alertFingerprint", "action", "environment", "cluster",
+              "actorKind", "actorName", "via", "recordedBy", "since", "until", "pageSize", "pageToken", "q",
+              "mode", "type", "limit")  # fmt: skip
 
 
 @pytest.mark.parametrize("value", HOSTILE)

@@ -33,6 +33,7 @@ from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
 from datastorage.records.caller import Caller
 from datastorage.records.jsonbody import parsed
+from datastorage.records.record import Via
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
 from datastorage.storage.criteria import Scope
@@ -42,6 +43,7 @@ _PAGE_SIZE: Final = "Records on a page, at most."
 _EARLIER_PAGE: Final = "The nextPageToken of the page before; valid for the same conditions only."
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
 _CorrelationId = Annotated[str, Path(alias="correlationID", description="The remediation.")]
+_AUDIT_ONLY: Final = "ActionTraces have none, so only AuditRecords are found."
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
 # A question has at most some thousand characters, and each filter 512.
@@ -137,6 +139,17 @@ class Conditions(Namespaced):
     target_namespace: str | None = Field(None, description="Namespace of that object.")
     target_name: str | None = Field(None, description="Name of that object.")
     alert_fingerprint: str | None = Field(None, description="Fingerprint of the alert.")
+    action: str | None = Field(
+        None, description="The action of an AuditRecord, or the actionType of an ActionTrace."
+    )
+    environment: str | None = Field(None, description=f"Environment of the step. {_AUDIT_ONLY}")
+    cluster: str | None = Field(None, description=f"Cluster in which the step was taken. {_AUDIT_ONLY}")
+    actor_kind: str | None = Field(None, description=f"Kind of the actor, such as User. {_AUDIT_ONLY}")
+    actor_name: str | None = Field(None, description=f"Name of the actor. {_AUDIT_ONLY}")
+    via: Via | None = Field(None, description="Whether the record came as a custom resource or by this API.")
+    recorded_by: str | None = Field(
+        None, description="The authenticated name of the caller who sent the record."
+    )
     since: Time = Field(None, description="Earliest time of creation, with a time zone.")
     until: Time = Field(None, description="The record was created before this time.")
 

@@ -11,15 +11,25 @@ from datastorage.resources.reading.phrases import joined
 
 FilterName = Literal[
     "type",
+    "action",
     "correlation_id",
     "phase",
     "severity",
+    "environment",
+    "cluster",
+    "actor_kind",
+    "actor_name",
     "target_kind",
     "target_namespace",
     "target_name",
     "alert_fingerprint",
+    "via",
+    "recorded_by",
 ]
-"""The names of the conditions on columns that a question may set. One name stands for both kinds."""
+"""The names of the conditions on columns that a question may set. One name stands for both kinds.
+
+``via`` and ``recorded_by`` are about columns that all rows have (storage/criteria.py), not about a spec.
+"""
 
 FILTERS: Final[tuple[FilterName, ...]] = get_args(FilterName)
 
@@ -30,15 +40,15 @@ _MAX_SUMMARY_CHARACTERS: Final = 160
 class Column:
     """A typed column of a kind's table, in addition to those that both tables have.
 
-    ``pg_type`` is the type that values are sent as. ``read`` returns the value in a spec. ``filter`` is the
-    condition that questions set on the column. ``expression`` is the SQL expression that is stored, if it is
+    ``pg_type`` is the type that values are sent as. ``read`` returns the value in a spec. ``filters`` are the
+    conditions that questions set on the column. ``expression`` is the SQL expression that is stored, if it is
     not the value itself.
     """
 
     name: str
     pg_type: str
     read: Callable[[Spec], Any]
-    filter: FilterName | None = None
+    filters: tuple[FilterName, ...] = ()
     expression: str | None = None
 
 
