@@ -12,8 +12,8 @@ from typing import Final
 from datastorage.records.record import Table
 from datastorage.records.times import is_given
 from datastorage.resources.kinds import ACTION_TRACE, ENDED
-from datastorage.resources.reading.fields import Spec, mapping_in, number, string_in, text, time
-from datastorage.resources.reading.kindreading import Column, Reading, search_column
+from datastorage.resources.reading.fields import Spec, mapping_in, number, number_in, string_in, text, time
+from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
 
 
@@ -93,6 +93,17 @@ def _remarks(spec: Spec) -> Iterator[str]:
     yield string_in(mapping_in(spec, "model"), "reasoning")
 
 
+def _result(spec: Spec) -> Result:
+    model, effectiveness = mapping_in(spec, "model"), mapping_in(spec, "effectiveness")
+    return Result(
+        error=string_in(mapping_in(spec, "execution"), "error"),
+        model=string_in(model, "name"),
+        confidence=number_in(model, "confidence"),
+        score=number_in(effectiveness, "score"),
+        notes=string_in(effectiveness, "notes"),
+    )
+
+
 READING: Final = Reading(
     kind=ACTION_TRACE,
     table=Table.ACTION_TRACES,
@@ -102,5 +113,6 @@ READING: Final = Reading(
     outcome=lambda spec: string_in(mapping_in(spec, "execution"), "status"),
     done=lambda spec: string_in(spec, "actionType"),
     remarks=_remarks,
+    result=_result,
     is_final=_is_final,
 )

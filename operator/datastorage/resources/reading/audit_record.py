@@ -11,8 +11,8 @@ from typing import Final
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import AUDIT_RECORD
-from datastorage.resources.reading.fields import Spec, mapping_in, string_in, text, time
-from datastorage.resources.reading.kindreading import Column, Reading, search_column
+from datastorage.resources.reading.fields import Spec, mapping_in, number_in, string_in, text, time, truth_in
+from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
 
 
@@ -69,6 +69,16 @@ def _remarks(spec: Spec) -> Iterator[str]:
     yield string_in(spec, "message")
 
 
+def _result(spec: Spec) -> Result:
+    analysis = mapping_in(spec, "aiAnalysis")
+    return Result(
+        error=string_in(spec, "errorMessage"),
+        model=string_in(analysis, "model"),
+        confidence=number_in(analysis, "confidence"),
+        success=truth_in(mapping_in(spec, "execution"), "success"),
+    )
+
+
 READING: Final = Reading(
     kind=AUDIT_RECORD,
     table=Table.AUDIT_RECORDS,
@@ -78,5 +88,6 @@ READING: Final = Reading(
     outcome=lambda spec: string_in(spec, "phase"),
     done=lambda spec: string_in(spec, "action"),
     remarks=_remarks,
+    result=_result,
     is_final=lambda _: True,  # its spec can't change
 )

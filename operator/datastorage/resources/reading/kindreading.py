@@ -59,14 +59,31 @@ def search_column(read: Callable[[Spec], str]) -> Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an action; None or empty where the record does not say."""
+
+    error: str
+    model: str
+    """The model that chose the action, or analysed the cause."""
+    confidence: float | None
+    """How sure the model was, from 0 to 1."""
+    success: bool | None = None
+    """Whether the action had the intended effect."""
+    score: float | None = None
+    """How well the action worked, from 0 to 1."""
+    notes: str = ""
+    """Remarks on the score."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """The functions that read the specs of a kind.
 
     ``columns`` are in the order of ``Record.index``. ``sentences`` returns the meaning of a record, to be
     embedded. ``target_field`` names the field that refers to the object that a record is about. ``done``
     returns the action that was taken, ``remarks`` the texts about it; the first that is not empty goes into
-    the summary. ``is_final`` returns whether no further generation of the object is expected, so that it may
-    become Stored and expire.
+    the summary. ``result`` returns what came of the action. ``is_final`` returns whether no further
+    generation of the object is expected, so that it may become Stored and expire.
     """
 
     kind: ResourceKind
@@ -77,6 +94,7 @@ class Reading:
     outcome: Callable[[Spec], str]
     done: Callable[[Spec], str]
     remarks: Callable[[Spec], Iterable[str]]
+    result: Callable[[Spec], Result]
     is_final: Callable[[Spec], bool]
 
     def index(self, spec: Spec) -> tuple[Any, ...]:
