@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.resources.reading.fields import mapping_in, string_in
-from datastorage.resources.reading.kindreading import Reading
+from datastorage.resources.reading.kindreading import Result
 from datastorage.resources.reading.registry import reading_named
 
 # The sentences of a page of records fit into a prompt. The record has the whole texts.
@@ -21,7 +21,7 @@ class HistoryEntry:
     def as_json(self) -> dict[str, Any]:
         """Return the entry as JSON, with the field names of the interfaces."""
         reading, spec = reading_named(self.record.kind), self.record.spec
-        result = reading.result(spec)
+        result = self.result
         target = mapping_in(spec, reading.target_field)
         return {
             **{name: value for name, value in self.record.as_json().items() if name != "record"},
@@ -38,9 +38,14 @@ class HistoryEntry:
         }
 
     @property
+    def result(self) -> Result:
+        """What came of the action."""
+        return reading_named(self.record.kind).result(self.record.spec)
+
+    @property
     def sentence(self) -> str:
         """The entry in plain words, on one line."""
-        return sentence_of(self.record, reading_named(self.record.kind))
+        return _sentence_of(self.record, self.result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,12 @@ class TargetHistory:
     """The cursor of the next page; None on the last."""
 
 
-def sentence_of(record: ArchivedRecord, reading: Reading) -> str:
+def _sentence_of(record: ArchivedRecord, result: Result) -> str:
     """Return what was done, how it ended, whether it helped, and which model chose it."""
-    spec = record.spec
-    result = reading.result(spec)
-    action, outcome = reading.done(spec) or "unknown action", reading.outcome(spec) or "outcome unknown"
-    words = [f"{record.created_at:%Y-%m-%d %H:%M} UTC: {action} on {reading.target(spec)}: {outcome}."]
+    reading, spec = reading_named(record.kind), record.spec
+    action, target = _short(reading.done(spec)) or "an action", _short(reading.target(spec))
+    outcome = _short(reading.outcome(spec)) or "outcome unknown"
+    words = [f"{record.created_at:%Y-%m-%d %H:%M} UTC: {action} on {target}: {outcome}."]
     if result.error:
         words.append(f"Error: {_short(result.error)}.")
     if result.success is not None:
@@ -65,9 +70,8 @@ def sentence_of(record: ArchivedRecord, reading: Reading) -> str:
             "It had the intended effect." if result.success else "It did not have the intended effect."
         )
     if result.score is not None:
-        words.append(
-            f"Effectiveness: {result.score:g} of 1{f' ({_short(result.notes)})' if result.notes else ''}."
-        )
+        notes = f" ({_short(result.notes)})" if result.notes else ""
+        words.append(f"Effectiveness: {result.score:g} of 1{notes}.")
     if not result.error and not result.notes:
         remark = next((remark for remark in reading.remarks(spec) if remark), "")
         words += [f"Remark: {_short(remark)}."] if remark else []
