@@ -116,9 +116,7 @@ def test_what_is_stored_is_found(workbench: Workbench, both: DocumentedClient) -
     assert both.get("/query/execution", namespace=workbench.namespace).json["items"] == []
 
 
-def test_an_object_has_a_history_and_records_a_summary(
-    workbench: Workbench, both: DocumentedClient
-) -> None:
+def test_an_object_has_a_history_and_records_a_summary(workbench: Workbench, both: DocumentedClient) -> None:
     namespace = workbench.namespace
     stored = both.post("/store/workflow", {**body(namespace), "spec": FULL_SPEC})
     assert both.post("/store/workflow", body(namespace)).status == 201
