@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -401,3 +401,20 @@ async def test_a_filter_finds_the_records_that_meet_it(
         found = ids(await all_pages(archive, filter_, limit))
     assert len(found) == len(set(found))
     assert set(found) == expected
+
+
+async def test_each_filter_alone_finds_the_records_that_meet_it(filled: TestDatabase) -> None:
+    values: dict[str, Any] = {
+        "kind": "ActionTrace", "namespace": "search", "type": "Execution", "correlation_id": "rr-1",
+        "since": _TIMES[1], "until": _TIMES[2], "phase": "Failed", "severity": "warning",
+        "target_kind": "Pod", "target_namespace": "search", "target_name": "p1", "alert_fingerprint": "f1",
+        "action": "restart_pod", "environment": "staging", "cluster": "c1", "actor_kind": "User",
+        "actor_name": "u1", "via": "api", "recorded_by": "robot-1",
+    }  # fmt: skip
+    assert set(values) == {field.name for field in fields(Filter)}
+    async with searchable(filled) as archive:
+        for name, value in values.items():
+            filter_ = Filter(**{name: value})
+            expected = {identity_of(body) for body in _OBJECTS if _meets(body, filter_)}
+            assert expected, name
+            assert set(ids((await archive.ask.list(filter_, limit=1000)).records)) == expected, name
