@@ -50,8 +50,6 @@ _SUMMARY: Final = with_conditions("""
         FROM datastorage.action_traces AS r WHERE {of_action_traces} AND {newest}) AS rows
     GROUP BY first, second ORDER BY {order} LIMIT $1
 """)
-# Sorting the durations of a million rows in the default 4 MB takes twice as long.
-_MEMORY: Final = {"work_mem": "32MB"}
 # Two people with questions that are too large must not keep the connections of all others for long.
 _SECONDS: Final = 8.0
 
@@ -99,7 +97,7 @@ class Summaries:
         Groups of later days come first, and then those of more records. Only the newest generation of an
         ActionTrace counts. Raises WorkRefusedError with ``is_limit`` if it takes too long.
         """
-        async with reading(self._database, _MEMORY) as connection:
+        async with reading(self._database) as connection:
             await limit_time(connection, self._seconds)
             rows = await connection.fetch(_statement(keys), limit, *criteria.arguments)
         groups = tuple(_group(row, len(keys)) for row in rows)
@@ -128,7 +126,7 @@ def _statement(keys: Sequence[GroupKey]) -> str:
 
 
 def _shown(name: str, key: GroupKey) -> str:
-    # A date becomes a text after the grouping: for each row, that takes longer than all the rest.
+    # A date becomes a text after the grouping: once for each group, not for each row.
     return f"to_char({name}, 'YYYY-MM-DD')" if key is GroupKey.DAY else name
 
 
