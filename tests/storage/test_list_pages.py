@@ -40,6 +40,7 @@ async def all_pages(archive: SearchableArchive, limit: int, *, with_content: boo
     raise AssertionError("the pages have no end")
 
 
+@pytest.mark.oldest_postgres
 async def test_an_outline_says_what_the_columns_say(archive: SearchableArchive) -> None:
     record = audit_record(
         {**AUDIT_SPEC, "severity": "critical", "resourceRef": _TARGET},

@@ -168,6 +168,7 @@ async def test_the_cursor_of_a_history_belongs_to_its_question(ask: ArchiveQueri
         await ask.target_history(asked, limit=1, cursor=listed)
 
 
+@pytest.mark.oldest_postgres
 async def test_an_entry_says_whether_it_helped(cloned: TestDatabase) -> None:
     target = {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "api"}
     trace = action_trace(
@@ -300,6 +301,18 @@ async def test_a_summary_counts_the_records_within_the_scope(
     days = [number for number, key in enumerate(keys) if key is GroupKey.DAY]
     order = [([group.key[number] for number in days], group.records) for group in found.groups]
     assert order == sorted(order, reverse=True)
+
+
+@pytest.mark.oldest_postgres
+async def test_a_summary_of_a_few_records(cloned: TestDatabase) -> None:
+    async with searchable(cloned) as archive:
+        await archive.put(audit_record(), audit_record(), action_trace(), with_vectors=False)
+        found = await archive.ask.summary(
+            Filter(since=START - timedelta(days=60), until=UNTIL), ["type", "day"]
+        )
+    assert [(group.key, group.records) for group in found.groups] == [
+        (("Remediation", "2026-03-05"), 2), (("ActionTrace", "2026-03-05"), 1),
+    ]  # fmt: skip
 
 
 async def test_a_summary_that_is_cut_says_so(ask: ArchiveQueries) -> None:
