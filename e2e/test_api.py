@@ -1,9 +1,10 @@
 """Records over HTTP: the same pipeline, the same questions, and the callers' own rights in the cluster."""
 
+import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -141,6 +142,29 @@ def test_an_object_has_a_history_and_records_a_summary(workbench: Workbench, bot
     assert (refused.status, "message" in refused.json["detail"]) == (400, True)
 
 
+async def test_an_identifier_of_an_earlier_namespace_is_free(
+    workbench: Workbench, callers: Callers, make_namespace: Callable[[], str]
+) -> None:
+    """The new owner of a name neither meets the records of the last one, nor learns of them."""
+    token = callers.token("robot", "datastorage-writer", everywhere=True)
+    client = DocumentedClient(workbench.start_operator().api_url, token)
+    namespace, uid = make_namespace(), str(uuid.uuid4())
+    assert client.post("/store/workflow", body(namespace, uid=uid)).status == 201
+    workbench.cluster.kubectl("delete", "namespace", namespace)
+    workbench.cluster.kubectl("create", "namespace", namespace)
+    other = {**body(namespace, uid=uid), "spec": {**SPEC, "phase": "Failed"}}
+
+    async def stored() -> bool:
+        # The operator remembers the age of a namespace for some seconds.
+        answer = await asyncio.to_thread(client.post, "/store/workflow", other)
+        assert answer.status in {201, 422}, answer.content
+        return answer.status == 201
+
+    await until(stored, seconds=SECONDS, what="the identifier is free")
+    assert client.post("/store/workflow", other).status == 200
+    assert client.post("/store/workflow", body(namespace, uid=uid)).status == 422
+
+
 def test_the_document_and_its_page_are_served_without_a_token(workbench: Workbench) -> None:
     url = workbench.start_operator().api_url
     with urlopen(f"{url}/openapi.json", timeout=SECONDS) as answer:
@@ -187,6 +211,30 @@ def test_each_record_of_a_batch_has_its_result(workbench: Workbench, both: Docum
     pointers = {error["pointer"] for error in array.json["items"][1]["problem"]["errors"]}
     assert pointers == {"/spec/action", "/spec/correlationID"}
     assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
+
+
+def test_a_batch_is_stored_as_a_whole_or_not_at_all(workbench: Workbench, both: DocumentedClient) -> None:
+    namespace, path = workbench.namespace, "/store/workflow?atomic=true"
+    batch = [body(namespace, uid=str(uuid.uuid4())) for _ in range(3)]
+    wrong = {**body(namespace), "spec": {"phase": "Completed"}}
+    refused = both.post(path, [*batch, wrong, body("kube-system")])
+    assert (refused.status, refused.json["code"]) == (422, "batch-not-stored"), refused.content
+    assert [(item["index"], item["status"]) for item in refused.json["items"]] == [(3, 400), (4, 403)]
+    assert both.get("/query/records", namespace=namespace).json["items"] == []
+    lines = b"\n".join(json.dumps(each).encode() for each in batch)
+    for status in (201, 200):
+        stored = both.post(path, lines, {"Content-Type": "application/x-ndjson"})
+        assert stored.status == 207, stored.content
+        assert [item["status"] for item in stored.json["items"]] == [status] * 3
+    reused = both.post(path, [body(namespace), {**batch[1], "spec": {**SPEC, "phase": "Failed"}}])
+    assert [(item["index"], item["problem"]["code"]) for item in reused.json["items"]] == [
+        (1, "identifier-reused")
+    ]
+    found = both.get("/query/semantic", namespace=namespace, q="scaling of checkout").json["items"]
+    assert {item["uid"] for item in found} <= {each["metadata"]["uid"] for each in batch}
+    assert found
+    assert found[0]["similarity"] is not None  # its vector was written, too
+    assert len(both.get("/query/records", namespace=namespace).json["items"]) == 3
 
 
 def test_without_a_token_or_a_right_nothing_is_done(workbench: Workbench, callers: Callers) -> None:
@@ -294,11 +342,15 @@ async def test_nothing_is_acknowledged_while_postgresql_is_away(
     sent = body(workbench.namespace, uid=str(uuid.uuid4()))
     postgres.stop("fast")
     try:
-        answer = client.post("/store/workflow", sent)
+        answers = [
+            client.post("/store/workflow", sent),
+            client.post("/store/workflow?atomic=true", [sent, body(workbench.namespace)]),
+        ]
     finally:
         postgres.start()
-    assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.content
-    assert int(answer.headers["retry-after"]) > 0
+    for answer in answers:
+        assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.content
+        assert int(answer.headers["retry-after"]) > 0
 
     async def stored() -> bool:
         return client.post("/store/workflow", sent).status in {200, 201}

@@ -1,7 +1,6 @@
 """Answers with many records: encoded and sent in pieces, and bounded in memory."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from datastorage.api.encoding import encoded
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
 from datastorage.errors import OverloadedError
@@ -95,9 +95,3 @@ def etag_of(content_hash: bytes) -> str:
 def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer with one value."""
     return Response(encoded(value), media_type=JSON, headers=headers)
-
-
-def encoded(value: Any) -> bytes:
-    """Return a value as JSON."""
-    # Lone surrogates, which a record may contain, can't be encoded.
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")

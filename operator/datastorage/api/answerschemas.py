@@ -50,6 +50,10 @@ class Problem(Answer):
     code: str = Field(description="The kind of problem, for programs. The codes never change.")
     detail: str = Field(description="What is wrong and what to do, for people.")
     errors: list[FieldError] = Field(default_factory=list, description="The values that are wrong, if any.")
+    items: "list[FailedItem]" = Field(
+        default_factory=list,
+        description="The records at fault, in the order of the request. Only for a batch with `atomic=true`.",
+    )
 
 
 class Receipt(Answer):
@@ -112,7 +116,8 @@ class Stored(Answer):
     )
     via: Literal["cluster", "api"] = Field(description="Whether it came as a custom resource or by this API.")
     recorded_by: str | None = Field(
-        description="The authenticated name of the caller who sent it. null where nobody vouches for it."
+        description="The user who recorded it, by the word of the API server: the sender of the request, or "
+        "the author of the object in this generation. null where the API server does not vouch for a name."
     )
 
 

@@ -67,9 +67,9 @@ class QueryType(StrEnum):
     ACTION_TRACES = "actiontraces"
 
     @property
-    def audit_type(self) -> str | None:
+    def audit_type(self) -> AuditType | None:
         """The ``spec.type`` of the AuditRecords that are meant; None for all."""
-        return next((str(each) for each in AuditType if each.lower() == self.value), None)
+        return AuditType.of_path(self.value)
 
     @property
     def kind(self) -> str | None:
@@ -160,7 +160,7 @@ class Conditions(Namespaced):
     actor_name: str | None = Field(None, description=f"Name of the actor. {_AUDIT_ONLY}")
     via: Via | None = Field(None, description="Whether the record came as a custom resource or by this API.")
     recorded_by: str | None = Field(
-        None, description="The authenticated name of the caller who sent the record."
+        None, description="The user who recorded it, by the word of the API server."
     )
     since: Time = Field(None, description="Earliest time of creation, with a time zone.")
     until: Time = Field(None, description="The record was created before this time.")

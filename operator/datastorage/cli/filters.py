@@ -80,7 +80,7 @@ class FilterOptions:
     recorded_by: Annotated[
         str | None,
         typer.Option(
-            help="The authenticated name of the caller who sent the record, such as "
+            help="The user who recorded it, by the word of the API server, such as "
             "system:serviceaccount:payments:recorder."
         ),
     ] = None

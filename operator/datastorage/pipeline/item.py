@@ -35,11 +35,24 @@ class Origin(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """The name that an object gives as its author. It counts only if authors.py finds that it is genuine.
+
+    ``author`` is None if the object names nobody. ``read_at``: when the object had been read, in monotonic
+    seconds.
+    """
+
+    author: str | None
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A record on its way to the commit."""
+    """A record on its way to the commit. ``stamp`` is None if the record did not come from an object."""
 
     record: Record
     origin: Origin
+    stamp: Stamp | None = None
 
     @property
     def size(self) -> int:
@@ -53,7 +66,11 @@ class WorkItem:
 
     def as_log_fields(self) -> dict[str, str]:
         """Return the fields that name the record's object in a log entry."""
-        record = self.record
-        return object_fields(
-            kind=kind_of(record.table).kind, namespace=record.namespace, name=record.name, uid=record.key.uid
-        )
+        return log_fields(self.record)
+
+
+def log_fields(record: Record) -> dict[str, str]:
+    """Return the fields that name a record's object in a log entry."""
+    return object_fields(
+        kind=kind_of(record.table).kind, namespace=record.namespace, name=record.name, uid=record.key.uid
+    )

@@ -37,8 +37,8 @@ class Filter:
     ActionTrace, an actionType. ``phase`` is that of an AuditRecord, or the status of the execution of an
     ActionTrace. ``action`` is the action of an AuditRecord, or the actionType of an ActionTrace.
     ``target_…`` is the object that the record is about. ``via`` is the way by which the record came, and
-    ``recorded_by`` the authenticated name of the caller who sent it. ``since`` and ``until`` bound the time
-    of creation. ActionTraces have no environment, cluster and actor, so a condition on these leaves
+    ``recorded_by`` the user who recorded it, by the word of the API server. ``since`` and ``until`` bound
+    the time of creation. ActionTraces have no environment, cluster and actor, so a condition on these leaves
     AuditRecords only.
     """
 

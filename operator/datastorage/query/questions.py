@@ -20,15 +20,15 @@ from datastorage.query.archivesummary import (
     group_keys,
     summary_of_groups,
 )
-from datastorage.query.cursor import cursor_of, fingerprint, position_of
+from datastorage.query.cursor import cursor_of, fingerprint, not_a_cursor, page_end
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
 from datastorage.query.listedrecord import ListedRecord, ListPage
 from datastorage.query.search import Searcher, SearchResult
 from datastorage.query.targethistory import HistoryEntry, TargetHistory
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.record import RecordKey, Table
-from datastorage.storage.criteria import EVERYTHING, Criteria, Scope
-from datastorage.storage.pages import ArchiveReader, Place, PlacedRow
+from datastorage.storage.criteria import EVERYTHING, Scope
+from datastorage.storage.pages import ArchiveReader, Orders, Place, PlacedRow
 from datastorage.storage.summaries import Summaries
 
 _NO_FILTER: Final = Filter()
@@ -90,7 +90,7 @@ class ArchiveQueries:
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
         with _measured("list"):
-            rows, question = await self._listed("list", filter.criteria().within(scope), limit, cursor)
+            rows, question = await self._listed("list", filter, scope, limit, cursor)
             page, next_cursor = await self._page(rows, limit, question)
             return Page(tuple(record for _, record in page), next_cursor)
 
@@ -105,14 +105,14 @@ class ArchiveQueries:
     ) -> ListPage:
         """Return the page of ``list`` with the outlines of its records; contents are read if asked for."""
         with _measured("list"):
-            rows, question = await self._listed("list", filter.criteria().within(scope), limit, cursor)
+            rows, question = await self._listed("list", filter, scope, limit, cursor)
             if with_content:
                 page, next_cursor = await self._page(rows, limit, question)
                 records = {row.place: record for row, record in page}
                 places = list(records)
             else:
                 records, places = {}, [row.place for row in rows[:limit]]
-                next_cursor = cursor_of(rows[limit - 1].position, question) if len(rows) > limit else None
+                next_cursor = _cursor(rows[limit - 1], question) if len(rows) > limit else None
             outlines = await self._reader.outlines(places) if places else []
             items = (ListedRecord(outline, records.get(outline.place)) for outline in outlines)
             return ListPage(tuple(items), next_cursor)
@@ -132,7 +132,7 @@ class ArchiveQueries:
         with _measured("history"):
             if filter.target_kind is None or filter.target_name is None:
                 raise InvalidQueryError("a history needs the kind and the name of the target")
-            rows, question = await self._listed("history", filter.criteria().within(scope), limit, cursor)
+            rows, question = await self._listed("history", filter, scope, limit, cursor)
             page, next_cursor = await self._page(rows, limit, question)
             return TargetHistory(tuple(HistoryEntry(record) for _, record in page), next_cursor)
 
@@ -231,19 +231,32 @@ class ArchiveQueries:
             check_value("correlation ID", correlation_id)
             check_limit(limit)
             question = fingerprint("timeline", correlation_id, scope)
-            after = None if cursor is None else position_of(cursor, question, times=1, numbers=3)
+            after = None
+            if cursor is not None:
+                end = page_end(cursor, question, times=1, numbers=3)
+                after = end.position(_known(await self._reader.orders(end.place, scope=scope)).of_row)
             rows = await self._reader.remediation(correlation_id, after, limit + 1, scope=scope)
             page, next_cursor = await self._page(rows, limit, question)
             entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
             return Timeline(entries, next_cursor)
 
     async def _listed(
-        self, operation: str, criteria: Criteria, limit: int, cursor: str | None
+        self,
+        operation: str,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        scope: Scope,
+        limit: int,
+        cursor: str | None,
     ) -> tuple[Sequence[PlacedRow], str]:
         """Return the rows of a page and one more, and the fingerprint of the question."""
         check_limit(limit)
+        criteria = filter.criteria().within(scope)
         question = fingerprint(operation, sorted(criteria.tables), criteria.arguments)
-        after = None if cursor is None else position_of(cursor, question, times=2, numbers=2)
+        after = None
+        if cursor is not None:
+            end = page_end(cursor, question, times=2, numbers=2)
+            orders = await self._reader.orders(end.place, scope=scope)
+            after = end.position(_known(orders).of_object)
         return await self._reader.page(criteria, after, limit + 1), question
 
     async def _page(
@@ -256,7 +269,7 @@ class ArchiveQueries:
         # If the contents are large, the last rows are left to the next page.
         page = [(row, records[row.place]) for row in wanted if row.place in records]
         is_last = len(rows) <= limit and len(page) == len(wanted)
-        return page, None if is_last or not page else cursor_of(page[-1][0].position, question)
+        return page, None if is_last or not page else _cursor(page[-1][0], question)
 
     async def _only(self, places: Sequence[Place], otherwise: str) -> ArchivedRecord:
         records = await self._load(places[:1])
@@ -266,6 +279,16 @@ class ArchiveQueries:
 
     async def _load(self, places: Sequence[Place]) -> tuple[ArchivedRecord, ...]:
         return tuple(await archived_all(await self._reader.load(places)) if places else [])
+
+
+def _cursor(row: PlacedRow, question: str) -> str:
+    return cursor_of(row.place, row.position, question)
+
+
+def _known(orders: Orders | None) -> Orders:
+    if orders is None:  # never a row of the caller's, or gone since
+        raise not_a_cursor()
+    return orders
 
 
 def _uid(uid: str) -> str:

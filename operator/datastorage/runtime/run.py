@@ -149,7 +149,10 @@ class Operator:
                 _log.error("Stopping, nothing more is taken in: %s", failure)
                 self._stop.set()
             # Also after a failure: the intake may hold the last copies of objects.
-            await asyncio.gather(*(shard.flush(settings.shutdown_seconds) for shard in running))
+            await asyncio.gather(
+                self._rest.submissions.finish_groups(),
+                *(shard.flush(settings.shutdown_seconds) for shard in running),
+            )
             if failure is not None:
                 raise failure
         finally:
@@ -163,6 +166,8 @@ class Operator:
             start("rights", replica.rights.run()),
             start("partitions", repeat(prepare, interval_seconds=self._pace.partitions_seconds)),
         ]
+        if replica.authors is not None:
+            workers.append(start("authors", replica.authors.run()))
         if replica.backfill is not None:
             workers.append(start("backfill", replica.backfill.run()))
         if replica.outbox_count is not None:
