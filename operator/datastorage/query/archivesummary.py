@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from datastorage.errors import InvalidQueryError
@@ -11,7 +11,7 @@ from datastorage.records.times import rfc3339
 from datastorage.storage.summaries import Group, GroupKey, Groups
 
 DEFAULT_DAYS: Final = 7
-"""A summary begins this many days ago, unless the question says since when."""
+"""A summary begins this many days ago, at midnight in UTC, unless the question says since when."""
 MAX_DAYS: Final = 366
 """The longest time that a summary covers: every row in it is read."""
 DEFAULT_GROUPS: Final = 100
@@ -81,7 +81,11 @@ def bounded(filter: Filter, now: datetime) -> Filter:  # noqa: A002  # the word 
     filter.criteria()  # refuses times without a time zone
     end = filter.until if filter.until is not None else now
     try:
-        since = filter.since if filter.since is not None else end - timedelta(days=DEFAULT_DAYS)
+        since = filter.since
+        if since is None:  # whole days, so that the same question soon has the same answer
+            since = (end.astimezone(UTC) - timedelta(days=DEFAULT_DAYS)).replace(
+                hour=0, minute=0, second=0, microsecond=0
+            )
     except OverflowError:
         raise InvalidQueryError(f"until must be at least {DEFAULT_DAYS} days after the year 0") from None
     if end - since > timedelta(days=MAX_DAYS):
