@@ -228,8 +228,9 @@ SUMMARY: Final = operation(
     "Counts the records of some time by one or two keys, and says how many failed, how long they took, and "
     "how effective they were. Of an ActionTrace only the newest generation counts. Groups of later days come "
     "first, then those with more records.\n\n"
-    f"Without `since`, a summary begins at midnight (UTC), {DEFAULT_DAYS} days ago; it covers {MAX_DAYS} days at most. If "
-    "there are more groups than `limit`, `truncated` is true; `groups` and `records` count all in any case."
+    f"Without `since`, a summary begins at midnight (UTC), {DEFAULT_DAYS} days ago; it covers {MAX_DAYS} "
+    "days at most. If there are more groups than `limit`, `truncated` is true; `groups` and `records` count "
+    "all in any case."
     f"\n\n{_LISTS}",
     answers={200: answer("The groups.", "Summary", example=_SUMMARY_ANSWER)},
     errors=_QUERY_ERRORS,
