@@ -252,6 +252,9 @@ class HistoryEntry(Stored):
     error: str | None = Field(description="The error, if there was one.")
     model: str | None = Field(description="The model that chose the action, or analysed the cause.")
     model_confidence: float | None = Field(description="How sure the model was, from 0 to 1.")
+    summary: str = Field(
+        description="The action and the remark on it, as tables of the command line show it."
+    )
     sentence: str = Field(description="All of this in words, on one line; long texts are cut.")
 
 

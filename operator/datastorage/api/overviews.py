@@ -44,6 +44,7 @@ class Archive(Protocol):
 class HistoryConditions(PagedConditions):
     """The object whose history is asked for, and further conditions."""
 
+    type: QueryType = Field(QueryType.RECORDS, description="The records to look for.")
     target_kind: str = Field(description="Kind of the object.")
     target_namespace: str | None = Field(
         None, description="Namespace of the object. Without it, objects of this name in all namespaces count."
@@ -68,7 +69,7 @@ def overview_router(desk: Desk, archive: Archive) -> APIRouter:
         admission = await desk.admit(request, "list", asked)
         async with desk.answers.turn():
             page = await archive.target_history(
-                asked.filter_of(QueryType.RECORDS),
+                asked.filter_of(asked.type),
                 limit=asked.page_size,
                 cursor=asked.page_token,
                 scope=admission.scope,

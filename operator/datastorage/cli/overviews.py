@@ -7,13 +7,14 @@ from typing import Annotated, Final
 import typer
 
 from datastorage.cli.archive import ask_about, finish
-from datastorage.cli.filters import FilterOptions, with_filter_options
+from datastorage.cli.filters import FilterOptions
+from datastorage.cli.optiongroups import with_option_groups
 from datastorage.cli.options import Cursor, Output
 from datastorage.cli.output import Format, note, print_document, print_table
+from datastorage.cli.server import ServerOptions
 from datastorage.cli.times import duration
 from datastorage.errors import InvalidQueryError
 from datastorage.query.archivesummary import DEFAULT_GROUPS, ArchiveSummary
-from datastorage.query.summary import outcome_of, summary_of
 from datastorage.query.targethistory import HistoryEntry
 from datastorage.records.times import rfc3339
 from datastorage.storage.summaries import Group
@@ -25,7 +26,7 @@ _MINUTE_SECONDS: Final = 60
 
 
 @commands.command()
-@with_filter_options
+@with_option_groups
 def history(
     object_name: Annotated[
         str,
@@ -40,6 +41,7 @@ def history(
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
     cursor: Cursor = None,
     output: Output = Format.TABLE,
+    server: ServerOptions,
 ) -> None:
     """Print what was done to an object before, and whether it helped.
 
@@ -65,7 +67,7 @@ def history(
         )
     chosen = replace(filters, target=object_name)
     found = ask_about(
-        chosen, lambda archive, filter_: archive.target_history(filter_, limit=limit, cursor=cursor)
+        server, chosen, lambda archive, filter_: archive.target_history(filter_, limit=limit, cursor=cursor)
     )
     if output is Format.JSON:
         entries = [entry.as_json() for entry in found.entries]
@@ -76,11 +78,11 @@ def history(
         print_table(columns, (_cells(output, entry) for entry in found.entries))
     if found.cursor is not None and output is not Format.JSON:
         note(f"there are more, earlier ones: --cursor {found.cursor}")
-    finish([entry.record for entry in found.entries], chosen)
+    finish([entry.record for entry in found.entries], chosen, with_objects=False)
 
 
 @commands.command()
-@with_filter_options
+@with_option_groups
 def summary(
     *,
     by: Annotated[
@@ -93,6 +95,7 @@ def summary(
     filters: FilterOptions,
     limit: Annotated[int, typer.Option(help="Number of groups to show, 1 to 1,000.")] = DEFAULT_GROUPS,
     output: Output = Format.TABLE,
+    server: ServerOptions,
 ) -> None:
     """Count records by groups: failures, durations, effectiveness.
 
@@ -111,7 +114,9 @@ def summary(
 
         datastorage summary --by targetKind --namespace payments -o json
     """
-    found = ask_about(filters, lambda archive, filter_: archive.summary(filter_, by.split(","), limit=limit))
+    found = ask_about(
+        server, filters, lambda archive, filter_: archive.summary(filter_, by.split(","), limit=limit)
+    )
     if output is Format.JSON:
         print_document(found.as_json(), output)
     elif found.groups:
@@ -124,15 +129,16 @@ def summary(
 
 
 def _cells(output: Format, entry: HistoryEntry) -> tuple[str, ...]:
-    record, result = entry.record, entry.result
+    record, facts = entry.record, entry.facts
     uid = (record.uid,) if output is Format.WIDE else ()
     name = f"{record.namespace}/{record.name}"
-    effect = "" if result.success is None else ("yes" if result.success else "no")
-    if result.score is not None:
-        effect = f"{result.score:.2f}"
+    success, score = facts["success"], facts["effectivenessScore"]
+    effect = "" if success is None else ("yes" if success else "no")
+    if score is not None:
+        effect = f"{score:.2f}"
     return (
-        rfc3339(record.created_at), record.kind, name, *uid, outcome_of(record), effect, result.model,
-        summary_of(record),
+        rfc3339(record.created_at), record.kind, name, *uid, facts["outcome"] or "", effect,
+        facts["model"] or "", facts["summary"],
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from datastorage.query.cursor import cursor_of, fingerprint, not_a_cursor, page_
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
 from datastorage.query.listedrecord import ListedRecord, ListPage
 from datastorage.query.search import Searcher, SearchResult
-from datastorage.query.targethistory import HistoryEntry, TargetHistory
+from datastorage.query.targethistory import TargetHistory, entry_of
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.record import RecordKey, Table
 from datastorage.storage.criteria import EVERYTHING, Scope
@@ -134,7 +134,7 @@ class ArchiveQueries:
                 raise InvalidQueryError("a history needs the kind and the name of the target")
             rows, question = await self._listed("history", filter, scope, limit, cursor)
             page, next_cursor = await self._page(rows, limit, question)
-            return TargetHistory(tuple(HistoryEntry(record) for _, record in page), next_cursor)
+            return TargetHistory(tuple(entry_of(record) for _, record in page), next_cursor)
 
     async def summary(
         self,

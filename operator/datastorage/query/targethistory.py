@@ -1,5 +1,6 @@
 """What was done to an object before, and whether it helped: for people, and for the prompt of an AI."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,35 +18,35 @@ class HistoryEntry:
     """One record about the object."""
 
     record: ArchivedRecord
+    """The record. Its object need not be there: ``facts`` has what a history shows of it."""
+    facts: Mapping[str, Any]
+    """What was done and how it ended, with the field names of the interfaces."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as JSON, with the field names of the interfaces."""
-        reading, spec = reading_named(self.record.kind), self.record.spec
-        result = self.result
-        target = mapping_in(spec, reading.target_field)
-        return {
-            **{name: value for name, value in self.record.as_json().items() if name != "record"},
-            "correlationID": string_in(spec, "correlationID") or None,
-            "target": {name: string_in(target, name) or None for name in ("kind", "namespace", "name")},
-            "action": reading.done(spec) or None,
-            "outcome": reading.outcome(spec) or None,
-            "success": result.success,
-            "effectivenessScore": result.score,
-            "error": result.error or None,
-            "model": result.model or None,
-            "modelConfidence": result.confidence,
-            "sentence": self.sentence,
-        }
+        outline = {name: value for name, value in self.record.as_json().items() if name != "record"}
+        return {**outline, **self.facts}
 
-    @property
-    def result(self) -> Result:
-        """What came of the action."""
-        return reading_named(self.record.kind).result(self.record.spec)
 
-    @property
-    def sentence(self) -> str:
-        """The entry in plain words, on one line."""
-        return _sentence_of(self.record, self.result)
+def entry_of(record: ArchivedRecord) -> HistoryEntry:
+    """Return a record, which has its object, as an entry."""
+    reading, spec = reading_named(record.kind), record.spec
+    result = reading.result(spec)
+    target = mapping_in(spec, reading.target_field)
+    facts = {
+        "correlationID": string_in(spec, "correlationID") or None,
+        "target": {name: string_in(target, name) or None for name in ("kind", "namespace", "name")},
+        "action": reading.done(spec) or None,
+        "outcome": reading.outcome(spec) or None,
+        "success": result.success,
+        "effectivenessScore": result.score,
+        "error": result.error or None,
+        "model": result.model or None,
+        "modelConfidence": result.confidence,
+        "summary": reading.summary(spec),
+        "sentence": _sentence_of(record, result),
+    }
+    return HistoryEntry(record, facts)
 
 
 @dataclass(frozen=True, slots=True)
