@@ -15,7 +15,7 @@ import pytest_asyncio
 from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
 from datastorage.resources.reading.kindreading import FilterName
-from datastorage.storage import clues, fulltext, nearest, summaries
+from datastorage.storage import clues, export, fulltext, nearest, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria, Scope
@@ -217,6 +217,17 @@ async def test_a_summary_reads_the_rows_of_its_time(database: Database) -> None:
             _assert_indexes(scans)
             months = {scan["Relation Name"][-7:] for scan in scans if scan["Alias"].startswith("r")}
             assert months == {"2026m03"}
+
+
+@pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
+async def test_an_export_reads_indexes(database: Database, criteria: Criteria) -> None:
+    """Also in the middle of the archive, where the rows before the position are most of it."""
+    for after in (0, 12_000):
+        for span in (1_000, 50_000):
+            arguments = (after, after + span, 1_000, 4 * 1024 * 1024, *criteria.arguments)
+            _assert_indexes(await _scans(database, export._ROWS, *arguments))
+    newest = await _scans(database, export._NEWEST)
+    _assert_indexes([scan for scan in newest if scan["Relation Name"] != "storage_order"])
 
 
 async def test_a_time_range_reads_only_its_months(database: Database) -> None:

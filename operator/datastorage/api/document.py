@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from datastorage.api.app import api_app
+from datastorage.api.export import ExportDesk, export_router
 from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
@@ -16,7 +17,13 @@ def described_app() -> FastAPI:
     unused: Any = None
     entrance = Entrance(guard=unused, submissions=unused, archive=unused, with_texts=True)
     desk = Desk(unused, unused)
-    return api_app([store_router(entrance), query_router(desk), overview_router(desk, unused)], [])
+    routers = [
+        store_router(entrance),
+        query_router(desk),
+        overview_router(desk, unused),
+        export_router(ExportDesk(unused, unused)),
+    ]
+    return api_app(routers, [])
 
 
 def document() -> dict[str, Any]:

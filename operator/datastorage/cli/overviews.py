@@ -7,9 +7,11 @@ from typing import Annotated, Final
 import typer
 
 from datastorage.cli.archive import ask_about, finish
-from datastorage.cli.filters import FilterOptions, with_filter_options
+from datastorage.cli.filters import FilterOptions
+from datastorage.cli.optiongroups import with_option_groups
 from datastorage.cli.options import Cursor, Output
 from datastorage.cli.output import Format, note, print_document, print_table
+from datastorage.cli.server import ServerOptions
 from datastorage.cli.times import duration
 from datastorage.errors import InvalidQueryError
 from datastorage.query.archivesummary import DEFAULT_GROUPS, ArchiveSummary
@@ -25,7 +27,7 @@ _MINUTE_SECONDS: Final = 60
 
 
 @commands.command()
-@with_filter_options
+@with_option_groups
 def history(
     object_name: Annotated[
         str,
@@ -40,6 +42,7 @@ def history(
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
     cursor: Cursor = None,
     output: Output = Format.TABLE,
+    server: ServerOptions,
 ) -> None:
     """Print what was done to an object before, and whether it helped.
 
@@ -65,7 +68,7 @@ def history(
         )
     chosen = replace(filters, target=object_name)
     found = ask_about(
-        chosen, lambda archive, filter_: archive.target_history(filter_, limit=limit, cursor=cursor)
+        server, chosen, lambda archive, filter_: archive.target_history(filter_, limit=limit, cursor=cursor)
     )
     if output is Format.JSON:
         entries = [entry.as_json() for entry in found.entries]
@@ -80,7 +83,7 @@ def history(
 
 
 @commands.command()
-@with_filter_options
+@with_option_groups
 def summary(
     *,
     by: Annotated[
@@ -93,6 +96,7 @@ def summary(
     filters: FilterOptions,
     limit: Annotated[int, typer.Option(help="Number of groups to show, 1 to 1,000.")] = DEFAULT_GROUPS,
     output: Output = Format.TABLE,
+    server: ServerOptions,
 ) -> None:
     """Count records by groups: failures, durations, effectiveness.
 
@@ -111,7 +115,9 @@ def summary(
 
         datastorage summary --by targetKind --namespace payments -o json
     """
-    found = ask_about(filters, lambda archive, filter_: archive.summary(filter_, by.split(","), limit=limit))
+    found = ask_about(
+        server, filters, lambda archive, filter_: archive.summary(filter_, by.split(","), limit=limit)
+    )
     if output is Format.JSON:
         print_document(found.as_json(), output)
     elif found.groups:
