@@ -230,6 +230,7 @@ _HISTORY_PAGE: Final = {
             "error": "quota exceeded",
             "model": "planner-2",
             "modelConfidence": 0.75,
+            "summary": "scale-deployment: quota exceeded",
             "sentence": "2026-03-14 09:27 UTC: scale-deployment on Deployment/shop/cart: Failed. Error: "
             "quota exceeded. It did not have the intended effect. Effectiveness: 0.2 of 1. "
             "Model: planner-2 (confidence 0.75).",
