@@ -232,6 +232,34 @@ CALLER_REVIEWS = Counter(
     ["review", "outcome"],
     registry=REGISTRY,
 )
+LIMITS_HIT = Counter(
+    "datastorage_limits_hit_total",
+    "Times that a client was refused or cut off because of a limit of the API, by limit: bodies (bytes of "
+    "all bodies), answers (bytes of all answers), questions (answers made at once), requests (under way), "
+    "connections, handshakes",
+    ["limit"],
+    registry=REGISTRY,
+)
+HANDSHAKES = Counter(
+    "datastorage_tls_handshakes_total",
+    "Handshakes on the API port with TLS, by outcome: success, failed, timeout, dropped (too many were under "
+    "way), plain_http (the client spoke no TLS)",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CERTIFICATE_END = Gauge(
+    "datastorage_tls_certificate_expiration_timestamp_seconds",
+    "When the certificate in use expires, in seconds since 1970, by port: api. There is none without TLS",
+    ["port"],
+    registry=REGISTRY,
+)
+CERTIFICATE_LOADS = Counter(
+    "datastorage_tls_certificate_loads_total",
+    "Times that a certificate was read, at the start and after each change, by outcome: success, failed (the "
+    "one before stays in use)",
+    ["outcome"],
+    registry=REGISTRY,
+)
 QUERY_TOTAL = Counter(
     "datastorage_query_total",
     "Queries of the archive, by operation (search_vector, search_text, search_hybrid, list, get, timeline) "

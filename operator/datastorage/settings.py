@@ -40,6 +40,7 @@ from datastorage.settingsgroups import (
     IntakeSettings,
     LogSettings,
     Port,
+    TlsSettings,
     Url,
     VectorSettings,
 )
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
         "`spec.ttlSecondsAfterStored` says otherwise. 0: it is deleted at once, without a status.",
     )
     api: ApiSettings = ApiSettings()
+    tls: TlsSettings = TlsSettings()
     metrics_port: Port = Field(default=9090, description="Port of `/metrics`.")
     listen_address: str = Field(
         default="",

@@ -35,6 +35,7 @@ DEFAULTS = {
     "namespaces": (),
     "ttl_seconds_after_stored": 3600,
     "api": {"port": 8080, "authentication": "kubernetes", "audience": "datastorage"},
+    "tls": {"dir": ""},
     "metrics_port": 9090,
     "listen_address": "",
     "log": {"level": "INFO", "format": "json"},
@@ -52,7 +53,7 @@ NAMES = [
     "EMBEDDING_PROVIDER", "EMBEDDING_URL", "EMBEDDING_MODEL", "EMBEDDING_DIMENSIONS", "EMBEDDING_API_KEY",
     "EMBEDDING_BATCH_SIZE", "EMBEDDING_TIMEOUT_SECONDS", "EMBEDDING_CACHE_TTL_SECONDS", "REDIS_URL",
     "NAMESPACES", "TTL_SECONDS_AFTER_STORED", "API_PORT", "API_AUTHENTICATION", "API_AUDIENCE",
-    "METRICS_PORT", "LISTEN_ADDRESS",
+    "TLS_DIR", "METRICS_PORT", "LISTEN_ADDRESS",
     "LOG_LEVEL", "LOG_FORMAT", "INTAKE_MAX_ITEMS", "INTAKE_MAX_BYTES", "STATUS_CONCURRENCY",
     "DELETE_CONCURRENCY", "SWEEP_INTERVAL_SECONDS", "GC_INTERVAL_SECONDS", "SHUTDOWN_SECONDS",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from datastorage import __version__, metrics
 from datastorage.api.atonce import AtOnce
+from datastorage.api.certificate import ServingCertificate
 from datastorage.api.listening import Listening
 from datastorage.api.openapi import DESCRIPTION, TITLE, completed
 from datastorage.api.problems import handle_errors
@@ -68,10 +69,12 @@ def _docs(request: Request) -> Response:
     return HTMLResponse(html(request.app.openapi()), headers={"Content-Security-Policy": _POLICY})
 
 
-def api_server(app: ASGIApp, *, addresses: str, port: int) -> HttpServer:
-    """Return the server of the API port."""
+def api_server(
+    app: ASGIApp, *, addresses: str, port: int, certificate: ServingCertificate | None = None
+) -> HttpServer:
+    """Return the server of the API port; with a certificate, it speaks TLS alone."""
     listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
-    return HttpServer(app, listening, Limits(connections=_CONNECTIONS))
+    return HttpServer(app, listening, Limits(connections=_CONNECTIONS), certificate)
 
 
 def metrics_server(*, addresses: str, port: int) -> HttpServer:

@@ -93,7 +93,7 @@ class Checks:
             "watch": self._watch,
         }
 
-    def notes(self) -> Mapping[str, Check]:
+    def notes(self) -> dict[str, Check]:
         """Return the checks that /ready shows and does not fail for."""
         vectors = self._replica.store.vectors
         return {"waiting": self._waiting} | (vector_notes(vectors, self._pace) if vectors is not None else {})
