@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from datastorage.api.requestid import current_request_id
 from datastorage.errors import (
     BodyTooLargeError,
     DataStorageError,
@@ -67,9 +68,12 @@ class Problem:
         return answer
 
     def response(self) -> Response:
-        """Return the answer to the request."""
+        """Return the answer to the request that is served, with its identifier."""
+        answer, request_id = self.as_json(), current_request_id()
+        if request_id is not None:
+            answer["requestID"] = request_id
         return Response(
-            json.dumps(self.as_json(), ensure_ascii=False).encode("utf-8", "replace"),
+            json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace"),
             status_code=self.status,
             media_type=MEDIA_TYPE,
             headers=dict(self.headers),

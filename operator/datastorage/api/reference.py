@@ -46,6 +46,13 @@ def blocks(document: Mapping[str, Any]) -> Iterator[Block]:
             for method, described in methods.items():
                 if tag["name"] in described["tags"]:
                     yield from _operation(method, path, described, schemas)
+    yield Heading(2, "Headers")
+    yield "Every request may have these headers."
+    shared = document["components"]["parameters"].values()
+    yield Table(("Header", "Meaning"), [(f"`{each['name']}`", each["description"]) for each in shared])
+    yield "Every answer has these headers."
+    headers = document["components"]["headers"].items()
+    yield Table(("Header", "Meaning"), [(f"`{name}`", each["description"]) for name, each in headers])
     yield Heading(2, "Problems")
     yield "The codes of all problems. Programs may rely on them."
     yield Table(("Status", "Code", "Meaning"), sorted(set(_codes(document))))
@@ -93,6 +100,7 @@ def _operation(
             _cell(each.get("description") or schemas[_name(each["schema"])]["description"]),
         )
         for each in described.get("parameters", ())
+        if "$ref" not in each  # otherwise one of every request
     ]  # fmt: skip
     if parameters:
         yield Table(("Parameter", "In", "Type", "Needed", "Meaning"), parameters)
@@ -103,7 +111,7 @@ def _operation(
         contents = answer.get("content", {})
         forms = [f"`{media}`: {_type(content['schema'], schemas)}" for media, content in contents.items()]
         codes = [f"`{code}`" for content in contents.values() for code in content.get("examples", ())]
-        headers = [f"`{name}`" for name in answer.get("headers", ())]
+        headers = [f"`{name}`" for name, each in answer.get("headers", {}).items() if "$ref" not in each]
         meaning = f"{answer['description']}{': ' if codes else ''}{', '.join(codes)}"
         rows.append((status, meaning, "; ".join(forms), ", ".join(headers)))
     yield Table(("Status", "Meaning", "Body", "Headers"), rows)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from datastorage import metrics
-from datastorage.errors import RecordRefusedError
+from datastorage.errors import DataStorageError, RecordRefusedError
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
 from datastorage.pipeline.register import Register
 from datastorage.records.record import Record, StoredRecord, Via
@@ -70,6 +70,7 @@ class BatchCommit:
                 else "Record can't be kept at all; it stays in the cluster",
                 extra={**item.as_log_fields(), "reason": reason, "error": str(error)},
             )
+            _count_failure([item])
             self._register.forget(item.record.key)
             item.origin.given_up(str(error))
             return
@@ -91,7 +92,11 @@ _Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
 
 async def _timed(store: _Store, batch: Sequence[WorkItem]) -> list[StoredRecord]:
     started = time.perf_counter()
-    rows = await store([item.record for item in batch])
+    try:
+        rows = await store([item.record for item in batch])
+    except DataStorageError:
+        _count_failure(batch)
+        raise
     seconds = time.perf_counter() - started
     for table in {item.record.table.value for item in batch}:
         metrics.WRITE_DURATION.labels(table).observe(seconds)
@@ -111,3 +116,8 @@ async def _timed(store: _Store, batch: Sequence[WorkItem]) -> list[StoredRecord]
                 extra={**item.as_log_fields(), "generation": item.record.key.generation},
             )
     return rows
+
+
+def _count_failure(batch: Sequence[WorkItem]) -> None:
+    for item in batch:
+        metrics.WRITE_TOTAL.labels(item.record.table.value, "failure").inc()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from datastorage import metrics
 from datastorage.errors import OverloadedError, TransientError
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Outcome, WorkItem
@@ -73,12 +74,10 @@ class Submissions:
         Raises TransientError when PostgreSQL does not serve or no record was committed in time, and
         OverloadedError when there is no room. After an error some of the records may be stored all the same.
         """
-        if self._closed is not None:
-            raise TransientError(f"{self._closed}: send the request again")
-        if (reason := self._outage()) is not None:
-            raise TransientError(f"PostgreSQL can't store it now: {reason}")
-        if not self._intake.has_room:
-            raise OverloadedError("too many records wait to be stored: send the request again later")
+        if (refusal := self._refusal()) is not None:
+            for record in records:
+                metrics.WRITE_TOTAL.labels(record.table.value, "failure").inc()
+            raise refusal
         loop = asyncio.get_running_loop()
         outcomes: list[asyncio.Future[Outcome | Unknown]] = [loop.create_future() for _ in records]
         for record, outcome in zip(records, outcomes, strict=True):
@@ -90,6 +89,16 @@ class Submissions:
                 outcome.result() if outcome.done() else Unknown(self._not_known()) for outcome in outcomes
             ]
         raise TransientError(self._not_known())
+
+    def _refusal(self) -> TransientError | None:
+        """Return why no record can be taken in now, or None."""
+        if self._closed is not None:
+            return TransientError(f"{self._closed}: send the request again")
+        if (reason := self._outage()) is not None:
+            return TransientError(f"PostgreSQL can't store it now: {reason}")
+        if not self._intake.has_room:
+            return OverloadedError("too many records wait to be stored: send the request again later")
+        return None
 
     def _not_known(self) -> str:
         why = self._outage() or "the commit takes too long"
