@@ -5,10 +5,13 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from datastorage.api.answerschemas import SCHEMAS_AT, schemas
+from datastorage.api.authorization import NAMESPACE_PATTERN
 from datastorage.api.errorcodes import CODES
 from datastorage.api.problems import MEDIA_TYPE, Problem
-from datastorage.api.requestid import HEADER, ID_PATTERN, TRACE_HEADER
+from datastorage.api.requestid import HEADER, TRACE_HEADER
 from datastorage.api.requestschema import request_schemas
+from datastorage.query.questionwords import MAX_QUESTION_CHARACTERS
+from datastorage.resources.reading.fields import MAX_INDEXED_CHARACTERS
 
 JSON: Final = "application/json"
 
@@ -22,6 +25,8 @@ ServiceAccount in the cluster decide what it may store and read.
 
 Every error is a problem document (RFC 9457). Programs read its `code`, people its `detail`."""
 
+# PostgreSQL can't hold this character in a text.
+_NO_NUL: Final = "^[^\\u0000]*$"
 _TAGS: Final = {
     "store": "Store AuditRecords.",
     "query": "Ask the archive. A caller with the right in the whole cluster sees all records. Any other "
@@ -162,6 +167,17 @@ def _simplify(parameter: dict[str, Any]) -> None:
         schema.update(option)
     for key in ("title", "description"):
         schema.pop(key, None)
+    if schema.get("type") == "string" and parameter["in"] != "header":
+        parameter["schema"] = {**_limits(parameter["name"]), **schema}
+
+
+def _limits(name: str) -> dict[str, Any]:
+    """Return the limits of a text in a question, which the archive checks (query/filters.py)."""
+    if name == "namespace":
+        return {"pattern": NAMESPACE_PATTERN}
+    if name == "q":
+        return {"minLength": 1, "maxLength": MAX_QUESTION_CHARACTERS}
+    return {"minLength": 1, "maxLength": MAX_INDEXED_CHARACTERS, "pattern": _NO_NUL}
 
 
 def _untitle(schema: Any) -> None:
@@ -181,9 +197,9 @@ _PARAMETERS: Final = {
         "name": HEADER,
         "in": "header",
         "required": False,
-        "schema": {"type": "string", "pattern": ID_PATTERN},
-        "description": "An identifier of the request, which the answer and the operator's log repeat. "
-        "Without one, or with one of another form, the operator makes one.",
+        "schema": {"type": "string"},
+        "description": "An identifier of the request, which the answer and the operator's log repeat: up to "
+        "64 letters, digits, `.`, `_` and `-`. Without one, or with another form, the operator makes one.",
         "example": "checkout-7f3a",
     },
     TRACE_HEADER: {

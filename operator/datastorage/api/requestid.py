@@ -13,8 +13,7 @@ HEADER: Final = "X-Request-Id"
 RAW_HEADER: Final = HEADER.lower().encode()
 TRACE_HEADER: Final = "traceparent"
 _RAW_TRACE_HEADER: Final = TRACE_HEADER.encode()
-ID_PATTERN: Final = "^[A-Za-z0-9._-]{1,64}$"
-_ID: Final = re.compile(ID_PATTERN.strip("^$").encode())
+_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context: version, trace, span of the caller, flags. A later version may have more after these.
 _TRACE: Final = re.compile(
     rb"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})(?P<span>[0-9a-f]{16})"
