@@ -5,7 +5,6 @@ import io
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
@@ -14,13 +13,14 @@ from fastapi import APIRouter, FastAPI
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from datastorage import __version__, metrics
+from datastorage import __version__
 from datastorage.api.app import api_app, api_server
 from datastorage.api.health import health_routes
 from datastorage.api.observed import LogPace, Observed
 from datastorage.errors import TransientError
 from datastorage.logs import configure_logging
 from harness.ports import free_port
+from tests.support.counted import changes, series
 
 DEADLINE_SECONDS = 30.0
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -36,7 +36,8 @@ class Bench:
         self.port = free_port()
         self.asked, self.go_on = asyncio.Event(), asyncio.Event()
         router = APIRouter(prefix="/api/v1")
-        router.add_api_route("/things/{name}", self._thing, methods=["GET", "POST"])
+        router.add_api_route("/things/{name}", self._thing, methods=["GET"])
+        router.add_api_route("/things/{name}", self._thing, methods=["POST"])
         router.add_api_route("/away", self._away, methods=["GET"])
         router.add_api_route("/bug", self._bug, methods=["GET"])
         router.add_api_route("/slow", self._slow, methods=["GET"])
@@ -83,26 +84,6 @@ async def bench() -> AsyncIterator[Bench]:
         await made.server.stop()
 
 
-def series(name: str) -> dict[tuple[str, ...], float]:
-    """Return the values of a metric by their labels in the order of their names; no buckets."""
-    return {
-        tuple(sample.labels[key] for key in sorted(sample.labels)): sample.value
-        for family in metrics.REGISTRY.collect()
-        for sample in family.samples
-        if sample.name == name
-    }
-
-
-@asynccontextmanager
-async def changes(name: str) -> AsyncIterator[dict[tuple[str, ...], float]]:
-    """Give what changes in a metric within the block."""
-    before, found = series(name), dict[tuple[str, ...], float]()
-    yield found
-    found |= {key: value - before.get(key, 0) for key, value in series(name).items()}
-    for key in [key for key, change in found.items() if not change]:
-        del found[key]
-
-
 COUNT = "http_server_request_duration_seconds_count"  # its labels in order: method, status, route
 
 
@@ -125,7 +106,7 @@ COUNT = "http_server_request_duration_seconds_count"  # its labels in order: met
 async def test_a_request_is_counted_by_the_template_of_its_path(
     bench: Bench, method: str, path: str, labels: tuple[str, ...]
 ) -> None:
-    async with changes(COUNT) as counted:
+    with changes(COUNT) as counted:
         status, _, _ = await bench.send(path, method)
     assert str(status) == labels[1]
     assert counted == {labels: 1}
@@ -141,23 +122,23 @@ async def test_paths_and_methods_of_strangers_make_no_series(bench: Bench) -> No
 
 
 async def test_sizes_are_those_of_the_bodies(bench: Bench) -> None:
-    async with (
+    with (
         changes("http_server_request_body_size_bytes_sum") as sent,
         changes("http_server_response_body_size_bytes_sum") as received,
     ):
         await bench.send("/api/v1/things/abc", "POST", body=b"x" * 50)
     assert (sent, received) == ({("POST", THING): 50}, {("POST", THING): 300})
-    async with changes("http_server_request_body_size_bytes_count") as sent:
+    with changes("http_server_request_body_size_bytes_count") as sent:
         await bench.send("/api/v1/things/abc")
     assert sent == {}
 
 
 async def test_requests_under_way_are_shown(bench: Bench) -> None:
-    async with changes("http_server_active_requests") as active:
+    with changes("http_server_active_requests") as active:
         asking = asyncio.create_task(bench.send("/api/v1/slow"))
         await bench.asked.wait()
     assert active == {("GET",): 1}
-    async with changes("http_server_active_requests") as active:
+    with changes("http_server_active_requests") as active:
         bench.go_on.set()
         await asking
         await bench.send("/api/v1/bug")
