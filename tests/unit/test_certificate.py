@@ -16,7 +16,7 @@ from datastorage import metrics
 from datastorage.api.certificate import CertificatePace, ServingCertificate, end_of
 from datastorage.errors import ConfigurationError
 from harness.polling import until
-from tests.support.certificates import Authority, MountedSecret, Pair
+from harness.servingcertificates import Authority, MountedSecret, Pair
 
 DEADLINE_SECONDS = 30.0
 PACE = CertificatePace(look_seconds=0.02)

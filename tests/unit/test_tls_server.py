@@ -24,7 +24,7 @@ from datastorage.api.listening import Listening
 from datastorage.api.server import HttpServer, Limits
 from harness.polling import until
 from harness.ports import free_port
-from tests.support.certificates import Authority, MountedSecret, Pair
+from harness.servingcertificates import Authority, MountedSecret, Pair
 
 DEADLINE_SECONDS = 30.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"

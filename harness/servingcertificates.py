@@ -1,4 +1,4 @@
-"""A certificate authority for tests."""
+"""A certificate authority for servers and clients, and a Secret with a pair of it as a kubelet mounts it."""
 
 import ipaddress
 from collections.abc import Mapping
