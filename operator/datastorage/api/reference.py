@@ -157,11 +157,13 @@ def _type(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
-        return ", ".join(f"`{each}`" for each in schema["enum"])
+        return ", ".join(f"`{each}`" for each in schema["enum"] if each is not None)
     options = schema.get("anyOf") or schema.get("oneOf")
     if options:
         return " or ".join(_type(each, schemas) for each in options)
-    words = str(schema.get("type", "any JSON value"))
+    words = schema.get("type", "any JSON value")
+    if isinstance(words, list):  # with null, which stands for a field that is left out
+        [words] = [each for each in words if each != "null"]
     if words == "array":
         return f"array of {_type(schema['items'], schemas)}{_limits(schema, 'minItems', 'maxItems')}"
     if "format" in schema:
