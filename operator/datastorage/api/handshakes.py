@@ -106,9 +106,8 @@ class Handshakes:
 
 
 def _plain_http() -> bytes:
-    problem = Problem(
-        HTTPStatus.BAD_REQUEST, "tls-required", "this port speaks TLS: use https:// instead of http://"
-    )
+    detail = "this port speaks TLS: use https:// instead of http://"
+    problem = Problem(HTTPStatus.BAD_REQUEST, "tls-required", detail)
     body = json.dumps(problem.as_json()).encode()
     head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"Connection: close\r\n\r\n" + body

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from datastorage.api.answerschemas import SCHEMAS_AT, schemas
 from datastorage.api.authorization import NAMESPACE_PATTERN
-from datastorage.api.errorcodes import CODES
+from datastorage.api.errorcodes import ANYWHERE, CODES
 from datastorage.api.problems import MEDIA_TYPE, Problem
 from datastorage.api.requestid import HEADER, TRACE_HEADER
 from datastorage.api.requestschema import request_schemas
@@ -218,6 +218,7 @@ def _add_to_every_request(document: dict[str, Any]) -> None:
     """Describe the headers that all requests and answers may have."""
     components = document["components"]
     components["parameters"] = _PARAMETERS
+    components["responses"] = {code: _error(CODES[code].status, [code]) for code in ANYWHERE}
     components["headers"] = {HEADER: _header("The identifier of the request.")}
     shared = [{"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS]
     for methods in document["paths"].values():

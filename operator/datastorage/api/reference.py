@@ -129,12 +129,12 @@ def _body(body: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[Block
 
 
 def _codes(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for methods in document["paths"].values():
-        for described in methods.values():
-            for status, answer in described["responses"].items():
-                for content in answer.get("content", {}).values():
-                    for code, example in content.get("examples", {}).items():
-                        yield status, f"`{code}`", _cell(example["summary"])
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    answers = [answer for described in operations for answer in described["responses"].values()]
+    for answer in [*answers, *document["components"]["responses"].values()]:
+        for content in answer.get("content", {}).values():
+            for code, example in content.get("examples", {}).items():
+                yield str(example["value"]["status"]), f"`{code}`", _cell(example["summary"])
 
 
 def _fields(
