@@ -17,7 +17,8 @@ from e2e.workbench import Workbench
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 ROLES = ("datastorage-writer", "datastorage-archive-reader", "datastorage-archive-exporter")
-EXAMPLES = 10  # of each operation
+# The phase of coverage, a thousand requests for the edges of each schema, is left to `make fuzz`.
+FEW = ("--phases", "examples,fuzzing,stateful", "--max-examples", "30", "--generation-deterministic")
 REQUEST_SECONDS = 30
 MINUTES = float(os.environ.get("DATASTORAGE_TEST_FUZZ_MINUTES", "10"))
 
@@ -47,7 +48,7 @@ def token(workbench: Workbench) -> Iterator[str]:
 
 def test_every_answer_is_documented(workbench: Workbench, token: str, tmp_path: Path) -> None:
     url = workbench.start_operator().api_url
-    fuzz(url, token, tmp_path / "fuzz", "--generation-deterministic", "--max-examples", str(EXAMPLES))
+    fuzz(url, token, tmp_path / "fuzz", *FEW)
 
 
 @pytest.mark.fuzz
