@@ -167,7 +167,7 @@ def _simplify(parameter: dict[str, Any]) -> None:
         schema.update(option)
     for key in ("title", "description"):
         schema.pop(key, None)
-    if schema.get("type") == "string" and parameter["in"] != "header":
+    if schema.get("type") == "string" and "format" not in schema and parameter["in"] != "header":
         parameter["schema"] = {**_limits(parameter["name"]), **schema}
 
 
