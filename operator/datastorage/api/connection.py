@@ -51,7 +51,7 @@ class BoundedConnection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer to what is not HTTP, with a problem as any other answer."""
         name = RequestName(new_request_id())
-        problem = copy_context().run(_refusal, name, msg)
+        problem = copy_context().run(self._refusal, name, msg)
         headers = [*problem.raw_headers, (RAW_HEADER, name.id.encode()), (b"connection", b"close")]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
@@ -60,6 +60,11 @@ class BoundedConnection(H11Protocol):
         ):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    @staticmethod
+    def _refusal(name: RequestName, message: str) -> Response:
+        name.begin()
+        return Problem(HTTPStatus.BAD_REQUEST, "invalid-http", message).response()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
@@ -88,8 +93,3 @@ class BoundedConnection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.loop.call_later(self.stage_seconds, self.transport.abort)
-
-
-def _refusal(name: RequestName, message: str) -> Response:
-    name.begin()
-    return Problem(HTTPStatus.BAD_REQUEST, "invalid-http", message).response()

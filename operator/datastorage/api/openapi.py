@@ -167,12 +167,16 @@ def _simplify(parameter: dict[str, Any]) -> None:
         schema.update(option)
     for key in ("title", "description"):
         schema.pop(key, None)
-    if schema.get("type") == "string" and "format" not in schema and parameter["in"] != "header":
-        parameter["schema"] = {**_limits(parameter["name"]), **schema}
+    if parameter["in"] != "header":
+        parameter["schema"] = {**_limits(parameter["name"], schema), **schema}
 
 
-def _limits(name: str) -> dict[str, Any]:
-    """Return the limits of a text in a question, which the archive checks (query/filters.py)."""
+def _limits(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the limits of a value in a question, which the archive checks (query/)."""
+    if name == "generation":
+        return {"minimum": 0, "maximum": 2**63 - 1}
+    if schema.get("type") != "string" or "format" in schema:
+        return {}
     if name == "namespace":
         return {"pattern": NAMESPACE_PATTERN}
     if name == "q":

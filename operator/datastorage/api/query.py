@@ -28,7 +28,7 @@ from datastorage.api.parameters import NoParameters, Strict, given_once
 from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
-from datastorage.query.questions import MAX_GENERATION, Page
+from datastorage.query.questions import Page
 from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
 from datastorage.records.caller import Caller
@@ -104,11 +104,7 @@ class Namespaced(Strict):
 class Generation(Namespaced):
     """One generation of a record."""
 
-    generation: int | None = Field(
-        None,
-        description="The newest one if it is left out.",
-        json_schema_extra={"minimum": 0, "maximum": MAX_GENERATION},
-    )
+    generation: int | None = Field(None, description="The newest one if it is left out.")
 
 
 class TimelinePage(Namespaced):

@@ -22,7 +22,7 @@ from datastorage.storage.pages import ArchiveReader, Place, PlacedRow
 
 _NO_FILTER: Final = Filter()
 _MAX_HISTORY: Final = 1_000
-MAX_GENERATION: Final = 2**63 - 1
+_MAX_GENERATION: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class ArchiveQueries:
         """
         with _measured("get"):
             uid = _uid(uid)
-            if generation is not None and not 0 <= generation <= MAX_GENERATION:
-                raise InvalidQueryError(f"generation must be 0 to {MAX_GENERATION}, not {generation}")
+            if generation is not None and not 0 <= generation <= _MAX_GENERATION:
+                raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
             which = f" in generation {generation}" if generation is not None else ""
             tables = Filter(kind=kind).criteria().tables
             places = await self._reader.generations(uid, generation, 1, scope=scope)
