@@ -95,8 +95,12 @@ class Checks:
 
     def notes(self) -> dict[str, Check]:
         """Return the checks that /ready shows and does not fail for."""
-        vectors = self._replica.store.vectors
-        return {"waiting": self._waiting} | (vector_notes(vectors, self._pace) if vectors is not None else {})
+        vectors, authors = self._replica.store.vectors, self._replica.authors
+        return (
+            {"waiting": self._waiting}
+            | ({"recorded_by": authors.problem} if authors is not None else {})
+            | (vector_notes(vectors, self._pace) if vectors is not None else {})
+        )
 
     async def _running(self) -> str | None:
         return "stopping" if self._stop.is_set() else None
