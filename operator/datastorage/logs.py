@@ -2,14 +2,13 @@
 
 import logging
 import sys
-from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Final
 
 from pythonjsonlogger.json import JsonFormatter
 
 _STANDARD: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
-REQUEST_FIELDS: Final[ContextVar[Mapping[str, str]]] = ContextVar("request_fields")
+REQUEST_FIELDS: Final[ContextVar[dict[str, str]]] = ContextVar("request_fields")
 """The fields that name the request that a task serves; they are added to all its log entries."""
 # Loggers that report every object or request at INFO.
 _QUIET: Final = ("kopf", "asyncio", "alembic")

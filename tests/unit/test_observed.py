@@ -38,6 +38,7 @@ class Bench:
         router = APIRouter(prefix="/api/v1")
         router.add_api_route("/things/{name}", self._thing, methods=["GET"])
         router.add_api_route("/things/{name}", self._thing, methods=["POST"])
+        router.add_api_route("/starts", self._starts, methods=["GET"])
         router.add_api_route("/away", self._away, methods=["GET"])
         router.add_api_route("/bug", self._bug, methods=["GET"])
         router.add_api_route("/slow", self._slow, methods=["GET"])
@@ -46,6 +47,17 @@ class Bench:
 
     async def _thing(self, name: str) -> Response:
         return PlainTextResponse(name * 100)
+
+    async def _starts(self) -> Response:
+        async def log() -> None:
+            logging.getLogger("datastorage").warning("during")
+            self.asked.set()
+            await self.go_on.wait()
+            logging.getLogger("datastorage").warning("after")
+
+        self.started = asyncio.create_task(log())
+        await self.asked.wait()
+        return PlainTextResponse("started")
 
     async def _away(self) -> Response:
         raise TransientError("PostgreSQL is away")
@@ -242,6 +254,17 @@ async def test_what_is_logged_while_a_request_is_served_names_it(bench: Bench, l
     logged = lines.read("ERROR")
     assert [line["request_id"] for line in logged] == ["mine"] * len(logged)
     assert "Request failed because of a bug" in {line["message"] for line in logged}
+
+
+async def test_what_a_request_has_started_names_it_only_while_it_is_served(
+    bench: Bench, lines: Lines
+) -> None:
+    await bench.send("/api/v1/starts", headers={"X-Request-Id": "mine"})
+    bench.go_on.set()
+    await bench.started
+    entries = [json.loads(line) for line in lines.stream.getvalue().splitlines()]
+    named = {each["message"]: each.get("request_id") for each in entries if each["level"] == "WARNING"}
+    assert named == {"during": "mine", "after": None}
 
 
 async def test_other_requests_are_logged_for_debugging_alone(bench: Bench, lines: Lines) -> None:

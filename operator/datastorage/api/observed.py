@@ -75,6 +75,7 @@ class Observed:
             active.dec()
             if status:  # otherwise the connection or the process ended before an answer
                 self._note(scope, method, status, size, time.perf_counter() - started)
+            name.end()
 
     def _note(self, scope: Scope, method: str, status: int, size: int, seconds: float) -> None:
         route = self._route(scope)

@@ -34,13 +34,21 @@ class RequestName:
     span_id: str | None = None
 
     def begin(self) -> None:
-        """Put the identifiers into all log entries, and into the answer, of the current task from now on."""
-        # Nothing resets them: uvicorn serves each request in a task of its own.
+        """Put the identifiers into the answer, and into all log entries from now on to ``end``.
+
+        That holds for the current task and those that it starts.
+        """
+        # Nothing resets the variables: uvicorn serves each request in a task of its own.
         _current.set(self.id)
         fields = {"request_id": self.id}
         if self.trace_id is not None and self.span_id is not None:
             fields |= {"trace_id": self.trace_id, "parent_span_id": self.span_id}
         REQUEST_FIELDS.set(fields)
+
+    @staticmethod
+    def end() -> None:
+        """Name the request in no more log entries: what it has started may go on for other reasons."""
+        REQUEST_FIELDS.get({}).clear()
 
 
 def current_request_id() -> str | None:
