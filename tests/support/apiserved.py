@@ -15,7 +15,7 @@ from datastorage.api.bodies import Bounds
 from datastorage.api.guard import OpenGuard
 from datastorage.api.health import health_routes
 from datastorage.api.query import Desk, query_router
-from datastorage.api.store import Entrance, store_router
+from datastorage.api.store import Entrance, Submissions, store_router
 from datastorage.errors import NotAuthenticatedError
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.submissions import Unknown
@@ -62,6 +62,12 @@ class Served:
         self.stored += records
         return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
 
+    async def store_whole(self, records: Sequence[Record]) -> list[StoredRecord]:
+        """Store all records, as pipeline/submissions.py does."""
+        await self.storing.wait()
+        self.stored += records
+        return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
+
     async def send(
         self,
         method: str,
@@ -86,13 +92,18 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    archive: ArchiveQueries, bounds: Bounds | None = None, answers: AnswerBounds | None = None
+    archive: ArchiveQueries,
+    bounds: Bounds | None = None,
+    answers: AnswerBounds | None = None,
+    *,
+    submissions: Submissions | None = None,
+    guard: OpenGuard | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve the API until the end of the block."""
+    """Serve the API until the end of the block. Without ``submissions``, records are kept in memory."""
     port = free_port()
     api = Served(f"http://127.0.0.1:{port}")
-    guard = TokenGuard()
-    entrance = Entrance(guard, api, archive, with_texts=False, bounds=bounds or Bounds())
+    guard = guard or TokenGuard()
+    entrance = Entrance(guard, submissions or api, archive, with_texts=False, bounds=bounds or Bounds())
     app = api_app(
         [store_router(entrance), query_router(Desk(guard, archive, answers or AnswerBounds()))],
         health_routes(health={}, ready={}, notes={}),

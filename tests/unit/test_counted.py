@@ -20,7 +20,7 @@ from datastorage.resources.validation.problems import Code, FieldProblem
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
 from tests.support.counted import changes
-from tests.support.fakes import STORED_AT, FakeArchive, Probe
+from tests.support.fakes import STORED_AT, FakeArchive, Probe, no_groups
 from tests.support.pace import NEVER
 from tests.support.storing import Storing
 from tests.support.tasks import Spawn
@@ -76,12 +76,19 @@ class Entrance:
         self.intake = Intake(max_items=max_items, max_bytes=2**20)
         self.breaker = Breaker("PostgreSQL", Probe(), pace=NEVER)
         self.submissions = Submissions(
-            intake=self.intake, breakers=[self.breaker], pace=Pace(commit_seconds=0.01)
+            intake=self.intake,
+            groups=no_groups(self.breaker),
+            breakers=[self.breaker],
+            pace=Pace(commit_seconds=0.01),
         )
 
     async def refuse(self, records: Sequence[Record], error: type[Exception]) -> None:
         with pytest.raises(error):
             await self.submissions.store(records)
+
+    async def refuse_whole(self, records: Sequence[Record], error: type[Exception]) -> None:
+        with pytest.raises(error):
+            await self.submissions.store_whole(records)
 
 
 RECORDS = [record_of(body) for body in bodies("a", "b", "c")]
@@ -92,6 +99,9 @@ async def test_records_of_a_request_that_is_refused_at_once_are_failures() -> No
     with changes(WRITES) as written:
         await entrance.refuse(RECORDS, TransientError)
     assert written == {("failure", TABLE): 3}, "while the operator starts"
+    with changes(WRITES) as written:
+        await entrance.refuse_whole(RECORDS, TransientError)
+    assert written == {("failure", TABLE): 3}, "of a group as well"
     entrance.submissions.open()
     entrance.intake.add(WorkItem(RECORDS[0], RequestOrigin(asyncio.get_running_loop().create_future())))
     with changes(WRITES) as written:

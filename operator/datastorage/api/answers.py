@@ -1,7 +1,6 @@
 """Answers with many records: encoded and sent in pieces, and bounded in memory."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from datastorage import metrics
+from datastorage.api.encoding import encoded
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
 from datastorage.errors import OverloadedError
@@ -93,9 +93,3 @@ class _Pieces(Response):
 def etag_of(content_hash: bytes) -> str:
     """Return the entity tag of a record's content."""
     return f'"{labelled(content_hash)}"'
-
-
-def encoded(value: Any) -> bytes:
-    """Return a value as JSON."""
-    # Lone surrogates, which a record may contain, can't be encoded.
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")

@@ -51,6 +51,10 @@ class Problem(Answer):
         description="The identifier of the request, as in `X-Request-Id`: quote it when you report a "
         "problem. The problem with a single record of a batch has none.",
     )
+    items: "list[FailedItem]" = Field(
+        default_factory=list,
+        description="The records at fault, in the order of the request. Only for a batch with `atomic=true`.",
+    )
 
 
 class Receipt(Answer):

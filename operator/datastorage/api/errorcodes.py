@@ -64,6 +64,16 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     "rejected": ErrorCode(
         _UNPROCESSABLE, "PostgreSQL can't hold the record; its bytes are kept among the rejected ones."
     ),
+    "refused": ErrorCode(
+        _UNPROCESSABLE,
+        "PostgreSQL can't hold the record. It is a record of a batch with atomic=true, so nothing is stored "
+        "and nothing kept.",
+    ),
+    "batch-not-stored": ErrorCode(
+        _UNPROCESSABLE,
+        "With atomic=true, and at least one record that can't be stored: nothing of the batch is stored. "
+        "items has the records at fault, each with its problem. Correct those, and send the batch again.",
+    ),
     "overloaded": ErrorCode(
         _AWAY,
         "Too many requests are under way, or too many records wait to be stored: send the same request again "

@@ -2,7 +2,6 @@
 statuses.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from datastorage.api.encoding import encoded
 from datastorage.api.requestid import current_request_id
 from datastorage.errors import (
     BodyTooLargeError,
     DataStorageError,
+    GroupRefusedError,
     IdentifierReusedError,
     InvalidBodyError,
     InvalidQueryError,
@@ -27,6 +28,7 @@ from datastorage.errors import (
     NotAuthenticatedError,
     OverloadedError,
     RecordNotFoundError,
+    RecordRefusedError,
     RecordRejectedError,
     TransientError,
 )
@@ -52,6 +54,8 @@ class Problem:
     errors: Sequence[FieldProblem] = ()
     """Places in the body (JSON pointers), or names of parameters."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    items: Sequence[Mapping[str, Any]] = ()
+    """The records of a batch that are at fault, each with its own problem."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the problem as JSON, with the member names of RFC 9457."""
@@ -67,6 +71,8 @@ class Problem:
                 {"pointer": error.pointer, "code": str(error.code), "detail": error.detail}
                 for error in self.errors
             ]
+        if self.items:
+            answer["items"] = list(self.items)
         return answer
 
     def response(self) -> Response:
@@ -75,7 +81,7 @@ class Problem:
         if request_id is not None:
             answer["requestID"] = request_id
         return Response(
-            json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace"),
+            encoded(answer),
             status_code=self.status,
             media_type=MEDIA_TYPE,
             headers=dict(self.headers),
@@ -93,6 +99,7 @@ _PROBLEMS: Final[Sequence[tuple[type[DataStorageError], HTTPStatus, str, Mapping
     (InvalidQueryError, HTTPStatus.BAD_REQUEST, "invalid-query", {}),
     (IdentifierReusedError, HTTPStatus.UNPROCESSABLE_ENTITY, "identifier-reused", {}),
     (RecordRejectedError, HTTPStatus.UNPROCESSABLE_ENTITY, "rejected", {}),
+    (RecordRefusedError, HTTPStatus.UNPROCESSABLE_ENTITY, "refused", {}),
     (OverloadedError, HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", _RETRY),
     (TransientError, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", _RETRY),
 )
@@ -113,6 +120,11 @@ def problem_of(error: DataStorageError) -> Problem:
     if isinstance(error, InvalidBodyError) and error.pointer is not None:
         errors = [FieldProblem(error.pointer, str(error), Code.BAD_FORMAT)]
         return Problem(HTTPStatus.BAD_REQUEST, "invalid-json", str(error), errors)
+    if isinstance(error, GroupRefusedError):
+        detail = f"nothing of the batch is stored: {error}"
+        if error.is_transient:
+            return problem_of(TransientError(detail))
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "batch-not-stored", detail)
     for kind, status, code, headers in _PROBLEMS:
         if isinstance(error, kind):
             return Problem(status, code, str(error), headers=headers)

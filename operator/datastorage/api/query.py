@@ -18,9 +18,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, encoded, etag_of
+from datastorage.api.answers import AnswerBounds, Answers, etag_of
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
+from datastorage.api.encoding import encoded
 from datastorage.api.guard import Guard
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
@@ -61,9 +62,9 @@ class QueryType(StrEnum):
     ACTION_TRACES = "actiontraces"
 
     @property
-    def audit_type(self) -> str | None:
+    def audit_type(self) -> AuditType | None:
         """The ``spec.type`` of the AuditRecords that are meant; None for all."""
-        return next((str(each) for each in AuditType if each.lower() == self.value), None)
+        return AuditType.of_path(self.value)
 
     @property
     def kind(self) -> str | None:

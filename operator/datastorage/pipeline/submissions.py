@@ -7,13 +7,15 @@ under its identifier.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from datastorage import metrics
 from datastorage.errors import OverloadedError, TransientError
+from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Outcome, WorkItem
-from datastorage.records.record import Record
+from datastorage.pipeline.measuring import count_failures
+from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 
 
@@ -53,9 +55,12 @@ class RequestOrigin:
 class Submissions:
     """The entrance for records of requests."""
 
-    def __init__(self, *, intake: Intake, breakers: Sequence[Breaker], pace: Pace = Pace()) -> None:
+    def __init__(
+        self, *, intake: Intake, groups: Groups, breakers: Sequence[Breaker], pace: Pace = Pace()
+    ) -> None:
         """``breakers`` are those that a commit waits for: of PostgreSQL, and of the tables."""
         self._intake = intake
+        self._groups = groups
         self._breakers = breakers
         self._pace = pace
         self._closed: str | None = "the operator is starting"
@@ -74,10 +79,7 @@ class Submissions:
         Raises TransientError when PostgreSQL does not serve or no record was committed in time, and
         OverloadedError when there is no room. After an error some of the records may be stored all the same.
         """
-        if (refusal := self._refusal()) is not None:
-            for record in records:
-                metrics.WRITE_TOTAL.labels(record.table.value, "failure").inc()
-            raise refusal
+        self._check(records)
         loop = asyncio.get_running_loop()
         outcomes: list[asyncio.Future[Outcome | Unknown]] = [loop.create_future() for _ in records]
         for record, outcome in zip(records, outcomes, strict=True):
@@ -90,8 +92,31 @@ class Submissions:
             ]
         raise TransientError(self._not_known())
 
+    async def store_whole(self, records: Sequence[Record]) -> list[StoredRecord]:
+        """Store all of the records in one transaction, or none; return what the archive now holds for each.
+
+        Raises GroupRefusedError if one of them can't be stored, and otherwise the errors of ``store``.
+        """
+        self._check(records)
+        try:
+            async with asyncio.timeout(self._pace.commit_seconds):
+                return await self._groups.store(records)
+        except TimeoutError:
+            raise TransientError(self._not_known()) from None
+
+    async def finish_groups(self) -> None:
+        """Wait for the groups under way, at most as long as their requests do. They are not in the intake."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.commit_seconds):
+                await self._groups.finished()
+
+    def _check(self, records: Sequence[Record]) -> None:
+        """Raise TransientError or OverloadedError if no records can be taken now, and count them."""
+        if (refusal := self._refusal()) is not None:
+            count_failures(records)
+            raise refusal
+
     def _refusal(self) -> TransientError | None:
-        """Return why no record can be taken in now, or None."""
         if self._closed is not None:
             return TransientError(f"{self._closed}: send the request again")
         if (reason := self._outage()) is not None:
