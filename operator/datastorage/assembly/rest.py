@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization
+from datastorage.api.export import ExportDesk, ExportLimits, export_router
 from datastorage.api.guard import KubernetesGuard, OpenGuard
 from datastorage.api.listening import is_loopback
 from datastorage.api.query import Desk, query_router
@@ -23,8 +24,10 @@ from datastorage.kube.namespaces import Namespaces
 from datastorage.kube.transport import Transport
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
+from datastorage.query.export import ArchiveExports
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.settings import Settings
+from datastorage.storage.export import ExportReader
 from datastorage.storage.schema import ARCHIVE
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting.
@@ -55,6 +58,11 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         database = open_database(
             settings, "database_url", ARCHIVE, stack, writable=False, pool_size=_READ_POOL_SIZE
         )
+        # Exports have connections of their own, too. They lead to the primary: a standby does not know which
+        # transactions may still add rows.
+        exports = open_database(
+            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=2 * ExportLimits().at_once
+        )
         stack.push_async_callback(guard.close)
         archive = queries_of(store, database)
         entrance = Entrance(
@@ -63,7 +71,12 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             archive=archive,
             with_texts=store.vectors is not None,
         )
-        yield Rest(submissions, [store_router(entrance), query_router(Desk(guard, archive))])
+        routers = [
+            store_router(entrance),
+            query_router(Desk(guard, archive)),
+            export_router(ExportDesk(guard, ArchiveExports(ExportReader(exports)))),
+        ]
+        yield Rest(submissions, routers)
 
 
 def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | OpenGuard:

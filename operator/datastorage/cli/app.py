@@ -48,6 +48,9 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     "list": Listing("archive", "List records, the newest first.", _ARCHIVE),
     "get": Listing("archive", "Print one record.", _ARCHIVE),
     "timeline": Listing("archive", "Print all records of one remediation, in the order of events.", _ARCHIVE),
+    "export": Listing(
+        "export", "Write the archive, or chosen records, to a file that proves itself.", _ARCHIVE
+    ),
     "rejected": Listing(
         "rejected", "Show the records that PostgreSQL could not hold, and try them again.", _ARCHIVE
     ),
