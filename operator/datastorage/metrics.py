@@ -241,7 +241,7 @@ LIMITS_HIT = Counter(
     "datastorage_limits_hit_total",
     "Times that a client was refused or cut off because of a limit of the API, by limit: bodies (bytes of "
     "all bodies), answers (bytes of all answers), questions (answers made at once), requests (under way), "
-    "connections, handshakes",
+    "exports (under way), connections, handshakes",
     ["limit"],
     registry=REGISTRY,
 )
