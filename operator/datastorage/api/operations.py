@@ -124,18 +124,18 @@ LIST: Final = operation(
 )
 HISTORY: Final = operation(
     "getHistory",
-    "Get the history of an ActionTrace",
-    f"Returns all generations of an ActionTrace, the newest first.\n\n{_GETS}",
+    "Get the history of a record",
+    "Returns all generations of an ActionTrace, the newest first. An AuditRecord has one alone. A generation "
+    "with several contents is returned once for each: the cluster was restored from a backup, or cloned."
+    f"\n\n{_GETS}",
     answers={200: answer("All generations.", "History")},
     errors=(*_QUERY_ERRORS, "not-found"),
 )
-GET: Final = operation(
-    "getRecord",
-    "Get a record",
-    "Returns the newest generation, or the given one. "
+_BYTES: Final = (
     f"With `Accept: {CANONICAL}`, the answer is the stored bytes, whose SHA-256 is the content hash."
-    f"\n\n{_GETS}",
-    answers={
+)
+_ONE: Final[Mapping[str, Any]] = {
+    "answers": {
         200: answer(
             "The record.",
             "Record",
@@ -146,8 +146,8 @@ GET: Final = operation(
             "The caller has this content.", headers={"ETag": _ETAG, "Vary": "`Accept, Authorization`."}
         ),
     },
-    errors=(*_QUERY_ERRORS, "not-found"),
-    extra={
+    "errors": (*_QUERY_ERRORS, "not-found"),
+    "extra": {
         "parameters": [
             {
                 "name": "If-None-Match",
@@ -158,6 +158,19 @@ GET: Final = operation(
             }
         ]
     },
+}
+GET: Final = operation(
+    "getRecord",
+    "Get a record",
+    f"Returns the newest generation, or the given one. {_BYTES}\n\n{_GETS}",
+    **_ONE,
+)
+GET_BY_NAME: Final = operation(
+    "getRecordByName",
+    "Get a record by its name",
+    "Returns the newest generation of the object with this name. Where several objects had the name one "
+    f"after another, it is the newest of them. {_BYTES}\n\n{_GETS}",
+    **_ONE,
 )
 _EXPORT_LINES: Final = [{"$ref": f"{SCHEMAS_AT}{name}"} for name in ("ExportLine", "ExportEnd")]
 _EXPORT_EXAMPLE: Final = (

@@ -1,9 +1,9 @@
 """Builds the queries of an archive, from its store."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
+from datastorage.assembly.opened import OpenedArchive
 from datastorage.assembly.store import Store, open_store
 from datastorage.embedding import Embedder
 from datastorage.query.export import ArchiveExports
@@ -15,16 +15,6 @@ from datastorage.storage.export import ExportReader
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
-
-
-@dataclass(frozen=True)
-class OpenedArchive:
-    """The archive, open for questions."""
-
-    archive: ArchiveQueries
-    exports: ArchiveExports
-    time: Callable[[], Awaitable[float]]
-    """Returns the time by PostgreSQL's clock, in Unix seconds."""
 
 
 @asynccontextmanager

@@ -9,20 +9,22 @@ from typing import Annotated
 
 import typer
 
-from datastorage.assembly.queries import OpenedArchive, open_queries
+from datastorage.assembly.opened import OpenedArchive
+from datastorage.cli.archive import opening
 from datastorage.cli.exportfile import ExportFile
-from datastorage.cli.filters import FilterOptions, with_filter_options
+from datastorage.cli.filters import FilterOptions
 from datastorage.cli.opened import with_opened
+from datastorage.cli.optiongroups import with_option_groups
 from datastorage.cli.output import note
 from datastorage.cli.progress import display, following
+from datastorage.cli.server import ServerOptions
 from datastorage.errors import DataStorageError, InvalidQueryError
-from datastorage.settings import load_settings
 
 commands = typer.Typer()
 
 
 @commands.command()
-@with_filter_options
+@with_option_groups
 def export(
     *,
     filters: FilterOptions,
@@ -38,6 +40,7 @@ def export(
             "that is to get what was stored since.",
         ),
     ] = False,
+    server: ServerOptions,
 ) -> None:
     """Write the archive, or chosen records, to a file that proves itself.
 
@@ -66,7 +69,7 @@ def export(
         raise InvalidQueryError("--resume needs --output FILE: the file that is to be continued")
     try:
         with closing(_opened(output, resume=resume)) as file:
-            changed = with_opened(open_queries(load_settings()), partial(_export, filters, file))
+            changed = with_opened(opening(server), partial(_export, filters, file))
             if not file.count:
                 note("no records found")
     except OSError as error:
@@ -83,7 +86,7 @@ def _opened(path: Path | None, *, resume: bool) -> ExportFile:
 
 async def _export(filters: FilterOptions, file: ExportFile, opened: OpenedArchive) -> int:
     """Write the export; return how many records in it are not as they were stored."""
-    now = datetime.fromtimestamp(await opened.time(), UTC)
+    now = datetime.fromtimestamp(await opened.time(), UTC) if filters.is_relative else datetime.now(UTC)
     begun = await opened.exports.begin(filters.at(now), token=file.token)
     with display() as shown:
         async with following(lambda: shown.show("records exported", file.count, None)):
