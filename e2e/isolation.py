@@ -18,6 +18,8 @@ _FORMS: Final[Mapping[str, Sequence[str]]] = {
     "pageSize": ("1", "1000"),
     "limit": ("1", "1000"),
     "generation": ("1", "2"),
+    "groupBy": ("namespace", "type,day", "action,targetKind"),
+    "fields": ("record", "intact,record.spec.message"),
     "pageToken": (),  # filled in with those of other callers
     "namespace": (),  # filled in with each place
 }

@@ -51,6 +51,7 @@ def record(namespace: str, uid: str, *, mark: str, message: str) -> dict[str, An
         "severity": "critical",
         "environment": f"env-{mark}",
         "cluster": f"cluster-{mark}",
+        "actor": {"kind": f"kind-{mark}", "name": f"actor-{mark}"},
     }
     return {"metadata": {"namespace": namespace, "uid": uid, "name": f"name-{mark}-{uid[:8]}"}, "spec": spec}
 
@@ -79,7 +80,8 @@ def foreign_values(mark: str, namespace: str) -> dict[str, Sequence[str]]:
         "severity": ["critical"],
         "environment": [f"env-{mark}"],
         "cluster": [f"cluster-{mark}"],
-        "actor": [account],
+        "actorKind": [f"kind-{mark}"],
+        "actorName": [f"actor-{mark}"],
         "recordedBy": [account],
         "targetKind": ["Deployment"],
         "targetNamespace": [f"ns-{mark}"],

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,16 @@ _NEWEST_TABLES = [
     "action_traces", "audit_records", "claims", "embedding_texts", "rejected_objects", "schema_version",
     "vector_outbox",
 ]  # fmt: skip
+
+_INDEXES_OF_MARCH = """
+    SELECT indexrelid FROM pg_index WHERE indrelid IN
+        ('datastorage.audit_records_y2026m03'::regclass, 'datastorage.action_traces_y2026m03'::regclass)
+    ORDER BY 1
+"""
+_UNATTACHED = f"""
+    SELECT count(*) FROM ({_INDEXES_OF_MARCH}) AS i
+    WHERE NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhrelid = i.indexrelid)
+"""
 
 
 async def _set_version(owner: Any, version: str) -> None:
@@ -77,6 +88,27 @@ async def test_a_schema_of_each_earlier_version_is_brought_up_to_date(
         assert await owner.fetchval(_TABLES) == _NEWEST_TABLES
         await owner.execute("DROP SCHEMA datastorage CASCADE")
         await owner.close()
+
+
+async def test_indexes_that_were_built_before_are_taken_over(
+    unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large archive need not wait for the migration, as the page about PostgreSQL says."""
+    with migrating_to("0005", monkeypatch):
+        await asyncio.to_thread(migrate, unmigrated.owner_url)
+    owner = await connect(unmigrated.owner_url)
+    await owner.execute("SELECT datastorage.ensure_partitions('2026-03-01Z')")
+    made = len(await owner.fetch(_INDEXES_OF_MARCH))
+    page = (Path(__file__).parents[2] / "docs/operations/postgresql.md").read_text(encoding="utf-8")
+    [commands] = re.findall(r"```sql\n(SELECT format\('CREATE INDEX .*?)\\gexec\n```", page, re.DOTALL)
+    for (command,) in await owner.fetch(commands):
+        await owner.execute(command)
+    before = await owner.fetch(_INDEXES_OF_MARCH)
+    assert len(before) == made + 8
+    await asyncio.to_thread(migrate, unmigrated.owner_url)
+    assert await owner.fetch(_INDEXES_OF_MARCH) == before
+    assert await owner.fetchval(_UNATTACHED) == 0
+    await owner.close()
 
 
 async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> None:

@@ -1,12 +1,13 @@
 """The OpenAPI document and its pages. The tests of the API compare its answers with the document."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import pytest
 
-from datastorage.api.answerschemas import Receipt
+from datastorage.api.answerschemas import Receipt, Summary, TargetHistory
 from datastorage.api.app import api_server
 from datastorage.api.document import described_app, document
 from datastorage.api.problems import MEDIA_TYPE
@@ -120,6 +121,14 @@ def test_the_examples_are_valid() -> None:
             assert validated(AUDIT_RECORD, typed) == []
     for status in ("200", "201"):
         Receipt.model_validate(STORE["responses"][status]["content"]["application/json"]["example"])
+
+
+@pytest.mark.parametrize(
+    ("path", "model"), [("/api/v1/history", TargetHistory), ("/api/v1/summary", Summary)]
+)
+def test_the_examples_of_answers_are_valid(path: str, model: type[TargetHistory | Summary]) -> None:
+    answer = OPERATIONS[f"get {path}"]["responses"]["200"]["content"]["application/json"]
+    model.model_validate_json(json.dumps(answer["example"]), strict=True)
 
 
 async def test_the_document_and_a_page_without_scripts_are_served() -> None:

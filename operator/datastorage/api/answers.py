@@ -93,3 +93,8 @@ class _Pieces(Response):
 def etag_of(content_hash: bytes) -> str:
     """Return the entity tag of a record's content."""
     return f'"{labelled(content_hash)}"'
+
+
+def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer with one value."""
+    return Response(encoded(value), media_type=JSON, headers=headers)

@@ -12,6 +12,7 @@ from datastorage.api.authorization import Authorization
 from datastorage.api.export import ExportDesk, ExportLimits, export_router
 from datastorage.api.guard import KubernetesGuard, OpenGuard
 from datastorage.api.listening import is_loopback
+from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
 from datastorage.assembly.queries import queries_of
@@ -71,9 +72,11 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             archive=archive,
             with_texts=store.vectors is not None,
         )
+        desk = Desk(guard, archive)
         routers = [
             store_router(entrance),
-            query_router(Desk(guard, archive)),
+            query_router(desk),
+            overview_router(desk, archive),
             export_router(ExportDesk(guard, ArchiveExports(ExportReader(exports)))),
         ]
         yield Rest(submissions, routers)

@@ -60,6 +60,10 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
         "export", "Write the archive, or chosen records, to a file that proves itself.", _ARCHIVE
     ),
     "store": Listing("store", "Send AuditRecords to a server, which stores them.", _ARCHIVE),
+    "history": Listing(
+        "overviews", "Print what was done to an object before, and whether it helped.", _ARCHIVE
+    ),
+    "summary": Listing("overviews", "Count records by groups: failures, durations, effectiveness.", _ARCHIVE),
     "rejected": Listing(
         "rejected", "Show the records that PostgreSQL could not hold, and try them again.", _ARCHIVE
     ),

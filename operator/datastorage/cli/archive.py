@@ -316,8 +316,12 @@ def ask_about(
     return with_opened(opening(server), answer)
 
 
-def finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:
+def finish(
+    records: Sequence[ArchivedRecord], filters: FilterOptions | None = None, *, with_objects: bool = True
+) -> None:
     """Print notes and warnings about the answer to standard error.
+
+    Without ``with_objects``, the answer does not show the objects of the records.
 
     Raises DataStorageError where a record is not as it was stored, or can't be read.
     """
@@ -337,7 +341,7 @@ def finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = No
         note(
             f"WARNING: {_named(record)} has been changed in the archive: its content does not match its hash"
         )
-    unread = [record for record in records if record.intact and not record.object]
+    unread = [record for record in records if with_objects and record.intact and not record.object]
     for record in unread:
         note(f"WARNING: {_named(record)} is nested too deep to be read here; it is stored as it was")
     if changed:

@@ -4,20 +4,31 @@ A question is checked here as the archive would check it, so that a mistake has 
 the question goes, and is noticed before anything connects.
 """
 
+from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import quote
 
 from datastorage.client.problems import not_an_answer
-from datastorage.client.records import generations_in, page_in, record_in, search_result_in, timeline_in
+from datastorage.client.records import (
+    generations_in,
+    page_in,
+    record_in,
+    search_result_in,
+    summary_in,
+    target_history_in,
+    timeline_in,
+)
 from datastorage.client.server import Server
 from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivesummary import ArchiveSummary, bounded, group_keys
 from datastorage.query.filters import Filter, SearchMode, check_limit, check_value
 from datastorage.query.questions import Page, checked_generation, checked_uid
 from datastorage.query.questionwords import check_question
 from datastorage.query.search import SearchResult
+from datastorage.query.targethistory import TargetHistory
 from datastorage.query.timeline import Timeline
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE
@@ -56,7 +67,8 @@ class RemoteArchive:
         """Return a page of records, the newest first."""
         check_limit(limit)
         type_, conditions = conditions_of(filter)
-        query = {**conditions, **_page(limit, cursor)}
+        # Tables show what is in the content, and a change of it is reported.
+        query = {**conditions, **_page(limit, cursor), "fields": "intact,record"}
         return page_in(await self._server.ask(f"{_ROOT}/query/{type_}", query))
 
     async def get(
@@ -84,6 +96,22 @@ class RemoteArchive:
         path = f"{_ROOT}/query/{_RECORDS}/{checked_uid(uid)}/history"
         return generations_in(await self._server.ask(path, {**_within(scope), **_of_kind(kind)}))
 
+    async def target_history(self, filter: Filter, *, limit: int, cursor: str | None) -> TargetHistory:  # noqa: A002
+        """Return what was done to the object that the filter names by its target, the newest first."""
+        check_limit(limit)
+        type_, conditions = conditions_of(filter)
+        query = {**conditions, "type": type_, **_page(limit, cursor)}
+        return target_history_in(await self._server.ask(f"{_ROOT}/history", query))
+
+    async def summary(self, filter: Filter, by: Sequence[str], *, limit: int) -> ArchiveSummary:  # noqa: A002
+        """Return the number of records, and what came of them, by one or two keys."""
+        check_limit(limit)
+        keys = group_keys(by)
+        bounded(filter, datetime.now(UTC))
+        type_, conditions = conditions_of(filter)
+        query = {**conditions, "type": type_, "groupBy": ",".join(keys), "limit": str(limit)}
+        return summary_in(await self._server.ask(f"{_ROOT}/summary", query))
+
     async def timeline(
         self, correlation_id: str, *, scope: Scope = EVERYTHING, limit: int, cursor: str | None
     ) -> Timeline:
@@ -106,6 +134,8 @@ def conditions_of(filter: Filter) -> tuple[str, dict[str, str]]:  # noqa: A002  
         for name, value in given.items()
         if value is not None and name not in {"kind", "type"}
     }
+    if "via" in query:
+        query["via"] = query["via"].lower()  # as the API spells it
     if filter.type is None:
         return _RECORDS, {**query, **_of_kind(filter.kind)}
     if filter.kind is not None and filter.kind.lower() == ACTION_TRACE.kind.lower():

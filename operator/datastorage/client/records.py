@@ -1,19 +1,30 @@
 """The records in the answers of a server, as the values that the archive itself returns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from datastorage.client.problems import not_an_answer
 from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import SearchMode
 from datastorage.query.questions import Page
 from datastorage.query.search import SearchHit, SearchResult
+from datastorage.query.targethistory import HistoryEntry, TargetHistory
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.hashes import unlabelled
 from datastorage.records.record import Via
+from datastorage.storage.summaries import Group, GroupKey
 
 T = TypeVar("T")
+
+# The fields of an entry that are those of its record.
+_OF_RECORD: Final = frozenset(
+    {
+        "kind", "namespace", "name", "uid", "generation", "createdAt", "storedAt", "contentHash", "diverged",
+        "intact", "via", "recordedBy",
+    }
+)  # fmt: skip
 
 
 def record_in(answer: Any) -> ArchivedRecord:
@@ -52,6 +63,55 @@ def search_result_in(answer: Any) -> SearchResult:
         return SearchResult(SearchMode(found["mode"]), tuple(hits), found["degraded"])
 
     return _read(read, answer)
+
+
+def target_history_in(answer: Any) -> TargetHistory:
+    """Return a page of the history of an object."""
+
+    def read(page: Mapping[str, Any]) -> TargetHistory:
+        entries = (
+            HistoryEntry(
+                _record({**each, "record": None}),
+                {name: each[name] for name in each if name not in _OF_RECORD},
+            )
+            for each in page["items"]
+        )
+        return TargetHistory(tuple(entries), page["nextPageToken"])
+
+    return _read(read, answer)
+
+
+def summary_in(answer: Any) -> ArchiveSummary:
+    """Return the groups of a summary."""
+
+    def read(found: Mapping[str, Any]) -> ArchiveSummary:
+        keys = tuple(GroupKey(name) for name in found["groupBy"])
+        until = found["until"]
+        return ArchiveSummary(
+            keys=keys,
+            since=datetime.fromisoformat(found["since"]),
+            until=None if until is None else datetime.fromisoformat(until),
+            groups=tuple(_group(keys, item) for item in found["items"]),
+            all_groups=found["groups"],
+            all_records=found["records"],
+        )
+
+    return _read(read, answer)
+
+
+def _group(keys: Sequence[GroupKey], item: Mapping[str, Any]) -> Group:
+    duration, effectiveness = item["duration"], item["effectiveness"]
+    return Group(
+        key=tuple(item["group"][key] for key in keys),
+        records=item["records"],
+        failed=item["failed"],
+        timed=duration["records"],
+        mean_seconds=duration["meanSeconds"],
+        p50_seconds=duration["p50Seconds"],
+        p95_seconds=duration["p95Seconds"],
+        assessed=effectiveness["records"],
+        effectiveness=effectiveness["mean"],
+    )
 
 
 def _record(item: Mapping[str, Any]) -> ArchivedRecord:

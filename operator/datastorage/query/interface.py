@@ -4,13 +4,15 @@ The command line puts the same questions to a database (query/questions.py) and 
 (client/archive.py), and prints the same answers.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.questions import Page
 from datastorage.query.search import SearchResult
+from datastorage.query.targethistory import TargetHistory
 from datastorage.query.timeline import Timeline
 from datastorage.storage.criteria import Scope
 
@@ -58,6 +60,26 @@ class Archive(Protocol):
 
     async def history(self, uid: str, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]:
         """Return an object's generations, the newest first."""
+        ...
+
+    async def target_history(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        *,
+        limit: int,
+        cursor: str | None,
+    ) -> TargetHistory:
+        """Return what was done to the object that the filter names by its target, the newest first."""
+        ...
+
+    async def summary(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        by: Sequence[str],
+        *,
+        limit: int,
+    ) -> ArchiveSummary:
+        """Return the number of records, and what came of them, by one or two keys."""
         ...
 
     async def timeline(
