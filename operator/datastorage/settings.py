@@ -40,6 +40,7 @@ from datastorage.settingsgroups import (
     IntakeSettings,
     LogSettings,
     Port,
+    TlsSettings,
     Url,
     VectorSettings,
 )
@@ -113,6 +114,7 @@ class Settings(BaseSettings):
         "except those of records that come over HTTP.",
     )
     api: ApiSettings = ApiSettings()
+    tls: TlsSettings = TlsSettings()
     metrics_port: Port = Field(default=9090, description="Port of `/metrics`.")
     listen_address: str = Field(
         default="",

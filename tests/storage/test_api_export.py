@@ -28,6 +28,7 @@ from harness.objects import action_trace, audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import TestDatabase
 from tests.support.apiserved import Served, exporting
+from tests.support.counted import series
 
 SMALL = ExportBounds(page_rows=10, patience_seconds=0.2)
 LARGE_TEXT = "x" * 20_000
@@ -217,6 +218,7 @@ async def test_few_exports_are_served_at_once(database: Database) -> None:
         slow = await asyncio.to_thread(Slow, api)
         answer = await api.send("GET", "/export")
         assert (answer.status, answer.json["code"]) == (503, "overloaded")
+        assert series("datastorage_limits_hit_total")["exports",] >= 1
         assert int(answer.headers["retry-after"]) > 0
         check_documented("GET", "/api/v1/export", answer)
         slow.close()

@@ -41,6 +41,16 @@ def members(value: Any, name: str) -> Iterator[Any]:
             yield from members(each, name)
 
 
+def resolved(value: Any) -> Any:
+    """Return what a reference leads to, or the value itself."""
+    if "$ref" not in value:
+        return value
+    found = DOCUMENT
+    for name in value["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return found
+
+
 def test_every_operation_is_named_and_described_for_itself() -> None:
     ids = [described["operationId"] for described in OPERATIONS.values()]
     assert len(set(ids)) == len(ids)
@@ -49,7 +59,7 @@ def test_every_operation_is_named_and_described_for_itself() -> None:
         assert described["summary"]
         assert described["description"]
         assert set(described["tags"]) <= tags
-        for parameter in described.get("parameters", ()):
+        for parameter in map(resolved, described.get("parameters", ())):
             schema = parameter["schema"]
             assert parameter.get("description") or SCHEMAS[schema["$ref"].rpartition("/")[2]]["description"]
 
@@ -58,8 +68,8 @@ def test_every_operation_is_named_and_described_for_itself() -> None:
 def test_every_error_is_a_problem_with_its_codes(name: str) -> None:
     responses = OPERATIONS[name]["responses"]
     assert {"401", "403", "503"} <= responses.keys()
-    assert set(responses["401"]["headers"]) == {"WWW-Authenticate"}
-    assert set(responses["503"]["headers"]) == {"Retry-After"}
+    assert set(responses["401"]["headers"]) == {"WWW-Authenticate", "X-Request-Id"}
+    assert set(responses["503"]["headers"]) == {"Retry-After", "X-Request-Id"}
     for status, described in responses.items():
         if int(status) >= 400:
             [(media, content)] = described["content"].items()
@@ -67,14 +77,25 @@ def test_every_error_is_a_problem_with_its_codes(name: str) -> None:
             assert {each["value"]["status"] for each in content["examples"].values()} == {int(status)}
 
 
+def test_every_answer_has_an_identifier() -> None:
+    for described in OPERATIONS.values():
+        for each in described["responses"].values():
+            assert resolved(each["headers"]["X-Request-Id"])["required"]
+
+
 def test_all_but_the_probes_need_a_token() -> None:
     assert DOCUMENT["security"] == [{"bearer": []}]
-    assert [name for name, each in OPERATIONS.items() if "security" in each] == ["get /health", "get /ready"]
+    assert [name for name, each in OPERATIONS.items() if "security" in each] == [
+        "get /health",
+        "get /ready",
+        "get /version",
+    ]
 
 
 def test_every_reference_leads_to_a_schema() -> None:
+    for reference in members(DOCUMENT, "$ref"):
+        assert resolved({"$ref": reference})
     names = {reference.removeprefix("#/components/schemas/") for reference in members(DOCUMENT, "$ref")}
-    assert names <= SCHEMAS.keys()
     assert SCHEMAS.keys() - names == set()
 
 

@@ -26,8 +26,8 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.query.filters import Filter
+from harness.servingcertificates import Authority
 from tests.support.answering import Answering, answering
-from tests.support.certificates import Authority
 from tests.support.secureserver import server_context
 
 PACE = Pace(patience_seconds=30.0, first_pause_seconds=0.001, max_pause_seconds=0.01)

@@ -50,6 +50,11 @@ class Problem(Answer):
     code: str = Field(description="The kind of problem, for programs. The codes never change.")
     detail: str = Field(description="What is wrong and what to do, for people.")
     errors: list[FieldError] = Field(default_factory=list, description="The values that are wrong, if any.")
+    request_id: str = Field(
+        default="",
+        description="The identifier of the request, as in `X-Request-Id`: quote it when you report a "
+        "problem. The problem with a single record of a batch has none.",
+    )
     items: "list[FailedItem]" = Field(
         default_factory=list,
         description="The records at fault, in the order of the request. Only for a batch with `atomic=true`.",
@@ -314,10 +319,18 @@ class Health(Answer):
     checks: dict[str, str] = Field(description="By the name of each check: ok, or what is wrong.")
 
 
+class Version(Answer):
+    """The program that serves the API."""
+
+    name: Literal["kubernaut-datastorage"]
+    version: str = Field(description="The version of the program.")
+    revision: str | None = Field(description="The commit that it was built from. null if that is not known.")
+    api_version: Literal["v1"] = Field(description="The version of the API, as in its paths.")
+
+
 ANSWERS: Final[tuple[type[Answer], ...]] = (
     Receipt, BatchResult, Record, Page, History, SearchResult, Timeline, TargetHistory, Summary, ExportLine,
-    ExportEnd, Problem,
-    Health,
+    ExportEnd, Problem, Health, Version,
 )  # fmt: skip
 
 

@@ -1,13 +1,17 @@
 """One client's connection, which is cut when the client takes too long."""
 
 import asyncio
+from contextvars import copy_context
 from http import HTTPStatus
 from typing import ClassVar, Final
 
 import h11
+from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from datastorage import metrics
 from datastorage.api.problems import Problem
+from datastorage.api.requestid import RAW_HEADER, RequestName, new_request_id
 
 NEXT_STAGE: Final = "datastorage.next_stage"
 """The ASGI extension for answers in many pieces: called with seconds, it gives the next piece that time."""
@@ -50,8 +54,9 @@ class BoundedConnection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer to what is not HTTP, with a problem as any other answer."""
-        problem = Problem(HTTPStatus.BAD_REQUEST, "invalid-http", msg).response()
-        headers = [*problem.raw_headers, (b"connection", b"close")]
+        name = RequestName(new_request_id())
+        problem = copy_context().run(self._refusal, name, msg)
+        headers = [*problem.raw_headers, (RAW_HEADER, name.id.encode()), (b"connection", b"close")]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
             h11.Data(data=bytes(problem.body)),
@@ -59,6 +64,11 @@ class BoundedConnection(H11Protocol):
         ):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    @staticmethod
+    def _refusal(name: RequestName, message: str) -> Response:
+        name.begin()
+        return Problem(HTTPStatus.BAD_REQUEST, "invalid-http", message).response()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
@@ -73,6 +83,7 @@ class BoundedConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
 
     def _make_room(self) -> None:
+        metrics.LIMITS_HIT.labels("connections").inc()
         # Refusing the newest connection instead would let idle clients keep out the probes of /health.
         others = [c for c in self.connections if isinstance(c, BoundedConnection) and c is not self]
         idle = [connection for connection in others if connection._is_idle]  # noqa: SLF001  # of its own class

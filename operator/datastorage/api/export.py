@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from datastorage import metrics
 from datastorage.api import operations
 from datastorage.api.connection import NEXT_STAGE
 from datastorage.api.guard import Guard
@@ -162,6 +163,7 @@ class _Stream(Response):
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send the export. An error before the first line is raised, and answered with a problem."""
         if self._slots.locked():
+            metrics.LIMITS_HIT.labels("exports").inc()
             raise OverloadedError("as many exports are under way as this process serves: ask again later")
         async with self._slots:
             export = await self._begin()
