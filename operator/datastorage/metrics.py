@@ -145,7 +145,7 @@ WATCH_RESTARTS = Counter(
 DEPENDENCY_UP = Gauge(
     "datastorage_dependency_up",
     "1 while a dependency serves, 0 while it is away: postgres, audit_records and action_traces "
-    "(the tables of the rows), embedder, vector_store, redis",
+    "(the tables of the rows), embedder, vector_store, redis, standby",
     ["dependency"],
     registry=REGISTRY,
 )
@@ -230,6 +230,19 @@ CALLER_REVIEWS = Counter(
     "hit (the answer was remembered, or asked for already), miss (the API server was asked), error (it was "
     "asked and gave no answer), busy (too many reviews were under way)",
     ["review", "outcome"],
+    registry=REGISTRY,
+)
+REPLICA_LAG = Gauge(
+    "datastorage_replica_lag_seconds",
+    "Seconds, at most, by which the standby that answers questions is behind its primary; 0 without a standby",
+    registry=REGISTRY,
+)
+STANDBY_SKIPPED = Counter(
+    "datastorage_standby_skipped_total",
+    "Questions that went to the primary in place of the standby, by reason: away, refused (the standby "
+    "cancelled the question, because it has to apply changes), not_found (a record that it does not have, or "
+    "not yet)",
+    ["reason"],
     registry=REGISTRY,
 )
 QUERY_TOTAL = Counter(

@@ -45,6 +45,16 @@ class DatabaseSettings(Group):
     )
 
 
+class ReadSettings(Group):
+    """A copy of the database for the questions of the REST API."""
+
+    database_url: Url | None = Field(
+        default=None,
+        description="PostgreSQL URL of a streaming standby of the records' database, which then answers the "
+        "questions of the REST API. The role may be the service's, or a member of `datastorage_reader`.",
+    )
+
+
 class VectorSettings(Group):
     """The database of the vectors, and the memory for their indexes."""
 

@@ -16,6 +16,7 @@ from datastorage.api.listening import Listening
 from datastorage.api.openapi import DESCRIPTION, TITLE, completed
 from datastorage.api.problems import handle_errors
 from datastorage.api.reference import html
+from datastorage.api.replicalag import ReplicaLag
 from datastorage.api.server import HttpServer, Limits
 
 # With the connections to other servers, fewer than the 1,024 files that a process may usually have open.
@@ -51,6 +52,7 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
     handle_errors(app)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.add_middleware(ReplicaLag)
     app.add_middleware(AtOnce, most=_REQUESTS_AT_ONCE, prefix="/api/")
     app.router.routes.extend(probes)
     for router in routers:

@@ -108,7 +108,7 @@ class Operator:
     async def run(self) -> None:
         """Start everything, wait for the stop or for a component that ends, stop everything."""
         settings = self._replica.settings
-        checks = Checks(self._replica, self._shards, self._stop)
+        checks = Checks(self._replica, self._shards, self._stop, standby=self._rest.standby)
         routes = health_routes(health=checks.health(), ready=checks.ready(), notes=checks.notes())
         servers = (
             api_server(
@@ -138,7 +138,7 @@ class Operator:
         settings = self._replica.settings
         self._rest.submissions.open()
         _log.info("Running", extra={"namespaces": list(settings.namespaces) or "all"})
-        tasks = [*workers, *(task for shard in running for task in shard.tasks)]
+        tasks = [*workers, *self._rest.tasks, *(task for shard in running for task in shard.tasks)]
         try:
             ended = await first_ended(tasks, self._stop)
             self._rest.submissions.close()
