@@ -232,9 +232,16 @@ CALLER_REVIEWS = Counter(
     ["review", "outcome"],
     registry=REGISTRY,
 )
+LIMITS_HIT = Counter(
+    "datastorage_limits_hit_total",
+    "Requests that a limit of the API refused, by limit: rate and requests_of_one_identity (429), requests, "
+    "request_bytes, answer_bytes and answers (503), connections (another one was closed)",
+    ["limit"],
+    registry=REGISTRY,
+)
 REPLICA_LAG = Gauge(
     "datastorage_replica_lag_seconds",
-    "Seconds, at most, by which the standby that answers questions is behind its primary; 0 without a standby",
+    "Seconds, at most, by which the standby that answers questions lags; 0 without a standby",
     registry=REGISTRY,
 )
 STANDBY_SKIPPED = Counter(

@@ -137,6 +137,14 @@ class ApiSettings(Group):
         description="The audience that the callers' tokens must be for, as in `kubectl create token NAME "
         "--audience datastorage`.",
     )
+    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+        default=2000,
+        description="Requests a second of one identity, per replica; further ones are refused with 429. Five "
+        "records of a batch count as a request.",
+    )
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=4000, description="Requests that an identity may send at once after it has been quiet."
+    )
 
 
 class IntakeSettings(Group):

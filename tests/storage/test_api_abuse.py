@@ -11,12 +11,14 @@ from contextlib import suppress
 import pytest
 import pytest_asyncio
 
+from datastorage.api.allowances import AllowanceLimits, Allowances
 from datastorage.api.answers import AnswerBounds
 from datastorage.api.bodies import Bounds
 from datastorage.assembly.queries import build_queries
 from datastorage.query.questions import ArchiveQueries
 from datastorage.storage.connection.database import Database
 from harness.apiclient import Answer
+from harness.polling import eventually
 from harness.postgres import TestDatabase
 from tests.support.apiserved import Served, body, served
 
@@ -167,6 +169,46 @@ async def test_answers_have_a_bound_in_all(queries: ArchiveQueries) -> None:
     async with served(queries, answers=AnswerBounds(made_at_once=0, patience_seconds=0.05)) as api:
         assert_problem(await api.send("GET", path), 503, "overloaded")
         assert_problem(await api.send("GET", f"{LIST}/{uuid.uuid4()}"), 503, "overloaded")
+
+
+async def test_an_identity_that_floods_leaves_the_others_alone(queries: ArchiveQueries) -> None:
+    few = Allowances(AllowanceLimits(tokens_per_second=0.01, burst=20, at_once=3))
+    async with served(queries, allowances=few) as api:
+        path = f"{LIST}?namespace=nothing-is-here"
+        flood = [await api.send("GET", path, token="flood") for _ in range(25)]
+        assert [answer.status for answer in flood] == [200] * 20 + [429] * 5
+        assert_problem(flood[-1], 429, "too-many-requests")
+        assert int(flood[-1].headers["retry-after"]) > 1
+        assert_problem(await api.send("POST", STORE, RECORD, JSON, token="flood"), 429, "too-many-requests")
+        assert (await api.send("GET", path)).status == 200
+
+        # A caller that was not authenticated has no tokens to take.
+        assert_problem(await api.send("GET", path, token="forged"), 401, "not-authenticated")
+
+
+async def test_an_identity_with_many_requests_under_way_leaves_room(queries: ArchiveQueries) -> None:
+    async with served(queries, allowances=Allowances(AllowanceLimits(at_once=3))) as api:
+        api.storing.clear()
+        flood = [asyncio.create_task(api.send("POST", STORE, RECORD, JSON, token="flood")) for _ in range(5)]
+        await eventually(lambda: sum(task.done() for task in flood) == 2)
+        for task in flood:
+            if task.done():
+                assert_problem(task.result(), 429, "too-many-requests")
+        waiting = asyncio.create_task(api.send("POST", STORE, RECORD, JSON))
+        api.storing.set()
+        assert (await waiting).status == 201
+        answers = await asyncio.gather(*flood)
+        assert sorted(answer.status for answer in answers) == [201] * 3 + [429] * 2
+        # The places are free again.
+        assert (await api.send("POST", STORE, RECORD, JSON, token="flood")).status == 201
+
+
+async def test_a_batch_takes_the_tokens_of_its_records(queries: ArchiveQueries) -> None:
+    few = Allowances(AllowanceLimits(tokens_per_second=0.01, burst=20, records_per_token=5))
+    async with served(queries, allowances=few) as api:
+        batch = json.dumps([body() for _ in range(100)]).encode()
+        assert (await api.send("POST", STORE, batch, JSON)).status == 207
+        assert_problem(await api.send("POST", STORE, RECORD, JSON), 429, "too-many-requests")
 
 
 class Watchdog:

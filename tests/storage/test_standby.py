@@ -129,7 +129,9 @@ async def uids(api: Served, namespace: str) -> list[str]:
 
 
 def skipped(reason: str) -> float:
-    return metrics.STANDBY_SKIPPED.labels(reason)._value.get()  # the library shows a value nowhere else
+    return float(
+        metrics.STANDBY_SKIPPED.labels(reason)._value.get()
+    )  # the library shows a value nowhere else
 
 
 async def test_each_answer_says_how_far_the_standby_lags(asked: Asked, pair: ServerPair) -> None:
@@ -141,7 +143,6 @@ async def test_each_answer_says_how_far_the_standby_lags(asked: Asked, pair: Ser
 
         await eventually(has_arrived)
         async with paused(pair):
-            reached = asked.state.reached_at
             late = await asked.store(namespace="lag")
             # The standby never reaches what was committed after the pause, so the lag only grows.
             await eventually(lambda: (asked.state.lag_since(asked.state.reached_at) or 0) > 1)
@@ -154,7 +155,6 @@ async def test_each_answer_says_how_far_the_standby_lags(asked: Asked, pair: Ser
             assert lag_of(answers[0]) <= lag_of(answers[1]) <= lag_of(answers[2]) <= lag_of(answers[3])
             assert metrics.REPLICA_LAG._value.get() > 1
             assert [item["uid"] for item in answers[0].json["items"]] == [uid]
-            assert reached is not None and asked.state.reached_at is not None
 
         async def has_caught_up() -> bool:
             return await uids(api, "lag") == [late, uid]

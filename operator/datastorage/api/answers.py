@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from datastorage import metrics
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
 from datastorage.errors import OverloadedError
@@ -37,7 +38,7 @@ class Answers:
     def __init__(self, bounds: AnswerBounds) -> None:
         self._bounds = bounds
         self._turns = asyncio.Semaphore(bounds.made_at_once)
-        self._room = Room(bounds.bytes_at_once)
+        self._room = Room(bounds.bytes_at_once, "answer_bytes")
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -46,6 +47,7 @@ class Answers:
             async with asyncio.timeout(self._bounds.patience_seconds):
                 await self._turns.acquire()
         except TimeoutError:
+            metrics.LIMITS_HIT.labels("answers").inc()
             raise OverloadedError("too many questions at a time: ask again later") from None
         try:
             yield

@@ -7,6 +7,7 @@ from typing import ClassVar
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from datastorage import metrics
 from datastorage.api.problems import Problem
 
 
@@ -74,6 +75,7 @@ class BoundedConnection(H11Protocol):
         idle = [connection for connection in others if connection._is_idle]  # noqa: SLF001  # of its own class
         longest = min(idle, key=lambda connection: connection._begun, default=self)  # noqa: SLF001
         # It ends in a later turn of the loop, and must not be chosen again for the next one of a burst.
+        metrics.LIMITS_HIT.labels("connections").inc()
         self.connections.discard(longest)
         longest.transport.abort()
 

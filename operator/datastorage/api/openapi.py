@@ -35,9 +35,10 @@ _SECURITY: Final = {
         "`kubectl create token SERVICEACCOUNT --audience datastorage`.",
     }
 }
-_CALLER_ERRORS: Final = ("not-authenticated", "not-allowed", "unavailable")
+_CALLER_ERRORS: Final = ("not-authenticated", "not-allowed", "too-many-requests", "unavailable")
 _STATUS_HEADERS: Final[Mapping[HTTPStatus, tuple[str, str]]] = {
     HTTPStatus.UNAUTHORIZED: ("WWW-Authenticate", "Always `Bearer`."),
+    HTTPStatus.TOO_MANY_REQUESTS: ("Retry-After", "Seconds after which to send the request again."),
     HTTPStatus.SERVICE_UNAVAILABLE: ("Retry-After", "Seconds after which to send the request again."),
 }
 

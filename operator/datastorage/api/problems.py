@@ -25,6 +25,7 @@ from datastorage.errors import (
     OverloadedError,
     RecordNotFoundError,
     RecordRejectedError,
+    TooManyRequestsError,
     TransientError,
 )
 from datastorage.resources.validation.problems import Code, FieldProblem
@@ -107,6 +108,9 @@ def problem_of(error: DataStorageError) -> Problem:
     if isinstance(error, InvalidBodyError) and error.pointer is not None:
         errors = [FieldProblem(error.pointer, str(error), Code.BAD_FORMAT)]
         return Problem(HTTPStatus.BAD_REQUEST, "invalid-json", str(error), errors)
+    if isinstance(error, TooManyRequestsError):
+        waiting = {"Retry-After": str(error.retry_after_seconds)}
+        return Problem(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", str(error), headers=waiting)
     for kind, status, code, headers in _PROBLEMS:
         if isinstance(error, kind):
             return Problem(status, code, str(error), headers=headers)

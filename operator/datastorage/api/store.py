@@ -109,7 +109,7 @@ class Entrance:
     @cached_property
     def room(self) -> Room:
         """The room for bodies of all requests."""
-        return Room(self.bounds.bytes_at_once)
+        return Room(self.bounds.bytes_at_once, "request_bytes")
 
 
 def store_router(entrance: Entrance) -> APIRouter:
@@ -126,6 +126,7 @@ def store_router(entrance: Entrance) -> APIRouter:
         caller = await entrance.guard.caller_of(request.headers)
         with entrance.room.share() as take:
             items = await items_of(request, entrance.bounds, take)
+            entrance.guard.charge(caller, len(items.bodies))
             key = _idempotency_key(request, is_batch=items.is_batch)
             results = await _store(entrance, caller, type.audit_type, items, key)
         return _batch_answer(results) if items.is_batch else _answer(results[0], type)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
+from datastorage.api.allowances import AllowanceLimits, Allowances
 from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization
 from datastorage.api.guard import KubernetesGuard, OpenGuard
@@ -104,6 +105,10 @@ def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | O
             )
         return OpenGuard()
     reviews = AccessReviews(transport)
+    limits = AllowanceLimits(tokens_per_second=settings.api.requests_per_second, burst=settings.api.burst)
     return KubernetesGuard(
-        Authentication(reviews, [settings.api.audience]), Authorization(reviews), Namespaces(transport)
+        Authentication(reviews, [settings.api.audience]),
+        Authorization(reviews),
+        Namespaces(transport),
+        Allowances(limits),
     )
