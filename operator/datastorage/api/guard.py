@@ -48,6 +48,10 @@ class Namespaces(Protocol):
         """Return when the namespace was created; None if the cluster has none of that name."""
         ...
 
+    async def close(self) -> None:
+        """End the requests under way."""
+        ...
+
 
 class KubernetesGuard:
     """Leaves every decision to the API server, with the callers' own tokens and rights."""
@@ -100,6 +104,7 @@ class KubernetesGuard:
         """End the reviews under way."""
         await self._authentication.close()
         await self._authorization.close()
+        await self._namespaces.close()
 
 
 class OpenGuard:
