@@ -276,12 +276,16 @@ async def test_a_read_over_all_namespaces_is_logged(api: Served, caplog: pytest.
 
 async def test_many_connections_leave_room_for_the_probes(api: Served) -> None:
     port = int(api.url.rpartition(":")[2])
-    slow = b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
-    slow += b"Content-Length: 9\r\n\r\n"
+    # Two identities: one alone may not take all places.
+    slow = [
+        b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+        b"Content-Length: 9\r\n\r\n" % name
+        for name in (b"robot", b"flood")
+    ]
     # More bodies that do not come than requests are served, and more silent connections than are kept.
     writers = []
     try:
-        for request in [slow] * 410 + [b"GET /"] * 450:
+        for request in slow * 205 + [b"GET /"] * 450:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writers.append(writer)
             writer.write(request)
