@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import uvloop
 
-from benchmarks import report, rest, scenarios, vectors
+from benchmarks import largearchive, readsmeanwhile, report, rest, scenarios, vectors
 from benchmarks.bench import Bench
 from benchmarks.cpu import Disturbance
 from benchmarks.errors import BenchmarkError
@@ -34,29 +34,35 @@ policies) and a real PostgreSQL, and beside it what that API server can do alone
   f  what vectors cost: the drain without, with few and with all texts distinct
   g  the drain with an embedder over HTTP, and with Redis or the embedder away
   h  outages of Redis, embedder, vector server: nothing may be lost; time until all is Stored
-  i  searches of many distinct texts, with and without filters, and during writes"""
+  i  searches of many distinct texts, with and without filters, and during writes
+  j  the REST API: single requests, batches, reads, with tokens and vectors
+  k  the REST API's reads of an archive of a million records
+  l  the drain while questions are asked"""
 EPILOG = """\
 The ratio b/a says how much of the limit the operator reaches. Without a in
 --only there is no ratio. DATASTORAGE_ settings of the environment reach the operator.
 
 Exit status: 0 when all ran and nothing was lost, whether or not the targets were
 reached; 1 when a record was lost or a scenario could not be run."""
-SCENARIOS: Final = "abcdefghij"
+SCENARIOS: Final = "abcdefghijkl"
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured: numbers of objects and of distinct texts, and durations in seconds."""
+    """How much is measured: numbers of objects, of distinct texts and of rows, and durations in seconds."""
 
     objects: int
     latency_seconds: int
     backlog: int
     outage_seconds: int
     texts: int
+    rows: int
 
 
-FULL: Final = Sizes(objects=3000, latency_seconds=20, backlog=50_000, outage_seconds=30, texts=100_000)
-QUICK: Final = Sizes(objects=500, latency_seconds=5, backlog=3000, outage_seconds=5, texts=5_000)
+FULL: Final = Sizes(
+    objects=3000, latency_seconds=20, backlog=50_000, outage_seconds=30, texts=100_000, rows=1_000_000
+)
+QUICK: Final = Sizes(objects=500, latency_seconds=5, backlog=3000, outage_seconds=5, texts=5_000, rows=20_000)
 
 
 def main() -> int:
@@ -64,7 +70,10 @@ def main() -> int:
     only = _chosen(arguments.only)
     sizes = QUICK if arguments.quick else FULL
     sizes = replace(
-        sizes, objects=arguments.objects or sizes.objects, backlog=arguments.backlog or sizes.backlog
+        sizes,
+        objects=arguments.objects or sizes.objects,
+        backlog=arguments.backlog or sizes.backlog,
+        rows=arguments.rows or sizes.rows,
     )
     directory = Path(tempfile.mkdtemp(prefix="datastorage-bench-"))
     try:
@@ -99,6 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--backlog", type=_positive, metavar="N", help=f"objects in e (default: {FULL.backlog})"
+    )
+    parser.add_argument(
+        "--rows", type=_positive, metavar="N", help=f"records in the archive of k (default: {FULL.rows})"
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the JSON there instead of after the tables"
@@ -189,6 +201,10 @@ def _of_several(bench: Bench, sizes: Sizes) -> list[tuple[str, str, Callable[[],
          lambda: vectors.measure_outages(bench, sizes.outage_seconds)),
         ("j", f"(j) the REST API, {sizes.objects} records",
          lambda: rest.measure_rest(bench, sizes.objects)),
+        ("l", f"(l) the drain of {sizes.objects} objects while questions are asked",
+         lambda: readsmeanwhile.measure_reads_meanwhile(bench, sizes.objects)),
+        ("k", f"(k) reads of an archive of {sizes.rows:,} records",
+         lambda: largearchive.measure_large_archive(bench, sizes.rows, sizes.objects)),
     ]  # fmt: skip
 
 

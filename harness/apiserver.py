@@ -93,7 +93,7 @@ class FakeApiServer:
         await stream.prepare(request)
         for event in self.events:
             if kind_of(event["object"]).plural == plural:
-                await stream.write(json.dumps(event).encode() + b"\n")
+                await stream.write(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         end = self._ends.setdefault(plural, asyncio.Event())
         waiting = [asyncio.ensure_future(event.wait()) for event in (self._closing, end)]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -131,6 +131,20 @@ async def test_the_deleted_event_of_a_record_that_was_just_stored_is_ignored(ent
     assert entrance.register.last_copies == []
 
 
+def test_a_deleted_object_is_known_once_its_content_is_in_postgresql(entrance: Entrance) -> None:
+    body = audit_record()
+    key = key_of_body(body)
+    assert not entrance.objects.is_known(AUDIT_RECORD, body)
+    entrance.offer(body)
+    assert not entrance.objects.is_known(AUDIT_RECORD, body), "a crash would lose it"
+    entrance.register.committed(key)
+    assert entrance.objects.is_known(AUDIT_RECORD, body)
+    entrance.register.done(key, 1)
+    assert entrance.objects.is_known(AUDIT_RECORD, body)
+    assert not entrance.objects.is_known(AUDIT_RECORD, {**body, "spec": {**body["spec"], "message": "other"}})
+    assert not entrance.objects.is_known(AUDIT_RECORD, {})
+
+
 async def test_a_deleted_object_that_was_never_stored_is_stored_from_its_event(entrance: Entrance) -> None:
     body = audit_record()
     assert entrance.offer_last_copy(body) is Verdict.ACCEPTED

@@ -54,12 +54,12 @@ class _NoRetry(WatchRetry):
 
 def session_of(transport: Transport) -> WatchSession:
     retry = WatchRetry(AUDIT_RECORD, WatchMonitor(KINDS), on_recovery=lambda *_: None, on_gone=lambda: None)
-    return WatchSession(transport, retry)
+    return WatchSession(transport, retry, lambda _: False)
 
 
 async def watch(transport: Transport, path: str, timeout: aiohttp.ClientTimeout = TIMEOUT) -> int:  # noqa: ASYNC109
     """Watch as Kopf does, without repeating requests."""
-    session = WatchSession(transport, _NoRetry())
+    session = WatchSession(transport, _NoRetry(), lambda _: False)
     async with await session.request("get", f"{path}?watch=true", timeout=timeout) as response:
         await response.read()
         return response.status

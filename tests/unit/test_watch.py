@@ -17,6 +17,7 @@ from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchretry import RequestPace, WatchRetry
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
+from datastorage.pipeline.objectintake import Verdict
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from datastorage.resources.selection import EVERYTHING
 from harness.apiserver import FakeApiServer
@@ -38,6 +39,7 @@ class Bench:
 
     def __init__(self, server: FakeApiServer, entrance: Entrance) -> None:
         self.server = server
+        self.entrance = entrance
         self.monitor = WatchMonitor(KINDS)
         self.started: list[ResourceKind] = []
         self.recoveries: list[tuple[ResourceKind, bool]] = []
@@ -58,8 +60,10 @@ class Bench:
             for kind in KINDS
         )  # fmt: skip
 
-    def _session(self, retry: WatchRetry) -> WatchSession:
-        self.sessions.append(WatchSession(self.transport, retry))
+    def _session(self, kind: ResourceKind, retry: WatchRetry) -> WatchSession:
+        self.sessions.append(
+            WatchSession(self.transport, retry, partial(self.entrance.objects.is_known, kind))
+        )
         return self.sessions[-1]
 
 
@@ -100,6 +104,25 @@ async def test_events_reach_the_intake(bench: Bench, entrance: Entrance, spawn: 
     # Objects that exist at the start come as events too: a list of large ones would not fit into memory.
     assert {query["sendInitialEvents"] for query in bench.server.watch_queries} == {"true"}
     assert bench.server.requests == []
+
+
+async def test_kopf_does_not_see_the_deletion_of_a_stored_object(
+    bench: Bench, entrance: Entrance, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    offer = entrance.objects.offer_last_copy
+
+    def spy(kind: ResourceKind, body: Any) -> Verdict:
+        seen.append(body["metadata"]["name"])
+        return offer(kind, body)
+
+    monkeypatch.setattr(entrance.objects, "offer_last_copy", spy)
+    stored, unstored = audit_record(name="stored"), audit_record(name="unstored")
+    entrance.register.done(key_of_body(stored), 1)
+    bench.server.events = [{"type": "DELETED", "object": stored}, {"type": "DELETED", "object": unstored}]
+    watch_both(bench, spawn)
+    assert await entrance.take_names() == ["unstored"]
+    assert set(seen) == {"unstored"}
 
 
 async def test_the_credentials_of_one_kopf_are_not_seen_by_the_other(bench: Bench, spawn: Spawn) -> None:

@@ -143,7 +143,7 @@ def _build(
     monitor = WatchMonitor(selection.kinds, selection.namespaces)
     kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
-        session=partial(WatchSession, replica.transport),
+        session=lambda kind, retry: WatchSession(replica.transport, retry, partial(objects.is_known, kind)),
         registry=partial(build_registry, objects=objects, selection=selection),
         settings=kopf_settings,
     )

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import aiohttp
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory  # Kopf has no public name for them
 
 from datastorage import metrics
 from datastorage.kube.watchmonitor import WatchMonitor
@@ -49,7 +50,7 @@ class KopfFactory:
     """Makes the objects that a Kopf operator needs. Each start needs new ones: Kopf keeps state in them."""
 
     namespaces: tuple[str, ...]
-    session: Callable[[WatchRetry], WatchSession]
+    session: Callable[[ResourceKind, WatchRetry], WatchSession]
     registry: Callable[[ResourceKind], kopf.OperatorRegistry]
     settings: Callable[[ResourceKind], kopf.OperatorSettings]
 
@@ -110,7 +111,7 @@ class Watch:
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.AiohttpSession:
             # Kopf calls this again after the session was closed.
-            sessions.append(self._factory.session(retry))
+            sessions.append(self._factory.session(self._kind, retry))
             session = cast("aiohttp.ClientSession", sessions[-1])
             # The server is empty, because the transport knows the API server's current address.
             return kopf.AiohttpSession(server="", aiohttp_session=session)
@@ -152,10 +153,21 @@ class Watch:
             standalone=True,
             clusterwide=not self._factory.namespaces,
             namespaces=self._factory.namespaces,
+            memories=_NoMemories(),
         )
         # This must be called before anything else can run: Kopf has just replaced the signal handlers.
         self._on_started()
         return list(tasks)
+
+
+class _NoMemories(ResourceMemories):
+    """Keeps Kopf from remembering every object that it has seen until a deletion tells it to forget.
+
+    Kopf does not see every deletion (see watchlines.py), and event handlers need nothing of the memory.
+    """
+
+    async def recall(self, *_: Any, **__: Any) -> ResourceMemory:
+        return ResourceMemory()
 
 
 def _tasks_of(settings: kopf.OperatorSettings) -> list[asyncio.Task[Any]]:

@@ -2,23 +2,26 @@
 
 import json as jsonlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from yarl import URL
 
 from datastorage.kube.transport import USER_AGENT, Transport
+from datastorage.kube.watchlines import IsKnown, WatchLines
 from datastorage.kube.watchretry import WatchRetry
 
 
 class WatchSession:
     """The methods of aiohttp.ClientSession that Kopf uses. Closing it leaves the transport open."""
 
-    def __init__(self, transport: Transport, retry: WatchRetry) -> None:
+    def __init__(self, transport: Transport, retry: WatchRetry, is_known: IsKnown) -> None:
+        """``is_known`` judges the object of each deletion: Kopf does not get to see a known one."""
         self.headers = {"User-Agent": USER_AGENT}
         self.closed = False
         self._transport = transport
         self._retry = retry
+        self._is_known = is_known
 
     async def close(self) -> None:
         """Accept no more requests. Kopf has already closed its answers."""
@@ -50,4 +53,7 @@ class WatchSession:
                 right=f"{'watch' if watches else method.lower()} {target.path}",
             )
 
-        return await self._retry.answer(target.path, send, watches=watches)
+        response = await self._retry.answer(target.path, send, watches=watches)
+        if watches:
+            response.content = cast("aiohttp.StreamReader", WatchLines(response.content, self._is_known))
+        return response

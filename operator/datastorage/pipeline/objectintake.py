@@ -109,6 +109,20 @@ class ObjectIntake:
         self._register.last_copy(candidate.key, candidate.ref)
         return _counted(verdict)
 
+    def is_known(self, kind: ResourceKind, body: Body) -> bool:
+        """Whether an object that the cluster no longer has is already stored with this content.
+
+        If so, it is counted as an offered duplicate: nothing more has to happen.
+        """
+        candidate = self._read(kind, body, force=True)
+        if isinstance(candidate, Verdict):
+            return False
+        register, key, generation = self._register, candidate.key, body["metadata"]["generation"]
+        known = register.is_committed(key) or register.is_settled(key, generation, read_at=_event_read_at())
+        if known:
+            _counted(Verdict.DUPLICATE)
+        return known
+
     async def put(self, kind: ResourceKind, body: Body, *, read_at: float, force: bool = False) -> Verdict:
         """Take the object in if it needs storing, waiting for room as long as it takes.
 

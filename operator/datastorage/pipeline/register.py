@@ -91,6 +91,10 @@ class Register:
         """Whether a generation was started and is neither done nor forgotten."""
         return key in self._uncommitted or key in self._committed
 
+    def is_committed(self, key: RecordKey) -> bool:
+        """Whether a generation that is under way is in PostgreSQL."""
+        return key in self._committed
+
     def is_settled(self, key: RecordKey, generation: int, *, read_at: float) -> bool:
         """Whether the generation was settled after the object was read.
 
