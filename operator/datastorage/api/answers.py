@@ -1,7 +1,6 @@
 """Answers with many records: encoded and sent in pieces, and bounded in memory."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datastorage import metrics
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
 from datastorage.errors import OverloadedError
+from datastorage.query.archivedrecord import encoded
 from datastorage.records.hashes import labelled
 from datastorage.resilience.pieces import in_pieces
 
@@ -54,11 +54,14 @@ class Answers:
         finally:
             self._turns.release()
 
-    async def listed(self, items: Iterable[Mapping[str, Any]], rest: Mapping[str, Any]) -> Response:
-        """Return the answer with items and the other fields of ``rest``. Raises OverloadedError."""
+    async def listed(self, items: Iterable[bytes], rest: Mapping[str, Any]) -> Response:
+        """Return the answer with items, each in JSON, and the other fields of ``rest``.
+
+        Raises OverloadedError.
+        """
         body = bytearray(b'{"items": [')
         is_first = True
-        async for piece in in_pieces(map(encoded, items), len):
+        async for piece in in_pieces(items, len):
             body += b"" if is_first else b", "
             body += piece
             is_first = False
@@ -92,9 +95,3 @@ class _Pieces(Response):
 def etag_of(content_hash: bytes) -> str:
     """Return the entity tag of a record's content."""
     return f'"{labelled(content_hash)}"'
-
-
-def encoded(value: Any) -> bytes:
-    """Return a value as JSON."""
-    # Lone surrogates, which a record may contain, can't be encoded.
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")

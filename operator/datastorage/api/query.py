@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, encoded, etag_of
+from datastorage.api.answers import AnswerBounds, Answers, etag_of
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
 from datastorage.api.guard import Guard
@@ -249,7 +249,7 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
             )
             admission.note(request.url.path, len(page.records))
             return await desk.answers.listed(
-                (each.as_json() for each in page.records), {"nextPageToken": page.cursor}
+                (each.as_bytes() for each in page.records), {"nextPageToken": page.cursor}
             )
 
     @router.get("/timeline/{correlationID}", **operations.TIMELINE)
@@ -262,7 +262,7 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
                 correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
             )
             admission.note(request.url.path, len(page.entries))
-            entries = ({"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries)
+            entries = (entry.record.as_bytes({"at": rfc3339(entry.at)}) for entry in page.entries)
             return await desk.answers.listed(entries, {"nextPageToken": page.cursor})
 
 
@@ -273,7 +273,7 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
         async with desk.answers.turn():
             records = await desk.archive.history(uid, scope=admission.scope)
             admission.note(request.url.path, len(records))
-            return await desk.answers.listed((each.as_json() for each in records), {})
+            return await desk.answers.listed((each.as_bytes() for each in records), {})
 
     @router.get("/query/{type}/{uid}", **operations.GET)
     async def get(
@@ -305,7 +305,7 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
         )
         admission.note(request.url.path, len(result.hits))
         hits = (
-            {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
+            hit.record.as_bytes({"score": hit.score, "similarity": hit.similarity, "more": hit.more})
             for hit in result.hits
         )
         return await desk.answers.listed(hits, {"mode": result.mode, "degraded": result.degraded})
@@ -317,15 +317,11 @@ def _one(request: Request, record: ArchivedRecord) -> Response:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):
         return Response(record.content, media_type=CANONICAL, headers=headers)
-    return _json(record.as_json(), headers)
+    return Response(record.as_bytes(), media_type=JSON, headers=headers)
 
 
 def _etags(request: Request) -> list[str]:
     return [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
-
-
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(encoded(value), media_type=JSON, headers=headers)
 
 
 def _search_schema() -> dict[str, Any]:

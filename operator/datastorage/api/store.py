@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import encoded, etag_of
+from datastorage.api.answers import etag_of
 from datastorage.api.bodies import Bounds, Items, invalid, items_of
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
@@ -27,7 +27,7 @@ from datastorage.api.room import Room
 from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError, TransientError
 from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.pipeline.submissions import Unknown
-from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivedrecord import ArchivedRecord, encoded
 from datastorage.records.caller import Caller
 from datastorage.records.hashes import labelled
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table

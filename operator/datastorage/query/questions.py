@@ -11,7 +11,7 @@ from typing import Final
 
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
-from datastorage.query.archivedrecord import ArchivedRecord, archived_all
+from datastorage.query.archivedrecord import ArchivedRecord, archived, archived_all
 from datastorage.query.cursor import cursor_of, fingerprint, position_of
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
 from datastorage.query.search import Searcher, SearchResult
@@ -104,11 +104,10 @@ class ArchiveQueries:
                 raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
             which = f" in generation {generation}" if generation is not None else ""
             tables = Filter(kind=kind).criteria().tables
-            places = await self._reader.generations(uid, generation, 1, scope=scope)
-            return await self._only(
-                [place for place in places if place.table in tables],
-                f"no {kind or 'record'} {uid}{which} in the archive",
-            )
+            row = await self._reader.one(uid, generation, scope=scope)
+            if row is None or row.place.table not in tables:
+                raise RecordNotFoundError(f"no {kind or 'record'} {uid}{which} in the archive")
+            return archived(row)
 
     async def of_key(self, key: RecordKey, table: Table) -> ArchivedRecord:
         """Return the record with a key. Raises RecordNotFoundError."""
