@@ -232,6 +232,12 @@ CALLER_REVIEWS = Counter(
     ["review", "outcome"],
     registry=REGISTRY,
 )
+LOOP_HELD = Histogram(
+    "datastorage_event_loop_held_seconds",
+    "Delays of the event loop, measured 40 times a second: for so long, a piece of work has held it",
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
 LIMITS_HIT = Counter(
     "datastorage_limits_hit_total",
     "Requests that a limit of the API refused, by limit: rate and requests_of_one_identity (429), requests, "

@@ -12,7 +12,7 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
@@ -24,7 +24,7 @@ from datastorage.api.bodies import read_body
 from datastorage.api.guard import Guard
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
-from datastorage.api.parameters import NoParameters, Strict, given_once
+from datastorage.api.parameters import NoParameters, Strict, strict_router
 from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
@@ -214,7 +214,7 @@ class Admission:
 
 def query_router(desk: Desk) -> APIRouter:
     """Return the routes that ask the archive."""
-    router = APIRouter(prefix=PREFIX, tags=["query"], dependencies=[Depends(given_once)])
+    router = strict_router(PREFIX, "query")
     # The order counts: the first path that fits a request is taken.
     _add_searches(router, desk)
     _add_lists(router, desk)

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from datastorage.api import operations
@@ -21,7 +21,7 @@ from datastorage.api.bodies import Bounds, Items, invalid, items_of
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
 from datastorage.api.openapi import JSON
-from datastorage.api.parameters import NoParameters, given_once
+from datastorage.api.parameters import NoParameters, strict_router
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.api.room import Room
 from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError, TransientError
@@ -114,7 +114,7 @@ class Entrance:
 
 def store_router(entrance: Entrance) -> APIRouter:
     """Return the routes that store records."""
-    router = APIRouter(prefix=PREFIX, tags=["store"], dependencies=[Depends(given_once)])
+    router = strict_router(PREFIX, "store")
     described = operations.store(records=entrance.bounds.items, body_bytes=entrance.bounds.body_bytes)
 
     @router.post("/store/{type}", status_code=HTTPStatus.CREATED, **described)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from datastorage import metrics
 from datastorage.api.app import api_app, api_server, metrics_server
 from datastorage.api.health import health_routes
 from datastorage.assembly.replica import Replica, open_replica
@@ -16,6 +17,7 @@ from datastorage.assembly.shard import Shard, open_shard
 from datastorage.assembly.store import VectorStore
 from datastorage.errors import ConfigurationError, NewerSchemaError, TransientError
 from datastorage.resilience.cancellation import end_tasks
+from datastorage.resilience.loopwatch import LoopWatch
 from datastorage.resilience.worker import repeat
 from datastorage.resources.kinds import KINDS
 from datastorage.resources.selection import Selection
@@ -53,6 +55,8 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
     with LastResort(settings.shutdown_seconds + pace.rest_seconds) as last_resort:
         stop = _Stop(last_resort)
         _take_signals(stop)
+        watch = LoopWatch(metrics.LOOP_HELD.observe)
+        watch.start()
         if end_requested():
             stop.set()
         async with AsyncExitStack() as stack:
@@ -74,6 +78,7 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                     await Operator(replica, shards, rest, stop, pace).run()
             finally:
                 last_resort.arm()
+                watch.stop()
 
 
 class _Stop(asyncio.Event):
