@@ -1,5 +1,6 @@
 """Records over HTTP: the same pipeline, the same questions, and the callers' own rights in the cluster."""
 
+import asyncio
 import json
 import uuid
 from collections import Counter
@@ -9,6 +10,7 @@ from functools import partial
 from typing import Any
 from urllib.request import urlopen
 
+import asyncpg
 import pytest
 
 from datastorage.api.document import document
@@ -237,3 +239,41 @@ async def test_nothing_is_acknowledged_while_postgresql_is_away(
 
     await until(stored, seconds=SECONDS, what="the request that is sent again is stored")
     assert len(client.get("/query/records", namespace=workbench.namespace).json["items"]) == 1
+
+
+async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes_later(
+    workbench: Workbench, both: DocumentedClient
+) -> None:
+    operator = workbench.running_operator()
+    sent = body(workbench.namespace, uid=str(uuid.uuid4()))
+    async with workbench.no_rows_accepted():
+        storing = asyncio.create_task(asyncio.to_thread(both.post, "/store/workflow", sent))
+        await until(partial(_waits_for_a_lock, workbench), seconds=SECONDS, what="the commit waits")
+        stopping = asyncio.create_task(asyncio.to_thread(operator.terminate))
+
+        async def stopping_is_said() -> bool:
+            return (await asyncio.to_thread(operator.ask, "/ready"))[0] == 503
+
+        await until(stopping_is_said, seconds=SECONDS, what="/ready sends clients elsewhere")
+        late = await asyncio.to_thread(both.post, "/store/workflow", body(workbench.namespace))
+        assert (late.status, late.json["code"]) == (503, "unavailable"), late.content
+        assert "stopping" in late.json["detail"]
+        assert int(late.headers["retry-after"]) > 0
+        listed = await asyncio.to_thread(both.get, "/query/records", namespace=workbench.namespace)
+        assert (listed.status, listed.json["items"]) == (200, []), "questions go on until the end"
+        assert not storing.done()
+    stored = await storing
+    assert stored.status == 201, stored.content
+    assert await stopping == 0
+    with pytest.raises(ConnectionRefusedError):
+        both.post("/store/workflow", sent)
+    assert await workbench.has_row(stored.json["uid"])
+
+
+async def _waits_for_a_lock(workbench: Workbench) -> bool:
+    connection = await asyncpg.connect(workbench.owner_url)
+    try:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM "
+        return bool(await connection.fetchval(f"{waiting} pg_database WHERE datname = current_database())"))
+    finally:
+        await connection.close()

@@ -1,4 +1,4 @@
-"""The two HTTP servers of the process: one for the API, one for the scrapers of metrics."""
+"""The two HTTP servers of the process: one for the API, one for scrapers of metrics and for probes."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -76,10 +76,13 @@ def api_server(app: ASGIApp, *, addresses: str, port: int) -> HttpServer:
     return HttpServer(app, listening, Limits(connections=_CONNECTIONS))
 
 
-def metrics_server(*, addresses: str, port: int) -> HttpServer:
-    """Return the server of /metrics. Its text takes some milliseconds, short enough for the event loop."""
+def metrics_server(probes: Sequence[BaseRoute], *, addresses: str, port: int) -> HttpServer:
+    """Return the server of /metrics. Its text takes some milliseconds, short enough for the event loop.
+
+    It has the probes as well: the clients of the API may take all connections of the other port.
+    """
     listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_METRICS_PORT")
-    app = Starlette(routes=[Route("/metrics", _Metrics(), methods=["GET"])])
+    app = Starlette(routes=[*probes, Route("/metrics", _Metrics(), methods=["GET"])])
     return HttpServer(app, listening)
 
 

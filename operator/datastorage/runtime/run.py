@@ -119,7 +119,7 @@ class Operator:
             api_server(
                 api_app(self._rest.routers, routes), addresses=settings.listen_address, port=settings.api.port
             ),
-            metrics_server(addresses=settings.listen_address, port=settings.metrics_port),
+            metrics_server(routes, addresses=settings.listen_address, port=settings.metrics_port),
         )
         try:
             for server in servers:
