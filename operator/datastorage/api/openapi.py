@@ -7,6 +7,7 @@ from typing import Any, Final
 from datastorage.api.answerschemas import SCHEMAS_AT, schemas
 from datastorage.api.errorcodes import CODES
 from datastorage.api.problems import MEDIA_TYPE, Problem
+from datastorage.api.replicalag import HEADER as REPLICA_LAG
 from datastorage.api.requestschema import request_schemas
 
 JSON: Final = "application/json"
@@ -34,6 +35,13 @@ _SECURITY: Final = {
         "description": "A token for the audience `datastorage` (or what `DATASTORAGE_API_AUDIENCE` says): "
         "`kubectl create token SERVICEACCOUNT --audience datastorage`.",
     }
+}
+_REPLICA_LAG: Final = {
+    "description": "Where `DATASTORAGE_READ_DATABASE_URL` names a standby: the answer has everything that "
+    "was committed more than this many seconds ago. 0 if the primary gave it. Missing while the lag is not "
+    "known.",
+    "required": False,
+    "schema": {"type": "number"},
 }
 _CALLER_ERRORS: Final = ("not-authenticated", "not-allowed", "too-many-requests", "unavailable")
 _STATUS_HEADERS: Final[Mapping[HTTPStatus, tuple[str, str]]] = {
@@ -91,6 +99,8 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     for methods in document["paths"].values():
         for described in methods.values():
             described["responses"] = dict(sorted(_own_answers(described["responses"])))
+            if "query" in described["tags"]:
+                described["responses"]["200"].setdefault("headers", {})[REPLICA_LAG] = _REPLICA_LAG
             for parameter in described.get("parameters", ()):
                 _simplify(parameter)
     components = document.setdefault("components", {})
