@@ -61,6 +61,7 @@ class Asked:
             pace=standby_pace,
         )
         self.pace = pace
+        self.watching = asyncio.create_task(self.state.run())
 
     def queries(self, on_standby: ArchiveQueries | None = None) -> StandbyQueries:
         standby = on_standby or build_queries(self.databases["standby"])
@@ -84,11 +85,10 @@ async def asking(
     standby_pace: StandbyPace = QUICK,
 ) -> AsyncIterator[Asked]:
     made = Asked(pair, standby_url or pair.on_standby.service_url, pace, standby_pace)
-    watching = asyncio.create_task(made.state.run())
     try:
         yield made
     finally:
-        await end_tasks([watching])
+        await end_tasks([made.watching])
         await made.state.close()
         for database in made.databases.values():
             await database.close()
@@ -212,12 +212,20 @@ async def test_a_standby_that_is_silent_holds_no_question(pair: ServerPair) -> N
     ):
         await eventually(lambda: asked.state.problem is None)
         async with served(asked.queries()) as api:
-            assert (await api.send("GET", "/query/records?namespace=x")).status == 200
+            uid = await asked.store(namespace="silent")
+            paths = ["/query/records?namespace=silent", f"/query/records/{uid}?namespace=silent"]
+            for path in paths:
+                assert (await api.send("GET", path)).status == 200
             proxy.freeze()
             # The time-out of a statement is half a minute, of a request ten seconds.
-            answer = await api.send("GET", "/query/records?namespace=x")
-            assert lag_of(answer) == 0.0
+            answers = await asyncio.gather(*(api.send("GET", path) for path in paths))
+            assert [lag_of(answer) for answer in answers] == [0.0, 0.0]
+            # Several looks find the standby away while the question gives its connection back.
+            await eventually(lambda: asked.state.problem is not None)
             proxy.thaw()
+            await eventually(lambda: asked.state.problem is None)
+            assert (await api.send("GET", "/query/records?namespace=x")).status == 200
+            assert not asked.watching.done()
 
 
 class SleepingQueries(ArchiveQueries):

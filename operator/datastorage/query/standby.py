@@ -111,7 +111,9 @@ class Standby:
         try:
             await self._breaker.attempt(self._look_at_standby)
         except TransientError:
-            for limit in self._limits:
+            # Each is ended once: a second time would be an error while its question still ends.
+            limits, self._limits = self._limits, set()
+            for limit in limits:
                 limit.reschedule(asyncio.get_running_loop().time())
         lag = self.lag_since(self._reached_at)
         if lag is not None:
