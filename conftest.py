@@ -13,7 +13,7 @@ _CLUSTER_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
         "binaries", "callers", "contexts", "controlplane", "definitions", "deletion_guard", "manifests",
-        "resources", "restored", "upgrade", "validation",
+        "recorded_by", "resources", "restored", "upgrade", "validation",
     )
 )  # fmt: skip
 

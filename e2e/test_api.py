@@ -4,7 +4,7 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -105,6 +105,29 @@ def test_what_is_stored_is_found(workbench: Workbench, both: DocumentedClient) -
         assert answer.status == 200, answer.content
         assert [item["uid"] for item in answer.json["items"]] == [stored.json["uid"]]
     assert both.get("/query/execution", namespace=workbench.namespace).json["items"] == []
+
+
+async def test_an_identifier_of_an_earlier_namespace_is_free(
+    workbench: Workbench, callers: Callers, make_namespace: Callable[[], str]
+) -> None:
+    """The new owner of a name neither meets the records of the last one, nor learns of them."""
+    token = callers.token("robot", "datastorage-writer", everywhere=True)
+    client = DocumentedClient(workbench.start_operator().api_url, token)
+    namespace, uid = make_namespace(), str(uuid.uuid4())
+    assert client.post("/store/workflow", body(namespace, uid=uid)).status == 201
+    workbench.cluster.kubectl("delete", "namespace", namespace)
+    workbench.cluster.kubectl("create", "namespace", namespace)
+    other = {**body(namespace, uid=uid), "spec": {**SPEC, "phase": "Failed"}}
+
+    async def stored() -> bool:
+        # The operator remembers the age of a namespace for some seconds.
+        answer = await asyncio.to_thread(client.post, "/store/workflow", other)
+        assert answer.status in {201, 422}, answer.content
+        return answer.status == 201
+
+    await until(stored, seconds=SECONDS, what="the identifier is free")
+    assert client.post("/store/workflow", other).status == 200
+    assert client.post("/store/workflow", body(namespace, uid=uid)).status == 422
 
 
 def test_the_document_and_its_page_are_served_without_a_token(workbench: Workbench) -> None:

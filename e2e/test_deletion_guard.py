@@ -236,6 +236,29 @@ def test_a_change_that_is_not_stored_yet_keeps_the_record(records: Records) -> N
     assert records.delete(ACTION_TRACE, "grown") == ""
 
 
+@pytest.mark.parametrize("phase", ["Degraded", "Rejected"])
+def test_a_trace_that_is_being_deleted_changes_no_more(records: Records, phase: str) -> None:
+    """Otherwise the change would be gone with the last finalizer, although nobody has stored it."""
+    manifest = action_trace() | {"metadata": {"name": "leaving", "namespace": records.namespace}}
+    manifest["metadata"]["finalizers"] = [f"{GROUP}/test"]
+    records.cluster.kubectl("create", "-f", "-", input=json.dumps(manifest))
+    records.set_status(ACTION_TRACE, "leaving", phase, 1)
+    patch = ("patch", ACTION_TRACE.crd_name, "leaving", "-n", records.namespace, "--type=merge", "-p")
+    before = json.dumps({"spec": {"stateAfter": {"replicas": 5}}})
+    records.cluster.kubectl(*patch, before)
+    records.set_status(ACTION_TRACE, "leaving", phase, 2)
+    assert records.delete(ACTION_TRACE, "leaving", "--wait=false") == ""
+    for change in (
+        {"spec": {"stateAfter": {"replicas": 6}}},
+        {"metadata": {"finalizers": None}, "spec": {"alert": None, "stateAfter": None}},
+    ):
+        refusal = records.cluster.kubectl(*patch, json.dumps(change), check=False).stderr
+        assert f"actiontrace/leaving in namespace {records.namespace} is being deleted" in refusal
+    assert records.names(ACTION_TRACE) == {"leaving"}
+    records.cluster.kubectl(*patch, json.dumps({"metadata": {"finalizers": None, "labels": {"a": "b"}}}))
+    assert records.names(ACTION_TRACE) == set()
+
+
 @each_kind
 def test_the_operator_itself_is_exempt(records: Records, kind: ResourceKind) -> None:
     records.create(kind, "fresh")

@@ -1,12 +1,14 @@
 """A real API server accepts manifests/base as it is, and the operator has no right that it does not need."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from datastorage.kube.recordedbypolicy import SPECS, spec_hash
 from datastorage.resources.kinds import GROUP, KINDS
 from harness.controlplane import Cluster
 
@@ -94,6 +96,31 @@ def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Pa
     done = control_plane.kubectl(*DRY_RUN, "-k", str(directory))
     assert len(done.stdout.split()) == len(rendered(control_plane, directory))
     # A warning would be, for example, that the namespace's security level refuses the pod.
+    assert done.stderr == ""
+
+
+@pytest.mark.usefixtures("mutating_policies")
+def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path) -> None:
+    """The settings of the base stay, and the API server accepts the policy."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    component = MANIFESTS / "components" / "recorded-by"
+    kustomization = {
+        "resources": [os.path.relpath(BASE, overlay)],
+        "components": [os.path.relpath(component, overlay)],
+    }
+    (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
+
+    def settings(directory: Path) -> dict[str, str]:
+        [found] = [each["data"] for each in rendered(control_plane, directory) if each["kind"] == "ConfigMap"]
+        return dict(found)
+
+    assert settings(overlay) == settings(BASE) | {"DATASTORAGE_RECORDED_BY_POLICY": "true"}
+    policies = {each["kind"]: spec_hash(each) for each in rendered(control_plane, overlay)}
+    for target, known in SPECS.items():
+        assert policies[target.resource.kind] == known, "the operator recognises it"
+    done = control_plane.kubectl(*DRY_RUN, "-k", str(overlay))
+    assert len(done.stdout.split()) == len(rendered(control_plane, BASE)) + 4
     assert done.stderr == ""
 
 

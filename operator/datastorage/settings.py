@@ -100,6 +100,12 @@ class Settings(BaseSettings):
         description="Seconds that a stored object stays in the cluster, unless its own "
         "`spec.ttlSecondsAfterStored` says otherwise. 0: it is deleted at once, without a status.",
     )
+    recorded_by_policy: bool = Field(
+        default=False,
+        description="Whether authors are taken from the annotation that the policy of "
+        "`manifests/components/recorded-by` writes. The component sets this. Otherwise authors are unknown, "
+        "except those of records that come over HTTP.",
+    )
     api: ApiSettings = ApiSettings()
     metrics_port: Port = Field(default=9090, description="Port of `/metrics`.")
     listen_address: str = Field(

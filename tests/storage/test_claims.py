@@ -26,12 +26,16 @@ def sent(
     key: str | None = None,
     at: datetime = NOW,
     namespace: str = "payments",
+    namespace_created_at: datetime | None = None,
     **spec: Any,
 ) -> Record:
     """Return the record of a request."""
     metadata = {"namespace": namespace, **({} if uid is None else {"uid": uid})}
     body = {"metadata": metadata, "spec": {**AUDIT_SPEC, **spec}}
-    return record_of_request(body, recorded_by="robot", idempotency_key=key, now=at, with_text=False)
+    return record_of_request(
+        body, recorded_by="robot", idempotency_key=key, namespace_created_at=namespace_created_at, now=at,
+        with_text=False,
+    )  # fmt: skip
 
 
 async def rows(owner: Any) -> int:
@@ -65,6 +69,19 @@ async def test_an_identifier_counts_in_its_namespace(archive: Archive, owner: An
     here, there = sent(uid), sent(uid, namespace="shop", at=NOW + timedelta(microseconds=1))
     stored = await archive.write([here, there])
     assert [row.claimed for row in stored] == [None, None]
+    assert await rows(owner) == 2
+
+
+async def test_an_identifier_of_an_earlier_namespace_is_free(archive: Archive, owner: Any) -> None:
+    uid = str(uuid.uuid4())
+    earlier, later = NOW - timedelta(days=9), NOW + timedelta(days=1)
+    await archive.write([sent(uid, namespace_created_at=earlier)])
+    new = sent(uid, at=later, namespace_created_at=later, phase="Failed")
+    [stored] = await archive.write([new])
+    assert stored.claimed is None
+    [again] = await archive.write([sent(uid, at=later, namespace_created_at=later)])
+    assert again.claimed is not None
+    assert (again.claimed.key, again.claimed.same_request) == (new.key, False)
     assert await rows(owner) == 2
 
 
@@ -135,3 +152,12 @@ async def test_a_rejected_record_does_not_take_the_place_of_another_namespace(da
     await rejected.reject(sent(uid), "the value is out of range")
     with pytest.raises(RecordRefusedError, match="another namespace"):
         await rejected.reject(sent(uid, namespace="shop"), "the value is out of range")
+
+
+async def test_a_rejected_record_does_not_take_the_place_of_one_of_a_later_namespace(
+    database: Database,
+) -> None:
+    rejected, uid, later = RejectedRecords(database), str(uuid.uuid4()), NOW + timedelta(days=1)
+    await rejected.reject(sent(uid, namespace_created_at=NOW), "the value is out of range")
+    with pytest.raises(RecordRefusedError, match="another namespace"):
+        await rejected.reject(sent(uid, at=later, namespace_created_at=later), "the value is out of range")

@@ -100,7 +100,9 @@ def test_paths_of_columns_and_selectors_exist(kind: ResourceKind) -> None:
     known = {path for path, _ in walk(schema(kind))}
     columns = [column["jsonPath"] for column in version(kind)["additionalPrinterColumns"]]
     selectors = [field["jsonPath"] for field in version(kind)["selectableFields"]]
-    assert set(columns) - {".metadata.creationTimestamp"} <= known
+    annotation = r".metadata.annotations.datastorage\.kubernaut\.io/recorded-by"
+    assert set(columns) - {".metadata.creationTimestamp", annotation} <= known
+    assert {".metadata.creationTimestamp", annotation} <= set(columns)
     assert set(selectors) <= known
 
 

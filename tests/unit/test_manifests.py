@@ -9,12 +9,21 @@ import yaml
 
 from datastorage import __version__
 from datastorage.api.authorization import store_access
-from datastorage.resources.kinds import ARCHIVE_GROUP, GROUP, KINDS, Phase
+from datastorage.kube.recordedbypolicy import SPECS, spec_hash
+from datastorage.resources.kinds import (
+    ARCHIVE_GROUP,
+    GROUP,
+    KINDS,
+    RECORDED_BY_ANNOTATION,
+    RECORDED_BY_POLICY,
+    Phase,
+)
 from datastorage.runtime.run import Pace
 from datastorage.settings import Settings, load_settings, setting_names
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = REPOSITORY / "manifests" / "base"
+COMPONENT = REPOSITORY / "manifests" / "components" / "recorded-by"
 SECRETS_DIR = "/etc/datastorage/secrets"
 
 Object = dict[str, Any]
@@ -251,3 +260,42 @@ def test_everything_is_bound_to_the_account_that_the_operator_runs_under() -> No
     account = only("ServiceAccount")["metadata"]
     subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
     assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 3
+
+
+def test_the_operator_recognises_the_policy_of_the_component() -> None:
+    found = {document["kind"]: document for document in load(COMPONENT / "policy.yaml")}
+    assert {document["metadata"]["name"] for document in found.values()} == {RECORDED_BY_POLICY}
+    assert {target.resource.kind: known for target, known in SPECS.items()} == {
+        kind: spec_hash(document) for kind, document in found.items()
+    }
+
+
+def test_the_policy_stamps_every_kind_and_lets_nobody_out() -> None:
+    policy, binding = (document["spec"] for document in load(COMPONENT / "policy.yaml"))
+    constraints = policy["matchConstraints"]
+    [rule] = constraints["resourceRules"]
+    assert set(rule["resources"]) == {kind.plural for kind in KINDS}
+    assert (rule["operations"], rule["scope"]) == (["CREATE", "UPDATE"], "Namespaced")
+    assert constraints["namespaceSelector"] == constraints["objectSelector"] == {}
+    assert policy["failurePolicy"] == "Fail"
+    assert "matchConditions" not in policy
+    assert binding == {"policyName": RECORDED_BY_POLICY}
+    expressions = f"{policy['variables']}{policy['mutations']}"
+    assert RECORDED_BY_ANNOTATION in expressions
+    assert f"/metadata/annotations/{RECORDED_BY_ANNOTATION.replace('/', '~1')}" in expressions
+
+
+def test_the_component_brings_the_setting_and_the_right_to_look() -> None:
+    (component,) = load(COMPONENT / "kustomization.yaml")
+    files = {file.name for file in COMPONENT.glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(component["resources"]) == files
+    (config,) = component["configMapGenerator"]
+    assert config["literals"] == ["DATASTORAGE_RECORDED_BY_POLICY=true"]
+    role, binding = load(COMPONENT / "rbac.yaml")
+    [rule] = role["rules"]
+    assert set(rule["resources"]) == {target.resource.plural for target in SPECS}
+    assert (rule["resourceNames"], rule["verbs"]) == ([RECORDED_BY_POLICY], ["get"])
+    account = only("ServiceAccount")["metadata"]
+    assert [(each["namespace"], each["name"]) for each in binding["subjects"]] == [
+        (account["namespace"], account["name"])
+    ]

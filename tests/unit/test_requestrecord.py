@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -117,3 +117,18 @@ def test_what_does_not_matter_does_not_change_the_claim() -> None:
     assert again.claim is not None
     assert again.claim.identifier_hash == sha256(f"uid:{UID}".encode())
     assert made(spec, uid=UID).claim == made(uid=UID, labels=None, resourceVersion="42").claim
+
+
+def test_an_identifier_counts_in_one_namespace_and_not_in_the_next_of_that_name() -> None:
+    def claim(created_at: datetime | None, key: str | None, **metadata: Any) -> Claim | None:
+        body = {"metadata": {"namespace": "payments", **metadata}, "spec": dict(AUDIT_SPEC)}
+        return record_of_request(
+            body, recorded_by="robot", idempotency_key=key, namespace_created_at=created_at, with_text=False
+        ).claim
+
+    for key, metadata in (("k", {}), (None, {"uid": UID})):
+        claims = [claim(at, key, **metadata) for at in (NOW, NOW, NOW + timedelta(seconds=1), None)]
+        hashes = [each.identifier_hash for each in claims if each is not None]
+        assert hashes[0] == hashes[1]
+        assert len(set(hashes)) == 3
+        assert len({each.request_hash for each in claims if each is not None}) == 1

@@ -109,7 +109,8 @@ class Record(Answer):
     intact: bool = Field(description="Whether the stored bytes still have this hash.")
     via: Literal["cluster", "api"] = Field(description="Whether it came as a custom resource or by this API.")
     recorded_by: str | None = Field(
-        description="The authenticated name of the caller who sent it. null where nobody vouches for it."
+        description="The user who recorded it, by the word of the API server: the sender of the request, or "
+        "the author of the object in this generation. null where the API server does not vouch for a name."
     )
     record: dict[str, Any] | None = Field(
         description="The object: apiVersion, kind, metadata and spec. null if its bytes can't be read."

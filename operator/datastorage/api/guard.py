@@ -36,6 +36,10 @@ class Guard(Protocol):
         """Raise NotAllowedError unless the caller may store records of the namespace."""
         ...
 
+    async def created_at(self, namespace: str) -> datetime | None:
+        """Return when the namespace was created; None if the cluster has none of that name."""
+        ...
+
     async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
         """Return the rows that the caller may read. Raises NotAllowedError if there are none."""
         ...
@@ -82,6 +86,10 @@ class KubernetesGuard:
         """Raise NotAllowedError unless the caller may store records of the namespace."""
         await self._authorization.require(caller, store_access(namespace))
 
+    async def created_at(self, namespace: str) -> datetime | None:
+        """Return when the namespace was created; None if the cluster has none of that name."""
+        return await self._namespaces.created_at(namespace)
+
     async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
         """Return the rows that the caller may read.
 
@@ -120,6 +128,11 @@ class OpenGuard:
 
     async def check_store(self, caller: Caller, namespace: str) -> None:
         """Allow it."""
+
+    async def created_at(self, namespace: str) -> datetime | None:
+        """Return None: without callers' rights, nobody asks who a namespace belongs to."""
+        del namespace
+        return None
 
     async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
         """Allow it."""

@@ -5,7 +5,7 @@ pipeline, but never becomes an object in the cluster.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, partial
@@ -155,20 +155,26 @@ async def _store(
     """Store the records that can be stored; return the result of each, in order."""
     results: list[_Result | None] = [None] * len(items.bodies)
     rights = _Rights(entrance.guard, caller)
-    make = partial(
-        record_of_request, recorded_by=caller.username, idempotency_key=key, with_text=entrance.with_texts
-    )
     checked = await run_apart(items.size, partial(_all_checked, audit_type, items.bodies))
-    allowed: dict[int, Mapping[str, Any]] = {}
+    allowed: dict[int, Callable[[], Record]] = {}
     for place, body in enumerate(checked):
         try:
             if isinstance(body, DataStorageError):
                 raise body
-            await rights.check(body["metadata"]["namespace"])
-            allowed[place] = body
+            namespace = body["metadata"]["namespace"]
+            await rights.check(namespace)
+            may_repeat = key is not None or body["metadata"].get("uid") is not None
+            allowed[place] = partial(
+                record_of_request,
+                body,
+                recorded_by=caller.username,
+                idempotency_key=key,
+                namespace_created_at=await entrance.guard.created_at(namespace) if may_repeat else None,
+                with_text=entrance.with_texts,
+            )
         except DataStorageError as error:
             results[place] = _Result(problem=problem_of(error))
-    made = await run_apart(items.size, lambda: [make(body) for body in allowed.values()])
+    made = await run_apart(items.size, lambda: [make() for make in allowed.values()])
     records = dict(zip(allowed, made, strict=True))
     if records:
         outcomes = await entrance.submissions.store(list(records.values()))

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from datastorage.assembly.store import Store, open_store
 from datastorage.kube.endpoint import load_endpoint
+from datastorage.kube.recordedbypolicy import RecordedByPolicy
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
+from datastorage.pipeline.authors import Authors
 from datastorage.pipeline.statusguard import StatusGuardNotice
 from datastorage.pipeline.sweep import SweepRequests
 from datastorage.resilience.breaker import Breaker
@@ -55,6 +57,8 @@ class Replica:
     rights: RightsReview
     shards: ShardsHere
     guard_notice: StatusGuardNotice
+    authors: Authors | None
+    """None if the policy that names authors is not installed."""
     dependencies: Dependencies | None
     """The breakers for writing vectors. This and the next three are None if no vectors are kept."""
     backfill: Backfill | None
@@ -93,11 +97,16 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
             rights=RightsReview(transport, on_recovery=shards.sweep),
             shards=shards,
             guard_notice=StatusGuardNotice(),
+            authors=_authors(settings, transport),
             dependencies=dependencies,
             backfill=_build_backfill(store, dependencies, shards),
             outbox_count=_build_outbox_count(store, postgres, shards),
             indexer=_build_indexer(settings, store),
         )
+
+
+def _authors(settings: Settings, transport: Transport) -> Authors | None:
+    return Authors(RecordedByPolicy(transport).look) if settings.recorded_by_policy else None
 
 
 def _dependencies(store: Store, postgres: Breaker) -> Dependencies | None:

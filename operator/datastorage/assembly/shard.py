@@ -184,6 +184,7 @@ def _build_commit(replica: Replica, shared: _Shared) -> BatchCommit:
         writer=build_writer(replica.store, on_pending=replica.request_backfill),
         rejected=replica.store.rejected,
         breaker=shared.tables,
+        authors=replica.authors,
     )
 
 

@@ -32,15 +32,32 @@ class Writer(Protocol):
     async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]: ...
 
 
+class Authors(Protocol):
+    """The authors of records that came from objects (pipeline/authors.py)."""
+
+    async def named(self, items: Sequence[WorkItem]) -> Sequence[WorkItem]: ...
+
+
 class BatchCommit:
     """The two ways to finish a record. Both wait while PostgreSQL is away; calls may run at once."""
 
-    def __init__(self, *, register: Register, writer: Writer, rejected: Rejected, breaker: Breaker) -> None:
-        """``breaker`` is that of the tables of the rows."""
+    def __init__(
+        self,
+        *,
+        register: Register,
+        writer: Writer,
+        rejected: Rejected,
+        breaker: Breaker,
+        authors: Authors | None = None,
+    ) -> None:
+        """``breaker`` is that of the tables of the rows. Without ``authors``, nobody vouches for a name that
+        an object gives.
+        """
         self._register = register
         self._writer = writer
         self._rejected = rejected
         self._breaker = breaker
+        self._authors = authors
 
     async def commit(self, batch: Sequence[WorkItem], *, bare: bool = False) -> None:
         """Store all items in one transaction and hand them on; ``bare``: their vectors stay pending.
@@ -48,6 +65,7 @@ class BatchCommit:
         Raises RecordRefusedError and WorkRefusedError when PostgreSQL refuses the batch while it serves
         others; then none is stored.
         """
+        batch = await self._named(batch)
         store = self._writer.store_bare if bare else self._writer.store
         rows = await self._breaker.judge(partial(_timed, store, batch))
         await self._hand_on(batch, rows)
@@ -59,6 +77,7 @@ class BatchCommit:
         its request gets an error; if it is gone from the cluster, it is lost.
         """
         metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
+        [item] = await self._named([item])
         try:
             await self._breaker.judge(lambda: self._rejected.reject(item.record, reason))
         except RecordRefusedError as error:
@@ -76,6 +95,9 @@ class BatchCommit:
         metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
         _log.error("Record rejected", extra={**item.as_log_fields(), "reason": reason})
         await self._hand_on([item], [Rejection(reason)])
+
+    async def _named(self, items: Sequence[WorkItem]) -> Sequence[WorkItem]:
+        return items if self._authors is None else await self._authors.named(items)
 
     async def _hand_on(self, batch: Sequence[WorkItem], outcomes: Sequence[Outcome]) -> None:
         # All items are noted before the first origin is awaited: while one waits, the others must not look

@@ -35,11 +35,24 @@ class Origin(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """The name that an object gives as its author. It counts only if authors.py finds that it is genuine.
+
+    ``author`` is None if the object names nobody. ``read_at``: when the object had been read, in monotonic
+    seconds.
+    """
+
+    author: str | None
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A record on its way to the commit."""
+    """A record on its way to the commit. ``stamp`` is None if the record did not come from an object."""
 
     record: Record
     origin: Origin
+    stamp: Stamp | None = None
 
     @property
     def size(self) -> int:

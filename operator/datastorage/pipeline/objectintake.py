@@ -24,13 +24,13 @@ from datastorage.pipeline.clusterobject import (
     version_of,
 )
 from datastorage.pipeline.intake import Intake
-from datastorage.pipeline.item import WorkItem
+from datastorage.pipeline.item import Stamp, WorkItem
 from datastorage.pipeline.objectorigin import ObjectOrigin
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue
 from datastorage.records.record import RecordKey
 from datastorage.resources.kinds import Phase, ResourceKind
-from datastorage.resources.reading.objectrecord import canonical_spec, key_of, record_of
+from datastorage.resources.reading.objectrecord import author_of, canonical_spec, key_of, record_of
 
 # An event may arrive this late, behind tens of thousands of others. A content that was read before it was
 # settled is stale. One that was read later is new, even if it is the same as before: the cluster was restored
@@ -165,10 +165,11 @@ class ObjectIntake:
             kind, spec_bytes = candidate.kind, candidate.spec_bytes
             record = record_of(kind, body, spec_bytes=spec_bytes, with_text=self._with_texts)
             version = version_of(kind, body, record.key, default_ttl_seconds=self._default_ttl_seconds)
+            stamp = Stamp(author_of(body), time.monotonic())
         except Exception:  # noqa: BLE001  # as above
             return self._cannot_read(candidate.ref, str(body["metadata"]["resourceVersion"]))
         register.start(record.key)
-        self._intake.add(WorkItem(record, ObjectOrigin(version, deleted, self._statuses, register)))
+        self._intake.add(WorkItem(record, ObjectOrigin(version, deleted, self._statuses, register), stamp))
         return Verdict.ACCEPTED
 
     def _cannot_read(self, ref: ObjectRef, version: str | None) -> Verdict:

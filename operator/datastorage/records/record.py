@@ -82,8 +82,8 @@ class Record:
     typed values to filter by, in the order of the columns that resources/reading declares for the table; a
     value that its column can't hold is None there and still exact in ``content``. ``text`` is the meaning of
     the record in words, from which its vector is made; None if no vectors are kept. ``resource_version``
-    orders the writes of one cluster; 0 if it is not known. ``recorded_by`` is the authenticated name of the
-    caller who sent the record; None if nobody vouches for it.
+    orders the writes of one cluster; 0 if it is not known. ``recorded_by`` is the name of the user who
+    sent the request or wrote the object, by the word of the API server; None if it does not vouch for one.
     """
 
     table: Table

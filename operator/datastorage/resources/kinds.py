@@ -11,6 +11,11 @@ ARCHIVE_GROUP = f"archive.{GROUP}"
 
 LEGAL_HOLD_LABEL = f"{GROUP}/legal-hold"
 """An object that carries this label stays in the cluster, unless the value is "false"."""
+RECORDED_BY_ANNOTATION = f"{GROUP}/recorded-by"
+"""The annotation in which a policy of the API server notes who recorded an object. Without the policy, it may
+say anything."""
+RECORDED_BY_POLICY = f"recorded-by.{GROUP}"
+"""The name of that policy and of its binding."""
 
 
 @dataclass(frozen=True, slots=True)

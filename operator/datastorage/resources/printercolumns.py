@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, RECORDED_BY_ANNOTATION, ResourceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,12 @@ _STATUS: Final = (
     ),
     # This is not of type date, because kubectl would show a time in the future as <invalid>.
     PrinterColumn("Expires", ".status.expiresAt", "When the object leaves the cluster.", wide=True),
+    PrinterColumn(
+        "Recorded By",
+        ".metadata.annotations." + RECORDED_BY_ANNOTATION.replace(".", r"\."),
+        "The user who recorded it, where the recorded-by policy is installed.",
+        wide=True,
+    ),
 )
 _COLUMNS: Final = {
     AUDIT_RECORD: (

@@ -103,9 +103,10 @@ class Checks:
 
     def notes(self) -> Mapping[str, Check]:
         """Return the checks that /ready shows and does not fail for."""
-        vectors = self._replica.store.vectors
+        vectors, authors = self._replica.store.vectors, self._replica.authors
         return (
             {"waiting": self._waiting}
+            | ({"recorded_by": authors.problem} if authors is not None else {})
             | (vector_notes(vectors, self._pace) if vectors is not None else {})
             | (standby_notes(self._standby) if self._standby is not None else {})
         )

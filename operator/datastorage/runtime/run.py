@@ -168,6 +168,8 @@ class Operator:
             start("rights", replica.rights.run()),
             start("partitions", repeat(prepare, interval_seconds=self._pace.partitions_seconds)),
         ]
+        if replica.authors is not None:
+            workers.append(start("authors", replica.authors.run()))
         if replica.backfill is not None:
             workers.append(start("backfill", replica.backfill.run()))
         if replica.outbox_count is not None:

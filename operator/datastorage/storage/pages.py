@@ -81,7 +81,7 @@ _GENERATIONS: Final = """
     ORDER BY generation DESC, stored_order DESC LIMIT $3
 """
 # One statement, without a transaction: a get is the most frequent question.
-_ONE: Final = """
+ONE: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, diverged, namespace, name,
         content, content_hash, stored_at, via, recorded_by, stored_order
     FROM datastorage.audit_records
@@ -237,7 +237,7 @@ class ArchiveReader:
         Only rows within the scope are found.
         """
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(_ONE, uid, generation, *astuple(scope))
+            row = await connection.fetchrow(ONE, uid, generation, *astuple(scope))
         return None if row is None else _stored(row)
 
     async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:

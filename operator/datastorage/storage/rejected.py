@@ -19,9 +19,11 @@ _ADD: Final = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
     ON CONFLICT DO NOTHING
 """
-# Two clients may choose the same uid for the same spec in two namespaces.
-_NAMESPACE: Final = """
-    SELECT namespace FROM datastorage.rejected_objects WHERE uid = $1 AND generation = $2 AND spec_hash = $3
+# Two clients may choose the same uid for the same spec: in two namespaces, or in two that had the same name
+# at different times.
+_IS_KEPT: Final = """
+    SELECT EXISTS (SELECT FROM datastorage.rejected_objects WHERE uid = $1 AND generation = $2
+        AND spec_hash = $3 AND namespace = $4 AND created_at = $5)
 """
 _REOPEN: Final = "SELECT datastorage.reopen_rejected($1, $2, $3, $4)"
 _RESOLVE: Final = "SELECT datastorage.resolve_rejected($1, $2, $3)"
@@ -130,7 +132,7 @@ class RejectedRecords:
 
         Its identifier is taken too: otherwise the record could be stored twice, by the retry of its bytes and
         by that of its request. A repeat changes nothing. Raises RecordRefusedError if its place is taken by a
-        record of another namespace.
+        record of another namespace, or of an earlier one of that name.
         """
         key = record.key
         async with self._database.connection() as connection, transaction(connection):
@@ -141,9 +143,8 @@ class RejectedRecords:
                 record.namespace, record.name, record.content, record.content_hash, reason,
                 record.via, record.recorded_by,
             )  # fmt: skip
-            if (
-                await connection.fetchval(_NAMESPACE, key.uid, key.generation, key.spec_hash)
-                != record.namespace
+            if not await connection.fetchval(
+                _IS_KEPT, key.uid, key.generation, key.spec_hash, record.namespace, key.created_at
             ):
                 raise RecordRefusedError("a rejected record of another namespace has the same uid and spec")
             await connection.execute(_REOPEN, key.uid, key.generation, key.spec_hash, reason)

@@ -8,7 +8,8 @@ from typing import Any, Final
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import sha256
 from datastorage.records.record import Record, RecordKey, Table
-from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, ResourceKind
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, RECORDED_BY_ANNOTATION, ResourceKind
+from datastorage.resources.reading.fields import storable
 from datastorage.resources.reading.registry import reading_of, reading_of_table
 
 # kubectl's own copy of the whole object would double every record, and adds nothing.
@@ -96,6 +97,12 @@ def spec_generation(kind: ResourceKind, metadata: _Object) -> int:
         return 1  # its spec can't change
     generation: int = metadata["generation"]
     return generation - 1 if "deletionTimestamp" in metadata and generation > 1 else generation
+
+
+def author_of(body: _Object) -> str | None:
+    """Return the name in the object's annotation. It counts only where the API server has written it."""
+    author = (body["metadata"].get("annotations") or {}).get(RECORDED_BY_ANNOTATION)
+    return storable(author) if isinstance(author, str) else None
 
 
 def _content(kind: ResourceKind, metadata: _Object, spec_bytes: bytes) -> bytes:

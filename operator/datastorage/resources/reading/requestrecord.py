@@ -47,6 +47,7 @@ def record_of_request(
     *,
     recorded_by: str,
     idempotency_key: str | None = None,
+    namespace_created_at: datetime | None = None,
     now: datetime | None = None,
     with_text: bool,
 ) -> Record:
@@ -54,7 +55,7 @@ def record_of_request(
 
     ``recorded_by`` is the authenticated name of the caller. The client's ``metadata.uid`` or, without one,
     ``idempotency_key`` is the identifier under which the request may be sent again; without either, each
-    request makes a new record.
+    request makes a new record. ``namespace_created_at`` is None where this is not known.
     """
     given = {field: body["metadata"][field] for field in _GIVEN_METADATA if body["metadata"].get(field)}
     spec = body["spec"]
@@ -72,6 +73,9 @@ def record_of_request(
     }
     record = record_of(AUDIT_RECORD, {"metadata": metadata, "spec": spec}, with_text=with_text)
     identifier = f"uid:{uid}" if "uid" in given else f"key:{idempotency_key}"
+    if namespace_created_at is not None:
+        # A namespace of the same name may have belonged to others before: their identifiers are free.
+        identifier = f"{rfc3339(namespace_created_at)} {identifier}"
     claim = None
     if "uid" in given or idempotency_key is not None:
         request = canonical_bytes({"metadata": given, "spec": spec})
