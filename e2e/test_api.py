@@ -300,3 +300,31 @@ async def _waits_for_a_lock(workbench: Workbench) -> bool:
         return bool(await connection.fetchval(f"{waiting} pg_database WHERE datname = current_database())"))
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["there", "away"])
+async def test_questions_go_to_the_standby_of_the_settings(
+    workbench: Workbench, callers: Callers, *, is_there: bool
+) -> None:
+    """The primary is named as its own standby: here it counts that the setting is used."""
+    away = "postgresql://nobody@127.0.0.1:1/none"
+    operator = workbench.start_operator(READ_DATABASE_URL=workbench.database_url if is_there else away)
+    token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
+    client = DocumentedClient(operator.api_url, token)
+    stored = await asyncio.to_thread(client.post, "/store/workflow", body(workbench.namespace))
+    assert stored.status == 201, stored.content
+
+    async def is_shown() -> bool:
+        status, said = await asyncio.to_thread(operator.ask, "/ready")
+        standby = json.loads(said)["checks"]["standby"]
+        return status == 200 and (standby == "ok" if is_there else "127.0.0.1:1" in standby)
+
+    await until(is_shown, seconds=SECONDS, what="/ready shows the standby, and stays well")
+    for path in ("/query/records", f"/query/workflow/{stored.json['uid']}"):
+        answer = await asyncio.to_thread(client.get, path, namespace=workbench.namespace)
+        assert answer.status == 200, answer.content
+        assert float(answer.headers["datastorage-replica-lag"]) == 0 or is_there
+    text = await asyncio.to_thread(operator.metrics)
+    assert f'datastorage_dependency_up{{dependency="standby"}} {1.0 if is_there else 0.0}' in text
+    assert "datastorage_event_loop_held_seconds_count" in text
+    assert ('datastorage_standby_skipped_total{reason="away"}' in text) is not is_there
