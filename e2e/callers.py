@@ -94,10 +94,15 @@ class CallerBench:
 
     def reviews_so_far(self) -> Counter[str]:
         """Return how many reviews the API server has counted, by resource."""
-        counted: Counter[str] = Counter()
-        for resource, value in _REVIEW.findall(self.cluster.metrics()):
-            counted[resource] += int(float(value))
-        return counted
+        return reviews_counted(self.cluster)
+
+
+def reviews_counted(cluster: Cluster) -> Counter[str]:
+    """Return how many reviews the API server has counted, by resource."""
+    counted: Counter[str] = Counter()
+    for resource, value in _REVIEW.findall(cluster.metrics()):
+        counted[resource] += int(float(value))
+    return counted
 
 
 def bearer(token: str, **other_headers: str) -> Headers:

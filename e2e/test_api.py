@@ -178,6 +178,30 @@ def test_each_record_of_a_batch_has_its_result(workbench: Workbench, both: Docum
     assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
 
 
+def test_a_batch_is_stored_as_a_whole_or_not_at_all(workbench: Workbench, both: DocumentedClient) -> None:
+    namespace, path = workbench.namespace, "/store/workflow?atomic=true"
+    batch = [body(namespace, uid=str(uuid.uuid4())) for _ in range(3)]
+    wrong = {**body(namespace), "spec": {"phase": "Completed"}}
+    refused = both.post(path, [*batch, wrong, body("kube-system")])
+    assert (refused.status, refused.json["code"]) == (422, "batch-not-stored"), refused.content
+    assert [(item["index"], item["status"]) for item in refused.json["items"]] == [(3, 400), (4, 403)]
+    assert both.get("/query/records", namespace=namespace).json["items"] == []
+    lines = b"\n".join(json.dumps(each).encode() for each in batch)
+    for status in (201, 200):
+        stored = both.post(path, lines, {"Content-Type": "application/x-ndjson"})
+        assert stored.status == 207, stored.content
+        assert [item["status"] for item in stored.json["items"]] == [status] * 3
+    reused = both.post(path, [body(namespace), {**batch[1], "spec": {**SPEC, "phase": "Failed"}}])
+    assert [(item["index"], item["problem"]["code"]) for item in reused.json["items"]] == [
+        (1, "identifier-reused")
+    ]
+    found = both.get("/query/semantic", namespace=namespace, q="scaling of checkout").json["items"]
+    assert {item["uid"] for item in found} <= {each["metadata"]["uid"] for each in batch}
+    assert found
+    assert found[0]["similarity"] is not None  # its vector was written, too
+    assert len(both.get("/query/records", namespace=namespace).json["items"]) == 3
+
+
 def test_without_a_token_or_a_right_nothing_is_done(workbench: Workbench, callers: Callers) -> None:
     url = workbench.start_operator().api_url
     nobody, stranger = DocumentedClient(url), DocumentedClient(url, callers.token("stranger"))
@@ -251,11 +275,15 @@ async def test_nothing_is_acknowledged_while_postgresql_is_away(
     sent = body(workbench.namespace, uid=str(uuid.uuid4()))
     postgres.stop("fast")
     try:
-        answer = client.post("/store/workflow", sent)
+        answers = [
+            client.post("/store/workflow", sent),
+            client.post("/store/workflow?atomic=true", [sent, body(workbench.namespace)]),
+        ]
     finally:
         postgres.start()
-    assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.content
-    assert int(answer.headers["retry-after"]) > 0
+    for answer in answers:
+        assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer.content
+        assert int(answer.headers["retry-after"]) > 0
 
     async def stored() -> bool:
         return client.post("/store/workflow", sent).status in {200, 201}

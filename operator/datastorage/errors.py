@@ -4,6 +4,8 @@ Library errors are translated into these where they enter (storage/connection/er
 kube/answers.py, embedding/); each edge (command line, HTTP, status) maps them once.
 """
 
+from collections.abc import Mapping
+
 
 class DataStorageError(Exception):
     """Base of every error that the program raises on purpose. The message is fit to show to a person."""
@@ -94,6 +96,28 @@ class RecordRejectedError(DataStorageError):
 
 class IdentifierReusedError(DataStorageError):
     """A request has the identifier of an earlier one, and another content."""
+
+    def __init__(
+        self,
+        message: str = "the identifier of this request (metadata.uid or Idempotency-Key) belongs to an "
+        "earlier record with another content, or to one that was rejected: use a new one for a new record",
+    ) -> None:
+        super().__init__(message)
+
+
+class GroupRefusedError(DataStorageError):
+    """A group of records is stored as a whole or not at all, and was refused: nothing of it is stored.
+
+    ``errors`` has the error of each record at fault, by its place in the group; it is empty if none is known.
+    ``is_transient`` says whether the same group may be stored later.
+    """
+
+    def __init__(
+        self, message: str, errors: Mapping[int, DataStorageError], *, is_transient: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.errors = errors
+        self.is_transient = is_transient
 
 
 class ClusterError(DataStorageError):

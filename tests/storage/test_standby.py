@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from datastorage import metrics
 from datastorage.assembly.queries import build_queries
-from datastorage.errors import TransientError, WorkRefusedError
+from datastorage.errors import InvalidQueryError, TransientError, WorkRefusedError
 from datastorage.query.filters import Filter
 from datastorage.query.questions import ArchiveQueries, Page
 from datastorage.query.standby import Pace as StandbyPace
@@ -173,6 +173,20 @@ async def test_what_was_just_stored_is_found_by_its_uid(asked: Asked, pair: Serv
         other = await api.send("GET", f"/query/records/{uid}?namespace=another")
         assert other.status == 404
         assert skipped("not_found") == before + 2
+
+
+async def test_a_page_of_the_primary_is_continued_where_the_standby_lacks_its_row(
+    asked: Asked, pair: ServerPair
+) -> None:
+    async with paused(pair):
+        stored = [await asked.store(namespace="pages") for _ in range(3)]
+        page = await build_queries(asked.databases["primary"]).list(Filter(namespace="pages"), limit=1)
+        archive = asked.queries()
+        rest = await archive.list(Filter(namespace="pages"), limit=5, cursor=page.cursor, scope=EVERYTHING)
+        found = [record.uid for record in (*page.records, *rest.records)]
+        assert found == stored[::-1]
+        with pytest.raises(InvalidQueryError):
+            await archive.list(Filter(), limit=5, cursor=page.cursor, scope=EVERYTHING)
 
 
 async def test_without_the_standby_the_primary_answers_a_few_questions(pair: ServerPair) -> None:

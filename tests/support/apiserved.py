@@ -17,7 +17,7 @@ from datastorage.api.bodies import Bounds
 from datastorage.api.guard import OpenGuard
 from datastorage.api.health import health_routes
 from datastorage.api.query import Desk, query_router
-from datastorage.api.store import Entrance, store_router
+from datastorage.api.store import Entrance, Submissions, store_router
 from datastorage.errors import NotAuthenticatedError
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.submissions import Unknown
@@ -43,8 +43,10 @@ class Archive(query.Archive, store.Archive, Protocol):
 class TokenGuard(OpenGuard):
     """Knows some tokens, each the name of its owner."""
 
-    def __init__(self, allowances: Allowances, names: Sequence[str] = ("robot", "flood")) -> None:
-        self._allowances = allowances
+    def __init__(
+        self, allowances: Allowances | None = None, names: Sequence[str] = ("robot", "flood")
+    ) -> None:
+        self._allowances = allowances or Allowances()
         self._names = names
 
     async def caller_of(self, headers: Headers) -> Caller:
@@ -76,6 +78,12 @@ class Served:
         self.stored += records
         return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
 
+    async def store_whole(self, records: Sequence[Record]) -> list[StoredRecord]:
+        """Store all records, as pipeline/submissions.py does."""
+        await self.storing.wait()
+        self.stored += records
+        return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
+
     async def send(
         self,
         method: str,
@@ -103,13 +111,16 @@ async def served(
     archive: Archive,
     bounds: Bounds | None = None,
     answers: AnswerBounds | None = None,
+    *,
+    submissions: Submissions | None = None,
+    guard: OpenGuard | None = None,
     allowances: Allowances | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve the API until the end of the block."""
+    """Serve the API until the end of the block. Without ``submissions``, records are kept in memory."""
     port = free_port()
     api = Served(f"http://127.0.0.1:{port}")
-    guard = TokenGuard(allowances or Allowances())
-    entrance = Entrance(guard, api, archive, with_texts=False, bounds=bounds or Bounds())
+    guard = guard or TokenGuard(allowances)
+    entrance = Entrance(guard, submissions or api, archive, with_texts=False, bounds=bounds or Bounds())
     app = api_app(
         [store_router(entrance), query_router(Desk(guard, archive, answers or AnswerBounds()))],
         health_routes(health={}, ready={}, notes={}),

@@ -17,9 +17,11 @@ from datastorage.errors import (
     RequestRefusedError,
     WorkRefusedError,
 )
+from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.statusqueue import StatusQueue, StatusUpdate
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
+from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ResourceKind
 from harness.objects import kind_of
 
@@ -198,3 +200,18 @@ class Probe:
         await asyncio.sleep(0)
         if self.errors:
             raise self.errors.pop(0)
+
+
+def no_groups(breaker: Breaker) -> Groups:
+    """Return the storing of groups for tests that store none."""
+    return Groups(writer=_NoGroups(), rehearse=_NoGroups().rehearse, breaker=breaker)
+
+
+class _NoGroups:
+    async def store(self, records: Sequence[Record], *, whole: bool) -> list[StoredRecord]:
+        raise AssertionError((records, whole))
+
+    store_bare = store
+
+    async def rehearse(self, records: Sequence[Record]) -> None:
+        raise AssertionError(records)

@@ -13,7 +13,7 @@ from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.reading.requestrecord import record_of_request
 from harness.objects import AUDIT_SPEC
-from tests.support.fakes import FakeArchive
+from tests.support.fakes import FakeArchive, no_groups
 from tests.support.storing import Storing
 from tests.support.tasks import Spawn
 
@@ -45,7 +45,8 @@ class KeepsNothing(FakeArchive):
 
 
 def submissions(storing: Storing, pace: Pace = PATIENT) -> Submissions:
-    made = Submissions(intake=storing.entrance.intake, breakers=(storing.breaker,), pace=pace)
+    groups = no_groups(storing.breaker)
+    made = Submissions(intake=storing.entrance.intake, groups=groups, breakers=(storing.breaker,), pace=pace)
     made.open()
     return made
 

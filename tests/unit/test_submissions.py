@@ -15,7 +15,7 @@ from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
-from tests.support.fakes import Probe
+from tests.support.fakes import Probe, no_groups
 from tests.support.pace import NEVER
 from tests.support.tasks import Spawn
 
@@ -35,7 +35,10 @@ class Entrance:
         self.postgres = Breaker("PostgreSQL", self.probe, pace=NEVER)
         self.tables = Breaker("its tables", self.probe, pace=NEVER)
         self.submissions = Submissions(
-            intake=self.intake, breakers=(self.postgres, self.tables), pace=self.pace
+            intake=self.intake,
+            groups=no_groups(self.tables),
+            breakers=(self.postgres, self.tables),
+            pace=self.pace,
         )
 
     async def take(self) -> list[WorkItem]:

@@ -26,7 +26,10 @@ class Answers:
     is_new: bool = True
     given: list[TextVectors | None] = field(default_factory=list)
 
-    async def write(self, records: Sequence[Record], given: TextVectors | None = None) -> list[StoredRecord]:
+    async def write(
+        self, records: Sequence[Record], given: TextVectors | None = None, *, whole: bool = False
+    ) -> list[StoredRecord]:
+        assert not whole
         self.given.append(given)
         return [
             StoredRecord(r.content_hash, STORED_AT, self.write_of_all, is_new=self.is_new) for r in records

@@ -13,7 +13,7 @@ from datastorage import metrics
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
 from datastorage.errors import OverloadedError
-from datastorage.query.archivedrecord import encoded
+from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled
 from datastorage.resilience.pieces import in_pieces
 

@@ -46,6 +46,10 @@ class Problem(Answer):
     code: str = Field(description="The kind of problem, for programs. The codes never change.")
     detail: str = Field(description="What is wrong and what to do, for people.")
     errors: list[FieldError] = Field(default_factory=list, description="The values that are wrong, if any.")
+    items: "list[FailedItem]" = Field(
+        default_factory=list,
+        description="The records at fault, in the order of the request. Only for a batch with `atomic=true`.",
+    )
 
 
 class Receipt(Answer):

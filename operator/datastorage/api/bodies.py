@@ -62,14 +62,6 @@ async def items_of(request: Request, bounds: Bounds, take: Callable[[int], None]
                 f"the content type must be {JSON} or {NDJSON}, not {media_type[:100]!r}",
             )
         )
-    if any(each.lower() != "identity" for each in request.headers.getlist("content-encoding")):
-        raise ProblemError(
-            Problem(
-                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-media-type",
-                "the body must not be compressed: send it without Content-Encoding",
-            )
-        )
     body = await read_body(request, bounds.body_bytes, take)
     return await run_apart(len(body), partial(_items, body, bounds, in_lines=media_type == NDJSON))
 
@@ -124,7 +116,18 @@ def _check_count(count: int, bounds: Bounds) -> None:
 
 
 async def read_body(request: Request, limit: int, take: Callable[[int], None] = _unlimited) -> bytes:
-    """Return the body of a request. Raises ProblemError if it is too large, or does not come whole."""
+    """Return the body of a request.
+
+    Raises ProblemError if it is compressed or too large, or does not come whole.
+    """
+    if any(each.lower() != "identity" for each in request.headers.getlist("content-encoding")):
+        raise ProblemError(
+            Problem(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "the body must not be compressed: send it without Content-Encoding",
+            )
+        )
     body = bytearray()
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and (len(announced) > _LENGTH_DIGITS or int(announced) > limit):

@@ -65,6 +65,16 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     "rejected": ErrorCode(
         _UNPROCESSABLE, "PostgreSQL can't hold the record; its bytes are kept among the rejected ones."
     ),
+    "refused": ErrorCode(
+        _UNPROCESSABLE,
+        "PostgreSQL can't hold the record. It is a record of a batch with atomic=true, so nothing is stored "
+        "and nothing kept.",
+    ),
+    "batch-not-stored": ErrorCode(
+        _UNPROCESSABLE,
+        "With atomic=true, and at least one record that can't be stored: nothing of the batch is stored. "
+        "items has the records at fault, each with its problem. Correct those, and send the batch again.",
+    ),
     "too-many-requests": ErrorCode(
         _TOO_MANY,
         "The caller sends more requests, or more at a time, than one caller may: send the same request again "

@@ -64,7 +64,10 @@ def store(*, records: int, body_bytes: int) -> dict[str, Any]:
         "With `metadata.uid`, or with the header `Idempotency-Key`, the same request may be sent again at "
         "any time. It never makes a second record: the answer is 200 with the first receipt. Without an "
         "identifier, each request makes a new record.\n\n"
-        "A batch is answered with 207 and a result for each record, each stored or refused by itself.\n\n"
+        "A batch is answered with 207 and a result for each record, each stored or refused by itself. With "
+        "`atomic=true`, all records are stored in one transaction, or none: then the answer is one problem "
+        "whose `items` are the records at fault. Records that were sent and stored before stay as they are, "
+        "with the status 200, and the others are stored.\n\n"
         "Needs the right to create `auditrecords.datastorage.kubernaut.io` in the namespace of each record.",
         answers={
             200: answer(
@@ -76,7 +79,8 @@ def store(*, records: int, body_bytes: int) -> dict[str, Any]:
         errors=(
             "invalid-json", "invalid-record", "no-records", "incomplete", "invalid-idempotency-key",
             "idempotency-key-of-batch", "invalid-parameter", "invalid-query", "body-too-large",
-            "too-many-records", "unsupported-media-type", "identifier-reused", "rejected", "overloaded",
+            "too-many-records", "unsupported-media-type", "identifier-reused", "rejected", "refused",
+            "batch-not-stored", "overloaded",
         ),
         extra={"requestBody": body, "parameters": [key]},
     )  # fmt: skip
@@ -104,7 +108,7 @@ def search_in_body(schema: Mapping[str, Any]) -> dict[str, Any]:
         "Search records, with the question in the body",
         f"The same search. The question stays out of URLs, and so out of the logs of proxies.\n\n{_LISTS}",
         answers=_FOUND,
-        errors=(*_QUERY_ERRORS, "invalid-json", "incomplete", "body-too-large"),
+        errors=(*_QUERY_ERRORS, "invalid-json", "incomplete", "body-too-large", "unsupported-media-type"),
         extra={"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}},
     )
 

@@ -2,7 +2,6 @@
 statuses.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from datastorage.errors import (
     BodyTooLargeError,
     DataStorageError,
+    GroupRefusedError,
     IdentifierReusedError,
     InvalidBodyError,
     InvalidQueryError,
@@ -24,10 +24,12 @@ from datastorage.errors import (
     NotAuthenticatedError,
     OverloadedError,
     RecordNotFoundError,
+    RecordRefusedError,
     RecordRejectedError,
     TooManyRequestsError,
     TransientError,
 )
+from datastorage.query.encoding import encoded
 from datastorage.resources.validation.problems import Code, FieldProblem
 
 _log = logging.getLogger(__name__)
@@ -50,6 +52,8 @@ class Problem:
     errors: Sequence[FieldProblem] = ()
     """Places in the body (JSON pointers), or names of parameters."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    items: Sequence[Mapping[str, Any]] = ()
+    """The records of a batch that are at fault, each with its own problem."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the problem as JSON, with the member names of RFC 9457."""
@@ -65,12 +69,14 @@ class Problem:
                 {"pointer": error.pointer, "code": str(error.code), "detail": error.detail}
                 for error in self.errors
             ]
+        if self.items:
+            answer["items"] = list(self.items)
         return answer
 
     def response(self) -> Response:
         """Return the answer to the request."""
         return Response(
-            json.dumps(self.as_json(), ensure_ascii=False).encode("utf-8", "replace"),
+            encoded(self.as_json()),
             status_code=self.status,
             media_type=MEDIA_TYPE,
             headers=dict(self.headers),
@@ -88,6 +94,7 @@ _PROBLEMS: Final[Sequence[tuple[type[DataStorageError], HTTPStatus, str, Mapping
     (InvalidQueryError, HTTPStatus.BAD_REQUEST, "invalid-query", {}),
     (IdentifierReusedError, HTTPStatus.UNPROCESSABLE_ENTITY, "identifier-reused", {}),
     (RecordRejectedError, HTTPStatus.UNPROCESSABLE_ENTITY, "rejected", {}),
+    (RecordRefusedError, HTTPStatus.UNPROCESSABLE_ENTITY, "refused", {}),
     (OverloadedError, HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", _RETRY),
     (TransientError, HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", _RETRY),
 )
@@ -111,6 +118,11 @@ def problem_of(error: DataStorageError) -> Problem:
     if isinstance(error, TooManyRequestsError):
         waiting = {"Retry-After": str(error.retry_after_seconds)}
         return Problem(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", str(error), headers=waiting)
+    if isinstance(error, GroupRefusedError):
+        detail = f"nothing of the batch is stored: {error}"
+        if error.is_transient:
+            return problem_of(TransientError(detail))
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "batch-not-stored", detail)
     for kind, status, code, headers in _PROBLEMS:
         if isinstance(error, kind):
             return Problem(status, code, str(error), headers=headers)

@@ -61,9 +61,9 @@ class QueryType(StrEnum):
     ACTION_TRACES = "actiontraces"
 
     @property
-    def audit_type(self) -> str | None:
+    def audit_type(self) -> AuditType | None:
         """The ``spec.type`` of the AuditRecords that are meant; None for all."""
-        return next((str(each) for each in AuditType if each.lower() == self.value), None)
+        return AuditType.of_path(self.value)
 
     @property
     def kind(self) -> str | None:

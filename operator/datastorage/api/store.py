@@ -13,25 +13,29 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import etag_of
 from datastorage.api.bodies import Bounds, Items, invalid, items_of
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
-from datastorage.api.openapi import JSON
-from datastorage.api.parameters import NoParameters, strict_router
+from datastorage.api.parameters import Strict, strict_router
 from datastorage.api.problems import Problem, ProblemError, problem_of
+from datastorage.api.results import Result, answer, batch_answer, nothing_stored, receipt, receipt_of
 from datastorage.api.room import Room
-from datastorage.errors import DataStorageError, IdentifierReusedError, RecordRejectedError, TransientError
+from datastorage.errors import (
+    DataStorageError,
+    GroupRefusedError,
+    IdentifierReusedError,
+    RecordRejectedError,
+    TransientError,
+)
 from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.pipeline.submissions import Unknown
-from datastorage.query.archivedrecord import ArchivedRecord, encoded
+from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.records.caller import Caller
-from datastorage.records.hashes import labelled
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
-from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import AUDIT_RECORD, AuditType
 from datastorage.resources.reading.requestrecord import record_of_request
 from datastorage.resources.validation.problems import Code, FieldProblem
@@ -52,41 +56,33 @@ class StoreType(StrEnum):
     @property
     def audit_type(self) -> AuditType:
         """The value of ``spec.type``."""
-        return next(each for each in AuditType if each.lower() == self.value)
+        found = AuditType.of_path(self.value)
+        assert found is not None
+        return found
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What the archive holds for a request. None of it ever changes."""
+def _true_or_false(value: Any) -> Any:
+    """Refuse the other words that would count as a truth value."""
+    if value not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return value
 
-    namespace: str
-    name: str
-    uid: str
-    created_at: str
-    stored_at: str
-    content_hash: bytes
-    recorded_by: str | None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the receipt as JSON."""
-        return {
-            "kind": AUDIT_RECORD.kind,
-            "namespace": self.namespace,
-            "name": self.name,
-            "uid": self.uid,
-            "generation": 1,
-            "createdAt": self.created_at,
-            "storedAt": self.stored_at,
-            "contentHash": labelled(self.content_hash),
-            "recordedBy": self.recorded_by,
-            "via": "api",
-        }
+class StoreParameters(Strict):
+    """How the records of a batch are stored."""
+
+    atomic: Annotated[bool, BeforeValidator(_true_or_false)] = Field(
+        default=False,
+        description="Store all records of a batch or none. Without it, each record is stored or refused by "
+        "itself.",
+    )
 
 
 class Submissions(Protocol):
     """Where records are stored (pipeline/submissions.py)."""
 
     async def store(self, records: Sequence[Record]) -> list[Outcome | Unknown]: ...
+    async def store_whole(self, records: Sequence[Record]) -> list[StoredRecord]: ...
 
 
 class Archive(Protocol):
@@ -121,69 +117,99 @@ def store_router(entrance: Entrance) -> APIRouter:
     async def store(
         type: StoreType,  # noqa: A002  # the word of the path
         request: Request,
-        _: Annotated[NoParameters, Query()],
+        asked: Annotated[StoreParameters, Query()],
     ) -> Response:
         caller = await entrance.guard.caller_of(request.headers)
         with entrance.room.share() as take:
             items = await items_of(request, entrance.bounds, take)
             entrance.guard.charge(caller, len(items.bodies))
             key = _idempotency_key(request, is_batch=items.is_batch)
-            results = await _store(entrance, caller, type.audit_type, items, key)
-        return _batch_answer(results) if items.is_batch else _answer(results[0], type)
+            sent = _Request(entrance, caller, type.audit_type, items, key)
+            if asked.atomic and items.is_batch:
+                results = await sent.store_whole()
+            else:
+                results = await sent.store()
+        path = f"{PREFIX}/query/{type}"
+        return batch_answer(results) if items.is_batch else answer(results[0], path)
 
     return router
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
-    """One record's answer: its receipt, or the problem with it."""
+class _Request:
+    """One request, with everything that is known of it."""
 
-    receipt: Receipt | None = None
-    is_new: bool = False
-    problem: Problem | None = None
+    entrance: Entrance
+    caller: Caller
+    audit_type: AuditType
+    items: Items
+    key: str | None
 
-    @property
-    def status(self) -> HTTPStatus:
-        if self.problem is not None:
-            return self.problem.status
-        return HTTPStatus.CREATED if self.is_new else HTTPStatus.OK
+    async def store(self) -> list[Result]:
+        """Store the records that can be stored; return the result of each, in order."""
+        records, problems = await self._records()
+        results = {place: Result(problem=problem) for place, problem in problems.items()}
+        if records:
+            outcomes = await self.entrance.submissions.store(list(records.values()))
+            for (place, record), outcome in zip(records.items(), outcomes, strict=True):
+                results[place] = await self._result(record, outcome)
+        return [results[place] for place in sorted(results)]
 
-
-async def _store(
-    entrance: Entrance, caller: Caller, audit_type: AuditType, items: Items, key: str | None
-) -> list[_Result]:
-    """Store the records that can be stored; return the result of each, in order."""
-    results: list[_Result | None] = [None] * len(items.bodies)
-    rights = _Rights(entrance.guard, caller)
-    checked = await run_apart(items.size, partial(_all_checked, audit_type, items.bodies))
-    allowed: dict[int, Callable[[], Record]] = {}
-    for place, body in enumerate(checked):
+    async def store_whole(self) -> list[Result]:
+        """Store all records; return the result of each, in order. Raises ProblemError if one can't be stored;
+        then none is.
+        """
+        records, problems = await self._records()
+        if problems:
+            raise ProblemError(nothing_stored(problems))
         try:
-            if isinstance(body, DataStorageError):
-                raise body
-            namespace = body["metadata"]["namespace"]
-            await rights.check(namespace)
-            may_repeat = key is not None or body["metadata"].get("uid") is not None
-            allowed[place] = partial(
-                record_of_request,
-                body,
-                recorded_by=caller.username,
-                idempotency_key=key,
-                namespace_created_at=await entrance.guard.created_at(namespace) if may_repeat else None,
-                with_text=entrance.with_texts,
-            )
-        except DataStorageError as error:
-            results[place] = _Result(problem=problem_of(error))
-    made = await run_apart(items.size, lambda: [make() for make in allowed.values()])
-    records = dict(zip(allowed, made, strict=True))
-    if records:
-        outcomes = await entrance.submissions.store(list(records.values()))
-        for (place, record), outcome in zip(records.items(), outcomes, strict=True):
+            stored = await self.entrance.submissions.store_whole(list(records.values()))
+        except GroupRefusedError as error:
+            if not error.errors:
+                raise
+            found = {place: problem_of(each) for place, each in error.errors.items()}
+            raise ProblemError(nothing_stored(found)) from error
+        # From here on everything is stored, so that a receipt that can't be read now fails alone.
+        return [await self._result(record, row) for record, row in zip(records.values(), stored, strict=True)]
+
+    async def _records(self) -> tuple[dict[int, Record], dict[int, Problem]]:
+        """Return the records that may be stored, and the problems with the others, by their places."""
+        rights = _Rights(self.entrance.guard, self.caller)
+        size = self.items.size
+        checked = await run_apart(size, partial(_all_checked, self.audit_type, self.items.bodies))
+        problems: dict[int, Problem] = {}
+        allowed: dict[int, Callable[[], Record]] = {}
+        for place, body in enumerate(checked):
             try:
-                results[place] = await _result(entrance, record, outcome)
-            except DataStorageError as error:  # the receipt of an earlier request can't be read now
-                results[place] = _Result(problem=problem_of(error))
-    return [result for result in results if result is not None]
+                if isinstance(body, DataStorageError):
+                    raise body
+                await rights.check(body["metadata"]["namespace"])
+                allowed[place] = await self._maker(body)
+            except DataStorageError as error:
+                problems[place] = problem_of(error)
+        made = await run_apart(size, lambda: [make() for make in allowed.values()])
+        return dict(zip(allowed, made, strict=True)), problems
+
+    async def _maker(self, body: Mapping[str, Any]) -> Callable[[], Record]:
+        """Return the function that makes a body's record, with all that it needs."""
+        may_repeat = self.key is not None or body["metadata"].get("uid") is not None
+        created_at = (
+            await self.entrance.guard.created_at(body["metadata"]["namespace"]) if may_repeat else None
+        )
+        return partial(
+            record_of_request,
+            body,
+            recorded_by=self.caller.username,
+            idempotency_key=self.key,
+            namespace_created_at=created_at,
+            with_text=self.entrance.with_texts,
+        )
+
+    async def _result(self, record: Record, outcome: Outcome | Unknown) -> Result:
+        try:
+            return await _result(self.entrance.archive, record, outcome)
+        except DataStorageError as error:  # the receipt of an earlier request can't be read now
+            return Result(problem=problem_of(error))
 
 
 def _all_checked(audit_type: AuditType, bodies: Sequence[Any]) -> list[Mapping[str, Any] | DataStorageError]:
@@ -270,70 +296,14 @@ def _idempotency_key(request: Request, *, is_batch: bool) -> str | None:
     return keys[0]
 
 
-async def _result(entrance: Entrance, record: Record, outcome: Outcome | Unknown) -> _Result:
+async def _result(archive: Archive, record: Record, outcome: Outcome | Unknown) -> Result:
     if isinstance(outcome, Rejection):
         why = f"PostgreSQL can't hold the record ({outcome.reason}): it is kept among the rejected ones"
-        return _Result(problem=problem_of(RecordRejectedError(why)))
+        raise RecordRejectedError(why)
     if isinstance(outcome, Unknown):
-        return _Result(problem=problem_of(TransientError(outcome.reason)))
+        raise TransientError(outcome.reason)
     if outcome.claimed is None:
-        return _Result(_receipt(record, outcome), is_new=True)
+        return Result(receipt(record, outcome), is_new=True)
     if outcome.claimed.same_request:
-        return _Result(_receipt_of(await entrance.archive.of_key(outcome.claimed.key, record.table)))
-    return _Result(
-        problem=problem_of(
-            IdentifierReusedError(
-                "the identifier of this request (metadata.uid or Idempotency-Key) belongs to an earlier "
-                "record with another content, or to one that was rejected: use a new one for a new record"
-            )
-        )
-    )
-
-
-def _receipt(record: Record, stored: StoredRecord) -> Receipt:
-    return Receipt(
-        record.namespace, record.name, record.key.uid, rfc3339(record.key.created_at),
-        rfc3339(stored.stored_at), stored.content_hash, record.recorded_by,
-    )  # fmt: skip
-
-
-def _receipt_of(earlier: ArchivedRecord) -> Receipt:
-    return Receipt(
-        earlier.namespace, earlier.name, earlier.uid, rfc3339(earlier.created_at), rfc3339(earlier.stored_at),
-        earlier.content_hash, earlier.recorded_by,
-    )  # fmt: skip
-
-
-def _answer(result: _Result, type_: StoreType) -> Response:
-    if result.receipt is None:
-        assert result.problem is not None
-        return result.problem.response()
-    receipt = result.receipt
-    return _json(
-        receipt.as_json(),
-        result.status,
-        {
-            "Location": f"{PREFIX}/query/{type_}/{receipt.uid}?namespace={receipt.namespace}",
-            "ETag": etag_of(receipt.content_hash),
-        },
-    )
-
-
-def _batch_answer(results: Sequence[_Result]) -> Response:
-    items = [
-        {"index": index, "status": int(result.status)}
-        | (
-            {"record": result.receipt.as_json()}
-            if result.receipt is not None
-            else {"problem": result.problem.as_json() if result.problem is not None else None}
-        )
-        for index, result in enumerate(results)
-    ]
-    failed = sum(result.problem is not None for result in results)
-    return _json(
-        {"stored": len(results) - failed, "failed": failed, "items": items}, HTTPStatus.MULTI_STATUS, {}
-    )
-
-
-def _json(value: Any, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
-    return Response(encoded(value), status_code=status, media_type=JSON, headers=dict(headers))
+        return Result(receipt_of(await archive.of_key(outcome.claimed.key, record.table)))
+    raise IdentifierReusedError

@@ -18,12 +18,13 @@ from datastorage.api.query import Archive, Desk, query_router
 from datastorage.api.store import Entrance, store_router
 from datastorage.assembly.queries import queries_of
 from datastorage.assembly.replica import Replica
-from datastorage.assembly.shard import Shard
+from datastorage.assembly.shard import Shard, build_writer
 from datastorage.assembly.store import open_database
 from datastorage.errors import ConfigurationError
 from datastorage.kube.accessreviews import AccessReviews
 from datastorage.kube.namespaces import Namespaces
 from datastorage.kube.transport import Transport
+from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
 from datastorage.query.standby import Standby
 from datastorage.query.standbyqueries import StandbyQueries
@@ -55,7 +56,12 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
     settings, store = replica.settings, replica.store
     guard = build_guard(settings, replica.transport)
     shard = next(shard for shard in shards if AUDIT_RECORD in shard.selection.kinds)
-    submissions = Submissions(intake=shard.intake, breakers=(replica.postgres, shard.tables))
+    groups = Groups(
+        writer=build_writer(store, on_pending=replica.request_backfill),
+        rehearse=store.archive.rehearse,
+        breaker=shard.tables,
+    )
+    submissions = Submissions(intake=shard.intake, groups=groups, breakers=(replica.postgres, shard.tables))
     async with AsyncExitStack() as stack:
         database = open_database(
             settings, "database_url", ARCHIVE, stack, writable=False, pool_size=_READ_POOL_SIZE

@@ -17,7 +17,7 @@ from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline import garbagecollector, statuswriter, sweep
-from datastorage.pipeline.batchcommit import BatchCommit, Writer
+from datastorage.pipeline.batchcommit import BatchCommit
 from datastorage.pipeline.batchwriter import EmbeddingWriter, RowWriter
 from datastorage.pipeline.clusterobject import Body
 from datastorage.pipeline.committer import Committer
@@ -238,7 +238,7 @@ def _build_promotion(replica: Replica, shared: _Shared) -> Promotion | None:
     )
 
 
-def build_writer(store: Store, *, on_pending: Callable[[], None]) -> Writer:
+def build_writer(store: Store, *, on_pending: Callable[[], None]) -> RowWriter | EmbeddingWriter:
     """Return the writer of batches; ``on_pending`` is called when vectors wait in the outbox."""
     vectors = store.vectors
     if vectors is None:

@@ -4,14 +4,14 @@ A record gets its outcome (stored, or kept among the rejected) only after that i
 """
 
 import logging
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
 from datastorage import metrics
 from datastorage.errors import RecordRefusedError
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
+from datastorage.pipeline.measuring import measured
 from datastorage.pipeline.register import Register
 from datastorage.records.record import Record, StoredRecord, Via
 from datastorage.resilience.breaker import Breaker
@@ -67,7 +67,7 @@ class BatchCommit:
         """
         batch = await self._named(batch)
         store = self._writer.store_bare if bare else self._writer.store
-        rows = await self._breaker.judge(partial(_timed, store, batch))
+        rows = await self._breaker.judge(partial(measured, store, [item.record for item in batch]))
         await self._hand_on(batch, rows)
 
     async def reject(self, item: WorkItem, reason: str) -> None:
@@ -90,7 +90,9 @@ class BatchCommit:
                 extra={**item.as_log_fields(), "reason": reason, "error": str(error)},
             )
             self._register.forget(item.record.key)
-            item.origin.given_up(str(error))
+            # The error may be about a record of another namespace, which a request must not learn of.
+            hidden = f"PostgreSQL can't hold it ({reason}), and its bytes can't be kept"
+            item.origin.given_up(hidden if item.record.via is Via.API else str(error))
             return
         metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
         _log.error("Record rejected", extra={**item.as_log_fields(), "reason": reason})
@@ -106,30 +108,3 @@ class BatchCommit:
             self._register.committed(item.record.key)
         for item, outcome in zip(batch, outcomes, strict=True):
             await item.origin.committed(outcome)
-
-
-_Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
-
-
-async def _timed(store: _Store, batch: Sequence[WorkItem]) -> list[StoredRecord]:
-    started = time.perf_counter()
-    rows = await store([item.record for item in batch])
-    seconds = time.perf_counter() - started
-    for table in {item.record.table.value for item in batch}:
-        metrics.WRITE_DURATION.labels(table).observe(seconds)
-    for item, row in zip(batch, rows, strict=True):
-        table = item.record.table.value
-        if not row.is_new:
-            metrics.WRITE_TOTAL.labels(table, "duplicate").inc()
-            continue
-        metrics.WRITE_TOTAL.labels(table, "success").inc()
-        age = row.stored_at - item.record.key.created_at
-        metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
-        if row.diverged:
-            metrics.DIVERGED.labels(table).inc()
-            _log.warning(
-                "Another content of this generation is in the archive; both are kept "
-                "(was the cluster restored from a backup, or cloned?)",
-                extra={**item.as_log_fields(), "generation": item.record.key.generation},
-            )
-    return rows

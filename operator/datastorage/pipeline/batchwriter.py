@@ -21,7 +21,7 @@ class Archive(Protocol):
     """The archive, as far as this module uses it (storage/write.py)."""
 
     async def write(
-        self, records: Sequence[Record], given: TextVectors | None = None
+        self, records: Sequence[Record], given: TextVectors | None = None, *, whole: bool = False
     ) -> list[StoredRecord]: ...
 
 
@@ -31,9 +31,9 @@ class RowWriter:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
 
-    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+    async def store(self, records: Sequence[Record], *, whole: bool = False) -> list[StoredRecord]:
         """Store all records in one transaction, as Archive.write does."""
-        return await self._archive.write(records)
+        return await self._archive.write(records, whole=whole)
 
     store_bare = store
 
@@ -47,10 +47,10 @@ class EmbeddingWriter:
         self._embedder = embedder
         self._on_pending = on_pending
 
-    async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+    async def store(self, records: Sequence[Record], *, whole: bool = False) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
 
-        Raises RecordRefusedError and TransientError as Archive.write does. A failure of the embedder raises
+        Raises errors as Archive.write does. A failure of the embedder raises
         nothing.
         """
         texts = distinct_texts(records)
@@ -60,16 +60,19 @@ class EmbeddingWriter:
             key: self._missing(Reason.EMBEDDING_REFUSED, why, WriteState.FAILED)
             for key, why in embeddings.refused.items()
         }
-        return await self._write(records, TextVectors(texts, embeddings.vectors, missing))
+        given = TextVectors(texts, embeddings.vectors, missing)
+        return await self._write(records, given, whole=whole)
 
-    async def store_bare(self, records: Sequence[Record]) -> list[StoredRecord]:
+    async def store_bare(self, records: Sequence[Record], *, whole: bool = False) -> list[StoredRecord]:
         """Store all records in one transaction as ``store`` does, but leave all their vectors pending."""
         why = "rows and vectors together are too much for PostgreSQL"
         write = self._missing(Reason.VECTOR_STORE_UNAVAILABLE, why)
-        return await self._write(records, TextVectors.all_missing(records, write))
+        return await self._write(records, TextVectors.all_missing(records, write), whole=whole)
 
-    async def _write(self, records: Sequence[Record], given: TextVectors) -> list[StoredRecord]:
-        stored = await self._archive.write(records, given)
+    async def _write(
+        self, records: Sequence[Record], given: TextVectors, *, whole: bool
+    ) -> list[StoredRecord]:
+        stored = await self._archive.write(records, given, whole=whole)
         _count(stored)
         if any(row.vector.state is WriteState.PENDING for row in stored):
             self._on_pending()

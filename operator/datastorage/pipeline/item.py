@@ -66,7 +66,11 @@ class WorkItem:
 
     def as_log_fields(self) -> dict[str, str]:
         """Return the fields that name the record's object in a log entry."""
-        record = self.record
-        return object_fields(
-            kind=kind_of(record.table).kind, namespace=record.namespace, name=record.name, uid=record.key.uid
-        )
+        return log_fields(self.record)
+
+
+def log_fields(record: Record) -> dict[str, str]:
+    """Return the fields that name a record's object in a log entry."""
+    return object_fields(
+        kind=kind_of(record.table).kind, namespace=record.namespace, name=record.name, uid=record.key.uid
+    )

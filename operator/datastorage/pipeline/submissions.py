@@ -7,12 +7,14 @@ under its identifier.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from datastorage.errors import OverloadedError, TransientError
+from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Outcome, WorkItem
-from datastorage.records.record import Record
+from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 
 
@@ -52,9 +54,12 @@ class RequestOrigin:
 class Submissions:
     """The entrance for records of requests."""
 
-    def __init__(self, *, intake: Intake, breakers: Sequence[Breaker], pace: Pace = Pace()) -> None:
+    def __init__(
+        self, *, intake: Intake, groups: Groups, breakers: Sequence[Breaker], pace: Pace = Pace()
+    ) -> None:
         """``breakers`` are those that a commit waits for: of PostgreSQL, and of the tables."""
         self._intake = intake
+        self._groups = groups
         self._breakers = breakers
         self._pace = pace
         self._closed: str | None = "the operator is starting"
@@ -73,12 +78,7 @@ class Submissions:
         Raises TransientError when PostgreSQL does not serve or no record was committed in time, and
         OverloadedError when there is no room. After an error some of the records may be stored all the same.
         """
-        if self._closed is not None:
-            raise TransientError(f"{self._closed}: send the request again")
-        if (reason := self._outage()) is not None:
-            raise TransientError(f"PostgreSQL can't store it now: {reason}")
-        if not self._intake.has_room:
-            raise OverloadedError("too many records wait to be stored: send the request again later")
+        self._check()
         loop = asyncio.get_running_loop()
         outcomes: list[asyncio.Future[Outcome | Unknown]] = [loop.create_future() for _ in records]
         for record, outcome in zip(records, outcomes, strict=True):
@@ -90,6 +90,33 @@ class Submissions:
                 outcome.result() if outcome.done() else Unknown(self._not_known()) for outcome in outcomes
             ]
         raise TransientError(self._not_known())
+
+    async def store_whole(self, records: Sequence[Record]) -> list[StoredRecord]:
+        """Store all of the records in one transaction, or none; return what the archive now holds for each.
+
+        Raises GroupRefusedError if one of them can't be stored, and otherwise the errors of ``store``.
+        """
+        self._check()
+        try:
+            async with asyncio.timeout(self._pace.commit_seconds):
+                return await self._groups.store(records)
+        except TimeoutError:
+            raise TransientError(self._not_known()) from None
+
+    async def finish_groups(self) -> None:
+        """Wait for the groups under way, at most as long as their requests do. They are not in the intake."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.commit_seconds):
+                await self._groups.finished()
+
+    def _check(self) -> None:
+        """Raise TransientError or OverloadedError if no records can be taken now."""
+        if self._closed is not None:
+            raise TransientError(f"{self._closed}: send the request again")
+        if (reason := self._outage()) is not None:
+            raise TransientError(f"PostgreSQL can't store it now: {reason}")
+        if not self._intake.has_room:
+            raise OverloadedError("too many records wait to be stored: send the request again later")
 
     def _not_known(self) -> str:
         why = self._outage() or "the commit takes too long"

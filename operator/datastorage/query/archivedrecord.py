@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled, sha256
 from datastorage.records.record import Via
 from datastorage.records.times import rfc3339
@@ -84,12 +85,6 @@ class ArchivedRecord:
             "via": str(self.via),
             "recordedBy": self.recorded_by,
         }
-
-
-def encoded(value: Any) -> bytes:
-    """Return a value as JSON."""
-    # Lone surrogates, which a record may contain, can't be encoded.
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def archived(row: StoredRow) -> ArchivedRecord:

@@ -12,13 +12,13 @@ from typing import Final
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
 from datastorage.query.archivedrecord import ArchivedRecord, archived, archived_all
-from datastorage.query.cursor import cursor_of, fingerprint, position_of
+from datastorage.query.cursor import cursor_of, fingerprint, not_a_cursor, page_end
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
 from datastorage.query.search import Searcher, SearchResult
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.record import RecordKey, Table
 from datastorage.storage.criteria import EVERYTHING, Scope
-from datastorage.storage.pages import ArchiveReader, Place, PlacedRow
+from datastorage.storage.pages import ArchiveReader, Orders, Place, PlacedRow
 
 _NO_FILTER: Final = Filter()
 _MAX_HISTORY: Final = 1_000
@@ -81,7 +81,11 @@ class ArchiveQueries:
             check_limit(limit)
             criteria = filter.criteria().within(scope)
             question = fingerprint("list", sorted(criteria.tables), criteria.arguments)
-            after = None if cursor is None else position_of(cursor, question, times=2, numbers=2)
+            after = None
+            if cursor is not None:
+                end = page_end(cursor, question, times=2, numbers=2)
+                orders = await self._reader.orders(end.place, scope=scope)
+                after = end.position(_known(orders).of_object)
             rows = await self._reader.page(criteria, after, limit + 1)
             page, next_cursor = await self._page(rows, limit, question)
             return Page(tuple(record for _, record in page), next_cursor)
@@ -153,7 +157,10 @@ class ArchiveQueries:
             check_value("correlation ID", correlation_id)
             check_limit(limit)
             question = fingerprint("timeline", correlation_id, scope)
-            after = None if cursor is None else position_of(cursor, question, times=1, numbers=3)
+            after = None
+            if cursor is not None:
+                end = page_end(cursor, question, times=1, numbers=3)
+                after = end.position(_known(await self._reader.orders(end.place, scope=scope)).of_row)
             rows = await self._reader.remediation(correlation_id, after, limit + 1, scope=scope)
             page, next_cursor = await self._page(rows, limit, question)
             entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
@@ -169,7 +176,7 @@ class ArchiveQueries:
         # If the contents are large, the last rows are left to the next page.
         page = [(row, records[row.place]) for row in wanted if row.place in records]
         is_last = len(rows) <= limit and len(page) == len(wanted)
-        return page, None if is_last or not page else cursor_of(page[-1][0].position, question)
+        return page, None if is_last or not page else _cursor(page[-1][0], question)
 
     async def _only(self, places: Sequence[Place], otherwise: str) -> ArchivedRecord:
         records = await self._load(places[:1])
@@ -179,6 +186,16 @@ class ArchiveQueries:
 
     async def _load(self, places: Sequence[Place]) -> tuple[ArchivedRecord, ...]:
         return tuple(await archived_all(await self._reader.load(places)) if places else [])
+
+
+def _cursor(row: PlacedRow, question: str) -> str:
+    return cursor_of(row.place, row.position, question)
+
+
+def _known(orders: Orders | None) -> Orders:
+    if orders is None:  # never a row of the caller's, or gone since
+        raise not_a_cursor()
+    return orders
 
 
 def _uid(uid: str) -> str:

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from datastorage import metrics
 from datastorage.errors import (
     EmbedderUnavailableError,
+    InvalidQueryError,
     PoolExhaustedError,
     RecordNotFoundError,
     TransientError,
@@ -69,7 +70,9 @@ class StandbyQueries:
 
     async def list(self, filter: Filter, *, limit: int, cursor: str | None, scope: Scope) -> Page:  # noqa: A002
         """Return a page of records."""
-        return await self._ask(lambda each: each.list(filter, limit=limit, cursor=cursor, scope=scope))
+        return await self._ask(
+            lambda each: each.list(filter, limit=limit, cursor=cursor, scope=scope), has_cursor=bool(cursor)
+        )
 
     async def get(
         self, uid: str, generation: int | None, kind: str | None, *, scope: Scope
@@ -107,10 +110,11 @@ class StandbyQueries:
     ) -> Timeline:
         """Return the records of a remediation in order."""
         return await self._ask(
-            lambda each: each.timeline(correlation_id, scope=scope, limit=limit, cursor=cursor)
+            lambda each: each.timeline(correlation_id, scope=scope, limit=limit, cursor=cursor),
+            has_cursor=bool(cursor),
         )
 
-    async def _ask(self, question: _Question[T]) -> T:
+    async def _ask(self, question: _Question[T], *, has_cursor: bool = False) -> T:
         problem, reason = self._state.problem, "away"
         if problem is None:
             reached_at = self._state.reached_at
@@ -119,6 +123,11 @@ class StandbyQueries:
                     found = await question(self._standby)
             except RecordNotFoundError:
                 problem, reason = "the standby of PostgreSQL does not have the record", "not_found"
+            except InvalidQueryError:
+                # A cursor stands for a row. The primary may have given it, and the standby lack the row.
+                if not has_cursor:
+                    raise
+                problem, reason = "the standby of PostgreSQL does not have the page token's row", "not_found"
             except (EmbedderUnavailableError, PoolExhaustedError):
                 raise  # not the standby's fault
             except TransientError as error:

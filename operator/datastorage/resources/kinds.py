@@ -60,6 +60,11 @@ class AuditType(StrEnum):
     WORKFLOW = "Workflow"
     EXECUTION = "Execution"
 
+    @classmethod
+    def of_path(cls, word: str) -> "AuditType | None":
+        """Return the type that a word of a path of the REST API names, or None."""
+        return next((each for each in cls if each.lower() == word), None)
+
 
 class AuditPhase(StrEnum):
     """The states of the step that an AuditRecord is about (`spec.phase`)."""

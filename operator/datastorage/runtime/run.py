@@ -154,7 +154,10 @@ class Operator:
                 _log.error("Stopping, nothing more is taken in: %s", failure)
                 self._stop.set()
             # Also after a failure: the intake may hold the last copies of objects.
-            await asyncio.gather(*(shard.flush(settings.shutdown_seconds) for shard in running))
+            await asyncio.gather(
+                self._rest.submissions.finish_groups(),
+                *(shard.flush(settings.shutdown_seconds) for shard in running),
+            )
             if failure is not None:
                 raise failure
         finally:

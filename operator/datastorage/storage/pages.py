@@ -44,6 +44,19 @@ _PAGE: Final = _with_first("""
     ORDER BY r.created_at DESC, numbers DESC LIMIT $4)
     ORDER BY created_at DESC, began_at DESC, numbers DESC LIMIT $4
 """)
+# The order of storing of a row, and the one that counts for its object in a list (see _OF_FIRST).
+_ORDERS: Final = {
+    table: f"""
+        SELECT r.stored_order, {of_object} AS of_object FROM datastorage.{table} AS r
+        WHERE r.uid = $1 AND r.generation = $2 AND r.created_at = $3 AND r.spec_hash = $4
+            AND ($5::text IS NULL OR r.namespace = $5)
+            AND r.created_at >= coalesce($6::timestamptz, '-infinity')
+    """  # noqa: S608  # names of our own
+    for table, of_object in (
+        (Table.AUDIT_RECORDS, "r.stored_order"),
+        (Table.ACTION_TRACES, f"({_OF_FIRST})[2]"),
+    )
+}
 _REMEDIATION: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, happened_at,
         ARRAY[resource_version, generation, stored_order] AS numbers
@@ -164,6 +177,14 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Orders:
+    """The last number of a row's position: in a timeline, and in a list."""
+
+    of_row: int
+    of_object: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlacedRow:
     """A row of a page."""
 
@@ -239,6 +260,13 @@ class ArchiveReader:
         async with self._database.connection() as connection:
             row = await connection.fetchrow(ONE, uid, generation, *astuple(scope))
         return None if row is None else _stored(row)
+
+    async def orders(self, place: Place, *, scope: Scope = EVERYTHING) -> Orders | None:
+        """Return the order of storing of a row; None if there is no such row within the scope."""
+        arguments = (*astuple(place.key), *astuple(scope))
+        async with reading(self._database) as connection:
+            row = await connection.fetchrow(_ORDERS[place.table], *arguments)
+        return None if row is None else Orders(row["stored_order"], row["of_object"])
 
     async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:
         """Return the newest row of the newest object that had the name, or an empty list."""

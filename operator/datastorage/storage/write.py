@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import asyncpg
 
-from datastorage.errors import TransientError, WorkRefusedError
+from datastorage.errors import GroupRefusedError, IdentifierReusedError, TransientError, WorkRefusedError
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Claimed, Record, RecordKey, StoredRecord, Table
 from datastorage.records.vector import EmbeddingModel, Vector
@@ -89,13 +89,16 @@ class Archive:
         # The number of vectors written together with rows. It shrinks after a refusal, and grows again.
         self._max_vectors = _MAX_VECTORS
 
-    async def write(self, records: Sequence[Record], given: TextVectors | None = None) -> list[StoredRecord]:
+    async def write(
+        self, records: Sequence[Record], given: TextVectors | None = None, *, whole: bool = False
+    ) -> list[StoredRecord]:
         """Store all records in one transaction; return what the archive now holds for each, in order.
 
         A key that exists already keeps its first content, and its stored hash and time are returned. The spec
         is the same in that case; labels and other fields that change without a new generation may differ.
 
-        Raises RecordRefusedError when PostgreSQL refuses the data of at least one row; then none is stored.
+        Raises RecordRefusedError when PostgreSQL refuses the data of at least one row, and with ``whole``
+        GroupRefusedError when an identifier belongs to another record; then none is stored.
         If vectors can't be written, that raises nothing.
         """
         given = TextVectors(distinct_texts(records)) if given is None else given
@@ -104,19 +107,25 @@ class Archive:
             await self._look_up_model()
         async with self._database.connection() as connection:
             try:
-                stored = await self._commit(connection, records, given, apart=apart)
+                stored = await self._commit(connection, records, given, apart=apart, whole=whole)
             except asyncpg.CheckViolationError as error:
                 # Only a missing partition raises this error without a constraint's name: the partition of a
                 # month that was known here may have been dropped. The records are not at fault.
                 if error.constraint_name is not None:
                     raise
                 self._partitions.forget()
-                stored = await self._commit(connection, records, given, apart=apart)
+                stored = await self._commit(connection, records, given, apart=apart, whole=whole)
         answer = [stored[record.key] for record in records]
         return await self._follow(records, answer, given.vectors) if apart else answer
 
     async def _commit(
-        self, connection: Session, records: Sequence[Record], given: TextVectors, *, apart: bool
+        self,
+        connection: Session,
+        records: Sequence[Record],
+        given: TextVectors,
+        *,
+        apart: bool = False,
+        whole: bool = False,
     ) -> dict[RecordKey, StoredRecord]:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
         claiming = any(record.claim is not None for record in records)
@@ -124,6 +133,7 @@ class Archive:
         groups = _groups(records)
         single = not given.vectors and not given.missing and not claiming and len(groups) == 1
         async with nullcontext() if single else transaction(connection):
+            asked = records
             # A record whose identifier belongs to an earlier one is not stored; that one is the answer.
             claimed = await claims.take(connection, records) if claiming else {}
             if claimed:
@@ -149,6 +159,8 @@ class Archive:
             # A ledger would add its entries here: one for each record in ``stored`` that ``is_new``.
             if claimed:
                 stored |= await self._holders(connection, claimed)
+            if whole:
+                _refuse_reused(asked, stored)
         return stored
 
     async def _holders(
@@ -170,6 +182,13 @@ class Archive:
             )
             for key, holder in claimed.items()
         }
+
+    async def rehearse(self, records: Sequence[Record]) -> None:
+        """Raise the error that ``write`` would raise for the rows of the records; store nothing."""
+        with suppress(_RollbackError):
+            async with self._database.connection() as connection, transaction(connection):
+                await self._commit(connection, records, TextVectors(distinct_texts(records)))
+                raise _RollbackError
 
     async def find(self, table: Table, keys: Sequence[RecordKey]) -> dict[RecordKey, StoredRecord]:
         """Return what the archive holds for the keys. Rows with another spec have another key."""
@@ -244,6 +263,21 @@ class Archive:
 
     def _unavailable(self, error: TransientError) -> VectorWrite:
         return self._pending(Reason.VECTOR_STORE_UNAVAILABLE, str(error))
+
+
+class _RollbackError(Exception):
+    """Raised to roll back a transaction."""
+
+
+def _refuse_reused(records: Sequence[Record], stored: Mapping[RecordKey, StoredRecord]) -> None:
+    """Raise GroupRefusedError if an identifier belongs to another record than the one that came with it."""
+    reused = {
+        place: IdentifierReusedError()
+        for place, record in enumerate(records)
+        if (claimed := stored[record.key].claimed) is not None and not claimed.same_request
+    }
+    if reused:
+        raise GroupRefusedError("identifiers belong to other records", reused)
 
 
 def _groups(records: Sequence[Record]) -> list[tuple[Table, Sequence[Record]]]:

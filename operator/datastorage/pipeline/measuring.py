@@ -1,0 +1,43 @@
+"""Counts and times the commits, and logs the records that differ from what is stored already."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from datastorage import metrics
+from datastorage.pipeline.item import log_fields
+from datastorage.records.record import Record, StoredRecord
+
+_log = logging.getLogger(__name__)
+
+Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
+"""Stores records in one transaction."""
+
+
+async def measured(store: Store, records: Sequence[Record]) -> list[StoredRecord]:
+    """Return what ``store`` returns for the records. A commit that fails is not counted."""
+    started = time.perf_counter()
+    rows = await store(records)
+    seconds = time.perf_counter() - started
+    for table in {record.table.value for record in records}:
+        metrics.WRITE_DURATION.labels(table).observe(seconds)
+    for record, row in zip(records, rows, strict=True):
+        _count(record, row)
+    return rows
+
+
+def _count(record: Record, row: StoredRecord) -> None:
+    table = record.table.value
+    if not row.is_new:
+        metrics.WRITE_TOTAL.labels(table, "duplicate").inc()
+        return
+    metrics.WRITE_TOTAL.labels(table, "success").inc()
+    age = row.stored_at - record.key.created_at
+    metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+    if row.diverged:
+        metrics.DIVERGED.labels(table).inc()
+        _log.warning(
+            "Another content of this generation is in the archive; both are kept "
+            "(was the cluster restored from a backup, or cloned?)",
+            extra={**log_fields(record), "generation": record.key.generation},
+        )
