@@ -444,3 +444,12 @@ def test_a_record_that_can_t_be_read_here_is_not_shown_as_empty(
     assert '"record": null' in printed
     assert "shop/memory" in noted
     assert "is nested too deep to be read here; it is stored as it was" in noted
+
+
+def test_a_reader_exports_the_archive(run: Command) -> None:
+    code, printed, _ = run("export")
+    assert code == 0
+    *lines, end = map(json.loads, printed.splitlines())
+    assert (end["kind"], end["count"]) == ("ExportEnd", len(lines))
+    assert [line["uid"] for line in lines] == [body["metadata"]["uid"] for body in (_MEMORY, _DISK, _TRACE)]
+    assert lines[1]["record"]["spec"] == _DISK["spec"]

@@ -15,6 +15,7 @@ from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import Filter
+from datastorage.storage.criteria import Scope
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
@@ -106,12 +107,24 @@ async def test_the_newest_object_of_a_name_is_returned(archive: SearchableArchiv
         await archive.ask.get_by_name("payments", "other")
 
 
+@pytest.mark.oldest_postgres
+async def test_a_name_is_found_within_the_scope_alone(archive: SearchableArchive) -> None:
+    await archive.put(audit_record(name="job", creationTimestamp=at(0)))
+    await archive.put(action_trace(name="trace", creationTimestamp=at(0)))
+    for name in ("job", "trace"):
+        for scope in (Scope("payments"), Scope("payments", START)):
+            assert (await archive.ask.get_by_name("payments", name, scope=scope)).name == name
+        for scope in (Scope("shop"), Scope("payments", START + timedelta(seconds=1))):
+            with pytest.raises(RecordNotFoundError):
+                await archive.ask.get_by_name("payments", name, scope=scope)
+
+
 async def test_unknown_and_malformed_uids(archive: SearchableArchive) -> None:
     with pytest.raises(RecordNotFoundError):
         await archive.ask.get(str(uuid.uuid4()))
     with pytest.raises(RecordNotFoundError):
         await archive.ask.history(str(uuid.uuid4()))
-    with pytest.raises(InvalidQueryError, match="is neither a UID"):
+    with pytest.raises(InvalidQueryError, match="uid must be a UUID"):
         await archive.ask.get("no-uid")
 
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
-from datastorage.storage import clues, fulltext, nearest
+from datastorage.storage import clues, export, fulltext, nearest
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria
@@ -124,6 +124,17 @@ async def test_a_page_reads_indexes(database: Database, criteria: Criteria) -> N
     after = (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC), [100, 1])
     for position in ((None,) * 3, after):
         _assert_indexes(await _scans(database, queries._PAGE, *position, 20, *criteria.arguments))
+
+
+@pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
+async def test_an_export_reads_indexes(database: Database, criteria: Criteria) -> None:
+    """Also in the middle of the archive, where the rows before the position are most of it."""
+    for after in (0, 12_000):
+        for span in (1_000, 50_000):
+            arguments = (after, after + span, 1_000, 4 * 1024 * 1024, *criteria.arguments)
+            _assert_indexes(await _scans(database, export._ROWS, *arguments))
+    newest = await _scans(database, export._NEWEST)
+    _assert_indexes([scan for scan in newest if scan["Relation Name"] != "storage_order"])
 
 
 async def test_a_time_range_reads_only_its_months(database: Database) -> None:

@@ -121,6 +121,34 @@ class Record(Answer):
     )
 
 
+class ExportLine(Record):
+    """A record in an export, on a line of its own. `record` is the last member."""
+
+    position: int = Field(
+        description="The place of the record in the order of storing. The numbers have gaps."
+    )
+    resume_token: str = Field(description="The `resumeToken` with which an export goes on after this record.")
+    changed_content: str | None = Field(
+        None,
+        description="The bytes in Base64, if they are not as they were stored. Then `intact` is false, and "
+        "`record` is null. Otherwise the field is left out.",
+    )
+
+
+class ExportEnd(Answer):
+    """The last line of an export. Only a complete export has it."""
+
+    kind: Literal["ExportEnd"]
+    count: int = Field(description="The lines before this one, in this answer.")
+    lines_hash: _Hash = Field(
+        description="SHA-256 of all bytes before this line, each line with its line feed, uncompressed."
+    )
+    position: int = Field(description="The export has all records up to this position.")
+    resume_token: str = Field(
+        description="The `resumeToken` of the next export, which has what was stored since."
+    )
+
+
 class Page(Answer):
     """Records, the newest first."""
 
@@ -175,7 +203,8 @@ class Health(Answer):
 
 
 ANSWERS: Final[tuple[type[Answer], ...]] = (
-    Receipt, BatchResult, Record, Page, History, SearchResult, Timeline, Problem, Health,
+    Receipt, BatchResult, Record, Page, History, SearchResult, Timeline, ExportLine, ExportEnd, Problem,
+    Health,
 )  # fmt: skip
 
 

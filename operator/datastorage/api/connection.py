@@ -2,13 +2,16 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from datastorage import metrics
 from datastorage.api.problems import Problem
+
+NEXT_STAGE: Final = "datastorage.next_stage"
+"""The ASGI extension for answers in many pieces: called with seconds, it gives the next piece that time."""
 
 
 class BoundedConnection(H11Protocol):
@@ -38,6 +41,7 @@ class BoundedConnection(H11Protocol):
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
+            self.scope["extensions"] = {NEXT_STAGE: self._begin_stage}  # type: ignore[dict-item]  # it names its own
             self._begin_stage()
 
     def on_response_complete(self) -> None:
@@ -85,8 +89,9 @@ class BoundedConnection(H11Protocol):
         self.connections.discard(longest)
         longest.transport.abort()
 
-    def _begin_stage(self) -> None:
+    def _begin_stage(self, seconds: float | None = None) -> None:
         self._begun = self.loop.time()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(self.stage_seconds, self.transport.abort)
+        seconds = self.stage_seconds if seconds is None else seconds
+        self._timer = self.loop.call_later(seconds, self.transport.abort)

@@ -71,7 +71,9 @@ def answer(
         content: dict[str, Any] = {"schema": {"$ref": SCHEMAS_AT + schema}}
         if example is not None:
             content["example"] = example
-        found["content"] = {JSON: content, **(others or {})}
+        others = {JSON: content, **(others or {})}
+    if others:
+        found["content"] = others
     return found
 
 

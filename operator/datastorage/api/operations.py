@@ -124,18 +124,18 @@ LIST: Final = operation(
 )
 HISTORY: Final = operation(
     "getHistory",
-    "Get the history of an ActionTrace",
-    f"Returns all generations of an ActionTrace, the newest first.\n\n{_GETS}",
+    "Get the history of a record",
+    "Returns all generations of an ActionTrace, the newest first. An AuditRecord has one alone. A generation "
+    "with several contents is returned once for each: the cluster was restored from a backup, or cloned."
+    f"\n\n{_GETS}",
     answers={200: answer("All generations.", "History")},
     errors=(*_QUERY_ERRORS, "not-found"),
 )
-GET: Final = operation(
-    "getRecord",
-    "Get a record",
-    "Returns the newest generation, or the given one. "
+_BYTES: Final = (
     f"With `Accept: {CANONICAL}`, the answer is the stored bytes, whose SHA-256 is the content hash."
-    f"\n\n{_GETS}",
-    answers={
+)
+_ONE: Final[Mapping[str, Any]] = {
+    "answers": {
         200: answer(
             "The record.",
             "Record",
@@ -146,8 +146,8 @@ GET: Final = operation(
             "The caller has this content.", headers={"ETag": _ETAG, "Vary": "`Accept, Authorization`."}
         ),
     },
-    errors=(*_QUERY_ERRORS, "not-found"),
-    extra={
+    "errors": (*_QUERY_ERRORS, "not-found"),
+    "extra": {
         "parameters": [
             {
                 "name": "If-None-Match",
@@ -158,6 +158,51 @@ GET: Final = operation(
             }
         ]
     },
+}
+GET: Final = operation(
+    "getRecord",
+    "Get a record",
+    f"Returns the newest generation, or the given one. {_BYTES}\n\n{_GETS}",
+    **_ONE,
+)
+GET_BY_NAME: Final = operation(
+    "getRecordByName",
+    "Get a record by its name",
+    "Returns the newest generation of the object with this name. Where several objects had the name one "
+    f"after another, it is the newest of them. {_BYTES}\n\n{_GETS}",
+    **_ONE,
+)
+_EXPORT_LINES: Final = [{"$ref": f"{SCHEMAS_AT}{name}"} for name in ("ExportLine", "ExportEnd")]
+_EXPORT_EXAMPLE: Final = (
+    '{"position":17,"resumeToken":"WyI0ZjA5…","kind":"AuditRecord","namespace":"payments",'
+    f'"name":"execution-2f6c1b8a9e41","uid":"{UID}","generation":1,"createdAt":"2026-03-14T09:27:11.043Z",'
+    f'"storedAt":"2026-03-14T09:27:11.061Z","contentHash":"{_HASH}","diverged":false,"via":"api",'
+    '"recordedBy":"system:serviceaccount:payments:recorder","intact":true,"record":{"apiVersion":…}}\n'
+    f'{{"kind":"ExportEnd","count":1,"linesHash":"{_HASH}","position":17,"resumeToken":"WyI0ZjA5…"}}\n'
+)
+EXPORT: Final = operation(
+    "exportRecords",
+    "Export records",
+    "Streams all records that meet the conditions, with every generation of the ActionTraces, in the order "
+    "in which they were stored: one JSON object in each line, as `ExportLine` describes. The export goes up "
+    "to the newest record that was committed when it began.\n\n"
+    "**The last line**, `ExportEnd`, has the number of the lines before it, and the SHA-256 of all their "
+    "bytes. A stream without it is incomplete: the connection broke, or the export failed on its way. Then "
+    "send the request again with the `resumeToken` of the last line that came whole. A token stays valid for "
+    "the same conditions and rights. With the token of a last line, the next export has what was stored "
+    "since. No record is left out between an export and its continuation, and none comes twice.\n\n"
+    '**`record`** holds the stored bytes, unchanged: those between the first `,"record":` and the closing '
+    "brace of the line have the SHA-256 `contentHash`.\n\n"
+    "With `Accept-Encoding: zstd` or `gzip`, the stream is compressed. Few exports are served at once.\n\n"
+    "Needs the rights to `list` and to `export` `records.archive.datastorage.kubernaut.io`.",
+    answers={
+        200: answer(
+            "The lines; the schema is that of a single line.",
+            headers={"Vary": "`Accept-Encoding, Authorization`."},
+            others={NDJSON: {"schema": {"oneOf": _EXPORT_LINES}, "example": _EXPORT_EXAMPLE}},
+        )
+    },
+    errors=_QUERY_ERRORS,
 )
 TIMELINE: Final = operation(
     "getTimeline",

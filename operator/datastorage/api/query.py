@@ -26,6 +26,7 @@ from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
 from datastorage.api.parameters import NoParameters, Strict, strict_router
 from datastorage.api.store import PREFIX
+from datastorage.errors import InvalidQueryError
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
 from datastorage.query.questions import Page
@@ -41,6 +42,7 @@ _NAMESPACE: Final = "Needed without the right in the whole cluster."
 _PAGE_SIZE: Final = "Records on a page, at most."
 _EARLIER_PAGE: Final = "The nextPageToken of the page before; valid for the same conditions only."
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
+_Name = Annotated[str, Path(description="The name of the record.")]
 _CorrelationId = Annotated[str, Path(alias="correlationID", description="The remediation.")]
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
@@ -80,7 +82,10 @@ class Archive(Protocol):
     async def get(
         self, uid: _Uid, generation: int | None, kind: str | None, *, scope: Scope
     ) -> ArchivedRecord: ...
-    async def history(self, uid: _Uid, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
+    async def get_by_name(
+        self, namespace: str, name: str, kind: str | None, *, scope: Scope
+    ) -> ArchivedRecord: ...
+    async def history(self, uid: _Uid, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
     async def search(
         self,
         question: str,
@@ -101,7 +106,29 @@ class Namespaced(Strict):
     namespace: str | None = Field(None, description=_NAMESPACE)
 
 
-class Generation(Namespaced):
+class OfKind(Namespaced):
+    """A kind of records."""
+
+    kind: str | None = Field(
+        None, description="AuditRecord or ActionTrace. The types other than `records` imply it."
+    )
+
+    def kind_of(self, type_: QueryType) -> str | None:
+        """Return the kind that is meant, or None for both. Raises InvalidQueryError for a contradiction."""
+        if self.kind is None or type_.kind is None:
+            return type_.kind or self.kind
+        if self.kind.lower() != type_.kind.lower():
+            raise InvalidQueryError(f"kind must be {type_.kind} or left out: the type {type_} implies it")
+        return type_.kind
+
+
+class OfNamespace(OfKind):
+    """The namespace of a record that is asked for by its name."""
+
+    namespace: str = Field(description="The namespace of the record.")
+
+
+class Generation(OfKind):
     """One generation of a record."""
 
     generation: int | None = Field(None, description="The newest one if it is left out.")
@@ -124,7 +151,7 @@ def _no_number(value: Any) -> Any:
 Time = Annotated[datetime | None, BeforeValidator(_no_number)]
 
 
-class Conditions(Namespaced):
+class Conditions(OfKind):
     """The conditions of a question; a record has to meet all of them."""
 
     correlation_id: str | None = Field(None, description="The remediation that the record belongs to.")
@@ -142,8 +169,12 @@ class Conditions(Namespaced):
 
     def filter_of(self, type_: QueryType) -> Filter:
         """Return the filter of the archive."""
-        given = {name: getattr(self, name) for name in Conditions.model_fields if name != "action_type"}
-        return Filter(kind=type_.kind, type=type_.audit_type or self.action_type, **given)
+        given = {
+            name: getattr(self, name)
+            for name in Conditions.model_fields
+            if name not in {"kind", "action_type"}
+        }
+        return Filter(kind=self.kind_of(type_), type=type_.audit_type or self.action_type, **given)
 
 
 class ListConditions(Conditions):
@@ -267,11 +298,31 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
 
 
 def _add_records(router: APIRouter, desk: Desk) -> None:
-    @router.get("/query/actiontraces/{uid}/history", **operations.HISTORY)
-    async def history(request: Request, uid: _Uid, asked: Annotated[Namespaced, Query()]) -> Response:
+    @router.get("/query/{type}/by-name/{name}", **operations.GET_BY_NAME)
+    async def get_by_name(
+        type: QueryType,  # noqa: A002  # the word of the path
+        name: _Name,
+        request: Request,
+        asked: Annotated[OfNamespace, Query()],
+    ) -> Response:
         admission = await desk.admit(request, "get", asked)
         async with desk.answers.turn():
-            records = await desk.archive.history(uid, scope=admission.scope)
+            record = await desk.archive.get_by_name(
+                asked.namespace, name, asked.kind_of(type), scope=admission.scope
+            )
+            admission.note(request.url.path, 1)
+            return _one(request, record)
+
+    @router.get("/query/{type}/{uid}/history", **operations.HISTORY)
+    async def history(
+        type: QueryType,  # noqa: A002  # the word of the path
+        request: Request,
+        uid: _Uid,
+        asked: Annotated[OfKind, Query()],
+    ) -> Response:
+        admission = await desk.admit(request, "get", asked)
+        async with desk.answers.turn():
+            records = await desk.archive.history(uid, asked.kind_of(type), scope=admission.scope)
             admission.note(request.url.path, len(records))
             return await desk.answers.listed((each.as_bytes() for each in records), {})
 
@@ -284,7 +335,7 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         admission = await desk.admit(request, "get", asked)
         async with desk.answers.turn():
-            record = await desk.archive.get(uid, asked.generation, type.kind, scope=admission.scope)
+            record = await desk.archive.get(uid, asked.generation, asked.kind_of(type), scope=admission.scope)
             admission.note(request.url.path, 1)
             return _one(request, record)
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from datastorage.api.allowances import AllowanceLimits, Allowances
 from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization
+from datastorage.api.export import ExportDesk, ExportLimits, export_router
 from datastorage.api.guard import KubernetesGuard, OpenGuard
 from datastorage.api.listening import is_loopback
 from datastorage.api.query import Archive, Desk, query_router
@@ -26,11 +27,13 @@ from datastorage.kube.namespaces import Namespaces
 from datastorage.kube.transport import Transport
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
+from datastorage.query.export import ArchiveExports
 from datastorage.query.standby import Standby
 from datastorage.query.standbyqueries import StandbyQueries
 from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.settings import Settings
+from datastorage.storage.export import ExportReader
 from datastorage.storage.replication import state_of
 from datastorage.storage.schema import ARCHIVE, STANDBY
 
@@ -66,6 +69,11 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         database = open_database(
             settings, "database_url", ARCHIVE, stack, writable=False, pool_size=_READ_POOL_SIZE
         )
+        # Exports have connections of their own, too. They lead to the primary: a standby does not know which
+        # transactions may still add rows.
+        exports = open_database(
+            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=2 * ExportLimits().at_once
+        )
         stack.push_async_callback(guard.close)
         primary = queries_of(store, database)
         entrance = Entrance(
@@ -85,7 +93,11 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             # It begins before PostgreSQL has answered: a standby may be there when the primary is not.
             tasks = (asyncio.create_task(standby.run(), name="standby"),)
             stack.push_async_callback(end_tasks, tasks)
-        routers = [store_router(entrance), query_router(Desk(guard, archive))]
+        routers = [
+            store_router(entrance),
+            query_router(Desk(guard, archive)),
+            export_router(ExportDesk(guard, ArchiveExports(ExportReader(exports)))),
+        ]
         yield Rest(submissions, routers, standby, tasks)
 
 

@@ -103,9 +103,9 @@ class ArchiveQueries:
         Only rows within the scope are found.
         """
         with _measured("get"):
-            uid = _uid(uid)
-            if generation is not None and not 0 <= generation <= _MAX_GENERATION:
-                raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
+            uid = checked_uid(uid)
+            if generation is not None:
+                checked_generation(generation)
             which = f" in generation {generation}" if generation is not None else ""
             tables = Filter(kind=kind).criteria().tables
             row = await self._reader.one(uid, generation, scope=scope)
@@ -117,27 +117,36 @@ class ArchiveQueries:
         """Return the record with a key. Raises RecordNotFoundError."""
         return await self._only([Place(table, key)], f"no record {key.uid} in the archive")
 
-    async def get_by_name(self, namespace: str, name: str, kind: str | None = None) -> ArchivedRecord:
-        """Return the newest generation of the newest object with a name. Raises RecordNotFoundError."""
+    async def get_by_name(
+        self, namespace: str, name: str, kind: str | None = None, *, scope: Scope = EVERYTHING
+    ) -> ArchivedRecord:
+        """Return the newest generation of the newest object with a name. Raises RecordNotFoundError.
+
+        Only rows within the scope are found.
+        """
         with _measured("get"):
             check_value("namespace", namespace)
             check_value("name", name)
             tables = Filter(kind=kind).criteria().tables
             return await self._only(
-                await self._reader.newest_of_name(tables, namespace, name),
+                await self._reader.newest_of_name(tables, namespace, name, scope=scope),
                 f"no record {namespace}/{name} in the archive",
             )
 
-    async def history(self, uid: str, *, scope: Scope = EVERYTHING) -> tuple[ArchivedRecord, ...]:
+    async def history(
+        self, uid: str, kind: str | None = None, *, scope: Scope = EVERYTHING
+    ) -> tuple[ArchivedRecord, ...]:
         """Return an object's generations, the newest first. Raises RecordNotFoundError if there are none.
 
         Only rows within the scope are found.
         """
         with _measured("get"):
-            uid = _uid(uid)
-            records = await self._load(await self._reader.generations(uid, None, _MAX_HISTORY, scope=scope))
+            uid = checked_uid(uid)
+            tables = Filter(kind=kind).criteria().tables
+            places = await self._reader.generations(uid, None, _MAX_HISTORY, scope=scope)
+            records = await self._load([place for place in places if place.table in tables])
             if not records:
-                raise RecordNotFoundError(f"no record {uid} in the archive")
+                raise RecordNotFoundError(f"no {kind or 'record'} {uid} in the archive")
             return records
 
     async def timeline(
@@ -198,15 +207,19 @@ def _known(orders: Orders | None) -> Orders:
     return orders
 
 
-def _uid(uid: str) -> str:
+def checked_uid(uid: str) -> str:
     """Return a uid in its canonical spelling. Raises InvalidQueryError for any other text."""
     try:
         return str(uuid.UUID(uid))
     except ValueError:
-        given = uid[:50]
-        raise InvalidQueryError(
-            f"{given!r} is neither a UID nor NAMESPACE/NAME: give it with its namespace, as payments/{given}"
-        ) from None
+        raise InvalidQueryError(f"uid must be a UUID, such as {uuid.UUID(int=0)}, not {uid[:50]!r}") from None
+
+
+def checked_generation(generation: int) -> int:
+    """Return the number of a generation. Raises InvalidQueryError for a number that no object can have."""
+    if not 0 <= generation <= _MAX_GENERATION:
+        raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
+    return generation
 
 
 @contextmanager

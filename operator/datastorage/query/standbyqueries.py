@@ -80,9 +80,15 @@ class StandbyQueries:
         """Return a record, however lately it was stored."""
         return await self._ask(lambda each: each.get(uid, generation, kind, scope=scope))
 
-    async def history(self, uid: str, *, scope: Scope) -> tuple[ArchivedRecord, ...]:
+    async def get_by_name(
+        self, namespace: str, name: str, kind: str | None, *, scope: Scope
+    ) -> ArchivedRecord:
+        """Return the newest record of a name; the primary is asked where the standby has none."""
+        return await self._ask(lambda each: each.get_by_name(namespace, name, kind, scope=scope))
+
+    async def history(self, uid: str, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]:
         """Return the generations of a record, however lately it was stored."""
-        return await self._ask(lambda each: each.history(uid, scope=scope))
+        return await self._ask(lambda each: each.history(uid, kind, scope=scope))
 
     async def of_key(self, key: RecordKey, table: Table) -> ArchivedRecord:
         """Return the record with a key, which is never asked of the standby.

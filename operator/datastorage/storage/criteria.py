@@ -22,6 +22,12 @@ class Scope:
     since: datetime | None = None
     """The earliest time of creation."""
 
+    def within(self, other: "Scope") -> "Scope":
+        """Return the rows that are in both; scopes of two namespaces have none, and so are never compared."""
+        assert None in {self.namespace, other.namespace} or self.namespace == other.namespace
+        since = max((time for time in (self.since, other.since) if time is not None), default=None)
+        return Scope(self.namespace or other.namespace, since)
+
 
 EVERYTHING: Final = Scope()
 

@@ -115,11 +115,13 @@ _NEWEST_OF_NAME: Final = """
         stored_order
     FROM datastorage.audit_records
     WHERE $1::boolean AND namespace = $3 AND name = $4
+        AND created_at >= coalesce($5::timestamptz, '-infinity')
     ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
     UNION ALL
     (SELECT 'action_traces', uid, generation, created_at, spec_hash, resource_version, stored_order
     FROM datastorage.action_traces
     WHERE $2::boolean AND namespace = $3 AND name = $4
+        AND created_at >= coalesce($5::timestamptz, '-infinity')
     ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
     ORDER BY created_at DESC, resource_version DESC, stored_order DESC LIMIT 1
 """
@@ -268,10 +270,17 @@ class ArchiveReader:
             row = await connection.fetchrow(_ORDERS[place.table], *arguments)
         return None if row is None else Orders(row["stored_order"], row["of_object"])
 
-    async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:
-        """Return the newest row of the newest object that had the name, or an empty list."""
+    async def newest_of_name(
+        self, tables: frozenset[Table], namespace: str, name: str, *, scope: Scope = EVERYTHING
+    ) -> list[Place]:
+        """Return the newest row of the newest object that had the name, or an empty list.
+
+        Only rows within the scope are found.
+        """
+        if scope.namespace not in {None, namespace}:
+            return []
         in_tables = (Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables)
-        return await self._places(_NEWEST_OF_NAME, *in_tables, namespace, name)
+        return await self._places(_NEWEST_OF_NAME, *in_tables, namespace, name, scope.since)
 
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
