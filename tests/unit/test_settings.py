@@ -16,6 +16,7 @@ DEFAULTS = {
         "pool_size": 8,
         "statement_cache": "auto",
     },
+    "read": {"database_url": None},
     "vector": {
         "database_url": None,
         "database_owner_url": None,
@@ -35,7 +36,13 @@ DEFAULTS = {
     "namespaces": (),
     "ttl_seconds_after_stored": 3600,
     "recorded_by_policy": False,
-    "api": {"port": 8080, "authentication": "kubernetes", "audience": "datastorage"},
+    "api": {
+        "port": 8080,
+        "authentication": "kubernetes",
+        "audience": "datastorage",
+        "requests_per_second": 2000,
+        "burst": 4000,
+    },
     "tls": {"dir": ""},
     "metrics_port": 9090,
     "listen_address": "",
@@ -50,11 +57,11 @@ DEFAULTS = {
 # The names that manifests and people's environments have.
 NAMES = [
     "DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_POOL_SIZE", "DATABASE_STATEMENT_CACHE",
-    "VECTOR_DATABASE_URL", "VECTOR_DATABASE_OWNER_URL", "VECTOR_INDEX_MEMORY_MIB",
+    "READ_DATABASE_URL", "VECTOR_DATABASE_URL", "VECTOR_DATABASE_OWNER_URL", "VECTOR_INDEX_MEMORY_MIB",
     "EMBEDDING_PROVIDER", "EMBEDDING_URL", "EMBEDDING_MODEL", "EMBEDDING_DIMENSIONS", "EMBEDDING_API_KEY",
     "EMBEDDING_BATCH_SIZE", "EMBEDDING_TIMEOUT_SECONDS", "EMBEDDING_CACHE_TTL_SECONDS", "REDIS_URL",
     "NAMESPACES", "TTL_SECONDS_AFTER_STORED", "RECORDED_BY_POLICY", "API_PORT", "API_AUTHENTICATION",
-    "API_AUDIENCE", "TLS_DIR", "METRICS_PORT", "LISTEN_ADDRESS",
+    "API_AUDIENCE", "API_REQUESTS_PER_SECOND", "API_BURST", "TLS_DIR", "METRICS_PORT", "LISTEN_ADDRESS",
     "LOG_LEVEL", "LOG_FORMAT", "INTAKE_MAX_ITEMS", "INTAKE_MAX_BYTES", "STATUS_CONCURRENCY",
     "DELETE_CONCURRENCY", "SWEEP_INTERVAL_SECONDS", "GC_INTERVAL_SECONDS", "SHUTDOWN_SECONDS",
 ]  # fmt: skip
@@ -65,6 +72,7 @@ OTHERS = {
     "EMBEDDING_TIMEOUT_SECONDS": "2.5", "EMBEDDING_CACHE_TTL_SECONDS": "60", "NAMESPACES": "shop",
     "TTL_SECONDS_AFTER_STORED": "0", "RECORDED_BY_POLICY": "True", "API_PORT": "1",
     "API_AUTHENTICATION": "none", "METRICS_PORT": "2", "LOG_LEVEL": "ERROR",
+    "API_REQUESTS_PER_SECOND": "7.5", "API_BURST": "9",
     "LOG_FORMAT": "text", "INTAKE_MAX_ITEMS": "10", "INTAKE_MAX_BYTES": "2000000",
     "STATUS_CONCURRENCY": "3", "DELETE_CONCURRENCY": "4", "SWEEP_INTERVAL_SECONDS": "30",
     "GC_INTERVAL_SECONDS": "31", "SHUTDOWN_SECONDS": "5",

@@ -12,22 +12,24 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, etag_of, json_response
+from datastorage.api.answers import AnswerBounds, Answers, etag_of
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
 from datastorage.api.fields import MAX_CHARACTERS, parse_fields
 from datastorage.api.guard import Guard
+from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
-from datastorage.api.parameters import NoParameters, Strict, given_once
+from datastorage.api.parameters import NoParameters, Strict, strict_router
 from datastorage.api.store import PREFIX
 from datastorage.errors import InvalidQueryError
 from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.encoding import encoded
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
 from datastorage.query.listedrecord import ListPage
 from datastorage.query.search import SearchResult
@@ -276,7 +278,7 @@ class Admission:
 
 def query_router(desk: Desk) -> APIRouter:
     """Return the routes that ask the archive."""
-    router = APIRouter(prefix=PREFIX, tags=["query"], dependencies=[Depends(given_once)])
+    router = strict_router(PREFIX, "query")
     # The order counts: the first path that fits a request is taken.
     _add_searches(router, desk)
     _add_lists(router, desk)
@@ -315,7 +317,8 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
                 scope=admission.scope,
             )
             admission.note(request.url.path, len(page.items))
-            return await desk.answers.listed(map(fields.of, page.items), {"nextPageToken": page.cursor})
+            items = (encoded(fields.of(each)) for each in page.items)
+            return await desk.answers.listed(items, {"nextPageToken": page.cursor})
 
     @router.get("/timeline/{correlationID}", **operations.TIMELINE)
     async def timeline(
@@ -327,7 +330,7 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
                 correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
             )
             admission.note(request.url.path, len(page.entries))
-            entries = ({"at": rfc3339(entry.at), **entry.record.as_json()} for entry in page.entries)
+            entries = (entry.record.as_bytes({"at": rfc3339(entry.at)}) for entry in page.entries)
             return await desk.answers.listed(entries, {"nextPageToken": page.cursor})
 
 
@@ -358,7 +361,7 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
         async with desk.answers.turn():
             records = await desk.archive.history(uid, asked.kind_of(type), scope=admission.scope)
             admission.note(request.url.path, len(records))
-            return await desk.answers.listed((each.as_json() for each in records), {})
+            return await desk.answers.listed((each.as_bytes() for each in records), {})
 
     @router.get("/query/{type}/{uid}", **operations.GET)
     async def get(
@@ -390,7 +393,7 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
         )
         admission.note(request.url.path, len(result.hits))
         hits = (
-            {"score": hit.score, "similarity": hit.similarity, "more": hit.more, **hit.record.as_json()}
+            hit.record.as_bytes({"score": hit.score, "similarity": hit.similarity, "more": hit.more})
             for hit in result.hits
         )
         return await desk.answers.listed(hits, {"mode": result.mode, "degraded": result.degraded})
@@ -402,7 +405,7 @@ def _one(request: Request, record: ArchivedRecord) -> Response:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):
         return Response(record.content, media_type=CANONICAL, headers=headers)
-    return json_response(record.as_json(), headers)
+    return Response(record.as_bytes(), media_type=JSON, headers=headers)
 
 
 def _etags(request: Request) -> list[str]:
