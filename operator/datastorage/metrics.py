@@ -234,8 +234,8 @@ CALLER_REVIEWS = Counter(
 )
 QUERY_TOTAL = Counter(
     "datastorage_query_total",
-    "Queries of the archive, by operation (search_vector, search_text, search_hybrid, list, get, timeline) "
-    "and status: success, invalid, error",
+    "Queries of the archive, by operation (search_vector, search_text, search_hybrid, list, get, timeline, "
+    "history, summary) and status: success, invalid, error",
     ["operation", "status"],
     registry=REGISTRY,
 )

@@ -14,6 +14,7 @@ from datastorage.api.app import api_app, api_server
 from datastorage.api.bodies import Bounds
 from datastorage.api.guard import OpenGuard
 from datastorage.api.health import health_routes
+from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
 from datastorage.errors import NotAuthenticatedError
@@ -93,8 +94,9 @@ async def served(
     api = Served(f"http://127.0.0.1:{port}")
     guard = TokenGuard()
     entrance = Entrance(guard, api, archive, with_texts=False, bounds=bounds or Bounds())
+    desk = Desk(guard, archive, answers or AnswerBounds())
     app = api_app(
-        [store_router(entrance), query_router(Desk(guard, archive, answers or AnswerBounds()))],
+        [store_router(entrance), query_router(desk), overview_router(desk, archive)],
         health_routes(health={}, ready={}, notes={}),
     )
     server = api_server(app, addresses="127.0.0.1", port=port)

@@ -92,6 +92,11 @@ def etag_of(content_hash: bytes) -> str:
     return f'"{labelled(content_hash)}"'
 
 
+def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer with one value."""
+    return Response(encoded(value), media_type=JSON, headers=headers)
+
+
 def encoded(value: Any) -> bytes:
     """Return a value as JSON."""
     # Lone surrogates, which a record may contain, can't be encoded.

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from datastorage.query.filters import SearchMode
 from datastorage.resources.models.base import field_name
 from datastorage.resources.validation.problems import Code
+from datastorage.storage.summaries import GroupKey
 
 SCHEMAS_AT: Final = "#/components/schemas/"
 
@@ -21,6 +22,9 @@ _Hash = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _PageToken = Annotated[
     str | None, Field(description="The `pageToken` of the next page. null on the last page.")
 ]
+
+
+_INTACT: Final = "Whether the stored bytes still have this hash."
 
 
 class Answer(BaseModel):
@@ -91,8 +95,8 @@ class BatchResult(Answer):
     items: list[StoredItem | FailedItem]
 
 
-class Record(Answer):
-    """One generation of an AuditRecord or ActionTrace, as it is stored."""
+class Stored(Answer):
+    """What the archive says of one generation of an AuditRecord or ActionTrace."""
 
     kind: Literal["AuditRecord", "ActionTrace"]
     namespace: str
@@ -106,20 +110,54 @@ class Record(Answer):
         description="Whether another content was stored before under this uid and generation, because the "
         "cluster was restored from a backup, or cloned. Both are kept."
     )
-    intact: bool = Field(description="Whether the stored bytes still have this hash.")
     via: Literal["cluster", "api"] = Field(description="Whether it came as a custom resource or by this API.")
     recorded_by: str | None = Field(
         description="The authenticated name of the caller who sent it. null where nobody vouches for it."
     )
+
+
+class Record(Stored):
+    """One generation of an AuditRecord or ActionTrace, as it is stored."""
+
+    intact: bool = Field(description=_INTACT)
     record: dict[str, Any] | None = Field(
         description="The object: apiVersion, kind, metadata and spec. null if its bytes can't be read."
+    )
+
+
+class Target(Answer):
+    """The object that a record is about. Each field is null where the record does not give it."""
+
+    kind: str | None
+    namespace: str | None
+    name: str | None
+
+
+class Outline(Stored):
+    """A record in a list. A text of more than 512 characters is cut."""
+
+    correlation_id: str | None = Field(description="The remediation that the record belongs to.")
+    type: str | None = Field(description="The type of an AuditRecord; null for an ActionTrace.")
+    action: str | None = Field(description="The action of an AuditRecord, the actionType of an ActionTrace.")
+    phase: str | None = Field(
+        description="The phase of an AuditRecord, the execution status of an ActionTrace."
+    )
+    severity: str | None = Field(description="Severity of the cause.")
+    target: Target
+    intact: bool = Field(
+        default=False, description=f"{_INTACT} Only if `fields` asks for it, or for the record."
+    )
+    record: dict[str, Any] | None = Field(
+        None,
+        description="The fields of the object that `fields` asks for; left out if it asks for none. null if "
+        "its bytes can't be read.",
     )
 
 
 class Page(Answer):
     """Records, the newest first."""
 
-    items: list[Record]
+    items: list[Outline]
     next_page_token: _PageToken
 
 
@@ -162,6 +200,77 @@ class Timeline(Answer):
     next_page_token: _PageToken
 
 
+class HistoryEntry(Stored):
+    """What was done to an object once. The texts are those of the record."""
+
+    intact: bool = Field(description=_INTACT)
+    correlation_id: str | None = Field(description="The remediation that the record belongs to.")
+    target: Target
+    action: str | None = Field(description="The action of an AuditRecord, the actionType of an ActionTrace.")
+    outcome: str | None = Field(
+        description="The phase of an AuditRecord, the execution status of an ActionTrace."
+    )
+    success: bool | None = Field(
+        description="Whether the action had the intended effect, as an AuditRecord says. null if it does not."
+    )
+    effectiveness_score: float | None = Field(
+        description="How well the action of an ActionTrace worked, from 0 to 1. null until it is assessed."
+    )
+    error: str | None = Field(description="The error, if there was one.")
+    model: str | None = Field(description="The model that chose the action, or analysed the cause.")
+    model_confidence: float | None = Field(description="How sure the model was, from 0 to 1.")
+    sentence: str = Field(description="All of this in words, on one line; long texts are cut.")
+
+
+class TargetHistory(Answer):
+    """What was done to an object, the newest first."""
+
+    items: list[HistoryEntry]
+    next_page_token: _PageToken
+
+
+class Duration(Answer):
+    """How long the records of a group took, from start to end. null where no record says that."""
+
+    records: int = Field(description="Records with a start and an end.")
+    mean_seconds: float | None
+    p50_seconds: float | None = Field(description="Half of these records took no longer.")
+    p95_seconds: float | None = Field(description="95 % of these records took no longer.")
+
+
+class Effectiveness(Answer):
+    """How well the actions of a group worked."""
+
+    records: int = Field(description="ActionTraces with a score.")
+    mean: float | None = Field(description="The mean score, from 0 to 1. null where there is none.")
+
+
+class Group(Answer):
+    """Records with the same values of the keys."""
+
+    group: dict[str, str | None] = Field(
+        description="The value of each key. null stands for records without one. A day is a date in UTC."
+    )
+    records: int
+    failed: int = Field(
+        description="AuditRecords whose phase is Failed, and ActionTraces that failed or were rolled back."
+    )
+    duration: Duration
+    effectiveness: Effectiveness
+
+
+class Summary(Answer):
+    """Records in groups: those of later days first, then those with more records."""
+
+    group_by: list[GroupKey] = Field(description="The keys.")
+    since: _Time = Field(description="The earliest time of creation of the records that are counted.")
+    until: _Time | None = Field(description="The records were created before this time; null for no end.")
+    records: int = Field(description="Records in all groups.")
+    groups: int = Field(description="Groups that there are.")
+    truncated: bool = Field(description="Whether there are more groups than items.")
+    items: list[Group]
+
+
 class Health(Answer):
     """The checks of a process."""
 
@@ -170,7 +279,8 @@ class Health(Answer):
 
 
 ANSWERS: Final[tuple[type[Answer], ...]] = (
-    Receipt, BatchResult, Record, Page, History, SearchResult, Timeline, Problem, Health,
+    Receipt, BatchResult, Record, Page, History, SearchResult, Timeline, TargetHistory, Summary, Problem,
+    Health,
 )  # fmt: skip
 
 

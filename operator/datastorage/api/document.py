@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from datastorage.api.app import api_app
+from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
 
@@ -14,7 +15,8 @@ def described_app() -> FastAPI:
     """Return the application for its own description: its routes can't be called."""
     unused: Any = None
     entrance = Entrance(guard=unused, submissions=unused, archive=unused, with_texts=True)
-    return api_app([store_router(entrance), query_router(Desk(unused, unused))], [])
+    desk = Desk(unused, unused)
+    return api_app([store_router(entrance), query_router(desk), overview_router(desk, unused)], [])
 
 
 def document() -> dict[str, Any]:

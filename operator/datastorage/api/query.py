@@ -18,21 +18,22 @@ from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, encoded, etag_of
+from datastorage.api.answers import AnswerBounds, Answers, etag_of, json_response
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
+from datastorage.api.fields import MAX_CHARACTERS, parse_fields
 from datastorage.api.guard import Guard
-from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
 from datastorage.api.parameters import NoParameters, Strict, given_once
 from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
-from datastorage.query.questions import Page
+from datastorage.query.listedrecord import ListPage
 from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
 from datastorage.records.caller import Caller
 from datastorage.records.jsonbody import parsed
+from datastorage.records.record import Via
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
 from datastorage.storage.criteria import Scope
@@ -42,6 +43,11 @@ _PAGE_SIZE: Final = "Records on a page, at most."
 _EARLIER_PAGE: Final = "The nextPageToken of the page before; valid for the same conditions only."
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
 _CorrelationId = Annotated[str, Path(alias="correlationID", description="The remediation.")]
+_FIELDS: Final = (
+    "What the items have beside the outline, with commas in between: `intact`, `record`, or fields of the "
+    "record such as `record.spec.message`. Without it, no content is read."
+)
+_AUDIT_ONLY: Final = "ActionTraces have none, so only AuditRecords are found."
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
 # A question has at most some thousand characters, and each filter 512.
@@ -76,7 +82,15 @@ class QueryType(StrEnum):
 class Archive(Protocol):
     """The archive, open for questions (query/questions.py)."""
 
-    async def list(self, filter: Filter, *, limit: int, cursor: str | None, scope: Scope) -> Page: ...  # noqa: A002
+    async def list_page(
+        self,
+        filter: Filter,  # noqa: A002
+        *,
+        limit: int,
+        cursor: str | None,
+        with_content: bool,
+        scope: Scope,
+    ) -> ListPage: ...
     async def get(
         self, uid: _Uid, generation: int | None, kind: str | None, *, scope: Scope
     ) -> ArchivedRecord: ...
@@ -137,6 +151,17 @@ class Conditions(Namespaced):
     target_namespace: str | None = Field(None, description="Namespace of that object.")
     target_name: str | None = Field(None, description="Name of that object.")
     alert_fingerprint: str | None = Field(None, description="Fingerprint of the alert.")
+    action: str | None = Field(
+        None, description="The action of an AuditRecord, or the actionType of an ActionTrace."
+    )
+    environment: str | None = Field(None, description=f"Environment of the step. {_AUDIT_ONLY}")
+    cluster: str | None = Field(None, description=f"Cluster in which the step was taken. {_AUDIT_ONLY}")
+    actor_kind: str | None = Field(None, description=f"Kind of the actor, such as User. {_AUDIT_ONLY}")
+    actor_name: str | None = Field(None, description=f"Name of the actor. {_AUDIT_ONLY}")
+    via: Via | None = Field(None, description="Whether the record came as a custom resource or by this API.")
+    recorded_by: str | None = Field(
+        None, description="The authenticated name of the caller who sent the record."
+    )
     since: Time = Field(None, description="Earliest time of creation, with a time zone.")
     until: Time = Field(None, description="The record was created before this time.")
 
@@ -146,11 +171,17 @@ class Conditions(Namespaced):
         return Filter(kind=type_.kind, type=type_.audit_type or self.action_type, **given)
 
 
-class ListConditions(Conditions):
-    """The conditions of a list, and its page."""
+class PagedConditions(Conditions):
+    """Conditions, and the page of an answer."""
 
     page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT, description=_PAGE_SIZE)] = _DEFAULT_PAGE
     page_token: str | None = Field(None, description=_EARLIER_PAGE)
+
+
+class ListConditions(PagedConditions):
+    """The conditions of a list, and what its items have."""
+
+    fields: Annotated[str | None, Field(max_length=MAX_CHARACTERS, description=_FIELDS)] = None
 
 
 class SearchConditions(Conditions):
@@ -243,14 +274,17 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
         asked: Annotated[ListConditions, Query()],
     ) -> Response:
         admission = await desk.admit(request, "list", asked)
+        fields = parse_fields(asked.fields)
         async with desk.answers.turn():
-            page = await desk.archive.list(
-                asked.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=admission.scope
+            page = await desk.archive.list_page(
+                asked.filter_of(type),
+                limit=asked.page_size,
+                cursor=asked.page_token,
+                with_content=fields.need_content,
+                scope=admission.scope,
             )
-            admission.note(request.url.path, len(page.records))
-            return await desk.answers.listed(
-                (each.as_json() for each in page.records), {"nextPageToken": page.cursor}
-            )
+            admission.note(request.url.path, len(page.items))
+            return await desk.answers.listed(map(fields.of, page.items), {"nextPageToken": page.cursor})
 
     @router.get("/timeline/{correlationID}", **operations.TIMELINE)
     async def timeline(
@@ -317,15 +351,11 @@ def _one(request: Request, record: ArchivedRecord) -> Response:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):
         return Response(record.content, media_type=CANONICAL, headers=headers)
-    return _json(record.as_json(), headers)
+    return json_response(record.as_json(), headers)
 
 
 def _etags(request: Request) -> list[str]:
     return [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
-
-
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(encoded(value), media_type=JSON, headers=headers)
 
 
 def _search_schema() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.summaries import Summaries
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,16 @@ def build_queries(
     Without ``embedder`` there is no search by meaning. ``vectors`` is the database of the vectors, if that is
     on another server.
     """
-    reader, full_text = ArchiveReader(database), FullText(database)
+    reader, full_text, summaries = ArchiveReader(database), FullText(database), Summaries(database)
     if embedder is None:
-        return ArchiveQueries(reader, Searcher(reader, full_text, None, None))
+        return ArchiveQueries(reader, Searcher(reader, full_text, None, None), summaries)
     nearest = Nearest(
         database,
         vectors if vectors is not None else database,
         model=embedder.model,
         same_server=vectors is None,
     )
-    return ArchiveQueries(reader, Searcher(reader, full_text, embedder, nearest))
+    return ArchiveQueries(reader, Searcher(reader, full_text, embedder, nearest), summaries)
 
 
 def queries_of(store: Store, database: Database | None = None) -> ArchiveQueries:

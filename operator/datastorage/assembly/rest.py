@@ -11,6 +11,7 @@ from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization
 from datastorage.api.guard import KubernetesGuard, OpenGuard
 from datastorage.api.listening import is_loopback
+from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
 from datastorage.assembly.queries import queries_of
@@ -57,7 +58,9 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             archive=archive,
             with_texts=store.vectors is not None,
         )
-        yield Rest(submissions, [store_router(entrance), query_router(Desk(guard, archive))])
+        desk = Desk(guard, archive)
+        routers = [store_router(entrance), query_router(desk), overview_router(desk, archive)]
+        yield Rest(submissions, routers)
 
 
 def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | OpenGuard:

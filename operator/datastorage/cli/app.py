@@ -48,6 +48,10 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     "list": Listing("archive", "List records, the newest first.", _ARCHIVE),
     "get": Listing("archive", "Print one record.", _ARCHIVE),
     "timeline": Listing("archive", "Print all records of one remediation, in the order of events.", _ARCHIVE),
+    "history": Listing(
+        "overviews", "Print what was done to an object before, and whether it helped.", _ARCHIVE
+    ),
+    "summary": Listing("overviews", "Count records by groups: failures, durations, effectiveness.", _ARCHIVE),
     "rejected": Listing(
         "rejected", "Show the records that PostgreSQL could not hold, and try them again.", _ARCHIVE
     ),

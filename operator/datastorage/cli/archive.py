@@ -75,7 +75,7 @@ def search(
         result = await archive.search(question, chosen, mode=mode or SearchMode.HYBRID, limit=limit)
         return result, await absent_identifiers(archive, question, chosen)
 
-    result, absent = _ask_about(filters, ask)
+    result, absent = ask_about(filters, ask)
     if result.degraded is not None:
         note(f"note: searched by words only: {result.degraded}")
     _print_search(result, output)
@@ -83,7 +83,7 @@ def search(
         within = "" if filters == FilterOptions() else " within these filters"
         similar = "; the records above are merely similar" if result.hits else ""
         note(f"note: no record{within} has {identifier!r}{similar}")
-    _finish([hit.record for hit in result.hits], filters)
+    finish([hit.record for hit in result.hits], filters)
 
 
 @commands.command("list")
@@ -107,7 +107,7 @@ def list_(
 
         datastorage list --namespace payments --limit 1000 -o json
     """
-    page = _ask_about(filters, lambda archive, chosen: archive.list(chosen, limit=limit, cursor=cursor))
+    page = ask_about(filters, lambda archive, chosen: archive.list(chosen, limit=limit, cursor=cursor))
     if output is Format.JSON:
         records = [record.as_json() for record in page.records]
         print_document({"records": records, "cursor": page.cursor}, output)
@@ -116,7 +116,7 @@ def list_(
         print_table(_columns(output, "CREATED"), rows)
         if page.cursor is not None:
             note(f"there are more: --cursor {page.cursor}")
-    _finish(page.records, filters)
+    finish(page.records, filters)
 
 
 @commands.command()
@@ -160,7 +160,7 @@ def get(
             raise InvalidQueryError("--history shows all generations: leave out --generation")
         generations = _ask(lambda archive: archive.history(record))
         print_document({"records": [stored.as_json() for stored in generations]}, output)
-        _finish(generations)
+        finish(generations)
         return
     found = _ask(
         lambda archive: (
@@ -168,7 +168,7 @@ def get(
         )
     )
     print_document(found.as_json(), output)
-    _finish([found])
+    finish([found])
 
 
 @commands.command()
@@ -200,7 +200,7 @@ def timeline(
         _print_timeline(found, output)
     if found.cursor is not None:
         note(f"there are more, later ones: --cursor {found.cursor}")
-    _finish([entry.record for entry in found.entries])
+    finish([entry.record for entry in found.entries])
 
 
 def _columns(output: Format, *first: str) -> tuple[str, ...]:
@@ -248,7 +248,7 @@ def _ask(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
     return with_opened(open_queries(load_settings()), lambda opened: question(opened.archive))
 
 
-def _ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filter], Awaitable[T]]) -> T:
+def ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filter], Awaitable[T]]) -> T:
     """Put a question about chosen records to the archive, and return the answer.
 
     "An hour ago" counts from the archive's clock: one here that runs ahead would hide the newest records.
@@ -261,7 +261,7 @@ def _ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filte
     return with_opened(open_queries(load_settings()), answer)
 
 
-def _finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:
+def finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:
     """Print notes and warnings about the answer to standard error.
 
     Raises DataStorageError where a record is not as it was stored, or can't be read.

@@ -57,6 +57,33 @@ class FilterOptions:
     alert_fingerprint: Annotated[
         str | None, typer.Option(help="Fingerprint of the alert that led to the record.")
     ] = None
+    action: Annotated[
+        str | None, typer.Option(help="The action of an AuditRecord, the actionType of an ActionTrace.")
+    ] = None
+    environment: Annotated[
+        str | None, typer.Option(help="Environment of the step, such as production. Finds AuditRecords only.")
+    ] = None
+    cluster: Annotated[
+        str | None, typer.Option(help="Cluster in which the step was taken. Finds AuditRecords only.")
+    ] = None
+    actor_kind: Annotated[
+        str | None,
+        typer.Option(help="Kind of the actor that took the step, such as User. Finds AuditRecords only."),
+    ] = None
+    actor_name: Annotated[
+        str | None, typer.Option(help="Name of the actor that took the step. Finds AuditRecords only.")
+    ] = None
+    via: Annotated[
+        str | None,
+        typer.Option(help="How the record came: as a custom resource (cluster), or by the REST API (api)."),
+    ] = None
+    recorded_by: Annotated[
+        str | None,
+        typer.Option(
+            help="The authenticated name of the caller who sent the record, such as "
+            "system:serviceaccount:payments:recorder."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         """Raise InvalidQueryError for wrong options, before anything connects."""
@@ -78,6 +105,13 @@ class FilterOptions:
             target_namespace=namespace,
             target_name=name,
             alert_fingerprint=self.alert_fingerprint,
+            action=self.action,
+            environment=self.environment,
+            cluster=self.cluster,
+            actor_kind=self.actor_kind,
+            actor_name=self.actor_name,
+            via=self.via,
+            recorded_by=self.recorded_by,
         )
 
     @property

@@ -7,18 +7,29 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from datastorage import metrics
-from datastorage.errors import InvalidQueryError, RecordNotFoundError
+from datastorage.errors import InvalidQueryError, RecordNotFoundError, WorkRefusedError
 from datastorage.query.archivedrecord import ArchivedRecord, archived_all
+from datastorage.query.archivesummary import (
+    DEFAULT_GROUPS,
+    ArchiveSummary,
+    bounded,
+    group_keys,
+    summary_of_groups,
+)
 from datastorage.query.cursor import cursor_of, fingerprint, position_of
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
+from datastorage.query.listedrecord import ListedRecord, ListPage
 from datastorage.query.search import Searcher, SearchResult
+from datastorage.query.targethistory import HistoryEntry, TargetHistory
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.record import RecordKey, Table
-from datastorage.storage.criteria import EVERYTHING, Scope
+from datastorage.storage.criteria import EVERYTHING, Criteria, Scope
 from datastorage.storage.pages import ArchiveReader, Place, PlacedRow
+from datastorage.storage.summaries import Summaries
 
 _NO_FILTER: Final = Filter()
 _MAX_HISTORY: Final = 1_000
@@ -41,9 +52,10 @@ class ArchiveQueries:
     TransientError when the archive can't be asked now.
     """
 
-    def __init__(self, reader: ArchiveReader, searcher: Searcher) -> None:
+    def __init__(self, reader: ArchiveReader, searcher: Searcher, summaries: Summaries) -> None:
         self._reader = reader
         self._searcher = searcher
+        self._summaries = summaries
 
     async def search(
         self,
@@ -78,13 +90,78 @@ class ArchiveQueries:
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
         with _measured("list"):
-            check_limit(limit)
-            criteria = filter.criteria().within(scope)
-            question = fingerprint("list", sorted(criteria.tables), criteria.arguments)
-            after = None if cursor is None else position_of(cursor, question, times=2, numbers=2)
-            rows = await self._reader.page(criteria, after, limit + 1)
+            rows, question = await self._listed("list", filter.criteria().within(scope), limit, cursor)
             page, next_cursor = await self._page(rows, limit, question)
             return Page(tuple(record for _, record in page), next_cursor)
+
+    async def list_page(
+        self,
+        filter: Filter = _NO_FILTER,  # noqa: A002  # the word of the interface
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        with_content: bool = False,
+        scope: Scope = EVERYTHING,
+    ) -> ListPage:
+        """Return the page of ``list`` with the outlines of its records; contents are read if asked for."""
+        with _measured("list"):
+            rows, question = await self._listed("list", filter.criteria().within(scope), limit, cursor)
+            if with_content:
+                page, next_cursor = await self._page(rows, limit, question)
+                records = {row.place: record for row, record in page}
+                places = list(records)
+            else:
+                records, places = {}, [row.place for row in rows[:limit]]
+                next_cursor = cursor_of(rows[limit - 1].position, question) if len(rows) > limit else None
+            outlines = await self._reader.outlines(places) if places else []
+            items = (ListedRecord(outline, records.get(outline.place)) for outline in outlines)
+            return ListPage(tuple(items), next_cursor)
+
+    async def target_history(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        scope: Scope = EVERYTHING,
+    ) -> TargetHistory:
+        """Return what was done to the object that the filter names by its target, the newest first.
+
+        A page may have fewer entries than ``limit`` and yet a next one, when the records are large.
+        """
+        with _measured("history"):
+            if filter.target_kind is None or filter.target_name is None:
+                raise InvalidQueryError("a history needs the kind and the name of the target")
+            rows, question = await self._listed("history", filter.criteria().within(scope), limit, cursor)
+            page, next_cursor = await self._page(rows, limit, question)
+            return TargetHistory(tuple(HistoryEntry(record) for _, record in page), next_cursor)
+
+    async def summary(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        by: Sequence[str],
+        *,
+        limit: int = DEFAULT_GROUPS,
+        scope: Scope = EVERYTHING,
+    ) -> ArchiveSummary:
+        """Return the number of records, and what came of them, by one or two of the keys in GroupKey.
+
+        Without ``since`` in the filter, a summary covers the last days alone.
+        """
+        with _measured("summary"):
+            check_limit(limit)
+            keys = group_keys(by)
+            chosen = bounded(filter, datetime.now(UTC))
+            criteria = chosen.criteria().within(scope)
+            try:
+                found = await self._summaries.grouped(criteria, keys, limit)
+            except WorkRefusedError as error:
+                if error.is_limit:
+                    raise InvalidQueryError(
+                        "the summary takes too long: choose a shorter time, a namespace or other conditions"
+                    ) from error
+                raise
+            return summary_of_groups(keys, chosen, found)
 
     async def get(
         self,
@@ -159,6 +236,15 @@ class ArchiveQueries:
             page, next_cursor = await self._page(rows, limit, question)
             entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
             return Timeline(entries, next_cursor)
+
+    async def _listed(
+        self, operation: str, criteria: Criteria, limit: int, cursor: str | None
+    ) -> tuple[Sequence[PlacedRow], str]:
+        """Return the rows of a page and one more, and the fingerprint of the question."""
+        check_limit(limit)
+        question = fingerprint(operation, sorted(criteria.tables), criteria.arguments)
+        after = None if cursor is None else position_of(cursor, question, times=2, numbers=2)
+        return await self._reader.page(criteria, after, limit + 1), question
 
     async def _page(
         self, rows: Sequence[PlacedRow], limit: int, question: str

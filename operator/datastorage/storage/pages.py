@@ -122,6 +122,25 @@ _LOAD: Final = """
     measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
     SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
 """
+# What the columns say of records; their contents, which may be large, stay where they are.
+_OUTLINES: Final = """
+    WITH wanted AS (
+        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
+            WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place))
+    SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.namespace, r.name,
+        r.content_hash, r.stored_at, r.diverged, r.via, r.recorded_by, r.correlation_id, r.type, r.action,
+        r.phase, r.severity, r.resource_kind AS target_kind, r.resource_namespace AS target_namespace,
+        r.resource_name AS target_name
+    FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
+    WHERE k.table_name = 'audit_records'
+    UNION ALL
+    SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.namespace, r.name,
+        r.content_hash, r.stored_at, r.diverged, r.via, r.recorded_by, r.correlation_id, NULL, r.action_type,
+        r.execution_status, r.alert_severity, r.target_kind, r.target_namespace, r.target_name
+    FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
+    WHERE k.table_name = 'action_traces'
+    ORDER BY place
+"""
 # Bounds one answer in memory: some tens of the largest objects that etcd accepts, or thousands of usual ones.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
@@ -168,6 +187,29 @@ class StoredRow:
     """Whether different content was stored under its uid and generation before."""
     via: Via
     recorded_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the columns say of a row. A long text is cut (MAX_INDEXED_CHARACTERS)."""
+
+    place: Place
+    namespace: str
+    name: str
+    stored_at: datetime
+    content_hash: bytes = field(repr=False)
+    diverged: bool
+    via: Via
+    recorded_by: str | None
+    correlation_id: str | None
+    type: str | None
+    """The type of an AuditRecord."""
+    action: str | None
+    phase: str | None
+    """The phase of an AuditRecord, or the status of the execution of an ActionTrace."""
+    severity: str | None
+    target: tuple[str | None, str | None, str | None]
+    """Kind, namespace and name of the object that it is about."""
 
 
 class ArchiveReader:
@@ -231,6 +273,24 @@ class ArchiveReader:
             StoredRow(
                 place_of(row), row["namespace"], row["name"], row["stored_at"], row["content"],
                 row["content_hash"], row["diverged"], Via(row["via"]), row["recorded_by"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    async def outlines(self, places: Sequence[Place]) -> list[Outline]:
+        """Return what the columns say of rows, in the order of their places."""
+        arguments = (
+            [place.table.value for place in places],
+            *key_columns([place.key for place in places]),
+        )
+        async with reading(self._database) as connection:
+            rows = await connection.fetch(_OUTLINES, *arguments)
+        return [
+            Outline(
+                place_of(row), row["namespace"], row["name"], row["stored_at"], row["content_hash"],
+                row["diverged"], Via(row["via"]), row["recorded_by"], row["correlation_id"], row["type"],
+                row["action"], row["phase"], row["severity"],
+                (row["target_kind"], row["target_namespace"], row["target_name"]),
             )
             for row in rows
         ]  # fmt: skip
