@@ -64,7 +64,8 @@ class Curl:
         done = subprocess.run(
             [
                 self._program, "--silent", "--show-error", "--max-time", "30",
-                "--write-out", "\n%{http_code}", "--header", f"@{self._token_file}", *shown, self._demo.stage.operator.api_url + path,
+                "--write-out", "\n%{http_code}", "--header", f"@{self._token_file}",
+                *shown, self._demo.stage.operator.api_url + path,
             ],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
@@ -132,10 +133,12 @@ def _ask(demo: Demo, curl: Curl, uid: str) -> None:
     timeline = curl(TIMELINE).body["items"]
     kinds = sorted({each["kind"] for each in timeline})
     seen = Seen(
-        timeline[-1]["uid"] == uid and kinds == ["ActionTrace", "AuditRecord"],
-        f"{len(timeline)} entries of {' and '.join(kinds)}, the last one {timeline[-1]['name']}",
+        uid in [each["uid"] for each in timeline] and kinds == ["ActionTrace", "AuditRecord"],
+        f"{len(timeline)} entries of {' and '.join(kinds)}, {timeline[0]['name']} the first",
     )
-    demo.checks.claim("The timeline has it after the cluster's records", "both kinds, and it last", seen)
+    demo.checks.claim(
+        "The timeline has it among the records of the cluster", "the record, and both kinds", seen
+    )
     history = curl(HISTORY).body["items"]
     scores = [each["effectivenessScore"] for each in history if each.get("effectivenessScore") is not None]
     seen = Seen(
