@@ -21,11 +21,11 @@ from starlette.types import Scope as AsgiScope
 
 from datastorage import metrics
 from datastorage.api import operations
+from datastorage.api.conditions import Conditions, QueryType
 from datastorage.api.connection import NEXT_STAGE
 from datastorage.api.guard import Guard
 from datastorage.api.operations import NDJSON
 from datastorage.api.parameters import strict_router
-from datastorage.api.query import Conditions, QueryType
 from datastorage.api.store import PREFIX
 from datastorage.errors import DataStorageError, OverloadedError
 from datastorage.query.export import Export

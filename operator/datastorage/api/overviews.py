@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from datastorage.api import operations
 from datastorage.api.answers import json_response
+from datastorage.api.conditions import Conditions, PagedConditions, QueryType
 from datastorage.api.parameters import strict_router
-from datastorage.api.query import Conditions, Desk, PagedConditions, QueryType
+from datastorage.api.query import Desk
 from datastorage.api.store import PREFIX
 from datastorage.query.archivesummary import DEFAULT_GROUPS, ArchiveSummary
 from datastorage.query.encoding import encoded
