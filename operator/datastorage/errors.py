@@ -66,6 +66,10 @@ class InvalidQueryError(DataStorageError):
     """The archive can't answer a question in this form. The message names what to change."""
 
 
+class AmbiguousUidError(InvalidQueryError):
+    """Records of several namespaces have the uid of a question that names no namespace."""
+
+
 class InvalidBodyError(DataStorageError):
     """The body of a request is not JSON that the API server reads. The message says what is wrong and where.
 

@@ -54,7 +54,15 @@ _TWICE = [
     )
     for what in ("cordoned", "drained")
 ]  # fmt: skip
+_REPEATED = [
+    audit_record(
+        name=f"of-{namespace}", namespace=namespace, uid="2d4f6b8c-1c3e-4d8f-9a61-5b7d0f8e4c3e",
+        creationTimestamp=created,
+    )
+    for namespace, created in (("left", "2026-03-05T08:00:00Z"), ("right", "2026-03-05T08:00:01Z"))
+]  # fmt: skip
 _UIDS = {body["metadata"]["name"]: body["metadata"]["uid"] for body in (_MEMORY, _DISK, _TRACE[0], _TWICE[0])}
+_REPEATED_UID = _REPEATED[0]["metadata"]["uid"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,7 @@ def filled(databases: TestDatabases) -> TestDatabase:
     async def fill() -> TestDatabase:
         database = await databases.clone()
         async with searchable(database, provider=WordLlamaProvider()) as archive:
-            for body in (_MEMORY, _DISK, *_TRACE, *_TWICE):
+            for body in (_MEMORY, _DISK, *_TRACE, *_TWICE, *_REPEATED):
                 await archive.put(body)
         return database
 
@@ -158,6 +166,8 @@ _QUESTIONS: list[tuple[str, ...]] = [
     ("get", "payments/trace", "--kind", "actiontrace", "-o", "json"),
     ("get", "payments/disk", "--kind", "AuditRecord", "-o", "json"),
     ("get", _UIDS["memory"], "-n", "shop"),
+    ("get", _REPEATED_UID, "-n", "left"),
+    ("get", _REPEATED_UID, "-n", "right", "--history"),
     *(("timeline", "rr-7", "-o", form) for form in ("table", "wide", "json")),
     ("timeline", "rr-7", "--limit", "1"),
     ("timeline", "rr-7", "-n", "shop", "-o", "json"),
@@ -180,6 +190,8 @@ _MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("get", "payments/trace", "--kind", "AuditRecord"), 1, "no record payments/trace in the archive"),
     (("get", _UIDS["memory"], "--generation", "2"), 1, "in generation 2 in the archive"),
     (("get", _UIDS["memory"], "--generation", "-1"), 2, "generation must be 0 to"),
+    (("get", _REPEATED_UID), 2, "more than one namespace has a record with the uid "),
+    (("get", _REPEATED_UID, "--history"), 2, "name the namespace that you mean, such as left or right"),
     (("get", "shop/memory", "-n", "payments"), 2, "--namespace payments contradicts shop/memory"),
     (("search", ""), 2, "the question is empty"),
     (("search", "--", "-word"), 2, "only words to leave out"),
@@ -342,6 +354,19 @@ def test_a_deep_record_over_http_is_shown_as_it_was_stored(
 def test_a_kind_or_a_name_that_does_not_fit_is_refused(api: Served, path: str, code: str) -> None:
     answer = asyncio.run(api.send("GET", path.format(uid=_UIDS["memory"])))
     assert answer.json["code"] == code
+
+
+def test_an_etag_of_a_repeated_uid_needs_a_namespace(api: Served) -> None:
+    """Otherwise, 304 would say that the record is unchanged, and not which one."""
+    path = f"/query/records/{_REPEATED_UID}"
+    for namespace in ("left", "right"):
+        named = f"{path}?namespace={namespace}"
+        etag = asyncio.run(api.send("GET", named)).headers["etag"]
+        known = {"If-None-Match": etag}
+        assert asyncio.run(api.send("GET", named, headers=known)).status == 304
+        answer = asyncio.run(api.send("GET", path, headers=known))
+        assert (answer.status, answer.json["code"]) == (400, "ambiguous-uid")
+        assert "etag" not in answer.headers
 
 
 def test_pages_over_http_continue(directly: Command, api: Served) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import ConfigurationError, MissingRightsError, SchemaVersionError
+from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
 from datastorage.storage import inspection, partitions, rights
 from datastorage.storage.connection.database import Database
@@ -189,7 +191,7 @@ async def test_a_missing_right_of_a_reader_is_named(cloned: TestDatabase, owner:
     try:
         await owner.execute("REVOKE SELECT ON datastorage.audit_records FROM datastorage_reader")
         with pytest.raises(MissingRightsError) as caught:
-            await ArchiveReader(database).generations("00000000-0000-0000-0000-000000000000", None, 1)
+            await ArchiveReader(database).generations(frozenset(Table), str(uuid.uuid4()), 1)
         assert str(caught.value).endswith(
             f'role "{name}" may not SELECT from datastorage.audit_records: '
             "run 'datastorage migrate' as the owner of the schema"

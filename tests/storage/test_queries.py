@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datastorage import metrics
-from datastorage.errors import InvalidQueryError, RecordNotFoundError
+from datastorage.errors import AmbiguousUidError, InvalidQueryError, RecordNotFoundError
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import Filter
 from datastorage.records.record import Via
@@ -120,6 +120,39 @@ async def test_a_name_is_found_within_the_scope_alone(archive: SearchableArchive
         for scope in (Scope("shop"), Scope("payments", START + timedelta(seconds=1))):
             with pytest.raises(RecordNotFoundError):
                 await archive.ask.get_by_name("payments", name, scope=scope)
+
+
+@pytest.mark.oldest_postgres
+async def test_a_uid_of_two_namespaces_needs_a_namespace(archive: SearchableArchive) -> None:
+    """A sender chooses the uid of its record, and can repeat that of another namespace."""
+    first = action_trace(namespace="payments")
+    second = {**first, "metadata": {**first["metadata"], "generation": 2}}
+    uid = first["metadata"]["uid"]
+    repeated = audit_record(namespace="shop", uid=uid)
+    await archive.put(first, second, repeated)
+    for question in (
+        archive.ask.get(uid), archive.ask.get(uid, 1), archive.ask.history(uid),
+    ):  # fmt: skip
+        with pytest.raises(AmbiguousUidError, match=r"name the namespace .* payments or shop"):
+            await question
+    assert (await archive.ask.get(uid, 2)).namespace == "payments"
+    for namespace, bodies in (("payments", [second, first]), ("shop", [repeated])):
+        assert ids([await archive.ask.get(uid, scope=Scope(namespace))]) == [identity_of(bodies[0])]
+        found = await archive.ask.history(uid, scope=Scope(namespace))
+        assert ids(found) == [identity_of(body) for body in bodies]
+    # The kind may say which one is meant, too.
+    assert (await archive.ask.get(uid, kind="AuditRecord")).namespace == "shop"
+    assert len(await archive.ask.history(uid, "ActionTrace")) == 2
+
+
+async def test_a_record_of_another_kind_hides_none(archive: SearchableArchive) -> None:
+    trace = action_trace()
+    uid = trace["metadata"]["uid"]
+    await archive.put(trace)
+    await archive.put(audit_record(uid=uid))  # stored later, in the same namespace
+    for kind in ("ActionTrace", "AuditRecord"):
+        assert (await archive.ask.get(uid, kind=kind)).kind == kind
+        assert [each.kind for each in await archive.ask.history(uid, kind)] == [kind]
 
 
 async def test_unknown_and_malformed_uids(archive: SearchableArchive) -> None:

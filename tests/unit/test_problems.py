@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from datastorage.api.errorcodes import CODES
 from datastorage.api.problems import MEDIA_TYPE, Problem, ProblemError, handle_errors, problem_of
 from datastorage.errors import (
+    AmbiguousUidError,
     BodyTooLargeError,
     ClusterUnavailableError,
     DataStorageError,
@@ -35,6 +36,7 @@ ERRORS = [
     (BodyTooLargeError, 413, "body-too-large", {}),
     (InvalidBodyError, 400, "invalid-json", {}),
     (InvalidQueryError, 400, "invalid-query", {}),
+    (AmbiguousUidError, 400, "ambiguous-uid", {}),
     (IdentifierReusedError, 422, "identifier-reused", {}),
     (RecordRejectedError, 422, "rejected", {}),
     (OverloadedError, 503, "overloaded", RETRY),

@@ -40,6 +40,9 @@ CODES: Final[Mapping[str, ErrorCode]] = {
     "invalid-query": ErrorCode(
         _BAD, "The question can't be answered as it was put, such as a page token of another question."
     ),
+    "ambiguous-uid": ErrorCode(
+        _BAD, "Records of several namespaces have this uid: give `namespace`; detail names some of them."
+    ),
     "not-authenticated": ErrorCode(
         HTTPStatus.UNAUTHORIZED, "The token is missing, expired, or not for this audience: get a new one."
     ),

@@ -131,7 +131,7 @@ HISTORY: Final = operation(
     "with several contents is returned once for each: the cluster was restored from a backup, or cloned."
     f"\n\n{_GETS}",
     answers={200: answer("All generations.", "History")},
-    errors=(*_QUERY_ERRORS, "not-found"),
+    errors=(*_QUERY_ERRORS, "ambiguous-uid", "not-found"),
 )
 _BYTES: Final = (
     f"With `Accept: {CANONICAL}`, the answer is the stored bytes, whose SHA-256 is the content hash."
@@ -148,7 +148,6 @@ _ONE: Final[Mapping[str, Any]] = {
             "The caller has this content.", headers={"ETag": _ETAG, "Vary": "`Accept, Authorization`."}
         ),
     },
-    "errors": (*_QUERY_ERRORS, "not-found"),
     "extra": {
         "parameters": [
             {
@@ -165,6 +164,7 @@ GET: Final = operation(
     "getRecord",
     "Get a record",
     f"Returns the newest generation, or the given one. {_BYTES}\n\n{_GETS}",
+    errors=(*_QUERY_ERRORS, "ambiguous-uid", "not-found"),
     **_ONE,
 )
 GET_BY_NAME: Final = operation(
@@ -172,6 +172,7 @@ GET_BY_NAME: Final = operation(
     "Get a record by its name",
     "Returns the newest generation of the object with this name. Where several objects had the name one "
     f"after another, it is the newest of them. {_BYTES}\n\n{_GETS}",
+    errors=(*_QUERY_ERRORS, "not-found"),
     **_ONE,
 )
 _EXPORT_LINES: Final = [{"$ref": f"{SCHEMAS_AT}{name}"} for name in ("ExportLine", "ExportEnd")]

@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from datastorage.api.requestid import current_request_id
 from datastorage.errors import (
+    AmbiguousUidError,
     BodyTooLargeError,
     DataStorageError,
     GroupRefusedError,
@@ -97,6 +98,7 @@ _PROBLEMS: Final[Sequence[tuple[type[DataStorageError], HTTPStatus, str, Mapping
     (RecordNotFoundError, HTTPStatus.NOT_FOUND, "not-found", {}),
     (BodyTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", {}),
     (InvalidBodyError, HTTPStatus.BAD_REQUEST, "invalid-json", {}),
+    (AmbiguousUidError, HTTPStatus.BAD_REQUEST, "ambiguous-uid", {}),
     (InvalidQueryError, HTTPStatus.BAD_REQUEST, "invalid-query", {}),
     (IdentifierReusedError, HTTPStatus.UNPROCESSABLE_ENTITY, "identifier-reused", {}),
     (RecordRejectedError, HTTPStatus.UNPROCESSABLE_ENTITY, "rejected", {}),

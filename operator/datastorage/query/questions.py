@@ -11,7 +11,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from datastorage import metrics
-from datastorage.errors import InvalidQueryError, RecordNotFoundError, WorkRefusedError
+from datastorage.errors import (
+    AmbiguousUidError,
+    InvalidQueryError,
+    RecordNotFoundError,
+    WorkRefusedError,
+)
 from datastorage.query.archivedrecord import ArchivedRecord, archived, archived_all
 from datastorage.query.archivesummary import (
     DEFAULT_GROUPS,
@@ -171,9 +176,9 @@ class ArchiveQueries:
         *,
         scope: Scope = EVERYTHING,
     ) -> ArchivedRecord:
-        """Return an object's newest generation, or the given one. Raises RecordNotFoundError.
+        """Return an object's newest generation, or the given one.
 
-        Only rows within the scope are found.
+        Only rows within the scope are found. Raises RecordNotFoundError, and AmbiguousUidError.
         """
         with _measured("get"):
             uid = checked_uid(uid)
@@ -181,8 +186,9 @@ class ArchiveQueries:
                 checked_generation(generation)
             which = f" in generation {generation}" if generation is not None else ""
             tables = Filter(kind=kind).criteria().tables
-            row = await self._reader.one(uid, generation, scope=scope)
-            if row is None or row.place.table not in tables:
+            await self._check_namespaces(tables, uid, generation, scope)
+            row = await self._reader.one(tables, uid, generation, scope=scope)
+            if row is None:
                 raise RecordNotFoundError(f"no {kind or 'record'} {uid}{which} in the archive")
             return archived(row)
 
@@ -209,15 +215,16 @@ class ArchiveQueries:
     async def history(
         self, uid: str, kind: str | None = None, *, scope: Scope = EVERYTHING
     ) -> tuple[ArchivedRecord, ...]:
-        """Return an object's generations, the newest first. Raises RecordNotFoundError if there are none.
+        """Return an object's generations, the newest first.
 
-        Only rows within the scope are found.
+        Only rows within the scope are found. Raises RecordNotFoundError if there are none, and
+        AmbiguousUidError.
         """
         with _measured("get"):
             uid = checked_uid(uid)
             tables = Filter(kind=kind).criteria().tables
-            places = await self._reader.generations(uid, None, _MAX_HISTORY, scope=scope)
-            records = await self._load([place for place in places if place.table in tables])
+            await self._check_namespaces(tables, uid, None, scope)
+            records = await self._load(await self._reader.generations(tables, uid, _MAX_HISTORY, scope=scope))
             if not records:
                 raise RecordNotFoundError(f"no {kind or 'record'} {uid} in the archive")
             return records
@@ -247,6 +254,20 @@ class ArchiveQueries:
             page, next_cursor = await self._page(rows, limit, question)
             entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
             return Timeline(entries, next_cursor)
+
+    async def _check_namespaces(
+        self, tables: frozenset[Table], uid: str, generation: int | None, scope: Scope
+    ) -> None:
+        # A sender chooses the uid of its record, and so can repeat one of another namespace. Without this
+        # check, the record that was stored last would hide the other one.
+        if scope.namespace is not None:
+            return
+        namespaces = await self._reader.namespaces(tables, uid, generation)
+        if len(namespaces) > 1:
+            raise AmbiguousUidError(
+                f"more than one namespace has a record with the uid {uid}: name the namespace that you mean, "
+                f"such as {' or '.join(namespaces)}"
+            )
 
     async def _listed(
         self,

@@ -82,33 +82,42 @@ _REMEDIATION: Final = """
 _GENERATIONS: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, stored_order
     FROM datastorage.audit_records
-    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) AND ($4::text IS NULL OR namespace = $4)
-        AND created_at >= coalesce($5::timestamptz, '-infinity')
-    ORDER BY generation DESC, stored_order DESC LIMIT $3)
+    WHERE $1::boolean AND uid = $3 AND ($5::text IS NULL OR namespace = $5)
+        AND created_at >= coalesce($6::timestamptz, '-infinity')
+    ORDER BY generation DESC, stored_order DESC LIMIT $4)
     UNION ALL
     (SELECT 'action_traces', uid, generation, created_at, spec_hash, stored_order
     FROM datastorage.action_traces
-    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) AND ($4::text IS NULL OR namespace = $4)
-        AND created_at >= coalesce($5::timestamptz, '-infinity')
-    ORDER BY generation DESC, stored_order DESC LIMIT $3)
-    ORDER BY generation DESC, stored_order DESC LIMIT $3
+    WHERE $2::boolean AND uid = $3 AND ($5::text IS NULL OR namespace = $5)
+        AND created_at >= coalesce($6::timestamptz, '-infinity')
+    ORDER BY generation DESC, stored_order DESC LIMIT $4)
+    ORDER BY generation DESC, stored_order DESC LIMIT $4
 """
 # One statement, without a transaction: a get is the most frequent question.
 ONE: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, diverged, namespace, name,
         content, content_hash, stored_at, via, recorded_by, stored_order
     FROM datastorage.audit_records
-    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) AND ($3::text IS NULL OR namespace = $3)
-        AND created_at >= coalesce($4::timestamptz, '-infinity')
+    WHERE $1::boolean AND uid = $3 AND ($4::bigint IS NULL OR generation = $4)
+        AND ($5::text IS NULL OR namespace = $5) AND created_at >= coalesce($6::timestamptz, '-infinity')
     ORDER BY generation DESC, stored_order DESC LIMIT 1)
     UNION ALL
     (SELECT 'action_traces', uid, generation, created_at, spec_hash, diverged, namespace, name,
         content, content_hash, stored_at, via, recorded_by, stored_order
     FROM datastorage.action_traces
-    WHERE uid = $1 AND ($2::bigint IS NULL OR generation = $2) AND ($3::text IS NULL OR namespace = $3)
-        AND created_at >= coalesce($4::timestamptz, '-infinity')
+    WHERE $2::boolean AND uid = $3 AND ($4::bigint IS NULL OR generation = $4)
+        AND ($5::text IS NULL OR namespace = $5) AND created_at >= coalesce($6::timestamptz, '-infinity')
     ORDER BY generation DESC, stored_order DESC LIMIT 1)
     ORDER BY generation DESC, stored_order DESC LIMIT 1
+"""
+# The first ones alone: an error that names them stays short.
+NAMESPACES: Final = """
+    (SELECT namespace FROM datastorage.audit_records
+    WHERE $1::boolean AND uid = $3 AND ($4::bigint IS NULL OR generation = $4))
+    UNION
+    (SELECT namespace FROM datastorage.action_traces
+    WHERE $2::boolean AND uid = $3 AND ($4::bigint IS NULL OR generation = $4))
+    ORDER BY namespace LIMIT 5
 """
 _NEWEST_OF_NAME: Final = """
     (SELECT 'audit_records' AS table_name, uid, generation, created_at, spec_hash, resource_version,
@@ -288,22 +297,27 @@ class ArchiveReader:
         return [_placed(row, row["happened_at"]) for row in rows]
 
     async def generations(
-        self, uid: str, generation: int | None, limit: int, *, scope: Scope = EVERYTHING
+        self, tables: frozenset[Table], uid: str, limit: int, *, scope: Scope = EVERYTHING
     ) -> list[Place]:
-        """Return the rows of an object, or only those of one generation, newest first.
+        """Return the rows of an object, newest first. Only those within the scope are found."""
+        return await self._places(_GENERATIONS, *_in(tables), uid, limit, *astuple(scope))
 
-        Only those within the scope are found.
-        """
-        return await self._places(_GENERATIONS, uid, generation, limit, *astuple(scope))
-
-    async def one(self, uid: str, generation: int | None, *, scope: Scope = EVERYTHING) -> StoredRow | None:
+    async def one(
+        self, tables: frozenset[Table], uid: str, generation: int | None, *, scope: Scope = EVERYTHING
+    ) -> StoredRow | None:
         """Return the newest row of an object, or of one generation of it; None if there is none.
 
         Only rows within the scope are found.
         """
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(ONE, uid, generation, *astuple(scope))
+            row = await connection.fetchrow(ONE, *_in(tables), uid, generation, *astuple(scope))
         return None if row is None else _stored(row)
+
+    async def namespaces(self, tables: frozenset[Table], uid: str, generation: int | None) -> list[str]:
+        """Return the namespaces with rows of a uid, or of one generation of it; the first five alone."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(NAMESPACES, *_in(tables), uid, generation)
+        return [row["namespace"] for row in rows]
 
     async def orders(self, place: Place, *, scope: Scope = EVERYTHING) -> Orders | None:
         """Return the order of storing of a row; None if there is no such row within the scope."""
@@ -321,8 +335,7 @@ class ArchiveReader:
         """
         if scope.namespace not in {None, namespace}:
             return []
-        in_tables = (Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables)
-        return await self._places(_NEWEST_OF_NAME, *in_tables, namespace, name, scope.since)
+        return await self._places(_NEWEST_OF_NAME, *_in(tables), namespace, name, scope.since)
 
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
@@ -363,6 +376,10 @@ class ArchiveReader:
     async def _places(self, sql: str, *arguments: Any) -> list[Place]:
         async with reading(self._database) as connection:
             return [place_of(row) for row in await connection.fetch(sql, *arguments)]
+
+
+def _in(tables: frozenset[Table]) -> tuple[bool, bool]:
+    return Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables
 
 
 def _stored(row: Any) -> StoredRow:
