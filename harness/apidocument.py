@@ -28,9 +28,10 @@ def check_documented(method: str, path: str, answer: Answer) -> None:
     found = described["responses"].get(str(answer.status))
     assert found is not None, f"{method} {path}: status {answer.status} is not documented"
     for name, header in found.get("headers", {}).items():
-        assert name.lower() in answer.headers or not header["required"], f"{method} {path}: no header {name}"
+        shared = _HEADERS[name] if "$ref" in header else header
+        assert name.lower() in answer.headers or not shared["required"], f"{method} {path}: no header {name}"
     if "content" not in found:
-        assert answer.content == b""
+        assert answer.content == b"", f"{method} {path}: no content is documented for status {answer.status}"
         return
     media = answer.headers["content-type"].partition(";")[0]
     content = found["content"].get(media)
@@ -62,4 +63,6 @@ def _operation(method: str, path: str) -> Mapping[str, Any]:
     raise AssertionError(f"{method} {path} is not documented")
 
 
-_PATHS: Mapping[str, Mapping[str, Any]] = document()["paths"]
+_DOCUMENT = document()
+_PATHS: Mapping[str, Mapping[str, Any]] = _DOCUMENT["paths"]
+_HEADERS: Mapping[str, Mapping[str, Any]] = _DOCUMENT["components"]["headers"]

@@ -1,6 +1,7 @@
 """The OpenAPI document and its pages. The tests of the API compare its answers with the document."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -160,17 +161,23 @@ def test_a_text_is_no_markup_in_the_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "content"),
+    ("status", "headers", "content", "why"),
     [
-        (418, {}, b""),
-        (401, {"content-type": MEDIA_TYPE}, b"{}"),
-        (404, {"content-type": "text/html"}, b""),
-        (404, {"content-type": MEDIA_TYPE}, b'{"code": "not-found"}'),
-        (304, {"etag": '""', "vary": ""}, b"{}"),
+        (418, {}, b"", "status 418 is not documented"),
+        (401, {"content-type": MEDIA_TYPE}, b"{}", "no header WWW-Authenticate"),
+        (404, {"content-type": "text/html"}, b"", "text/html is not documented"),
+        (404, {"content-type": MEDIA_TYPE}, b'{"code": "not-found"}', "title"),
+        (304, {"etag": '""', "vary": ""}, b"{}", "no content is documented"),
     ],
 )
 def test_an_answer_that_is_not_documented_is_noticed(
-    status: int, headers: dict[str, str], content: bytes
+    status: int, headers: dict[str, str], content: bytes, why: str
 ) -> None:
-    with pytest.raises((AssertionError, ValueError)):
-        check_documented("GET", "/api/v1/query/records/1", Answer(status, headers, content))
+    answer = Answer(status, {"x-request-id": "1", **headers}, content)
+    with pytest.raises((AssertionError, ValueError), match=re.escape(why)):
+        check_documented("GET", "/api/v1/query/records/1", answer)
+
+
+def test_a_header_of_every_answer_is_missed() -> None:
+    with pytest.raises(AssertionError, match="no header X-Request-Id"):
+        check_documented("GET", "/api/v1/query/records/1", Answer(304, {"etag": '""', "vary": ""}, b""))
