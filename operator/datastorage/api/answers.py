@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -98,6 +99,8 @@ def etag_of(content_hash: bytes) -> str:
     return f'"{labelled(content_hash)}"'
 
 
-def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(
+    value: Any, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return the answer with one value."""
-    return Response(encoded(value), media_type=JSON, headers=headers)
+    return Response(encoded(value), status_code=status, media_type=JSON, headers=headers)

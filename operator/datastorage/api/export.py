@@ -95,7 +95,7 @@ def export_router(desk: ExportDesk) -> APIRouter:
     router = strict_router(PREFIX, "query")
     slots = asyncio.Semaphore(desk.limits.at_once)
 
-    @router.get("/export", **operations.EXPORT)
+    @router.get("/export", response_class=Response, **operations.EXPORT)
     async def export(request: Request, asked: Annotated[ExportConditions, Query()]) -> Response:
         caller, scope = await desk.admit(request, asked.namespace)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import json
 import logging
 import socket
 import ssl
@@ -14,6 +13,7 @@ from typing import Final
 
 from datastorage import metrics
 from datastorage.api.problems import MEDIA_TYPE, Problem
+from datastorage.query.encoding import encoded
 from datastorage.resilience.cancellation import end_tasks
 
 _log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class Handshakes:
 def _plain_http() -> bytes:
     detail = "this port speaks TLS: use https:// instead of http://"
     problem = Problem(HTTPStatus.BAD_REQUEST, "tls-required", detail)
-    body = json.dumps(problem.as_json()).encode()
+    body = encoded(problem.as_json())
     head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"Connection: close\r\n\r\n" + body
 

@@ -107,8 +107,10 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     for methods in document["paths"].values():
         for described in methods.values():
             described["responses"] = dict(sorted(_own_answers(described["responses"])))
-            if "query" in described["tags"]:
-                described["responses"]["200"].setdefault("headers", {})[REPLICA_LAG] = _REPLICA_LAG
+            success = described["responses"].get("200", {})
+            # An export, which has no JSON answer, always comes from the primary.
+            if "query" in described["tags"] and JSON in success["content"]:
+                success.setdefault("headers", {})[REPLICA_LAG] = _REPLICA_LAG
             for parameter in described.get("parameters", ()):
                 _simplify(parameter)
     components = document.setdefault("components", {})

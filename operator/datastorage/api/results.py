@@ -7,11 +7,9 @@ from typing import Any
 
 from starlette.responses import Response
 
-from datastorage.api.answers import etag_of
-from datastorage.api.openapi import JSON
+from datastorage.api.answers import etag_of, json_response
 from datastorage.api.problems import Problem
 from datastorage.query.archivedrecord import ArchivedRecord
-from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled
 from datastorage.records.record import Record, StoredRecord
 from datastorage.records.times import rfc3339
@@ -88,7 +86,7 @@ def answer(result: Result, path: str) -> Response:
         "Location": f"{path}/{receipt.uid}?namespace={receipt.namespace}",
         "ETag": etag_of(receipt.content_hash),
     }
-    return _json(receipt.as_json(), result.status, headers)
+    return json_response(receipt.as_json(), result.status, headers)
 
 
 def batch_answer(results: Sequence[Result]) -> Response:
@@ -96,7 +94,7 @@ def batch_answer(results: Sequence[Result]) -> Response:
     items = [_item(index, result) for index, result in enumerate(results)]
     failed = sum(result.problem is not None for result in results)
     body = {"stored": len(results) - failed, "failed": failed, "items": items}
-    return _json(body, HTTPStatus.MULTI_STATUS, {})
+    return json_response(body, HTTPStatus.MULTI_STATUS)
 
 
 def nothing_stored(problems: Mapping[int, Problem]) -> Problem:
@@ -118,7 +116,3 @@ def _item(index: int, result: Result) -> dict[str, Any]:
         return {**item, "problem": result.problem.as_json()}
     assert result.receipt is not None
     return {**item, "record": result.receipt.as_json()}
-
-
-def _json(value: Any, status: HTTPStatus, headers: Mapping[str, str]) -> Response:
-    return Response(encoded(value), status_code=status, media_type=JSON, headers=dict(headers))
