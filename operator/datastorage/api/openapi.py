@@ -109,7 +109,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
             described["responses"] = dict(sorted(_own_answers(described["responses"])))
             success = described["responses"].get("200", {})
             # An export, which has no JSON answer, always comes from the primary.
-            if "query" in described["tags"] and JSON in success["content"]:
+            if "query" in described.get("tags", ()) and JSON in success["content"]:
                 success.setdefault("headers", {})[REPLICA_LAG] = _REPLICA_LAG
             for parameter in described.get("parameters", ()):
                 _simplify(parameter)
