@@ -19,12 +19,12 @@ from datastorage import metrics
 from datastorage.errors import TooManyRequestsError
 
 ENDINGS: Final[ContextVar[list[Callable[[], None]] | None]] = ContextVar("endings", default=None)
-"""What is done at the end of the request that is being served; None if nothing serves one."""
+"""Functions to call at the end of the request that is being served; None outside of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllowanceLimits:
-    """What one identity may ask for."""
+    """The allowance of each identity."""
 
     tokens_per_second: float = 2_000.0
     """More than one replica serves on one core, so it stops nobody but a client that runs wild."""

@@ -62,7 +62,7 @@ class Problem(Answer):
 
 
 class Receipt(Answer):
-    """What the archive holds for a request that stored a record. None of it ever changes."""
+    """The description of the row that a request has in the archive. None of it ever changes."""
 
     kind: Literal["AuditRecord"]
     namespace: str
@@ -105,7 +105,7 @@ class BatchResult(Answer):
 
 
 class Stored(Answer):
-    """What the archive says of one generation of an AuditRecord or ActionTrace."""
+    """One generation of an AuditRecord or ActionTrace in the archive."""
 
     kind: Literal["AuditRecord", "ActionTrace"]
     namespace: str
@@ -239,7 +239,7 @@ class Timeline(Answer):
 
 
 class HistoryEntry(Stored):
-    """What was done to an object once. The texts are those of the record."""
+    """One action on an object. The texts are those of the record."""
 
     intact: bool = Field(description=_INTACT)
     correlation_id: str | None = Field(description="The remediation that the record belongs to.")
@@ -264,7 +264,7 @@ class HistoryEntry(Stored):
 
 
 class TargetHistory(Answer):
-    """What was done to an object, the newest first."""
+    """The actions on an object, the newest first."""
 
     items: list[HistoryEntry]
     next_page_token: _PageToken

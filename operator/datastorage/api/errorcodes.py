@@ -12,7 +12,7 @@ class ErrorCode:
 
     status: HTTPStatus
     meaning: str
-    """What is wrong, and what to do."""
+    """The mistake, and the remedy."""
 
 
 _BAD: Final = HTTPStatus.BAD_REQUEST

@@ -72,7 +72,7 @@ class ExportLimits:
 
 @dataclass(frozen=True)
 class ExportDesk:
-    """What the route needs."""
+    """The things that the route needs."""
 
     guard: Guard
     exports: Exports

@@ -1,4 +1,4 @@
-"""What each operation of the API does, for the OpenAPI document."""
+"""The descriptions of the operations of the API, for the OpenAPI document."""
 
 from collections.abc import Mapping
 from typing import Any, Final

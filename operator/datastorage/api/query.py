@@ -89,7 +89,7 @@ class Archive(Protocol):
 
 @dataclass(frozen=True)
 class Desk:
-    """What the routes need."""
+    """The things that the routes need."""
 
     guard: Guard
     archive: Archive

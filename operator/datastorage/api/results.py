@@ -18,7 +18,7 @@ from datastorage.resources.kinds import AUDIT_RECORD
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the archive holds for a request. None of it ever changes."""
+    """The description of the row that a request has in the archive. None of it ever changes."""
 
     namespace: str
     name: str

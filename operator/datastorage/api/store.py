@@ -93,7 +93,7 @@ class Archive(Protocol):
 
 @dataclass(frozen=True)
 class Entrance:
-    """What the route needs."""
+    """The things that the route needs."""
 
     guard: Guard
     submissions: Submissions

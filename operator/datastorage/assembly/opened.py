@@ -1,4 +1,4 @@
-"""What a command gets when it has opened an archive, in whichever way."""
+"""An archive that a command has opened, in whichever way."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -86,7 +86,7 @@ class Submissions:
             self._intake.add(WorkItem(record, RequestOrigin(outcome)))
         await asyncio.wait(outcomes, timeout=self._pace.commit_seconds)
         if any(outcome.done() for outcome in outcomes):
-            # What is committed is acknowledged even if other records of the request still wait.
+            # Committed records are acknowledged even if others of the request still wait.
             return [
                 outcome.result() if outcome.done() else Unknown(self._not_known()) for outcome in outcomes
             ]

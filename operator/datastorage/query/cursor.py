@@ -64,7 +64,8 @@ def page_end(cursor: str, question: str, *, times: int, numbers: int) -> PageEnd
     asked, table, uid, generation, created_at, spec_hash, *rest = _values(cursor, 5 + times + numbers)
     if asked != question:
         raise InvalidQueryError(
-            "the cursor belongs to another question: repeat its filters, or begin without it"
+            "the cursor belongs to another question: repeat its filters, or begin without it (over HTTP: "
+            "without pageToken)"
         )
     try:
         key = RecordKey(str(uuid.UUID(uid)), _number(generation), _time(created_at), bytes.fromhex(spec_hash))
@@ -155,4 +156,6 @@ def _number(value: Any) -> int:
 
 def not_a_cursor() -> InvalidQueryError:
     """Return the error for a text that is no cursor, or that leads to no record of the caller."""
-    return InvalidQueryError("the cursor is not one that a page returned: begin without it")
+    return InvalidQueryError(
+        "the cursor is not one that a page returned: begin without it (over HTTP: without pageToken)"
+    )

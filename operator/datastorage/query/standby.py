@@ -40,7 +40,7 @@ class _Mark:
 
 
 class Standby:
-    """What is known of a standby, from a look at both servers each second."""
+    """The state of a standby, from a look at both servers each second."""
 
     def __init__(
         self,

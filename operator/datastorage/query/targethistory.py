@@ -1,4 +1,4 @@
-"""What was done to an object before, and whether it helped: for people, and for the prompt of an AI."""
+"""The earlier actions on an object, and whether they helped: for people, and for the prompt of an AI."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class HistoryEntry:
     record: ArchivedRecord
     """The record. Its object need not be there: ``facts`` has what a history shows of it."""
     facts: Mapping[str, Any]
-    """What was done and how it ended, with the field names of the interfaces."""
+    """The action and its outcome, with the field names of the interfaces."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry as JSON, with the field names of the interfaces."""

@@ -163,7 +163,7 @@ _LOAD: Final = """
     measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
     SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
 """
-# What the columns say of records; their contents, which may be large, stay where they are.
+# The columns of records; their contents, which may be large, are not read.
 _OUTLINES: Final = """
     WITH wanted AS (
         SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
@@ -240,7 +240,7 @@ class StoredRow:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What the columns say of a row. A long text is cut (MAX_INDEXED_CHARACTERS)."""
+    """The columns of a row, without its content. A long text is cut (MAX_INDEXED_CHARACTERS)."""
 
     place: Place
     namespace: str

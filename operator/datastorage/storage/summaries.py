@@ -11,7 +11,7 @@ from datastorage.storage.readonly import limit_time, reading
 
 
 class GroupKey(StrEnum):
-    """What records are grouped by."""
+    """The keys by which records are grouped."""
 
     TYPE = "type"
     """The type of an AuditRecord; "ActionTrace" for the other kind."""
