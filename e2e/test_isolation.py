@@ -243,3 +243,14 @@ def test_the_identifier_of_a_foreign_record_is_free(neighbours: Neighbours) -> N
         assert (answer.status, CANARY.encode() in answer.content) == (201, False)
         whole = neighbours.reader.post(f"/store/{kind}?atomic=true", [own])
         assert [item["status"] for item in whole.json["items"]] == [200]
+    # Only a caller who may see both records learns that there are two, and names one.
+    path = f"/query/records/{neighbours.uids[0]}"
+    for each in (path, f"{path}/history"):
+        unclear = neighbours.admin.get(each)
+        assert (unclear.status, unclear.json["code"]) == (400, "ambiguous-uid")
+        assert neighbours.namespace in unclear.json["detail"]
+        assert neighbours.other in unclear.json["detail"]
+    for namespace in (neighbours.namespace, neighbours.other):
+        assert neighbours.admin.get(path, namespace=namespace).json["namespace"] == namespace
+    own = neighbours.reader.get(path, namespace=neighbours.namespace)
+    assert (own.status, own.json["namespace"]) == (200, neighbours.namespace)

@@ -23,9 +23,10 @@ from datastorage.api.store import Entrance, Submissions, store_router
 from datastorage.errors import NotAuthenticatedError
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.submissions import Unknown
+from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.export import ArchiveExports
 from datastorage.records.caller import Caller
-from datastorage.records.record import Record, StoredRecord
+from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.storage.connection.database import Database
 from datastorage.storage.export import ExportBounds, ExportReader
 from harness.apiclient import Answer, ApiClient
@@ -41,8 +42,8 @@ def body(**metadata: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": "payments", **metadata}, "spec": spec}
 
 
-class Archive(query.Archive, overviews.Archive, store.Archive, Protocol):
-    """Everything that the routes ask."""
+class Archive(query.Archive, overviews.Archive, Protocol):
+    """Everything that the routes of questions ask."""
 
 
 class TokenGuard(OpenGuard):
@@ -89,6 +90,10 @@ class Served:
         self.stored += records
         return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
 
+    async def of_key(self, key: RecordKey, table: Table) -> ArchivedRecord:
+        """Raise AssertionError: every record in memory is a new one."""
+        raise AssertionError(key, table)
+
     async def send(
         self,
         method: str,
@@ -118,14 +123,20 @@ async def served(
     answers: AnswerBounds | None = None,
     *,
     submissions: Submissions | None = None,
+    receipts: store.Archive | None = None,
     guard: OpenGuard | None = None,
     allowances: Allowances | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve the API until the end of the block. Without ``submissions``, records are kept in memory."""
+    """Serve the API until the end of the block. Without ``submissions``, records are kept in memory.
+
+    ``receipts`` is where ``submissions`` has stored the records of earlier requests.
+    """
     port = free_port()
     api = Served(f"http://127.0.0.1:{port}")
     guard = guard or TokenGuard(allowances)
-    entrance = Entrance(guard, submissions or api, archive, with_texts=False, bounds=bounds or Bounds())
+    entrance = Entrance(
+        guard, submissions or api, receipts or api, with_texts=False, bounds=bounds or Bounds()
+    )
     desk = Desk(guard, archive, answers or AnswerBounds())
     app = api_app(
         [store_router(entrance), query_router(desk), overview_router(desk, archive)],

@@ -76,8 +76,9 @@ async def stored_api(
         pace=pace,
     )
     entrance.open()
+    queries = build_queries(database)
     async with (
         storing.running(),
-        served(build_queries(database), submissions=entrance, guard=guard or OneForbidden()) as api,
+        served(queries, submissions=entrance, receipts=queries, guard=guard or OneForbidden()) as api,
     ):
         yield StoredApi(api, storing, owner)

@@ -54,6 +54,14 @@ class Namespaced(Strict):
 
     namespace: str | None = Field(None, description=_NAMESPACE)
 
+    def for_log(self) -> dict[str, Any]:
+        """Return the parameters for the log, without the words of a search and the places of pages."""
+        unwanted = {"q", "page_token", "resume_token"}
+        found: dict[str, Any] = self.model_dump(
+            mode="json", by_alias=True, exclude_none=True, exclude=unwanted
+        )
+        return found
+
 
 class OfKind(Namespaced):
     """A kind of records."""

@@ -121,9 +121,7 @@ class _Note:
         values: dict[str, Any] = {
             "user": self.caller.username,
             "verb": "export",
-            "filter": self.asked.model_dump(
-                mode="json", by_alias=True, exclude_none=True, exclude={"resume_token"}
-            ),
+            "filter": self.asked.for_log(),
             "resumed": self.asked.resume_token is not None,
             "count": export.count,
             "outcome": outcome,

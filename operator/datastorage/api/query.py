@@ -122,16 +122,13 @@ class Admission:
     def note(self, path: str, count: int) -> None:
         """Log a question over all namespaces. The words of a search stay out of the log."""
         if self.scope.namespace is None:
-            given = self.asked.model_dump(
-                mode="json", by_alias=True, exclude_none=True, exclude={"q", "page_token"}
-            )
             _log.info(
                 "Read over all namespaces",
                 extra={
                     "user": self.caller.username,
                     "verb": self.verb,
                     "path": path,
-                    "filter": given,
+                    "filter": self.asked.for_log(),
                     "count": count,
                 },
             )

@@ -24,7 +24,6 @@ from datastorage.query.search import SearchResult
 from datastorage.query.standby import Standby
 from datastorage.query.targethistory import TargetHistory
 from datastorage.query.timeline import Timeline
-from datastorage.records.record import RecordKey, Table
 from datastorage.storage.criteria import Scope
 
 T = TypeVar("T")
@@ -103,13 +102,6 @@ class StandbyQueries:
     async def history(self, uid: str, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]:
         """Return the generations of a record, however lately it was stored."""
         return await self._ask(lambda each: each.history(uid, kind, scope=scope))
-
-    async def of_key(self, key: RecordKey, table: Table) -> ArchivedRecord:
-        """Return the record with a key, which is never asked of the standby.
-
-        It is the receipt of a request that was sent again, and may be as old as a moment.
-        """
-        return await self._primary.of_key(key, table)
 
     async def search(
         self,
