@@ -175,7 +175,7 @@ async def test_a_question_that_gets_no_turn_is_counted() -> None:
     with changes(LIMITS) as hit, pytest.raises(OverloadedError):
         async with answers.turn(), answers.turn():
             pass
-    assert hit == {("questions",): 1}
+    assert hit == {("answers",): 1}
 
 
 async def test_a_request_too_many_is_counted() -> None:
