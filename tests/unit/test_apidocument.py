@@ -11,8 +11,10 @@ import pytest
 from datastorage.api.answerschemas import Receipt, Summary, TargetHistory
 from datastorage.api.app import api_server
 from datastorage.api.document import described_app, document
+from datastorage.api.operations import NDJSON
 from datastorage.api.problems import MEDIA_TYPE
 from datastorage.api.reference import html
+from datastorage.api.replicalag import HEADER as REPLICA_LAG
 from datastorage.resources.crd import crd
 from datastorage.resources.kinds import AUDIT_RECORD, AuditType
 from datastorage.resources.validation.verdict import validated
@@ -151,6 +153,13 @@ async def test_the_document_and_a_page_without_scripts_are_served() -> None:
         assert foreign not in page
     for described in OPERATIONS.values():
         assert described["summary"] in page
+
+
+def test_an_export_has_lines_alone_and_comes_from_the_primary() -> None:
+    success = OPERATIONS["get /api/v1/export"]["responses"]["200"]
+    assert list(success["content"]) == [NDJSON]
+    assert REPLICA_LAG not in success["headers"]
+    assert REPLICA_LAG in OPERATIONS["get /api/v1/summary"]["responses"]["200"]["headers"]
 
 
 def test_a_text_is_no_markup_in_the_page() -> None:
