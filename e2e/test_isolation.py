@@ -252,5 +252,5 @@ def test_the_identifier_of_a_foreign_record_is_free(neighbours: Neighbours) -> N
         assert neighbours.other in unclear.json["detail"]
     for namespace in (neighbours.namespace, neighbours.other):
         assert neighbours.admin.get(path, namespace=namespace).json["namespace"] == namespace
-    own = neighbours.reader.get(path, namespace=neighbours.namespace)
-    assert (own.status, own.json["namespace"]) == (200, neighbours.namespace)
+    mine = neighbours.reader.get(path, namespace=neighbours.namespace)
+    assert (mine.status, mine.json["namespace"]) == (200, neighbours.namespace)
