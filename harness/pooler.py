@@ -28,7 +28,6 @@ class Pooler:
 
     url: str
     sessions: "asyncio.Queue[_Session]" = field(default_factory=asyncio.Queue)
-    clients: int = 0
     transactions: int = 0
 
 
@@ -94,7 +93,6 @@ async def _serve(running: Pooler, reader: asyncio.StreamReader, writer: asyncio.
         writer.write(_error(f"unsupported startup parameter: {refused}"))
         await writer.drain()
         return
-    running.clients += 1
     session: _Session | None = None
     try:
         while True:

@@ -20,6 +20,7 @@ from yarl import URL
 from datastorage import __version__
 from datastorage.client.problems import error_of, not_an_answer, retry_after
 from datastorage.errors import ConfigurationError, DataStorageError, NotAuthenticatedError, TransientError
+from datastorage.query.encoding import encoded
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.causes import connection_trouble
 
@@ -132,7 +133,7 @@ class Server:
             "GET" if body is None else "POST",
             path,
             query=query,
-            content=None if body is None else json.dumps(body).encode("utf-8", "backslashreplace"),
+            content=None if body is None else encoded(body),
             content_type=None if body is None else JSON,
         )
         return answer.json

@@ -5,7 +5,6 @@ record, whatever became of the first.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -15,6 +14,7 @@ from datastorage.client.documents import Document
 from datastorage.client.problems import in_one_line, not_an_answer, retry_after
 from datastorage.client.server import BUSY, Answer, Server
 from datastorage.errors import DataStorageError, InvalidBodyError, TransientError
+from datastorage.query.encoding import encoded
 from datastorage.resilience.backoff import Backoff
 from datastorage.resources.kinds import AUDIT_RECORD, AuditType
 from datastorage.resources.reading.requestrecord import uuid7
@@ -98,14 +98,13 @@ def submission_of(document: Document, namespace: str | None) -> Submission:
     if metadata["namespace"] is None:
         raise InvalidBodyError(f"{place}: metadata.namespace is missing: add it, or give --namespace")
     metadata["uid"] = metadata.get("uid") or str(uuid7())
-    line = json.dumps({**body, "metadata": metadata}, ensure_ascii=False)
     return Submission(
         place=place,
         type=spec["type"],
         namespace=str(metadata["namespace"]),
         name=str(metadata.get("name") or ""),
         uid=str(metadata["uid"]),
-        line=line.encode("utf-8", "backslashreplace"),
+        line=encoded({**body, "metadata": metadata}),
     )
 
 

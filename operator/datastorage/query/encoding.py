@@ -1,4 +1,4 @@
-"""The one way in which values become the JSON of answers."""
+"""The one way in which values become the JSON of requests and answers."""
 
 import json
 from typing import Any
