@@ -20,7 +20,9 @@ from datastorage.assembly.store import open_database
 from datastorage.errors import ConfigurationError
 from datastorage.kube.accessreviews import AccessReviews
 from datastorage.kube.namespaces import Namespaces
+from datastorage.kube.objects import ObjectClient
 from datastorage.kube.transport import Transport
+from datastorage.pipeline.fallback import Fallback
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
 from datastorage.resources.kinds import AUDIT_RECORD
@@ -62,8 +64,16 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             submissions=submissions,
             archive=archive,
             with_texts=store.vectors is not None,
+            fallback=_build_fallback(replica),
         )
         yield Rest(submissions, [store_router(entrance), query_router(Desk(guard, archive))])
+
+
+def _build_fallback(replica: Replica) -> Fallback | None:
+    settings = replica.settings
+    if settings.api.fallback == "none":
+        return None
+    return Fallback(ObjectClient(replica.transport), replica.created_objects, namespaces=settings.namespaces)
 
 
 def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | OpenGuard:
