@@ -16,8 +16,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
-from datastorage.api import fallback, operations
+from datastorage.api import operations
 from datastorage.api.bodies import Bounds, Items, invalid, items_of
+from datastorage.api.fallback import Fallback, accept, not_created
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
 from datastorage.api.parameters import Strict, given_once
@@ -110,7 +111,7 @@ class Entrance:
     with_texts: bool
     """Whether the records get vectors."""
     bounds: Bounds = field(default_factory=Bounds)
-    fallback: fallback.Fallback | None = None
+    fallback: Fallback | None = None
     """Where records are created as custom resources while PostgreSQL is away; None if they never are."""
 
     @cached_property
@@ -185,7 +186,7 @@ class _Request:
         except StorageAwayError as away:
             if self.entrance.fallback is None:
                 raise
-            raise fallback.not_created(away) from away
+            raise not_created(away) from away
         # From here on everything is stored, so that a receipt that can't be read now fails alone.
         return [await self._result(record, row) for record, row in zip(records.values(), stored, strict=True)]
 
@@ -227,12 +228,12 @@ class _Request:
         if self.entrance.fallback is None:
             raise away
         if self.items.is_batch:
-            raise fallback.not_created(away)
+            raise not_created(away)
         (record,) = records.values()
         # Nothing is kept of the checked body until here, because hardly any request needs it again.
         check = partial(_checked, self.audit_type, self.items.bodies[0])
         body = await run_apart(self.items.size, check)
-        return await fallback.accept(self.entrance.fallback, away, body, record)
+        return await accept(self.entrance.fallback, away, body, record)
 
     async def _result(self, record: Record, outcome: Outcome | Unknown) -> Result:
         try:
