@@ -18,6 +18,9 @@ RUN /build/bin/uv export --quiet --frozen --no-dev --no-emit-project --output-fi
         --require-hashes --only-binary=:all: --no-deps --requirement /build/requirements.txt
 COPY README.md ./
 COPY operator operator
+# GET /version names it.
+ARG REVISION=unknown
+RUN printf '%s' "${REVISION}" > operator/datastorage/revision.txt
 RUN /build/bin/pip --python /opt/datastorage/bin/python install --quiet --no-deps .
 
 FROM ${BASE_IMAGE}

@@ -29,7 +29,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), IMAGE and BASE_IMAGE (image)"
+	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -70,6 +70,10 @@ test: lint ## Run lint and the tests, on a control plane of their own; PYTEST_AR
 .PHONY: test-slow
 test-slow: $(READY) ## Run the long tests (fault injection, comparison with the API server), which `make test` leaves out
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: $(READY) ## Send the API requests that are made from its OpenAPI document; MINUTES= for how long (10)
+	DATASTORAGE_TEST_FUZZ_MINUTES="$(or $(MINUTES),10)" $(BIN)/pytest -m fuzz e2e/test_fuzz.py $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, types, import rules, and the generated CRDs and pages

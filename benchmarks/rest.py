@@ -13,6 +13,7 @@ from benchmarks.measuredoperator import MeasuredOperator
 from benchmarks.progress import say
 from benchmarks.records import audit_record
 from benchmarks.restclient import CONNECTIONS, PACE, RestClient, Send, at_once, paced, rest_client
+from benchmarks.restexport import measure_export
 from benchmarks.results import Result
 from datastorage.resources.reading.requestrecord import record_of_request
 from datastorage.storage import rows
@@ -24,7 +25,7 @@ _BATCH: Final = 500
 _TEXTS: Final = 500
 _CACHED_SECONDS: Final = 10
 """For so long the API server is not asked again about the same caller and right."""
-_VERBS: Final = ("create", "get", "list")
+_VERBS: Final = ("create", "get", "list", "export")
 
 
 async def measure_rest(bench: Bench, count: int) -> list[Result]:
@@ -42,6 +43,7 @@ async def measure_rest(bench: Bench, count: int) -> list[Result]:
                 await paced("j2", f"store, {PACE} requests/s", count, store),
                 await _batches(client, operator, count, namespace, uids),
                 *await _reads(client, operator, count, namespace, uids),
+                await measure_export("j8", client, operator, len(uids)),
             ]
             seconds = time.monotonic() - started
     results[2].figures["of a bare insert"] = round(results[2].rates["rows"] / bare, 3)

@@ -20,7 +20,7 @@ CONNECTIONS: Final = 32
 PACE: Final = 200
 """Requests per second where the latency is measured, unless another pace is named."""
 _ACCOUNT: Final = ("datastorage-system", "benchmark-producer")
-_READER: Final = "datastorage-archive-reader"
+_ROLES: Final = ("datastorage-archive-reader", "datastorage-archive-exporter")
 
 Send = Callable[[int], Awaitable[None]]
 """Sends the request of that number."""
@@ -43,6 +43,15 @@ class RestClient:
         async with self.session.get(f"{self.url}/api/v1{path}", params=query) as response:
             return await _checked(response, 200)
 
+    async def export(self) -> bytes:
+        """Return the lines of the whole archive, which come uncompressed."""
+        plain = {"Accept-Encoding": "identity"}
+        async with self.session.get(f"{self.url}/api/v1/export", headers=plain) as response:
+            body = await response.read()
+        if response.status != 200:
+            raise BenchmarkError(f"export: {response.status} {body[:300]!r}")
+        return body
+
 
 async def _checked(response: aiohttp.ClientResponse, wanted: int) -> Any:
     body = await response.read()
@@ -63,11 +72,12 @@ async def rest_client(bench: Bench, operator: MeasuredOperator) -> AsyncIterator
 def _token(bench: Bench) -> str:
     namespace, name = _ACCOUNT
     kubectl = bench.control_plane.kubectl
-    binding = kubectl(
-        "create", "clusterrolebinding", "benchmark-reader", f"--clusterrole={_READER}",
-        f"--serviceaccount={namespace}:{name}", "--dry-run=client", "--output=yaml",
-    )  # fmt: skip
-    kubectl("apply", "-f", "-", input=str(binding.stdout))
+    for role in _ROLES:
+        binding = kubectl(
+            "create", "clusterrolebinding", f"benchmark-{role}", f"--clusterrole={role}",
+            f"--serviceaccount={namespace}:{name}", "--dry-run=client", "--output=yaml",
+        )  # fmt: skip
+        kubectl("apply", "-f", "-", input=str(binding.stdout))
     made = kubectl("create", "token", name, "-n", namespace, "--audience", "datastorage")
     return str(made.stdout).strip()
 

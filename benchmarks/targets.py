@@ -89,6 +89,7 @@ TARGETS: Final = (
     Target("j5", "p95 in ms", "<=", 20, _p95),
     Target("j6", "p95 in ms", "<=", 50, _p95),
     Target("j7", "p95 in ms", "<=", 100, _p95),
+    Target("j8", "MB per second", ">=", 20, _figure("MB/s")),
     *(
         Target("j1", f"{review} beyond one in 10 s", "=", 0, _figure(f"{review} too many"))
         for review in REVIEWS

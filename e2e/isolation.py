@@ -18,6 +18,8 @@ _FORMS: Final[Mapping[str, Sequence[str]]] = {
     "pageSize": ("1", "1000"),
     "limit": ("1", "1000"),
     "generation": ("1", "2"),
+    "groupBy": ("namespace", "type,day", "action,targetKind"),
+    "fields": ("record", "intact,record.spec.message"),
     "pageToken": (),  # filled in with those of other callers
     "namespace": (),  # filled in with each place
 }
@@ -65,7 +67,8 @@ class Attack:
     def _of_operation(
         self, method: str, path: str, described: Mapping[str, Any], namespace: str | None
     ) -> Iterator[Attempt]:
-        given = described.get("parameters", ())
+        # The references lead to the headers of every request.
+        given = [each for each in described.get("parameters", ()) if "$ref" not in each]
         in_path = [each for each in given if each["in"] == "path"]
         choices = [self._values(each["name"], each["schema"]) for each in in_path]
         for chosen in itertools.product(*choices):

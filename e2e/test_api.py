@@ -26,6 +26,17 @@ SPEC = {
     "correlationID": "rr-1",
     "message": "scaled checkout",
 }
+TARGET = {"targetKind": "Deployment", "targetNamespace": "shop", "targetName": "checkout"}
+FILTERS = {
+    "action": "scale-deployment", "environment": "production", "cluster": "eu-1", "actorKind": "User",
+    "actorName": "jo", "via": "api", "correlationID": "rr-1", "phase": "Completed",
+    "alertFingerprint": "f00d",
+}  # fmt: skip
+FULL_SPEC = {
+    **SPEC, "environment": "production", "cluster": "eu-1", "actor": {"kind": "User", "name": "jo"},
+    "alertFingerprint": "f00d",
+    "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"},
+}  # fmt: skip
 SECONDS = 30.0
 
 
@@ -104,6 +115,31 @@ def test_what_is_stored_is_found(workbench: Workbench, both: DocumentedClient) -
         assert answer.status == 200, answer.content
         assert [item["uid"] for item in answer.json["items"]] == [stored.json["uid"]]
     assert both.get("/query/execution", namespace=workbench.namespace).json["items"] == []
+
+
+def test_an_object_has_a_history_and_records_a_summary(workbench: Workbench, both: DocumentedClient) -> None:
+    namespace = workbench.namespace
+    stored = both.post("/store/workflow", {**body(namespace), "spec": FULL_SPEC})
+    assert both.post("/store/workflow", body(namespace)).status == 201
+    [entry] = both.get("/history", None, namespace=namespace, **TARGET).json["items"]
+    assert (entry["uid"], entry["outcome"]) == (stored.json["uid"], "Completed")
+    assert "scale-deployment on Deployment/shop/checkout: Completed." in entry["sentence"]
+    counted = both.get("/summary", None, namespace=namespace, groupBy="targetKind").json
+    assert [(each["group"], each["records"]) for each in counted["items"]] == [
+        ({"targetKind": "Deployment"}, 1), ({"targetKind": None}, 1),
+    ]  # fmt: skip
+    for name, value in FILTERS.items():
+        found = both.get("/query/records", None, namespace=namespace, **TARGET, **{name: value}).json["items"]
+        assert [(each["uid"], each["action"]) for each in found] == [(stored.json["uid"], "scale-deployment")]
+        assert not {"record", "intact"} & found[0].keys()
+    [with_fields] = both.get(
+        "/query/records", None, namespace=namespace, **TARGET, fields="record.spec.message,record.spec.actor"
+    ).json["items"]
+    assert with_fields["record"] == {
+        "spec": {"message": SPEC["message"], "actor": {"kind": "User", "name": "jo"}}
+    }
+    refused = both.get("/query/records", None, namespace=namespace, fields="record.spec.mesage")
+    assert (refused.status, "message" in refused.json["detail"]) == (400, True)
 
 
 async def test_an_identifier_of_an_earlier_namespace_is_free(
@@ -212,7 +248,12 @@ def test_without_a_token_or_a_right_nothing_is_done(workbench: Workbench, caller
         paths = ("/query/records", "/query/actiontraces", f"/query/records/{uuid.uuid4()}", "/timeline/rr-1",
                  f"/query/actiontraces/{uuid.uuid4()}/history")  # fmt: skip
         found = [client.get(path, None, **query) for path in paths]
-        return [*found, client.get("/query/semantic", None, q="x", **query)]
+        return [
+            *found,
+            client.get("/query/semantic", None, q="x", **query),
+            client.get("/history", None, targetKind="Pod", targetName="x", **query),
+            client.get("/summary", None, groupBy="namespace", **query),
+        ]
 
     for answer in (nobody.post("/store/workflow", body(namespace)), *questions(nobody, namespace=namespace)):
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer"), answer.content
@@ -231,7 +272,7 @@ def test_a_right_in_one_namespace_shows_no_row_of_another(
     everywhere = callers.token("admin", "datastorage-writer", "datastorage-archive-reader", everywhere=True)
     admin = DocumentedClient(both.url, everywhere)
     uid = str(uuid.uuid4())
-    assert admin.post("/store/workflow", body("default", uid=uid)).status == 201
+    assert admin.post("/store/workflow", {**body("default", uid=uid), "spec": FULL_SPEC}).status == 201
     namespace = workbench.namespace
     for path in (f"/query/records/{uid}", f"/query/workflow/{uid}"):
         absent = both.get(f"/query/records/{uuid.uuid4()}", namespace=namespace)
@@ -244,21 +285,48 @@ def test_a_right_in_one_namespace_shows_no_row_of_another(
         both.get("/query/semantic", namespace=namespace, q="scaled checkout"),
     ):
         assert answer.json["items"] == []
+    _assert_no_filter_shows_it(both, namespace)
+    _assert_no_filter_shows_it(admin, "kube-system")
     # The identifier of a foreign record is free, and does not say that it exists.
     own = both.post("/store/workflow", body(namespace, uid=uid))
     assert own.status == 201
     cursor = admin.get("/query/records", pageSize="1").json["nextPageToken"]
     assert both.get("/query/records", namespace=namespace, pageToken=cursor).status == 400
+    assert admin.post("/store/workflow", {**body("default"), "spec": FULL_SPEC}).status == 201
+    page = admin.get("/history", None, **TARGET, pageSize="1").json
+    assert page["nextPageToken"] is not None
+    for path in ("/history", "/query/records"):
+        foreign = both.get(path, None, **TARGET, namespace=namespace, pageToken=page["nextPageToken"])
+        assert (foreign.status, foreign.json["code"]) == (400, "invalid-query")
+
+
+def _assert_no_filter_shows_it(client: DocumentedClient, namespace: str) -> None:
+    """Ask for the record of the namespace "default" by everything that is true of it."""
+    filters = {**FILTERS, "recordedBy": f"system:serviceaccount:{namespace}:admin"}
+    for asked in ({}, *({name: value} for name, value in filters.items()), {**TARGET, **FILTERS}):
+        own = {"namespace": namespace, **asked}
+        for answer in (
+            client.get("/query/records", None, **own),
+            client.get("/query/records", None, **own, fields="record"),
+            client.get("/query/semantic", None, **own, q="scaled checkout"),
+            client.get("/history", None, **{**TARGET, **own}),
+            client.get("/summary", None, **own, groupBy="namespace,day"),
+        ):
+            assert (answer.status, answer.json["items"]) == (200, []), answer.content
+        counted = client.get("/summary", None, **own, groupBy="action").json
+        assert (counted["records"], counted["groups"], counted["truncated"]) == (0, 0, False)
 
 
 async def test_rows_of_an_earlier_namespace_of_the_name_are_not_shown(
     workbench: Workbench, both: DocumentedClient
 ) -> None:
     namespace = workbench.namespace
-    stored = both.post("/store/workflow", body(namespace))
+    stored = both.post("/store/workflow", {**body(namespace), "spec": FULL_SPEC})
     earlier = "UPDATE datastorage.audit_records SET created_at = created_at - interval '1 day'"
     await workbench.execute_as_owner(earlier)
     assert both.get("/query/records", namespace=namespace).json["items"] == []
+    assert both.get("/history", None, namespace=namespace, **TARGET).json["items"] == []
+    assert both.get("/summary", None, namespace=namespace, groupBy="action").json["records"] == 0
     for path in (f"/query/records/{stored.json['uid']}", "/timeline/rr-1"):
         answer = both.get(path, namespace=namespace)
         assert answer.status == 404 or answer.json["items"] == []

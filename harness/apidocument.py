@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from datastorage.api import answerschemas
 from datastorage.api.document import document
+from datastorage.api.operations import NDJSON
 from harness.apiclient import Answer, ApiClient
 
 
@@ -34,6 +35,11 @@ def check_documented(method: str, path: str, answer: Answer) -> None:
     media = answer.headers["content-type"].partition(";")[0]
     content = found["content"].get(media)
     assert content is not None, f"{method} {path}: {media} is not documented for status {answer.status}"
+    if media == NDJSON:
+        for line in answer.content.splitlines():
+            name = "ExportEnd" if json.loads(line)["kind"] == "ExportEnd" else "ExportLine"
+            getattr(answerschemas, name).model_validate_json(line, strict=True)
+        return
     _check_body(content, answer.json)
 
 

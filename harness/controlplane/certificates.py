@@ -130,18 +130,23 @@ class _Authority:
 
 
 def certificate_builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    public_key: ec.EllipticCurvePublicKey,
+    *,
+    ends_at: dt.datetime | None = None,
 ) -> x509.CertificateBuilder:
     """Return what every certificate of a test begins with: names, key, number, and that it is valid now."""
     now = dt.datetime.now(dt.UTC)
+    ends_at = ends_at or now + LIFETIME
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_before(min(now, ends_at) - CLOCK_SKEW)
+        .not_valid_after(ends_at)
     )
 
 

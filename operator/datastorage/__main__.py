@@ -1,6 +1,7 @@
 """The entry point of ``python -m datastorage`` and of the program ``datastorage``."""
 
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from datastorage.runtime.processend import end_on_sigterm, leave
@@ -11,6 +12,19 @@ def run() -> NoReturn:
     end_on_sigterm()
     from datastorage.cli import main  # noqa: PLC0415  # SIGTERM may come while this loads
 
+    _run(main)
+
+
+def complete() -> NoReturn:
+    """Answer kubectl, which asks for the words that may follow; end the process."""
+    end_on_sigterm()
+    from datastorage.cli import main  # noqa: PLC0415  # as above
+    from datastorage.cli.completion import complete_for_kubectl  # noqa: PLC0415  # as above
+
+    _run(lambda: complete_for_kubectl(main, sys.argv[1:]))
+
+
+def _run(main: Callable[[], None]) -> NoReturn:
     code = 1
     try:
         main()

@@ -86,6 +86,10 @@ class BodyTooLargeError(InvalidBodyError):
     """The body of a request has more bytes than are accepted."""
 
 
+class IncompleteExportError(TransientError):
+    """An export ended before its last line. What was written of it can be resumed."""
+
+
 class RecordNotFoundError(DataStorageError):
     """The archive has no such record."""
 

@@ -2,11 +2,14 @@
 
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Final
 
 from pythonjsonlogger.json import JsonFormatter
 
 _STANDARD: Final = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+REQUEST_FIELDS: Final[ContextVar[dict[str, str]]] = ContextVar("request_fields")
+"""The fields that name the request that a task serves; they are added to all its log entries."""
 # Loggers that report every object or request at INFO.
 _QUIET: Final = ("kopf", "asyncio", "alembic")
 # uvicorn warns of each malformed request: any port scanner would fill the log.
@@ -21,6 +24,13 @@ def object_fields(*, kind: str, namespace: str, name: str, uid: str) -> dict[str
         "object_name": name,
         "object_uid": uid,
     }
+
+
+def _add_request(record: logging.LogRecord) -> bool:
+    """Name the request in an entry, if it is about one."""
+    for name, value in REQUEST_FIELDS.get({}).items():
+        setattr(record, name, value)
+    return True
 
 
 class _TextFormatter(logging.Formatter):
@@ -57,6 +67,7 @@ def configure_logging(level: str, form: str) -> None:
         )
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.addFilter(_add_request)
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level)
     for names, lowest in ((_QUIET, logging.WARNING), (_SILENT, logging.ERROR)):

@@ -32,12 +32,15 @@ GCCollector(registry=REGISTRY)
 
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
+_SIZE_BUCKETS = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304, 16_777_216)
+
 BUILD_INFO = Info("datastorage_build", "Version of the running program", registry=REGISTRY)
 BUILD_INFO.info({"version": __version__})
 
 WRITE_TOTAL = Counter(
     "datastorage_write_total",
-    "Records written to PostgreSQL, by table and by outcome: success, duplicate (was there before), rejected",
+    "Records written to PostgreSQL, by table and by outcome: success, duplicate (was there before), rejected,"
+    " failure (not stored this time: PostgreSQL was away or refused the batch, or the API said 503 at once)",
     ["table", "status"],
     registry=REGISTRY,
 )
@@ -77,7 +80,9 @@ STORED_SECONDS = Histogram(
 )
 VALIDATION_FAILURES = Counter(
     "datastorage_validation_failures_total",
-    "Values that could not be indexed or stored as they are; the record's bytes are kept in any case",
+    "Values that broke a rule, by field and reason. Of the API: the field of the schema (`spec.action`) and "
+    "the code of the problem, and the record is refused. Of the cluster: what could not be indexed or stored "
+    "as it is, and the record's bytes are kept",
     ["field", "reason"],
     registry=REGISTRY,
 )
@@ -239,10 +244,73 @@ CALLER_REVIEWS = Counter(
     ["review", "outcome"],
     registry=REGISTRY,
 )
+LIMITS_HIT = Counter(
+    "datastorage_limits_hit_total",
+    "Times that a client was refused or cut off because of a limit of the API, by limit: bodies (bytes of "
+    "all bodies), answers (bytes of all answers), questions (answers made at once), requests (under way), "
+    "exports (under way), connections, handshakes",
+    ["limit"],
+    registry=REGISTRY,
+)
+HANDSHAKES = Counter(
+    "datastorage_tls_handshakes_total",
+    "Handshakes on the API port with TLS, by outcome: success, failed, timeout, dropped (too many were under "
+    "way), plain_http (the client spoke no TLS)",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CERTIFICATE_END = Gauge(
+    "datastorage_tls_certificate_expiration_timestamp_seconds",
+    "When the certificate in use expires, in seconds since 1970, by port: api. There is none without TLS",
+    ["port"],
+    registry=REGISTRY,
+)
+CERTIFICATE_LOADS = Counter(
+    "datastorage_tls_certificate_loads_total",
+    "Times that a certificate was read, at the start and after each change, by outcome: success, failed (the "
+    "one before stays in use)",
+    ["outcome"],
+    registry=REGISTRY,
+)
+HTTP_DURATION = Histogram(
+    "http_server_request_duration_seconds",
+    "Duration of requests to the API port until the last byte of the answer, by method, template of the path "
+    "and status. `_OTHER` stands for a method or path that the API does not have",
+    ["http_request_method", "http_route", "http_response_status_code"],
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
+)
+HTTP_ACTIVE = Gauge(
+    "http_server_active_requests",
+    "Requests to the API port that are under way, by method",
+    ["http_request_method"],
+    registry=REGISTRY,
+)
+HTTP_BODY_SIZE = Histogram(
+    "http_server_request_body_size_bytes",
+    "Announced sizes of the bodies of requests, by method and template of the path",
+    ["http_request_method", "http_route"],
+    registry=REGISTRY,
+    buckets=_SIZE_BUCKETS,
+)
+HTTP_ANSWER_SIZE = Histogram(
+    "http_server_response_body_size_bytes",
+    "Sizes of the bodies of answers, by method and template of the path",
+    ["http_request_method", "http_route"],
+    registry=REGISTRY,
+    buckets=_SIZE_BUCKETS,
+)
+CALLER_REVIEW_DURATION = Histogram(
+    "datastorage_caller_review_duration_seconds",
+    "Duration of the questions about callers that the API server was asked, by review: token, access",
+    ["review"],
+    registry=REGISTRY,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 QUERY_TOTAL = Counter(
     "datastorage_query_total",
-    "Queries of the archive, by operation (search_vector, search_text, search_hybrid, list, get, timeline) "
-    "and status: success, invalid, error",
+    "Queries of the archive, by operation (search_vector, search_text, search_hybrid, list, get, timeline, "
+    "history, summary) and status: success, invalid, error",
     ["operation", "status"],
     registry=REGISTRY,
 )

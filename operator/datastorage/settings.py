@@ -40,6 +40,7 @@ from datastorage.settingsgroups import (
     IntakeSettings,
     LogSettings,
     Port,
+    TlsSettings,
     Url,
     VectorSettings,
 )
@@ -47,8 +48,16 @@ from datastorage.settingsgroups import (
 PREFIX: Final = "DATASTORAGE_"
 SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
 EMBEDDED_DIR_VARIABLE: Final = "DATASTORAGE_EMBEDDED_DIR"
+# Variables of the commands that ask a server (cli/server.py), by what they mean.
+CLIENT_VARIABLES: Final[Mapping[str, str]] = {
+    "DATASTORAGE_SERVER": "URL of the server that commands ask in place of a database: `--server`.",
+    "DATASTORAGE_TOKEN": "Token for that server.",
+    "DATASTORAGE_TOKEN_FILE": "File with the token for that server: `--token-file`.",
+    "DATASTORAGE_AS_SERVICEACCOUNT": "ServiceAccount to get a token for: `--as-serviceaccount`.",
+    "DATASTORAGE_CA_FILE": "Certificates of the authorities that may vouch for that server: `--ca-file`.",
+}
 # Variables of the program that are not settings of the service.
-_OTHER_VARIABLES: Final = frozenset({SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE})
+_OTHER_VARIABLES: Final = frozenset({SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE, *CLIENT_VARIABLES})
 # Variables that only the tests read.
 _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
 # Only names are allowed: Kopf would treat "team-*" as a pattern, but the lists of the sweep would not.
@@ -105,6 +114,7 @@ class Settings(BaseSettings):
         "except those of records that come over HTTP.",
     )
     api: ApiSettings = ApiSettings()
+    tls: TlsSettings = TlsSettings()
     metrics_port: Port = Field(default=9090, description="Port of `/metrics`.")
     listen_address: str = Field(
         default="",
@@ -213,7 +223,7 @@ def setting_names() -> list[str]:
 
 def load_settings() -> Settings:
     """Read the settings. Raises ConfigurationError: one line that names the wrong setting and says why."""
-    _refuse_unknown_variables()
+    refuse_unknown_variables()
     directory = Path(os.environ.get(SECRETS_DIR_VARIABLE, DEFAULT_SECRETS_DIR))
     sources: dict[str, Any] = {"_secrets_dir": directory} if directory.is_dir() else {}
     try:
@@ -248,7 +258,7 @@ def _read_files(directory: Path) -> dict[str, str | None]:
     return values
 
 
-def _refuse_unknown_variables() -> None:
+def refuse_unknown_variables() -> None:
     """Raise ConfigurationError for a misspelled setting: otherwise its default would apply unnoticed."""
     known = {*setting_names(), *_OTHER_VARIABLES}
     for name, value in sorted(os.environ.items()):

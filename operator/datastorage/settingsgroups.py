@@ -141,6 +141,17 @@ class ApiSettings(Group):
     )
 
 
+class TlsSettings(Group):
+    """TLS on the port of the API."""
+
+    dir: str = Field(
+        default="",
+        description="Directory with the certificate (`tls.crt`) and key (`tls.key`) of the REST API, as in a "
+        "mounted Secret of the type `kubernetes.io/tls`. The API port then speaks TLS, 1.2 or later, and "
+        "nothing else; changed files are used without a restart. Empty: plain HTTP.",
+    )
+
+
 class IntakeSettings(Group):
     """The limits on records that wait in memory to be stored."""
 

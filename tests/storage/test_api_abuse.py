@@ -55,6 +55,12 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
         f"/query/actiontraces/{UNKNOWN}/history?bogus=1",
         "/timeline/rr-1?bogus=1",
         "/query/semantic?q=x&bogus=1",
+        "/history?targetKind=Pod&targetName=x&bogus=1",
+        "/history?targetKind=Pod",
+        "/summary?groupBy=day&bogus=1",
+        "/summary",
+        "/summary?groupBy=day&limit=0",
+        "/summary?groupBy=day&since=2014-01-01T00:00:00Z",
         f"{LIST}?namespace=a&namespace=b",
         f"{LIST}?since=1700000000",
         f"{LIST}?since=1e308",
@@ -77,15 +83,20 @@ async def test_a_parameter_of_a_store_is_refused(api: Served) -> None:
 HOSTILE = ("", "%00", "a%00b", "%ED%A0%80", "%FF", "-1", "NaN", "1e400", "%27%3B%20DROP%20TABLE%20x--",
            "a%20%26%20!(b", "x" * 513, "9999-12-31T23:59:59-14:00",
            "0001-01-01T00:00:00%2B14:00")  # fmt: skip
-PARAMETERS = ("namespace", "correlationId", "actionType", "phase", "severity", "targetKind",
-              "targetNamespace", "targetName", "alertFingerprint", "since", "until", "pageSize",
-              "pageToken", "q", "mode", "type", "limit")  # fmt: skip
+PARAMETERS = ("namespace", "correlationID", "actionType", "phase", "severity", "targetKind",
+              "targetNamespace", "targetName", "alertFingerprint", "action", "environment", "cluster",
+              "actorKind", "actorName", "via", "recordedBy", "since", "until", "pageSize", "pageToken", "q",
+              "mode", "type", "limit", "fields", "groupBy")  # fmt: skip
 
 
 @pytest.mark.parametrize("value", HOSTILE)
 async def test_no_value_of_a_parameter_breaks_a_question(api: Served, value: str) -> None:
     paths = [f"{LIST}?{name}={value}" for name in PARAMETERS]
     paths += [f"/query/semantic?mode=text&q=word&{name}={value}" for name in PARAMETERS]
+    paths += [f"/history?targetKind=Pod&targetName=x&{name}={value}" for name in PARAMETERS]
+    paths += [f"/history?targetKind={value}&targetName={value}&targetNamespace={value}"]
+    paths += [f"/summary?groupBy=day&{name}={value}" for name in PARAMETERS]
+    paths += [f"/summary?groupBy={value}", f"/query/actiontraces?fields=record.{value}"]
     paths += [f"/query/semantic?mode=text&q={value}", f"/timeline/{value or 'x'}", f"{LIST}/{value or 'x'}"]
     for answer in [await api.send("GET", path) for path in paths]:
         assert answer.status in {200, 400}, answer.content

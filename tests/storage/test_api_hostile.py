@@ -122,7 +122,8 @@ def questions(value: str) -> Iterator[tuple[str, str]]:
         described = methods.get("get")
         if described is None or not path.startswith("/api/v1/"):
             continue
-        given = described.get("parameters", ())
+        # The references lead to the headers of every request.
+        given = [each for each in described.get("parameters", ()) if "$ref" not in each]
         needed = {each["name"]: "x" for each in given if each["in"] == "query" and each["required"]}
         for each in given:
             if each["in"] == "header":

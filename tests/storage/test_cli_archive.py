@@ -24,19 +24,22 @@ from tests.support.commandline import Command, command_of, use_database
 _MEMORY = audit_record(
     {"type": "Remediation", "action": "restart-deployment", "phase": "Completed", "correlationID": "rr-7",
      "message": "the container ran out of memory\x1b[31m", "severity": "critical",
-     "alertFingerprint": "a1b2c3",
+     "alertFingerprint": "a1b2c3", "environment": "production", "cluster": "eu-1",
+     "actor": {"kind": "User", "name": "jo"},
      "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"}},
     name="memory", namespace="shop", creationTimestamp="2026-03-05T10:00:00Z",
 )  # fmt: skip
 _DISK = audit_record(
     {"type": "Execution", "action": "resize", "phase": "Failed", "correlationID": "rr-8",
      "message": "no space left on the volume of the database",
+     "startTime": "2026-03-05T11:00:00Z", "endTime": "2026-03-05T11:01:30Z",
      "details": {"n": 2**62, "surrogate": "\udc00"}},
     name="disk", creationTimestamp="2026-03-05T11:00:00Z",
 )  # fmt: skip
 _TRACE = action_trace(
     {"correlationID": "rr-7", "actionType": "restart_pod",
      "execution": {"status": "Failed", "error": "denied"},
+     "model": {"name": "gpt"}, "effectiveness": {"score": 0.25},
      "targetRef": {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "api"}},
     name="trace", creationTimestamp="2026-03-05T12:00:00Z",
 )  # fmt: skip
@@ -136,6 +139,8 @@ def test_search_with_filters(run: Command) -> None:
         "--correlation", "rr-7", "--since", "2026-03-05", "--until", "2026-03-06",
         "--kind", "AuditRecord", "--phase", "completed",
         "--severity", "critical", "--target", "Deployment/shop/checkout", "--alert-fingerprint", "a1b2c3",
+        "--action", "restart-deployment", "--environment", "production", "--cluster", "eu-1",
+        "--actor-kind", "User", "--actor-name", "jo", "--via", "cluster",
         "-o", "json",
     )  # fmt: skip
     assert code == 0
@@ -349,6 +354,13 @@ def test_how_long_ago_counts_from_the_archives_clock(run: Command, monkeypatch: 
         (("get", "a/b", "--history"), "--history needs a UID: 'datastorage get a/b' shows it"),
         (("get", "x", "--history", "--generation", "1"), "--history shows all generations"),
         (("timeline", ""), "correlation ID is empty"),
+        (("list", "--via", "mail"), "via must be one of cluster, api"),
+        (("history", "checkout"), "'checkout' names no object: give KIND/NAMESPACE/NAME"),
+        (("history", "Pod/a/b/c"), "--target must be KIND"),
+        (("history", "Pod/a", "--target", "Pod/b"), "--target is the argument of this command"),
+        (("history", "Pod/a", "--cursor", "x"), "the cursor is not one"),
+        (("summary", "--by", "colour"), "one or two of type, namespace, action, targetKind, day to group by"),
+        (("summary", "--since", "2000w"), "covers 366 days at most"),
     ],
 )
 def test_a_wrong_question_is_one_line(run: Command, arguments: tuple[str, ...], message: str) -> None:
@@ -394,7 +406,58 @@ def test_another_schema_version_is_refused(run: Command, filled: TestDatabase) -
     assert "run a newer version of the program" in noted
 
 
-@pytest.mark.parametrize("command", ["search", "list", "get", "timeline"])
+def test_history_of_an_object(run: Command) -> None:
+    code, printed, noted = run("history", "Pod/shop/api")
+    assert (code, noted) == (0, "")
+    header, line = printed.splitlines()
+    assert header.split() == ["CREATED", "KIND", "RECORD", "OUTCOME", "EFFECT", "MODEL", "WHAT"]
+    assert line.split() == [
+        "2026-03-05T12:00:00Z", "ActionTrace", "payments/trace", "Failed", "0.25", "gpt", "restart_pod:",
+        "denied",
+    ]  # fmt: skip
+    assert _TRACE["metadata"]["uid"] in run("history", "Pod/shop/api", "-o", "wide")[1]
+    code, printed, _ = run("history", "Deployment/checkout", "-o", "json")
+    answer = json.loads(printed)
+    assert (code, answer["cursor"]) == (0, None)
+    [entry] = answer["entries"]
+    assert (entry["name"], entry["action"], entry["outcome"]) == ("memory", "restart-deployment", "Completed")
+    assert entry["sentence"].startswith(
+        "2026-03-05 10:00 UTC: restart-deployment on Deployment/shop/checkout"
+    )
+    assert run("history", "Pod/shop/api", "--kind", "AuditRecord") == (0, "", "no records found\n")
+    assert "looks like a name" in run("history", "shop/api")[2]
+
+
+def test_summary_by_one_and_two_keys(run: Command) -> None:
+    march = ("--since", "2026-03-01", "--until", "2026-04-01")
+    code, printed, noted = run("summary", "--by", "type", *march)
+    assert (code, noted) == (0, "")
+    header, *lines = printed.splitlines()
+    assert header.split() == ["TYPE", "RECORDS", "FAILED", "MEAN", "P50", "P95", "EFFECT"]
+    assert [line.split() for line in lines] == [
+        ["ActionTrace", "1", "1", "0.25"],
+        ["Execution", "1", "1", "1m30s", "1m30s", "1m30s"],
+        ["Remediation", "1", "0"],
+    ]
+    code, printed, noted = run("summary", "--by", "namespace,day", *march, "--limit", "1")
+    assert [line.split() for line in printed.splitlines()] == [
+        ["NAMESPACE", "DAY", "RECORDS", "FAILED", "MEAN", "P50", "P95", "EFFECT"],
+        ["payments", "2026-03-05", "2", "2", "1m30s", "1m30s", "1m30s", "0.25"],
+    ]
+    assert (code, noted) == (0, "note: these are the first 1 of 2 groups: see --limit\n")
+    code, printed, _ = run(
+        "summary", "--by", "targetKind", "--phase", "Failed", *march,
+        "-o", "json",
+    )  # fmt: skip
+    answer = json.loads(printed)
+    assert (code, answer["records"], answer["groupBy"], answer["truncated"]) == (0, 2, ["targetKind"], False)
+    assert [each["group"] for each in answer["items"]] == [{"targetKind": "Pod"}, {"targetKind": None}]
+    code, printed, noted = run("summary")
+    assert (code, printed) == (0, "")
+    assert noted.startswith("no records found since 20")
+
+
+@pytest.mark.parametrize("command", ["search", "list", "get", "timeline", "history", "summary"])
 def test_help_shows_examples(run: Command, command: str) -> None:
     code, printed, _ = run(command, "--help")
     assert code == 0
@@ -444,3 +507,12 @@ def test_a_record_that_can_t_be_read_here_is_not_shown_as_empty(
     assert '"record": null' in printed
     assert "shop/memory" in noted
     assert "is nested too deep to be read here; it is stored as it was" in noted
+
+
+def test_a_reader_exports_the_archive(run: Command) -> None:
+    code, printed, _ = run("export")
+    assert code == 0
+    *lines, end = map(json.loads, printed.splitlines())
+    assert (end["kind"], end["count"]) == ("ExportEnd", len(lines))
+    assert [line["uid"] for line in lines] == [body["metadata"]["uid"] for body in (_MEMORY, _DISK, _TRACE)]
+    assert lines[1]["record"]["spec"] == _DISK["spec"]

@@ -10,9 +10,11 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError
+from datastorage.query.export import ArchiveExports
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.connection.database import Database
+from datastorage.storage.export import ExportReader
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
@@ -104,6 +106,14 @@ async def _cut(url: str) -> None:
 
 def _says(writer: Writer, words: str) -> Callable[[], bool]:
     return lambda: words in (writer.breaker.reason or "")
+
+
+async def test_a_standby_exports_nothing(pair: Pair) -> None:
+    """It does not know which transactions of the primary may still add rows."""
+    database = Database(pair.on_standby.service_url, pool_size=1)
+    with pytest.raises(TransientError, match="is a standby"):
+        await ArchiveExports(ExportReader(database)).begin()
+    await database.close()
 
 
 async def test_a_pool_that_met_a_standby_leaves_it(pair: Pair, writers: Callable[[str], Writer]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,19 +35,33 @@ _NEWEST_TABLES = [
     "vector_outbox",
 ]  # fmt: skip
 
+_INDEXES_OF_MARCH = """
+    SELECT indexrelid FROM pg_index WHERE indrelid IN
+        ('datastorage.audit_records_y2026m03'::regclass, 'datastorage.action_traces_y2026m03'::regclass)
+    ORDER BY 1
+"""
+_UNATTACHED = f"""
+    SELECT count(*) FROM ({_INDEXES_OF_MARCH}) AS i
+    WHERE NOT EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhrelid = i.indexrelid)
+"""
+
 
 async def _set_version(owner: Any, version: str) -> None:
     await owner.execute("UPDATE datastorage.schema_version SET version_num = $1", version)
 
 
-@pytest.mark.parametrize("chain", [ARCHIVE, VECTORS], ids=lambda chain: chain.name)
-def test_the_version_constant_is_the_newest_migration(chain: Chain) -> None:
-    scripts = Path(migrate_module.__file__).with_name("migrations")
+def _scripts(chain: Chain) -> ScriptDirectory:
+    folder = Path(migrate_module.__file__).with_name("migrations")
     config = Config()
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("script_location", str(scripts))
-    config.set_main_option("version_locations", str(scripts / chain.name))
-    assert ScriptDirectory.from_config(config).get_heads() == [chain.version]
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("version_locations", str(folder / chain.name))
+    return ScriptDirectory.from_config(config)
+
+
+@pytest.mark.parametrize("chain", [ARCHIVE, VECTORS], ids=lambda chain: chain.name)
+def test_the_version_constant_is_the_newest_migration(chain: Chain) -> None:
+    assert _scripts(chain).get_heads() == [chain.version]
 
 
 @pytest.mark.oldest_postgres
@@ -63,8 +78,9 @@ async def test_migrating_again_changes_nothing(unmigrated: TestDatabase) -> None
 async def test_a_schema_of_each_earlier_version_is_brought_up_to_date(
     unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(1, int(ARCHIVE.version)):
-        version = f"{number:04}"
+    newest, *earlier = [script.revision for script in _scripts(ARCHIVE).walk_revisions()]
+    assert (newest, earlier[-1]) == (ARCHIVE.version, "0001")
+    for version in earlier:
         with migrating_to(version, monkeypatch):
             await asyncio.to_thread(migrate, unmigrated.owner_url)
         assert await asyncio.to_thread(migrate, unmigrated.owner_url) == (version, ARCHIVE.version)
@@ -72,6 +88,27 @@ async def test_a_schema_of_each_earlier_version_is_brought_up_to_date(
         assert await owner.fetchval(_TABLES) == _NEWEST_TABLES
         await owner.execute("DROP SCHEMA datastorage CASCADE")
         await owner.close()
+
+
+async def test_indexes_that_were_built_before_are_taken_over(
+    unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large archive need not wait for the migration, as the page about PostgreSQL says."""
+    with migrating_to("0005", monkeypatch):
+        await asyncio.to_thread(migrate, unmigrated.owner_url)
+    owner = await connect(unmigrated.owner_url)
+    await owner.execute("SELECT datastorage.ensure_partitions('2026-03-01Z')")
+    made = len(await owner.fetch(_INDEXES_OF_MARCH))
+    page = (Path(__file__).parents[2] / "docs/operations/postgresql.md").read_text(encoding="utf-8")
+    [commands] = re.findall(r"```sql\n(SELECT format\('CREATE INDEX .*?)\\gexec\n```", page, re.DOTALL)
+    for (command,) in await owner.fetch(commands):
+        await owner.execute(command)
+    before = await owner.fetch(_INDEXES_OF_MARCH)
+    assert len(before) == made + 8
+    await asyncio.to_thread(migrate, unmigrated.owner_url)
+    assert await owner.fetch(_INDEXES_OF_MARCH) == before
+    assert await owner.fetchval(_UNATTACHED) == 0
+    await owner.close()
 
 
 async def test_three_replicas_may_migrate_at_once(unmigrated: TestDatabase) -> None:

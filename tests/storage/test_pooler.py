@@ -12,11 +12,13 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import ConfigurationError, TransientError
+from datastorage.query.export import ArchiveExports
 from datastorage.records.record import Table
 from datastorage.storage.connection import sessions as sessions_module
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Connector
 from datastorage.storage.connection.urls import parse_url
+from datastorage.storage.export import ExportBounds, ExportReader
 from datastorage.storage.migrate import migrate
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.schema import ARCHIVE, VECTORS
@@ -61,6 +63,23 @@ async def test_records_are_stored_and_found(pooled: Pooler, cloned: TestDatabase
         assert len(page.records) == 32
         assert not (result := await archive.ask.search("certificate expired", limit=3)).degraded
         assert result.hits[0].record.name == certificate["metadata"]["name"]
+    await _assert_nothing_is_left_behind(pooled, owner)
+
+
+async def test_an_export_waits_for_writers_through_a_pooler(
+    pooled: Pooler, cloned: TestDatabase, owner: Any
+) -> None:
+    await Archive(Database(cloned.service_url, pool_size=1)).write([record_of(audit_record(name="kept"))])
+    database = Database(pooled.url, pool_size=2)
+    exports = ArchiveExports(ExportReader(database, ExportBounds(patience_seconds=0.2)))
+    async with owner.transaction():
+        await owner.execute("UPDATE datastorage.audit_records SET name = 'kept' WHERE name = 'kept'")
+        with pytest.raises(TransientError, match="has been open for"):
+            await exports.begin()
+    pieces = [piece async for piece in (await exports.begin()).pieces()]
+    assert b'"name":"kept"' in pieces[0]
+    assert b'"count":1' in pieces[1]
+    await database.close()
     await _assert_nothing_is_left_behind(pooled, owner)
 
 

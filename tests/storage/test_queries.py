@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,9 @@ from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import Filter
+from datastorage.records.record import Via
+from datastorage.storage.criteria import Scope
+from datastorage.storage.write import Archive
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
@@ -106,12 +110,24 @@ async def test_the_newest_object_of_a_name_is_returned(archive: SearchableArchiv
         await archive.ask.get_by_name("payments", "other")
 
 
+@pytest.mark.oldest_postgres
+async def test_a_name_is_found_within_the_scope_alone(archive: SearchableArchive) -> None:
+    await archive.put(audit_record(name="job", creationTimestamp=at(0)))
+    await archive.put(action_trace(name="trace", creationTimestamp=at(0)))
+    for name in ("job", "trace"):
+        for scope in (Scope("payments"), Scope("payments", START)):
+            assert (await archive.ask.get_by_name("payments", name, scope=scope)).name == name
+        for scope in (Scope("shop"), Scope("payments", START + timedelta(seconds=1))):
+            with pytest.raises(RecordNotFoundError):
+                await archive.ask.get_by_name("payments", name, scope=scope)
+
+
 async def test_unknown_and_malformed_uids(archive: SearchableArchive) -> None:
     with pytest.raises(RecordNotFoundError):
         await archive.ask.get(str(uuid.uuid4()))
     with pytest.raises(RecordNotFoundError):
         await archive.ask.history(str(uuid.uuid4()))
-    with pytest.raises(InvalidQueryError, match="is neither a UID"):
+    with pytest.raises(InvalidQueryError, match="uid must be a UUID"):
         await archive.ask.get("no-uid")
 
 
@@ -162,6 +178,7 @@ async def test_a_made_up_cursor_is_refused(archive: SearchableArchive) -> None:
         (Filter(type="Remediaton"), "type must be one of Remediation, AIAnalysis, Workflow, Execution"),
         (Filter(type="scale_deployment"), "also set the kind to ActionTrace"),
         (Filter(phase="Done"), "phase must be one of Pending, Processing, Completed, Failed, Executing"),
+        (Filter(via="mail"), "via must be one of cluster, api, not 'mail'"),
         (Filter(namespace=""), "namespace is empty"),
         (Filter(namespace="n" * 513), "namespace has 513 characters: the limit is 512"),
         (Filter(severity="a\0b"), "severity has a character that is not text"),
@@ -272,6 +289,8 @@ def _object(
     spec = {
         **common, "type": _TYPES[type_], "action": "act", "phase": phase, "severity": "warning",
         "resourceRef": target, "alertFingerprint": f"f{number % 2}",
+        "environment": ("production", "staging")[number // 2 % 2], "cluster": f"c{number % 4 // 3}",
+        "actor": {"kind": "User", "name": f"u{number % 2}"},
     }  # fmt: skip
     return audit_record(spec, **metadata)
 
@@ -284,12 +303,26 @@ _OBJECTS = [
 ]
 
 
+def _number(body: Mapping[str, Any]) -> int:
+    return [each["metadata"]["uid"] for each in _OBJECTS].index(body["metadata"]["uid"])
+
+
+def _via(body: Mapping[str, Any]) -> Via:
+    """Every fourth record came by the API."""
+    return Via.API if _number(body) % 4 == 1 else Via.CLUSTER
+
+
+def _recorded_by(body: Mapping[str, Any]) -> str | None:
+    return f"robot-{_number(body) % 3}" if _via(body) is Via.API else None
+
+
 def _meets(body: Mapping[str, Any], filter_: Filter) -> bool:
     """The filter once more, over the objects themselves."""
     spec, metadata = body["spec"], body["metadata"]
     trace = body["kind"] == "ActionTrace"
     target = spec["targetRef" if trace else "resourceRef"]
     alert = spec["alert"] if trace else {}
+    actor = spec.get("actor", {})
     created = datetime.fromisoformat(metadata["creationTimestamp"])
     pairs = {
         "kind": body["kind"],
@@ -302,11 +335,19 @@ def _meets(body: Mapping[str, Any], filter_: Filter) -> bool:
         "target_namespace": target["namespace"],
         "target_name": target["name"],
         "alert_fingerprint": alert["fingerprint"] if trace else spec["alertFingerprint"],
+        "action": spec["actionType" if trace else "action"],
+        "environment": spec.get("environment"),
+        "cluster": spec.get("cluster"),
+        "actor_kind": actor.get("kind"),
+        "actor_name": actor.get("name"),
+        "recorded_by": _recorded_by(body),
     }
     if filter_.type is not None and filter_.kind is None and trace:
         return False  # a type alone is that of an AuditRecord
+    via = None if filter_.via is None else filter_.via.lower()
     return (
         all(getattr(filter_, name) in {None, value} for name, value in pairs.items())
+        and via in {None, _via(body)}
         and (filter_.since is None or created >= filter_.since)
         and (filter_.until is None or created < filter_.until)
     )
@@ -319,7 +360,12 @@ def filled(databases: TestDatabases) -> TestDatabase:
     async def fill() -> TestDatabase:
         database = await databases.clone()
         async with searchable(database) as archive:
-            await archive.put(*_OBJECTS, with_vectors=False)
+            await Archive(archive.store.database).write(
+                [
+                    replace(record_of(body), via=_via(body), recorded_by=_recorded_by(body))
+                    for body in _OBJECTS
+                ]
+            )
         return database
 
     return asyncio.run(fill())
@@ -348,6 +394,13 @@ _TIMES = [START + timedelta(hours=hour) for hour in (*_HOURS, 0.5, 100.0)]
         target_namespace=_maybe(*_NAMESPACES),
         target_name=_maybe("p0", "p1"),
         alert_fingerprint=_maybe("f0"),
+        action=_maybe("act", "restart_pod"),
+        environment=_maybe("production"),
+        cluster=_maybe("c0", "c1"),
+        actor_kind=_maybe("User", "Robot"),
+        actor_name=_maybe("u0", "u1"),
+        via=_maybe("cluster", "API"),
+        recorded_by=_maybe("robot-1", "nobody"),
     ),
     limit=st.sampled_from([1, 4, 100]),
 )
@@ -361,3 +414,20 @@ async def test_a_filter_finds_the_records_that_meet_it(
         found = ids(await all_pages(archive, filter_, limit))
     assert len(found) == len(set(found))
     assert set(found) == expected
+
+
+async def test_each_filter_alone_finds_the_records_that_meet_it(filled: TestDatabase) -> None:
+    values: dict[str, Any] = {
+        "kind": "ActionTrace", "namespace": "search", "type": "Execution", "correlation_id": "rr-1",
+        "since": _TIMES[1], "until": _TIMES[2], "phase": "Failed", "severity": "warning",
+        "target_kind": "Pod", "target_namespace": "search", "target_name": "p1", "alert_fingerprint": "f1",
+        "action": "restart_pod", "environment": "staging", "cluster": "c1", "actor_kind": "User",
+        "actor_name": "u1", "via": "api", "recorded_by": "robot-1",
+    }  # fmt: skip
+    assert set(values) == {field.name for field in fields(Filter)}
+    async with searchable(filled) as archive:
+        for name, value in values.items():
+            filter_ = Filter(**{name: value})
+            expected = {identity_of(body) for body in _OBJECTS if _meets(body, filter_)}
+            assert expected, name
+            assert set(ids((await archive.ask.list(filter_, limit=1000)).records)) == expected, name

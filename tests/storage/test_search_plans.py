@@ -14,14 +14,16 @@ import pytest_asyncio
 
 from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
-from datastorage.storage import clues, fulltext, nearest
+from datastorage.resources.reading.kindreading import FilterName
+from datastorage.storage import clues, export, fulltext, nearest, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
-from datastorage.storage.criteria import Criteria
+from datastorage.storage.criteria import Criteria, Scope
 from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.readonly import reading
+from datastorage.storage.summaries import GroupKey
 from datastorage.storage.vectors import VectorTables
 from harness.postgres import TestDatabase, TestDatabases, connect
 
@@ -30,10 +32,11 @@ _MODEL = EmbeddingModel("test", "small", 3)
 _FILL = """
     INSERT INTO datastorage.{table} (
         uid, generation, created_at, namespace, name, content, content_hash, correlation_id,
-        {type}, {phase}, {kind}, {name}, alert_fingerprint, search, text_hash{columns})
+        {type}, {phase}, {kind}, {name}, alert_fingerprint, search, text_hash, recorded_by{columns})
     SELECT gen_random_uuid(), 1, month + n * interval '1 minute', 'n' || n % 400, 'object-' || n, '\\x00',
-        sha256('\\x00'), 'rr-' || n, 'T' || n % 4, 'P' || n % 2, 'Pod', 'p' || n, 'f' || n,
-        to_tsvector('english', 'word' || n || ' padding'), sha256(('t' || n)::bytea){values}
+        sha256('\\x00'), 'rr-' || n, 'T' || n % 4, CASE n % 50 WHEN 0 THEN 'Failed' ELSE 'Completed' END,
+        'Pod', 'p' || n, 'f' || n, to_tsvector('english', 'word' || n || ' padding'),
+        sha256(('t' || n)::bytea), 'robot-' || n % 300{values}
     FROM generate_series('2026-01-01Z'::timestamptz, '2026-03-01Z', '1 month') AS month,
         generate_series(1, 4000) AS n
 """
@@ -51,7 +54,8 @@ async def _fill(database: TestDatabase) -> TestDatabase:
         await owner.execute("SELECT datastorage.ensure_partitions($1)", datetime(2026, month, 1, tzinfo=UTC))
     await owner.execute(
         _FILL.format(table="audit_records", type="type", phase="phase", kind="resource_kind",
-                     name="resource_name", columns="", values="")
+                     name="resource_name", columns=", action, environment, cluster, actor_kind, actor_name",
+                     values=", 'a' || n % 300, 'e' || n % 300, 'c' || n % 300, 'User', 'u' || n % 300")
     )  # fmt: skip
     await owner.execute(
         _FILL.format(table="action_traces", type="action_type", phase="execution_status", kind="target_kind",
@@ -126,6 +130,106 @@ async def test_a_page_reads_indexes(database: Database, criteria: Criteria) -> N
         _assert_indexes(await _scans(database, queries._PAGE, *position, 20, *criteria.arguments))
 
 
+@pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
+async def test_an_export_reads_indexes(database: Database, criteria: Criteria) -> None:
+    """Also in the middle of the archive, where the rows before the position are most of it."""
+    for after in (0, 12_000):
+        for span in (1_000, 50_000):
+            arguments = (after, after + span, 1_000, 4 * 1024 * 1024, *criteria.arguments)
+            _assert_indexes(await _scans(database, export._ROWS, *arguments))
+    newest = await _scans(database, export._NEWEST)
+    _assert_indexes([scan for scan in newest if scan["Relation Name"] != "storage_order"])
+
+
+_MARCH = datetime(2026, 3, 1, tzinfo=UTC)
+_TARGET: dict[FilterName, str] = {
+    "target_kind": "Pod", "target_namespace": "none", "target_name": "p7",
+}  # fmt: skip
+_SENT = "recorded_by_created_at_idx"
+_ALERT = "alert_fingerprint_created_at_idx"
+# The criteria, and the index of each table that finds the rows; None if the table has none that meet them.
+# The server cuts long names.
+_FEW_MEET: list[tuple[Criteria, str | None, str | None]] = [
+    (Criteria(equal={"recorded_by": "robot-7"}), _SENT, _SENT),
+    (Criteria(equal={"recorded_by": "robot-7", "via": "api"}), _SENT, _SENT),
+    (Criteria(equal={"action": "a7"}), "action_created_at_idx", "action_type_created_at_idx"),
+    (Criteria(equal={"actor_kind": "User", "actor_name": "u7"}), "actor_name_created_at_idx", None),
+    (Criteria(equal={"environment": "e7"}), "environment_created_at_idx", None),
+    (Criteria(equal={"cluster": "c7"}), "cluster_created_at_idx", None),
+    (Criteria(equal={"cluster": "c7"}, since=_MARCH), "cluster_created_at_idx", None),
+    (Criteria(equal={"phase": "Failed"}), "created_at_idx", "created_at_idx"),
+    (Criteria(equal={"phase": "Failed"}, since=_MARCH), "created_at_idx", "created_at_idx"),
+    (Criteria(equal={"alert_fingerprint": "f7"}), _ALERT, _ALERT),
+    (Criteria(equal=_TARGET), "resource_kind_resource_name", "target_kind_target_namespa"),
+]
+
+
+@pytest.mark.parametrize(("criteria", "of_records", "of_traces"), _FEW_MEET, ids=str)
+async def test_a_page_of_few_records_reads_the_index_of_its_condition(
+    database: Database, criteria: Criteria, of_records: str | None, of_traces: str | None
+) -> None:
+    after = (datetime(2026, 3, 2, tzinfo=UTC), _MARCH, [100, 1])
+    for position in ((None,) * 3, after):
+        scans = await _scans(database, queries._PAGE, *position, 20, *criteria.arguments)
+        _assert_read(scans, Table.AUDIT_RECORDS, [of_records] if of_records else [])
+        _assert_read(scans, Table.ACTION_TRACES, [of_traces] if of_traces else [])
+
+
+@pytest.mark.parametrize(("criteria", "of_records", "of_traces"), _FEW_MEET, ids=str)
+async def test_a_page_within_a_scope_reads_an_index_of_few_rows(
+    database: Database, criteria: Criteria, of_records: str | None, of_traces: str | None
+) -> None:
+    scope = Scope("n7", datetime(2026, 2, 1, tzinfo=UTC))
+    arguments = criteria.within(scope).arguments
+    scans = await _scans(database, queries._PAGE, None, None, None, 20, *arguments)
+    _assert_read(scans, Table.AUDIT_RECORDS, [of_records, "namespace_created_at_idx"] if of_records else [])
+    _assert_read(scans, Table.ACTION_TRACES, [of_traces, "namespace_created_at_idx"] if of_traces else [])
+
+
+async def test_failures_of_a_namespace_are_read_from_an_index_of_these_alone(database: Database) -> None:
+    criteria = Criteria(equal={"phase": "Failed"}).within(Scope("n0", datetime(2026, 2, 1, tzinfo=UTC)))
+    scans = await _scans(database, queries._PAGE, None, None, None, 20, *criteria.arguments)
+    read = {name for scan in scans if scan["Alias"].startswith("r") for name in _indexes(scan)}
+    async with database.connection() as connection:
+        partial = await connection.fetch(
+            "SELECT indexname::text FROM pg_indexes WHERE schemaname = 'datastorage' "
+            "AND indexdef LIKE '%(namespace, created_at) WHERE%Failed%'"
+        )
+    assert read
+    assert read <= {name for (name,) in partial}
+
+
+def _indexes(scan: dict[str, Any]) -> Iterator[str]:
+    """Yield the indexes that a scan of a table reads, without those of subqueries for its rows."""
+    if "Index Name" in scan:
+        yield scan["Index Name"]
+    for child in scan.get("Plans", ()):
+        if child["Node Type"].startswith("Bitmap"):
+            yield from _indexes(child)
+
+
+def _assert_read(scans: list[dict[str, Any]], table: Table, indexes: list[str | None]) -> None:
+    """Assert that the rows of a table, and of each month, are found by one of the indexes, or not at all."""
+    read = [
+        (scan["Relation Name"], list(_indexes(scan)))
+        for scan in scans
+        if scan["Relation Name"].startswith(table) and scan["Alias"].startswith("r")
+    ]
+    assert bool(read) == bool(indexes)
+    for month, used in read:
+        assert any(name.startswith(f"{month}_{index}") for name in used for index in indexes), read
+
+
+async def test_a_summary_reads_the_rows_of_its_time(database: Database) -> None:
+    hour = Criteria(since=datetime(2026, 3, 2, 10, tzinfo=UTC), until=datetime(2026, 3, 2, 11, tzinfo=UTC))
+    for criteria in (hour, hour.within(Scope("n7", _MARCH)), Criteria(namespace="n7", since=_MARCH)):
+        for keys in ([GroupKey.ACTION], [GroupKey.DAY, GroupKey.TYPE]):
+            scans = await _scans(database, summaries._statement(keys), 100, *criteria.arguments)
+            _assert_indexes(scans)
+            months = {scan["Relation Name"][-7:] for scan in scans if scan["Alias"].startswith("r")}
+            assert months == {"2026m03"}
+
+
 async def test_a_time_range_reads_only_its_months(database: Database) -> None:
     criteria = Criteria(since=datetime(2026, 2, 1, tzinfo=UTC), until=datetime(2026, 3, 1, tzinfo=UTC))
     months = {"audit_records_y2026m02", "action_traces_y2026m02"}
@@ -191,6 +295,7 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
     keys = [place.key for place in places]
     arguments = ([place.table.value for place in places], *key_columns(keys))
     _assert_indexes(await _scans(database, queries._LOAD, *arguments, 1_000_000))
+    _assert_indexes(await _scans(database, queries._OUTLINES, *arguments))
     for scope in ((None, None), ("n7", datetime(2026, 3, 1, tzinfo=UTC))):
         _assert_indexes(await _scans(database, queries._GENERATIONS, keys[0].uid, None, 1, *scope))
         for after in ((None, None), (datetime(2026, 3, 1, tzinfo=UTC), [100, 1, 1])):

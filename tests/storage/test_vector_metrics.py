@@ -19,6 +19,7 @@ from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.outbox import OutboxState
 from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.summaries import Summaries
 from datastorage.vectors.indexer import Indexer, Pace
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
@@ -203,7 +204,8 @@ async def test_reads(stage: Stage, database: Database) -> None:
 def _queries(stage: Stage, database: Database) -> ArchiveQueries:
     reader, model = ArchiveReader(database), stage.provider.model
     nearest = Nearest(database, database, model=model, same_server=True)
-    return ArchiveQueries(reader, Searcher(reader, FullText(database), stage.embedder, nearest))
+    searcher = Searcher(reader, FullText(database), stage.embedder, nearest)
+    return ArchiveQueries(reader, searcher, Summaries(database))
 
 
 def _texts(count: int) -> dict[bytes, str]:

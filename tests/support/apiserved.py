@@ -12,16 +12,21 @@ from starlette.datastructures import Headers
 from datastorage.api.answers import AnswerBounds
 from datastorage.api.app import api_app, api_server
 from datastorage.api.bodies import Bounds
-from datastorage.api.guard import OpenGuard
+from datastorage.api.export import ExportDesk, ExportLimits, export_router
+from datastorage.api.guard import Guard, OpenGuard
 from datastorage.api.health import health_routes
+from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, Submissions, store_router
 from datastorage.errors import NotAuthenticatedError
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.submissions import Unknown
+from datastorage.query.export import ArchiveExports
 from datastorage.query.questions import ArchiveQueries
 from datastorage.records.caller import Caller
 from datastorage.records.record import Record, StoredRecord
+from datastorage.storage.connection.database import Database
+from datastorage.storage.export import ExportBounds, ExportReader
 from harness.apiclient import Answer, ApiClient
 from harness.objects import AUDIT_SPEC
 from harness.ports import free_port
@@ -104,13 +109,33 @@ async def served(
     api = Served(f"http://127.0.0.1:{port}")
     guard = guard or TokenGuard()
     entrance = Entrance(guard, submissions or api, archive, with_texts=False, bounds=bounds or Bounds())
+    desk = Desk(guard, archive, answers or AnswerBounds())
     app = api_app(
-        [store_router(entrance), query_router(Desk(guard, archive, answers or AnswerBounds()))],
+        [store_router(entrance), query_router(desk), overview_router(desk, archive)],
         health_routes(health={}, ready={}, notes={}),
     )
     server = api_server(app, addresses="127.0.0.1", port=port)
     await server.start()
     try:
         yield api
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def exporting(
+    database: Database,
+    *,
+    guard: Guard | None = None,
+    limits: ExportLimits = ExportLimits(),
+    bounds: ExportBounds = ExportBounds(),
+) -> AsyncIterator[Served]:
+    """Serve the route of exports until the end of the block."""
+    port = free_port()
+    desk = ExportDesk(guard or TokenGuard(), ArchiveExports(ExportReader(database, bounds)), limits)
+    server = api_server(api_app([export_router(desk)], []), addresses="127.0.0.1", port=port)
+    await server.start()
+    try:
+        yield Served(f"http://127.0.0.1:{port}")
     finally:
         await server.stop()

@@ -21,6 +21,7 @@ from datastorage.storage.fulltext import FullText, RankLimits
 from datastorage.storage.nearest import Nearest, WalkLimits
 from datastorage.storage.pages import MAX_ANSWER_BYTES, ArchiveReader
 from datastorage.storage.schema import VECTORS
+from datastorage.storage.summaries import Summaries
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive
 from harness.objects import record_of
@@ -99,7 +100,7 @@ class SearchableArchive:
         reader = ArchiveReader(database, max_bytes=max_bytes)
         full_text = FullText(database, limits=rank, clue_limits=clues)
         searcher = Searcher(reader, full_text, vectors.embedder, nearest, embedding_seconds=embedding_seconds)
-        return replace(self, ask=ArchiveQueries(reader, searcher))
+        return replace(self, ask=ArchiveQueries(reader, searcher, Summaries(database)))
 
     async def put(self, *bodies: Mapping[str, Any], with_vectors: bool = True) -> None:
         """Store objects and their vectors."""

@@ -10,7 +10,7 @@ from typing import Self
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from tests.support.certificates import Pair
+from harness.servingcertificates import Pair
 
 Answer = Callable[[web.Request], web.StreamResponse]
 

@@ -1,12 +1,13 @@
 """The OpenAPI document and its pages. The tests of the API compare its answers with the document."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import pytest
 
-from datastorage.api.answerschemas import Receipt
+from datastorage.api.answerschemas import Receipt, Summary, TargetHistory
 from datastorage.api.app import api_server
 from datastorage.api.document import described_app, document
 from datastorage.api.problems import MEDIA_TYPE
@@ -40,6 +41,16 @@ def members(value: Any, name: str) -> Iterator[Any]:
             yield from members(each, name)
 
 
+def resolved(value: Any) -> Any:
+    """Return what a reference leads to, or the value itself."""
+    if "$ref" not in value:
+        return value
+    found = DOCUMENT
+    for name in value["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return found
+
+
 def test_every_operation_is_named_and_described_for_itself() -> None:
     ids = [described["operationId"] for described in OPERATIONS.values()]
     assert len(set(ids)) == len(ids)
@@ -48,7 +59,7 @@ def test_every_operation_is_named_and_described_for_itself() -> None:
         assert described["summary"]
         assert described["description"]
         assert set(described["tags"]) <= tags
-        for parameter in described.get("parameters", ()):
+        for parameter in map(resolved, described.get("parameters", ())):
             schema = parameter["schema"]
             assert parameter.get("description") or SCHEMAS[schema["$ref"].rpartition("/")[2]]["description"]
 
@@ -57,8 +68,8 @@ def test_every_operation_is_named_and_described_for_itself() -> None:
 def test_every_error_is_a_problem_with_its_codes(name: str) -> None:
     responses = OPERATIONS[name]["responses"]
     assert {"401", "403", "503"} <= responses.keys()
-    assert set(responses["401"]["headers"]) == {"WWW-Authenticate"}
-    assert set(responses["503"]["headers"]) == {"Retry-After"}
+    assert set(responses["401"]["headers"]) == {"WWW-Authenticate", "X-Request-Id"}
+    assert set(responses["503"]["headers"]) == {"Retry-After", "X-Request-Id"}
     for status, described in responses.items():
         if int(status) >= 400:
             [(media, content)] = described["content"].items()
@@ -66,14 +77,25 @@ def test_every_error_is_a_problem_with_its_codes(name: str) -> None:
             assert {each["value"]["status"] for each in content["examples"].values()} == {int(status)}
 
 
+def test_every_answer_has_an_identifier() -> None:
+    for described in OPERATIONS.values():
+        for each in described["responses"].values():
+            assert resolved(each["headers"]["X-Request-Id"])["required"]
+
+
 def test_all_but_the_probes_need_a_token() -> None:
     assert DOCUMENT["security"] == [{"bearer": []}]
-    assert [name for name, each in OPERATIONS.items() if "security" in each] == ["get /health", "get /ready"]
+    assert [name for name, each in OPERATIONS.items() if "security" in each] == [
+        "get /health",
+        "get /ready",
+        "get /version",
+    ]
 
 
 def test_every_reference_leads_to_a_schema() -> None:
+    for reference in members(DOCUMENT, "$ref"):
+        assert resolved({"$ref": reference})
     names = {reference.removeprefix("#/components/schemas/") for reference in members(DOCUMENT, "$ref")}
-    assert names <= SCHEMAS.keys()
     assert SCHEMAS.keys() - names == set()
 
 
@@ -99,6 +121,14 @@ def test_the_examples_are_valid() -> None:
             assert validated(AUDIT_RECORD, typed) == []
     for status in ("200", "201"):
         Receipt.model_validate(STORE["responses"][status]["content"]["application/json"]["example"])
+
+
+@pytest.mark.parametrize(
+    ("path", "model"), [("/api/v1/history", TargetHistory), ("/api/v1/summary", Summary)]
+)
+def test_the_examples_of_answers_are_valid(path: str, model: type[TargetHistory | Summary]) -> None:
+    answer = OPERATIONS[f"get {path}"]["responses"]["200"]["content"]["application/json"]
+    model.model_validate_json(json.dumps(answer["example"]), strict=True)
 
 
 async def test_the_document_and_a_page_without_scripts_are_served() -> None:

@@ -13,6 +13,7 @@ _VALUES = {
     "since": "7d",
     "until": "1h",
     "target": "Pod/shop/api",
+    "via": "api",
 }
 
 

@@ -21,7 +21,7 @@ from datastorage.kube.transport import Transport, TransportPace
 from datastorage.kube.watchretry import RequestPace
 from harness.plugin import VERSION, FakePlugin
 from harness.polling import eventually
-from tests.support.certificates import Authority
+from harness.servingcertificates import Authority
 from tests.support.kubeconfig import DEFAULT_PACE, inline, transport_of, write_kubeconfig
 from tests.support.secureserver import SecureServer, status
 

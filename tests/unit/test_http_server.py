@@ -16,6 +16,7 @@ from starlette.routing import Route
 from datastorage.api.listening import Listening
 from datastorage.api.server import HttpServer, Limits
 from harness.ports import free_port
+from tests.support.counted import changes
 
 DEADLINE_SECONDS = 30.0
 WHOLE = b"GET /quick HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -142,10 +143,16 @@ async def test_headers_have_a_limit() -> None:
 
 async def test_a_connection_beyond_the_limit_takes_the_place_of_the_one_that_has_waited_longest() -> None:
     async with served(Limits(connections=3)) as bench:
-        idle = [await bench.connect() for _ in range(3)]
-        reader, writer = await bench.connect()
-        writer.write(WHOLE)
-        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        with changes("datastorage_limits_hit_total") as hit:
+            idle = [await bench.connect() for _ in range(3)]
+            idle[2][1].write(WHOLE)
+            await idle[2][0].readuntil(b"done")
+        assert hit == {}
+        with changes("datastorage_limits_hit_total") as hit:
+            reader, writer = await bench.connect()
+            writer.write(WHOLE)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        assert hit == {("connections",): 1}
         assert await ended(idle[0][0]) == b""
         idle[1][1].write(WHOLE)
         assert (await idle[1][0].readline()).startswith(b"HTTP/1.1 200 ")

@@ -13,7 +13,7 @@ import yaml
 
 from datastorage.errors import ConfigurationError
 from datastorage.kube.endpoint import Endpoint, load_endpoint
-from tests.support.certificates import Authority
+from harness.servingcertificates import Authority
 
 SECRET = "s3cr3t-that-nobody-may-see"
 EXEC = {

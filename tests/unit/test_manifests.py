@@ -196,6 +196,25 @@ def test_service_ports_and_probes_reach_the_container() -> None:
     }
 
 
+def test_the_component_of_tls_serves_what_cert_manager_makes() -> None:
+    folder = REPOSITORY / "manifests" / "components" / "tls"
+    (component,) = load(folder / "kustomization.yaml")
+    deployment = yaml.safe_load(component["patches"][0]["patch"])
+    spec = deployment["spec"]["template"]["spec"]
+    (container,), (volume,) = spec["containers"], spec["volumes"]
+    (mount,) = container["volumeMounts"]
+    assert container["env"] == [{"name": "DATASTORAGE_TLS_DIR", "value": mount["mountPath"]}]
+    assert "subPath" not in mount
+    probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    (plain,) = pod_spec()["containers"]
+    assert probes == {name: plain[f"{name}Probe"]["httpGet"] | {"scheme": "HTTPS"} for name in probes}
+    (certificate,) = load(folder / "certificate" / "certificate.yaml")
+    assert certificate["spec"]["secretName"] == volume["secret"]["secretName"]
+    service = only("Service")["metadata"]
+    assert f"{service['name']}.{service['namespace']}.svc" in certificate["spec"]["dnsNames"]
+    assert certificate["metadata"]["namespace"] == service["namespace"]
+
+
 def test_the_policies_exempt_the_account_that_the_operator_runs_under() -> None:
     account = only("ServiceAccount")["metadata"]
     user = f"system:serviceaccount:{account['namespace']}:{account['name']}"

@@ -126,6 +126,7 @@ def test_every_failure_is_answered_with_a_problem(
     answer = client.request(method, path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, MEDIA_TYPE)
     assert answer.json()["code"] == code
+    assert CODES[code].status == status
     assert "a secret" not in answer.text
 
 

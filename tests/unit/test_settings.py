@@ -36,6 +36,7 @@ DEFAULTS = {
     "ttl_seconds_after_stored": 3600,
     "recorded_by_policy": False,
     "api": {"port": 8080, "authentication": "kubernetes", "audience": "datastorage"},
+    "tls": {"dir": ""},
     "metrics_port": 9090,
     "listen_address": "",
     "log": {"level": "INFO", "format": "json"},
@@ -53,7 +54,7 @@ NAMES = [
     "EMBEDDING_PROVIDER", "EMBEDDING_URL", "EMBEDDING_MODEL", "EMBEDDING_DIMENSIONS", "EMBEDDING_API_KEY",
     "EMBEDDING_BATCH_SIZE", "EMBEDDING_TIMEOUT_SECONDS", "EMBEDDING_CACHE_TTL_SECONDS", "REDIS_URL",
     "NAMESPACES", "TTL_SECONDS_AFTER_STORED", "RECORDED_BY_POLICY", "API_PORT", "API_AUTHENTICATION",
-    "API_AUDIENCE", "METRICS_PORT", "LISTEN_ADDRESS",
+    "API_AUDIENCE", "TLS_DIR", "METRICS_PORT", "LISTEN_ADDRESS",
     "LOG_LEVEL", "LOG_FORMAT", "INTAKE_MAX_ITEMS", "INTAKE_MAX_BYTES", "STATUS_CONCURRENCY",
     "DELETE_CONCURRENCY", "SWEEP_INTERVAL_SECONDS", "GC_INTERVAL_SECONDS", "SHUTDOWN_SECONDS",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from datastorage.kube.watchsession import WatchSession
 from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, KINDS
 from harness.connectproxy import ConnectProxy
 from harness.polling import eventually
-from tests.support.certificates import Authority
+from harness.servingcertificates import Authority
 from tests.support.ipv6 import needs_ipv6
 from tests.support.kubeconfig import inline, transport_of, write_kubeconfig
 from tests.support.secureserver import SecureServer, server_context, status

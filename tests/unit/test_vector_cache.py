@@ -26,7 +26,7 @@ from datastorage.secrets import Origin
 from harness.polling import eventually
 from harness.proxy import FreezableProxy
 from harness.redis import RedisServer
-from tests.support.certificates import Authority
+from harness.servingcertificates import Authority
 from tests.support.pace import NEVER
 
 MODEL = EmbeddingModel("wordllama", "l2_supercat_256", 256)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from datastorage import metrics
 from datastorage.api.encoding import encoded
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
@@ -36,8 +37,9 @@ class Answers:
 
     def __init__(self, bounds: AnswerBounds) -> None:
         self._bounds = bounds
+        self._no_turn = metrics.LIMITS_HIT.labels("questions")
         self._turns = asyncio.Semaphore(bounds.made_at_once)
-        self._room = Room(bounds.bytes_at_once)
+        self._room = Room(bounds.bytes_at_once, "answers")
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -46,6 +48,7 @@ class Answers:
             async with asyncio.timeout(self._bounds.patience_seconds):
                 await self._turns.acquire()
         except TimeoutError:
+            self._no_turn.inc()
             raise OverloadedError("too many questions at a time: ask again later") from None
         try:
             yield
@@ -90,3 +93,8 @@ class _Pieces(Response):
 def etag_of(content_hash: bytes) -> str:
     """Return the entity tag of a record's content."""
     return f'"{labelled(content_hash)}"'
+
+
+def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer with one value."""
+    return Response(encoded(value), media_type=JSON, headers=headers)

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from datastorage.query.filters import SearchMode
 from datastorage.resources.models.base import field_name
 from datastorage.resources.validation.problems import Code
+from datastorage.storage.summaries import GroupKey
 
 SCHEMAS_AT: Final = "#/components/schemas/"
 
@@ -21,6 +22,9 @@ _Hash = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _PageToken = Annotated[
     str | None, Field(description="The `pageToken` of the next page. null on the last page.")
 ]
+
+
+_INTACT: Final = "Whether the stored bytes still have this hash."
 
 
 class Answer(BaseModel):
@@ -46,6 +50,11 @@ class Problem(Answer):
     code: str = Field(description="The kind of problem, for programs. The codes never change.")
     detail: str = Field(description="What is wrong and what to do, for people.")
     errors: list[FieldError] = Field(default_factory=list, description="The values that are wrong, if any.")
+    request_id: str = Field(
+        default="",
+        description="The identifier of the request, as in `X-Request-Id`: quote it when you report a "
+        "problem. The problem with a single record of a batch has none.",
+    )
     items: "list[FailedItem]" = Field(
         default_factory=list,
         description="The records at fault, in the order of the request. Only for a batch with `atomic=true`.",
@@ -109,8 +118,8 @@ class BatchResult(Answer):
     items: list[StoredItem | FailedItem]
 
 
-class Record(Answer):
-    """One generation of an AuditRecord or ActionTrace, as it is stored."""
+class Stored(Answer):
+    """What the archive says of one generation of an AuditRecord or ActionTrace."""
 
     kind: Literal["AuditRecord", "ActionTrace"]
     namespace: str
@@ -124,21 +133,83 @@ class Record(Answer):
         description="Whether another content was stored before under this uid and generation, because the "
         "cluster was restored from a backup, or cloned. Both are kept."
     )
-    intact: bool = Field(description="Whether the stored bytes still have this hash.")
     via: Literal["cluster", "api"] = Field(description="Whether it came as a custom resource or by this API.")
     recorded_by: str | None = Field(
         description="The user who recorded it, by the word of the API server: the sender of the request, or "
         "the author of the object in this generation. null where the API server does not vouch for a name."
     )
+
+
+class Record(Stored):
+    """One generation of an AuditRecord or ActionTrace, as it is stored."""
+
+    intact: bool = Field(description=_INTACT)
     record: dict[str, Any] | None = Field(
         description="The object: apiVersion, kind, metadata and spec. null if its bytes can't be read."
+    )
+
+
+class ExportLine(Record):
+    """A record in an export, on a line of its own. `record` is the last member."""
+
+    position: int = Field(
+        description="The place of the record in the order of storing. The numbers have gaps."
+    )
+    resume_token: str = Field(description="The `resumeToken` with which an export goes on after this record.")
+    changed_content: str | None = Field(
+        None,
+        description="The bytes in Base64, if they are not as they were stored. Then `intact` is false, and "
+        "`record` is null. Otherwise the field is left out.",
+    )
+
+
+class ExportEnd(Answer):
+    """The last line of an export. Only a complete export has it."""
+
+    kind: Literal["ExportEnd"]
+    count: int = Field(description="The lines before this one, in this answer.")
+    lines_hash: _Hash = Field(
+        description="SHA-256 of all bytes before this line, each line with its line feed, uncompressed."
+    )
+    position: int = Field(description="The export has all records up to this position.")
+    resume_token: str = Field(
+        description="The `resumeToken` of the next export, which has what was stored since."
+    )
+
+
+class Target(Answer):
+    """The object that a record is about. Each field is null where the record does not give it."""
+
+    kind: str | None
+    namespace: str | None
+    name: str | None
+
+
+class Outline(Stored):
+    """A record in a list. A text of more than 512 characters is cut."""
+
+    correlation_id: str | None = Field(description="The remediation that the record belongs to.")
+    type: str | None = Field(description="The type of an AuditRecord; null for an ActionTrace.")
+    action: str | None = Field(description="The action of an AuditRecord, the actionType of an ActionTrace.")
+    phase: str | None = Field(
+        description="The phase of an AuditRecord, the execution status of an ActionTrace."
+    )
+    severity: str | None = Field(description="Severity of the cause.")
+    target: Target
+    intact: bool = Field(
+        default=False, description=f"{_INTACT} Only if `fields` asks for it, or for the record."
+    )
+    record: dict[str, Any] | None = Field(
+        None,
+        description="The fields of the object that `fields` asks for; left out if it asks for none. null if "
+        "its bytes can't be read.",
     )
 
 
 class Page(Answer):
     """Records, the newest first."""
 
-    items: list[Record]
+    items: list[Outline]
     next_page_token: _PageToken
 
 
@@ -181,6 +252,80 @@ class Timeline(Answer):
     next_page_token: _PageToken
 
 
+class HistoryEntry(Stored):
+    """What was done to an object once. The texts are those of the record."""
+
+    intact: bool = Field(description=_INTACT)
+    correlation_id: str | None = Field(description="The remediation that the record belongs to.")
+    target: Target
+    action: str | None = Field(description="The action of an AuditRecord, the actionType of an ActionTrace.")
+    outcome: str | None = Field(
+        description="The phase of an AuditRecord, the execution status of an ActionTrace."
+    )
+    success: bool | None = Field(
+        description="Whether the action had the intended effect, as an AuditRecord says. null if it does not."
+    )
+    effectiveness_score: float | None = Field(
+        description="How well the action of an ActionTrace worked, from 0 to 1. null until it is assessed."
+    )
+    error: str | None = Field(description="The error, if there was one.")
+    model: str | None = Field(description="The model that chose the action, or analysed the cause.")
+    model_confidence: float | None = Field(description="How sure the model was, from 0 to 1.")
+    summary: str = Field(
+        description="The action and the remark on it, as tables of the command line show it."
+    )
+    sentence: str = Field(description="All of this in words, on one line; long texts are cut.")
+
+
+class TargetHistory(Answer):
+    """What was done to an object, the newest first."""
+
+    items: list[HistoryEntry]
+    next_page_token: _PageToken
+
+
+class Duration(Answer):
+    """How long the records of a group took, from start to end. null where no record says that."""
+
+    records: int = Field(description="Records with a start and an end.")
+    mean_seconds: float | None
+    p50_seconds: float | None = Field(description="Half of these records took no longer.")
+    p95_seconds: float | None = Field(description="95 % of these records took no longer.")
+
+
+class Effectiveness(Answer):
+    """How well the actions of a group worked."""
+
+    records: int = Field(description="ActionTraces with a score.")
+    mean: float | None = Field(description="The mean score, from 0 to 1. null where there is none.")
+
+
+class Group(Answer):
+    """Records with the same values of the keys."""
+
+    group: dict[str, str | None] = Field(
+        description="The value of each key. null stands for records without one. A day is a date in UTC."
+    )
+    records: int
+    failed: int = Field(
+        description="AuditRecords whose phase is Failed, and ActionTraces that failed or were rolled back."
+    )
+    duration: Duration
+    effectiveness: Effectiveness
+
+
+class Summary(Answer):
+    """Records in groups: those of later days first, then those with more records."""
+
+    group_by: list[GroupKey] = Field(description="The keys.")
+    since: _Time = Field(description="The earliest time of creation of the records that are counted.")
+    until: _Time | None = Field(description="The records were created before this time; null for no end.")
+    records: int = Field(description="Records in all groups.")
+    groups: int = Field(description="Groups that there are.")
+    truncated: bool = Field(description="Whether there are more groups than items.")
+    items: list[Group]
+
+
 class Health(Answer):
     """The checks of a process."""
 
@@ -188,8 +333,18 @@ class Health(Answer):
     checks: dict[str, str] = Field(description="By the name of each check: ok, or what is wrong.")
 
 
+class Version(Answer):
+    """The program that serves the API."""
+
+    name: Literal["kubernaut-datastorage"]
+    version: str = Field(description="The version of the program.")
+    revision: str | None = Field(description="The commit that it was built from. null if that is not known.")
+    api_version: Literal["v1"] = Field(description="The version of the API, as in its paths.")
+
+
 ANSWERS: Final[tuple[type[Answer], ...]] = (
-    Receipt, Accepted, BatchResult, Record, Page, History, SearchResult, Timeline, Problem, Health,
+    Receipt, Accepted, BatchResult, Record, Page, History, SearchResult, Timeline, TargetHistory, Summary, ExportLine,
+    ExportEnd, Problem, Health, Version,
 )  # fmt: skip
 
 

@@ -12,11 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from datastorage import __version__, metrics
 from datastorage.api.atonce import AtOnce
+from datastorage.api.certificate import ServingCertificate
 from datastorage.api.listening import Listening
+from datastorage.api.observed import Observed
 from datastorage.api.openapi import DESCRIPTION, TITLE, completed
 from datastorage.api.problems import handle_errors
 from datastorage.api.reference import html
 from datastorage.api.server import HttpServer, Limits
+from datastorage.api.version import version
 
 # With the connections to other servers, fewer than the 1,024 files that a process may usually have open.
 _CONNECTIONS: Final = 800
@@ -51,6 +54,7 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
     handle_errors(app)
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     app.add_api_route("/docs", _docs, include_in_schema=False)
+    app.add_api_route("/version", _version, include_in_schema=False)
     app.add_middleware(AtOnce, most=_REQUESTS_AT_ONCE, prefix="/api/")
     app.router.routes.extend(probes)
     for router in routers:
@@ -63,15 +67,22 @@ def _openapi(request: Request) -> Response:
     return JSONResponse(request.app.openapi())
 
 
+async def _version() -> Response:
+    return JSONResponse(version())
+
+
 def _docs(request: Request) -> Response:
     """Show the API reference. Whatever a text in it contains, a browser loads and runs nothing."""
     return HTMLResponse(html(request.app.openapi()), headers={"Content-Security-Policy": _POLICY})
 
 
-def api_server(app: ASGIApp, *, addresses: str, port: int) -> HttpServer:
-    """Return the server of the API port."""
+def api_server(
+    app: FastAPI, *, addresses: str, port: int, certificate: ServingCertificate | None = None
+) -> HttpServer:
+    """Return the server of the API port; with a certificate, it speaks TLS alone."""
     listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
-    return HttpServer(app, listening, Limits(connections=_CONNECTIONS))
+    paths = [path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))]
+    return HttpServer(Observed(app, paths=paths), listening, Limits(connections=_CONNECTIONS), certificate)
 
 
 def metrics_server(*, addresses: str, port: int) -> HttpServer:

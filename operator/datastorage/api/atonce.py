@@ -2,6 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from datastorage import metrics
 from datastorage.api.problems import problem_of
 from datastorage.errors import OverloadedError
 
@@ -15,6 +16,7 @@ class AtOnce:
         self._most = most
         self._prefix = prefix
         self._under_way = 0
+        self._hit = metrics.LIMITS_HIT.labels("requests")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -22,6 +24,7 @@ class AtOnce:
             await self._app(scope, receive, send)
             return
         if self._under_way >= self._most:
+            self._hit.inc()
             busy = OverloadedError("too many requests are under way: send the request again later")
             await problem_of(busy).response()(scope, receive, send)
             return

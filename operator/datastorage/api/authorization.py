@@ -12,7 +12,8 @@ from datastorage.records.caller import Access, Caller, Reach
 from datastorage.resources.kinds import ARCHIVE_GROUP, AUDIT_RECORD, GROUP
 
 # As the API server requires of the name of a namespace.
-_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+NAMESPACE_PATTERN: Final = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+_NAMESPACE: Final = re.compile(NAMESPACE_PATTERN)
 
 
 def store_access(namespace: str) -> Access:

@@ -9,15 +9,26 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
+from datastorage import metrics
 from datastorage.api.offloop import is_small, run_apart
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import NDJSON
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.errors import InvalidBodyError
 from datastorage.records.jsonbody import array_items, lines, parsed
+from datastorage.resources.models.audit_record import AuditRecordSpec
+from datastorage.resources.models.base import field_name
 from datastorage.resources.validation.problems import FieldProblem
 
 _LENGTH_DIGITS: Final = 18
+_FIELDS: Final = frozenset(
+    {"apiVersion", "kind", "metadata", "spec"}
+    | {
+        f"metadata.{name}"
+        for name in ("namespace", "name", "uid", "labels", "annotations", "ownerReferences")
+    }
+    | {f"spec.{field_name(name)}" for name in AuditRecordSpec.model_fields}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +78,19 @@ async def items_of(request: Request, bounds: Bounds, take: Callable[[int], None]
 
 
 def invalid(errors: Sequence[FieldProblem]) -> Problem:
-    """Return the problem with a record whose values break the rules of its kind."""
+    """Return, and count, the problem with a record whose values break the rules of its kind."""
+    for each in errors:
+        metrics.VALIDATION_FAILURES.labels(_counted_field(each.pointer), str(each.code)).inc()
     detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors[:3])
     return Problem(HTTPStatus.BAD_REQUEST, "invalid-record", detail, errors)
+
+
+def _counted_field(pointer: str) -> str:
+    """Return the field of the schema that a pointer leads into: clients must not make names of series."""
+    field = ".".join(pointer.split("/")[1:3])
+    if field not in _FIELDS:
+        field = field.partition(".")[0]
+    return field if field in _FIELDS else "_OTHER"
 
 
 def _items(body: bytes, bounds: Bounds, *, in_lines: bool) -> Items:

@@ -1,13 +1,20 @@
 """One client's connection, which is cut when the client takes too long."""
 
 import asyncio
+from contextvars import copy_context
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import h11
+from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from datastorage import metrics
 from datastorage.api.problems import Problem
+from datastorage.api.requestid import RAW_HEADER, RequestName, new_request_id
+
+NEXT_STAGE: Final = "datastorage.next_stage"
+"""The ASGI extension for answers in many pieces: called with seconds, it gives the next piece that time."""
 
 
 class BoundedConnection(H11Protocol):
@@ -37,6 +44,7 @@ class BoundedConnection(H11Protocol):
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
+            self.scope["extensions"] = {NEXT_STAGE: self._begin_stage}  # type: ignore[dict-item]  # it names its own
             self._begin_stage()
 
     def on_response_complete(self) -> None:
@@ -46,8 +54,9 @@ class BoundedConnection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer to what is not HTTP, with a problem as any other answer."""
-        problem = Problem(HTTPStatus.BAD_REQUEST, "invalid-http", msg).response()
-        headers = [*problem.raw_headers, (b"connection", b"close")]
+        name = RequestName(new_request_id())
+        problem = copy_context().run(self._refusal, name, msg)
+        headers = [*problem.raw_headers, (RAW_HEADER, name.id.encode()), (b"connection", b"close")]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
             h11.Data(data=bytes(problem.body)),
@@ -55,6 +64,11 @@ class BoundedConnection(H11Protocol):
         ):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    @staticmethod
+    def _refusal(name: RequestName, message: str) -> Response:
+        name.begin()
+        return Problem(HTTPStatus.BAD_REQUEST, "invalid-http", message).response()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
@@ -69,6 +83,7 @@ class BoundedConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
 
     def _make_room(self) -> None:
+        metrics.LIMITS_HIT.labels("connections").inc()
         # Refusing the newest connection instead would let idle clients keep out the probes of /health.
         others = [c for c in self.connections if isinstance(c, BoundedConnection) and c is not self]
         idle = [connection for connection in others if connection._is_idle]  # noqa: SLF001  # of its own class
@@ -77,8 +92,9 @@ class BoundedConnection(H11Protocol):
         self.connections.discard(longest)
         longest.transport.abort()
 
-    def _begin_stage(self) -> None:
+    def _begin_stage(self, seconds: float | None = None) -> None:
         self._begun = self.loop.time()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(self.stage_seconds, self.transport.abort)
+        seconds = self.stage_seconds if seconds is None else seconds
+        self._timer = self.loop.call_later(seconds, self.transport.abort)

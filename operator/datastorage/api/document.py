@@ -6,6 +6,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from datastorage.api.app import api_app
+from datastorage.api.export import ExportDesk, export_router
+from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
 
@@ -14,7 +16,14 @@ def described_app() -> FastAPI:
     """Return the application for its own description: its routes can't be called."""
     unused: Any = None
     entrance = Entrance(guard=unused, submissions=unused, archive=unused, with_texts=True)
-    return api_app([store_router(entrance), query_router(Desk(unused, unused))], [])
+    desk = Desk(unused, unused)
+    routers = [
+        store_router(entrance),
+        query_router(desk),
+        overview_router(desk, unused),
+        export_router(ExportDesk(unused, unused)),
+    ]
+    return api_app(routers, [])
 
 
 def document() -> dict[str, Any]:

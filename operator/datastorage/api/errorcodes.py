@@ -84,4 +84,16 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         "PostgreSQL or the API server does not serve now, or the commit takes too long; nothing is "
         "acknowledged. Send the same request again after Retry-After seconds.",
     ),
+    "invalid-http": ErrorCode(_BAD, "The request is not HTTP, or its headers are too large."),
+    "tls-required": ErrorCode(_BAD, "This port speaks TLS: the URL must begin with https, not with http."),
+    "method-not-allowed": ErrorCode(
+        HTTPStatus.METHOD_NOT_ALLOWED, "The path has no such method; the header Allow has those that it has."
+    ),
+    "internal": ErrorCode(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "The operator has made a mistake, which its log describes under requestID: report it.",
+    ),
 }
+
+ANYWHERE: Final = ("invalid-http", "tls-required", "method-not-allowed", "internal")
+"""The codes of problems that do not belong to an operation."""

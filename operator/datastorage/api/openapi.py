@@ -5,9 +5,13 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from datastorage.api.answerschemas import SCHEMAS_AT, schemas
-from datastorage.api.errorcodes import CODES
+from datastorage.api.authorization import NAMESPACE_PATTERN
+from datastorage.api.errorcodes import ANYWHERE, CODES
 from datastorage.api.problems import MEDIA_TYPE, Problem
+from datastorage.api.requestid import HEADER, TRACE_HEADER
 from datastorage.api.requestschema import request_schemas
+from datastorage.query.questionwords import MAX_QUESTION_CHARACTERS
+from datastorage.resources.reading.fields import MAX_INDEXED_CHARACTERS
 
 JSON: Final = "application/json"
 
@@ -21,11 +25,13 @@ ServiceAccount in the cluster decide what it may store and read.
 
 Every error is a problem document (RFC 9457). Programs read its `code`, people its `detail`."""
 
+# PostgreSQL can't hold this character in a text.
+_NO_NUL: Final = "^[^\\u0000]*$"
 _TAGS: Final = {
     "store": "Store AuditRecords.",
     "query": "Ask the archive. A caller with the right in the whole cluster sees all records. Any other "
     "caller names a namespace, and sees the records that were created since that namespace was.",
-    "process": "The state of the process, for probes. These need no token.",
+    "process": "The process itself: its state, for probes, and its version. These need no token.",
 }
 _SECURITY: Final = {
     "bearer": {
@@ -62,7 +68,9 @@ def answer(
         content: dict[str, Any] = {"schema": {"$ref": SCHEMAS_AT + schema}}
         if example is not None:
             content["example"] = example
-        found["content"] = {JSON: content, **(others or {})}
+        others = {JSON: content, **(others or {})}
+    if others:
+        found["content"] = others
     return found
 
 
@@ -102,10 +110,11 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     components["schemas"] = dict(sorted({**own, **schemas(), **request_schemas()}.items()))
     for schema in components["schemas"].values():
         _untitle(schema)
+    document["paths"].update(dict(_without_token()))
     components["securitySchemes"] = _SECURITY
     document["security"] = [{"bearer": []}]
+    _add_to_every_request(document)
     document["tags"] = [{"name": name, "description": text} for name, text in _TAGS.items()]
-    document["paths"].update(dict(_probes()))
     return document
 
 
@@ -160,6 +169,21 @@ def _simplify(parameter: dict[str, Any]) -> None:
         schema.update(option)
     for key in ("title", "description"):
         schema.pop(key, None)
+    if parameter["in"] != "header":
+        parameter["schema"] = {**_limits(parameter["name"], schema), **schema}
+
+
+def _limits(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the limits of a value in a question, which the archive checks (query/)."""
+    if name == "generation":
+        return {"minimum": 0, "maximum": 2**63 - 1}
+    if schema.get("type") != "string" or "format" in schema:
+        return {}
+    if name == "namespace":
+        return {"pattern": NAMESPACE_PATTERN}
+    if name == "q":
+        return {"minLength": 1, "maxLength": MAX_QUESTION_CHARACTERS}
+    return {"minLength": 1, "maxLength": MAX_INDEXED_CHARACTERS, "pattern": _NO_NUL}
 
 
 def _untitle(schema: Any) -> None:
@@ -174,7 +198,52 @@ def _untitle(schema: Any) -> None:
             _untitle(value)
 
 
-def _probes() -> Iterator[tuple[str, dict[str, Any]]]:
+_PARAMETERS: Final = {
+    HEADER: {
+        "name": HEADER,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "An identifier of the request, which the answer and the operator's log repeat: up to "
+        "64 letters, digits, `.`, `_` and `-`. Without one, or with another form, the operator makes one.",
+        "example": "checkout-7f3a",
+    },
+    TRACE_HEADER: {
+        "name": TRACE_HEADER,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "The trace of the caller (W3C Trace Context); the operator's log names it. "
+        "Another form is ignored.",
+        "example": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    },
+}
+
+
+def _add_to_every_request(document: dict[str, Any]) -> None:
+    """Describe the headers that all requests and answers may have."""
+    components = document["components"]
+    components["parameters"] = _PARAMETERS
+    components["responses"] = {code: _error(CODES[code].status, [code]) for code in ANYWHERE}
+    components["headers"] = {HEADER: _header("The identifier of the request.")}
+    shared = [{"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS]
+    for methods in document["paths"].values():
+        for described in methods.values():
+            described["parameters"] = [*described.get("parameters", ()), *shared]
+            for each in described["responses"].values():
+                own = {HEADER: {"$ref": f"#/components/headers/{HEADER}"}}
+                each["headers"] = {**each.get("headers", {}), **own}
+
+
+def _without_token() -> Iterator[tuple[str, dict[str, Any]]]:
+    version = {
+        "tags": ["process"],
+        "operationId": "getVersion",
+        "summary": "Get the version",
+        "description": "Returns the versions of the program and of the API.",
+        "security": [],
+        "responses": {"200": answer("The versions.", "Version")},
+    }
     texts = {
         "/health": (
             "getHealth",
@@ -194,3 +263,4 @@ def _probes() -> Iterator[tuple[str, dict[str, Any]]]:
         }
         described = {"tags": ["process"], "operationId": id_, "summary": summary, "description": description}
         yield path, {"get": {**described, "security": [], "responses": responses}}
+    yield "/version", {"get": version}

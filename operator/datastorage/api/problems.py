@@ -12,8 +12,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from datastorage.api.encoding import encoded
+from datastorage.api.requestid import current_request_id
 from datastorage.errors import (
     BodyTooLargeError,
     DataStorageError,
@@ -73,9 +76,12 @@ class Problem:
         return answer
 
     def response(self) -> Response:
-        """Return the answer to the request."""
+        """Return the answer to the request that is served, with its identifier."""
+        answer, request_id = self.as_json(), current_request_id()
+        if request_id is not None:
+            answer["requestID"] = request_id
         return Response(
-            encoded(self.as_json()),
+            encoded(answer),
             status_code=self.status,
             media_type=MEDIA_TYPE,
             headers=dict(self.headers),
@@ -126,6 +132,16 @@ def problem_of(error: DataStorageError) -> Problem:
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the request failed: see the operator's log")
 
 
+def _methods_of(app: FastAPI, scope: Scope) -> list[str]:
+    """Return the methods of a path. The router itself would name those of the first route that fits."""
+    bare = {key: scope[key] for key in ("type", "path", "root_path", "headers") if key in scope}
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**bare, "method": method})[0] is Match.FULL for route in app.router.routes)
+    ]
+
+
 def handle_errors(app: FastAPI) -> None:
     """Make the application answer every error with a problem."""
 
@@ -142,10 +158,17 @@ def handle_errors(app: FastAPI) -> None:
         return Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail, errors).response()
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
+    async def http(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         code = status.phrase.lower().replace(" ", "-")
-        return Problem(status, code, str(error.detail), headers=error.headers or {}).response()
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = ", ".join(_methods_of(app, request.scope))
+            detail = f"this path has no method {request.method[:20]}: it has {allowed}"
+            return Problem(status, code, detail, headers={"Allow": allowed}).response()
+        detail = (
+            "this path is not of the API: see /docs" if status is HTTPStatus.NOT_FOUND else str(error.detail)
+        )
+        return Problem(status, code, detail, headers=error.headers or {}).response()
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:

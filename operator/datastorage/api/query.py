@@ -18,22 +18,23 @@ from pydantic import BeforeValidator, Field, ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, etag_of
+from datastorage.api.answers import AnswerBounds, Answers, etag_of, json_response
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
-from datastorage.api.encoding import encoded
+from datastorage.api.fields import MAX_CHARACTERS, parse_fields
 from datastorage.api.guard import Guard
-from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
 from datastorage.api.parameters import NoParameters, Strict, given_once
 from datastorage.api.store import PREFIX
+from datastorage.errors import InvalidQueryError
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
-from datastorage.query.questions import Page
+from datastorage.query.listedrecord import ListPage
 from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
 from datastorage.records.caller import Caller
 from datastorage.records.jsonbody import parsed
+from datastorage.records.record import Via
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, AuditType
 from datastorage.storage.criteria import Scope
@@ -42,7 +43,13 @@ _NAMESPACE: Final = "Needed without the right in the whole cluster."
 _PAGE_SIZE: Final = "Records on a page, at most."
 _EARLIER_PAGE: Final = "The nextPageToken of the page before; valid for the same conditions only."
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
+_Name = Annotated[str, Path(description="The name of the record.")]
 _CorrelationId = Annotated[str, Path(alias="correlationID", description="The remediation.")]
+_FIELDS: Final = (
+    "What the items have beside the outline, with commas in between: `intact`, `record`, or fields of the "
+    "record such as `record.spec.message`. Without it, no content is read."
+)
+_AUDIT_ONLY: Final = "ActionTraces have none, so only AuditRecords are found."
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
 # A question has at most some thousand characters, and each filter 512.
@@ -77,11 +84,22 @@ class QueryType(StrEnum):
 class Archive(Protocol):
     """The archive, open for questions (query/questions.py)."""
 
-    async def list(self, filter: Filter, *, limit: int, cursor: str | None, scope: Scope) -> Page: ...  # noqa: A002
+    async def list_page(
+        self,
+        filter: Filter,  # noqa: A002
+        *,
+        limit: int,
+        cursor: str | None,
+        with_content: bool,
+        scope: Scope,
+    ) -> ListPage: ...
     async def get(
         self, uid: _Uid, generation: int | None, kind: str | None, *, scope: Scope
     ) -> ArchivedRecord: ...
-    async def history(self, uid: _Uid, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
+    async def get_by_name(
+        self, namespace: str, name: str, kind: str | None, *, scope: Scope
+    ) -> ArchivedRecord: ...
+    async def history(self, uid: _Uid, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
     async def search(
         self,
         question: str,
@@ -102,7 +120,29 @@ class Namespaced(Strict):
     namespace: str | None = Field(None, description=_NAMESPACE)
 
 
-class Generation(Namespaced):
+class OfKind(Namespaced):
+    """A kind of records."""
+
+    kind: str | None = Field(
+        None, description="AuditRecord or ActionTrace. The types other than `records` imply it."
+    )
+
+    def kind_of(self, type_: QueryType) -> str | None:
+        """Return the kind that is meant, or None for both. Raises InvalidQueryError for a contradiction."""
+        if self.kind is None or type_.kind is None:
+            return type_.kind or self.kind
+        if self.kind.lower() != type_.kind.lower():
+            raise InvalidQueryError(f"kind must be {type_.kind} or left out: the type {type_} implies it")
+        return type_.kind
+
+
+class OfNamespace(OfKind):
+    """The namespace of a record that is asked for by its name."""
+
+    namespace: str = Field(description="The namespace of the record.")
+
+
+class Generation(OfKind):
     """One generation of a record."""
 
     generation: int | None = Field(None, description="The newest one if it is left out.")
@@ -125,7 +165,7 @@ def _no_number(value: Any) -> Any:
 Time = Annotated[datetime | None, BeforeValidator(_no_number)]
 
 
-class Conditions(Namespaced):
+class Conditions(OfKind):
     """The conditions of a question; a record has to meet all of them."""
 
     correlation_id: str | None = Field(None, description="The remediation that the record belongs to.")
@@ -138,20 +178,41 @@ class Conditions(Namespaced):
     target_namespace: str | None = Field(None, description="Namespace of that object.")
     target_name: str | None = Field(None, description="Name of that object.")
     alert_fingerprint: str | None = Field(None, description="Fingerprint of the alert.")
+    action: str | None = Field(
+        None, description="The action of an AuditRecord, or the actionType of an ActionTrace."
+    )
+    environment: str | None = Field(None, description=f"Environment of the step. {_AUDIT_ONLY}")
+    cluster: str | None = Field(None, description=f"Cluster in which the step was taken. {_AUDIT_ONLY}")
+    actor_kind: str | None = Field(None, description=f"Kind of the actor, such as User. {_AUDIT_ONLY}")
+    actor_name: str | None = Field(None, description=f"Name of the actor. {_AUDIT_ONLY}")
+    via: Via | None = Field(None, description="Whether the record came as a custom resource or by this API.")
+    recorded_by: str | None = Field(
+        None, description="The user who recorded it, by the word of the API server."
+    )
     since: Time = Field(None, description="Earliest time of creation, with a time zone.")
     until: Time = Field(None, description="The record was created before this time.")
 
     def filter_of(self, type_: QueryType) -> Filter:
         """Return the filter of the archive."""
-        given = {name: getattr(self, name) for name in Conditions.model_fields if name != "action_type"}
-        return Filter(kind=type_.kind, type=type_.audit_type or self.action_type, **given)
+        given = {
+            name: getattr(self, name)
+            for name in Conditions.model_fields
+            if name not in {"kind", "action_type"}
+        }
+        return Filter(kind=self.kind_of(type_), type=type_.audit_type or self.action_type, **given)
 
 
-class ListConditions(Conditions):
-    """The conditions of a list, and its page."""
+class PagedConditions(Conditions):
+    """Conditions, and the page of an answer."""
 
     page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT, description=_PAGE_SIZE)] = _DEFAULT_PAGE
     page_token: str | None = Field(None, description=_EARLIER_PAGE)
+
+
+class ListConditions(PagedConditions):
+    """The conditions of a list, and what its items have."""
+
+    fields: Annotated[str | None, Field(max_length=MAX_CHARACTERS, description=_FIELDS)] = None
 
 
 class SearchConditions(Conditions):
@@ -244,14 +305,17 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
         asked: Annotated[ListConditions, Query()],
     ) -> Response:
         admission = await desk.admit(request, "list", asked)
+        fields = parse_fields(asked.fields)
         async with desk.answers.turn():
-            page = await desk.archive.list(
-                asked.filter_of(type), limit=asked.page_size, cursor=asked.page_token, scope=admission.scope
+            page = await desk.archive.list_page(
+                asked.filter_of(type),
+                limit=asked.page_size,
+                cursor=asked.page_token,
+                with_content=fields.need_content,
+                scope=admission.scope,
             )
-            admission.note(request.url.path, len(page.records))
-            return await desk.answers.listed(
-                (each.as_json() for each in page.records), {"nextPageToken": page.cursor}
-            )
+            admission.note(request.url.path, len(page.items))
+            return await desk.answers.listed(map(fields.of, page.items), {"nextPageToken": page.cursor})
 
     @router.get("/timeline/{correlationID}", **operations.TIMELINE)
     async def timeline(
@@ -268,11 +332,31 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
 
 
 def _add_records(router: APIRouter, desk: Desk) -> None:
-    @router.get("/query/actiontraces/{uid}/history", **operations.HISTORY)
-    async def history(request: Request, uid: _Uid, asked: Annotated[Namespaced, Query()]) -> Response:
+    @router.get("/query/{type}/by-name/{name}", **operations.GET_BY_NAME)
+    async def get_by_name(
+        type: QueryType,  # noqa: A002  # the word of the path
+        name: _Name,
+        request: Request,
+        asked: Annotated[OfNamespace, Query()],
+    ) -> Response:
         admission = await desk.admit(request, "get", asked)
         async with desk.answers.turn():
-            records = await desk.archive.history(uid, scope=admission.scope)
+            record = await desk.archive.get_by_name(
+                asked.namespace, name, asked.kind_of(type), scope=admission.scope
+            )
+            admission.note(request.url.path, 1)
+            return _one(request, record)
+
+    @router.get("/query/{type}/{uid}/history", **operations.HISTORY)
+    async def history(
+        type: QueryType,  # noqa: A002  # the word of the path
+        request: Request,
+        uid: _Uid,
+        asked: Annotated[OfKind, Query()],
+    ) -> Response:
+        admission = await desk.admit(request, "get", asked)
+        async with desk.answers.turn():
+            records = await desk.archive.history(uid, asked.kind_of(type), scope=admission.scope)
             admission.note(request.url.path, len(records))
             return await desk.answers.listed((each.as_json() for each in records), {})
 
@@ -285,7 +369,7 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         admission = await desk.admit(request, "get", asked)
         async with desk.answers.turn():
-            record = await desk.archive.get(uid, asked.generation, type.kind, scope=admission.scope)
+            record = await desk.archive.get(uid, asked.generation, asked.kind_of(type), scope=admission.scope)
             admission.note(request.url.path, 1)
             return _one(request, record)
 
@@ -318,15 +402,11 @@ def _one(request: Request, record: ArchivedRecord) -> Response:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):
         return Response(record.content, media_type=CANONICAL, headers=headers)
-    return _json(record.as_json(), headers)
+    return json_response(record.as_json(), headers)
 
 
 def _etags(request: Request) -> list[str]:
     return [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
-
-
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(encoded(value), media_type=JSON, headers=headers)
 
 
 def _search_schema() -> dict[str, Any]:

@@ -46,6 +46,13 @@ def blocks(document: Mapping[str, Any]) -> Iterator[Block]:
             for method, described in methods.items():
                 if tag["name"] in described["tags"]:
                     yield from _operation(method, path, described, schemas)
+    yield Heading(2, "Headers")
+    yield "Every request may have these headers."
+    shared = document["components"]["parameters"].values()
+    yield Table(("Header", "Meaning"), [(f"`{each['name']}`", each["description"]) for each in shared])
+    yield "Every answer has these headers."
+    headers = document["components"]["headers"].items()
+    yield Table(("Header", "Meaning"), [(f"`{name}`", each["description"]) for name, each in headers])
     yield Heading(2, "Problems")
     yield "The codes of all problems. Programs may rely on them."
     yield Table(("Status", "Code", "Meaning"), sorted(set(_codes(document))))
@@ -93,6 +100,7 @@ def _operation(
             _cell(each.get("description") or schemas[_name(each["schema"])]["description"]),
         )
         for each in described.get("parameters", ())
+        if "$ref" not in each  # otherwise one of every request
     ]  # fmt: skip
     if parameters:
         yield Table(("Parameter", "In", "Type", "Needed", "Meaning"), parameters)
@@ -103,7 +111,7 @@ def _operation(
         contents = answer.get("content", {})
         forms = [f"`{media}`: {_type(content['schema'], schemas)}" for media, content in contents.items()]
         codes = [f"`{code}`" for content in contents.values() for code in content.get("examples", ())]
-        headers = [f"`{name}`" for name in answer.get("headers", ())]
+        headers = [f"`{name}`" for name, each in answer.get("headers", {}).items() if "$ref" not in each]
         meaning = f"{answer['description']}{': ' if codes else ''}{', '.join(codes)}"
         rows.append((status, meaning, "; ".join(forms), ", ".join(headers)))
     yield Table(("Status", "Meaning", "Body", "Headers"), rows)
@@ -121,12 +129,12 @@ def _body(body: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[Block
 
 
 def _codes(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for methods in document["paths"].values():
-        for described in methods.values():
-            for status, answer in described["responses"].items():
-                for content in answer.get("content", {}).values():
-                    for code, example in content.get("examples", {}).items():
-                        yield status, f"`{code}`", _cell(example["summary"])
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    answers = [answer for described in operations for answer in described["responses"].values()]
+    for answer in [*answers, *document["components"]["responses"].values()]:
+        for content in answer.get("content", {}).values():
+            for code, example in content.get("examples", {}).items():
+                yield str(example["value"]["status"]), f"`{code}`", _cell(example["summary"])
 
 
 def _fields(
@@ -149,11 +157,13 @@ def _type(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
-        return ", ".join(f"`{each}`" for each in schema["enum"])
+        return ", ".join(f"`{each}`" for each in schema["enum"] if each is not None)
     options = schema.get("anyOf") or schema.get("oneOf")
     if options:
         return " or ".join(_type(each, schemas) for each in options)
-    words = str(schema.get("type", "any JSON value"))
+    words = schema.get("type", "any JSON value")
+    if isinstance(words, list):  # with null, which stands for a field that is left out
+        [words] = [each for each in words if each != "null"]
     if words == "array":
         return f"array of {_type(schema['items'], schemas)}{_limits(schema, 'minItems', 'maxItems')}"
     if "format" in schema:

@@ -33,7 +33,8 @@ def request_schemas() -> dict[str, Any]:
 
 def _record() -> dict[str, Any]:
     return {
-        "description": "A record, in the form of the custom resource. Unknown fields are refused.",
+        "description": "A record, in the form of the custom resource. Unknown fields are refused. null stands"
+        " for a field that is left out.",
         "type": "object",
         "required": ["metadata", "spec"],
         "additionalProperties": False,
@@ -43,7 +44,7 @@ def _record() -> dict[str, Any]:
             "metadata": {"$ref": SCHEMAS_AT + _METADATA},
             "spec": {"$ref": SCHEMAS_AT + _SPEC},
             "status": {
-                "type": "object",
+                "type": ["object", "null"],
                 "description": "Ignored, so that an object may be sent as it is read.",
             },
         },
@@ -52,7 +53,7 @@ def _record() -> dict[str, Any]:
 
 
 def _metadata() -> dict[str, Any]:
-    texts = {"type": "object", "additionalProperties": {"type": "string"}}
+    texts = _optional({"type": "object", "additionalProperties": {"type": ["string", "null"]}})
     return {
         "description": "Metadata of a Kubernetes object. The other fields that objects have are accepted and "
         "ignored.",
@@ -66,19 +67,19 @@ def _metadata() -> dict[str, Any]:
                 "description": "The namespace that the record belongs to. The caller needs the right there.",
             },
             "name": {
-                "type": "string",
+                "type": ["string", "null"],
                 "maxLength": 253,
                 "description": "Name of the record; made from type and uid if it is left out.",
             },
             "uid": {
-                "type": "string",
+                "type": ["string", "null"],
                 "format": "uuid",
                 "description": "The identifier under which the same record may be sent again.",
             },
             "labels": {**texts, "description": "Stored with the record."},
             "annotations": {**texts, "description": "Stored with the record."},
             "ownerReferences": {
-                "type": "array",
+                "type": ["array", "null"],
                 "items": {"type": "object"},
                 "description": "Stored with the record.",
             },
@@ -95,12 +96,26 @@ def _plain(schema: Mapping[str, Any]) -> dict[str, Any]:
     if rules:
         plain["description"] = f"{plain['description']}\n\nRules: {'; '.join(rules)}."
     if "properties" in plain:
-        plain["properties"] = {name: _plain(each) for name, each in plain["properties"].items()}
+        needed = plain.get("required", ())
+        plain["properties"] = {
+            name: _plain(each) if name in needed else _optional(_plain(each))
+            for name, each in plain["properties"].items()
+        }
         plain["additionalProperties"] = False
     for key in ("items", "additionalProperties"):
         if isinstance(plain.get(key), Mapping):
             plain[key] = _plain(plain[key])
     return plain
+
+
+def _optional(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a field that may be left out: as for the API server, null means the same."""
+    nullable = dict(schema)
+    if "type" in nullable:
+        nullable["type"] = [nullable["type"], "null"]
+    if "enum" in nullable:
+        nullable["enum"] = [*nullable["enum"], None]
+    return nullable
 
 
 UID: Final = "5f0c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e41"

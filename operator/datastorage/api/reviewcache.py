@@ -61,6 +61,7 @@ class ReviewCache(Generic[K, V]):
         self._granted: LRUCache[K, _Answer[V]] = LRUCache(limits.granted)
         self._refused: LRUCache[K, _Answer[None]] = LRUCache(limits.refused)
         self._under_way: dict[K, asyncio.Task[V | None]] = {}
+        self._seconds = metrics.CALLER_REVIEW_DURATION.labels(review)
         self._hit, self._miss, self._error, self._busy = (
             metrics.CALLER_REVIEWS.labels(review, outcome) for outcome in ("hit", "miss", "error", "busy")
         )
@@ -109,7 +110,8 @@ class ReviewCache(Generic[K, V]):
     async def _review(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> V | None:
         asked_at = self._clock()
         try:
-            value = await ask()
+            with self._seconds.time():
+                value = await ask()
         except Exception:
             self._error.inc()
             raise

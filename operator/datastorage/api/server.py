@@ -13,8 +13,11 @@ from socket import socket
 import uvicorn
 from starlette.types import ASGIApp
 
+from datastorage.api.certificate import ServingCertificate
 from datastorage.api.connection import BoundedConnection
+from datastorage.api.handshakes import HandshakeLimits, Handshakes
 from datastorage.api.listening import Listening
+from datastorage.resilience.cancellation import end_tasks
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,24 @@ class Limits:
     """
     close_seconds: int = 1
     """The longest that a stop waits for requests that are under way."""
+    handshakes: HandshakeLimits = HandshakeLimits()
+    """Of a port with TLS."""
 
 
 class HttpServer:
     """A server on one port. It handles no signals and logs no requests."""
 
-    def __init__(self, app: ASGIApp, listening: Listening, limits: Limits = Limits()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listening: Listening,
+        limits: Limits = Limits(),
+        certificate: ServingCertificate | None = None,
+    ) -> None:
+        """``certificate`` is that of a port with TLS."""
         self._listening = listening
+        self._certificate = certificate
+        self._following: asyncio.Task[None] | None = None
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -59,13 +73,16 @@ class HttpServer:
                 proxy_headers=False,
                 timeout_keep_alive=limits.idle_seconds,
                 timeout_graceful_shutdown=limits.close_seconds,
-            )
+            ),
+            None if certificate is None else Handshakes(certificate.context, limits.handshakes),
         )
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to listen. Raises ConfigurationError, which names the setting and the address."""
         sockets = await self._listening.open()
+        if self._certificate is not None:
+            self._following = asyncio.create_task(self._certificate.follow(), name="certificate")
         self._serving = asyncio.create_task(self._server.serve(sockets), name="http")
         started = asyncio.create_task(self._server.has_started.wait())
         await asyncio.wait({self._serving, started}, return_when=asyncio.FIRST_COMPLETED)
@@ -79,18 +96,37 @@ class HttpServer:
             return
         self._server.should_exit = True
         await asyncio.wait({self._serving})
+        if self._following is not None:
+            await end_tasks([self._following])
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, handshakes: Handshakes | None) -> None:
         super().__init__(config)
+        self._handshakes = handshakes
         self.has_started = asyncio.Event()
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._handshakes is None:
+            await super().startup(sockets)
+        else:
+            self.servers = []
+            self._handshakes.start(sockets or [], self._connection)
+            self.started = True
         self.has_started.set()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        if self._handshakes is not None:
+            await self._handshakes.close()
+        await super().shutdown(sockets)
+
+    def _connection(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn does
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

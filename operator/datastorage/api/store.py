@@ -117,7 +117,7 @@ class Entrance:
     @cached_property
     def room(self) -> Room:
         """The room for bodies of all requests."""
-        return Room(self.bounds.bytes_at_once)
+        return Room(self.bounds.bytes_at_once, "bodies")
 
 
 def store_router(entrance: Entrance) -> APIRouter:

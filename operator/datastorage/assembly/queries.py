@@ -1,27 +1,21 @@
 """Builds the queries of an archive, from its store."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
+from datastorage.assembly.opened import OpenedArchive
 from datastorage.assembly.store import Store, open_store
 from datastorage.embedding import Embedder
+from datastorage.query.export import ArchiveExports
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
 from datastorage.settings import Settings
 from datastorage.storage.connection.database import Database
+from datastorage.storage.export import ExportReader
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
-
-
-@dataclass(frozen=True)
-class OpenedArchive:
-    """The archive, open for questions."""
-
-    archive: ArchiveQueries
-    time: Callable[[], Awaitable[float]]
-    """Returns the time by PostgreSQL's clock, in Unix seconds."""
+from datastorage.storage.summaries import Summaries
 
 
 @asynccontextmanager
@@ -33,7 +27,8 @@ async def open_queries(settings: Settings) -> AsyncIterator[OpenedArchive]:
     """
     async with open_store(settings, writable=False, with_redis=False) as store:
         await store.database.check_schema_version()
-        yield OpenedArchive(queries_of(store), store.archive.time)
+        exports = ArchiveExports(ExportReader(store.database))
+        yield OpenedArchive(queries_of(store), exports, store.archive.time)
 
 
 def build_queries(
@@ -44,16 +39,16 @@ def build_queries(
     Without ``embedder`` there is no search by meaning. ``vectors`` is the database of the vectors, if that is
     on another server.
     """
-    reader, full_text = ArchiveReader(database), FullText(database)
+    reader, full_text, summaries = ArchiveReader(database), FullText(database), Summaries(database)
     if embedder is None:
-        return ArchiveQueries(reader, Searcher(reader, full_text, None, None))
+        return ArchiveQueries(reader, Searcher(reader, full_text, None, None), summaries)
     nearest = Nearest(
         database,
         vectors if vectors is not None else database,
         model=embedder.model,
         same_server=vectors is None,
     )
-    return ArchiveQueries(reader, Searcher(reader, full_text, embedder, nearest))
+    return ArchiveQueries(reader, Searcher(reader, full_text, embedder, nearest), summaries)
 
 
 def queries_of(store: Store, database: Database | None = None) -> ArchiveQueries:

@@ -9,8 +9,10 @@ from fastapi import APIRouter
 
 from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization
+from datastorage.api.export import ExportDesk, ExportLimits, export_router
 from datastorage.api.guard import KubernetesGuard, OpenGuard
 from datastorage.api.listening import is_loopback
+from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
 from datastorage.assembly.queries import queries_of
@@ -25,8 +27,10 @@ from datastorage.kube.transport import Transport
 from datastorage.pipeline.fallback import Fallback
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
+from datastorage.query.export import ArchiveExports
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.settings import Settings
+from datastorage.storage.export import ExportReader
 from datastorage.storage.schema import ARCHIVE
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting.
@@ -57,6 +61,11 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         database = open_database(
             settings, "database_url", ARCHIVE, stack, writable=False, pool_size=_READ_POOL_SIZE
         )
+        # Exports have connections of their own, too. They lead to the primary: a standby does not know which
+        # transactions may still add rows.
+        exports = open_database(
+            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=2 * ExportLimits().at_once
+        )
         stack.push_async_callback(guard.close)
         archive = queries_of(store, database)
         entrance = Entrance(
@@ -66,7 +75,14 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             with_texts=store.vectors is not None,
             fallback=_build_fallback(replica),
         )
-        yield Rest(submissions, [store_router(entrance), query_router(Desk(guard, archive))])
+        desk = Desk(guard, archive)
+        routers = [
+            store_router(entrance),
+            query_router(desk),
+            overview_router(desk, archive),
+            export_router(ExportDesk(guard, ArchiveExports(ExportReader(exports)))),
+        ]
+        yield Rest(submissions, routers)
 
 
 def _build_fallback(replica: Replica) -> Fallback | None:

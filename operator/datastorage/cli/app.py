@@ -5,13 +5,18 @@ A module of commands has a Typer named ``commands``; each of its commands has a 
 
 import importlib
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
 
 import typer
 
+from datastorage import __version__
+from datastorage.cli.completion import VARIABLE as COMPLETION_VARIABLE
+from datastorage.cli.completion import words_to_complete
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidQueryError
 from datastorage.logs import configure_command_logging
 
@@ -44,10 +49,21 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     "openapi": Listing("openapi", "Print the OpenAPI document of the REST API."),
     "settings": Listing("about", "Print all settings as a Markdown table."),
     "version": Listing("about", "Print the version."),
+    "completion": Listing(
+        "completion", "Print the script that lets a shell complete commands, options and kinds."
+    ),
     "search": Listing("archive", "Search the archive by meaning and by words.", _ARCHIVE),
     "list": Listing("archive", "List records, the newest first.", _ARCHIVE),
     "get": Listing("archive", "Print one record.", _ARCHIVE),
     "timeline": Listing("archive", "Print all records of one remediation, in the order of events.", _ARCHIVE),
+    "export": Listing(
+        "export", "Write the archive, or chosen records, to a file that proves itself.", _ARCHIVE
+    ),
+    "store": Listing("store", "Send AuditRecords to a server, which stores them.", _ARCHIVE),
+    "history": Listing(
+        "overviews", "Print what was done to an object before, and whether it helped.", _ARCHIVE
+    ),
+    "summary": Listing("overviews", "Count records by groups: failures, durations, effectiveness.", _ARCHIVE),
     "rejected": Listing(
         "rejected", "Show the records that PostgreSQL could not hold, and try them again.", _ARCHIVE
     ),
@@ -62,12 +78,19 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     ),
 }
 
+# The name of the program file by which kubectl finds it.
+_PLUGIN: Final = "kubectl-datastorage"
+_COMMAND: Final = re.compile(rf"\bdatastorage (?=(?:{'|'.join(OVERVIEW)})\b)")
+
 
 def main() -> None:
     """Run the command line. A foreseen error is one line; any other is a bug, shown with its traceback."""
     configure_command_logging()
+    words = words_to_complete()
+    name = _name()
+    program = _program(name, sys.argv[1:] if words is None else words)
     try:
-        _program(sys.argv[1:])(standalone_mode=True)
+        program(standalone_mode=True, prog_name=name, complete_var=COMPLETION_VARIABLE)
     except (ConfigurationError, InvalidQueryError) as error:
         _fail(error, _EXIT_USAGE)
     except DataStorageError as error:
@@ -76,7 +99,12 @@ def main() -> None:
         _fail(error, _EXIT_FAILURE)
 
 
-def _program(arguments: Sequence[str]) -> typer.Typer:
+def _name() -> str:
+    """Return what people type to run this program: kubectl runs it as a plugin."""
+    return "kubectl datastorage" if Path(sys.argv[0]).name == _PLUGIN else "datastorage"
+
+
+def _program(called: str, arguments: Sequence[str]) -> typer.Typer:
     """Return the program with the command that the arguments name, or with the overview of all commands.
 
     Only the module of that command is loaded: loading all of them takes a second, and each command needs only
@@ -93,14 +121,45 @@ def _program(arguments: Sequence[str]) -> typer.Typer:
     name = next((argument for argument in arguments if argument != "--"), None)
     if name is not None and name in OVERVIEW:
         module = importlib.import_module(f"datastorage.cli.{OVERVIEW[name].module}")
+        _name_in_examples(called, module.commands)
         program.add_typer(module.commands)
         return program
+    program.callback()(_options)
     for name, listing in OVERVIEW.items():
         add = program.command(
             name, help=listing.summary, rich_help_panel=listing.panel, hidden=listing.is_hidden
         )
         add(_not_loaded)
     return program
+
+
+def _name_in_examples(called: str, commands: typer.Typer) -> None:
+    """Make the examples of the commands say what people type."""
+    for command in commands.registered_commands:
+        if command.callback is not None and command.callback.__doc__:
+            command.callback.__doc__ = _COMMAND.sub(f"{called} ", command.callback.__doc__)
+    for group in commands.registered_groups:
+        inner = group.typer_instance
+        if inner is not None:
+            if isinstance(inner.info.help, str):
+                inner.info.help = _COMMAND.sub(f"{called} ", inner.info.help)
+            _name_in_examples(called, inner)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer's callback
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+    del version
 
 
 def _not_loaded() -> NoReturn:

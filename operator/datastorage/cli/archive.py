@@ -1,26 +1,33 @@
-"""The commands that read the archive. They need the database alone, no cluster."""
+"""The commands that read the archive: in a database, which needs no cluster, or over HTTP."""
 
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Annotated, Final, TypeVar
 
 import typer
 
-from datastorage.assembly.queries import OpenedArchive, open_queries
-from datastorage.cli.filters import FilterOptions, Kind, with_filter_options
+from datastorage.assembly.opened import OpenedArchive
+from datastorage.assembly.queries import open_queries
+from datastorage.assembly.remote import open_remote_queries
+from datastorage.cli.filters import FilterOptions, Kind, Namespace
 from datastorage.cli.opened import with_opened
+from datastorage.cli.optiongroups import with_option_groups
 from datastorage.cli.options import Cursor, DocumentOutput, Output
 from datastorage.cli.output import DocumentFormat, Format, note, print_document, print_table
+from datastorage.cli.server import ServerOptions
 from datastorage.errors import DataStorageError, InvalidQueryError
 from datastorage.query.absentidentifiers import absent_identifiers
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
-from datastorage.query.questions import ArchiveQueries
+from datastorage.query.interface import Archive
 from datastorage.query.search import SearchResult
 from datastorage.query.summary import outcome_of, summary_of, target_of
 from datastorage.query.timeline import Timeline
 from datastorage.records.times import rfc3339
 from datastorage.settings import load_settings
+from datastorage.storage.criteria import Scope
 
 T = TypeVar("T")
 
@@ -31,7 +38,7 @@ commands = typer.Typer()
 
 
 @commands.command()
-@with_filter_options
+@with_option_groups
 def search(
     question: Annotated[
         str,
@@ -54,6 +61,7 @@ def search(
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --mode hybrid.")] = False,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 10,
     output: Output = Format.TABLE,
+    server: ServerOptions,
 ) -> None:
     """Search the archive by meaning and by words.
 
@@ -71,11 +79,11 @@ def search(
     if hybrid and mode not in {None, SearchMode.HYBRID}:
         raise InvalidQueryError(f"--hybrid can't be combined with --mode {mode}")
 
-    async def ask(archive: ArchiveQueries, chosen: Filter) -> tuple[SearchResult, list[str]]:
+    async def ask(archive: Archive, chosen: Filter) -> tuple[SearchResult, list[str]]:
         result = await archive.search(question, chosen, mode=mode or SearchMode.HYBRID, limit=limit)
         return result, await absent_identifiers(archive, question, chosen)
 
-    result, absent = _ask_about(filters, ask)
+    result, absent = ask_about(server, filters, ask)
     if result.degraded is not None:
         note(f"note: searched by words only: {result.degraded}")
     _print_search(result, output)
@@ -83,17 +91,18 @@ def search(
         within = "" if filters == FilterOptions() else " within these filters"
         similar = "; the records above are merely similar" if result.hits else ""
         note(f"note: no record{within} has {identifier!r}{similar}")
-    _finish([hit.record for hit in result.hits], filters)
+    finish([hit.record for hit in result.hits], filters)
 
 
 @commands.command("list")
-@with_filter_options
+@with_option_groups
 def list_(
     *,
     filters: FilterOptions,
     limit: Annotated[int, typer.Option(help="Number of records to show, 1 to 1,000.")] = 50,
     cursor: Cursor = None,
     output: Output = Format.TABLE,
+    server: ServerOptions,
 ) -> None:
     """List records, the newest first.
 
@@ -107,7 +116,9 @@ def list_(
 
         datastorage list --namespace payments --limit 1000 -o json
     """
-    page = _ask_about(filters, lambda archive, chosen: archive.list(chosen, limit=limit, cursor=cursor))
+    page = ask_about(
+        server, filters, lambda archive, chosen: archive.list(chosen, limit=limit, cursor=cursor)
+    )
     if output is Format.JSON:
         records = [record.as_json() for record in page.records]
         print_document({"records": records, "cursor": page.cursor}, output)
@@ -116,14 +127,17 @@ def list_(
         print_table(_columns(output, "CREATED"), rows)
         if page.cursor is not None:
             note(f"there are more: --cursor {page.cursor}")
-    _finish(page.records, filters)
+    finish(page.records, filters)
 
 
 @commands.command()
+@with_option_groups
 def get(
     record: Annotated[
         str, typer.Argument(metavar="UID|NAMESPACE/NAME", help="UID, or namespace and name, of the object.")
     ],
+    *,
+    namespace: Namespace = None,
     generation: Annotated[
         int | None, typer.Option(help="This generation instead of the newest. Needs a UID.")
     ] = None,
@@ -133,6 +147,7 @@ def get(
     ] = False,
     kind: Kind = None,
     output: DocumentOutput = DocumentFormat.YAML,
+    server: ServerOptions,
 ) -> None:
     """Print one record.
 
@@ -149,35 +164,62 @@ def get(
         datastorage get 0f8e2c1a-5b7d-4c3e-9a61-2d4f6b8c0e12 --history -o json
 
         datastorage get payments/rr-2026-0042-execution -o json
+
+        datastorage get rr-2026-0042-execution -n payments
     """
-    namespace, slash, name = record.partition("/")
-    if slash and generation is not None:
+    if history and generation is not None:
+        raise InvalidQueryError("--history shows all generations: leave out --generation")
+    name = _name_of(record, namespace)
+    if name is not None and generation is not None:
         raise InvalidQueryError("--generation needs a UID: other objects may have had the same name")
     if history:
-        if slash:
-            raise InvalidQueryError(f"--history needs a UID: 'datastorage get {record}' shows it")
-        if generation is not None:
-            raise InvalidQueryError("--history shows all generations: leave out --generation")
-        generations = _ask(lambda archive: archive.history(record))
+        if name is not None:
+            raise InvalidQueryError(f"--history needs a UID: 'datastorage get {'/'.join(name)}' shows it")
+        generations = _ask(server, lambda archive: archive.history(record, kind, scope=Scope(namespace)))
         print_document({"records": [stored.as_json() for stored in generations]}, output)
-        _finish(generations)
+        finish(generations)
         return
-    found = _ask(
-        lambda archive: (
-            archive.get_by_name(namespace, name, kind) if slash else archive.get(record, generation, kind)
-        )
-    )
+
+    async def ask(archive: Archive) -> ArchivedRecord:
+        if name is not None:
+            return await archive.get_by_name(*name, kind, scope=Scope(namespace))
+        return await archive.get(record, generation, kind, scope=Scope(namespace))
+
+    found = _ask(server, ask)
     print_document(found.as_json(), output)
-    _finish([found])
+    finish([found])
+
+
+def _name_of(record: str, namespace: str | None) -> tuple[str, str] | None:
+    """Return namespace and name of the record that is asked for, or None for a UID."""
+    before, slash, after = record.partition("/")
+    if slash:
+        if namespace not in {None, before}:
+            raise InvalidQueryError(f"--namespace {namespace} contradicts {record}: leave one of them out")
+        return before, after
+    try:
+        uuid.UUID(record)
+    except ValueError:
+        if namespace is None:
+            given = record[:50]
+            raise InvalidQueryError(
+                f"{given!r} is neither a UID nor NAMESPACE/NAME: give it with its namespace, as "
+                f"payments/{given}"
+            ) from None
+        return namespace, record
+    return None
 
 
 @commands.command()
+@with_option_groups
 def timeline(
     correlation_id: Annotated[str, typer.Argument(help="Correlation ID of the remediation.")],
     *,
+    namespace: Namespace = None,
     limit: Annotated[int, typer.Option(help="Number of entries to show, 1 to 1,000.")] = MAX_LIMIT,
     cursor: Cursor = None,
     output: Output = Format.TABLE,
+    server: ServerOptions,
 ) -> None:
     """Print all records of one remediation, in the order of events.
 
@@ -192,7 +234,10 @@ def timeline(
 
         datastorage timeline rr-2026-0042 --limit 100 -o json
     """
-    found = _ask(lambda archive: archive.timeline(correlation_id, limit=limit, cursor=cursor))
+    found = _ask(
+        server,
+        lambda archive: archive.timeline(correlation_id, scope=Scope(namespace), limit=limit, cursor=cursor),
+    )
     if output is Format.JSON:
         entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in found.entries]
         print_document({"entries": entries, "complete": found.complete, "cursor": found.cursor}, output)
@@ -200,7 +245,7 @@ def timeline(
         _print_timeline(found, output)
     if found.cursor is not None:
         note(f"there are more, later ones: --cursor {found.cursor}")
-    _finish([entry.record for entry in found.entries])
+    finish([entry.record for entry in found.entries])
 
 
 def _columns(output: Format, *first: str) -> tuple[str, ...]:
@@ -243,26 +288,40 @@ def _print_timeline(found: Timeline, output: Format) -> None:
     print_table(_columns(output, "AT", "GENERATION"), rows)
 
 
-def _ask(question: Callable[[ArchiveQueries], Awaitable[T]]) -> T:
-    """Put a question to the archive that the settings name, and return the answer."""
-    return with_opened(open_queries(load_settings()), lambda opened: question(opened.archive))
+def opening(server: ServerOptions) -> AbstractAsyncContextManager[OpenedArchive]:
+    """Return the archive of the server that the options name, or of the database of the settings."""
+    access = server.access
+    return open_queries(load_settings()) if access is None else open_remote_queries(access)
 
 
-def _ask_about(filters: FilterOptions, question: Callable[[ArchiveQueries, Filter], Awaitable[T]]) -> T:
+def _ask(server: ServerOptions, question: Callable[[Archive], Awaitable[T]]) -> T:
+    """Put a question to the archive, and return the answer."""
+    return with_opened(opening(server), lambda opened: question(opened.archive))
+
+
+def ask_about(
+    server: ServerOptions, filters: FilterOptions, question: Callable[[Archive, Filter], Awaitable[T]]
+) -> T:
     """Put a question about chosen records to the archive, and return the answer.
 
     "An hour ago" counts from the archive's clock: one here that runs ahead would hide the newest records.
     """
 
     async def answer(opened: OpenedArchive) -> T:
-        now = datetime.fromtimestamp(await opened.time(), UTC)
+        now = datetime.now(UTC)
+        if filters.is_relative:
+            now = datetime.fromtimestamp(await opened.time(), UTC)
         return await question(opened.archive, filters.at(now))
 
-    return with_opened(open_queries(load_settings()), answer)
+    return with_opened(opening(server), answer)
 
 
-def _finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = None) -> None:
+def finish(
+    records: Sequence[ArchivedRecord], filters: FilterOptions | None = None, *, with_objects: bool = True
+) -> None:
     """Print notes and warnings about the answer to standard error.
+
+    Without ``with_objects``, the answer does not show the objects of the records.
 
     Raises DataStorageError where a record is not as it was stored, or can't be read.
     """
@@ -282,7 +341,7 @@ def _finish(records: Sequence[ArchivedRecord], filters: FilterOptions | None = N
         note(
             f"WARNING: {_named(record)} has been changed in the archive: its content does not match its hash"
         )
-    unread = [record for record in records if record.intact and not record.object]
+    unread = [record for record in records if with_objects and record.intact and not record.object]
     for record in unread:
         note(f"WARNING: {_named(record)} is nested too deep to be read here; it is stored as it was")
     if changed:

@@ -1,21 +1,27 @@
 """The options that choose records: the same for each command that searches or lists."""
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
 
+from datastorage.cli.completion import one_of
 from datastorage.cli.times import parse_time
 from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import Filter
+from datastorage.resources.kinds import KINDS, AuditPhase, AuditType, ExecutionStatus
 
-Kind = Annotated[str | None, typer.Option(help="AuditRecord or ActionTrace.", show_default="both")]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        help="AuditRecord or ActionTrace.",
+        show_default="both",
+        autocompletion=one_of(kind.kind for kind in KINDS),
+    ),
+]
 
-_Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the object.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the object.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +29,13 @@ class FilterOptions:
     """The options as they were typed. Each field is one option."""
 
     kind: Kind = None
-    namespace: _Namespace = None
+    namespace: Namespace = None
     type: Annotated[
         str | None,
         typer.Option(
             help="Type of an AuditRecord: Remediation, AIAnalysis, Workflow or Execution. "
-            "With --kind ActionTrace: its actionType."
+            "With --kind ActionTrace: its actionType.",
+            autocompletion=one_of(AuditType),
         ),
     ] = None
     correlation: Annotated[str | None, typer.Option(help="Correlation ID of the remediation.")] = None
@@ -44,7 +51,10 @@ class FilterOptions:
     )
     phase: Annotated[
         str | None,
-        typer.Option(help="Outcome: the phase of an AuditRecord, the execution status of an ActionTrace."),
+        typer.Option(
+            help="Outcome: the phase of an AuditRecord, the execution status of an ActionTrace.",
+            autocompletion=one_of([*AuditPhase, *ExecutionStatus]),
+        ),
     ] = None
     severity: Annotated[str | None, typer.Option(help="Severity, such as critical.")] = None
     target: Annotated[
@@ -56,6 +66,33 @@ class FilterOptions:
     ] = None
     alert_fingerprint: Annotated[
         str | None, typer.Option(help="Fingerprint of the alert that led to the record.")
+    ] = None
+    action: Annotated[
+        str | None, typer.Option(help="The action of an AuditRecord, the actionType of an ActionTrace.")
+    ] = None
+    environment: Annotated[
+        str | None, typer.Option(help="Environment of the step, such as production. Finds AuditRecords only.")
+    ] = None
+    cluster: Annotated[
+        str | None, typer.Option(help="Cluster in which the step was taken. Finds AuditRecords only.")
+    ] = None
+    actor_kind: Annotated[
+        str | None,
+        typer.Option(help="Kind of the actor that took the step, such as User. Finds AuditRecords only."),
+    ] = None
+    actor_name: Annotated[
+        str | None, typer.Option(help="Name of the actor that took the step. Finds AuditRecords only.")
+    ] = None
+    via: Annotated[
+        str | None,
+        typer.Option(help="How the record came: as a custom resource (cluster), or by the REST API (api)."),
+    ] = None
+    recorded_by: Annotated[
+        str | None,
+        typer.Option(
+            help="The user who recorded it, by the word of the API server, such as "
+            "system:serviceaccount:payments:recorder."
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -78,7 +115,19 @@ class FilterOptions:
             target_namespace=namespace,
             target_name=name,
             alert_fingerprint=self.alert_fingerprint,
+            action=self.action,
+            environment=self.environment,
+            cluster=self.cluster,
+            actor_kind=self.actor_kind,
+            actor_name=self.actor_name,
+            via=self.via,
+            recorded_by=self.recorded_by,
         )
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether a condition depends on the time at which the question is put."""
+        return self.since is not None or self.until is not None
 
     @property
     def doubt(self) -> str | None:
@@ -90,33 +139,6 @@ class FilterOptions:
             f"--target begins with the KIND, and {kind!r} looks like a name: give KIND/NAME or "
             "KIND/NAMESPACE/NAME, such as Deployment/payments/checkout"
         )
-
-
-def with_filter_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in place of its parameter of the type FilterOptions, an option for each field."""
-    options = get_type_hints(FilterOptions, include_extras=True)
-    signature = inspect.signature(command)
-    [place] = [name for name, found in signature.parameters.items() if found.annotation is FilterOptions]
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        if name == place:
-            parameters += [
-                inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options[field.name]
-                )
-                for field in fields(FilterOptions)
-            ]
-        else:
-            parameters.append(parameter)
-
-    @functools.wraps(command)
-    def with_options(**values: Any) -> None:
-        chosen = {field.name: values.pop(field.name) for field in fields(FilterOptions)}
-        command(**values, **{place: FilterOptions(**chosen)})
-
-    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_options
 
 
 def _target(text: str | None) -> tuple[str | None, str | None, str | None]:

@@ -3,6 +3,7 @@
 from pydantic import SecretStr
 
 from datastorage.settings import (
+    CLIENT_VARIABLES,
     DEFAULT_EMBEDDED_DIR,
     DEFAULT_SECRETS_DIR,
     EMBEDDED_DIR_VARIABLE,
@@ -22,5 +23,6 @@ def settings_table() -> str:
     lines += [
         f"| `{SECRETS_DIR_VARIABLE}` | `{DEFAULT_SECRETS_DIR}` | Directory of files named like settings. |",
         f"| `{EMBEDDED_DIR_VARIABLE}` | `{DEFAULT_EMBEDDED_DIR}` | Where `run --embedded` keeps its data. |",
+        *(f"| `{name}` | | {meaning} |" for name, meaning in CLIENT_VARIABLES.items()),
     ]
     return "\n".join(lines) + "\n"

@@ -74,8 +74,11 @@ class ApiRequest:
 
     @property
     def path(self) -> str:
-        """The path with its query. A POST goes to the collection: the name is in the body."""
-        path = self.target.collection if self.method == "POST" else self.target.path
+        """The path with its query. A POST goes to the collection, because the name is in the body, or to a
+        subresource.
+        """
+        creates_object = self.method == "POST" and self.target.subresource is None
+        path = self.target.collection if creates_object else self.target.path
         return f"{path}?{urlencode(self.query)}" if self.query else path
 
     @property

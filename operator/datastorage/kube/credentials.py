@@ -237,20 +237,27 @@ class Credentials:
         )
 
 
-def _context(endpoint: Endpoint, issued: ClientCertificate | None) -> ssl.SSLContext | None:
-    """Return a new TLS context. Raises ConfigurationError for certificates that can't be used."""
-    if not endpoint.server.startswith("https:"):
-        return None
+def trusting(authorities: str | None, setting: str) -> ssl.SSLContext:
+    """Return a TLS context that trusts these authorities, as PEM, or those of the operating system.
+
+    Raises ConfigurationError, which names the setting.
+    """
     try:
-        context = ssl.create_default_context(cadata=endpoint.authorities)
+        context = ssl.create_default_context(cadata=authorities)
     except ssl.SSLError as error:
-        raise ConfigurationError(
-            f"{endpoint.source}: certificate-authority is not a PEM certificate ({error.reason})"
-        ) from error
+        raise ConfigurationError(f"{setting} is not a PEM certificate ({error.reason})") from error
     # Go checks no more than this either: clusters often have authorities without a key identifier, and a
     # trusted certificate needs no trusted issuer.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def _context(endpoint: Endpoint, issued: ClientCertificate | None) -> ssl.SSLContext | None:
+    """Return a new TLS context. Raises ConfigurationError for certificates that can't be used."""
+    if not endpoint.server.startswith("https:"):
+        return None
+    context = trusting(endpoint.authorities, f"{endpoint.source}: certificate-authority")
     if endpoint.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

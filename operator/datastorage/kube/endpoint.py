@@ -113,18 +113,26 @@ class _Reader:
 
 
 def load_endpoint(
-    environment: Mapping[str, str] | None = None, *, service_account: Path = SERVICE_ACCOUNT_DIRECTORY
+    environment: Mapping[str, str] | None = None,
+    *,
+    service_account: Path = SERVICE_ACCOUNT_DIRECTORY,
+    context: str | None = None,
 ) -> Endpoint:
     """Return the endpoint of the pod's ServiceAccount, or of the kubeconfig.
 
-    The kubeconfig is read if KUBECONFIG is set or the program does not run in a pod. ``service_account`` is
-    the directory of the pod's own files. Raises ConfigurationError: one line that says what to do.
+    The kubeconfig is read if KUBECONFIG is set, if ``context`` names one of its contexts, or if the program
+    does not run in a pod. ``service_account`` is the directory of the pod's own files. Raises
+    ConfigurationError: one line that says what to do.
     """
     environment = os.environ if environment is None else environment
-    in_pod = bool(environment.get(_HOST_VARIABLE) and environment.get(_PORT_VARIABLE))
-    if in_pod and not kubeconfig.is_named(environment):
+    if is_in_pod(environment) and not kubeconfig.is_named(environment) and context is None:
         return _from_pod(environment, service_account)
-    return _from_context(kubeconfig.read_current_context(environment), environment)
+    return _from_context(kubeconfig.read_context(environment, context), environment)
+
+
+def is_in_pod(environment: Mapping[str, str]) -> bool:
+    """Return whether the variables are those of a pod."""
+    return bool(environment.get(_HOST_VARIABLE) and environment.get(_PORT_VARIABLE))
 
 
 def checked_header(text: str, source: str, name: str) -> str:
@@ -132,6 +140,15 @@ def checked_header(text: str, source: str, name: str) -> str:
     if _NOT_IN_HEADER.search(text):
         raise ConfigurationError(f"{source}: {name} contains line breaks or control characters")
     return text
+
+
+def certificates_in(pem: bytes, setting: str) -> str:
+    """Return the certificates of a bundle as PEM. Raises ConfigurationError, which names the setting."""
+    # A bundle may have comments of any encoding between the certificates.
+    certificates = _PEM_CERTIFICATE.findall(pem)
+    if not certificates:
+        raise ConfigurationError(f"{setting} contains no PEM certificate")
+    return "\n".join(certificate.decode("ascii", "replace") for certificate in certificates)
 
 
 def _from_pod(environment: Mapping[str, str], directory: Path) -> Endpoint:
@@ -221,13 +238,7 @@ def _client_certificate(reader: _Reader, user: UserEntry) -> ClientCertificate |
 
 
 def _authorities(reader: _Reader, pem: bytes | None, name: str) -> str | None:
-    if pem is None:
-        return None
-    # A bundle may have comments of any encoding between the certificates.
-    certificates = _PEM_CERTIFICATE.findall(pem)
-    if not certificates:
-        raise ConfigurationError(f"{reader.source}: {name} contains no PEM certificate")
-    return "\n".join(certificate.decode("ascii", "replace") for certificate in certificates)
+    return None if pem is None else certificates_in(pem, f"{reader.source}: {name}")
 
 
 def _authorization(reader: _Reader, user: UserEntry) -> str | None:

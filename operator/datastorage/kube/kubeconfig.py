@@ -154,8 +154,8 @@ def is_named(environment: Mapping[str, str]) -> bool:
     return bool(environment.get(VARIABLE))
 
 
-def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
-    """Return the current context of the files that KUBECONFIG names, or of ~/.kube/config.
+def read_context(environment: Mapping[str, str], name: str | None = None) -> CurrentContext:
+    """Return a context of the files that KUBECONFIG names, or of ~/.kube/config; the current one by default.
 
     Of entries with the same name, the one in the first file counts as a whole; the first current-context
     counts too. Raises ConfigurationError: one line that names the file and says what to do.
@@ -169,10 +169,13 @@ def read_current_context(environment: Mapping[str, str]) -> CurrentContext:
         raise ConfigurationError(f"{where}: no such file; set {VARIABLE} to a file that exists")
     chosen = next((file.current_context for file in files.values() if file.current_context), "")
     contexts = _first({}, [(entry.name, entry.context) for file in files.values() for entry in file.contexts])
-    if not chosen:
+    if name is not None and name not in contexts:
+        raise ConfigurationError(f"{where}: there is no context {name!r} in it{_names(contexts)}")
+    if name is None and not chosen:
         raise ConfigurationError(
             f"{where}: no current-context is set; run 'kubectl config use-context NAME'{_names(contexts)}"
         )
+    chosen = name or chosen
     if chosen not in contexts:
         raise ConfigurationError(
             f"{where}: current-context names {chosen!r}, which is not a context in it; "

@@ -11,7 +11,7 @@ from typing import Protocol
 from datastorage import metrics
 from datastorage.errors import RecordRefusedError
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
-from datastorage.pipeline.measuring import measured
+from datastorage.pipeline.measuring import count_failures, measured
 from datastorage.pipeline.register import Register
 from datastorage.records.record import Record, StoredRecord, Via
 from datastorage.resilience.breaker import Breaker
@@ -89,6 +89,7 @@ class BatchCommit:
                 else "Record can't be kept at all; it stays in the cluster",
                 extra={**item.as_log_fields(), "reason": reason, "error": str(error)},
             )
+            count_failures([item.record])
             self._register.forget(item.record.key)
             # The error may be about a record of another namespace, which a request must not learn of.
             hidden = f"PostgreSQL can't hold it ({reason}), and its bytes can't be kept"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from datastorage import metrics
+from datastorage.errors import DataStorageError
 from datastorage.pipeline.item import log_fields
 from datastorage.records.record import Record, StoredRecord
 
@@ -15,15 +16,25 @@ Store = Callable[[Sequence[Record]], Awaitable[list[StoredRecord]]]
 
 
 async def measured(store: Store, records: Sequence[Record]) -> list[StoredRecord]:
-    """Return what ``store`` returns for the records. A commit that fails is not counted."""
+    """Return what ``store`` returns for the records. The time of a commit that fails does not count."""
     started = time.perf_counter()
-    rows = await store(records)
+    try:
+        rows = await store(records)
+    except DataStorageError:
+        count_failures(records)
+        raise
     seconds = time.perf_counter() - started
     for table in {record.table.value for record in records}:
         metrics.WRITE_DURATION.labels(table).observe(seconds)
     for record, row in zip(records, rows, strict=True):
         _count(record, row)
     return rows
+
+
+def count_failures(records: Sequence[Record]) -> None:
+    """Count records that are not stored this time."""
+    for record in records:
+        metrics.WRITE_TOTAL.labels(record.table.value, "failure").inc()
 
 
 def _count(record: Record, row: StoredRecord) -> None:

@@ -14,6 +14,7 @@ from datastorage.errors import OverloadedError, StorageAwayError, TransientError
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Outcome, WorkItem
+from datastorage.pipeline.measuring import count_failures
 from datastorage.records.record import Record, StoredRecord
 from datastorage.resilience.breaker import Breaker
 
@@ -79,7 +80,7 @@ class Submissions:
         and another TransientError when no record was committed in time: after that, some of the records may
         be stored all the same.
         """
-        self._check()
+        self._check(records)
         loop = asyncio.get_running_loop()
         outcomes: list[asyncio.Future[Outcome | Unknown]] = [loop.create_future() for _ in records]
         for record, outcome in zip(records, outcomes, strict=True):
@@ -97,7 +98,7 @@ class Submissions:
 
         Raises GroupRefusedError if one of them can't be stored, and otherwise the errors of ``store``.
         """
-        self._check()
+        self._check(records)
         try:
             async with asyncio.timeout(self._pace.commit_seconds):
                 return await self._groups.store(records)
@@ -110,14 +111,20 @@ class Submissions:
             async with asyncio.timeout(self._pace.commit_seconds):
                 await self._groups.finished()
 
-    def _check(self) -> None:
-        """Raise TransientError or OverloadedError if no records can be taken now."""
+    def _check(self, records: Sequence[Record]) -> None:
+        """Raise TransientError or OverloadedError if no records can be taken now, and count them."""
+        if (refusal := self._refusal()) is not None:
+            count_failures(records)
+            raise refusal
+
+    def _refusal(self) -> TransientError | None:
         if self._closed is not None:
-            raise TransientError(f"{self._closed}: send the request again")
+            return TransientError(f"{self._closed}: send the request again")
         if (reason := self._outage()) is not None:
-            raise StorageAwayError(f"PostgreSQL can't store it now: {reason}")
+            return StorageAwayError(f"PostgreSQL can't store it now: {reason}")
         if not self._intake.has_room:
-            raise OverloadedError("too many records wait to be stored: send the request again later")
+            return OverloadedError("too many records wait to be stored: send the request again later")
+        return None
 
     def _not_known(self) -> str:
         why = self._outage() or "the commit takes too long"

@@ -6,14 +6,14 @@ from typing import Final
 from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.identifiers import identifiers
-from datastorage.query.questions import ArchiveQueries
+from datastorage.query.interface import Archive
 from datastorage.query.questionwords import without_excluded
 
 # Each one costs a separate search by words.
 _MAX_CHECKED: Final = 3
 
 
-async def absent_identifiers(archive: ArchiveQueries, question: str, chosen: Filter) -> list[str]:
+async def absent_identifiers(archive: Archive, question: str, chosen: Filter) -> list[str]:
     """Return the identifiers of a question that no record within the filter contains, the longest first.
 
     Pieces of an identifier are not searched for. Raises TransientError when PostgreSQL can't serve.
@@ -27,7 +27,7 @@ async def absent_identifiers(archive: ArchiveQueries, question: str, chosen: Fil
     return [identifier for identifier, is_found in zip(checked, found, strict=True) if not is_found]
 
 
-async def _is_in_a_record(archive: ArchiveQueries, identifier: str, chosen: Filter) -> bool:
+async def _is_in_a_record(archive: Archive, identifier: str, chosen: Filter) -> bool:
     try:
         result = await archive.search(f'"{identifier}"', chosen, mode=SearchMode.TEXT, limit=1)
     except InvalidQueryError:  # words that are in every text

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from datastorage.errors import InvalidQueryError
-from datastorage.records.record import Table
+from datastorage.records.record import Table, Via
 from datastorage.resources.kinds import AuditPhase, AuditType, ExecutionStatus
 from datastorage.resources.reading.fields import MAX_INDEXED_CHARACTERS
 from datastorage.resources.reading.kindreading import FILTERS, FilterName
@@ -35,8 +35,11 @@ class Filter:
 
     ``kind`` is AuditRecord or ActionTrace. ``type`` is the type of an AuditRecord or, together with the kind
     ActionTrace, an actionType. ``phase`` is that of an AuditRecord, or the status of the execution of an
-    ActionTrace. ``target_…`` is the object that the record is about. ``since`` and ``until`` bound the time
-    of creation.
+    ActionTrace. ``action`` is the action of an AuditRecord, or the actionType of an ActionTrace.
+    ``target_…`` is the object that the record is about. ``via`` is the way by which the record came, and
+    ``recorded_by`` the user who recorded it, by the word of the API server. ``since`` and ``until`` bound
+    the time of creation. ActionTraces have no environment, cluster and actor, so a condition on these leaves
+    AuditRecords only.
     """
 
     kind: str | None = None
@@ -51,6 +54,13 @@ class Filter:
     target_namespace: str | None = None
     target_name: str | None = None
     alert_fingerprint: str | None = None
+    action: str | None = None
+    environment: str | None = None
+    cluster: str | None = None
+    actor_kind: str | None = None
+    actor_name: str | None = None
+    via: str | None = None
+    recorded_by: str | None = None
 
     def criteria(self) -> Criteria:
         """Return the criteria for the archive. Raises InvalidQueryError, which says what to change."""
@@ -66,6 +76,7 @@ class Filter:
         equal: dict[FilterName, str | None] = {name: getattr(self, name) for name in FILTERS}
         equal["type"] = type_
         equal["phase"] = None if self.phase is None else _one_of("phase", self.phase, _PHASES)
+        equal["via"] = None if self.via is None else _one_of("via", self.via, tuple(map(str, Via)))
         return Criteria(
             tables=tables,
             namespace=self.namespace,

@@ -7,18 +7,29 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from datastorage import metrics
-from datastorage.errors import InvalidQueryError, RecordNotFoundError
+from datastorage.errors import InvalidQueryError, RecordNotFoundError, WorkRefusedError
 from datastorage.query.archivedrecord import ArchivedRecord, archived_all
+from datastorage.query.archivesummary import (
+    DEFAULT_GROUPS,
+    ArchiveSummary,
+    bounded,
+    group_keys,
+    summary_of_groups,
+)
 from datastorage.query.cursor import cursor_of, fingerprint, not_a_cursor, page_end
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
+from datastorage.query.listedrecord import ListedRecord, ListPage
 from datastorage.query.search import Searcher, SearchResult
+from datastorage.query.targethistory import TargetHistory, entry_of
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.record import RecordKey, Table
 from datastorage.storage.criteria import EVERYTHING, Scope
 from datastorage.storage.pages import ArchiveReader, Orders, Place, PlacedRow
+from datastorage.storage.summaries import Summaries
 
 _NO_FILTER: Final = Filter()
 _MAX_HISTORY: Final = 1_000
@@ -41,9 +52,10 @@ class ArchiveQueries:
     TransientError when the archive can't be asked now.
     """
 
-    def __init__(self, reader: ArchiveReader, searcher: Searcher) -> None:
+    def __init__(self, reader: ArchiveReader, searcher: Searcher, summaries: Summaries) -> None:
         self._reader = reader
         self._searcher = searcher
+        self._summaries = summaries
 
     async def search(
         self,
@@ -78,17 +90,78 @@ class ArchiveQueries:
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
         with _measured("list"):
-            check_limit(limit)
-            criteria = filter.criteria().within(scope)
-            question = fingerprint("list", sorted(criteria.tables), criteria.arguments)
-            after = None
-            if cursor is not None:
-                end = page_end(cursor, question, times=2, numbers=2)
-                orders = await self._reader.orders(end.place, scope=scope)
-                after = end.position(_known(orders).of_object)
-            rows = await self._reader.page(criteria, after, limit + 1)
+            rows, question = await self._listed("list", filter, scope, limit, cursor)
             page, next_cursor = await self._page(rows, limit, question)
             return Page(tuple(record for _, record in page), next_cursor)
+
+    async def list_page(
+        self,
+        filter: Filter = _NO_FILTER,  # noqa: A002  # the word of the interface
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        with_content: bool = False,
+        scope: Scope = EVERYTHING,
+    ) -> ListPage:
+        """Return the page of ``list`` with the outlines of its records; contents are read if asked for."""
+        with _measured("list"):
+            rows, question = await self._listed("list", filter, scope, limit, cursor)
+            if with_content:
+                page, next_cursor = await self._page(rows, limit, question)
+                records = {row.place: record for row, record in page}
+                places = list(records)
+            else:
+                records, places = {}, [row.place for row in rows[:limit]]
+                next_cursor = _cursor(rows[limit - 1], question) if len(rows) > limit else None
+            outlines = await self._reader.outlines(places) if places else []
+            items = (ListedRecord(outline, records.get(outline.place)) for outline in outlines)
+            return ListPage(tuple(items), next_cursor)
+
+    async def target_history(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        scope: Scope = EVERYTHING,
+    ) -> TargetHistory:
+        """Return what was done to the object that the filter names by its target, the newest first.
+
+        A page may have fewer entries than ``limit`` and yet a next one, when the records are large.
+        """
+        with _measured("history"):
+            if filter.target_kind is None or filter.target_name is None:
+                raise InvalidQueryError("a history needs the kind and the name of the target")
+            rows, question = await self._listed("history", filter, scope, limit, cursor)
+            page, next_cursor = await self._page(rows, limit, question)
+            return TargetHistory(tuple(entry_of(record) for _, record in page), next_cursor)
+
+    async def summary(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        by: Sequence[str],
+        *,
+        limit: int = DEFAULT_GROUPS,
+        scope: Scope = EVERYTHING,
+    ) -> ArchiveSummary:
+        """Return the number of records, and what came of them, by one or two of the keys in GroupKey.
+
+        Without ``since`` in the filter, a summary covers the last days alone.
+        """
+        with _measured("summary"):
+            check_limit(limit)
+            keys = group_keys(by)
+            chosen = bounded(filter, datetime.now(UTC))
+            criteria = chosen.criteria().within(scope)
+            try:
+                found = await self._summaries.grouped(criteria, keys, limit)
+            except WorkRefusedError as error:
+                if error.is_limit:
+                    raise InvalidQueryError(
+                        "the summary takes too long: choose a shorter time, a namespace or other conditions"
+                    ) from error
+                raise
+            return summary_of_groups(keys, chosen, found)
 
     async def get(
         self,
@@ -103,9 +176,9 @@ class ArchiveQueries:
         Only rows within the scope are found.
         """
         with _measured("get"):
-            uid = _uid(uid)
-            if generation is not None and not 0 <= generation <= _MAX_GENERATION:
-                raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
+            uid = checked_uid(uid)
+            if generation is not None:
+                checked_generation(generation)
             which = f" in generation {generation}" if generation is not None else ""
             tables = Filter(kind=kind).criteria().tables
             places = await self._reader.generations(uid, generation, 1, scope=scope)
@@ -118,27 +191,36 @@ class ArchiveQueries:
         """Return the record with a key. Raises RecordNotFoundError."""
         return await self._only([Place(table, key)], f"no record {key.uid} in the archive")
 
-    async def get_by_name(self, namespace: str, name: str, kind: str | None = None) -> ArchivedRecord:
-        """Return the newest generation of the newest object with a name. Raises RecordNotFoundError."""
+    async def get_by_name(
+        self, namespace: str, name: str, kind: str | None = None, *, scope: Scope = EVERYTHING
+    ) -> ArchivedRecord:
+        """Return the newest generation of the newest object with a name. Raises RecordNotFoundError.
+
+        Only rows within the scope are found.
+        """
         with _measured("get"):
             check_value("namespace", namespace)
             check_value("name", name)
             tables = Filter(kind=kind).criteria().tables
             return await self._only(
-                await self._reader.newest_of_name(tables, namespace, name),
+                await self._reader.newest_of_name(tables, namespace, name, scope=scope),
                 f"no record {namespace}/{name} in the archive",
             )
 
-    async def history(self, uid: str, *, scope: Scope = EVERYTHING) -> tuple[ArchivedRecord, ...]:
+    async def history(
+        self, uid: str, kind: str | None = None, *, scope: Scope = EVERYTHING
+    ) -> tuple[ArchivedRecord, ...]:
         """Return an object's generations, the newest first. Raises RecordNotFoundError if there are none.
 
         Only rows within the scope are found.
         """
         with _measured("get"):
-            uid = _uid(uid)
-            records = await self._load(await self._reader.generations(uid, None, _MAX_HISTORY, scope=scope))
+            uid = checked_uid(uid)
+            tables = Filter(kind=kind).criteria().tables
+            places = await self._reader.generations(uid, None, _MAX_HISTORY, scope=scope)
+            records = await self._load([place for place in places if place.table in tables])
             if not records:
-                raise RecordNotFoundError(f"no record {uid} in the archive")
+                raise RecordNotFoundError(f"no {kind or 'record'} {uid} in the archive")
             return records
 
     async def timeline(
@@ -166,6 +248,25 @@ class ArchiveQueries:
             page, next_cursor = await self._page(rows, limit, question)
             entries = tuple(TimelineEntry(row.position.times[0], record) for row, record in page)
             return Timeline(entries, next_cursor)
+
+    async def _listed(
+        self,
+        operation: str,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        scope: Scope,
+        limit: int,
+        cursor: str | None,
+    ) -> tuple[Sequence[PlacedRow], str]:
+        """Return the rows of a page and one more, and the fingerprint of the question."""
+        check_limit(limit)
+        criteria = filter.criteria().within(scope)
+        question = fingerprint(operation, sorted(criteria.tables), criteria.arguments)
+        after = None
+        if cursor is not None:
+            end = page_end(cursor, question, times=2, numbers=2)
+            orders = await self._reader.orders(end.place, scope=scope)
+            after = end.position(_known(orders).of_object)
+        return await self._reader.page(criteria, after, limit + 1), question
 
     async def _page(
         self, rows: Sequence[PlacedRow], limit: int, question: str
@@ -199,15 +300,19 @@ def _known(orders: Orders | None) -> Orders:
     return orders
 
 
-def _uid(uid: str) -> str:
+def checked_uid(uid: str) -> str:
     """Return a uid in its canonical spelling. Raises InvalidQueryError for any other text."""
     try:
         return str(uuid.UUID(uid))
     except ValueError:
-        given = uid[:50]
-        raise InvalidQueryError(
-            f"{given!r} is neither a UID nor NAMESPACE/NAME: give it with its namespace, as payments/{given}"
-        ) from None
+        raise InvalidQueryError(f"uid must be a UUID, such as {uuid.UUID(int=0)}, not {uid[:50]!r}") from None
+
+
+def checked_generation(generation: int) -> int:
+    """Return the number of a generation. Raises InvalidQueryError for a number that no object can have."""
+    if not 0 <= generation <= _MAX_GENERATION:
+        raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
+    return generation
 
 
 @contextmanager

@@ -20,3 +20,11 @@ def text_hash(text: str) -> bytes:
 def labelled(digest: bytes) -> str:
     """Return a hash as the status and the interfaces show it: sha256:<hex>."""
     return f"sha256:{digest.hex()}"
+
+
+def unlabelled(text: str) -> bytes:
+    """Return the hash in the form of ``labelled``. Raises ValueError for any other text."""
+    label, colon, digest = text.partition(":")
+    if (label, colon) != ("sha256", ":"):
+        raise ValueError("the text is not a hash of the form sha256:<hex>")
+    return bytes.fromhex(digest)

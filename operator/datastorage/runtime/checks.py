@@ -93,7 +93,7 @@ class Checks:
             "watch": self._watch,
         }
 
-    def notes(self) -> Mapping[str, Check]:
+    def notes(self) -> dict[str, Check]:
         """Return the checks that /ready shows and does not fail for."""
         vectors, authors = self._replica.store.vectors, self._replica.authors
         return (

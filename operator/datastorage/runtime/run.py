@@ -6,9 +6,11 @@ import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from datastorage.api.app import api_app, api_server, metrics_server
+from datastorage.api.certificate import ServingCertificate
 from datastorage.api.health import health_routes
 from datastorage.assembly.replica import Replica, open_replica
 from datastorage.assembly.rest import Rest, open_rest
@@ -109,10 +111,15 @@ class Operator:
         """Start everything, wait for the stop or for a component that ends, stop everything."""
         settings = self._replica.settings
         checks = Checks(self._replica, self._shards, self._stop)
-        routes = health_routes(health=checks.health(), ready=checks.ready(), notes=checks.notes())
+        certificate = ServingCertificate(Path(settings.tls.dir)) if settings.tls.dir else None
+        notes = checks.notes() | ({} if certificate is None else {"certificate": certificate.problem})
+        routes = health_routes(health=checks.health(), ready=checks.ready(), notes=notes)
         servers = (
             api_server(
-                api_app(self._rest.routers, routes), addresses=settings.listen_address, port=settings.api.port
+                api_app(self._rest.routers, routes),
+                addresses=settings.listen_address,
+                port=settings.api.port,
+                certificate=certificate,
             ),
             metrics_server(addresses=settings.listen_address, port=settings.metrics_port),
         )

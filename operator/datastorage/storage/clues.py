@@ -15,6 +15,7 @@ from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.pages import Place, place_of
+from datastorage.storage.readonly import limit_time
 
 _log = logging.getLogger(__name__)
 
@@ -55,13 +56,6 @@ CLUES: Final = with_conditions(r"""
         WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* pattern END
         LIMIT $7) AS found
 """)
-# Sets the time limit, unless the server's own limit is shorter.
-_LIMIT: Final = """
-    SELECT before, set_config('statement_timeout',
-        CASE WHEN before::interval > '0' AND before::interval < $1::text::interval THEN before ELSE $1 END,
-        true)
-    FROM current_setting('statement_timeout') AS before
-"""
 _RESTORE_LIMIT: Final = "SELECT set_config('statement_timeout', $1, true)"
 
 _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
@@ -133,7 +127,7 @@ async def find(
     )  # fmt: skip
     try:
         async with transaction(connection):  # a savepoint: a rollback to it also restores the limit
-            before = await connection.fetchval(_LIMIT, f"{limits.seconds * 1000:.0f}ms")
+            before = await limit_time(connection, limits.seconds)
             rows = await connection.fetch(CLUES, *arguments)
             await connection.execute(_RESTORE_LIMIT, before)
     except asyncpg.QueryCanceledError:

@@ -1,6 +1,6 @@
 """The conditions on the records that a question is about, shared by all statements that read the archive.
 
-A column of a kind has a condition here if it has a ``filter`` in resources/reading.
+A column of a kind has a condition here if it has ``filters`` in resources/reading.
 """
 
 import re
@@ -22,6 +22,12 @@ class Scope:
     since: datetime | None = None
     """The earliest time of creation."""
 
+    def within(self, other: "Scope") -> "Scope":
+        """Return the rows that are in both; scopes of two namespaces have none, and so are never compared."""
+        assert None in {self.namespace, other.namespace} or self.namespace == other.namespace
+        since = max((time for time in (self.since, other.since) if time is not None), default=None)
+        return Scope(self.namespace or other.namespace, since)
+
 
 EVERYTHING: Final = Scope()
 
@@ -31,8 +37,8 @@ class Criteria:
     """Conditions on the columns; None means no condition. A record has to meet all of them.
 
     ``equal`` holds the values that columns must have. Where the two tables name the same thing differently,
-    one name stands for both: ``type`` is also the actionType of an ActionTrace, ``phase`` the status of its
-    execution, ``target`` the resourceRef of an AuditRecord.
+    one name stands for both: ``type`` and ``action`` are also the actionType of an ActionTrace, ``phase`` is
+    the status of its execution, ``target`` the resourceRef of an AuditRecord.
     """
 
     tables: frozenset[Table] = frozenset(Table)
@@ -70,6 +76,8 @@ class Criteria:
 
 _EQUAL_FROM: Final = 6
 """The number of the first filter among the arguments."""
+_OF_ALL_ROWS: Final[Mapping[FilterName, str]] = {"via": "via", "recorded_by": "recorded_by"}
+"""The columns of both tables that a filter is about, beside those of the kinds."""
 
 
 def _conditions(table: Table, own: int) -> str:
@@ -91,9 +99,17 @@ def _conditions(table: Table, own: int) -> str:
     )
 
 
+def column_of(reading: Reading, name: FilterName) -> str | None:
+    """Return the column of a kind's table that a filter is about; None if the kind has nothing like it."""
+    of_kind = (column.name for column in reading.columns if name in column.filters)
+    return next(of_kind, _OF_ALL_ROWS.get(name))
+
+
 def _equal(reading: Reading, name: FilterName, number: int) -> str:
-    columns = [f"r.{column.name} = ${number}" for column in reading.columns if column.filter == name]
-    return f"({' OR '.join([f'${number}::text IS NULL', *columns])})"
+    # A filter on what the kind does not have leaves none of its rows.
+    column = column_of(reading, name)
+    not_set = f"${number}::text IS NULL"
+    return f"({not_set})" if column is None else f"({not_set} OR r.{column} = ${number})"
 
 
 # With this subquery, PostgreSQL looks the newest generation up by primary key, for each row that meets the

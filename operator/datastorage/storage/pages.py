@@ -98,11 +98,13 @@ _NEWEST_OF_NAME: Final = """
         stored_order
     FROM datastorage.audit_records
     WHERE $1::boolean AND namespace = $3 AND name = $4
+        AND created_at >= coalesce($5::timestamptz, '-infinity')
     ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
     UNION ALL
     (SELECT 'action_traces', uid, generation, created_at, spec_hash, resource_version, stored_order
     FROM datastorage.action_traces
     WHERE $2::boolean AND namespace = $3 AND name = $4
+        AND created_at >= coalesce($5::timestamptz, '-infinity')
     ORDER BY created_at DESC, resource_version DESC, generation DESC, stored_order DESC LIMIT 1)
     ORDER BY created_at DESC, resource_version DESC, stored_order DESC LIMIT 1
 """
@@ -134,6 +136,25 @@ _LOAD: Final = """
         WHERE k.table_name = 'action_traces'),
     measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
     SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
+"""
+# What the columns say of records; their contents, which may be large, stay where they are.
+_OUTLINES: Final = """
+    WITH wanted AS (
+        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
+            WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place))
+    SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.namespace, r.name,
+        r.content_hash, r.stored_at, r.diverged, r.via, r.recorded_by, r.correlation_id, r.type, r.action,
+        r.phase, r.severity, r.resource_kind AS target_kind, r.resource_namespace AS target_namespace,
+        r.resource_name AS target_name
+    FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
+    WHERE k.table_name = 'audit_records'
+    UNION ALL
+    SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.namespace, r.name,
+        r.content_hash, r.stored_at, r.diverged, r.via, r.recorded_by, r.correlation_id, NULL, r.action_type,
+        r.execution_status, r.alert_severity, r.target_kind, r.target_namespace, r.target_name
+    FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
+    WHERE k.table_name = 'action_traces'
+    ORDER BY place
 """
 # Bounds one answer in memory: some tens of the largest objects that etcd accepts, or thousands of usual ones.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
@@ -191,6 +212,29 @@ class StoredRow:
     recorded_by: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the columns say of a row. A long text is cut (MAX_INDEXED_CHARACTERS)."""
+
+    place: Place
+    namespace: str
+    name: str
+    stored_at: datetime
+    content_hash: bytes = field(repr=False)
+    diverged: bool
+    via: Via
+    recorded_by: str | None
+    correlation_id: str | None
+    type: str | None
+    """The type of an AuditRecord."""
+    action: str | None
+    phase: str | None
+    """The phase of an AuditRecord, or the status of the execution of an ActionTrace."""
+    severity: str | None
+    target: tuple[str | None, str | None, str | None]
+    """Kind, namespace and name of the object that it is about."""
+
+
 class ArchiveReader:
     """Reads records. All methods raise TransientError when PostgreSQL can't serve."""
 
@@ -242,10 +286,17 @@ class ArchiveReader:
             row = await connection.fetchrow(_ORDERS[place.table], *arguments)
         return None if row is None else Orders(row["stored_order"], row["of_object"])
 
-    async def newest_of_name(self, tables: frozenset[Table], namespace: str, name: str) -> list[Place]:
-        """Return the newest row of the newest object that had the name, or an empty list."""
+    async def newest_of_name(
+        self, tables: frozenset[Table], namespace: str, name: str, *, scope: Scope = EVERYTHING
+    ) -> list[Place]:
+        """Return the newest row of the newest object that had the name, or an empty list.
+
+        Only rows within the scope are found.
+        """
+        if scope.namespace not in {None, namespace}:
+            return []
         in_tables = (Table.AUDIT_RECORDS in tables, Table.ACTION_TRACES in tables)
-        return await self._places(_NEWEST_OF_NAME, *in_tables, namespace, name)
+        return await self._places(_NEWEST_OF_NAME, *in_tables, namespace, name, scope.since)
 
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
@@ -259,6 +310,24 @@ class ArchiveReader:
             StoredRow(
                 place_of(row), row["namespace"], row["name"], row["stored_at"], row["content"],
                 row["content_hash"], row["diverged"], Via(row["via"]), row["recorded_by"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    async def outlines(self, places: Sequence[Place]) -> list[Outline]:
+        """Return what the columns say of rows, in the order of their places."""
+        arguments = (
+            [place.table.value for place in places],
+            *key_columns([place.key for place in places]),
+        )
+        async with reading(self._database) as connection:
+            rows = await connection.fetch(_OUTLINES, *arguments)
+        return [
+            Outline(
+                place_of(row), row["namespace"], row["name"], row["stored_at"], row["content_hash"],
+                row["diverged"], Via(row["via"]), row["recorded_by"], row["correlation_id"], row["type"],
+                row["action"], row["phase"], row["severity"],
+                (row["target_kind"], row["target_namespace"], row["target_name"]),
             )
             for row in rows
         ]  # fmt: skip

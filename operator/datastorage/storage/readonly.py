@@ -16,6 +16,13 @@ _PLANNING: Final[Mapping[str, str]] = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
 }
+# Sets the time limit, unless the server's own limit is shorter.
+_LIMIT: Final = """
+    SELECT before, set_config('statement_timeout',
+        CASE WHEN before::interval > '0' AND before::interval < $1::text::interval THEN before ELSE $1 END,
+        true)
+    FROM current_setting('statement_timeout') AS before
+"""
 
 
 @asynccontextmanager
@@ -25,3 +32,12 @@ async def reading(database: Database, settings: Mapping[str, str] | None = None)
     async with database.connection() as connection, transaction(connection, readonly=True):
         await connection.execute(_SET, list(chosen), list(chosen.values()))
         yield connection
+
+
+async def limit_time(connection: Session, seconds: float) -> str:
+    """Limit the time of each statement until the transaction ends; return the limit from before.
+
+    PostgreSQL ends a statement that takes longer, with an error.
+    """
+    before: str = await connection.fetchval(_LIMIT, f"{seconds * 1000:.0f}ms")
+    return before

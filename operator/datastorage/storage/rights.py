@@ -47,7 +47,7 @@ NEEDED: Final[dict[Chain, tuple[Needed, ...]]] = {
         Needed("TABLE", "embedding_texts", _ADD, _READ),
         Needed("TABLE", "claims", _ADD, _READ),
         Needed("TABLE", "vector_outbox", (*_ADD, "UPDATE", "DELETE"), _READ),
-        Needed("SEQUENCE", "storage_order", _USE),
+        Needed("SEQUENCE", "storage_order", ("SELECT", *_USE), _READ),
         Needed("FUNCTION", "ensure_partitions", _RUN),
         Needed("FUNCTION", "set_text_hashes", _RUN),
         Needed("FUNCTION", "has_row", _RUN, _RUN),

@@ -28,7 +28,7 @@ class Chain:
 
 
 ARCHIVE: Final = Chain(
-    "archive", "0005", "schema_version", "DATASTORAGE_DATABASE_URL", "DATASTORAGE_DATABASE_OWNER_URL"
+    "archive", "0007", "schema_version", "DATASTORAGE_DATABASE_URL", "DATASTORAGE_DATABASE_OWNER_URL"
 )
 VECTORS: Final = Chain(
     "vectors", "0001", "vector_schema_version", "DATASTORAGE_VECTOR_DATABASE_URL",

@@ -1,8 +1,9 @@
 """The meaning of the spec of an ActionTrace.
 
-A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are generated from
-this list. A new filter is a column with ``filter``; a new name of a filter also goes into ``FilterName``, the
-fields of ``Filter`` (query/filters.py), and the options of the command line.
+A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are generated
+from this list. A column's ``filters`` are the conditions on it. A new name of a filter also goes into
+``FilterName``, the fields of ``Filter`` (query/filters.py), the options of the command line and the
+parameters of the API.
 """
 
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from typing import Final
 from datastorage.records.record import Table
 from datastorage.records.times import is_given
 from datastorage.resources.kinds import ACTION_TRACE, ENDED
-from datastorage.resources.reading.fields import Spec, mapping_in, number, string_in, text, time
-from datastorage.resources.reading.kindreading import Column, Reading, search_column
+from datastorage.resources.reading.fields import Spec, mapping_in, number, number_in, string_in, text, time
+from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
 
 
@@ -50,18 +51,18 @@ def _search(spec: Spec) -> str:
 
 _COLUMNS: Final = (
     Column("final", "boolean", _is_final),
-    Column("correlation_id", "text", text("correlationID"), filter="correlation_id"),
-    Column("action_type", "text", text("actionType"), filter="type"),
+    Column("correlation_id", "text", text("correlationID"), filters=("correlation_id",)),
+    Column("action_type", "text", text("actionType"), filters=("type", "action")),
     Column("target_api_version", "text", text("targetRef", "apiVersion")),
-    Column("target_kind", "text", text("targetRef", "kind"), filter="target_kind"),
-    Column("target_namespace", "text", text("targetRef", "namespace"), filter="target_namespace"),
-    Column("target_name", "text", text("targetRef", "name"), filter="target_name"),
+    Column("target_kind", "text", text("targetRef", "kind"), filters=("target_kind",)),
+    Column("target_namespace", "text", text("targetRef", "namespace"), filters=("target_namespace",)),
+    Column("target_name", "text", text("targetRef", "name"), filters=("target_name",)),
     Column("alert_name", "text", text("alert", "name")),
-    Column("alert_severity", "text", text("alert", "severity"), filter="severity"),
-    Column("alert_fingerprint", "text", text("alert", "fingerprint"), filter="alert_fingerprint"),
+    Column("alert_severity", "text", text("alert", "severity"), filters=("severity",)),
+    Column("alert_fingerprint", "text", text("alert", "fingerprint"), filters=("alert_fingerprint",)),
     Column("model_name", "text", text("model", "name")),
     Column("model_confidence", "double precision", number("model", "confidence")),
-    Column("execution_status", "text", text("execution", "status"), filter="phase"),
+    Column("execution_status", "text", text("execution", "status"), filters=("phase",)),
     Column("start_time", "timestamptz", time("execution", "startTime")),
     Column("end_time", "timestamptz", time("execution", "endTime")),
     Column("assessed_at", "timestamptz", time("effectiveness", "assessedAt")),
@@ -92,6 +93,17 @@ def _remarks(spec: Spec) -> Iterator[str]:
     yield string_in(mapping_in(spec, "model"), "reasoning")
 
 
+def _result(spec: Spec) -> Result:
+    model, effectiveness = mapping_in(spec, "model"), mapping_in(spec, "effectiveness")
+    return Result(
+        error=string_in(mapping_in(spec, "execution"), "error"),
+        model=string_in(model, "name"),
+        confidence=number_in(model, "confidence"),
+        score=number_in(effectiveness, "score"),
+        notes=string_in(effectiveness, "notes"),
+    )
+
+
 READING: Final = Reading(
     kind=ACTION_TRACE,
     table=Table.ACTION_TRACES,
@@ -101,5 +113,6 @@ READING: Final = Reading(
     outcome=lambda spec: string_in(mapping_in(spec, "execution"), "status"),
     done=lambda spec: string_in(spec, "actionType"),
     remarks=_remarks,
+    result=_result,
     is_final=_is_final,
 )

@@ -1,8 +1,9 @@
 """The meaning of the spec of an AuditRecord.
 
-A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are generated from
-this list. A new filter is a column with ``filter``; a new name of a filter also goes into ``FilterName``, the
-fields of ``Filter`` (query/filters.py), and the options of the command line.
+A new column needs a line in ``_COLUMNS`` and a migration, and nothing more: the statements are generated
+from this list. A column's ``filters`` are the conditions on it. A new name of a filter also goes into
+``FilterName``, the fields of ``Filter`` (query/filters.py), the options of the command line and the
+parameters of the API.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from typing import Final
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import AUDIT_RECORD
-from datastorage.resources.reading.fields import Spec, mapping_in, string_in, text, time
-from datastorage.resources.reading.kindreading import Column, Reading, search_column
+from datastorage.resources.reading.fields import Spec, mapping_in, number_in, string_in, text, time, truth_in
+from datastorage.resources.reading.kindreading import Column, Reading, Result, search_column
 from datastorage.resources.reading.phrases import name_words, search_words, sentence, target_words
 
 
@@ -28,23 +29,23 @@ def _search(spec: Spec) -> str:
 
 
 _COLUMNS: Final = (
-    Column("type", "text", text("type"), filter="type"),
-    Column("action", "text", text("action")),
-    Column("phase", "text", text("phase"), filter="phase"),
-    Column("correlation_id", "text", text("correlationID"), filter="correlation_id"),
+    Column("type", "text", text("type"), filters=("type",)),
+    Column("action", "text", text("action"), filters=("action",)),
+    Column("phase", "text", text("phase"), filters=("phase",)),
+    Column("correlation_id", "text", text("correlationID"), filters=("correlation_id",)),
     Column("start_time", "timestamptz", time("startTime")),
     Column("end_time", "timestamptz", time("endTime")),
-    Column("severity", "text", text("severity"), filter="severity"),
-    Column("environment", "text", text("environment")),
-    Column("cluster", "text", text("cluster")),
-    Column("actor_kind", "text", text("actor", "kind")),
-    Column("actor_name", "text", text("actor", "name")),
+    Column("severity", "text", text("severity"), filters=("severity",)),
+    Column("environment", "text", text("environment"), filters=("environment",)),
+    Column("cluster", "text", text("cluster"), filters=("cluster",)),
+    Column("actor_kind", "text", text("actor", "kind"), filters=("actor_kind",)),
+    Column("actor_name", "text", text("actor", "name"), filters=("actor_name",)),
     Column("resource_api_version", "text", text("resourceRef", "apiVersion")),
-    Column("resource_kind", "text", text("resourceRef", "kind"), filter="target_kind"),
-    Column("resource_namespace", "text", text("resourceRef", "namespace"), filter="target_namespace"),
-    Column("resource_name", "text", text("resourceRef", "name"), filter="target_name"),
+    Column("resource_kind", "text", text("resourceRef", "kind"), filters=("target_kind",)),
+    Column("resource_namespace", "text", text("resourceRef", "namespace"), filters=("target_namespace",)),
+    Column("resource_name", "text", text("resourceRef", "name"), filters=("target_name",)),
     Column("resource_uid", "text", text("resourceRef", "uid")),
-    Column("alert_fingerprint", "text", text("alertFingerprint"), filter="alert_fingerprint"),
+    Column("alert_fingerprint", "text", text("alertFingerprint"), filters=("alert_fingerprint",)),
     search_column(_search),
 )
 
@@ -68,6 +69,16 @@ def _remarks(spec: Spec) -> Iterator[str]:
     yield string_in(spec, "message")
 
 
+def _result(spec: Spec) -> Result:
+    analysis = mapping_in(spec, "aiAnalysis")
+    return Result(
+        error=string_in(spec, "errorMessage"),
+        model=string_in(analysis, "model"),
+        confidence=number_in(analysis, "confidence"),
+        success=truth_in(mapping_in(spec, "execution"), "success"),
+    )
+
+
 READING: Final = Reading(
     kind=AUDIT_RECORD,
     table=Table.AUDIT_RECORDS,
@@ -77,5 +88,6 @@ READING: Final = Reading(
     outcome=lambda spec: string_in(spec, "phase"),
     done=lambda spec: string_in(spec, "action"),
     remarks=_remarks,
+    result=_result,
     is_final=lambda _: True,  # its spec can't change
 )

@@ -31,6 +31,18 @@ def string_in(parent: Spec, field: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def number_in(parent: Spec, field: str) -> float | None:
+    """Return the number in a field; None if there is none."""
+    value = parent.get(field)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def truth_in(parent: Spec, field: str) -> bool | None:
+    """Return the truth value in a field; None if there is none."""
+    value = parent.get(field)
+    return value if isinstance(value, bool) else None
+
+
 def text(*path: str) -> Callable[[Spec], str | None]:
     """Return a function that reads a column's text at a path, cut to the length that an index can hold."""
 

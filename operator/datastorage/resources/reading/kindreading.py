@@ -11,15 +11,25 @@ from datastorage.resources.reading.phrases import joined
 
 FilterName = Literal[
     "type",
+    "action",
     "correlation_id",
     "phase",
     "severity",
+    "environment",
+    "cluster",
+    "actor_kind",
+    "actor_name",
     "target_kind",
     "target_namespace",
     "target_name",
     "alert_fingerprint",
+    "via",
+    "recorded_by",
 ]
-"""The names of the conditions on columns that a question may set. One name stands for both kinds."""
+"""The names of the conditions on columns that a question may set. One name stands for both kinds.
+
+``via`` and ``recorded_by`` are about columns that all rows have (storage/criteria.py), not about a spec.
+"""
 
 FILTERS: Final[tuple[FilterName, ...]] = get_args(FilterName)
 
@@ -30,15 +40,15 @@ _MAX_SUMMARY_CHARACTERS: Final = 160
 class Column:
     """A typed column of a kind's table, in addition to those that both tables have.
 
-    ``pg_type`` is the type that values are sent as. ``read`` returns the value in a spec. ``filter`` is the
-    condition that questions set on the column. ``expression`` is the SQL expression that is stored, if it is
+    ``pg_type`` is the type that values are sent as. ``read`` returns the value in a spec. ``filters`` are the
+    conditions that questions set on the column. ``expression`` is the SQL expression that is stored, if it is
     not the value itself.
     """
 
     name: str
     pg_type: str
     read: Callable[[Spec], Any]
-    filter: FilterName | None = None
+    filters: tuple[FilterName, ...] = ()
     expression: str | None = None
 
 
@@ -49,14 +59,31 @@ def search_column(read: Callable[[Spec], str]) -> Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """What came of an action; None or empty where the record does not say."""
+
+    error: str
+    model: str
+    """The model that chose the action, or analysed the cause."""
+    confidence: float | None
+    """How sure the model was, from 0 to 1."""
+    success: bool | None = None
+    """Whether the action had the intended effect."""
+    score: float | None = None
+    """How well the action worked, from 0 to 1."""
+    notes: str = ""
+    """Remarks on the score."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """The functions that read the specs of a kind.
 
     ``columns`` are in the order of ``Record.index``. ``sentences`` returns the meaning of a record, to be
     embedded. ``target_field`` names the field that refers to the object that a record is about. ``done``
     returns the action that was taken, ``remarks`` the texts about it; the first that is not empty goes into
-    the summary. ``is_final`` returns whether no further generation of the object is expected, so that it may
-    become Stored and expire.
+    the summary. ``result`` returns what came of the action. ``is_final`` returns whether no further
+    generation of the object is expected, so that it may become Stored and expire.
     """
 
     kind: ResourceKind
@@ -67,6 +94,7 @@ class Reading:
     outcome: Callable[[Spec], str]
     done: Callable[[Spec], str]
     remarks: Callable[[Spec], Iterable[str]]
+    result: Callable[[Spec], Result]
     is_final: Callable[[Spec], bool]
 
     def index(self, spec: Spec) -> tuple[Any, ...]:

@@ -1,0 +1,136 @@
+"""Records on their way to a server: how they are divided into requests, and what is sent again."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from yarl import URL
+
+from datastorage.client.documents import Document
+from datastorage.client.server import Server
+from datastorage.client.storing import Bounds, Result, Submission, store, submission_of
+from datastorage.client.tokens import NoToken
+from datastorage.errors import NotAuthenticatedError, TransientError
+from tests.support.answering import Answering, answering
+
+BOUNDS = Bounds(retry_seconds=60.0, first_pause_seconds=0.001, max_pause_seconds=0.01)
+IMPATIENT = Bounds(retry_seconds=0.0)
+
+
+@pytest.fixture
+async def remote() -> AsyncIterator[Answering]:
+    async with answering() as opened:
+        yield opened
+
+
+def records(count: int, type_: str = "Execution", message: str = "") -> list[Submission]:
+    spec = {"type": type_, "message": message}
+    return [submission_of(Document(f"{type_} {n}", {"spec": spec}), "shop") for n in range(count)]
+
+
+@asynccontextmanager
+async def connected(remote: Answering) -> AsyncIterator[Server]:
+    async with Server(URL(remote.url), NoToken("give a token")) as opened:
+        yield opened
+
+
+async def sent(remote: Answering, submissions: list[Submission], bounds: Bounds = BOUNDS) -> list[Result]:
+    async with connected(remote) as server:
+        return [result async for result in store(server, submissions, bounds)]
+
+
+def stored(remote: Answering, *statuses: int) -> None:
+    """Give each record of the next request a status."""
+    items = [
+        {"index": index, "status": status}
+        | (
+            {"record": {"name": "n"}}
+            if status < 300
+            else {"problem": {"code": "c", "detail": f"why {status}"}}
+        )
+        for index, status in enumerate(statuses)
+    ]
+    remote.say(207, {"items": items})
+
+
+async def test_requests_are_divided_by_type_number_and_size(remote: Answering) -> None:
+    several = [*records(3, "Execution"), *records(1, "Workflow"), *records(1, "Execution")]
+    for statuses in ((201, 201), (201, 201), (201,)):
+        stored(remote, *statuses)
+    results = await sent(remote, several, Bounds(records=2))
+    assert [each.path for each in remote.requests] == ["/api/v1/store/execution"] * 2 + [
+        "/api/v1/store/workflow"
+    ]
+    assert [len(each.records) for each in remote.requests] == [2, 2, 1]
+    assert {result.status for result in results} == {201}
+    assert len(results) == 5
+    remote.requests.clear()
+    remote.answers.clear()
+    large = records(3, message="x" * 1000)
+    stored(remote, 201)
+    await sent(remote, large, Bounds(bytes=2 * len(large[0].line) + 1))
+    assert [len(each.body) for each in remote.requests] == [len(each.line) for each in large]
+
+
+async def test_one_uid_is_not_twice_in_a_request(remote: Answering) -> None:
+    [record] = records(1)
+    stored(remote, 201)
+    stored(remote, 200)
+    results = await sent(remote, [record, record])
+    assert [len(each.records) for each in remote.requests] == [1, 1]
+    assert [result.status for result in results] == [201, 200]
+
+
+async def test_what_a_busy_server_has_not_stored_is_sent_again_with_its_uid(remote: Answering) -> None:
+    several = records(3)
+    remote.problem(429, "too-many-requests", "later")
+    remote.answers.append(ConnectionError())
+    stored(remote, 201, 503, 400)
+    stored(remote, 200)
+    results = await sent(remote, several)
+    assert [result.status for result in results] == [201, 200, 400]
+    assert [result.reason for result in results] == ["", "", "why 400"]
+    uids = [[each["metadata"]["uid"] for each in request.records] for request in remote.requests]
+    everything = [each.uid for each in several]
+    assert uids == [everything, everything, everything, [several[1].uid]]
+    assert all(uuid.UUID(uid).version == 7 for uid in everything)
+
+
+async def test_after_the_limit_the_reason_stays(remote: Answering) -> None:
+    stored(remote, 201, 503)
+    results = await sent(remote, records(2), IMPATIENT)
+    assert [(result.status, result.is_stored) for result in results] == [(201, True), (503, False)]
+    remote.answers.clear()
+    remote.problem(503, "unavailable", "PostgreSQL is away", Retry_After="2")
+    with pytest.raises(TransientError, match="PostgreSQL is away"):
+        await sent(remote, records(2), IMPATIENT)
+
+
+async def test_a_failure_after_the_first_request_keeps_its_results(remote: Answering) -> None:
+    stored(remote, 201, 201)
+    remote.problem(401, "not-authenticated", "the token has expired")
+    results = await sent(remote, records(6), Bounds(records=2))
+    assert [result.status for result in results] == [201, 201, None, None, None, None]
+    assert "the token has expired" in results[2].reason
+    assert results[4].reason.startswith("not sent: ")
+    assert len(remote.requests) == 2
+
+
+async def test_a_failure_at_once_is_an_error(remote: Answering) -> None:
+    remote.problem(401, "not-authenticated", "no credentials")
+    with pytest.raises(NotAuthenticatedError, match="give a token"):
+        await sent(remote, records(1))
+
+
+async def test_each_reason_to_wait_is_reported(remote: Answering) -> None:
+    remote.problem(503, "unavailable", "PostgreSQL is away")
+    stored(remote, 503)
+    stored(remote, 201)
+    reasons: list[str] = []
+    async with connected(remote) as server:
+        results = [each async for each in store(server, records(1), BOUNDS, on_wait=reasons.append)]
+    assert results[0].is_stored
+    assert len(reasons) == 2
+    assert "PostgreSQL is away" in reasons[0]
+    assert reasons[1] == "why 503"

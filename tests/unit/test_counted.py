@@ -1,0 +1,229 @@
+"""Failed writes, refused values and limits are counted for the right reason, and only then."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from datastorage.api.answers import AnswerBounds, Answers
+from datastorage.api.atonce import AtOnce
+from datastorage.api.bodies import invalid
+from datastorage.api.reviewcache import ReviewCache
+from datastorage.api.room import Room
+from datastorage.errors import ClusterUnavailableError, OverloadedError, TransientError
+from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.item import WorkItem
+from datastorage.pipeline.submissions import Pace, RequestOrigin, Submissions
+from datastorage.records.record import Record, StoredRecord
+from datastorage.resilience.breaker import Breaker
+from datastorage.resources.validation.problems import Code, FieldProblem
+from harness.objects import audit_record, record_of
+from harness.polling import eventually
+from tests.support.counted import changes
+from tests.support.fakes import STORED_AT, FakeArchive, Probe, no_groups
+from tests.support.pace import NEVER
+from tests.support.storing import Storing
+from tests.support.tasks import Spawn
+
+WRITES = "datastorage_write_total"  # its labels in order: status, table
+LIMITS = "datastorage_limits_hit_total"
+REFUSED = "datastorage_validation_failures_total"
+TABLE = "audit_records"
+# The archive in memory does not say which of its rows are new.
+DONE = "duplicate"
+
+
+def bodies(*names: str) -> list[dict[str, object]]:
+    return [audit_record(name=name) for name in names]
+
+
+async def store(breaker: Breaker, spawn: Spawn, archive: FakeArchive, *names: str) -> None:
+    storing = Storing(archive, breaker)
+    storing.offer(*bodies(*names))
+    running = spawn(storing.run())
+    await eventually(lambda: len(storing.outcomes) == len(names))
+    running.cancel()
+
+
+async def test_records_that_are_stored_are_no_failures(breaker: Breaker, spawn: Spawn) -> None:
+    with changes(WRITES) as written:
+        await store(breaker, spawn, FakeArchive(), "a", "b")
+    assert written == {(DONE, TABLE): 2}
+
+
+async def test_an_outage_counts_every_record_that_it_kept_from_being_stored(
+    breaker: Breaker, spawn: Spawn
+) -> None:
+    archive = FakeArchive()
+    archive.failures = [TransientError("PostgreSQL is away")]
+    with changes(WRITES) as written:
+        await store(breaker, spawn, archive, "a", "b")
+    assert written == {("failure", TABLE): 2, (DONE, TABLE): 2}
+
+
+async def test_a_refused_record_is_a_failure_and_then_rejected(breaker: Breaker, spawn: Spawn) -> None:
+    with changes(WRITES) as written:
+        await store(breaker, spawn, FakeArchive(bad=frozenset({"bad"})), "bad")
+    assert written["rejected", TABLE] == 1
+    assert written["failure", TABLE] >= 1
+    assert (DONE, TABLE) not in written
+
+
+class Entrance:
+    """The entrance of requests."""
+
+    def __init__(self, *, max_items: int = 10) -> None:
+        self.intake = Intake(max_items=max_items, max_bytes=2**20)
+        self.breaker = Breaker("PostgreSQL", Probe(), pace=NEVER)
+        self.submissions = Submissions(
+            intake=self.intake,
+            groups=no_groups(self.breaker),
+            breakers=[self.breaker],
+            pace=Pace(commit_seconds=0.01),
+        )
+
+    async def refuse(self, records: Sequence[Record], error: type[Exception]) -> None:
+        with pytest.raises(error):
+            await self.submissions.store(records)
+
+    async def refuse_whole(self, records: Sequence[Record], error: type[Exception]) -> None:
+        with pytest.raises(error):
+            await self.submissions.store_whole(records)
+
+
+RECORDS = [record_of(body) for body in bodies("a", "b", "c")]
+
+
+async def test_records_of_a_request_that_is_refused_at_once_are_failures() -> None:
+    entrance = Entrance(max_items=1)
+    with changes(WRITES) as written:
+        await entrance.refuse(RECORDS, TransientError)
+    assert written == {("failure", TABLE): 3}, "while the operator starts"
+    with changes(WRITES) as written:
+        await entrance.refuse_whole(RECORDS, TransientError)
+    assert written == {("failure", TABLE): 3}, "of a group as well"
+    entrance.submissions.open()
+    entrance.intake.add(WorkItem(RECORDS[0], RequestOrigin(asyncio.get_running_loop().create_future())))
+    with changes(WRITES) as written:
+        await entrance.refuse(RECORDS[:2], OverloadedError)
+    assert written == {("failure", TABLE): 2}, "while there is no room"
+
+
+async def test_records_that_wait_for_too_long_are_not_known_to_have_failed() -> None:
+    entrance = Entrance()
+    entrance.submissions.open()
+    with changes(WRITES) as written:
+        await entrance.refuse(RECORDS, TransientError)
+    assert written == {}
+
+
+async def test_an_outage_is_a_failure_of_each_request() -> None:
+    entrance = Entrance()
+    entrance.submissions.open()
+
+    async def fail() -> None:
+        raise TransientError("no connection")
+
+    with pytest.raises(TransientError):
+        await entrance.breaker.attempt(fail)
+    with changes(WRITES) as written:
+        await entrance.refuse(RECORDS, TransientError)
+    assert written == {("failure", TABLE): 3}
+    await entrance.breaker.close()
+
+
+@pytest.mark.parametrize(
+    ("pointer", "field"),
+    [
+        ("/spec/action", "spec.action"),
+        ("/spec/resourceRef/name", "spec.resourceRef"),
+        ("/spec/details/a/b", "spec.details"),
+        ("/metadata/name", "metadata.name"),
+        ("/spec", "spec"),
+        ("/spec/invented", "spec"),
+        ("/spec/correlationID", "spec.correlationID"),
+        ("/metadata/labels/a~1b", "metadata.labels"),
+        ("/kind", "kind"),
+        ("/invented", "_OTHER"),
+        ("", "_OTHER"),
+        ("/", "_OTHER"),
+        ("spec", "_OTHER"),
+    ],
+)
+def test_a_refused_value_is_counted_by_the_field_of_the_schema(pointer: str, field: str) -> None:
+    with changes(REFUSED) as refused:
+        invalid([FieldProblem(pointer, "wrong", Code.TOO_LONG)])
+    assert refused == {(field, "too_long"): 1}
+
+
+def test_a_room_that_is_full_is_counted() -> None:
+    room = Room(10, "bodies")
+    with changes(LIMITS) as hit:
+        room.take(10)
+    assert hit == {}
+    with changes(LIMITS) as hit, pytest.raises(OverloadedError):
+        room.take(1)
+    assert hit == {("bodies",): 1}
+
+
+async def test_a_question_that_gets_no_turn_is_counted() -> None:
+    answers = Answers(AnswerBounds(made_at_once=1, patience_seconds=0.01))
+    with changes(LIMITS) as hit:
+        async with answers.turn():
+            pass
+    assert hit == {}
+    with changes(LIMITS) as hit, pytest.raises(OverloadedError):
+        async with answers.turn(), answers.turn():
+            pass
+    assert hit == {("questions",): 1}
+
+
+async def test_a_request_too_many_is_counted() -> None:
+    statuses: list[int] = []
+
+    async def never(*_: object) -> None:
+        raise AssertionError
+
+    async def note(message: object) -> None:
+        assert isinstance(message, dict)
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    app = AtOnce(never, most=0, prefix="/api/")
+    with changes(LIMITS) as hit:
+        await app({"type": "http", "path": "/api/v1"}, never, note)  # type: ignore[arg-type]
+    assert (statuses, hit) == ([503], {("requests",): 1})
+
+
+async def test_each_review_is_timed_and_remembered_answers_are_not() -> None:
+    cache: ReviewCache[str, str] = ReviewCache("token")
+
+    async def yes() -> str:
+        return "ann"
+
+    async def away() -> str:
+        raise ClusterUnavailableError("no answer")
+
+    with changes("datastorage_caller_review_duration_seconds_count") as timed:
+        for _ in range(3):
+            await cache.get("a", yes)
+    assert timed == {("token",): 1}
+    with (
+        changes("datastorage_caller_review_duration_seconds_count") as timed,
+        changes("datastorage_caller_reviews_total") as reviewed,
+        pytest.raises(ClusterUnavailableError),
+    ):
+        await cache.get("b", away)
+    assert timed == {("token",): 1}
+    assert reviewed == {("miss", "token"): 1, ("error", "token"): 1}
+
+
+async def test_a_diverged_record_is_still_a_success(breaker: Breaker, spawn: Spawn) -> None:
+    row = StoredRecord(b"x" * 32, STORED_AT, is_new=True, diverged=True)
+
+    class Diverging(FakeArchive):
+        async def store(self, records: Sequence[Record]) -> list[StoredRecord]:
+            return [row for _ in records]
+
+    with changes(WRITES) as written:
+        await store(breaker, spawn, Diverging(), "a")
+    assert written == {("success", TABLE): 1}
