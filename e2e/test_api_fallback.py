@@ -153,6 +153,9 @@ async def test_a_request_becomes_an_object_and_one_row(bench: Bench) -> None:
     assert answer.json["recordedBy"] is None
     assert bench.post(labels={"app": "another"}).status == 422
     assert len(await bench.rows()) == 1
+    account = f"system:serviceaccount:{bench.namespace}:both"
+    named = [line for line in bench.operator.log().splitlines() if made["metadata"]["name"] in line]
+    assert any(account in line for line in named), "the log says who has sent it"
     assert bench.operator.metric('datastorage_api_fallback_total{outcome="created"}') == 1
     assert bench.operator.metric('datastorage_api_fallback_total{outcome="repeated"}') == 1
 

@@ -343,8 +343,8 @@ class Version(Answer):
 
 
 ANSWERS: Final[tuple[type[Answer], ...]] = (
-    Receipt, Accepted, BatchResult, Record, Page, History, SearchResult, Timeline, TargetHistory, Summary, ExportLine,
-    ExportEnd, Problem, Health, Version,
+    Receipt, Accepted, BatchResult, Record, Page, History, SearchResult, Timeline, TargetHistory, Summary,
+    ExportLine, ExportEnd, Problem, Health, Version,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ These are the requests that may be sent again and whose whole content an object 
 the uid of an object, and its name contains the identifier of the request.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -11,6 +12,8 @@ from datastorage.api.results import Accepted
 from datastorage.errors import OverloadedError, StorageAwayError, TransientError
 from datastorage.records.record import Claim, Record
 from datastorage.resources.kinds import LEGAL_HOLD_LABEL
+
+_log = logging.getLogger(__name__)
 
 _HINT: Final = (
     "only a single record is created as a custom resource meanwhile, sent with an Idempotency-Key and "
@@ -48,4 +51,13 @@ async def accept(
         raise OverloadedError(f"{away}; {error}") from error
     except TransientError as error:
         raise TransientError(f"{away}; {error}") from error
+    # The object does not say who has sent the request.
+    _log.info(
+        "Request accepted as a custom resource",
+        extra={
+            "object_namespace": metadata["namespace"],
+            "object_name": name,
+            "user": record.recorded_by,
+        },
+    )
     return Accepted(metadata["namespace"], name)
