@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
-from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD
+from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, RECORDED_BY_ANNOTATION
 from datastorage.resources.reading.requestobject import name_of
 from e2e.test_api import SECONDS, SPEC, Callers, body
 from e2e.workbench import Workbench
@@ -21,11 +21,14 @@ from harness.apiclient import Answer
 from harness.apidocument import DocumentedClient
 from harness.archive import rows
 from harness.bulk import BulkClient
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
-from harness.polling import until
+from harness.polling import until, until_blocking
 from harness.postgres import PostgresServer
 
-RIGHTS = Path(__file__).resolve().parents[1] / "manifests" / "components" / "api-fallback" / "rbac.yaml"
+COMPONENTS = Path(__file__).resolve().parents[1] / "manifests" / "components"
+RIGHTS = COMPONENTS / "api-fallback" / "rbac.yaml"
+STAMPS = COMPONENTS / "recorded-by"
 KEY = {"Idempotency-Key": "wf-12/ex-1"}
 OPERATOR = "system:serviceaccount:datastorage-system:datastorage"
 
@@ -120,6 +123,25 @@ def rights(workbench: Workbench) -> Iterator[None]:
     workbench.cluster.kubectl("delete", "-f", str(RIGHTS))
 
 
+@pytest.fixture
+def stamps(mutating_policies: None, workbench: Workbench) -> Iterator[None]:
+    """Let the API server note who writes objects, for one test."""
+    del mutating_policies  # otherwise the test is skipped
+    cluster, files = workbench.cluster, [str(STAMPS / name) for name in ("rbac.yaml", "policy.yaml")]
+    cluster.kubectl("apply", *(f"--filename={file}" for file in files))
+    try:
+        record = json.dumps(audit_record("tried"))
+
+        def stamped() -> bool:
+            command = ("create", "-n", workbench.namespace, "--dry-run=server", "-o", "json", "-f", "-")
+            return RECORDED_BY_ANNOTATION in cluster.kubectl(*command, input=record).stdout
+
+        until_blocking(stamped, seconds=SECONDS, what="the policy is in force")
+        yield
+    finally:
+        cluster.kubectl("delete", *(f"--filename={file}" for file in files))
+
+
 @pytest_asyncio.fixture
 async def bench(workbench: Workbench, client: BulkClient, postgres: PostgresServer) -> AsyncIterator[Bench]:
     callers = Callers(workbench.cluster, workbench.namespace)
@@ -158,6 +180,21 @@ async def test_a_request_becomes_an_object_and_one_row(bench: Bench) -> None:
     assert any(account in line for line in named), "the log says who has sent it"
     assert bench.operator.metric('datastorage_api_fallback_total{outcome="created"}') == 1
     assert bench.operator.metric('datastorage_api_fallback_total{outcome="repeated"}') == 1
+
+
+@pytest.mark.usefixtures("rights", "stamps")
+async def test_the_stamp_of_the_api_server_changes_no_request(bench: Bench) -> None:
+    bench.start(RECORDED_BY_POLICY="true")
+    await bench.stop_postgres()
+    made = await bench.accepted()
+    assert made["metadata"]["annotations"] == {RECORDED_BY_ANNOTATION: OPERATOR}
+    await bench.accepted()
+    bench.start_postgres()
+    [row] = await bench.stored()
+    # A policy that is only seconds old counts for nothing yet.
+    assert row["recorded_by"] in {None, OPERATOR}
+    answer = bench.post()
+    assert (answer.status, answer.json["uid"]) == (200, made["metadata"]["uid"])
 
 
 @pytest.mark.usefixtures("rights")

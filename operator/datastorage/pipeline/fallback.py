@@ -68,6 +68,8 @@ class Fallback:
         self._namespaces = namespaces
         self._pace = pace
         self._turns = asyncio.Semaphore(pace.at_once)
+        # The last refusal that was logged: an outage has many requests, and each may meet the same one.
+        self._refusal: str | None = None
 
     async def create(self, metadata: Mapping[str, Any], spec: Mapping[str, Any], claim: Claim) -> str:
         """Return the name of the object that stands for a request, which is created if it is not there.
@@ -101,7 +103,7 @@ class Fallback:
             ) from None
         except (ClusterError, TransientError, IdentifierReusedError) as error:
             metrics.FALLBACK_TOTAL.labels("failed").inc()
-            raise _translated(error) from error
+            raise self._translated(error) from error
         metrics.FALLBACK_TOTAL.labels(outcome).inc()
         return name
 
@@ -142,6 +144,26 @@ class Fallback:
         if "deletionTimestamp" in there["metadata"]:
             raise TransientError(f"AuditRecord {namespace}/{name}, which stands for it, is being deleted")
 
+    def _translated(self, error: Exception) -> Exception:
+        """Return the error for the request: the cluster's trouble passes, or an administrator ends it."""
+        match error:
+            case TransientError() | IdentifierReusedError():
+                return error
+            case NotServedError():
+                return TransientError("the cluster has no AuditRecords now: their definition is missing")
+            case ObjectGoneError():
+                return TransientError(f"{error}: send the request again")
+            case _:
+                if str(error) != self._refusal:
+                    self._refusal = str(error)
+                    _log.error("Custom resource of a request refused", extra={"error": str(error)})
+                if not isinstance(error, ForbiddenError):
+                    return TransientError(str(error))
+                return TransientError(
+                    f"{error}; the operator needs the right to create auditrecords "
+                    "(manifests/components/api-fallback)"
+                )
+
 
 def _require_unchanged(body: Mapping[str, Any], claim: Claim) -> None:
     if claim_of(body) != claim or body["metadata"].get("finalizers"):
@@ -149,23 +171,3 @@ def _require_unchanged(body: Mapping[str, Any], claim: Claim) -> None:
             "an admission policy or webhook of the cluster changes such custom resources, or the request has "
             "labels or annotations that a custom resource can't have"
         )
-
-
-def _translated(error: Exception) -> Exception:
-    """Return the error for the request: the cluster's trouble passes, or an administrator ends it."""
-    match error:
-        case TransientError() | IdentifierReusedError():
-            return error
-        case NotServedError():
-            return TransientError("the cluster has no AuditRecords now: their definition is missing")
-        case ForbiddenError():
-            _log.error("Custom resource of a request refused", extra={"error": str(error)})
-            return TransientError(
-                f"{error}; the operator needs the right to create auditrecords "
-                "(manifests/components/api-fallback)"
-            )
-        case ObjectGoneError():
-            return TransientError(f"{error}: send the request again")
-        case _:
-            _log.error("Custom resource of a request refused", extra={"error": str(error)})
-            return TransientError(str(error))
