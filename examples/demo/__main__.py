@@ -15,6 +15,7 @@ from examples.demo.meaning import ask_the_archive, play_equal_events
 from examples.demo.narrator import Narrator
 from examples.demo.observer import Observer
 from examples.demo.outage import play_outage
+from examples.demo.requests import tell_by_requests
 from examples.demo.services import Services, services
 from examples.demo.stage import Stage, interruptible, own_directory, show_access, stage
 from examples.demo.story import Demo, play_story
@@ -24,8 +25,8 @@ DESCRIPTION = """\
 Shows the way of records from the cluster into PostgreSQL: sets up a real
 control plane, PostgreSQL, Redis, an embedding service and the operator, lets
 controllers create records, asks the archive about them, takes Redis and the
-embedding service away, and checks at each step what kubectl, PostgreSQL and
-the command line show."""
+embedding service away, stores and asks over HTTP with curl, and checks at each
+step what kubectl, PostgreSQL, the command line and the REST API show."""
 EPILOG = """\
 Takes about two minutes; the first time on a machine the control plane is built
 before that, about 7 minutes on 2 cores. The exit code is 0 if every check
@@ -105,6 +106,7 @@ def _run(narrator: Narrator, directory: Path, *, ttl: int, keep: bool) -> None:
             ask_the_archive(demo)
             play_outage(demo)
             show_what_stays(demo)
+            tell_by_requests(demo)
             counts = running.archive.counts()
             if not keep:
                 stop_operator(demo)

@@ -168,6 +168,14 @@ class CallerRefusedError(DataStorageError):
     """A request to our API is refused for its sender. The message is fit for the sender."""
 
 
+class TooManyRequestsError(CallerRefusedError):
+    """The sender asks for more than one sender may."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class NotAuthenticatedError(CallerRefusedError):
     """The request has no credentials, or the API server does not accept them."""
 

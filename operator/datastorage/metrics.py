@@ -157,7 +157,7 @@ WATCH_RESTARTS = Counter(
 DEPENDENCY_UP = Gauge(
     "datastorage_dependency_up",
     "1 while a dependency serves, 0 while it is away: postgres, audit_records and action_traces "
-    "(the tables of the rows), embedder, vector_store, redis",
+    "(the tables of the rows), embedder, vector_store, redis, standby",
     ["dependency"],
     registry=REGISTRY,
 )
@@ -244,12 +244,31 @@ CALLER_REVIEWS = Counter(
     ["review", "outcome"],
     registry=REGISTRY,
 )
+LOOP_HELD = Histogram(
+    "datastorage_event_loop_held_seconds",
+    "Delays of the event loop, measured 40 times a second: for so long, a piece of work has held it",
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
 LIMITS_HIT = Counter(
     "datastorage_limits_hit_total",
-    "Times that a client was refused or cut off because of a limit of the API, by limit: bodies (bytes of "
-    "all bodies), answers (bytes of all answers), questions (answers made at once), requests (under way), "
-    "exports (under way), connections, handshakes",
+    "Times that a client was refused or cut off because of a limit of the API, by limit: rate and "
+    "requests_of_one_identity (429), requests (under way), request_bytes and answer_bytes (of all requests), "
+    "answers (made at once), exports (under way), connections, handshakes",
     ["limit"],
+    registry=REGISTRY,
+)
+REPLICA_LAG = Gauge(
+    "datastorage_replica_lag_seconds",
+    "Seconds, at most, by which the standby that answers questions lags; 0 without a standby",
+    registry=REGISTRY,
+)
+STANDBY_SKIPPED = Counter(
+    "datastorage_standby_skipped_total",
+    "Questions that went to the primary in place of the standby, by reason: away, refused (the standby "
+    "cancelled the question, because it has to apply changes), not_found (a record that it does not have, or "
+    "not yet)",
+    ["reason"],
     registry=REGISTRY,
 )
 HANDSHAKES = Counter(

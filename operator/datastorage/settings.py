@@ -40,6 +40,7 @@ from datastorage.settingsgroups import (
     IntakeSettings,
     LogSettings,
     Port,
+    ReadSettings,
     TlsSettings,
     Url,
     VectorSettings,
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     _directories: Mapping[str, Path] = PrivateAttr(default_factory=dict)
 
     database: DatabaseSettings = DatabaseSettings()
+    read: ReadSettings = ReadSettings()
     vector: VectorSettings = VectorSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     redis_url: Url | None = Field(

@@ -45,6 +45,16 @@ class DatabaseSettings(Group):
     )
 
 
+class ReadSettings(Group):
+    """A copy of the database for the questions of the REST API."""
+
+    database_url: Url | None = Field(
+        default=None,
+        description="PostgreSQL URL of a streaming standby of the records' database, which then answers the "
+        "questions of the REST API. The role may be the service's, or a member of `datastorage_reader`.",
+    )
+
+
 class VectorSettings(Group):
     """The database of the vectors, and the memory for their indexes."""
 
@@ -138,6 +148,14 @@ class ApiSettings(Group):
         default=1000,
         description="Custom resources that this process has created for requests and that are not stored "
         "yet, at most; beyond it, 503.",
+    )
+    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+        default=2000,
+        description="Requests a second of one identity, per replica; further ones are refused with 429. Five "
+        "records of a batch count as a request.",
+    )
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=4000, description="Requests that an identity may send at once after it has been quiet."
     )
 
 

@@ -3,28 +3,36 @@
 import asyncio
 import json
 import logging
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from datastorage.api.allowances import AllowanceLimits, Allowances
 from datastorage.api.answers import AnswerBounds
+from datastorage.api.app import metrics_server
 from datastorage.api.bodies import Bounds
+from datastorage.api.health import health_routes
 from datastorage.assembly.queries import build_queries
 from datastorage.query.questions import ArchiveQueries
 from datastorage.storage.connection.database import Database
 from harness.apiclient import Answer
+from harness.polling import eventually
+from harness.ports import free_port
 from harness.postgres import TestDatabase
-from tests.support.apiserved import Served, body, served
+from tests.support.apiserved import IN_PAYMENTS, Served, body, served
 
 RECORD = json.dumps(body()).encode()
 STORE = "/store/workflow"
 LIST = "/query/records"
 UNKNOWN = "75e49872-21d7-4f9c-9e0b-4fd87f01d022"
 JSON = {"Content-Type": "application/json"}
+PATIENCE_SECONDS = 60.0
 LONGEST_HOLD_SECONDS = 0.5  # far more than 50 ms: the tests share the machine with others
 
 
@@ -180,6 +188,46 @@ async def test_answers_have_a_bound_in_all(queries: ArchiveQueries) -> None:
         assert_problem(await api.send("GET", f"{LIST}/{uuid.uuid4()}"), 503, "overloaded")
 
 
+async def test_an_identity_that_floods_leaves_the_others_alone(queries: ArchiveQueries) -> None:
+    few = Allowances(AllowanceLimits(tokens_per_second=0.01, burst=20, at_once=3))
+    async with served(queries, allowances=few) as api:
+        path = f"{LIST}?namespace=nothing-is-here"
+        flood = [await api.send("GET", path, token="flood") for _ in range(25)]
+        assert [answer.status for answer in flood] == [200] * 20 + [429] * 5
+        assert_problem(flood[-1], 429, "too-many-requests")
+        assert int(flood[-1].headers["retry-after"]) > 1
+        assert_problem(await api.send("POST", STORE, RECORD, JSON, token="flood"), 429, "too-many-requests")
+        assert (await api.send("GET", path)).status == 200
+
+        # A caller that was not authenticated has no tokens to take.
+        assert_problem(await api.send("GET", path, token="forged"), 401, "not-authenticated")
+
+
+async def test_an_identity_with_many_requests_under_way_leaves_room(queries: ArchiveQueries) -> None:
+    async with served(queries, allowances=Allowances(AllowanceLimits(at_once=3))) as api:
+        api.storing.clear()
+        flood = [asyncio.create_task(api.send("POST", STORE, RECORD, JSON, token="flood")) for _ in range(5)]
+        await eventually(lambda: sum(task.done() for task in flood) == 2)
+        for task in flood:
+            if task.done():
+                assert_problem(task.result(), 429, "too-many-requests")
+        waiting = asyncio.create_task(api.send("POST", STORE, RECORD, JSON))
+        api.storing.set()
+        assert (await waiting).status == 201
+        answers = await asyncio.gather(*flood)
+        assert sorted(answer.status for answer in answers) == [201] * 3 + [429] * 2
+        # The places are free again.
+        assert (await api.send("POST", STORE, RECORD, JSON, token="flood")).status == 201
+
+
+async def test_a_batch_takes_the_tokens_of_its_records(queries: ArchiveQueries) -> None:
+    few = Allowances(AllowanceLimits(tokens_per_second=0.01, burst=20, records_per_token=5))
+    async with served(queries, allowances=few) as api:
+        batch = json.dumps([body() for _ in range(100)]).encode()
+        assert (await api.send("POST", STORE, batch, JSON)).status == 207
+        assert_problem(await api.send("POST", STORE, RECORD, JSON), 429, "too-many-requests")
+
+
 class Watchdog:
     """Measures how long the event loop was held."""
 
@@ -232,25 +280,34 @@ async def test_a_large_array_is_stored_in_its_order(api: Served) -> None:
     assert broken.json["errors"][0]["pointer"] == "/0/a"
 
 
-async def test_a_read_over_all_namespaces_is_logged(api: Served, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_read_of_others_namespaces_is_logged(api: Served, caplog: pytest.LogCaptureFixture) -> None:
+    def logged() -> list[Any]:
+        return [each for each in caplog.records if each.message == "Read with the right in the whole cluster"]
+
     with caplog.at_level(logging.INFO):
-        await api.send("GET", f"{LIST}?namespace=payments")
-        assert not [each for each in caplog.records if each.message == "Read over all namespaces"]
+        await api.send("GET", f"{LIST}?namespace=payments", token=IN_PAYMENTS)
+        assert not logged()
+        await api.send("GET", f"{LIST}?namespace=shop", token=IN_PAYMENTS)
         await api.send("GET", "/query/semantic?mode=text&q=secretword&phase=Completed")
-    [logged] = [each for each in caplog.records if each.message == "Read over all namespaces"]
-    assert (logged.user, logged.verb, logged.count) == ("robot", "list", 0)  # type: ignore[attr-defined]
-    assert logged.filter["phase"] == "Completed"  # type: ignore[attr-defined]
-    assert "secretword" not in str(logged.__dict__)
+    of_shop, of_all = logged()
+    assert (of_shop.user, of_shop.filter) == (IN_PAYMENTS, {"namespace": "shop", "pageSize": 50})
+    assert (of_all.user, of_all.verb, of_all.count) == ("robot", "list", 0)
+    assert of_all.filter["phase"] == "Completed"
+    assert "secretword" not in str(of_all.__dict__)
 
 
 async def test_many_connections_leave_room_for_the_probes(api: Served) -> None:
     port = int(api.url.rpartition(":")[2])
-    slow = b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
-    slow += b"Content-Length: 9\r\n\r\n"
+    # Two identities: one alone may not take all places.
+    slow = [
+        b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+        b"Content-Length: 9\r\n\r\n" % name
+        for name in (b"robot", b"flood")
+    ]
     # More bodies that do not come than requests are served, and more silent connections than are kept.
     writers = []
     try:
-        for request in [slow] * 410 + [b"GET /"] * 450:
+        for request in slow * 205 + [b"GET /"] * 450:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writers.append(writer)
             writer.write(request)
@@ -266,6 +323,68 @@ async def test_many_connections_leave_room_for_the_probes(api: Served) -> None:
             await writer.wait_closed()
     answer = await api.send("POST", STORE, RECORD, JSON)
     assert answer.status == 201, answer.content
+
+
+FLOOD = """
+import resource, socket, sys
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+opened = []
+print("begun", flush=True)
+while True:  # until it is ended: always 2,000 connections, the oldest of which makes room
+    try:
+        opened.append(socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=1))
+        opened[-1].sendall(b"GET /health HTTP/1.1\\r\\nHost:")
+    except OSError:
+        pass
+    if len(opened) == 2000:
+        print("full", flush=True)
+    if len(opened) >= 2000:
+        opened.pop(0).close()
+"""
+
+
+async def test_a_flood_of_connections_leaves_the_probes_alone(api: Served) -> None:
+    port = free_port()
+    probes = metrics_server(health_routes(health={}, ready={}, notes={}), addresses="127.0.0.1", port=port)
+    await probes.start()
+    flood = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FLOOD, api.url.rpartition(":")[2], stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert flood.stdout is not None
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while b"full" not in await flood.stdout.readline():
+                pass
+            for path in ["/health", "/ready"] * 10:
+                request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                answer = await Served(f"http://127.0.0.1:{port}").raw(request.encode())
+                assert answer.startswith(b"HTTP/1.1 200 "), answer
+    finally:
+        flood.kill()
+        await flood.wait()
+        await probes.stop()
+    assert (await api.send("POST", STORE, RECORD, JSON)).status == 201
+
+
+async def test_a_body_without_an_end_is_refused_at_the_limit(api: Served) -> None:
+    """100 MB would come if the server read on."""
+    head = b"POST /api/v1/store/workflow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer robot\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
+    piece, sent = b"100000\r\n" + b" " * 0x100000 + b"\r\n", 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rpartition(":")[2]))
+    answer = asyncio.create_task(reader.readline())
+    writer.write(head)
+    with suppress(ConnectionError):
+        while not answer.done() and sent < 100:
+            writer.write(piece)
+            await writer.drain()
+            sent += 1
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert (await answer).startswith(b"HTTP/1.1 413 ")
+    assert sent < 100
+    writer.close()
+    assert (await api.send("POST", STORE, RECORD, JSON)).status == 201
 
 
 async def test_nobody_chooses_who_recorded_it(api: Served) -> None:

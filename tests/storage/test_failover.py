@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,50 +17,21 @@ from datastorage.storage.export import ExportReader
 from datastorage.storage.write import Archive
 from harness.objects import AUDIT_SPEC, audit_record, record_of
 from harness.polling import eventually
-from harness.postgres import PostgresServer, StandbyServer, TestDatabase, TestDatabases, connect
+from harness.postgres import PostgresServer, StandbyServer, connect
 from harness.proxy import FreezableProxy, silent_server
 from tests.support.archive import searchable
 from tests.support.ping import ping
+from tests.support.serverpair import ServerPair, server_pair
 
 # Every fault is over within this time after its repair.
 _RECOVERY_SECONDS = 10.0
 _COUNT = "SELECT count(DISTINCT uid) FROM datastorage.audit_records WHERE namespace = $1"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A primary with a migrated database, and a standby that follows it."""
-
-    primary: PostgresServer
-    standby: StandbyServer
-    database: TestDatabase
-
-    @property
-    def on_standby(self) -> TestDatabase:
-        """The same database as the standby has it."""
-        return TestDatabase(
-            self.database.name,
-            self.standby.moved(self.database.owner_url),
-            self.standby.moved(self.database.service_url),
-        )
-
-
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    primary = PostgresServer()
-    standby: StandbyServer | None = None
-    try:
-        primary.start()
-        databases = TestDatabases(primary.owner_url)
-        databases.prepare()
-        database = asyncio.run(databases.clone())
-        standby = StandbyServer(primary)
-        standby.start()
-        yield Pair(primary, standby, database)
-    finally:
-        if standby is not None:
-            standby.remove()
-        primary.remove()
+def pair() -> Iterator[ServerPair]:
+    with server_pair() as made:
+        yield made
 
 
 class Writer:
@@ -108,7 +78,7 @@ def _says(writer: Writer, words: str) -> Callable[[], bool]:
     return lambda: words in (writer.breaker.reason or "")
 
 
-async def test_a_standby_exports_nothing(pair: Pair) -> None:
+async def test_a_standby_exports_nothing(pair: ServerPair) -> None:
     """It does not know which transactions of the primary may still add rows."""
     database = Database(pair.on_standby.service_url, pool_size=1)
     with pytest.raises(TransientError, match="is a standby"):
@@ -116,7 +86,9 @@ async def test_a_standby_exports_nothing(pair: Pair) -> None:
     await database.close()
 
 
-async def test_a_pool_that_met_a_standby_leaves_it(pair: Pair, writers: Callable[[str], Writer]) -> None:
+async def test_a_pool_that_met_a_standby_leaves_it(
+    pair: ServerPair, writers: Callable[[str], Writer]
+) -> None:
     async with FreezableProxy(pair.database.service_url) as proxy:
         writer = writers(proxy.url)
         await writer.store(audit_record())
@@ -130,7 +102,7 @@ async def test_a_pool_that_met_a_standby_leaves_it(pair: Pair, writers: Callable
         await writer.store(audit_record())
 
 
-async def test_the_start_waits_for_the_primary(pair: Pair, writers: Callable[[str], Writer]) -> None:
+async def test_the_start_waits_for_the_primary(pair: ServerPair, writers: Callable[[str], Writer]) -> None:
     async with FreezableProxy(pair.on_standby.service_url) as proxy:
         writer = writers(proxy.url)
         starting = asyncio.create_task(writer.breaker.run(writer.database.check_schema_version))
@@ -140,7 +112,7 @@ async def test_the_start_waits_for_the_primary(pair: Pair, writers: Callable[[st
             await starting
 
 
-async def test_a_standby_answers_all_questions(pair: Pair) -> None:
+async def test_a_standby_answers_all_questions(pair: ServerPair) -> None:
     async with searchable(pair.database) as archive:
         body = audit_record({**AUDIT_SPEC, "action": "restart-checkout"}, namespace="standby")
         await archive.put(body)
@@ -166,7 +138,7 @@ def _with_hosts(url: str, *hosts: str, query: str = "") -> str:
 
 @pytest.mark.parametrize("query", ["", "&target_session_attrs=read-write"])
 async def test_a_writer_finds_the_primary_among_several_hosts(
-    pair: Pair, writers: Callable[[str], Writer], query: str
+    pair: ServerPair, writers: Callable[[str], Writer], query: str
 ) -> None:
     with silent_server() as silent:
         hosts = [silent, f"127.0.0.1:{pair.standby.port}", "127.0.0.1:1", f"127.0.0.1:{pair.primary.port}"]
@@ -175,7 +147,7 @@ async def test_a_writer_finds_the_primary_among_several_hosts(
             await writer.store(audit_record())
 
 
-async def test_the_fault_of_each_of_several_hosts_is_reported(pair: Pair) -> None:
+async def test_the_fault_of_each_of_several_hosts_is_reported(pair: ServerPair) -> None:
     hosts = ["127.0.0.1:1", f"127.0.0.1:{pair.standby.port}"]
     database = Database(_with_hosts(pair.database.service_url, *hosts), pool_size=1, writable=True)
     with pytest.raises(TransientError) as caught:
@@ -187,7 +159,7 @@ async def test_the_fault_of_each_of_several_hosts_is_reported(pair: Pair) -> Non
     await database.close()
 
 
-async def test_a_reader_takes_any_host_and_the_one_it_asks_for(pair: Pair) -> None:
+async def test_a_reader_takes_any_host_and_the_one_it_asks_for(pair: ServerPair) -> None:
     hosts = [f"127.0.0.1:{pair.primary.port}", f"127.0.0.1:{pair.standby.port}"]
     for query, standby in (("", False), ("target_session_attrs=standby", True),
                            ("target_session_attrs=prefer-standby", True)):  # fmt: skip
@@ -198,7 +170,7 @@ async def test_a_reader_takes_any_host_and_the_one_it_asks_for(pair: Pair) -> No
 
 
 async def test_nothing_is_lost_when_a_standby_takes_over_under_load(
-    pair: Pair, writers: Callable[[str], Writer]
+    pair: ServerPair, writers: Callable[[str], Writer]
 ) -> None:
     heir, is_gone = StandbyServer(pair.primary), False
     try:

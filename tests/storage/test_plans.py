@@ -10,6 +10,7 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.storage.keys import key_columns, key_in
+from datastorage.storage.pages import ONE
 from datastorage.storage.rows import FIND
 from harness.postgres import TestDatabase, TestDatabases, connect
 
@@ -96,3 +97,17 @@ async def test_a_time_range_reads_only_its_months(owner: Any) -> None:
     )
     read = {node["Relation Name"] for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node}
     assert read == {"audit_records_y2026m02"}
+
+
+async def test_a_get_is_one_statement_on_indexes_even_with_a_plan_for_any_values(owner: Any) -> None:
+    """It runs outside a transaction, so PostgreSQL may keep such a plan for it."""
+    await owner.execute(f"PREPARE one (uuid, bigint, text, timestamptz) AS {ONE}")
+    await owner.execute("SET plan_cache_mode = force_generic_plan")
+    answer = json.loads(
+        await owner.fetchval(
+            "EXPLAIN (FORMAT JSON) EXECUTE one "
+            "('75e49872-21d7-4f9c-9e0b-4fd87f01d022', NULL, 'payments', NULL)"
+        )
+    )
+    kinds = {node["Node Type"] for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node}
+    assert kinds == {"Index Scan"}

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
 
+from datastorage.api import overviews, query, store
+from datastorage.api.allowances import Allowances
 from datastorage.api.answers import AnswerBounds
 from datastorage.api.app import api_app, api_server
 from datastorage.api.bodies import Bounds
@@ -22,7 +24,6 @@ from datastorage.errors import NotAuthenticatedError
 from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.submissions import Unknown
 from datastorage.query.export import ArchiveExports
-from datastorage.query.questions import ArchiveQueries
 from datastorage.records.caller import Caller
 from datastorage.records.record import Record, StoredRecord
 from datastorage.storage.connection.database import Database
@@ -40,13 +41,31 @@ def body(**metadata: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": "payments", **metadata}, "spec": spec}
 
 
+class Archive(query.Archive, overviews.Archive, store.Archive, Protocol):
+    """Everything that the routes ask."""
+
+
+IN_PAYMENTS: Final = "system:serviceaccount:payments:robot"
+
+
 class TokenGuard(OpenGuard):
-    """Knows one token."""
+    """Knows some tokens, each the name of its owner."""
+
+    def __init__(
+        self, allowances: Allowances | None = None, names: Sequence[str] = ("robot", "flood", IN_PAYMENTS)
+    ) -> None:
+        self._allowances = allowances or Allowances()
+        self._names = names
 
     async def caller_of(self, headers: Headers) -> Caller:
-        if headers.get("authorization") != "Bearer robot":
+        name = headers.get("authorization", "").removeprefix("Bearer ")
+        if name not in self._names:
             raise NotAuthenticatedError("no credentials")
-        return Caller("robot")
+        self._allowances.admit(name)
+        return Caller(name)
+
+    def charge(self, caller: Caller, records: int) -> None:
+        self._allowances.charge(caller.username, records)
 
 
 @dataclass
@@ -97,17 +116,18 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    archive: ArchiveQueries,
+    archive: Archive,
     bounds: Bounds | None = None,
     answers: AnswerBounds | None = None,
     *,
     submissions: Submissions | None = None,
     guard: OpenGuard | None = None,
+    allowances: Allowances | None = None,
 ) -> AsyncIterator[Served]:
     """Serve the API until the end of the block. Without ``submissions``, records are kept in memory."""
     port = free_port()
     api = Served(f"http://127.0.0.1:{port}")
-    guard = guard or TokenGuard()
+    guard = guard or TokenGuard(allowances)
     entrance = Entrance(guard, submissions or api, archive, with_texts=False, bounds=bounds or Bounds())
     desk = Desk(guard, archive, answers or AnswerBounds())
     app = api_app(

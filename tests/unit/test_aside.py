@@ -155,3 +155,17 @@ async def test_a_record_without_an_object_is_informed_that_it_gave_way(breaker: 
         storing.offer(*(big(f"slow-{n}") for n in range(9)))
         with pytest.raises(WorkRefusedError, match="too slow"):
             await answer
+
+
+async def test_the_problem_that_everybody_sees_names_no_record(breaker: Breaker) -> None:
+    storing = Storing(Refusing("secret-name"), breaker)
+    async with storing.running():
+        storing.offer(big("secret-name", namespace="secret-namespace"))
+
+        async def is_reported() -> bool:
+            return await storing.aside.problem() is not None
+
+        await eventually(is_reported)
+        problem = await storing.aside.problem() or ""
+        assert "too slow" in problem
+        assert "secret" not in problem

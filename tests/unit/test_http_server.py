@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from datastorage.api.listening import Listening
 from datastorage.api.server import HttpServer, Limits
+from harness.polling import eventually
 from harness.ports import free_port
 from tests.support.counted import changes
 
@@ -28,12 +29,15 @@ class Served:
     def __init__(self, limits: Limits) -> None:
         self.port = free_port()
         self.asked = asyncio.Event()
+        self.gate = asyncio.Event()
         self.sent = 0
         routes = [
             Route("/quick", self._quick),
             Route("/slow", self._slow),
             Route("/endless", self._endless),
             Route("/broken", self._broken),
+            Route("/body", self._body, methods=["POST"]),
+            Route("/gated", self._gated),
         ]
         listening = Listening(addresses="127.0.0.1", port=self.port, port_setting="")
         self.server = HttpServer(Starlette(routes=routes), listening, limits)
@@ -58,6 +62,15 @@ class Served:
 
     async def _broken(self, _: Request) -> Response:
         raise ValueError("a secret")
+
+    async def _body(self, request: Request) -> Response:
+        self.asked.set()
+        return PlainTextResponse(str(len(await request.body())))
+
+    async def _gated(self, _: Request) -> Response:
+        self.asked.set()
+        await self.gate.wait()
+        return PlainTextResponse("done")
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -106,6 +119,18 @@ async def test_a_byte_now_and_then_does_not_keep_a_connection() -> None:
         writer.close()
 
 
+async def test_a_body_that_comes_byte_by_byte_does_not_keep_a_connection() -> None:
+    async with served(Limits(stage_seconds=0.2)) as bench:
+        reader, writer = await bench.connect()
+        end = asyncio.create_task(ended(reader))
+        writer.write(b"POST /body HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n")
+        while not end.done():
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+        assert b"200" not in await end
+        writer.close()
+
+
 async def test_an_answer_that_is_not_read_is_not_waited_for() -> None:
     async with served(Limits(stage_seconds=0.2)) as bench:
         reader, writer = await bench.connect()
@@ -138,6 +163,59 @@ async def test_headers_have_a_limit() -> None:
         reader, writer = await bench.connect()
         writer.write(b"GET /quick HTTP/1.1\r\nHost: here\r\na: " + b"b" * 100_000)
         assert (await ended(reader)).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "flood", [b"a: b\r\n" * 50_000, b"a" * 300_000, b"a: " + b"b" * 300_000], ids=["many", "name", "value"]
+)
+async def test_a_flood_of_headers_ends_the_connection(flood: bytes) -> None:
+    async with served(Limits(stage_seconds=1_000)) as bench:  # so no time-out ends it
+        head = b"GET /quick HTTP/1.1\r\nHost: here\r\n"
+        # Also on a connection that has been good, and after a body.
+        chunked = b"POST /body HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        for before in (head, WHOLE + head, chunked):
+            reader, writer = await bench.connect()
+            end = asyncio.create_task(ended(reader))
+            writer.write(before)
+            with suppress(ConnectionError):
+                for start in range(0, len(flood), 4096):
+                    writer.write(flood[start : start + 4096])
+                    await writer.drain()
+            received = await end
+            assert received.count(b"HTTP/1.1 200 ") == before.count(WHOLE)
+            writer.close()
+        reader, writer = await bench.connect()
+        writer.write(WHOLE)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_a_stop_answers_the_requests_under_way_and_takes_no_others() -> None:
+    async with served(Limits(close_seconds=60)) as bench:  # more than a busy machine takes
+        reader, writer = await bench.connect()
+        writer.write(b"GET /gated HTTP/1.1\r\nHost: here\r\n\r\n")
+        await bench.asked.wait()
+        stopping = asyncio.create_task(bench.server.stop())
+
+        async def is_refused() -> bool:
+            try:
+                _, other = await bench.connect()
+            except ConnectionRefusedError:
+                return True
+            except ConnectionError:  # the port closed in this very moment
+                return False
+            other.close()
+            return False
+
+        await eventually(is_refused)
+        assert not stopping.done()
+        bench.gate.set()
+        answer = await ended(reader)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"done")
+        assert b"connection: close" in answer.lower()
+        await stopping
         writer.close()
 
 
@@ -183,7 +261,7 @@ async def test_a_burst_of_connections_leaves_no_more_than_the_limit() -> None:
 
 @pytest.mark.parametrize("path", ["/slow", "/endless"])
 async def test_no_client_holds_the_stop(path: str) -> None:
-    async with served() as bench:
+    async with served(Limits(close_seconds=1)) as bench:
         idle_reader, idle = await bench.connect()
         reader, writer = await bench.connect()
         writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())

@@ -30,7 +30,7 @@ def api(addresses: str, port: int) -> HttpServer:
 
 
 def numbers(addresses: str, port: int) -> HttpServer:
-    return metrics_server(addresses=addresses, port=port)
+    return metrics_server([], addresses=addresses, port=port)
 
 
 BOTH_PORTS = pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_only_the_migration_sees_the_owner_credentials() -> None:
         "migrate": {"DATASTORAGE_DATABASE_OWNER_URL", "DATASTORAGE_VECTOR_DATABASE_OWNER_URL"},
         "run": {
             "DATASTORAGE_DATABASE_URL", "DATASTORAGE_REDIS_URL", "DATASTORAGE_EMBEDDING_API_KEY",
-            "DATASTORAGE_VECTOR_DATABASE_URL",
+            "DATASTORAGE_VECTOR_DATABASE_URL", "DATASTORAGE_READ_DATABASE_URL",
         },
     }  # fmt: skip
 
@@ -190,9 +190,9 @@ def test_service_ports_and_probes_reach_the_container() -> None:
     assert {port["targetPort"]: port["port"] for port in only("Service")["spec"]["ports"]} == ports
     probes = {name: operator[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert probes == {
-        "startup": {"path": "/health", "port": "http"},
-        "liveness": {"path": "/health", "port": "http"},
-        "readiness": {"path": "/ready", "port": "http"},
+        "startup": {"path": "/health", "port": "metrics"},
+        "liveness": {"path": "/health", "port": "metrics"},
+        "readiness": {"path": "/ready", "port": "metrics"},
     }
 
 

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from datastorage import metrics
-from datastorage.api.encoding import encoded
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
 from datastorage.errors import OverloadedError
+from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled
 from datastorage.resilience.pieces import in_pieces
 
@@ -37,9 +37,9 @@ class Answers:
 
     def __init__(self, bounds: AnswerBounds) -> None:
         self._bounds = bounds
-        self._no_turn = metrics.LIMITS_HIT.labels("questions")
+        self._no_turn = metrics.LIMITS_HIT.labels("answers")
         self._turns = asyncio.Semaphore(bounds.made_at_once)
-        self._room = Room(bounds.bytes_at_once, "answers")
+        self._room = Room(bounds.bytes_at_once, "answer_bytes")
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -55,11 +55,14 @@ class Answers:
         finally:
             self._turns.release()
 
-    async def listed(self, items: Iterable[Mapping[str, Any]], rest: Mapping[str, Any]) -> Response:
-        """Return the answer with items and the other fields of ``rest``. Raises OverloadedError."""
+    async def listed(self, items: Iterable[bytes], rest: Mapping[str, Any]) -> Response:
+        """Return the answer with items, each in JSON, and the other fields of ``rest``.
+
+        Raises OverloadedError.
+        """
         body = bytearray(b'{"items": [')
         is_first = True
-        async for piece in in_pieces(map(encoded, items), len):
+        async for piece in in_pieces(items, len):
             body += b"" if is_first else b", "
             body += piece
             is_first = False

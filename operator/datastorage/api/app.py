@@ -1,4 +1,4 @@
-"""The two HTTP servers of the process: one for the API, one for the scrapers of metrics."""
+"""The two HTTP servers of the process: one for the API, one for scrapers of metrics and for probes."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -18,6 +18,7 @@ from datastorage.api.observed import Observed
 from datastorage.api.openapi import DESCRIPTION, TITLE, completed
 from datastorage.api.problems import handle_errors
 from datastorage.api.reference import html
+from datastorage.api.replicalag import ReplicaLag
 from datastorage.api.server import HttpServer, Limits
 from datastorage.api.version import version
 
@@ -55,6 +56,7 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
     app.add_api_route("/openapi.json", _openapi, include_in_schema=False)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     app.add_api_route("/version", _version, include_in_schema=False)
+    app.add_middleware(ReplicaLag)
     app.add_middleware(AtOnce, most=_REQUESTS_AT_ONCE, prefix="/api/")
     app.router.routes.extend(probes)
     for router in routers:
@@ -85,10 +87,13 @@ def api_server(
     return HttpServer(Observed(app, paths=paths), listening, Limits(connections=_CONNECTIONS), certificate)
 
 
-def metrics_server(*, addresses: str, port: int) -> HttpServer:
-    """Return the server of /metrics. Its text takes some milliseconds, short enough for the event loop."""
+def metrics_server(probes: Sequence[BaseRoute], *, addresses: str, port: int) -> HttpServer:
+    """Return the server of /metrics. Its text takes some milliseconds, short enough for the event loop.
+
+    It has the probes as well: the clients of the API may take all connections of the other port.
+    """
     listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_METRICS_PORT")
-    app = Starlette(routes=[Route("/metrics", _Metrics(), methods=["GET"])])
+    app = Starlette(routes=[*probes, Route("/metrics", _Metrics(), methods=["GET"])])
     return HttpServer(app, listening)
 
 

@@ -1,8 +1,11 @@
 """Bounds the requests to the API that are under way, so that the probes always get a connection."""
 
+from collections.abc import Callable
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from datastorage import metrics
+from datastorage.api.allowances import ENDINGS
 from datastorage.api.problems import problem_of
 from datastorage.errors import OverloadedError
 
@@ -29,7 +32,12 @@ class AtOnce:
             await problem_of(busy).response()(scope, receive, send)
             return
         self._under_way += 1
+        endings: list[Callable[[], None]] = []
+        token = ENDINGS.set(endings)
         try:
             await self._app(scope, receive, send)
         finally:
+            ENDINGS.reset(token)
             self._under_way -= 1
+            for end in endings:
+                end()

@@ -52,6 +52,12 @@ class BoundedConnection(H11Protocol):
         super().on_response_complete()
         self._begin_stage()
 
+    def shutdown(self) -> None:
+        """Close the connection after the answer that is under way, and say so in the answer."""
+        super().shutdown()
+        if not self._is_idle and not self.cycle.response_started:
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
+
     def send_400_response(self, msg: str) -> None:
         """Answer to what is not HTTP, with a problem as any other answer."""
         name = RequestName(new_request_id())

@@ -18,6 +18,7 @@ class ErrorCode:
 _BAD: Final = HTTPStatus.BAD_REQUEST
 _LARGE: Final = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _UNPROCESSABLE: Final = HTTPStatus.UNPROCESSABLE_ENTITY
+_TOO_MANY: Final = HTTPStatus.TOO_MANY_REQUESTS
 _AWAY: Final = HTTPStatus.SERVICE_UNAVAILABLE
 
 CODES: Final[Mapping[str, ErrorCode]] = {
@@ -73,6 +74,11 @@ CODES: Final[Mapping[str, ErrorCode]] = {
         _UNPROCESSABLE,
         "With atomic=true, and at least one record that can't be stored: nothing of the batch is stored. "
         "items has the records at fault, each with its problem. Correct those, and send the batch again.",
+    ),
+    "too-many-requests": ErrorCode(
+        _TOO_MANY,
+        "The caller sends more requests, or more at a time, than one caller may: send the same request again "
+        "after Retry-After seconds.",
     ),
     "overloaded": ErrorCode(
         _AWAY,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Protocol
 
 import zstandard
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 from starlette.types import Receive, Send
@@ -21,11 +21,11 @@ from starlette.types import Scope as AsgiScope
 
 from datastorage import metrics
 from datastorage.api import operations
+from datastorage.api.conditions import Conditions, QueryType
 from datastorage.api.connection import NEXT_STAGE
 from datastorage.api.guard import Guard
 from datastorage.api.operations import NDJSON
-from datastorage.api.parameters import given_once
-from datastorage.api.query import Conditions, QueryType
+from datastorage.api.parameters import strict_router
 from datastorage.api.store import PREFIX
 from datastorage.errors import DataStorageError, OverloadedError
 from datastorage.query.export import Export
@@ -92,7 +92,7 @@ class ExportDesk:
 
 def export_router(desk: ExportDesk) -> APIRouter:
     """Return the route that exports the archive."""
-    router = APIRouter(prefix=PREFIX, tags=["query"], dependencies=[Depends(given_once)])
+    router = strict_router(PREFIX, "query")
     slots = asyncio.Semaphore(desk.limits.at_once)
 
     @router.get("/export", **operations.EXPORT)

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from starlette.datastructures import Headers
 
+from datastorage.api.allowances import Allowances
 from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization, store_access
 from datastorage.errors import NotAllowedError
@@ -21,7 +22,14 @@ class Guard(Protocol):
     """
 
     async def caller_of(self, headers: Headers) -> Caller:
-        """Return who sends a request with these headers. Raises NotAuthenticatedError."""
+        """Return who sends a request with these headers.
+
+        Raises NotAuthenticatedError, and TooManyRequestsError. It is called once for each request.
+        """
+        ...
+
+    def charge(self, caller: Caller, records: int) -> None:
+        """Count the records of a batch."""
         ...
 
     async def check_store(self, caller: Caller, namespace: str) -> None:
@@ -44,20 +52,35 @@ class Namespaces(Protocol):
         """Return when the namespace was created; None if the cluster has none of that name."""
         ...
 
+    async def close(self) -> None:
+        """End the requests under way."""
+        ...
+
 
 class KubernetesGuard:
     """Leaves every decision to the API server, with the callers' own tokens and rights."""
 
     def __init__(
-        self, authentication: Authentication, authorization: Authorization, namespaces: Namespaces
+        self,
+        authentication: Authentication,
+        authorization: Authorization,
+        namespaces: Namespaces,
+        allowances: Allowances,
     ) -> None:
         self._authentication = authentication
         self._authorization = authorization
         self._namespaces = namespaces
+        self._allowances = allowances
 
     async def caller_of(self, headers: Headers) -> Caller:
-        """Return who sends a request with these headers."""
-        return await self._authentication.caller_of(headers)
+        """Return who sends a request with these headers, if it may send another one now."""
+        caller = await self._authentication.caller_of(headers)
+        self._allowances.admit(caller.username)
+        return caller
+
+    def charge(self, caller: Caller, records: int) -> None:
+        """Count the records of a batch."""
+        self._allowances.charge(caller.username, records)
 
     async def check_store(self, caller: Caller, namespace: str) -> None:
         """Raise NotAllowedError unless the caller may store records of the namespace."""
@@ -89,6 +112,7 @@ class KubernetesGuard:
         """End the reviews under way."""
         await self._authentication.close()
         await self._authorization.close()
+        await self._namespaces.close()
 
 
 class OpenGuard:
@@ -98,6 +122,9 @@ class OpenGuard:
         """Return the one name that all callers have."""
         del headers
         return Caller("system:anonymous")
+
+    def charge(self, caller: Caller, records: int) -> None:
+        """Count nothing: all callers have one name, and are on this machine."""
 
     async def check_store(self, caller: Caller, namespace: str) -> None:
         """Allow it."""

@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from datastorage.resilience.singleflight import SingleFlight
+
 Check = Callable[[], Awaitable[str | None]]
 """Returns what is wrong in a sentence, or None."""
 
@@ -31,10 +33,16 @@ def health_routes(
 def _endpoint(
     checks: Mapping[str, Check], notes: Mapping[str, Check]
 ) -> Callable[[Request], Awaitable[JSONResponse]]:
-    async def answer(_: Request) -> JSONResponse:
+    # Anybody may ask. Each round of checks asks servers, so all who ask meanwhile get its results.
+    under_way: SingleFlight[None, tuple[bool, dict[str, Any]]] = SingleFlight("checks")
+
+    async def look() -> tuple[bool, dict[str, Any]]:
         results: dict[str, Any] = {name: await check() or _OK for name, check in checks.items()}
         healthy = all(result == _OK for result in results.values())
-        results |= {name: await note() or _OK for name, note in notes.items()}
+        return healthy, results | {name: await note() or _OK for name, note in notes.items()}
+
+    async def answer(_: Request) -> JSONResponse:
+        healthy, results = await under_way.do(None, look)
         return JSONResponse(
             {"status": _OK if healthy else "failing", "checks": results}, status_code=200 if healthy else 503
         )

@@ -8,6 +8,7 @@ from datastorage.api.answerschemas import SCHEMAS_AT, schemas
 from datastorage.api.authorization import NAMESPACE_PATTERN
 from datastorage.api.errorcodes import ANYWHERE, CODES
 from datastorage.api.problems import MEDIA_TYPE, Problem
+from datastorage.api.replicalag import HEADER as REPLICA_LAG
 from datastorage.api.requestid import HEADER, TRACE_HEADER
 from datastorage.api.requestschema import request_schemas
 from datastorage.query.questionwords import MAX_QUESTION_CHARACTERS
@@ -41,9 +42,17 @@ _SECURITY: Final = {
         "`kubectl create token SERVICEACCOUNT --audience datastorage`.",
     }
 }
-_CALLER_ERRORS: Final = ("not-authenticated", "not-allowed", "unavailable")
+_REPLICA_LAG: Final = {
+    "description": "Where `DATASTORAGE_READ_DATABASE_URL` names a standby: the answer has everything that "
+    "was committed more than this many seconds ago. 0 if the primary gave it. Missing while the lag is not "
+    "known.",
+    "required": False,
+    "schema": {"type": "number"},
+}
+_CALLER_ERRORS: Final = ("not-authenticated", "not-allowed", "too-many-requests", "unavailable")
 _STATUS_HEADERS: Final[Mapping[HTTPStatus, tuple[str, str]]] = {
     HTTPStatus.UNAUTHORIZED: ("WWW-Authenticate", "Always `Bearer`."),
+    HTTPStatus.TOO_MANY_REQUESTS: ("Retry-After", "Seconds after which to send the request again."),
     HTTPStatus.SERVICE_UNAVAILABLE: ("Retry-After", "Seconds after which to send the request again."),
 }
 
@@ -98,6 +107,8 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
     for methods in document["paths"].values():
         for described in methods.values():
             described["responses"] = dict(sorted(_own_answers(described["responses"])))
+            if "query" in described["tags"]:
+                described["responses"]["200"].setdefault("headers", {})[REPLICA_LAG] = _REPLICA_LAG
             for parameter in described.get("parameters", ()):
                 _simplify(parameter)
     components = document.setdefault("components", {})

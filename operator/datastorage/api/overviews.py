@@ -2,16 +2,18 @@
 
 from typing import Annotated, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from datastorage.api import operations
 from datastorage.api.answers import json_response
-from datastorage.api.parameters import given_once
-from datastorage.api.query import Conditions, Desk, PagedConditions, QueryType
+from datastorage.api.conditions import Conditions, PagedConditions, QueryType
+from datastorage.api.parameters import strict_router
+from datastorage.api.query import Desk
 from datastorage.api.store import PREFIX
 from datastorage.query.archivesummary import DEFAULT_GROUPS, ArchiveSummary
+from datastorage.query.encoding import encoded
 from datastorage.query.filters import MAX_LIMIT, Filter
 from datastorage.query.targethistory import TargetHistory
 from datastorage.storage.criteria import Scope
@@ -62,7 +64,7 @@ class SummaryConditions(Conditions):
 
 def overview_router(desk: Desk, archive: Archive) -> APIRouter:
     """Return the routes of histories and summaries."""
-    router = APIRouter(prefix=PREFIX, tags=["query"], dependencies=[Depends(given_once)])
+    router = strict_router(PREFIX, "query")
 
     @router.get("/history", **operations.TARGET_HISTORY)
     async def history(request: Request, asked: Annotated[HistoryConditions, Query()]) -> Response:
@@ -76,7 +78,7 @@ def overview_router(desk: Desk, archive: Archive) -> APIRouter:
             )
             admission.note(request.url.path, len(page.entries))
             return await desk.answers.listed(
-                (each.as_json() for each in page.entries), {"nextPageToken": page.cursor}
+                (encoded(each.as_json()) for each in page.entries), {"nextPageToken": page.cursor}
             )
 
     @router.get("/summary", **operations.SUMMARY)

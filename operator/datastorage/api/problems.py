@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from datastorage.api.encoding import encoded
 from datastorage.api.requestid import current_request_id
 from datastorage.errors import (
     BodyTooLargeError,
@@ -30,8 +29,10 @@ from datastorage.errors import (
     RecordNotFoundError,
     RecordRefusedError,
     RecordRejectedError,
+    TooManyRequestsError,
     TransientError,
 )
+from datastorage.query.encoding import encoded
 from datastorage.resources.validation.problems import Code, FieldProblem
 
 _log = logging.getLogger(__name__)
@@ -120,6 +121,9 @@ def problem_of(error: DataStorageError) -> Problem:
     if isinstance(error, InvalidBodyError) and error.pointer is not None:
         errors = [FieldProblem(error.pointer, str(error), Code.BAD_FORMAT)]
         return Problem(HTTPStatus.BAD_REQUEST, "invalid-json", str(error), errors)
+    if isinstance(error, TooManyRequestsError):
+        waiting = {"Retry-After": str(error.retry_after_seconds)}
+        return Problem(HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", str(error), headers=waiting)
     if isinstance(error, GroupRefusedError):
         detail = f"nothing of the batch is stored: {error}"
         if error.is_transient:

@@ -8,10 +8,10 @@ from typing import Any
 from starlette.responses import Response
 
 from datastorage.api.answers import etag_of
-from datastorage.api.encoding import encoded
 from datastorage.api.openapi import JSON
 from datastorage.api.problems import Problem
 from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled
 from datastorage.records.record import Record, StoredRecord, Via
 from datastorage.records.times import rfc3339

@@ -5,17 +5,17 @@ apart: however many tokens somebody invents, each costs only the place of anothe
 the places for reviews under way are reserved for callers to whom the answer was yes the last time.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
 from datastorage import metrics
 from datastorage.errors import ClusterUnavailableError
-from datastorage.resilience.cancellation import end_tasks
+from datastorage.resilience.singleflight import NoResultError, SingleFlight
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -60,7 +60,7 @@ class ReviewCache(Generic[K, V]):
         # Old answers stay until they are replaced. They are never used; they mark callers that were good.
         self._granted: LRUCache[K, _Answer[V]] = LRUCache(limits.granted)
         self._refused: LRUCache[K, _Answer[None]] = LRUCache(limits.refused)
-        self._under_way: dict[K, asyncio.Task[V | None]] = {}
+        self._under_way: SingleFlight[K, V | None] = SingleFlight("caller-review")
         self._seconds = metrics.CALLER_REVIEW_DURATION.labels(review)
         self._hit, self._miss, self._error, self._busy = (
             metrics.CALLER_REVIEWS.labels(review, outcome) for outcome in ("hit", "miss", "error", "busy")
@@ -76,36 +76,35 @@ class ReviewCache(Generic[K, V]):
         if answer is not None:
             self._hit.inc()
             return answer.value
-        review = self._under_way.get(key)
-        if review is None:
-            review = self._begin(key, ask)
-        else:
+        if key in self._under_way:
             self._hit.inc()
-        # Unlike await, this neither cancels the review nor mistakes its end by close() for our own.
-        await asyncio.wait({review}, timeout=self._limits.patience_seconds)
-        if not review.done() or review.cancelled():
-            raise ClusterUnavailableError("the API server does not say in time who the caller is; try again")
-        return review.result()
+        else:
+            self._check_room(key)
+        try:
+            return await self._under_way.do(
+                key, partial(self._review, key, ask), seconds=self._limits.patience_seconds
+            )
+        except NoResultError:
+            raise ClusterUnavailableError(
+                "the API server does not say in time who the caller is; try again"
+            ) from None
 
     async def close(self) -> None:
         """End the reviews under way."""
-        await end_tasks(list(self._under_way.values()))
+        await self._under_way.close()
 
     def _remembered(self, key: K) -> _Answer[V] | _Answer[None] | None:
         answer = self._granted.get(key) or self._refused.get(key)
         is_valid = answer is not None and self._clock() - answer.asked_at < self._limits.seconds
         return answer if is_valid else None
 
-    def _begin(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> "asyncio.Task[V | None]":
+    def _check_room(self, key: K) -> None:
+        """Raise ClusterUnavailableError if no further review may be sent now."""
         reserved = 0 if key in self._granted else self._limits.reserved
         if len(self._under_way) >= self._limits.under_way - reserved:
             self._busy.inc()
             raise ClusterUnavailableError("too many callers are being reviewed by the API server; try again")
         self._miss.inc()
-        review = asyncio.create_task(self._review(key, ask), name="caller-review")
-        self._under_way[key] = review
-        review.add_done_callback(_look_at_error)
-        return review
 
     async def _review(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> V | None:
         asked_at = self._clock()
@@ -115,18 +114,9 @@ class ReviewCache(Generic[K, V]):
         except Exception:
             self._error.inc()
             raise
-        finally:
-            # Before anybody sees the result: an error must not be given to a later request.
-            del self._under_way[key]
         if value is None:
             self._granted.pop(key, None)
             self._refused[key] = _Answer(None, asked_at)
         else:
             self._granted[key] = _Answer(value, asked_at)
         return value
-
-
-def _look_at_error(review: "asyncio.Task[V | None]") -> None:
-    """Keep asyncio from logging an error that nobody waits for any more."""
-    if not review.cancelled():
-        review.exception()

@@ -34,8 +34,13 @@ class Limits:
     """For a whole request to arrive, and then for its answer to be made and read. The checks behind /ready
     take up to 2 s each.
     """
-    close_seconds: int = 1
-    """The longest that a stop waits for requests that are under way."""
+    close_seconds: int = 5
+    """The longest that a stop waits for requests that are under way. Most questions take milliseconds. Stores
+    have their answers before, when what was taken in is committed.
+    """
+    backlog: int = 128
+    """Connections that wait in the kernel. The server accepts all of them in one turn of the event loop, and
+    closes those beyond the limit in the next turn. So this and ``connections`` bound the open files."""
     handshakes: HandshakeLimits = HandshakeLimits()
     """Of a port with TLS."""
 
@@ -71,6 +76,7 @@ class HttpServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                backlog=limits.backlog,
                 timeout_keep_alive=limits.idle_seconds,
                 timeout_graceful_shutdown=limits.close_seconds,
             ),

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
@@ -21,7 +21,7 @@ from datastorage.api.bodies import Bounds, Items, invalid, items_of
 from datastorage.api.fallback import Fallback, accept, not_created
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
-from datastorage.api.parameters import Strict, given_once
+from datastorage.api.parameters import Strict, strict_router
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.api.results import (
     Accepted,
@@ -117,12 +117,12 @@ class Entrance:
     @cached_property
     def room(self) -> Room:
         """The room for bodies of all requests."""
-        return Room(self.bounds.bytes_at_once, "bodies")
+        return Room(self.bounds.bytes_at_once, "request_bytes")
 
 
 def store_router(entrance: Entrance) -> APIRouter:
     """Return the routes that store records."""
-    router = APIRouter(prefix=PREFIX, tags=["store"], dependencies=[Depends(given_once)])
+    router = strict_router(PREFIX, "store")
     described = operations.store(records=entrance.bounds.items, body_bytes=entrance.bounds.body_bytes)
 
     @router.post("/store/{type}", status_code=HTTPStatus.CREATED, **described)
@@ -134,6 +134,7 @@ def store_router(entrance: Entrance) -> APIRouter:
         caller = await entrance.guard.caller_of(request.headers)
         with entrance.room.share() as take:
             items = await items_of(request, entrance.bounds, take)
+            entrance.guard.charge(caller, len(items.bodies))
             key = _idempotency_key(request, is_batch=items.is_batch)
             sent = _Request(entrance, caller, type.audit_type, items, key)
             if asked.atomic and items.is_batch:

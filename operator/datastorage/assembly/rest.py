@@ -1,12 +1,15 @@
 """Builds the REST API of a replica: what its routes need, and the routes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from fastapi import APIRouter
 
+from datastorage.api.allowances import AllowanceLimits, Allowances
 from datastorage.api.authentication import Authentication
 from datastorage.api.authorization import Authorization
 from datastorage.api.export import ExportDesk, ExportLimits, export_router
@@ -28,10 +31,15 @@ from datastorage.pipeline.fallback import Fallback
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
 from datastorage.query.export import ArchiveExports
+from datastorage.query.questions import ArchiveQueries
+from datastorage.query.standby import Standby
+from datastorage.query.standbyqueries import StandbyQueries
+from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.settings import Settings
 from datastorage.storage.export import ExportReader
-from datastorage.storage.schema import ARCHIVE
+from datastorage.storage.replication import state_of
+from datastorage.storage.schema import ARCHIVE, STANDBY
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting.
 _READ_POOL_SIZE: Final = 5
@@ -43,6 +51,10 @@ class Rest:
 
     submissions: Submissions
     routers: list[APIRouter]
+    standby: Standby | None = None
+    """The standby that answers questions; None if none is named."""
+    tasks: tuple[asyncio.Task[Any], ...] = ()
+    """None of them may end before the API is closed."""
 
 
 @asynccontextmanager
@@ -67,14 +79,25 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             settings, "database_url", ARCHIVE, stack, writable=True, pool_size=2 * ExportLimits().at_once
         )
         stack.push_async_callback(guard.close)
-        archive = queries_of(store, database)
+        primary = queries_of(store, database)
         entrance = Entrance(
             guard=guard,
             submissions=submissions,
-            archive=archive,
+            archive=primary,  # a standby may not have the receipt of an earlier request yet
             with_texts=store.vectors is not None,
             fallback=_build_fallback(replica),
         )
+        standby = _open_standby(settings, stack)
+        archive: ArchiveQueries | StandbyQueries = primary
+        tasks: tuple[asyncio.Task[Any], ...] = ()
+        if standby is not None:
+            copy = open_database(
+                settings, "read_database_url", STANDBY, stack, writable=False, pool_size=_READ_POOL_SIZE
+            )
+            archive = StandbyQueries(queries_of(store, copy), primary, standby)
+            # It begins before PostgreSQL has answered: a standby may be there when the primary is not.
+            tasks = (asyncio.create_task(standby.run(), name="standby"),)
+            stack.push_async_callback(end_tasks, tasks)
         desk = Desk(guard, archive)
         routers = [
             store_router(entrance),
@@ -82,7 +105,19 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             overview_router(desk, archive),
             export_router(ExportDesk(guard, ArchiveExports(ExportReader(exports)))),
         ]
-        yield Rest(submissions, routers)
+        yield Rest(submissions, routers, standby, tasks)
+
+
+def _open_standby(settings: Settings, stack: AsyncExitStack) -> Standby | None:
+    """Return the state of the standby that the settings name, or None if they name none."""
+    if settings.read.database_url is None:
+        return None
+    # Each has a connection of its own: waiting behind questions would look like a server that is away.
+    primary = open_database(settings, "database_url", ARCHIVE, stack, writable=False, pool_size=1)
+    copy = open_database(settings, "read_database_url", STANDBY, stack, writable=False, pool_size=1)
+    standby = Standby(partial(state_of, primary), partial(state_of, copy))
+    stack.push_async_callback(standby.close)
+    return standby
 
 
 def _build_fallback(replica: Replica) -> Fallback | None:
@@ -102,6 +137,10 @@ def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | O
             )
         return OpenGuard()
     reviews = AccessReviews(transport)
+    limits = AllowanceLimits(tokens_per_second=settings.api.requests_per_second, burst=settings.api.burst)
     return KubernetesGuard(
-        Authentication(reviews, [settings.api.audience]), Authorization(reviews), Namespaces(transport)
+        Authentication(reviews, [settings.api.audience]),
+        Authorization(reviews),
+        Namespaces(transport),
+        Allowances(limits),
     )

@@ -12,6 +12,7 @@ from datastorage.query.questions import Page
 from datastorage.query.search import SearchHit, SearchResult
 from datastorage.query.targethistory import HistoryEntry, TargetHistory
 from datastorage.query.timeline import Timeline, TimelineEntry
+from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import unlabelled
 from datastorage.records.record import Via
 from datastorage.storage.summaries import Group, GroupKey
@@ -128,8 +129,8 @@ def _record(item: Mapping[str, Any]) -> ArchivedRecord:
         intact=item["intact"],
         via=Via(item["via"]),
         recorded_by=item["recordedBy"],
-        content=b"",  # the server has compared it with its hash
-        object=item["record"] or {},
+        # The server has compared the stored bytes with their hash; these have the same values.
+        content=b"" if item["record"] is None else canonical_bytes(item["record"]),
     )
 
 

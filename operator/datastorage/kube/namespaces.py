@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -13,6 +14,7 @@ from datastorage.kube.answers import metadata_of
 from datastorage.kube.apirequest import ApiRequest, Resource, Target
 from datastorage.kube.transport import Transport
 from datastorage.records.times import time_in
+from datastorage.resilience.singleflight import NoResultError, SingleFlight
 
 _NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0)
@@ -30,6 +32,7 @@ class Namespaces:
         self._ages: TTLCache[str, datetime | None] = TTLCache(
             _MOST_REMEMBERED, _REMEMBERED_SECONDS, timer=clock
         )
+        self._under_way: SingleFlight[str, datetime | None] = SingleFlight("namespace")
 
     async def created_at(self, namespace: str) -> datetime | None:
         """Return when the namespace was created; None if the cluster has none of that name.
@@ -38,21 +41,32 @@ class Namespaces:
         """
         if namespace in self._ages:
             return self._ages[namespace]
+        try:
+            created_at = await self._under_way.do(namespace, partial(self._ask, namespace))
+        except NoResultError:
+            raise ClusterUnavailableError(
+                f"namespace {namespace} was not looked up: the program ends"
+            ) from None
+        self._ages[namespace] = created_at
+        return created_at
+
+    async def close(self) -> None:
+        """End the requests under way."""
+        await self._under_way.close()
+
+    async def _ask(self, namespace: str) -> datetime | None:
         target = Target(_NAMESPACES, name=namespace)
-        created_at = None
         try:
             answer = await self._transport.call(
                 ApiRequest("GET", target), timeout=_TIMEOUT, review_right=True
             )
         except ObjectGoneError:
-            pass
+            return None
         except ForbiddenError as error:
             raise ClusterUnavailableError(
                 f"{error}; the operator needs the right to get namespaces (manifests/base/rbac.yaml)"
             ) from error
-        else:
-            created_at = time_in(metadata_of(answer, target), "creationTimestamp")
-            if created_at is None:
-                raise ClusterUnavailableError(f"{target}: the answer has no time of creation")
-        self._ages[namespace] = created_at
+        created_at = time_in(metadata_of(answer, target), "creationTimestamp")
+        if created_at is None:
+            raise ClusterUnavailableError(f"{target}: the answer has no time of creation")
         return created_at

@@ -82,7 +82,7 @@ class Aside:
         return not any(self._register.is_last_copy(entry.item.record.key) for entry in self._entries())
 
     async def problem(self) -> str | None:
-        """Return a sentence that says which records wait and why, or None."""
+        """Return a sentence that says how many records wait and why, or None."""
         lasting = [entry for entry in self._entries() if entry.tries >= self._pace.reported_after_tries]
         count = len(lasting) + self._register.postponed
         if not count:
@@ -93,7 +93,8 @@ class Aside:
         if not lasting:
             return problem
         oldest = min(lasting, key=lambda entry: entry.item.record.key.created_at)
-        return f"{problem}; the oldest is {oldest.item.title}: {oldest.reason}"
+        # Everybody may see this: the log has the name.
+        return f"{problem}; the reason of the oldest: {oldest.reason}"
 
     def _entries(self) -> list[_Waiting]:
         return self._waiting if self._trying is None else [*self._waiting, self._trying]

@@ -5,8 +5,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
+from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled, sha256
 from datastorage.records.record import Via
 from datastorage.records.times import rfc3339
@@ -17,7 +19,7 @@ from datastorage.storage.pages import StoredRow
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ArchivedRecord:
     """One generation of one object, as it was when it was stored."""
 
@@ -40,9 +42,15 @@ class ArchivedRecord:
     """The authenticated name of the caller who sent it; None where nobody vouches for it."""
     content: bytes = field(repr=False)
     """The exact bytes: canonical JSON of the object."""
-    object: Mapping[str, Any] = field(repr=False)
-    """The parsed content: apiVersion, kind, metadata and spec. Empty if the content is no longer JSON, or is
-    nested more deeply than this process can read (see records/deepjson.py)."""
+
+    @cached_property
+    def object(self) -> Mapping[str, Any]:
+        """The parsed content: apiVersion, kind, metadata and spec.
+
+        Empty if the content is no longer JSON, or is nested more deeply than this process can read (see
+        records/deepjson.py). A large content takes some tens of milliseconds, so the API does without.
+        """
+        return _parsed(self.content)
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -52,6 +60,17 @@ class ArchivedRecord:
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as JSON, with the field names of the interfaces."""
+        return {**self._description(), "record": self.object or None}
+
+    def as_bytes(self, before: Mapping[str, Any] | None = None) -> bytes:
+        """Return the bytes of the same JSON, after the members of ``before``.
+
+        The content is JSON already. Unless somebody has changed it, it is neither parsed nor encoded again.
+        """
+        content = self.content if self.intact else encoded(self.object or None)
+        return encoded({**(before or {}), **self._description()})[:-1] + b', "record": ' + content + b"}"
+
+    def _description(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "namespace": self.namespace,
@@ -65,7 +84,6 @@ class ArchivedRecord:
             "intact": self.intact,
             "via": str(self.via),
             "recordedBy": self.recorded_by,
-            "record": self.object or None,
         }
 
 
@@ -81,7 +99,7 @@ def archived(row: StoredRow) -> ArchivedRecord:
     return ArchivedRecord(
         kind_of(row.place.table).kind, row.namespace, row.name, key.uid, key.generation, key.created_at,
         row.stored_at, row.content_hash, row.diverged, intact, row.via, row.recorded_by,
-        row.content, _parsed(row.content),
+        row.content,
     )  # fmt: skip
 
 

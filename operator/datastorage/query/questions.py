@@ -12,7 +12,7 @@ from typing import Final
 
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError, RecordNotFoundError, WorkRefusedError
-from datastorage.query.archivedrecord import ArchivedRecord, archived_all
+from datastorage.query.archivedrecord import ArchivedRecord, archived, archived_all
 from datastorage.query.archivesummary import (
     DEFAULT_GROUPS,
     ArchiveSummary,
@@ -181,11 +181,10 @@ class ArchiveQueries:
                 checked_generation(generation)
             which = f" in generation {generation}" if generation is not None else ""
             tables = Filter(kind=kind).criteria().tables
-            places = await self._reader.generations(uid, generation, 1, scope=scope)
-            return await self._only(
-                [place for place in places if place.table in tables],
-                f"no {kind or 'record'} {uid}{which} in the archive",
-            )
+            row = await self._reader.one(uid, generation, scope=scope)
+            if row is None or row.place.table not in tables:
+                raise RecordNotFoundError(f"no {kind or 'record'} {uid}{which} in the archive")
+            return archived(row)
 
     async def of_key(self, key: RecordKey, table: Table) -> ArchivedRecord:
         """Return the record with a key. Raises RecordNotFoundError."""

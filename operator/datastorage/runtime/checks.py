@@ -16,6 +16,7 @@ from datastorage.assembly.store import VectorStore
 from datastorage.errors import DataStorageError
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.query.standby import Standby
 from datastorage.resilience.breaker import Breaker
 
 
@@ -69,9 +70,16 @@ class Checks:
     """The checks of a replica and of its shards."""
 
     def __init__(
-        self, replica: Replica, shards: Sequence[Shard], stop: asyncio.Event, pace: Pace = Pace()
+        self,
+        replica: Replica,
+        shards: Sequence[Shard],
+        stop: asyncio.Event,
+        pace: Pace = Pace(),
+        standby: Standby | None = None,
     ) -> None:
+        """``standby`` is the one that answers the questions of the API, if there is one."""
         self._replica = replica
+        self._standby = standby
         self._shards = shards
         self._stop = stop
         self._pace = pace
@@ -100,6 +108,7 @@ class Checks:
             {"waiting": self._waiting}
             | ({"recorded_by": authors.problem} if authors is not None else {})
             | (vector_notes(vectors, self._pace) if vectors is not None else {})
+            | (standby_notes(self._standby) if self._standby is not None else {})
         )
 
     async def _running(self) -> str | None:
@@ -138,6 +147,17 @@ def vector_notes(vectors: VectorStore, pace: Pace) -> dict[str, Check]:
         )
 
     return {"embedder": embedder, "vector_store": vector_store, "redis": vectors.cache.check}
+
+
+def standby_notes(standby: Standby) -> dict[str, Check]:
+    """Return the check of the standby, without which the primary answers some of the questions."""
+
+    async def check() -> str | None:
+        if standby.problem is not None:
+            return f"{standby.problem}; the primary answers a few questions at a time"
+        return standby.lateness
+
+    return {"standby": check}
 
 
 async def trouble_of(probe: Callable[[], Awaitable[None]], server: str, seconds: float) -> str | None:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datastorage import metrics
 from datastorage.api.app import api_app, api_server, metrics_server
 from datastorage.api.certificate import ServingCertificate
 from datastorage.api.health import health_routes
@@ -18,6 +19,7 @@ from datastorage.assembly.shard import Shard, open_shard
 from datastorage.assembly.store import VectorStore
 from datastorage.errors import ConfigurationError, NewerSchemaError, TransientError
 from datastorage.resilience.cancellation import end_tasks
+from datastorage.resilience.loopwatch import LoopWatch
 from datastorage.resilience.worker import repeat
 from datastorage.resources.kinds import KINDS
 from datastorage.resources.selection import Selection
@@ -55,6 +57,8 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
     with LastResort(settings.shutdown_seconds + pace.rest_seconds) as last_resort:
         stop = _Stop(last_resort)
         _take_signals(stop)
+        watch = LoopWatch(metrics.LOOP_HELD.observe)
+        watch.start()
         if end_requested():
             stop.set()
         async with AsyncExitStack() as stack:
@@ -76,6 +80,7 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                     await Operator(replica, shards, rest, stop, pace).run()
             finally:
                 last_resort.arm()
+                watch.stop()
 
 
 class _Stop(asyncio.Event):
@@ -110,7 +115,7 @@ class Operator:
     async def run(self) -> None:
         """Start everything, wait for the stop or for a component that ends, stop everything."""
         settings = self._replica.settings
-        checks = Checks(self._replica, self._shards, self._stop)
+        checks = Checks(self._replica, self._shards, self._stop, standby=self._rest.standby)
         certificate = ServingCertificate(Path(settings.tls.dir)) if settings.tls.dir else None
         notes = checks.notes() | ({} if certificate is None else {"certificate": certificate.problem})
         routes = health_routes(health=checks.health(), ready=checks.ready(), notes=notes)
@@ -121,7 +126,7 @@ class Operator:
                 port=settings.api.port,
                 certificate=certificate,
             ),
-            metrics_server(addresses=settings.listen_address, port=settings.metrics_port),
+            metrics_server(routes, addresses=settings.listen_address, port=settings.metrics_port),
         )
         try:
             for server in servers:
@@ -145,7 +150,7 @@ class Operator:
         settings = self._replica.settings
         self._rest.submissions.open()
         _log.info("Running", extra={"namespaces": list(settings.namespaces) or "all"})
-        tasks = [*workers, *(task for shard in running for task in shard.tasks)]
+        tasks = [*workers, *self._rest.tasks, *(task for shard in running for task in shard.tasks)]
         try:
             ended = await first_ended(tasks, self._stop)
             self._rest.submissions.close()

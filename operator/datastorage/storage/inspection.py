@@ -165,13 +165,13 @@ async def check_server(connection: asyncpg.Connection, chain: Chain) -> None:
             f"{chain.server} {server['version']} is too old, 16 is needed: upgrade it, or name another "
             f"server in {chain.setting}"
         )
-    if chain is ARCHIVE and server["encoding"] not in _ENCODINGS:
+    if chain == ARCHIVE and server["encoding"] not in _ENCODINGS:
         raise ConfigurationError(
             f"the database {server['database']} has the encoding {server['encoding']}, which lacks most "
             f"characters: create a database with ENCODING 'UTF8' TEMPLATE template0, and name it in "
             f"{chain.setting}"
         )
-    if chain is VECTORS:
+    if chain == VECTORS:
         check_pgvector(server["pgvector"])
 
 

@@ -122,7 +122,7 @@ def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
     before = context.get_current_revision()
     if before is not None and before > chain.version:
         raise newer_schema(chain, before)
-    if chain is VECTORS:
+    if chain == VECTORS:
         _ensure_pgvector(connection)
     _on_driver(connection, lambda driver: check_server(driver, chain))
     scripts = Path(__file__).with_name("migrations")

@@ -148,7 +148,7 @@ async def missing_rights(
         for right in (item.service if group == SERVICE else item.reader)
         or (("",) if item.kind == "FUNCTION" else ())
     ]
-    models = (_ON_MODELS.service if group == SERVICE else _ON_MODELS.reader) if chain is VECTORS else ()
+    models = (_ON_MODELS.service if group == SERVICE else _ON_MODELS.reader) if chain == VECTORS else ()
     if not await connection.fetchval(_ROLE_EXISTS, role):
         return [Gap(kind, name, right, "", is_open=False) for kind, name, right in wanted]
     rows = await connection.fetch(_GAPS, *map(list, zip(*wanted, strict=True)), role, list(models))

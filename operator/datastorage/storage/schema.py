@@ -1,6 +1,6 @@
 """The schemas that this program works on, and the check of their versions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import asyncpg
@@ -12,7 +12,10 @@ SCHEMA: Final = "datastorage"
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """One series of migrations. There are two, because the vectors may be on another server."""
+    """One series of migrations. There are two, because the vectors may be on another server.
+
+    Settings and server are only words for messages: a chain is the same one on every server.
+    """
 
     name: str
     """The name of its folder in migrations/."""
@@ -20,16 +23,18 @@ class Chain:
     """The number of the newest migration. It is a constant so that the service need not load Alembic; a test
     compares it with the files."""
     version_table: str
-    setting: str
+    setting: str = field(compare=False)
     """The setting that names the service's database, for messages."""
-    owner_setting: str
-    server: str = "PostgreSQL"
+    owner_setting: str = field(compare=False)
+    server: str = field(default="PostgreSQL", compare=False)
     """Name of the server in messages."""
 
 
 ARCHIVE: Final = Chain(
     "archive", "0007", "schema_version", "DATASTORAGE_DATABASE_URL", "DATASTORAGE_DATABASE_OWNER_URL"
 )
+STANDBY: Final = replace(ARCHIVE, setting="DATASTORAGE_READ_DATABASE_URL", server="the standby of PostgreSQL")
+"""The archive, in the copy that a standby has."""
 VECTORS: Final = Chain(
     "vectors", "0001", "vector_schema_version", "DATASTORAGE_VECTOR_DATABASE_URL",
     "DATASTORAGE_VECTOR_DATABASE_OWNER_URL", "PostgreSQL of the vectors",
@@ -50,7 +55,7 @@ async def check_schema_version(connection: asyncpg.Connection, chain: Chain) -> 
     it may lose in a crash.
     """
     # The vectors' database need not commit synchronously: a lost vector can be made again from its text.
-    if chain is ARCHIVE and await connection.fetchval(_SYNCHRONOUS_COMMIT) == "off":
+    if chain == ARCHIVE and await connection.fetchval(_SYNCHRONOUS_COMMIT) == "off":
         raise ConfigurationError(
             "PostgreSQL runs with synchronous_commit = off and may lose commits that it has acknowledged: "
             "set it to on for this role (ALTER ROLE … SET synchronous_commit = on)"
@@ -60,7 +65,7 @@ async def check_schema_version(connection: asyncpg.Connection, chain: Chain) -> 
         found = await connection.fetchval(_VERSION[chain])
     if found is None:
         hint = (
-            "" if chain is ARCHIVE else ", or set DATASTORAGE_EMBEDDING_PROVIDER=none to do without vectors"
+            "" if chain == ARCHIVE else ", or set DATASTORAGE_EMBEDDING_PROVIDER=none to do without vectors"
         )
         raise SchemaVersionError(
             f"the database has no datastorage schema for the {chain.name} yet: "

@@ -1,0 +1,142 @@
+"""No request holds the event loop for more than 50 ms: large records, long pages, whole batches."""
+
+import asyncio
+import gc
+import json
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from datastorage.assembly.queries import build_queries
+from datastorage.storage.connection.database import Database
+from datastorage.storage.write import Archive
+from harness.objects import AUDIT_SPEC, audit_record, record_of
+from harness.postgres import TestDatabase, TestDatabases
+from tests.support.apiserved import Served, body, served
+from tests.support.loopheld import loop_held
+
+MOST_SECONDS = 0.05
+LARGE = 1_400_000  # bytes; etcd accepts little more
+PAGE = 1_000
+PLACES = ("cart", "basket", "ledger", "mailer", "planner", "router", "scaler", "tracker", "vault", "writer")
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def filled(databases: TestDatabases) -> Iterator[TestDatabase]:
+    """A database with a page of usual records, some large ones, and one remediation of a thousand records."""
+    database = asyncio.run(databases.clone())
+    asyncio.run(fill(database))
+    yield database
+    asyncio.run(databases.drop(database))
+
+
+async def fill(database: TestDatabase) -> None:
+    pool = Database(database.service_url, pool_size=2)
+    archive = Archive(pool)
+    usual = [
+        audit_record(
+            {
+                **AUDIT_SPEC,
+                "correlationID": "rr-long",
+                "message": f"Moved {PLACES[n % 10]} {n} to a new home",
+            },
+            namespace="usual",
+            name=f"usual-{n}",
+        )
+        for n in range(PAGE)
+    ]
+    for start in range(0, PAGE, 500):
+        await archive.write([record_of(one) for one in usual[start : start + 500]])
+    for one in (large_record(n) for n in range(5)):
+        await archive.write([record_of(one)])
+    await pool.close()
+
+
+def large_record(number: int, **metadata: Any) -> dict[str, Any]:
+    return audit_record(
+        {**AUDIT_SPEC, "correlationID": "rr-large", "details": details()},
+        namespace="large", uid=str(uuid.UUID(int=number + 1)), name=f"large-{number}", **metadata,
+    )  # fmt: skip
+
+
+def details() -> Any:
+    """Return many small values: these take longest to read and to write."""
+    return {f"step-{n:06d}": {"ok": True, "seconds": n * 0.25, "text": "é"} for n in range(LARGE // 60)}
+
+
+@pytest_asyncio.fixture
+async def api(filled: TestDatabase) -> AsyncIterator[Served]:
+    database = Database(filled.service_url, pool_size=4)
+    async with served(build_queries(database)) as made:
+        # What is loaded and compiled with a first request is not part of any other.
+        for path in ("/query/records?pageSize=1&namespace=usual", "/query/semantic?q=x&mode=text&limit=1"):
+            assert (await made.send("GET", path)).status == 200
+        assert (
+            await made.send("POST", "/store/workflow", json.dumps([body()] * 2).encode(), JSON)
+        ).status == 207
+        gc.collect()
+        yield made
+    await database.close()
+
+
+LARGE_UID = uuid.UUID(int=1)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/query/records/{LARGE_UID}?namespace=large",
+        "/query/records?namespace=large",
+        f"/query/records?namespace=usual&pageSize={PAGE}",
+        "/timeline/rr-large",
+        "/timeline/rr-long",
+        f"/query/semantic?namespace=usual&mode=text&q=new+home&limit={PAGE}",
+        "/query/semantic?namespace=large&mode=text&q=restarted",
+    ],
+)
+async def test_no_question_holds_the_loop(api: Served, path: str) -> None:
+    with loop_held() as held:
+        answer = await api.send("GET", path)
+    assert answer.status == 200, answer.content[:500]
+    assert held.longest < MOST_SECONDS
+
+
+@pytest.mark.parametrize("kind", ["one", "array", "lines"])
+async def test_no_store_holds_the_loop(api: Served, kind: str) -> None:
+    if kind == "one":
+        one = body()
+        one["spec"]["details"] = details()
+        content, media = json.dumps(one).encode(), JSON
+    else:
+        many = [body(name=f"record-{n}") for n in range(500)]
+        for one in many:
+            one["spec"]["details"] = {f"step-{n:03d}": {"ok": True, "seconds": n} for n in range(300)}
+        media = {"Content-Type": "application/x-ndjson"} if kind == "lines" else JSON
+        content = (
+            b"\n".join(json.dumps(one).encode() for one in many)
+            if kind == "lines"
+            else json.dumps(many).encode()
+        )
+        assert 4_000_000 < len(content) < 8 * 1024 * 1024
+    with loop_held() as held:
+        answer = await api.send("POST", "/store/workflow", content, media)
+    assert answer.status in {201, 207}, answer.content[:500]
+    assert held.longest < MOST_SECONDS
+
+
+async def test_no_commit_holds_the_loop(cloned: TestDatabase) -> None:
+    values = {f"step-{n:03d}": {"ok": True, "seconds": n} for n in range(300)}
+    bodies = [audit_record({**AUDIT_SPEC, "message": f"step {n}", "details": values}) for n in range(500)]
+    records = [record_of(one) for one in bodies]
+    database = Database(cloned.service_url, pool_size=2)
+    archive = Archive(database)
+    await archive.write([record_of(audit_record())])
+    gc.collect()
+    with loop_held() as held:
+        await archive.write(records)
+    await database.close()
+    assert held.longest < MOST_SECONDS
