@@ -99,8 +99,8 @@ async def test_a_time_range_reads_only_its_months(owner: Any) -> None:
     assert read == {"audit_records_y2026m02"}
 
 
-async def test_a_get_is_one_statement_on_indexes_even_with_a_plan_for_any_values(owner: Any) -> None:
-    """It runs outside a transaction, so PostgreSQL may keep such a plan for it."""
+async def test_a_get_reads_indexes_even_with_a_plan_for_any_values(owner: Any) -> None:
+    """Its statements run outside a transaction, so PostgreSQL may keep such plans for them."""
     await owner.execute(f"PREPARE one (boolean, boolean, uuid, bigint, text, timestamptz) AS {ONE}")
     await owner.execute(f"PREPARE namespaces (boolean, boolean, uuid, bigint) AS {NAMESPACES}")
     await owner.execute("SET plan_cache_mode = force_generic_plan")
@@ -109,7 +109,5 @@ async def test_a_get_is_one_statement_on_indexes_even_with_a_plan_for_any_values
         f"one (true, true, '{uid}', NULL, 'payments', NULL)", f"namespaces (true, true, '{uid}', NULL)",
     ):  # fmt: skip
         answer = json.loads(await owner.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {asked}"))
-        nodes = [node for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node]
-        assert nodes
-        for node in nodes:
-            assert "Index" in node["Node Type"] or "Bitmap" in node["Node Type"], node
+        kinds = {node["Node Type"] for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node}
+        assert kinds == {"Index Scan"}
