@@ -99,7 +99,7 @@ def receipt_of(earlier: ArchivedRecord) -> Receipt:
 def answer(result: Result, path: str) -> Response:
     """Return the answer to a request with one record; ``path`` is that of the records of its type."""
     if result.accepted is not None:
-        return _json(result.accepted.as_json(), HTTPStatus.ACCEPTED, {})
+        return json_response(result.accepted.as_json(), HTTPStatus.ACCEPTED)
     if result.receipt is None:
         assert result.problem is not None
         return result.problem.response()
