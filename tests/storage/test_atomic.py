@@ -187,7 +187,7 @@ async def test_a_rule_of_others_refuses_all_for_now(api: StoredApi) -> None:
 
 
 @pytest.mark.parametrize("with_uid", [True, False])
-async def test_a_row_that_is_not_kept_refuses_all_for_now(api: StoredApi, with_uid: bool) -> None:
+async def test_a_row_that_is_not_kept_refuses_all_for_now(api: StoredApi, *, with_uid: bool) -> None:
     await api.owner.execute(DROPS)
     batch = [record(), record("bad"), record()]
     if not with_uid:

@@ -7,9 +7,11 @@ ended as if it were complete.
 import asyncio
 import logging
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Final, Protocol
 
 import zstandard
@@ -27,7 +29,7 @@ from datastorage.api.guard import Guard
 from datastorage.api.operations import NDJSON
 from datastorage.api.parameters import strict_router
 from datastorage.api.store import PREFIX
-from datastorage.errors import DataStorageError, OverloadedError
+from datastorage.errors import DataStorageError, NotAllowedError, OverloadedError
 from datastorage.query.export import Export
 from datastorage.query.filters import Filter
 from datastorage.records.caller import Caller
@@ -64,7 +66,8 @@ class ExportLimits:
     """How much of the process exports may take."""
 
     at_once: int = 2
-    """Exports under way. Each uses one connection to PostgreSQL at a time, and up to some 20 MB of memory."""
+    """Exports under way. Each uses one connection to PostgreSQL at a time, and up to some 20 MB of memory.
+    One identity has at most one less, so that it can't keep all others out."""
     piece_seconds: float = 40.0
     """For a piece of some 256 KB to be read from PostgreSQL, which may take 30 s, and then by the client. A
     client that takes longer is cut off, and resumes."""
@@ -85,15 +88,55 @@ class ExportDesk:
         Raises NotAuthenticatedError and NotAllowedError.
         """
         caller = await self.guard.caller_of(request.headers)
+        return caller, await self._scope_of(caller, namespace)
+
+    async def check(self, caller: Caller, namespace: str | None, scope: Scope) -> None:
+        """Raise NotAllowedError if the caller may no longer export these rows.
+
+        An export may take hours, and a right that is taken away ends within seconds. The guard remembers its
+        answers for that long, so this may be called often.
+        """
+        if await self._scope_of(caller, namespace) != scope:
+            raise NotAllowedError(f"the namespace {namespace} or the rights in it have changed meanwhile")
+
+    async def _scope_of(self, caller: Caller, namespace: str | None) -> Scope:
         listed = await self.guard.scope_of(caller, "list", namespace)
         exported = await self.guard.scope_of(caller, "export", namespace)
-        return caller, listed.within(exported)
+        return listed.within(exported)
+
+
+class _Slots:
+    """The exports that are under way."""
+
+    def __init__(self, at_once: int) -> None:
+        self._left = at_once
+        self._most_of_one = max(1, at_once - 1)
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def take(self, identity: str) -> Iterator[None]:
+        """Take a slot until the end of the block. Raises OverloadedError."""
+        if not self._left or self._of[identity] >= self._most_of_one:
+            metrics.LIMITS_HIT.labels("exports").inc()
+            whose = "" if not self._left else f" for {identity}"
+            raise OverloadedError(
+                f"as many exports are under way as this process serves{whose}: ask again later"
+            )
+        self._left -= 1
+        self._of[identity] += 1
+        try:
+            yield
+        finally:
+            self._left += 1
+            self._of[identity] -= 1
+            if not self._of[identity]:
+                del self._of[identity]
 
 
 def export_router(desk: ExportDesk) -> APIRouter:
     """Return the route that exports the archive."""
     router = strict_router(PREFIX, "query")
-    slots = asyncio.Semaphore(desk.limits.at_once)
+    slots = _Slots(desk.limits.at_once)
 
     @router.get("/export", **operations.EXPORT)
     async def export(request: Request, asked: Annotated[ExportConditions, Query()]) -> Response:
@@ -104,7 +147,8 @@ def export_router(desk: ExportDesk) -> APIRouter:
                 asked.filter_of(asked.type), token=asked.resume_token, scope=scope
             )
 
-        return _Stream(begin, slots, _encoding_of(request), _Note(caller, asked), desk.limits)
+        check = partial(desk.check, caller, asked.namespace, scope)
+        return _Stream(begin, check, slots, _encoding_of(request), _Note(caller, asked), desk.limits)
 
     return router
 
@@ -140,7 +184,8 @@ class _Stream(Response):
     def __init__(
         self,
         begin: Callable[[], Awaitable[Export]],
-        slots: asyncio.Semaphore,
+        check: Callable[[], Awaitable[None]],
+        slots: _Slots,
         encoding: str | None,
         note: _Note,
         limits: ExportLimits,
@@ -151,6 +196,7 @@ class _Stream(Response):
         super().__init__(media_type=NDJSON, headers=headers)
         del self.headers["content-length"]
         self._begin = begin
+        self._check = check
         self._slots = slots
         self._encoding = encoding
         self._note = note
@@ -162,10 +208,7 @@ class _Stream(Response):
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send the export. An error before the first line is raised, and answered with a problem."""
-        if self._slots.locked():
-            metrics.LIMITS_HIT.labels("exports").inc()
-            raise OverloadedError("as many exports are under way as this process serves: ask again later")
-        async with self._slots:
+        with self._slots.take(self._note.caller.username):
             export = await self._begin()
             gone = asyncio.ensure_future(_disconnected(receive))
             next_stage = scope.get("extensions", {}).get(NEXT_STAGE, _nothing)
@@ -177,6 +220,7 @@ class _Stream(Response):
                     async for piece in pieces:
                         if gone.done():
                             return
+                        await self._check()
                         if not has_begun:
                             has_begun = True
                             await send(self._start)
