@@ -194,7 +194,9 @@ class _Request:
         """Return the function that makes a body's record, with all that it needs."""
         may_repeat = self.key is not None or body["metadata"].get("uid") is not None
         created_at = (
-            await self.entrance.guard.created_at(body["metadata"]["namespace"]) if may_repeat else None
+            await self.entrance.guard.created_at(self.caller, body["metadata"]["namespace"])
+            if may_repeat
+            else None
         )
         return partial(
             record_of_request,
