@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -24,7 +25,7 @@ from harness.apiclient import Answer
 from harness.polling import eventually
 from harness.ports import free_port
 from harness.postgres import TestDatabase
-from tests.support.apiserved import Served, body, served
+from tests.support.apiserved import IN_PAYMENTS, Served, body, served
 
 RECORD = json.dumps(body()).encode()
 STORE = "/store/workflow"
@@ -279,15 +280,20 @@ async def test_a_large_array_is_stored_in_its_order(api: Served) -> None:
     assert broken.json["errors"][0]["pointer"] == "/0/a"
 
 
-async def test_a_read_over_all_namespaces_is_logged(api: Served, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_read_of_others_namespaces_is_logged(api: Served, caplog: pytest.LogCaptureFixture) -> None:
+    def logged() -> list[Any]:
+        return [each for each in caplog.records if each.message == "Read with the right in the whole cluster"]
+
     with caplog.at_level(logging.INFO):
-        await api.send("GET", f"{LIST}?namespace=payments")
-        assert not [each for each in caplog.records if each.message == "Read over all namespaces"]
+        await api.send("GET", f"{LIST}?namespace=payments", token=IN_PAYMENTS)
+        assert not logged()
+        await api.send("GET", f"{LIST}?namespace=shop", token=IN_PAYMENTS)
         await api.send("GET", "/query/semantic?mode=text&q=secretword&phase=Completed")
-    [logged] = [each for each in caplog.records if each.message == "Read over all namespaces"]
-    assert (logged.user, logged.verb, logged.count) == ("robot", "list", 0)  # type: ignore[attr-defined]
-    assert logged.filter["phase"] == "Completed"  # type: ignore[attr-defined]
-    assert "secretword" not in str(logged.__dict__)
+    of_shop, of_all = logged()
+    assert (of_shop.user, of_shop.filter) == (IN_PAYMENTS, {"namespace": "shop", "pageSize": 50})
+    assert (of_all.user, of_all.verb, of_all.count) == ("robot", "list", 0)
+    assert of_all.filter["phase"] == "Completed"
+    assert "secretword" not in str(of_all.__dict__)
 
 
 async def test_many_connections_leave_room_for_the_probes(api: Served) -> None:

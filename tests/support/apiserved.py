@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from starlette.datastructures import Headers
 
@@ -45,11 +45,14 @@ class Archive(query.Archive, overviews.Archive, store.Archive, Protocol):
     """Everything that the routes ask."""
 
 
+IN_PAYMENTS: Final = "system:serviceaccount:payments:robot"
+
+
 class TokenGuard(OpenGuard):
     """Knows some tokens, each the name of its owner."""
 
     def __init__(
-        self, allowances: Allowances | None = None, names: Sequence[str] = ("robot", "flood")
+        self, allowances: Allowances | None = None, names: Sequence[str] = ("robot", "flood", IN_PAYMENTS)
     ) -> None:
         self._allowances = allowances or Allowances()
         self._names = names

@@ -120,13 +120,16 @@ class Admission:
     scope: Scope
 
     def note(self, path: str, count: int) -> None:
-        """Log a question over all namespaces. The words of a search stay out of the log."""
-        if self.scope.namespace is None:
+        """Log a question that needs the right in the whole cluster, except about the caller's own namespace.
+
+        The words of a search stay out of the log.
+        """
+        if self.scope.since is None and self.scope.namespace != self.caller.namespace:
             given = self.asked.model_dump(
                 mode="json", by_alias=True, exclude_none=True, exclude={"q", "page_token"}
             )
             _log.info(
-                "Read over all namespaces",
+                "Read with the right in the whole cluster",
                 extra={
                     "user": self.caller.username,
                     "verb": self.verb,

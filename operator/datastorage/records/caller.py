@@ -15,6 +15,12 @@ class Caller:
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Further facts by name, such as the pod that a token belongs to, in the order of their names."""
 
+    @property
+    def namespace(self) -> str:
+        """The namespace of a ServiceAccount; empty for other users, who have none."""
+        parts = self.username.split(":")
+        return parts[2] if parts[:2] == ["system", "serviceaccount"] and len(parts) == 4 else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
