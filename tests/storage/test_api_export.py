@@ -335,9 +335,14 @@ async def test_one_identity_does_not_take_all_exports(database: Database) -> Non
         slow = await asyncio.to_thread(Slow, api)
         answer = await api.send("GET", "/export")
         assert (answer.status, answer.json["code"]) == (503, "overloaded")
-        assert "for robot" in answer.json["detail"]
+        assert "one identity" in answer.json["detail"]
         assert (await api.send("GET", "/export", token="flood")).status == 200
         slow.close()
+
+
+async def test_an_identity_exports_again_at_once(api: Served) -> None:
+    for _ in range(5):
+        await export(api)
 
 
 @pytest.mark.usefixtures("large")

@@ -7,9 +7,8 @@ ended as if it were complete.
 import asyncio
 import logging
 import zlib
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Final, Protocol
@@ -21,7 +20,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from datastorage import metrics
 from datastorage.api import operations
 from datastorage.api.conditions import Conditions, QueryType
 from datastorage.api.connection import NEXT_STAGE
@@ -29,7 +27,8 @@ from datastorage.api.guard import Guard
 from datastorage.api.operations import NDJSON
 from datastorage.api.parameters import strict_router
 from datastorage.api.store import PREFIX
-from datastorage.errors import DataStorageError, NotAllowedError, OverloadedError
+from datastorage.api.turns import Turns
+from datastorage.errors import DataStorageError, NotAllowedError
 from datastorage.query.export import Export
 from datastorage.query.filters import Filter
 from datastorage.records.caller import Caller
@@ -68,6 +67,8 @@ class ExportLimits:
     at_once: int = 2
     """Exports under way. Each uses one connection to PostgreSQL at a time, and up to some 20 MB of memory.
     One identity has at most one less, so that it can't keep all others out."""
+    patience_seconds: float = 2.0
+    """A request waits so long for its turn: an export ends a moment after its client has the last byte."""
     piece_seconds: float = 40.0
     """For a piece of some 256 KB to be read from PostgreSQL, which may take 30 s, and then by the client. A
     client that takes longer is cut off, and resumes."""
@@ -105,38 +106,15 @@ class ExportDesk:
         return listed.within(exported)
 
 
-class _Slots:
-    """The exports that are under way."""
-
-    def __init__(self, at_once: int) -> None:
-        self._left = at_once
-        self._most_of_one = max(1, at_once - 1)
-        self._of: Counter[str] = Counter()
-
-    @contextmanager
-    def take(self, identity: str) -> Iterator[None]:
-        """Take a slot until the end of the block. Raises OverloadedError."""
-        if not self._left or self._of[identity] >= self._most_of_one:
-            metrics.LIMITS_HIT.labels("exports").inc()
-            whose = "" if not self._left else f" for {identity}"
-            raise OverloadedError(
-                f"as many exports are under way as this process serves{whose}: ask again later"
-            )
-        self._left -= 1
-        self._of[identity] += 1
-        try:
-            yield
-        finally:
-            self._left += 1
-            self._of[identity] -= 1
-            if not self._of[identity]:
-                del self._of[identity]
-
-
 def export_router(desk: ExportDesk) -> APIRouter:
     """Return the route that exports the archive."""
     router = strict_router(PREFIX, "query")
-    slots = _Slots(desk.limits.at_once)
+    turns = Turns(
+        desk.limits.at_once,
+        patience_seconds=desk.limits.patience_seconds,
+        limit="exports",
+        refusal="as many exports are under way as this process serves at a time, or serves one identity",
+    )
 
     @router.get("/export", **operations.EXPORT)
     async def export(request: Request, asked: Annotated[ExportConditions, Query()]) -> Response:
@@ -148,7 +126,7 @@ def export_router(desk: ExportDesk) -> APIRouter:
             )
 
         check = partial(desk.check, caller, asked.namespace, scope)
-        return _Stream(begin, check, slots, _encoding_of(request), _Note(caller, asked), desk.limits)
+        return _Stream(begin, check, turns, _encoding_of(request), _Note(caller, asked), desk.limits)
 
     return router
 
@@ -185,7 +163,7 @@ class _Stream(Response):
         self,
         begin: Callable[[], Awaitable[Export]],
         check: Callable[[], Awaitable[None]],
-        slots: _Slots,
+        turns: Turns,
         encoding: str | None,
         note: _Note,
         limits: ExportLimits,
@@ -197,7 +175,7 @@ class _Stream(Response):
         del self.headers["content-length"]
         self._begin = begin
         self._check = check
-        self._slots = slots
+        self._turns = turns
         self._encoding = encoding
         self._note = note
         self._limits = limits
@@ -208,7 +186,7 @@ class _Stream(Response):
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send the export. An error before the first line is raised, and answered with a problem."""
-        with self._slots.take(self._note.caller.username):
+        async with self._turns.take(self._note.caller.username):
             export = await self._begin()
             gone = asyncio.ensure_future(_disconnected(receive))
             next_stage = scope.get("extensions", {}).get(NEXT_STAGE, _nothing)

@@ -105,7 +105,11 @@ class Entrance:
     @cached_property
     def room(self) -> Room:
         """The room for bodies of all requests."""
-        return Room(self.bounds.bytes_at_once, "request_bytes")
+        # Bodies that are sent slowly take room as well, so one identity leaves room for a body of another.
+        bounds = self.bounds
+        return Room(
+            bounds.bytes_at_once, "request_bytes", reserved=min(bounds.body_bytes, bounds.bytes_at_once // 2)
+        )
 
 
 def store_router(entrance: Entrance) -> APIRouter:
@@ -120,7 +124,7 @@ def store_router(entrance: Entrance) -> APIRouter:
         asked: Annotated[StoreParameters, Query()],
     ) -> Response:
         caller = await entrance.guard.caller_of(request.headers)
-        with entrance.room.share() as take:
+        with entrance.room.share(caller.username) as take:
             items = await items_of(request, entrance.bounds, take)
             entrance.guard.charge(caller, len(items.bodies))
             key = _idempotency_key(request, is_batch=items.is_batch)
