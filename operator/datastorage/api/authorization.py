@@ -79,7 +79,7 @@ class Authorization:
             asked_at = self._clock()
             return asked_at if await self._reviews.is_allowed(caller, access) else None
 
-        return await self._cache.get((caller, access), ask)
+        return await self._cache.get((caller, access), ask, identity=caller.username)
 
 
 def _check(namespace: str | None) -> None:
