@@ -29,8 +29,9 @@ class AnswerBounds:
     patience_seconds: float = 5.0
     """A question waits no longer for its turn."""
     bytes_at_once: int = 96 * 1024 * 1024
-    """Bytes of the answers that clients have not read yet: of two or three of the largest. One identity has
-    at most two thirds."""
+    """Bytes of the answers that clients have not read yet: of two or three of the largest."""
+    bytes_reserved: int = 32 * 1024 * 1024
+    """Bytes of those that one identity leaves to others: its clients may read slowly."""
 
 
 class Answers:
@@ -43,7 +44,7 @@ class Answers:
             limit="answers",
             refusal="too many questions at a time",
         )
-        self._room = Room(bounds.bytes_at_once, "answer_bytes", reserved=bounds.bytes_at_once // 3)
+        self._room = Room(bounds.bytes_at_once, "answer_bytes", reserved=bounds.bytes_reserved)
 
     def turn(self, identity: str) -> AbstractAsyncContextManager[None]:
         """Wait for the turn to read and encode an answer. Raises OverloadedError."""

@@ -105,11 +105,8 @@ class Entrance:
     @cached_property
     def room(self) -> Room:
         """The room for bodies of all requests."""
-        # Bodies that are sent slowly take room as well, so one identity leaves room for a body of another.
         bounds = self.bounds
-        return Room(
-            bounds.bytes_at_once, "request_bytes", reserved=min(bounds.body_bytes, bounds.bytes_at_once // 2)
-        )
+        return Room(bounds.bytes_at_once, "request_bytes", reserved=bounds.bytes_reserved)
 
 
 def store_router(entrance: Entrance) -> APIRouter:
