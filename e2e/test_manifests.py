@@ -124,6 +124,24 @@ def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path
     assert done.stderr == ""
 
 
+def test_the_component_of_the_fallback_goes_with_the_base(control_plane: Cluster, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    component = MANIFESTS / "components" / "api-fallback"
+    kustomization = {
+        "resources": [os.path.relpath(BASE, overlay)],
+        "components": [os.path.relpath(component, overlay)],
+    }
+    (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
+    found = rendered(control_plane, overlay)
+    [settings] = [each["data"] for each in found if each["kind"] == "ConfigMap"]
+    [base] = [each["data"] for each in rendered(control_plane, BASE) if each["kind"] == "ConfigMap"]
+    assert settings == base | {"DATASTORAGE_API_FALLBACK": "custom-resource"}
+    done = control_plane.kubectl(*DRY_RUN, "-k", str(overlay))
+    assert len(done.stdout.split()) == len(rendered(control_plane, BASE)) + 2
+    assert done.stderr == ""
+
+
 def test_an_update_of_the_development_overlay_fits_on_a_small_node(control_plane: Cluster) -> None:
     """A kind node of two cores has about one left besides the components of Kubernetes."""
     requested = 0

@@ -38,6 +38,10 @@ class WorkRefusedError(TransientError):
     """Whether the work exceeded a limit of time or size, as any work of the same size would."""
 
 
+class StorageAwayError(TransientError):
+    """PostgreSQL is known not to serve, so the work was not even begun."""
+
+
 class OverloadedError(TransientError):
     """More work waits than there is room for."""
 

@@ -99,6 +99,13 @@ INTAKE_TOTAL = Counter(
     ["verdict"],
     registry=REGISTRY,
 )
+FALLBACK_TOTAL = Counter(
+    "datastorage_api_fallback_total",
+    "Requests whose record was to become a custom resource while PostgreSQL was away, by outcome: created, "
+    "repeated (it was there already), failed",
+    ["outcome"],
+    registry=REGISTRY,
+)
 REFUSED_BATCHES = Counter(
     "datastorage_refused_batches_total",
     "Batches that PostgreSQL refused, or took too long for, while it served others; they are divided",

@@ -137,6 +137,18 @@ class ApiSettings(Group):
         description="The audience that the callers' tokens must be for, as in `kubectl create token NAME "
         "--audience datastorage`.",
     )
+    fallback: Literal["none", "custom-resource"] = Field(
+        default="none",
+        description="The answer to a record that comes while PostgreSQL is away. `none`: 503. "
+        "`custom-resource`: a single record with an `Idempotency-Key`, and without a name or uid of its own, "
+        "is created as a custom resource and answered with 202; all others get 503. Needs the rights of "
+        "`manifests/components/api-fallback`, which also sets this.",
+    )
+    fallback_max: Positive = Field(
+        default=1000,
+        description="Custom resources that this process has created for requests and that are not stored "
+        "yet, at most; beyond it, 503.",
+    )
     requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
         default=2000,
         description="Requests a second of one identity, per replica; further ones are refused with 429. Five "

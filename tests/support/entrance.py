@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from datastorage.pipeline.createdobjects import CreatedObjects
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import WorkItem
 from datastorage.pipeline.objectintake import ObjectIntake, Verdict
@@ -24,6 +25,7 @@ class Entrance:
     max_bytes: int = 2**24
     register: Register = field(default_factory=Register)
     statuses: StatusQueue = field(default_factory=StatusQueue)
+    created: CreatedObjects = field(default_factory=lambda: CreatedObjects(1))
     overflows: int = 0
     """How often the intake had no room."""
 
@@ -35,6 +37,7 @@ class Entrance:
             statuses=self.statuses,
             default_ttl_seconds=TTL_SECONDS,
             on_overflow=self._count,
+            created=self.created,
         )
 
     def _count(self) -> None:

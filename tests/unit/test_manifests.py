@@ -12,6 +12,7 @@ from datastorage.api.authorization import store_access
 from datastorage.kube.recordedbypolicy import SPECS, spec_hash
 from datastorage.resources.kinds import (
     ARCHIVE_GROUP,
+    AUDIT_RECORD,
     GROUP,
     KINDS,
     RECORDED_BY_ANNOTATION,
@@ -24,6 +25,7 @@ from datastorage.settings import Settings, load_settings, setting_names
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = REPOSITORY / "manifests" / "base"
 COMPONENT = REPOSITORY / "manifests" / "components" / "recorded-by"
+FALLBACK = REPOSITORY / "manifests" / "components" / "api-fallback"
 SECRETS_DIR = "/etc/datastorage/secrets"
 
 Object = dict[str, Any]
@@ -315,6 +317,20 @@ def test_the_component_brings_the_setting_and_the_right_to_look() -> None:
     assert set(rule["resources"]) == {target.resource.plural for target in SPECS}
     assert (rule["resourceNames"], rule["verbs"]) == ([RECORDED_BY_POLICY], ["get"])
     account = only("ServiceAccount")["metadata"]
+    assert [(each["namespace"], each["name"]) for each in binding["subjects"]] == [
+        (account["namespace"], account["name"])
+    ]
+
+
+def test_the_component_of_the_fallback_brings_the_setting_and_the_right_to_create() -> None:
+    (component,) = load(FALLBACK / "kustomization.yaml")
+    assert component["resources"] == ["rbac.yaml"]
+    (config,) = component["configMapGenerator"]
+    assert config["literals"] == ["DATASTORAGE_API_FALLBACK=custom-resource"]
+    role, binding = load(FALLBACK / "rbac.yaml")
+    assert role["rules"] == [{"apiGroups": [GROUP], "resources": [AUDIT_RECORD.plural], "verbs": ["create"]}]
+    account = only("ServiceAccount")["metadata"]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
     assert [(each["namespace"], each["name"]) for each in binding["subjects"]] == [
         (account["namespace"], account["name"])
     ]

@@ -10,6 +10,7 @@ from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.register import Memory, Register
 from datastorage.records.record import StoredRecord
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.reading.requestobject import claim_of, name_of
 from harness.objects import (
     AUDIT_SPEC,
     TRACE_SPEC,
@@ -324,3 +325,21 @@ def test_a_generation_whose_status_is_under_way_is_a_duplicate_and_no_last_copy(
     assert entrance.register.last_copies == []
     entrance.register.forget(key_of_body(body))
     assert entrance.register.start(key_of_body(body), committed=True)
+
+
+async def test_an_object_that_stands_for_a_request_has_its_claim_and_counts_until_it_is_stored(
+    entrance: Entrance,
+) -> None:
+    name = name_of("Remediation", b"i" * 32)
+    assert entrance.created.add("payments", name)
+    body = audit_record(name=name)
+    # The kind alone makes the difference: a trace of that name stands for nothing.
+    for each in (audit_record(), action_trace(name=name), body):
+        assert entrance.offer(each) is Verdict.ACCEPTED
+    items = await entrance.take()
+    assert [item.record.claim for item in items] == [None, None, claim_of(body)]
+    for item in items[:2]:
+        await item.origin.committed(STORED)
+    assert entrance.created.has("payments", name)
+    await items[2].origin.committed(STORED)
+    assert not entrance.created.has("payments", name)

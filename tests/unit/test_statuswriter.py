@@ -18,7 +18,7 @@ from datastorage.pipeline.item import Outcome, Rejection, WorkItem
 from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.statuswriter import Followers, Pace, StatusWriter
 from datastorage.records.reasons import Reason
-from datastorage.records.record import StoredRecord
+from datastorage.records.record import Claimed, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resources.kinds import ACTION_TRACE
 from harness.objects import (
@@ -118,6 +118,19 @@ async def test_ttl_0_is_one_deletion_and_no_patch(entrance: Entrance, spawn: Spa
     await bench.commit(body)
     assert [call[0] for call in bench.cluster.calls] == ["delete"]
     assert bench.cluster.objects == {}
+    assert bench.scheduled == []
+    assert bench.again(body) is Verdict.DUPLICATE
+
+
+async def test_an_object_whose_request_was_stored_before_it_is_deleted(
+    entrance: Entrance, spawn: Spawn
+) -> None:
+    """With a status, its own row would be missed later, and stored after all."""
+    body = audit_record(finalizers=["example.org/keep"])
+    bench = Bench(entrance, spawn, body)
+    key = replace(key_of_body(body), uid="5f0c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e41")
+    await bench.commit(body, replace(STORED, claimed=Claimed(key, same_request=True)))
+    assert [call[0] for call in bench.cluster.calls] == ["delete"]
     assert bench.scheduled == []
     assert bench.again(body) is Verdict.DUPLICATE
 

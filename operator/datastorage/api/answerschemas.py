@@ -72,8 +72,22 @@ class Receipt(Answer):
     created_at: _Time = Field(description="When the request came, by the operator's clock.")
     stored_at: _Time = Field(description="When the record was committed, by PostgreSQL's clock.")
     content_hash: _Hash = Field(description="SHA-256 of the stored bytes.")
-    recorded_by: str = Field(description="The caller, as the API server has named it.")
-    via: Literal["api"]
+    recorded_by: str | None = Field(
+        description="The caller, as the API server has named it. A record that was first answered with 202 "
+        "has the author of its custom resource instead: the operator's own ServiceAccount, or null."
+    )
+    via: Literal["api", "cluster"] = Field(
+        description="cluster: the record was first answered with 202, and stored from its custom resource."
+    )
+
+
+class Accepted(Answer):
+    """The custom resource that keeps a record while PostgreSQL is away."""
+
+    kind: Literal["AuditRecord"]
+    namespace: str
+    name: str = Field(description="The name of the custom resource, and of the record that it becomes.")
+    stored: Literal[False]
 
 
 class StoredItem(Answer):
@@ -329,8 +343,8 @@ class Version(Answer):
 
 
 ANSWERS: Final[tuple[type[Answer], ...]] = (
-    Receipt, BatchResult, Record, Page, History, SearchResult, Timeline, TargetHistory, Summary, ExportLine,
-    ExportEnd, Problem, Health, Version,
+    Receipt, Accepted, BatchResult, Record, Page, History, SearchResult, Timeline, TargetHistory, Summary,
+    ExportLine, ExportEnd, Problem, Health, Version,
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ JSON: Final = "application/json"
 TITLE: Final = "Kubernaut Data Storage"
 DESCRIPTION: Final = """\
 Stores what controllers did, and answers questions about it. A record that is acknowledged is committed \
-to PostgreSQL.
+to PostgreSQL; one that is answered with 202 is kept in the cluster until it is.
 
 Send the token of a Kubernetes ServiceAccount as `Authorization: Bearer TOKEN`. The rights of the \
 ServiceAccount in the cluster decide what it may store and read.

@@ -24,6 +24,12 @@ _RECEIPT: Final = {
     "recordedBy": "system:serviceaccount:payments:recorder",
     "via": "api",
 }
+_ACCEPTED: Final = {
+    "kind": "AuditRecord",
+    "namespace": "payments",
+    "name": "execution-idempotency-key-4f0fd0b0a4c7f6a5b1c2d3e4f5061728394a5b6c7d8e99b0d4e1f6a1c3f60c3f",
+    "stored": False,
+}
 _QUERY_ERRORS: Final = ("invalid-parameter", "invalid-query", "overloaded")
 _ETAG: Final = "The content hash, in quotes."
 _STORED_HEADERS: Final = {"Location": "Path of the stored record.", "ETag": _ETAG}
@@ -61,7 +67,11 @@ def store(*, records: int, body_bytes: int) -> dict[str, Any]:
         "Store records",
         "Stores one record, an array of records, or a record in each line (NDJSON). A body is what "
         "`kubectl create` would take, and the rules are the same. Each record is committed to PostgreSQL "
-        "before the answer.\n\n"
+        "before the answer, unless that is 202.\n\n"
+        "If `DATASTORAGE_API_FALLBACK` is `custom-resource` and PostgreSQL is away, a single record with "
+        "`Idempotency-Key` and without `metadata.uid`, `metadata.name`, `metadata.ownerReferences` and a "
+        "legal hold is created as a custom resource instead, and the answer is 202. The operator stores it "
+        "once PostgreSQL is back. Send the same request again then, for the receipt.\n\n"
         "With `metadata.uid`, or with the header `Idempotency-Key`, the same request may be sent again at "
         "any time. It never makes a second record: the answer is 200 with the first receipt. Without an "
         "identifier, each request makes a new record.\n\n"
@@ -75,6 +85,12 @@ def store(*, records: int, body_bytes: int) -> dict[str, Any]:
                 "The same request was stored before.", "Receipt", headers=_STORED_HEADERS, example=_RECEIPT
             ),
             201: answer("The record is stored.", "Receipt", headers=_STORED_HEADERS, example=_RECEIPT),
+            202: answer(
+                "PostgreSQL is away, and the record is kept as a custom resource until it is back. Only if "
+                "`DATASTORAGE_API_FALLBACK` is `custom-resource`.",
+                "Accepted",
+                example=_ACCEPTED,
+            ),
             207: answer("A batch: each record has its own result.", "BatchResult"),
         },
         errors=(

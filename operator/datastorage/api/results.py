@@ -13,7 +13,7 @@ from datastorage.api.problems import Problem
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled
-from datastorage.records.record import Record, StoredRecord
+from datastorage.records.record import Record, StoredRecord, Via
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import AUDIT_RECORD
 
@@ -29,6 +29,7 @@ class Receipt:
     stored_at: str
     content_hash: bytes
     recorded_by: str | None
+    via: Via
 
     def as_json(self) -> dict[str, Any]:
         """Return the receipt as JSON."""
@@ -42,16 +43,35 @@ class Receipt:
             "storedAt": self.stored_at,
             "contentHash": labelled(self.content_hash),
             "recordedBy": self.recorded_by,
-            "via": "api",
+            "via": str(self.via),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The custom resource that keeps a record until PostgreSQL is back."""
+
+    namespace: str
+    name: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "kind": AUDIT_RECORD.kind,
+            "namespace": self.namespace,
+            "name": self.name,
+            "stored": False,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One record's answer: its receipt, or the problem with it."""
+    """One record's answer: its receipt, the custom resource that keeps it, or the problem with it."""
 
     receipt: Receipt | None = None
     is_new: bool = False
+    accepted: Accepted | None = None
+    """Never given for a record of a batch."""
     problem: Problem | None = None
 
     @property
@@ -66,7 +86,7 @@ def receipt(record: Record, stored: StoredRecord) -> Receipt:
     """Return the receipt for a record that was stored now."""
     return Receipt(
         record.namespace, record.name, record.key.uid, rfc3339(record.key.created_at),
-        rfc3339(stored.stored_at), stored.content_hash, record.recorded_by,
+        rfc3339(stored.stored_at), stored.content_hash, record.recorded_by, record.via,
     )  # fmt: skip
 
 
@@ -74,12 +94,14 @@ def receipt_of(earlier: ArchivedRecord) -> Receipt:
     """Return the receipt that an earlier request got."""
     return Receipt(
         earlier.namespace, earlier.name, earlier.uid, rfc3339(earlier.created_at), rfc3339(earlier.stored_at),
-        earlier.content_hash, earlier.recorded_by,
+        earlier.content_hash, earlier.recorded_by, earlier.via,
     )  # fmt: skip
 
 
 def answer(result: Result, path: str) -> Response:
     """Return the answer to a request with one record; ``path`` is that of the records of its type."""
+    if result.accepted is not None:
+        return _json(result.accepted.as_json(), HTTPStatus.ACCEPTED, {})
     if result.receipt is None:
         assert result.problem is not None
         return result.problem.response()

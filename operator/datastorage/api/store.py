@@ -1,7 +1,7 @@
 """POST /api/v1/store/{type}: stores records that come with a request.
 
 A body is what ``kubectl create`` would take. It is checked by the same rules, and stored by the same
-pipeline, but never becomes an object in the cluster.
+pipeline. It becomes an object in the cluster only if PostgreSQL is away and that is allowed (fallback.py).
 """
 
 import uuid
@@ -18,17 +18,27 @@ from starlette.responses import Response
 
 from datastorage.api import operations
 from datastorage.api.bodies import Bounds, Items, invalid, items_of
+from datastorage.api.fallback import Fallback, accept, not_created
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
 from datastorage.api.parameters import Strict, strict_router
 from datastorage.api.problems import Problem, ProblemError, problem_of
-from datastorage.api.results import Result, answer, batch_answer, nothing_stored, receipt, receipt_of
+from datastorage.api.results import (
+    Accepted,
+    Result,
+    answer,
+    batch_answer,
+    nothing_stored,
+    receipt,
+    receipt_of,
+)
 from datastorage.api.room import Room
 from datastorage.errors import (
     DataStorageError,
     GroupRefusedError,
     IdentifierReusedError,
     RecordRejectedError,
+    StorageAwayError,
     TransientError,
 )
 from datastorage.pipeline.item import Outcome, Rejection
@@ -101,6 +111,8 @@ class Entrance:
     with_texts: bool
     """Whether the records get vectors."""
     bounds: Bounds = field(default_factory=Bounds)
+    fallback: Fallback | None = None
+    """Where records are created as custom resources while PostgreSQL is away; None if they never are."""
 
     @cached_property
     def room(self) -> Room:
@@ -151,7 +163,10 @@ class _Request:
         records, problems = await self._records()
         results = {place: Result(problem=problem) for place, problem in problems.items()}
         if records:
-            outcomes = await self.entrance.submissions.store(list(records.values()))
+            try:
+                outcomes = await self.entrance.submissions.store(list(records.values()))
+            except StorageAwayError as away:
+                return [Result(accepted=await self._accepted(away, records))]
             for (place, record), outcome in zip(records.items(), outcomes, strict=True):
                 results[place] = await self._result(record, outcome)
         return [results[place] for place in sorted(results)]
@@ -170,6 +185,10 @@ class _Request:
                 raise
             found = {place: problem_of(each) for place, each in error.errors.items()}
             raise ProblemError(nothing_stored(found)) from error
+        except StorageAwayError as away:
+            if self.entrance.fallback is None:
+                raise
+            raise not_created(away) from away
         # From here on everything is stored, so that a receipt that can't be read now fails alone.
         return [await self._result(record, row) for record, row in zip(records.values(), stored, strict=True)]
 
@@ -207,6 +226,18 @@ class _Request:
             namespace_created_at=created_at,
             with_text=self.entrance.with_texts,
         )
+
+    async def _accepted(self, away: StorageAwayError, records: Mapping[int, Record]) -> Accepted:
+        """Create the record as a custom resource. Raises an error if that is not possible."""
+        if self.entrance.fallback is None:
+            raise away
+        if self.items.is_batch:
+            raise not_created(away)
+        (record,) = records.values()
+        # Nothing is kept of the checked body until here, because hardly any request needs it again.
+        check = partial(_checked, self.audit_type, self.items.bodies[0])
+        body = await run_apart(self.items.size, check)
+        return await accept(self.entrance.fallback, away, body, record)
 
     async def _result(self, record: Record, outcome: Outcome | Unknown) -> Result:
         try:

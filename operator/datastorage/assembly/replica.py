@@ -10,6 +10,7 @@ from datastorage.kube.recordedbypolicy import RecordedByPolicy
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
 from datastorage.pipeline.authors import Authors
+from datastorage.pipeline.createdobjects import CreatedObjects
 from datastorage.pipeline.statusguard import StatusGuardNotice
 from datastorage.pipeline.sweep import SweepRequests
 from datastorage.resilience.breaker import Breaker
@@ -59,6 +60,8 @@ class Replica:
     guard_notice: StatusGuardNotice
     authors: Authors | None
     """None if the policy that names authors is not installed."""
+    created_objects: CreatedObjects
+    """The custom resources of requests; empty if requests create none."""
     dependencies: Dependencies | None
     """The breakers for writing vectors. This and the next three are None if no vectors are kept."""
     backfill: Backfill | None
@@ -98,6 +101,7 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
             shards=shards,
             guard_notice=StatusGuardNotice(),
             authors=_authors(settings, transport),
+            created_objects=CreatedObjects(settings.api.fallback_max),
             dependencies=dependencies,
             backfill=_build_backfill(store, dependencies, shards),
             outbox_count=_build_outbox_count(store, postgres, shards),

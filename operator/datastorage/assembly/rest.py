@@ -25,7 +25,9 @@ from datastorage.assembly.store import open_database
 from datastorage.errors import ConfigurationError
 from datastorage.kube.accessreviews import AccessReviews
 from datastorage.kube.namespaces import Namespaces
+from datastorage.kube.objects import ObjectClient
 from datastorage.kube.transport import Transport
+from datastorage.pipeline.fallback import Fallback
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
 from datastorage.query.export import ArchiveExports
@@ -83,6 +85,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             submissions=submissions,
             archive=primary,  # a standby may not have the receipt of an earlier request yet
             with_texts=store.vectors is not None,
+            fallback=_build_fallback(replica),
         )
         standby = _open_standby(settings, stack)
         archive: ArchiveQueries | StandbyQueries = primary
@@ -115,6 +118,13 @@ def _open_standby(settings: Settings, stack: AsyncExitStack) -> Standby | None:
     standby = Standby(partial(state_of, primary), partial(state_of, copy))
     stack.push_async_callback(standby.close)
     return standby
+
+
+def _build_fallback(replica: Replica) -> Fallback | None:
+    settings = replica.settings
+    if settings.api.fallback == "none":
+        return None
+    return Fallback(ObjectClient(replica.transport), replica.created_objects, namespaces=settings.namespaces)
 
 
 def build_guard(settings: Settings, transport: Transport) -> KubernetesGuard | OpenGuard:

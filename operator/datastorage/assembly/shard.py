@@ -136,6 +136,7 @@ def _build(
         default_ttl_seconds=settings.ttl_seconds_after_stored,
         on_overflow=shared.sweep_requests.add,
         with_texts=replica.store.vectors is not None,
+        created=replica.created_objects,
     )
     commit = _build_commit(replica, shared)
     aside = Aside(commit, shared.register)

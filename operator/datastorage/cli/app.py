@@ -112,8 +112,10 @@ def _program(called: str, arguments: Sequence[str]) -> typer.Typer:
     """
     program = typer.Typer(
         name="datastorage",
-        help="Moves AuditRecords and ActionTraces from the cluster into PostgreSQL, and deletes the stored "
-        "objects from the cluster.",
+        help="Moves AuditRecords and ActionTraces from the cluster into an archive in PostgreSQL, and asks "
+        "the archive.\n\n"
+        "Questions go to the database of DATASTORAGE_DATABASE_URL, or to a server: --server URL. "
+        "Each command describes its options with --help.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -43,9 +43,10 @@ def search(
     question: Annotated[
         str,
         typer.Argument(
+            metavar="QUESTION",
             help="A question, as you would ask a colleague. Records with the exact identifiers or "
             '"quoted words" of the question come first. -word leaves out records with that word (-5 is a '
-            "number; put -- before a question that begins with -)."
+            "number; put -- before a question that begins with -).",
         ),
     ],
     *,
@@ -213,7 +214,9 @@ def _name_of(record: str, namespace: str | None) -> tuple[str, str] | None:
 @commands.command()
 @with_option_groups
 def timeline(
-    correlation_id: Annotated[str, typer.Argument(help="Correlation ID of the remediation.")],
+    correlation_id: Annotated[
+        str, typer.Argument(metavar="CORRELATION_ID", help="Correlation ID of the remediation.")
+    ],
     *,
     namespace: Namespace = None,
     limit: Annotated[int, typer.Option(help="Number of entries to show, 1 to 1,000.")] = MAX_LIMIT,

@@ -27,7 +27,7 @@ def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> 
             if settings.dimensions != MODEL.dimensions:
                 raise ConfigurationError(
                     f"{PREFIX}EMBEDDING_DIMENSIONS: the model of wordllama has {MODEL.dimensions}, "
-                    f"not {settings.dimensions}"
+                    f"not {settings.dimensions}; leave it out, or set {PREFIX}EMBEDDING_PROVIDER to openai"
                 )
             if settings.model not in {"", MODEL.name}:
                 raise ConfigurationError(

@@ -6,7 +6,7 @@ that does not fit and asks for a sweep, which brings it back. The sweep may wait
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -23,14 +23,16 @@ from datastorage.pipeline.clusterobject import (
     unread_ref_of,
     version_of,
 )
+from datastorage.pipeline.createdobjects import CreatedObjects
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Stamp, WorkItem
 from datastorage.pipeline.objectorigin import ObjectOrigin
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue
 from datastorage.records.record import RecordKey
-from datastorage.resources.kinds import Phase, ResourceKind
+from datastorage.resources.kinds import AUDIT_RECORD, Phase, ResourceKind
 from datastorage.resources.reading.objectrecord import author_of, canonical_spec, key_of, record_of
+from datastorage.resources.reading.requestobject import claim_of, stands_for_request
 
 # An event may arrive this late, behind tens of thousands of others. A content that was read before it was
 # settled is stale. One that was read later is new, even if it is the same as before: the cluster was restored
@@ -75,14 +77,19 @@ class ObjectIntake:
         default_ttl_seconds: int,
         on_overflow: Callable[[], None],
         with_texts: bool = True,
+        created: CreatedObjects | None = None,
     ) -> None:
-        """``with_texts``: whether records get vectors. ``on_overflow`` is called when there is no room."""
+        """``with_texts``: whether records get vectors. ``on_overflow`` is called when there is no room.
+
+        ``created`` are the objects that this process itself creates for requests.
+        """
         self._intake = intake
         self._register = register
         self._statuses = statuses
         self._default_ttl_seconds = default_ttl_seconds
         self._on_overflow = on_overflow
         self._with_texts = with_texts
+        self._created = created
         self._unreadable: FIFOCache[tuple[ObjectRef, str | None], None] = FIFOCache(_UNREADABLE_REMEMBERED)
 
     def offer(self, kind: ResourceKind, body: Body) -> Verdict:
@@ -166,10 +173,14 @@ class ObjectIntake:
             record = record_of(kind, body, spec_bytes=spec_bytes, with_text=self._with_texts)
             version = version_of(kind, body, record.key, default_ttl_seconds=self._default_ttl_seconds)
             stamp = Stamp(author_of(body), time.monotonic())
+            origin = ObjectOrigin(version, deleted, self._statuses, register)
+            if kind is AUDIT_RECORD and stands_for_request(record.name):
+                record = replace(record, claim=claim_of(body))
+                origin = replace(origin, created=self._created)
         except Exception:  # noqa: BLE001  # as above
             return self._cannot_read(candidate.ref, str(body["metadata"]["resourceVersion"]))
         register.start(record.key)
-        self._intake.add(WorkItem(record, ObjectOrigin(version, deleted, self._statuses, register), stamp))
+        self._intake.add(WorkItem(record, origin, stamp))
         return Verdict.ACCEPTED
 
     def _cannot_read(self, ref: ObjectRef, version: str | None) -> Verdict:

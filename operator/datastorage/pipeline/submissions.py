@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from datastorage.errors import OverloadedError, TransientError
+from datastorage.errors import OverloadedError, StorageAwayError, TransientError
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Outcome, WorkItem
@@ -76,8 +76,9 @@ class Submissions:
     async def store(self, records: Sequence[Record]) -> list[Outcome | Unknown]:
         """Return the outcome of each record once it is committed, or Unknown where that takes too long.
 
-        Raises TransientError when PostgreSQL does not serve or no record was committed in time, and
-        OverloadedError when there is no room. After an error some of the records may be stored all the same.
+        Raises StorageAwayError when PostgreSQL is known not to serve, OverloadedError when there is no room,
+        and another TransientError when no record was committed in time: after that, some of the records may
+        be stored all the same.
         """
         self._check(records)
         loop = asyncio.get_running_loop()
@@ -120,7 +121,7 @@ class Submissions:
         if self._closed is not None:
             return TransientError(f"{self._closed}: send the request again")
         if (reason := self._outage()) is not None:
-            return TransientError(f"PostgreSQL can't store it now: {reason}")
+            return StorageAwayError(f"PostgreSQL can't store it now: {reason}")
         if not self._intake.has_room:
             return OverloadedError("too many records wait to be stored: send the request again later")
         return None

@@ -131,12 +131,13 @@ class RejectedRecords:
         """Keep the bytes of a record that can't be stored as a row, with the reason.
 
         Its identifier is taken too: otherwise the record could be stored twice, by the retry of its bytes and
-        by that of its request. A repeat changes nothing. Raises RecordRefusedError if its place is taken by a
-        record of another namespace, or of an earlier one of that name.
+        by that of its request. An object is kept even if its identifier belongs to another record: it was
+        acknowledged when it was created. A repeat changes nothing. Raises RecordRefusedError if its place is
+        taken by a record of another namespace, or of an earlier one of that name.
         """
         key = record.key
         async with self._database.connection() as connection, transaction(connection):
-            if await claims.take(connection, [record]):
+            if await claims.take(connection, [record]) and record.via is Via.API:
                 return  # an equal request was quicker, and its record is kept
             await connection.execute(
                 _ADD, key.uid, key.generation, key.created_at, record.table.value,

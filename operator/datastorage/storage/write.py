@@ -14,7 +14,7 @@ import asyncpg
 
 from datastorage.errors import GroupRefusedError, IdentifierReusedError, TransientError, WorkRefusedError
 from datastorage.records.reasons import Reason
-from datastorage.records.record import Claimed, Record, RecordKey, StoredRecord, Table
+from datastorage.records.record import Claimed, Record, RecordKey, StoredRecord, Table, Via
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
@@ -136,8 +136,11 @@ class Archive:
         async with nullcontext() if single else transaction(connection):
             asked = records
             # A record whose identifier belongs to an earlier one is not stored; that one is the answer.
-            claimed = await claims.take(connection, records) if claiming else {}
+            claimed: Mapping[RecordKey, Claimed] = {}
+            if claiming:
+                claimed = await claims.take(connection, records)
             if claimed:
+                claimed = await self._not_stored(connection, records, claimed)
                 records = [record for record in records if record.key not in claimed]
                 groups = _groups(records)
             # The vectors come first, in a savepoint: if they fail, the rows are stored nevertheless.
@@ -163,6 +166,28 @@ class Archive:
             if whole:
                 _refuse_reused(asked, stored)
         return stored
+
+    async def _not_stored(
+        self, connection: Session, records: Sequence[Record], claimed: Mapping[RecordKey, Claimed]
+    ) -> Mapping[RecordKey, Claimed]:
+        """Return the claims of those records that are not stored, because a claim belongs to an earlier one.
+
+        A request is refused then. But an object was acknowledged when it was created, and leaves the cluster
+        after this: it is not stored only if the archive has the same content as the row of an equal request.
+        """
+        objects = {r.key for r in records if r.via is Via.CLUSTER and r.key in claimed}
+        if not objects:
+            return claimed
+        equal = {key: claimed[key].key for key in objects if claimed[key].same_request}
+        # The rows of this batch are added below, in the same transaction.
+        present = {record.key for record in records if record.key not in claimed}
+        earlier = list(set(equal.values()) - present)
+        present |= (await rows.find(connection, Table.AUDIT_RECORDS, earlier, model=self._model)).keys()
+        return {
+            key: holder
+            for key, holder in claimed.items()
+            if key not in objects or (holder.same_request and holder.key in present)
+        }
 
     async def _holders(
         self, connection: Session, claimed: Mapping[RecordKey, Claimed]

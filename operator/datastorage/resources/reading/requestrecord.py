@@ -12,16 +12,14 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any, Final
 
-from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import sha256
 from datastorage.records.record import Claim, Record, Via
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import AUDIT_RECORD
 from datastorage.resources.reading.fields import storable
 from datastorage.resources.reading.objectrecord import record_of
+from datastorage.resources.reading.requestobject import GIVEN_METADATA, request_hash
 
-# What a client may say of its record besides the spec. The rest of an object's metadata is the server's.
-_GIVEN_METADATA: Final = ("name", "namespace", "uid", "labels", "annotations", "ownerReferences")
 _NAME_DIGITS: Final = 12
 
 
@@ -57,7 +55,7 @@ def record_of_request(
     ``idempotency_key`` is the identifier under which the request may be sent again; without either, each
     request makes a new record. ``namespace_created_at`` is None where this is not known.
     """
-    given = {field: body["metadata"][field] for field in _GIVEN_METADATA if body["metadata"].get(field)}
+    given = {field: body["metadata"][field] for field in GIVEN_METADATA if body["metadata"].get(field)}
     spec = body["spec"]
     uid = str(uuid.UUID(given["uid"])) if "uid" in given else str(uuid7())
     # With microseconds, unlike an object's: the same uid in another namespace is another record, and must not
@@ -78,8 +76,7 @@ def record_of_request(
         identifier = f"{rfc3339(namespace_created_at)} {identifier}"
     claim = None
     if "uid" in given or idempotency_key is not None:
-        request = canonical_bytes({"metadata": given, "spec": spec})
-        claim = Claim(sha256(identifier.encode()), sha256(request))
+        claim = Claim(sha256(identifier.encode()), request_hash(given, spec))
     return replace(record, via=Via.API, recorded_by=storable(recorded_by), claim=claim)
 
 
