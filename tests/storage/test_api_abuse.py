@@ -163,7 +163,7 @@ async def test_a_compressed_body_is_refused_wherever_that_is_said(api: Served) -
 
 
 async def test_bodies_have_a_bound_in_all(queries: ArchiveQueries) -> None:
-    async with served(queries, Bounds(bytes_at_once=2 * len(RECORD))) as api:
+    async with served(queries, Bounds(bytes_at_once=2 * len(RECORD), bytes_reserved=0)) as api:
         api.storing.clear()
         first = [asyncio.create_task(api.send("POST", STORE, RECORD, JSON)) for _ in range(3)]
         [refused], waiting = await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -174,14 +174,28 @@ async def test_bodies_have_a_bound_in_all(queries: ArchiveQueries) -> None:
         assert (await api.send("POST", STORE, RECORD, JSON)).status == 201
 
 
+async def test_the_bodies_of_one_identity_leave_room_for_another(queries: ArchiveQueries) -> None:
+    bounds = Bounds(bytes_at_once=3 * len(RECORD), bytes_reserved=len(RECORD))
+    async with served(queries, bounds) as api:
+        api.storing.clear()
+        flood = [asyncio.create_task(api.send("POST", STORE, RECORD, JSON, token="flood")) for _ in range(3)]
+        [refused], waiting = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+        assert_problem(refused.result(), 503, "overloaded")
+        other = asyncio.create_task(api.send("POST", STORE, RECORD, JSON))
+        stored = len(api.stored)
+        api.storing.set()
+        assert [answer.status for answer in await asyncio.gather(other, *waiting)] == [201] * 3
+        assert len(api.stored) == stored + 3
+
+
 async def test_answers_have_a_bound_in_all(queries: ArchiveQueries) -> None:
     path = f"{LIST}?namespace=nothing-is-here"
     async with served(queries) as api:
         size = len((await api.send("GET", path)).content)
-    async with served(queries, answers=AnswerBounds(bytes_at_once=size)) as api:
+    async with served(queries, answers=AnswerBounds(bytes_at_once=size, bytes_reserved=0)) as api:
         # The room of each answer is free again.
         assert [(await api.send("GET", path)).status for _ in range(3)] == [200, 200, 200]
-    async with served(queries, answers=AnswerBounds(bytes_at_once=size - 1)) as api:
+    async with served(queries, answers=AnswerBounds(bytes_at_once=size - 1, bytes_reserved=0)) as api:
         assert_problem(await api.send("GET", path), 503, "overloaded")
     async with served(queries, answers=AnswerBounds(made_at_once=0, patience_seconds=0.05)) as api:
         assert_problem(await api.send("GET", path), 503, "overloaded")

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 
 from datastorage.api.export import ExportLimits
 from datastorage.api.guard import OpenGuard
-from datastorage.errors import NotAllowedError
+from datastorage.errors import ClusterUnavailableError, DataStorageError, NotAllowedError
 from datastorage.records.caller import Caller
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Scope
@@ -123,16 +123,23 @@ class Rights(OpenGuard):
     """Knows a caller's scope for each verb; a verb without one is not allowed."""
 
     def __init__(self, **scopes: Scope) -> None:
-        self._scopes = scopes
+        self._scopes: dict[str, Scope | DataStorageError] = {**scopes}
+
+    def change(self, **scopes: Scope | DataStorageError) -> None:
+        """Answer otherwise from now on; with an error, raise it."""
+        self._scopes |= scopes
 
     async def caller_of(self, headers: Headers) -> Caller:
         del headers
         return Caller("robot")
 
     async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
-        if verb not in self._scopes or self._scopes[verb].namespace not in {None, namespace}:
+        found = self._scopes.get(verb)
+        if isinstance(found, DataStorageError):
+            raise found
+        if found is None or found.namespace not in {None, namespace}:
             raise NotAllowedError(f"{caller.username} has no right to {verb} records")
-        return Scope(namespace, self._scopes[verb].since)
+        return Scope(namespace, found.since)
 
 
 @pytest.mark.usefixtures("api")
@@ -277,6 +284,65 @@ async def test_a_failure_on_the_way_breaks_the_connection(
         assert answer.status == 503
     assert "An export was broken off" in [record.getMessage() for record in caplog.records]
     await database.close()
+
+
+async def rights_change(
+    database: Database, caplog: pytest.LogCaptureFixture, **changed: Scope | DataStorageError
+) -> str:
+    """Change what the guard answers in the middle of an export; return the reason for its end."""
+    caplog.set_level(logging.INFO)
+    guard = Rights(list=Scope(), export=Scope())
+    async with exporting(database, guard=guard) as api:
+        slow = await asyncio.to_thread(Slow, api)
+        guard.change(**changed)
+        with pytest.raises(http.client.IncompleteRead) as broken:
+            await asyncio.to_thread(slow.response.read)
+        assert b"ExportEnd" not in broken.value.partial
+        await eventually(lambda: ended(caplog) == ["broken off"])
+        slow.close()
+    [entry] = [record for record in caplog.records if record.getMessage() == "An export was broken off"]
+    return str(vars(entry)["error"])
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("verb", ["list", "export"])
+async def test_a_right_that_is_taken_away_ends_an_export(
+    database: Database, caplog: pytest.LogCaptureFixture, verb: str
+) -> None:
+    why = await rights_change(database, caplog, **{verb: NotAllowedError(f"no right to {verb}")})
+    assert why == f"no right to {verb}"
+
+
+@pytest.mark.usefixtures("large")
+async def test_an_export_ends_while_nobody_says_whether_it_is_allowed(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = ClusterUnavailableError("the API server is away")
+    assert await rights_change(database, caplog, export=away) == str(away)
+
+
+@pytest.mark.usefixtures("large")
+async def test_a_namespace_that_is_made_again_ends_an_export(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    younger = Scope(None, datetime.fromisoformat("2026-03-31T00:00:00Z"))
+    assert "have changed meanwhile" in await rights_change(database, caplog, list=younger)
+
+
+@pytest.mark.usefixtures("large")
+async def test_one_identity_does_not_take_all_exports(database: Database) -> None:
+    async with exporting(database, limits=ExportLimits(at_once=2)) as api:
+        slow = await asyncio.to_thread(Slow, api)
+        answer = await api.send("GET", "/export")
+        assert (answer.status, answer.json["code"]) == (503, "overloaded")
+        assert "one identity" in answer.json["detail"]
+        assert (await api.send("GET", "/export", token="flood")).status == 200
+        slow.close()
+
+
+async def test_an_identity_exports_again_at_once(api: Served) -> None:
+    for _ in range(5):
+        await export(api)
 
 
 @pytest.mark.usefixtures("large")

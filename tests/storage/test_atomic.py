@@ -27,6 +27,12 @@ CAN_NOT_HOLD = """
     ALTER TABLE datastorage.audit_records ADD CONSTRAINT audit_records_content_hash_check
         CHECK (action <> 'bad')
 """
+DROPS = """
+    CREATE FUNCTION public.drops() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.action = 'bad' THEN RETURN NULL; END IF; RETURN NEW; END $$;
+    CREATE TRIGGER drops BEFORE INSERT ON datastorage.audit_records
+        FOR EACH ROW EXECUTE FUNCTION public.drops();
+"""
 SLEEPS = """
     CREATE FUNCTION public.somebody_s() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF NEW.action = 'slow' THEN PERFORM pg_sleep(30); END IF; RETURN NEW; END $$;
@@ -178,6 +184,19 @@ async def test_a_rule_of_others_refuses_all_for_now(api: StoredApi) -> None:
     assert await api.counts() == (0, 0, 0)
     await api.owner.execute("ALTER TABLE datastorage.audit_records DROP CONSTRAINT theirs")
     assert (await api.post(WHOLE, batch)).json["stored"] == 3
+
+
+@pytest.mark.parametrize("with_uid", [True, False])
+async def test_a_row_that_is_not_kept_refuses_all_for_now(api: StoredApi, *, with_uid: bool) -> None:
+    await api.owner.execute(DROPS)
+    batch = [record(), record("bad"), record()]
+    if not with_uid:
+        for one in batch:
+            del one["metadata"]["uid"]
+    answer = await api.post(WHOLE, encoded(*batch))
+    assert (answer.status, answer.json["code"]) == (503, "unavailable")
+    assert "nothing of the batch is stored" in answer.json["detail"]
+    assert await api.counts() == (0, 0, 0)
 
 
 async def test_a_limit_of_the_server_refuses_all_for_now(api: StoredApi, cloned: TestDatabase) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from datastorage.cli.exportfile import ExportFile
 from datastorage.errors import DataStorageError, IncompleteExportError, InvalidQueryError, TransientError
+from datastorage.query.export import end_line
 from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
@@ -158,7 +159,8 @@ async def in_chunks(data: bytes, size: int, error: Exception | None = None) -> A
         raise error
 
 
-LINES = b'{"resumeToken":"1"}\n{"resumeToken":"2"}\n'
+LINES = b'{"position":1,"resumeToken":"1"}\n{"position":2,"resumeToken":"2"}\n'
+FIRST = LINES[: LINES.index(b"\n") + 1]
 END = (
     b'{"kind":"ExportEnd","count":2,"linesHash":"sha256:%s","position":2,"resumeToken":"2"}\n'
     % hashlib.sha256(LINES).hexdigest().encode()
@@ -177,7 +179,7 @@ async def test_the_bytes_may_come_in_any_pieces(tmp_path: Path, size: int) -> No
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize(
     ("data", "kept"),
-    [(LINES, LINES), (LINES + END[:-1], LINES), (LINES[:-1], LINES[:20]), (b"", b""), (LINES[:5], b"")],
+    [(LINES, LINES), (LINES + END[:-1], LINES), (LINES[:-1], FIRST), (b"", b""), (LINES[:5], b"")],
 )
 @pytest.mark.parametrize("error", [None, TransientError("the server is away")])
 async def test_a_stream_without_its_end_leaves_whole_lines(
@@ -203,15 +205,79 @@ async def test_a_stream_without_its_end_leaves_whole_lines(
 async def test_an_end_that_fits_other_lines_is_refused(tmp_path: Path) -> None:
     file = ExportFile.create(tmp_path / "file")
     with pytest.raises(DataStorageError, match="missing or were changed"):
-        await file.write(in_chunks(LINES[:20] + END, 100))
+        await file.write(in_chunks(FIRST + END, 100))
     file.close()
     assert b"ExportEnd" not in (tmp_path / "file").read_bytes()
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"\x00\xff\n")
-    with pytest.raises(InvalidQueryError):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x00\xff\n",
+        b"a secret without a newline",
+        b'{"a":1}',
+        b'{"kind":"Config"}',
+        b"{}\n{",
+        b'{"resumeToken":{}}\n',
+    ],
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InvalidQueryError, match="not the file of an export"):
         ExportFile.resume(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == content
+
+
+FORGED_ENDS = [
+    b'{"kind":"ExportEnd",\n',
+    b'{"kind":"ExportEnd","count":2}\n',
+    END.replace(b'"position":2,', b""),
+    END.replace(b'"position":2', b'"position":[]'),
+    END.replace(b',"resumeToken":"2"', b""),
+    END.replace(b'"resumeToken":"2"', b'"resumeToken":{}'),
+    b'{"kind":"ExportEnd","count":' + b"[" * 100_000 + b"\n",
+    b'{"kind":"ExportEnd","count":\xff}\n',
+]
+
+
+@pytest.mark.parametrize("end", FORGED_ENDS, ids=range(len(FORGED_ENDS)))
+async def test_a_last_line_that_is_none_is_refused(tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "file"
+    file = ExportFile.create(path)
+    with pytest.raises(DataStorageError, match="does not fit"):
+        await file.write(in_chunks(LINES + end, 1000))
+    file.close()
+    assert path.read_bytes() == LINES
+    path.write_bytes(LINES + end)
+    with pytest.raises((DataStorageError, InvalidQueryError)):
+        ExportFile.resume(path)
+    assert path.read_bytes() == LINES + end
+
+
+async def test_an_endless_line_is_refused(tmp_path: Path) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * (16 * 1024 * 1024)
+
+    file = ExportFile.create(tmp_path / "file")
+    with pytest.raises(DataStorageError, match="not an export"):
+        await file.write(endless())
+    file.close()
+
+
+async def test_a_file_that_is_cut_at_any_byte_is_continued(tmp_path: Path) -> None:
+    whole = LINES + END
+    for cut in range(len(whole)):
+        path = tmp_path / str(cut)
+        path.write_bytes(whole[:cut])
+        resumed = ExportFile.resume(path)
+        kept = whole[:cut].count(b"\n")
+        rest = b"".join(LINES.splitlines(keepends=True)[kept:])
+        end = end_line(2 - kept, hashlib.sha256(rest).digest(), position=2, token="2")
+        assert resumed.token == (str(kept) if kept else None)
+        await resumed.write(in_chunks(rest + end, 9))
+        resumed.close()
+        assert path.read_bytes() == whole
 
 
 def test_a_missing_file_is_begun(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Failed writes, refused values and limits are counted for the right reason, and only then."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -159,21 +160,52 @@ def test_a_refused_value_is_counted_by_the_field_of_the_schema(pointer: str, fie
 def test_a_room_that_is_full_is_counted() -> None:
     room = Room(10, "bodies")
     with changes(LIMITS) as hit:
-        room.take(10)
+        room.take("ann", 10)
     assert hit == {}
     with changes(LIMITS) as hit, pytest.raises(OverloadedError):
-        room.take(1)
+        room.take("ann", 1)
     assert hit == {("bodies",): 1}
+
+
+def test_one_identity_leaves_room_for_another() -> None:
+    room = Room(10, "bodies", reserved=4)
+    with room.share("ann") as take:
+        take(6)
+        with pytest.raises(OverloadedError):
+            take(1)
+        room.take("bob", 4)
+        with pytest.raises(OverloadedError):
+            room.take("bob", 1)
+    room.take("bob", 2)
+    room.free("bob", 6)
+    room.take("ann", 6)
+
+
+async def test_the_questions_of_one_identity_do_not_keep_those_of_another_waiting() -> None:
+    answers, held, release = Answers(AnswerBounds(made_at_once=3)), Counter[str](), asyncio.Event()
+
+    async def ask(identity: str) -> None:
+        async with answers.turn(identity):
+            held[identity] += 1
+            await release.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for identity in ("ann",) * 20 + ("bob",):
+            group.create_task(ask(identity))
+        await eventually(lambda: "bob" in held)
+        assert held == {"ann": 2, "bob": 1}
+        release.set()
+    assert held == {"ann": 20, "bob": 1}
 
 
 async def test_a_question_that_gets_no_turn_is_counted() -> None:
     answers = Answers(AnswerBounds(made_at_once=1, patience_seconds=0.01))
     with changes(LIMITS) as hit:
-        async with answers.turn():
+        async with answers.turn("ann"):
             pass
     assert hit == {}
     with changes(LIMITS) as hit, pytest.raises(OverloadedError):
-        async with answers.turn(), answers.turn():
+        async with answers.turn("ann"), answers.turn("ann"):
             pass
     assert hit == {("answers",): 1}
 

@@ -26,8 +26,8 @@ class Bench:
     namespaces: Namespaces
     now: float = 100.0
 
-    async def ask(self, name: str = "shop") -> str | None:
-        found = await self.namespaces.created_at(name)
+    async def ask(self, name: str = "shop", asked_since: float = 0.0) -> str | None:
+        found = await self.namespaces.created_at(name, asked_since=asked_since)
         return None if found is None else rfc3339(found)
 
 
@@ -69,3 +69,28 @@ async def test_who_gives_up_takes_the_answer_from_nobody(bench: Bench) -> None:
         await impatient
     assert await patient == CREATED
     assert len(bench.server.requests) == 1
+
+
+async def test_an_answer_from_before_a_right_was_reviewed_does_not_count(bench: Bench) -> None:
+    bench.server.answer(200, namespace())
+    assert await bench.ask() == CREATED
+    again = "2026-03-05T10:20:35Z"
+    bench.server.answer(200, namespace(creationTimestamp=again))
+    bench.now += 1
+    assert await bench.ask(asked_since=100.0) == CREATED
+    assert await bench.ask(asked_since=100.5) == again
+    assert await bench.ask() == again
+    assert len(bench.server.requests) == 2
+
+
+async def test_a_request_under_way_from_before_a_review_does_not_count_either(bench: Bench) -> None:
+    for _ in range(2):
+        bench.server.answer(200, namespace())
+    early = asyncio.create_task(bench.ask())
+    # The task of the request notes the time when it begins, and has no answer before the server has its turn.
+    for _ in range(2):
+        await asyncio.sleep(0)
+    bench.now += 1
+    late = asyncio.create_task(bench.ask(asked_since=bench.now))
+    assert [await early, await late] == [CREATED] * 2
+    assert len(bench.server.requests) == 2

@@ -232,6 +232,38 @@ async def test_a_refused_caller_has_no_reserved_place(reviews: Reviews, spawn: S
     reviews.gate.set()
 
 
+async def test_one_identity_with_many_rights_leaves_places_to_others(reviews: Reviews, spawn: Spawn) -> None:
+    cache = reviews.cache()
+    reviews.gate = asyncio.Event()
+    flood = [
+        spawn(cache.get(f"right-{n}", reviews.of(f"right-{n}"), identity="flood"))
+        for n in range(3 * Limits().under_way)
+    ]
+    await settle()
+    assert len(reviews.asked) == Limits().of_one
+    ann = spawn(cache.get("good", reviews.of("good"), identity="ann"))
+    await settle()
+    assert reviews.asked[-1] == "good"
+    reviews.gate.set()
+    assert await ann == "ann"
+    # The flood waits for itself alone, and none of its own requests fails.
+    assert await asyncio.gather(*flood) == [None] * len(flood)
+
+
+async def test_an_identity_does_not_wait_long_for_its_own_reviews(reviews: Reviews, spawn: Spawn) -> None:
+    cache = reviews.cache(Limits(of_one=1, turn_seconds=0.01))
+    reviews.gate = asyncio.Event()
+    first = spawn(cache.get("a", reviews.of("a"), identity="ann"))
+    await settle()
+    with pytest.raises(ClusterUnavailableError, match="rights of ann"):
+        await cache.get("b", reviews.of("b"), identity="ann")
+    # Whoever asks for the same has no review of its own.
+    same = spawn(cache.get("a", reviews.of("a"), identity="ann"))
+    await settle()
+    reviews.gate.set()
+    assert (await first, await same, reviews.asked) == (None, None, ["a"])
+
+
 async def test_a_slow_review_costs_a_request_limited_time(reviews: Reviews) -> None:
     cache = reviews.cache(Limits(patience_seconds=0.01))
     reviews.gate = asyncio.Event()

@@ -1,19 +1,18 @@
 """Answers with many records: encoded and sent in pieces, and bounded in memory."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from datastorage import metrics
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
-from datastorage.errors import OverloadedError
+from datastorage.api.turns import Turns
 from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled
 from datastorage.resilience.pieces import in_pieces
@@ -26,37 +25,33 @@ class AnswerBounds:
     """How much memory questions may take."""
 
     made_at_once: int = 4
-    """Answers that are read and encoded at a time; one takes some 100 MB if its records are the largest."""
+    """Answers that are read and encoded at a time; one takes some 100 MB if its records are the largest. One
+    identity has at most one less, so that the questions of others do not wait behind a flood of its own."""
     patience_seconds: float = 5.0
     """A question waits no longer for its turn."""
     bytes_at_once: int = 96 * 1024 * 1024
     """Bytes of the answers that clients have not read yet: of two or three of the largest."""
+    bytes_reserved: int = 32 * 1024 * 1024
+    """Bytes of those that one identity leaves to others: its clients may read slowly."""
 
 
 class Answers:
     """Makes the answers of all requests."""
 
     def __init__(self, bounds: AnswerBounds) -> None:
-        self._bounds = bounds
-        self._no_turn = metrics.LIMITS_HIT.labels("answers")
-        self._turns = asyncio.Semaphore(bounds.made_at_once)
-        self._room = Room(bounds.bytes_at_once, "answer_bytes")
+        self._turns = Turns(
+            bounds.made_at_once,
+            patience_seconds=bounds.patience_seconds,
+            limit="answers",
+            refusal="too many questions at a time",
+        )
+        self._room = Room(bounds.bytes_at_once, "answer_bytes", reserved=bounds.bytes_reserved)
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    def turn(self, identity: str) -> AbstractAsyncContextManager[None]:
         """Wait for the turn to read and encode an answer. Raises OverloadedError."""
-        try:
-            async with asyncio.timeout(self._bounds.patience_seconds):
-                await self._turns.acquire()
-        except TimeoutError:
-            self._no_turn.inc()
-            raise OverloadedError("too many questions at a time: ask again later") from None
-        try:
-            yield
-        finally:
-            self._turns.release()
+        return self._turns.take(identity)
 
-    async def listed(self, items: Iterable[bytes], rest: Mapping[str, Any]) -> Response:
+    async def listed(self, identity: str, items: Iterable[bytes], rest: Mapping[str, Any]) -> Response:
         """Return the answer with items, each in JSON, and the other fields of ``rest``.
 
         Raises OverloadedError.
@@ -68,17 +63,17 @@ class Answers:
             body += piece
             is_first = False
         body += b"]" + b"".join(b", " + encoded({name: rest[name]})[1:-1] for name in rest) + b"}"
-        self._room.take(len(body))
-        return _Pieces(body, self._room)
+        self._room.take(identity, len(body))
+        return _Pieces(body, partial(self._room.free, identity, len(body)))
 
 
 class _Pieces(Response):
     """A body that is sent in pieces, each when the client has read most of those before."""
 
-    def __init__(self, body: bytearray, room: Room) -> None:
+    def __init__(self, body: bytearray, free: Callable[[], None]) -> None:
         super().__init__(media_type=JSON, headers={"Content-Length": str(len(body))})
         self._pieces = body
-        self._room = room
+        self._free = free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
@@ -91,7 +86,7 @@ class _Pieces(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            self._room.free(len(self._pieces))
+            self._free()
 
 
 def etag_of(content_hash: bytes) -> str:

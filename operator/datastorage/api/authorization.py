@@ -38,14 +38,18 @@ class Authorization:
     ) -> None:
         """``clock`` is in seconds."""
         self._reviews = reviews
-        self._cache: ReviewCache[tuple[Caller, Access], Access] = ReviewCache(
+        self._clock = clock
+        # The answer of yes is the time at which it was asked for.
+        self._cache: ReviewCache[tuple[Caller, Access], float] = ReviewCache(
             "access", limits=limits, clock=clock
         )
 
-    async def require(self, caller: Caller, access: Access) -> None:
-        """Return if the caller has the right."""
-        if not await self._has(caller, access):
+    async def require(self, caller: Caller, access: Access) -> float:
+        """Return if the caller has the right: when the API server was asked for it, in monotonic seconds."""
+        reviewed_at = await self._reviewed_at(caller, access)
+        if reviewed_at is None:
             raise NotAllowedError(f"{caller.username} has no right to {access}")
+        return reviewed_at
 
     async def namespaces_of(self, caller: Caller, verb: str, resource: str, namespace: str | None) -> Reach:
         """Return the rows of the archive that the caller may see, at most those of the named namespace.
@@ -54,26 +58,28 @@ class Authorization:
         """
         _check(namespace)
         everywhere = Access(verb, resource, ARCHIVE_GROUP)
-        if await self._has(caller, everywhere):
+        if await self._reviewed_at(caller, everywhere) is not None:
             return Reach(namespace, is_cluster_wide=True)
         if namespace is None:
             raise NotAllowedError(
                 f"{caller.username} has no right to {everywhere}: name a namespace in which it has the right"
             )
-        await self.require(caller, Access(verb, resource, ARCHIVE_GROUP, namespace))
-        return Reach(namespace, is_cluster_wide=False)
+        reviewed_at = await self.require(caller, Access(verb, resource, ARCHIVE_GROUP, namespace))
+        return Reach(namespace, is_cluster_wide=False, reviewed_at=reviewed_at)
 
     async def close(self) -> None:
         """End the reviews under way."""
         await self._cache.close()
 
-    async def _has(self, caller: Caller, access: Access) -> bool:
+    async def _reviewed_at(self, caller: Caller, access: Access) -> float | None:
+        """Return when the API server was asked for the right; None if the caller does not have it."""
         _check(access.namespace)
 
-        async def ask() -> Access | None:
-            return access if await self._reviews.is_allowed(caller, access) else None
+        async def ask() -> float | None:
+            asked_at = self._clock()
+            return asked_at if await self._reviews.is_allowed(caller, access) else None
 
-        return await self._cache.get((caller, access), ask) is not None
+        return await self._cache.get((caller, access), ask, identity=caller.username)
 
 
 def _check(namespace: str | None) -> None:

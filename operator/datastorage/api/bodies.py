@@ -40,6 +40,9 @@ class Bounds:
     """Records in one request: as many as one transaction stores."""
     bytes_at_once: int = 32 * 1024 * 1024
     """Bytes of all bodies that are in memory at a time. What is made of them takes several times as much."""
+    bytes_reserved: int = 8 * 1024 * 1024
+    """Bytes of those that one identity leaves to others, for a body of the largest size: a body that is sent
+    slowly takes its room for seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, Final, Protocol
 
 import zstandard
@@ -19,7 +20,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from datastorage import metrics
 from datastorage.api import operations
 from datastorage.api.conditions import Conditions, QueryType
 from datastorage.api.connection import NEXT_STAGE
@@ -27,7 +27,8 @@ from datastorage.api.guard import Guard
 from datastorage.api.operations import NDJSON
 from datastorage.api.parameters import strict_router
 from datastorage.api.store import PREFIX
-from datastorage.errors import DataStorageError, OverloadedError
+from datastorage.api.turns import Turns
+from datastorage.errors import DataStorageError, NotAllowedError
 from datastorage.query.export import Export
 from datastorage.query.filters import Filter
 from datastorage.records.caller import Caller
@@ -64,7 +65,10 @@ class ExportLimits:
     """How much of the process exports may take."""
 
     at_once: int = 2
-    """Exports under way. Each uses one connection to PostgreSQL at a time, and up to some 20 MB of memory."""
+    """Exports under way. Each uses one connection to PostgreSQL at a time, and up to some 20 MB of memory.
+    One identity has at most one less, so that it can't keep all others out."""
+    patience_seconds: float = 2.0
+    """A request waits so long for its turn: an export ends a moment after its client has the last byte."""
     piece_seconds: float = 40.0
     """For a piece of some 256 KB to be read from PostgreSQL, which may take 30 s, and then by the client. A
     client that takes longer is cut off, and resumes."""
@@ -85,15 +89,32 @@ class ExportDesk:
         Raises NotAuthenticatedError and NotAllowedError.
         """
         caller = await self.guard.caller_of(request.headers)
+        return caller, await self._scope_of(caller, namespace)
+
+    async def check(self, caller: Caller, namespace: str | None, scope: Scope) -> None:
+        """Raise NotAllowedError if the caller may no longer export these rows.
+
+        An export may take hours, and a right that is taken away ends within seconds. The guard remembers its
+        answers for that long, so this may be called often.
+        """
+        if await self._scope_of(caller, namespace) != scope:
+            raise NotAllowedError(f"the namespace {namespace} or the rights in it have changed meanwhile")
+
+    async def _scope_of(self, caller: Caller, namespace: str | None) -> Scope:
         listed = await self.guard.scope_of(caller, "list", namespace)
         exported = await self.guard.scope_of(caller, "export", namespace)
-        return caller, listed.within(exported)
+        return listed.within(exported)
 
 
 def export_router(desk: ExportDesk) -> APIRouter:
     """Return the route that exports the archive."""
     router = strict_router(PREFIX, "query")
-    slots = asyncio.Semaphore(desk.limits.at_once)
+    turns = Turns(
+        desk.limits.at_once,
+        patience_seconds=desk.limits.patience_seconds,
+        limit="exports",
+        refusal="as many exports are under way as this process serves at a time, or serves one identity",
+    )
 
     @router.get("/export", response_class=Response, **operations.EXPORT)
     async def export(request: Request, asked: Annotated[ExportConditions, Query()]) -> Response:
@@ -104,7 +125,8 @@ def export_router(desk: ExportDesk) -> APIRouter:
                 asked.filter_of(asked.type), token=asked.resume_token, scope=scope
             )
 
-        return _Stream(begin, slots, _encoding_of(request), _Note(caller, asked), desk.limits)
+        check = partial(desk.check, caller, asked.namespace, scope)
+        return _Stream(begin, check, turns, _encoding_of(request), _Note(caller, asked), desk.limits)
 
     return router
 
@@ -138,7 +160,8 @@ class _Stream(Response):
     def __init__(
         self,
         begin: Callable[[], Awaitable[Export]],
-        slots: asyncio.Semaphore,
+        check: Callable[[], Awaitable[None]],
+        turns: Turns,
         encoding: str | None,
         note: _Note,
         limits: ExportLimits,
@@ -149,7 +172,8 @@ class _Stream(Response):
         super().__init__(media_type=NDJSON, headers=headers)
         del self.headers["content-length"]
         self._begin = begin
-        self._slots = slots
+        self._check = check
+        self._turns = turns
         self._encoding = encoding
         self._note = note
         self._limits = limits
@@ -160,10 +184,7 @@ class _Stream(Response):
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Send the export. An error before the first line is raised, and answered with a problem."""
-        if self._slots.locked():
-            metrics.LIMITS_HIT.labels("exports").inc()
-            raise OverloadedError("as many exports are under way as this process serves: ask again later")
-        async with self._slots:
+        async with self._turns.take(self._note.caller.username):
             export = await self._begin()
             gone = asyncio.ensure_future(_disconnected(receive))
             next_stage = scope.get("extensions", {}).get(NEXT_STAGE, _nothing)
@@ -175,6 +196,7 @@ class _Stream(Response):
                     async for piece in pieces:
                         if gone.done():
                             return
+                        await self._check()
                         if not has_begun:
                             has_begun = True
                             await send(self._start)

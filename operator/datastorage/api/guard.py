@@ -36,8 +36,10 @@ class Guard(Protocol):
         """Raise NotAllowedError unless the caller may store records of the namespace."""
         ...
 
-    async def created_at(self, namespace: str) -> datetime | None:
-        """Return when the namespace was created; None if the cluster has none of that name."""
+    async def created_at(self, caller: Caller, namespace: str) -> datetime | None:
+        """Return when the namespace was created in which the caller may store; None if there is none of that
+        name in the cluster. Raises NotAllowedError.
+        """
         ...
 
     async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
@@ -48,8 +50,11 @@ class Guard(Protocol):
 class Namespaces(Protocol):
     """Where the age of a namespace is looked up (kube/namespaces.py)."""
 
-    async def created_at(self, namespace: str) -> datetime | None:
-        """Return when the namespace was created; None if the cluster has none of that name."""
+    async def created_at(self, namespace: str, *, asked_since: float) -> datetime | None:
+        """Return when the namespace was created; None if the cluster has none of that name.
+
+        The API server was asked no earlier than ``asked_since``, in monotonic seconds.
+        """
         ...
 
     async def close(self) -> None:
@@ -86,9 +91,10 @@ class KubernetesGuard:
         """Raise NotAllowedError unless the caller may store records of the namespace."""
         await self._authorization.require(caller, store_access(namespace))
 
-    async def created_at(self, namespace: str) -> datetime | None:
+    async def created_at(self, caller: Caller, namespace: str) -> datetime | None:
         """Return when the namespace was created; None if the cluster has none of that name."""
-        return await self._namespaces.created_at(namespace)
+        reviewed_at = await self._authorization.require(caller, store_access(namespace))
+        return await self._namespaces.created_at(namespace, asked_since=reviewed_at)
 
     async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:
         """Return the rows that the caller may read.
@@ -100,7 +106,9 @@ class KubernetesGuard:
         if reach.is_cluster_wide:
             return Scope(reach.namespace)
         assert reach.namespace is not None
-        created_at = await self._namespaces.created_at(reach.namespace)
+        # The right may be that of a namespace that was made a moment ago. An older answer about the age would
+        # be that of the namespace before it, and would show the rows of others.
+        created_at = await self._namespaces.created_at(reach.namespace, asked_since=reach.reviewed_at)
         if created_at is None:
             raise NotAllowedError(
                 f"the cluster has no namespace {reach.namespace} any more: its records can be read with the "
@@ -129,9 +137,9 @@ class OpenGuard:
     async def check_store(self, caller: Caller, namespace: str) -> None:
         """Allow it."""
 
-    async def created_at(self, namespace: str) -> datetime | None:
+    async def created_at(self, caller: Caller, namespace: str) -> datetime | None:
         """Return None: without callers' rights, nobody asks who a namespace belongs to."""
-        del namespace
+        del caller, namespace
         return None
 
     async def scope_of(self, caller: Caller, verb: str, namespace: str | None) -> Scope:

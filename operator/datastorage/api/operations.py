@@ -47,6 +47,25 @@ def _bodies(records: int) -> dict[str, Any]:
     }
 
 
+_STORING: Final = (
+    "Stores one record, an array of records, or a record in each line (NDJSON). A body is what "
+    "`kubectl create` would take, and the rules are the same. Each record is committed to PostgreSQL "
+    "before the answer, unless that is 202.\n\n"
+    "If `DATASTORAGE_API_FALLBACK` is `custom-resource` and PostgreSQL is away, a single record with "
+    "`Idempotency-Key` and without `metadata.uid`, `metadata.name`, `metadata.ownerReferences` and a "
+    "legal hold is created as a custom resource instead, and the answer is 202. The operator stores it "
+    "once PostgreSQL is back. Send the same request again then, for the receipt.\n\n"
+    "With `metadata.uid`, or with the header `Idempotency-Key`, the same request may be sent again at "
+    "any time. It never makes a second record: the answer is 200 with the first receipt. Without an "
+    "identifier, each request makes a new record.\n\n"
+    "A batch is answered with 207 and a result for each record, each stored or refused by itself. With "
+    "`atomic=true`, all records are stored in one transaction, or none: then the answer is one problem "
+    "whose `items` are the records at fault. Records that were sent and stored before stay as they are, "
+    "with the status 200, and the others are stored.\n\n"
+    "Needs the right to create `auditrecords.datastorage.kubernaut.io` in the namespace of each record."
+)
+
+
 def store(*, records: int, body_bytes: int) -> dict[str, Any]:
     """Return the description of the route that stores records; the arguments are its limits."""
     key = {
@@ -65,21 +84,7 @@ def store(*, records: int, body_bytes: int) -> dict[str, Any]:
     return operation(
         "storeRecords",
         "Store records",
-        "Stores one record, an array of records, or a record in each line (NDJSON). A body is what "
-        "`kubectl create` would take, and the rules are the same. Each record is committed to PostgreSQL "
-        "before the answer, unless that is 202.\n\n"
-        "If `DATASTORAGE_API_FALLBACK` is `custom-resource` and PostgreSQL is away, a single record with "
-        "`Idempotency-Key` and without `metadata.uid`, `metadata.name`, `metadata.ownerReferences` and a "
-        "legal hold is created as a custom resource instead, and the answer is 202. The operator stores it "
-        "once PostgreSQL is back. Send the same request again then, for the receipt.\n\n"
-        "With `metadata.uid`, or with the header `Idempotency-Key`, the same request may be sent again at "
-        "any time. It never makes a second record: the answer is 200 with the first receipt. Without an "
-        "identifier, each request makes a new record.\n\n"
-        "A batch is answered with 207 and a result for each record, each stored or refused by itself. With "
-        "`atomic=true`, all records are stored in one transaction, or none: then the answer is one problem "
-        "whose `items` are the records at fault. Records that were sent and stored before stay as they are, "
-        "with the status 200, and the others are stored.\n\n"
-        "Needs the right to create `auditrecords.datastorage.kubernaut.io` in the namespace of each record.",
+        _STORING,
         answers={
             200: answer(
                 "The same request was stored before.", "Receipt", headers=_STORED_HEADERS, example=_RECEIPT

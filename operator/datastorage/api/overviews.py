@@ -69,7 +69,7 @@ def overview_router(desk: Desk, archive: Archive) -> APIRouter:
     @router.get("/history", **operations.TARGET_HISTORY)
     async def history(request: Request, asked: Annotated[HistoryConditions, Query()]) -> Response:
         admission = await desk.admit(request, "list", asked)
-        async with desk.answers.turn():
+        async with desk.answers.turn(admission.caller.username):
             page = await archive.target_history(
                 asked.filter_of(asked.type),
                 limit=asked.page_size,
@@ -78,13 +78,15 @@ def overview_router(desk: Desk, archive: Archive) -> APIRouter:
             )
             admission.note(request.url.path, len(page.entries))
             return await desk.answers.listed(
-                (encoded(each.as_json()) for each in page.entries), {"nextPageToken": page.cursor}
+                admission.caller.username,
+                (encoded(each.as_json()) for each in page.entries),
+                {"nextPageToken": page.cursor},
             )
 
     @router.get("/summary", **operations.SUMMARY)
     async def summary(request: Request, asked: Annotated[SummaryConditions, Query()]) -> Response:
         admission = await desk.admit(request, "list", asked)
-        async with desk.answers.turn():
+        async with desk.answers.turn(admission.caller.username):
             found = await archive.summary(
                 asked.filter_of(asked.type),
                 asked.group_by.split(","),

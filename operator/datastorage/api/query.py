@@ -169,7 +169,7 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         admission = await desk.admit(request, "list", asked)
         fields = parse_fields(asked.fields)
-        async with desk.answers.turn():
+        async with desk.answers.turn(admission.caller.username):
             page = await desk.archive.list_page(
                 asked.filter_of(type),
                 limit=asked.page_size,
@@ -179,20 +179,22 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
             )
             admission.note(request.url.path, len(page.items))
             items = (encoded(fields.of(each)) for each in page.items)
-            return await desk.answers.listed(items, {"nextPageToken": page.cursor})
+            return await desk.answers.listed(admission.caller.username, items, {"nextPageToken": page.cursor})
 
     @router.get("/timeline/{correlationID}", **operations.TIMELINE)
     async def timeline(
         correlation_id: _CorrelationId, request: Request, asked: Annotated[TimelinePage, Query()]
     ) -> Response:
         admission = await desk.admit(request, "list", asked)
-        async with desk.answers.turn():
+        async with desk.answers.turn(admission.caller.username):
             page = await desk.archive.timeline(
                 correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
             )
             admission.note(request.url.path, len(page.entries))
             entries = (entry.record.as_bytes({"at": rfc3339(entry.at)}) for entry in page.entries)
-            return await desk.answers.listed(entries, {"nextPageToken": page.cursor})
+            return await desk.answers.listed(
+                admission.caller.username, entries, {"nextPageToken": page.cursor}
+            )
 
 
 def _add_records(router: APIRouter, desk: Desk) -> None:
@@ -204,7 +206,7 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
         asked: Annotated[OfNamespace, Query()],
     ) -> Response:
         admission = await desk.admit(request, "get", asked)
-        async with desk.answers.turn():
+        async with desk.answers.turn(admission.caller.username):
             record = await desk.archive.get_by_name(
                 asked.namespace, name, asked.kind_of(type), scope=admission.scope
             )
@@ -219,10 +221,12 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
         asked: Annotated[OfKind, Query()],
     ) -> Response:
         admission = await desk.admit(request, "get", asked)
-        async with desk.answers.turn():
+        async with desk.answers.turn(admission.caller.username):
             records = await desk.archive.history(uid, asked.kind_of(type), scope=admission.scope)
             admission.note(request.url.path, len(records))
-            return await desk.answers.listed((each.as_bytes() for each in records), {})
+            return await desk.answers.listed(
+                admission.caller.username, (each.as_bytes() for each in records), {}
+            )
 
     @router.get("/query/{type}/{uid}", **operations.GET)
     async def get(
@@ -232,7 +236,7 @@ def _add_records(router: APIRouter, desk: Desk) -> None:
         asked: Annotated[Generation, Query()],
     ) -> Response:
         admission = await desk.admit(request, "get", asked)
-        async with desk.answers.turn():
+        async with desk.answers.turn(admission.caller.username):
             record = await desk.archive.get(uid, asked.generation, asked.kind_of(type), scope=admission.scope)
             admission.note(request.url.path, 1)
             return _one(request, record)
@@ -248,7 +252,7 @@ def _asked(body: Any) -> SearchConditions:
 
 
 async def _search(desk: Desk, admission: Admission, request: Request, asked: SearchConditions) -> Response:
-    async with desk.answers.turn():
+    async with desk.answers.turn(admission.caller.username):
         result = await desk.archive.search(
             asked.q, asked.filter_of(asked.type), mode=asked.mode, limit=asked.limit, scope=admission.scope
         )
@@ -257,7 +261,9 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
             hit.record.as_bytes({"score": hit.score, "similarity": hit.similarity, "more": hit.more})
             for hit in result.hits
         )
-        return await desk.answers.listed(hits, {"mode": result.mode, "degraded": result.degraded})
+        return await desk.answers.listed(
+            admission.caller.username, hits, {"mode": result.mode, "degraded": result.degraded}
+        )
 
 
 def _one(request: Request, record: ArchivedRecord) -> Response:

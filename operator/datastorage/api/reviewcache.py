@@ -2,14 +2,18 @@
 
 A flood of bad requests must not cost good callers their answers. So answers of yes and of no are remembered
 apart: however many tokens somebody invents, each costs only the place of another refused one. And some of
-the places for reviews under way are reserved for callers to whom the answer was yes the last time.
+the places for reviews under way are reserved for callers to whom the answer was yes the last time. One
+identity that asks about many rights leaves some of the other places to others.
 """
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from cachetools import LRUCache
 
@@ -37,6 +41,11 @@ class Limits:
     only wait in the API server, and the operator's own requests with them."""
     reserved: int = 16
     """The number of those that only callers with an earlier answer of yes may use."""
+    of_one: int = 8
+    """Reviews of one identity at a time: half of those that are left for new callers. An identity may ask
+    about any number of namespaces."""
+    turn_seconds: float = 2.0
+    """A request waits no longer for the other reviews of its identity. Two hundred take half a second."""
     patience_seconds: float = 8.0
     """A request waits no longer for its review, which goes on: its answer serves the next request. This is
     more than one review takes, except where a plugin first has to bring the operator's own credentials."""
@@ -61,17 +70,47 @@ class ReviewCache(Generic[K, V]):
         self._granted: LRUCache[K, _Answer[V]] = LRUCache(limits.granted)
         self._refused: LRUCache[K, _Answer[None]] = LRUCache(limits.refused)
         self._under_way: SingleFlight[K, V | None] = SingleFlight("caller-review")
+        # An entry lives as long as a request of its identity.
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._seconds = metrics.CALLER_REVIEW_DURATION.labels(review)
         self._hit, self._miss, self._error, self._busy = (
             metrics.CALLER_REVIEWS.labels(review, outcome) for outcome in ("hit", "miss", "error", "busy")
         )
 
-    async def get(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> V | None:
+    async def get(
+        self, key: K, ask: Callable[[], Awaitable[V | None]], *, identity: str | None = None
+    ) -> V | None:
         """Return the remembered answer, or that of the review under way, or send a review with ``ask``.
+
+        ``identity`` is the name of the caller where it is known: it has few reviews under way at a time.
 
         If the caller is cancelled, the review goes on, because others may wait for it. Raises
         ClusterUnavailableError if the API server does not answer, or if too many reviews are under way.
         """
+        if identity is None or self._remembered(key) is not None or key in self._under_way:
+            return await self._found(key, ask)
+        async with self._turn(identity):
+            return await self._found(key, ask)
+
+    @asynccontextmanager
+    async def _turn(self, identity: str) -> AsyncIterator[None]:
+        turns = self._turns.get(identity)
+        if turns is None:
+            turns = self._turns[identity] = asyncio.Semaphore(self._limits.of_one)
+        try:
+            async with asyncio.timeout(self._limits.turn_seconds):
+                await turns.acquire()
+        except TimeoutError:
+            self._busy.inc()
+            raise ClusterUnavailableError(
+                f"too many rights of {identity} are being reviewed by the API server; try again"
+            ) from None
+        try:
+            yield
+        finally:
+            turns.release()
+
+    async def _found(self, key: K, ask: Callable[[], Awaitable[V | None]]) -> V | None:
         answer = self._remembered(key)
         if answer is not None:
             self._hit.inc()

@@ -117,7 +117,8 @@ class Entrance:
     @cached_property
     def room(self) -> Room:
         """The room for bodies of all requests."""
-        return Room(self.bounds.bytes_at_once, "request_bytes")
+        bounds = self.bounds
+        return Room(bounds.bytes_at_once, "request_bytes", reserved=bounds.bytes_reserved)
 
 
 def store_router(entrance: Entrance) -> APIRouter:
@@ -132,7 +133,7 @@ def store_router(entrance: Entrance) -> APIRouter:
         asked: Annotated[StoreParameters, Query()],
     ) -> Response:
         caller = await entrance.guard.caller_of(request.headers)
-        with entrance.room.share() as take:
+        with entrance.room.share(caller.username) as take:
             items = await items_of(request, entrance.bounds, take)
             entrance.guard.charge(caller, len(items.bodies))
             key = _idempotency_key(request, is_batch=items.is_batch)
@@ -213,7 +214,9 @@ class _Request:
         """Return the function that makes a body's record, with all that it needs."""
         may_repeat = self.key is not None or body["metadata"].get("uid") is not None
         created_at = (
-            await self.entrance.guard.created_at(body["metadata"]["namespace"]) if may_repeat else None
+            await self.entrance.guard.created_at(self.caller, body["metadata"]["namespace"])
+            if may_repeat
+            else None
         )
         return partial(
             record_of_request,

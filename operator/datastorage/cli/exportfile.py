@@ -21,6 +21,9 @@ from datastorage.query.export import END_KIND, end_line
 from datastorage.records.hashes import labelled
 
 _END_BEGINS: Final = f'{{"kind":"{END_KIND}",'.encode()
+_LINE_BEGINS: Final = b'{"position":'
+# The largest object of a cluster has some 2 MB, and a line is little longer than its object.
+_MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 
 
 class _Sum:
@@ -40,8 +43,13 @@ class _Sum:
 
     def check(self, end: bytes, what: str) -> dict[str, Any]:
         """Return the last line as JSON. Raises DataStorageError if it was not made for these lines."""
-        found: dict[str, Any] = json.loads(end)
-        if (found["count"], found["linesHash"]) != (self.count, labelled(self.digest)):
+        try:
+            found: dict[str, Any] = json.loads(end)
+        except (ValueError, RecursionError):
+            found = {}
+        is_whole = isinstance(found.get("position"), int) and isinstance(found.get("resumeToken"), str)
+        fits = (found.get("count"), found.get("linesHash")) == (self.count, labelled(self.digest))
+        if not (is_whole and fits):
             raise DataStorageError(
                 f"the last line of {what} does not fit the {self.count:,} lines before it: some of them are "
                 "missing or were changed. Export to a new file"
@@ -102,6 +110,10 @@ class ExportFile:
         try:
             async for piece in pieces:
                 data = held + piece
+                if len(data) > _MAX_LINE_BYTES + len(piece):
+                    raise DataStorageError(
+                        f"the server sent a line of over {_MAX_LINE_BYTES:,} bytes: this is not an export"
+                    )
                 # The last line is held back until another one follows: it may be the end of the export.
                 cut = data.rfind(b"\n", 0, max(0, len(data) - 1)) + 1
                 held = data[cut:]
@@ -150,19 +162,26 @@ class ExportFile:
             line = b""
         self._has_remains = bool(line)
         if not last:
+            self._check_remains(line)
             return
-        try:
-            self.token = json.loads(last)["resumeToken"]
-        except (ValueError, TypeError, KeyError):
+        self.token = _token_in(last)
+        if self.token is None:
             raise InvalidQueryError(
                 f"{self._name} is not the file of an export: its last line has no resumeToken"
-            ) from None
+            )
         if last.startswith(_END_BEGINS):
             self._sum.check(last, self._name)
             self._has_remains = True
         else:
             self._sum.add(last)
             self._size += len(last)
+
+    def _check_remains(self, half: bytes) -> None:
+        """Raise InvalidQueryError for a file without a whole line that is no export: it would be lost."""
+        if not any(half.startswith(begin) or begin.startswith(half) for begin in (_LINE_BEGINS, _END_BEGINS)):
+            raise InvalidQueryError(
+                f"{self._name} is not the file of an export: it does not begin as one, and is left as it is"
+            )
 
     def _remove_remains(self) -> None:
         """Remove half a line, or a last line, when there is something to write in its place."""
@@ -175,3 +194,11 @@ class ExportFile:
         self._file.flush()
         if self._path is not None:
             os.fsync(self._file.fileno())
+
+
+def _token_in(line: bytes) -> str | None:
+    try:
+        token = json.loads(line)["resumeToken"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return token if isinstance(token, str) else None

@@ -1,7 +1,9 @@
 """Looks up when namespaces were created."""
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -23,45 +25,55 @@ _REMEMBERED_SECONDS: Final = 10.0
 _MOST_REMEMBERED: Final = 5_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Age:
+    """An answer about a namespace, and when it was asked for."""
+
+    asked_at: float
+    created_at: datetime | None
+
+
 class Namespaces:
     """Reads namespaces, and remembers their ages for some seconds."""
 
     def __init__(self, transport: Transport, clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` gives seconds."""
         self._transport = transport
-        self._ages: TTLCache[str, datetime | None] = TTLCache(
-            _MOST_REMEMBERED, _REMEMBERED_SECONDS, timer=clock
-        )
-        self._under_way: SingleFlight[str, datetime | None] = SingleFlight("namespace")
+        self._clock = clock
+        self._ages: TTLCache[str, _Age] = TTLCache(_MOST_REMEMBERED, _REMEMBERED_SECONDS, timer=clock)
+        self._under_way: SingleFlight[str, _Age] = SingleFlight("namespace")
 
-    async def created_at(self, namespace: str) -> datetime | None:
+    async def created_at(self, namespace: str, *, asked_since: float = -math.inf) -> datetime | None:
         """Return when the namespace was created; None if the cluster has none of that name.
 
-        Raises ClusterUnavailableError if the API server does not say.
+        An answer that the API server was asked for before ``asked_since``, in seconds of the clock, does not
+        count. Raises ClusterUnavailableError if the API server does not say.
         """
-        if namespace in self._ages:
-            return self._ages[namespace]
-        try:
-            created_at = await self._under_way.do(namespace, partial(self._ask, namespace))
-        except NoResultError:
-            raise ClusterUnavailableError(
-                f"namespace {namespace} was not looked up: the program ends"
-            ) from None
-        self._ages[namespace] = created_at
-        return created_at
+        age = self._ages.get(namespace)
+        # A look-up under way may have begun too early as well; the next one begins now.
+        while age is None or age.asked_at < asked_since:
+            try:
+                age = await self._under_way.do(namespace, partial(self._ask, namespace))
+            except NoResultError:
+                raise ClusterUnavailableError(
+                    f"namespace {namespace} was not looked up: the program ends"
+                ) from None
+            self._ages[namespace] = age
+        return age.created_at
 
     async def close(self) -> None:
         """End the requests under way."""
         await self._under_way.close()
 
-    async def _ask(self, namespace: str) -> datetime | None:
+    async def _ask(self, namespace: str) -> _Age:
+        asked_at = self._clock()
         target = Target(_NAMESPACES, name=namespace)
         try:
             answer = await self._transport.call(
                 ApiRequest("GET", target), timeout=_TIMEOUT, review_right=True
             )
         except ObjectGoneError:
-            return None
+            return _Age(asked_at, None)
         except ForbiddenError as error:
             raise ClusterUnavailableError(
                 f"{error}; the operator needs the right to get namespaces (manifests/base/rbac.yaml)"
@@ -69,4 +81,4 @@ class Namespaces:
         created_at = time_in(metadata_of(answer, target), "creationTimestamp")
         if created_at is None:
             raise ClusterUnavailableError(f"{target}: the answer has no time of creation")
-        return created_at
+        return _Age(asked_at, created_at)

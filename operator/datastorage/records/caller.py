@@ -1,6 +1,7 @@
 """The sender of a request to our API: its identity, the right it needs, and the rows that it may see."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Reach:
     is_cluster_wide: bool
     """Whether the right holds in the whole cluster. Otherwise it covers only rows that were created since the
     namespace itself was: an earlier namespace of that name may have belonged to others."""
+    reviewed_at: float = field(default=-math.inf, compare=False)
+    """When the API server was asked for the right, in monotonic seconds."""
 
     def __post_init__(self) -> None:
         if self.namespace is None and not self.is_cluster_wide:

@@ -129,9 +129,10 @@ class Archive:
     ) -> dict[RecordKey, StoredRecord]:
         await self._partitions.ensure(connection, (record.key.created_at for record in records))
         claiming = any(record.claim is not None for record in records)
-        # A single statement is a transaction of its own, which saves two round trips.
+        # A single statement is a transaction of its own, which saves two round trips. What PostgreSQL has not
+        # kept is noticed after the statement, and then a group must be rolled back.
         groups = _groups(records)
-        single = not given.vectors and not given.missing and not claiming and len(groups) == 1
+        single = not (given.vectors or given.missing or claiming or whole) and len(groups) == 1
         async with nullcontext() if single else transaction(connection):
             asked = records
             # A record whose identifier belongs to an earlier one is not stored; that one is the answer.
