@@ -104,7 +104,7 @@ async def test_indexes_that_were_built_before_are_taken_over(
     for (command,) in await owner.fetch(commands):
         await owner.execute(command)
     before = await owner.fetch(_INDEXES_OF_MARCH)
-    assert len(before) == made + 8
+    assert len(before) == made + 10
     await asyncio.to_thread(migrate, unmigrated.owner_url)
     assert await owner.fetch(_INDEXES_OF_MARCH) == before
     assert await owner.fetchval(_UNATTACHED) == 0
