@@ -89,7 +89,7 @@ async def test_a_record_that_is_too_slow_waits_and_holds_up_no_others(
         problem = await storing.aside.problem()
         return (
             problem is not None
-            and "automatically: 2; the oldest" in problem
+            and "automatically: 2; the reason of the oldest" in problem
             and "statement timeout" in problem
         )
 
