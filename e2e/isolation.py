@@ -103,7 +103,7 @@ class Attack:
 
     def _values(self, name: str, schema: Mapping[str, Any]) -> Sequence[str]:
         """Return the values to try for a parameter; none for what the caller of this class fills in."""
-        if name == "pageToken":
+        if name in {"pageToken", "resumeToken"}:
             return self.foreign.tokens
         if name == "uid":
             return self.foreign.uids

@@ -87,6 +87,7 @@ def foreign_values(mark: str, namespace: str) -> dict[str, Sequence[str]]:
         "targetNamespace": [f"ns-{mark}"],
         "targetName": [f"target-{mark}"],
         "alertFingerprint": [f"fp-{mark}"],
+        "kind": ["AuditRecord", "ActionTrace"],
         "name": [f"name-{mark}"],
         "namespace": [namespace],
         "since": [(day - timedelta(days=1)).isoformat()],

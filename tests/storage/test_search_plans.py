@@ -297,13 +297,15 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
     _assert_indexes(await _scans(database, queries._LOAD, *arguments, 1_000_000))
     _assert_indexes(await _scans(database, queries._OUTLINES, *arguments))
     for scope in ((None, None), ("n7", datetime(2026, 3, 1, tzinfo=UTC))):
-        _assert_indexes(await _scans(database, queries._GENERATIONS, keys[0].uid, None, 1, *scope))
+        _assert_indexes(await _scans(database, queries._GENERATIONS, True, True, keys[0].uid, 1, *scope))  # noqa: FBT003
         for after in ((None, None), (datetime(2026, 3, 1, tzinfo=UTC), [100, 1, 1])):
             scans = await _scans(database, queries._REMEDIATION, "rr-7", *after, 1000, *scope)
             _assert_indexes(scans)
             names = {scan["Index Name"] for scan in scans}
             assert all(name.endswith("correlation_id_happened_at_idx") for name in names), names
-    _assert_indexes(await _scans(database, queries._NEWEST_OF_NAME, True, True, "n7", "object-7"))  # noqa: FBT003
+    for since in (None, datetime(2026, 3, 1, tzinfo=UTC)):
+        named = (True, True, "n7", "object-7", since)
+        _assert_indexes(await _scans(database, queries._NEWEST_OF_NAME, *named))
     hashes = [b"\0" * 32]
     _assert_indexes(await _scans(database, queries._SHARING, hashes, 1000, *Criteria().arguments))
 

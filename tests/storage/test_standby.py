@@ -154,7 +154,7 @@ async def test_each_answer_says_how_far_the_standby_lags(asked: Asked, pair: Ser
             ]  # fmt: skip
             assert min(map(lag_of, answers)) > 1
             assert lag_of(answers[0]) <= lag_of(answers[1]) <= lag_of(answers[2]) <= lag_of(answers[3])
-            assert metrics.REPLICA_LAG._value.get() > 1
+            await eventually(lambda: metrics.REPLICA_LAG._value.get() > 1)
             assert [item["uid"] for item in answers[0].json["items"]] == [uid]
 
         async def has_caught_up() -> bool:

@@ -49,13 +49,22 @@ class Reader(Protocol):
 class Export:
     """One export under way."""
 
-    def __init__(self, reader: Reader, criteria: Criteria, question: str, *, after: int, end: int) -> None:
-        """Read the positions after ``after``, up to ``end``. ``question`` is the criteria's fingerprint."""
+    def __init__(
+        self, reader: Reader, criteria: Criteria, question: str, *, after: int, end: int, names_end: bool
+    ) -> None:
+        """Read the positions after ``after``, up to ``end``. ``question`` is the criteria's fingerprint.
+
+        ``names_end``: whether the last line has ``end``, which counts the records of all namespaces.
+        Otherwise it has the position of the last record, and the next export looks at the positions after
+        that again.
+        """
         self._reader = reader
         self._criteria = criteria
         self._question = question
         self._position = after
         self._end = end
+        self._named_end = end if names_end else after
+        self._names_end = names_end
         self._hash = hashlib.sha256()
         self.count = 0
         """Lines so far, without the last one."""
@@ -119,6 +128,8 @@ class Export:
     def _line(self, row: Mapping[str, Any]) -> bytes:
         content: bytes = row["content"]
         position: int = row["stored_order"]
+        if not self._names_end:
+            self._named_end = position
         head = (
             f'{{"position":{position},"resumeToken":"{self._token(position)}",'
             f'"kind":"{_KINDS[row["table_name"]]}","namespace":{_text(row["namespace"])},'
@@ -141,7 +152,8 @@ class Export:
         )  # fmt: skip
 
     def _last_line(self) -> bytes:
-        return end_line(self.count, self._hash.digest(), position=self._end, token=self._token(self._end))
+        end = self._named_end
+        return end_line(self.count, self._hash.digest(), position=end, token=self._token(end))
 
     def _token(self, position: int) -> str:
         return resume_token(position, self._question)
@@ -174,7 +186,10 @@ class ArchiveExports:
                 "the token is ahead of this archive, which may have been restored from a backup: "
                 "begin a new export, without the token"
             )
-        return Export(self._reader, criteria, question, after=after, end=max(after, mark.position))
+        return Export(
+            self._reader, criteria, question, after=after, end=max(after, mark.position),
+            names_end=scope.namespace is None,
+        )  # fmt: skip
 
 
 def end_line(count: int, digest: bytes, *, position: int, token: str) -> bytes:
