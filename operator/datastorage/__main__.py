@@ -4,27 +4,34 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from datastorage.runtime.processend import end_on_sigterm, leave
+from datastorage.runtime.processend import EXIT_TERMINATED, end_on_sigterm, end_requested, leave
 
 
 def run() -> NoReturn:
     """Run the command line and end the process."""
-    end_on_sigterm()
+    _run(_command)
+
+
+def _command() -> None:
     from datastorage.cli import main  # noqa: PLC0415  # SIGTERM may come while this loads
 
-    _run(main)
+    main()
 
 
 def complete() -> NoReturn:
     """Answer kubectl, which asks for the words that may follow; end the process."""
-    end_on_sigterm()
+    _run(_completion)
+
+
+def _completion() -> None:
     from datastorage.cli import main  # noqa: PLC0415  # as above
     from datastorage.cli.completion import complete_for_kubectl  # noqa: PLC0415  # as above
 
-    _run(lambda: complete_for_kubectl(main, sys.argv[1:]))
+    complete_for_kubectl(main, sys.argv[1:])
 
 
 def _run(main: Callable[[], None]) -> NoReturn:
+    end_on_sigterm()
     code = 1
     try:
         main()
@@ -34,7 +41,10 @@ def _run(main: Callable[[], None]) -> NoReturn:
         if isinstance(end.code, str):
             sys.stderr.write(f"{end.code}\n")
     except BaseException:  # noqa: BLE001  # printed as the interpreter would
-        sys.excepthook(*sys.exc_info())
+        if end_requested():  # a library that was being loaded has made another error of the exit
+            code = EXIT_TERMINATED
+        else:
+            sys.excepthook(*sys.exc_info())
     leave(code)
 
 

@@ -158,3 +158,31 @@ def test_sigterm_counts_before_the_operator_has_begun(*, swallowed: bool, said: 
     process.send_signal(signal.SIGTERM)
     rest, _ = process.communicate(timeout=SECONDS)
     assert (rest, process.returncode) == (said, code)
+
+
+# pydantic makes an error of its own from whatever ends the loading of a model.
+_TRANSLATED = """
+import sys, time, types
+
+def main():
+    print("began", flush=True)
+    try:
+        time.sleep(60)
+    except SystemExit as end:
+        raise ValueError("SystemExit: 143") from end
+
+sys.modules["datastorage.cli"] = types.SimpleNamespace(main=main)
+from datastorage.__main__ import run
+run()
+"""
+
+
+def test_sigterm_ends_a_command_whose_library_makes_another_error_of_it() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TRANSLATED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "began\n"
+    process.send_signal(signal.SIGTERM)
+    rest, error = process.communicate(timeout=SECONDS)
+    assert (rest, error, process.returncode) == ("", "", 143)

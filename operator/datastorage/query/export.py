@@ -188,7 +188,7 @@ class ArchiveExports:
             )
         return Export(
             self._reader, criteria, question, after=after, end=max(after, mark.position),
-            names_end=scope.namespace is None,
+            names_end=criteria.namespace is None,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 _EXIT_FAILURE: Final = 1
 # The code that a shell reports for a process that SIGTERM has ended.
-_EXIT_TERMINATED: Final = 128 + signal.SIGTERM
+EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 # The last log message gets no more time: the reader of the log may be what is stuck.
 _REPORT_SECONDS: Final = 1.0
 _MAX_NAMES: Final = 20
@@ -31,13 +31,13 @@ def end_on_sigterm() -> None:
 
     def end(*_: object) -> NoReturn:
         _end_requested.set()
-        sys.exit(_EXIT_TERMINATED)
+        sys.exit(EXIT_TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
 
 
 def end_requested() -> bool:
-    """Whether SIGTERM has come. A library that was being loaded then may have swallowed the exit."""
+    """Whether SIGTERM has come. A library that was being loaded may have swallowed or renamed the exit."""
     return _end_requested.is_set()
 
 
