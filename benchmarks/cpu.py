@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import psutil
@@ -18,7 +19,8 @@ def cpu_seconds(pids: Iterable[int]) -> float:
         process = psutil.Process(pid)
         total += sum(process.cpu_times()[:4])  # own user and system time, and that of ended children
         for child in process.children():
-            total += sum(child.cpu_times()[:2])
+            with suppress(psutil.NoSuchProcess):  # it has just ended: its parent has its time
+                total += sum(child.cpu_times()[:2])
     return total
 
 
