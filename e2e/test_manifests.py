@@ -99,17 +99,22 @@ def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Pa
     assert done.stderr == ""
 
 
+def base_with(component: str, directory: Path) -> Path:
+    """Make an overlay of the base with one component; return its folder."""
+    overlay = directory / "overlay"
+    overlay.mkdir()
+    kustomization = {
+        "resources": [os.path.relpath(BASE, overlay)],
+        "components": [os.path.relpath(MANIFESTS / "components" / component, overlay)],
+    }
+    (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
+    return overlay
+
+
 @pytest.mark.usefixtures("mutating_policies")
 def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path) -> None:
     """The settings of the base stay, and the API server accepts the policy."""
-    overlay = tmp_path / "overlay"
-    overlay.mkdir()
-    component = MANIFESTS / "components" / "recorded-by"
-    kustomization = {
-        "resources": [os.path.relpath(BASE, overlay)],
-        "components": [os.path.relpath(component, overlay)],
-    }
-    (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
+    overlay = base_with("recorded-by", tmp_path)
 
     def settings(directory: Path) -> dict[str, str]:
         [found] = [each["data"] for each in rendered(control_plane, directory) if each["kind"] == "ConfigMap"]
@@ -125,14 +130,7 @@ def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path
 
 
 def test_the_component_of_the_fallback_goes_with_the_base(control_plane: Cluster, tmp_path: Path) -> None:
-    overlay = tmp_path / "overlay"
-    overlay.mkdir()
-    component = MANIFESTS / "components" / "api-fallback"
-    kustomization = {
-        "resources": [os.path.relpath(BASE, overlay)],
-        "components": [os.path.relpath(component, overlay)],
-    }
-    (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
+    overlay = base_with("api-fallback", tmp_path)
     found = rendered(control_plane, overlay)
     [settings] = [each["data"] for each in found if each["kind"] == "ConfigMap"]
     [base] = [each["data"] for each in rendered(control_plane, BASE) if each["kind"] == "ConfigMap"]
