@@ -172,8 +172,8 @@ class ExportEnd(Answer):
         description="SHA-256 of all bytes before this line, each line with its line feed, uncompressed."
     )
     position: int = Field(
-        description="The export has all records up to this position. An export of one namespace has the "
-        "position of its last record here."
+        description="The export has all records up to this position. For a caller with the right in one "
+        "namespace, it is the position of the last record."
     )
     resume_token: str = Field(
         description="The `resumeToken` of the next export, which has what was stored since."

@@ -63,7 +63,7 @@ class Export:
         self._question = question
         self._position = after
         self._end = end
-        self._named_end = end if names_end else after
+        self._last = after
         self._names_end = names_end
         self._hash = hashlib.sha256()
         self.count = 0
@@ -128,8 +128,7 @@ class Export:
     def _line(self, row: Mapping[str, Any]) -> bytes:
         content: bytes = row["content"]
         position: int = row["stored_order"]
-        if not self._names_end:
-            self._named_end = position
+        self._last = position
         head = (
             f'{{"position":{position},"resumeToken":"{self._token(position)}",'
             f'"kind":"{_KINDS[row["table_name"]]}","namespace":{_text(row["namespace"])},'
@@ -152,7 +151,7 @@ class Export:
         )  # fmt: skip
 
     def _last_line(self) -> bytes:
-        end = self._named_end
+        end = self._end if self._names_end else self._last
         return end_line(self.count, self._hash.digest(), position=end, token=self._token(end))
 
     def _token(self, position: int) -> str:
@@ -188,7 +187,7 @@ class ArchiveExports:
             )
         return Export(
             self._reader, criteria, question, after=after, end=max(after, mark.position),
-            names_end=criteria.namespace is None,
+            names_end=scope.since is None,
         )  # fmt: skip
 
 
