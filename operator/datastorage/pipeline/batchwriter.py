@@ -3,6 +3,7 @@
 The rows do not depend on the vectors: if the embedder is away, slow or wrong, the vectors stay pending.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -83,13 +84,11 @@ class EmbeddingWriter:
 
 
 def _count(stored: Sequence[StoredRecord]) -> None:
-    for row in stored:
-        if not row.is_new:
-            continue
-        match row.vector.state:
-            case WriteState.WRITTEN:
-                metrics.DUALWRITE_SUCCESS.inc()
-            case WriteState.PENDING | WriteState.FAILED:
-                metrics.DUALWRITE_FAILURE.labels(row.vector.reason.label).inc()
-        if row.vector.state is WriteState.PENDING:
-            metrics.FALLBACK_MODE.inc()
+    states = Counter((row.vector.state, row.vector.reason.label) for row in stored if row.is_new)
+    for (state, reason), count in states.items():
+        if state is WriteState.WRITTEN:
+            metrics.DUALWRITE_SUCCESS.inc(count)
+        if state in {WriteState.PENDING, WriteState.FAILED}:
+            metrics.DUALWRITE_FAILURE.labels(reason).inc(count)
+        if state is WriteState.PENDING:
+            metrics.FALLBACK_MODE.inc(count)

@@ -31,10 +31,10 @@ class Intake:
         """Whether another item is within the bounds."""
         return len(self._queue) < self._max_items and self._bytes < self._max_bytes
 
-    def add(self, item: WorkItem) -> None:
-        """Add an item, even beyond the bounds."""
-        self._queue.append(item)
-        self._bytes += item.size
+    def add(self, *items: WorkItem) -> None:
+        """Add items, even beyond the bounds."""
+        self._queue.extend(items)
+        self._bytes += sum(item.size for item in items)
         self._filled.set()
         self._export()
 

@@ -83,8 +83,8 @@ class Submissions:
         self._check(records)
         loop = asyncio.get_running_loop()
         outcomes: list[asyncio.Future[Outcome | Unknown]] = [loop.create_future() for _ in records]
-        for record, outcome in zip(records, outcomes, strict=True):
-            self._intake.add(WorkItem(record, RequestOrigin(outcome)))
+        origins = map(RequestOrigin, outcomes)
+        self._intake.add(*map(WorkItem, records, origins))
         await asyncio.wait(outcomes, timeout=self._pace.commit_seconds)
         if any(outcome.done() for outcome in outcomes):
             # Committed records are acknowledged even if others of the request still wait.

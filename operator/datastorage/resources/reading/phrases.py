@@ -7,6 +7,7 @@ times, addresses, generated names); see records/scrub.py.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from datastorage.records.scrub import clip, is_meaningful, scrub, scrub_name, tidy
@@ -50,9 +51,13 @@ def sentence(value: Any) -> str:
 
 def name_words(value: Any) -> str:
     """Return a name such as "scale_deployment" or "KubePodCrashLooping" as separate words."""
-    if not isinstance(value, str):
-        return ""
-    words = tidy(space_camel_case(_BETWEEN_WORDS.sub(" ", value[:_MAX_NAME_CHARACTERS])))
+    return _name_words(value[:_MAX_NAME_CHARACTERS]) if isinstance(value, str) else ""
+
+
+# The same names come again and again, unlike messages.
+@lru_cache(maxsize=1024)
+def _name_words(name: str) -> str:
+    words = tidy(space_camel_case(_BETWEEN_WORDS.sub(" ", name)))
     return words if is_meaningful(words) else ""
 
 
@@ -65,6 +70,9 @@ def target_words(spec: Spec, field: str) -> str:
 
 
 def _object_name(value: Any, *, of_pod: bool) -> str:
-    if not isinstance(value, str):
-        return ""
-    return name_words(scrub_name(value[:_MAX_NAME_CHARACTERS], of_pod=of_pod))
+    return _scrubbed_name(value[:_MAX_NAME_CHARACTERS], of_pod) if isinstance(value, str) else ""
+
+
+@lru_cache(maxsize=1024)
+def _scrubbed_name(name: str, of_pod: bool) -> str:  # noqa: FBT001  # the cache's key
+    return name_words(scrub_name(name, of_pod=of_pod))

@@ -21,6 +21,7 @@ from datastorage.resources.reading.objectrecord import record_of
 from datastorage.resources.reading.requestobject import GIVEN_METADATA, request_hash
 
 _NAME_DIGITS: Final = 12
+_UUID_BYTES: Final = 10  # the random ones, with some bits too many
 
 
 class _Clock:
@@ -38,6 +39,24 @@ class _Clock:
 
 
 _CLOCK: Final = _Clock()
+
+
+class _RandomBytes:
+    """Random bytes of the kernel, asked for in blocks: each call lets another thread of the process run."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._left = b""
+
+    def take(self) -> bytes:
+        with self._lock:
+            if len(self._left) < _UUID_BYTES:
+                self._left = os.urandom(512 * _UUID_BYTES)
+            taken, self._left = self._left[:_UUID_BYTES], self._left[_UUID_BYTES:]
+            return taken
+
+
+_RANDOM: Final = _RandomBytes()
 
 
 def record_of_request(
@@ -83,7 +102,7 @@ def record_of_request(
 def uuid7() -> uuid.UUID:
     """Return a new UUID of version 7 (RFC 9562, section 5.7): in the order of time, for the index's sake."""
     milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10))
+    random = int.from_bytes(_RANDOM.take())
     value = (milliseconds & (1 << 48) - 1) << 80 | random
     value = value & ~(0xF << 76) | 0x7 << 76
     return uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
