@@ -17,7 +17,7 @@ class Pace:
     """Large enough that the cost of a transaction vanishes, small enough to take tens of milliseconds."""
     batch_bytes: int = 8 * 1024 * 1024
     linger_seconds: float = 0.005
-    """A request waits for all of it. While PostgreSQL is busy, a batch fills by itself, however short this is."""
+    """A request waits for all of it. While PostgreSQL is busy, a batch fills by itself."""
     growth: float = 1.1
     """After a batch was too large, the next ones are half its size and grow again by this factor. While the
     limit lasts, about one batch in eight is too large.
