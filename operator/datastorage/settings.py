@@ -45,18 +45,10 @@ from datastorage.settingsgroups import (
     Url,
     VectorSettings,
 )
+from datastorage.variables import CLIENT_VARIABLES, PREFIX
 
-PREFIX: Final = "DATASTORAGE_"
 SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
 EMBEDDED_DIR_VARIABLE: Final = "DATASTORAGE_EMBEDDED_DIR"
-# Variables of the commands that ask a server (cli/server.py), by what they mean.
-CLIENT_VARIABLES: Final[Mapping[str, str]] = {
-    "DATASTORAGE_SERVER": "URL of the server that commands ask in place of a database: `--server`.",
-    "DATASTORAGE_TOKEN": "Token for that server.",
-    "DATASTORAGE_TOKEN_FILE": "File with the token for that server: `--token-file`.",
-    "DATASTORAGE_AS_SERVICEACCOUNT": "ServiceAccount to get a token for: `--as-serviceaccount`.",
-    "DATASTORAGE_CA_FILE": "Certificates of the authorities that may vouch for that server: `--ca-file`.",
-}
 # Variables of the program that are not settings of the service.
 _OTHER_VARIABLES: Final = frozenset({SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE, *CLIENT_VARIABLES})
 # Variables that only the tests read.

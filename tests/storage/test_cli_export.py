@@ -11,7 +11,7 @@ import pytest
 
 from datastorage.cli.exportfile import ExportFile
 from datastorage.errors import DataStorageError, IncompleteExportError, InvalidQueryError, TransientError
-from datastorage.query.export import end_line
+from datastorage.query.exportline import end_line
 from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of

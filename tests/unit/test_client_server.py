@@ -10,8 +10,9 @@ import pytest
 from pydantic import SecretStr
 from yarl import URL
 
-from datastorage.client.access import Access, checked_url, open_server
+from datastorage.client.access import Access
 from datastorage.client.archive import RemoteArchive
+from datastorage.client.opening import checked_url, open_server
 from datastorage.client.server import Pace, Server
 from datastorage.client.tokens import GivenToken
 from datastorage.errors import (

@@ -17,7 +17,7 @@ from datastorage.query.encoding import encoded
 from datastorage.query.filters import MAX_LIMIT, Filter
 from datastorage.query.targethistory import TargetHistory
 from datastorage.storage.criteria import Scope
-from datastorage.storage.summaries import GroupKey
+from datastorage.storage.groups import GroupKey
 
 _GROUP_BY: Final = f"One or two of {', '.join(GroupKey)}, with a comma in between."
 

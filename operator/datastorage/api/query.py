@@ -39,7 +39,7 @@ from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.encoding import encoded
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.listedrecord import ListPage
-from datastorage.query.search import SearchResult
+from datastorage.query.searchresult import SearchResult
 from datastorage.query.timeline import Timeline
 from datastorage.records.caller import Caller
 from datastorage.records.jsonbody import parsed

@@ -5,17 +5,16 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from datastorage.client.problems import not_an_answer
-from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivedrecord import ArchivedRecord, Page
 from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import SearchMode
-from datastorage.query.questions import Page
-from datastorage.query.search import SearchHit, SearchResult
+from datastorage.query.searchresult import SearchHit, SearchResult
 from datastorage.query.targethistory import HistoryEntry, TargetHistory
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import unlabelled
 from datastorage.records.record import Via
-from datastorage.storage.summaries import Group, GroupKey
+from datastorage.storage.groups import Group, GroupKey
 
 T = TypeVar("T")
 

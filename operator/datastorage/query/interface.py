@@ -7,11 +7,10 @@ The command line puts the same questions to a database (query/questions.py) and 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivedrecord import ArchivedRecord, Page
 from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import Filter, SearchMode
-from datastorage.query.questions import Page
-from datastorage.query.search import SearchResult
+from datastorage.query.searchresult import SearchResult
 from datastorage.query.targethistory import TargetHistory
 from datastorage.query.timeline import Timeline
 from datastorage.storage.criteria import Scope
