@@ -27,7 +27,7 @@ _QUESTIONS: Final = (
 )  # fmt: skip
 _OF_THE_OPERATOR: Final = {"alembic", "fastapi", "kopf", "redis", "sqlalchemy", "uvicorn"}
 _OF_VECTORS: Final = {"numpy", "tokenizers", "wordllama"}
-_OF_A_DATABASE: Final = {"asyncpg", "datastorage.settings", "pydantic_settings"}
+_OF_A_DATABASE: Final = {"asyncpg", "datastorage.settings"}
 _OF_A_SERVER: Final = {"aiohttp"}
 
 
