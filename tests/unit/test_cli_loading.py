@@ -61,4 +61,5 @@ def test_a_question_to_a_server_loads_nothing_of_databases() -> None:
 def test_help_and_completion_load_neither() -> None:
     helps = [f"{command.split()[0]} --help" for command in _QUESTIONS]
     loaded = _loaded(*helps, "complete", code=0)
+    assert "yaml" not in loaded
     assert not loaded & (_OF_THE_OPERATOR | _OF_VECTORS | _OF_A_DATABASE | _OF_A_SERVER)
