@@ -369,6 +369,25 @@ def test_an_etag_of_a_repeated_uid_needs_a_namespace(api: Served) -> None:
         assert "etag" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ("{etag}", 304),
+        ("W/{etag}", 304),
+        ('"other", W/"a, b",{etag}', 304),
+        ("*", 304),
+        ("W/*", 200),
+        ('"other"', 200),
+        ("", 200),
+    ],
+)
+def test_an_etag_is_compared_weakly(api: Served, given: str, status: int) -> None:
+    path = f"/query/records/{_UIDS['memory']}"
+    etag = asyncio.run(api.send("GET", path)).headers["etag"]
+    answer = asyncio.run(api.send("GET", path, headers={"If-None-Match": given.format(etag=etag)}))
+    assert (answer.status, answer.headers["etag"]) == (status, etag)
+
+
 def test_pages_over_http_continue(directly: Command, api: Served) -> None:
     for first, items in (
         (("list", "--limit", "2"), "records"),

@@ -1,5 +1,6 @@
 """Answers with many records: encoded and sent in pieces, and bounded in memory."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from datastorage.records.hashes import labelled
 from datastorage.resilience.pieces import in_pieces
 
 _PIECE_BYTES: Final = 256 * 1024
+_ETAGS: Final = re.compile(r'(?:W/)?("[^"]*")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,14 @@ class _Pieces(Response):
 def etag_of(content_hash: bytes) -> str:
     """Return the entity tag of a record's content."""
     return f'"{labelled(content_hash)}"'
+
+
+def is_among(etag: str, values: Iterable[str]) -> bool:
+    """Return whether the values of If-None-Match name an entity tag, or any with ``*``.
+
+    A proxy that compresses answers makes the tag a weak one; RFC 9110 takes that for the same here.
+    """
+    return any(value.strip() == "*" or etag in _ETAGS.findall(value) for value in values)
 
 
 def json_response(

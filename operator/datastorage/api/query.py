@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, etag_of
+from datastorage.api.answers import AnswerBounds, Answers, etag_of, is_among
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
 from datastorage.api.conditions import (
@@ -271,15 +271,11 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
 
 def _one(request: Request, record: ArchivedRecord) -> Response:
     headers = {"ETag": etag_of(record.content_hash), "Vary": "Accept, Authorization"}
-    if headers["ETag"] in _etags(request):
+    if is_among(headers["ETag"], request.headers.getlist("if-none-match")):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):
         return Response(record.content, media_type=CANONICAL, headers=headers)
     return Response(record.as_bytes(), media_type=JSON, headers=headers)
-
-
-def _etags(request: Request) -> list[str]:
-    return [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
 
 
 def _search_schema() -> dict[str, Any]:
