@@ -10,6 +10,8 @@ import pytest
 from pydantic import SecretStr
 from yarl import URL
 
+from datastorage.api.app import api_app, api_server
+from datastorage.api.health import health_routes
 from datastorage.client.access import Access, checked_url, open_server
 from datastorage.client.archive import RemoteArchive
 from datastorage.client.server import Pace, Server
@@ -26,6 +28,7 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.query.filters import Filter
+from harness.ports import free_port
 from harness.servingcertificates import Authority
 from tests.support.answering import Answering, answering
 from tests.support.secureserver import server_context
@@ -94,6 +97,21 @@ async def test_a_page_that_is_no_answer_is_not_taken_for_one(remote: Answering) 
     async with connected(remote) as opened:
         with pytest.raises(ConfigurationError, match="but not as a Data Storage server does"):
             await RemoteArchive(opened).list(Filter(), limit=1, cursor=None)
+
+
+async def test_the_clock_of_a_server_with_trouble_is_read() -> None:
+    async def trouble() -> str:
+        return "stuck"
+
+    port = free_port()
+    app = api_app([], health_routes(health={"loop": trouble}, ready={}, notes={}))
+    server = api_server(app, addresses="127.0.0.1", port=port)
+    await server.start()
+    try:
+        async with open_server(Access(url=f"http://127.0.0.1:{port}"), {}, IMPATIENT) as opened:
+            assert await RemoteArchive(opened).time() > 0
+    finally:
+        await server.stop()
 
 
 async def test_a_redirect_is_not_followed_with_the_token(remote: Answering) -> None:
