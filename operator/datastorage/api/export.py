@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from datastorage import metrics
 from datastorage.api import operations
 from datastorage.api.conditions import Conditions, QueryType
 from datastorage.api.connection import NEXT_STAGE
@@ -133,13 +134,15 @@ def export_router(desk: ExportDesk) -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """Logs an export when it ends, however it ends."""
+    """Logs and counts an export when it ends, however it ends."""
 
     caller: Caller
     asked: ExportConditions
 
-    def log(self, export: Export, error: DataStorageError | None) -> None:
+    def ended(self, export: Export, error: DataStorageError | None) -> None:
         outcome = "complete" if export.is_complete else "broken off"
+        cause = "abandoned" if error is None else "broken_off"
+        metrics.EXPORT_TOTAL.labels("complete" if export.is_complete else cause).inc()
         values: dict[str, Any] = {
             "user": self.caller.username,
             "verb": "export",
@@ -212,7 +215,7 @@ class _Stream(Response):
             finally:
                 gone.cancel()
                 await asyncio.gather(gone, return_exceptions=True)
-                self._note.log(export, error)
+                self._note.ended(export, error)
 
 
 def _nothing(_: float) -> None:
