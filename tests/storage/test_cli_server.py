@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import IncompleteExportError
 from datastorage.query.filters import Filter
 from datastorage.storage.connection.database import Database
+from harness.apidocument import check_documented
 from harness.objects import action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.apiserved import Served, exporting, served
@@ -386,6 +388,26 @@ def test_an_etag_is_compared_weakly(api: Served, given: str, status: int) -> Non
     etag = asyncio.run(api.send("GET", path)).headers["etag"]
     answer = asyncio.run(api.send("GET", path, headers={"If-None-Match": given.format(etag=etag)}))
     assert (answer.status, answer.headers["etag"]) == (status, etag)
+
+
+def test_a_timeline_has_the_fields_that_are_asked_for(api: Served) -> None:
+    def entries(query: str = "") -> list[dict[str, Any]]:
+        answer = asyncio.run(api.send("GET", f"/timeline/rr-7{query}"))
+        check_documented("GET", "/api/v1/timeline/{correlationID}", answer)
+        found: list[dict[str, Any]] = answer.json["items"]
+        return found
+
+    whole = entries()
+    chosen = entries("?fields=record.kind,record.spec.action,record.spec.execution.status")
+    assert [each.pop("record") for each in chosen] == [
+        {"kind": "AuditRecord", "spec": {"action": "restart-deployment"}},
+        {"kind": "ActionTrace", "spec": {"execution": {"status": "Executing"}}},
+        {"kind": "ActionTrace", "spec": {"execution": {"status": "Failed"}}},
+    ]
+    assert chosen == entries("?fields=intact")
+    assert chosen == [{name: each[name] for name in each if name != "record"} for each in whole]
+    answer = asyncio.run(api.send("GET", "/timeline/rr-7?fields=record.spec.mesage"))
+    assert (answer.status, answer.json["code"]) == (400, "invalid-query")
 
 
 def test_pages_over_http_continue(directly: Command, api: Served) -> None:

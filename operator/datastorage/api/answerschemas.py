@@ -246,6 +246,11 @@ class TimelineEntry(Record):
     """A record of a remediation."""
 
     at: _Time = Field(description="The time of the event, by which the entries are ordered.")
+    record: dict[str, Any] | None = Field(
+        None,
+        description="The object, or the fields of it that `fields` asks for; left out if it asks for none. "
+        "null if its bytes can't be read.",
+    )
 
 
 class Timeline(Answer):

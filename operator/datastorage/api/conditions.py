@@ -20,6 +20,10 @@ _FIELDS: Final = (
     "What the items have beside the outline, with commas in between: `intact`, `record`, or fields of the "
     "record such as `record.spec.message`. Without it, no content is read."
 )
+_FIELDS_OF_ENTRIES: Final = (
+    "What the entries have of their records, with commas in between: fields such as `record.spec.message`, "
+    "or `intact` for none. Without it, they have the whole records."
+)
 _AUDIT_ONLY: Final = "ActionTraces have none, so only AuditRecords are found."
 _DEFAULT_PAGE: Final = 50
 _DEFAULT_HITS: Final = 10
@@ -96,6 +100,7 @@ class TimelinePage(Namespaced):
 
     page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT, description=_PAGE_SIZE)] = MAX_LIMIT
     page_token: str | None = Field(None, description=_EARLIER_PAGE)
+    fields: Annotated[str | None, Field(max_length=MAX_CHARACTERS, description=_FIELDS_OF_ENTRIES)] = None
 
 
 def _no_number(value: Any) -> Any:

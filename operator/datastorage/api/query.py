@@ -43,7 +43,6 @@ from datastorage.query.search import SearchResult
 from datastorage.query.timeline import Timeline
 from datastorage.records.caller import Caller
 from datastorage.records.jsonbody import parsed
-from datastorage.records.times import rfc3339
 from datastorage.storage.criteria import Scope
 
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
@@ -189,12 +188,16 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
         correlation_id: _CorrelationId, request: Request, asked: Annotated[TimelinePage, Query()]
     ) -> Response:
         admission = await desk.admit(request, "list", asked)
+        fields = None if asked.fields is None else parse_fields(asked.fields)
         async with desk.answers.turn(admission.caller.username):
             page = await desk.archive.timeline(
                 correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
             )
             admission.note(request.url.path, len(page.entries))
-            entries = (entry.record.as_bytes({"at": rfc3339(entry.at)}) for entry in page.entries)
+            entries = (
+                entry.as_bytes() if fields is None else encoded(fields.of_entry(entry))
+                for entry in page.entries
+            )
             return await desk.answers.listed(
                 admission.caller.username, entries, {"nextPageToken": page.cursor}
             )
