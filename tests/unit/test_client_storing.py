@@ -11,7 +11,7 @@ from datastorage.client.documents import Document
 from datastorage.client.server import Server
 from datastorage.client.storing import Bounds, Result, Submission, store, submission_of
 from datastorage.client.tokens import NoToken
-from datastorage.errors import NotAuthenticatedError, TransientError
+from datastorage.errors import DataStorageError, InvalidQueryError, NotAuthenticatedError, TransientError
 from tests.support.answering import Answering, answering
 
 BOUNDS = Bounds(retry_seconds=60.0, first_pause_seconds=0.001, max_pause_seconds=0.01)
@@ -121,6 +121,36 @@ async def test_a_failure_at_once_is_an_error(remote: Answering) -> None:
     remote.problem(401, "not-authenticated", "no credentials")
     with pytest.raises(NotAuthenticatedError, match="give a token"):
         await sent(remote, records(1))
+
+
+async def test_an_atomic_batch_is_one_request(remote: Answering) -> None:
+    stored(remote, 200, 201)
+    async with connected(remote) as server:
+        results = [each async for each in store(server, records(2), BOUNDS, atomic=True)]
+        assert [result.status for result in results] == [200, 201]
+        assert [each.path for each in remote.requests] == ["/api/v1/store/execution?atomic=true"]
+        [record] = records(1)
+        for several in (records(3), [*records(1), *records(1, "Workflow")], [record, record]):
+            with pytest.raises(InvalidQueryError, match="one request as a whole, and these records need 2"):
+                await anext(store(server, several, Bounds(records=2), atomic=True))
+    assert len(remote.requests) == 1
+
+
+async def test_a_refused_atomic_batch_names_the_records_at_fault(remote: Answering) -> None:
+    remote.problem(503, "unavailable", "PostgreSQL is away")
+    items = [{"index": 1, "status": 400, "problem": {"code": "c", "detail": "why"}}]
+    remote.say(422, {"code": "batch-not-stored", "detail": "the batch", "items": items})
+    async with connected(remote) as server:
+        results = [each async for each in store(server, records(3), BOUNDS, atomic=True)]
+        assert [(result.status, result.reason) for result in results] == [
+            (None, "not stored, because of others in the batch"),
+            (400, "why"),
+            (None, "not stored, because of others in the batch"),
+        ]
+        remote.answers.clear()
+        remote.problem(422, "batch-not-stored", "PostgreSQL takes too long")
+        with pytest.raises(DataStorageError, match="PostgreSQL takes too long"):
+            await anext(store(server, records(3), BOUNDS, atomic=True))
 
 
 async def test_each_reason_to_wait_is_reported(remote: Answering) -> None:

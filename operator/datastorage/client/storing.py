@@ -13,7 +13,7 @@ from typing import Any, Final
 from datastorage.client.documents import Document
 from datastorage.client.problems import in_one_line, not_an_answer, retry_after
 from datastorage.client.server import BUSY, Answer, Server
-from datastorage.errors import DataStorageError, InvalidBodyError, TransientError
+from datastorage.errors import DataStorageError, InvalidBodyError, InvalidQueryError, TransientError
 from datastorage.query.encoding import encoded
 from datastorage.resilience.backoff import Backoff
 from datastorage.resources.kinds import AUDIT_RECORD, AuditType
@@ -21,7 +21,8 @@ from datastorage.resources.reading.requestrecord import uuid7
 
 _NDJSON: Final = "application/x-ndjson"
 _TYPES: Final = tuple(map(str, AuditType))
-_STORED: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})
+_STORED: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED})
+_OTHERS_AT_FAULT: Final = "not stored, because of others in the batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +114,32 @@ async def store(
     submissions: Sequence[Submission],
     bounds: Bounds = Bounds(),
     *,
+    atomic: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Result]:
     """Send records; yield the result of each, in the order of their requests.
 
-    ``on_wait`` gets the reason before each pause after which the rest of a request is sent again.
+    With ``atomic``, all of them are stored or none. ``on_wait`` gets the reason before each pause after which
+    the rest of a request is sent again.
+
     After a failure that concerns more than single records, the remaining ones are not sent. Raises
-    DataStorageError if that happens before anything is stored.
+    DataStorageError if that happens before anything is stored, and InvalidQueryError if ``atomic`` records
+    don't fit into one request.
     """
+    batches = list(_batches(submissions, bounds))
+    if atomic and len(batches) > 1:
+        raise InvalidQueryError(
+            f"--atomic stores one request as a whole, and these records need {len(batches)}: give records of "
+            f"one type, each with another uid, at most {bounds.records:,} and {bounds.bytes // 2**20} MiB"
+        )
     failure: str | None = None
     is_first = True
-    for batch in _batches(submissions, bounds):
+    for batch in batches:
         if failure is not None:
             for each in batch:
                 yield Result(each, None, None, f"not sent: {failure}")
             continue
-        sending = _Sending(server, batch, bounds, on_wait)
+        sending = _Sending(server, batch, bounds, on_wait, atomic=atomic)
         try:
             await sending.run()
         except DataStorageError as error:
@@ -167,10 +178,13 @@ class _Sending:
         batch: Sequence[Submission],
         bounds: Bounds,
         on_wait: Callable[[str], None],
+        *,
+        atomic: bool,
     ) -> None:
         self._server = server
         self._on_wait = on_wait
         self._path = f"/api/v1/store/{batch[0].type.lower()}"
+        self._query = {"atomic": "true"} if atomic else None
         self._pending = list(batch)
         self._bounds = bounds
         self.results: dict[str, Result] = {}
@@ -187,6 +201,7 @@ class _Sending:
                 answer = await self._server.send(
                     "POST",
                     self._path,
+                    query=self._query,
                     content=b"\n".join(each.line for each in self._pending),
                     content_type=_NDJSON,
                 )
@@ -195,10 +210,12 @@ class _Sending:
             else:
                 if answer.status in BUSY:
                     busy = await self._server.refusal(answer)
-                elif answer.status != HTTPStatus.MULTI_STATUS:
-                    raise await self._server.refusal(answer)
-                else:
+                elif answer.status == HTTPStatus.MULTI_STATUS:
                     self._take(answer)
+                elif answer.status == HTTPStatus.UNPROCESSABLE_ENTITY and "items" in answer.json:
+                    self._take_refusal(answer)
+                else:
+                    raise await self._server.refusal(answer)
                 pause = retry_after(answer.headers)
             pause = pause or backoff.next()
             if self._pending and loop.time() + pause > deadline:
@@ -218,6 +235,12 @@ class _Sending:
             raise not_an_answer(answer.status) from error
         self.results.update({result.submission.uid: result for result in results})
         self._pending = [result.submission for result in results if result.status in BUSY]
+
+    def _take_refusal(self, answer: Answer) -> None:
+        """Note that nothing of the batch is stored; the answer has the records at fault."""
+        self.results = {each.uid: Result(each, None, None, _OTHERS_AT_FAULT) for each in self._pending}
+        self._take(answer)
+        self._pending = []
 
 
 def _result(submission: Submission, item: Mapping[str, Any]) -> Result:
