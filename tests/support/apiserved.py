@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 
-from datastorage.api import overviews, query, store
+from datastorage.api import store
 from datastorage.api.allowances import Allowances
 from datastorage.api.answers import AnswerBounds
 from datastorage.api.app import api_app, api_server
@@ -25,6 +25,7 @@ from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.submissions import Unknown
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.export import ArchiveExports
+from datastorage.query.interface import ScopedArchive
 from datastorage.records.caller import Caller
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.storage.connection.database import Database
@@ -40,10 +41,6 @@ def body(**metadata: Any) -> dict[str, Any]:
     """Return the body of a request that stores a record."""
     spec = {name: value for name, value in AUDIT_SPEC.items() if name != "type"}
     return {"metadata": {"namespace": "payments", **metadata}, "spec": spec}
-
-
-class Archive(query.Archive, overviews.Archive, Protocol):
-    """Everything that the routes of questions ask."""
 
 
 IN_PAYMENTS: Final = "system:serviceaccount:payments:robot"
@@ -121,7 +118,7 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    archive: Archive,
+    archive: ScopedArchive,
     bounds: Bounds | None = None,
     answers: AnswerBounds | None = None,
     *,
@@ -142,7 +139,7 @@ async def served(
     )
     desk = Desk(guard, archive, answers or AnswerBounds())
     app = api_app(
-        [store_router(entrance), query_router(desk), overview_router(desk, archive)],
+        [store_router(entrance), query_router(desk), overview_router(desk)],
         health_routes(health={}, ready={}, notes={}),
     )
     server = api_server(app, addresses="127.0.0.1", port=port)

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -37,10 +37,7 @@ from datastorage.api.parameters import NoParameters, strict_router
 from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.encoding import encoded
-from datastorage.query.filters import Filter, SearchMode
-from datastorage.query.listedrecord import ListPage
-from datastorage.query.search import SearchResult
-from datastorage.query.timeline import Timeline
+from datastorage.query.interface import ScopedArchive
 from datastorage.records.caller import Caller
 from datastorage.records.jsonbody import parsed
 from datastorage.storage.criteria import Scope
@@ -53,45 +50,12 @@ _QUESTION_BYTES: Final = 64 * 1024
 _log = logging.getLogger(__name__)
 
 
-class Archive(Protocol):
-    """The archive, open for questions (query/questions.py)."""
-
-    async def list_page(
-        self,
-        filter: Filter,  # noqa: A002
-        *,
-        limit: int,
-        cursor: str | None,
-        with_content: bool,
-        scope: Scope,
-    ) -> ListPage: ...
-    async def get(
-        self, uid: _Uid, generation: int | None, kind: str | None, *, scope: Scope
-    ) -> ArchivedRecord: ...
-    async def get_by_name(
-        self, namespace: str, name: str, kind: str | None, *, scope: Scope
-    ) -> ArchivedRecord: ...
-    async def history(self, uid: _Uid, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
-    async def search(
-        self,
-        question: str,
-        filter: Filter,  # noqa: A002
-        *,
-        mode: SearchMode,
-        limit: int,
-        scope: Scope,
-    ) -> SearchResult: ...
-    async def timeline(
-        self, correlation_id: str, *, scope: Scope, limit: int, cursor: str | None
-    ) -> Timeline: ...
-
-
 @dataclass(frozen=True)
 class Desk:
     """The things that the routes need."""
 
     guard: Guard
-    archive: Archive
+    archive: ScopedArchive
     bounds: AnswerBounds = field(default_factory=AnswerBounds)
 
     @cached_property

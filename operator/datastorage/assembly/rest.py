@@ -31,7 +31,7 @@ from datastorage.pipeline.fallback import Fallback
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
 from datastorage.query.export import ArchiveExports
-from datastorage.query.questions import ArchiveQueries
+from datastorage.query.interface import ScopedArchive
 from datastorage.query.standby import Standby
 from datastorage.query.standbyqueries import StandbyQueries
 from datastorage.resilience.cancellation import end_tasks
@@ -88,7 +88,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             fallback=_build_fallback(replica),
         )
         standby = _open_standby(settings, stack)
-        archive: ArchiveQueries | StandbyQueries = primary
+        archive: ScopedArchive = primary
         tasks: tuple[asyncio.Task[Any], ...] = ()
         if standby is not None:
             copy = open_database(
@@ -102,7 +102,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         routers = [
             store_router(entrance),
             query_router(desk),
-            overview_router(desk, archive),
+            overview_router(desk),
             export_router(ExportDesk(guard, ArchiveExports(ExportReader(exports)))),
         ]
         yield Rest(submissions, routers, standby, tasks)
