@@ -21,7 +21,7 @@ from datastorage.errors import ClusterUnavailableError, DataStorageError, NotAll
 from datastorage.records.caller import Caller
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Scope
-from datastorage.storage.export import ExportBounds
+from datastorage.storage.export import ExportPace
 from datastorage.storage.write import Archive
 from harness.apidocument import check_documented
 from harness.objects import action_trace, audit_record, record_of
@@ -30,7 +30,7 @@ from harness.postgres import TestDatabase
 from tests.support.apiserved import Served, exporting
 from tests.support.counted import changes, series
 
-SMALL = ExportBounds(page_rows=10, patience_seconds=0.2)
+SMALL = ExportPace(page_rows=10, patience_seconds=0.2)
 LARGE_TEXT = "x" * 20_000
 
 
@@ -38,7 +38,7 @@ LARGE_TEXT = "x" * 20_000
 async def api(archive: Archive, database: Database) -> AsyncIterator[Served]:
     await archive.write([record_of(audit_record(name=f"r{n}", namespace=f"ns{n % 2}")) for n in range(40)])
     await archive.write([record_of(action_trace(name="trace", namespace="ns0"))])
-    async with exporting(database, bounds=SMALL) as made:
+    async with exporting(database, pace=SMALL) as made:
         yield made
 
 

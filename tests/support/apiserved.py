@@ -11,9 +11,9 @@ from starlette.datastructures import Headers
 
 from datastorage.api import store
 from datastorage.api.allowances import Allowances
-from datastorage.api.answers import AnswerBounds
+from datastorage.api.answers import AnswerLimits
 from datastorage.api.app import api_app, api_server
-from datastorage.api.bodies import Bounds
+from datastorage.api.bodies import RequestLimits
 from datastorage.api.export import ExportDesk, ExportLimits, export_router
 from datastorage.api.guard import Guard, OpenGuard
 from datastorage.api.health import health_routes
@@ -29,7 +29,7 @@ from datastorage.query.interface import ScopedArchive
 from datastorage.records.caller import Caller
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.storage.connection.database import Database
-from datastorage.storage.export import ExportBounds, ExportReader
+from datastorage.storage.export import ExportPace, ExportReader
 from harness.apiclient import Answer, ApiClient
 from harness.objects import AUDIT_SPEC
 from harness.ports import free_port
@@ -119,8 +119,8 @@ class Served:
 @asynccontextmanager
 async def served(
     archive: ScopedArchive,
-    bounds: Bounds | None = None,
-    answers: AnswerBounds | None = None,
+    limits: RequestLimits | None = None,
+    answers: AnswerLimits | None = None,
     *,
     submissions: Submissions | None = None,
     receipts: store.Archive | None = None,
@@ -135,9 +135,9 @@ async def served(
     api = Served(f"http://127.0.0.1:{port}")
     guard = guard or TokenGuard(allowances)
     entrance = Entrance(
-        guard, submissions or api, receipts or api, with_texts=False, bounds=bounds or Bounds()
+        guard, submissions or api, receipts or api, with_texts=False, limits=limits or RequestLimits()
     )
-    desk = Desk(guard, archive, answers or AnswerBounds())
+    desk = Desk(guard, archive, answers or AnswerLimits())
     app = api_app(
         [store_router(entrance), query_router(desk), overview_router(desk)],
         health_routes(health={}, ready={}, notes={}),
@@ -156,11 +156,11 @@ async def exporting(
     *,
     guard: Guard | None = None,
     limits: ExportLimits = ExportLimits(),
-    bounds: ExportBounds = ExportBounds(),
+    pace: ExportPace = ExportPace(),
 ) -> AsyncIterator[Served]:
     """Serve the route of exports until the end of the block."""
     port = free_port()
-    desk = ExportDesk(guard or TokenGuard(), ArchiveExports(ExportReader(database, bounds)), limits)
+    desk = ExportDesk(guard or TokenGuard(), ArchiveExports(ExportReader(database, pace)), limits)
     server = api_server(api_app([export_router(desk)], []), addresses="127.0.0.1", port=port)
     await server.start()
     try:

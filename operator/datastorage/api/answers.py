@@ -23,7 +23,7 @@ _ETAGS: Final = re.compile(r'(?:W/)?("[^"]*")')
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerBounds:
+class AnswerLimits:
     """How much memory questions may take."""
 
     made_at_once: int = 4
@@ -40,14 +40,14 @@ class AnswerBounds:
 class Answers:
     """Makes the answers of all requests."""
 
-    def __init__(self, bounds: AnswerBounds) -> None:
+    def __init__(self, limits: AnswerLimits) -> None:
         self._turns = Turns(
-            bounds.made_at_once,
-            patience_seconds=bounds.patience_seconds,
+            limits.made_at_once,
+            patience_seconds=limits.patience_seconds,
             limit="answers",
             refusal="too many questions at a time",
         )
-        self._room = Room(bounds.bytes_at_once, "answer_bytes", reserved=bounds.bytes_reserved)
+        self._room = Room(limits.bytes_at_once, "answer_bytes", reserved=limits.bytes_reserved)
 
     def turn(self, identity: str) -> AbstractAsyncContextManager[None]:
         """Wait for the turn to read and encode an answer. Raises OverloadedError."""

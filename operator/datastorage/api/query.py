@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, etag_of, is_among
+from datastorage.api.answers import AnswerLimits, Answers, etag_of, is_among
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
 from datastorage.api.conditions import (
@@ -56,12 +56,12 @@ class Desk:
 
     guard: Guard
     archive: ScopedArchive
-    bounds: AnswerBounds = field(default_factory=AnswerBounds)
+    limits: AnswerLimits = field(default_factory=AnswerLimits)
 
     @cached_property
     def answers(self) -> Answers:
         """The maker of answers, whose memory is bounded in all."""
-        return Answers(self.bounds)
+        return Answers(self.limits)
 
     async def admit(self, request: Request, verb: str, asked: Namespaced) -> "Admission":
         """Return the rows that the caller may read. Raises NotAuthenticatedError and NotAllowedError."""

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.bodies import Bounds, Items, invalid, items_of
+from datastorage.api.bodies import Items, RequestLimits, invalid, items_of
 from datastorage.api.fallback import Fallback, accept, not_created
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
@@ -110,21 +110,21 @@ class Entrance:
     archive: Archive
     with_texts: bool
     """Whether the records get vectors."""
-    bounds: Bounds = field(default_factory=Bounds)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     fallback: Fallback | None = None
     """Where records are created as custom resources while PostgreSQL is away; None if they never are."""
 
     @cached_property
     def room(self) -> Room:
         """The room for bodies of all requests."""
-        bounds = self.bounds
-        return Room(bounds.bytes_at_once, "request_bytes", reserved=bounds.bytes_reserved)
+        limits = self.limits
+        return Room(limits.bytes_at_once, "request_bytes", reserved=limits.bytes_reserved)
 
 
 def store_router(entrance: Entrance) -> APIRouter:
     """Return the routes that store records."""
     router = strict_router(PREFIX, "store")
-    described = operations.store(records=entrance.bounds.items, body_bytes=entrance.bounds.body_bytes)
+    described = operations.store(records=entrance.limits.items, body_bytes=entrance.limits.body_bytes)
 
     @router.post("/store/{type}", status_code=HTTPStatus.CREATED, **described)
     async def store(
@@ -134,7 +134,7 @@ def store_router(entrance: Entrance) -> APIRouter:
     ) -> Response:
         caller = await entrance.guard.caller_of(request.headers)
         with entrance.room.share(caller.username) as take:
-            items = await items_of(request, entrance.bounds, take)
+            items = await items_of(request, entrance.limits, take)
             entrance.guard.charge(caller, len(items.bodies))
             key = _idempotency_key(request, is_batch=items.is_batch)
             sent = _Request(entrance, caller, type.audit_type, items, key)

@@ -15,13 +15,13 @@ from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.cli.server import ServerOptions
 from datastorage.client.documents import documents_in
 from datastorage.client.server import Server
-from datastorage.client.storing import Bounds, Result, Submission, submission_of
+from datastorage.client.storing import Pace, Result, Submission, submission_of
 from datastorage.client.storing import store as send
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidBodyError
 
 # As much as fits into memory several times; larger files are divided.
 _MAX_FILE_BYTES: Final = 256 * 1024 * 1024
-_RETRY_SECONDS: Final = Bounds().retry_seconds
+_RETRY_SECONDS: Final = Pace().retry_seconds
 _MAX_MISTAKES: Final = 10
 _WORDS: Final = {200: "stored before", 201: "stored"}
 
@@ -92,8 +92,8 @@ def store(
             note(f"sent again for up to {retry_seconds:g} s: {reason}")
 
     async def work(opened: Server) -> list[Result]:
-        bounds = Bounds(retry_seconds=retry_seconds)
-        sending = send(opened, submissions, bounds, atomic=atomic, on_wait=on_wait)
+        pace = Pace(retry_seconds=retry_seconds)
+        sending = send(opened, submissions, pace, atomic=atomic, on_wait=on_wait)
         return [result async for result in sending]
 
     results = with_opened(open_remote(access), work)

@@ -1,4 +1,4 @@
-"""Sends records to a server, in requests by type and within its bounds, again while it is busy.
+"""Sends records to a server, in requests by type and of a size that it takes, again while it is busy.
 
 Each record has a uid before its first request, so that a request which is sent again never stores a second
 record, whatever became of the first.
@@ -26,7 +26,7 @@ _OTHERS_AT_FAULT: Final = "not stored, because of others in the batch"
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Pace:
     """How large a request is, and for how long it is sent again."""
 
     records: int = 500
@@ -112,7 +112,7 @@ def submission_of(document: Document, namespace: str | None) -> Submission:
 async def store(
     server: Server,
     submissions: Sequence[Submission],
-    bounds: Bounds = Bounds(),
+    pace: Pace = Pace(),
     *,
     atomic: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
@@ -126,11 +126,11 @@ async def store(
     DataStorageError if that happens before anything is stored, and InvalidQueryError if ``atomic`` records
     don't fit into one request.
     """
-    batches = list(_batches(submissions, bounds))
+    batches = list(_batches(submissions, pace))
     if atomic and len(batches) > 1:
         raise InvalidQueryError(
             f"--atomic stores one request as a whole, and these records need {len(batches)}: give records of "
-            f"one type, each with another uid, at most {bounds.records:,} and {bounds.bytes // 2**20} MiB"
+            f"one type, each with another uid, at most {pace.records:,} and {pace.bytes // 2**20} MiB"
         )
     failure: str | None = None
     is_first = True
@@ -139,7 +139,7 @@ async def store(
             for each in batch:
                 yield Result(each, None, None, f"not sent: {failure}")
             continue
-        sending = _Sending(server, batch, bounds, on_wait, atomic=atomic)
+        sending = _Sending(server, batch, pace, on_wait, atomic=atomic)
         try:
             await sending.run()
         except DataStorageError as error:
@@ -151,7 +151,7 @@ async def store(
             yield sending.results.get(each.uid) or Result(each, None, None, f"{failure}")
 
 
-def _batches(submissions: Sequence[Submission], bounds: Bounds) -> Iterator[list[Submission]]:
+def _batches(submissions: Sequence[Submission], pace: Pace) -> Iterator[list[Submission]]:
     """Yield the records of each request: of one type, and with different uids."""
     for type_ in dict.fromkeys(each.type for each in submissions):
         batch: list[Submission] = []
@@ -159,7 +159,7 @@ def _batches(submissions: Sequence[Submission], bounds: Bounds) -> Iterator[list
         for each in submissions:
             if each.type != type_:
                 continue
-            is_full = len(batch) >= bounds.records or size + len(each.line) + 1 > bounds.bytes
+            is_full = len(batch) >= pace.records or size + len(each.line) + 1 > pace.bytes
             if batch and (is_full or any(each.uid == other.uid for other in batch)):
                 yield batch
                 batch, size = [], 0
@@ -176,7 +176,7 @@ class _Sending:
         self,
         server: Server,
         batch: Sequence[Submission],
-        bounds: Bounds,
+        pace: Pace,
         on_wait: Callable[[str], None],
         *,
         atomic: bool,
@@ -186,14 +186,14 @@ class _Sending:
         self._path = f"/api/v1/store/{batch[0].type.lower()}"
         self._query = {"atomic": "true"} if atomic else None
         self._pending = list(batch)
-        self._bounds = bounds
+        self._pace = pace
         self.results: dict[str, Result] = {}
 
     async def run(self) -> None:
         """Send the batch. Raises DataStorageError if the request as a whole fails."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._bounds.retry_seconds
-        backoff = Backoff(self._bounds.first_pause_seconds, self._bounds.max_pause_seconds)
+        deadline = loop.time() + self._pace.retry_seconds
+        backoff = Backoff(self._pace.first_pause_seconds, self._pace.max_pause_seconds)
         while self._pending:
             pause: float | None = None
             busy: DataStorageError | None = None

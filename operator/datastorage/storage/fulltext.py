@@ -108,7 +108,7 @@ _COMMON: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class RankLimits:
-    """Bounds on the number of records that are ranked for a question."""
+    """Limits on the number of records that are ranked for a question."""
 
     ranked: int = 1_500
     """Rows of each table that are ranked."""
