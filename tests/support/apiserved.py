@@ -33,6 +33,7 @@ from datastorage.storage.export import ExportPace, ExportReader
 from harness.apiclient import Answer, ApiClient
 from harness.objects import AUDIT_SPEC
 from harness.ports import free_port
+from tests.support.serving import serving
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
 
@@ -143,11 +144,8 @@ async def served(
         health_routes(health={}, ready={}, notes={}),
     )
     server = api_server(app, addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
+    async with serving(server):
         yield api
-    finally:
-        await server.stop()
 
 
 @asynccontextmanager
@@ -162,8 +160,5 @@ async def exporting(
     port = free_port()
     desk = ExportDesk(guard or TokenGuard(), ArchiveExports(ExportReader(database, pace)), limits)
     server = api_server(api_app([export_router(desk)], []), addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
+    async with serving(server):
         yield Served(f"http://127.0.0.1:{port}")
-    finally:
-        await server.stop()

@@ -32,6 +32,7 @@ from harness.ports import free_port
 from harness.servingcertificates import Authority
 from tests.support.answering import Answering, answering
 from tests.support.secureserver import server_context
+from tests.support.serving import serving
 
 PACE = Pace(patience_seconds=30.0, first_pause_seconds=0.001, max_pause_seconds=0.01)
 IMPATIENT = Pace(patience_seconds=0.0)
@@ -106,12 +107,9 @@ async def test_the_clock_of_a_server_with_trouble_is_read() -> None:
     port = free_port()
     app = api_app([], health_routes(health={"loop": trouble}, ready={}, notes={}))
     server = api_server(app, addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
-        async with open_server(Access(url=f"http://127.0.0.1:{port}"), {}, IMPATIENT) as opened:
-            assert await RemoteArchive(opened).time() > 0
-    finally:
-        await server.stop()
+    access = Access(url=f"http://127.0.0.1:{port}")
+    async with serving(server), open_server(access, {}, IMPATIENT) as opened:
+        assert await RemoteArchive(opened).time() > 0
 
 
 async def test_a_redirect_is_not_followed_with_the_token(remote: Answering) -> None:
