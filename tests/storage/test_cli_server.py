@@ -23,21 +23,9 @@ from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.apiserved import Served, exporting, served
 from tests.support.archive import searchable
 from tests.support.background import in_background
+from tests.support.clirecords import DISK, DIVERGED, MEMORY
 from tests.support.commandline import Command, command_of, use_database
 
-_MEMORY = audit_record(
-    {"type": "Remediation", "action": "restart-deployment", "phase": "Completed", "correlationID": "rr-7",
-     "message": "the container ran out of memory\x1b[31m", "severity": "critical",
-     "alertFingerprint": "a1b2c3",
-     "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"}},
-    name="memory", namespace="shop", creationTimestamp="2026-03-05T10:00:00Z",
-)  # fmt: skip
-_DISK = audit_record(
-    {"type": "Execution", "action": "resize", "phase": "Failed", "correlationID": "rr-8",
-     "message": "no space left on the volume of the database",
-     "details": {"n": 2**62, "ratio": 0.1, "surrogate": "\udc00", "text": "ä€\u2028"}},
-    name="disk", creationTimestamp="2026-03-05T11:00:00.123456Z",
-)  # fmt: skip
 _TRACE = [
     action_trace(
         {"correlationID": "rr-7", "actionType": "restart_pod", "execution": execution,
@@ -47,15 +35,6 @@ _TRACE = [
     )
     for generation, execution in ((1, {"status": "Executing"}), (2, {"status": "Failed", "error": "denied"}))
 ]  # fmt: skip
-_TWICE = [
-    audit_record(
-        {"type": "Execution", "action": "cordon", "phase": "Completed", "correlationID": "rr-9",
-         "message": f"pods {what}"},
-        name="twice", namespace="restored", uid="5b7d1c3e-0f8e-4c3e-9a61-2d4f6b8c0e12",
-        creationTimestamp="2026-03-05T09:00:00Z",
-    )
-    for what in ("cordoned", "drained")
-]  # fmt: skip
 _REPEATED = [
     audit_record(
         name=f"of-{namespace}", namespace=namespace, uid="2d4f6b8c-1c3e-4d8f-9a61-5b7d0f8e4c3e",
@@ -63,7 +42,7 @@ _REPEATED = [
     )
     for namespace, created in (("left", "2026-03-05T08:00:00Z"), ("right", "2026-03-05T08:00:01Z"))
 ]  # fmt: skip
-_UIDS = {body["metadata"]["name"]: body["metadata"]["uid"] for body in (_MEMORY, _DISK, _TRACE[0], _TWICE[0])}
+_UIDS = {body["metadata"]["name"]: body["metadata"]["uid"] for body in (MEMORY, DISK, _TRACE[0], DIVERGED[0])}
 _REPEATED_UID = _REPEATED[0]["metadata"]["uid"]
 
 
@@ -74,7 +53,7 @@ def filled(databases: TestDatabases) -> TestDatabase:
     async def fill() -> TestDatabase:
         database = await databases.clone()
         async with searchable(database, provider=WordLlamaProvider()) as archive:
-            for body in (_MEMORY, _DISK, *_TRACE, *_TWICE, *_REPEATED):
+            for body in (MEMORY, DISK, *_TRACE, *DIVERGED, *_REPEATED):
                 await archive.put(body)
         return database
 
@@ -321,7 +300,7 @@ def test_a_search_without_vectors_over_http_says_so(
 def test_a_deep_record_over_http_is_shown_as_it_was_stored(
     directly: Command, monkeypatch: pytest.MonkeyPatch, databases: TestDatabases
 ) -> None:
-    record = audit_record({**_MEMORY["spec"], "details": json.loads('{"a":' * 150 + "1" + "}" * 150)})
+    record = audit_record({**MEMORY["spec"], "details": json.loads('{"a":' * 150 + "1" + "}" * 150)})
 
     async def fill() -> TestDatabase:
         database = await databases.clone()
