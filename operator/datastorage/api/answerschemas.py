@@ -48,7 +48,7 @@ class Problem(Answer):
     title: str = Field(description="The name of the HTTP status.")
     status: int = Field(description="The HTTP status.")
     code: str = Field(description="The kind of problem, for programs. The codes never change.")
-    detail: str = Field(description="What is wrong and what to do, for people.")
+    detail: str = Field(description="The mistake and the remedy in words, for people.")
     errors: list[FieldError] = Field(default_factory=list, description="The values that are wrong, if any.")
     request_id: str = Field(
         default="",

@@ -39,7 +39,7 @@ class RequestLimits:
     items: int = 500
     """Records in one request: as many as one transaction stores."""
     bytes_at_once: int = 32 * 1024 * 1024
-    """Bytes of all bodies that are in memory at a time. What is made of them takes several times as much."""
+    """Bytes of all bodies that are in memory at a time. Their values take several times as much."""
     bytes_reserved: int = 8 * 1024 * 1024
     """Bytes of those that one identity leaves to others, for a body of the largest size: a body that is sent
     slowly takes its room for seconds."""

@@ -27,7 +27,6 @@ from datastorage.api.connection import NEXT_STAGE
 from datastorage.api.guard import Guard
 from datastorage.api.operations import NDJSON
 from datastorage.api.parameters import strict_router
-from datastorage.api.store import PREFIX
 from datastorage.api.turns import Turns
 from datastorage.errors import DataStorageError, NotAllowedError
 from datastorage.query.export import Export
@@ -109,7 +108,7 @@ class ExportDesk:
 
 def export_router(desk: ExportDesk) -> APIRouter:
     """Return the route that exports the archive."""
-    router = strict_router(PREFIX, "query")
+    router = strict_router("query")
     turns = Turns(
         desk.limits.at_once,
         patience_seconds=desk.limits.patience_seconds,

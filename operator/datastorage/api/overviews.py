@@ -11,7 +11,6 @@ from datastorage.api.answers import json_response
 from datastorage.api.conditions import Conditions, PagedConditions, QueryType
 from datastorage.api.parameters import strict_router
 from datastorage.api.query import Desk
-from datastorage.api.store import PREFIX
 from datastorage.query.archivesummary import DEFAULT_GROUPS
 from datastorage.query.encoding import encoded
 from datastorage.query.filters import MAX_LIMIT
@@ -41,7 +40,7 @@ class SummaryConditions(Conditions):
 
 def overview_router(desk: Desk) -> APIRouter:
     """Return the routes of histories and summaries."""
-    router = strict_router(PREFIX, "query")
+    router = strict_router("query")
 
     @router.get("/history", **operations.TARGET_HISTORY)
     async def history(request: Request, asked: Annotated[HistoryConditions, Query()]) -> Response:

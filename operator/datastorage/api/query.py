@@ -34,7 +34,6 @@ from datastorage.api.guard import Guard
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
 from datastorage.api.parameters import NoParameters, strict_router
-from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.encoding import encoded
 from datastorage.query.interface import ScopedArchive
@@ -105,7 +104,7 @@ class Admission:
 
 def query_router(desk: Desk) -> APIRouter:
     """Return the routes that ask the archive."""
-    router = strict_router(PREFIX, "query")
+    router = strict_router("query")
     # The order counts: the first path that fits a request is taken.
     _add_searches(router, desk)
     _add_lists(router, desk)

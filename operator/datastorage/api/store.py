@@ -21,7 +21,7 @@ from datastorage.api.bodies import Items, RequestLimits, invalid, items_of
 from datastorage.api.fallback import Fallback, accept, not_created
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
-from datastorage.api.parameters import Strict, strict_router
+from datastorage.api.parameters import PREFIX, Strict, strict_router
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.api.results import (
     Accepted,
@@ -51,7 +51,6 @@ from datastorage.resources.reading.requestrecord import record_of_request
 from datastorage.resources.validation.problems import Code, FieldProblem
 from datastorage.resources.validation.verdict import verdict
 
-PREFIX: Final = "/api/v1"
 _MAX_KEY_CHARACTERS: Final = 255
 
 
@@ -123,7 +122,7 @@ class Entrance:
 
 def store_router(entrance: Entrance) -> APIRouter:
     """Return the routes that store records."""
-    router = strict_router(PREFIX, "store")
+    router = strict_router("store")
     described = operations.store(records=entrance.limits.items, body_bytes=entrance.limits.body_bytes)
 
     @router.post("/store/{type}", status_code=HTTPStatus.CREATED, **described)
