@@ -7,6 +7,7 @@ pipeline. It becomes an object in the cluster only if PostgreSQL is away and tha
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property, partial
 from http import HTTPStatus
@@ -203,20 +204,16 @@ class _Request:
                 if isinstance(body, DataStorageError):
                     raise body
                 await rights.check(body["metadata"]["namespace"])
-                allowed[place] = await self._maker(body)
+                allowed[place] = await self._maker(body, rights)
             except DataStorageError as error:
                 problems[place] = problem_of(error)
         made = await run_apart(size, lambda: [make() for make in allowed.values()])
         return dict(zip(allowed, made, strict=True)), problems
 
-    async def _maker(self, body: Mapping[str, Any]) -> Callable[[], Record]:
+    async def _maker(self, body: Mapping[str, Any], rights: "_Rights") -> Callable[[], Record]:
         """Return the function that makes a body's record, with all that it needs."""
         may_repeat = self.key is not None or body["metadata"].get("uid") is not None
-        created_at = (
-            await self.entrance.guard.created_at(self.caller, body["metadata"]["namespace"])
-            if may_repeat
-            else None
-        )
+        created_at = await rights.created_at(body["metadata"]["namespace"]) if may_repeat else None
         return partial(
             record_of_request,
             body,
@@ -257,12 +254,13 @@ def _all_checked(audit_type: AuditType, bodies: Sequence[Any]) -> list[Mapping[s
 
 
 class _Rights:
-    """The right to create, asked once for each namespace of a request."""
+    """The right to create, and the age of the namespace, asked for once for each namespace of a request."""
 
     def __init__(self, guard: Guard, caller: Caller) -> None:
         self._guard = guard
         self._caller = caller
         self._known: dict[str, DataStorageError | None] = {}
+        self._created: dict[str, datetime | None] = {}
 
     async def check(self, namespace: str) -> None:
         if namespace not in self._known:
@@ -274,6 +272,11 @@ class _Rights:
         refusal = self._known[namespace]
         if refusal is not None:
             raise refusal
+
+    async def created_at(self, namespace: str) -> datetime | None:
+        if namespace not in self._created:
+            self._created[namespace] = await self._guard.created_at(self._caller, namespace)
+        return self._created[namespace]
 
 
 def _checked(audit_type: AuditType, body: Any) -> Mapping[str, Any]:
