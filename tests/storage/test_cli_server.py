@@ -369,6 +369,15 @@ def test_an_etag_is_compared_weakly(api: Served, given: str, status: int) -> Non
     assert (answer.status, answer.headers["etag"]) == (status, etag)
 
 
+def test_a_changed_record_is_not_the_same_as_before(api: Served, filled: TestDatabase) -> None:
+    path = f"/query/records/{_UIDS['disk']}"
+    known = {"If-None-Match": asyncio.run(api.send("GET", path)).headers["etag"]}
+    with _changed(filled):
+        answer = asyncio.run(api.send("GET", path, headers=known))
+    assert (answer.status, answer.json["intact"]) == (200, False)
+    assert asyncio.run(api.send("GET", path, headers=known)).status == 304
+
+
 def test_a_timeline_has_the_fields_that_are_asked_for(api: Served) -> None:
     def entries(query: str = "") -> list[dict[str, Any]]:
         answer = asyncio.run(api.send("GET", f"/timeline/rr-7{query}"))

@@ -237,7 +237,8 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
 
 def _one(request: Request, record: ArchivedRecord) -> Response:
     headers = {"ETag": etag_of(record.content_hash), "Vary": "Accept, Authorization"}
-    if is_among(headers["ETag"], request.headers.getlist("if-none-match")):
+    # Bytes that somebody has changed still have the hash of those that were stored.
+    if record.intact and is_among(headers["ETag"], request.headers.getlist("if-none-match")):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):
         return Response(record.content, media_type=CANONICAL, headers=headers)
