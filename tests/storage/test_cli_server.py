@@ -3,9 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,33 +16,15 @@ from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import IncompleteExportError
 from datastorage.query.filters import Filter
 from datastorage.storage.connection.database import Database
-from harness.apidocument import check_documented
-from harness.objects import action_trace, audit_record
-from harness.postgres import TestDatabase, TestDatabases, connect
+from harness.objects import audit_record
+from harness.postgres import TestDatabase, TestDatabases
 from tests.support.apiserved import Served, exporting, served
 from tests.support.archive import searchable
 from tests.support.background import in_background
-from tests.support.clirecords import DISK, DIVERGED, MEMORY
+from tests.support.clirecords import DISK, DIVERGED, MEMORY, REPEATED, REPEATED_UID, TRACE, changed
 from tests.support.commandline import Command, command_of, use_database
 
-_TRACE = [
-    action_trace(
-        {"correlationID": "rr-7", "actionType": "restart_pod", "execution": execution,
-         "targetRef": {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "api"}},
-        name="trace", uid="6c1f0b7e-21a4-4d8f-8a55-6f2d9b3c7e10", generation=generation,
-        creationTimestamp="2026-03-05T12:00:00Z",
-    )
-    for generation, execution in ((1, {"status": "Executing"}), (2, {"status": "Failed", "error": "denied"}))
-]  # fmt: skip
-_REPEATED = [
-    audit_record(
-        name=f"of-{namespace}", namespace=namespace, uid="2d4f6b8c-1c3e-4d8f-9a61-5b7d0f8e4c3e",
-        creationTimestamp=created,
-    )
-    for namespace, created in (("left", "2026-03-05T08:00:00Z"), ("right", "2026-03-05T08:00:01Z"))
-]  # fmt: skip
-_UIDS = {body["metadata"]["name"]: body["metadata"]["uid"] for body in (MEMORY, DISK, _TRACE[0], DIVERGED[0])}
-_REPEATED_UID = _REPEATED[0]["metadata"]["uid"]
+_UIDS = {body["metadata"]["name"]: body["metadata"]["uid"] for body in (MEMORY, DISK, TRACE[0], DIVERGED[0])}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +34,7 @@ def filled(databases: TestDatabases) -> TestDatabase:
     async def fill() -> TestDatabase:
         database = await databases.clone()
         async with searchable(database, provider=WordLlamaProvider()) as archive:
-            for body in (MEMORY, DISK, *_TRACE, *DIVERGED, *_REPEATED):
+            for body in (MEMORY, DISK, *TRACE, *DIVERGED, *REPEATED):
                 await archive.put(body)
         return database
 
@@ -84,23 +65,6 @@ def directly(
     use_database(monkeypatch, filled.service_url, tmp_path / "absent")
     monkeypatch.setenv("DATASTORAGE_TOKEN", "robot")
     return command_of(monkeypatch, capsys)
-
-
-@contextmanager
-def _changed(filled: TestDatabase) -> Iterator[None]:
-    """Change the content of a record until the end of the block."""
-
-    async def change(sql: str) -> None:
-        owner = await connect(filled.owner_url)
-        statement = f"UPDATE datastorage.audit_records SET content = {sql} WHERE uid = $1"
-        await owner.execute(statement, _UIDS["disk"])
-        await owner.close()
-
-    asyncio.run(change("content || ' '"))
-    try:
-        yield
-    finally:
-        asyncio.run(change("substring(content, 1, octet_length(content) - 1)"))
 
 
 def _over_http(directly: Command, api: Served) -> Command:
@@ -147,8 +111,8 @@ _QUESTIONS: list[tuple[str, ...]] = [
     ("get", "payments/trace", "--kind", "actiontrace", "-o", "json"),
     ("get", "payments/disk", "--kind", "AuditRecord", "-o", "json"),
     ("get", _UIDS["memory"], "-n", "shop"),
-    ("get", _REPEATED_UID, "-n", "left"),
-    ("get", _REPEATED_UID, "-n", "right", "--history"),
+    ("get", REPEATED_UID, "-n", "left"),
+    ("get", REPEATED_UID, "-n", "right", "--history"),
     *(("timeline", "rr-7", "-o", form) for form in ("table", "wide", "json")),
     ("timeline", "rr-7", "--limit", "1"),
     ("timeline", "rr-7", "-n", "shop", "-o", "json"),
@@ -171,8 +135,8 @@ _MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("get", "payments/trace", "--kind", "AuditRecord"), 1, "no record payments/trace in the archive"),
     (("get", _UIDS["memory"], "--generation", "2"), 1, "in generation 2 in the archive"),
     (("get", _UIDS["memory"], "--generation", "-1"), 2, "generation must be 0 to"),
-    (("get", _REPEATED_UID), 2, "more than one namespace has a record with the uid "),
-    (("get", _REPEATED_UID, "--history"), 2, "name the namespace that you mean, such as left or right"),
+    (("get", REPEATED_UID), 2, "more than one namespace has a record with the uid "),
+    (("get", REPEATED_UID, "--history"), 2, "name the namespace that you mean, such as left or right"),
     (("get", "shop/memory", "-n", "payments"), 2, "--namespace payments contradicts shop/memory"),
     (("search", ""), 2, "the question is empty"),
     (("search", "--", "-word"), 2, "only words to leave out"),
@@ -255,7 +219,7 @@ def test_an_export_over_http_is_continued(directly: Command, exports: Served, tm
 def test_an_export_over_http_counts_changed_records(
     directly: Command, exports: Served, filled: TestDatabase, tmp_path: Path
 ) -> None:
-    with _changed(filled):
+    with changed(filled):
         expected = directly("export", "--output", str(tmp_path / "database"))
         found = _over_http(directly, exports)("export", "--output", str(tmp_path / "server"))
     assert expected[0] == 1
@@ -319,85 +283,6 @@ def test_a_deep_record_over_http_is_shown_as_it_was_stored(
     asyncio.run(databases.drop(deep))
 
 
-@pytest.mark.parametrize(
-    ("path", "code"),
-    [
-        ("/query/actiontraces?kind=AuditRecord", "invalid-query"),
-        ("/query/execution/{uid}?kind=ActionTrace", "invalid-query"),
-        ("/query/records?kind=Pod", "invalid-query"),
-        ("/query/records/by-name/memory", "invalid-parameter"),
-        ("/query/records/by-name/memory?namespace=shop&generation=1", "invalid-parameter"),
-        ("/query/records/by-name/history?namespace=shop", "not-found"),
-        ("/query/actiontraces/by-name/memory?namespace=shop", "not-found"),
-        ("/query/actiontraces/{uid}/history", "not-found"),
-    ],
-)
-def test_a_kind_or_a_name_that_does_not_fit_is_refused(api: Served, path: str, code: str) -> None:
-    answer = asyncio.run(api.send("GET", path.format(uid=_UIDS["memory"])))
-    assert answer.json["code"] == code
-
-
-def test_an_etag_of_a_repeated_uid_needs_a_namespace(api: Served) -> None:
-    """Otherwise, 304 would say that the record is unchanged, and not which one."""
-    path = f"/query/records/{_REPEATED_UID}"
-    for namespace in ("left", "right"):
-        named = f"{path}?namespace={namespace}"
-        etag = asyncio.run(api.send("GET", named)).headers["etag"]
-        known = {"If-None-Match": etag}
-        assert asyncio.run(api.send("GET", named, headers=known)).status == 304
-        answer = asyncio.run(api.send("GET", path, headers=known))
-        assert (answer.status, answer.json["code"]) == (400, "ambiguous-uid")
-        assert "etag" not in answer.headers
-
-
-@pytest.mark.parametrize(
-    ("given", "status"),
-    [
-        ("{etag}", 304),
-        ("W/{etag}", 304),
-        ('"other", W/"a, b",{etag}', 304),
-        ("*", 304),
-        ("W/*", 200),
-        ('"other"', 200),
-        ("", 200),
-    ],
-)
-def test_an_etag_is_compared_weakly(api: Served, given: str, status: int) -> None:
-    path = f"/query/records/{_UIDS['memory']}"
-    etag = asyncio.run(api.send("GET", path)).headers["etag"]
-    answer = asyncio.run(api.send("GET", path, headers={"If-None-Match": given.format(etag=etag)}))
-    assert (answer.status, answer.headers["etag"]) == (status, etag)
-
-
-def test_a_changed_record_is_not_the_same_as_before(api: Served, filled: TestDatabase) -> None:
-    path = f"/query/records/{_UIDS['disk']}"
-    known = {"If-None-Match": asyncio.run(api.send("GET", path)).headers["etag"]}
-    with _changed(filled):
-        answer = asyncio.run(api.send("GET", path, headers=known))
-    assert (answer.status, answer.json["intact"]) == (200, False)
-    assert asyncio.run(api.send("GET", path, headers=known)).status == 304
-
-
-def test_a_timeline_has_the_fields_that_are_asked_for(api: Served) -> None:
-    def entries(query: str = "") -> list[dict[str, Any]]:
-        answer = asyncio.run(api.send("GET", f"/timeline/rr-7{query}"))
-        check_documented("GET", "/api/v1/timeline/{correlationID}", answer)
-        found: list[dict[str, Any]] = answer.json["items"]
-        return found
-
-    whole = entries()
-    chosen = entries("?fields=record.kind,record.spec.action,record.spec.execution.status")
-    assert [each.pop("record") for each in chosen] == [
-        {"kind": "AuditRecord", "spec": {"action": "restart-deployment"}},
-        {"kind": "ActionTrace", "spec": {"execution": {"status": "Executing"}}},
-        {"kind": "ActionTrace", "spec": {"execution": {"status": "Failed"}}},
-    ]
-    assert chosen == entries("?fields=intact")
-    assert chosen == [{name: each[name] for name in each if name != "record"} for each in whole]
-    answer = asyncio.run(api.send("GET", "/timeline/rr-7?fields=record.spec.mesage"))
-    assert (answer.status, answer.json["code"]) == (400, "invalid-query")
-
-
 def test_pages_over_http_continue(directly: Command, api: Served) -> None:
     for first, items in (
         (("list", "--limit", "2"), "records"),
@@ -417,7 +302,7 @@ def test_pages_over_http_continue(directly: Command, api: Served) -> None:
 
 
 def test_a_changed_record_over_http_is_an_error(directly: Command, api: Served, filled: TestDatabase) -> None:
-    with _changed(filled):
+    with changed(filled):
         expected = directly("get", _UIDS["disk"], "-o", "json")
         found = _over_http(directly, api)("get", _UIDS["disk"], "-o", "json")
     assert expected[0] == 1

@@ -1,6 +1,11 @@
 """Records that the commands show, with a database and over HTTP."""
 
-from harness.objects import audit_record
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.objects import action_trace, audit_record
+from harness.postgres import TestDatabase, connect
 
 MEMORY = audit_record(
     {"type": "Remediation", "action": "restart-deployment", "phase": "Completed", "correlationID": "rr-7",
@@ -27,3 +32,39 @@ DIVERGED = [
     for what in ("cordoned", "drained")
 ]  # fmt: skip
 """Two contents of one generation."""
+TRACE = [
+    action_trace(
+        {"correlationID": "rr-7", "actionType": "restart_pod", "execution": execution,
+         "targetRef": {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "api"}},
+        name="trace", uid="6c1f0b7e-21a4-4d8f-8a55-6f2d9b3c7e10", generation=generation,
+        creationTimestamp="2026-03-05T12:00:00Z",
+    )
+    for generation, execution in ((1, {"status": "Executing"}), (2, {"status": "Failed", "error": "denied"}))
+]  # fmt: skip
+"""Two generations."""
+REPEATED = [
+    audit_record(
+        name=f"of-{namespace}", namespace=namespace, uid="2d4f6b8c-1c3e-4d8f-9a61-5b7d0f8e4c3e",
+        creationTimestamp=created,
+    )
+    for namespace, created in (("left", "2026-03-05T08:00:00Z"), ("right", "2026-03-05T08:00:01Z"))
+]  # fmt: skip
+"""Records of two namespaces with one uid."""
+REPEATED_UID = REPEATED[0]["metadata"]["uid"]
+
+
+@contextmanager
+def changed(filled: TestDatabase) -> Iterator[None]:
+    """Change the content of DISK until the end of the block."""
+
+    async def change(sql: str) -> None:
+        owner = await connect(filled.owner_url)
+        statement = f"UPDATE datastorage.audit_records SET content = {sql} WHERE uid = $1"
+        await owner.execute(statement, DISK["metadata"]["uid"])
+        await owner.close()
+
+    asyncio.run(change("content || ' '"))
+    try:
+        yield
+    finally:
+        asyncio.run(change("substring(content, 1, octet_length(content) - 1)"))
