@@ -102,7 +102,7 @@ _MAX_FORMS: Final = 32
 # Rows of each table in which the words are counted. A word that is in none of them counts as rare.
 _SAMPLE: Final = 500
 # In an archive with many records, words that together are in more than this share of them select no records,
-# and only affect the ranking: the newest 1,500 of all records with a common word could miss the best ones.
+# and only affect the ranking: the newest few hundred records with a common word could miss the best ones.
 _COMMON: Final = 0.02
 
 
@@ -112,8 +112,15 @@ class RankLimits:
 
     ranked: int = 1_500
     """Rows of each table that are ranked."""
+    ranked_of_many: int = 500
+    """The same in an archive with many records. Between two rows with a common word are fifty others, and
+    reading those takes most of the time."""
     few_records: int = 10_000
     """Up to this many records in the archive, words select records only if all of them can be ranked."""
+
+    def ranked_of(self, total: int) -> int:
+        """Return the number of rows that are ranked where ``total`` records meet the criteria."""
+        return self.ranked if total <= self.few_records else self.ranked_of_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,7 @@ class FullText:
         Returns None when the question has only words that are in every text ("the", "what").
         """
         async with reading(self._database) as connection:
-            forms = await self._forms(connection, criteria, wording.words)
+            forms, total = await self._forms(connection, criteria, wording.words)
             if not forms:
                 return None
             phrases = await self._phrases(connection, wording.phrases)
@@ -170,7 +177,7 @@ class FullText:
             conditions = _conditions(forms, phrases, excluded)
             rows = await connection.fetch(
                 _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
-                self._limits.ranked, per_text, limit, *criteria.arguments,
+                self._limits.ranked_of(total), per_text, limit, *criteria.arguments,
             )  # fmt: skip
             required = _required(phrases, excluded)
             found = await clues.find(connection, criteria, wording.clues, required, self._clue_limits)
@@ -197,10 +204,13 @@ class FullText:
                 found.update(places[row["place"]] for row in rows)
         return found
 
-    async def _forms(self, connection: Session, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
+    async def _forms(
+        self, connection: Session, criteria: Criteria, words: Sequence[str]
+    ) -> tuple[list[_Form], int]:
+        """Return the words' forms, and how many records meet the criteria: beyond few_records, one more."""
         limits = (_MAX_FORMS, _SAMPLE, self._limits.few_records + 1)
         rows = await connection.fetch(_FORMS, list(words), *limits, *criteria.arguments)
-        return [_form(row, self._limits) for row in rows]
+        return [_form(row, self._limits) for row in rows], rows[0]["total"] if rows else 0
 
     @staticmethod
     async def _phrases(connection: Session, phrases: Sequence[str]) -> list[str]:
