@@ -38,6 +38,8 @@ _DAYS: Final = 180
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _PACED_SECONDS: Final = 5
 _LISTS_A_SECOND: Final = 20
+# A search of a million records takes about 0.1 s of CPU. More of them in a second would wait for each other.
+_SEARCHES_A_SECOND: Final = 5
 _INDEX_MEMORY_MIB: Final = 512
 _SAMPLE: Final = "SELECT uid FROM datastorage.audit_records TABLESAMPLE SYSTEM (5) LIMIT 5000"
 
@@ -86,7 +88,9 @@ async def _measure(operator: MeasuredOperator, reads: _Reads, requests: int) -> 
         Result("k1", "get, large archive", requests, {"requests": rate}, figures={"operator CPU ms": cpu_ms}),
         await paced("k2", f"get, {PACE} requests/s", min(requests, _PACED_SECONDS * PACE), reads.get),
         await paced("k3", f"list of 50, {_LISTS_A_SECOND} requests/s", few, reads.list, pace=_LISTS_A_SECOND),
-        await paced("k4", f"semantic, {_LISTS_A_SECOND} requests/s", few, reads.search, pace=_LISTS_A_SECOND),
+        await paced(
+            "k4", f"semantic, {_SEARCHES_A_SECOND} requests/s", few, reads.search, pace=_SEARCHES_A_SECOND
+        ),
     ]
     results[0].figures["peak RSS MiB"] = round(operator.peak_rss_mib, 1)
     return results
