@@ -18,6 +18,7 @@ from benchmarks.measuredoperator import MeasuredOperator
 from benchmarks.progress import Progress, say
 from benchmarks.records import audit_record
 from benchmarks.restclient import PACE, RestClient, at_once, paced, rest_client
+from benchmarks.restexport import measure_export
 from benchmarks.results import Result
 from benchmarks.texts import questions, sentences
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
@@ -75,7 +76,10 @@ async def measure_large_archive(bench: Bench, records: int, requests: int) -> li
     async with bench.operator(archive, NAMESPACES=await bench.namespace("large")) as operator:
         await operator.until_ready()
         async with rest_client(bench, operator) as client:
-            return await _measure(operator, _Reads(client, uids, list(questions(100, seed=2))), requests)
+            results = await _measure(operator, _Reads(client, uids, list(questions(100, seed=2))), requests)
+            results.append(await measure_export("k5", client, operator, records))
+            results[0].figures["peak RSS MiB"] = round(operator.peak_rss_mib, 1)
+            return results
 
 
 async def _measure(operator: MeasuredOperator, reads: _Reads, requests: int) -> list[Result]:
@@ -84,7 +88,7 @@ async def _measure(operator: MeasuredOperator, reads: _Reads, requests: int) -> 
     say(f"    {requests} records read")
     rate, cpu_ms = await at_once(operator, requests, reads.get)
     few = min(requests, _PACED_SECONDS * _LISTS_A_SECOND)
-    results = [
+    return [
         Result("k1", "get, large archive", requests, {"requests": rate}, figures={"operator CPU ms": cpu_ms}),
         await paced("k2", f"get, {PACE} requests/s", min(requests, _PACED_SECONDS * PACE), reads.get),
         await paced("k3", f"list of 50, {_LISTS_A_SECOND} requests/s", few, reads.list, pace=_LISTS_A_SECOND),
@@ -92,8 +96,6 @@ async def _measure(operator: MeasuredOperator, reads: _Reads, requests: int) -> 
             "k4", f"semantic, {_SEARCHES_A_SECOND} requests/s", few, reads.search, pace=_SEARCHES_A_SECOND
         ),
     ]
-    results[0].figures["peak RSS MiB"] = round(operator.peak_rss_mib, 1)
-    return results
 
 
 async def _sample(archive: Archive) -> list[str]:
