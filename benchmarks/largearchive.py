@@ -32,7 +32,7 @@ from datastorage.storage.write import Archive as RowArchive
 from harness.objects import served
 
 _BATCH: Final = 1_000
-# Records recur: a text belongs to ten of them.
+# Records recur: a message belongs to ten of them, in two phases.
 _RECORDS_A_TEXT: Final = 10
 _NAMESPACES: Final = 100
 _DAYS: Final = 180
