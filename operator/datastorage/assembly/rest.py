@@ -42,7 +42,8 @@ from datastorage.storage.replication import state_of
 from datastorage.storage.schema import ARCHIVE, STANDBY
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting.
-_READ_POOL_SIZE: Final = 5
+_READ_POOL_SIZE: Final = 6
+"""Two searches, each over three connections."""
 
 
 @dataclass(frozen=True)
