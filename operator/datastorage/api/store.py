@@ -334,5 +334,11 @@ async def _result(archive: Archive, record: Record, outcome: Outcome | Unknown) 
     if outcome.claimed is None:
         return Result(receipt(record, outcome), is_new=True)
     if outcome.claimed.same_request:
-        return Result(receipt_of(await archive.of_key(outcome.claimed.key, record.table)))
+        try:
+            earlier = await archive.of_key(outcome.claimed.key, record.table)
+        except DataStorageError as error:
+            raise TransientError(
+                f"the record is stored by an earlier request, whose receipt can't be read now: {error}"
+            ) from error
+        return Result(receipt_of(earlier))
     raise IdentifierReusedError
