@@ -71,8 +71,9 @@ async def _stored_spec(workbench: Workbench, name: str) -> Any:
     ],
     ids=["nul", "surrogates", "integers", "empty", "list", "string", "false"],
 )
+@pytest.mark.shared_operator
 async def test_details_are_stored_exactly(workbench: Workbench, client: BulkClient, details: Any) -> None:
-    workbench.start_operator()
+    workbench.running_operator()
     created = await client.create(AUDIT_RECORD, workbench.namespace, audit_record("odd", details=details))
     row = await until(lambda: _stored_spec(workbench, "odd"), seconds=10, what="the row")
     content = json.loads(row["content"])
@@ -122,10 +123,11 @@ async def test_the_api_server_refuses_invalid_and_too_large_objects(
             await client.create(AUDIT_RECORD, workbench.namespace, body)
 
 
+@pytest.mark.shared_operator
 async def test_times_far_off_are_stored_and_indexed_where_they_can_be(
     workbench: Workbench, client: BulkClient
 ) -> None:
-    workbench.start_operator()
+    workbench.running_operator()
     times = {
         "ancient": "0001-01-02T00:00:00Z",
         "zero": "0000-01-01T00:00:00Z",
@@ -297,6 +299,7 @@ async def _create_when_free(client: BulkClient, namespace: str, body: dict[str, 
     ],
 )
 @given(specs=st.lists(audit_record_specs(), min_size=20, max_size=40))
+@pytest.mark.shared_operator
 async def test_whatever_the_schema_allows_is_stored_exactly(
     workbench: Workbench, client: BulkClient, specs: list[dict[str, Any]]
 ) -> None:
@@ -326,7 +329,8 @@ async def test_large_objects_do_not_fill_the_memory(workbench: Workbench, client
     namespace = workbench.namespace
     empties: dict[str, Any] = {"a": [[] for _ in range(460_000)]}
     for n in range(24):
-        await client.create(ACTION_TRACE, namespace, action_trace(f"large-{n}", parameters=empties))
+        body = action_trace(f"large-{n}", parameters=empties)
+        await client.create(ACTION_TRACE, namespace, body, metadata_only=True)
     operator = workbench.start_operator(wait=False)
     operator.wait_ready(LARGE_SECONDS)
 
