@@ -331,7 +331,8 @@ async def test_large_objects_do_not_fill_the_memory(workbench: Workbench, client
     for n in range(count):
         body = action_trace(f"large-{n}", parameters=empties)
         await client.create(ACTION_TRACE, namespace, body, metadata_only=True)
-    operator = workbench.start_operator(wait=False)
+    # A stop would wait for statuses that such objects have hardly any room for.
+    operator = workbench.start_operator(wait=False, SHUTDOWN_SECONDS=1)
     operator.wait_ready(LARGE_SECONDS)
 
     async def all_there() -> bool:
