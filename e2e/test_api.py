@@ -39,6 +39,12 @@ FULL_SPEC = {
     "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"},
 }  # fmt: skip
 SECONDS = 30.0
+# The mode of an INSERT: a process that has just started may also wait here to prepare partitions.
+_WAITING_INSERTS = """
+    SELECT count(*) FROM pg_locks
+    WHERE relation = 'datastorage.audit_records'::regclass AND mode = 'RowExclusiveLock' AND NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 class Callers:
@@ -376,7 +382,7 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes_later(
     sent = body(workbench.namespace, uid=str(uuid.uuid4()))
     async with workbench.no_rows_accepted():
         storing = asyncio.create_task(asyncio.to_thread(both.post, "/store/workflow", sent))
-        await until(partial(_waits_for_a_lock, workbench), seconds=SECONDS, what="the commit waits")
+        await until(partial(_insert_waits, workbench), seconds=SECONDS, what="the commit waits")
         stopping = asyncio.create_task(asyncio.to_thread(operator.terminate))
 
         async def stopping_is_said() -> bool:
@@ -398,11 +404,10 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes_later(
     assert await workbench.has_row(stored.json["uid"])
 
 
-async def _waits_for_a_lock(workbench: Workbench) -> bool:
+async def _insert_waits(workbench: Workbench) -> bool:
     connection = await asyncpg.connect(workbench.owner_url)
     try:
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM "
-        return bool(await connection.fetchval(f"{waiting} pg_database WHERE datname = current_database())"))
+        return bool(await connection.fetchval(_WAITING_INSERTS))
     finally:
         await connection.close()
 
