@@ -62,7 +62,7 @@ _RESTORE_LIMIT: Final = "SELECT set_config('statement_timeout', $1, true)"
 
 @dataclass(frozen=True, slots=True)
 class ClueLimits:
-    """Bounds on the work for the clues of a question."""
+    """Limits on the work for the clues of a question."""
 
     events: int = 8
     """A clue that matches more events than this is ignored. Records with the same text are one event. The
