@@ -16,6 +16,7 @@ from datastorage.records.caller import Caller
 from datastorage.storage.connection.database import Database
 from harness.objects import AUDIT_SPEC, audit_record
 from harness.polling import eventually, until
+from harness.ports import free_port
 from harness.postgres import TestDatabase
 from tests.support.apiserved import TokenGuard, body
 from tests.support.storedapi import FORBIDDEN, StoredApi, stored_api
@@ -261,6 +262,26 @@ async def test_other_records_of_the_moment_neither_break_a_batch_nor_suffer_from
     # 500 of the good batches and 50 of the cluster; the cluster's 50 bad ones are kept among the rejected.
     rows, claims, rejected = await api.counts()
     assert (rows, claims, rejected) == (550, 500, 50)
+
+
+async def test_a_record_whose_receipt_can_not_be_read_is_said_to_be_stored(
+    database: Database, owner: Any
+) -> None:
+    away = Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none", pool_size=1)
+    try:
+        async with stored_api(database, owner, receipts=away) as api:
+            known = record()
+            assert (await api.post(WHOLE, encoded(known))).json["stored"] == 1
+            for path in (WHOLE, STORE):
+                answer = await api.post(path, encoded(known, record()))
+                assert [item["status"] for item in answer.json["items"]] == [503, 201]
+                detail = answer.json["items"][0]["problem"]["detail"]
+                assert detail.startswith("the record is stored by an earlier request")
+            alone = await api.post(STORE, json.dumps(known).encode())
+            assert (alone.status, alone.json["code"]) == (503, "unavailable")
+            assert await api.counts() == (3, 3, 0)
+    finally:
+        await away.close()
 
 
 async def test_racing_repeats_store_each_record_once(api: StoredApi) -> None:

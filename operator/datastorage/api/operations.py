@@ -27,7 +27,7 @@ _RECEIPT: Final = {
 _ACCEPTED: Final = {
     "kind": "AuditRecord",
     "namespace": "payments",
-    "name": "execution-idempotency-key-4f0fd0b0a4c7f6a5b1c2d3e4f5061728394a5b6c7d8e99b0d4e1f6a1c3f60c3f",
+    "name": "idempotency-key-4f0fd0b0a4c7f6a5b1c2d3e4f5061728394a5b6c7d8e99b0d4e1f6a1c3f60c3f",
     "stored": False,
 }
 _QUERY_ERRORS: Final = ("invalid-parameter", "invalid-query", "overloaded")

@@ -4,7 +4,7 @@ A body is what ``kubectl create`` would take. It is checked by the same rules, a
 pipeline. It becomes an object in the cluster only if PostgreSQL is away and that is allowed (fallback.py).
 """
 
-import uuid
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -53,6 +53,8 @@ from datastorage.resources.validation.problems import Code, FieldProblem
 from datastorage.resources.validation.verdict import verdict
 
 _MAX_KEY_CHARACTERS: Final = 255
+# Python's own reading takes other texts too, such as one with a sign, as another UUID than the client's.
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class StoreType(StrEnum):
@@ -300,15 +302,8 @@ def _checked(audit_type: AuditType, body: Any) -> Mapping[str, Any]:
 def _uid_problems(body: Any) -> Iterator[FieldProblem]:
     metadata = body.get("metadata") if isinstance(body, dict) else None
     uid = metadata.get("uid") if isinstance(metadata, dict) else None
-    if uid is not None and not _is_uuid(uid):
+    if uid is not None and not (isinstance(uid, str) and _UUID.fullmatch(uid)):
         yield FieldProblem("/metadata/uid", "must be a UUID, as in RFC 9562", Code.BAD_FORMAT)
-
-
-def _is_uuid(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and len(value) == len(str(uuid.UUID(value)))
-    except ValueError:
-        return False
 
 
 def _idempotency_key(request: Request, *, is_batch: bool) -> str | None:
@@ -341,5 +336,11 @@ async def _result(archive: Archive, record: Record, outcome: Outcome | Unknown) 
     if outcome.claimed is None:
         return Result(receipt(record, outcome), is_new=True)
     if outcome.claimed.same_request:
-        return Result(receipt_of(await archive.of_key(outcome.claimed.key, record.table)))
+        try:
+            earlier = await archive.of_key(outcome.claimed.key, record.table)
+        except DataStorageError as error:
+            raise TransientError(
+                f"the record is stored by an earlier request, whose receipt can't be read now: {error}"
+            ) from error
+        return Result(receipt_of(earlier))
     raise IdentifierReusedError

@@ -71,8 +71,10 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
     )
     submissions = Submissions(intake=shard.intake, groups=groups, breakers=(replica.postgres, shard.tables))
     async with AsyncExitStack() as stack:
+        # Of several hosts, the first may be a standby that lacks what was just stored. So the questions go to
+        # the one that accepts writes, too.
         database = open_database(
-            settings, "database_url", ARCHIVE, stack, writable=False, pool_size=_READ_POOL_SIZE
+            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=_READ_POOL_SIZE
         )
         # Exports have connections of their own, too. They lead to the primary: a standby does not know which
         # transactions may still add rows.
@@ -114,7 +116,7 @@ def _open_standby(settings: Settings, stack: AsyncExitStack) -> Standby | None:
     if settings.read.database_url is None:
         return None
     # Each has a connection of its own: waiting behind questions would look like a server that is away.
-    primary = open_database(settings, "database_url", ARCHIVE, stack, writable=False, pool_size=1)
+    primary = open_database(settings, "database_url", ARCHIVE, stack, writable=True, pool_size=1)
     copy = open_database(settings, "read_database_url", STANDBY, stack, writable=False, pool_size=1)
     standby = Standby(partial(state_of, primary), partial(state_of, copy))
     stack.push_async_callback(standby.close)
