@@ -34,6 +34,11 @@ _TRIGGER = """
     CREATE TRIGGER somebody_s BEFORE INSERT ON datastorage.audit_records
         FOR EACH ROW EXECUTE FUNCTION public.somebody_s();
 """
+# To drop the trigger would lock the table and its partitions, and could deadlock with a record that is tried.
+_HARMLESS = """
+    CREATE OR REPLACE FUNCTION public.somebody_s() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RETURN NEW; END $$;
+"""
 _SLEEPS = "PERFORM pg_sleep(substring(NEW.action FROM '^sleep ([0-9.]+)$')::float8);"
 
 
@@ -104,7 +109,7 @@ async def test_a_record_that_is_too_slow_waits_and_holds_up_no_others(
 
     await eventually(reported, seconds=PATIENCE)
     assert storing.idle  # a stop need not wait: the cluster has them
-    await owner.execute("DROP TRIGGER somebody_s ON datastorage.audit_records")
+    await owner.execute(_HARMLESS)
     await eventually(lambda: {"slow-0", "slow-1"} <= storing.phases().keys(), seconds=PATIENCE)
     assert await storing.aside.problem() is None
     assert await owner.fetchval("SELECT count(*) FROM datastorage.rejected_objects") == 0
@@ -160,7 +165,7 @@ async def test_a_rule_that_a_person_added_rejects_nothing(
         ),
         (
             _TRIGGER.format(body="RAISE EXCEPTION 'closed';"),
-            "DROP TRIGGER somebody_s ON datastorage.audit_records",
+            _HARMLESS,
             "closed",
         ),
     ],
