@@ -13,6 +13,7 @@ from typing import Any, Final
 from datastorage.client.documents import Document
 from datastorage.client.problems import in_one_line, not_an_answer, retry_after
 from datastorage.client.server import BUSY, Answer, Server
+from datastorage.client.values import INTEGER, value_in
 from datastorage.errors import DataStorageError, InvalidBodyError, TransientError
 from datastorage.query.encoding import encoded
 from datastorage.resilience.backoff import Backoff
@@ -213,15 +214,24 @@ class _Sending:
         """Note the results of an answer; leave the records pending that the server had no time for."""
         body = answer.json
         try:
-            results = [_result(self._pending[item["index"]], item) for item in body["items"]]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            # One result for each record: a record with two of them would be sent twice the next time, then
+            # four times, and so on.
+            results = [_result(*each) for each in zip(self._pending, _ordered(body["items"]), strict=True)]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise not_an_answer(answer.status) from error
         self.results.update({result.submission.uid: result for result in results})
         self._pending = [result.submission for result in results if result.status in BUSY]
 
 
+def _ordered(items: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the results of an answer. Raises ValueError unless each has the index of its place."""
+    if [item["index"] for item in items] != list(range(len(items))):
+        raise ValueError("the results are not in order")
+    return items
+
+
 def _result(submission: Submission, item: Mapping[str, Any]) -> Result:
-    problem = item.get("problem")
+    status, problem = value_in(item, "status", INTEGER), item.get("problem")
     if problem is None:
-        return Result(submission, int(item["status"]), item["record"])
-    return Result(submission, int(item["status"]), None, in_one_line(problem["detail"]), problem)
+        return Result(submission, status, value_in(item, "record", (dict,)))
+    return Result(submission, status, None, in_one_line(problem["detail"]), problem)
