@@ -1,9 +1,11 @@
 """Fixtures for tests on a cluster: our own control plane unless there is --kubeconfig or --context."""
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,16 @@ from pydantic import SecretStr
 
 from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings
-from e2e.workbench import MakeWorkbench, Workbench
+from e2e.workbench import MakeWorkbench, Workbench, shipped_account
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster, ControlPlane, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
 from harness.controlplane.contexts import choose_context
-from harness.postgres import PostgresServer, TestDatabases
+from harness.operatorprocess import OperatorProcess
+from harness.postgres import PostgresServer, TestDatabase, TestDatabases
 
+# More than a module has tests that share its operator; each gets a namespace that no test has had.
+SHARED_NAMESPACES = 16
 GUARD_OPT_OUT = "datastorage.kubernaut.io/deletion-guard=disabled"
 
 
@@ -69,7 +74,9 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
         cluster.kubectl("scale", "--replicas=0", "deployment/datastorage", "--namespace=datastorage-system")
         yield cluster
         return
-    with ControlPlane(directory) as own:
+    # The tests end the API server and etcd, but never the machine: what etcd has acknowledged is with the
+    # operating system then, and stays. Tests of crashes have a control plane of their own.
+    with ControlPlane(directory, fsync=False) as own:
         own.apply_product()
         yield own
 
@@ -92,11 +99,14 @@ def mutating_policies(control_plane: Cluster) -> None:
 
 @pytest.fixture
 def make_namespace(control_plane: Cluster) -> Iterator[Callable[[], str]]:
-    """Make namespaces with random names. They are deleted after the test, which does not wait for that."""
+    """Make namespaces, with random names by default.
+
+    They are deleted after the test, which does not wait for that.
+    """
     names: list[str] = []
 
-    def make() -> str:
-        name = f"e2e-{secrets.token_hex(4)}"
+    def make(name: str = "") -> str:
+        name = name or _namespace_name()
         control_plane.kubectl("create", "namespace", name)
         names.append(name)
         return name
@@ -106,6 +116,10 @@ def make_namespace(control_plane: Cluster) -> Iterator[Callable[[], str]]:
         # Records that were never stored would block the deletion of the namespace.
         control_plane.kubectl("label", "namespace", *names, GUARD_OPT_OUT, "--overwrite", check=False)
         control_plane.kubectl("delete", "namespace", *names, "--wait=false", "--ignore-not-found")
+
+
+def _namespace_name() -> str:
+    return f"e2e-{secrets.token_hex(4)}"
 
 
 @pytest.fixture
@@ -133,9 +147,19 @@ def databases(postgres: PostgresServer) -> TestDatabases:
     return made
 
 
+@pytest.fixture(scope="session")
+def operator_kubeconfig(control_plane: Cluster) -> Path:
+    """Provide a kubeconfig of the shipped ServiceAccount, whose token lasts for the session."""
+    return shipped_account(control_plane)
+
+
 @pytest_asyncio.fixture
 async def make_workbench(
-    control_plane: Cluster, make_namespace: Callable[[], str], databases: TestDatabases, tmp_path: Path
+    control_plane: Cluster,
+    operator_kubeconfig: Path,
+    make_namespace: Callable[[], str],
+    databases: TestDatabases,
+    tmp_path: Path,
 ) -> AsyncIterator[MakeWorkbench]:
     """Make workbenches, each with a namespace and a database of its own."""
     async with AsyncExitStack() as stack:
@@ -146,6 +170,7 @@ async def make_workbench(
             namespace = make_namespace()
             bench = Workbench(
                 cluster=control_plane,
+                kubeconfig=operator_kubeconfig,
                 namespace=namespace,
                 owner_url=database.owner_url,
                 database_url=database.service_url,
@@ -157,10 +182,69 @@ async def make_workbench(
         yield make
 
 
+@pytest.fixture
+def workbench(request: pytest.FixtureRequest) -> Workbench:
+    """Provide a namespace, a database, and operators that store the namespace's objects in the database.
+
+    With the mark ``shared_operator``, the namespace is the test's own, and the database and the running
+    operator are those of all tests in the module with the mark.
+    """
+    is_shared = request.node.get_closest_marker("shared_operator") is not None
+    made: Workbench = request.getfixturevalue("shared_workbench" if is_shared else "own_workbench")
+    return made
+
+
 @pytest_asyncio.fixture
-async def workbench(make_workbench: MakeWorkbench) -> Workbench:
-    """Provide a namespace, a database, and operators that store the namespace's objects in the database."""
+async def own_workbench(make_workbench: MakeWorkbench) -> Workbench:
+    """Provide a workbench that shares nothing."""
     return await make_workbench()
+
+
+@dataclass(frozen=True)
+class SharedOperator:
+    """An operator with its database, and the names of the namespaces that it looks after."""
+
+    process: OperatorProcess
+    database: TestDatabase
+    namespaces: Iterator[str]
+
+
+@pytest.fixture(scope="module")
+def shared_operator(
+    operator_kubeconfig: Path, databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedOperator]:
+    """Provide an operator with the default settings for the tests of a module that have the mark."""
+    database = asyncio.run(databases.clone())
+    names = [_namespace_name() for _ in range(SHARED_NAMESPACES)]
+    directory = tmp_path_factory.mktemp("shared")
+    settings = {"DATASTORAGE_NAMESPACES": ",".join(names)}
+    with OperatorProcess(operator_kubeconfig, database.service_url, directory, settings) as process:
+        yield SharedOperator(process, database, iter(names))
+    asyncio.run(databases.drop(database))
+
+
+@pytest_asyncio.fixture
+async def shared_workbench(
+    control_plane: Cluster,
+    operator_kubeconfig: Path,
+    shared_operator: SharedOperator,
+    make_namespace: Callable[[str], str],
+    tmp_path: Path,
+) -> AsyncIterator[Workbench]:
+    """Provide a workbench that has nothing of its own but a namespace."""
+    bench = Workbench(
+        cluster=control_plane,
+        kubeconfig=operator_kubeconfig,
+        namespace=make_namespace(next(shared_operator.namespaces)),
+        owner_url=shared_operator.database.owner_url,
+        database_url=shared_operator.database.service_url,
+        directory=tmp_path,
+        shared=shared_operator.process,
+    )
+    # Another test of the module may have stopped PostgreSQL for a while.
+    await asyncio.to_thread(shared_operator.process.wait_ready)
+    yield bench
+    await bench.close()
 
 
 @pytest_asyncio.fixture

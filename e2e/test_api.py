@@ -39,6 +39,12 @@ FULL_SPEC = {
     "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"},
 }  # fmt: skip
 SECONDS = 30.0
+# The mode of an INSERT: a process that has just started may also wait here to prepare partitions.
+_WAITING_INSERTS = """
+    SELECT count(*) FROM pg_locks
+    WHERE relation = 'datastorage.audit_records'::regclass AND mode = 'RowExclusiveLock' AND NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 class Callers:
@@ -82,13 +88,14 @@ def callers(workbench: Workbench) -> Iterator[Callers]:
 def both(workbench: Workbench, callers: Callers) -> DocumentedClient:
     """Provide a client that may store and read in the namespace."""
     token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
-    return DocumentedClient(workbench.start_operator().api_url, token)
+    return DocumentedClient(workbench.running_operator().api_url, token)
 
 
 def body(namespace: str, **metadata: Any) -> dict[str, Any]:
     return {"metadata": {"namespace": namespace, **metadata}, "spec": SPEC}
 
 
+@pytest.mark.shared_operator
 def test_what_is_stored_is_found(workbench: Workbench, both: DocumentedClient) -> None:
     stored = both.post("/store/workflow", body(workbench.namespace))
     assert stored.status == 201, stored.content
@@ -118,6 +125,7 @@ def test_what_is_stored_is_found(workbench: Workbench, both: DocumentedClient) -
     assert both.get("/query/execution", namespace=workbench.namespace).json["items"] == []
 
 
+@pytest.mark.shared_operator
 def test_an_object_has_a_history_and_records_a_summary(workbench: Workbench, both: DocumentedClient) -> None:
     namespace = workbench.namespace
     stored = both.post("/store/workflow", {**body(namespace), "spec": FULL_SPEC})
@@ -143,12 +151,13 @@ def test_an_object_has_a_history_and_records_a_summary(workbench: Workbench, bot
     assert (refused.status, "message" in refused.json["detail"]) == (400, True)
 
 
+@pytest.mark.shared_operator
 async def test_an_identifier_of_an_earlier_namespace_is_free(
     workbench: Workbench, callers: Callers, make_namespace: Callable[[], str]
 ) -> None:
     """The new owner of a name neither meets the records of the last one, nor learns of them."""
     token = callers.token("robot", "datastorage-writer", everywhere=True)
-    client = DocumentedClient(workbench.start_operator().api_url, token)
+    client = DocumentedClient(workbench.running_operator().api_url, token)
     namespace, uid = make_namespace(), str(uuid.uuid4())
     assert client.post("/store/workflow", body(namespace, uid=uid)).status == 201
     workbench.cluster.kubectl("delete", "namespace", namespace)
@@ -166,14 +175,16 @@ async def test_an_identifier_of_an_earlier_namespace_is_free(
     assert client.post("/store/workflow", body(namespace, uid=uid)).status == 422
 
 
+@pytest.mark.shared_operator
 def test_the_document_and_its_page_are_served_without_a_token(workbench: Workbench) -> None:
-    url = workbench.start_operator().api_url
+    url = workbench.running_operator().api_url
     with urlopen(f"{url}/openapi.json", timeout=SECONDS) as answer:
         assert json.load(answer) == document()
     with urlopen(f"{url}/docs", timeout=SECONDS) as answer:
         assert answer.headers.get_content_type() == "text/html"
 
 
+@pytest.mark.shared_operator
 def test_the_same_request_is_stored_once(workbench: Workbench, both: DocumentedClient) -> None:
     by_uid = body(workbench.namespace, uid=str(uuid.uuid4()))
     for sent, headers in ((by_uid, {}), (body(workbench.namespace), {"Idempotency-Key": "step 1"})):
@@ -185,6 +196,7 @@ def test_the_same_request_is_stored_once(workbench: Workbench, both: DocumentedC
     assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
 
 
+@pytest.mark.shared_operator
 def test_racing_requests_of_one_identifier_store_one_record(
     workbench: Workbench, both: DocumentedClient
 ) -> None:
@@ -200,6 +212,7 @@ def test_racing_requests_of_one_identifier_store_one_record(
     assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
 
 
+@pytest.mark.shared_operator
 def test_each_record_of_a_batch_has_its_result(workbench: Workbench, both: DocumentedClient) -> None:
     good, bad = body(workbench.namespace), {**body(workbench.namespace), "spec": {"phase": "Completed"}}
     foreign = body("kube-system")
@@ -214,6 +227,7 @@ def test_each_record_of_a_batch_has_its_result(workbench: Workbench, both: Docum
     assert len(both.get("/query/records", namespace=workbench.namespace).json["items"]) == 2
 
 
+@pytest.mark.shared_operator
 def test_a_batch_is_stored_as_a_whole_or_not_at_all(workbench: Workbench, both: DocumentedClient) -> None:
     namespace, path = workbench.namespace, "/store/workflow?atomic=true"
     batch = [body(namespace, uid=str(uuid.uuid4())) for _ in range(3)]
@@ -238,8 +252,9 @@ def test_a_batch_is_stored_as_a_whole_or_not_at_all(workbench: Workbench, both: 
     assert len(both.get("/query/records", namespace=namespace).json["items"]) == 3
 
 
+@pytest.mark.shared_operator
 def test_without_a_token_or_a_right_nothing_is_done(workbench: Workbench, callers: Callers) -> None:
-    url = workbench.start_operator().api_url
+    url = workbench.running_operator().api_url
     nobody, stranger = DocumentedClient(url), DocumentedClient(url, callers.token("stranger"))
     reader = DocumentedClient(url, callers.token("reader", "datastorage-archive-reader"))
     writer = DocumentedClient(url, callers.token("writer", "datastorage-writer"))
@@ -367,7 +382,7 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes_later(
     sent = body(workbench.namespace, uid=str(uuid.uuid4()))
     async with workbench.no_rows_accepted():
         storing = asyncio.create_task(asyncio.to_thread(both.post, "/store/workflow", sent))
-        await until(partial(_waits_for_a_lock, workbench), seconds=SECONDS, what="the commit waits")
+        await until(partial(_insert_waits, workbench), seconds=SECONDS, what="the commit waits")
         stopping = asyncio.create_task(asyncio.to_thread(operator.terminate))
 
         async def stopping_is_said() -> bool:
@@ -389,11 +404,10 @@ async def test_a_stop_answers_what_is_under_way_and_refuses_what_comes_later(
     assert await workbench.has_row(stored.json["uid"])
 
 
-async def _waits_for_a_lock(workbench: Workbench) -> bool:
+async def _insert_waits(workbench: Workbench) -> bool:
     connection = await asyncpg.connect(workbench.owner_url)
     try:
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM "
-        return bool(await connection.fetchval(f"{waiting} pg_database WHERE datname = current_database())"))
+        return bool(await connection.fetchval(_WAITING_INSERTS))
     finally:
         await connection.close()
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def _assert_one_line(printed: Printed, code: int, *words: str) -> None:
         assert word in printed.err
 
 
+@pytest.mark.shared_operator
 def test_records_are_stored_and_shown_as_with_the_database(person: Person) -> None:
     namespace, text = person.namespace, _records(person.namespace)
     stored = person.over_http("store", "-f", "-", "-o", "json", text=text)
@@ -138,13 +140,17 @@ def test_records_are_stored_and_shown_as_with_the_database(person: Person) -> No
         ("get", items[0]["uid"], "-n", namespace, "-o", "json"),
         ("get", items[0]["uid"], "-n", namespace, "--history"),
     )
-    for question in questions:
-        expected = person.with_database(*question)
-        assert expected.code == 0, expected
-        assert "step-" in expected.out
-        assert person.over_http(*question) == expected
+    # Each is a process that needs a second or two to load, and some time for its answer.
+    with ThreadPoolExecutor(4) as pool:
+        from_database = pool.map(lambda question: person.with_database(*question), questions)
+        from_server = pool.map(lambda question: person.over_http(*question), questions)
+        for expected, found in zip(from_database, from_server, strict=True):
+            assert expected.code == 0, expected
+            assert "step-" in expected.out
+            assert found == expected
 
 
+@pytest.mark.shared_operator
 def test_a_record_that_is_refused_is_named_with_its_place(person: Person) -> None:
     text = _records(person.namespace).replace("phase: Completed", "phase: Done", 1)
     printed = person.over_http("store", "-f", "-", text=text)
@@ -158,6 +164,25 @@ def test_a_record_that_is_refused_is_named_with_its_place(person: Person) -> Non
     foreign = person.over_http("store", "-f", "-", text=_records("kube-system"))
     assert foreign.code == 1
     assert "has no right to create auditrecords" in foreign.out
+
+
+def test_with_atomic_all_records_are_stored_or_none(person: Person) -> None:
+    text = _records(person.namespace).replace("type: Remediation", "type: Execution")
+    wrong = text.replace("phase: Completed", "phase: Done", 1)
+    printed = person.over_http("store", "-f", "-", "--atomic", text=wrong)
+    assert (printed.code, printed.err) == (1, "datastorage: 2 of 2 records are not stored\n")
+    _, first, second = printed.out.splitlines()
+    assert "/spec/phase: must be one of" in first
+    assert "not stored, because of others in the batch" in second
+    assert "no records found" in person.over_http("list", "-n", person.namespace).err
+    for word in ("stored", "stored before"):
+        printed = person.over_http("store", "-f", "-", "--atomic", text=text)
+        assert printed.code == 0, printed
+        assert [line.startswith(f"{word}  ") for line in printed.out.splitlines()[1:]] == [True, True]
+    _assert_one_line(
+        person.over_http("store", "-f", "-", "--atomic", text=_records(person.namespace)),
+        2, "--atomic stores one request as a whole, and these records need 2",
+    )  # fmt: skip
 
 
 async def test_a_name_is_found_within_the_rights_alone(person: Person, workbench: Workbench) -> None:
@@ -175,6 +200,7 @@ async def test_a_name_is_found_within_the_rights_alone(person: Person, workbench
     assert person.with_database(*question).code == 0
 
 
+@pytest.mark.shared_operator
 def test_a_missing_right_is_one_line(person: Person) -> None:
     _assert_one_line(person.over_http("list"), 1, "403 Forbidden: ", "name a namespace")
     printed = person.over_http("list", "-n", person.namespace, account="nobody")
@@ -183,6 +209,7 @@ def test_a_missing_right_is_one_line(person: Person) -> None:
     _assert_one_line(missing, 1, "the API server makes no token", '"missing" not found')
 
 
+@pytest.mark.shared_operator
 def test_a_token_that_is_not_for_the_server_is_not_sent(person: Person, workbench: Workbench) -> None:
     question = (PROGRAMS / "datastorage", "list", "-n", person.namespace, "--server", person.url)
     account = workbench.cluster.service_account_kubeconfig(person.namespace, "both")
@@ -195,6 +222,7 @@ def test_a_token_that_is_not_for_the_server_is_not_sent(person: Person, workbenc
     _assert_one_line(unknown, 1, "401 Unauthorized: no credentials", "no token was given")
 
 
+@pytest.mark.shared_operator
 def test_the_token_of_the_user_is_sent_if_it_is_for_the_server(
     person: Person, workbench: Workbench, tmp_path: Path
 ) -> None:
@@ -227,6 +255,7 @@ def test_the_token_of_the_user_is_sent_if_it_is_for_the_server(
     assert printed == Printed(0, "", "no records found\n")
 
 
+@pytest.mark.shared_operator
 def test_kubectl_runs_and_completes_it(person: Person, workbench: Workbench) -> None:
     kubectl = workbench.cluster.kubectl_path
     helped = person.run(kubectl, "datastorage", "search", "--help")

@@ -13,30 +13,45 @@ from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 
-KILLS = 20
-RECORDS = 3000
+KILLS = 10
+MANY_KILLS = 40
+RECORDS_A_KILL = 150
 # Seconds between a start and the next kill: from "has not listed yet" to "in the middle of everything".
 EARLIEST_KILL, LATEST_KILL = 0.5, 4.0
 
 
 @pytest.mark.timeout(900)
-async def test_killed_at_random_moments(make_workbench: MakeWorkbench, client: BulkClient) -> None:
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
+async def test_killed_at_random_moments(
+    make_workbench: MakeWorkbench, client: BulkClient, kills: int
+) -> None:
     """Two at once: objects that are deleted without a status, and objects that get one first."""
     async with asyncio.TaskGroup() as group:
         for ttl in (0, 1):
-            group.create_task(_kill_at_random_moments(ttl, await make_workbench(), client))
+            group.create_task(_kill_at_random_moments(ttl, await make_workbench(), client, kills))
 
 
-async def _kill_at_random_moments(ttl: int, workbench: Workbench, client: BulkClient) -> None:
+def _moments(kills: int) -> list[float]:
+    """Return the seconds from each start to its kill, in random order.
+
+    There is a random moment in each of equal pieces of the time, so that a few kills meet every stage.
+    """
+    piece = (LATEST_KILL - EARLIEST_KILL) / kills
+    found = [EARLIEST_KILL + piece * (n + random.random()) for n in range(kills)]
+    random.shuffle(found)
+    return found
+
+
+async def _kill_at_random_moments(ttl: int, workbench: Workbench, client: BulkClient, kills: int) -> None:
     namespace = workbench.namespace
     operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=ttl, wait=False)
     accepted: set[str] = set()
     unstored_deletions: list[str] = []
     watching = asyncio.create_task(_check_deletions(client, workbench, unstored_deletions))
-    load = asyncio.create_task(_create(client, namespace, accepted))
+    load = asyncio.create_task(_create(client, namespace, accepted, kills))
     try:
-        for _ in range(KILLS):
-            await asyncio.sleep(random.uniform(EARLIEST_KILL, LATEST_KILL))  # the random moment
+        for moment in _moments(kills):
+            await asyncio.sleep(moment)
             await asyncio.to_thread(_kill_and_start, operator)
         await load
 
@@ -50,16 +65,16 @@ async def _kill_at_random_moments(ttl: int, workbench: Workbench, client: BulkCl
         watching.cancel()
         await asyncio.gather(load, watching, return_exceptions=True)
     found = uids(await rows(workbench.database_url, namespace))
-    assert len(accepted) == RECORDS
+    assert len(accepted) == kills * RECORDS_A_KILL
     assert set(found) == accepted, "nothing lost, nothing invented"
-    assert len(found) == RECORDS, "no row twice"
+    assert len(found) == len(accepted), "no row twice"
     assert unstored_deletions == [], "nothing left the cluster before it was stored"
 
 
-async def _create(client: BulkClient, namespace: str, accepted: set[str]) -> None:
+async def _create(client: BulkClient, namespace: str, accepted: set[str], kills: int) -> None:
     # Spread over about as long as the kills take.
-    pause = KILLS * (EARLIEST_KILL + LATEST_KILL) / 2 / RECORDS
-    for n in range(RECORDS):
+    pause = (EARLIEST_KILL + LATEST_KILL) / 2 / RECORDS_A_KILL
+    for n in range(kills * RECORDS_A_KILL):
         body = await client.create(AUDIT_RECORD, namespace, audit_record(f"crash-{n}"))
         accepted.add(body["metadata"]["uid"])
         await asyncio.sleep(pause / 2)

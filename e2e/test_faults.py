@@ -14,6 +14,12 @@ from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 from harness.postgres import PostgresServer
 
+# An outage is longer than any pause or wait for PostgreSQL (8 s for a request), so that each has reached its
+# limit when PostgreSQL is back.
+OUTAGE_SECONDS = 12.0
+# At least as many records as that are created meanwhile: more than one page of a list, and several batches.
+OUTAGE_RECORDS = 700
+
 
 def assert_never_restarted(operator: OperatorProcess, pid: int | None) -> None:
     operator.check()
@@ -25,12 +31,14 @@ async def test_postgres_away_under_load(
 ) -> None:
     operator = workbench.start_operator()
     pid = operator.pid
-    async with Load(client, workbench.namespace, per_second=30) as load:
+    async with Load(client, workbench.namespace, per_second=100) as load:
         await until(lambda: _at_least(load, 60), seconds=20, what="some load before the outage")
         postgres.stop("fast")
         try:
             await until(lambda: _not_ready(operator), seconds=10, what="/ready says so")
-            await asyncio.sleep(30)  # the length of the outage is what is tested
+            waiting = len(load.accepted) + OUTAGE_RECORDS
+            await asyncio.sleep(OUTAGE_SECONDS)  # the length of the outage is what is tested
+            await until(lambda: _at_least(load, waiting), seconds=60, what="many records wait")
         finally:
             postgres.start()
     await until(

@@ -49,11 +49,6 @@ DENIED: set[Right] = {
 }
 
 
-@pytest.fixture(scope="module")
-def operator_kubeconfig(control_plane: Cluster) -> Path:
-    return control_plane.service_account_kubeconfig(SYSTEM, "datastorage")
-
-
 def rendered(cluster: Cluster, directory: Path) -> list[dict[str, Any]]:
     output = cluster.kubectl("kustomize", str(directory)).stdout
     return [document for document in yaml.safe_load_all(output) if document]

@@ -81,10 +81,11 @@ async def test_two_writes_a_record(workbench: Workbench, client: BulkClient) -> 
     assert len(await rows(workbench.database_url, workbench.namespace)) == count
 
 
+@pytest.mark.shared_operator
 async def test_action_trace_keeps_every_generation_until_it_is_final(
     workbench: Workbench, client: BulkClient
 ) -> None:
-    workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    workbench.running_operator()
     namespace = workbench.namespace
     await client.create(ACTION_TRACE, namespace, action_trace("grow", execution={"status": "Pending"}))
 
@@ -110,11 +111,12 @@ async def test_action_trace_keeps_every_generation_until_it_is_final(
     ]
 
 
+@pytest.mark.shared_operator
 async def test_a_trace_whose_assessment_was_never_made_stays_open(
     workbench: Workbench, client: BulkClient
 ) -> None:
     """Go writes its zero time for an assessedAt that was never set."""
-    workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    workbench.running_operator()
     namespace, unset = workbench.namespace, "0001-01-01T00:00:00Z"
     due = {"dueTime": "2026-01-01T01:00:00Z", "assessedAt": unset}
     ended = {"status": "Completed", "startTime": "2026-01-01T00:00:00Z", "endTime": "2026-01-01T00:00:09Z"}
@@ -141,10 +143,11 @@ async def test_a_trace_whose_assessment_was_never_made_stays_open(
     assert history[-1]["end_time"] is None
 
 
+@pytest.mark.shared_operator
 async def test_the_advice_of_the_guard_ends_a_trace_whose_assessment_was_never_made(
     workbench: Workbench, client: BulkClient
 ) -> None:
-    workbench.start_operator()
+    workbench.running_operator()
     ended = action_trace(
         "given-up", execution={"status": "Completed"}, effectiveness={"dueTime": "2026-03-01T12:00:00Z"}
     )
@@ -166,9 +169,10 @@ async def test_the_advice_of_the_guard_ends_a_trace_whose_assessment_was_never_m
     await until(stored, seconds=20, what="phase Stored")
 
 
+@pytest.mark.shared_operator
 async def test_final_state_that_follows_at_once_is_stored(workbench: Workbench, client: BulkClient) -> None:
     """The step to Stored must never hide a later generation: 60 traces changed right after their creation."""
-    workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    workbench.running_operator()
     namespace = workbench.namespace
     names = [f"quick-{n}" for n in range(60)]
     for name in names:
@@ -253,8 +257,9 @@ async def test_stop_flushes_and_exits_zero(workbench: Workbench, client: BulkCli
     assert stored == taken_in, "every committed record has its status"
 
 
+@pytest.mark.shared_operator
 async def test_gc_dry_run_lists_and_deletes_nothing(workbench: Workbench, client: BulkClient) -> None:
-    operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=3600)
+    operator = workbench.running_operator()
     await client.create(AUDIT_RECORD, workbench.namespace, audit_record("listed"))
 
     async def is_stored() -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.workbench import Workbench
+from e2e.workbench import Workbench, shipped_account
 from harness.archive import rows
 from harness.bulk import BulkClient
 from harness.controlplane import ControlPlane
@@ -32,12 +32,12 @@ async def test_a_cluster_restored_from_a_backup_keeps_both_histories(
 ) -> None:
     """Objects that were stored after the backup exist again without a status, and then change differently."""
     database = await databases.clone()
-    with ControlPlane(tmp_path / "cluster") as cluster:
+    with ControlPlane(tmp_path / "cluster", fsync=False) as cluster:
         cluster.apply_product()
         cluster.kubectl("create", "namespace", "restored")
         bench = Workbench(
-            cluster=cluster, namespace="restored", owner_url=database.owner_url,
-            database_url=database.service_url, directory=tmp_path,
+            cluster=cluster, kubeconfig=shipped_account(cluster), namespace="restored",
+            owner_url=database.owner_url, database_url=database.service_url, directory=tmp_path,
         )  # fmt: skip
         try:
             await _go_back_and_on(bench, cluster, tmp_path / "backup")
@@ -47,7 +47,7 @@ async def test_a_cluster_restored_from_a_backup_keeps_both_histories(
 
 
 async def _go_back_and_on(bench: Workbench, cluster: ControlPlane, backup: Path) -> None:
-    operator = bench.start_operator(SWEEP_INTERVAL_SECONDS=5, TTL_SECONDS_AFTER_STORED=8)
+    operator = bench.start_operator(SWEEP_INTERVAL_SECONDS=5, TTL_SECONDS_AFTER_STORED=1)
     async with BulkClient.connect(cluster.admin_kubeconfig) as client:
         await client.create(ACTION_TRACE, "restored", action_trace("trace", execution=PENDING))
         await until(

@@ -18,7 +18,7 @@ import asyncpg
 from datastorage.resources.kinds import KINDS
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
-from e2e.workbench import Workbench
+from e2e.workbench import Workbench, shipped_account
 from harness.archive import fetch
 from harness.bulk import BulkClient
 from harness.controlplane import ControlPlane
@@ -97,8 +97,8 @@ async def _take_over(own_control_plane: ControlPlane, databases: TestDatabases, 
     for key, body in _left_objects().items():
         own_control_plane.put_into_etcd(key, json.dumps(body, ensure_ascii=False))
     return Workbench(
-        cluster=own_control_plane, namespace=NAMESPACE, owner_url=database.owner_url,
-        database_url=database.service_url, directory=directory,
+        cluster=own_control_plane, kubeconfig=shipped_account(own_control_plane), namespace=NAMESPACE,
+        owner_url=database.owner_url, database_url=database.service_url, directory=directory,
     )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from harness.polling import until
 from harness.postgres import TestDatabase, TestDatabases
 from harness.redis import RedisServer
 
-OUTAGE_SECONDS = 10.0
+# The pauses between two looks at what is away have grown to their limit (2 s) after 3 s at the latest.
+OUTAGE_SECONDS = 6.0
 MESSAGES = ["checkout was killed for lack of memory", *(f"disk of node {n} is full" for n in "abcdefghij")]
 _WITHOUT_VECTOR = """
     SELECT count(*) FROM unnest($1::bytea[]) AS t (text_hash)

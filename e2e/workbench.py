@@ -28,14 +28,27 @@ class Workbench:
     """Starts operators that serve one namespace, under the shipped ServiceAccount and the service role."""
 
     def __init__(
-        self, *, cluster: Cluster, namespace: str, owner_url: str, database_url: str, directory: Path
+        self,
+        *,
+        cluster: Cluster,
+        kubeconfig: Path,
+        namespace: str,
+        owner_url: str,
+        database_url: str,
+        directory: Path,
+        shared: OperatorProcess | None = None,
     ) -> None:
+        """``kubeconfig`` has the shipped ServiceAccount (see ``shipped_account``).
+
+        ``shared`` is an operator of this namespace and database that others use too, and that they stop.
+        """
         self.cluster = cluster
         self.namespace = namespace
         self.owner_url = owner_url
         self.database_url = database_url
         self.directory = directory
-        self.kubeconfig = cluster.service_account_kubeconfig("datastorage-system", "datastorage")
+        self.kubeconfig = kubeconfig
+        self._shared = shared
         self._operators: list[OperatorProcess] = []
         self._connection: Any = None
 
@@ -67,7 +80,9 @@ class Workbench:
         return operator
 
     def running_operator(self) -> OperatorProcess:
-        """Return the operator that was started first, starting it if there is none."""
+        """Return the shared operator or that which was started first, starting it if there is none."""
+        if self._shared is not None:
+            return self._shared
         return self._operators[0] if self._operators else self.start_operator()
 
     def opt_out_of_the_guard(self) -> None:
@@ -76,7 +91,7 @@ class Workbench:
         self.cluster.kubectl("label", "namespace", self.namespace, label, "--overwrite")
 
     async def close(self) -> None:
-        """Stop all operators."""
+        """Stop all operators that were started here."""
         for operator in self._operators:
             operator.close()
         if self._connection is not None:
@@ -137,6 +152,11 @@ class Workbench:
             await connection.execute(statement)
         finally:
             await connection.close()
+
+
+def shipped_account(cluster: Cluster) -> Path:
+    """Return a kubeconfig of the ServiceAccount under which the product's manifests run the operator."""
+    return cluster.service_account_kubeconfig("datastorage-system", "datastorage")
 
 
 async def answers(operator: OperatorProcess) -> bool:

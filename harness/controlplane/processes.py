@@ -85,8 +85,12 @@ class Component:
         """End it with SIGTERM, and after `timeout` seconds with SIGKILL."""
         self.signal(signal.SIGTERM)
         if not self.wait(timeout):
-            self.signal(signal.SIGKILL)
-            self.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """End it without warning (SIGKILL)."""
+        self.signal(signal.SIGKILL)
+        self.wait()
 
     def check(self) -> None:
         """Raise ComponentError with the end of the log if it has ended."""

@@ -176,7 +176,8 @@ _ONE: Final[Mapping[str, Any]] = {
                 "in": "header",
                 "required": False,
                 "schema": {"type": "string"},
-                "description": "The ETag of an earlier answer: if it is still right, the answer is 304.",
+                "description": "ETags of earlier answers: if one is still right, the answer is 304. `*` "
+                "stands for any.",
             }
         ]
     },

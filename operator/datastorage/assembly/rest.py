@@ -31,7 +31,7 @@ from datastorage.pipeline.fallback import Fallback
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
 from datastorage.query.export import ArchiveExports
-from datastorage.query.questions import ArchiveQueries
+from datastorage.query.interface import ScopedArchive
 from datastorage.query.standby import Standby
 from datastorage.query.standbyqueries import StandbyQueries
 from datastorage.resilience.cancellation import end_tasks
@@ -42,7 +42,8 @@ from datastorage.storage.replication import state_of
 from datastorage.storage.schema import ARCHIVE, STANDBY
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting.
-_READ_POOL_SIZE: Final = 5
+_READ_POOL_SIZE: Final = 6
+"""Two searches, each over three connections."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             fallback=_build_fallback(replica),
         )
         standby = _open_standby(settings, stack)
-        archive: ArchiveQueries | StandbyQueries = primary
+        archive: ScopedArchive = primary
         tasks: tuple[asyncio.Task[Any], ...] = ()
         if standby is not None:
             copy = open_database(
@@ -104,7 +105,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         routers = [
             store_router(entrance),
             query_router(desk),
-            overview_router(desk, archive),
+            overview_router(desk),
             export_router(ExportDesk(guard, ArchiveExports(ExportReader(exports)))),
         ]
         yield Rest(submissions, routers, standby, tasks)
