@@ -158,6 +158,10 @@ async def test_a_refused_atomic_batch_names_the_records_at_fault(remote: Answeri
         remote.problem(422, "batch-not-stored", "PostgreSQL takes too long")
         with pytest.raises(DataStorageError, match="PostgreSQL takes too long"):
             await anext(store(server, records(3), PACE, atomic=True))
+        remote.answers.clear()
+        remote.say(422, 5)
+        with pytest.raises(ConfigurationError, match="not as a Data Storage server does"):
+            await anext(store(server, records(3), PACE, atomic=True))
 
 
 async def test_each_reason_to_wait_is_reported(remote: Answering) -> None:
