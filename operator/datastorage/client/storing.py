@@ -255,10 +255,6 @@ def _names_records(problem: Any) -> bool:
     return isinstance(problem, dict) and "items" in problem
 
 
-def _names_records(problem: Any) -> bool:
-    return isinstance(problem, dict) and "items" in problem
-
-
 def _result(submission: Submission, item: Mapping[str, Any]) -> Result:
     status, problem = value_in(item, "status", INTEGER), item.get("problem")
     if problem is None:
