@@ -28,6 +28,7 @@ from rich.table import Table
 from benchmarks.progress import Progress, say
 from benchmarks.texts import questions, sentences
 from datastorage.assembly.queries import build_queries
+from datastorage.assembly.searching import by_meaning
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
 from datastorage.query.questions import ArchiveQueries
@@ -183,7 +184,7 @@ async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterat
     """Open the queries as the command line uses them: questions are embedded, and records are read."""
     breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(MODEL), breaker)
-    yield build_queries(database, embedder)
+    yield build_queries(database, by_meaning(database, embedder))
     await breaker.close()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 
 from datastorage.records.record import Table
+from harness.absent import as_in_image
 from harness.controlplane import Cluster
 from harness.operatorprocess import OperatorProcess
 
@@ -110,7 +111,7 @@ class Workbench:
             capture_output=True,
             text=True,
             check=True,
-            env=os.environ
+            env=as_in_image(os.environ)
             | {
                 "KUBECONFIG": str(self.kubeconfig),
                 "DATASTORAGE_DATABASE_URL": self.database_url,

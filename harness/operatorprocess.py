@@ -16,6 +16,7 @@ from typing import Self
 
 import psutil
 
+from harness.absent import as_in_image
 from harness.controlplane.errors import ComponentError
 from harness.controlplane.processes import LOG_TAIL_LINES, Deadline, ProcessGroup
 from harness.ports import free_port
@@ -315,7 +316,7 @@ class OperatorProcess:
         # A test that names the directory puts the URL there.
         if self._database_url is not None and "DATASTORAGE_SECRETS_DIR" not in self.settings:
             own["DATASTORAGE_DATABASE_URL"] = self._database_url
-        return own | self.settings
+        return as_in_image(own | self.settings)
 
     def _embedded_url(self, role: str) -> str:
         lines = self._postmaster()

@@ -24,7 +24,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.progress import say
 from benchmarks.search.dataset import LabelledRecord, Question, load_questions, load_records
 from benchmarks.search.measures import ndcg_at, recall_at
-from datastorage.assembly.queries import queries_of
+from datastorage.assembly.searching import queries_of
 from datastorage.assembly.shard import build_writer
 from datastorage.assembly.store import Store, open_store
 from datastorage.query.filters import SearchMode

@@ -15,7 +15,8 @@ from typing import Final
 
 from datastorage.errors import ConfigurationError, DataStorageError
 from datastorage.files import fingerprint, read_secret, secret_file
-from datastorage.settings import PREFIX, Settings
+from datastorage.settings import Settings
+from datastorage.variables import PREFIX
 
 _log = logging.getLogger(__name__)
 

@@ -14,20 +14,15 @@ from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
 from datastorage.errors import ConfigurationError
 from datastorage.files import read_secret, secret_file
@@ -45,18 +40,10 @@ from datastorage.settingsgroups import (
     Url,
     VectorSettings,
 )
+from datastorage.variables import CLIENT_VARIABLES, PREFIX
 
-PREFIX: Final = "DATASTORAGE_"
 SECRETS_DIR_VARIABLE: Final = "DATASTORAGE_SECRETS_DIR"
 EMBEDDED_DIR_VARIABLE: Final = "DATASTORAGE_EMBEDDED_DIR"
-# Variables of the commands that ask a server (cli/server.py), by what they mean.
-CLIENT_VARIABLES: Final[Mapping[str, str]] = {
-    "DATASTORAGE_SERVER": "URL of the server that commands ask in place of a database: `--server`.",
-    "DATASTORAGE_TOKEN": "Token for that server.",
-    "DATASTORAGE_TOKEN_FILE": "File with the token for that server: `--token-file`.",
-    "DATASTORAGE_AS_SERVICEACCOUNT": "ServiceAccount to get a token for: `--as-serviceaccount`.",
-    "DATASTORAGE_CA_FILE": "Certificates of the authorities that may vouch for that server: `--ca-file`.",
-}
 # Variables of the program that are not settings of the service.
 _OTHER_VARIABLES: Final = frozenset({SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE, *CLIENT_VARIABLES})
 # Variables that only the tests read.
@@ -82,13 +69,10 @@ def _namespace(name: str) -> str:
 _Namespace = Annotated[str, AfterValidator(_namespace)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings. The table in the documentation is generated from the descriptions."""
 
-    # A name is split once: the first word is the group, and the rest may contain underscores.
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
-    )
+    model_config = ConfigDict(frozen=True)
 
     # The directory of each setting's file, for the settings that the environment does not set.
     _directories: Mapping[str, Path] = PrivateAttr(default_factory=dict)
@@ -101,7 +85,7 @@ class Settings(BaseSettings):
         default=None,
         description="URL of the Redis that caches vectors. Without it only the process's memory caches them.",
     )
-    namespaces: Annotated[tuple[_Namespace, ...], NoDecode, BeforeValidator(_split)] = Field(
+    namespaces: Annotated[tuple[_Namespace, ...], BeforeValidator(_split)] = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all."
     )
     ttl_seconds_after_stored: Annotated[int, Field(ge=0, le=315_360_000)] = Field(
@@ -144,29 +128,6 @@ class Settings(BaseSettings):
         description="Seconds that a stop may take to store what was taken in and write its status. The pod's "
         "`terminationGracePeriodSeconds` has to be 25 s longer.",
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic calls it by these names
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # no such file is read
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources: the environment, without the variables that Kubernetes sets, then the files."""
-        environment, files = EnvSettingsSource(settings_cls), EnvSettingsSource(settings_cls)
-        known = setting_names()
-        environment.env_vars = {
-            name.lower(): value
-            for name, value in os.environ.items()
-            if name.upper() in known and not is_service_link(name.upper(), value)
-        }
-        # The library has two sources for files: one supports no groups, and the other reads every file in the
-        # directory.
-        directory = getattr(file_secret_settings, "secrets_dir", None)
-        files.env_vars = _read_files(Path(directory)) if directory is not None else {}
-        return init_settings, environment, files
 
     def value_of(self, name: str) -> Any:
         """Return a setting by the name of its variable in lower case, without the prefix."""
@@ -227,32 +188,44 @@ def load_settings() -> Settings:
     """Read the settings. Raises ConfigurationError: one line that names the wrong setting and says why."""
     refuse_unknown_variables()
     directory = Path(os.environ.get(SECRETS_DIR_VARIABLE, DEFAULT_SECRETS_DIR))
-    sources: dict[str, Any] = {"_secrets_dir": directory} if directory.is_dir() else {}
+    given = _variables()
+    files = _read_files(directory) if directory.is_dir() else {}
     try:
-        settings = Settings(**sources)
+        settings = Settings.model_validate(_tree({**files, **given}))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         # The location may continue within the setting's value, so only its beginning names the setting.
         names = ["_".join(map(str, first["loc"][:length])) for length in (1, 2)]
         name = PREFIX + next(name for name in names if name in _PLACES).upper()
         raise ConfigurationError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
-    given = {  # in lower case, as in the lookup below
-        name.lower() for name, value in os.environ.items() if not is_service_link(name.upper(), value)
-    }
-    settings._directories = {  # noqa: SLF001  # made here
-        name: directory for name in _PLACES if f"{PREFIX}{name}".lower() not in given
-    }
+    settings._directories = {name: directory for name in _PLACES if name not in given}  # noqa: SLF001  # made here
     return settings
 
 
-def _read_files(directory: Path) -> dict[str, str | None]:
-    values: dict[str, str | None] = {}
-    for name in setting_names():
+def _tree(values: Mapping[str, str]) -> dict[str, Any]:
+    """Return values, by the names in ``_PLACES``, as the tree of the settings."""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        group, field = _PLACES[name]
+        (tree if group is None else tree.setdefault(group, {}))[field] = value
+    return tree
+
+
+def _variables() -> dict[str, str]:
+    """Return the values of the environment, without the variables that Kubernetes sets for a Service."""
+    known = dict(zip(setting_names(), _PLACES, strict=True))
+    named = ((name.upper(), value) for name, value in os.environ.items())
+    return {known[name]: value for name, value in named if name in known and not is_service_link(name, value)}
+
+
+def _read_files(directory: Path) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for place, name in zip(_PLACES, setting_names(), strict=True):
         path = secret_file(directory, name)
         if path is None:
             continue
         try:
-            values[name.lower()] = read_secret(path)
+            values[place] = read_secret(path)
         except OSError as error:
             raise ConfigurationError(f"{name}: its file {path} can't be read: {error.strerror}") from error
         except UnicodeDecodeError as error:

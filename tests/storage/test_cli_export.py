@@ -17,7 +17,7 @@ from datastorage.errors import (
     NotAllowedError,
     TransientError,
 )
-from datastorage.query.export import end_line
+from datastorage.query.exportline import end_line
 from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of

@@ -10,8 +10,9 @@ import pytest
 
 from datastorage.assembly.queries import build_queries
 from datastorage.cli.exportfile import ExportFile
-from datastorage.client.access import Access, open_server
+from datastorage.client.access import Access
 from datastorage.client.export import RemoteExports
+from datastorage.client.opening import open_server
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import IncompleteExportError
 from datastorage.query.filters import Filter

@@ -11,8 +11,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import InvalidQueryError
-from datastorage.query.archivedrecord import ArchivedRecord
-from datastorage.query.questions import Page
+from datastorage.query.archivedrecord import ArchivedRecord, Page
 from datastorage.query.timeline import Timeline
 from datastorage.storage.migrate import migrate
 from harness.objects import AUDIT_SPEC, TRACE_SPEC, action_trace, audit_record, record_of

@@ -20,8 +20,9 @@ from datastorage.query.search import Searcher
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import EVERYTHING, Scope
 from datastorage.storage.fulltext import FullText
+from datastorage.storage.groups import GroupKey
 from datastorage.storage.pages import ArchiveReader
-from datastorage.storage.summaries import GroupKey, Summaries
+from datastorage.storage.summaries import Summaries
 from harness.objects import action_trace, audit_record, identity_of
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.archive import searchable
@@ -361,7 +362,7 @@ async def test_a_summary_that_takes_too_long_is_given_up(filled: TestDatabase) -
     """Somebody holds the table, so that the statement can only wait."""
     database = Database(filled.service_url, pool_size=1)
     reader = ArchiveReader(database)
-    searcher = Searcher(reader, FullText(database), None, None)
+    searcher = Searcher(reader, FullText(database), None)
     ask = ArchiveQueries(reader, searcher, Summaries(database, seconds=0.2))
     owner = await connect(filled.owner_url)
     async with owner.transaction():

@@ -15,7 +15,7 @@ from datastorage.assembly.queries import build_queries
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
 from datastorage.query.filters import Filter, SearchMode
-from datastorage.query.search import SearchResult
+from datastorage.query.searchresult import SearchResult
 from datastorage.storage.fulltext import RankLimits
 from datastorage.storage.nearest import WalkLimits
 from datastorage.storage.vectors import VectorTables

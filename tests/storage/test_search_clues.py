@@ -11,11 +11,12 @@ import pytest_asyncio
 from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import EmbedderUnavailableError, InvalidQueryError
 from datastorage.query.filters import Filter, SearchMode
-from datastorage.query.search import SearchResult
+from datastorage.query.searchresult import SearchResult
 from datastorage.storage import clues
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.readonly import reading
+from datastorage.storage.wording import Clue
 from harness.objects import TRACE_SPEC, action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases
 from tests.support.archive import SearchableArchive, searchable
@@ -295,7 +296,7 @@ async def test_the_limit_of_clues_ends_with_them(own: SearchableArchive, seconds
     await own.put(*(_repeating(f"long{n}", details=60_000) for n in range(10)))
     limits = ClueLimits(seconds=seconds)
     async with reading(own.store.database, {"statement_timeout": "7min"}) as connection:
-        found = await clues.find(connection, Criteria(), [clues.Clue("killed oom checkout")], None, limits)
+        found = await clues.find(connection, Criteria(), [Clue("killed oom checkout")], None, limits)
         assert found == []
         assert await connection.fetchval("SELECT current_setting('statement_timeout')") == "7min"
 
@@ -306,7 +307,7 @@ async def test_few_texts_are_read(own: SearchableArchive) -> None:
     await own.put(*(_message(tail, name=f"n{n}") for n in range(6)))
     async with reading(own.store.database) as connection:
         found = await clues.find(
-            connection, Criteria(), [clues.Clue("checkout killed oom")], None, ClueLimits(texts=3)
+            connection, Criteria(), [Clue("checkout killed oom")], None, ClueLimits(texts=3)
         )
     assert len(found) == 3
 

@@ -19,11 +19,11 @@ from datastorage.storage import clues, export, fulltext, nearest, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Criteria, Scope
+from datastorage.storage.groups import GroupKey
 from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.readonly import reading
-from datastorage.storage.summaries import GroupKey
 from datastorage.storage.vectors import VectorTables
 from harness.postgres import TestDatabase, TestDatabases, connect
 

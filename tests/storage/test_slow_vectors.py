@@ -54,8 +54,8 @@ async def test_vectors_too_many_for_one_statement_are_written_in_halves(
     batch = records(COUNT)
     await stage.writer.store_bare(batch)
     assert len(await pending(owner)) == COUNT
-    await slow_vectors(owner, 0.02)
-    await limit(owner, cloned, "statement_timeout", "1s")
+    await slow_vectors(owner, 0.01)
+    await limit(owner, cloned, "statement_timeout", "500ms")
     database.expire_connections()
     spawn(stage.backfill.run())
 
@@ -74,7 +74,7 @@ async def test_one_vector_that_is_too_slow_holds_up_no_other(
     await stage.tables.model_id()
     await stage.writer.store_bare(batch)
     await slow_vectors(owner, 3600, f"WHEN (NEW.text_hash = '\\x{hash_of(batch[17]).hex()}')")
-    await limit(owner, cloned, "statement_timeout", "1s")
+    await limit(owner, cloned, "statement_timeout", "500ms")
     database.expire_connections()
     spawn(stage.backfill.run())
 
@@ -95,8 +95,8 @@ async def test_rows_are_stored_beside_vectors_that_are_too_slow(
     stage: Stage, database: Database, owner: Any, cloned: TestDatabase
 ) -> None:
     await stage.tables.model_id()
-    await slow_vectors(owner, 0.06)
-    await limit(owner, cloned, "statement_timeout", "2s")
+    await slow_vectors(owner, 0.03)
+    await limit(owner, cloned, "statement_timeout", "1s")
     database.expire_connections()
     stored = await stage.writer.store(records(COUNT))
     assert {row.vector.state for row in stored} == {WriteState.PENDING}

@@ -11,6 +11,7 @@ from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.rediscache import Limits, RedisStore
 from datastorage.errors import EmbedderUnavailableError
 from datastorage.query.filters import SearchMode
+from datastorage.query.meaning import NearestInMeaning
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
 from datastorage.records.vector import EmbeddingModel, Vector
@@ -204,7 +205,7 @@ async def test_reads(stage: Stage, database: Database) -> None:
 def _queries(stage: Stage, database: Database) -> ArchiveQueries:
     reader, model = ArchiveReader(database), stage.provider.model
     nearest = Nearest(database, database, model=model, same_server=True)
-    searcher = Searcher(reader, FullText(database), stage.embedder, nearest)
+    searcher = Searcher(reader, FullText(database), NearestInMeaning(stage.embedder, nearest))
     return ArchiveQueries(reader, searcher, Summaries(database))
 
 

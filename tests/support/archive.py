@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from datastorage.assembly.queries import build_queries
+from datastorage.assembly.searching import by_meaning
 from datastorage.embedding import Embedder, Provider, VectorCache
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.query.meaning import NearestInMeaning
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
 from datastorage.records.vector import EmbeddingModel, Matrix
@@ -97,9 +99,10 @@ class SearchableArchive:
             same_server=vectors.same_server,
             limits=walk,
         )
+        meaning = NearestInMeaning(vectors.embedder, nearest)
         reader = ArchiveReader(database, max_bytes=max_bytes)
         full_text = FullText(database, limits=rank, clue_limits=clues)
-        searcher = Searcher(reader, full_text, vectors.embedder, nearest, embedding_seconds=embedding_seconds)
+        searcher = Searcher(reader, full_text, meaning, embedding_seconds=embedding_seconds)
         return replace(self, ask=ArchiveQueries(reader, searcher, Summaries(database)))
 
     async def put(self, *bodies: Mapping[str, Any], with_vectors: bool = True) -> None:
@@ -132,9 +135,8 @@ async def searchable(
         embedder = Embedder(chosen, VectorCache(chosen.model), breaker)
         stack.push_async_callback(embedder.close)
         store = Store(database, Vectors(apart, vectors is None, embedder))
-        yield SearchableArchive(
-            store, chosen, build_queries(database, embedder, apart if vectors is not None else None)
-        )
+        meaning = by_meaning(database, embedder, apart if vectors is not None else None)
+        yield SearchableArchive(store, chosen, build_queries(database, meaning))
 
 
 async def _serves() -> None:

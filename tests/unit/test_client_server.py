@@ -12,8 +12,9 @@ from yarl import URL
 
 from datastorage.api.app import api_app, api_server
 from datastorage.api.health import health_routes
-from datastorage.client.access import Access, checked_url, open_server
+from datastorage.client.access import Access
 from datastorage.client.archive import RemoteArchive
+from datastorage.client.opening import checked_url, open_server
 from datastorage.client.server import Pace, Server
 from datastorage.client.tokens import GivenToken
 from datastorage.errors import (

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from datastorage.client.access import Access, open_server
+from datastorage.client.access import Access
+from datastorage.client.opening import open_server
 from datastorage.errors import ConfigurationError, NotAuthenticatedError
 from harness.plugin import FakePlugin
 from tests.support.answering import Answering, answering

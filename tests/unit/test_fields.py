@@ -13,7 +13,7 @@ from datastorage.query.listedrecord import ListedRecord
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import sha256
 from datastorage.records.record import RecordKey, Table, Via
-from datastorage.storage.pages import Outline, Place, StoredRow
+from datastorage.storage.places import Outline, Place, StoredRow
 
 _NOW = datetime(2026, 3, 5, tzinfo=UTC)
 _PLACE = Place(Table.AUDIT_RECORDS, RecordKey(str(uuid.uuid4()), 1, _NOW, b"\0" * 32))

@@ -13,6 +13,7 @@ import yaml
 
 from datastorage.errors import ConfigurationError
 from datastorage.kube.endpoint import Endpoint, load_endpoint
+from harness.absent import as_in_image
 from harness.servingcertificates import Authority
 
 SECRET = "s3cr3t-that-nobody-may-see"
@@ -262,7 +263,7 @@ def test_the_command_line_ends_with_2(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "datastorage", "run"],
         capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path,
-        env=os.environ | {
+        env=as_in_image(os.environ) | {
             "KUBECONFIG": str(write(tmp_path / "config", "")),
             "DATASTORAGE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
             "DATASTORAGE_EMBEDDING_PROVIDER": "none",

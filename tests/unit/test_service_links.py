@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from datastorage.cli import main
 from datastorage.errors import ConfigurationError
-from datastorage.settings import PREFIX, Settings, ignored_variables, load_settings, setting_names
+from datastorage.settings import Settings, ignored_variables, load_settings, setting_names
+from datastorage.variables import PREFIX
 
 DEFAULTS = Settings.model_construct().model_dump()
 

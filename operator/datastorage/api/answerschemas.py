@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from datastorage.query.filters import SearchMode
 from datastorage.resources.models.base import field_name
 from datastorage.resources.validation.problems import Code
-from datastorage.storage.summaries import GroupKey
+from datastorage.storage.groups import GroupKey
 
 SCHEMAS_AT: Final = "#/components/schemas/"
 

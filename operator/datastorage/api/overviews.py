@@ -14,7 +14,7 @@ from datastorage.api.query import Desk
 from datastorage.query.archivesummary import DEFAULT_GROUPS
 from datastorage.query.encoding import encoded
 from datastorage.query.filters import MAX_LIMIT
-from datastorage.storage.summaries import GroupKey
+from datastorage.storage.groups import GroupKey
 
 _GROUP_BY: Final = f"One or two of {', '.join(GroupKey)}, with a comma in between."
 

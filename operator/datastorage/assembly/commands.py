@@ -15,12 +15,13 @@ from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
-from datastorage.settings import PREFIX, Settings
+from datastorage.settings import Settings
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
 from datastorage.storage.texts import Texts
 from datastorage.storage.trial import Trial
 from datastorage.storage.write import TextVectors
+from datastorage.variables import PREFIX
 from datastorage.vectors.backfill import Dependencies
 from datastorage.vectors.reembed import Reembed
 

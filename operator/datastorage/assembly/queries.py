@@ -1,59 +1,48 @@
-"""Builds the queries of an archive, from its store."""
+"""Builds the queries of an archive, from its database."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
+from datastorage.assembly.databases import open_database
 from datastorage.assembly.opened import OpenedArchive
-from datastorage.assembly.store import Store, open_store
-from datastorage.embedding import Embedder
 from datastorage.query.export import ArchiveExports
 from datastorage.query.questions import ArchiveQueries
-from datastorage.query.search import Searcher
+from datastorage.query.search import Meaning, Searcher
 from datastorage.settings import Settings
+from datastorage.storage.clock import time_in
 from datastorage.storage.connection.database import Database
 from datastorage.storage.export import ExportReader
 from datastorage.storage.fulltext import FullText
-from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.schema import ARCHIVE
 from datastorage.storage.summaries import Summaries
 
 
 @asynccontextmanager
 async def open_queries(settings: Settings) -> AsyncIterator[OpenedArchive]:
-    """Open the archive for the questions of one command.
+    """Open the archive for the questions of one command, except searches by meaning.
 
-    Redis is not used: it would save the vector of one question at most. Raises ConfigurationError for a wrong
-    setting, SchemaVersionError for a schema of another version.
+    The settings of vectors are not read. Raises ConfigurationError for a wrong setting, SchemaVersionError
+    for a schema of another version.
     """
-    async with open_store(settings, writable=False, with_redis=False) as store:
-        await store.database.check_schema_version()
-        exports = ArchiveExports(ExportReader(store.database))
-        yield OpenedArchive(queries_of(store), exports, store.archive.time)
+    settings.require_database_url()
+    async with AsyncExitStack() as stack:
+        database = open_database(settings, "database_url", ARCHIVE, stack, writable=False)
+        await database.check_schema_version()
+        yield opened_archive(database, build_queries(database))
 
 
-def build_queries(
-    database: Database, embedder: Embedder | None = None, vectors: Database | None = None
-) -> ArchiveQueries:
+def opened_archive(database: Database, queries: ArchiveQueries) -> OpenedArchive:
+    """Return the archive in a database, open for the questions of a command."""
+    exports = ArchiveExports(ExportReader(database))
+    return OpenedArchive(queries, exports, partial(time_in, database))
+
+
+def build_queries(database: Database, meaning: Meaning | None = None) -> ArchiveQueries:
     """Return the queries of the archive in ``database``. Nothing connects before the first query.
 
-    Without ``embedder`` there is no search by meaning. ``vectors`` is the database of the vectors, if that is
-    on another server.
+    Without ``meaning`` there is no search by meaning.
     """
-    reader, full_text, summaries = ArchiveReader(database), FullText(database), Summaries(database)
-    if embedder is None:
-        return ArchiveQueries(reader, Searcher(reader, full_text, None, None), summaries)
-    nearest = Nearest(
-        database,
-        vectors if vectors is not None else database,
-        model=embedder.model,
-        same_server=vectors is None,
-    )
-    return ArchiveQueries(reader, Searcher(reader, full_text, embedder, nearest), summaries)
-
-
-def queries_of(store: Store, database: Database | None = None) -> ArchiveQueries:
-    """Return the queries of the archive that a store keeps; ``database`` may be another way to it."""
-    database, vectors = database or store.database, store.vectors
-    if vectors is None:
-        return build_queries(database)
-    return build_queries(database, vectors.embedder, None if vectors.same_server else vectors.database)
+    reader = ArchiveReader(database)
+    return ArchiveQueries(reader, Searcher(reader, FullText(database), meaning), Summaries(database))

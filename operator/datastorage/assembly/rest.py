@@ -18,10 +18,10 @@ from datastorage.api.listening import is_loopback
 from datastorage.api.overviews import overview_router
 from datastorage.api.query import Desk, query_router
 from datastorage.api.store import Entrance, store_router
-from datastorage.assembly.queries import queries_of
+from datastorage.assembly.databases import open_database
 from datastorage.assembly.replica import Replica
+from datastorage.assembly.searching import queries_of
 from datastorage.assembly.shard import Shard, build_writer
-from datastorage.assembly.store import open_database
 from datastorage.errors import ConfigurationError
 from datastorage.kube.accessreviews import AccessReviews
 from datastorage.kube.namespaces import Namespaces

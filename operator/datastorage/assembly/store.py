@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from datastorage.assembly.databases import open_database
 from datastorage.embedding import Embedder, VectorCache, build_cache, build_provider
 from datastorage.embedding.provider import probe
 from datastorage.resilience.breaker import Breaker
@@ -16,7 +17,7 @@ from datastorage.settings import Settings
 from datastorage.storage.connection.database import Database
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.rejected import RejectedRecords
-from datastorage.storage.schema import ARCHIVE, VECTORS, Chain
+from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.trial import Trial
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, VectorTarget
@@ -115,27 +116,3 @@ def _open_vectors(
         embedder_breaker=embedder_breaker,
         breaker=breaker,
     )
-
-
-def open_database(
-    settings: Settings,
-    url: str,
-    chain: Chain,
-    stack: AsyncExitStack,
-    *,
-    writable: bool,
-    pool_size: int | None = None,
-) -> Database:
-    """Return the database that the setting ``url`` names, which the stack closes.
-
-    Without ``pool_size`` the pool has the size of the settings.
-    """
-    database = Database(
-        origin_of(settings, url),
-        pool_size=settings.database.pool_size if pool_size is None else pool_size,
-        chain=chain,
-        writable=writable,
-        statement_cache=settings.database.statement_cache,
-    )
-    stack.push_async_callback(database.close)
-    return database

@@ -9,8 +9,6 @@ from typing import Annotated, Final, TypeVar
 import typer
 
 from datastorage.assembly.opened import OpenedArchive
-from datastorage.assembly.queries import open_queries
-from datastorage.assembly.remote import open_remote_queries
 from datastorage.cli.filters import FilterOptions, Kind, Namespace
 from datastorage.cli.opened import with_opened
 from datastorage.cli.optiongroups import with_option_groups
@@ -22,11 +20,10 @@ from datastorage.query.absentidentifiers import absent_identifiers
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode
 from datastorage.query.interface import Archive
-from datastorage.query.search import SearchResult
+from datastorage.query.searchresult import SearchResult
 from datastorage.query.summary import outcome_of, summary_of, target_of
 from datastorage.query.timeline import Timeline
 from datastorage.records.times import rfc3339
-from datastorage.settings import load_settings
 from datastorage.storage.criteria import Scope
 
 T = TypeVar("T")
@@ -84,7 +81,7 @@ def search(
         result = await archive.search(question, chosen, mode=mode or SearchMode.HYBRID, limit=limit)
         return result, await absent_identifiers(archive, question, chosen)
 
-    result, absent = ask_about(server, filters, ask)
+    result, absent = ask_about(server, filters, ask, by_meaning=mode is not SearchMode.TEXT)
     if result.degraded is not None:
         note(f"note: searched by words only: {result.degraded}")
     _print_search(result, output)
@@ -291,10 +288,26 @@ def _print_timeline(found: Timeline, output: Format) -> None:
     print_table(_columns(output, "AT", "GENERATION"), rows)
 
 
-def opening(server: ServerOptions) -> AbstractAsyncContextManager[OpenedArchive]:
-    """Return the archive of the server that the options name, or of the database of the settings."""
+def opening(server: ServerOptions, *, by_meaning: bool = False) -> AbstractAsyncContextManager[OpenedArchive]:
+    """Return the archive of the server that the options name, or of the database of the settings.
+
+    The database can be searched by words alone, unless ``by_meaning``.
+    """
     access = server.access
-    return open_queries(load_settings()) if access is None else open_remote_queries(access)
+    # The libraries of each way take longer to load than most questions take to answer.
+    if access is not None:
+        from datastorage.assembly.remote import open_remote_queries  # noqa: PLC0415  # as above
+
+        return open_remote_queries(access)
+    from datastorage.settings import load_settings  # noqa: PLC0415  # as above
+
+    if by_meaning:
+        from datastorage.assembly.searching import open_search  # noqa: PLC0415  # as above
+
+        return open_search(load_settings())
+    from datastorage.assembly.queries import open_queries  # noqa: PLC0415  # as above
+
+    return open_queries(load_settings())
 
 
 def _ask(server: ServerOptions, question: Callable[[Archive], Awaitable[T]]) -> T:
@@ -303,7 +316,11 @@ def _ask(server: ServerOptions, question: Callable[[Archive], Awaitable[T]]) -> 
 
 
 def ask_about(
-    server: ServerOptions, filters: FilterOptions, question: Callable[[Archive, Filter], Awaitable[T]]
+    server: ServerOptions,
+    filters: FilterOptions,
+    question: Callable[[Archive, Filter], Awaitable[T]],
+    *,
+    by_meaning: bool = False,
 ) -> T:
     """Put a question about chosen records to the archive, and return the answer.
 
@@ -316,7 +333,7 @@ def ask_about(
             now = datetime.fromtimestamp(await opened.time(), UTC)
         return await question(opened.archive, filters.at(now))
 
-    return with_opened(opening(server), answer)
+    return with_opened(opening(server, by_meaning=by_meaning), answer)
 
 
 def finish(

@@ -17,7 +17,7 @@ from datastorage.errors import (
     InvalidQueryError,
     TransientError,
 )
-from datastorage.query.export import END_KIND, end_line
+from datastorage.query.exportline import END_KIND, end_line
 from datastorage.records.hashes import labelled
 
 _END_BEGINS: Final = f'{{"kind":"{END_KIND}",'.encode()

@@ -2,14 +2,12 @@
 
 import io
 import json
-import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-import yaml
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
@@ -22,8 +20,6 @@ _UNBOUNDED: Final = 10_000
 _MIN_WIDTH_OF_LAST: Final = 30
 # Levels of nesting that are shown indented, one below the other; each adds to the indentation.
 _MAX_INDENTED: Final = 200
-# Texts that a reader of YAML 1.1 or 1.2 may take for a number, a time or a truth value, unlike this library.
-_AMBIGUOUS: Final = re.compile(r"[-+]?[._]*[0-9]|(?:y|n)\Z", re.IGNORECASE)
 
 
 class Format(StrEnum):
@@ -76,7 +72,9 @@ def print_document(value: Any, form: Format | DocumentFormat) -> None:
     if form == DocumentFormat.YAML:
         if deep:
             raise DataStorageError("this record is nested too deep for YAML: use -o json")
-        text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        from datastorage.cli.yamltext import as_yaml  # noqa: PLC0415  # tables and JSON do without its library
+
+        text = as_yaml(value)
         escape = _yaml_escape
     else:
         text = json.dumps(value, indent=None if deep else 2, ensure_ascii=False) + "\n"
@@ -95,22 +93,6 @@ def _depth(value: Any) -> int:
             for child in (node.values() if isinstance(node, Mapping) else node)
         ]
     return depth
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts quotes around every text that needs escapes, or that a reader may take for another type."""
-
-
-def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None
-    if not all(character.isprintable() or character == "\n" for character in text):
-        style = '"'
-    elif _AMBIGUOUS.match(text):
-        style = "'"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _quoted)
 
 
 def _json_escape(character: str) -> str:

@@ -17,7 +17,7 @@ from datastorage.errors import InvalidQueryError
 from datastorage.query.archivesummary import DEFAULT_GROUPS, ArchiveSummary
 from datastorage.query.targethistory import HistoryEntry
 from datastorage.records.times import rfc3339
-from datastorage.storage.summaries import Group
+from datastorage.storage.groups import Group
 
 commands = typer.Typer()
 

@@ -3,7 +3,6 @@
 from pydantic import SecretStr
 
 from datastorage.settings import (
-    CLIENT_VARIABLES,
     DEFAULT_EMBEDDED_DIR,
     DEFAULT_SECRETS_DIR,
     EMBEDDED_DIR_VARIABLE,
@@ -11,6 +10,7 @@ from datastorage.settings import (
     setting_fields,
     setting_names,
 )
+from datastorage.variables import CLIENT_VARIABLES
 
 
 def settings_table() -> str:

@@ -22,12 +22,18 @@ from datastorage.client.records import (
     timeline_in,
 )
 from datastorage.client.server import Server
-from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivedrecord import ArchivedRecord, Page
 from datastorage.query.archivesummary import ArchiveSummary, bounded, group_keys
-from datastorage.query.filters import Filter, SearchMode, check_limit, check_value
-from datastorage.query.questions import Page, checked_generation, checked_uid
+from datastorage.query.filters import (
+    Filter,
+    SearchMode,
+    check_limit,
+    check_value,
+    checked_generation,
+    checked_uid,
+)
 from datastorage.query.questionwords import check_question
-from datastorage.query.search import SearchResult
+from datastorage.query.searchresult import SearchResult
 from datastorage.query.targethistory import TargetHistory
 from datastorage.query.timeline import Timeline
 from datastorage.records.times import rfc3339

@@ -5,7 +5,7 @@ from typing import Final
 
 from datastorage.client.archive import conditions_of
 from datastorage.client.server import Server
-from datastorage.query.export import RECORD_MEMBER
+from datastorage.query.exportline import RECORD_MEMBER
 from datastorage.query.filters import Filter
 
 _PATH: Final = "/api/v1/export"

@@ -14,18 +14,17 @@ from datastorage.client.values import (
     time_in,
     value_in,
 )
-from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivedrecord import ArchivedRecord, Page
 from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import SearchMode
-from datastorage.query.questions import Page
-from datastorage.query.search import SearchHit, SearchResult
+from datastorage.query.searchresult import SearchHit, SearchResult
 from datastorage.query.targethistory import HistoryEntry, TargetHistory
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import unlabelled
 from datastorage.records.record import Via
 from datastorage.resources.kinds import KINDS
-from datastorage.storage.summaries import Group, GroupKey
+from datastorage.storage.groups import Group, GroupKey
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """One server of the REST API: sends requests that are bounded in time and size, and reads the answers.
 
 A token goes to the server that was named, and to no other: redirects are not followed. It goes over TLS, or
-to this machine itself, unless the caller allows plain HTTP (client/access.py).
+to this machine itself, unless the caller allows plain HTTP (client/opening.py).
 """
 
 import asyncio

@@ -8,8 +8,8 @@ from datastorage.embedding.provider import Provider
 from datastorage.errors import ConfigurationError
 from datastorage.records.vector import EmbeddingModel
 from datastorage.secrets import Origin
-from datastorage.settings import PREFIX
 from datastorage.settingsgroups import EmbeddingSettings
+from datastorage.variables import PREFIX
 
 
 def build_provider(settings: EmbeddingSettings, *, url: Origin, key: Origin) -> Provider | None:

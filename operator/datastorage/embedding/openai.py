@@ -39,8 +39,8 @@ from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.causes import connection_trouble
 from datastorage.secrets import Origin, Secret
-from datastorage.settings import PREFIX
 from datastorage.settingsgroups import EmbeddingSettings
+from datastorage.variables import PREFIX
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from datastorage.records.vector import Matrix, Vector
-from datastorage.settings import PREFIX
+from datastorage.variables import PREFIX
 
 # Bytes of a number of 17 digits with sign, exponent, comma and the white space of an indented answer.
 _NUMBER_BYTES: Final = 48

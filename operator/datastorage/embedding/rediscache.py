@@ -26,7 +26,7 @@ from datastorage.resilience.breaker import Breaker, Pace
 from datastorage.resilience.cancellation import cancellation_kept
 from datastorage.resilience.causes import connection_trouble
 from datastorage.secrets import Origin, Secret
-from datastorage.settings import PREFIX
+from datastorage.variables import PREFIX
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from datastorage.records.record import Via
 from datastorage.records.times import rfc3339
 from datastorage.resilience.pieces import in_pieces
 from datastorage.resources.reading.registry import kind_of
-from datastorage.storage.pages import StoredRow
+from datastorage.storage.places import StoredRow
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +85,15 @@ class ArchivedRecord:
             "via": str(self.via),
             "recordedBy": self.recorded_by,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records, the newest first."""
+
+    records: tuple[ArchivedRecord, ...]
+    cursor: str | None
+    """The cursor of the next page; None on the last."""
 
 
 def archived(row: StoredRow) -> ArchivedRecord:

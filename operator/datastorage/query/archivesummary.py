@@ -8,7 +8,7 @@ from typing import Any, Final
 from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import Filter
 from datastorage.records.times import rfc3339
-from datastorage.storage.summaries import Group, GroupKey, Groups
+from datastorage.storage.groups import Group, GroupKey, Groups
 
 DEFAULT_DAYS: Final = 7
 """A summary begins this many days ago, at midnight in UTC, unless the question says since when."""

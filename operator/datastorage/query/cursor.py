@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from datastorage.errors import InvalidQueryError
 from datastorage.records.record import RecordKey, Table
-from datastorage.storage.pages import Place, Position
+from datastorage.storage.places import Place, Position
 from datastorage.storage.rejected import RejectedPosition
 
 _MAX_CHARACTERS: Final = 400

@@ -11,7 +11,6 @@ Only a complete export has the last line. Every other line has a token with whic
 import asyncio
 import base64
 import hashlib
-import json
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from json.encoder import encode_basestring_ascii
@@ -20,6 +19,7 @@ from typing import Any, Final, Protocol
 from datastorage import metrics
 from datastorage.errors import InvalidQueryError
 from datastorage.query.cursor import fingerprint, resume_token, resumed_position
+from datastorage.query.exportline import RECORD_MEMBER, end_line
 from datastorage.query.filters import Filter
 from datastorage.records.hashes import labelled, sha256
 from datastorage.records.times import rfc3339
@@ -29,10 +29,6 @@ from datastorage.storage.export import ExportPage, Mark
 
 _log = logging.getLogger(__name__)
 
-END_KIND: Final = "ExportEnd"
-"""The ``kind`` of the last line."""
-RECORD_MEMBER: Final = b',"record":'
-"""The stored bytes follow, up to the closing brace of the line."""
 # Some milliseconds of work for the event loop, and large enough for the compression and the network.
 _PIECE_BYTES: Final = 256 * 1024
 _NO_FILTER: Final = Filter()
@@ -192,18 +188,6 @@ class ArchiveExports:
             self._reader, criteria, question, after=after, end=max(after, mark.position),
             names_end=scope.since is None,
         )  # fmt: skip
-
-
-def end_line(count: int, digest: bytes, *, position: int, token: str) -> bytes:
-    """Return the last line of an export; ``digest`` is the SHA-256 of all bytes before it."""
-    values = {
-        "kind": END_KIND,
-        "count": count,
-        "linesHash": labelled(digest),
-        "position": position,
-        "resumeToken": token,
-    }
-    return json.dumps(values, separators=(",", ":")).encode() + b"\n"
 
 
 def _fingerprint(criteria: Criteria) -> str:

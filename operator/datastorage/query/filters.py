@@ -3,6 +3,7 @@
 Each name in FILTERS (resources/reading) is a field of ``Filter``.
 """
 
+import uuid
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,6 +18,7 @@ from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.criteria import Criteria
 
 MAX_LIMIT: Final = 1_000
+_MAX_GENERATION: Final = 2**63 - 1
 _TABLES: Final = {reading.kind.kind: reading.table for reading in READINGS}
 _PHASES: Final = tuple(dict.fromkeys([*map(str, AuditPhase), *map(str, ExecutionStatus)]))
 
@@ -111,6 +113,21 @@ def check_value(name: str, value: str) -> None:
         )
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidQueryError(f"{name} has a character that is not text: remove it")
+
+
+def checked_uid(uid: str) -> str:
+    """Return a uid in its canonical spelling. Raises InvalidQueryError for any other text."""
+    try:
+        return str(uuid.UUID(uid))
+    except ValueError:
+        raise InvalidQueryError(f"uid must be a UUID, such as {uuid.UUID(int=0)}, not {uid[:50]!r}") from None
+
+
+def checked_generation(generation: int) -> int:
+    """Return the number of a generation. Raises InvalidQueryError for a number that no object can have."""
+    if not 0 <= generation <= _MAX_GENERATION:
+        raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
+    return generation
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...], hint: str = "") -> str:

@@ -8,12 +8,11 @@ standby of it (query/standbyqueries.py).
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.archivedrecord import ArchivedRecord, Page
 from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.listedrecord import ListPage
-from datastorage.query.questions import Page
-from datastorage.query.search import SearchResult
+from datastorage.query.searchresult import SearchResult
 from datastorage.query.targethistory import TargetHistory
 from datastorage.query.timeline import Timeline
 from datastorage.storage.criteria import Scope

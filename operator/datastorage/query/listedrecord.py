@@ -7,7 +7,7 @@ from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.records.hashes import labelled
 from datastorage.records.times import rfc3339
 from datastorage.resources.reading.registry import kind_of
-from datastorage.storage.pages import Outline
+from datastorage.storage.places import Outline
 
 
 @dataclass(frozen=True, slots=True)

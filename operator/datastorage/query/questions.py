@@ -3,10 +3,8 @@
 Every question is bounded, counted and timed. Nothing here writes.
 """
 
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -17,7 +15,7 @@ from datastorage.errors import (
     RecordNotFoundError,
     WorkRefusedError,
 )
-from datastorage.query.archivedrecord import ArchivedRecord, archived, archived_all
+from datastorage.query.archivedrecord import ArchivedRecord, Page, archived, archived_all
 from datastorage.query.archivesummary import (
     DEFAULT_GROUPS,
     ArchiveSummary,
@@ -26,28 +24,28 @@ from datastorage.query.archivesummary import (
     summary_of_groups,
 )
 from datastorage.query.cursor import cursor_of, fingerprint, not_a_cursor, page_end
-from datastorage.query.filters import MAX_LIMIT, Filter, SearchMode, check_limit, check_value
+from datastorage.query.filters import (
+    MAX_LIMIT,
+    Filter,
+    SearchMode,
+    check_limit,
+    check_value,
+    checked_generation,
+    checked_uid,
+)
 from datastorage.query.listedrecord import ListedRecord, ListPage
-from datastorage.query.search import Searcher, SearchResult
+from datastorage.query.search import Searcher
+from datastorage.query.searchresult import SearchResult
 from datastorage.query.targethistory import TargetHistory, entry_of
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.record import RecordKey, Table
 from datastorage.storage.criteria import EVERYTHING, Criteria, Scope
-from datastorage.storage.pages import ArchiveReader, Orders, Place, PlacedRow, Position
+from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.places import Orders, Place, PlacedRow, Position
 from datastorage.storage.summaries import Summaries
 
 _NO_FILTER: Final = Filter()
 _MAX_HISTORY: Final = 1_000
-_MAX_GENERATION: Final = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Records, the newest first."""
-
-    records: tuple[ArchivedRecord, ...]
-    cursor: str | None
-    """The cursor of the next page; None on the last."""
 
 
 class ArchiveQueries:
@@ -332,21 +330,6 @@ def _known(orders: Orders | None) -> Orders:
     if orders is None:  # never a row of the caller's, or gone since
         raise not_a_cursor()
     return orders
-
-
-def checked_uid(uid: str) -> str:
-    """Return a uid in its canonical spelling. Raises InvalidQueryError for any other text."""
-    try:
-        return str(uuid.UUID(uid))
-    except ValueError:
-        raise InvalidQueryError(f"uid must be a UUID, such as {uuid.UUID(int=0)}, not {uid[:50]!r}") from None
-
-
-def checked_generation(generation: int) -> int:
-    """Return the number of a generation. Raises InvalidQueryError for a number that no object can have."""
-    if not 0 <= generation <= _MAX_GENERATION:
-        raise InvalidQueryError(f"generation must be 0 to {_MAX_GENERATION}, not {generation}")
-    return generation
 
 
 @contextmanager

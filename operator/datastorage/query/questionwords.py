@@ -13,8 +13,7 @@ from datastorage.errors import InvalidQueryError
 from datastorage.query.identifiers import identifiers
 from datastorage.records.scrub import clip
 from datastorage.records.words import plain, split_camel_case
-from datastorage.storage.clues import Clue
-from datastorage.storage.fulltext import Wording
+from datastorage.storage.wording import Clue, Wording
 
 MAX_QUESTION_CHARACTERS: Final = 16_384
 _MAX_WORDS: Final = 64

@@ -4,20 +4,20 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
-from datastorage.embedding import Embedder
-from datastorage.errors import DataStorageError, EmbedderUnavailableError, InvalidQueryError
-from datastorage.query.archivedrecord import ArchivedRecord, archived_all
+from datastorage.errors import DataStorageError, InvalidQueryError
+from datastorage.query.archivedrecord import archived_all
 from datastorage.query.filters import SearchMode
 from datastorage.query.fusion import fuse
 from datastorage.query.questionwords import check_question, without_excluded, wording
+from datastorage.query.searchresult import SearchHit, SearchResult
 from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Match, best_of_each_text
-from datastorage.storage.nearest import Nearest
-from datastorage.storage.pages import ArchiveReader, Place
+from datastorage.storage.pages import ArchiveReader
+from datastorage.storage.places import Place
 
 # A single event that recurs many times must not fill the page.
 _PER_TEXT: Final = 3
@@ -34,29 +34,12 @@ _MAX_COUNT: Final = 1_000
 _MAX_COUNTED: Final = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class SearchHit:
-    """A record that was found."""
+class Meaning(Protocol):
+    """Finds the records that are nearest in meaning to a question (query/meaning.py)."""
 
-    record: ArchivedRecord
-    score: float
-    """The hits are ordered by score. Scores can be compared within one answer only."""
-    similarity: float | None
-    """Cosine similarity of question and record, 1 at most; None if the record was found by words alone."""
-    more: int
-    """The number of further records that meet the filter and have the same text, but are not among the hits;
-    counted up to 1,000 or so."""
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The hits of a search, the best first."""
-
-    mode: SearchMode
-    """The mode that was used: text if hybrid was asked for but the vectors were not available."""
-    hits: tuple[SearchHit, ...]
-    degraded: str | None = None
-    """Why another mode than the requested one was used; None if the requested one was used."""
+    async def nearest(
+        self, question: str, criteria: Criteria, *, limit: int, per_text: int, seconds: float | None
+    ) -> list[Match]: ...
 
 
 class Searcher:
@@ -66,20 +49,18 @@ class Searcher:
         self,
         reader: ArchiveReader,
         full_text: FullText,
-        embedder: Embedder | None,
-        nearest: Nearest | None,
+        meaning: Meaning | None,
         *,
         embedding_seconds: float = _EMBEDDING_SECONDS,
     ) -> None:
-        """``embedder`` and ``nearest`` are None if no vectors are kept.
+        """Without ``meaning``, there is no search by it.
 
         A search by both waits at most ``embedding_seconds`` for the vector of a question.
         """
         self._embedding_seconds = embedding_seconds
         self._reader = reader
         self._full_text = full_text
-        self._embedder = embedder
-        self._nearest = nearest
+        self._meaning = meaning
 
     async def search(
         self, question: str, criteria: Criteria, *, mode: SearchMode, limit: int
@@ -123,20 +104,16 @@ class Searcher:
     async def _vector_matches(
         self, question: str, criteria: Criteria, limit: int, *, embedding_seconds: float | None = None
     ) -> list[Match]:
-        if self._embedder is None or self._nearest is None:
+        if self._meaning is None:
             raise InvalidQueryError(
                 "a search by meaning needs vectors, but DATASTORAGE_EMBEDDING_PROVIDER is none: "
                 "search by words instead (mode text)"
             )
-        try:
-            asked, excluded = without_excluded(question)
-            async with asyncio.timeout(embedding_seconds):
-                vector = await self._embedder.embed_query(asked)
-        except TimeoutError:
-            reason = f"the question had no vector within {embedding_seconds:g} s"
-            raise EmbedderUnavailableError(reason) from None
+        asked, excluded = without_excluded(question)
         depth = max(_DEPTH, 2 * limit) if excluded else limit
-        matches = await self._nearest.nearest(criteria, vector, limit=depth, per_text=_PER_TEXT)
+        matches = await self._meaning.nearest(
+            asked, criteria, limit=depth, per_text=_PER_TEXT, seconds=embedding_seconds
+        )
         if excluded:
             without = await self._full_text.without([match.place for match in matches], excluded)
             matches = [match for match in matches if match.place in without]

@@ -20,7 +20,7 @@ from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.listedrecord import ListPage
 from datastorage.query.questions import ArchiveQueries
-from datastorage.query.search import SearchResult
+from datastorage.query.searchresult import SearchResult
 from datastorage.query.standby import Standby
 from datastorage.query.targethistory import TargetHistory
 from datastorage.query.timeline import Timeline

@@ -14,8 +14,9 @@ import asyncpg
 from datastorage.records.hashes import NO_TEXT
 from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.criteria import Criteria, with_conditions
-from datastorage.storage.pages import Place, place_of
+from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import limit_time
+from datastorage.storage.wording import Clue
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +59,6 @@ CLUES: Final = with_conditions(r"""
 """)
 _RESTORE_LIMIT: Final = "SELECT set_config('statement_timeout', $1, true)"
 
-_BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
-
 
 @dataclass(frozen=True, slots=True)
 class ClueLimits:
@@ -77,23 +76,6 @@ class ClueLimits:
     seconds: float = 1.5
     """The time limit for all clues of a question, a hundred times as long as they take when no text is read.
     After that, the clues are ignored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clue:
-    """Words of a question that may single out the few records that contain them."""
-
-    words: str
-    """Words of letters and digits, separated by spaces."""
-    in_order: bool = True
-    """Whether the words must be adjacent, in this order."""
-    min_words: int = 1
-    """A clue with fewer words is ignored. Words that are in every text, such as "the", do not count."""
-
-    @property
-    def pattern(self) -> str:
-        """The regular expression for the words in sequence, within JSON text."""
-        return f"(?:^|{_BETWEEN}){f'{_BETWEEN}+'.join(self.words.split())}(?:$|[^[:alnum:]])"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,15 @@ from typing import Any, Final
 
 from datastorage.records.record import Table
 from datastorage.storage import clues
-from datastorage.storage.clues import Clue, ClueLimits
+from datastorage.storage.clues import ClueLimits
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
-from datastorage.storage.pages import Place, place_of
+from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import reading
+from datastorage.storage.wording import Wording
 
 # Returns the word forms of the question as the records have them, the number of the newest records that
 # contain each, and the number of all records, counted up to $4.
@@ -122,19 +123,6 @@ class RankLimits:
     def ranked_of(self, total: int) -> int:
         """Return the number of rows that are ranked where ``total`` records meet the criteria."""
         return self.ranked if total <= self.few_records else self.ranked_of_many
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """A question as words, each of letters and digits only."""
-
-    words: Sequence[str]
-    phrases: Sequence[str] = ()
-    """Words that must be adjacent, in this order."""
-    excluded: Sequence[str] = ()
-    """Words and phrases that a record must not contain."""
-    clues: Sequence[Clue] = ()
-    """Clues that may single out a few records, which then come first."""
 
 
 @dataclass(frozen=True, slots=True)

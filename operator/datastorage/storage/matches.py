@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from datastorage.records.hashes import NO_TEXT
-from datastorage.storage.pages import Place
+from datastorage.storage.places import Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.matches import Match
-from datastorage.storage.pages import Place, place_of
+from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import reading
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL

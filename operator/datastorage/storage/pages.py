@@ -1,15 +1,16 @@
 """The statements that read records: pages, single objects and remediations."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from datetime import datetime
 from typing import Any, Final
 
-from datastorage.records.record import RecordKey, Table, Via
+from datastorage.records.record import Table, Via
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, with_conditions
-from datastorage.storage.keys import key_columns, key_in
+from datastorage.storage.keys import key_columns
+from datastorage.storage.places import Orders, Outline, Place, PlacedRow, Position, StoredRow, place_of
 from datastorage.storage.readonly import reading
 
 # In a list, a trace has the position of its first generation. Otherwise each new generation would move it,
@@ -187,81 +188,6 @@ _OUTLINES: Final = """
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The table and the key of a row."""
-
-    table: Table
-    key: RecordKey
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """The position of a row in the order of a page: by the times, and then by the numbers.
-
-    A position never changes and belongs to one row only, so that the next page can begin there even if rows
-    were stored meanwhile.
-    """
-
-    times: tuple[datetime, ...]
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """The last number of a row's position: in a timeline, and in a list."""
-
-    of_row: int
-    of_object: int
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedRow:
-    """A row of a page."""
-
-    place: Place
-    position: Position
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRow:
-    """One row as it is stored; the content is not checked against its hash yet."""
-
-    place: Place
-    namespace: str
-    name: str
-    stored_at: datetime
-    content: bytes = field(repr=False)
-    content_hash: bytes = field(repr=False)
-    diverged: bool
-    """Whether different content was stored under its uid and generation before."""
-    via: Via
-    recorded_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """The columns of a row, without its content. A long text is cut (MAX_INDEXED_CHARACTERS)."""
-
-    place: Place
-    namespace: str
-    name: str
-    stored_at: datetime
-    content_hash: bytes = field(repr=False)
-    diverged: bool
-    via: Via
-    recorded_by: str | None
-    correlation_id: str | None
-    type: str | None
-    """The type of an AuditRecord."""
-    action: str | None
-    phase: str | None
-    """The phase of an AuditRecord, or the status of the execution of an ActionTrace."""
-    severity: str | None
-    target: tuple[str | None, str | None, str | None]
-    """Kind, namespace and name of the object that it is about."""
-
-
 class ArchiveReader:
     """Reads records. All methods raise TransientError when PostgreSQL can't serve."""
 
@@ -393,8 +319,3 @@ def _stored(row: Any) -> StoredRow:
 
 def _placed(row: Any, *times: datetime) -> PlacedRow:
     return PlacedRow(place_of(row), Position(times, tuple(row["numbers"])))
-
-
-def place_of(row: Any) -> Place:
-    """Return the place of a row of a result."""
-    return Place(Table(row["table_name"]), key_in(row))

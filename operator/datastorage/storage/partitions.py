@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from datastorage.storage.clock import time_of
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
 
 _ENSURE: Final = "SELECT datastorage.ensure_partitions($1)"
-_TIME: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 # The number of months after the current one whose partitions are created in advance.
 _MONTHS_AHEAD: Final = 2
 
@@ -17,11 +17,6 @@ async def ensure(connection: Session, times: Iterable[datetime]) -> None:
     """Create the partitions for these times, if they are missing."""
     for time in {(time.year, time.month): time for time in times}.values():
         await connection.execute(_ENSURE, time)
-
-
-async def time_of(connection: Session) -> float:
-    """Return the time by PostgreSQL's clock, in Unix seconds."""
-    return float(await connection.fetchval(_TIME))
 
 
 async def prepare(database: Database) -> None:

@@ -19,6 +19,7 @@ from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage import claims, partitions, rows
+from datastorage.storage.clock import time_in
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, transaction
 from datastorage.storage.outbox import Outbox
@@ -233,8 +234,7 @@ class Archive:
 
     async def time(self) -> float:
         """Return the time by PostgreSQL's clock, in Unix seconds."""
-        async with self._database.connection() as connection:
-            return await partitions.time_of(connection)
+        return await time_in(self._database)
 
     async def _look_up_model(self) -> None:
         # The look-up has a connection of its own, so it comes before the transaction: a server may end an

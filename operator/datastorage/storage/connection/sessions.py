@@ -19,10 +19,10 @@ from asyncpg.connect_utils import SessionAttribute
 from pgvector import Vector
 
 from datastorage.errors import TransientError
-from datastorage.settings import PREFIX
 from datastorage.storage.connection.connecting import connecting
 from datastorage.storage.connection.tls import prepare_files
 from datastorage.storage.connection.urls import ServerUrl
+from datastorage.variables import PREFIX
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,33 @@
+"""Finds the records that are nearest in meaning to a question: by its vector."""
+
+import asyncio
+
+from datastorage.embedding import Embedder
+from datastorage.errors import EmbedderUnavailableError
+from datastorage.storage.criteria import Criteria
+from datastorage.storage.matches import Match
+from datastorage.storage.nearest import Nearest
+
+
+class NearestInMeaning:
+    """Embeds a question, and looks for the vectors that are nearest to it."""
+
+    def __init__(self, embedder: Embedder, nearest: Nearest) -> None:
+        """Both must be for the same model."""
+        self._embedder = embedder
+        self._nearest = nearest
+
+    async def nearest(
+        self, question: str, criteria: Criteria, *, limit: int, per_text: int, seconds: float | None
+    ) -> list[Match]:
+        """Return the nearest records, with a few of each text.
+
+        Raises InvalidQueryError for a question without a vector, EmbedderUnavailableError if it has none
+        within ``seconds``, and TransientError if PostgreSQL can't serve.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                vector = await self._embedder.embed_query(question)
+        except TimeoutError:
+            raise EmbedderUnavailableError(f"the question had no vector within {seconds:g} s") from None
+        return await self._nearest.nearest(criteria, vector, limit=limit, per_text=per_text)

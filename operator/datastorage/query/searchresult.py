@@ -1,0 +1,31 @@
+"""The answer to a search."""
+
+from dataclasses import dataclass
+
+from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.query.filters import SearchMode
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """A record that was found."""
+
+    record: ArchivedRecord
+    score: float
+    """The hits are ordered by score. Scores can be compared within one answer only."""
+    similarity: float | None
+    """Cosine similarity of question and record, 1 at most; None if the record was found by words alone."""
+    more: int
+    """The number of further records that meet the filter and have the same text, but are not among the hits;
+    counted up to 1,000 or so."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The hits of a search, the best first."""
+
+    mode: SearchMode
+    """The mode that was used: text if hybrid was asked for but the vectors were not available."""
+    hits: tuple[SearchHit, ...]
+    degraded: str | None = None
+    """Why another mode than the requested one was used; None if the requested one was used."""
