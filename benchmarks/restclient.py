@@ -43,14 +43,14 @@ class RestClient:
         async with self.session.get(f"{self.url}/api/v1{path}", params=query) as response:
             return await _checked(response, 200)
 
-    async def export(self) -> bytes:
-        """Return the lines of the whole archive, which come uncompressed."""
-        plain = {"Accept-Encoding": "identity"}
-        async with self.session.get(f"{self.url}/api/v1/export", headers=plain) as response:
-            body = await response.read()
-        if response.status != 200:
-            raise BenchmarkError(f"export: {response.status} {body[:300]!r}")
-        return body
+    async def export(self) -> AsyncIterator[bytes]:
+        """Yield the bytes of the lines of the whole archive, which come uncompressed."""
+        plain, whole = {"Accept-Encoding": "identity"}, aiohttp.ClientTimeout(total=None)
+        async with self.session.get(f"{self.url}/api/v1/export", headers=plain, timeout=whole) as response:
+            if response.status != 200:
+                raise BenchmarkError(f"export: {response.status} {(await response.read())[:300]!r}")
+            async for chunk in response.content.iter_any():
+                yield chunk
 
 
 async def _checked(response: aiohttp.ClientResponse, wanted: int) -> Any:

@@ -27,13 +27,8 @@ async def measure_export(
     size = count = 0
     started, cpu = time.monotonic(), operator.cpu_seconds
     while time.monotonic() - started < _SECONDS:
-        body = await client.export()
-        *lines, end = body.splitlines(keepends=True)
-        found = json.loads(end)
-        digest = hashlib.sha256(b"".join(lines)).hexdigest()
-        if (found["count"], found["linesHash"]) != (records, f"sha256:{digest}") or len(lines) != records:
-            raise LossError(f"of {records} records, {len(lines)} were exported; the last line: {found}")
-        size, count = size + len(body), count + len(lines)
+        size += await _checked_export(client, records)
+        count += records
     megabytes, seconds = size / _MB, time.monotonic() - started
     return Result(
         scenario, "export", count, {"records": round(count / seconds, 1)},
@@ -42,3 +37,21 @@ async def measure_export(
             "operator CPU ms per MB": round(1000 * (operator.cpu_seconds - cpu) / megabytes, 2),
         },
     )  # fmt: skip
+
+
+async def _checked_export(client: RestClient, records: int) -> int:
+    """Return the number of bytes of one export."""
+    size = lines = 0
+    last, digest = b"", hashlib.sha256()
+    async for chunk in client.export():
+        size += len(chunk)
+        last += chunk
+        # The last line is held back: it is no record, and has the hash of the others.
+        begin = last.rfind(b"\n", 0, -1) + 1
+        digest.update(last[:begin])
+        lines += last.count(b"\n", 0, begin)
+        last = last[begin:]
+    end = json.loads(last)
+    if (end["count"], end["linesHash"], lines) != (records, f"sha256:{digest.hexdigest()}", records):
+        raise LossError(f"of {records} records, {lines} were exported; the last line: {end}")
+    return size

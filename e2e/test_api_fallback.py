@@ -117,7 +117,7 @@ class Bench:
         created_at = datetime.fromisoformat(json.loads(shown)["metadata"]["creationTimestamp"]).astimezone(
             UTC
         )
-        return name_of("Workflow", sha256(f"{rfc3339(created_at)} key:{key}".encode()))
+        return name_of(sha256(f"{rfc3339(created_at)} key:{key}".encode()))
 
 
 @pytest.fixture
@@ -171,6 +171,9 @@ async def test_a_request_becomes_an_object_and_one_row(bench: Bench) -> None:
     assert len(await bench.objects()) == 1
     other = bench.post(labels={"app": "another"}, annotations={"note": "kept"})
     assert (other.status, other.json["code"]) == (422, "identifier-reused"), other.content
+    client = DocumentedClient(bench.operator.api_url, bench.token)
+    other_type = client.post("/store/execution", body(bench.namespace), KEY)
+    assert (other_type.status, other_type.json["code"]) == (422, "identifier-reused"), other_type.content
     bench.start_postgres()
     [row] = await bench.stored()
     assert (str(row["uid"]), row["via"]) == (made["metadata"]["uid"], "cluster")

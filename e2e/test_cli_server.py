@@ -166,6 +166,25 @@ def test_a_record_that_is_refused_is_named_with_its_place(person: Person) -> Non
     assert "has no right to create auditrecords" in foreign.out
 
 
+def test_with_atomic_all_records_are_stored_or_none(person: Person) -> None:
+    text = _records(person.namespace).replace("type: Remediation", "type: Execution")
+    wrong = text.replace("phase: Completed", "phase: Done", 1)
+    printed = person.over_http("store", "-f", "-", "--atomic", text=wrong)
+    assert (printed.code, printed.err) == (1, "datastorage: 2 of 2 records are not stored\n")
+    _, first, second = printed.out.splitlines()
+    assert "/spec/phase: must be one of" in first
+    assert "not stored, because of others in the batch" in second
+    assert "no records found" in person.over_http("list", "-n", person.namespace).err
+    for word in ("stored", "stored before"):
+        printed = person.over_http("store", "-f", "-", "--atomic", text=text)
+        assert printed.code == 0, printed
+        assert [line.startswith(f"{word}  ") for line in printed.out.splitlines()[1:]] == [True, True]
+    _assert_one_line(
+        person.over_http("store", "-f", "-", "--atomic", text=_records(person.namespace)),
+        2, "--atomic stores one request as a whole, and these records need 2",
+    )  # fmt: skip
+
+
 async def test_a_name_is_found_within_the_rights_alone(person: Person, workbench: Workbench) -> None:
     assert person.over_http("store", "-f", "-", text=_records(person.namespace)).code == 0
     question = ("get", f"{person.namespace}/step-1")

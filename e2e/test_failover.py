@@ -3,17 +3,20 @@
 import asyncio
 import json
 import secrets
+import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from datastorage.resources.kinds import AUDIT_RECORD
+from e2e.test_api import Callers, body
 from e2e.workbench import Workbench
+from harness.apiclient import ApiClient
 from harness.archive import rows
 from harness.bulk import BulkClient
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
-from harness.postgres import PostgresServer, StandbyServer
+from harness.postgres import PostgresServer, StandbyServer, connect
 from harness.proxy import FreezableProxy
 
 # Counted from the repair, on a machine that does other work too.
@@ -54,6 +57,39 @@ async def test_a_standby_behind_the_endpoint_is_reported_and_left(
             assert operator.pid == pid
     finally:
         workbench.database_url = primary_url
+        standby.remove()
+
+
+async def test_a_standby_that_is_named_first_answers_neither_repeats_nor_questions(
+    workbench: Workbench, postgres: PostgresServer
+) -> None:
+    """So it is after a failover, unless somebody changes the order of the hosts."""
+    standby = StandbyServer(postgres)
+    try:
+        standby.start()
+        primary = urlsplit(workbench.database_url)
+        first = urlsplit(standby.moved(workbench.database_url)).netloc
+        hosts = f"{first},{primary.netloc.rpartition('@')[2]}"
+        operator = workbench.start_operator(database_url=primary._replace(netloc=hosts).geturl())
+        callers = Callers(workbench.cluster, workbench.namespace)
+        token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
+        api = ApiClient(operator.api_url, token)
+        record = body(workbench.namespace, uid=str(uuid.uuid4()))
+        connection = await connect(standby.moved(workbench.owner_url))
+        try:
+            await connection.execute("SELECT pg_wal_replay_pause()")
+            stored = await asyncio.to_thread(api.post, "/store/workflow", record)
+            again = await asyncio.to_thread(api.post, "/store/workflow", record)
+            whole = await asyncio.to_thread(api.post, "/store/workflow?atomic=true", [record])
+            found = await asyncio.to_thread(
+                api.get, f"/query/records/{stored.json['uid']}", namespace=workbench.namespace
+            )
+        finally:
+            await connection.execute("SELECT pg_wal_replay_resume()")
+            await connection.close()
+        assert (stored.status, again.status, found.status) == (201, 200, 200), again.content
+        assert again.json == stored.json == whole.json["items"][0]["record"]
+    finally:
         standby.remove()
 
 

@@ -340,3 +340,14 @@ QUERY_DURATION = Histogram(
     registry=REGISTRY,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+EXPORT_TOTAL = Counter(
+    "datastorage_export_total",
+    "Exports by the API that have ended, by outcome: complete, broken_off (something was away, or a right "
+    "taken away), abandoned (the client has gone, or was too slow)",
+    ["outcome"],
+    registry=REGISTRY,
+)
+EXPORT_RECORDS = Counter("datastorage_export_records_total", "Records in exports", registry=REGISTRY)
+EXPORT_BYTES = Counter(
+    "datastorage_export_bytes_total", "Bytes of the lines of exports, uncompressed", registry=REGISTRY
+)

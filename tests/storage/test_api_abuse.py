@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 
 from datastorage.api.allowances import AllowanceLimits, Allowances
-from datastorage.api.answers import AnswerBounds
+from datastorage.api.answers import AnswerLimits
 from datastorage.api.app import metrics_server
-from datastorage.api.bodies import Bounds
+from datastorage.api.bodies import RequestLimits
 from datastorage.api.health import health_routes
 from datastorage.assembly.queries import build_queries
 from datastorage.query.questions import ArchiveQueries
@@ -163,7 +163,7 @@ async def test_a_compressed_body_is_refused_wherever_that_is_said(api: Served) -
 
 
 async def test_bodies_have_a_bound_in_all(queries: ArchiveQueries) -> None:
-    async with served(queries, Bounds(bytes_at_once=2 * len(RECORD), bytes_reserved=0)) as api:
+    async with served(queries, RequestLimits(bytes_at_once=2 * len(RECORD), bytes_reserved=0)) as api:
         api.storing.clear()
         first = [asyncio.create_task(api.send("POST", STORE, RECORD, JSON)) for _ in range(3)]
         [refused], waiting = await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -175,8 +175,8 @@ async def test_bodies_have_a_bound_in_all(queries: ArchiveQueries) -> None:
 
 
 async def test_the_bodies_of_one_identity_leave_room_for_another(queries: ArchiveQueries) -> None:
-    bounds = Bounds(bytes_at_once=3 * len(RECORD), bytes_reserved=len(RECORD))
-    async with served(queries, bounds) as api:
+    limits = RequestLimits(bytes_at_once=3 * len(RECORD), bytes_reserved=len(RECORD))
+    async with served(queries, limits) as api:
         api.storing.clear()
         flood = [asyncio.create_task(api.send("POST", STORE, RECORD, JSON, token="flood")) for _ in range(3)]
         [refused], waiting = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
@@ -192,12 +192,12 @@ async def test_answers_have_a_bound_in_all(queries: ArchiveQueries) -> None:
     path = f"{LIST}?namespace=nothing-is-here"
     async with served(queries) as api:
         size = len((await api.send("GET", path)).content)
-    async with served(queries, answers=AnswerBounds(bytes_at_once=size, bytes_reserved=0)) as api:
+    async with served(queries, answers=AnswerLimits(bytes_at_once=size, bytes_reserved=0)) as api:
         # The room of each answer is free again.
         assert [(await api.send("GET", path)).status for _ in range(3)] == [200, 200, 200]
-    async with served(queries, answers=AnswerBounds(bytes_at_once=size - 1, bytes_reserved=0)) as api:
+    async with served(queries, answers=AnswerLimits(bytes_at_once=size - 1, bytes_reserved=0)) as api:
         assert_problem(await api.send("GET", path), 503, "overloaded")
-    async with served(queries, answers=AnswerBounds(made_at_once=0, patience_seconds=0.05)) as api:
+    async with served(queries, answers=AnswerLimits(made_at_once=0, patience_seconds=0.05)) as api:
         assert_problem(await api.send("GET", path), 503, "overloaded")
         assert_problem(await api.send("GET", f"{LIST}/{uuid.uuid4()}"), 503, "overloaded")
 

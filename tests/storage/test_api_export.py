@@ -21,16 +21,16 @@ from datastorage.errors import ClusterUnavailableError, DataStorageError, NotAll
 from datastorage.records.caller import Caller
 from datastorage.storage.connection.database import Database
 from datastorage.storage.criteria import Scope
-from datastorage.storage.export import ExportBounds
+from datastorage.storage.export import ExportPace
 from datastorage.storage.write import Archive
 from harness.apidocument import check_documented
 from harness.objects import action_trace, audit_record, record_of
 from harness.polling import eventually
 from harness.postgres import TestDatabase
 from tests.support.apiserved import Served, exporting
-from tests.support.counted import series
+from tests.support.counted import changes, series
 
-SMALL = ExportBounds(page_rows=10, patience_seconds=0.2)
+SMALL = ExportPace(page_rows=10, patience_seconds=0.2)
 LARGE_TEXT = "x" * 20_000
 
 
@@ -38,7 +38,7 @@ LARGE_TEXT = "x" * 20_000
 async def api(archive: Archive, database: Database) -> AsyncIterator[Served]:
     await archive.write([record_of(audit_record(name=f"r{n}", namespace=f"ns{n % 2}")) for n in range(40)])
     await archive.write([record_of(action_trace(name="trace", namespace="ns0"))])
-    async with exporting(database, bounds=SMALL) as made:
+    async with exporting(database, pace=SMALL) as made:
         yield made
 
 
@@ -117,6 +117,24 @@ async def test_an_export_is_logged(api: Served, caplog: pytest.LogCaptureFixture
     assert (values["user"], values["verb"], values["count"]) == ("robot", "export", 20)
     assert values["filter"] == {"namespace": "ns1", "type": "remediation"}
     assert values["outcome"] == "complete"
+
+
+def exports(outcome: str) -> float:
+    """Return how many exports have ended like this."""
+    return series("datastorage_export_total").get((outcome,), 0.0)
+
+
+async def test_exports_are_counted(api: Served) -> None:
+    before = exports("complete")
+    with (
+        changes("datastorage_export_records_total") as records,
+        changes("datastorage_export_bytes_total") as size,
+    ):
+        answer = await api.send("GET", "/export?namespace=ns1", headers={"Accept-Encoding": "gzip"})
+        lines = gzip.decompress(answer.content).splitlines(keepends=True)[:-1]
+        await eventually(lambda: exports("complete") == before + 1)  # the client has the last byte earlier
+    assert records == {(): 20}
+    assert size == {(): sum(map(len, lines))}
 
 
 class Rights(OpenGuard):
@@ -241,10 +259,12 @@ async def test_a_client_that_is_gone_ends_its_export(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with exporting(database) as api:
-        (await asyncio.to_thread(Slow, api)).close()
-        await eventually(lambda: ended(caplog) != [])
+    with changes("datastorage_export_total") as outcomes:
+        async with exporting(database) as api:
+            (await asyncio.to_thread(Slow, api)).close()
+            await eventually(lambda: ended(caplog) != [])
     assert ended(caplog) == ["broken off"]
+    assert outcomes == {("abandoned",): 1}
 
 
 @pytest.mark.usefixtures("large")
@@ -291,6 +311,7 @@ async def rights_change(
 ) -> str:
     """Change what the guard answers in the middle of an export; return the reason for its end."""
     caplog.set_level(logging.INFO)
+    before = exports("broken_off")
     guard = Rights(list=Scope(), export=Scope())
     async with exporting(database, guard=guard) as api:
         slow = await asyncio.to_thread(Slow, api)
@@ -300,6 +321,7 @@ async def rights_change(
         assert b"ExportEnd" not in broken.value.partial
         await eventually(lambda: ended(caplog) == ["broken off"])
         slow.close()
+    assert exports("broken_off") == before + 1
     [entry] = [record for record in caplog.records if record.getMessage() == "An export was broken off"]
     return str(vars(entry)["error"])
 

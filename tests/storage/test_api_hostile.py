@@ -95,6 +95,34 @@ async def test_content_that_the_api_server_refuses_is_refused(api: StoredApi, na
     assert await api.counts() == (1, 0, 0)
 
 
+@pytest.mark.parametrize(
+    "uid",
+    [
+        "+f0c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e41",
+        "0x0c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e41",
+        "5f_c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e41",
+        " f0c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e41",
+        "\u0665f0c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e41",
+        "5f0c2b1e7a3d4c559d0e2f6c1b8a9e41----",
+        "urn:5f0c2b1e7a3d4c559d0e2f6c1b8a9e41",
+        "5f0c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e4",
+        5,
+    ],
+)
+async def test_a_uid_that_is_none_is_not_stored_as_another(api: StoredApi, uid: Any) -> None:
+    refused = await api.post(STORE, json.dumps(body(uid=uid)).encode())
+    assert_problem(refused, 400)
+    assert refused.json["errors"][0]["pointer"] == "/metadata/uid"
+    assert await api.counts() == (0, 0, 0)
+
+
+async def test_a_uid_in_capitals_is_the_same(api: StoredApi) -> None:
+    uid = "5f0c2b1e-7a3d-4c55-9d0e-2f6c1b8a9e41"
+    answers = [await api.post(STORE, json.dumps(body(uid=each)).encode()) for each in (uid, uid.upper())]
+    assert [answer.status for answer in answers] == [201, 200]
+    assert answers[0].json == answers[1].json
+
+
 @pytest.mark.parametrize("name", KEPT)
 async def test_content_that_the_api_server_takes_is_stored_and_comes_back(api: StoredApi, name: str) -> None:
     stored = await api.post(STORE, with_details(KEPT[name]))

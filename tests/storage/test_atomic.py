@@ -3,18 +3,22 @@
 import asyncio
 import json
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from datastorage.pipeline import groups, submissions
+from datastorage.records.caller import Caller
 from datastorage.storage.connection.database import Database
 from harness.objects import AUDIT_SPEC, audit_record
 from harness.polling import eventually, until
+from harness.ports import free_port
 from harness.postgres import TestDatabase
-from tests.support.apiserved import body
+from tests.support.apiserved import TokenGuard, body
 from tests.support.storedapi import FORBIDDEN, StoredApi, stored_api
 
 STORE = "/store/workflow"
@@ -101,6 +105,30 @@ async def test_a_repeat_finds_the_records_and_adds_those_that_are_new(api: Store
     assert await api.counts() == (3, 3, 0)
     single = await api.post(WHOLE, json.dumps(new).encode())
     assert (single.status, single.json) == (200, mixed.json["items"][0]["record"])
+
+
+class Counting(TokenGuard):
+    """Counts the questions about namespaces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[tuple[str, str]] = Counter()
+
+    async def check_store(self, caller: Caller, namespace: str) -> None:
+        self.asked["right", namespace] += 1
+        await super().check_store(caller, namespace)
+
+    async def created_at(self, caller: Caller, namespace: str) -> datetime | None:
+        self.asked["age", namespace] += 1
+        return await super().created_at(caller, namespace)
+
+
+async def test_each_namespace_of_a_batch_is_looked_up_once(database: Database, owner: Any) -> None:
+    guard = Counting()
+    async with stored_api(database, owner, guard=guard) as api:
+        answer = await api.post(STORE, encoded(*(record(namespace=f"ns{n % 2}") for n in range(6))))
+    assert answer.json["stored"] == 6
+    assert guard.asked == {(what, name): 1 for what in ("right", "age") for name in ("ns0", "ns1")}
 
 
 async def test_a_claim_of_another_content_refuses_all(api: StoredApi) -> None:
@@ -234,6 +262,26 @@ async def test_other_records_of_the_moment_neither_break_a_batch_nor_suffer_from
     # 500 of the good batches and 50 of the cluster; the cluster's 50 bad ones are kept among the rejected.
     rows, claims, rejected = await api.counts()
     assert (rows, claims, rejected) == (550, 500, 50)
+
+
+async def test_a_record_whose_receipt_can_not_be_read_is_said_to_be_stored(
+    database: Database, owner: Any
+) -> None:
+    away = Database(f"postgresql://nobody@127.0.0.1:{free_port()}/none", pool_size=1)
+    try:
+        async with stored_api(database, owner, receipts=away) as api:
+            known = record()
+            assert (await api.post(WHOLE, encoded(known))).json["stored"] == 1
+            for path in (WHOLE, STORE):
+                answer = await api.post(path, encoded(known, record()))
+                assert [item["status"] for item in answer.json["items"]] == [503, 201]
+                detail = answer.json["items"][0]["problem"]["detail"]
+                assert detail.startswith("the record is stored by an earlier request")
+            alone = await api.post(STORE, json.dumps(known).encode())
+            assert (alone.status, alone.json["code"]) == (503, "unavailable")
+            assert await api.counts() == (3, 3, 0)
+    finally:
+        await away.close()
 
 
 async def test_racing_repeats_store_each_record_once(api: StoredApi) -> None:

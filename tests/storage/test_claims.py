@@ -113,6 +113,27 @@ async def test_a_commit_that_is_tried_again_is_no_repeated_request(archive: Arch
     assert await rows(owner) == 1
 
 
+@pytest.mark.oldest_postgres
+async def test_a_record_with_the_key_of_another_namespace_is_not_taken_for_it(
+    archive: Archive, owner: Any
+) -> None:
+    """Two processes may receive the same uid and spec in the same microsecond."""
+    uid = str(uuid.uuid4())
+    await archive.write([sent(uid)])
+    for batch in ([sent(uid, namespace="shop")], [sent(), sent(uid, namespace="shop")]):
+        with pytest.raises(WorkRefusedError, match="does not keep"):
+            await archive.write(batch)
+    again = sent(uid, namespace="shop", at=NOW + timedelta(microseconds=1))
+    [stored] = await archive.write([again])
+    assert (stored.is_new, stored.claimed) == (True, None)
+    # The one that still waits is not stored beside it.
+    [waiting] = await archive.write([sent(uid, namespace="shop")])
+    assert waiting.claimed is not None
+    assert waiting.claimed.key == again.key
+    found = await owner.fetch("SELECT namespace FROM datastorage.audit_records ORDER BY namespace")
+    assert [row["namespace"] for row in found] == ["payments", "shop"]
+
+
 async def test_an_identifier_is_free_if_its_record_was_not_stored(archive: Archive, owner: Any) -> None:
     await owner.execute("ALTER TABLE datastorage.audit_records ADD CHECK (phase <> 'Failed')")
     with pytest.raises(WorkRefusedError):

@@ -19,23 +19,9 @@ from datastorage.records.deepjson import make_room_for_deep_json
 from harness.objects import action_trace, audit_record
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.support.archive import searchable
+from tests.support.clirecords import DISK, DIVERGED, MEMORY
 from tests.support.commandline import Command, command_of, use_database
 
-_MEMORY = audit_record(
-    {"type": "Remediation", "action": "restart-deployment", "phase": "Completed", "correlationID": "rr-7",
-     "message": "the container ran out of memory\x1b[31m", "severity": "critical",
-     "alertFingerprint": "a1b2c3", "environment": "production", "cluster": "eu-1",
-     "actor": {"kind": "User", "name": "jo"},
-     "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"}},
-    name="memory", namespace="shop", creationTimestamp="2026-03-05T10:00:00Z",
-)  # fmt: skip
-_DISK = audit_record(
-    {"type": "Execution", "action": "resize", "phase": "Failed", "correlationID": "rr-8",
-     "message": "no space left on the volume of the database",
-     "startTime": "2026-03-05T11:00:00Z", "endTime": "2026-03-05T11:01:30Z",
-     "details": {"n": 2**62, "surrogate": "\udc00"}},
-    name="disk", creationTimestamp="2026-03-05T11:00:00Z",
-)  # fmt: skip
 _TRACE = action_trace(
     {"correlationID": "rr-7", "actionType": "restart_pod",
      "execution": {"status": "Failed", "error": "denied"},
@@ -43,16 +29,6 @@ _TRACE = action_trace(
      "targetRef": {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "api"}},
     name="trace", creationTimestamp="2026-03-05T12:00:00Z",
 )  # fmt: skip
-
-_DIVERGED = [
-    audit_record(
-        {"type": "Execution", "action": "cordon", "phase": "Completed", "correlationID": "rr-9",
-         "message": f"pods {what}"},
-        name="twice", namespace="restored", uid="5b7d1c3e-0f8e-4c3e-9a61-2d4f6b8c0e12",
-        creationTimestamp="2026-03-05T09:00:00Z",
-    )
-    for what in ("cordoned", "drained")
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +38,7 @@ def filled(databases: TestDatabases) -> TestDatabase:
     async def fill() -> TestDatabase:
         database = await databases.clone()
         async with searchable(database, provider=WordLlamaProvider()) as archive:
-            await archive.put(_MEMORY, _DISK, _TRACE)
+            await archive.put(MEMORY, DISK, _TRACE)
         return database
 
     return asyncio.run(fill())
@@ -109,7 +85,7 @@ def test_search_prints_a_table(run: Command) -> None:
     assert "Deployment/shop/checkout" in first
     assert "\x1b" not in printed
     assert len(printed.splitlines()) == 4  # one line for each
-    uid = _MEMORY["metadata"]["uid"]
+    uid = MEMORY["metadata"]["uid"]
     assert uid not in printed
     assert uid in run("search", "out of memory", "-o", "wide")[1]
 
@@ -127,9 +103,9 @@ def test_search_as_json(run: Command, mode: str) -> None:
         "storedAt", "contentHash", "diverged", "intact", "via", "recordedBy",
         "record",
     }  # fmt: skip
-    assert hit["uid"] == _MEMORY["metadata"]["uid"]
+    assert hit["uid"] == MEMORY["metadata"]["uid"]
     assert hit["createdAt"] == "2026-03-05T10:00:00Z"
-    assert hit["record"]["spec"] == _MEMORY["spec"]
+    assert hit["record"]["spec"] == MEMORY["spec"]
     assert (hit["similarity"] is None) == (mode == "text")
 
 
@@ -238,7 +214,7 @@ def test_list_pages(run: Command) -> None:
 
 
 def test_get_prints_the_record(run: Command) -> None:
-    uid = _DISK["metadata"]["uid"]
+    uid = DISK["metadata"]["uid"]
     code, printed, noted = run("get", uid, "-o", "json")
     assert (code, noted) == (0, "")
     answer = json.loads(printed)
@@ -246,7 +222,7 @@ def test_get_prints_the_record(run: Command) -> None:
     assert answer["record"]["spec"]["details"]["surrogate"] == "\udc00"
     code, printed, _ = run("get", "shop/memory")
     assert code == 0
-    assert yaml.safe_load(printed)["record"]["spec"] == _MEMORY["spec"]
+    assert yaml.safe_load(printed)["record"]["spec"] == MEMORY["spec"]
     code, printed, _ = run("get", uid, "--generation", "1")
     assert yaml.safe_load(printed)["uid"] == uid
 
@@ -259,7 +235,7 @@ def diverged(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, run: Com
     async def fill() -> TestDatabase:
         database = await databases.clone()
         async with searchable(database) as archive:
-            for body in _DIVERGED:
+            for body in DIVERGED:
                 await archive.put(body)
         return database
 
@@ -271,7 +247,7 @@ def diverged(databases: TestDatabases, monkeypatch: pytest.MonkeyPatch, run: Com
 
 @pytest.mark.usefixtures("diverged")
 def test_one_of_two_contents_is_shown_with_a_note(run: Command) -> None:
-    uid = _DIVERGED[0]["metadata"]["uid"]
+    uid = DIVERGED[0]["metadata"]["uid"]
     code, printed, noted = run("list", "--namespace", "restored")
     assert code == 0
     assert len(printed.splitlines()) == 3, "a header and both contents"
@@ -371,7 +347,7 @@ def test_a_wrong_question_is_one_line(run: Command, arguments: tuple[str, ...], 
 
 
 def test_a_changed_record_is_an_error(run: Command, filled: TestDatabase) -> None:
-    uid = _DISK["metadata"]["uid"]
+    uid = DISK["metadata"]["uid"]
 
     async def change(sql: str) -> None:
         owner = await connect(filled.owner_url)
@@ -470,7 +446,7 @@ def test_a_deep_record_is_shown_as_it_was_stored(
 ) -> None:
     make_room_for_deep_json()
     details = json.loads('{"a":' * levels + "1" + "}" * levels)
-    record = audit_record({**_MEMORY["spec"], "details": details}, name="deep")
+    record = audit_record({**MEMORY["spec"], "details": details}, name="deep")
 
     async def fill() -> TestDatabase:
         database = await databases.clone()
@@ -512,7 +488,9 @@ def test_a_record_that_can_t_be_read_here_is_not_shown_as_empty(
 def test_a_reader_exports_the_archive(run: Command) -> None:
     code, printed, _ = run("export")
     assert code == 0
-    *lines, end = map(json.loads, printed.splitlines())
+    *lines, end = map(
+        json.loads, printed.removesuffix("\n").split("\n")
+    )  # a record may have other line breaks
     assert (end["kind"], end["count"]) == ("ExportEnd", len(lines))
-    assert [line["uid"] for line in lines] == [body["metadata"]["uid"] for body in (_MEMORY, _DISK, _TRACE)]
-    assert lines[1]["record"]["spec"] == _DISK["spec"]
+    assert [line["uid"] for line in lines] == [body["metadata"]["uid"] for body in (MEMORY, DISK, _TRACE)]
+    assert lines[1]["record"]["spec"] == DISK["spec"]

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from datastorage.cli.exportfile import ExportFile
-from datastorage.errors import DataStorageError, IncompleteExportError, InvalidQueryError, TransientError
+from datastorage.errors import (
+    DataStorageError,
+    IncompleteExportError,
+    InvalidQueryError,
+    NotAllowedError,
+    TransientError,
+)
 from datastorage.query.export import end_line
 from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
@@ -116,6 +122,21 @@ def test_a_file_is_not_overwritten(command: Command, tmp_path: Path) -> None:
     assert "No such file" in err
 
 
+def test_a_failure_before_the_first_line_leaves_no_file(
+    command: Command, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "archive.ndjson"
+    store("a")
+    with monkeypatch.context() as wrong:
+        wrong.setenv("DATASTORAGE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+        assert command("--output", str(path))[0] == 1
+        wrong.setenv("DATASTORAGE_DATABASE_URL", "mysql://nobody@127.0.0.1:1/none")
+        assert command("--output", str(path))[0] == 2
+    assert not path.exists()
+    assert command("--output", str(path))[0] == 0
+    assert checked(path) == ["a"]
+
+
 def test_another_file_or_filter_is_refused(command: Command, store: Store, tmp_path: Path) -> None:
     path = tmp_path / "archive.ndjson"
     store("a", "b")
@@ -200,6 +221,14 @@ async def test_a_stream_without_its_end_leaves_whole_lines(
     await resumed.write(in_chunks(rest + end, size))
     resumed.close()
     assert path.read_bytes() == LINES + END
+
+
+async def test_a_stream_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
+    file = ExportFile.create(tmp_path / "file")
+    with pytest.raises(NotAllowedError):
+        await file.write(in_chunks(b"", 1, NotAllowedError("no right")))
+    file.close()
+    assert not (tmp_path / "file").exists()
 
 
 async def test_an_end_that_fits_other_lines_is_refused(tmp_path: Path) -> None:

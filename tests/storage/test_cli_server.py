@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -16,53 +16,15 @@ from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import IncompleteExportError
 from datastorage.query.filters import Filter
 from datastorage.storage.connection.database import Database
-from harness.objects import action_trace, audit_record
-from harness.postgres import TestDatabase, TestDatabases, connect
+from harness.objects import audit_record
+from harness.postgres import TestDatabase, TestDatabases
 from tests.support.apiserved import Served, exporting, served
 from tests.support.archive import searchable
 from tests.support.background import in_background
+from tests.support.clirecords import DISK, DIVERGED, MEMORY, REPEATED, REPEATED_UID, TRACE, changed
 from tests.support.commandline import Command, command_of, use_database
 
-_MEMORY = audit_record(
-    {"type": "Remediation", "action": "restart-deployment", "phase": "Completed", "correlationID": "rr-7",
-     "message": "the container ran out of memory\x1b[31m", "severity": "critical",
-     "alertFingerprint": "a1b2c3",
-     "resourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "checkout"}},
-    name="memory", namespace="shop", creationTimestamp="2026-03-05T10:00:00Z",
-)  # fmt: skip
-_DISK = audit_record(
-    {"type": "Execution", "action": "resize", "phase": "Failed", "correlationID": "rr-8",
-     "message": "no space left on the volume of the database",
-     "details": {"n": 2**62, "ratio": 0.1, "surrogate": "\udc00", "text": "ä€\u2028"}},
-    name="disk", creationTimestamp="2026-03-05T11:00:00.123456Z",
-)  # fmt: skip
-_TRACE = [
-    action_trace(
-        {"correlationID": "rr-7", "actionType": "restart_pod", "execution": execution,
-         "targetRef": {"apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "api"}},
-        name="trace", uid="6c1f0b7e-21a4-4d8f-8a55-6f2d9b3c7e10", generation=generation,
-        creationTimestamp="2026-03-05T12:00:00Z",
-    )
-    for generation, execution in ((1, {"status": "Executing"}), (2, {"status": "Failed", "error": "denied"}))
-]  # fmt: skip
-_TWICE = [
-    audit_record(
-        {"type": "Execution", "action": "cordon", "phase": "Completed", "correlationID": "rr-9",
-         "message": f"pods {what}"},
-        name="twice", namespace="restored", uid="5b7d1c3e-0f8e-4c3e-9a61-2d4f6b8c0e12",
-        creationTimestamp="2026-03-05T09:00:00Z",
-    )
-    for what in ("cordoned", "drained")
-]  # fmt: skip
-_REPEATED = [
-    audit_record(
-        name=f"of-{namespace}", namespace=namespace, uid="2d4f6b8c-1c3e-4d8f-9a61-5b7d0f8e4c3e",
-        creationTimestamp=created,
-    )
-    for namespace, created in (("left", "2026-03-05T08:00:00Z"), ("right", "2026-03-05T08:00:01Z"))
-]  # fmt: skip
-_UIDS = {body["metadata"]["name"]: body["metadata"]["uid"] for body in (_MEMORY, _DISK, _TRACE[0], _TWICE[0])}
-_REPEATED_UID = _REPEATED[0]["metadata"]["uid"]
+_UIDS = {body["metadata"]["name"]: body["metadata"]["uid"] for body in (MEMORY, DISK, TRACE[0], DIVERGED[0])}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +34,7 @@ def filled(databases: TestDatabases) -> TestDatabase:
     async def fill() -> TestDatabase:
         database = await databases.clone()
         async with searchable(database, provider=WordLlamaProvider()) as archive:
-            for body in (_MEMORY, _DISK, *_TRACE, *_TWICE, *_REPEATED):
+            for body in (MEMORY, DISK, *TRACE, *DIVERGED, *REPEATED):
                 await archive.put(body)
         return database
 
@@ -103,23 +65,6 @@ def directly(
     use_database(monkeypatch, filled.service_url, tmp_path / "absent")
     monkeypatch.setenv("DATASTORAGE_TOKEN", "robot")
     return command_of(monkeypatch, capsys)
-
-
-@contextmanager
-def _changed(filled: TestDatabase) -> Iterator[None]:
-    """Change the content of a record until the end of the block."""
-
-    async def change(sql: str) -> None:
-        owner = await connect(filled.owner_url)
-        statement = f"UPDATE datastorage.audit_records SET content = {sql} WHERE uid = $1"
-        await owner.execute(statement, _UIDS["disk"])
-        await owner.close()
-
-    asyncio.run(change("content || ' '"))
-    try:
-        yield
-    finally:
-        asyncio.run(change("substring(content, 1, octet_length(content) - 1)"))
 
 
 def _over_http(directly: Command, api: Served) -> Command:
@@ -166,8 +111,8 @@ _QUESTIONS: list[tuple[str, ...]] = [
     ("get", "payments/trace", "--kind", "actiontrace", "-o", "json"),
     ("get", "payments/disk", "--kind", "AuditRecord", "-o", "json"),
     ("get", _UIDS["memory"], "-n", "shop"),
-    ("get", _REPEATED_UID, "-n", "left"),
-    ("get", _REPEATED_UID, "-n", "right", "--history"),
+    ("get", REPEATED_UID, "-n", "left"),
+    ("get", REPEATED_UID, "-n", "right", "--history"),
     *(("timeline", "rr-7", "-o", form) for form in ("table", "wide", "json")),
     ("timeline", "rr-7", "--limit", "1"),
     ("timeline", "rr-7", "-n", "shop", "-o", "json"),
@@ -190,8 +135,8 @@ _MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("get", "payments/trace", "--kind", "AuditRecord"), 1, "no record payments/trace in the archive"),
     (("get", _UIDS["memory"], "--generation", "2"), 1, "in generation 2 in the archive"),
     (("get", _UIDS["memory"], "--generation", "-1"), 2, "generation must be 0 to"),
-    (("get", _REPEATED_UID), 2, "more than one namespace has a record with the uid "),
-    (("get", _REPEATED_UID, "--history"), 2, "name the namespace that you mean, such as left or right"),
+    (("get", REPEATED_UID), 2, "more than one namespace has a record with the uid "),
+    (("get", REPEATED_UID, "--history"), 2, "name the namespace that you mean, such as left or right"),
     (("get", "shop/memory", "-n", "payments"), 2, "--namespace payments contradicts shop/memory"),
     (("search", ""), 2, "the question is empty"),
     (("search", "--", "-word"), 2, "only words to leave out"),
@@ -274,7 +219,7 @@ def test_an_export_over_http_is_continued(directly: Command, exports: Served, tm
 def test_an_export_over_http_counts_changed_records(
     directly: Command, exports: Served, filled: TestDatabase, tmp_path: Path
 ) -> None:
-    with _changed(filled):
+    with changed(filled):
         expected = directly("export", "--output", str(tmp_path / "database"))
         found = _over_http(directly, exports)("export", "--output", str(tmp_path / "server"))
     assert expected[0] == 1
@@ -319,7 +264,7 @@ def test_a_search_without_vectors_over_http_says_so(
 def test_a_deep_record_over_http_is_shown_as_it_was_stored(
     directly: Command, monkeypatch: pytest.MonkeyPatch, databases: TestDatabases
 ) -> None:
-    record = audit_record({**_MEMORY["spec"], "details": json.loads('{"a":' * 150 + "1" + "}" * 150)})
+    record = audit_record({**MEMORY["spec"], "details": json.loads('{"a":' * 150 + "1" + "}" * 150)})
 
     async def fill() -> TestDatabase:
         database = await databases.clone()
@@ -336,37 +281,6 @@ def test_a_deep_record_over_http_is_shown_as_it_was_stored(
             assert expected[0] == 0
             assert _over_http(directly, api)(*question) == expected
     asyncio.run(databases.drop(deep))
-
-
-@pytest.mark.parametrize(
-    ("path", "code"),
-    [
-        ("/query/actiontraces?kind=AuditRecord", "invalid-query"),
-        ("/query/execution/{uid}?kind=ActionTrace", "invalid-query"),
-        ("/query/records?kind=Pod", "invalid-query"),
-        ("/query/records/by-name/memory", "invalid-parameter"),
-        ("/query/records/by-name/memory?namespace=shop&generation=1", "invalid-parameter"),
-        ("/query/records/by-name/history?namespace=shop", "not-found"),
-        ("/query/actiontraces/by-name/memory?namespace=shop", "not-found"),
-        ("/query/actiontraces/{uid}/history", "not-found"),
-    ],
-)
-def test_a_kind_or_a_name_that_does_not_fit_is_refused(api: Served, path: str, code: str) -> None:
-    answer = asyncio.run(api.send("GET", path.format(uid=_UIDS["memory"])))
-    assert answer.json["code"] == code
-
-
-def test_an_etag_of_a_repeated_uid_needs_a_namespace(api: Served) -> None:
-    """Otherwise, 304 would say that the record is unchanged, and not which one."""
-    path = f"/query/records/{_REPEATED_UID}"
-    for namespace in ("left", "right"):
-        named = f"{path}?namespace={namespace}"
-        etag = asyncio.run(api.send("GET", named)).headers["etag"]
-        known = {"If-None-Match": etag}
-        assert asyncio.run(api.send("GET", named, headers=known)).status == 304
-        answer = asyncio.run(api.send("GET", path, headers=known))
-        assert (answer.status, answer.json["code"]) == (400, "ambiguous-uid")
-        assert "etag" not in answer.headers
 
 
 def test_pages_over_http_continue(directly: Command, api: Served) -> None:
@@ -388,7 +302,7 @@ def test_pages_over_http_continue(directly: Command, api: Served) -> None:
 
 
 def test_a_changed_record_over_http_is_an_error(directly: Command, api: Served, filled: TestDatabase) -> None:
-    with _changed(filled):
+    with changed(filled):
         expected = directly("get", _UIDS["disk"], "-o", "json")
         found = _over_http(directly, api)("get", _UIDS["disk"], "-o", "json")
     assert expected[0] == 1

@@ -17,14 +17,14 @@ from datastorage.records.record import Record
 from datastorage.storage import rows
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import transaction
-from datastorage.storage.export import ExportBounds, ExportReader
+from datastorage.storage.export import ExportPace, ExportReader
 from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
 from harness.postgres import TestDatabase
 
-SMALL = ExportBounds(page_rows=3, max_span=5, patience_seconds=0.2)
+SMALL = ExportPace(page_rows=3, max_span=5, patience_seconds=0.2)
 """Many pages, and little patience with open transactions."""
-PATIENT = ExportBounds(page_rows=3, max_span=5, patience_seconds=30)
+PATIENT = ExportPace(page_rows=3, max_span=5, patience_seconds=30)
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ async def test_a_token_stays_valid_when_the_newest_rows_are_deleted(
 
 
 async def test_filters_choose_rows_and_large_ones_end_a_page(archive: Archive, database: Database) -> None:
-    exports = ArchiveExports(ExportReader(database, ExportBounds(page_rows=4, page_bytes=100, max_span=7)))
+    exports = ArchiveExports(ExportReader(database, ExportPace(page_rows=4, page_bytes=100, max_span=7)))
     kept = [record_of(audit_record(name=f"n{n}", namespace=f"ns{n % 3}")) for n in range(30)]
     await archive.write(kept)
     lines = await exported(exports, filter=Filter(namespace="ns1"))

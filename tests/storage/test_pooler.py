@@ -18,7 +18,7 @@ from datastorage.storage.connection import sessions as sessions_module
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Connector
 from datastorage.storage.connection.urls import parse_url
-from datastorage.storage.export import ExportBounds, ExportReader
+from datastorage.storage.export import ExportPace, ExportReader
 from datastorage.storage.migrate import migrate
 from datastorage.storage.outbox import Outbox
 from datastorage.storage.schema import ARCHIVE, VECTORS
@@ -71,7 +71,7 @@ async def test_an_export_waits_for_writers_through_a_pooler(
 ) -> None:
     await Archive(Database(cloned.service_url, pool_size=1)).write([record_of(audit_record(name="kept"))])
     database = Database(pooled.url, pool_size=2)
-    exports = ArchiveExports(ExportReader(database, ExportBounds(patience_seconds=0.2)))
+    exports = ArchiveExports(ExportReader(database, ExportPace(patience_seconds=0.2)))
     async with owner.transaction():
         await owner.execute("UPDATE datastorage.audit_records SET name = 'kept' WHERE name = 'kept'")
         with pytest.raises(TransientError, match="has been open for"):

@@ -23,7 +23,7 @@ def standing(key: str = "k", **spec: Any) -> Record:
     """Return the record of an object that stands for a request."""
     body = audit_record(
         {**AUDIT_SPEC, **spec},
-        name=name_of("Remediation", sha256(f"key:{key}".encode())),
+        name=name_of(sha256(f"key:{key}".encode())),
         uid=str(uuid.uuid4()),
     )
     record = replace(record_of(body), claim=claim_of(body))

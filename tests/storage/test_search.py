@@ -263,7 +263,7 @@ async def test_the_rarer_word_counts_more(archive: SearchableArchive) -> None:
 
 
 async def test_common_words_still_find_their_records(archive: SearchableArchive) -> None:
-    archive = archive.limited(rank=RankLimits(ranked=5, few_records=10))
+    archive = archive.limited(rank=RankLimits(ranked=5, ranked_of_many=5, few_records=10))
     await archive.put(
         said("restart", "pod evicted from node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
         *(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(30)),
@@ -271,6 +271,16 @@ async def test_common_words_still_find_their_records(archive: SearchableArchive)
     )
     # Each word alone has newer records than are ranked; only the old one has both.
     assert names(await archive.ask.search("pod node", mode=SearchMode.TEXT))[0] == "all words"
+
+
+@pytest.mark.parametrize(("few_records", "found"), [(29, 5), (30, 20)])
+async def test_in_a_large_archive_fewer_records_with_a_common_word_are_ranked(
+    archive: SearchableArchive, few_records: int, found: int
+) -> None:
+    limits = RankLimits(ranked=20, ranked_of_many=5, few_records=few_records)
+    await archive.put(*(said("restart", f"pod number{n}", name=f"pod{n}") for n in range(30)))
+    result = await archive.limited(rank=limits).ask.search("pod", mode=SearchMode.TEXT, limit=50)
+    assert len(result.hits) == found
 
 
 @pytest.mark.parametrize(

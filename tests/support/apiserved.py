@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 
-from datastorage.api import overviews, query, store
+from datastorage.api import store
 from datastorage.api.allowances import Allowances
-from datastorage.api.answers import AnswerBounds
+from datastorage.api.answers import AnswerLimits
 from datastorage.api.app import api_app, api_server
-from datastorage.api.bodies import Bounds
+from datastorage.api.bodies import RequestLimits
 from datastorage.api.export import ExportDesk, ExportLimits, export_router
 from datastorage.api.guard import Guard, OpenGuard
 from datastorage.api.health import health_routes
@@ -25,13 +25,15 @@ from datastorage.pipeline.item import Outcome
 from datastorage.pipeline.submissions import Unknown
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.export import ArchiveExports
+from datastorage.query.interface import ScopedArchive
 from datastorage.records.caller import Caller
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
 from datastorage.storage.connection.database import Database
-from datastorage.storage.export import ExportBounds, ExportReader
+from datastorage.storage.export import ExportPace, ExportReader
 from harness.apiclient import Answer, ApiClient
 from harness.objects import AUDIT_SPEC
 from harness.ports import free_port
+from tests.support.serving import serving
 
 STORED_AT = datetime(2026, 3, 5, 10, 20, 31, tzinfo=UTC)
 
@@ -40,10 +42,6 @@ def body(**metadata: Any) -> dict[str, Any]:
     """Return the body of a request that stores a record."""
     spec = {name: value for name, value in AUDIT_SPEC.items() if name != "type"}
     return {"metadata": {"namespace": "payments", **metadata}, "spec": spec}
-
-
-class Archive(query.Archive, overviews.Archive, Protocol):
-    """Everything that the routes of questions ask."""
 
 
 IN_PAYMENTS: Final = "system:serviceaccount:payments:robot"
@@ -121,9 +119,9 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    archive: Archive,
-    bounds: Bounds | None = None,
-    answers: AnswerBounds | None = None,
+    archive: ScopedArchive,
+    limits: RequestLimits | None = None,
+    answers: AnswerLimits | None = None,
     *,
     submissions: Submissions | None = None,
     receipts: store.Archive | None = None,
@@ -138,19 +136,16 @@ async def served(
     api = Served(f"http://127.0.0.1:{port}")
     guard = guard or TokenGuard(allowances)
     entrance = Entrance(
-        guard, submissions or api, receipts or api, with_texts=False, bounds=bounds or Bounds()
+        guard, submissions or api, receipts or api, with_texts=False, limits=limits or RequestLimits()
     )
-    desk = Desk(guard, archive, answers or AnswerBounds())
+    desk = Desk(guard, archive, answers or AnswerLimits())
     app = api_app(
-        [store_router(entrance), query_router(desk), overview_router(desk, archive)],
+        [store_router(entrance), query_router(desk), overview_router(desk)],
         health_routes(health={}, ready={}, notes={}),
     )
     server = api_server(app, addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
+    async with serving(server):
         yield api
-    finally:
-        await server.stop()
 
 
 @asynccontextmanager
@@ -159,14 +154,11 @@ async def exporting(
     *,
     guard: Guard | None = None,
     limits: ExportLimits = ExportLimits(),
-    bounds: ExportBounds = ExportBounds(),
+    pace: ExportPace = ExportPace(),
 ) -> AsyncIterator[Served]:
     """Serve the route of exports until the end of the block."""
     port = free_port()
-    desk = ExportDesk(guard or TokenGuard(), ArchiveExports(ExportReader(database, bounds)), limits)
+    desk = ExportDesk(guard or TokenGuard(), ArchiveExports(ExportReader(database, pace)), limits)
     server = api_server(api_app([export_router(desk)], []), addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
+    async with serving(server):
         yield Served(f"http://127.0.0.1:{port}")
-    finally:
-        await server.stop()

@@ -63,8 +63,12 @@ async def stored_api(
     pace: submissions.Pace = submissions.Pace(),
     group_pace: groups.Pace = groups.Pace(),
     guard: OpenGuard | None = None,
+    receipts: Database | None = None,
 ) -> AsyncIterator[StoredApi]:
-    """Serve the API over a database until the end of the block."""
+    """Serve the API over a database until the end of the block.
+
+    ``receipts`` is another way to it, for the receipts of earlier requests.
+    """
     archive, writer = Archive(database), RowWriter(Archive(database))
     breaker = Breaker("postgres", partial(ping, database), trial=Trial(database).write)
     quick = AsidePace(first_pause_seconds=0.02, max_pause_seconds=0.1)
@@ -79,6 +83,11 @@ async def stored_api(
     queries = build_queries(database)
     async with (
         storing.running(),
-        served(queries, submissions=entrance, receipts=queries, guard=guard or OneForbidden()) as api,
+        served(
+            queries,
+            submissions=entrance,
+            receipts=queries if receipts is None else build_queries(receipts),
+            guard=guard or OneForbidden(),
+        ) as api,
     ):
         yield StoredApi(api, storing, owner)

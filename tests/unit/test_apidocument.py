@@ -21,6 +21,7 @@ from datastorage.resources.validation.verdict import validated
 from harness.apiclient import Answer
 from harness.apidocument import check_documented
 from harness.ports import free_port
+from tests.support.serving import serving
 
 DOCUMENT = document()
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -137,18 +138,14 @@ def test_the_examples_of_answers_are_valid(path: str, model: type[TargetHistory 
 async def test_the_document_and_a_page_without_scripts_are_served() -> None:
     port = free_port()
     server = api_server(described_app(), addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            async with session.get("/openapi.json") as response:
-                assert (response.status, response.content_type) == (200, "application/json")
-                assert await response.json() == DOCUMENT
-            async with session.get("/docs") as response:
-                assert (response.status, response.content_type) == (200, "text/html")
-                assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
-                page = await response.text()
-    finally:
-        await server.stop()
+    async with serving(server), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        async with session.get("/openapi.json") as response:
+            assert (response.status, response.content_type) == (200, "application/json")
+            assert await response.json() == DOCUMENT
+        async with session.get("/docs") as response:
+            assert (response.status, response.content_type) == (200, "text/html")
+            assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+            page = await response.text()
     for foreign in ("<script", "src=", "http:", "https:", "@import", "url("):
         assert foreign not in page
     for described in OPERATIONS.values():

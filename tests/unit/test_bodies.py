@@ -8,13 +8,13 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from datastorage.api.bodies import Bounds, invalid, items_of
+from datastorage.api.bodies import RequestLimits, invalid, items_of
 from datastorage.api.errorcodes import CODES
 from datastorage.api.problems import Problem, problem_of
 from datastorage.errors import DataStorageError
 from datastorage.resources.validation.problems import Code, FieldProblem
 
-BOUNDS = Bounds(body_bytes=40, items=3)
+LIMITS = RequestLimits(body_bytes=40, items=3)
 NDJSON = {"content-type": "application/x-ndjson"}
 
 
@@ -51,9 +51,9 @@ async def test_one_record_an_array_and_lines_are_read(
 ) -> None:
     if bodies is None:  # as large as the limit: refused only because it has no record
         with pytest.raises(DataStorageError, match="records: send 1 to 3"):
-            await items_of(request(chunks, headers), BOUNDS)
+            await items_of(request(chunks, headers), LIMITS)
         return
-    items = await items_of(request(chunks, headers), BOUNDS)
+    items = await items_of(request(chunks, headers), LIMITS)
     assert (items.bodies, items.is_batch) == (bodies, is_batch)
 
 
@@ -80,7 +80,7 @@ async def test_each_refusal_has_its_code(
     chunks: list[bytes | None], headers: dict[str, str], code: str, words: str
 ) -> None:
     with pytest.raises(DataStorageError) as refused:
-        await items_of(request(chunks, headers), BOUNDS)
+        await items_of(request(chunks, headers), LIMITS)
     problem = problem_of(refused.value)
     assert (problem.code, problem.status) == (code, CODES[code].status)
     assert words in problem.detail
@@ -90,7 +90,7 @@ async def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
     chunks: list[bytes | None] = [b" " * 41, *[b" "] * 100]
     sent = request(chunks)
     with pytest.raises(DataStorageError) as refused:
-        await items_of(sent, BOUNDS)
+        await items_of(sent, LIMITS)
     assert problem_of(refused.value).headers == {"Connection": "close"}
     unread = 0
     while (await sent.receive())["more_body"]:
@@ -99,7 +99,7 @@ async def test_a_body_that_is_too_large_is_not_read_to_its_end() -> None:
 
 
 async def test_a_line_that_is_not_json_fails_alone() -> None:
-    items = await items_of(request([b'{"a": 1}\n{\n3'], NDJSON), BOUNDS)
+    items = await items_of(request([b'{"a": 1}\n{\n3'], NDJSON), LIMITS)
     first, second, third = items.bodies
     assert (first, third) == ({"a": 1}, 3)
     assert isinstance(second, Problem)

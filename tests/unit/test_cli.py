@@ -226,6 +226,23 @@ def test_a_misspelled_command_is_answered_with_the_right_one(run: Command) -> No
     assert "No such command 'serach'. Did you mean 'search'?" in " ".join(error.split())
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("list", "--limt", "3"), "No such option: --limt (Possible options: --limit)."),
+        (("search",), "Missing argument 'QUESTION'."),
+        (("list", "-o", "xml"), "'xml' is not one of 'table', 'wide', 'json'."),
+        (("migrate", "--wait", "-1"), "greater than or equal to 0."),
+        (("outbox", "list", "more"), "Got unexpected extra argument(s) (more)."),
+    ],
+)
+def test_an_error_in_the_arguments_is_one_line(run: Command, command: tuple[str, ...], message: str) -> None:
+    code, printed, error = run(*command)
+    assert (code, printed) == (2, "")
+    words = [word for word in command if word.isalpha() and word not in {"xml", "more"}]
+    assert_one_line(error, message, f"Try 'datastorage {' '.join(words)} --help'.")
+
+
 def test_a_command_is_found_behind_two_dashes(run: Command) -> None:
     assert run("--", "version") == (0, f"{__version__}\n", "")
 

@@ -10,6 +10,8 @@ import pytest
 from pydantic import SecretStr
 from yarl import URL
 
+from datastorage.api.app import api_app, api_server
+from datastorage.api.health import health_routes
 from datastorage.client.access import Access, checked_url, open_server
 from datastorage.client.archive import RemoteArchive
 from datastorage.client.server import Pace, Server
@@ -26,9 +28,11 @@ from datastorage.errors import (
     TransientError,
 )
 from datastorage.query.filters import Filter
+from harness.ports import free_port
 from harness.servingcertificates import Authority
 from tests.support.answering import Answering, answering
 from tests.support.secureserver import server_context
+from tests.support.serving import serving
 
 PACE = Pace(patience_seconds=30.0, first_pause_seconds=0.001, max_pause_seconds=0.01)
 IMPATIENT = Pace(patience_seconds=0.0)
@@ -94,6 +98,18 @@ async def test_a_page_that_is_no_answer_is_not_taken_for_one(remote: Answering) 
     async with connected(remote) as opened:
         with pytest.raises(ConfigurationError, match="but not as a Data Storage server does"):
             await RemoteArchive(opened).list(Filter(), limit=1, cursor=None)
+
+
+async def test_the_clock_of_a_server_with_trouble_is_read() -> None:
+    async def trouble() -> str:
+        return "stuck"
+
+    port = free_port()
+    app = api_app([], health_routes(health={"loop": trouble}, ready={}, notes={}))
+    server = api_server(app, addresses="127.0.0.1", port=port)
+    access = Access(url=f"http://127.0.0.1:{port}")
+    async with serving(server), open_server(access, {}, IMPATIENT) as opened:
+        assert await RemoteArchive(opened).time() > 0
 
 
 async def test_a_redirect_is_not_followed_with_the_token(remote: Answering) -> None:

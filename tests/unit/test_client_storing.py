@@ -9,13 +9,13 @@ from yarl import URL
 
 from datastorage.client.documents import Document
 from datastorage.client.server import Server
-from datastorage.client.storing import Bounds, Result, Submission, store, submission_of
+from datastorage.client.storing import Pace, Result, Submission, store, submission_of
 from datastorage.client.tokens import NoToken
-from datastorage.errors import NotAuthenticatedError, TransientError
+from datastorage.errors import DataStorageError, InvalidQueryError, NotAuthenticatedError, TransientError
 from tests.support.answering import Answering, answering
 
-BOUNDS = Bounds(retry_seconds=60.0, first_pause_seconds=0.001, max_pause_seconds=0.01)
-IMPATIENT = Bounds(retry_seconds=0.0)
+PACE = Pace(retry_seconds=60.0, first_pause_seconds=0.001, max_pause_seconds=0.01)
+IMPATIENT = Pace(retry_seconds=0.0)
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ async def connected(remote: Answering) -> AsyncIterator[Server]:
         yield opened
 
 
-async def sent(remote: Answering, submissions: list[Submission], bounds: Bounds = BOUNDS) -> list[Result]:
+async def sent(remote: Answering, submissions: list[Submission], pace: Pace = PACE) -> list[Result]:
     async with connected(remote) as server:
-        return [result async for result in store(server, submissions, bounds)]
+        return [result async for result in store(server, submissions, pace)]
 
 
 def stored(remote: Answering, *statuses: int) -> None:
@@ -58,7 +58,7 @@ async def test_requests_are_divided_by_type_number_and_size(remote: Answering) -
     several = [*records(3, "Execution"), *records(1, "Workflow"), *records(1, "Execution")]
     for statuses in ((201, 201), (201, 201), (201,)):
         stored(remote, *statuses)
-    results = await sent(remote, several, Bounds(records=2))
+    results = await sent(remote, several, Pace(records=2))
     assert [each.path for each in remote.requests] == ["/api/v1/store/execution"] * 2 + [
         "/api/v1/store/workflow"
     ]
@@ -69,7 +69,7 @@ async def test_requests_are_divided_by_type_number_and_size(remote: Answering) -
     remote.answers.clear()
     large = records(3, message="x" * 1000)
     stored(remote, 201)
-    await sent(remote, large, Bounds(bytes=2 * len(large[0].line) + 1))
+    await sent(remote, large, Pace(bytes=2 * len(large[0].line) + 1))
     assert [len(each.body) for each in remote.requests] == [len(each.line) for each in large]
 
 
@@ -110,7 +110,7 @@ async def test_after_the_limit_the_reason_stays(remote: Answering) -> None:
 async def test_a_failure_after_the_first_request_keeps_its_results(remote: Answering) -> None:
     stored(remote, 201, 201)
     remote.problem(401, "not-authenticated", "the token has expired")
-    results = await sent(remote, records(6), Bounds(records=2))
+    results = await sent(remote, records(6), Pace(records=2))
     assert [result.status for result in results] == [201, 201, None, None, None, None]
     assert "the token has expired" in results[2].reason
     assert results[4].reason.startswith("not sent: ")
@@ -123,13 +123,43 @@ async def test_a_failure_at_once_is_an_error(remote: Answering) -> None:
         await sent(remote, records(1))
 
 
+async def test_an_atomic_batch_is_one_request(remote: Answering) -> None:
+    stored(remote, 200, 201)
+    async with connected(remote) as server:
+        results = [each async for each in store(server, records(2), PACE, atomic=True)]
+        assert [result.status for result in results] == [200, 201]
+        assert [each.path for each in remote.requests] == ["/api/v1/store/execution?atomic=true"]
+        [record] = records(1)
+        for several in (records(3), [*records(1), *records(1, "Workflow")], [record, record]):
+            with pytest.raises(InvalidQueryError, match="one request as a whole, and these records need 2"):
+                await anext(store(server, several, Pace(records=2), atomic=True))
+    assert len(remote.requests) == 1
+
+
+async def test_a_refused_atomic_batch_names_the_records_at_fault(remote: Answering) -> None:
+    remote.problem(503, "unavailable", "PostgreSQL is away")
+    items = [{"index": 1, "status": 400, "problem": {"code": "c", "detail": "why"}}]
+    remote.say(422, {"code": "batch-not-stored", "detail": "the batch", "items": items})
+    async with connected(remote) as server:
+        results = [each async for each in store(server, records(3), PACE, atomic=True)]
+        assert [(result.status, result.reason) for result in results] == [
+            (None, "not stored, because of others in the batch"),
+            (400, "why"),
+            (None, "not stored, because of others in the batch"),
+        ]
+        remote.answers.clear()
+        remote.problem(422, "batch-not-stored", "PostgreSQL takes too long")
+        with pytest.raises(DataStorageError, match="PostgreSQL takes too long"):
+            await anext(store(server, records(3), PACE, atomic=True))
+
+
 async def test_each_reason_to_wait_is_reported(remote: Answering) -> None:
     remote.problem(503, "unavailable", "PostgreSQL is away")
     stored(remote, 503)
     stored(remote, 201)
     reasons: list[str] = []
     async with connected(remote) as server:
-        results = [each async for each in store(server, records(1), BOUNDS, on_wait=reasons.append)]
+        results = [each async for each in store(server, records(1), PACE, on_wait=reasons.append)]
     assert results[0].is_stored
     assert len(reasons) == 2
     assert "PostgreSQL is away" in reasons[0]

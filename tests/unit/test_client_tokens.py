@@ -103,6 +103,22 @@ async def test_the_user_s_token_for_our_audience_is_sent(tmp_path: Path, audienc
     assert len(plugin.calls) == 1
 
 
+async def test_a_plugin_s_token_is_sent_until_it_expires(tmp_path: Path) -> None:
+    first, second = (web_token(aud="datastorage", jti=name) for name in ("first", "second"))
+    plugin = FakePlugin(tmp_path / "plugin")
+    async with answering() as remote:
+        remote.say(200, {})
+        async with open_server(Access(url=remote.url), user(tmp_path, **plugin.user())) as server:
+            plugin.gives(token=first, expirationTimestamp="2026-03-05T10:00:00Z")
+            await server.ask("/x")
+            plugin.gives(token=second, expirationTimestamp="2999-03-05T10:00:00Z")
+            await server.ask("/x")
+            plugin.does("raise SystemExit(1)")
+            await server.ask("/x")
+    tokens = [each.headers["Authorization"] for each in remote.requests]
+    assert tokens == [f"Bearer {first}", f"Bearer {second}", f"Bearer {second}"]
+
+
 async def test_the_user_s_token_for_another_audience_is_not_sent(tmp_path: Path) -> None:
     account = "system:serviceaccount:shop:recorder"
     error = await refused(user(tmp_path, token=web_token(aud=["https://kubernetes"], sub=account)))

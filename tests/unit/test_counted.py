@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from datastorage.api.answers import AnswerBounds, Answers
+from datastorage.api.answers import AnswerLimits, Answers
 from datastorage.api.atonce import AtOnce
 from datastorage.api.bodies import invalid
 from datastorage.api.reviewcache import ReviewCache
@@ -182,7 +182,7 @@ def test_one_identity_leaves_room_for_another() -> None:
 
 
 async def test_the_questions_of_one_identity_do_not_keep_those_of_another_waiting() -> None:
-    answers, held, release = Answers(AnswerBounds(made_at_once=3)), Counter[str](), asyncio.Event()
+    answers, held, release = Answers(AnswerLimits(made_at_once=3)), Counter[str](), asyncio.Event()
 
     async def ask(identity: str) -> None:
         async with answers.turn(identity):
@@ -199,7 +199,7 @@ async def test_the_questions_of_one_identity_do_not_keep_those_of_another_waitin
 
 
 async def test_a_question_that_gets_no_turn_is_counted() -> None:
-    answers = Answers(AnswerBounds(made_at_once=1, patience_seconds=0.01))
+    answers = Answers(AnswerLimits(made_at_once=1, patience_seconds=0.01))
     with changes(LIMITS) as hit:
         async with answers.turn("ann"):
             pass

@@ -14,7 +14,7 @@ from datastorage.pipeline import garbagecollector
 from datastorage.pipeline.clusterobject import Expiry, expiry_of
 from datastorage.pipeline.garbagecollector import GarbageCollector, Pace, Plan
 from datastorage.pipeline.rowconfirmation import Confirmation
-from datastorage.pipeline.schedule import Bounds, Schedule
+from datastorage.pipeline.schedule import Limits, Schedule
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from harness.objects import TRACE_SPEC, action_trace, audit_record, kind_of, record_of, utc, with_status
@@ -51,11 +51,11 @@ class Bench:
     restored: list[str] = field(default_factory=list)
     database_ahead: float = 0.0
     """Seconds by which PostgreSQL's clock is ahead of the collector's."""
-    bounds: Bounds = field(default_factory=Bounds)
+    limits: Limits = field(default_factory=Limits)
     pace: Pace = field(default_factory=partial(Pace, concurrency=1, resync_seconds=600))
 
     def __post_init__(self) -> None:
-        self.schedule = Schedule(self.bounds)
+        self.schedule = Schedule(self.limits)
         self.collector = GarbageCollector(
             cluster=self.cluster, confirmation=Confirmation(self.archive, self.breaker, FakeRejected()),
             schedule=self.schedule, database_time=self._database_time, restore=self._restore, pace=self.pace,
@@ -314,7 +314,7 @@ async def test_a_schedule_that_overflowed_is_listed_again(
     breaker: Breaker, clock: Clock, spawn: Spawn
 ) -> None:
     pace = Pace(concurrency=1, resync_seconds=600, retry_seconds=0.0)
-    bench = Bench(breaker, clock, bounds=Bounds(most=2, kept=1), pace=pace)
+    bench = Bench(breaker, clock, limits=Limits(most=2, kept=1), pace=pace)
     for number in range(7):
         await bench.stored(f"object-{number}", "2026-03-05T11:00:00Z")
     spawn(bench.collector.run())
@@ -323,7 +323,7 @@ async def test_a_schedule_that_overflowed_is_listed_again(
 
 
 async def test_an_earlier_deletion_is_never_crowded_out_by_later_ones(breaker: Breaker, clock: Clock) -> None:
-    bench = Bench(breaker, clock, bounds=Bounds(most=10, kept=9))
+    bench = Bench(breaker, clock, limits=Limits(most=10, kept=9))
     for number in range(30):
         bench.note(await bench.stored(f"later-{number}", f"2026-03-05T13:00:{number:02}Z"))
     bench.note(await bench.stored("due", "2026-03-05T11:00:00Z"))
@@ -338,7 +338,7 @@ async def test_dropped_entries_are_listed_when_they_fall_due(
     breaker: Breaker, clock: Clock, spawn: Spawn
 ) -> None:
     """It is found long before the next regular listing, also while the schedule stays full of others."""
-    bench = Bench(breaker, clock, bounds=Bounds(most=2, kept=1))
+    bench = Bench(breaker, clock, limits=Limits(most=2, kept=1))
     for minute in (1, 2, 3):
         await bench.stored(f"minute-{minute}", f"2026-03-05T12:0{minute}:00Z")
     spawn(bench.collector.run())

@@ -9,6 +9,7 @@ from datastorage.api.app import api_app, api_server
 from datastorage.api.health import health_routes
 from harness.polling import eventually
 from harness.ports import free_port
+from tests.support.serving import serving
 
 
 def check(problem: str | None) -> Callable[[], Awaitable[str | None]]:
@@ -26,24 +27,20 @@ async def test_each_endpoint_shows_its_own_checks() -> None:
         notes={"redis": check(None)},
     )
     server = api_server(api_app([], routes), addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            async with session.get("/health") as response:
-                assert response.status == 200
-                assert await response.json() == {"status": "ok", "checks": {"watch": "ok"}}
-            async with session.get("/ready") as response:
-                assert response.status == 503
-                assert await response.json() == {
-                    "status": "failing",
-                    "checks": {
-                        "watch": "ok",
-                        "postgres": "PostgreSQL: connection refused",
-                        "redis": "ok",
-                    },
-                }
-    finally:
-        await server.stop()
+    async with serving(server), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        async with session.get("/health") as response:
+            assert response.status == 200
+            assert await response.json() == {"status": "ok", "checks": {"watch": "ok"}}
+        async with session.get("/ready") as response:
+            assert response.status == 503
+            assert await response.json() == {
+                "status": "failing",
+                "checks": {
+                    "watch": "ok",
+                    "postgres": "PostgreSQL: connection refused",
+                    "redis": "ok",
+                },
+            }
 
 
 async def test_all_who_ask_meanwhile_get_the_results_of_one_round_of_checks() -> None:
@@ -57,25 +54,21 @@ async def test_all_who_ask_meanwhile_get_the_results_of_one_round_of_checks() ->
 
     routes = health_routes(health={}, ready={"postgres": slow}, notes={})
     server = api_server(api_app([], routes), addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+    async with serving(server), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
 
-            async def ask() -> int:
-                async with session.get("/ready") as response:
-                    return response.status
+        async def ask() -> int:
+            async with session.get("/ready") as response:
+                return response.status
 
-            waiting = [asyncio.create_task(ask()) for _ in range(20)]
-            await eventually(lambda: rounds == 1)
-            async with session.get("/health") as response:
-                assert response.status == 200
-            gate.set()
-            assert await asyncio.gather(*waiting) == [200] * 20
-            assert rounds == 1
-            assert await ask() == 200
-            assert rounds == 2
-    finally:
-        await server.stop()
+        waiting = [asyncio.create_task(ask()) for _ in range(20)]
+        await eventually(lambda: rounds == 1)
+        async with session.get("/health") as response:
+            assert response.status == 200
+        gate.set()
+        assert await asyncio.gather(*waiting) == [200] * 20
+        assert rounds == 1
+        assert await ask() == 200
+        assert rounds == 2
 
 
 async def test_an_optional_check_is_shown_and_does_not_fail() -> None:
@@ -84,13 +77,10 @@ async def test_an_optional_check_is_shown_and_does_not_fail() -> None:
         health={}, ready={"watch": check(None)}, notes={"embedder": check("does not answer")}
     )
     server = api_server(api_app([], routes), addresses="127.0.0.1", port=port)
-    await server.start()
-    try:
-        async with (
-            aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
-            session.get("/ready") as response,
-        ):
-            assert response.status == 200
-            assert (await response.json())["checks"] == {"watch": "ok", "embedder": "does not answer"}
-    finally:
-        await server.stop()
+    async with (
+        serving(server),
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+        session.get("/ready") as response,
+    ):
+        assert response.status == 200
+        assert (await response.json())["checks"] == {"watch": "ok", "embedder": "does not answer"}

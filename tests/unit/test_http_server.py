@@ -18,6 +18,7 @@ from datastorage.api.server import HttpServer, Limits
 from harness.polling import eventually
 from harness.ports import free_port
 from tests.support.counted import changes
+from tests.support.serving import serving
 
 DEADLINE_SECONDS = 30.0
 WHOLE = b"GET /quick HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -79,12 +80,9 @@ class Served:
 @asynccontextmanager
 async def served(limits: Limits | None = None) -> AsyncIterator[Served]:
     made = Served(limits or Limits())
-    await made.server.start()
-    try:
+    async with serving(made.server):
         async with asyncio.timeout(DEADLINE_SECONDS):
             yield made
-    finally:
-        await made.server.stop()
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:

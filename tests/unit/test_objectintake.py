@@ -330,7 +330,7 @@ def test_a_generation_whose_status_is_under_way_is_a_duplicate_and_no_last_copy(
 async def test_an_object_that_stands_for_a_request_has_its_claim_and_counts_until_it_is_stored(
     entrance: Entrance,
 ) -> None:
-    name = name_of("Remediation", b"i" * 32)
+    name = name_of(b"i" * 32)
     assert entrance.created.add("payments", name)
     body = audit_record(name=name)
     # The kind alone makes the difference: a trace of that name stands for nothing.

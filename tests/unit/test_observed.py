@@ -21,6 +21,7 @@ from datastorage.errors import TransientError
 from datastorage.logs import configure_logging
 from harness.ports import free_port
 from tests.support.counted import changes, series
+from tests.support.serving import serving
 
 DEADLINE_SECONDS = 30.0
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -88,12 +89,9 @@ class Bench:
 @pytest_asyncio.fixture
 async def bench() -> AsyncIterator[Bench]:
     made = Bench()
-    await made.server.start()
-    try:
+    async with serving(made.server):
         async with asyncio.timeout(DEADLINE_SECONDS):
             yield made
-    finally:
-        await made.server.stop()
 
 
 COUNT = "http_server_request_duration_seconds_count"  # its labels in order: method, status, route

@@ -25,7 +25,7 @@ def requested(**metadata: Any) -> Record:
 def name(**metadata: Any) -> str:
     claim = requested(**metadata).claim
     assert claim is not None
-    return name_of("Remediation", claim.identifier_hash)
+    return name_of(claim.identifier_hash)
 
 
 def read(spec: dict[str, Any] | None = None, **metadata: Any) -> Claim | None:
@@ -34,7 +34,7 @@ def read(spec: dict[str, Any] | None = None, **metadata: Any) -> Claim | None:
 
 def test_the_name_is_one_that_the_api_server_takes() -> None:
     assert is_dns_subdomain(name())
-    assert name().startswith("remediation-idempotency-key-")
+    assert name().startswith("idempotency-key-")
     assert stands_for_request(name())
 
 
@@ -58,6 +58,7 @@ def test_the_name_of_the_author_does_not_belong_to_the_request() -> None:
         {"annotations": {"note": "other"}},
         {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "b"}]},
         {"spec": {**AUDIT_SPEC, "phase": "Failed"}},
+        {"spec": {**AUDIT_SPEC, "type": "Execution"}},
         {"namespace": "shop"},
     ],
 )
@@ -83,11 +84,10 @@ def test_an_object_on_hold_is_equal_to_no_request() -> None:
     "other",
     [
         "object-1",
-        "remediation-idempotency-key-1",
-        "x-remediation-idempotency-key-" + "a" * 64,
-        "remediation-idempotency-key-" + "a" * 65,
-        "remediation-idempotency-key-" + "A" * 64,
-        "execution-idempotency-key-" + "a" * 64,
+        "idempotency-key-1",
+        "x-idempotency-key-" + "a" * 64,
+        "idempotency-key-" + "a" * 65,
+        "idempotency-key-" + "A" * 64,
     ],
 )
 def test_other_objects_stand_for_no_request(other: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from datastorage.records.hashes import sha256
 from datastorage.records.record import Claim, Record, Via
+from datastorage.resources.reading import requestrecord
 from datastorage.resources.reading.requestrecord import record_of_request, uuid7
 from harness.objects import AUDIT_SPEC
 
@@ -50,6 +51,19 @@ def test_a_new_uid_is_of_version_7_and_in_the_order_of_time(monkeypatch: pytest.
     assert [uid.int >> 80 for uid in uids] == milliseconds
     assert {(uid.version, uid.variant) for uid in uids} == {(7, uuid.RFC_4122)}
     assert len({uuid7() for _ in range(1_000)}) == 1_000
+
+
+def test_a_time_of_creation_is_never_that_of_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects have whole seconds: a client could otherwise send the key of one that it knows."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Clock":
+            return cls(2100, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(requestrecord, "datetime", Clock)
+    clock = requestrecord._Clock()  # one of its own, because the module's never goes back
+    assert [clock.now().microsecond for _ in range(3)] == [1, 2, 3]
 
 
 def test_a_name_that_is_not_given_is_made_of_type_and_uid() -> None:
@@ -116,7 +130,7 @@ def test_what_does_not_matter_does_not_change_the_claim() -> None:
     again = made(spec, uid=UID.upper(), by="another robot", labels=None, resourceVersion="42")
     assert again.claim is not None
     assert again.claim.identifier_hash == sha256(f"uid:{UID}".encode())
-    assert made(spec, uid=UID).claim == made(uid=UID, labels=None, resourceVersion="42").claim
+    assert again.claim == made(uid=UID).claim == made(uid=UID, labels=None, resourceVersion="42").claim
 
 
 def test_an_identifier_counts_in_one_namespace_and_not_in_the_next_of_that_name() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datastorage.pipeline.clusterobject import Expiry, ref_of
-from datastorage.pipeline.schedule import Bounds, Schedule
+from datastorage.pipeline.schedule import Limits, Schedule
 from datastorage.resources.kinds import ACTION_TRACE
 from harness.objects import action_trace, key_of_body
 
@@ -51,7 +51,7 @@ Looks = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(1, 
 def test_the_popped_entries_are_the_newest_of_each_object(
     looks: list[tuple[int, int, int]], most: int
 ) -> None:
-    schedule = Schedule(Bounds(most=most, kept=most))
+    schedule = Schedule(Limits(most=most, kept=most))
     newest: dict[str, Expiry] = {}
     for version, (number, due, generation) in enumerate(looks):
         ref = replace(REF, uid=f"uid-{number}")
@@ -90,7 +90,7 @@ class Compared(Expiry):
 def test_replacing_the_entries_of_a_full_schedule_does_not_sort_it_each_time() -> None:
     """A listing reads each time in milliseconds, and so replaces the entry of each object."""
     most = 1000
-    schedule = Schedule(Bounds(most=most, kept=most - 100, replaced=100))
+    schedule = Schedule(Limits(most=most, kept=most - 100, replaced=100))
 
     def look(shift: float) -> None:
         for number in range(most):

@@ -26,6 +26,7 @@ from harness.polling import until
 from harness.ports import free_port
 from harness.servingcertificates import Authority, MountedSecret, Pair
 from tests.support.counted import changes
+from tests.support.serving import serving
 
 DEADLINE_SECONDS = 30.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -68,12 +69,9 @@ class Served:
 @asynccontextmanager
 async def served(folder: Path, limits: HandshakeLimits = HandshakeLimits()) -> AsyncIterator[Served]:
     made = Served(folder, limits)
-    await made.server.start()
-    try:
+    async with serving(made.server):
         async with asyncio.timeout(DEADLINE_SECONDS):
             yield made
-    finally:
-        await made.server.stop()
 
 
 async def ask(connection: Connection) -> bytes:

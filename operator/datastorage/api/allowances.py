@@ -27,7 +27,7 @@ class AllowanceLimits:
     """The allowance of each identity."""
 
     tokens_per_second: float = 2_000.0
-    """More than one replica serves on one core, so it stops nobody but a client that runs wild."""
+    """A replica on one core serves fewer in all, so this stops only a client that is out of control."""
     burst: float = 4_000.0
     """Tokens of an identity that has been quiet."""
     records_per_token: int = 5
@@ -35,8 +35,8 @@ class AllowanceLimits:
     at_once: int = 200
     """Requests of one identity under way: half of all that the API serves at a time."""
     identities: int = 10_000
-    """Buckets in memory, of about 200 bytes. The one that was used longest ago makes room for another, and is
-    full when its identity returns; so the number is beyond what uses one archive."""
+    """Buckets in memory, of about 200 bytes. A new one takes the place of the one that was used longest ago,
+    whose identity then begins with a full one. So there are more of them than one archive has clients."""
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """Answers with many records: encoded and sent in pieces, and bounded in memory."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from datastorage.records.hashes import labelled
 from datastorage.resilience.pieces import in_pieces
 
 _PIECE_BYTES: Final = 256 * 1024
+_ETAGS: Final = re.compile(r'(?:W/)?("[^"]*")')
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerBounds:
+class AnswerLimits:
     """How much memory questions may take."""
 
     made_at_once: int = 4
@@ -38,14 +40,14 @@ class AnswerBounds:
 class Answers:
     """Makes the answers of all requests."""
 
-    def __init__(self, bounds: AnswerBounds) -> None:
+    def __init__(self, limits: AnswerLimits) -> None:
         self._turns = Turns(
-            bounds.made_at_once,
-            patience_seconds=bounds.patience_seconds,
+            limits.made_at_once,
+            patience_seconds=limits.patience_seconds,
             limit="answers",
             refusal="too many questions at a time",
         )
-        self._room = Room(bounds.bytes_at_once, "answer_bytes", reserved=bounds.bytes_reserved)
+        self._room = Room(limits.bytes_at_once, "answer_bytes", reserved=limits.bytes_reserved)
 
     def turn(self, identity: str) -> AbstractAsyncContextManager[None]:
         """Wait for the turn to read and encode an answer. Raises OverloadedError."""
@@ -92,6 +94,14 @@ class _Pieces(Response):
 def etag_of(content_hash: bytes) -> str:
     """Return the entity tag of a record's content."""
     return f'"{labelled(content_hash)}"'
+
+
+def is_among(etag: str, values: Iterable[str]) -> bool:
+    """Return whether the values of If-None-Match name an entity tag, or any with ``*``.
+
+    A proxy that compresses answers makes the tag a weak one; RFC 9110 takes that for the same here.
+    """
+    return any(value.strip() == "*" or etag in _ETAGS.findall(value) for value in values)
 
 
 def json_response(

@@ -48,7 +48,7 @@ class Problem(Answer):
     title: str = Field(description="The name of the HTTP status.")
     status: int = Field(description="The HTTP status.")
     code: str = Field(description="The kind of problem, for programs. The codes never change.")
-    detail: str = Field(description="What is wrong and what to do, for people.")
+    detail: str = Field(description="The mistake and the remedy in words, for people.")
     errors: list[FieldError] = Field(default_factory=list, description="The values that are wrong, if any.")
     request_id: str = Field(
         default="",
@@ -246,6 +246,11 @@ class TimelineEntry(Record):
     """A record of a remediation."""
 
     at: _Time = Field(description="The time of the event, by which the entries are ordered.")
+    record: dict[str, Any] | None = Field(
+        None,
+        description="The object, or the fields of it that `fields` asks for; left out if it asks for none. "
+        "null if its bytes can't be read.",
+    )
 
 
 class Timeline(Answer):

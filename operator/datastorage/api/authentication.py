@@ -21,7 +21,7 @@ _BEARER: Final = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 
 @dataclass(frozen=True, slots=True)
 class HeaderLimits:
-    """Bounds on the Authorization header."""
+    """Limits on the Authorization header."""
 
     characters: int = 8192
     """The token of a ServiceAccount has about 1,000 characters, one of OpenID Connect with many groups some

@@ -32,14 +32,14 @@ _FIELDS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RequestLimits:
     """How large a request may be."""
 
     body_bytes: int = 8 * 1024 * 1024
     items: int = 500
     """Records in one request: as many as one transaction stores."""
     bytes_at_once: int = 32 * 1024 * 1024
-    """Bytes of all bodies that are in memory at a time. What is made of them takes several times as much."""
+    """Bytes of all bodies that are in memory at a time. Their values take several times as much."""
     bytes_reserved: int = 8 * 1024 * 1024
     """Bytes of those that one identity leaves to others, for a body of the largest size: a body that is sent
     slowly takes its room for seconds."""
@@ -61,7 +61,9 @@ def _unlimited(count: int) -> None:
     del count
 
 
-async def items_of(request: Request, bounds: Bounds, take: Callable[[int], None] = _unlimited) -> Items:
+async def items_of(
+    request: Request, limits: RequestLimits, take: Callable[[int], None] = _unlimited
+) -> Items:
     """Read a request with one object, an array of them, or one in each line.
 
     ``take`` is called with the number of bytes that arrive, and may raise OverloadedError. Raises
@@ -76,8 +78,8 @@ async def items_of(request: Request, bounds: Bounds, take: Callable[[int], None]
                 f"the content type must be {JSON} or {NDJSON}, not {media_type[:100]!r}",
             )
         )
-    body = await read_body(request, bounds.body_bytes, take)
-    return await run_apart(len(body), partial(_items, body, bounds, in_lines=media_type == NDJSON))
+    body = await read_body(request, limits.body_bytes, take)
+    return await run_apart(len(body), partial(_items, body, limits, in_lines=media_type == NDJSON))
 
 
 def invalid(errors: Sequence[FieldProblem]) -> Problem:
@@ -96,20 +98,20 @@ def _counted_field(pointer: str) -> str:
     return field if field in _FIELDS else "_OTHER"
 
 
-def _items(body: bytes, bounds: Bounds, *, in_lines: bool) -> Items:
+def _items(body: bytes, limits: RequestLimits, *, in_lines: bool) -> Items:
     if in_lines:
-        found = list(islice(lines(body), bounds.items + 1))
-        _check_count(len(found), bounds)
+        found = list(islice(lines(body), limits.items + 1))
+        _check_count(len(found), limits)
         return Items([_line(line) for line in found], is_batch=True, size=len(body))
     # The items of a large array are counted before any of them is built.
-    items = None if is_small(len(body)) else array_items(body, bounds.items)
+    items = None if is_small(len(body)) else array_items(body, limits.items)
     if items is None:
         value = parsed(body)
         if not isinstance(value, list):
             return Items([value], is_batch=False, size=len(body))
-        _check_count(len(value), bounds)
+        _check_count(len(value), limits)
         return Items(value, is_batch=True, size=len(body))
-    _check_count(len(items), bounds)
+    _check_count(len(items), limits)
     return Items([_item(index, item) for index, item in enumerate(items)], is_batch=True, size=len(body))
 
 
@@ -128,13 +130,13 @@ def _line(line: bytes) -> Any:
         return problem_of(error)
 
 
-def _check_count(count: int, bounds: Bounds) -> None:
-    if not 1 <= count <= bounds.items:
+def _check_count(count: int, limits: RequestLimits) -> None:
+    if not 1 <= count <= limits.items:
         raise ProblemError(
             Problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE if count else HTTPStatus.BAD_REQUEST,
                 "too-many-records" if count else "no-records",
-                f"the request has {'too many' if count else 'no'} records: send 1 to {bounds.items:,}",
+                f"the request has {'too many' if count else 'no'} records: send 1 to {limits.items:,}",
             )
         )
 

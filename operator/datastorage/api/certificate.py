@@ -135,7 +135,7 @@ def _load(directory: Path) -> _Loaded:
         raise ConfigurationError(f"{directory} is not a directory")
     certificate = _read(directory, CERTIFICATE_FILE)
     key = _read(directory, KEY_FILE)
-    if _ENCRYPTED in key:  # OpenSSL does not tell this from other mistakes
+    if _ENCRYPTED in key:  # OpenSSL reports this like any other mistake
         raise ConfigurationError(f"{directory}: {KEY_FILE} is encrypted: store it without a password")
     context = _new_context()
     try:

@@ -17,8 +17,12 @@ _NAMESPACE: Final = "Needed without the right in the whole cluster."
 _PAGE_SIZE: Final = "Records on a page, at most."
 _EARLIER_PAGE: Final = "The nextPageToken of the page before; valid for the same conditions only."
 _FIELDS: Final = (
-    "What the items have beside the outline, with commas in between: `intact`, `record`, or fields of the "
-    "record such as `record.spec.message`. Without it, no content is read."
+    "The members of the items beside the outline, with commas in between: `intact`, `record`, or fields of "
+    "the record such as `record.spec.message`. Without it, no content is read."
+)
+_FIELDS_OF_ENTRIES: Final = (
+    "The fields of the records in the entries, with commas in between, such as `record.spec.message`; "
+    "`intact` alone for none. Without it, the entries have the whole records."
 )
 _AUDIT_ONLY: Final = "ActionTraces have none, so only AuditRecords are found."
 _DEFAULT_PAGE: Final = 50
@@ -96,6 +100,7 @@ class TimelinePage(Namespaced):
 
     page_size: Annotated[int, Field(ge=1, le=MAX_LIMIT, description=_PAGE_SIZE)] = MAX_LIMIT
     page_token: str | None = Field(None, description=_EARLIER_PAGE)
+    fields: Annotated[str | None, Field(max_length=MAX_CHARACTERS, description=_FIELDS_OF_ENTRIES)] = None
 
 
 def _no_number(value: Any) -> Any:

@@ -20,7 +20,7 @@ def described_app() -> FastAPI:
     routers = [
         store_router(entrance),
         query_router(desk),
-        overview_router(desk, unused),
+        overview_router(desk),
         export_router(ExportDesk(unused, unused)),
     ]
     return api_app(routers, [])

@@ -20,13 +20,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from datastorage import metrics
 from datastorage.api import operations
 from datastorage.api.conditions import Conditions, QueryType
 from datastorage.api.connection import NEXT_STAGE
 from datastorage.api.guard import Guard
 from datastorage.api.operations import NDJSON
 from datastorage.api.parameters import strict_router
-from datastorage.api.store import PREFIX
 from datastorage.api.turns import Turns
 from datastorage.errors import DataStorageError, NotAllowedError
 from datastorage.query.export import Export
@@ -108,7 +108,7 @@ class ExportDesk:
 
 def export_router(desk: ExportDesk) -> APIRouter:
     """Return the route that exports the archive."""
-    router = strict_router(PREFIX, "query")
+    router = strict_router("query")
     turns = Turns(
         desk.limits.at_once,
         patience_seconds=desk.limits.patience_seconds,
@@ -133,13 +133,15 @@ def export_router(desk: ExportDesk) -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """Logs an export when it ends, however it ends."""
+    """Logs and counts an export when it ends, however it ends."""
 
     caller: Caller
     asked: ExportConditions
 
-    def log(self, export: Export, error: DataStorageError | None) -> None:
+    def ended(self, export: Export, error: DataStorageError | None) -> None:
         outcome = "complete" if export.is_complete else "broken off"
+        cause = "abandoned" if error is None else "broken_off"
+        metrics.EXPORT_TOTAL.labels("complete" if export.is_complete else cause).inc()
         values: dict[str, Any] = {
             "user": self.caller.username,
             "verb": "export",
@@ -212,7 +214,7 @@ class _Stream(Response):
             finally:
                 gone.cancel()
                 await asyncio.gather(gone, return_exceptions=True)
-                self._note.log(export, error)
+                self._note.ended(export, error)
 
 
 def _nothing(_: float) -> None:

@@ -1,4 +1,4 @@
-"""The parameter ``fields``: what the items of a list have beside their outline.
+"""The parameter ``fields``: what the items of a list, or of a timeline, have of the content of records.
 
 A field is a path of names with dots between them. It leads through objects only: a list inside a record comes
 as a whole, and so does an object whose names have dots of their own, such as the labels.
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from datastorage.errors import InvalidQueryError
+from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.listedrecord import ListedRecord
+from datastorage.query.timeline import TimelineEntry
 from datastorage.resources.models.action_trace import ActionTraceSpec
 from datastorage.resources.models.audit_record import AuditRecordSpec
 
@@ -50,9 +52,18 @@ class Fields:
         item = listed.as_json()
         if listed.record is not None and self.intact:
             item["intact"] = listed.record.intact
-        if listed.record is not None and self.record is not None:
-            item["record"] = _masked(listed.record.object, self.record) if listed.record.object else None
-        return item
+        return item if listed.record is None else {**item, **self._content(listed.record)}
+
+    def of_entry(self, entry: TimelineEntry) -> dict[str, Any]:
+        """Return the entry of a timeline, as JSON."""
+        item = entry.as_json()
+        del item["record"]
+        return {**item, **self._content(entry.record)}
+
+    def _content(self, record: ArchivedRecord) -> dict[str, Any]:
+        if self.record is None:
+            return {}
+        return {"record": _masked(record.object, self.record) if record.object else None}
 
 
 def parse_fields(text: str | None) -> Fields:

@@ -23,7 +23,7 @@ _BACKLOG: Final = 2048  # as uvicorn's: connections that the kernel keeps until 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeLimits:
-    """Bounds for clients that have not finished their handshake."""
+    """Limits for clients that have not finished their handshake."""
 
     seconds: float = 10.0
     """For one handshake. A client far away needs a second."""

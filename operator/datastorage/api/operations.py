@@ -27,7 +27,7 @@ _RECEIPT: Final = {
 _ACCEPTED: Final = {
     "kind": "AuditRecord",
     "namespace": "payments",
-    "name": "execution-idempotency-key-4f0fd0b0a4c7f6a5b1c2d3e4f5061728394a5b6c7d8e99b0d4e1f6a1c3f60c3f",
+    "name": "idempotency-key-4f0fd0b0a4c7f6a5b1c2d3e4f5061728394a5b6c7d8e99b0d4e1f6a1c3f60c3f",
     "stored": False,
 }
 _QUERY_ERRORS: Final = ("invalid-parameter", "invalid-query", "overloaded")
@@ -176,7 +176,8 @@ _ONE: Final[Mapping[str, Any]] = {
                 "in": "header",
                 "required": False,
                 "schema": {"type": "string"},
-                "description": "The ETag of an earlier answer: if it is still right, the answer is 304.",
+                "description": "ETags of earlier answers: if one is still right, the answer is 304. `*` "
+                "stands for any.",
             }
         ]
     },

@@ -1,6 +1,6 @@
 """GET /api/v1/history and /summary: what was done to an object before, and the archive in numbers."""
 
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
@@ -11,36 +11,12 @@ from datastorage.api.answers import json_response
 from datastorage.api.conditions import Conditions, PagedConditions, QueryType
 from datastorage.api.parameters import strict_router
 from datastorage.api.query import Desk
-from datastorage.api.store import PREFIX
-from datastorage.query.archivesummary import DEFAULT_GROUPS, ArchiveSummary
+from datastorage.query.archivesummary import DEFAULT_GROUPS
 from datastorage.query.encoding import encoded
-from datastorage.query.filters import MAX_LIMIT, Filter
-from datastorage.query.targethistory import TargetHistory
-from datastorage.storage.criteria import Scope
+from datastorage.query.filters import MAX_LIMIT
 from datastorage.storage.summaries import GroupKey
 
 _GROUP_BY: Final = f"One or two of {', '.join(GroupKey)}, with a comma in between."
-
-
-class Archive(Protocol):
-    """The archive, open for these questions (query/questions.py)."""
-
-    async def target_history(
-        self,
-        filter: Filter,  # noqa: A002
-        *,
-        limit: int,
-        cursor: str | None,
-        scope: Scope,
-    ) -> TargetHistory: ...
-    async def summary(
-        self,
-        filter: Filter,  # noqa: A002
-        by: list[str],
-        *,
-        limit: int,
-        scope: Scope,
-    ) -> ArchiveSummary: ...
 
 
 class HistoryConditions(PagedConditions):
@@ -62,15 +38,15 @@ class SummaryConditions(Conditions):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Groups, at most.")] = DEFAULT_GROUPS
 
 
-def overview_router(desk: Desk, archive: Archive) -> APIRouter:
+def overview_router(desk: Desk) -> APIRouter:
     """Return the routes of histories and summaries."""
-    router = strict_router(PREFIX, "query")
+    router = strict_router("query")
 
     @router.get("/history", **operations.TARGET_HISTORY)
     async def history(request: Request, asked: Annotated[HistoryConditions, Query()]) -> Response:
         admission = await desk.admit(request, "list", asked)
         async with desk.answers.turn(admission.caller.username):
-            page = await archive.target_history(
+            page = await desk.archive.target_history(
                 asked.filter_of(asked.type),
                 limit=asked.page_size,
                 cursor=asked.page_token,
@@ -87,7 +63,7 @@ def overview_router(desk: Desk, archive: Archive) -> APIRouter:
     async def summary(request: Request, asked: Annotated[SummaryConditions, Query()]) -> Response:
         admission = await desk.admit(request, "list", asked)
         async with desk.answers.turn(admission.caller.username):
-            found = await archive.summary(
+            found = await desk.archive.summary(
                 asked.filter_of(asked.type),
                 asked.group_by.split(","),
                 limit=asked.limit,

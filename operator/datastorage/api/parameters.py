@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +13,9 @@ from starlette.responses import Response
 from datastorage.api.problems import Problem, ProblemError
 from datastorage.resources.models.base import field_name
 from datastorage.resources.validation.problems import Code, FieldProblem
+
+PREFIX: Final = "/api/v1"
+"""All paths begin with it, but for those that need no token."""
 
 
 class Strict(BaseModel):
@@ -56,9 +59,9 @@ class StrictRoute(APIRoute):
         return handle
 
 
-def strict_router(prefix: str, tag: str) -> APIRouter:
-    """Return a router for routes of this form."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=StrictRoute)
+def strict_router(tag: str) -> APIRouter:
+    """Return a router for routes of this form, with the prefix."""
+    return APIRouter(prefix=PREFIX, tags=[tag], route_class=StrictRoute)
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.answers import AnswerBounds, Answers, etag_of
+from datastorage.api.answers import AnswerLimits, Answers, etag_of, is_among
 from datastorage.api.answerschemas import SCHEMAS_AT
 from datastorage.api.bodies import read_body
 from datastorage.api.conditions import (
@@ -34,16 +34,11 @@ from datastorage.api.guard import Guard
 from datastorage.api.openapi import JSON
 from datastorage.api.operations import CANONICAL
 from datastorage.api.parameters import NoParameters, strict_router
-from datastorage.api.store import PREFIX
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.encoding import encoded
-from datastorage.query.filters import Filter, SearchMode
-from datastorage.query.listedrecord import ListPage
-from datastorage.query.search import SearchResult
-from datastorage.query.timeline import Timeline
+from datastorage.query.interface import ScopedArchive
 from datastorage.records.caller import Caller
 from datastorage.records.jsonbody import parsed
-from datastorage.records.times import rfc3339
 from datastorage.storage.criteria import Scope
 
 _Uid = Annotated[str, Path(description="The uid of the record.", json_schema_extra={"format": "uuid"})]
@@ -54,51 +49,18 @@ _QUESTION_BYTES: Final = 64 * 1024
 _log = logging.getLogger(__name__)
 
 
-class Archive(Protocol):
-    """The archive, open for questions (query/questions.py)."""
-
-    async def list_page(
-        self,
-        filter: Filter,  # noqa: A002
-        *,
-        limit: int,
-        cursor: str | None,
-        with_content: bool,
-        scope: Scope,
-    ) -> ListPage: ...
-    async def get(
-        self, uid: _Uid, generation: int | None, kind: str | None, *, scope: Scope
-    ) -> ArchivedRecord: ...
-    async def get_by_name(
-        self, namespace: str, name: str, kind: str | None, *, scope: Scope
-    ) -> ArchivedRecord: ...
-    async def history(self, uid: _Uid, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]: ...
-    async def search(
-        self,
-        question: str,
-        filter: Filter,  # noqa: A002
-        *,
-        mode: SearchMode,
-        limit: int,
-        scope: Scope,
-    ) -> SearchResult: ...
-    async def timeline(
-        self, correlation_id: str, *, scope: Scope, limit: int, cursor: str | None
-    ) -> Timeline: ...
-
-
 @dataclass(frozen=True)
 class Desk:
     """The things that the routes need."""
 
     guard: Guard
-    archive: Archive
-    bounds: AnswerBounds = field(default_factory=AnswerBounds)
+    archive: ScopedArchive
+    limits: AnswerLimits = field(default_factory=AnswerLimits)
 
     @cached_property
     def answers(self) -> Answers:
         """The maker of answers, whose memory is bounded in all."""
-        return Answers(self.bounds)
+        return Answers(self.limits)
 
     async def admit(self, request: Request, verb: str, asked: Namespaced) -> "Admission":
         """Return the rows that the caller may read. Raises NotAuthenticatedError and NotAllowedError."""
@@ -142,7 +104,7 @@ class Admission:
 
 def query_router(desk: Desk) -> APIRouter:
     """Return the routes that ask the archive."""
-    router = strict_router(PREFIX, "query")
+    router = strict_router("query")
     # The order counts: the first path that fits a request is taken.
     _add_searches(router, desk)
     _add_lists(router, desk)
@@ -189,12 +151,16 @@ def _add_lists(router: APIRouter, desk: Desk) -> None:
         correlation_id: _CorrelationId, request: Request, asked: Annotated[TimelinePage, Query()]
     ) -> Response:
         admission = await desk.admit(request, "list", asked)
+        fields = None if asked.fields is None else parse_fields(asked.fields)
         async with desk.answers.turn(admission.caller.username):
             page = await desk.archive.timeline(
                 correlation_id, scope=admission.scope, limit=asked.page_size, cursor=asked.page_token
             )
             admission.note(request.url.path, len(page.entries))
-            entries = (entry.record.as_bytes({"at": rfc3339(entry.at)}) for entry in page.entries)
+            entries = (
+                entry.as_bytes() if fields is None else encoded(fields.of_entry(entry))
+                for entry in page.entries
+            )
             return await desk.answers.listed(
                 admission.caller.username, entries, {"nextPageToken": page.cursor}
             )
@@ -271,15 +237,12 @@ async def _search(desk: Desk, admission: Admission, request: Request, asked: Sea
 
 def _one(request: Request, record: ArchivedRecord) -> Response:
     headers = {"ETag": etag_of(record.content_hash), "Vary": "Accept, Authorization"}
-    if headers["ETag"] in _etags(request):
+    # Bytes that somebody has changed still have the hash of those that were stored.
+    if record.intact and is_among(headers["ETag"], request.headers.getlist("if-none-match")):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if CANONICAL in request.headers.get("accept", ""):
         return Response(record.content, media_type=CANONICAL, headers=headers)
     return Response(record.as_bytes(), media_type=JSON, headers=headers)
-
-
-def _etags(request: Request) -> list[str]:
-    return [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
 
 
 def _search_schema() -> dict[str, Any]:

@@ -27,7 +27,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on remembering answers, and on asking for them."""
+    """Limits on remembering answers, and on asking for them."""
 
     seconds: float = 10.0
     """An answer counts from the moment at which its review was sent. A right that was taken away, or a token

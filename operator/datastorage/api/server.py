@@ -22,7 +22,7 @@ from datastorage.resilience.cancellation import end_tasks
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds for clients."""
+    """Limits for clients."""
 
     head_bytes: int = 16 * 1024
     """For the request line and headers together."""

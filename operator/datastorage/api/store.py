@@ -4,9 +4,10 @@ A body is what ``kubectl create`` would take. It is checked by the same rules, a
 pipeline. It becomes an object in the cluster only if PostgreSQL is away and that is allowed (fallback.py).
 """
 
-import uuid
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property, partial
 from http import HTTPStatus
@@ -17,11 +18,11 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from datastorage.api import operations
-from datastorage.api.bodies import Bounds, Items, invalid, items_of
+from datastorage.api.bodies import Items, RequestLimits, invalid, items_of
 from datastorage.api.fallback import Fallback, accept, not_created
 from datastorage.api.guard import Guard
 from datastorage.api.offloop import run_apart
-from datastorage.api.parameters import Strict, strict_router
+from datastorage.api.parameters import PREFIX, Strict, strict_router
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.api.results import (
     Accepted,
@@ -51,8 +52,9 @@ from datastorage.resources.reading.requestrecord import record_of_request
 from datastorage.resources.validation.problems import Code, FieldProblem
 from datastorage.resources.validation.verdict import verdict
 
-PREFIX: Final = "/api/v1"
 _MAX_KEY_CHARACTERS: Final = 255
+# Python's own reading takes other texts too, such as one with a sign, as another UUID than the client's.
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class StoreType(StrEnum):
@@ -110,21 +112,21 @@ class Entrance:
     archive: Archive
     with_texts: bool
     """Whether the records get vectors."""
-    bounds: Bounds = field(default_factory=Bounds)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     fallback: Fallback | None = None
     """Where records are created as custom resources while PostgreSQL is away; None if they never are."""
 
     @cached_property
     def room(self) -> Room:
         """The room for bodies of all requests."""
-        bounds = self.bounds
-        return Room(bounds.bytes_at_once, "request_bytes", reserved=bounds.bytes_reserved)
+        limits = self.limits
+        return Room(limits.bytes_at_once, "request_bytes", reserved=limits.bytes_reserved)
 
 
 def store_router(entrance: Entrance) -> APIRouter:
     """Return the routes that store records."""
-    router = strict_router(PREFIX, "store")
-    described = operations.store(records=entrance.bounds.items, body_bytes=entrance.bounds.body_bytes)
+    router = strict_router("store")
+    described = operations.store(records=entrance.limits.items, body_bytes=entrance.limits.body_bytes)
 
     @router.post("/store/{type}", status_code=HTTPStatus.CREATED, **described)
     async def store(
@@ -134,7 +136,7 @@ def store_router(entrance: Entrance) -> APIRouter:
     ) -> Response:
         caller = await entrance.guard.caller_of(request.headers)
         with entrance.room.share(caller.username) as take:
-            items = await items_of(request, entrance.bounds, take)
+            items = await items_of(request, entrance.limits, take)
             entrance.guard.charge(caller, len(items.bodies))
             key = _idempotency_key(request, is_batch=items.is_batch)
             sent = _Request(entrance, caller, type.audit_type, items, key)
@@ -204,20 +206,16 @@ class _Request:
                 if isinstance(body, DataStorageError):
                     raise body
                 await rights.check(body["metadata"]["namespace"])
-                allowed[place] = await self._maker(body)
+                allowed[place] = await self._maker(body, rights)
             except DataStorageError as error:
                 problems[place] = problem_of(error)
         made = await run_apart(size, lambda: [make() for make in allowed.values()])
         return dict(zip(allowed, made, strict=True)), problems
 
-    async def _maker(self, body: Mapping[str, Any]) -> Callable[[], Record]:
+    async def _maker(self, body: Mapping[str, Any], rights: "_Rights") -> Callable[[], Record]:
         """Return the function that makes a body's record, with all that it needs."""
         may_repeat = self.key is not None or body["metadata"].get("uid") is not None
-        created_at = (
-            await self.entrance.guard.created_at(self.caller, body["metadata"]["namespace"])
-            if may_repeat
-            else None
-        )
+        created_at = await rights.created_at(body["metadata"]["namespace"]) if may_repeat else None
         return partial(
             record_of_request,
             body,
@@ -258,12 +256,13 @@ def _all_checked(audit_type: AuditType, bodies: Sequence[Any]) -> list[Mapping[s
 
 
 class _Rights:
-    """The right to create, asked once for each namespace of a request."""
+    """The right to create, and the age of the namespace, asked for once for each namespace of a request."""
 
     def __init__(self, guard: Guard, caller: Caller) -> None:
         self._guard = guard
         self._caller = caller
         self._known: dict[str, DataStorageError | None] = {}
+        self._created: dict[str, datetime | None] = {}
 
     async def check(self, namespace: str) -> None:
         if namespace not in self._known:
@@ -275,6 +274,11 @@ class _Rights:
         refusal = self._known[namespace]
         if refusal is not None:
             raise refusal
+
+    async def created_at(self, namespace: str) -> datetime | None:
+        if namespace not in self._created:
+            self._created[namespace] = await self._guard.created_at(self._caller, namespace)
+        return self._created[namespace]
 
 
 def _checked(audit_type: AuditType, body: Any) -> Mapping[str, Any]:
@@ -298,15 +302,8 @@ def _checked(audit_type: AuditType, body: Any) -> Mapping[str, Any]:
 def _uid_problems(body: Any) -> Iterator[FieldProblem]:
     metadata = body.get("metadata") if isinstance(body, dict) else None
     uid = metadata.get("uid") if isinstance(metadata, dict) else None
-    if uid is not None and not _is_uuid(uid):
+    if uid is not None and not (isinstance(uid, str) and _UUID.fullmatch(uid)):
         yield FieldProblem("/metadata/uid", "must be a UUID, as in RFC 9562", Code.BAD_FORMAT)
-
-
-def _is_uuid(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and len(value) == len(str(uuid.UUID(value)))
-    except ValueError:
-        return False
 
 
 def _idempotency_key(request: Request, *, is_batch: bool) -> str | None:
@@ -339,5 +336,11 @@ async def _result(archive: Archive, record: Record, outcome: Outcome | Unknown) 
     if outcome.claimed is None:
         return Result(receipt(record, outcome), is_new=True)
     if outcome.claimed.same_request:
-        return Result(receipt_of(await archive.of_key(outcome.claimed.key, record.table)))
+        try:
+            earlier = await archive.of_key(outcome.claimed.key, record.table)
+        except DataStorageError as error:
+            raise TransientError(
+                f"the record is stored by an earlier request, whose receipt can't be read now: {error}"
+            ) from error
+        return Result(receipt_of(earlier))
     raise IdentifierReusedError

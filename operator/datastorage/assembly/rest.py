@@ -31,7 +31,7 @@ from datastorage.pipeline.fallback import Fallback
 from datastorage.pipeline.groups import Groups
 from datastorage.pipeline.submissions import Submissions
 from datastorage.query.export import ArchiveExports
-from datastorage.query.questions import ArchiveQueries
+from datastorage.query.interface import ScopedArchive
 from datastorage.query.standby import Standby
 from datastorage.query.standbyqueries import StandbyQueries
 from datastorage.resilience.cancellation import end_tasks
@@ -42,7 +42,8 @@ from datastorage.storage.replication import state_of
 from datastorage.storage.schema import ARCHIVE, STANDBY
 
 # Questions have a pool of their own, so that many of them at once do not keep the records waiting.
-_READ_POOL_SIZE: Final = 5
+_READ_POOL_SIZE: Final = 6
+"""Two searches, each over three connections."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
     )
     submissions = Submissions(intake=shard.intake, groups=groups, breakers=(replica.postgres, shard.tables))
     async with AsyncExitStack() as stack:
+        # Of several hosts, the first may be a standby that lacks what was just stored. So the questions go to
+        # the one that accepts writes, too.
         database = open_database(
-            settings, "database_url", ARCHIVE, stack, writable=False, pool_size=_READ_POOL_SIZE
+            settings, "database_url", ARCHIVE, stack, writable=True, pool_size=_READ_POOL_SIZE
         )
         # Exports have connections of their own, too. They lead to the primary: a standby does not know which
         # transactions may still add rows.
@@ -88,7 +91,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
             fallback=_build_fallback(replica),
         )
         standby = _open_standby(settings, stack)
-        archive: ArchiveQueries | StandbyQueries = primary
+        archive: ScopedArchive = primary
         tasks: tuple[asyncio.Task[Any], ...] = ()
         if standby is not None:
             copy = open_database(
@@ -102,7 +105,7 @@ async def open_rest(replica: Replica, shards: Sequence[Shard]) -> AsyncIterator[
         routers = [
             store_router(entrance),
             query_router(desk),
-            overview_router(desk, archive),
+            overview_router(desk),
             export_router(ExportDesk(guard, ArchiveExports(ExportReader(exports)))),
         ]
         yield Rest(submissions, routers, standby, tasks)
@@ -113,7 +116,7 @@ def _open_standby(settings: Settings, stack: AsyncExitStack) -> Standby | None:
     if settings.read.database_url is None:
         return None
     # Each has a connection of its own: waiting behind questions would look like a server that is away.
-    primary = open_database(settings, "database_url", ARCHIVE, stack, writable=False, pool_size=1)
+    primary = open_database(settings, "database_url", ARCHIVE, stack, writable=True, pool_size=1)
     copy = open_database(settings, "read_database_url", STANDBY, stack, writable=False, pool_size=1)
     standby = Standby(partial(state_of, primary), partial(state_of, copy))
     stack.push_async_callback(standby.close)

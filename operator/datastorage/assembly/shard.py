@@ -27,7 +27,7 @@ from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.register import Memory, Register
 from datastorage.pipeline.rowconfirmation import Confirmation
-from datastorage.pipeline.schedule import Bounds, Schedule
+from datastorage.pipeline.schedule import Limits, Schedule
 from datastorage.pipeline.setaside import Aside
 from datastorage.pipeline.statusqueue import StatusQueue
 from datastorage.pipeline.statuswriter import Followers, StatusWriter
@@ -101,7 +101,7 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
     intake, store, dependencies = replica.settings.intake, replica.store, replica.dependencies
 
     def share(most: int) -> int:
-        # The bounds are those of the process: kinds that have shards of their own share the room evenly.
+        # The limits are those of the process: kinds that have shards of their own share the room evenly.
         return max(1, most * len(selection.kinds) // len(KINDS))
 
     sweep_requests = SweepRequests()
@@ -119,7 +119,7 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
         register=Register(Memory(generations=share(Memory.generations))),
         intake=Intake(max_items=share(intake.max_items), max_bytes=share(intake.max_bytes)),
         statuses=StatusQueue(),
-        schedule=Schedule(Bounds(most=share(Bounds.most), kept=share(Bounds.kept))),
+        schedule=Schedule(Limits(most=share(Limits.most), kept=share(Limits.kept))),
         sweep_requests=sweep_requests,
         promotion_requests=PromotionRequests(lambda: dependencies is not None and dependencies.serving),
     )

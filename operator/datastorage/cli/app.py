@@ -90,7 +90,12 @@ def main() -> None:
     name = _name()
     program = _program(name, sys.argv[1:] if words is None else words)
     try:
-        program(standalone_mode=True, prog_name=name, complete_var=COMPLETION_VARIABLE)
+        # Otherwise typer would print its errors itself, in a box.
+        sys.exit(program(standalone_mode=False, prog_name=name, complete_var=COMPLETION_VARIABLE) or 0)
+    except typer.TyperException as error:
+        _fail(_in_one_line(error), error.exit_code)
+    except typer.Abort:
+        _fail("aborted", _EXIT_FAILURE)
     except (ConfigurationError, InvalidQueryError) as error:
         _fail(error, _EXIT_USAGE)
     except DataStorageError as error:
@@ -169,6 +174,17 @@ def _not_loaded() -> NoReturn:
     raise AssertionError
 
 
-def _fail(error: Exception, code: int) -> None:
-    sys.stderr.write(f"datastorage: {error}\n")
+def _in_one_line(error: typer.TyperException) -> str:
+    """Return the text of an error in the arguments; empty if typer has printed the help in its place."""
+    message = " ".join(error.format_message().split())
+    context: typer.Context | None = getattr(error, "ctx", None)
+    if not message or context is None:
+        return message
+    end = "" if message.endswith((".", "?")) else "."
+    return f"{message}{end} Try '{context.command_path} --help'."
+
+
+def _fail(error: Exception | str, code: int) -> NoReturn:
+    if text := str(error):
+        sys.stderr.write(f"datastorage: {text}\n")
     sys.exit(code)

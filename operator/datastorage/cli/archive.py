@@ -242,7 +242,7 @@ def timeline(
         lambda archive: archive.timeline(correlation_id, scope=Scope(namespace), limit=limit, cursor=cursor),
     )
     if output is Format.JSON:
-        entries = [{"at": rfc3339(entry.at), **entry.record.as_json()} for entry in found.entries]
+        entries = [entry.as_json() for entry in found.entries]
         print_document({"entries": entries, "complete": found.complete, "cursor": found.cursor}, output)
     elif found.entries:
         _print_timeline(found, output)

@@ -68,6 +68,7 @@ class ExportFile:
         self._sum = _Sum()
         self._size = 0
         self._has_remains = False
+        self._is_unused = False
         self.token: str | None = None
         """The token with which the export goes on; None in a file without lines."""
 
@@ -75,11 +76,13 @@ class ExportFile:
     def create(cls, path: Path) -> "ExportFile":
         """Make a new file. Raises InvalidQueryError if there is one, and OSError."""
         try:
-            return cls(path.open("xb"), path)
+            made = cls(path.open("xb"), path)
         except FileExistsError:
             raise InvalidQueryError(
                 f"{path} exists: give --resume to continue it, or another name to begin a new export"
             ) from None
+        made._is_unused = True
+        return made
 
     @classmethod
     def resume(cls, path: Path) -> "ExportFile":
@@ -130,12 +133,16 @@ class ExportFile:
         self._flush()
 
     def close(self) -> None:
-        """Close the file."""
-        if self._path is not None:
-            self._file.close()
+        """Close the file. A new one is removed if the export could not begin: the command may be repeated."""
+        if self._path is None:
+            return
+        self._file.close()
+        if self._is_unused:
+            self._path.unlink(missing_ok=True)
 
     def _add(self, lines: bytes, came: _Sum) -> None:
         if lines:
+            self._is_unused = False
             self._remove_remains()
             self._file.write(lines)
             self._sum.add(lines)
@@ -191,6 +198,7 @@ class ExportFile:
             self._has_remains = False
 
     def _flush(self) -> None:
+        self._is_unused = False
         self._file.flush()
         if self._path is not None:
             os.fsync(self._file.fileno())

@@ -15,15 +15,15 @@ from datastorage.cli.output import Format, note, print_document, print_table
 from datastorage.cli.server import ServerOptions
 from datastorage.client.documents import documents_in
 from datastorage.client.server import Server
-from datastorage.client.storing import Bounds, Result, Submission, submission_of
+from datastorage.client.storing import Pace, Result, Submission, submission_of
 from datastorage.client.storing import store as send
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidBodyError
 
 # As much as fits into memory several times; larger files are divided.
 _MAX_FILE_BYTES: Final = 256 * 1024 * 1024
-_RETRY_SECONDS: Final = Bounds().retry_seconds
+_RETRY_SECONDS: Final = Pace().retry_seconds
 _MAX_MISTAKES: Final = 10
-_WORDS: Final = {200: "stored before", 201: "stored", 202: "accepted"}
+_WORDS: Final = {200: "stored before", 201: "stored"}
 
 commands = typer.Typer()
 
@@ -41,6 +41,13 @@ def store(
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="Namespace of records that name none.")
     ] = None,
+    atomic: Annotated[
+        bool,
+        typer.Option(
+            "--atomic",
+            help="Store all records or none. They go in one request: of one type, at most 500 and 8 MiB.",
+        ),
+    ] = False,
     retry_seconds: Annotated[
         float,
         typer.Option(help="Send again for so long what a busy server (429, 503) has not stored.", min=0),
@@ -54,15 +61,18 @@ def store(
     or JSON as one object, a List, an array, or one object in each line. Nothing
     is sent if a file can't be read.
 
-    The server answers for each record by itself. A record without metadata.uid
-    gets one before it is sent. So it is stored once, however often it is sent
-    again. To repeat the whole command safely, give each record in the file its
-    own metadata.uid. The exit code is 1 if a record is not stored.
+    The server stores or refuses each record by itself; with --atomic, all or
+    none. A record without metadata.uid gets one before it is sent. So it is
+    stored once, however often it is sent again. To repeat the whole command
+    safely, give each record in the file its own metadata.uid. The exit code is
+    1 if a record is not stored.
 
     Examples:
         datastorage store -f records.yaml --server https://datastorage.example:8443
 
         datastorage store -f a.json -f b.yaml -n payments -o json
+
+        datastorage store -f records.yaml --atomic
 
         jq -c '.items[]' list.json | datastorage store -f -
     """
@@ -82,7 +92,8 @@ def store(
             note(f"sent again for up to {retry_seconds:g} s: {reason}")
 
     async def work(opened: Server) -> list[Result]:
-        sending = send(opened, submissions, Bounds(retry_seconds=retry_seconds), on_wait=on_wait)
+        pace = Pace(retry_seconds=retry_seconds)
+        sending = send(opened, submissions, pace, atomic=atomic, on_wait=on_wait)
         return [result async for result in sending]
 
     results = with_opened(open_remote(access), work)

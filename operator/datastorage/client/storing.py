@@ -1,4 +1,4 @@
-"""Sends records to a server, in requests by type and within its bounds, again while it is busy.
+"""Sends records to a server, in requests by type and of a size that it takes, again while it is busy.
 
 Each record has a uid before its first request, so that a request which is sent again never stores a second
 record, whatever became of the first.
@@ -13,7 +13,7 @@ from typing import Any, Final
 from datastorage.client.documents import Document
 from datastorage.client.problems import in_one_line, not_an_answer, retry_after
 from datastorage.client.server import BUSY, Answer, Server
-from datastorage.errors import DataStorageError, InvalidBodyError, TransientError
+from datastorage.errors import DataStorageError, InvalidBodyError, InvalidQueryError, TransientError
 from datastorage.query.encoding import encoded
 from datastorage.resilience.backoff import Backoff
 from datastorage.resources.kinds import AUDIT_RECORD, AuditType
@@ -21,11 +21,12 @@ from datastorage.resources.reading.requestrecord import uuid7
 
 _NDJSON: Final = "application/x-ndjson"
 _TYPES: Final = tuple(map(str, AuditType))
-_STORED: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED})
+_STORED: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED})
+_OTHERS_AT_FAULT: Final = "not stored, because of others in the batch"
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Pace:
     """How large a request is, and for how long it is sent again."""
 
     records: int = 500
@@ -111,24 +112,34 @@ def submission_of(document: Document, namespace: str | None) -> Submission:
 async def store(
     server: Server,
     submissions: Sequence[Submission],
-    bounds: Bounds = Bounds(),
+    pace: Pace = Pace(),
     *,
+    atomic: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Result]:
     """Send records; yield the result of each, in the order of their requests.
 
-    ``on_wait`` gets the reason before each pause after which the rest of a request is sent again.
+    With ``atomic``, all of them are stored or none. ``on_wait`` gets the reason before each pause after which
+    the rest of a request is sent again.
+
     After a failure that concerns more than single records, the remaining ones are not sent. Raises
-    DataStorageError if that happens before anything is stored.
+    DataStorageError if that happens before anything is stored, and InvalidQueryError if ``atomic`` records
+    don't fit into one request.
     """
+    batches = list(_batches(submissions, pace))
+    if atomic and len(batches) > 1:
+        raise InvalidQueryError(
+            f"--atomic stores one request as a whole, and these records need {len(batches)}: give records of "
+            f"one type, each with another uid, at most {pace.records:,} and {pace.bytes // 2**20} MiB"
+        )
     failure: str | None = None
     is_first = True
-    for batch in _batches(submissions, bounds):
+    for batch in batches:
         if failure is not None:
             for each in batch:
                 yield Result(each, None, None, f"not sent: {failure}")
             continue
-        sending = _Sending(server, batch, bounds, on_wait)
+        sending = _Sending(server, batch, pace, on_wait, atomic=atomic)
         try:
             await sending.run()
         except DataStorageError as error:
@@ -140,7 +151,7 @@ async def store(
             yield sending.results.get(each.uid) or Result(each, None, None, f"{failure}")
 
 
-def _batches(submissions: Sequence[Submission], bounds: Bounds) -> Iterator[list[Submission]]:
+def _batches(submissions: Sequence[Submission], pace: Pace) -> Iterator[list[Submission]]:
     """Yield the records of each request: of one type, and with different uids."""
     for type_ in dict.fromkeys(each.type for each in submissions):
         batch: list[Submission] = []
@@ -148,7 +159,7 @@ def _batches(submissions: Sequence[Submission], bounds: Bounds) -> Iterator[list
         for each in submissions:
             if each.type != type_:
                 continue
-            is_full = len(batch) >= bounds.records or size + len(each.line) + 1 > bounds.bytes
+            is_full = len(batch) >= pace.records or size + len(each.line) + 1 > pace.bytes
             if batch and (is_full or any(each.uid == other.uid for other in batch)):
                 yield batch
                 batch, size = [], 0
@@ -165,21 +176,24 @@ class _Sending:
         self,
         server: Server,
         batch: Sequence[Submission],
-        bounds: Bounds,
+        pace: Pace,
         on_wait: Callable[[str], None],
+        *,
+        atomic: bool,
     ) -> None:
         self._server = server
         self._on_wait = on_wait
         self._path = f"/api/v1/store/{batch[0].type.lower()}"
+        self._query = {"atomic": "true"} if atomic else None
         self._pending = list(batch)
-        self._bounds = bounds
+        self._pace = pace
         self.results: dict[str, Result] = {}
 
     async def run(self) -> None:
         """Send the batch. Raises DataStorageError if the request as a whole fails."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._bounds.retry_seconds
-        backoff = Backoff(self._bounds.first_pause_seconds, self._bounds.max_pause_seconds)
+        deadline = loop.time() + self._pace.retry_seconds
+        backoff = Backoff(self._pace.first_pause_seconds, self._pace.max_pause_seconds)
         while self._pending:
             pause: float | None = None
             busy: DataStorageError | None = None
@@ -187,6 +201,7 @@ class _Sending:
                 answer = await self._server.send(
                     "POST",
                     self._path,
+                    query=self._query,
                     content=b"\n".join(each.line for each in self._pending),
                     content_type=_NDJSON,
                 )
@@ -195,10 +210,12 @@ class _Sending:
             else:
                 if answer.status in BUSY:
                     busy = await self._server.refusal(answer)
-                elif answer.status != HTTPStatus.MULTI_STATUS:
-                    raise await self._server.refusal(answer)
-                else:
+                elif answer.status == HTTPStatus.MULTI_STATUS:
                     self._take(answer)
+                elif answer.status == HTTPStatus.UNPROCESSABLE_ENTITY and "items" in answer.json:
+                    self._take_refusal(answer)
+                else:
+                    raise await self._server.refusal(answer)
                 pause = retry_after(answer.headers)
             pause = pause or backoff.next()
             if self._pending and loop.time() + pause > deadline:
@@ -218,6 +235,12 @@ class _Sending:
             raise not_an_answer(answer.status) from error
         self.results.update({result.submission.uid: result for result in results})
         self._pending = [result.submission for result in results if result.status in BUSY]
+
+    def _take_refusal(self, answer: Answer) -> None:
+        """Note that nothing of the batch is stored; the answer has the records at fault."""
+        self.results = {each.uid: Result(each, None, None, _OTHERS_AT_FAULT) for each in self._pending}
+        self._take(answer)
+        self._pending = []
 
 
 def _result(submission: Submission, item: Mapping[str, Any]) -> Result:

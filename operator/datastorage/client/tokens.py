@@ -9,6 +9,7 @@ audience.
 import base64
 import binascii
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ class AccountToken:
 
         Raises NotAllowedError if the API server makes none.
         """
-        if self._token is None or time.time() > self._expires - _MARGIN_SECONDS:
+        if self._token is None or _is_due(self._expires):
             await self._renew()
         assert self._token is not None
         return self._token
@@ -147,6 +148,8 @@ class UserToken:
     on_demand: bool
     """Whether the caller has asked to send it, whatever its audience."""
     _found: SecretStr | None = field(default=None, init=False, repr=False)
+    _expires: float = field(default=math.inf, init=False)
+    """In seconds since the epoch; only a plugin says when its token expires."""
     _reason: str | None = field(default=None, init=False)
 
     async def token(self) -> SecretStr | None:
@@ -154,7 +157,7 @@ class UserToken:
 
         Raises TransientError if a plugin fails.
         """
-        if self._found is None and self._reason is None:
+        if self._reason is None and (self._found is None or _is_due(self._expires)):
             await self._find()
         return self._found
 
@@ -164,9 +167,12 @@ class UserToken:
         return self._reason or _advice(f"{self.endpoint.source}", self.audience)
 
     async def _find(self) -> None:
+        self._found = None
         authorization = self.endpoint.authorization
         if authorization is None and self.endpoint.plugin is not None:
-            authorization = (await run_plugin(self.endpoint.plugin, PluginLimits())).authorization
+            issued = await run_plugin(self.endpoint.plugin, PluginLimits())
+            authorization = issued.authorization
+            self._expires = math.inf if issued.expires is None else issued.expires
         remedy = remedies(self.audience)
         if authorization is None or not authorization.startswith(_BEARER):
             self._reason = f"the user of {self.endpoint.source} has no token to send: {remedy}"
@@ -184,6 +190,10 @@ class UserToken:
         self._reason = (
             f"the token of the user of {self.endpoint.source} {meant}, so it was not sent: {remedy}"
         )
+
+
+def _is_due(expires: float) -> bool:
+    return time.time() > expires - _MARGIN_SECONDS
 
 
 def remedies(audience: str, account: str = "NAMESPACE/NAME") -> str:

@@ -20,7 +20,7 @@ _Texts = list[tuple[bytes, str]]
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on the search for bad texts within one call."""
+    """Limits on the search for bad texts within one call."""
 
     tries: int = 3
     """The number of times in a row that a text must fail, while the provider serves others, until it is

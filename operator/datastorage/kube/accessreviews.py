@@ -29,7 +29,7 @@ _REMEDY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ReviewLimits:
-    """Bounds on one review."""
+    """Limits on one review."""
 
     seconds: float = 5.0
     """For the API server's answer. It takes some milliseconds, or the time of an authentication webhook. A

@@ -86,7 +86,7 @@ class Fallback:
                 "never store a custom resource there"
             )
         sent = {field: metadata[field] for field in _SENT_METADATA if metadata.get(field)}
-        name = name_of(spec["type"], claim.identifier_hash)
+        name = name_of(claim.identifier_hash)
         body = {
             "apiVersion": API_VERSION,
             "kind": AUDIT_RECORD.kind,

@@ -9,7 +9,7 @@ from datastorage.resilience.signal import Signal
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Limits:
     """How many entries are kept, and how many are taken out at once. Each takes about 1 KB."""
 
     most: int = 100_000
@@ -26,8 +26,8 @@ class Bounds:
 class Schedule:
     """Filled by the status writer and the garbage collector's listings, emptied by the collector."""
 
-    def __init__(self, bounds: Bounds = Bounds()) -> None:
-        self._bounds = bounds
+    def __init__(self, limits: Limits = Limits()) -> None:
+        self._limits = limits
         # The newest entry of each object, by uid. The heap may have replaced ones as well.
         self._current: dict[str, Expiry] = {}
         self._heap: list[Expiry] = []
@@ -48,9 +48,9 @@ class Schedule:
         if known is not None and (known.due, known.key) == (expiry.due, expiry.key):
             return  # its entry in the heap also stands for the new version
         heapq.heappush(self._heap, expiry)
-        if len(self._current) > self._bounds.most:
+        if len(self._current) > self._limits.most:
             self._drop_latest()
-        elif len(self._heap) > self._bounds.most + self._bounds.replaced:
+        elif len(self._heap) > self._limits.most + self._limits.replaced:
             self._heap = self._sorted()
         self._entries.set(len(self._current))
         if self._heap[0] is expiry:
@@ -59,7 +59,7 @@ class Schedule:
     def pop_due(self, now: float) -> list[Expiry]:
         """Take out the entries that are due at ``now`` (Unix seconds), the earliest first, up to a batch."""
         due: list[Expiry] = []
-        while (next_due := self.next_due()) is not None and next_due <= now and len(due) < self._bounds.batch:
+        while (next_due := self.next_due()) is not None and next_due <= now and len(due) < self._limits.batch:
             due.append(self._current.pop(heapq.heappop(self._heap).ref.uid))
         self._entries.set(len(self._current))
         return due
@@ -89,8 +89,8 @@ class Schedule:
         self._heap = self._sorted()
         # Those due last are dropped, not the newest: a record with a short time to live must not wait behind
         # those with a long one.
-        for expiry in self._heap[self._bounds.kept :]:
+        for expiry in self._heap[self._limits.kept :]:
             self._current.pop(expiry.ref.uid, None)
-        first = self._heap[self._bounds.kept].due
+        first = self._heap[self._limits.kept].due
         self.forgotten_due = first if self.forgotten_due is None else min(first, self.forgotten_due)
-        del self._heap[self._bounds.kept :]
+        del self._heap[self._limits.kept :]

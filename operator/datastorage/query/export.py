@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final, Protocol
 
+from datastorage import metrics
 from datastorage.errors import InvalidQueryError
 from datastorage.query.cursor import fingerprint, resume_token, resumed_position
 from datastorage.query.filters import Filter
@@ -123,6 +124,8 @@ class Export:
         piece = b"".join(lines)
         self._hash.update(piece)
         self.count += len(lines)
+        metrics.EXPORT_RECORDS.inc(len(lines))
+        metrics.EXPORT_BYTES.inc(len(piece))
         return piece
 
     def _line(self, row: Mapping[str, Any]) -> bytes:

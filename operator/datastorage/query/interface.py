@@ -1,7 +1,8 @@
-"""The questions of a command to an archive, whichever way they reach it.
+"""The questions to an archive, whichever way they reach it.
 
 The command line puts the same questions to a database (query/questions.py) and to a server over HTTP
-(client/archive.py), and prints the same answers.
+(client/archive.py), and prints the same answers. The REST API puts its questions to the database, or to a
+standby of it (query/standbyqueries.py).
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -10,6 +11,7 @@ from typing import Protocol
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import Filter, SearchMode
+from datastorage.query.listedrecord import ListPage
 from datastorage.query.questions import Page
 from datastorage.query.search import SearchResult
 from datastorage.query.targethistory import TargetHistory
@@ -17,13 +19,39 @@ from datastorage.query.timeline import Timeline
 from datastorage.storage.criteria import Scope
 
 
-class Archive(Protocol):
-    """An archive, open for questions.
+class Lookups(Protocol):
+    """The questions that have one form for everybody who asks.
 
-    All methods raise InvalidQueryError for a question that can't be answered as it was put,
+    All methods of an archive raise InvalidQueryError for a question that can't be answered as it was put,
     RecordNotFoundError where a record is asked for that does not exist, and TransientError when the archive
-    can't be asked now.
+    can't be asked now. Only rows within the scope are found.
     """
+
+    async def get(
+        self, uid: str, generation: int | None, kind: str | None, *, scope: Scope
+    ) -> ArchivedRecord:
+        """Return an object's newest generation, or the given one."""
+        ...
+
+    async def get_by_name(
+        self, namespace: str, name: str, kind: str | None, *, scope: Scope
+    ) -> ArchivedRecord:
+        """Return the newest generation of the newest object with a name."""
+        ...
+
+    async def history(self, uid: str, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]:
+        """Return an object's generations, the newest first."""
+        ...
+
+    async def timeline(
+        self, correlation_id: str, *, scope: Scope, limit: int, cursor: str | None
+    ) -> Timeline:
+        """Return the records of a remediation in the order of time."""
+        ...
+
+
+class Archive(Lookups, Protocol):
+    """An archive, open for the questions of commands: a server sets their scope, and a database has none."""
 
     async def search(
         self,
@@ -46,22 +74,6 @@ class Archive(Protocol):
         """Return a page of records, the newest first."""
         ...
 
-    async def get(
-        self, uid: str, generation: int | None, kind: str | None, *, scope: Scope
-    ) -> ArchivedRecord:
-        """Return an object's newest generation, or the given one; only from rows within the scope."""
-        ...
-
-    async def get_by_name(
-        self, namespace: str, name: str, kind: str | None, *, scope: Scope
-    ) -> ArchivedRecord:
-        """Return the newest generation of the newest object with a name."""
-        ...
-
-    async def history(self, uid: str, kind: str | None, *, scope: Scope) -> tuple[ArchivedRecord, ...]:
-        """Return an object's generations, the newest first."""
-        ...
-
     async def target_history(
         self,
         filter: Filter,  # noqa: A002  # the word of the interface
@@ -82,10 +94,54 @@ class Archive(Protocol):
         """Return the number of records, and what came of them, by one or two keys."""
         ...
 
-    async def timeline(
-        self, correlation_id: str, *, scope: Scope, limit: int, cursor: str | None
-    ) -> Timeline:
-        """Return the records of a remediation in the order of time."""
+
+class ScopedArchive(Lookups, Protocol):
+    """An archive, open for the questions of the REST API, each within the rights of its caller."""
+
+    async def search(
+        self,
+        question: str,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        *,
+        mode: SearchMode,
+        limit: int,
+        scope: Scope,
+    ) -> SearchResult:
+        """Return the records that answer a question best."""
+        ...
+
+    async def list_page(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        *,
+        limit: int,
+        cursor: str | None,
+        with_content: bool,
+        scope: Scope,
+    ) -> ListPage:
+        """Return a page of outlines, the newest first; contents are read if they are asked for."""
+        ...
+
+    async def target_history(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        *,
+        limit: int,
+        cursor: str | None,
+        scope: Scope,
+    ) -> TargetHistory:
+        """Return what was done to the object that the filter names by its target, the newest first."""
+        ...
+
+    async def summary(
+        self,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        by: Sequence[str],
+        *,
+        limit: int,
+        scope: Scope,
+    ) -> ArchiveSummary:
+        """Return the number of records, and what came of them, by one or two keys."""
         ...
 
 

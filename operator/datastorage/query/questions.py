@@ -32,8 +32,8 @@ from datastorage.query.search import Searcher, SearchResult
 from datastorage.query.targethistory import TargetHistory, entry_of
 from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.record import RecordKey, Table
-from datastorage.storage.criteria import EVERYTHING, Scope
-from datastorage.storage.pages import ArchiveReader, Orders, Place, PlacedRow
+from datastorage.storage.criteria import EVERYTHING, Criteria, Scope
+from datastorage.storage.pages import ArchiveReader, Orders, Place, PlacedRow, Position
 from datastorage.storage.summaries import Summaries
 
 _NO_FILTER: Final = Filter()
@@ -110,17 +110,19 @@ class ArchiveQueries:
     ) -> ListPage:
         """Return the page of ``list`` with the outlines of its records; contents are read if asked for."""
         with _measured("list"):
-            rows, question = await self._listed("list", filter, scope, limit, cursor)
-            if with_content:
-                page, next_cursor = await self._page(rows, limit, question)
-                records = {row.place: record for row, record in page}
-                places = list(records)
-            else:
-                records, places = {}, [row.place for row in rows[:limit]]
-                next_cursor = _cursor(rows[limit - 1], question) if len(rows) > limit else None
-            outlines = await self._reader.outlines(places) if places else []
-            items = (ListedRecord(outline, records.get(outline.place)) for outline in outlines)
-            return ListPage(tuple(items), next_cursor)
+            criteria, after, question = await self._asked("list", filter, scope, limit, cursor)
+            rows, outlines = await self._reader.outlined_page(criteria, after, limit + 1)
+            if not with_content:
+                items = tuple(ListedRecord(outline, None) for outline in outlines[:limit])
+                return ListPage(items, _cursor(rows[limit - 1], question) if len(rows) > limit else None)
+            page, next_cursor = await self._page(rows, limit, question)
+            records = {row.place: record for row, record in page}
+            items = tuple(
+                ListedRecord(outline, records[outline.place])
+                for outline in outlines
+                if outline.place in records
+            )
+            return ListPage(items, next_cursor)
 
     async def target_history(
         self,
@@ -278,6 +280,18 @@ class ArchiveQueries:
         cursor: str | None,
     ) -> tuple[Sequence[PlacedRow], str]:
         """Return the rows of a page and one more, and the fingerprint of the question."""
+        criteria, after, question = await self._asked(operation, filter, scope, limit, cursor)
+        return await self._reader.page(criteria, after, limit + 1), question
+
+    async def _asked(
+        self,
+        operation: str,
+        filter: Filter,  # noqa: A002  # the word of the interface
+        scope: Scope,
+        limit: int,
+        cursor: str | None,
+    ) -> tuple[Criteria, Position | None, str]:
+        """Return the criteria of a page, the position before it, and the question's fingerprint."""
         check_limit(limit)
         criteria = filter.criteria().within(scope)
         question = fingerprint(operation, sorted(criteria.tables), criteria.arguments)
@@ -286,7 +300,7 @@ class ArchiveQueries:
             end = page_end(cursor, question, times=2, numbers=2)
             orders = await self._reader.orders(end.place, scope=scope)
             after = end.position(_known(orders).of_object)
-        return await self._reader.page(criteria, after, limit + 1), question
+        return criteria, after, question
 
     async def _page(
         self, rows: Sequence[PlacedRow], limit: int, question: str

@@ -1,7 +1,7 @@
 """Questions that a standby answers, and the primary where the standby can't."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -143,7 +143,7 @@ class StandbyQueries:
     async def summary(
         self,
         filter: Filter,  # noqa: A002
-        by: list[str],
+        by: Sequence[str],
         *,
         limit: int,
         scope: Scope,

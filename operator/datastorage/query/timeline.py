@@ -16,8 +16,10 @@ ended, and shows nothing that belongs before it. The order is by:
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from datastorage.query.archivedrecord import ArchivedRecord
+from datastorage.records.times import rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,14 @@ class TimelineEntry:
 
     at: datetime
     record: ArchivedRecord
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry as JSON, with the field names of the interfaces."""
+        return {"at": rfc3339(self.at), **self.record.as_json()}
+
+    def as_bytes(self) -> bytes:
+        """Return the bytes of the same JSON."""
+        return self.record.as_bytes({"at": rfc3339(self.at)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ _BETWEEN: Final = r"(?:[^[:alnum:]]|\\[nrtbf])"
 
 @dataclass(frozen=True, slots=True)
 class ClueLimits:
-    """Bounds on the work for the clues of a question."""
+    """Limits on the work for the clues of a question."""
 
     events: int = 8
     """A clue that matches more events than this is ignored. Records with the same text are one event. The

@@ -62,7 +62,7 @@ _ROWS: Final = with_conditions(f"""
 
 
 @dataclass(frozen=True, slots=True)
-class ExportBounds:
+class ExportPace:
     """How much one statement of an export reads, and how long an export waits."""
 
     page_rows: int = 1_000
@@ -111,9 +111,9 @@ class ExportReader:
     All methods raise TransientError when PostgreSQL can't serve.
     """
 
-    def __init__(self, database: Database, bounds: ExportBounds = ExportBounds()) -> None:
+    def __init__(self, database: Database, pace: ExportPace = ExportPace()) -> None:
         self._database = database
-        self._bounds = bounds
+        self._pace = pace
 
     async def mark(self, after: int) -> Mark:
         """Return how far the order is complete: up to the newest row that was committed before the call.
@@ -131,16 +131,16 @@ class ExportReader:
                 "others: let DATASTORAGE_DATABASE_URL name the primary for an export"
             )
         awaited = await self._writers() if newest["newest"] > after else set()
-        looks = Backoff(self._bounds.first_look_seconds, 0.5)
+        looks = Backoff(self._pace.first_look_seconds, 0.5)
         try:
-            async with asyncio.timeout(self._bounds.patience_seconds):
+            async with asyncio.timeout(self._pace.patience_seconds):
                 while awaited:
                     await asyncio.sleep(looks.next())
                     awaited &= await self._writers()
         except TimeoutError:
             raise TransientError(
                 "a transaction that writes to the archive has been open for "
-                f"{self._bounds.patience_seconds:g} s, and may add rows before those that are committed: try "
+                f"{self._pace.patience_seconds:g} s, and may add rows before those that are committed: try "
                 "again later. If it stays open, look into pg_stat_activity and pg_prepared_xacts"
             ) from None
         return Mark(newest["newest"], newest["last"])
@@ -150,14 +150,14 @@ class ExportReader:
 
         Of an ActionTrace, every generation counts. ``span`` is that of the page before.
         """
-        bounds = self._bounds
-        span, count = span or bounds.page_rows, bounds.page_rows
+        pace = self._pace
+        span, count = span or pace.page_rows, pace.page_rows
         while True:
             last = min(end, after + span)
             try:
                 async with reading(self._database) as connection:
                     rows = await connection.fetch(
-                        _ROWS, after, last, count, bounds.page_bytes, *criteria.arguments
+                        _ROWS, after, last, count, pace.page_bytes, *criteria.arguments
                     )
             except WorkRefusedError as error:
                 if not error.is_limit or (span == 1 and count == 1):
@@ -167,8 +167,8 @@ class ExportReader:
                 continue
             if rows and (rows[-1]["found"] >= count or len(rows) < rows[-1]["found"]):
                 return ExportPage(rows, rows[-1]["stored_order"], span)
-            is_sparse = len(rows) < bounds.page_rows // 2
-            return ExportPage(rows, last, min(2 * span, bounds.max_span) if is_sparse else span)
+            is_sparse = len(rows) < pace.page_rows // 2
+            return ExportPage(rows, last, min(2 * span, pace.max_span) if is_sparse else span)
 
     async def _writers(self) -> set[str]:
         async with reading(self._database) as connection:

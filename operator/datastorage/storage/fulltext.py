@@ -4,6 +4,7 @@ Few records contain all words of a question in plain language. So one word is en
 records with more words of the question, and with rarer ones, come first.
 """
 
+import asyncio
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -102,18 +103,25 @@ _MAX_FORMS: Final = 32
 # Rows of each table in which the words are counted. A word that is in none of them counts as rare.
 _SAMPLE: Final = 500
 # In an archive with many records, words that together are in more than this share of them select no records,
-# and only affect the ranking: the newest 1,500 of all records with a common word could miss the best ones.
+# and only affect the ranking: the newest few hundred records with a common word could miss the best ones.
 _COMMON: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class RankLimits:
-    """Bounds on the number of records that are ranked for a question."""
+    """Limits on the number of records that are ranked for a question."""
 
     ranked: int = 1_500
     """Rows of each table that are ranked."""
+    ranked_of_many: int = 500
+    """The same in an archive with many records. Between two rows with a common word are fifty others, and
+    reading those takes most of the time."""
     few_records: int = 10_000
     """Up to this many records in the archive, words select records only if all of them can be ranked."""
+
+    def ranked_of(self, total: int) -> int:
+        """Return the number of rows that are ranked where ``total`` records meet the criteria."""
+        return self.ranked if total <= self.few_records else self.ranked_of_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,19 +169,18 @@ class FullText:
 
         Returns None when the question has only words that are in every text ("the", "what").
         """
-        async with reading(self._database) as connection:
-            forms = await self._forms(connection, criteria, wording.words)
-            if not forms:
-                return None
-            phrases = await self._phrases(connection, wording.phrases)
-            excluded = await self._phrases(connection, wording.excluded)
-            conditions = _conditions(forms, phrases, excluded)
-            rows = await connection.fetch(
-                _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
-                self._limits.ranked, per_text, limit, *criteria.arguments,
-            )  # fmt: skip
-            required = _required(phrases, excluded)
-            found = await clues.find(connection, criteria, wording.clues, required, self._clue_limits)
+        # Over two connections: in a large archive, each takes some tens of milliseconds.
+        rows, found = await asyncio.gather(
+            self._ranked(criteria, wording, limit=limit, per_text=per_text),
+            self._with_clues(criteria, wording),
+            return_exceptions=True,  # otherwise one of them would go on after an error of the other
+        )
+        if isinstance(rows, BaseException):
+            raise rows
+        if isinstance(found, BaseException):
+            raise found
+        if rows is None:
+            return None
         ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["rank"]) for row in rows}
         highest = rows[0]["rank"] if rows else 0.0
         for record in found:
@@ -181,6 +188,28 @@ class FullText:
             score = record.weight * (1 + highest) + rank
             ranked[record.place] = Match(record.place, record.text_hash, score, record.weight)
         return best_of_each_text(ranked.values(), per_text)[:limit]
+
+    async def _ranked(
+        self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
+    ) -> Sequence[Any] | None:
+        """Return the rows that rank highest; None if the question has no words to look up."""
+        async with reading(self._database) as connection:
+            forms, total = await self._forms(connection, criteria, wording.words)
+            if not forms:
+                return None
+            conditions = _conditions(forms, *await self._required_phrases(connection, wording))
+            rows: Sequence[Any] = await connection.fetch(
+                _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
+                self._limits.ranked_of(total), per_text, limit, *criteria.arguments,
+            )  # fmt: skip
+            return rows
+
+    async def _with_clues(self, criteria: Criteria, wording: Wording) -> Sequence[clues.Found]:
+        if not wording.clues:
+            return []
+        async with reading(self._database) as connection:
+            required = _required(*await self._required_phrases(connection, wording))
+            return await clues.find(connection, criteria, wording.clues, required, self._clue_limits)
 
     async def without(self, places: Sequence[Place], excluded: Sequence[str]) -> set[Place]:
         """Return the rows that contain none of the words and phrases."""
@@ -197,10 +226,22 @@ class FullText:
                 found.update(places[row["place"]] for row in rows)
         return found
 
-    async def _forms(self, connection: Session, criteria: Criteria, words: Sequence[str]) -> list[_Form]:
+    async def _forms(
+        self, connection: Session, criteria: Criteria, words: Sequence[str]
+    ) -> tuple[list[_Form], int]:
+        """Return the words' forms, and how many records meet the criteria: beyond few_records, one more."""
         limits = (_MAX_FORMS, _SAMPLE, self._limits.few_records + 1)
         rows = await connection.fetch(_FORMS, list(words), *limits, *criteria.arguments)
-        return [_form(row, self._limits) for row in rows]
+        return [_form(row, self._limits) for row in rows], rows[0]["total"] if rows else 0
+
+    async def _required_phrases(
+        self, connection: Session, wording: Wording
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the forms of the phrases that a record must contain, and of those that it must not."""
+        return (
+            await self._phrases(connection, wording.phrases),
+            await self._phrases(connection, wording.excluded),
+        )
 
     @staticmethod
     async def _phrases(connection: Session, phrases: Sequence[str]) -> list[str]:

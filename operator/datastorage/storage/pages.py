@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from datastorage.records.record import RecordKey, Table, Via
 from datastorage.storage.connection.database import Database
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, with_conditions
 from datastorage.storage.keys import key_columns, key_in
 from datastorage.storage.readonly import reading
@@ -278,10 +279,19 @@ class ArchiveReader:
 
         Only the newest generation of an ActionTrace counts. Positions have two times and two numbers.
         """
-        start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_PAGE, *start, limit, *criteria.arguments)
-        return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
+            return await _page(connection, criteria, after, limit)
+
+    async def outlined_page(
+        self, criteria: Criteria, after: Position | None, limit: int
+    ) -> tuple[list[PlacedRow], list[Outline]]:
+        """Return the rows of ``page``, and what the columns say of each."""
+        # In one transaction: opening another one takes as long as the statement.
+        async with reading(self._database) as connection:
+            rows = await _page(connection, criteria, after, limit)
+            places = [row.place for row in rows]
+            found = await connection.fetch(_OUTLINES, *_arrays(places)) if rows else []
+        return rows, [_outline(row) for row in found]
 
     async def remediation(
         self, correlation_id: str, after: Position | None, limit: int, *, scope: Scope = EVERYTHING
@@ -305,10 +315,7 @@ class ArchiveReader:
     async def one(
         self, tables: frozenset[Table], uid: str, generation: int | None, *, scope: Scope = EVERYTHING
     ) -> StoredRow | None:
-        """Return the newest row of an object, or of one generation of it; None if there is none.
-
-        Only rows within the scope are found.
-        """
+        """Return the newest row of an object, or of one generation of it, that is within the scope."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(ONE, *_in(tables), uid, generation, *astuple(scope))
         return None if row is None else _stored(row)
@@ -321,49 +328,23 @@ class ArchiveReader:
 
     async def orders(self, place: Place, *, scope: Scope = EVERYTHING) -> Orders | None:
         """Return the order of storing of a row; None if there is no such row within the scope."""
-        arguments = (*astuple(place.key), *astuple(scope))
         async with reading(self._database) as connection:
-            row = await connection.fetchrow(_ORDERS[place.table], *arguments)
+            row = await connection.fetchrow(_ORDERS[place.table], *astuple(place.key), *astuple(scope))
         return None if row is None else Orders(row["stored_order"], row["of_object"])
 
     async def newest_of_name(
         self, tables: frozenset[Table], namespace: str, name: str, *, scope: Scope = EVERYTHING
     ) -> list[Place]:
-        """Return the newest row of the newest object that had the name, or an empty list.
-
-        Only rows within the scope are found.
-        """
+        """Return the newest row, within the scope, of the newest object that had the name, or nothing."""
         if scope.namespace not in {None, namespace}:
             return []
         return await self._places(_NEWEST_OF_NAME, *_in(tables), namespace, name, scope.since)
 
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
-        arguments = (
-            [place.table.value for place in places],
-            *key_columns([place.key for place in places]),
-        )
         async with reading(self._database) as connection:
-            rows = await connection.fetch(_LOAD, *arguments, self._max_bytes)
+            rows = await connection.fetch(_LOAD, *_arrays(places), self._max_bytes)
         return [_stored(row) for row in rows]
-
-    async def outlines(self, places: Sequence[Place]) -> list[Outline]:
-        """Return what the columns say of rows, in the order of their places."""
-        arguments = (
-            [place.table.value for place in places],
-            *key_columns([place.key for place in places]),
-        )
-        async with reading(self._database) as connection:
-            rows = await connection.fetch(_OUTLINES, *arguments)
-        return [
-            Outline(
-                place_of(row), row["namespace"], row["name"], row["stored_at"], row["content_hash"],
-                row["diverged"], Via(row["via"]), row["recorded_by"], row["correlation_id"], row["type"],
-                row["action"], row["phase"], row["severity"],
-                (row["target_kind"], row["target_namespace"], row["target_name"]),
-            )
-            for row in rows
-        ]  # fmt: skip
 
     async def count_sharing(
         self, criteria: Criteria, hashes: Sequence[bytes], limit: int
@@ -376,6 +357,27 @@ class ArchiveReader:
     async def _places(self, sql: str, *arguments: Any) -> list[Place]:
         async with reading(self._database) as connection:
             return [place_of(row) for row in await connection.fetch(sql, *arguments)]
+
+
+async def _page(
+    connection: Session, criteria: Criteria, after: Position | None, limit: int
+) -> list[PlacedRow]:
+    start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
+    rows = await connection.fetch(_PAGE, *start, limit, *criteria.arguments)
+    return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
+
+
+def _arrays(places: Sequence[Place]) -> tuple[list[Any], ...]:
+    return [place.table.value for place in places], *key_columns([place.key for place in places])
+
+
+def _outline(row: Any) -> Outline:
+    return Outline(
+        place_of(row), row["namespace"], row["name"], row["stored_at"], row["content_hash"],
+        row["diverged"], Via(row["via"]), row["recorded_by"], row["correlation_id"], row["type"],
+        row["action"], row["phase"], row["severity"],
+        (row["target_kind"], row["target_namespace"], row["target_name"]),
+    )  # fmt: skip
 
 
 def _in(tables: frozenset[Table]) -> tuple[bool, bool]:

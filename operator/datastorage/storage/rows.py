@@ -90,8 +90,8 @@ def _values(record: Record) -> tuple[Any, ...]:
 _INSERT: Final = {reading.table: _insert(reading) for reading in READINGS}
 FIND: Final[dict[Table, str]] = {
     table: f"""
-        SELECT r.uid, r.generation, r.created_at, r.spec_hash, r.content_hash, r.stored_at, r.text_hash,
-            r.diverged, o.state, o.last_error
+        SELECT r.uid, r.generation, r.created_at, r.spec_hash, r.namespace, r.content_hash, r.stored_at,
+            r.text_hash, r.diverged, o.state, o.last_error
         FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::bytea[])
             AS k (uid, generation, created_at, spec_hash)
         JOIN datastorage.{table} r USING (uid, generation, created_at, spec_hash)
@@ -138,7 +138,7 @@ async def insert(
     ``texts`` are in the order of their hashes, so that two transactions never wait for each other. ``writes``
     holds the state of each text's vector, ``model`` names the embedding model (see ``find``).
 
-    Raises WorkRefusedError if PostgreSQL does not keep the rows.
+    Raises WorkRefusedError if PostgreSQL does not keep the rows, or a key is that of another namespace's row.
     """
     columns = map(list, zip(*map(_values, records), strict=True))
     answer = await connection.fetch(_INSERT[table], *columns, list(texts), list(texts.values()), len(records))
@@ -160,12 +160,16 @@ async def insert(
     }
     if not all_new:
         # Some keys existed before. The archive holds their rows, not the records of this attempt.
-        repeated = [record.key for record in records if record.key not in stored]
-        stored |= await find(connection, table, repeated, model=model)
-        if not stored.keys() >= set(repeated):
+        repeated = {record.key: record for record in records if record.key not in stored}
+        for row in await connection.fetch(FIND[table], *key_columns(list(repeated))):
+            # Clients choose uids: with the same spec in the same microsecond, two processes may make the same
+            # key for two namespaces. The row of the other one is no answer for this record.
+            if row["namespace"] == repeated[key_in(row)].namespace:
+                stored[key_in(row)] = _stored_in(row, model)
+        if not stored.keys() >= repeated.keys():
             raise WorkRefusedError(
-                f"PostgreSQL accepts rows of {table} and does not keep them: look for a trigger, a rule, "
-                "a policy or a unique index that is not the archive's own"
+                f"PostgreSQL accepts rows of {table} and does not keep them: if that lasts, look for a "
+                "trigger, a rule, a policy or a unique index that is not the archive's own"
             )
     return stored
 
@@ -178,12 +182,7 @@ async def find(
     ``model`` is the name of the embedding model; None if no vectors are kept.
     """
     rows = await connection.fetch(FIND[table], *key_columns(keys))
-    return {
-        key_in(row): StoredRecord(
-            row["content_hash"], row["stored_at"], _vector_in(row, model), diverged=row["diverged"]
-        )
-        for row in rows
-    }
+    return {key_in(row): _stored_in(row, model) for row in rows}
 
 
 async def probe(connection: Session) -> None:
@@ -199,6 +198,12 @@ def _vector_of(record: Record, writes: Mapping[bytes, VectorWrite]) -> VectorWri
     if record.text is None:
         return WITHOUT_VECTORS
     return writes.get(record.text.hash, WITHOUT_VECTORS) if record.text.text else WITHOUT_TEXT
+
+
+def _stored_in(row: Any, model: str | None) -> StoredRecord:
+    return StoredRecord(
+        row["content_hash"], row["stored_at"], _vector_in(row, model), diverged=row["diverged"]
+    )
 
 
 def _vector_in(row: Any, model: str | None) -> VectorWrite:

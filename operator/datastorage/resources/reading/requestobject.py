@@ -1,8 +1,9 @@
 """The objects that stand for requests, which came while PostgreSQL was away.
 
-The name of such an object contains its request's identifier. A name never changes, and only the creator of an
-object chooses it: nobody can make another object stand for a request. The content of the request is read from
-the object itself. So a person who creates such an object by hand gains nothing that a request would not give.
+The name of such an object is its request's identifier, whatever the type: the API server lets no second
+object have the name. A name never changes, and only the creator of an object chooses it: nobody can make
+another object stand for a request. The content of the request is read from the object itself. So a person who
+creates such an object by hand gains nothing that a request would not give.
 """
 
 import re
@@ -16,18 +17,18 @@ from datastorage.resources.kinds import LEGAL_HOLD_LABEL, RECORDED_BY_ANNOTATION
 
 GIVEN_METADATA: Final = ("name", "namespace", "uid", "labels", "annotations", "ownerReferences")
 """What a client may say of its record besides the spec. The rest of an object's metadata is the server's."""
-_MARK: Final = "-idempotency-key-"
-_NAME: Final = re.compile(rf"([a-z]+){_MARK}([0-9a-f]{{64}})")
+_PREFIX: Final = "idempotency-key-"
+_NAME: Final = re.compile(rf"{_PREFIX}([0-9a-f]{{64}})")
 
 
-def name_of(audit_type: str, identifier_hash: bytes) -> str:
+def name_of(identifier_hash: bytes) -> str:
     """Return the name of the object that stands for a request with this identifier."""
-    return f"{audit_type.lower()}{_MARK}{identifier_hash.hex()}"
+    return f"{_PREFIX}{identifier_hash.hex()}"
 
 
 def stands_for_request(name: str) -> bool:
     """Whether an object may stand for a request, by its name alone."""
-    return _MARK in name
+    return name.startswith(_PREFIX)
 
 
 def request_hash(metadata: Mapping[str, Any], spec: Any) -> bytes:
@@ -39,7 +40,7 @@ def claim_of(body: Mapping[str, Any]) -> Claim | None:
     """Return the claim of an object that stands for a request; None for any other object."""
     metadata, spec = body["metadata"], body.get("spec") or {}
     found = _NAME.fullmatch(metadata["name"])
-    if found is None or found[1] != str(spec.get("type")).lower():
+    if found is None:
         return None
     # The client gave no name, and the API server has made the uid.
     given = {
@@ -53,4 +54,4 @@ def claim_of(body: Mapping[str, Any]) -> Claim | None:
     if LEGAL_HOLD_LABEL in given.get("labels", ()):
         # It has to stay in the cluster, so it must not be equal to a request, whose object would be deleted.
         given["name"] = metadata["name"]
-    return Claim(bytes.fromhex(found[2]), request_hash(given, spec))
+    return Claim(bytes.fromhex(found[1]), request_hash(given, spec))
