@@ -231,7 +231,10 @@ def test_a_misspelled_command_is_answered_with_the_right_one(run: Command) -> No
     [
         (("list", "--limt", "3"), "No such option: --limt (Possible options: --limit)."),
         (("search",), "Missing argument 'QUESTION'."),
-        (("list", "-o", "xml"), "'xml' is not one of 'table', 'wide', 'json'."),
+        (
+            ("list", "-o", "xml"),
+            "'-o': 'xml' is not one of 'table', 'wide', 'json'.",
+        ),
         (("migrate", "--wait", "-1"), "greater than or equal to 0."),
         (("outbox", "list", "more"), "Got unexpected extra argument(s) (more)."),
     ],

@@ -11,7 +11,13 @@ from datastorage.client.documents import Document
 from datastorage.client.server import Server
 from datastorage.client.storing import Pace, Result, Submission, store, submission_of
 from datastorage.client.tokens import NoToken
-from datastorage.errors import DataStorageError, InvalidQueryError, NotAuthenticatedError, TransientError
+from datastorage.errors import (
+    ConfigurationError,
+    DataStorageError,
+    InvalidQueryError,
+    NotAuthenticatedError,
+    TransientError,
+)
 from tests.support.answering import Answering, answering
 
 PACE = Pace(retry_seconds=60.0, first_pause_seconds=0.001, max_pause_seconds=0.01)
@@ -150,6 +156,10 @@ async def test_a_refused_atomic_batch_names_the_records_at_fault(remote: Answeri
         remote.answers.clear()
         remote.problem(422, "batch-not-stored", "PostgreSQL takes too long")
         with pytest.raises(DataStorageError, match="PostgreSQL takes too long"):
+            await anext(store(server, records(3), PACE, atomic=True))
+        remote.answers.clear()
+        remote.say(422, 5)
+        with pytest.raises(ConfigurationError, match="not as a Data Storage server does"):
             await anext(store(server, records(3), PACE, atomic=True))
 
 

@@ -3,12 +3,15 @@
 import json
 import logging
 from http import HTTPStatus
+from typing import Annotated
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Query, Request
 from fastapi.testclient import TestClient
 
+from datastorage.api.conditions import SearchConditions
 from datastorage.api.errorcodes import CODES
+from datastorage.api.parameters import strict_router
 from datastorage.api.problems import MEDIA_TYPE, Problem, ProblemError, handle_errors, problem_of
 from datastorage.errors import (
     AmbiguousUidError,
@@ -135,6 +138,30 @@ def test_every_failure_is_answered_with_a_problem(
 def test_a_wrong_parameter_is_named(client: TestClient) -> None:
     [error] = client.get("/number?wanted=x").json()["errors"]
     assert (error["pointer"], error["code"]) == ("wanted", "bad_format")
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("", "q: must be given"),
+        ("q=x&colour=red", "colour: is not known here: leave it out, or see /docs"),
+        ("q=x&since=yesterday", "since: must be a time as in RFC 3339, such as 2026-03-05T10:20:30Z"),
+        ("q=x&limit=0", "limit: must be greater than or equal to 1"),
+        ("q=x&mode=magic", "mode: must be 'hybrid', 'vector' or 'text'"),
+    ],
+)
+def test_a_wrong_parameter_is_described_in_our_words(query: str, detail: str) -> None:
+    app = FastAPI()
+    handle_errors(app)
+    router = strict_router("query")
+
+    @router.get("/semantic")
+    async def search(request: Request, asked: Annotated[SearchConditions, Query()]) -> None:
+        raise AssertionError(request, asked)
+
+    app.include_router(router)
+    answer = TestClient(app).get(f"/api/v1/semantic?{query}").json()
+    assert answer["detail"] == detail
 
 
 def test_another_method_is_answered_with_those_that_are_allowed(client: TestClient) -> None:

@@ -138,6 +138,16 @@ def problem_of(error: DataStorageError) -> Problem:
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "the request failed: see the operator's log")
 
 
+def _in_words(error: Mapping[str, Any]) -> str:
+    """Return what is wrong with a parameter, in words like those of our own checks."""
+    match error["type"]:
+        case "missing":
+            return "must be given"
+        case "extra_forbidden":
+            return "is not known here: leave it out, or see /docs"
+    return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
+
+
 def _methods_of(app: FastAPI, scope: Scope) -> list[str]:
     """Return the methods of a path. The router itself would name those of the first route that fits."""
     bare = {key: scope[key] for key in ("type", "path", "root_path", "headers") if key in scope}
@@ -158,7 +168,7 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def parameters(_: Request, error: RequestValidationError) -> Response:
         errors = [
-            FieldProblem(str(each["loc"][-1]), str(each["msg"]), Code.BAD_FORMAT) for each in error.errors()
+            FieldProblem(str(each["loc"][-1]), _in_words(each), Code.BAD_FORMAT) for each in error.errors()
         ]
         detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors)
         return Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail, errors).response()

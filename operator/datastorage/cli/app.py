@@ -176,7 +176,7 @@ def _not_loaded() -> NoReturn:
 
 def _in_one_line(error: typer.TyperException) -> str:
     """Return the text of an error in the arguments; empty if typer has printed the help in its place."""
-    message = " ".join(error.format_message().split())
+    message = " ".join(error.format_message().split()).replace("Value error, ", "")
     context: typer.Context | None = getattr(error, "ctx", None)
     if not message or context is None:
         return message

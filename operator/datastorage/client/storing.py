@@ -212,7 +212,7 @@ class _Sending:
                     busy = await self._server.refusal(answer)
                 elif answer.status == HTTPStatus.MULTI_STATUS:
                     self._take(answer)
-                elif answer.status == HTTPStatus.UNPROCESSABLE_ENTITY and "items" in answer.json:
+                elif answer.status == HTTPStatus.UNPROCESSABLE_ENTITY and _names_records(answer.json):
                     self._take_refusal(answer)
                 else:
                     raise await self._server.refusal(answer)
@@ -241,6 +241,10 @@ class _Sending:
         self.results = {each.uid: Result(each, None, None, _OTHERS_AT_FAULT) for each in self._pending}
         self._take(answer)
         self._pending = []
+
+
+def _names_records(problem: Any) -> bool:
+    return isinstance(problem, dict) and "items" in problem
 
 
 def _result(submission: Submission, item: Mapping[str, Any]) -> Result:
