@@ -23,7 +23,7 @@ from harness.strategies import audit_record_specs
 # The API server takes objects of about 1.5 MB; so near the limit there is no room for a status.
 NEARLY_TOO_LARGE = 1_571_000
 LARGE_SECONDS = 240  # 22 MB of JSON to store or to sweep over; some 10 s on an idle machine
-MEMORY_MIB = 480  # the pod's limit is 512
+MEMORY_MIB = 512  # the pod has no more
 _COUNT_TRACES = "SELECT count(*) FROM datastorage.action_traces WHERE namespace = $1"
 
 
