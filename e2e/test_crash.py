@@ -14,7 +14,7 @@ from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 
 KILLS = 10
-MANY_KILLS = 40
+MANY_KILLS = 20
 RECORDS_A_KILL = 150
 # Seconds between a start and the next kill: from "has not listed yet" to "in the middle of everything".
 EARLIEST_KILL, LATEST_KILL = 0.5, 4.0

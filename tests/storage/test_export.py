@@ -88,6 +88,19 @@ class Writer:
         await self.commit()
 
 
+class LookingReader(ExportReader):
+    """A reader that says when it has looked for writers. Nothing outside shows that."""
+
+    def __init__(self, database: Database, pace: ExportPace) -> None:
+        super().__init__(database, pace)
+        self.has_looked = asyncio.Event()
+
+    async def _writers(self) -> set[str]:
+        found = await super()._writers()
+        self.has_looked.set()
+        return found
+
+
 @pytest_asyncio.fixture
 async def writers(cloned: TestDatabase) -> AsyncIterator[Database]:
     made = Database(cloned.service_url, pool_size=10)
@@ -160,10 +173,12 @@ async def test_a_row_that_commits_late_is_waited_for(writers: Database) -> None:
 
 async def test_an_export_goes_on_when_the_writers_have_ended(writers: Database) -> None:
     """Those that began later don't count, so that an export gets its turn under any load."""
-    exports = ArchiveExports(ExportReader(writers, PATIENT))
+    reader = LookingReader(writers, PATIENT)
+    exports = ArchiveExports(reader)
     late, undone = [await Writer(writers, records(name)).added() for name in ("late", "undone")]
     await (await Writer(writers, records("early")).added()).commit()
     begun = asyncio.create_task(exported(exports))
+    await reader.has_looked.wait()
     later = await Writer(writers, records("later")).added()
     await late.commit()
     await undone.undo()

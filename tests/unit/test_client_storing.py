@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from yarl import URL
@@ -174,3 +175,34 @@ async def test_each_reason_to_wait_is_reported(remote: Answering) -> None:
     assert len(reasons) == 2
     assert "PostgreSQL is away" in reasons[0]
     assert reasons[1] == "why 503"
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{"index": 0, "status": 503, "problem": {"detail": "later"}}] * 2,
+        [{"index": 1, "status": 201, "record": {}}, {"index": 0, "status": 201, "record": {}}],
+        [{"index": 0, "status": 201, "record": {}}],
+        [{"index": n, "status": 201, "record": {}} for n in range(3)],
+        [{"index": 0, "status": 201, "record": {}}, {"index": -1, "status": 201, "record": {}}],
+        [{"index": n, "status": float("inf"), "record": {}} for n in range(2)],
+        [{"index": n, "status": 201, "record": "stored"} for n in range(2)],
+        [{"index": n, "status": 400, "problem": "no"} for n in range(2)],
+        ["stored", "stored"],
+        5,
+        None,
+    ],
+)
+async def test_results_that_are_not_one_for_each_record_are_no_answer(remote: Answering, items: Any) -> None:
+    """Two results for a record would send it twice the next time, then four times, without end."""
+    remote.say(207, {"items": items})
+    with pytest.raises(ConfigurationError, match="not as a Data Storage server does"):
+        await sent(remote, records(2))
+    assert len(remote.requests) == 1
+
+
+@pytest.mark.parametrize("body", [["items"], "items", None, {"items": 5}, {"items": [{"index": 9}]}])
+async def test_a_refusal_that_names_no_records_is_no_answer(remote: Answering, body: Any) -> None:
+    remote.say(422, body)
+    with pytest.raises(ConfigurationError, match="not as a Data Storage server does"):
+        await sent(remote, records(2))

@@ -1,10 +1,19 @@
 """The records in the answers of a server, as the values that the archive itself returns."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from datastorage.client.problems import not_an_answer
+from datastorage.client.values import (
+    BOOLEAN,
+    BOOLEAN_OR_NULL,
+    INTEGER,
+    NUMBER_OR_NULL,
+    TEXT,
+    TEXT_OR_NULL,
+    time_in,
+    value_in,
+)
 from datastorage.query.archivedrecord import ArchivedRecord, Page
 from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import SearchMode
@@ -14,10 +23,17 @@ from datastorage.query.timeline import Timeline, TimelineEntry
 from datastorage.records.canonical import canonical_bytes
 from datastorage.records.hashes import unlabelled
 from datastorage.records.record import Via
+from datastorage.resources.kinds import KINDS
 from datastorage.storage.groups import Group, GroupKey
 
 T = TypeVar("T")
 
+_KINDS: Final = frozenset(kind.kind for kind in KINDS)
+# Those that are shown in a table; the others are printed as they are.
+_FACTS: Final = {
+    "success": BOOLEAN_OR_NULL, "effectivenessScore": NUMBER_OR_NULL, "outcome": TEXT_OR_NULL,
+    "model": TEXT_OR_NULL, "summary": TEXT,
+}  # fmt: skip
 # The fields of an entry that are those of its record.
 _OF_RECORD: Final = frozenset(
     {
@@ -34,7 +50,7 @@ def record_in(answer: Any) -> ArchivedRecord:
 
 def page_in(answer: Any) -> Page:
     """Return a page of a list."""
-    return _read(lambda a: Page(tuple(map(_record, a["items"])), a["nextPageToken"]), answer)
+    return _read(lambda a: Page(tuple(map(_record, a["items"])), _cursor(a)), answer)
 
 
 def generations_in(answer: Any) -> tuple[ArchivedRecord, ...]:
@@ -46,8 +62,8 @@ def timeline_in(answer: Any) -> Timeline:
     """Return a page of a timeline."""
 
     def read(page: Mapping[str, Any]) -> Timeline:
-        entries = (TimelineEntry(datetime.fromisoformat(each["at"]), _record(each)) for each in page["items"])
-        return Timeline(tuple(entries), page["nextPageToken"])
+        entries = (TimelineEntry(time_in(each, "at"), _record(each)) for each in page["items"])
+        return Timeline(tuple(entries), _cursor(page))
 
     return _read(read, answer)
 
@@ -57,10 +73,15 @@ def search_result_in(answer: Any) -> SearchResult:
 
     def read(found: Mapping[str, Any]) -> SearchResult:
         hits = (
-            SearchHit(_record(each), each["score"], each["similarity"], each["more"])
+            SearchHit(
+                _record(each),
+                value_in(each, "score", NUMBER_OR_NULL),
+                value_in(each, "similarity", NUMBER_OR_NULL),
+                value_in(each, "more", INTEGER),
+            )
             for each in found["items"]
         )
-        return SearchResult(SearchMode(found["mode"]), tuple(hits), found["degraded"])
+        return SearchResult(SearchMode(found["mode"]), tuple(hits), value_in(found, "degraded", TEXT_OR_NULL))
 
     return _read(read, answer)
 
@@ -69,16 +90,15 @@ def target_history_in(answer: Any) -> TargetHistory:
     """Return a page of the history of an object."""
 
     def read(page: Mapping[str, Any]) -> TargetHistory:
-        entries = (
-            HistoryEntry(
-                _record({**each, "record": None}),
-                {name: each[name] for name in each if name not in _OF_RECORD},
-            )
-            for each in page["items"]
-        )
-        return TargetHistory(tuple(entries), page["nextPageToken"])
+        entries = (HistoryEntry(_record({**each, "record": None}), _facts_in(each)) for each in page["items"])
+        return TargetHistory(tuple(entries), _cursor(page))
 
     return _read(read, answer)
+
+
+def _facts_in(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = {name: item[name] for name in item if name not in _OF_RECORD}
+    return facts | {name: value_in(item, name, types) for name, types in _FACTS.items()}
 
 
 def summary_in(answer: Any) -> ArchiveSummary:
@@ -89,11 +109,11 @@ def summary_in(answer: Any) -> ArchiveSummary:
         until = found["until"]
         return ArchiveSummary(
             keys=keys,
-            since=datetime.fromisoformat(found["since"]),
-            until=None if until is None else datetime.fromisoformat(until),
+            since=time_in(found, "since"),
+            until=None if until is None else time_in(found, "until"),
             groups=tuple(_group(keys, item) for item in found["items"]),
-            all_groups=found["groups"],
-            all_records=found["records"],
+            all_groups=value_in(found, "groups", INTEGER),
+            all_records=value_in(found, "records", INTEGER),
         )
 
     return _read(read, answer)
@@ -102,32 +122,39 @@ def summary_in(answer: Any) -> ArchiveSummary:
 def _group(keys: Sequence[GroupKey], item: Mapping[str, Any]) -> Group:
     duration, effectiveness = item["duration"], item["effectiveness"]
     return Group(
-        key=tuple(item["group"][key] for key in keys),
-        records=item["records"],
-        failed=item["failed"],
-        timed=duration["records"],
-        mean_seconds=duration["meanSeconds"],
-        p50_seconds=duration["p50Seconds"],
-        p95_seconds=duration["p95Seconds"],
-        assessed=effectiveness["records"],
-        effectiveness=effectiveness["mean"],
+        key=tuple(value_in(item["group"], key, TEXT_OR_NULL) for key in keys),
+        records=value_in(item, "records", INTEGER),
+        failed=value_in(item, "failed", INTEGER),
+        timed=value_in(duration, "records", INTEGER),
+        mean_seconds=value_in(duration, "meanSeconds", NUMBER_OR_NULL),
+        p50_seconds=value_in(duration, "p50Seconds", NUMBER_OR_NULL),
+        p95_seconds=value_in(duration, "p95Seconds", NUMBER_OR_NULL),
+        assessed=value_in(effectiveness, "records", INTEGER),
+        effectiveness=value_in(effectiveness, "mean", NUMBER_OR_NULL),
     )
 
 
+def _cursor(page: Mapping[str, Any]) -> str | None:
+    cursor: str | None = value_in(page, "nextPageToken", TEXT_OR_NULL)
+    return cursor
+
+
 def _record(item: Mapping[str, Any]) -> ArchivedRecord:
+    if item["kind"] not in _KINDS:
+        raise ValueError("kind: unknown")
     return ArchivedRecord(
         kind=item["kind"],
-        namespace=item["namespace"],
-        name=item["name"],
-        uid=item["uid"],
-        generation=item["generation"],
-        created_at=datetime.fromisoformat(item["createdAt"]),
-        stored_at=datetime.fromisoformat(item["storedAt"]),
+        namespace=value_in(item, "namespace", TEXT),
+        name=value_in(item, "name", TEXT),
+        uid=value_in(item, "uid", TEXT),
+        generation=value_in(item, "generation", INTEGER),
+        created_at=time_in(item, "createdAt"),
+        stored_at=time_in(item, "storedAt"),
         content_hash=unlabelled(item["contentHash"]),
-        diverged=item["diverged"],
-        intact=item["intact"],
+        diverged=value_in(item, "diverged", BOOLEAN),
+        intact=value_in(item, "intact", BOOLEAN),
         via=Via(item["via"]),
-        recorded_by=item["recordedBy"],
+        recorded_by=value_in(item, "recordedBy", TEXT_OR_NULL),
         # The server has compared the stored bytes with their hash; these have the same values.
         content=b"" if item["record"] is None else canonical_bytes(item["record"]),
     )

@@ -13,6 +13,7 @@ from typing import Any, Final
 from datastorage.client.documents import Document
 from datastorage.client.problems import in_one_line, not_an_answer, retry_after
 from datastorage.client.server import BUSY, Answer, Server
+from datastorage.client.values import INTEGER, value_in
 from datastorage.errors import DataStorageError, InvalidBodyError, InvalidQueryError, TransientError
 from datastorage.query.encoding import encoded
 from datastorage.resilience.backoff import Backoff
@@ -228,19 +229,26 @@ class _Sending:
 
     def _take(self, answer: Answer) -> None:
         """Note the results of an answer; leave the records pending that the server had no time for."""
-        body = answer.json
-        try:
-            results = [_result(self._pending[item["index"]], item) for item in body["items"]]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise not_an_answer(answer.status) from error
+        results = self._results_in(answer)
+        # A record with two results would be sent twice the next time, then four times, and so on.
+        if [result.submission for result in results] != self._pending:
+            raise not_an_answer(answer.status)
         self.results.update({result.submission.uid: result for result in results})
         self._pending = [result.submission for result in results if result.status in BUSY]
 
     def _take_refusal(self, answer: Answer) -> None:
         """Note that nothing of the batch is stored; the answer has the records at fault."""
+        results = self._results_in(answer)
         self.results = {each.uid: Result(each, None, None, _OTHERS_AT_FAULT) for each in self._pending}
-        self._take(answer)
+        self.results.update({result.submission.uid: result for result in results})
         self._pending = []
+
+    def _results_in(self, answer: Answer) -> list[Result]:
+        pending = dict(enumerate(self._pending))
+        try:
+            return [_result(pending[item["index"]], item) for item in answer.json["items"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise not_an_answer(answer.status) from error
 
 
 def _names_records(problem: Any) -> bool:
@@ -248,7 +256,7 @@ def _names_records(problem: Any) -> bool:
 
 
 def _result(submission: Submission, item: Mapping[str, Any]) -> Result:
-    problem = item.get("problem")
+    status, problem = value_in(item, "status", INTEGER), item.get("problem")
     if problem is None:
-        return Result(submission, int(item["status"]), item["record"])
-    return Result(submission, int(item["status"]), None, in_one_line(problem["detail"]), problem)
+        return Result(submission, status, value_in(item, "record", (dict,)))
+    return Result(submission, status, None, in_one_line(problem["detail"]), problem)

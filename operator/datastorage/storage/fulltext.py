@@ -114,10 +114,10 @@ class RankLimits:
 
     ranked: int = 1_500
     """Rows of each table that are ranked."""
-    ranked_of_many: int = 500
+    ranked_of_many: int = 300
     """The same in an archive with many records. Between two rows with a common word are fifty others, and
     reading those takes most of the time."""
-    few_records: int = 10_000
+    few_records: int = 5_000
     """Up to this many records in the archive, words select records only if all of them can be ranked."""
 
     def ranked_of(self, total: int) -> int:
@@ -188,7 +188,7 @@ class FullText:
             conditions = _conditions(forms, *await self._required_phrases(connection, wording))
             rows: Sequence[Any] = await connection.fetch(
                 _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
-                self._limits.ranked_of(total), per_text, limit, *criteria.arguments,
+                max(limit, self._limits.ranked_of(total)), per_text, limit, *criteria.arguments,
             )  # fmt: skip
             return rows
 
