@@ -17,6 +17,7 @@ from datastorage.records.record import Table
 from harness.absent import as_in_image
 from harness.controlplane import Cluster
 from harness.operatorprocess import OperatorProcess
+from harness.polling import until
 
 _WRITE = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -147,10 +148,25 @@ class Workbench:
             await connection.close()
 
     async def execute_as_owner(self, statement: str) -> None:
-        """Run a statement as the owner of the schema, to break what the service can't."""
+        """Run a statement as the owner of the schema, to break what the service can't.
+
+        It is run again while it collides with what the operator does to the same table at the same moment.
+        """
         connection = await asyncpg.connect(self.owner_url)
+
+        async def ended() -> bool:
+            try:
+                await connection.execute(statement)
+            except asyncpg.DeadlockDetectedError:
+                return False
+            except asyncpg.InternalServerError as error:
+                if "tuple concurrently updated" not in str(error):
+                    raise
+                return False
+            return True
+
         try:
-            await connection.execute(statement)
+            await until(ended, seconds=30, what="the owner's statement meets no other")
         finally:
             await connection.close()
 
