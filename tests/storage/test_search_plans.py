@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -104,6 +105,16 @@ async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str
     scans = [node for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node]
     assert scans
     return scans
+
+
+@pytest.mark.parametrize(
+    "sql", [queries._LOAD, queries._OUTLINES, queries._SHARING], ids=["load", "outlines", "sharing"]
+)
+async def test_one_plan_for_all_rows_reads_indexes(database: Database, sql: str) -> None:
+    async with reading(database) as connection:
+        nothing = [None] * max(int(number) for number in re.findall(r"\$(\d+)", sql))
+        plan = await connection.fetchval(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {sql}", *nothing)
+    _assert_indexes([node for node in _nodes(json.loads(plan)[0]["Plan"]) if "Relation Name" in node])
 
 
 def _assert_indexes(scans: list[dict[str, Any]]) -> None:

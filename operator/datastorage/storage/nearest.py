@@ -13,7 +13,7 @@ from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.matches import Match
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.readonly import reading
+from datastorage.storage.readonly import ONE_PLAN, OWN_PLAN, reading
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL
 
@@ -52,7 +52,8 @@ _WALK: Final = _with_records("""
     LIMIT $2
 """)
 # Computes the distances of the texts of the $4 newest records. Each text is looked up by itself: a join could
-# read all vectors.
+# read all vectors. If two replicas wrote a text at the same moment it has two vectors, which are equal. LIMIT
+# makes PostgreSQL use the index alone: a bitmap for a single row takes ten times as long.
 _EXACT: Final = _with_records("""
     WITH candidates AS MATERIALIZED (
         SELECT DISTINCT text_hash FROM (
@@ -64,9 +65,9 @@ _EXACT: Final = _with_records("""
             ORDER BY r.created_at DESC LIMIT $4)) AS rows),
     near AS MATERIALIZED (
         SELECT text_hash, distance FROM candidates CROSS JOIN LATERAL (
-            SELECT min(embedding OPERATOR({pgvector}.<=>) $3) AS distance
-            FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = candidates.text_hash) AS known
-        WHERE distance IS NOT NULL ORDER BY distance LIMIT $2)
+            SELECT embedding OPERATOR({pgvector}.<=>) $3 AS distance
+            FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = candidates.text_hash LIMIT 1) AS known
+        ORDER BY distance LIMIT $2)
     SELECT near.text_hash, near.distance, found.*
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
@@ -83,9 +84,9 @@ _HASHES: Final = with_conditions("""
 """)
 _NEAREST_OF: Final = """
     SELECT given.text_hash, distance FROM unnest($1::bytea[]) AS given (text_hash) CROSS JOIN LATERAL (
-        SELECT min(embedding OPERATOR({pgvector}.<=>) $2) AS distance
-        FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash) AS known
-    WHERE distance IS NOT NULL ORDER BY distance LIMIT $3
+        SELECT embedding OPERATOR({pgvector}.<=>) $2 AS distance
+        FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = given.text_hash LIMIT 1) AS known
+    ORDER BY distance LIMIT $3
 """
 _NEAREST: Final = """
     SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $1 AS distance FROM datastorage.embeddings_{id:d}
@@ -104,10 +105,6 @@ WALKING: Final[Mapping[str, str]] = {
     "hnsw.iterative_scan": "relaxed_order",
     "hnsw.max_scan_tuples": "20000",
 }
-# Whatever the conditions, a walk looks records up by their texts. So one plan serves all questions. That
-# saves planning time, which grows with the number of months.
-_ONE_PLAN: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
-_OWN_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +184,8 @@ class Nearest:
     ) -> list[Match]:
         async with reading(self._archive, WALKING) as connection:
             if not await self._leaves_few(connection, criteria):
-                await connection.execute(_ONE_PLAN)
+                # Whatever the conditions, a walk looks records up by their texts.
+                await connection.execute(ONE_PLAN)
                 for texts in self._limits.texts:
                     # From the second attempt on, twice as many rows are read: if two replicas wrote a text at
                     # the same moment, it has two vectors, and its records are found twice.
@@ -199,7 +197,7 @@ class Nearest:
                         return found
                 if criteria.is_open:
                     return found
-                await connection.execute(_OWN_PLAN)
+                await connection.execute(OWN_PLAN)
             arguments = (per_text, limit, vector, self._limits.exact_records, *criteria.arguments)
             sql = _EXACT.format(id=number, pgvector=connection.vector_schema)
             return _matches(await connection.fetch(sql, *arguments), limit)

@@ -11,7 +11,7 @@ from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.places import Orders, Outline, Place, PlacedRow, Position, StoredRow, place_of
-from datastorage.storage.readonly import reading
+from datastorage.storage.readonly import ONE_PLAN, reading
 
 # In a list, a trace has the position of its first generation. Otherwise each new generation would move it,
 # and a reader could miss it between two pages.
@@ -215,8 +215,10 @@ class ArchiveReader:
         # In one transaction: opening another one takes as long as the statement.
         async with reading(self._database) as connection:
             rows = await _page(connection, criteria, after, limit)
-            places = [row.place for row in rows]
-            found = await connection.fetch(_OUTLINES, *_arrays(places)) if rows else []
+            if not rows:
+                return [], []
+            await connection.execute(ONE_PLAN)
+            found = await connection.fetch(_OUTLINES, *_arrays([row.place for row in rows]))
         return rows, [_outline(row) for row in found]
 
     async def remediation(
@@ -269,6 +271,7 @@ class ArchiveReader:
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
         async with reading(self._database) as connection:
+            await connection.execute(ONE_PLAN)
             rows = await connection.fetch(_LOAD, *_arrays(places), self._max_bytes)
         return [_stored(row) for row in rows]
 
@@ -277,6 +280,7 @@ class ArchiveReader:
     ) -> dict[bytes, int]:
         """Return how many records that meet the criteria have each text, up to ``limit`` in each table."""
         async with reading(self._database) as connection:
+            await connection.execute(ONE_PLAN)
             rows = await connection.fetch(_SHARING, list(hashes), limit, *criteria.arguments)
         return {row["text_hash"]: row["rows"] for row in rows}
 

@@ -16,6 +16,11 @@ _PLANNING: Final[Mapping[str, str]] = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
 }
+ONE_PLAN: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
+"""For statements that look rows up by their keys or texts, whatever the values: planning them again takes
+longer than they do, and the longer the more months there are."""
+OWN_PLAN: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
+"""As ``reading`` begins."""
 # Sets the time limit, unless the server's own limit is shorter.
 _LIMIT: Final = """
     SELECT before, set_config('statement_timeout',
