@@ -41,9 +41,9 @@ from datastorage.storage.export import ExportReader
 from datastorage.storage.replication import state_of
 from datastorage.storage.schema import ARCHIVE, STANDBY
 
-# Questions have a pool of their own, so that many of them at once do not keep the records waiting.
+# Questions have a pool of their own, so that many of them at once do not keep the records waiting. Two
+# searches fill it, each over three connections.
 _READ_POOL_SIZE: Final = 6
-"""Two searches, each over three connections."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from datastorage import metrics
 from datastorage.errors import DataStorageError
@@ -27,13 +27,9 @@ async def measured(store: Store, records: Sequence[Record]) -> list[StoredRecord
     seconds = time.perf_counter() - started
     for table in {record.table.value for record in records}:
         metrics.WRITE_DURATION.labels(table).observe(seconds)
-    # Counting each record by itself would take a lock for each.
-    counted = Counter(
-        (record.table.value, "success" if row.is_new else "duplicate")
-        for record, row in zip(records, rows, strict=True)
+    _count(
+        (record, "success" if row.is_new else "duplicate") for record, row in zip(records, rows, strict=True)
     )
-    for labels, count in counted.items():
-        metrics.WRITE_TOTAL.labels(*labels).inc(count)
     for record, row in zip(records, rows, strict=True):
         if row.is_new:
             _observe_new(record, row)
@@ -42,8 +38,14 @@ async def measured(store: Store, records: Sequence[Record]) -> list[StoredRecord
 
 def count_failures(records: Sequence[Record]) -> None:
     """Count records that are not stored this time."""
-    for table, count in Counter(record.table.value for record in records).items():
-        metrics.WRITE_TOTAL.labels(table, "failure").inc(count)
+    _count((record, "failure") for record in records)
+
+
+def _count(outcomes: Iterable[tuple[Record, str]]) -> None:
+    # Counting each record by itself would take a lock for each.
+    counts = Counter((record.table.value, status) for record, status in outcomes)
+    for (table, status), count in counts.items():
+        metrics.WRITE_TOTAL.labels(table, status).inc(count)
 
 
 def _observe_new(record: Record, row: StoredRecord) -> None:

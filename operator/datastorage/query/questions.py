@@ -93,7 +93,8 @@ class ArchiveQueries:
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
         with _measured("list"):
-            rows, question = await self._listed("list", filter, scope, limit, cursor)
+            criteria, after, question = await self._asked("list", filter, scope, limit, cursor)
+            rows = await self._reader.page(criteria, after, limit + 1)
             page, next_cursor = await self._page(rows, limit, question)
             return Page(tuple(record for _, record in page), next_cursor)
 
@@ -137,7 +138,8 @@ class ArchiveQueries:
         with _measured("history"):
             if filter.target_kind is None or filter.target_name is None:
                 raise InvalidQueryError("a history needs the kind and the name of the target")
-            rows, question = await self._listed("history", filter, scope, limit, cursor)
+            criteria, after, question = await self._asked("history", filter, scope, limit, cursor)
+            rows = await self._reader.page(criteria, after, limit + 1)
             page, next_cursor = await self._page(rows, limit, question)
             return TargetHistory(tuple(entry_of(record) for _, record in page), next_cursor)
 
@@ -268,18 +270,6 @@ class ArchiveQueries:
                 f"more than one namespace has a record with the uid {uid}: name the namespace that you mean, "
                 f"such as {' or '.join(namespaces)}"
             )
-
-    async def _listed(
-        self,
-        operation: str,
-        filter: Filter,  # noqa: A002  # the word of the interface
-        scope: Scope,
-        limit: int,
-        cursor: str | None,
-    ) -> tuple[Sequence[PlacedRow], str]:
-        """Return the rows of a page and one more, and the fingerprint of the question."""
-        criteria, after, question = await self._asked(operation, filter, scope, limit, cursor)
-        return await self._reader.page(criteria, after, limit + 1), question
 
     async def _asked(
         self,

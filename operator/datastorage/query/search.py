@@ -13,6 +13,7 @@ from datastorage.query.fusion import fuse
 from datastorage.query.questionwords import check_question, without_excluded, wording
 from datastorage.query.searchresult import SearchHit, SearchResult
 from datastorage.records.hashes import NO_TEXT
+from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage.criteria import Criteria
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.matches import Match, best_of_each_text
@@ -93,12 +94,12 @@ class Searcher:
         )
         if isinstance(near, DataStorageError):
             # Words alone are enough; if they can't be searched either, that error is the answer.
-            found = [_Found(match, match.score, None) for match in _or_raise(worded)[:limit]]
+            found = [_Found(match, match.score, None) for match in value_or_raise(worded)[:limit]]
             return await self._result(SearchMode.TEXT, criteria, found, str(near))
         if isinstance(worded, InvalidQueryError):
             worded = []  # the question has no words to search for, but it has a meaning
         return await self._result(
-            SearchMode.HYBRID, criteria, _fused(_or_raise(near), _or_raise(worded))[:limit]
+            SearchMode.HYBRID, criteria, _fused(value_or_raise(near), value_or_raise(worded))[:limit]
         )
 
     async def _vector_matches(
@@ -156,12 +157,6 @@ class _Found:
     match: Match
     score: float
     similarity: float | None
-
-
-def _or_raise(matches: list[Match] | BaseException) -> list[Match]:
-    if isinstance(matches, BaseException):
-        raise matches
-    return matches
 
 
 def _fused(near: Sequence[Match], worded: Sequence[Match]) -> list[_Found]:

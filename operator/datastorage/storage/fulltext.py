@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from datastorage.records.record import Table
+from datastorage.resilience.outcomes import value_or_raise
 from datastorage.storage import clues
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.connection.database import Database
@@ -158,15 +159,12 @@ class FullText:
         Returns None when the question has only words that are in every text ("the", "what").
         """
         # Over two connections: in a large archive, each takes some tens of milliseconds.
-        rows, found = await asyncio.gather(
+        answers = await asyncio.gather(
             self._ranked(criteria, wording, limit=limit, per_text=per_text),
             self._with_clues(criteria, wording),
             return_exceptions=True,  # otherwise one of them would go on after an error of the other
         )
-        if isinstance(rows, BaseException):
-            raise rows
-        if isinstance(found, BaseException):
-            raise found
+        rows, found = value_or_raise(answers[0]), value_or_raise(answers[1])
         if rows is None:
             return None
         ranked = {place_of(row): Match(place_of(row), row["text_hash"], row["rank"]) for row in rows}

@@ -52,8 +52,8 @@ _WALK: Final = _with_records("""
     LIMIT $2
 """)
 # Computes the distances of the texts of the $4 newest records. Each text is looked up by itself: a join could
-# read all vectors. If two replicas wrote a text at the same moment it has two vectors, which are equal. LIMIT
-# makes PostgreSQL use the index alone: a bitmap for a single row takes ten times as long.
+# read all vectors. If two replicas wrote a text at the same moment it has two vectors, which are equal: one
+# is enough, and the tables after it need not be read.
 _EXACT: Final = _with_records("""
     WITH candidates AS MATERIALIZED (
         SELECT DISTINCT text_hash FROM (
