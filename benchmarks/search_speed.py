@@ -170,7 +170,7 @@ async def _measure_all(
 
 
 async def _bare(database: Database, vector: Matrix) -> list[bytes]:
-    async with reading(database, WALKING) as connection:
+    async with reading(database, *WALKING) as connection:
         return [row["text_hash"] for row in await connection.fetch(_BARE, pgvector.Vector(vector))]
 
 

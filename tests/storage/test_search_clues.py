@@ -291,14 +291,18 @@ async def test_clues_that_take_too_long_leave_the_ranking(
     assert all(0 < score < 1 for score in scores[0.001]), "nothing is singled out"
 
 
-@pytest.mark.parametrize("seconds", [0.001, 60.0])
-async def test_the_limit_of_clues_ends_with_them(own: SearchableArchive, seconds: float) -> None:
+async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArchive) -> None:
     await own.put(*(_repeating(f"long{n}", details=60_000) for n in range(10)))
-    limits = ClueLimits(seconds=seconds)
-    async with reading(own.store.database, {"statement_timeout": "7min"}) as connection:
+    async with own.store.database.connection() as connection:
+        before = await connection.fetchval("SELECT current_setting('statement_timeout')")
+    async with reading(own.store.database) as connection:
+        limits = ClueLimits(seconds=0.001)
         found = await clues.find(connection, Criteria(), [Clue("killed oom checkout")], None, limits)
         assert found == []
-        assert await connection.fetchval("SELECT current_setting('statement_timeout')") == "7min"
+        server = connection.get_server_pid()
+    async with own.store.database.connection() as connection:
+        assert connection.get_server_pid() == server
+        assert await connection.fetchval("SELECT current_setting('statement_timeout')") == before
 
 
 async def test_few_texts_are_read(own: SearchableArchive) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,12 +19,12 @@ from datastorage.resources.reading.kindreading import FilterName
 from datastorage.storage import clues, export, fulltext, nearest, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
-from datastorage.storage.criteria import Criteria, Scope
+from datastorage.storage.criteria import Criteria, Scope, Shape, StatementOfShape
 from datastorage.storage.groups import GroupKey
 from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
 from datastorage.storage.pages import ArchiveReader
-from datastorage.storage.readonly import reading
+from datastorage.storage.readonly import ONE_PLAN, reading
 from datastorage.storage.vectors import VectorTables
 from harness.postgres import TestDatabase, TestDatabases, connect
 
@@ -100,16 +100,43 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
     """Return the scans of tables in the plan that a question gets."""
-    async with reading(database, nearest.WALKING) as connection:
+    async with reading(database, *nearest.WALKING) as connection:
         answer = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", *arguments))
     scans = [node for node in _nodes(answer[0]["Plan"]) if "Relation Name" in node]
     assert scans
     return scans
 
 
-@pytest.mark.parametrize(
-    "sql", [queries._LOAD, queries._OUTLINES, queries._SHARING], ids=["load", "outlines", "sharing"]
-)
+async def _scans_for(
+    database: Database, statement: StatementOfShape, criteria: Criteria, *own: Any, **names: object
+) -> list[dict[str, Any]]:
+    """Return the scans of tables that are executed, in the plan that a question with criteria gets."""
+    sql, arguments = statement.text(criteria), (*own, *statement.arguments(criteria))
+    sql = sql.format(**names) if names else sql
+    if criteria.shape is Shape.ANY:
+        return await _scans(database, sql, *arguments)
+    return await _scans_of_one_plan(database, sql, *arguments)
+
+
+async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
+    """Return the scans of tables that are executed, with the plan that serves whatever the values."""
+    async with reading(database, *nearest.WALKING, ONE_PLAN) as connection:
+        prepared = await connection.prepare(sql)
+        values = ", ".join(
+            [
+                await connection.fetchval(f"SELECT quote_nullable(($1::{wanted.name})::text)", value)
+                for wanted, value in zip(prepared.get_parameters(), arguments, strict=True)
+            ]
+        )
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {prepared.get_name()} ({values})"
+        answer = json.loads(await connection.fetchval(explain))
+    executed = (node for node in _nodes(answer[0]["Plan"]) if node["Actual Loops"])
+    scans = [node for node in executed if "Relation Name" in node]
+    assert scans
+    return scans
+
+
+@pytest.mark.parametrize("sql", [queries._LOAD, queries._SHARING], ids=["load", "sharing"])
 async def test_one_plan_for_all_rows_reads_indexes(database: Database, sql: str) -> None:
     async with reading(database) as connection:
         nothing = [None] * max(int(number) for number in re.findall(r"\$(\d+)", sql))
@@ -138,7 +165,8 @@ _VECTOR = pgvector.Vector(np.array([1, 0, 0], np.float32))
 async def test_a_page_reads_indexes(database: Database, criteria: Criteria) -> None:
     after = (datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC), [100, 1])
     for position in ((None,) * 3, after):
-        _assert_indexes(await _scans(database, queries._PAGE, *position, 20, *criteria.arguments))
+        for statement in (queries.PAGE, queries.OUTLINED_PAGE):
+            _assert_indexes(await _scans_for(database, statement, criteria, *position, 20))
 
 
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
@@ -181,7 +209,7 @@ async def test_a_page_of_few_records_reads_the_index_of_its_condition(
 ) -> None:
     after = (datetime(2026, 3, 2, tzinfo=UTC), _MARCH, [100, 1])
     for position in ((None,) * 3, after):
-        scans = await _scans(database, queries._PAGE, *position, 20, *criteria.arguments)
+        scans = await _scans_for(database, queries.PAGE, criteria, *position, 20)
         _assert_read(scans, Table.AUDIT_RECORDS, [of_records] if of_records else [])
         _assert_read(scans, Table.ACTION_TRACES, [of_traces] if of_traces else [])
 
@@ -191,15 +219,14 @@ async def test_a_page_within_a_scope_reads_an_index_of_few_rows(
     database: Database, criteria: Criteria, of_records: str | None, of_traces: str | None
 ) -> None:
     scope = Scope("n7", datetime(2026, 2, 1, tzinfo=UTC))
-    arguments = criteria.within(scope).arguments
-    scans = await _scans(database, queries._PAGE, None, None, None, 20, *arguments)
+    scans = await _scans_for(database, queries.PAGE, criteria.within(scope), None, None, None, 20)
     _assert_read(scans, Table.AUDIT_RECORDS, [of_records, "namespace_created_at_idx"] if of_records else [])
     _assert_read(scans, Table.ACTION_TRACES, [of_traces, "namespace_created_at_idx"] if of_traces else [])
 
 
 async def test_failures_of_a_namespace_are_read_from_an_index_of_these_alone(database: Database) -> None:
     criteria = Criteria(equal={"phase": "Failed"}).within(Scope("n0", datetime(2026, 2, 1, tzinfo=UTC)))
-    scans = await _scans(database, queries._PAGE, None, None, None, 20, *criteria.arguments)
+    scans = await _scans_for(database, queries.PAGE, criteria, None, None, None, 20)
     read = {name for scan in scans if scan["Alias"].startswith("r") for name in _indexes(scan)}
     async with database.connection() as connection:
         partial = await connection.fetch(
@@ -244,7 +271,7 @@ async def test_a_summary_reads_the_rows_of_its_time(database: Database) -> None:
 async def test_a_time_range_reads_only_its_months(database: Database) -> None:
     criteria = Criteria(since=datetime(2026, 2, 1, tzinfo=UTC), until=datetime(2026, 3, 1, tzinfo=UTC))
     months = {"audit_records_y2026m02", "action_traces_y2026m02"}
-    page = await _scans(database, queries._PAGE, None, None, None, 20, *criteria.arguments)
+    page = await _scans_for(database, queries.PAGE, criteria, None, None, None, 20)
     assert {scan["Relation Name"] for scan in page if scan["Alias"].startswith("r")} == months
     walk = await _scans(
         database,
@@ -259,7 +286,7 @@ async def test_a_time_range_reads_only_its_months(database: Database) -> None:
 
 async def test_a_question_about_one_kind_reads_no_other_table(database: Database) -> None:
     criteria = Criteria(tables=frozenset({Table.ACTION_TRACES}), namespace="n7")
-    scans = await _scans(database, queries._PAGE, None, None, None, 20, *criteria.arguments)
+    scans = await _scans_for(database, queries.PAGE, criteria, None, None, None, 20)
     assert {scan["Relation Name"].split("_y")[0] for scan in scans} == {"action_traces"}
 
 
@@ -281,8 +308,8 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
 
 @pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
 async def test_the_exact_search_reads_no_unneeded_vector(database: Database, criteria: Criteria) -> None:
-    arguments = (3, 10, _VECTOR, 10_000, *criteria.arguments)
-    scans = await _scans(database, nearest._EXACT.format(id=1, pgvector="public"), *arguments)
+    own = (3, 10, _VECTOR, 10_000)
+    scans = await _scans_for(database, nearest._EXACT, criteria, *own, id=1, pgvector="public")
     _assert_indexes(scans)
     names = {scan["Index Name"] for scan in scans if scan["Relation Name"].startswith("embeddings")}
     assert all(name.endswith("_pkey") for name in names), names
@@ -306,7 +333,6 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
     keys = [place.key for place in places]
     arguments = ([place.table.value for place in places], *key_columns(keys))
     _assert_indexes(await _scans(database, queries._LOAD, *arguments, 1_000_000))
-    _assert_indexes(await _scans(database, queries._OUTLINES, *arguments))
     for scope in ((None, None), ("n7", datetime(2026, 3, 1, tzinfo=UTC))):
         _assert_indexes(await _scans(database, queries._GENERATIONS, True, True, keys[0].uid, 1, *scope))  # noqa: FBT003
         for after in ((None, None), (datetime(2026, 3, 1, tzinfo=UTC), [100, 1, 1])):
@@ -321,46 +347,41 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
     _assert_indexes(await _scans(database, queries._SHARING, hashes, 1000, *Criteria().arguments))
 
 
-async def test_pages_are_planned_for_their_values_and_walks_once(database: Database) -> None:
+async def test_questions_are_planned_once_where_the_values_do_not_count(database: Database) -> None:
     reader = ArchiveReader(database)
     found = Nearest(database, database, model=_MODEL, same_server=True)
-    before = await _plans(database)
-    for _ in range(10):
-        await reader.page(Criteria(namespace="n7"), None, 10)
-        await found.nearest(Criteria(), np.array([1, 0, 0], np.float32), limit=5, per_text=3)
-    after = await _plans(database)
-    assert {walk: counts - before[walk] for walk, counts in after.items()} == {
-        False: Counter(own=10), True: Counter(generic=10),
-    }  # fmt: skip
+    filtered = Criteria(namespace="n7", equal={"action": "a7"})
+    questions: list[Callable[[], Awaitable[object]]] = [
+        lambda: reader.page(Criteria(namespace="n7"), None, 10),
+        lambda: reader.outlined_page(Criteria(), None, 10),
+        lambda: found.nearest(Criteria(), np.array([1, 0, 0], np.float32), limit=5, per_text=3),
+        lambda: reader.page(filtered, None, 10),
+    ]
+    plans = []
+    for question in questions:
+        before = await _plans(database)
+        for _ in range(10):
+            await question()
+        plans.append(await _plans(database) - before)
+    assert plans == [Counter(generic=10)] * 3 + [Counter(own=10)]
 
 
-async def _plans(database: Database) -> dict[bool, Counter[str]]:
-    """Count the plans that the one connection has made, for walks and for other questions."""
+async def _plans(database: Database) -> Counter[str]:
+    """Count the plans that the one connection has made."""
     async with database.connection() as connection:
         plans = await connection.fetch(
-            "SELECT statement LIKE '%<=>%' AS walk, generic_plans AS generic, custom_plans AS own "
+            "SELECT generic_plans AS generic, custom_plans AS own "
             "FROM pg_prepared_statements WHERE statement LIKE '%datastorage.audit_records AS r%' "
             "AND statement NOT LIKE '%pg_prepared_statements%'"
         )
-    counts: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
-    for row in plans:
-        counts[row["walk"]] += Counter(generic=row["generic"], own=row["own"])
-    return counts
+    return Counter(generic=sum(row["generic"] for row in plans), own=sum(row["own"] for row in plans))
 
 
 async def test_the_one_plan_of_walks_follows_the_index_and_leaves_out_months(database: Database) -> None:
     criteria = Criteria(since=datetime(2026, 2, 1, tzinfo=UTC), until=datetime(2026, 3, 1, tzinfo=UTC))
     arguments = (3, 10, _VECTOR, *criteria.arguments)
-    generic = {**nearest.WALKING, "plan_cache_mode": "force_generic_plan"}
-    async with reading(database, generic) as connection:
-        statement = await connection.prepare(
-            "EXPLAIN (ANALYZE, FORMAT JSON) " + nearest._WALK.format(id=1, texts=200, pgvector="public")
-        )
-        scans = [
-            n
-            for n in _nodes(json.loads(await statement.fetchval(*arguments))[0]["Plan"])
-            if "Relation Name" in n
-        ]
+    walk = nearest._WALK.format(id=1, texts=200, pgvector="public")
+    scans = await _scans_of_one_plan(database, walk, *arguments)
     names = {scan.get("Index Name") for scan in scans}
     assert "embeddings_1_1_embedding_idx" in names
     assert {s["Relation Name"][-7:] for s in scans if s["Alias"].startswith("r")} == {"2026m02"}

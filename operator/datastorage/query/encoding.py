@@ -1,10 +1,12 @@
 """The one way in which values become the JSON of requests and answers."""
 
 import json
-from typing import Any
+from typing import Any, Final
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 
 def encoded(value: Any) -> bytes:
     """Return a value as JSON."""
     # Lone surrogates, which a record may contain, can't be encoded.
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")

@@ -110,16 +110,15 @@ class ArchiveQueries:
         """Return the page of ``list`` with the outlines of its records; contents are read if asked for."""
         with _measured("list"):
             criteria, after, question = await self._asked("list", filter, scope, limit, cursor)
-            rows, outlines = await self._reader.outlined_page(criteria, after, limit + 1)
+            outlined = await self._reader.outlined_page(criteria, after, limit + 1)
             if not with_content:
-                items = tuple(ListedRecord(outline, None) for outline in outlines[:limit])
-                return ListPage(items, _cursor(rows[limit - 1], question) if len(rows) > limit else None)
-            page, next_cursor = await self._page(rows, limit, question)
+                items = tuple(ListedRecord(outline, None) for _, outline in outlined[:limit])
+                more = len(outlined) > limit
+                return ListPage(items, _cursor(outlined[limit - 1][0], question) if more else None)
+            page, next_cursor = await self._page([row for row, _ in outlined], limit, question)
             records = {row.place: record for row, record in page}
             items = tuple(
-                ListedRecord(outline, records[outline.place])
-                for outline in outlines
-                if outline.place in records
+                ListedRecord(outline, records[row.place]) for row, outline in outlined if row.place in records
             )
             return ListPage(items, next_cursor)
 

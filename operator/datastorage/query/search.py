@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -131,25 +131,25 @@ class Searcher:
     async def _result(
         self, mode: SearchMode, criteria: Criteria, found: Sequence["_Found"], degraded: str | None = None
     ) -> SearchResult:
-        rows = {row.place: row for row in await self._reader.load([hit.match.place for hit in found])}
+        texts = {hit.match.text_hash or NO_TEXT for hit in found} - {NO_TEXT}
+        limit = max(1, min(_MAX_COUNT, _MAX_COUNTED // max(1, len(texts))))
+        stored, totals = await self._reader.load_and_count(
+            [hit.match.place for hit in found], criteria, list(texts), limit
+        )
+        rows = {row.place: row for row in stored}
         loaded = [hit for hit in found if hit.match.place in rows]
-        more = await self._more(criteria, loaded)
+        shown = Counter(hit.match.text_hash for hit in loaded)
         records = await archived_all(rows[hit.match.place] for hit in loaded)
         hits = tuple(
-            SearchHit(record, hit.score, hit.similarity, more.get(hit.match.text_hash or b"", 0))
+            SearchHit(record, hit.score, hit.similarity, _more(hit.match.text_hash or NO_TEXT, totals, shown))
             for hit, record in zip(loaded, records, strict=True)
         )
         return SearchResult(mode, hits, degraded)
 
-    async def _more(self, criteria: Criteria, loaded: Sequence["_Found"]) -> dict[bytes, int]:
-        """Return how many records of each text are not in the answer."""
-        counts = Counter(hit.match.text_hash for hit in loaded if hit.match.text_hash is not None)
-        counts.pop(NO_TEXT, None)
-        if not counts:
-            return {}
-        limit = max(1, min(_MAX_COUNT, _MAX_COUNTED // len(counts)))
-        totals = await self._reader.count_sharing(criteria, list(counts), limit)
-        return {text: max(0, totals[text] - count) for text, count in counts.items()}
+
+def _more(text: bytes, totals: Mapping[bytes, int], shown: Mapping[bytes | None, int]) -> int:
+    """Return how many records of a text are not in the answer; 0 if they were not counted."""
+    return max(0, totals.get(text, 0) - shown.get(text, 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 
 from datastorage.records.hashes import NO_TEXT
-from datastorage.storage.connection.sessions import Session, transaction
+from datastorage.storage.connection.sessions import Session
 from datastorage.storage.criteria import Criteria, with_conditions
 from datastorage.storage.places import Place, place_of
 from datastorage.storage.readonly import limit_time
@@ -21,9 +21,10 @@ from datastorage.storage.wording import Clue
 _log = logging.getLogger(__name__)
 
 # Finds the rows that match each clue ($1 to $4). The index finds the rows that contain its words in any
-# order; the positions of the words then show whether the order matches. PostgreSQL keeps up to 255 positions
-# of a word in a text, and none beyond 16,383. If positions are missing, the text itself is read, for a few
-# rows ($8). $5 is a further condition.
+# order, once for all clues with the same words; the positions of the words then show whether the order
+# matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383. If positions are
+# missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue with $7 rows or
+# more is ignored.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
@@ -34,30 +35,33 @@ CLUES: Final = with_conditions(r"""
             phraseto_tsquery('english'::regconfig, clue) AS phrase,
             tsvector_to_array(to_tsvector('english'::regconfig, clue)) AS lexemes
         WHERE numnode(phrase) >= 2 * min_words - 1)
-    SELECT clues.number, found.* FROM clues CROSS JOIN LATERAL (
+    SELECT found.* FROM (SELECT DISTINCT words FROM clues) AS lookups CROSS JOIN LATERAL (
         WITH with_words AS MATERIALIZED (
             (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
                 r.text_hash, r.search, r.content
             FROM datastorage.audit_records AS r
-            WHERE {of_audit_records} AND r.search @@ clues.words LIMIT $6)
+            WHERE {of_audit_records} AND r.search @@ lookups.words LIMIT $6)
             UNION ALL
             (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash, r.search,
                 r.content
             FROM datastorage.action_traces AS r
-            WHERE {of_action_traces} AND r.search @@ clues.words AND {newest} LIMIT $6))
-        SELECT table_name, uid, generation, created_at, spec_hash, text_hash
-        FROM with_words WHERE search @@ form
-        UNION ALL
-        SELECT table_name, uid, generation, created_at, spec_hash, text_hash FROM (
-            SELECT *, row_number() OVER (PARTITION BY table_name) AS nth FROM with_words
-            WHERE NOT search @@ form AND pg_column_size(search) > 500
-                AND EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
-                    WHERE known.lexeme = ANY (clues.lexemes)
-                        AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))) AS unsure
-        WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* pattern END
-        LIMIT $7) AS found
+            WHERE {of_action_traces} AND r.search @@ lookups.words AND {newest} LIMIT $6))
+        SELECT clues.number, matching.* FROM clues CROSS JOIN LATERAL (
+            SELECT *, count(*) OVER () AS rows FROM (
+                SELECT table_name, uid, generation, created_at, spec_hash, text_hash
+                FROM with_words WHERE search @@ clues.form
+                UNION ALL
+                SELECT table_name, uid, generation, created_at, spec_hash, text_hash FROM (
+                    SELECT *, row_number() OVER (PARTITION BY table_name) AS nth FROM with_words
+                    WHERE NOT search @@ clues.form AND pg_column_size(search) > 500
+                        AND EXISTS (SELECT FROM unnest(search) AS known (lexeme, places, weights)
+                            WHERE known.lexeme = ANY (clues.lexemes)
+                                AND (cardinality(places) >= 255 OR places[cardinality(places)] >= 16383))
+                    ) AS unsure
+                WHERE CASE WHEN nth <= $8 THEN convert_from(content, 'UTF8') ~* clues.pattern END
+                LIMIT $7) AS first_rows) AS matching
+        WHERE clues.words = lookups.words AND matching.rows < $7) AS found
 """)
-_RESTORE_LIMIT: Final = "SELECT set_config('statement_timeout', $1, true)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class ClueLimits:
     """A clue that matches more events than this is ignored. Records with the same text are one event. The
     number leaves room for other records on a page of ten; it was measured with benchmarks/search."""
     rows: int = 100
-    """Rows found for one clue: enough for a few events that recur many times."""
+    """A clue that matches this many rows is ignored too: it is enough for a few events that recur often."""
     candidates: int = 1_000
     """Rows of each table that contain all words of a clue, and whose word order is checked."""
     texts: int = 20
@@ -97,8 +101,8 @@ async def find(
 ) -> list[Found]:
     """Return the records that match a rare clue, among those that meet the criteria and the condition.
 
-    The condition is a tsquery, or None. If the search takes too long, the result is empty and the
-    connection's transaction stays usable.
+    The condition is a tsquery, or None. If the search takes too long, the result is empty. It is the last
+    use of the connection's transaction, which keeps the time limit and may have failed.
     """
     if not clues:
         return []
@@ -108,10 +112,8 @@ async def find(
         limits.candidates, limits.rows, limits.texts, *criteria.arguments,
     )  # fmt: skip
     try:
-        async with transaction(connection):  # a savepoint: a rollback to it also restores the limit
-            before = await limit_time(connection, limits.seconds)
-            rows = await connection.fetch(CLUES, *arguments)
-            await connection.execute(_RESTORE_LIMIT, before)
+        await limit_time(connection, limits.seconds)
+        rows = await connection.fetch(CLUES, *arguments)
     except asyncpg.QueryCanceledError:
         _log.info("Searching for the clues of a question took too long; the answer is the ranking alone")
         return []
@@ -123,7 +125,7 @@ async def find(
     texts: dict[Place, bytes | None] = {}
     for number, places in places_of_clue.items():
         events = len({place if text in {None, NO_TEXT} else text for place, text in places.items()})
-        if len(places) < limits.rows and events <= limits.events:
+        if events <= limits.events:
             texts |= places
             for place in places:
                 rarity[place] = max(limits.events - events, rarity.get(place, 0))

@@ -4,9 +4,10 @@ A column of a kind has a condition here if it has ``filters`` in resources/readi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any, Final
 
 from datastorage.records.record import Table
@@ -30,6 +31,17 @@ class Scope:
 
 
 EVERYTHING: Final = Scope()
+
+
+class Shape(Enum):
+    """Which conditions of criteria are set, besides those on the table and the time."""
+
+    EVERYWHERE = auto()
+    """None."""
+    NAMESPACE = auto()
+    """The namespace alone."""
+    ANY = auto()
+    """Others, or any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +81,13 @@ class Criteria:
         )
 
     @property
+    def shape(self) -> Shape:
+        """Which conditions are set."""
+        if any(self.equal.get(name) is not None for name in FILTERS):
+            return Shape.ANY
+        return Shape.EVERYWHERE if self.namespace is None else Shape.NAMESPACE
+
+    @property
     def is_open(self) -> bool:
         """Whether every record meets the criteria."""
         return set(self.tables) == set(Table) and all(value is None for value in self.arguments[2:])
@@ -76,25 +95,34 @@ class Criteria:
 
 _EQUAL_FROM: Final = 6
 """The number of the first filter among the arguments."""
+_EQUAL_OF: Final[Mapping[Shape, Sequence[tuple[int, FilterName]]]] = {
+    Shape.EVERYWHERE: (), Shape.NAMESPACE: (), Shape.ANY: tuple(enumerate(FILTERS, _EQUAL_FROM)),
+}  # fmt: skip
+"""The filters of each shape, with the numbers of their arguments."""
+_ON_NAMESPACE: Final[Mapping[Shape, str]] = {
+    Shape.EVERYWHERE: "${0}::text IS NULL",
+    Shape.NAMESPACE: "r.namespace = ${0}",
+    Shape.ANY: "(${0}::text IS NULL OR r.namespace = ${0})",
+}
 _OF_ALL_ROWS: Final[Mapping[FilterName, str]] = {"via": "via", "recorded_by": "recorded_by"}
 """The columns of both tables that a filter is about, beside those of the kinds."""
 
 
-def _conditions(table: Table, own: int) -> str:
+def _conditions(table: Table, own: int, shape: Shape) -> str:
     """Return the conditions on a table. The statement has ``own`` other arguments, which come first.
 
-    PostgreSQL plans the statement for the actual values (see readonly.py). So it drops a condition that is
-    not set, and the bounds on created_at exclude whole months.
+    With Shape.ANY, PostgreSQL has to plan the statement for the actual values (OWN_PLAN). Then it drops a
+    condition that is not set, and the bounds on created_at exclude whole months.
     """
     reading = reading_of_table(table)
     chosen, namespace, since, until = (own + n for n in (1 + list(Table).index(table), 3, 4, 5))
     return "\n    AND ".join(
         [
             f"${chosen}::boolean",
-            f"(${namespace}::text IS NULL OR r.namespace = ${namespace})",
+            _ON_NAMESPACE[shape].format(namespace),
             f"r.created_at >= coalesce(${since}::timestamptz, '-infinity')",
             f"r.created_at < coalesce(${until}::timestamptz, 'infinity')",
-            *(_equal(reading, name, own + number) for number, name in enumerate(FILTERS, _EQUAL_FROM)),
+            *(_equal(reading, name, own + number) for number, name in _EQUAL_OF[shape]),
         ]
     )
 
@@ -120,7 +148,7 @@ _NEWEST: Final = """(r.diverged OR r.generation = (SELECT max(n.generation)
         FROM datastorage.action_traces AS n WHERE n.uid = r.uid AND n.created_at = r.created_at))"""
 
 
-def with_conditions(sql: str) -> str:
+def with_conditions(sql: str, shape: Shape = Shape.ANY) -> str:
     """Return a statement with its placeholders replaced by the conditions on the rows "r".
 
     {of_audit_records} and {of_action_traces} are the criteria for each table; {newest} means that an
@@ -129,10 +157,32 @@ def with_conditions(sql: str) -> str:
     """
     own = max(int(number) for number in re.findall(r"\$(\d+)", sql))
     places = {
-        "{of_audit_records}": _conditions(Table.AUDIT_RECORDS, own),
-        "{of_action_traces}": _conditions(Table.ACTION_TRACES, own),
+        "{of_audit_records}": _conditions(Table.AUDIT_RECORDS, own, shape),
+        "{of_action_traces}": _conditions(Table.ACTION_TRACES, own, shape),
         "{newest}": _NEWEST,
     }
     for place, condition in places.items():
         sql = sql.replace(place, condition)
     return sql
+
+
+class StatementOfShape:
+    """A statement in which only the conditions that are set occur, so that its plan can be kept.
+
+    That is so if these are a namespace and times alone: an index has the rows in their order, whatever the
+    values. Planning such a question each time takes longer than answering it, and the longer the more months
+    there are. For other conditions, the best plan depends on how many rows have the values.
+    """
+
+    def __init__(self, sql: str) -> None:
+        """``sql`` is as for ``with_conditions``."""
+        self._texts = {shape: with_conditions(sql, shape) for shape in Shape}
+
+    def text(self, criteria: Criteria) -> str:
+        """Return the statement."""
+        return self._texts[criteria.shape]
+
+    @staticmethod
+    def arguments(criteria: Criteria) -> tuple[Any, ...]:
+        """Return the last arguments of the statement."""
+        return criteria.arguments if criteria.shape is Shape.ANY else criteria.arguments[: _EQUAL_FROM - 1]

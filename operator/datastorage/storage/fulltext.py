@@ -16,16 +16,16 @@ from datastorage.storage import clues
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, with_conditions
+from datastorage.storage.criteria import Criteria, StatementOfShape, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.readonly import reading
+from datastorage.storage.readonly import OWN_PLAN, PLAN_OF, reading
 from datastorage.storage.wording import Wording
 
 # Returns the word forms of the question as the records have them, the number of the newest records that
 # contain each, and the number of all records, counted up to $4.
-_FORMS: Final = with_conditions("""
+_FORMS: Final = StatementOfShape("""
     WITH sample AS MATERIALIZED (
         (SELECT r.search FROM datastorage.audit_records AS r
         WHERE {of_audit_records} ORDER BY r.created_at DESC LIMIT $3)
@@ -179,11 +179,15 @@ class FullText:
         self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
     ) -> Sequence[Any] | None:
         """Return the rows that rank highest; None if the question has no words to look up."""
-        async with reading(self._database) as connection:
+        async with reading(self._database, PLAN_OF[criteria.shape]) as connection:
             forms, total = await self._forms(connection, criteria, wording.words)
             if not forms:
                 return None
-            conditions = _conditions(forms, *await self._required_phrases(connection, wording))
+            await connection.execute(OWN_PLAN)  # how to find rows depends on how many have the words
+            conditions = _conditions(
+                forms, *await self._required_phrases(connection, wording),
+                ranks_all=total <= self._limits.few_records and min(form.share for form in forms) <= 1,
+            )  # fmt: skip
             rows: Sequence[Any] = await connection.fetch(
                 _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
                 max(limit, self._limits.ranked_of(total)), per_text, limit, *criteria.arguments,
@@ -217,7 +221,9 @@ class FullText:
     ) -> tuple[list[_Form], int]:
         """Return the words' forms, and how many records meet the criteria: beyond few_records, one more."""
         limits = (_MAX_FORMS, _SAMPLE, self._limits.few_records + 1)
-        rows = await connection.fetch(_FORMS, list(words), *limits, *criteria.arguments)
+        rows = await connection.fetch(
+            _FORMS.text(criteria), list(words), *limits, *_FORMS.arguments(criteria)
+        )
         return [_form(row, self._limits) for row in rows], rows[0]["total"] if rows else 0
 
     async def _required_phrases(
@@ -243,15 +249,20 @@ def _form(row: Any, limits: RankLimits) -> _Form:
 
 
 def _conditions(
-    forms: Sequence[_Form], phrases: Sequence[str], excluded: Sequence[str]
+    forms: Sequence[_Form], phrases: Sequence[str], excluded: Sequence[str], *, ranks_all: bool
 ) -> tuple[str, str | None]:
-    """Return two conditions, of which a record has to meet at least one."""
+    """Return two conditions, of which a record has to meet at least one.
+
+    ``ranks_all`` means that all records with the chosen words are ranked, those with all words among them.
+    """
     without = "".join(f" & !({form})" for form in excluded)
     if phrases:
         return _joined(" & ", phrases) + without, None
     some = _rare(forms)
     one = f"({_joined(' | ', some)}){without}"
-    return one, _joined(" & ", [form.text for form in forms]) + without if len(some) < len(forms) else None
+    if ranks_all or len(some) == len(forms):
+        return one, None
+    return one, _joined(" & ", [form.text for form in forms]) + without
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:

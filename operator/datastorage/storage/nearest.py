@@ -1,6 +1,6 @@
 """Search by meaning: finds the records that meet criteria and whose texts are nearest to a vector."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,14 +10,14 @@ from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, with_conditions
+from datastorage.storage.criteria import Criteria, StatementOfShape, with_conditions
 from datastorage.storage.matches import Match
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.readonly import ONE_PLAN, OWN_PLAN, reading
+from datastorage.storage.readonly import ONE_PLAN, PLAN_OF, reading
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL
 
-_COUNT: Final = with_conditions("""
+_COUNT: Final = StatementOfShape("""
     SELECT count(*) FROM (
         SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
         UNION ALL
@@ -37,24 +37,23 @@ _THEIR_RECORDS: Final = """
         ORDER BY created_at DESC LIMIT $1"""
 
 
-def _with_records(sql: str) -> str:
-    return with_conditions(sql.replace("{their_records}", _THEIR_RECORDS))
-
-
 # Takes the nearest vectors, one by one, until enough records are found. A partition with an index is walked,
 # one without is sorted. The limit is written into the statement, not passed, because the plan depends on it.
-_WALK: Final = _with_records("""
+_WALK: Final = with_conditions(
+    """
     SELECT near.text_hash, near.distance, found.* FROM (
         SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $3 AS distance
         FROM datastorage.embeddings_{id:d}
         ORDER BY embedding OPERATOR({pgvector}.<=>) $3 LIMIT {texts:d}) AS near
     CROSS JOIN LATERAL ({their_records}) AS found
     LIMIT $2
-""")
+""".replace("{their_records}", _THEIR_RECORDS)
+)
 # Computes the distances of the texts of the $4 newest records. Each text is looked up by itself: a join could
 # read all vectors. If two replicas wrote a text at the same moment it has two vectors, which are equal: one
 # is enough, and the tables after it need not be read.
-_EXACT: Final = _with_records("""
+_EXACT: Final = StatementOfShape(
+    """
     WITH candidates AS MATERIALIZED (
         SELECT DISTINCT text_hash FROM (
             (SELECT r.text_hash FROM datastorage.audit_records AS r
@@ -71,9 +70,10 @@ _EXACT: Final = _with_records("""
     SELECT near.text_hash, near.distance, found.*
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
-""")
+""".replace("{their_records}", _THEIR_RECORDS)
+)
 # The same in two steps, for vectors on another server: these are the texts of the newest records.
-_HASHES: Final = with_conditions("""
+_HASHES: Final = StatementOfShape("""
     SELECT DISTINCT text_hash FROM (
         (SELECT r.text_hash FROM datastorage.audit_records AS r
         WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $1)
@@ -92,19 +92,21 @@ _NEAREST: Final = """
     SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $1 AS distance FROM datastorage.embeddings_{id:d}
     ORDER BY embedding OPERATOR({pgvector}.<=>) $1 LIMIT $2
 """
-_RECORDS_OF: Final = _with_records("""
+_RECORDS_OF: Final = with_conditions(
+    """
     SELECT near.text_hash, near.distance, found.*
     FROM unnest($3::bytea[], $4::float8[]) AS near (text_hash, distance)
     CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
-""")
+""".replace("{their_records}", _THEIR_RECORDS)
+)
 # Settings of a walk. ef_search is the size of an index's list of candidates. An approximate order is good
 # enough, since the answer is sorted.
-WALKING: Final[Mapping[str, str]] = {
-    "hnsw.ef_search": "200",
-    "hnsw.iterative_scan": "relaxed_order",
-    "hnsw.max_scan_tuples": "20000",
-}
+WALKING: Final = (
+    "SET LOCAL hnsw.ef_search = 200",
+    "SET LOCAL hnsw.iterative_scan = relaxed_order",
+    "SET LOCAL hnsw.max_scan_tuples = 20000",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,8 @@ class Nearest:
     async def _search_together(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
-        async with reading(self._archive, WALKING) as connection:
+        plan = PLAN_OF[criteria.shape]
+        async with reading(self._archive, *WALKING, plan) as connection:
             if not await self._leaves_few(connection, criteria):
                 # Whatever the conditions, a walk looks records up by their texts.
                 await connection.execute(ONE_PLAN)
@@ -197,15 +200,18 @@ class Nearest:
                         return found
                 if criteria.is_open:
                     return found
-                await connection.execute(OWN_PLAN)
-            arguments = (per_text, limit, vector, self._limits.exact_records, *criteria.arguments)
-            sql = _EXACT.format(id=number, pgvector=connection.vector_schema)
-            return _matches(await connection.fetch(sql, *arguments), limit)
+                await connection.execute(plan)
+            sql = _EXACT.text(criteria).format(id=number, pgvector=connection.vector_schema)
+            own = (per_text, limit, vector, self._limits.exact_records)
+            return _matches(await connection.fetch(sql, *own, *_EXACT.arguments(criteria)), limit)
 
     async def _search_apart(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
-        async with reading(self._archive) as archive, reading(self._vectors, WALKING) as vectors:
+        async with (
+            reading(self._archive, PLAN_OF[criteria.shape]) as archive,
+            reading(self._vectors, *WALKING) as vectors,
+        ):
             pgvector_schema = vectors.vector_schema
             if not await self._leaves_few(archive, criteria):
                 for texts in self._limits.texts:
@@ -216,10 +222,10 @@ class Nearest:
                         return found
                 if criteria.is_open:
                     return found
-            hashes = [
-                row["text_hash"]
-                for row in await archive.fetch(_HASHES, self._limits.exact_records, *criteria.arguments)
-            ]
+            rows = await archive.fetch(
+                _HASHES.text(criteria), self._limits.exact_records, *_HASHES.arguments(criteria)
+            )
+            hashes = [row["text_hash"] for row in rows]
             sql = _NEAREST_OF.format(id=number, pgvector=pgvector_schema)
             near = await vectors.fetch(sql, hashes, vector, limit)
             return await self._records_of(archive, near, criteria, limit, per_text)
@@ -228,7 +234,8 @@ class Nearest:
         if criteria.is_open:
             return False
         few = self._limits.few_records
-        return bool(await connection.fetchval(_COUNT, few + 1, *criteria.arguments) <= few)
+        count = await connection.fetchval(_COUNT.text(criteria), few + 1, *_COUNT.arguments(criteria))
+        return bool(count <= few)
 
     @staticmethod
     async def _records_of(

@@ -8,10 +8,10 @@ from typing import Any, Final
 from datastorage.records.record import Table, Via
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, with_conditions
+from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, StatementOfShape, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.places import Orders, Outline, Place, PlacedRow, Position, StoredRow, place_of
-from datastorage.storage.readonly import ONE_PLAN, reading
+from datastorage.storage.readonly import ONE_PLAN, PLAN_OF, reading
 
 # In a list, a trace has the position of its first generation. Otherwise each new generation would move it,
 # and a reader could miss it between two pages.
@@ -20,14 +20,12 @@ _OF_FIRST: Final = """CASE WHEN r.diverged THEN ARRAY[r.resource_version, r.stor
             WHERE f.uid = r.uid AND f.created_at = r.created_at AND NOT f.diverged) END"""
 
 
-def _with_first(sql: str) -> str:
-    return with_conditions(sql.replace("{of_first}", _OF_FIRST))
-
-
+_OF_PAGE: Final = """r.uid = page.uid AND r.generation = page.generation
+            AND r.created_at = page.created_at AND r.spec_hash = page.spec_hash"""
 # The keys of a page's rows are found first and the rows are read afterwards, so that the rows that are sorted
 # and discarded are small. Within one second of creation, rows are ordered by startTime, then by the order in
 # which the cluster wrote the objects, then by the order in which they were stored.
-_PAGE: Final = _with_first("""
+_PAGE_ROWS: Final = """
     (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash,
         r.happened_at AS began_at, ARRAY[r.resource_version, r.stored_order] AS numbers
     FROM datastorage.audit_records AS r
@@ -45,7 +43,25 @@ _PAGE: Final = _with_first("""
         AND {newest}
     ORDER BY r.created_at DESC, numbers DESC LIMIT $4)
     ORDER BY created_at DESC, began_at DESC, numbers DESC LIMIT $4
-""")
+""".replace("{of_first}", _OF_FIRST)
+PAGE: Final = StatementOfShape(_PAGE_ROWS)
+# The same with the columns of the rows, but not their contents, which may be large. A row is looked up by
+# itself: a join could read all rows.
+OUTLINED_PAGE: Final = StatementOfShape(f"""
+    WITH page AS MATERIALIZED ({_PAGE_ROWS})
+    SELECT page.*, r.* FROM page CROSS JOIN LATERAL (
+        (SELECT namespace, name, content_hash, stored_at, diverged, via, recorded_by, correlation_id, type,
+            action, phase, severity, resource_kind AS target_kind, resource_namespace AS target_namespace,
+            resource_name AS target_name
+        FROM datastorage.audit_records AS r
+        WHERE page.table_name = 'audit_records' AND {_OF_PAGE} LIMIT 1)
+        UNION ALL
+        (SELECT namespace, name, content_hash, stored_at, diverged, via, recorded_by, correlation_id, NULL,
+            action_type, execution_status, alert_severity, target_kind, target_namespace, target_name
+        FROM datastorage.action_traces AS r
+        WHERE page.table_name = 'action_traces' AND {_OF_PAGE} LIMIT 1)) AS r
+    ORDER BY created_at DESC, began_at DESC, numbers DESC
+""")  # noqa: S608  # names of our own
 # The order of storing of a row, and the one that counts for its object in a list (see _OF_FIRST).
 _ORDERS: Final = {
     table: f"""
@@ -165,25 +181,6 @@ _LOAD: Final = """
     measured AS (SELECT *, sum(octet_length(content)) OVER (ORDER BY place) AS bytes FROM found)
     SELECT * FROM measured WHERE bytes - octet_length(content) < $6 ORDER BY place
 """
-# The columns of records; their contents, which may be large, are not read.
-_OUTLINES: Final = """
-    WITH wanted AS (
-        SELECT * FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::bytea[])
-            WITH ORDINALITY AS k (table_name, uid, generation, created_at, spec_hash, place))
-    SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.namespace, r.name,
-        r.content_hash, r.stored_at, r.diverged, r.via, r.recorded_by, r.correlation_id, r.type, r.action,
-        r.phase, r.severity, r.resource_kind AS target_kind, r.resource_namespace AS target_namespace,
-        r.resource_name AS target_name
-    FROM wanted AS k JOIN datastorage.audit_records AS r USING (uid, generation, created_at, spec_hash)
-    WHERE k.table_name = 'audit_records'
-    UNION ALL
-    SELECT k.place, k.table_name, k.uid, k.generation, k.created_at, k.spec_hash, r.namespace, r.name,
-        r.content_hash, r.stored_at, r.diverged, r.via, r.recorded_by, r.correlation_id, NULL, r.action_type,
-        r.execution_status, r.alert_severity, r.target_kind, r.target_namespace, r.target_name
-    FROM wanted AS k JOIN datastorage.action_traces AS r USING (uid, generation, created_at, spec_hash)
-    WHERE k.table_name = 'action_traces'
-    ORDER BY place
-"""
 # Bounds one answer in memory: some tens of the largest objects that etcd accepts, or thousands of usual ones.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
@@ -205,21 +202,15 @@ class ArchiveReader:
 
         Only the newest generation of an ActionTrace counts. Positions have two times and two numbers.
         """
-        async with reading(self._database) as connection:
-            return await _page(connection, criteria, after, limit)
+        return _placed_in_page(await self._page(PAGE, criteria, after, limit))
 
     async def outlined_page(
         self, criteria: Criteria, after: Position | None, limit: int
-    ) -> tuple[list[PlacedRow], list[Outline]]:
-        """Return the rows of ``page``, and what the columns say of each."""
-        # In one transaction: opening another one takes as long as the statement.
-        async with reading(self._database) as connection:
-            rows = await _page(connection, criteria, after, limit)
-            if not rows:
-                return [], []
-            await connection.execute(ONE_PLAN)
-            found = await connection.fetch(_OUTLINES, *_arrays([row.place for row in rows]))
-        return rows, [_outline(row) for row in found]
+    ) -> list[tuple[PlacedRow, Outline]]:
+        """Return the rows of ``page``, each with what its columns say."""
+        rows = await self._page(OUTLINED_PAGE, criteria, after, limit)
+        placed = _placed_in_page(rows)
+        return [(each, _outline(each.place, row)) for each, row in zip(placed, rows, strict=True)]
 
     async def remediation(
         self, correlation_id: str, after: Position | None, limit: int, *, scope: Scope = EVERYTHING
@@ -270,30 +261,41 @@ class ArchiveReader:
 
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
-        async with reading(self._database) as connection:
-            await connection.execute(ONE_PLAN)
-            rows = await connection.fetch(_LOAD, *_arrays(places), self._max_bytes)
-        return [_stored(row) for row in rows]
+        async with reading(self._database, ONE_PLAN) as connection:
+            return await self._load(connection, places)
 
-    async def count_sharing(
-        self, criteria: Criteria, hashes: Sequence[bytes], limit: int
-    ) -> dict[bytes, int]:
-        """Return how many records that meet the criteria have each text, up to ``limit`` in each table."""
-        async with reading(self._database) as connection:
-            await connection.execute(ONE_PLAN)
-            rows = await connection.fetch(_SHARING, list(hashes), limit, *criteria.arguments)
-        return {row["text_hash"]: row["rows"] for row in rows}
+    async def load_and_count(
+        self, places: Sequence[Place], criteria: Criteria, texts: Sequence[bytes], limit: int
+    ) -> tuple[list[StoredRow], dict[bytes, int]]:
+        """Return the rows as ``load`` does, and how many records that meet the criteria have each text.
+
+        ``texts`` are hashes. The records of a text are counted up to ``limit`` in each table.
+        """
+        async with reading(self._database, ONE_PLAN) as connection:
+            rows = await self._load(connection, places)
+            counts = await connection.fetch(_SHARING, list(texts), limit, *criteria.arguments)
+        return rows, {row["text_hash"]: row["rows"] for row in counts}
+
+    async def _load(self, connection: Session, places: Sequence[Place]) -> list[StoredRow]:
+        rows = await connection.fetch(_LOAD, *_arrays(places), self._max_bytes)
+        return [_stored(row) for row in rows]
 
     async def _places(self, sql: str, *arguments: Any) -> list[Place]:
         async with reading(self._database) as connection:
             return [place_of(row) for row in await connection.fetch(sql, *arguments)]
 
+    async def _page(
+        self, statement: StatementOfShape, criteria: Criteria, after: Position | None, limit: int
+    ) -> Sequence[Any]:
+        start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
+        async with reading(self._database, PLAN_OF[criteria.shape]) as connection:
+            rows: Sequence[Any] = await connection.fetch(
+                statement.text(criteria), *start, limit, *statement.arguments(criteria)
+            )
+        return rows
 
-async def _page(
-    connection: Session, criteria: Criteria, after: Position | None, limit: int
-) -> list[PlacedRow]:
-    start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
-    rows = await connection.fetch(_PAGE, *start, limit, *criteria.arguments)
+
+def _placed_in_page(rows: Sequence[Any]) -> list[PlacedRow]:
     return [_placed(row, row["created_at"], row["began_at"]) for row in rows]
 
 
@@ -301,9 +303,9 @@ def _arrays(places: Sequence[Place]) -> tuple[list[Any], ...]:
     return [place.table.value for place in places], *key_columns([place.key for place in places])
 
 
-def _outline(row: Any) -> Outline:
+def _outline(place: Place, row: Any) -> Outline:
     return Outline(
-        place_of(row), row["namespace"], row["name"], row["stored_at"], row["content_hash"],
+        place, row["namespace"], row["name"], row["stored_at"], row["content_hash"],
         row["diverged"], Via(row["via"]), row["recorded_by"], row["correlation_id"], row["type"],
         row["action"], row["phase"], row["severity"],
         (row["target_kind"], row["target_namespace"], row["target_name"]),

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final, Literal
@@ -52,14 +52,10 @@ class NoVectorsError(TransientError):
 
 
 @asynccontextmanager
-async def transaction(connection: asyncpg.Connection, *, readonly: bool = False) -> AsyncIterator[None]:
-    """Open a transaction, or a savepoint within one; commit it at the end, or roll it back on an error.
-
-    When the task is cancelled the connection is closed, which rolls back too: a ROLLBACK would wait up to
-    half a minute for a server that may be silent.
-    """
-    opened = connection.transaction(readonly=readonly)
-    try:
+async def transaction(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Open a transaction, or a savepoint within one; commit it at the end, or roll it back on an error."""
+    opened = connection.transaction()
+    with _closed_when_cancelled(connection):
         await opened.start()
         try:
             yield
@@ -67,6 +63,35 @@ async def transaction(connection: asyncpg.Connection, *, readonly: bool = False)
             await opened.rollback()
             raise
         await opened.commit()
+
+
+@asynccontextmanager
+async def readonly_transaction(
+    connection: asyncpg.Connection, settings: Iterable[str]
+) -> AsyncIterator[None]:
+    """Open a read-only transaction, and execute the statements of ``settings``, in one message.
+
+    A statement of it may fail and be caught: then the transaction is rolled back at the end. It can have no
+    savepoints, because the driver does not know of it.
+    """
+    with _closed_when_cancelled(connection):
+        try:
+            await connection.execute("; ".join(("BEGIN READ ONLY", *settings)))
+            yield
+        except Exception:
+            await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")
+
+
+@contextmanager
+def _closed_when_cancelled(connection: asyncpg.Connection) -> Iterator[None]:
+    """Close the connection if the task is cancelled, which also rolls back its transaction.
+
+    A ROLLBACK would wait up to half a minute for a server that may be silent.
+    """
+    try:
+        yield
     except asyncio.CancelledError:
         with suppress(asyncpg.InterfaceError):  # a savepoint within has closed it already
             connection.terminate()
