@@ -11,16 +11,16 @@ from benchmarks.restclient import RestClient, rest_client
 from benchmarks.results import Result
 
 _READS_A_SECOND: Final = 50
-_WITH_READS: Final = (False, True, True, False)
-"""The drains, without reads and with them: the more objects an API server has had, the slower it is. So each
-way comes equally early and late."""
+_DRAINS: Final = (False, True, True, False)
+"""Whether each drain is one with reads. An API server gets slower with every object that it has had, so those
+with reads come as early and as late as those without."""
 
 
 async def measure_reads_meanwhile(bench: Bench, count: int) -> list[Result]:
-    """Drain ``count`` objects, alternately without and with reads."""
+    """Drain ``count`` objects, twice without reads and twice with them."""
     rates: dict[bool, list[float]] = {False: [], True: []}
     peak, reads = 0.0, 0
-    for number, with_reads in enumerate(_WITH_READS):
+    for number, with_reads in enumerate(_DRAINS):
         rate, rss, sent = await _drain(bench, f"reads-{number}", count, with_reads)
         rates[with_reads].append(rate)
         peak, reads = max(peak, rss), reads + sent

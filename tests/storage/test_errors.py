@@ -28,6 +28,7 @@ from datastorage.storage.connection.database import Database, Pace
 from datastorage.storage.connection.errortranslation import translated_errors
 from datastorage.storage.connection.sessions import transaction
 from datastorage.storage.connection.urls import check_url
+from datastorage.storage.readonly import reading
 from datastorage.storage.write import Archive
 from harness.objects import audit_record, record_of
 from harness.polling import eventually, settle
@@ -380,6 +381,11 @@ async def _sleep_in_a_savepoint(database: Database) -> None:
         await connection.execute("SELECT pg_sleep(600)")
 
 
+async def _sleep_while_reading(database: Database) -> None:
+    async with reading(database) as connection:
+        await connection.execute("SELECT pg_sleep(600)")
+
+
 async def _wait_for_a_connection(database: Database) -> None:
     async with database.connection(), database.connection():
         raise AssertionError
@@ -387,7 +393,14 @@ async def _wait_for_a_connection(database: Database) -> None:
 
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize(
-    "work", [_sleep, _sleep_in_a_transaction, _sleep_in_a_savepoint, _wait_for_a_connection]
+    "work",
+    [
+        _sleep,
+        _sleep_in_a_transaction,
+        _sleep_in_a_savepoint,
+        _sleep_while_reading,
+        _wait_for_a_connection,
+    ],
 )
 async def test_a_cancelled_call_ends_whatever_the_server_does(
     cloned: TestDatabase, owner: Any, work: Callable[[Database], Awaitable[None]], *, silent: bool
@@ -413,6 +426,29 @@ async def test_a_cancelled_call_ends_whatever_the_server_does(
         assert working.cancelled()
         await breaker.close()
         await database.close()
+
+
+async def test_a_read_that_can_not_begin_fails_as_any_statement_without_an_answer(
+    cloned: TestDatabase,
+) -> None:
+    async with FreezableProxy(cloned.service_url) as proxy:
+        pace = Pace(command_seconds=0.5, trusted_seconds=600.0)
+        database = Database(proxy.url, pool_size=1, pace=pace)
+        await ping(database)
+        proxy.freeze()
+        with pytest.raises(TransientError) as caught:
+            async with reading(database):
+                pytest.fail("it can't begin")
+        assert isinstance(caught.value.__cause__, TimeoutError)
+        await database.close()
+
+
+async def test_a_read_whose_server_ends_fails_with_the_error_of_the_server(cloned: TestDatabase) -> None:
+    database = Database(cloned.service_url, pool_size=1)
+    with pytest.raises(TransientError, match="administrator command"):
+        async with reading(database) as connection:
+            await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    await database.close()
 
 
 async def test_a_cancelled_transaction_is_undone_and_its_connection_closed(

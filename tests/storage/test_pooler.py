@@ -21,6 +21,7 @@ from datastorage.storage.connection.urls import parse_url
 from datastorage.storage.export import ExportPace, ExportReader
 from datastorage.storage.migrate import migrate
 from datastorage.storage.outbox import Outbox
+from datastorage.storage.readonly import ONE_PLAN, OWN_PLAN, change_plan, reading
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.write import Archive
 from harness.objects import action_trace, audit_record, record_of
@@ -179,6 +180,22 @@ async def test_statements_are_kept_on_a_direct_connection(database: Database) ->
         await connection.fetchval("SELECT 1 + 1")
         kept = await connection.fetch("SELECT statement FROM pg_prepared_statements")
     assert "SELECT 1 + 1" in [row["statement"] for row in kept]
+
+
+@pytest.mark.parametrize(
+    ("through_pooler", "mode"), [(False, "force_generic_plan"), (True, "force_custom_plan")]
+)
+async def test_one_plan_serves_all_values_where_statements_are_kept(
+    pooled: Pooler,
+    cloned: TestDatabase,
+    through_pooler: bool,  # noqa: FBT001
+    mode: str,
+) -> None:
+    database = Database(pooled.url if through_pooler else cloned.service_url, pool_size=1)
+    async with reading(database, plan=ONE_PLAN) as connection:
+        await change_plan(connection, OWN_PLAN, ONE_PLAN)
+        assert await connection.fetchval("SELECT current_setting('plan_cache_mode')") == mode
+    await database.close()
 
 
 async def test_none_are_kept_where_a_setting_says_so(cloned: TestDatabase) -> None:

@@ -16,6 +16,7 @@ from datastorage.embedding.wordllama import WordLlamaProvider
 from datastorage.errors import InvalidQueryError, TransientError
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.query.searchresult import SearchResult
+from datastorage.storage.clues import ClueLimits
 from datastorage.storage.fulltext import RankLimits
 from datastorage.storage.nearest import WalkLimits
 from datastorage.storage.vectors import VectorTables
@@ -271,6 +272,25 @@ async def test_common_words_still_find_their_records(archive: SearchableArchive)
     )
     # Each word alone has newer records than are ranked; only the old one has both.
     assert names(await archive.ask.search("pod node", mode=SearchMode.TEXT))[0] == "all words"
+
+
+async def test_a_word_that_only_old_records_have_does_not_hide_the_oldest_of_them(
+    archive: SearchableArchive,
+) -> None:
+    """How frequent the words are is estimated from the newest records."""
+    limits = RankLimits(ranked=5, few_records=1_000)
+    await archive.put(
+        said("restart", "drain node", name="all words", creationTimestamp="2026-01-01T00:00:00Z"),
+        *(
+            said(
+                "restart", f"drain number{n}", name=f"drain{n}", creationTimestamp=f"2026-01-02T00:00:{n:02}Z"
+            )
+            for n in range(20)
+        ),
+        *(said("restart", f"node number{n}", name=f"node{n}") for n in range(500)),
+    )
+    ranking = archive.limited(rank=limits, clues=ClueLimits(events=0)).ask
+    assert names(await ranking.search("drain node", mode=SearchMode.TEXT))[0] == "all words"
 
 
 @pytest.mark.parametrize(("few_records", "is_ranked"), [(30, False), (31, True)])

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -299,6 +300,8 @@ async def test_the_limit_of_clues_ends_with_their_transaction(own: SearchableArc
         limits = ClueLimits(seconds=0.001)
         found = await clues.find(connection, Criteria(), [Clue("killed oom checkout")], None, limits)
         assert found == []
+        with pytest.raises(asyncpg.InFailedSQLTransactionError):
+            await connection.fetchval("SELECT 1")
         server = connection.get_server_pid()
     async with own.store.database.connection() as connection:
         assert connection.get_server_pid() == server

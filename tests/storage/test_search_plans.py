@@ -19,7 +19,7 @@ from datastorage.resources.reading.kindreading import FilterName
 from datastorage.storage import clues, export, fulltext, nearest, summaries
 from datastorage.storage import pages as queries
 from datastorage.storage.connection.database import Database
-from datastorage.storage.criteria import Criteria, Scope, Shape, StatementOfShape
+from datastorage.storage.criteria import Criteria, Scope, Shape, ShapedStatement
 from datastorage.storage.groups import GroupKey
 from datastorage.storage.keys import key_columns
 from datastorage.storage.nearest import Nearest
@@ -34,7 +34,7 @@ _FILL = """
     INSERT INTO datastorage.{table} (
         uid, generation, created_at, namespace, name, content, content_hash, correlation_id,
         {type}, {phase}, {kind}, {name}, alert_fingerprint, search, text_hash, recorded_by{columns})
-    SELECT gen_random_uuid(), 1, month + n * interval '1 minute', 'n' || n % 400, 'object-' || n, '\\x00',
+    SELECT gen_random_uuid(), 1, month + n * interval '1 minute', {namespace}, 'object-' || n, '\\x00',
         sha256('\\x00'), 'rr-' || n, 'T' || n % 4, CASE n % 50 WHEN 0 THEN 'Failed' ELSE 'Completed' END,
         'Pod', 'p' || n, 'f' || n, to_tsvector('english', 'word' || n || ' padding'),
         sha256(('t' || n)::bytea), 'robot-' || n % 300{values}
@@ -48,19 +48,21 @@ _VECTORS = """
 """
 
 
-async def _fill(database: TestDatabase) -> TestDatabase:
+async def _fill(database: TestDatabase, *, namespace: str = "'n' || n % 400") -> TestDatabase:
     owner = await connect(database.owner_url)
     await owner.execute("SET TIME ZONE 'UTC'")
     for month in (1, 2, 3):
         await owner.execute("SELECT datastorage.ensure_partitions($1)", datetime(2026, month, 1, tzinfo=UTC))
     await owner.execute(
-        _FILL.format(table="audit_records", type="type", phase="phase", kind="resource_kind",
-                     name="resource_name", columns=", action, environment, cluster, actor_kind, actor_name",
+        _FILL.format(table="audit_records", namespace=namespace, type="type", phase="phase",
+                     kind="resource_kind", name="resource_name",
+                     columns=", action, environment, cluster, actor_kind, actor_name",
                      values=", 'a' || n % 300, 'e' || n % 300, 'c' || n % 300, 'User', 'u' || n % 300")
     )  # fmt: skip
     await owner.execute(
-        _FILL.format(table="action_traces", type="action_type", phase="execution_status", kind="target_kind",
-                     name="target_name", columns=", final", values=", true")
+        _FILL.format(table="action_traces", namespace=namespace, type="action_type",
+                     phase="execution_status", kind="target_kind", name="target_name", columns=", final",
+                     values=", true")
     )  # fmt: skip
     pool = Database(database.service_url, pool_size=2)
     tables = VectorTables(pool, _MODEL)
@@ -92,6 +94,24 @@ async def database(cloned: TestDatabase) -> AsyncIterator[Database]:
     await made.close()
 
 
+@pytest.fixture(scope="module")
+def of_two_namespaces(databases: TestDatabases) -> TestDatabase:
+    """The same with a large namespace and a small one."""
+
+    async def make() -> TestDatabase:
+        namespace = "CASE n WHEN 7 THEN 'small' ELSE 'large' END"
+        return await _fill(await databases.clone(), namespace=namespace)
+
+    return asyncio.run(make())
+
+
+@pytest_asyncio.fixture
+async def two_namespaces(of_two_namespaces: TestDatabase) -> AsyncIterator[Database]:
+    made = Database(of_two_namespaces.service_url, pool_size=1)
+    yield made
+    await made.close()
+
+
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
@@ -108,19 +128,18 @@ async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str
 
 
 async def _scans_for(
-    database: Database, statement: StatementOfShape, criteria: Criteria, *own: Any, **names: object
+    database: Database, statement: ShapedStatement, criteria: Criteria, *own: Any, **names: object
 ) -> list[dict[str, Any]]:
-    """Return the scans of tables that are executed, in the plan that a question with criteria gets."""
-    sql, arguments = statement.text(criteria), (*own, *statement.arguments(criteria))
+    """Return the scans of tables in the plan that a question with criteria gets."""
+    sql, arguments = statement.of(criteria)
     sql = sql.format(**names) if names else sql
-    if criteria.shape is Shape.ANY:
-        return await _scans(database, sql, *arguments)
-    return await _scans_of_one_plan(database, sql, *arguments)
+    scans_of = _scans if criteria.shape is Shape.ANY else _scans_of_one_plan
+    return await scans_of(database, sql, *own, *arguments)
 
 
 async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
-    """Return the scans of tables that are executed, with the plan that serves whatever the values."""
-    async with reading(database, *nearest.WALKING, ONE_PLAN) as connection:
+    """Return the scans of tables that are executed, with the plan that serves all values."""
+    async with reading(database, *nearest.WALKING, plan=ONE_PLAN) as connection:
         prepared = await connection.prepare(sql)
         values = ", ".join(
             [
@@ -128,6 +147,7 @@ async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> l
                 for wanted, value in zip(prepared.get_parameters(), arguments, strict=True)
             ]
         )
+        # A statement with parameters within EXPLAIN would be planned for their values.
         explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {prepared.get_name()} ({values})"
         answer = json.loads(await connection.fetchval(explain))
     executed = (node for node in _nodes(answer[0]["Plan"]) if node["Actual Loops"])
@@ -273,15 +293,9 @@ async def test_a_time_range_reads_only_its_months(database: Database) -> None:
     months = {"audit_records_y2026m02", "action_traces_y2026m02"}
     page = await _scans_for(database, queries.PAGE, criteria, None, None, None, 20)
     assert {scan["Relation Name"] for scan in page if scan["Alias"].startswith("r")} == months
-    walk = await _scans(
-        database,
-        nearest._WALK.format(id=1, texts=200, pgvector="public"),
-        3,
-        10,
-        _VECTOR,
-        *criteria.arguments,
-    )
-    assert {scan["Relation Name"] for scan in walk if scan["Alias"].startswith("r")} == months
+    walk = nearest._WALK.format(id=1, texts=200, pgvector="public")
+    scans = await _scans_of_one_plan(database, walk, 3, 10, _VECTOR, *criteria.arguments)
+    assert {scan["Relation Name"] for scan in scans if scan["Alias"].startswith("r")} == months
 
 
 async def test_a_question_about_one_kind_reads_no_other_table(database: Database) -> None:
@@ -292,14 +306,8 @@ async def test_a_question_about_one_kind_reads_no_other_table(database: Database
 
 @pytest.mark.parametrize("criteria", _CRITERIA, ids=str)
 async def test_a_walk_follows_the_index_and_looks_records_up(database: Database, criteria: Criteria) -> None:
-    scans = await _scans(
-        database,
-        nearest._WALK.format(id=1, texts=200, pgvector="public"),
-        3,
-        10,
-        _VECTOR,
-        *criteria.arguments,
-    )
+    walk = nearest._WALK.format(id=1, texts=200, pgvector="public")
+    scans = await _scans_of_one_plan(database, walk, 3, 10, _VECTOR, *criteria.arguments)
     vectors = {s["Relation Name"]: s for s in scans if s["Relation Name"].startswith("embeddings")}
     assert vectors["embeddings_1_1"]["Index Name"] == "embeddings_1_1_embedding_idx"
     assert vectors["embeddings_1_2"]["Node Type"] == "Seq Scan"  # not indexed yet
@@ -332,7 +340,7 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
     places = [row.place for row in await ArchiveReader(database).page(Criteria(), None, 100)]
     keys = [place.key for place in places]
     arguments = ([place.table.value for place in places], *key_columns(keys))
-    _assert_indexes(await _scans(database, queries._LOAD, *arguments, 1_000_000))
+    _assert_indexes(await _scans_of_one_plan(database, queries._LOAD, *arguments, 1_000_000))
     for scope in ((None, None), ("n7", datetime(2026, 3, 1, tzinfo=UTC))):
         _assert_indexes(await _scans(database, queries._GENERATIONS, True, True, keys[0].uid, 1, *scope))  # noqa: FBT003
         for after in ((None, None), (datetime(2026, 3, 1, tzinfo=UTC), [100, 1, 1])):
@@ -344,7 +352,37 @@ async def test_single_records_and_remediations_read_indexes(database: Database) 
         named = (True, True, "n7", "object-7", since)
         _assert_indexes(await _scans(database, queries._NEWEST_OF_NAME, *named))
     hashes = [b"\0" * 32]
-    _assert_indexes(await _scans(database, queries._SHARING, hashes, 1000, *Criteria().arguments))
+    sharing = (hashes, 1000, *Criteria().arguments)
+    _assert_indexes(await _scans_of_one_plan(database, queries._SHARING, *sharing))
+
+
+# The statements with a version for a namespace alone, and their own arguments.
+_SHAPED: list[tuple[str, ShapedStatement, tuple[Any, ...]]] = [
+    ("page", queries.PAGE, (None, None, None, 20)),
+    ("outlined page", queries.OUTLINED_PAGE, (None, None, None, 20)),
+    ("count", nearest._COUNT, (20_001,)),
+    ("hashes", nearest._HASHES, (20_000,)),
+    ("exact", nearest._EXACT, (3, 10, _VECTOR, 20_000)),
+    ("forms", fulltext._FORMS, (["word7"], 32, 500, 5_001)),
+]
+
+
+@pytest.mark.parametrize(
+    ("statement", "own"), [each[1:] for each in _SHAPED], ids=[name for name, *_ in _SHAPED]
+)
+async def test_a_small_namespace_beside_a_large_one_is_read_by_its_index(
+    two_namespaces: Database, statement: ShapedStatement, own: tuple[Any, ...]
+) -> None:
+    """The plan does not know which of them is the small one."""
+    sql, arguments = statement.of(Criteria(namespace="small"))
+    if statement is nearest._EXACT:
+        sql = sql.format(id=1, pgvector="public")
+    scans = await _scans_of_one_plan(two_namespaces, sql, *own, *arguments)
+    # Their names begin with those of the months' tables.
+    read = {name[len("audit_records_y2026m01_") :] for scan in scans if scan["Alias"].startswith("r")
+            for name in _indexes(scan)}  # fmt: skip
+    assert "namespace_created_at_idx" in read
+    assert read <= {"namespace_created_at_idx", "text_hash_created_at_idx", "pkey"}, read
 
 
 async def test_questions_are_planned_once_where_the_values_do_not_count(database: Database) -> None:

@@ -1,5 +1,6 @@
 """The meaning of specs: the declarations of each kind, and what their users rely on."""
 
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -11,7 +12,7 @@ from datastorage.records.record import Table
 from datastorage.resources.kinds import KINDS
 from datastorage.resources.reading.kindreading import FILTERS, Reading
 from datastorage.resources.reading.registry import READINGS, kind_of, reading_named, reading_of, table_of
-from datastorage.storage.criteria import Criteria, with_conditions
+from datastorage.storage.criteria import Criteria, Shape, ShapedStatement, with_conditions
 
 _LARGE = ("pydantic", "yaml", "numpy", "asyncpg", "kopf")
 
@@ -57,6 +58,21 @@ def test_a_filter_reaches_the_arguments_at_the_number_of_its_condition() -> None
                 assert f"(${number}::text IS NULL OR r.{column} = ${number})" in sql
             else:
                 assert f"AND (${number}::text IS NULL)" in sql
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [Criteria(), Criteria(namespace="n"), Criteria(namespace="n", equal={"phase": "Failed"})],
+    ids=str,
+)
+def test_a_version_of_a_statement_has_the_conditions_that_are_set(criteria: Criteria) -> None:
+    of_both = ShapedStatement("SELECT $1, $2 FROM t AS r WHERE {of_audit_records} OR {of_action_traces}")
+    sql, arguments = of_both.of(criteria)
+    used = {int(number) for number in re.findall(r"\$(\d+)", sql)}
+    assert used == set(range(1, 2 + len(arguments) + 1))
+    assert arguments == criteria.arguments[: len(arguments)]
+    assert not any(value is not None for value in criteria.arguments[len(arguments) :])
+    assert sql.count("r.namespace = $5") == (0 if criteria.shape is Shape.EVERYWHERE else 2)
 
 
 @each_kind

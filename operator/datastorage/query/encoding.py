@@ -3,6 +3,7 @@
 import json
 from typing import Any, Final
 
+# json.dumps would make one for each value.
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 
 

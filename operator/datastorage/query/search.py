@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -131,25 +131,28 @@ class Searcher:
     async def _result(
         self, mode: SearchMode, criteria: Criteria, found: Sequence["_Found"], degraded: str | None = None
     ) -> SearchResult:
-        texts = {hit.match.text_hash or NO_TEXT for hit in found} - {NO_TEXT}
+        if not found:
+            return SearchResult(mode, (), degraded)
+        texts = {_text_of(hit.match) for hit in found} - {NO_TEXT}
         limit = max(1, min(_MAX_COUNT, _MAX_COUNTED // max(1, len(texts))))
         stored, totals = await self._reader.load_and_count(
             [hit.match.place for hit in found], criteria, list(texts), limit
         )
         rows = {row.place: row for row in stored}
         loaded = [hit for hit in found if hit.match.place in rows]
-        shown = Counter(hit.match.text_hash for hit in loaded)
         records = await archived_all(rows[hit.match.place] for hit in loaded)
+        shown = Counter(_text_of(hit.match) for hit in loaded)
+        # How many records of each text are not in the answer.
+        more = {text: max(0, total - shown[text]) for text, total in totals.items()}
         hits = tuple(
-            SearchHit(record, hit.score, hit.similarity, _more(hit.match.text_hash or NO_TEXT, totals, shown))
+            SearchHit(record, hit.score, hit.similarity, more.get(_text_of(hit.match), 0))
             for hit, record in zip(loaded, records, strict=True)
         )
         return SearchResult(mode, hits, degraded)
 
 
-def _more(text: bytes, totals: Mapping[bytes, int], shown: Mapping[bytes | None, int]) -> int:
-    """Return how many records of a text are not in the answer; 0 if they were not counted."""
-    return max(0, totals.get(text, 0) - shown.get(text, 0))
+def _text_of(match: Match) -> bytes:
+    return match.text_hash or NO_TEXT
 
 
 @dataclass(frozen=True, slots=True)

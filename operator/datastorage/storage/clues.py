@@ -21,10 +21,10 @@ from datastorage.storage.wording import Clue
 _log = logging.getLogger(__name__)
 
 # Finds the rows that match each clue ($1 to $4). The index finds the rows that contain its words in any
-# order, once for all clues with the same words; the positions of the words then show whether the order
-# matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383. If positions are
-# missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue with $7 rows or
-# more is ignored.
+# order, once for clues that differ in nothing but the order required; the positions of the words then show
+# whether the order matches. PostgreSQL keeps up to 255 positions of a word in a text, and none beyond 16,383.
+# If positions are missing, the text itself is read, for a few rows ($8). $5 is a further condition. A clue
+# with $7 rows or more is ignored.
 CLUES: Final = with_conditions(r"""
     WITH clues AS MATERIALIZED (
         SELECT number, CASE WHEN $5::text IS NULL THEN words ELSE words && $5::text::tsquery END AS words,
@@ -72,7 +72,8 @@ class ClueLimits:
     """A clue that matches more events than this is ignored. Records with the same text are one event. The
     number leaves room for other records on a page of ten; it was measured with benchmarks/search."""
     rows: int = 100
-    """A clue that matches this many rows is ignored too: it is enough for a few events that recur often."""
+    """A clue that matches this many rows or more is ignored, too: it leaves room for a few events that recur
+    often."""
     candidates: int = 1_000
     """Rows of each table that contain all words of a clue, and whose word order is checked."""
     texts: int = 20
@@ -101,8 +102,8 @@ async def find(
 ) -> list[Found]:
     """Return the records that match a rare clue, among those that meet the criteria and the condition.
 
-    The condition is a tsquery, or None. If the search takes too long, the result is empty. It is the last
-    use of the connection's transaction, which keeps the time limit and may have failed.
+    The condition is a tsquery, or None. If the search takes too long, the result is empty. Nothing may use
+    the connection's transaction afterwards: it keeps the time limit, and has failed if that was reached.
     """
     if not clues:
         return []

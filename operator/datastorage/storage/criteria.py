@@ -4,7 +4,7 @@ A column of a kind has a condition here if it has ``filters`` in resources/readi
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, auto
@@ -34,14 +34,14 @@ EVERYTHING: Final = Scope()
 
 
 class Shape(Enum):
-    """Which conditions of criteria are set, besides those on the table and the time."""
+    """The conditions that a version of a statement has, besides those on the table and the time."""
 
     EVERYWHERE = auto()
     """None."""
     NAMESPACE = auto()
-    """The namespace alone."""
+    """The namespace."""
     ANY = auto()
-    """Others, or any."""
+    """All that there are, set or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Criteria:
 
     @property
     def shape(self) -> Shape:
-        """Which conditions are set."""
+        """The version of a statement that serves these criteria."""
         if any(self.equal.get(name) is not None for name in FILTERS):
             return Shape.ANY
         return Shape.EVERYWHERE if self.namespace is None else Shape.NAMESPACE
@@ -95,10 +95,6 @@ class Criteria:
 
 _EQUAL_FROM: Final = 6
 """The number of the first filter among the arguments."""
-_EQUAL_OF: Final[Mapping[Shape, Sequence[tuple[int, FilterName]]]] = {
-    Shape.EVERYWHERE: (), Shape.NAMESPACE: (), Shape.ANY: tuple(enumerate(FILTERS, _EQUAL_FROM)),
-}  # fmt: skip
-"""The filters of each shape, with the numbers of their arguments."""
 _ON_NAMESPACE: Final[Mapping[Shape, str]] = {
     Shape.EVERYWHERE: "${0}::text IS NULL",
     Shape.NAMESPACE: "r.namespace = ${0}",
@@ -111,9 +107,10 @@ _OF_ALL_ROWS: Final[Mapping[FilterName, str]] = {"via": "via", "recorded_by": "r
 def _conditions(table: Table, own: int, shape: Shape) -> str:
     """Return the conditions on a table. The statement has ``own`` other arguments, which come first.
 
-    With Shape.ANY, PostgreSQL has to plan the statement for the actual values (OWN_PLAN). Then it drops a
-    condition that is not set, and the bounds on created_at exclude whole months.
+    With Shape.ANY, a statement that does not look rows up by key or text needs OWN_PLAN (readonly.py). Then
+    PostgreSQL drops the conditions that are not set, and the bounds on created_at exclude whole months.
     """
+    filters = enumerate(FILTERS, _EQUAL_FROM) if shape is Shape.ANY else ()
     reading = reading_of_table(table)
     chosen, namespace, since, until = (own + n for n in (1 + list(Table).index(table), 3, 4, 5))
     return "\n    AND ".join(
@@ -122,7 +119,7 @@ def _conditions(table: Table, own: int, shape: Shape) -> str:
             _ON_NAMESPACE[shape].format(namespace),
             f"r.created_at >= coalesce(${since}::timestamptz, '-infinity')",
             f"r.created_at < coalesce(${until}::timestamptz, 'infinity')",
-            *(_equal(reading, name, own + number) for number, name in _EQUAL_OF[shape]),
+            *(_equal(reading, name, own + number) for number, name in filters),
         ]
     )
 
@@ -166,23 +163,22 @@ def with_conditions(sql: str, shape: Shape = Shape.ANY) -> str:
     return sql
 
 
-class StatementOfShape:
-    """A statement in which only the conditions that are set occur, so that its plan can be kept.
+class ShapedStatement:
+    """A statement with a version for each shape.
 
-    That is so if these are a namespace and times alone: an index has the rows in their order, whatever the
-    values. Planning such a question each time takes longer than answering it, and the longer the more months
-    there are. For other conditions, the best plan depends on how many rows have the values.
+    If nothing but a namespace and times is set, the version has no other conditions, and one plan serves all
+    values: an index has the rows in their order. Planning such a question each time takes longer than
+    answering it, and the longer the more months there are. With other conditions, the best plan depends on
+    how many rows have the values.
     """
 
     def __init__(self, sql: str) -> None:
         """``sql`` is as for ``with_conditions``."""
-        self._texts = {shape: with_conditions(sql, shape) for shape in Shape}
+        self._versions = {shape: with_conditions(sql, shape) for shape in Shape}
 
-    def text(self, criteria: Criteria) -> str:
-        """Return the statement."""
-        return self._texts[criteria.shape]
-
-    @staticmethod
-    def arguments(criteria: Criteria) -> tuple[Any, ...]:
-        """Return the last arguments of the statement."""
-        return criteria.arguments if criteria.shape is Shape.ANY else criteria.arguments[: _EQUAL_FROM - 1]
+    def of(self, criteria: Criteria) -> tuple[str, tuple[Any, ...]]:
+        """Return the version for the criteria, and the arguments that follow the statement's own."""
+        arguments = criteria.arguments
+        if criteria.shape is not Shape.ANY:
+            arguments = arguments[: _EQUAL_FROM - 1]
+        return self._versions[criteria.shape], arguments

@@ -16,16 +16,16 @@ from datastorage.storage import clues
 from datastorage.storage.clues import ClueLimits
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, StatementOfShape, with_conditions
+from datastorage.storage.criteria import Criteria, ShapedStatement, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.matches import Match, best_of_each_text
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.readonly import OWN_PLAN, PLAN_OF, reading
+from datastorage.storage.readonly import OWN_PLAN, change_plan, plan_for, reading
 from datastorage.storage.wording import Wording
 
 # Returns the word forms of the question as the records have them, the number of the newest records that
 # contain each, and the number of all records, counted up to $4.
-_FORMS: Final = StatementOfShape("""
+_FORMS: Final = ShapedStatement("""
     WITH sample AS MATERIALIZED (
         (SELECT r.search FROM datastorage.audit_records AS r
         WHERE {of_audit_records} ORDER BY r.created_at DESC LIMIT $3)
@@ -58,11 +58,11 @@ _WITHOUT: Final = """
     WHERE NOT EXISTS (SELECT FROM unnest($6::text[]) AS phrases (phrase)
         WHERE r.search @@ phraseto_tsquery('english'::regconfig, phrase))
 """
-# $1 and $2 are two alternative conditions; the newest rows that meet either of them are ranked. A rank is a
-# sum over the words ($3): the weight of each ($4) times its frequency in the record, relative to the record's
-# length.
+# The newest rows that meet the condition $1 are ranked. If there are more of them than the limit, the newest
+# that meet the narrower condition $2 are ranked as well. A rank is a sum over the words ($3): the weight of
+# each ($4) times its frequency in the record, relative to the record's length.
 _FIND: Final = with_conditions("""
-    WITH matching AS MATERIALIZED (
+    WITH first_rows AS MATERIALIZED (
         (SELECT 'audit_records' AS table_name, r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.audit_records AS r
@@ -72,17 +72,21 @@ _FIND: Final = with_conditions("""
             r.search
         FROM datastorage.action_traces AS r
         WHERE {of_action_traces} AND r.search @@ $1::text::tsquery AND {newest}
-        ORDER BY r.created_at DESC LIMIT $5)
+        ORDER BY r.created_at DESC LIMIT $5)),
+    matching AS (
+        SELECT * FROM first_rows
         UNION ALL
         (SELECT 'audit_records', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.audit_records AS r
-        WHERE {of_audit_records} AND r.search @@ $2::text::tsquery ORDER BY r.created_at DESC LIMIT $5)
+        WHERE {of_audit_records} AND r.search @@ $2::text::tsquery AND (SELECT count(*) FROM first_rows) >= $5
+        ORDER BY r.created_at DESC LIMIT $5)
         UNION ALL
         (SELECT 'action_traces', r.uid, r.generation, r.created_at, r.spec_hash, r.text_hash,
             r.search
         FROM datastorage.action_traces AS r
         WHERE {of_action_traces} AND r.search @@ $2::text::tsquery AND {newest}
+            AND (SELECT count(*) FROM first_rows) >= $5
         ORDER BY r.created_at DESC LIMIT $5)),
     words AS MATERIALIZED (
         SELECT form::tsquery AS form, weight FROM unnest($3::text[], $4::float8[]) AS given (form, weight)),
@@ -179,15 +183,14 @@ class FullText:
         self, criteria: Criteria, wording: Wording, *, limit: int, per_text: int
     ) -> Sequence[Any] | None:
         """Return the rows that rank highest; None if the question has no words to look up."""
-        async with reading(self._database, PLAN_OF[criteria.shape]) as connection:
+        plan = plan_for(criteria)
+        async with reading(self._database, plan=plan) as connection:
             forms, total = await self._forms(connection, criteria, wording.words)
             if not forms:
                 return None
-            await connection.execute(OWN_PLAN)  # how to find rows depends on how many have the words
-            conditions = _conditions(
-                forms, *await self._required_phrases(connection, wording),
-                ranks_all=total <= self._limits.few_records and min(form.share for form in forms) <= 1,
-            )  # fmt: skip
+            # How to find the rows depends on how many have the words.
+            await change_plan(connection, plan, OWN_PLAN)
+            conditions = _conditions(forms, *await self._required_phrases(connection, wording))
             rows: Sequence[Any] = await connection.fetch(
                 _FIND, *conditions, [form.text for form in forms], [form.weight for form in forms],
                 max(limit, self._limits.ranked_of(total)), per_text, limit, *criteria.arguments,
@@ -221,9 +224,8 @@ class FullText:
     ) -> tuple[list[_Form], int]:
         """Return the words' forms, and how many records meet the criteria: beyond few_records, one more."""
         limits = (_MAX_FORMS, _SAMPLE, self._limits.few_records + 1)
-        rows = await connection.fetch(
-            _FORMS.text(criteria), list(words), *limits, *_FORMS.arguments(criteria)
-        )
+        sql, arguments = _FORMS.of(criteria)
+        rows = await connection.fetch(sql, list(words), *limits, *arguments)
         return [_form(row, self._limits) for row in rows], rows[0]["total"] if rows else 0
 
     async def _required_phrases(
@@ -249,20 +251,19 @@ def _form(row: Any, limits: RankLimits) -> _Form:
 
 
 def _conditions(
-    forms: Sequence[_Form], phrases: Sequence[str], excluded: Sequence[str], *, ranks_all: bool
+    forms: Sequence[_Form], phrases: Sequence[str], excluded: Sequence[str]
 ) -> tuple[str, str | None]:
     """Return two conditions, of which a record has to meet at least one.
 
-    ``ranks_all`` means that all records with the chosen words are ranked, those with all words among them.
+    Every record that meets the second one meets the first one, too: it comes first where the first one has
+    more records than are ranked.
     """
     without = "".join(f" & !({form})" for form in excluded)
     if phrases:
         return _joined(" & ", phrases) + without, None
     some = _rare(forms)
     one = f"({_joined(' | ', some)}){without}"
-    if ranks_all or len(some) == len(forms):
-        return one, None
-    return one, _joined(" & ", [form.text for form in forms]) + without
+    return one, _joined(" & ", [form.text for form in forms]) + without if len(some) < len(forms) else None
 
 
 def _required(phrases: Sequence[str], excluded: Sequence[str]) -> str | None:

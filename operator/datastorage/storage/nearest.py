@@ -10,14 +10,14 @@ from datastorage.errors import RecordRefusedError, TransientError
 from datastorage.records.vector import EmbeddingModel, Vector
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import Criteria, StatementOfShape, with_conditions
+from datastorage.storage.criteria import Criteria, ShapedStatement, with_conditions
 from datastorage.storage.matches import Match
 from datastorage.storage.places import Place, place_of
-from datastorage.storage.readonly import ONE_PLAN, PLAN_OF, reading
+from datastorage.storage.readonly import ONE_PLAN, change_plan, plan_for, reading
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import FIND_MODEL
 
-_COUNT: Final = StatementOfShape("""
+_COUNT: Final = ShapedStatement("""
     SELECT count(*) FROM (
         SELECT FROM datastorage.audit_records AS r WHERE {of_audit_records}
         UNION ALL
@@ -52,7 +52,7 @@ _WALK: Final = with_conditions(
 # Computes the distances of the texts of the $4 newest records. Each text is looked up by itself: a join could
 # read all vectors. If two replicas wrote a text at the same moment it has two vectors, which are equal: one
 # is enough, and the tables after it need not be read.
-_EXACT: Final = StatementOfShape(
+_EXACT: Final = ShapedStatement(
     """
     WITH candidates AS MATERIALIZED (
         SELECT DISTINCT text_hash FROM (
@@ -73,7 +73,7 @@ _EXACT: Final = StatementOfShape(
 """.replace("{their_records}", _THEIR_RECORDS)
 )
 # The same in two steps, for vectors on another server: these are the texts of the newest records.
-_HASHES: Final = StatementOfShape("""
+_HASHES: Final = ShapedStatement("""
     SELECT DISTINCT text_hash FROM (
         (SELECT r.text_hash FROM datastorage.audit_records AS r
         WHERE {of_audit_records} AND r.text_hash IS NOT NULL ORDER BY r.created_at DESC LIMIT $1)
@@ -184,11 +184,11 @@ class Nearest:
     async def _search_together(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
-        plan = PLAN_OF[criteria.shape]
-        async with reading(self._archive, *WALKING, plan) as connection:
+        plan = plan_for(criteria)
+        async with reading(self._archive, *WALKING, plan=plan) as connection:
             if not await self._leaves_few(connection, criteria):
                 # Whatever the conditions, a walk looks records up by their texts.
-                await connection.execute(ONE_PLAN)
+                await change_plan(connection, plan, ONE_PLAN)
                 for texts in self._limits.texts:
                     # From the second attempt on, twice as many rows are read: if two replicas wrote a text at
                     # the same moment, it has two vectors, and its records are found twice.
@@ -200,16 +200,17 @@ class Nearest:
                         return found
                 if criteria.is_open:
                     return found
-                await connection.execute(plan)
-            sql = _EXACT.text(criteria).format(id=number, pgvector=connection.vector_schema)
+                await change_plan(connection, ONE_PLAN, plan)
+            sql, arguments = _EXACT.of(criteria)
+            sql = sql.format(id=number, pgvector=connection.vector_schema)
             own = (per_text, limit, vector, self._limits.exact_records)
-            return _matches(await connection.fetch(sql, *own, *_EXACT.arguments(criteria)), limit)
+            return _matches(await connection.fetch(sql, *own, *arguments), limit)
 
     async def _search_apart(
         self, number: int, criteria: Criteria, vector: Any, limit: int, per_text: int
     ) -> list[Match]:
         async with (
-            reading(self._archive, PLAN_OF[criteria.shape]) as archive,
+            reading(self._archive, plan=plan_for(criteria)) as archive,
             reading(self._vectors, *WALKING) as vectors,
         ):
             pgvector_schema = vectors.vector_schema
@@ -222,9 +223,8 @@ class Nearest:
                         return found
                 if criteria.is_open:
                     return found
-            rows = await archive.fetch(
-                _HASHES.text(criteria), self._limits.exact_records, *_HASHES.arguments(criteria)
-            )
+            sql, arguments = _HASHES.of(criteria)
+            rows = await archive.fetch(sql, self._limits.exact_records, *arguments)
             hashes = [row["text_hash"] for row in rows]
             sql = _NEAREST_OF.format(id=number, pgvector=pgvector_schema)
             near = await vectors.fetch(sql, hashes, vector, limit)
@@ -234,8 +234,8 @@ class Nearest:
         if criteria.is_open:
             return False
         few = self._limits.few_records
-        count = await connection.fetchval(_COUNT.text(criteria), few + 1, *_COUNT.arguments(criteria))
-        return bool(count <= few)
+        sql, arguments = _COUNT.of(criteria)
+        return bool(await connection.fetchval(sql, few + 1, *arguments) <= few)
 
     @staticmethod
     async def _records_of(

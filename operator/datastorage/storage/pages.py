@@ -8,10 +8,10 @@ from typing import Any, Final
 from datastorage.records.record import Table, Via
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session
-from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, StatementOfShape, with_conditions
+from datastorage.storage.criteria import EVERYTHING, Criteria, Scope, ShapedStatement, with_conditions
 from datastorage.storage.keys import key_columns
 from datastorage.storage.places import Orders, Outline, Place, PlacedRow, Position, StoredRow, place_of
-from datastorage.storage.readonly import ONE_PLAN, PLAN_OF, reading
+from datastorage.storage.readonly import ONE_PLAN, plan_for, reading
 
 # In a list, a trace has the position of its first generation. Otherwise each new generation would move it,
 # and a reader could miss it between two pages.
@@ -19,9 +19,6 @@ _OF_FIRST: Final = """CASE WHEN r.diverged THEN ARRAY[r.resource_version, r.stor
             SELECT ARRAY[min(f.resource_version), min(f.stored_order)] FROM datastorage.action_traces AS f
             WHERE f.uid = r.uid AND f.created_at = r.created_at AND NOT f.diverged) END"""
 
-
-_OF_PAGE: Final = """r.uid = page.uid AND r.generation = page.generation
-            AND r.created_at = page.created_at AND r.spec_hash = page.spec_hash"""
 # The keys of a page's rows are found first and the rows are read afterwards, so that the rows that are sorted
 # and discarded are small. Within one second of creation, rows are ordered by startTime, then by the order in
 # which the cluster wrote the objects, then by the order in which they were stored.
@@ -44,10 +41,12 @@ _PAGE_ROWS: Final = """
     ORDER BY r.created_at DESC, numbers DESC LIMIT $4)
     ORDER BY created_at DESC, began_at DESC, numbers DESC LIMIT $4
 """.replace("{of_first}", _OF_FIRST)
-PAGE: Final = StatementOfShape(_PAGE_ROWS)
+PAGE: Final = ShapedStatement(_PAGE_ROWS)
+_OF_PAGE: Final = """r.uid = page.uid AND r.generation = page.generation
+            AND r.created_at = page.created_at AND r.spec_hash = page.spec_hash"""
 # The same with the columns of the rows, but not their contents, which may be large. A row is looked up by
 # itself: a join could read all rows.
-OUTLINED_PAGE: Final = StatementOfShape(f"""
+OUTLINED_PAGE: Final = ShapedStatement(f"""
     WITH page AS MATERIALIZED ({_PAGE_ROWS})
     SELECT page.*, r.* FROM page CROSS JOIN LATERAL (
         (SELECT namespace, name, content_hash, stored_at, diverged, via, recorded_by, correlation_id, type,
@@ -261,7 +260,7 @@ class ArchiveReader:
 
     async def load(self, places: Sequence[Place]) -> list[StoredRow]:
         """Return the rows in the order of their places; only the first ones if the contents are large."""
-        async with reading(self._database, ONE_PLAN) as connection:
+        async with reading(self._database, plan=ONE_PLAN) as connection:
             return await self._load(connection, places)
 
     async def load_and_count(
@@ -271,9 +270,10 @@ class ArchiveReader:
 
         ``texts`` are hashes. The records of a text are counted up to ``limit`` in each table.
         """
-        async with reading(self._database, ONE_PLAN) as connection:
+        async with reading(self._database, plan=ONE_PLAN) as connection:
             rows = await self._load(connection, places)
-            counts = await connection.fetch(_SHARING, list(texts), limit, *criteria.arguments)
+            arguments = (list(texts), limit, *criteria.arguments)
+            counts = await connection.fetch(_SHARING, *arguments) if texts else []
         return rows, {row["text_hash"]: row["rows"] for row in counts}
 
     async def _load(self, connection: Session, places: Sequence[Place]) -> list[StoredRow]:
@@ -285,13 +285,12 @@ class ArchiveReader:
             return [place_of(row) for row in await connection.fetch(sql, *arguments)]
 
     async def _page(
-        self, statement: StatementOfShape, criteria: Criteria, after: Position | None, limit: int
+        self, statement: ShapedStatement, criteria: Criteria, after: Position | None, limit: int
     ) -> Sequence[Any]:
         start = (*after.times, list(after.numbers)) if after is not None else (None,) * 3
-        async with reading(self._database, PLAN_OF[criteria.shape]) as connection:
-            rows: Sequence[Any] = await connection.fetch(
-                statement.text(criteria), *start, limit, *statement.arguments(criteria)
-            )
+        sql, arguments = statement.of(criteria)
+        async with reading(self._database, plan=plan_for(criteria)) as connection:
+            rows: Sequence[Any] = await connection.fetch(sql, *start, limit, *arguments)
         return rows
 
 

@@ -79,7 +79,11 @@ async def readonly_transaction(
             await connection.execute("; ".join(("BEGIN READ ONLY", *settings)))
             yield
         except Exception:
-            await connection.execute("ROLLBACK")
+            # The pool takes a connection back when it has ended, and then refuses every call.
+            with suppress(asyncpg.InterfaceError):
+                # After a BEGIN without an answer, a ROLLBACK would wait as long again.
+                if connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
             raise
         await connection.execute("COMMIT")
 
