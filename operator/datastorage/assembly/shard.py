@@ -101,8 +101,8 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
     intake, store, dependencies = replica.settings.intake, replica.store, replica.dependencies
 
     def share(most: int) -> int:
-        # The limits are those of the process: kinds that have shards of their own share the room evenly.
-        return max(1, most * len(selection.kinds) // len(KINDS))
+        # The limits are those of the process: its shards share the room evenly.
+        return max(1, most * len(selection.kinds) // (len(KINDS) * selection.shards))
 
     sweep_requests = SweepRequests()
     tables = [table_of(kind) for kind in selection.kinds]

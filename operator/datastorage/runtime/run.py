@@ -13,6 +13,7 @@ from datastorage import metrics
 from datastorage.api.app import api_app, api_server, metrics_server
 from datastorage.api.certificate import ServingCertificate
 from datastorage.api.health import health_routes
+from datastorage.assembly.leases import build_leases
 from datastorage.assembly.replica import Replica, open_replica
 from datastorage.assembly.rest import Rest, open_rest
 from datastorage.assembly.shard import Shard, open_shard
@@ -70,10 +71,11 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                         await stack.enter_async_context(
                             open_shard(
                                 replica,
-                                Selection(settings.namespaces, kinds=(kind,)),
+                                Selection(settings.namespaces, shard, settings.shards, kinds=(kind,)),
                                 on_watch_started=partial(_take_signals, stop),
                             )
                         )
+                        for shard in range(settings.shards)
                         for kind in KINDS
                     ]
                     rest = await stack.enter_async_context(open_rest(replica, shards))
@@ -146,8 +148,12 @@ class Operator:
 
     async def _work(self) -> None:
         workers = self._start_workers()
-        running = [RunningShard(shard) for shard in self._shards]
         settings = self._replica.settings
+        leases = build_leases(settings, self._replica.transport)
+        workers += [start(f"lease-{number}", lease.run()) for number, lease in enumerate(leases)]
+        running = [
+            RunningShard(shard, leases[shard.selection.shard] if leases else None) for shard in self._shards
+        ]
         self._rest.submissions.open()
         _log.info("Running", extra={"namespaces": list(settings.namespaces) or "all"})
         tasks = [*workers, *self._rest.tasks, *(task for shard in running for task in shard.tasks)]
