@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
@@ -70,7 +71,7 @@ class Lease:
         self._seen: LeaseState | None = None
         self._seen_at = float("-inf")
         self._changed = asyncio.Event()
-        self._is_given_up = False
+        self._given_up = asyncio.Event()
 
     @property
     def is_held(self) -> bool:
@@ -93,11 +94,14 @@ class Lease:
         """Wait until this process holds the Lease no longer."""
         while (seconds := self._held_until - self._clock()) > 0:
             # It may be renewed meanwhile, or given up: so it is looked at often enough for both.
-            await asyncio.sleep(min(seconds, self._pace.retry_seconds))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds, self._pace.retry_seconds)):
+                    await self._given_up.wait()
+                    return
 
     async def release(self) -> None:
         """Leave the Lease to others for good, and at once; a failure only makes them wait."""
-        self._is_given_up = True
+        self._given_up.set()
         mine, held = self._mine, self.is_held
         self._held_until = float("-inf")
         if mine is None or not held:
@@ -121,7 +125,7 @@ class Lease:
         Whatever goes wrong is a failed attempt: the Lease then ends at its deadline, unless another attempt
         succeeds before.
         """
-        if self._is_given_up:
+        if self._given_up.is_set():
             return self._pace.renew_seconds
         began = self._clock()
         mine, self._mine = self._mine, None  # until the answer shows what became of the attempt
@@ -146,7 +150,7 @@ class Lease:
             self._held_until = float("-inf")  # another process has it, whatever this one believed
             return min(wait, jittered(self._pace.retry_seconds))
         self._mine = await self._store.put(self._name, self._renewed(state), seconds=seconds)
-        if self._is_given_up:
+        if self._given_up.is_set():
             return self._pace.renew_seconds
         # From before the request: nobody can have seen this renewal earlier.
         self._held_until = began + self._pace.deadline_seconds

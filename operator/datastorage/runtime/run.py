@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from datastorage.assembly.rest import Rest, open_rest
 from datastorage.assembly.shard import Shard, open_shard
 from datastorage.assembly.store import VectorStore
 from datastorage.errors import ConfigurationError, NewerSchemaError, TransientError
+from datastorage.pipeline.lease import Lease
 from datastorage.resilience.cancellation import end_tasks
 from datastorage.resilience.loopwatch import LoopWatch
 from datastorage.resilience.worker import repeat
@@ -79,7 +81,8 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                         for kind in KINDS
                     ]
                     rest = await stack.enter_async_context(open_rest(replica, shards))
-                    await Operator(replica, shards, rest, stop, pace).run()
+                    leases = build_leases(settings, replica.transport)
+                    await Operator(replica, shards, leases, rest, stop, pace).run()
             finally:
                 last_resort.arm()
                 watch.stop()
@@ -104,12 +107,14 @@ class Operator:
         self,
         replica: Replica,
         shards: list[Shard],
+        leases: Sequence[Lease],
         rest: Rest,
         stop: asyncio.Event,
         pace: Pace = Pace(),
     ) -> None:
         self._replica = replica
         self._shards = shards
+        self._leases = leases
         self._rest = rest
         self._stop = stop
         self._pace = pace
@@ -117,7 +122,9 @@ class Operator:
     async def run(self) -> None:
         """Start everything, wait for the stop or for a component that ends, stop everything."""
         settings = self._replica.settings
-        checks = Checks(self._replica, self._shards, self._stop, standby=self._rest.standby)
+        checks = Checks(
+            self._replica, self._shards, self._stop, standby=self._rest.standby, leases=self._leases
+        )
         certificate = ServingCertificate(Path(settings.tls.dir)) if settings.tls.dir else None
         notes = checks.notes() | ({} if certificate is None else {"certificate": certificate.problem})
         routes = health_routes(health=checks.health(), ready=checks.ready(), notes=notes)
@@ -149,10 +156,10 @@ class Operator:
     async def _work(self) -> None:
         workers = self._start_workers()
         settings = self._replica.settings
-        leases = build_leases(settings, self._replica.transport)
-        workers += [start(f"lease-{number}", lease.run()) for number, lease in enumerate(leases)]
+        workers += [start(f"lease-{number}", lease.run()) for number, lease in enumerate(self._leases)]
         running = [
-            RunningShard(shard, leases[shard.selection.shard] if leases else None) for shard in self._shards
+            RunningShard(shard, self._leases[shard.selection.shard] if self._leases else None)
+            for shard in self._shards
         ]
         self._rest.submissions.open()
         _log.info("Running", extra={"namespaces": list(settings.namespaces) or "all"})
