@@ -31,12 +31,12 @@ _HELD: Final = 'datastorage_lease_held{lease="datastorage-shard-0-of-1"}'
 _TAKE_OVER_SECONDS: Final = 60.0
 
 
-def _start(workbench: Workbench, count: int, **settings: object) -> list[OperatorProcess]:
+def _start(workbench: Workbench, count: int) -> list[OperatorProcess]:
     role = _ROLE.format(namespace=workbench.namespace)
     workbench.cluster.kubectl("apply", "-f", "-", input=role)
     started = [
         workbench.start_operator(
-            wait=False, LEASE_NAMESPACE=workbench.namespace, TTL_SECONDS_AFTER_STORED=3600, **settings
+            wait=False, LEASE_NAMESPACE=workbench.namespace, TTL_SECONDS_AFTER_STORED=3600
         )
         for _ in range(count)
     ]
