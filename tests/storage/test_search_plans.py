@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,7 +49,7 @@ _VECTORS = """
 """
 
 
-async def _fill(database: TestDatabase, *, namespace: str = "'n' || n % 400") -> TestDatabase:
+async def _fill(database: TestDatabase, *, namespace: str) -> TestDatabase:
     owner = await connect(database.owner_url)
     await owner.execute("SET TIME ZONE 'UTC'")
     for month in (1, 2, 3):
@@ -77,39 +78,43 @@ async def _fill(database: TestDatabase, *, namespace: str = "'n' || n % 400") ->
     return database
 
 
-@pytest.fixture(scope="module")
-def cloned(databases: TestDatabases) -> TestDatabase:
-    """Three full months; the tests only read."""
+def _filled(databases: TestDatabases, *, namespace: str = "'n' || n % 400") -> TestDatabase:
+    """Return a database of three full months; the tests only read it."""
 
     async def make() -> TestDatabase:
-        return await _fill(await databases.clone())
-
-    return asyncio.run(make())
-
-
-@pytest_asyncio.fixture
-async def database(cloned: TestDatabase) -> AsyncIterator[Database]:
-    made = Database(cloned.service_url, pool_size=1)
-    yield made
-    await made.close()
-
-
-@pytest.fixture(scope="module")
-def of_two_namespaces(databases: TestDatabases) -> TestDatabase:
-    """The same with a large namespace and a small one."""
-
-    async def make() -> TestDatabase:
-        namespace = "CASE n WHEN 7 THEN 'small' ELSE 'large' END"
         return await _fill(await databases.clone(), namespace=namespace)
 
     return asyncio.run(make())
 
 
-@pytest_asyncio.fixture
-async def two_namespaces(of_two_namespaces: TestDatabase) -> AsyncIterator[Database]:
-    made = Database(of_two_namespaces.service_url, pool_size=1)
+@asynccontextmanager
+async def _opened(filled: TestDatabase) -> AsyncIterator[Database]:
+    made = Database(filled.service_url, pool_size=1)
     yield made
     await made.close()
+
+
+@pytest.fixture(scope="module")
+def cloned(databases: TestDatabases) -> TestDatabase:
+    return _filled(databases)
+
+
+@pytest.fixture(scope="module")
+def of_two_namespaces(databases: TestDatabases) -> TestDatabase:
+    """The same with a large namespace and a small one."""
+    return _filled(databases, namespace="CASE n WHEN 7 THEN 'small' ELSE 'large' END")
+
+
+@pytest_asyncio.fixture
+async def database(cloned: TestDatabase) -> AsyncIterator[Database]:
+    async with _opened(cloned) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def two_namespaces(of_two_namespaces: TestDatabase) -> AsyncIterator[Database]:
+    async with _opened(of_two_namespaces) as made:
+        yield made
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -128,13 +133,13 @@ async def _scans(database: Database, sql: str, *arguments: Any) -> list[dict[str
 
 
 async def _scans_for(
-    database: Database, statement: ShapedStatement, criteria: Criteria, *own: Any, **names: object
+    database: Database, statement: ShapedStatement, criteria: Criteria, *own: Any
 ) -> list[dict[str, Any]]:
     """Return the scans of tables in the plan that a question with criteria gets."""
     sql, arguments = statement.of(criteria)
-    sql = sql.format(**names) if names else sql
     scans_of = _scans if criteria.shape is Shape.ANY else _scans_of_one_plan
-    return await scans_of(database, sql, *own, *arguments)
+    # Only the statements that read vectors have these placeholders.
+    return await scans_of(database, sql.format(id=1, pgvector="public"), *own, *arguments)
 
 
 async def _scans_of_one_plan(database: Database, sql: str, *arguments: Any) -> list[dict[str, Any]]:
@@ -317,7 +322,7 @@ async def test_a_walk_follows_the_index_and_looks_records_up(database: Database,
 @pytest.mark.parametrize("criteria", _CRITERIA[1:-1], ids=str)
 async def test_the_exact_search_reads_no_unneeded_vector(database: Database, criteria: Criteria) -> None:
     own = (3, 10, _VECTOR, 10_000)
-    scans = await _scans_for(database, nearest._EXACT, criteria, *own, id=1, pgvector="public")
+    scans = await _scans_for(database, nearest._EXACT, criteria, *own)
     _assert_indexes(scans)
     names = {scan["Index Name"] for scan in scans if scan["Relation Name"].startswith("embeddings")}
     assert all(name.endswith("_pkey") for name in names), names
@@ -374,10 +379,7 @@ async def test_a_small_namespace_beside_a_large_one_is_read_by_its_index(
     two_namespaces: Database, statement: ShapedStatement, own: tuple[Any, ...]
 ) -> None:
     """The plan does not know which of them is the small one."""
-    sql, arguments = statement.of(Criteria(namespace="small"))
-    if statement is nearest._EXACT:
-        sql = sql.format(id=1, pgvector="public")
-    scans = await _scans_of_one_plan(two_namespaces, sql, *own, *arguments)
+    scans = await _scans_for(two_namespaces, statement, Criteria(namespace="small"), *own)
     # Their names begin with those of the months' tables.
     read = {name[len("audit_records_y2026m01_") :] for scan in scans if scan["Alias"].startswith("r")
             for name in _indexes(scan)}  # fmt: skip

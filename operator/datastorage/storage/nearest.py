@@ -37,23 +37,27 @@ _THEIR_RECORDS: Final = """
         ORDER BY created_at DESC LIMIT $1"""
 
 
+def _with_records(sql: str) -> str:
+    return sql.replace("{their_records}", _THEIR_RECORDS)
+
+
 # Takes the nearest vectors, one by one, until enough records are found. A partition with an index is walked,
 # one without is sorted. The limit is written into the statement, not passed, because the plan depends on it.
 _WALK: Final = with_conditions(
-    """
+    _with_records("""
     SELECT near.text_hash, near.distance, found.* FROM (
         SELECT text_hash, embedding OPERATOR({pgvector}.<=>) $3 AS distance
         FROM datastorage.embeddings_{id:d}
         ORDER BY embedding OPERATOR({pgvector}.<=>) $3 LIMIT {texts:d}) AS near
     CROSS JOIN LATERAL ({their_records}) AS found
     LIMIT $2
-""".replace("{their_records}", _THEIR_RECORDS)
+""")
 )
 # Computes the distances of the texts of the $4 newest records. Each text is looked up by itself: a join could
 # read all vectors. If two replicas wrote a text at the same moment it has two vectors, which are equal: one
 # is enough, and the tables after it need not be read.
 _EXACT: Final = ShapedStatement(
-    """
+    _with_records("""
     WITH candidates AS MATERIALIZED (
         SELECT DISTINCT text_hash FROM (
             (SELECT r.text_hash FROM datastorage.audit_records AS r
@@ -70,7 +74,7 @@ _EXACT: Final = ShapedStatement(
     SELECT near.text_hash, near.distance, found.*
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
-""".replace("{their_records}", _THEIR_RECORDS)
+""")
 )
 # The same in two steps, for vectors on another server: these are the texts of the newest records.
 _HASHES: Final = ShapedStatement("""
@@ -93,12 +97,12 @@ _NEAREST: Final = """
     ORDER BY embedding OPERATOR({pgvector}.<=>) $1 LIMIT $2
 """
 _RECORDS_OF: Final = with_conditions(
-    """
+    _with_records("""
     SELECT near.text_hash, near.distance, found.*
     FROM unnest($3::bytea[], $4::float8[]) AS near (text_hash, distance)
     CROSS JOIN LATERAL ({their_records}) AS found
     ORDER BY distance, created_at DESC LIMIT $2
-""".replace("{their_records}", _THEIR_RECORDS)
+""")
 )
 # Settings of a walk. ef_search is the size of an index's list of candidates. An approximate order is good
 # enough, since the answer is sorted.
