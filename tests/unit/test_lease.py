@@ -125,6 +125,70 @@ async def test_releasing_takes_the_lease_from_nobody_else() -> None:
     assert store.requests.count("put") == 3
 
 
+async def test_a_lease_is_handed_over_to_a_process_that_asks_for_it() -> None:
+    store, clock = _Store(), _Clock()
+    holder, other, third = (_lease(store, clock, identity) for identity in "abc")
+    for lease in (holder, other, third):
+        await lease.attempt()
+    await other.ask()
+    assert holder.is_held
+    lost = asyncio.create_task(holder.until_lost())
+    await asyncio.sleep(0)
+    assert await holder.attempt() == 0.0, "its renewal meets the request"
+    await holder.attempt()
+    await asyncio.wait_for(lost, 5)
+    await holder.attempt()
+    await third.attempt()
+    await other.attempt()
+    assert [lease.is_held for lease in (holder, other, third)] == [False, True, False]
+    assert store.state is not None
+    assert (store.state.holder, store.state.transitions, store.state.requested_by) == ("b", 1, "")
+    await other.attempt()
+    assert other.is_held, "it keeps what it asked for"
+
+
+async def test_a_request_does_not_make_a_dead_holder_look_alive() -> None:
+    store, clock = _Store(), _Clock()
+    holder, other, third = (_lease(store, clock, identity) for identity in "abc")
+    for lease in (holder, other, third):
+        await lease.attempt()
+    clock.now += _PACE.duration_seconds - 1
+    await other.ask()
+    await third.attempt()
+    clock.now += 1
+    assert third.holder == ""
+    await third.attempt()
+    assert third.is_held
+
+
+async def test_a_process_that_asked_and_ended_holds_up_the_others_no_longer_than_a_lease() -> None:
+    store, clock = _Store(), _Clock()
+    holder, gone, third = (_lease(store, clock, identity) for identity in "abc")
+    for lease in (holder, gone, third):
+        await lease.attempt()
+    await gone.ask()
+    await holder.attempt()
+    await holder.attempt()
+    await third.attempt()
+    assert third.holder == "b"
+    clock.now += _PACE.duration_seconds
+    await third.attempt()
+    assert third.is_held
+
+
+@pytest.mark.parametrize("fault", [ClusterUnavailableError("away"), None], ids=["away", "hangs"])
+async def test_a_request_that_fails_changes_nothing(fault: Exception | None) -> None:
+    store, clock = _Store(), _Clock()
+    holder, other = _lease(store, clock), _lease(store, clock, "b")
+    await holder.attempt()
+    await other.attempt()
+    store.fault, store.hangs = fault, fault is None
+    await other.ask()
+    store.fault, store.hangs = None, False
+    await holder.attempt()
+    assert holder.is_held
+
+
 @pytest.mark.parametrize(
     "store",
     [
@@ -209,7 +273,7 @@ _STEPS = st.lists(
     st.tuples(
         st.sampled_from("abc"),
         st.floats(0, 20, allow_nan=False),
-        st.sampled_from(["well", "refused", "lost answer", "release"]),
+        st.sampled_from(["well", "refused", "lost answer", "release", "ask"]),
     ),
     max_size=60,
 )
@@ -222,10 +286,12 @@ async def test_there_are_never_two_holders(steps: list[tuple[str, float, str]]) 
     leases = {identity: _lease(store, clock, identity) for identity in "abc"}
     for identity, seconds, what in steps:
         clock.now += seconds
-        store.fault = None if what in {"well", "release"} else ClusterUnavailableError(what)
+        store.fault = ClusterUnavailableError(what) if what in {"refused", "lost answer"} else None
         store.applies = what == "lost answer"
         if what == "release":
             await leases[identity].release()
+        elif what == "ask":
+            await leases[identity].ask()
         else:
             await leases[identity].attempt()
         assert sum(lease.is_held for lease in leases.values()) <= 1

@@ -12,9 +12,11 @@ from datastorage.kube.answers import version_of
 from datastorage.kube.apirequest import ApiRequest, Resource, Target
 from datastorage.kube.transport import Transport
 from datastorage.records.times import rfc3339
+from datastorage.resources.kinds import GROUP
 
 _LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 _LABELS: Final = {"app.kubernetes.io/name": "datastorage"}
+_REQUESTED_BY: Final = f"{GROUP}/requested-by"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class LeaseState:
     renewed_at: str
     """By the holder's clock. It shows only that the Lease was renewed: clocks differ, and jump."""
     transitions: int
+    requested_by: str = ""
+    """Another process that asks the holder to hand the Lease over; empty if none does."""
     version: str | None = None
     """The resourceVersion; None for a Lease that is not there yet."""
 
@@ -55,7 +59,12 @@ class Leases:
         Raises ObjectChangedError if it has another version, or is there already.
         """
         target = self._target(name)
-        metadata = {"name": name, "namespace": self._namespace, "labels": _LABELS}
+        metadata: dict[str, Any] = {
+            "name": name,
+            "namespace": self._namespace,
+            "labels": _LABELS,
+            "annotations": {_REQUESTED_BY: state.requested_by} if state.requested_by else {},
+        }
         if state.version is not None:
             metadata["resourceVersion"] = state.version
         body = {
@@ -90,11 +99,13 @@ def now() -> str:
 def _state(answer: Mapping[str, Any], version: str) -> LeaseState:
     spec = answer.get("spec")
     spec = spec if isinstance(spec, dict) else {}
+    annotations = answer["metadata"].get("annotations") or {}
     return LeaseState(
         holder=str(spec.get("holderIdentity") or ""),
         duration_seconds=int(spec.get("leaseDurationSeconds") or 0),
         acquired_at=str(spec.get("acquireTime") or ""),
         renewed_at=str(spec.get("renewTime") or ""),
         transitions=int(spec.get("leaseTransitions") or 0),
+        requested_by=str(annotations.get(_REQUESTED_BY) or ""),
         version=version,
     )

@@ -35,7 +35,7 @@ class Pace:
     renew_seconds: float = 5.0
     """Between two renewals."""
     retry_seconds: float = 2.0
-    """Between two looks at a Lease of somebody else, and after an attempt that failed."""
+    """Between two looks at the Lease of another process, and after an attempt that failed."""
     attempt_seconds: float = 5.0 / 3
     """An attempt without an answer for this long has failed: there is time for others before the deadline."""
 
@@ -71,12 +71,20 @@ class Lease:
         self._seen: LeaseState | None = None
         self._seen_at = float("-inf")
         self._changed = asyncio.Event()
-        self._given_up = asyncio.Event()
+        self._given_up = False
 
     @property
     def is_held(self) -> bool:
         """Whether this process may count on the Lease now. It ends by itself, even while the loop hangs."""
         return self._clock() < self._held_until
+
+    @property
+    def holder(self) -> str:
+        """The process that holds the Lease, as far as this one knows; empty if it knows of none."""
+        if self.is_held:
+            return self._identity
+        seen = self._seen
+        return "" if seen is None or self._clock() >= self._seen_at + seen.duration_seconds else seen.holder
 
     async def run(self) -> NoReturn:
         """Try to get the Lease and to keep it, until cancelled."""
@@ -93,30 +101,44 @@ class Lease:
     async def until_lost(self) -> None:
         """Wait until this process holds the Lease no longer."""
         while (seconds := self._held_until - self._clock()) > 0:
-            # It may be renewed meanwhile, or given up: so it is looked at often enough for both.
+            self._changed.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(seconds, self._pace.retry_seconds)):
-                    await self._given_up.wait()
-                    return
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+
+    async def ask(self) -> None:
+        """Ask the process that holds the Lease to hand it over to this one.
+
+        Nothing follows if the request fails, or if the Lease changes meanwhile.
+        """
+        seconds = self._pace.attempt_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                state = await self._store.get(self._name, seconds=seconds)
+                if state is not None and state.holder not in {"", self._identity}:
+                    request = replace(state, requested_by=self._identity)
+                    await self._store.put(self._name, request, seconds=seconds)
+        except (ClusterError, TimeoutError) as error:
+            reason = str(error) or "no answer in time"
+            _log.debug("A Lease could not be asked for", extra={"lease": self._name, "error": reason})
 
     async def release(self) -> None:
         """Leave the Lease to others for good, and at once; a failure only makes them wait."""
-        self._given_up.set()
+        self._given_up = True
         mine, held = self._mine, self.is_held
-        self._held_until = float("-inf")
+        self._lose()
         if mine is None or not held:
             return
+        seconds = self._pace.attempt_seconds
+        free = replace(mine, holder="", duration_seconds=1, renewed_at=now())
         try:
-            async with asyncio.timeout(self._pace.attempt_seconds):
-                await self._store.put(
-                    self._name,
-                    replace(mine, holder="", duration_seconds=1, renewed_at=now()),
-                    seconds=self._pace.attempt_seconds,
-                )
+            async with asyncio.timeout(seconds):
+                await self._store.put(self._name, free, seconds=seconds)
         except (ClusterError, TimeoutError) as error:
+            reason = str(error) or "no answer in time"
             _log.warning(
                 "A Lease was not released: others wait until it expires",
-                extra={"lease": self._name, "error": str(error) or "no answer in time"},
+                extra={"lease": self._name, "error": reason},
             )
 
     async def attempt(self) -> float:
@@ -125,44 +147,71 @@ class Lease:
         Whatever goes wrong is a failed attempt: the Lease then ends at its deadline, unless another attempt
         succeeds before.
         """
-        if self._given_up.is_set():
+        if self._given_up:
             return self._pace.renew_seconds
         began = self._clock()
         mine, self._mine = self._mine, None  # until the answer shows what became of the attempt
         try:
             async with asyncio.timeout(self._pace.attempt_seconds):
-                wait = await self._attempt(mine, began)
+                return await self._attempt(mine, began)
         except ObjectChangedError:
-            return 0.0 if mine is not None else jittered(self._pace.retry_seconds)  # another was quicker
+            # Another process was quicker, or has asked for the Lease: the next attempt reads it.
+            return 0.0 if mine is not None else jittered(self._pace.retry_seconds)
         except Exception as error:  # noqa: BLE001  # any error: a loop that ends would keep others waiting
             _log.warning(
                 "A Lease could be neither read nor written",
                 extra={"lease": self._name, "error": str(error) or "no answer in time"},
             )
             return jittered(self._pace.retry_seconds)
-        return wait
 
     async def _attempt(self, mine: LeaseState | None, began: float) -> float:
         seconds = self._pace.attempt_seconds
         state = mine or await self._store.get(self._name, seconds=seconds)
-        wait = 0.0 if state is None else self._until_free(state)
-        if wait > 0:
-            self._held_until = float("-inf")  # another process has it, whatever this one believed
-            return min(wait, jittered(self._pace.retry_seconds))
+        if state is not None:
+            self._look_at(state)
+            if state.holder == self._identity and state.requested_by not in {"", self._identity}:
+                return await self._hand_over(state)
+            if (wait := self._until_free(state)) > 0:
+                self._lose()  # whatever this process believed
+                return min(wait, jittered(self._pace.retry_seconds))
         self._mine = await self._store.put(self._name, self._renewed(state), seconds=seconds)
-        if self._given_up.is_set():
+        if self._given_up:
             return self._pace.renew_seconds
-        # From before the request: nobody can have seen this renewal earlier.
+        # From before the request: no process can have seen this renewal earlier.
         self._held_until = began + self._pace.deadline_seconds
         self._changed.set()
         return self._pace.renew_seconds
+
+    async def _hand_over(self, state: LeaseState) -> float:
+        # This process stops first. The other one reads of its Lease with its next attempt.
+        self._lose()
+        time = now()
+        handed = replace(
+            state,
+            holder=state.requested_by,
+            requested_by="",
+            acquired_at=time,
+            renewed_at=time,
+            transitions=state.transitions + 1,
+        )
+        await self._store.put(self._name, handed, seconds=self._pace.attempt_seconds)
+        self._look_at(handed)
+        return jittered(self._pace.retry_seconds)
+
+    def _lose(self) -> None:
+        self._held_until = float("-inf")
+        self._changed.set()
+
+    def _look_at(self, state: LeaseState) -> None:
+        # A request for the Lease also changes it, and does not show that its holder is alive.
+        seen = self._seen
+        if seen is None or _renewal(state) != _renewal(seen):
+            self._seen, self._seen_at = state, self._clock()
 
     def _until_free(self, state: LeaseState) -> float:
         """Return the seconds until this process may write the Lease; 0 if it may now."""
         if state.holder in {"", self._identity}:
             return 0.0
-        if state != self._seen:
-            self._seen, self._seen_at = state, self._clock()
         return max(self._seen_at + state.duration_seconds - self._clock(), 0.0)
 
     def _renewed(self, state: LeaseState | None) -> LeaseState:
@@ -171,5 +220,9 @@ class Lease:
         if state is None:
             return LeaseState(self._identity, duration, time, time, 0)
         if state.holder == self._identity:
-            return replace(state, duration_seconds=duration, renewed_at=time)
-        return LeaseState(self._identity, duration, time, time, state.transitions + 1, state.version)
+            return replace(state, duration_seconds=duration, renewed_at=time, requested_by="")
+        return LeaseState(self._identity, duration, time, time, state.transitions + 1, version=state.version)
+
+
+def _renewal(state: LeaseState) -> tuple[str, str, int]:
+    return state.holder, state.renewed_at, state.transitions

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,12 @@ from datastorage import metrics
 from datastorage.api.app import api_app, api_server, metrics_server
 from datastorage.api.certificate import ServingCertificate
 from datastorage.api.health import health_routes
-from datastorage.assembly.leases import build_leases
+from datastorage.assembly.leases import ShardLeases, build_leases
 from datastorage.assembly.replica import Replica, open_replica
 from datastorage.assembly.rest import Rest, open_rest
 from datastorage.assembly.shard import Shard, open_shard
 from datastorage.assembly.store import VectorStore
 from datastorage.errors import ConfigurationError, NewerSchemaError, TransientError
-from datastorage.pipeline.lease import Lease
 from datastorage.resilience.cancellation import end_tasks
 from datastorage.resilience.loopwatch import LoopWatch
 from datastorage.resilience.worker import repeat
@@ -28,7 +26,7 @@ from datastorage.resources.kinds import KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks
 from datastorage.runtime.processend import LastResort, end_requested
-from datastorage.runtime.runningshard import RunningShard
+from datastorage.runtime.runningshard import Always, RunningShard, Tenure
 from datastorage.runtime.supervisor import ended_unexpectedly, first_ended, start, unless_stopped
 from datastorage.settings import Settings
 from datastorage.storage import partitions
@@ -107,7 +105,7 @@ class Operator:
         self,
         replica: Replica,
         shards: list[Shard],
-        leases: Sequence[Lease],
+        leases: ShardLeases | None,
         rest: Rest,
         stop: asyncio.Event,
         pace: Pace = Pace(),
@@ -122,9 +120,8 @@ class Operator:
     async def run(self) -> None:
         """Start everything, wait for the stop or for a component that ends, stop everything."""
         settings = self._replica.settings
-        checks = Checks(
-            self._replica, self._shards, self._stop, standby=self._rest.standby, leases=self._leases
-        )
+        leases = () if self._leases is None else self._leases.leases
+        checks = Checks(self._replica, self._shards, self._stop, standby=self._rest.standby, leases=leases)
         certificate = ServingCertificate(Path(settings.tls.dir)) if settings.tls.dir else None
         notes = checks.notes() | ({} if certificate is None else {"certificate": certificate.problem})
         routes = health_routes(health=checks.health(), ready=checks.ready(), notes=notes)
@@ -156,11 +153,7 @@ class Operator:
     async def _work(self) -> None:
         workers = self._start_workers()
         settings = self._replica.settings
-        workers += [start(f"lease-{number}", lease.run()) for number, lease in enumerate(self._leases)]
-        running = [
-            RunningShard(shard, self._leases[shard.selection.shard] if self._leases else None)
-            for shard in self._shards
-        ]
+        running = [RunningShard(shard, self._tenure_of(shard)) for shard in self._shards]
         self._rest.submissions.open()
         _log.info("Running", extra={"namespaces": list(settings.namespaces) or "all"})
         tasks = [*workers, *self._rest.tasks, *(task for shard in running for task in shard.tasks)]
@@ -178,10 +171,16 @@ class Operator:
                 self._rest.submissions.finish_groups(),
                 *(shard.flush(settings.shutdown_seconds) for shard in running),
             )
+            # Only now: a process that takes over at once would find unfinished objects, and store them again.
+            if self._leases is not None:
+                await asyncio.gather(*(lease.release() for lease in self._leases.leases))
             if failure is not None:
                 raise failure
         finally:
             await end_tasks(tasks)
+
+    def _tenure_of(self, shard: Shard) -> Tenure:
+        return Always() if self._leases is None else self._leases.leases[shard.selection.shard]
 
     def _start_workers(self) -> list[asyncio.Task[Any]]:
         """Start the workers that a process has once; every replica runs them."""
@@ -191,6 +190,10 @@ class Operator:
             start("rights", replica.rights.run()),
             start("partitions", repeat(prepare, interval_seconds=self._pace.partitions_seconds)),
         ]
+        if self._leases is not None:
+            leases = enumerate(self._leases.leases)
+            workers += [start(f"lease-{number}", lease.run()) for number, lease in leases]
+            workers.append(start("balance", self._leases.balance.run()))
         if replica.authors is not None:
             workers.append(start("authors", replica.authors.run()))
         if replica.backfill is not None:

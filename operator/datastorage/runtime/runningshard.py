@@ -34,7 +34,6 @@ class Tenure(Protocol):
 
     async def until_held(self) -> None: ...
     async def until_lost(self) -> None: ...
-    async def release(self) -> None: ...
 
 
 class Always:
@@ -46,9 +45,6 @@ class Always:
     async def until_lost(self) -> None:
         """Wait for ever."""
         await asyncio.Event().wait()
-
-    async def release(self) -> None:
-        """Do nothing."""
 
 
 class RunningShard:
@@ -109,10 +105,7 @@ class RunningShard:
         return tasks
 
     async def flush(self, seconds: float) -> None:
-        """Take in nothing more, and finish what was taken in; log what is lost if that takes too long.
-
-        Then the shard is left to others.
-        """
+        """Take in nothing more, and finish what was taken in; log what is lost if that takes too long."""
         await end_tasks([self._leading])
         kinds, started = [kind.kind for kind in self._shard.selection.kinds], time.monotonic()
         with suppress(TimeoutError):
@@ -130,7 +123,6 @@ class RunningShard:
             _log.info("Flushed", extra={"kinds": kinds, "seconds": took})
         for ref in self._shard.register.last_copies:
             _log.error("Lost: deleted in the cluster before it could be stored", extra=ref.as_log_fields())
-        await self._tenure.release()
 
     def _unfinished(self) -> list[list[asyncio.Task[Any]]]:
         """Return the tasks of each component that has work left, for which a stop waits."""
