@@ -1,119 +1,242 @@
-"""Several operators share the work by Leases: what one leaves, another takes up, and nothing is lost."""
+"""Several operators share the work by Leases: what one leaves, another takes over, and nothing is lost."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import pytest
 
+from datastorage.kube.endpoint import load_endpoint
+from datastorage.kube.leases import Leases
+from datastorage.kube.transport import Transport
+from datastorage.pipeline.lease import Lease
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.load import CATCH_UP_SECONDS, Load, all_stored
-from e2e.workbench import Workbench
-from harness.bulk import BulkClient
+from e2e import replicas
+from e2e.load import Load, all_stored, check_deletions
+from e2e.workbench import MakeWorkbench, Workbench, cluster_proxy
+from harness.archive import rows, uids
+from harness.bulk import BulkClient, gather_bounded
+from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 
-_ROLE: Final = """
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: datastorage-leases, namespace: {namespace}}}
-rules:
-  - {{apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: datastorage-leases, namespace: {namespace}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: datastorage-leases}}
-subjects: [{{kind: ServiceAccount, name: datastorage, namespace: datastorage-system}}]
-"""
-_HELD: Final = 'datastorage_lease_held{lease="datastorage-shard-0-of-1"}'
-# The Lease lasts 15 s; the rest is for a machine that does other work too.
-_TAKE_OVER_SECONDS: Final = 60.0
+_ACCEPTED: Final = 'datastorage_intake_total{verdict="accepted"}'
 
 
-def _start(workbench: Workbench, count: int) -> list[OperatorProcess]:
-    role = _ROLE.format(namespace=workbench.namespace)
-    workbench.cluster.kubectl("apply", "-f", "-", input=role)
-    started = [
-        workbench.start_operator(
-            wait=False, LEASE_NAMESPACE=workbench.namespace, TTL_SECONDS_AFTER_STORED=3600
-        )
-        for _ in range(count)
-    ]
-    for operator in started:
-        operator.wait_ready()
-    return started
+# How long a test waits for something: all of them start their operators at the same time.
+_SECONDS: Final = 180.0
+
+Scenario = Callable[[Workbench, BulkClient], Awaitable[None]]
 
 
-def _leaders(operators: list[OperatorProcess]) -> list[OperatorProcess]:
-    return [each for each in operators if each.pid is not None and each.metric(_HELD) == 1]
+async def a_killed_leader_is_replaced(workbench: Workbench, client: BulkClient) -> None:
+    await _is_replaced(workbench, client, lambda leader: leader.kill())
 
 
-async def _leader(operators: list[OperatorProcess]) -> OperatorProcess:
-    async def there_is_one() -> bool:
-        return len(await asyncio.to_thread(_leaders, operators)) == 1
-
-    await until(there_is_one, seconds=_TAKE_OVER_SECONDS, what="one operator holds the Lease")
-    return _leaders(operators)[0]
+async def a_leader_that_is_stopped_is_replaced(workbench: Workbench, client: BulkClient) -> None:
+    await _is_replaced(workbench, client, lambda leader: leader.terminate())
 
 
-def _kill(leader: OperatorProcess) -> None:
-    leader.kill()
-
-
-def _stop(leader: OperatorProcess) -> None:
-    assert leader.terminate() == 0
-
-
-@pytest.mark.parametrize("end", [_kill, _stop], ids=["killed", "stopped"])
-async def test_another_operator_goes_on_when_the_leader_ends(
-    workbench: Workbench, client: BulkClient, end: Callable[[OperatorProcess], None]
+async def _is_replaced(
+    workbench: Workbench, client: BulkClient, end: Callable[[OperatorProcess], object]
 ) -> None:
-    operators = await asyncio.to_thread(_start, workbench, 3)
-    leader = await _leader(operators)
-    async with Load(client, workbench.namespace, per_second=20) as load:
-        await until(lambda: _some_stored(client, workbench), seconds=CATCH_UP_SECONDS, what="some are stored")
+    operators = await asyncio.to_thread(replicas.start, workbench, [None] * 2)
+    leader = await replicas.leader(operators)
+    async with Load(client, workbench.namespace, per_second=10) as load:
+        await _until_some_stored(client, workbench)
         await asyncio.to_thread(end, leader)
-        others = [each for each in operators if each is not leader]
-        await _leader(others)
-        count = len(load.accepted)
-        await until(_reached(load, count + 20), seconds=CATCH_UP_SECONDS, what="more were created")
-    await until(
-        lambda: all_stored(client, workbench, load.accepted), seconds=CATCH_UP_SECONDS, what="all stored"
-    )
+        await replicas.leader([each for each in operators if each is not leader])
+        await _until_created(load, 20)
+    await _until_all_stored(client, workbench, load.accepted)
 
 
-async def test_a_leader_that_wakes_up_again_does_no_harm(workbench: Workbench, client: BulkClient) -> None:
+async def a_leader_that_wakes_up_again_does_no_harm(workbench: Workbench, client: BulkClient) -> None:
     """It was paused for longer than its Lease lasts, so that there are two for a moment."""
-    operators = await asyncio.to_thread(_start, workbench, 2)
-    leader = await _leader(operators)
-    async with Load(client, workbench.namespace, per_second=20) as load:
+    operators = await asyncio.to_thread(replicas.start, workbench, [None] * 2)
+    leader = await replicas.leader(operators)
+    async with Load(client, workbench.namespace, per_second=10) as load:
         leader.pause()
-        others = [each for each in operators if each is not leader]
         try:
-            await _leader(others)
+            await replicas.leader([each for each in operators if each is not leader])
         finally:
             leader.resume()
+        await _until_holds_none(leader)
+        await _until_created(load, 20)
+    await _until_all_stored(client, workbench, load.accepted)
+    leader.check()
 
-        async def stepped_back() -> bool:
-            return await asyncio.to_thread(leader.metric, _HELD) == 0
 
-        await until(stepped_back, seconds=_TAKE_OVER_SECONDS, what="the former leader steps back")
-        await until(
-            _reached(load, len(load.accepted) + 20), seconds=CATCH_UP_SECONDS, what="more were created"
-        )
-    await until(
-        lambda: all_stored(client, workbench, load.accepted), seconds=CATCH_UP_SECONDS, what="all stored"
+async def a_leader_without_the_api_server_is_replaced_and_does_not_exit(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    async with (
+        cluster_proxy(workbench) as (first, config),
+        cluster_proxy(workbench) as (second, other_config),
+    ):
+        operators = await asyncio.to_thread(replicas.start, workbench, [config, other_config])
+        leader = await replicas.leader(operators)
+        proxy = (first, second)[operators.index(leader)]
+        async with Load(client, workbench.namespace, per_second=10) as load:
+            await _until_some_stored(client, workbench)
+            proxy.freeze()
+            await replicas.leader([each for each in operators if each is not leader])
+            await _until_holds_none(leader)
+            await _until_created(load, 20)
+            proxy.thaw()
+            await _until_created(load, 20)
+        await _until_all_stored(client, workbench, load.accepted)
+        for operator in operators:
+            operator.check()
+
+
+async def operators_that_all_lose_the_api_server_go_on_when_it_is_back(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    async with cluster_proxy(workbench) as (proxy, config):
+        operators = await asyncio.to_thread(replicas.start, workbench, [config] * 2)
+        await replicas.leader(operators)
+        proxy.freeze()
+        for operator in operators:
+            await _until_holds_none(operator)
+        created = await _create(client, workbench, 20)
+        for operator in operators:
+            operator.check()
+        proxy.thaw()
+        await _until_all_stored(client, workbench, created)
+        await replicas.leader(operators)
+
+
+async def shards_spread_over_the_operators_that_are_there(workbench: Workbench, client: BulkClient) -> None:
+    shards = 3
+    operators = await asyncio.to_thread(replicas.start, workbench, [None] * 3, SHARDS=shards)
+    await replicas.shared_evenly(operators, shards)
+    async with Load(client, workbench.namespace, per_second=10) as load:
+
+        async def all_do_a_share() -> bool:
+            return all([await asyncio.to_thread(operator.metric, _ACCEPTED) for operator in operators])
+
+        await until(all_do_a_share, seconds=_SECONDS, what="all operators take in records")
+        await asyncio.to_thread(operators[0].kill)
+        others = operators[1:]
+        await replicas.shared_evenly(others, shards)
+        await _until_created(load, 20)
+        others += await asyncio.to_thread(replicas.start, workbench, [None], SHARDS=shards)
+        await replicas.shared_evenly(others, shards)
+        await _until_created(load, 20)
+    await _until_all_stored(client, workbench, load.accepted)
+
+
+async def two_that_both_process_everything_store_each_record_once(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    """No record depends on a Lease: here there is none, and both store and clear all that they see."""
+    operators = [workbench.start_operator(wait=False, TTL_SECONDS_AFTER_STORED=1) for _ in range(2)]
+    for operator in operators:
+        await asyncio.to_thread(operator.wait_ready, _SECONDS)
+    too_early: list[str] = []
+    watching = asyncio.create_task(check_deletions(client, workbench, too_early))
+    try:
+        created = await _create(client, workbench, 300)
+
+        async def cleared() -> bool:
+            return not await client.list(AUDIT_RECORD, workbench.namespace)
+
+        await until(cleared, seconds=_SECONDS, what="everything is stored and cleared")
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert sorted(uids(await rows(workbench.database_url, workbench.namespace))) == sorted(created)
+    assert too_early == [], "nothing left the cluster before it was stored"
+    assert all([await asyncio.to_thread(operator.metric, _ACCEPTED) for operator in operators])
+
+
+async def objects_of_a_shard_that_is_held_and_not_processed_are_stored_late(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    """A process that hangs in a way of its own could renew its Lease and do nothing more."""
+    name = f"datastorage-shard-1-of-2-in-{hashlib.sha256(workbench.namespace.encode()).hexdigest()[:8]}"
+    async with Transport(load_endpoint) as transport:
+        idle = Lease(Leases(transport, replicas.LEASE_NAMESPACE), name, "idle")
+        await idle.attempt()
+        renewing = asyncio.create_task(idle.run())
+        try:
+            (operator,) = await asyncio.to_thread(
+                replicas.start, workbench, [None], SHARDS=2, SWEEP_INTERVAL_SECONDS=5
+            )
+            created = await _create(client, workbench, 20)
+            await _until_all_stored(client, workbench, created)
+            assert len(await asyncio.to_thread(replicas.held, operator)) == 1
+        finally:
+            renewing.cancel()
+            await idle.release()
+
+
+_SCENARIOS: Final[Sequence[Scenario]] = (
+    a_killed_leader_is_replaced,
+    a_leader_that_is_stopped_is_replaced,
+    a_leader_that_wakes_up_again_does_no_harm,
+    a_leader_without_the_api_server_is_replaced_and_does_not_exit,
+    operators_that_all_lose_the_api_server_go_on_when_it_is_back,
+    shards_spread_over_the_operators_that_are_there,
+    two_that_both_process_everything_store_each_record_once,
+    objects_of_a_shard_that_is_held_and_not_processed_are_stored_late,
+)
+
+
+@pytest.mark.timeout(900)
+async def test_leases(
+    make_workbench: MakeWorkbench, client: BulkClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All scenarios run at once: most of the time each waits for a Lease to expire."""
+    workbenches = [await make_workbench() for _ in _SCENARIOS]
+    monkeypatch.setenv("KUBECONFIG", str(workbenches[0].kubeconfig))
+    async with asyncio.TaskGroup() as group:
+        for scenario, workbench in zip(_SCENARIOS, workbenches, strict=True):
+            group.create_task(_named(scenario, workbench, client))
+
+
+async def _named(scenario: Scenario, workbench: Workbench, client: BulkClient) -> None:
+    try:
+        await scenario(workbench, client)
+    except Exception as error:
+        error.add_note(f"in the scenario {scenario.__name__}")
+        raise
+
+
+async def _create(client: BulkClient, workbench: Workbench, count: int) -> list[str]:
+    bodies = await gather_bounded(
+        (client.create(AUDIT_RECORD, workbench.namespace, audit_record(f"r-{n}")) for n in range(count)), 10
     )
-    assert leader.exit_code is None
+    return [body["metadata"]["uid"] for body in bodies]
 
 
-async def _some_stored(client: BulkClient, workbench: Workbench) -> bool:
-    return bool(await client.list(AUDIT_RECORD, workbench.namespace, field_selector="status.phase=Stored"))
+async def _until_created(load: Load, more: int) -> None:
+    count = len(load.accepted) + more
 
-
-def _reached(load: Load, count: int) -> Callable[[], Awaitable[bool]]:
     async def reached() -> bool:
         return len(load.accepted) >= count
 
-    return reached
+    await until(reached, seconds=_SECONDS, what="more records are created")
+
+
+async def _until_some_stored(client: BulkClient, workbench: Workbench) -> None:
+    async def some() -> bool:
+        found = await client.list(AUDIT_RECORD, workbench.namespace, field_selector="status.phase=Stored")
+        return bool(found)
+
+    await until(some, seconds=_SECONDS, what="some are stored")
+
+
+async def _until_all_stored(client: BulkClient, workbench: Workbench, accepted: list[str]) -> None:
+    stored = partial(all_stored, client, workbench, accepted)
+    await until(stored, seconds=_SECONDS, what="everything that was accepted is stored")
+    assert sorted(uids(await rows(workbench.database_url, workbench.namespace))) == sorted(accepted)
+
+
+async def _until_holds_none(operator: OperatorProcess) -> None:
+    async def holds_none() -> bool:
+        return not await asyncio.to_thread(replicas.held, operator)
+
+    await until(holds_none, seconds=_SECONDS, what="the operator steps back")
