@@ -137,7 +137,7 @@ class Settings(BaseModel):
     shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
         default=20,
         description="Seconds that a stop may take to store what was taken in and write its status. The pod's "
-        "`terminationGracePeriodSeconds` has to be 25 s longer.",
+        "`terminationGracePeriodSeconds` has to be 30 s longer.",
     )
 
     def value_of(self, name: str) -> Any:
