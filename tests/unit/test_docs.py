@@ -18,8 +18,7 @@ REFERENCE = ROOT / "docs" / "reference"
 MAX_COLUMNS = 120
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 ROLES = {"datastorage_owner", "datastorage_service", "datastorage_reader"}
-# Names that are no settings: one that Kubernetes sets, one that only the tests read, and a mistake that a page
-# shows.
+# Names that are no settings: one that Kubernetes sets, one that only the tests read, and a mistake on a page.
 OTHER_VARIABLES = {
     "DATASTORAGE_REDIS_SERVICE_HOST",
     "DATASTORAGE_TEST_DATABASE_URL",
