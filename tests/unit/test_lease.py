@@ -222,8 +222,13 @@ async def test_a_slow_api_server_does_not_cost_the_lease() -> None:
     clock = _Clock()
 
     class _Slow(_Store):
-        async def _answer(self) -> None:
+        async def get(self, name: str, *, seconds: float) -> LeaseState | None:
             clock.now += Pace().max_attempt_seconds
+            return await super().get(name, seconds=seconds)
+
+        async def put(self, name: str, state: LeaseState, *, seconds: float) -> LeaseState:
+            clock.now += Pace().max_attempt_seconds
+            return await super().put(name, state, seconds=seconds)
 
     slow = _Slow()
     lease = Lease(slow, "shard-0", "a", clock=clock)
