@@ -1,0 +1,93 @@
+"""The command line of `python -m e2e.kind`, and the choice of images, without a cluster."""
+
+from pathlib import Path
+
+import pytest
+
+from e2e.kind import nodes
+from e2e.kind.options import NAME, PARTS, parse
+from harness.controlplane import ControlPlaneError
+from harness.docker import Docker
+
+
+class Registry(Docker):
+    """A Docker that can pull the images of a registry, and no others."""
+
+    def __init__(self, *images: str) -> None:
+        self.images = images
+
+    def has_image(self, tag: str) -> bool:  # noqa: ARG002 -- as in Docker
+        return False
+
+    def pull(self, image: str) -> str | None:
+        return None if image in self.images else "no such host"
+
+
+def test_defaults_are_the_whole_run_removed_again() -> None:
+    options = parse([])
+    assert options.parts == PARTS
+    assert options.name == NAME
+    assert options.images == "auto"
+    assert options.build
+    assert not options.keep
+
+
+def test_pytest_gets_what_follows_the_dashes(tmp_path: Path) -> None:
+    (tmp_path / "kind").touch()
+    options = parse(["--keep", "--kind-bin", str(tmp_path / "kind"), "--", "-k", "drain", "-x"])
+    assert options.pytest_arguments == ("-k", "drain", "-x")
+    assert options.kind_bin == tmp_path / "kind"
+    assert options.keep
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--until", "installation"], ("installation",)),
+        (["--until", "installed"], ("installation", "installed")),
+        (["--only", "cluster"], ("installation", "cluster")),
+        (["--only", "cluster", "--only", "installed"], PARTS),
+    ],
+)
+def test_parts_are_chosen(arguments: list[str], parts: tuple[str, ...]) -> None:
+    assert parse(arguments).parts == parts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--kind-bin", "/nonexistent/kind"], "--kind-bin: /nonexistent/kind is not a file"),
+        (["--until", "cluster", "--only", "cluster"], "not allowed with argument"),
+        (["--images", "mine"], "invalid choice: 'mine'"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_upstream_images_are_used_where_docker_can_pull() -> None:
+    chosen = nodes.choose(Registry(nodes.UPSTREAM), "auto", None)
+    assert chosen.node == nodes.UPSTREAM
+    assert chosen.kind is None
+    assert chosen.base is None
+    assert chosen.databases == {}
+
+
+def test_another_node_image_is_used_beside_upstream_ones() -> None:
+    chosen = nodes.choose(Registry(nodes.UPSTREAM, "kindest/node:v1.35.8"), "auto", "kindest/node:v1.35.8")
+    assert chosen.node == "kindest/node:v1.35.8"
+    assert chosen.databases == {}
+
+
+def test_upstream_images_that_cannot_be_pulled_are_an_error_with_the_reason() -> None:
+    with pytest.raises(ControlPlaneError, match=r"cannot pull kindest/node:.*: no such host; --images built"):
+        nodes.choose(Registry(), "upstream", None)
+
+
+def test_a_node_image_that_is_nowhere_is_an_error() -> None:
+    with pytest.raises(ControlPlaneError, match="--node-image mine:1 is neither in Docker nor"):
+        nodes.choose(Registry(nodes.UPSTREAM), "auto", "mine:1")
