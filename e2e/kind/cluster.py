@@ -11,7 +11,7 @@ from datastorage import __version__
 from e2e.kind.nodes import Chosen
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
-from harness.controlplane.progress import say
+from harness.controlplane.progress import run_reporting, say
 from harness.docker import Daemon, Docker
 from harness.nodeimage.programs import KIND, MODULE
 
@@ -23,7 +23,6 @@ CONFIGURATION = REPOSITORY / "e2e" / "kind" / "cluster.yaml"
 PRODUCT_IMAGE = f"kubernaut-datastorage:{__version__}"  # as manifests/base names it
 NETWORK = "kind"  # of Docker; kind makes it, and never removes it
 NODES_TIMEOUT = 300.0  # seconds; they are Ready after some twenty
-BUILD_TIMEOUT = 1800.0  # seconds; pip has to fetch some hundred packages the first time
 
 
 class Kind:
@@ -93,6 +92,7 @@ class Kind:
 
     def load(self, image: str, name: str) -> None:
         """Load an image of Docker's into the nodes under the name that the manifests have for it."""
+        say(f"loading {name} into the nodes")
         had_one = image == name or self._docker.has_image(name)
         if not had_one:
             self._docker.run("tag", image, name)
@@ -156,9 +156,5 @@ def build_product(chosen: Chosen) -> None:
     if chosen.base is not None:
         # The base has this machine's certificates, and pip's own would not vouch for a mirror.
         arguments += [f"BASE_IMAGE={chosen.base}", "PIP_CERT=/etc/ssl/certs/ca-certificates.crt"]
-    done = subprocess.run(
-        ["make", "--no-print-directory", "image", *arguments],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=BUILD_TIMEOUT,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise ControlPlaneError(f"`make image {' '.join(arguments)}` failed:\n{done.stdout}{done.stderr}")
+    command = ["make", "--no-print-directory", "image", *arguments]
+    run_reporting(command, "building the product's image", cwd=REPOSITORY)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def lacks_sys_resource() -> bool:
 
 
 def _links() -> list[str]:
-    return sorted(link.name for link in Path("/sys/class/net").iterdir())
+    return sorted(name for _, name in socket.if_nameindex())
 
 
 def _networks(link: str) -> list[str]:

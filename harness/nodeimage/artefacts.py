@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.controlplane.binaries import cache_directory
 from harness.controlplane.gobuild import build_lock
-from harness.controlplane.progress import say
+from harness.controlplane.progress import Steps, say
 from harness.docker import Docker
 
 # A branch or an older checkout may need its own again; afterwards nobody does, and each takes some 100 MB.
@@ -20,11 +20,12 @@ KEY_LENGTH = 12  # hexadecimal digits; two inputs never meet in them
 
 @dataclass(frozen=True)
 class Artefact:
-    """One image, kept as an archive; `build` makes it and leaves it in Docker under its tag."""
+    """One image, kept as an archive; `build` makes it in that number of `steps`, and leaves it in Docker."""
 
     name: str
     key: str
-    build: Callable[[Docker, "Artefact"], None]
+    steps: int
+    build: Callable[[Docker, str, Steps], None]
 
     @property
     def tag(self) -> str:
@@ -34,7 +35,7 @@ class Artefact:
     def archive(self) -> Path:
         return folder() / f"{self.name}-{self.key}.tar.zst"
 
-    def ensure(self, docker: Docker) -> None:
+    def ensure(self, docker: Docker, steps: Steps) -> None:
         """Have the image in the cache folder and in Docker; it is built if it is in neither.
 
         Raises:
@@ -46,7 +47,7 @@ class Artefact:
         with build_lock(self._work, f"the image {self.tag}"):
             if not self.archive.exists():
                 if not docker.has_image(self.tag):
-                    self.build(docker, self)
+                    self.build(docker, self.tag, steps)
                 self._save(docker)
 
     def load(self, docker: Docker) -> None:

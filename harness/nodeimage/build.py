@@ -1,6 +1,5 @@
 """Brings every image into the cache folder and into Docker."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +26,16 @@ class Images:
 
 def images() -> Images:
     """Return the images for the present state of their inputs, whether they are built or not."""
-    steps = Steps(databases.STEPS + node.STEPS)
-    base = databases.base(steps)
+    base = databases.base()
     return Images(
-        node=node.artefact(steps),
+        node=node.artefact(),
         base=base,
-        postgres=databases.postgres(steps, base),
-        redis=databases.redis(steps, base),
+        postgres=databases.postgres(base),
+        redis=databases.redis(base),
     )
 
 
-def ensure_images(docker: Docker, wanted: Callable[[Images], tuple[Artefact, ...]] | None = None) -> Images:
+def ensure_images(docker: Docker) -> Images:
     """Have the images in the cache folder and in Docker, and build those that are missing.
 
     Raises:
@@ -45,13 +43,13 @@ def ensure_images(docker: Docker, wanted: Callable[[Images], tuple[Artefact, ...
         DockerError: Docker refused a command.
     """
     made = images()
-    chosen = wanted(made) if wanted else made.all
-    missing = [artefact for artefact in chosen if not artefact.archive.exists()]
+    missing = [artefact for artefact in made.all if not artefact.archive.exists()]
     if missing:
         debian.check_needs()
         say(f"Building the images {', '.join(artefact.tag for artefact in missing)}, once per machine")
-    for artefact in chosen:
-        artefact.ensure(docker)
+    steps = Steps(sum(artefact.steps for artefact in missing))
+    for artefact in made.all:
+        artefact.ensure(docker, steps)
     docker.run("tag", made.base.tag, databases.BASE_ALIAS)
     for archive in remove_unused(made.all):
         say(f"Removed {archive}, which nothing has used for two weeks")

