@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.kind import nodes
+from e2e.kind import nodes, suites
 from e2e.kind.options import NAME, PARTS, parse
 from harness.controlplane import ControlPlaneError
 from harness.docker import Docker
@@ -91,3 +91,9 @@ def test_upstream_images_that_cannot_be_pulled_are_an_error_with_the_reason() ->
 def test_a_node_image_that_is_nowhere_is_an_error() -> None:
     with pytest.raises(ControlPlaneError, match="--node-image mine:1 is neither in Docker nor"):
         nodes.choose(Registry(nodes.UPSTREAM), "auto", "mine:1")
+
+
+def test_what_is_left_out_exists() -> None:
+    """A renamed file would run on kind without a word."""
+    here = Path(__file__).parent
+    assert [name for name in suites.ELSEWHERE if not (here / name).is_file()] == []

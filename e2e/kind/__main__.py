@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 from e2e.kind import suites
-from e2e.kind.cluster import PRODUCT_IMAGE, Kind, build_product, docker_daemon
+from e2e.kind.cluster import PRODUCT_IMAGE, Kind, build_product, docker_daemon, uninterrupted
 from e2e.kind.installation import OVERLAY, Installation
 from e2e.kind.nodes import choose, database_images
 from e2e.kind.options import Options, parse
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import say
-from harness.docker import Docker
+from harness.docker import Daemon, Docker
 
 
 def main() -> int:
@@ -26,13 +26,18 @@ def main() -> int:
         signal.signal(number, _interrupt)
     run = Run()
     try:
+        if options.remove and not Docker().answers():
+            Daemon().stop(force=True)
+            say("e2e-kind: no Docker answers, so no cluster is left")
+            return 0
         with docker_daemon(keep=options.keep) as docker:
             kind = Kind(options.name, docker)
             with kind.claimed():
-                if options.remove:
+                if not options.remove:
+                    return _main(options, docker, kind, run)
+                with uninterrupted():
                     kind.remove()
-                    return 0
-                return _main(options, docker, kind, run)
+                return 0
     except ControlPlaneError as error:
         say(f"e2e-kind: {error}")
         return 1
@@ -84,7 +89,7 @@ def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
         if options.keep:
             say(f"e2e-kind: kept: export KUBECONFIG={kind.kubeconfig}; kubectl is {kind.kubectl}")
         else:
-            with run.part("removing the cluster"):
+            with run.part("removing the cluster"), uninterrupted():
                 kind.remove()
 
 
@@ -101,7 +106,7 @@ def _try(options: Options, kind: Kind, cluster: Cluster, run: Run) -> int:
         if "cluster" in options.parts:
             with run.part("the tests with operators of their own"):
                 installation.stop()
-                statuses.append(suites.run_cluster(kind, options.pytest_arguments))
+                statuses.append(suites.run_cluster(kind, options.pytest_arguments, every=options.every))
         if options.keep and "cluster" in options.parts:
             with run.part("installing the product again"):
                 installation.install()

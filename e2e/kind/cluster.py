@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from pytest_kind import KindCluster
 CONFIGURATION = REPOSITORY / "e2e" / "kind" / "cluster.yaml"
 PRODUCT_IMAGE = f"kubernaut-datastorage:{__version__}"  # as manifests/base names it
 NETWORK = "kind"  # of Docker; kind makes it, and never removes it
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NODES_TIMEOUT = 300.0  # seconds; they are Ready after some twenty
 
 
@@ -143,7 +145,19 @@ def docker_daemon(*, keep: bool) -> Iterator[Docker]:
         if keep and daemon.pid is not None:
             say("kept: dockerd; `python -m harness.docker down` stops it, after --remove")
         elif not keep:
-            daemon.stop()
+            with uninterrupted():
+                daemon.stop()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let nobody interrupt what is done, in this process and those that it starts: a second Ctrl-C, say."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def build_product(chosen: Chosen) -> None:

@@ -18,9 +18,9 @@ The cluster has one control plane and two workers. The parts, in this order:
                 on both workers; one record stored and cleared
   installed     the tests in e2e/installed, which drive the operators in those pods,
                 and break them
-  cluster       the tests in e2e that look at what a cluster makes of the manifests, with
-                operators of their own as processes on this machine; the Deployment is
-                scaled to zero for them
+  cluster       the other tests in e2e, with operators of their own as processes on this
+                machine; the Deployment is scaled to zero for them. Left out are those
+                that e2e/kind/suites.py lists with the reason: no cluster changes them
 Afterwards everything is removed: the cluster, its network, and dockerd if it was
 started for this."""
 EPILOG = """\
@@ -52,6 +52,7 @@ class Options:
     keep: bool
     remove: bool
     parts: tuple[Part, ...]
+    every: bool
     pytest_arguments: tuple[str, ...]
 
 
@@ -75,6 +76,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         keep=given.keep,
         remove=given.remove,
         parts=parts,
+        every=given.every,
         pytest_arguments=tuple(given.pytest_arguments),
     )
 
@@ -115,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--no-build", dest="build", action="store_false", help="take the product's image that Docker has"
+    )
+    parser.add_argument(
+        "--every-test",
+        dest="every",
+        action="store_true",
+        help="in the part cluster, also those tests that a kind cluster changes nothing for (minutes more)",
     )
     parser.add_argument("--name", default=NAME, help="the cluster's name (default: %(default)s)")
     parser.add_argument("pytest_arguments", nargs="*", metavar="-- PYTEST_ARGUMENT", help="passed to pytest")

@@ -95,8 +95,8 @@ def ensure_built(programs: Sequence[Program]) -> dict[str, Path]:
 def kubectl_path(kubeconfig: Path | None = None, context: str | None = None) -> Path:
     """Return the kubectl on PATH if its version fits, otherwise that of the control plane, built if needed.
 
-    It has to fit the server that a context of a kubeconfig names, or else the control plane. Reports on
-    stderr which one it is.
+    It has to fit the server of a context, if a kubeconfig is given, and the control plane otherwise. Reports
+    on stderr which one it is.
     """
     found = shutil.which("kubectl")
     if found:
