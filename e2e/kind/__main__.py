@@ -30,7 +30,7 @@ def main() -> int:
             Daemon().stop(force=True)
             say("e2e-kind: no Docker answers, so no cluster is left")
             return 0
-        with docker_daemon(keep=options.keep) as docker:
+        with docker_daemon(options.name, keep=options.keep) as docker:
             kind = Kind(options.name, docker)
             with kind.claimed():
                 if not options.remove:

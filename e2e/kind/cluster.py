@@ -13,7 +13,7 @@ from e2e.kind.nodes import Chosen
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import run_reporting, say
-from harness.docker import Daemon, Docker
+from harness.docker import Daemon, Docker, DockerError
 from harness.nodeimage.programs import KIND, MODULE
 
 # pytest-kind reads this when it is imported, and its own default is too old for the node image.
@@ -135,18 +135,29 @@ class Kind:
 
 
 @contextmanager
-def docker_daemon(*, keep: bool) -> Iterator[Docker]:
-    """Have a Docker that answers; stop it afterwards if it was started for this, unless it is to be kept."""
-    daemon = Daemon()
-    daemon.start_if_needed()
+def docker_daemon(name: str, *, keep: bool, daemon: Daemon | None = None) -> Iterator[Docker]:
+    """Have a Docker that answers; stop it afterwards if it was started for this cluster and is not kept."""
+    daemon = daemon or Daemon()
+    marker = Path(".pytest-kind") / name / "started-dockerd"
+    if daemon.start_if_needed():
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
     try:
         yield Docker()
     finally:
-        if keep and daemon.pid is not None:
-            say("kept: dockerd; `python -m harness.docker down` stops it, after --remove")
-        elif not keep:
+        if marker.exists() and keep:
+            say("kept: dockerd, which --remove stops as well")
+        elif marker.exists():
             with uninterrupted():
-                daemon.stop()
+                _stop(daemon)
+                marker.unlink()
+
+
+def _stop(daemon: Daemon) -> None:
+    try:
+        daemon.stop()
+    except DockerError as error:  # somebody has come to use it: no reason to fail
+        say(str(error))
 
 
 @contextmanager

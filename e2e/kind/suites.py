@@ -32,7 +32,7 @@ ELSEWHERE = {
     "test_failure.py": _DEPENDENCY,
     "test_faults.py": _OWN,
     "test_fuzz.py": _DEPENDENCY,
-    "test_kind_options.py": _NO_CLUSTER,
+    "test_kind_choices.py": _NO_CLUSTER,
     "test_one_table.py": _DEPENDENCY,
     "test_restored.py": _OWN,
     "test_start.py": _DEPENDENCY,

@@ -1,13 +1,14 @@
-"""The command line of `python -m e2e.kind`, and the choice of images, without a cluster."""
+"""What `python -m e2e.kind` decides before there is a cluster: options, images, dockerd."""
 
 from pathlib import Path
 
 import pytest
 
 from e2e.kind import nodes, suites
+from e2e.kind.cluster import docker_daemon
 from e2e.kind.options import NAME, PARTS, parse
 from harness.controlplane import ControlPlaneError
-from harness.docker import Docker
+from harness.docker import Daemon, Docker, DockerError
 
 
 class Registry(Docker):
@@ -97,3 +98,65 @@ def test_what_is_left_out_exists() -> None:
     """A renamed file would run on kind without a word."""
     here = Path(__file__).parent
     assert [name for name in suites.ELSEWHERE if not (here / name).is_file()] == []
+
+
+class Noted(Daemon):
+    """A dockerd that is only noted."""
+
+    def __init__(self, *, answers: bool) -> None:
+        super().__init__()
+        self.runs = answers
+        self.in_use = False
+
+    def start_if_needed(self) -> bool:
+        started, self.runs = not self.runs, True
+        return started
+
+    def stop(self, *, force: bool = False) -> None:
+        if self.in_use and not force:
+            raise DockerError("containers run in it")
+        self.runs = False
+
+
+@pytest.fixture
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("_folder")
+def test_dockerd_is_stopped_where_it_was_started() -> None:
+    daemon = Noted(answers=False)
+    with docker_daemon("a", keep=False, daemon=daemon):
+        assert daemon.runs
+    assert not daemon.runs
+
+
+@pytest.mark.usefixtures("_folder")
+def test_a_dockerd_that_was_there_stays() -> None:
+    daemon = Noted(answers=True)
+    with docker_daemon("a", keep=False, daemon=daemon):
+        pass
+    assert daemon.runs
+
+
+@pytest.mark.usefixtures("_folder")
+def test_a_kept_dockerd_is_stopped_by_the_next_run_of_that_cluster() -> None:
+    daemon = Noted(answers=False)
+    with docker_daemon("a", keep=True, daemon=daemon):
+        pass
+    with docker_daemon("b", keep=False, daemon=daemon):
+        pass
+    assert daemon.runs
+    with docker_daemon("a", keep=False, daemon=daemon):
+        pass
+    assert not daemon.runs
+
+
+@pytest.mark.usefixtures("_folder")
+def test_a_dockerd_that_others_use_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    daemon = Noted(answers=False)
+    daemon.in_use = True
+    with docker_daemon("a", keep=False, daemon=daemon):
+        pass
+    assert daemon.runs
+    assert "containers run in it" in capsys.readouterr().err
