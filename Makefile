@@ -29,7 +29,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image)"
+	@echo "Variables: ARGS (demo, dev, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -105,9 +105,13 @@ bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 f
 bench-search: $(READY) ## Measure how well search finds what it should: nDCG and recall on the labelled set
 	@$(BIN)/python -m benchmarks.search $(ARGS)
 
+.PHONY: node-image
+node-image: $(READY) ## Build the images for a kind cluster where no registry is reached (once per machine, about 25 min)
+	@$(BIN)/python -m harness.nodeimage build
+
 .PHONY: e2e-kind
-e2e-kind: $(READY) image ## Try image and manifests on a kind cluster (needs Docker), then run the e2e tests there
-	$(BIN)/python -m e2e.kind $(PYTEST_ARGS)
+e2e-kind: $(READY) ## Install on a kind cluster as users do, and run the tests there; ARGS=--help says what can be chosen
+	@$(BIN)/python -m e2e.kind $(ARGS) -- $(PYTEST_ARGS)
 
 .PHONY: image
 image: ## Build the container image; BASE_IMAGE= chooses what it is built on

@@ -68,7 +68,7 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     directory = tmp_path_factory.mktemp("cluster")
     external = _external_cluster(pytestconfig)
     if external is not None:
-        cluster = Cluster.from_context(*external, kubectl_path(), directory)
+        cluster = Cluster.from_context(*external, kubectl_path(*external), directory)
         cluster.apply_product()
         # The tests start operators of their own; the installed one would process every object a second time.
         cluster.kubectl("scale", "--replicas=0", "deployment/datastorage", "--namespace=datastorage-system")
