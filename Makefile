@@ -14,6 +14,12 @@ READY := .venv/.ready
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' operator/datastorage/__init__.py)
 IMAGE ?= kubernaut-datastorage:$(VERSION)
+# The commit and its time; a changed working tree builds an image that no commit describes.
+IMAGE_SOURCES := Dockerfile .dockerignore README.md harness/image operator pyproject.toml uv.lock
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell \
+	test -z "$$(git status --porcelain -- $(IMAGE_SOURCES) 2>/dev/null)" || echo -dirty)
+EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || echo 0))
+CREATED = $(shell $(PYTHON) -c 'import datetime; print(datetime.datetime.fromtimestamp($(EPOCH), datetime.UTC).strftime("%FT%TZ"))')
 # Only what stands on make's command line: what the shell has set for pip is about this machine.
 IMAGE_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,\
 	$(if $(filter command,$(origin $(name))),--build-arg $(name)="$($(name))"))
@@ -110,9 +116,10 @@ e2e-kind: $(READY) image ## Try image and manifests on a kind cluster (needs Doc
 	$(BIN)/python -m e2e.kind $(PYTEST_ARGS)
 
 .PHONY: image
-image: ## Build the container image; BASE_IMAGE= chooses what it is built on
-	$(DOCKER) build --tag "$(IMAGE)" --build-arg VERSION="$(VERSION)" \
-		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_ARGS) .
+image: ## Build the container image, the same each time for one commit; BASE_IMAGE= chooses what it is built on
+	$(DOCKER) build $(IMAGE_FLAGS) --tag "$(IMAGE)" --build-arg VERSION="$(VERSION)" --build-arg REVISION="$(REVISION)" \
+		--build-arg SOURCE_DATE_EPOCH="$(EPOCH)" --build-arg CREATED="$(CREATED)" $(IMAGE_ARGS) .
+	@$(PYTHON) -m harness.image.settle --docker "$(DOCKER)" --created "$(EPOCH)" "$(IMAGE)"
 
 .PHONY: clean
 clean: ## Remove .venv and all caches of the tools; built control planes stay in the cache folder
