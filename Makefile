@@ -35,7 +35,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image)"
+	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -120,6 +120,18 @@ image: ## Build the container image, the same each time for one commit; BASE_IMA
 	$(DOCKER) build $(IMAGE_FLAGS) --tag "$(IMAGE)" --build-arg VERSION="$(VERSION)" --build-arg REVISION="$(REVISION)" \
 		--build-arg SOURCE_DATE_EPOCH="$(EPOCH)" --build-arg CREATED="$(CREATED)" $(IMAGE_ARGS) .
 	@$(PYTHON) -m harness.image.settle --docker "$(DOCKER)" --created "$(EPOCH)" "$(IMAGE)"
+
+.PHONY: image-check
+image-check: $(READY) ## Build the image of the commit twice, compare both, and try what it can do (needs Docker)
+	DOCKER="$(DOCKER)" $(BIN)/pytest -m image tests/image $(PYTEST_ARGS)
+
+.PHONY: sbom
+sbom: ## Write the list of all parts of the image (CycloneDX) to dist/; build it before
+	@mkdir -p dist
+	@container="$$($(DOCKER) create "$(IMAGE)")" \
+		&& $(DOCKER) cp "$$container:/var/lib/db/sbom/kubernaut-datastorage.cdx.json" dist/; \
+		result=$$?; $(DOCKER) rm "$$container" >/dev/null; exit $$result
+	@echo dist/kubernaut-datastorage.cdx.json
 
 .PHONY: clean
 clean: ## Remove .venv and all caches of the tools; built control planes stay in the cache folder
