@@ -76,9 +76,18 @@ def _docker(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _build(folder: Path, name: str, umask: int) -> Image:
-    """Build the commit in a clone, without the layers of an earlier build."""
-    subprocess.run(["git", "clone", "--quiet", str(_ROOT), str(folder)], check=True, umask=umask)
+def _git(folder: Path, *arguments: str, umask: int = -1) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, check=True, stdout=subprocess.PIPE, text=True, umask=umask
+    )
+    return done.stdout.strip()
+
+
+def _build(folder: Path, commit: str, name: str, umask: int) -> Image:
+    """Build a commit in a clone, without the layers of an earlier build."""
+    folder.mkdir(parents=True)
+    _git(folder, "clone", "--quiet", "--no-checkout", str(_ROOT), ".")
+    _git(folder, "checkout", "--quiet", commit, umask=umask)
     # A base that stands on make's command line comes along in MAKEFLAGS.
     done = subprocess.run(
         ["make", "--no-print-directory", "image", f"IMAGE={name}", "IMAGE_FLAGS=--no-cache"],
@@ -99,9 +108,15 @@ def name() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def image(name: str, tmp_path_factory: pytest.TempPathFactory) -> Image:
+def commit() -> str:
+    """The commit that is tried; the repository may go on while it is built."""
+    return _git(_ROOT, "rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module")
+def image(name: str, commit: str, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The image of the commit, built from a clone."""
-    return _build(tmp_path_factory.mktemp("first") / "clone", name, 0o022)
+    return _build(tmp_path_factory.mktemp("first") / "clone", commit, name, 0o022)
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +140,9 @@ def packages(image: Image) -> dict[str, str]:
     return dict(json.loads(image.python(_INSTALLED)))
 
 
-def test_a_second_build_elsewhere_is_the_same_image(image: Image, tmp_path: Path) -> None:
+def test_a_second_build_elsewhere_is_the_same_image(image: Image, commit: str, tmp_path: Path) -> None:
     """In another folder, later, and with files that another umask has made."""
-    again = _build(tmp_path / "some" / "other", f"{image.name}-again", 0o077)
+    again = _build(tmp_path / "some" / "other", commit, f"{image.name}-again", 0o077)
     assert again.facts["RootFS"] == image.facts["RootFS"]
     assert again.facts["Id"] == image.facts["Id"]
 
@@ -136,10 +151,7 @@ def test_the_image_is_small(image: Image) -> None:
     assert image.facts["Size"] <= _MOST_BYTES
 
 
-def test_the_image_says_what_it_is(image: Image) -> None:
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=_ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
+def test_the_image_says_what_it_is(image: Image, commit: str) -> None:
     labels = {key.rpartition(".")[2]: value for key, value in image.facts["Config"]["Labels"].items()}
     assert labels["revision"] == commit
     assert labels["version"] == __version__
