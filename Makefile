@@ -20,8 +20,11 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell \
 	test -z "$$(git status --porcelain -- $(IMAGE_SOURCES) 2>/dev/null)" || echo -dirty)
 EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || echo 0))
 CREATED = $(shell $(PYTHON) -c 'import datetime; print(datetime.datetime.fromtimestamp($(EPOCH), datetime.UTC).strftime("%FT%TZ"))')
+PLATFORMS ?= linux/amd64,linux/arm64
+IMAGE_ARGS = $(foreach name,VERSION REVISION CREATED,--build-arg $(name)="$($(name))") \
+	--build-arg SOURCE_DATE_EPOCH="$(EPOCH)" $(CHOSEN_ARGS)
 # Only what stands on make's command line: what the shell has set for pip is about this machine.
-IMAGE_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,\
+CHOSEN_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,\
 	$(if $(filter command,$(origin $(name))),--build-arg $(name)="$($(name))"))
 
 # What the tests of the control plane install Go with, if they have to.
@@ -35,7 +38,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check)"
+	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -117,9 +120,13 @@ e2e-kind: $(READY) image ## Try image and manifests on a kind cluster (needs Doc
 
 .PHONY: image
 image: ## Build the container image, the same each time for one commit; BASE_IMAGE= chooses what it is built on
-	$(DOCKER) build $(IMAGE_FLAGS) --tag "$(IMAGE)" --build-arg VERSION="$(VERSION)" --build-arg REVISION="$(REVISION)" \
-		--build-arg SOURCE_DATE_EPOCH="$(EPOCH)" --build-arg CREATED="$(CREATED)" $(IMAGE_ARGS) .
+	$(DOCKER) build $(IMAGE_FLAGS) --tag "$(IMAGE)" $(IMAGE_ARGS) .
 	@$(PYTHON) -m harness.image.settle --docker "$(DOCKER)" --created "$(EPOCH)" "$(IMAGE)"
+
+.PHONY: image-push
+image-push: ## Build the image for PLATFORMS= (linux/amd64,linux/arm64) with docker buildx, and push it as IMAGE=
+	$(DOCKER) buildx build $(IMAGE_FLAGS) --platform "$(PLATFORMS)" $(IMAGE_ARGS) --provenance=false \
+		--output 'type=image,"name=$(IMAGE)",push=true,rewrite-timestamp=true' .
 
 .PHONY: image-check
 image-check: $(READY) ## Build the image of the commit twice, compare both, and try what it can do (needs Docker)
