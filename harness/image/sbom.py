@@ -62,6 +62,8 @@ def _debian_package(package: Mapping[str, str], release: Mapping[str, str]) -> d
         f"pkg:deb/{distribution}/{quote(name)}@{quote(version, safe='')}"
         f"?arch={package['Architecture']}&distro={distribution}-{release.get('VERSION_ID', '')}"
     )
+    if source := package.get("Source", "").partition(" ")[0]:
+        url += f"&upstream={quote(source)}"  # Debian's security advisories name it
     return {
         "type": "library",
         "bom-ref": url,

@@ -124,13 +124,14 @@ def test_the_list_of_parts_is_valid_and_names_base_and_packages() -> None:
         "dependencies": [{"ref": product["bom-ref"]}],
     }
     package = (
-        "Package: libc6\nVersion: 2:2.36-9+deb12u13\nArchitecture: amd64\nMaintainer: A <a@example.org>\n"
+        "Package: libc6\nSource: glibc (2.36)\nVersion: 2:2.36-9+deb12u13\nArchitecture: amd64\n"
+        "Maintainer: A <a@example.org>\n"
     )
     release = {"ID": "debian", "VERSION_ID": "12"}
     document = with_base(environment, [package], release, "0.1.0", "03a1df7")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document)) is None
     assert [part["name"] for part in document["components"]] == ["kubernaut-datastorage", "python", "libc6"]
-    url = "pkg:deb/debian/libc6@2%3A2.36-9%2Bdeb12u13?arch=amd64&distro=debian-12"
+    url = "pkg:deb/debian/libc6@2%3A2.36-9%2Bdeb12u13?arch=amd64&distro=debian-12&upstream=glibc"
     assert document["components"][-1]["purl"] == url
     assert document["metadata"]["component"]["type"] == "container"
     image = document["metadata"]["component"]["bom-ref"]
