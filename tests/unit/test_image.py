@@ -1,5 +1,6 @@
 """The image: the same archive from builds that differ in nothing that counts, and the list of its parts."""
 
+import gzip
 import io
 import json
 import re
@@ -39,9 +40,16 @@ def _tar(path: Path, members: dict[str, bytes], **attributes: Any) -> bytes:
     return written.getvalue()
 
 
-def _saved(folder: Path, *, time: float, builder: str, content: bytes = b"x") -> Path:
-    """Return what `docker save` writes about an image that was built at a time, by a builder."""
+def _saved(
+    folder: Path, *, time: float, builder: str, content: bytes = b"x", compressed: bool = False
+) -> Path:
+    """Return what `docker save` writes about an image that was built at a time, by a builder.
+
+    An engine that keeps layers as registries do saves them compressed.
+    """
     layer = _tar(folder / "layer.tar", {"opt/file": content}, mtime=time, uname=builder, mode=0o755)
+    if compressed:
+        layer = gzip.compress(layer)
     configuration = {
         "architecture": "arm64",
         "os": "linux",
@@ -81,6 +89,7 @@ def _settled(folder: Path, **differences: Any) -> tuple[str, bytes]:
 def test_a_settled_image_tells_neither_when_nor_where_it_was_built(tmp_path: Path) -> None:
     one = _settled(tmp_path / "one", time=1_700_000_000.25, builder="one")
     assert _settled(tmp_path / "two", time=1_800_000_000.75, builder="two") == one
+    assert _settled(tmp_path / "packed", time=1_900_000_000, builder="packed", compressed=True) == one
     other, _ = _settled(tmp_path / "other", time=1_700_000_000, builder="one", content=b"y")
     assert other != one[0], "another content"
 
