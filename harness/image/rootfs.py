@@ -36,7 +36,7 @@ _OF_THE_SYSTEM: Final = (
     "/usr/lib/ssl/openssl.cnf", "/usr/share/common-licenses",
 )  # fmt: skip
 _NOT_OF_THE_STANDARD_LIBRARY: Final = (
-    "config-*", "dist-packages", "ensurepip", "idlelib", "site-packages", "test", "tkinter", "turtledemo",
+    "config-*", "dist-packages", "ensurepip", "idlelib", "site-packages", "tkinter", "turtledemo",
 )  # fmt: skip
 _NOT_OF_PACKAGES: Final = (
     "*/tests",
@@ -55,8 +55,11 @@ def is_omitted(path: Path) -> bool:
         return True
     if _SITE_PACKAGES in path.parents:
         return is_unused(PurePosixPath(path.relative_to(_SITE_PACKAGES)))
-    return path.parent == _STANDARD_LIBRARY and any(
-        fnmatch(path.name, pattern) for pattern in _NOT_OF_THE_STANDARD_LIBRARY
+    if _STANDARD_LIBRARY not in path.parents:
+        return False
+    return path.name in {"test", "tests"} or (
+        path.parent == _STANDARD_LIBRARY
+        and any(fnmatch(path.name, pattern) for pattern in _NOT_OF_THE_STANDARD_LIBRARY)
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from harness.image.packages import fields, owners
-from harness.image.rootfs import is_unused, linked_libraries
+from harness.image.rootfs import is_omitted, is_unused, linked_libraries
 from harness.image.tree import TIME, Tree, settle
 
 _LDD = """/usr/bin/python3.11:
@@ -112,8 +112,30 @@ def test_a_package_with_a_missing_library_ends_the_build(monkeypatch: pytest.Mon
         ("datastorage/storage/migrations/archive/0001_records.sql", False),
     ],
 )
-def test_only_what_is_never_loaded_is_left_out(path: str, unused: bool) -> None:  # noqa: FBT001
+def test_only_what_is_never_loaded_is_left_out(path: str, *, unused: bool) -> None:
     assert is_unused(PurePosixPath(path)) is unused
+
+
+@pytest.mark.parametrize(
+    ("path", "omitted"),
+    [
+        ("ssl.py", False),
+        ("asyncio/__pycache__", True),
+        ("lib2to3/tests", True),  # some of it is no Python 3
+        ("unittest/mock.py", False),
+        ("tkinter", True),
+        ("config-3.11-x86_64-linux-gnu", True),
+        ("site-packages", True),
+        ("json/tool.py", False),
+        ("lib-dynload/_ssl.so", False),
+    ],
+)
+def test_the_standard_library_comes_without_tests_and_windows(
+    monkeypatch: pytest.MonkeyPatch, path: str, *, omitted: bool
+) -> None:
+    library = Path("/usr/local/lib/python3.11")
+    monkeypatch.setattr("harness.image.rootfs._STANDARD_LIBRARY", library)
+    assert is_omitted(library / path) is omitted
 
 
 def test_packages_are_found_by_their_files(tmp_path: Path) -> None:
