@@ -76,13 +76,15 @@ fuzz: $(READY) ## Send the API requests that are made from its OpenAPI document;
 	DATASTORAGE_TEST_FUZZ_MINUTES="$(or $(MINUTES),10)" $(BIN)/pytest -m fuzz e2e/test_fuzz.py $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, types, import rules, and the generated CRDs and pages
+lint: $(READY) ## Check style, types, import rules, generated files, the manifests and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/datastorage crds --check
 	$(BIN)/datastorage reference --check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m harness.manifestlint
 
 .PHONY: format
 format: $(READY) ## Format the code and fix what ruff can fix

@@ -1,8 +1,10 @@
 """Builds Go programs from a folder with a go.mod: one process at a time, with progress on stderr."""
 
 import fcntl
+import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 from harness.controlplane.errors import BuildError
 from harness.controlplane.progress import run_reporting, say
 
+ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
 STRIPPED = ("-s", "-w")  # linker flags: without symbols and debugging information, a third of the size
 
 
@@ -27,6 +30,25 @@ class GoModule:
     def requires(self, module: str) -> str:
         """Return the version that go.mod requires of a module, such as v1.36.3."""
         return self._line(rf"^(?:require|\s*)\s*{re.escape(module)} (v[\w.+-]+)")
+
+    def source(self, go: Path, module: str) -> Path:
+        """Return the folder of a module's sources in Go's module cache; they are fetched if they are missing.
+
+        Raises:
+            BuildError: they cannot be fetched.
+        """
+        command: list[str | Path] = [go, "mod", "download", "-json", module]
+        done = subprocess.run(
+            command,
+            cwd=self.directory,
+            env=os.environ | ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise BuildError(f"cannot fetch {module}: {done.stderr.strip() or done.stdout.strip()}")
+        return Path(json.loads(done.stdout)["Dir"])
 
     def _line(self, pattern: str) -> str:
         match = re.search(pattern, (self.directory / "go.mod").read_text(), re.MULTILINE)
@@ -55,9 +77,8 @@ class GoBuild:
         if self.tags:
             command += ["-tags", ",".join(self.tags)]
         command += ["-o", unfinished, self.package]
-        environment = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
         what = f"building {target.name}"
-        seconds = run_reporting(command, what, cwd=self.module.directory, environment=environment)
+        seconds = run_reporting(command, what, cwd=self.module.directory, environment=ENVIRONMENT)
         unfinished.replace(target)
         return seconds
 

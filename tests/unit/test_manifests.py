@@ -311,7 +311,7 @@ def test_the_roles_of_callers_reach_nobody_by_themselves() -> None:
         assert "aggregationRule" not in role
     bound = {binding["roleRef"]["name"] for binding in base_objects("ClusterRoleBinding")}
     assert bound == {"datastorage", "datastorage-namespace-ages", "system:auth-delegator"}
-    assert base_objects("RoleBinding") == []
+    assert {binding["roleRef"]["name"] for binding in base_objects("RoleBinding")} == {"datastorage-leases"}
 
 
 def test_the_roles_of_callers_grant_what_the_api_asks_for() -> None:
@@ -329,6 +329,7 @@ def test_everything_is_bound_to_the_account_that_the_operator_runs_under() -> No
     account = only("ServiceAccount")["metadata"]
     subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
     assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 3
+    assert [binding["subjects"] for binding in base_objects("RoleBinding")] == [[subject]]
 
 
 def test_the_operator_recognises_the_policy_of_the_component() -> None:
