@@ -208,6 +208,20 @@ def everything() -> Object:
     )
 
 
+def test_the_api_server_accepts_every_value(control_plane: Cluster, helm: Helm, chart: Path) -> None:
+    """Everything but the kinds of others, which the API server does not know."""
+    made = templated(helm, chart, everything())
+    known = [each for each in made.values() if each["kind"] not in {"ServiceMonitor", "Certificate"}]
+    done = control_plane.kubectl(
+        "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict",
+        "-o", "name", "-f", "-",
+        input=yaml.safe_dump_all(known),
+    )  # fmt: skip
+    assert len(done.stdout.split()) == len(known)
+    # A warning would be, for example, that the namespace's security level refuses the pod.
+    assert done.stderr == ""
+
+
 def test_what_users_change_is_in_its_place(helm: Helm, chart: Path) -> None:
     made = templated(helm, chart, everything())
     deployment = made["Deployment", SYSTEM, "datastorage"]
