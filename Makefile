@@ -38,7 +38,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
+	@echo "Variables: ARGS (demo, dev, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -92,6 +92,7 @@ lint: $(READY) ## Check style, types, import rules, generated files, the manifes
 	$(BIN)/lint-imports
 	$(BIN)/datastorage crds --check
 	$(BIN)/datastorage reference --check
+	$(BIN)/python -m harness.chart --check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m harness.manifestlint
 
@@ -105,8 +106,13 @@ crds: $(READY) ## Write crds/ from the models
 	$(BIN)/datastorage crds
 
 .PHONY: docs
-docs: $(READY) ## Write the API reference and the tables of settings and metrics into docs/reference
+docs: $(READY) ## Write the API reference and the tables of settings, metrics and chart values into docs/reference
 	@$(BIN)/datastorage reference
+	@$(BIN)/python -m harness.chart --page
+
+.PHONY: chart
+chart: $(READY) ## Write the Helm chart into dist/, the same bytes each time (needs neither Helm nor a network)
+	@$(BIN)/python -m harness.chart $(ARGS)
 
 .PHONY: bench
 bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 for a small run, N= for the number of objects
