@@ -17,6 +17,8 @@ class Nodes:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._stopped: dict[str, set[str]] = {}
+        """The containers that ran on the stopped nodes."""
 
     def names(self) -> list[str]:
         """Return the names of all nodes."""
@@ -34,12 +36,21 @@ class Nodes:
 
     def stop(self, name: str) -> None:
         """Stop a node with everything on it, at once."""
+        self._stopped[name] = self._containers(name)
         _docker("kill", name)
 
     def start(self, name: str) -> None:
-        """Start a stopped node, and wait until it is ready."""
+        """Start a stopped node, and wait until it is ready and all its containers are new ones.
+
+        For a while the API server shows the node and its pods as they were before it was stopped.
+        """
         _docker("start", name)
-        until_blocking(lambda: self._is_ready(name), seconds=_READY_SECONDS, what=f"{name} is ready")
+        before = self._stopped.pop(name, set())
+        until_blocking(
+            lambda: self._is_ready(name) and not before & self._containers(name),
+            seconds=_READY_SECONDS,
+            what=f"{name} is ready",
+        )
 
     def kill(self, pod: Pod) -> None:
         """Send SIGKILL to the operator in a pod. Inside the pod it can't be sent to the first process."""
@@ -51,6 +62,11 @@ class Nodes:
     def run(self, node: str, *command: str, text: str | None = None) -> str:
         """Run a command on a node, with ``text`` as its input; return what it printed."""
         return _docker("exec", *(() if text is None else ("--interactive",)), node, *command, text=text)
+
+    def _containers(self, node: str) -> set[str]:
+        pods = self._cluster.get("pods", "-A", f"--field-selector=spec.nodeName={node}")["items"]
+        statuses = (each for pod in pods for each in pod["status"].get("containerStatuses", ()))
+        return {each["containerID"] for each in statuses if "containerID" in each}
 
     def _is_ready(self, name: str) -> bool:
         conditions = self._cluster.get("node", name)["status"]["conditions"]

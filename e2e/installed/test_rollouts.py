@@ -13,6 +13,7 @@ from e2e.installed.counted import SETTLE_SECONDS, Counting
 from e2e.installed.installation import DEPLOYMENT, REDIS, Installation, Pod
 from harness.polling import until
 
+_STAYS = "The new value of DATASTORAGE_DATABASE_URL does not work yet; the previous one stays in use"
 _CONTAINERS = (("initContainers", "migrate"), ("containers", "datastorage"))
 
 
@@ -77,7 +78,7 @@ async def test_a_wrong_password_in_the_secret(
             installation.kubectl("rollout", "restart", DEPLOYMENT)
             # The kubelet changes the files of running pods within a minute or two.
             await until(
-                lambda: _all_say(installation, before, "DATASTORAGE_DATABASE_URL"),
+                lambda: _all_say(installation, before, _STAYS),
                 seconds=2 * SETTLE_SECONDS,
                 what="the running pods see the new value and say that it can't be used",
             )
