@@ -22,6 +22,13 @@ NODE_PATIENCE_SECONDS: Final = 90.0
 which takes about 50 s."""
 
 _READS: Final = (Path(__file__).parent / "reads.py").read_text()
+_PORT: Final = 8000
+_LISTEN: Final = f"""
+import socket
+with socket.create_server(("", {_PORT})) as server:
+    while True:
+        server.accept()[0].close()
+"""
 _SECONDS: Final = 120.0
 _READS_END_SECONDS: Final = NODE_PATIENCE_SECONDS + 60.0
 # A bare pod is not replaced when its node is stopped or drained, so it stays away from the workers.
@@ -61,10 +68,10 @@ class ClientPod:
         )
 
     @property
-    def node(self) -> str:
-        """The node that it is on."""
-        name: str = self.cluster.get("pod", "-n", self.namespace, self.name)["spec"]["nodeName"]
-        return name
+    def place(self) -> tuple[str, int]:
+        """The address at which it listens, and its port."""
+        address: str = self.cluster.get("pod", "-n", self.namespace, self.name)["status"]["podIP"]
+        return address, _PORT
 
     def run(
         self, *command: str, text: str | None = None, check: bool = True
@@ -131,7 +138,7 @@ class ClientPod:
             "name": "client",
             "image": self._image,
             "imagePullPolicy": "IfNotPresent",
-            "command": ["python", "-c", "import signal; signal.pause()"],
+            "command": ["python", "-c", _LISTEN],
             "env": [{"name": "DATASTORAGE_SERVER", "value": SERVICE_URL}],
             "securityContext": {
                 "allowPrivilegeEscalation": False,
