@@ -63,3 +63,10 @@ async def all_stored(client: BulkClient, workbench: Workbench, accepted: list[st
     if await client.list(AUDIT_RECORD, workbench.namespace, field_selector="status.phase!=Stored"):
         return False
     return set(uids(await rows(workbench.database_url, workbench.namespace))) == set(accepted)
+
+
+async def check_deletions(client: BulkClient, workbench: Workbench, unstored: list[str]) -> None:
+    """Note each object whose row is missing at the moment when its deletion is seen."""
+    async for event, body in client.watch(AUDIT_RECORD, workbench.namespace):
+        if event == "DELETED" and not await workbench.has_row(body["metadata"]["uid"]):
+            unstored.append(body["metadata"]["name"])

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from datastorage.resources.kinds import AUDIT_RECORD
+from e2e.load import check_deletions
 from e2e.workbench import MakeWorkbench, Workbench
 from harness.archive import rows, uids
 from harness.bulk import BulkClient
@@ -47,7 +48,7 @@ async def _kill_at_random_moments(ttl: int, workbench: Workbench, client: BulkCl
     operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=ttl, wait=False)
     accepted: set[str] = set()
     unstored_deletions: list[str] = []
-    watching = asyncio.create_task(_check_deletions(client, workbench, unstored_deletions))
+    watching = asyncio.create_task(check_deletions(client, workbench, unstored_deletions))
     load = asyncio.create_task(_create(client, namespace, accepted, kills))
     try:
         for moment in _moments(kills):
@@ -78,13 +79,6 @@ async def _create(client: BulkClient, namespace: str, accepted: set[str], kills:
         body = await client.create(AUDIT_RECORD, namespace, audit_record(f"crash-{n}"))
         accepted.add(body["metadata"]["uid"])
         await asyncio.sleep(pause / 2)
-
-
-async def _check_deletions(client: BulkClient, workbench: Workbench, unstored: list[str]) -> None:
-    """Note each object whose row is missing at the moment when its deletion is seen."""
-    async for event, body in client.watch(AUDIT_RECORD, workbench.namespace):
-        if event == "DELETED" and not await workbench.has_row(body["metadata"]["uid"]):
-            unstored.append(body["metadata"]["name"])
 
 
 def _kill_and_start(operator: OperatorProcess) -> None:

@@ -86,7 +86,7 @@ async def running(
         open_rest(replica, [opened]) as rest,
     ):
         shard, failing = breaks(opened)
-        operator = asyncio.create_task(Operator(replica, [shard], rest, stop).run())
+        operator = asyncio.create_task(Operator(replica, [shard], None, rest, stop).run())
         try:
             await eventually(lambda: shard.monitor.problem is None)
             yield Running(shard, failing, operator, stop)

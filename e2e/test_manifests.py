@@ -36,6 +36,8 @@ RIGHTS: set[Right] = {
     ("create", "subjectaccessreviews.authorization.k8s.io"),
     ("get", "namespaces"),
 }
+# In its own namespace it has these as well.
+LEASE_RIGHTS: set[Right] = {(verb, "leases.coordination.k8s.io") for verb in ("get", "create", "update")}
 # The test of the exact list covers these as well. They would do the most harm, and are asked for one by one.
 DENIED: set[Right] = {
     *((verb, resource) for resource in OBJECTS for verb in ("create", "update", "patch", "deletecollection")),
@@ -44,6 +46,7 @@ DENIED: set[Right] = {
     ("create", "pods"),
     ("create", "events"),
     ("list", "namespaces"),
+    ("get", "leases.coordination.k8s.io"),
     ("list", "customresourcedefinitions.apiextensions.k8s.io"),
     ("patch", "validatingadmissionpolicies.admissionregistration.k8s.io"),
 }
@@ -163,8 +166,8 @@ def test_the_operator_has_exactly_these_rights(
     control_plane.kubectl("create", "serviceaccount", "nobody", "-n", namespace)
     nobody = control_plane.service_account_kubeconfig(namespace, "nobody")
     common = listed_rights(control_plane, nobody, namespace)
-    for place in (namespace, SYSTEM):
-        assert listed_rights(control_plane, operator_kubeconfig, place) - common == RIGHTS
+    for place, rights in ((namespace, RIGHTS), (SYSTEM, RIGHTS | LEASE_RIGHTS)):
+        assert listed_rights(control_plane, operator_kubeconfig, place) - common == rights
 
 
 @pytest.mark.parametrize("right", sorted(RIGHTS), ids=" ".join)

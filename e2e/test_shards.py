@@ -27,8 +27,8 @@ Objects = list[dict[str, Any]]
 
 
 @asynccontextmanager
-async def _opened(replica: Replica, shard: int) -> AsyncIterator[Shard]:
-    selection = Selection(replica.settings.namespaces, shard, 2)
+async def _opened(replica: Replica, shard: int, shards: int) -> AsyncIterator[Shard]:
+    selection = Selection(replica.settings.namespaces, shard, shards)
     async with open_shard(replica, selection, on_watch_started=lambda: None) as opened:
         yield opened
 
@@ -85,8 +85,9 @@ async def test_each_shard_archives_its_own_objects_and_outlives_the_other(
     workbench: Workbench, client: BulkClient, settings: Settings
 ) -> None:
     namespace, others = workbench.namespace, _scheduled()  # of earlier tests in this process
-    async with open_replica(settings) as replica, _opened(replica, 1) as second:
-        async with _opened(replica, 0) as first:
+    # Not the first of the shards: that one also looks after the others' objects.
+    async with open_replica(settings) as replica, _opened(replica, 2, 3) as second:
+        async with _opened(replica, 1, 3) as first:
             before = await _create(client, namespace, "before")
             assert _of(first, before)
             assert _of(second, before)
@@ -101,7 +102,8 @@ async def test_each_shard_archives_its_own_objects_and_outlives_the_other(
 
                 other = RunningShard(second)
                 await _until_stored(client, namespace, _of(second, [*before, *watched]))
-                await _until_scheduled(others + 2 * _RECORDS)
+                both = [*before, *watched]
+                await _until_scheduled(others + len(_of(first, both)) + len(_of(second, both)))
                 await running.flush(_FLUSH_SECONDS)
             finally:
                 await end_tasks(running.tasks)
@@ -132,8 +134,8 @@ async def test_vectors_that_are_written_later_promote_the_objects_of_every_shard
     try:
         async with (
             open_replica(settings) as replica,
-            _opened(replica, 0) as first,
-            _opened(replica, 1) as second,
+            _opened(replica, 0, 2) as first,
+            _opened(replica, 1, 2) as second,
         ):
             assert replica.backfill is not None
             running = [RunningShard(first), RunningShard(second)]

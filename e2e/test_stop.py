@@ -7,8 +7,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, ResourceKind
-from e2e.workbench import MakeWorkbench, Workbench, answers, has_ended
+from e2e.workbench import MakeWorkbench, Workbench, answers, cluster_proxy, has_ended
 from harness.apiserver import FakeApiServer
 from harness.archive import rows
 from harness.bulk import BulkClient
@@ -143,18 +142,6 @@ async def stop_at_random_moments(trial: Trial, case: Case, stops: int) -> None:
         assert "never retrieved" not in operator.log(), operator.log_tail()
     bench.start_operator(wait=False, **settings)
     await until(trial.is_archived, seconds=60, what="everything that was accepted is in the archive")
-
-
-@asynccontextmanager
-async def cluster_proxy(bench: Workbench) -> AsyncIterator[tuple[FreezableProxy, Path]]:
-    """Run a proxy before the API server that can be frozen; yield it and a kubeconfig that uses it."""
-    original = json.loads(bench.kubeconfig.read_text())
-    async with FreezableProxy(original["clusters"][0]["cluster"]["server"]) as proxy:
-        original["clusters"][0]["cluster"]["server"] = proxy.url
-        bench.directory.mkdir(parents=True, exist_ok=True)
-        path = bench.directory / "proxied.kubeconfig"
-        path.write_text(json.dumps(original))
-        yield proxy, path
 
 
 @pytest.mark.parametrize(

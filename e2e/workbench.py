@@ -1,10 +1,12 @@
 """One test's own operator, database and namespace on the shared control plane."""
 
 import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from harness.absent import as_in_image
 from harness.controlplane import Cluster
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
+from harness.proxy import FreezableProxy
 
 _WRITE = re.compile(r"^apiserver_request_total\{(?P<labels>[^}]*)\} (?P<value>[0-9.e+]+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -169,6 +172,19 @@ class Workbench:
             await until(ended, seconds=30, what="the owner's statement meets no other")
         finally:
             await connection.close()
+
+
+@asynccontextmanager
+async def cluster_proxy(bench: Workbench) -> AsyncIterator[tuple[FreezableProxy, Path]]:
+    """Run a proxy before the API server that can be frozen; yield it and a kubeconfig that uses it."""
+    original = json.loads(bench.kubeconfig.read_text())
+    async with FreezableProxy(original["clusters"][0]["cluster"]["server"]) as proxy:
+        original["clusters"][0]["cluster"]["server"] = proxy.url
+        bench.directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".kubeconfig", dir=bench.directory) as file:
+            json.dump(original, file)
+            file.flush()
+            yield proxy, Path(file.name)
 
 
 def shipped_account(cluster: Cluster) -> Path:

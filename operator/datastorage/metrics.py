@@ -154,6 +154,12 @@ WATCH_RESTARTS = Counter(
     "Times the watch had to be started again from scratch",
     registry=REGISTRY,
 )
+LEASE_HELD = Gauge(
+    "datastorage_lease_held",
+    "1 while this process holds the Lease, and so processes the shard's objects; 0 while another one may",
+    ["lease"],
+    registry=REGISTRY,
+)
 DEPENDENCY_UP = Gauge(
     "datastorage_dependency_up",
     "1 while a dependency serves, 0 while it is away: postgres, audit_records and action_traces "

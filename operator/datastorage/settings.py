@@ -88,6 +88,17 @@ class Settings(BaseModel):
     namespaces: Annotated[tuple[_Namespace, ...], BeforeValidator(_split)] = Field(
         default=(), description="Namespaces to serve, separated by commas. Empty: all."
     )
+    lease_namespace: Annotated[str, AfterValidator(_namespace)] | None = Field(
+        default=None,
+        description="Namespace of the Leases with which the replicas agree on who processes the cluster's "
+        "objects; the manifests set it to the operator's own. Without it there are no Leases, and every "
+        "process does all the work.",
+    )
+    shards: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description="Ranges that the objects are divided into by their uids, each with a Lease of its own. "
+        "More than one lets several replicas share the work.",
+    )
     ttl_seconds_after_stored: Annotated[int, Field(ge=0, le=315_360_000)] = Field(
         default=3600,
         description="Seconds that a stored object stays in the cluster, unless its own "
@@ -126,7 +137,7 @@ class Settings(BaseModel):
     shutdown_seconds: Annotated[int, Field(ge=1, le=600)] = Field(
         default=20,
         description="Seconds that a stop may take to store what was taken in and write its status. The pod's "
-        "`terminationGracePeriodSeconds` has to be 25 s longer.",
+        "`terminationGracePeriodSeconds` has to be 30 s longer.",
     )
 
     def value_of(self, name: str) -> Any:

@@ -112,8 +112,53 @@ def test_the_config_map_holds_valid_settings(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_pod_is_given_time_to_flush() -> None:
-    longest = Settings.model_fields["shutdown_seconds"].default + Pace().rest_seconds
-    assert pod_spec()["terminationGracePeriodSeconds"] > longest
+    (operator,) = pod_spec()["containers"]
+    pause = operator["lifecycle"]["preStop"]["sleep"]["seconds"]
+    longest = pause + Settings.model_fields["shutdown_seconds"].default + Pace().rest_seconds
+    # Otherwise the kubelet kills the process before its own last resort can say what still ran.
+    assert pod_spec()["terminationGracePeriodSeconds"] >= longest + 5
+
+
+def test_an_update_and_a_drain_leave_all_but_one_replica() -> None:
+    deployment, budget = only("Deployment")["spec"], only("PodDisruptionBudget")["spec"]
+    assert deployment["replicas"] == 3
+    assert deployment["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    assert budget == {
+        "maxUnavailable": 1,
+        # Otherwise nothing could be drained while PostgreSQL is away.
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": deployment["selector"],
+    }
+
+
+def test_the_replicas_of_one_release_spread_over_the_nodes() -> None:
+    pods, constraints = only("Deployment")["spec"]["selector"], pod_spec()["topologySpreadConstraints"]
+    assert {each["whenUnsatisfiable"]: each["maxSkew"] for each in constraints} == {
+        "DoNotSchedule": 2, "ScheduleAnyway": 1,
+    }  # fmt: skip
+    for each in constraints:
+        assert each["labelSelector"] == pods
+        # A key that a node lacks would switch off the other constraints of its kind for this node.
+        assert each["topologyKey"] == "kubernetes.io/hostname"
+        assert each["nodeTaintsPolicy"] == "Honor"
+        assert each["matchLabelKeys"] == ["pod-template-hash"]
+    assert set(pod_spec()["affinity"]) == {"podAntiAffinity"}
+    [(kind, [wish])] = pod_spec()["affinity"]["podAntiAffinity"].items()
+    assert kind == "preferredDuringSchedulingIgnoredDuringExecution"
+    assert wish["podAffinityTerm"]["labelSelector"] == pods
+
+
+def test_every_selector_finds_the_pods() -> None:
+    labels = only("Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [
+        only("Service")["spec"]["selector"],
+        only("Deployment")["spec"]["selector"]["matchLabels"],
+        only("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+    ]
+    assert all(selector and selector.items() <= labels for selector in selectors)
 
 
 def test_applying_the_base_cannot_overwrite_credentials() -> None:
@@ -266,7 +311,7 @@ def test_the_roles_of_callers_reach_nobody_by_themselves() -> None:
         assert "aggregationRule" not in role
     bound = {binding["roleRef"]["name"] for binding in base_objects("ClusterRoleBinding")}
     assert bound == {"datastorage", "datastorage-namespace-ages", "system:auth-delegator"}
-    assert base_objects("RoleBinding") == []
+    assert {binding["roleRef"]["name"] for binding in base_objects("RoleBinding")} == {"datastorage-leases"}
 
 
 def test_the_roles_of_callers_grant_what_the_api_asks_for() -> None:
@@ -284,6 +329,7 @@ def test_everything_is_bound_to_the_account_that_the_operator_runs_under() -> No
     account = only("ServiceAccount")["metadata"]
     subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
     assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 3
+    assert [binding["subjects"] for binding in base_objects("RoleBinding")] == [[subject]]
 
 
 def test_the_operator_recognises_the_policy_of_the_component() -> None:

@@ -7,7 +7,7 @@ the other. Each can be opened, started and stopped independently of the others.
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from datastorage.assembly.replica import Replica
@@ -16,7 +16,7 @@ from datastorage.kube.objects import ObjectClient
 from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
-from datastorage.pipeline import garbagecollector, statuswriter, sweep
+from datastorage.pipeline import garbagecollector, neglected, statuswriter, sweep
 from datastorage.pipeline.batchcommit import BatchCommit
 from datastorage.pipeline.batchwriter import EmbeddingWriter, RowWriter
 from datastorage.pipeline.clusterobject import Body
@@ -24,6 +24,7 @@ from datastorage.pipeline.committer import Committer
 from datastorage.pipeline.garbagecollector import GarbageCollector
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.intake import Intake
+from datastorage.pipeline.neglected import Neglected
 from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.register import Memory, Register
 from datastorage.pipeline.rowconfirmation import Confirmation
@@ -101,8 +102,8 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
     intake, store, dependencies = replica.settings.intake, replica.store, replica.dependencies
 
     def share(most: int) -> int:
-        # The limits are those of the process: kinds that have shards of their own share the room evenly.
-        return max(1, most * len(selection.kinds) // len(KINDS))
+        # The limits are those of the process: its shards share the room evenly.
+        return max(1, most * len(selection.kinds) // (len(KINDS) * selection.shards))
 
     sweep_requests = SweepRequests()
     tables = [table_of(kind) for kind in selection.kinds]
@@ -144,7 +145,9 @@ def _build(
     monitor = WatchMonitor(selection.kinds, selection.namespaces)
     kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
-        session=lambda kind, retry: WatchSession(replica.transport, retry, partial(objects.is_known, kind)),
+        session=lambda kind, retry: WatchSession(
+            replica.transport, retry, partial(objects.is_known, kind), selection.shard_selector
+        ),
         registry=partial(build_registry, objects=objects, selection=selection),
         settings=kopf_settings,
     )
@@ -164,18 +167,28 @@ def _build(
         statuses=shared.statuses,
         schedule=shared.schedule,
         sweep_requests=shared.sweep_requests,
-        sweep=Sweep(
-            cluster=shared.cluster,
-            objects=objects,
-            confirmation=shared.confirmation,
-            requests=shared.sweep_requests,
-            pace=sweep.Pace(interval_seconds=settings.sweep_interval_seconds),
-        ),
+        sweep=_build_sweep(replica, selection, shared, objects),
         committer=Committer(shared.intake, commit, aside),
         aside=aside,
         status_writer=_build_status_writer(replica, shared, objects),
         collector=collector,
         promotion=_build_promotion(replica, shared),
+    )
+
+
+def _build_sweep(replica: Replica, selection: Selection, shared: _Shared, objects: ObjectIntake) -> Sweep:
+    interval = replica.settings.sweep_interval_seconds
+    cluster, others = shared.cluster, None
+    if selection.shards > 1 and selection.shard == 0:
+        cluster = ObjectClient(replica.transport, replace(selection, shards=1))
+        others = Neglected(selection, neglected.Limits(patience_seconds=interval))
+    return Sweep(
+        cluster=cluster,
+        objects=objects,
+        confirmation=shared.confirmation,
+        requests=shared.sweep_requests,
+        neglected=others,
+        pace=sweep.Pace(interval_seconds=interval),
     )
 
 

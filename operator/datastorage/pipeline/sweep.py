@@ -4,7 +4,7 @@ The watch is fast, but its events can be lost, dropped or never sent. The sweep 
 still unstored, page by page, at the pace at which the intake drains. If an object's status says that it is
 stored (a running trace, a record without its vector), the sweep looks up the row, and has the object stored
 again if the row is gone. An object whose status says Rejected is taken in again once its record is no longer
-rejected.
+rejected. The sweep of the first shard also finds the neglected objects of other shards (neglected.py).
 """
 
 import math
@@ -15,6 +15,7 @@ from typing import Final
 from datastorage import metrics
 from datastorage.pipeline.clusterobject import phase_of
 from datastorage.pipeline.listing import OBJECTS_PER_PAGE, Cluster, Page, Walk
+from datastorage.pipeline.neglected import Neglected
 from datastorage.pipeline.objectintake import ObjectIntake, Verdict
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.resilience.signal import Signal
@@ -65,8 +66,11 @@ class Sweep:
         objects: ObjectIntake,
         confirmation: Confirmation,
         requests: SweepRequests,
+        neglected: Neglected | None = None,
         pace: Pace = Pace(),
     ) -> None:
+        """``neglected`` chooses among the objects of all shards, which ``cluster`` then lists."""
+        self._neglected = neglected
         self._objects = objects
         self._confirmation = confirmation
         self._requests = requests
@@ -96,6 +100,8 @@ class Sweep:
         if not kinds:
             return
         self._listed_at.update(dict.fromkeys(kinds, now))
+        if self._neglected is not None:
+            self._neglected.begin(kinds)
         failed = await self._walk.run(kinds, self._feed)
         if failed:
             metrics.SWEEP_TOTAL.labels("failed").inc()
@@ -105,9 +111,12 @@ class Sweep:
             self.last_success = time.monotonic()
 
     async def _feed(self, page: Page) -> None:
+        bodies = page.bodies
+        if self._neglected is not None:
+            bodies = self._neglected.choose(page.kind, bodies)
         settled = [
             body
-            for body in page.bodies
+            for body in bodies
             if await self._objects.put(page.kind, body, read_at=page.read_at) is Verdict.SETTLED
         ]
         archived = [body for body in settled if phase_of(body) != Phase.REJECTED]
@@ -117,4 +126,4 @@ class Sweep:
             *await self._confirmation.not_rejected(page.kind, rejected),
         ):
             await self._objects.put(page.kind, body, read_at=page.read_at, force=True)
-        metrics.SWEEP_OBJECTS.inc(len(page.bodies))
+        metrics.SWEEP_OBJECTS.inc(len(bodies))

@@ -16,6 +16,7 @@ from datastorage.assembly.store import VectorStore
 from datastorage.errors import DataStorageError
 from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.pipeline.lease import Lease
 from datastorage.query.standby import Standby
 from datastorage.resilience.breaker import Breaker
 
@@ -76,13 +77,19 @@ class Checks:
         stop: asyncio.Event,
         pace: Pace = Pace(),
         standby: Standby | None = None,
+        leases: Sequence[Lease] = (),
     ) -> None:
-        """``standby`` is the one that answers the questions of the API, if there is one."""
+        """``standby`` is the one that answers the questions of the API, if there is one.
+
+        ``leases`` are those of the shards, if there are any. A shard that another process has is not watched
+        here.
+        """
         self._replica = replica
         self._standby = standby
         self._shards = shards
         self._stop = stop
         self._pace = pace
+        self._leases = leases
         self._watches = [
             WatchHealth(shard.monitor, replica.transport.monitor, _last_list_of(shard), pace=pace)
             for shard in shards
@@ -126,10 +133,14 @@ class Checks:
         return self._replica.transport.monitor.problem()
 
     async def _watch(self) -> str | None:
-        return _joined(shard.monitor.problem for shard in self._shards)
+        return _joined(shard.monitor.problem for shard in self._shards if self._is_here(shard))
 
     async def _watch_alive(self) -> str | None:
-        return _joined([await watch.problem() for watch in self._watches])
+        here = zip(self._shards, self._watches, strict=True)
+        return _joined([await watch.problem() for shard, watch in here if self._is_here(shard)])
+
+    def _is_here(self, shard: Shard) -> bool:
+        return not self._leases or self._leases[shard.selection.shard].is_held
 
     async def _waiting(self) -> str | None:
         return _joined([await shard.aside.problem() for shard in self._shards])

@@ -13,6 +13,7 @@ from datastorage import metrics
 from datastorage.api.app import api_app, api_server, metrics_server
 from datastorage.api.certificate import ServingCertificate
 from datastorage.api.health import health_routes
+from datastorage.assembly.leases import ShardLeases, build_leases
 from datastorage.assembly.replica import Replica, open_replica
 from datastorage.assembly.rest import Rest, open_rest
 from datastorage.assembly.shard import Shard, open_shard
@@ -25,7 +26,7 @@ from datastorage.resources.kinds import KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks
 from datastorage.runtime.processend import LastResort, end_requested
-from datastorage.runtime.runningshard import RunningShard
+from datastorage.runtime.runningshard import Always, RunningShard, Tenure
 from datastorage.runtime.supervisor import ended_unexpectedly, first_ended, start, unless_stopped
 from datastorage.settings import Settings
 from datastorage.storage import partitions
@@ -70,14 +71,16 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                         await stack.enter_async_context(
                             open_shard(
                                 replica,
-                                Selection(settings.namespaces, kinds=(kind,)),
+                                Selection(settings.namespaces, shard, settings.shards, kinds=(kind,)),
                                 on_watch_started=partial(_take_signals, stop),
                             )
                         )
+                        for shard in range(settings.shards)
                         for kind in KINDS
                     ]
                     rest = await stack.enter_async_context(open_rest(replica, shards))
-                    await Operator(replica, shards, rest, stop, pace).run()
+                    leases = build_leases(settings, replica.transport)
+                    await Operator(replica, shards, leases, rest, stop, pace).run()
             finally:
                 last_resort.arm()
                 watch.stop()
@@ -102,12 +105,14 @@ class Operator:
         self,
         replica: Replica,
         shards: list[Shard],
+        leases: ShardLeases | None,
         rest: Rest,
         stop: asyncio.Event,
         pace: Pace = Pace(),
     ) -> None:
         self._replica = replica
         self._shards = shards
+        self._leases = leases
         self._rest = rest
         self._stop = stop
         self._pace = pace
@@ -115,7 +120,8 @@ class Operator:
     async def run(self) -> None:
         """Start everything, wait for the stop or for a component that ends, stop everything."""
         settings = self._replica.settings
-        checks = Checks(self._replica, self._shards, self._stop, standby=self._rest.standby)
+        leases = () if self._leases is None else self._leases.leases
+        checks = Checks(self._replica, self._shards, self._stop, standby=self._rest.standby, leases=leases)
         certificate = ServingCertificate(Path(settings.tls.dir)) if settings.tls.dir else None
         notes = checks.notes() | ({} if certificate is None else {"certificate": certificate.problem})
         routes = health_routes(health=checks.health(), ready=checks.ready(), notes=notes)
@@ -146,8 +152,8 @@ class Operator:
 
     async def _work(self) -> None:
         workers = self._start_workers()
-        running = [RunningShard(shard) for shard in self._shards]
         settings = self._replica.settings
+        running = [RunningShard(shard, self._tenure_of(shard)) for shard in self._shards]
         self._rest.submissions.open()
         _log.info("Running", extra={"namespaces": list(settings.namespaces) or "all"})
         tasks = [*workers, *self._rest.tasks, *(task for shard in running for task in shard.tasks)]
@@ -165,10 +171,16 @@ class Operator:
                 self._rest.submissions.finish_groups(),
                 *(shard.flush(settings.shutdown_seconds) for shard in running),
             )
+            # Only now: a process that takes over at once would find unfinished objects, and store them again.
+            if self._leases is not None:
+                await asyncio.gather(*(lease.release() for lease in self._leases.leases))
             if failure is not None:
                 raise failure
         finally:
             await end_tasks(tasks)
+
+    def _tenure_of(self, shard: Shard) -> Tenure:
+        return Always() if self._leases is None else self._leases.leases[shard.selection.shard]
 
     def _start_workers(self) -> list[asyncio.Task[Any]]:
         """Start the workers that a process has once; every replica runs them."""
@@ -178,6 +190,10 @@ class Operator:
             start("rights", replica.rights.run()),
             start("partitions", repeat(prepare, interval_seconds=self._pace.partitions_seconds)),
         ]
+        if self._leases is not None:
+            leases = enumerate(self._leases.leases)
+            workers += [start(f"lease-{number}", lease.run()) for number, lease in leases]
+            workers.append(start("balance", self._leases.balance.run()))
         if replica.authors is not None:
             workers.append(start("authors", replica.authors.run()))
         if replica.backfill is not None:

@@ -1,16 +1,20 @@
-"""The tasks of one shard: how they begin, and how they end without a loss."""
+"""The tasks of one shard: how they begin, and how they end without a loss.
+
+What is in the intake is committed, and its status written, at all times: also records that come over HTTP.
+The cluster's objects are watched, listed and deleted only while this process holds the shard's Lease.
+"""
 
 import asyncio
 import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 from datastorage.assembly.shard import Shard
 from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import KINDS, ResourceKind
-from datastorage.runtime.supervisor import start
+from datastorage.runtime.supervisor import ended_unexpectedly, start
 
 _log = logging.getLogger(__name__)
 
@@ -25,33 +29,84 @@ class Pace:
     """A stop is rare and short: not worth an event in every component."""
 
 
+class Tenure(Protocol):
+    """Says when this process is the one that processes the objects of a shard (pipeline/lease.py)."""
+
+    async def until_held(self) -> None: ...
+    async def until_lost(self) -> None: ...
+
+
+class Always:
+    """The tenure of a process that is alone."""
+
+    async def until_held(self) -> None:
+        """Return at once."""
+
+    async def until_lost(self) -> None:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+
+
 class RunningShard:
     """A running shard: construction starts its tasks. Stopping it leaves other shards running."""
 
-    def __init__(self, shard: Shard, pace: Pace = Pace()) -> None:
+    def __init__(self, shard: Shard, tenure: Tenure | None = None, pace: Pace = Pace()) -> None:
+        """Without ``tenure``, this process processes the shard's objects as long as it runs."""
         self._shard = shard
+        self._tenure = tenure or Always()
         self._pace = pace
-        self._intakes = [
-            *(start(self._name("watch", kind), watch.run()) for kind, watch in shard.watches.items()),
-            start(self._name("sweep"), shard.sweep.run()),
-        ]
+        self._leading = start(self._name("leading"), self._lead())
         self._committers = [
             start(self._name(f"committer-{n}"), shard.committer.run()) for n in range(pace.committers)
         ]
         self._aside = start(self._name("aside"), shard.aside.run())
         self._status_writer = start(self._name("status-writer"), shard.status_writer.run())
-        self._others = [start(self._name("garbage-collector"), shard.collector.run())]
-        if shard.promotion is not None:
-            self._others.append(start(self._name("promotion"), shard.promotion.run()))
 
     @property
     def tasks(self) -> list[asyncio.Task[Any]]:
         """The shard's tasks. None of them may end before the shard is stopped."""
-        return [*self._intakes, *self._committers, self._aside, self._status_writer, *self._others]
+        return [self._leading, *self._committers, self._aside, self._status_writer]
+
+    async def _lead(self) -> NoReturn:
+        """Process the cluster's objects whenever this process has to, until cancelled."""
+        kinds = [kind.kind for kind in self._shard.selection.kinds]
+        while True:
+            await self._tenure.until_held()
+            _log.info(
+                "Processing the objects of a shard",
+                extra={"kinds": kinds, "shard": self._shard.selection.shard},
+            )
+            tasks = self._start_leading()
+            lost = start(self._name("tenure"), self._tenure.until_lost())
+            try:
+                done, _ = await asyncio.wait({*tasks, lost}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await end_tasks([*tasks, lost])
+            for task in done - {lost}:
+                raise ended_unexpectedly(task)
+            _log.warning(
+                "Another process may process the objects of a shard now",
+                extra={"kinds": kinds, "shard": self._shard.selection.shard},
+            )
+
+    def _start_leading(self) -> list[asyncio.Task[Any]]:
+        shard = self._shard
+        # While another process had the shard, objects were stored that are in no schedule here.
+        for kind in shard.selection.kinds:
+            shard.collector.list_soon(kind)
+            shard.sweep_requests.add(kind)
+        tasks = [
+            *(start(self._name("watch", kind), watch.run()) for kind, watch in shard.watches.items()),
+            start(self._name("sweep"), shard.sweep.run()),
+            start(self._name("garbage-collector"), shard.collector.run()),
+        ]
+        if shard.promotion is not None:
+            tasks.append(start(self._name("promotion"), shard.promotion.run()))
+        return tasks
 
     async def flush(self, seconds: float) -> None:
         """Take in nothing more, and finish what was taken in; log what is lost if that takes too long."""
-        await end_tasks(self._intakes)
+        await end_tasks([self._leading])
         kinds, started = [kind.kind for kind in self._shard.selection.kinds], time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):

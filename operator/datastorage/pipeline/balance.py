@@ -1,0 +1,48 @@
+"""Spreads the Leases of the shards evenly over the processes that are there.
+
+Each process sees the holders of all Leases. One that holds fewer than another asks it for one, until their
+numbers differ by one at most.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from datastorage.pipeline.lease import Lease
+from datastorage.resilience.worker import repeat
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often the numbers are compared."""
+
+    interval_seconds: float = 5.0
+    """One Lease moves at a time: its objects are listed again by the process that gets it."""
+
+
+class Balance:
+    """Asks other processes for Leases."""
+
+    def __init__(self, leases: Sequence[Lease], identity: str, pace: Pace = Pace()) -> None:
+        """``identity`` is the one under which this process holds the Leases."""
+        self._leases = leases
+        self._identity = identity
+        self._pace = pace
+
+    async def run(self) -> NoReturn:
+        """Compare the numbers until cancelled."""
+        await repeat(self.compare, interval_seconds=self._pace.interval_seconds)
+
+    async def compare(self) -> None:
+        """Ask for one Lease of the process that holds most, if it holds at least two more than this one."""
+        holders = [lease.holder for lease in self._leases]
+        if not all(holders):
+            return  # a Lease without a holder is taken soon, which changes the numbers
+        counts = Counter(holders)
+        (busiest, most), *_ = counts.most_common(1)
+        if most >= counts[self._identity] + 2:
+            # Chosen at random: several processes may ask at the same moment.
+            theirs = [lease for lease in self._leases if lease.holder == busiest]
+            await random.choice(theirs).ask()  # noqa: S311  # the choice is no secret

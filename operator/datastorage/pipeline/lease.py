@@ -1,0 +1,237 @@
+"""One Lease: decides whether this process holds it.
+
+The protocol is that of client-go's leader election. Whoever holds the Lease renews it; the others watch
+whether it is still renewed, each by its own monotonic clock from the moment at which it saw the last renewal:
+so neither clocks that differ nor clocks that jump count. The API server decides between two that write at the
+same time, because every write names the version that it replaces.
+
+No record depends on a Lease. A process that was paused for longer than the Lease lasts finds out only when it
+goes on, and until then there are two holders: their writes are the same, and cost requests, not data.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import NoReturn, Protocol
+
+from datastorage.errors import ClusterError, ObjectChangedError
+from datastorage.kube.leases import LeaseState, now
+from datastorage.resilience.worker import jittered
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The times of a Lease, in seconds."""
+
+    duration_seconds: int = 15
+    """Others take the Lease when it was not renewed for this long."""
+    deadline_seconds: float = 10.0
+    """A holder that could not renew it for this long stops: a few seconds before others begin."""
+    renew_seconds: float = 5.0
+    """From one renewal to the next, however long the answer takes."""
+    retry_seconds: float = 2.0
+    """Between two looks at the Lease of another process, and after an attempt that failed."""
+    attempt_seconds: float = 2.5
+    """A request without an answer for this long has failed: there is time for another before the deadline."""
+    max_attempt_seconds: float = 5.0
+    """Later attempts wait longer, up to this. Otherwise nobody would hold a Lease of a slow API server."""
+
+
+class LeaseStore(Protocol):
+    """Where Leases are kept (kube/leases.py)."""
+
+    async def get(self, name: str, *, seconds: float) -> LeaseState | None: ...
+    async def put(self, name: str, state: LeaseState, *, seconds: float) -> LeaseState: ...
+
+
+class Lease:
+    """One Lease as this process sees it."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        name: str,
+        identity: str,
+        *,
+        pace: Pace = Pace(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``identity`` names this process, and no other one, nor an earlier one of the same pod."""
+        self._store = store
+        self._name = name
+        self._identity = identity
+        self._pace = pace
+        self._clock = clock
+        self._held_until = float("-inf")
+        self._mine: LeaseState | None = None
+        """The Lease as this process wrote it last; None if it may have changed since."""
+        self._seen: LeaseState | None = None
+        self._seen_at = float("-inf")
+        self._changed = asyncio.Event()
+        self._given_up = False
+        self._patience = pace.attempt_seconds
+        """How long the next attempt waits for its answers."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process may count on the Lease now. It ends by itself, even while the loop hangs."""
+        return self._clock() < self._held_until
+
+    @property
+    def holder(self) -> str:
+        """The process that holds the Lease, as far as this one knows; empty if it knows of none."""
+        if self.is_held:
+            return self._identity
+        seen = self._seen
+        return "" if seen is None or self._clock() >= self._seen_at + seen.duration_seconds else seen.holder
+
+    async def run(self) -> NoReturn:
+        """Try to get the Lease and to keep it, until cancelled."""
+        while True:
+            seconds = await self.attempt()
+            await asyncio.sleep(seconds)
+
+    async def until_held(self) -> None:
+        """Wait until this process holds the Lease."""
+        while not self.is_held:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_lost(self) -> None:
+        """Wait until this process holds the Lease no longer."""
+        while (seconds := self._held_until - self._clock()) > 0:
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+
+    async def ask(self) -> None:
+        """Ask the process that holds the Lease to hand it over to this one.
+
+        Nothing follows if the request fails, or if the Lease changes meanwhile.
+        """
+        seconds = self._pace.attempt_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                state = await self._store.get(self._name, seconds=seconds)
+                if state is not None and state.holder not in {"", self._identity}:
+                    request = replace(state, requested_by=self._identity)
+                    await self._store.put(self._name, request, seconds=seconds)
+        except (ClusterError, TimeoutError) as error:
+            reason = str(error) or "no answer in time"
+            _log.debug("A Lease could not be asked for", extra={"lease": self._name, "error": reason})
+
+    async def release(self) -> None:
+        """Leave the Lease to others for good, and at once; a failure only makes them wait."""
+        self._given_up = True
+        mine, held = self._mine, self.is_held
+        self._lose()
+        if mine is None or not held:
+            return
+        seconds = self._pace.attempt_seconds
+        free = replace(mine, holder="", duration_seconds=1, renewed_at=now())
+        try:
+            async with asyncio.timeout(seconds):
+                await self._store.put(self._name, free, seconds=seconds)
+        except (ClusterError, TimeoutError) as error:
+            reason = str(error) or "no answer in time"
+            _log.warning(
+                "A Lease was not released: others wait until it expires",
+                extra={"lease": self._name, "error": reason},
+            )
+
+    async def attempt(self) -> float:
+        """Try once to get or to renew the Lease; return the seconds until the next attempt.
+
+        Whatever goes wrong is a failed attempt: the Lease then ends at its deadline, unless another attempt
+        succeeds before.
+        """
+        if self._given_up:
+            return self._pace.renew_seconds
+        began = self._clock()
+        mine, self._mine = self._mine, None  # until the answer shows what became of the attempt
+        try:
+            async with asyncio.timeout(self._patience if mine is not None else 2 * self._patience):
+                next_at = await self._attempt(mine)
+        except ObjectChangedError:
+            # Another process was quicker, or has asked for the Lease: the next attempt reads it.
+            return 0.0 if mine is not None else jittered(self._pace.retry_seconds)
+        except Exception as error:  # noqa: BLE001  # any error: a loop that ends would keep others waiting
+            _log.warning(
+                "A Lease could be neither read nor written",
+                extra={"lease": self._name, "error": str(error) or "no answer in time"},
+            )
+            self._patience = min(2 * self._patience, self._pace.max_attempt_seconds)
+            next_at = began + jittered(self._pace.retry_seconds)
+        else:
+            self._patience = self._pace.attempt_seconds
+        return max(0.0, next_at - self._clock())
+
+    async def _attempt(self, mine: LeaseState | None) -> float:
+        """Make one attempt; return when the next one is due, by the clock. Every request has its time."""
+        seconds = self._patience
+        state = mine or await self._store.get(self._name, seconds=seconds)
+        if state is not None:
+            self._look_at(state)
+            if state.holder == self._identity and state.requested_by not in {"", self._identity}:
+                return await self._hand_over(state)
+            if (wait := self._until_free(state)) > 0:
+                self._lose()  # whatever this process believed
+                return self._clock() + min(wait, jittered(self._pace.retry_seconds))
+        began = self._clock()
+        self._mine = await self._store.put(self._name, self._renewed(state), seconds=seconds)
+        if not self._given_up:
+            # From before the request: no process can have seen this renewal earlier.
+            self._held_until = began + self._pace.deadline_seconds
+            self._changed.set()
+        return began + self._pace.renew_seconds
+
+    async def _hand_over(self, state: LeaseState) -> float:
+        # This process stops first. The other one reads of its Lease with its next attempt.
+        self._lose()
+        time = now()
+        handed = replace(
+            state,
+            holder=state.requested_by,
+            requested_by="",
+            acquired_at=time,
+            renewed_at=time,
+            transitions=state.transitions + 1,
+        )
+        await self._store.put(self._name, handed, seconds=self._pace.attempt_seconds)
+        self._look_at(handed)
+        return self._clock() + jittered(self._pace.retry_seconds)
+
+    def _lose(self) -> None:
+        self._held_until = float("-inf")
+        self._changed.set()
+
+    def _look_at(self, state: LeaseState) -> None:
+        # A request for the Lease also changes it, and does not show that its holder is alive.
+        seen = self._seen
+        if seen is None or _renewal(state) != _renewal(seen):
+            self._seen, self._seen_at = state, self._clock()
+
+    def _until_free(self, state: LeaseState) -> float:
+        """Return the seconds until this process may write the Lease; 0 if it may now."""
+        if state.holder in {"", self._identity}:
+            return 0.0
+        return max(self._seen_at + state.duration_seconds - self._clock(), 0.0)
+
+    def _renewed(self, state: LeaseState | None) -> LeaseState:
+        """Return the Lease as this process writes it over ``state``."""
+        time, duration = now(), self._pace.duration_seconds
+        if state is None:
+            return LeaseState(self._identity, duration, time, time, 0)
+        if state.holder == self._identity:
+            return replace(state, duration_seconds=duration, renewed_at=time, requested_by="")
+        return LeaseState(self._identity, duration, time, time, state.transitions + 1, version=state.version)
+
+
+def _renewal(state: LeaseState) -> tuple[str, str, int]:
+    return state.holder, state.renewed_at, state.transitions

@@ -1,0 +1,83 @@
+"""The first shard also takes objects of other shards that nobody has processed for a while."""
+
+from typing import Any
+
+from datastorage.pipeline.neglected import Limits, Neglected
+from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
+from datastorage.resources.selection import Selection
+
+_SHARDS = 3
+_LIMITS = Limits(patience_seconds=300.0, most=20)
+_FIRST = Selection(shard=0, shards=_SHARDS)
+
+
+class _Bench:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.neglected = Neglected(_FIRST, _LIMITS, clock=lambda: self.now)
+
+    def listed(self, *bodies: Any) -> list[Any]:
+        self.neglected.begin([AUDIT_RECORD])
+        return self.neglected.choose(AUDIT_RECORD, bodies)
+
+
+def _body(uid: str, version: str = "1") -> dict[str, Any]:
+    return {"metadata": {"uid": uid, "resourceVersion": version}}
+
+
+def _bodies(*, of_the_first: bool, count: int) -> list[dict[str, Any]]:
+    bodies = (_body(f"uid-{number}") for number in range(100 * count))
+    return [body for body in bodies if _FIRST.has(body) is of_the_first][:count]
+
+
+_OWN = _bodies(of_the_first=True, count=2)
+_FOREIGN = _bodies(of_the_first=False, count=2)
+
+
+def test_own_objects_are_taken_at_once_and_others_when_they_stay_as_they_are() -> None:
+    bench = _Bench()
+    assert bench.listed(*_OWN, *_FOREIGN) == _OWN
+    bench.now = _LIMITS.patience_seconds - 1
+    assert bench.listed(*_FOREIGN, *_OWN) == _OWN
+    bench.now += 1
+    assert bench.listed(*_OWN, *_FOREIGN) == [*_OWN, *_FOREIGN]
+
+
+def test_an_object_that_changed_or_went_is_not_neglected() -> None:
+    bench = _Bench()
+    changed, gone = _FOREIGN
+    bench.listed(changed, gone)
+    bench.now = _LIMITS.patience_seconds - 1
+    changed = _body(changed["metadata"]["uid"], version="2")
+    assert bench.listed(changed) == []
+    bench.now = _LIMITS.patience_seconds
+    assert bench.listed(changed, gone) == []
+    bench.now = 2 * _LIMITS.patience_seconds - 1
+    assert bench.listed(changed, gone) == [changed]
+
+
+def test_a_listing_of_one_kind_forgets_nothing_of_the_other() -> None:
+    bench = _Bench()
+    bench.listed(*_FOREIGN)
+    bench.neglected.begin([ACTION_TRACE])
+    bench.now = _LIMITS.patience_seconds
+    assert bench.listed(*_FOREIGN) == _FOREIGN
+
+
+def test_what_is_remembered_is_bounded_and_all_get_their_turn() -> None:
+    bench = _Bench()
+    waiting = _bodies(of_the_first=False, count=3 * _LIMITS.most)
+    rounds = 0
+    while waiting:
+        taken = bench.listed(*waiting)
+        assert len(taken) <= _LIMITS.most
+        waiting = [body for body in waiting if body not in taken]
+        bench.now += _LIMITS.patience_seconds
+        rounds += 1
+        assert rounds <= 10
+
+
+def test_a_malformed_object_does_no_harm() -> None:
+    bench = _Bench()
+    for body in ({}, {"metadata": None}, {"metadata": {"uid": 3}}):
+        bench.listed(body)
