@@ -12,8 +12,8 @@ import pytest
 from datastorage.records.record import Table
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.test_api import Callers
-from e2e.test_stop import LARGE_BYTES, REST_SECONDS, SHUTDOWN_SECONDS, cluster_proxy
-from e2e.workbench import Workbench
+from e2e.test_stop import LARGE_BYTES, REST_SECONDS, SHUTDOWN_SECONDS
+from e2e.workbench import Workbench, cluster_proxy
 from harness.archive import rows
 from harness.bulk import BulkClient
 from harness.embeddings import OpenAIService, silence
