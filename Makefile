@@ -38,7 +38,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
+	@echo "Variables: ARGS (demo, dev, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -85,13 +85,16 @@ fuzz: $(READY) ## Send the API requests that are made from its OpenAPI document;
 	DATASTORAGE_TEST_FUZZ_MINUTES="$(or $(MINUTES),10)" $(BIN)/pytest -m fuzz e2e/test_fuzz.py $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, types, import rules, and the generated CRDs and pages
+lint: $(READY) ## Check style, types, import rules, generated files, the manifests and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/datastorage crds --check
 	$(BIN)/datastorage reference --check
+	$(BIN)/python -m harness.chart --check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m harness.manifestlint
 
 .PHONY: format
 format: $(READY) ## Format the code and fix what ruff can fix
@@ -103,8 +106,13 @@ crds: $(READY) ## Write crds/ from the models
 	$(BIN)/datastorage crds
 
 .PHONY: docs
-docs: $(READY) ## Write the API reference and the tables of settings and metrics into docs/reference
+docs: $(READY) ## Write the API reference and the tables of settings, metrics and chart values into docs/reference
 	@$(BIN)/datastorage reference
+	@$(BIN)/python -m harness.chart --page
+
+.PHONY: chart
+chart: $(READY) ## Write the Helm chart into dist/, the same bytes each time (needs neither Helm nor a network)
+	@$(BIN)/python -m harness.chart $(ARGS)
 
 .PHONY: bench
 bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 for a small run, N= for the number of objects
@@ -114,9 +122,13 @@ bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 f
 bench-search: $(READY) ## Measure how well search finds what it should: nDCG and recall on the labelled set
 	@$(BIN)/python -m benchmarks.search $(ARGS)
 
+.PHONY: node-image
+node-image: $(READY) ## Build the images for a kind cluster where no registry is reached (once per machine, about 25 min)
+	@$(BIN)/python -m harness.nodeimage build
+
 .PHONY: e2e-kind
-e2e-kind: $(READY) image ## Try image and manifests on a kind cluster (needs Docker), then run the e2e tests there
-	$(BIN)/python -m e2e.kind $(PYTEST_ARGS)
+e2e-kind: $(READY) ## Install on a kind cluster as users do, and run the tests there; ARGS=--help says what can be chosen
+	@$(BIN)/python -m e2e.kind $(ARGS) -- $(PYTEST_ARGS)
 
 .PHONY: image
 image: ## Build the container image, the same each time for one commit; BASE_IMAGE= chooses what it is built on
