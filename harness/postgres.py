@@ -158,12 +158,14 @@ class PostgresServer:
         )
 
 
-class StandbyServer(PostgresServer):
-    """A server that follows another one, and may only be read until it is promoted."""
+class RestoredServer(PostgresServer):
+    """A server that was restored from a base backup of another one."""
 
-    def __init__(self, primary: PostgresServer) -> None:
-        """Copy the primary, which has to run."""
-        self._primary = primary
+    _backup_options: tuple[str, ...] = ()
+
+    def __init__(self, source: PostgresServer) -> None:
+        """Copy the source, which has to run."""
+        self._source = source
         super().__init__()
 
     def _fill(self) -> None:
@@ -173,9 +175,15 @@ class StandbyServer(PostgresServer):
             self._directory.parent.chmod(0o711)
             shutil.chown(self._directory, user)
         self._run(
-            "pg_basebackup", "--dbname", self._primary.owner_url, "--pgdata", str(self._directory),
-            "--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast",
+            "pg_basebackup", "--dbname", self._source.owner_url, "--pgdata", str(self._directory),
+            "--wal-method", "stream", "--checkpoint", "fast", *self._backup_options,
         )  # fmt: skip
+
+
+class StandbyServer(RestoredServer):
+    """A server that follows another one, and may only be read until it is promoted."""
+
+    _backup_options = ("--write-recovery-conf",)
 
 
 @dataclass(frozen=True)
