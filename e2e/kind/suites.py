@@ -16,15 +16,18 @@ TESTS = "test_*.py"
 # These do not run on kind unless they are asked for, because they would find nothing there that `make test`
 # does not find on the control plane, which is built from the same sources. All other tests run.
 _NO_CLUSTER = "needs no cluster"
-_OWN = "breaks the control plane, and so needs one of its own"
+_OWN = "needs a control plane of its own, which it breaks or sets up otherwise"
 _DEPENDENCY = (
     "breaks PostgreSQL, an embedder or the operator's process, which are not in the cluster either way"
 )
 ELSEWHERE = {
     "test_api_fallback.py": _DEPENDENCY,
     "test_atomic_crash.py": _DEPENDENCY,
+    "test_backup.py": _DEPENDENCY,
     "test_bad_input.py": _DEPENDENCY,
     "test_binaries.py": _NO_CLUSTER,
+    "test_chart.py": _NO_CLUSTER,
+    "test_chart_releases.py": _OWN,
     "test_contexts.py": _NO_CLUSTER,
     "test_controlplane.py": _OWN,
     "test_crash.py": _DEPENDENCY,
@@ -32,11 +35,15 @@ ELSEWHERE = {
     "test_failure.py": _DEPENDENCY,
     "test_faults.py": _OWN,
     "test_fuzz.py": _DEPENDENCY,
+    "test_installed.py": _NO_CLUSTER,
     "test_kind_choices.py": _NO_CLUSTER,
     "test_one_table.py": _DEPENDENCY,
+    "test_overlays.py": _OWN,
     "test_restored.py": _OWN,
+    "test_sharded_server.py": _OWN,
     "test_start.py": _DEPENDENCY,
     "test_stop.py": _DEPENDENCY,
+    "test_stop_hanging.py": _DEPENDENCY,
     "test_tls.py": _DEPENDENCY,
     "test_upgrade.py": _OWN,
     "test_vectors.py": _DEPENDENCY,
