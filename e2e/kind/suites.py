@@ -1,6 +1,7 @@
 """Runs the tests on the cluster: those of the installed operators, and those that start their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import say
 
 INSTALLED = "e2e/installed"
+END_SECONDS = 120.0  # pytest stops the servers that its tests have started
 NO_TESTS = 5  # pytest's exit status when it has found none
 TESTS = "test_*.py"
 
@@ -73,8 +75,20 @@ def _run(kind: Kind, chosen: Sequence[str], arguments: Sequence[str]) -> int:
         f"--allow-context={kind.context}",
     )
     command = [sys.executable, "-m", "pytest", *chosen, *where, *arguments]
-    status = subprocess.run(command, cwd=REPOSITORY, env=os.environ | {"PATH": path}, check=False).returncode
+    status = _wait(subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"PATH": path}))
     if status == NO_TESTS and arguments:
         say(f"{' '.join(arguments)} chooses no test of {chosen[0]}")
         return 0
     return status
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for pytest; an interruption is passed on, because its PostgreSQL would outlive a killed one."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait(END_SECONDS)
+        raise
+    finally:
+        process.kill()
