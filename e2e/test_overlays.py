@@ -31,8 +31,7 @@ rules:
     users: ["{OPERATOR}"]
   - level: None
 """
-GATE = "ManifestBasedAdmissionControlConfig"
-# The file that names the directory of the API server's own policies.
+# The file that tells the API server where its own policies are.
 ADMISSION = """
 apiVersion: apiserver.config.k8s.io/v1
 kind: AdmissionConfiguration
@@ -186,12 +185,14 @@ def test_a_policy_of_the_api_server_keeps_the_guards(tmp_path: Path) -> None:
     """The flags and the steps are those of docs/operations/guards.md."""
     configuration = tmp_path / "admission.yaml"
     configuration.write_text(ADMISSION.format(directory=MANIFESTS / "apiserver"))
+    flags = (
+        "--feature-gates=ManifestBasedAdmissionControlConfig=true",
+        f"--admission-control-config-file={configuration}",
+    )
     guard = "deletion-guard.datastorage.kubernaut.io"
     binding = ("validatingadmissionpolicybinding", guard)
     disarm = ("patch", *binding, "--type=merge", '--patch={"spec":{"validationActions":["Warn"]}}')
-    with ControlPlane(
-        tmp_path / "cluster", fsync=False, feature_gates=[GATE], admission_configuration=configuration
-    ) as own:
+    with ControlPlane(tmp_path / "cluster", fsync=False, api_server_flags=flags) as own:
         own.apply_product()
         own.apply_product()  # an apply that changes nothing passes
         for command in (
