@@ -34,6 +34,7 @@ ELSEWHERE = {
     "test_fuzz.py": _DEPENDENCY,
     "test_kind_choices.py": _NO_CLUSTER,
     "test_one_table.py": _DEPENDENCY,
+    "test_overlays.py": _OWN,
     "test_restored.py": _OWN,
     "test_start.py": _DEPENDENCY,
     "test_stop.py": _DEPENDENCY,
