@@ -1,6 +1,7 @@
 """Runs the tests on the cluster: those of the installed operators, and those that start their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,21 +11,25 @@ from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import say
 
 INSTALLED = "e2e/installed"
+END_SECONDS = 120.0  # pytest stops the servers that its tests have started
 NO_TESTS = 5  # pytest's exit status when it has found none
 TESTS = "test_*.py"
 
 # These do not run on kind unless they are asked for, because they would find nothing there that `make test`
 # does not find on the control plane, which is built from the same sources. All other tests run.
 _NO_CLUSTER = "needs no cluster"
-_OWN = "breaks the control plane, and so needs one of its own"
+_OWN = "needs a control plane of its own, which it breaks or sets up otherwise"
 _DEPENDENCY = (
     "breaks PostgreSQL, an embedder or the operator's process, which are not in the cluster either way"
 )
 ELSEWHERE = {
     "test_api_fallback.py": _DEPENDENCY,
     "test_atomic_crash.py": _DEPENDENCY,
+    "test_backup.py": _DEPENDENCY,
     "test_bad_input.py": _DEPENDENCY,
     "test_binaries.py": _NO_CLUSTER,
+    "test_chart.py": _NO_CLUSTER,
+    "test_chart_releases.py": _OWN,
     "test_contexts.py": _NO_CLUSTER,
     "test_controlplane.py": _OWN,
     "test_crash.py": _DEPENDENCY,
@@ -32,12 +37,15 @@ ELSEWHERE = {
     "test_failure.py": _DEPENDENCY,
     "test_faults.py": _OWN,
     "test_fuzz.py": _DEPENDENCY,
+    "test_installed.py": _NO_CLUSTER,
     "test_kind_choices.py": _NO_CLUSTER,
     "test_one_table.py": _DEPENDENCY,
     "test_overlays.py": _OWN,
     "test_restored.py": _OWN,
+    "test_sharded_server.py": _OWN,
     "test_start.py": _DEPENDENCY,
     "test_stop.py": _DEPENDENCY,
+    "test_stop_hanging.py": _DEPENDENCY,
     "test_tls.py": _DEPENDENCY,
     "test_upgrade.py": _OWN,
     "test_vectors.py": _DEPENDENCY,
@@ -67,8 +75,20 @@ def _run(kind: Kind, chosen: Sequence[str], arguments: Sequence[str]) -> int:
         f"--allow-context={kind.context}",
     )
     command = [sys.executable, "-m", "pytest", *chosen, *where, *arguments]
-    status = subprocess.run(command, cwd=REPOSITORY, env=os.environ | {"PATH": path}, check=False).returncode
+    status = _wait(subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"PATH": path}))
     if status == NO_TESTS and arguments:
         say(f"{' '.join(arguments)} chooses no test of {chosen[0]}")
         return 0
     return status
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for pytest; an interruption is passed on, because its PostgreSQL would outlive a killed one."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait(END_SECONDS)
+        raise
+    finally:
+        process.kill()

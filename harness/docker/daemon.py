@@ -55,6 +55,12 @@ class Daemon:
         # The number may be another process's by now.
         return pid if f"--data-root={self._data}" in command else None
 
+    def missing_packages(self) -> list[str]:
+        """Return the Debian packages without which no Docker answers and none can be started."""
+        if self._docker.answers():
+            return []
+        return [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+
     def start_if_needed(self) -> bool:
         """Start dockerd unless a Docker answers; return whether it was started.
 
@@ -128,18 +134,16 @@ class Daemon:
         return command
 
     def _check_needs(self) -> None:
-        remedy = "start Docker, or let this be done"
         if os.environ.get("DOCKER_HOST", DEFAULT_HOST).partition("://")[0] != "unix":
             raise DockerError(f"no Docker answers at {os.environ['DOCKER_HOST']}, which DOCKER_HOST names")
-        missing = [program for program in PROGRAMS if not shutil.which(program)]
-        if missing:
-            packages = " ".join(PROGRAMS[program] for program in missing)
-            raise DockerError(
-                f"no Docker answers, and {', '.join(missing)} to start one is missing: {remedy}:"
-                f" apt-get install {packages}"
-            )
         if os.geteuid() != 0:
-            raise DockerError(f"no Docker answers, and only root can start dockerd: {remedy} by root")
+            raise DockerError("no Docker answers, and only root can start dockerd: start Docker, or be root")
+        missing = self.missing_packages()
+        if missing:
+            raise DockerError(
+                "no Docker answers, and programs to start one are missing: start Docker, or"
+                f" apt-get install {' '.join(missing)}"
+            )
 
     def _end(self, pid: int) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):

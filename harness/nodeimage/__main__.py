@@ -5,6 +5,7 @@ import sys
 
 from harness.controlplane.errors import ControlPlaneError
 from harness.docker import Daemon, Docker
+from harness.nodeimage import debian
 from harness.nodeimage.build import ensure_images, images
 
 DESCRIPTION = """\
@@ -44,6 +45,8 @@ def main() -> int:
 
 def _build() -> None:
     daemon = Daemon()
+    if any(not artefact.archive.exists() for artefact in images().all):
+        debian.check_needs(daemon.missing_packages())
     started = daemon.start_if_needed()
     try:
         for artefact in ensure_images(Docker()).all:

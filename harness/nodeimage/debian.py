@@ -25,13 +25,17 @@ PROGRAMS = {
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
-def check_needs() -> None:
-    """Raise BuildError if something is missing for the making of images, with the command that helps."""
+def check_needs(others: Sequence[str] = ()) -> None:
+    """Raise BuildError if something is missing for the making of images, with the command that helps.
+
+    `others` are packages that are known to be missing, for the same command.
+    """
     packages = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
     if not KEYRING.exists():
         packages.append("debian-archive-keyring")
-    if packages:
-        raise BuildError(f"to build the images, these are missing: apt-get install {' '.join(packages)}")
+    if packages or others:
+        missing = " ".join([*others, *packages])
+        raise BuildError(f"to build the images, these are missing: apt-get install {missing}")
     if os.geteuid() != 0:
         raise BuildError(
             "only root can build the images, because debootstrap needs it: run `make node-image` as root"

@@ -132,6 +132,7 @@ def test_missing_programs_are_named_with_their_packages(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(DockerError, match=r"apt-get install docker\.io iptables iproute2 runc"):
         Daemon(tmp_path / "docker", Silent()).start_if_needed()
     assert not (tmp_path / "docker").exists()
@@ -150,3 +151,10 @@ def test_a_process_that_took_the_number_is_not_ours(tmp_path: Path) -> None:
 
 def test_nothing_is_stopped_that_was_not_started_here(tmp_path: Path) -> None:
     Daemon(tmp_path / "docker", Silent()).stop(force=True)
+
+
+def test_only_root_can_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(DockerError, match="only root can start dockerd: start Docker, or be root"):
+        Daemon(tmp_path / "docker", Silent()).start_if_needed()
