@@ -1,6 +1,7 @@
 """The command lines of etcd, kube-apiserver and kube-controller-manager."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,12 @@ def etcd_command(binaries: Binaries, layout: Layout, *, fsync: bool) -> list[str
 
 
 def api_server_command(
-    binaries: Binaries, layout: Layout, certificates: Certificates, *, audit_policy: Path | None
+    binaries: Binaries,
+    layout: Layout,
+    certificates: Certificates,
+    *,
+    audit_policy: Path | None,
+    feature_gates: Sequence[str] = (),
 ) -> list[str]:
     """Return kube-apiserver's command line; with an audit policy it writes logs/audit.log too."""
     audit = [
@@ -107,6 +113,7 @@ def api_server_command(
         f"--service-account-signing-key-file={certificates.service_account_key}",
         f"--service-cluster-ip-range={SERVICE_NETWORK}",
         "--endpoint-reconciler-type=none",
+        *(f"--feature-gates={gate}=true" for gate in feature_gates),
         "--authorization-mode=Node,RBAC",
         "--allow-privileged=true",
         "--event-ttl=1h",

@@ -253,6 +253,16 @@ async def test_only_the_chosen_kinds_are_listed(server: FakeApiServer) -> None:
     assert server.requests == []
 
 
+async def test_a_shard_asks_for_its_range(server: FakeApiServer) -> None:
+    selection = Selection(shard=1, shards=4)
+    async with server.transport() as transport:
+        for chosen in (selection, Selection()):
+            server.answer(200, page())
+            assert await names_of(ObjectClient(transport, chosen)) == [[]]
+    ranges = [request.query.get("shardSelector") for request in server.requests]
+    assert ranges == [selection.shard_selector, None]
+
+
 async def test_a_page_of_large_objects_is_asked_for_again_shorter(server: FakeApiServer) -> None:
     large = page("a", "b", more="")
     large["items"][0]["spec"] = "x" * 2000

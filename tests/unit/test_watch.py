@@ -45,6 +45,7 @@ class Bench:
         self.recoveries: list[tuple[ResourceKind, bool]] = []
         self.transport = server.transport()
         self.sessions: list[WatchSession] = []
+        self.shard_selector: str | None = None
         factory = KopfFactory(
             namespaces=(),
             session=self._session,
@@ -62,7 +63,9 @@ class Bench:
 
     def _session(self, kind: ResourceKind, retry: WatchRetry) -> WatchSession:
         self.sessions.append(
-            WatchSession(self.transport, retry, partial(self.entrance.objects.is_known, kind))
+            WatchSession(
+                self.transport, retry, partial(self.entrance.objects.is_known, kind), self.shard_selector
+            )
         )
         return self.sessions[-1]
 
@@ -104,6 +107,14 @@ async def test_events_reach_the_intake(bench: Bench, entrance: Entrance, spawn: 
     # Objects that exist at the start come as events too: a list of large ones would not fit into memory.
     assert {query["sendInitialEvents"] for query in bench.server.watch_queries} == {"true"}
     assert bench.server.requests == []
+
+
+async def test_a_shard_watches_its_range(bench: Bench, spawn: Spawn) -> None:
+    bench.shard_selector = "shardRange(object.metadata.uid, '0x0', '0x1')"
+    watch_both(bench, spawn)
+    await eventually(lambda: bench.monitor.problem is None)
+    assert {query["shardSelector"] for query in bench.server.watch_queries} == {bench.shard_selector}
+    assert {query["fieldSelector"] for query in bench.server.watch_queries} == {"status.phase!=Stored"}
 
 
 async def test_kopf_does_not_see_the_deletion_of_a_stored_object(

@@ -36,6 +36,7 @@ class ObjectClient:
         """
         self._transport = transport
         self._selection = selection
+        self._shard_selector = selection.shard_selector
         self._max_page_bytes = max_page_bytes
 
     async def create(
@@ -126,6 +127,8 @@ class ObjectClient:
         limit = page_size
         while continuation is not None:
             query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
+            if self._shard_selector is not None:
+                query["shardSelector"] = self._shard_selector
             try:
                 answer = await self._transport.call(
                     ApiRequest("GET", target, query=query),
