@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     try:
-        _external_cluster(config)
+        external_cluster(config)
     except ControlPlaneError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.controlplane)
 
 
-def _external_cluster(config: pytest.Config) -> tuple[Path, str] | None:
+def external_cluster(config: pytest.Config) -> tuple[Path, str] | None:
     """Return the kubeconfig and context to run on, or None for a control plane of our own."""
     option, context = config.getoption("kubeconfig", None), config.getoption("context", None)
     if not option and not context:
@@ -68,9 +68,9 @@ def _external_cluster(config: pytest.Config) -> tuple[Path, str] | None:
 def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Provide a cluster with the product's CRDs and manifests; no operator runs on it."""
     directory = tmp_path_factory.mktemp("cluster")
-    external = _external_cluster(pytestconfig)
+    external = external_cluster(pytestconfig)
     if external is not None:
-        cluster = Cluster.from_context(*external, kubectl_path(), directory)
+        cluster = Cluster.from_context(*external, kubectl_path(*external), directory)
         cluster.apply_product()
         # The tests start operators of their own; the installed one would process every object a second time.
         cluster.kubectl("scale", "--replicas=0", "deployment/datastorage", "--namespace=datastorage-system")

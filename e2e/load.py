@@ -18,11 +18,14 @@ CATCH_UP_SECONDS = 60.0
 class Load:
     """Creates records at a steady pace in the background and remembers the uid of each one accepted."""
 
-    def __init__(self, client: BulkClient, namespace: str, *, per_second: float, distinct: int = 50) -> None:
-        """``distinct`` is the number of different texts that the records have."""
+    def __init__(
+        self, client: BulkClient, namespace: str, *, per_second: float, distinct: int = 50, **spec: Any
+    ) -> None:
+        """``distinct`` is the number of different texts of the records; ``spec`` has further fields."""
         self._distinct = distinct
         self._client = client
         self._namespace = namespace
+        self._spec = spec
         self._pause = 1 / per_second
         self._stop = asyncio.Event()
         self.accepted: list[str] = []
@@ -46,7 +49,8 @@ class Load:
         while not self._stop.is_set():
             n += 1
             try:
-                record = audit_record(f"load-{n}", message=f"event {'x' * (n % self._distinct)} was seen")
+                message = f"event {'x' * (n % self._distinct)} was seen"
+                record = audit_record(f"load-{n}", message=message, **self._spec)
                 body = await self._client.create(AUDIT_RECORD, self._namespace, record)
             except RequestError:
                 pass  # not accepted: nobody was promised anything

@@ -31,6 +31,17 @@ rules:
     users: ["{OPERATOR}"]
   - level: None
 """
+# The file that tells the API server where its own policies are.
+ADMISSION = """
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+  - name: ValidatingAdmissionPolicy
+    configuration:
+      apiVersion: apiserver.config.k8s.io/v1
+      kind: ValidatingAdmissionPolicyConfiguration
+      staticManifestsDir: {directory}
+"""
 # The operator looks an object up only after somebody has changed it at the wrong moment.
 SELDOM: set[Right] = {("get", resource) for resource in OBJECTS}
 GUARDS = "validatingadmissionpolicies,validatingadmissionpolicybindings"
@@ -168,3 +179,31 @@ def assert_guarded(cluster: Cluster) -> None:
         done = cluster.kubectl(*command, check=False)
         assert done.returncode != 0
         assert "denied request" in done.stderr
+
+
+def test_a_policy_of_the_api_server_keeps_the_guards(tmp_path: Path) -> None:
+    """The flags and the steps are those of docs/operations/guards.md."""
+    configuration = tmp_path / "admission.yaml"
+    configuration.write_text(ADMISSION.format(directory=MANIFESTS / "apiserver"))
+    flags = (
+        "--feature-gates=ManifestBasedAdmissionControlConfig=true",
+        f"--admission-control-config-file={configuration}",
+    )
+    guard = "deletion-guard.datastorage.kubernaut.io"
+    binding = ("validatingadmissionpolicybinding", guard)
+    disarm = ("patch", *binding, "--type=merge", '--patch={"spec":{"validationActions":["Warn"]}}')
+    with ControlPlane(tmp_path / "cluster", fsync=False, api_server_flags=flags) as own:
+        own.apply_product()
+        own.apply_product()  # an apply that changes nothing passes
+        for command in (
+            ("delete", *binding),
+            ("delete", "validatingadmissionpolicy", guard),
+            ("delete", GUARDS, OURS),
+            disarm,
+        ):
+            done = own.kubectl(*command, check=False)
+            assert done.returncode != 0
+            assert "must not be deleted or changed" in done.stderr
+        own.kubectl("label", *binding, f"{GROUP}/deletion-guard=disabled")
+        own.kubectl(*disarm)
+        own.kubectl("delete", *binding)

@@ -23,13 +23,14 @@ from harness.postgres import TestDatabases
 
 _SHARDS: Final = 3
 _NAMESPACE: Final = "sharded"
+_GATE: Final = "--feature-gates=ShardedListAndWatch=true"
 # A watch that begins at any version sends all objects first; it is ended after these seconds.
 _WATCH: Final = {"watch": "true", "resourceVersion": "0", "timeoutSeconds": "3"}
 
 
 async def test_the_server_sends_each_shard_its_own_objects(tmp_path: Path, databases: TestDatabases) -> None:
     database = await databases.clone()
-    with ControlPlane(tmp_path / "cp", fsync=False, feature_gates=["ShardedListAndWatch"]) as cluster:
+    with ControlPlane(tmp_path / "cp", fsync=False, api_server_flags=[_GATE]) as cluster:
         cluster.apply_product()
         cluster.kubectl("create", "namespace", _NAMESPACE)
         bench = Workbench(

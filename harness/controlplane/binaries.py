@@ -5,6 +5,7 @@ program in neither is built into the cache folder. A program of another version 
 which is in go.mod, is skipped and reported.
 """
 
+import json
 import os
 import re
 import shutil
@@ -91,15 +92,20 @@ def ensure_built(programs: Sequence[Program]) -> dict[str, Path]:
     return _paths(programs)
 
 
-def kubectl_path() -> Path:
+def kubectl_path(kubeconfig: Path | None = None, context: str | None = None) -> Path:
     """Return the kubectl on PATH if its version fits, otherwise that of the control plane, built if needed.
 
-    Reports on stderr which one it is.
+    It has to fit the server of a context, if a kubeconfig is given, and the control plane otherwise. Reports
+    on stderr which one it is.
     """
-    on_path = shutil.which("kubectl")
-    if on_path and _fits(KUBECTL, Path(on_path)):
-        say(f"Using {on_path}, which fits Kubernetes {kubernetes_version()}")
-        return Path(on_path)
+    found = shutil.which("kubectl")
+    if found:
+        on_path = Path(found)
+        server = _server_version(on_path, kubeconfig, context) if kubeconfig else None
+        wanted = server or kubernetes_version()
+        if _fits(KUBECTL, on_path, wanted):
+            say(f"Using {on_path}, which fits Kubernetes {wanted}")
+            return on_path
     built = ensure_binaries().kubectl
     say(f"Using {built}, of Kubernetes {kubernetes_version()}")
     return built
@@ -127,7 +133,8 @@ def _cache_path(program: Program) -> Path:
 def _given(program: Program) -> Path | None:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     path = (Path(assets) / program.name).absolute() if assets else None
-    if path is not None and os.access(path, os.X_OK) and _fits(program, path):
+    wanted = MODULE.requires(program.module)
+    if path is not None and os.access(path, os.X_OK) and _fits(program, path, wanted):
         return path
     return None
 
@@ -136,15 +143,14 @@ def _cached(program: Program) -> bool:
     return os.access(_cache_path(program), os.X_OK)
 
 
-def _fits(program: Program, path: Path) -> bool:
+def _fits(program: Program, path: Path, wanted: str) -> bool:
     """Return whether a program from elsewhere has a usable version; report an unusable one on stderr."""
-    wanted = MODULE.requires(program.module)
     found = _version(program, path)
     major, minor = _numbers(wanted)
     if found is not None and found[0] == major and abs(found[1] - minor) <= program.skew:
         return True
     why = "does not say its version" if found is None else f"is of version {found[0]}.{found[1]}"
-    say(f"Not using {path}: it {why}, and the control plane's {program.name} is {wanted}")
+    say(f"Not using {path}: it {why}, and {wanted} is wanted")
     return False
 
 
@@ -158,6 +164,20 @@ def _version(program: Program, path: Path) -> tuple[int, int] | None:
         return None
     match = re.search(r"\bv?\d+\.\d+\.\d+", done.stdout)
     return _numbers(match.group()) if done.returncode == 0 and match else None
+
+
+def _server_version(kubectl: Path, kubeconfig: Path, context: str | None) -> str | None:
+    """Ask the server of a context; any kubectl can, whatever its own version. None: it does not answer."""
+    chosen = [f"--context={context}"] if context else []
+    try:
+        done = subprocess.run(
+            [kubectl, f"--kubeconfig={kubeconfig}", *chosen, "version", "-o", "json"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=VERSION_TIMEOUT,
+        )  # fmt: skip
+        version = json.loads(done.stdout)["serverVersion"]["gitVersion"]
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+        return None
+    return str(version)
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -92,9 +92,9 @@ def api_server_command(
     certificates: Certificates,
     *,
     audit_policy: Path | None,
-    feature_gates: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> list[str]:
-    """Return kube-apiserver's command line; with an audit policy it writes logs/audit.log too."""
+    """Return kube-apiserver's command line and `more`; with an audit policy it writes logs/audit.log too."""
     audit = [
         f"--audit-policy-file={audit_policy}",
         f"--audit-log-path={layout.log('audit')}",
@@ -113,12 +113,12 @@ def api_server_command(
         f"--service-account-signing-key-file={certificates.service_account_key}",
         f"--service-cluster-ip-range={SERVICE_NETWORK}",
         "--endpoint-reconciler-type=none",
-        *(f"--feature-gates={gate}=true" for gate in feature_gates),
         "--authorization-mode=Node,RBAC",
         "--allow-privileged=true",
         "--event-ttl=1h",
         "--profiling=false",
         *(audit if audit_policy is not None else []),
+        *more,
     ]
 
 

@@ -35,8 +35,8 @@ class ControlPlane(Cluster):
     `fsync=False` lets etcd acknowledge writes that are not on disk yet. That gives 1.3 to 2 times as
     many creates per second on an ordinary disk and the same start, but rates and crash tests would
     then say little about a real cluster; so it is not the default. `audit_policy` is a file
-    with an audit Policy; with one, the API server writes logs/audit.log. `feature_gates`
-    are alpha features of the API server to be switched on.
+    with an audit Policy; with one, the API server writes logs/audit.log. `api_server_flags` are added to
+    its command line.
     """
 
     can_restart: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class ControlPlane(Cluster):
         api_port: int | None = None,
         fsync: bool = True,
         audit_policy: Path | None = None,
-        feature_gates: Sequence[str] = (),
+        api_server_flags: Sequence[str] = (),
     ) -> None:
         binaries = ensure_binaries()
         directory = directory.absolute()
@@ -63,7 +63,7 @@ class ControlPlane(Cluster):
                 self._layout,
                 self._certificates,
                 audit_policy=audit_policy,
-                feature_gates=feature_gates,
+                more=api_server_flags,
             ),
         )
         self._controller_manager = self._component(

@@ -8,16 +8,19 @@ from harness.controlplane.binaries import kubernetes_version
 from harness.controlplane.errors import ControlPlaneError
 from harness.manifestlint.kubescore import findings, problems
 from harness.manifestlint.programs import Linters, ensure_linters
-from harness.manifestlint.renderings import BASE, Rendering, renderings
+from harness.manifestlint.renderings import BASE, MANIFESTS, Rendering, renderings
 from harness.manifestlint.schemas import LOCATION
+
+# In no kustomization, because they are applied by hand, or never.
+_FILES = (BASE / "secret.example.yaml", MANIFESTS / "apiserver" / "keep-guards.yaml")
 
 
 def main() -> int:
     try:
         linters = ensure_linters()
         found = list(renderings(linters.kubectl))
-        templates = Rendering("secret.example.yaml", (BASE / "secret.example.yaml").read_text())
-        wrong = [line for each in (*found, templates) for line in _schema_problems(linters, each)]
+        files = [Rendering(path.name, path.read_text()) for path in _FILES]
+        wrong = [line for each in (*found, *files) for line in _schema_problems(linters, each)]
         minor = kubernetes_version().rpartition(".")[0]
         wrong += problems(finding for each in found for finding in findings(linters.kube_score, minor, each))
     except ControlPlaneError as error:

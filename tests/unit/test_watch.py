@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import json
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
@@ -134,6 +135,32 @@ async def test_kopf_does_not_see_the_deletion_of_a_stored_object(
     watch_both(bench, spawn)
     assert await entrance.take_names() == ["unstored"]
     assert set(seen) == {"unstored"}
+
+
+async def test_large_objects_do_not_pile_up_in_kopf(
+    bench: Bench, entrance: Entrance, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kopf waits for no handler, and keeps each event for a while after it was handled."""
+    count, loads = 10, json.loads
+    parsed: list[dict[str, Any]] = []
+    whole: list[int] = []
+
+    def watched_loads(text: str) -> Any:
+        body = loads(text)
+        if isinstance(body, dict) and body.get("type") == "ADDED":
+            parsed.append(body["object"])
+            whole.append(sum("spec" in one or "managedFields" in one["metadata"] for one in parsed))
+        return body
+
+    monkeypatch.setattr(json, "loads", watched_loads)
+    spec = {**audit_record()["spec"], "details": {"text": "x" * 300_000}}
+    bench.server.events = [
+        {"type": "ADDED", "object": audit_record(spec, managedFields=[{"manager": "test"}])}
+        for _ in range(count)
+    ]
+    spawn(bench.records.run())
+    await eventually(lambda: entrance.intake.depth == count)
+    assert whole == [1] * count, "each is handled, and let go, before the next one is parsed"
 
 
 async def test_the_credentials_of_one_kopf_are_not_seen_by_the_other(bench: Bench, spawn: Spawn) -> None:

@@ -115,6 +115,7 @@ class ObjectClient:
             try:
                 async for page in self._pages(target_of(kind, namespace), field_selector, page_size):
                     yield [body for body in page if self._selection.has(body)]
+                    del page  # a variable would keep it in memory until the next page is there
             except RequestRefusedError as error:
                 refusal = refusal or error
         if refusal is not None:
@@ -145,5 +146,8 @@ class ObjectClient:
                 continuation = ""
                 continue
             continuation = metadata_of(answer, target).get("continue") or None
-            yield items_of(answer, target)
+            items = items_of(answer, target)
+            del answer
+            yield items
+            del items  # as above
             limit = min(page_size, limit * 2)

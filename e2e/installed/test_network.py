@@ -1,0 +1,119 @@
+"""The component ``networkpolicy``: what it allows works, and everything else is refused."""
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from e2e.installed.clientpod import ClientPod
+from e2e.installed.conftest import Say
+from e2e.installed.counted import SETTLE_SECONDS, Counting
+from e2e.installed.installation import NAMESPACE, Installation
+from harness.controlplane.cluster import REPOSITORY
+from harness.polling import until
+
+COMPONENT: Final = REPOSITORY / "manifests" / "components" / "networkpolicy"
+API: Final = (f"datastorage.{NAMESPACE}.svc", 8080)
+METRICS: Final = (f"datastorage.{NAMESPACE}.svc", 9090)
+POSTGRES: Final = (f"postgres.{NAMESPACE}.svc", 5432)
+REDIS: Final = (f"redis.{NAMESPACE}.svc", 6379)
+ALL: Final = (API, METRICS, POSTGRES, REDIS)
+
+_LABEL: Final = "datastorage.kubernaut.io/{}-client"
+_CONNECT: Final = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)
+except OSError:
+    print("refused")
+else:
+    print("open")
+"""
+_DATABASES: Final = (("postgres", 5432), ("redis", 6379))
+
+
+@pytest.fixture
+def policies(tmp_path: Path, installation: Installation) -> Iterator[Path]:
+    """Provide a folder for ``kubectl apply -k``: the component, and policies for PostgreSQL and Redis.
+
+    These two are in the operator's namespace in this overlay alone, so the component does not know them.
+    """
+    made = [_from_the_operator(name, port) for name, port in _DATABASES]
+    (tmp_path / "databases.yaml").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["databases.yaml"],
+        "components": [os.path.relpath(COMPONENT, tmp_path.resolve())],
+    }
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
+    yield tmp_path
+    installation.cluster.kubectl("delete", "-k", str(tmp_path), "--ignore-not-found")
+
+
+@pytest.fixture
+def stranger(installation: Installation, namespace: str) -> ClientPod:
+    """Provide a pod in a namespace that nobody has labelled."""
+    pod = ClientPod(installation.cluster, namespace, "stranger", installation.image)
+    pod.start()
+    return pod
+
+
+async def test_only_what_the_policies_name_is_reached(
+    installation: Installation,
+    counting: Counting,
+    client_pod: ClientPod,
+    stranger: ClientPod,
+    policies: Path,
+    read_paths: Sequence[str],
+    say: Say,
+) -> None:
+    kubectl = installation.cluster.kubectl
+    operator = installation.ready_pods()[0]
+
+    def from_operator(place: tuple[str, int]) -> bool:
+        return installation.python(operator, _CONNECT, place[0], str(place[1])).strip() == "open"
+
+    assert all(stranger.reaches(*place) for place in ALL), "without policies everything is open"
+    outward = (POSTGRES, REDIS, stranger.place)
+    assert all(from_operator(place) for place in outward)
+    kubectl("label", "namespace", client_pod.namespace, f"{_LABEL.format('api')}=true", "--overwrite")
+    async with client_pod.reads(read_paths) as reads, counting.load() as counted:
+        installation.cluster.apply(policies)
+        await until(_reaches(stranger), seconds=SETTLE_SECONDS, what="a stranger reaches nothing")
+        await until(_reaches(client_pod, API), seconds=SETTLE_SECONDS, what="a client reaches the API alone")
+        assert {place for place in outward if from_operator(place)} == {POSTGRES, REDIS}
+        kubectl("label", "namespace", stranger.namespace, f"{_LABEL.format('metrics')}=true")
+        await until(_reaches(stranger, METRICS), seconds=SETTLE_SECONDS, what="Prometheus reaches its port")
+        await counted.some_more()
+    say(f"NetworkPolicies: {counted}; {reads}")
+    assert reads.failed == 0, reads
+    assert installation.leader() is not None
+
+
+def _reaches(pod: ClientPod, *places: tuple[str, int]) -> Callable[[], Awaitable[bool]]:
+    """Return a condition: a pod reaches these places, and none of the others."""
+
+    async def holds() -> bool:
+        found = [await asyncio.to_thread(pod.reaches, *place) for place in ALL]
+        return found == [place in places for place in ALL]
+
+    return holds
+
+
+def _from_the_operator(name: str, port: int) -> dict[str, Any]:
+    operator = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "datastorage"}}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": f"{name}-from-datastorage", "namespace": NAMESPACE},
+        "spec": {
+            "podSelector": {"matchLabels": {"app.kubernetes.io/name": name}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [operator], "ports": [{"protocol": "TCP", "port": port}]}],
+        },
+    }
