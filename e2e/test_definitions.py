@@ -180,7 +180,7 @@ async def test_a_first_start_beside_new_definitions_logs_no_trouble(
         operator.check()
         return began.exists()
 
-    await until(has_begun, seconds=60, what="the operator is loaded")
+    await until(has_begun, seconds=120, what="the operator is loaded")
     await definitions.apply()
     await asyncio.to_thread(held.write_text, "go")
     await create(client, AUDIT_RECORD, workbench.namespace, audit_record("record"))

@@ -1,7 +1,7 @@
 """A real API server accepts manifests/base as it is, and the operator has no right that it does not need."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,14 @@ def is_there(cluster: Cluster, definition: Path) -> bool:
     return cluster.kubectl("get", "-f", str(definition), check=False).returncode == 0
 
 
-@pytest.fixture
-def teams(control_plane: Cluster, make_namespace: Callable[[str], str]) -> None:
-    """Make the namespaces of the overlay `namespaced`, unless they are there."""
-    for name in ("team-a", "team-b"):
-        if control_plane.kubectl("get", "namespace", name, check=False).returncode != 0:
-            make_namespace(name)
+@pytest.fixture(scope="module")
+def teams(control_plane: Cluster) -> Iterator[None]:
+    """Make the namespaces of the overlay `namespaced`, once: one that is being deleted takes nothing."""
+    names = ("team-a", "team-b")
+    for name in names:
+        control_plane.kubectl("create", "namespace", name)
+    yield
+    control_plane.kubectl("delete", "namespace", *names, "--wait=false")
 
 
 def is_accepted(cluster: Cluster, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""Takes the lines of a watch's answer that need no handling away, before Kopf reads them.
+"""Takes the lines of a watch's answer that need no handling away, and gives Kopf large ones one at a time.
 
 When a status write moves an object out of the watch's field selector, the API server reports the object as
 deleted. There is one such event for every stored object, and Kopf would spend as much time on it as on the
