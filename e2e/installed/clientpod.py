@@ -111,6 +111,7 @@ class ClientPod:
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=self.cluster.environment,
         )  # fmt: skip
+        assert process.stdin is not None
         assert process.stdout is not None
         counts = Counts()
         try:
@@ -120,6 +121,7 @@ class ClientPod:
                 _, errors = await process.communicate()
                 raise AssertionError(f"the reads did not start: {errors.decode()}")
             yield counts
+            process.stdin.close()
             async with asyncio.timeout(_READS_END_SECONDS):
                 printed, errors = await process.communicate()
             assert printed, errors.decode()
