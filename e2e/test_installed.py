@@ -72,7 +72,7 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 
 def plan(folder: Path, urls: Sequence[str], *, patience_seconds: float = 0.0) -> Plan:
     token = str(folder / "token")
-    return Plan(urls, token, per_second=200, try_seconds=10, patience_seconds=patience_seconds)
+    return Plan(urls, token, per_second=200, connect_seconds=10, patience_seconds=patience_seconds)
 
 
 async def read(

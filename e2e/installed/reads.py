@@ -27,10 +27,12 @@ class Plan:
     """Taken in turn."""
     token_file: str
     per_second: float
-    try_seconds: float
-    """A try without an answer for so long has failed."""
+    connect_seconds: float
+    """A connection that does not open for so long has failed."""
     patience_seconds: float
     """A read is tried again for so long, as a client does which meets a broken connection."""
+    try_seconds: float = 10.0
+    """A try without an answer for so long has failed."""
     at_once: int = 200
     """Reads under way; while there are as many, no new one begins."""
 
@@ -72,7 +74,7 @@ class Reader:
         """Read until ``stop`` is set, and end what is under way."""
         token = Path(self._plan.token_file).read_text().strip()  # noqa: ASYNC240 -- before anything runs
         headers = {"Authorization": f"Bearer {token}"}
-        timeout = aiohttp.ClientTimeout(total=self._plan.try_seconds)
+        timeout = aiohttp.ClientTimeout(self._plan.try_seconds, sock_connect=self._plan.connect_seconds)
         # The address of a Service stays. Reads are counted here, not look-ups of names.
         fresh = aiohttp.TCPConnector(force_close=True, limit=0, ttl_dns_cache=None)
         kept = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None)
