@@ -14,8 +14,17 @@ READY := .venv/.ready
 
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' operator/datastorage/__init__.py)
 IMAGE ?= kubernaut-datastorage:$(VERSION)
+# The commit and its time; a changed working tree builds an image that no commit describes.
+IMAGE_SOURCES := Dockerfile .dockerignore README.md harness/image operator pyproject.toml uv.lock
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell \
+	test -z "$$(git status --porcelain -- $(IMAGE_SOURCES) 2>/dev/null)" || echo -dirty)
+EPOCH = $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null || echo 0))
+CREATED = $(shell $(PYTHON) -c 'import datetime; print(datetime.datetime.fromtimestamp($(EPOCH), datetime.UTC).strftime("%FT%TZ"))')
+PLATFORMS ?= linux/amd64,linux/arm64
+IMAGE_ARGS = $(foreach name,VERSION REVISION CREATED,--build-arg $(name)="$($(name))") \
+	--build-arg SOURCE_DATE_EPOCH="$(EPOCH)" $(CHOSEN_ARGS)
 # Only what stands on make's command line: what the shell has set for pip is about this machine.
-IMAGE_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,\
+CHOSEN_ARGS := $(foreach name,BASE_IMAGE PIP_INDEX_URL PIP_CERT,\
 	$(if $(filter command,$(origin $(name))),--build-arg $(name)="$($(name))"))
 
 # What the tests of the control plane install Go with, if they have to.
@@ -29,7 +38,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: ARGS (demo, dev, bench, bench-search), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image)"
+	@echo "Variables: ARGS (demo, dev, chart, bench, bench-search, e2e-kind), PYTEST_ARGS (test, e2e-kind), QUICK=1 and N (bench), MINUTES (fuzz), IMAGE and BASE_IMAGE (image, image-check, image-push)"
 
 .PHONY: setup
 setup: $(READY) ## Make .venv with the locked dependencies (uv is fetched by pip if it is missing)
@@ -76,13 +85,16 @@ fuzz: $(READY) ## Send the API requests that are made from its OpenAPI document;
 	DATASTORAGE_TEST_FUZZ_MINUTES="$(or $(MINUTES),10)" $(BIN)/pytest -m fuzz e2e/test_fuzz.py $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, types, import rules, and the generated CRDs and pages
+lint: $(READY) ## Check style, types, import rules, generated files, the manifests and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/datastorage crds --check
 	$(BIN)/datastorage reference --check
+	$(BIN)/python -m harness.chart --check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m harness.manifestlint
 
 .PHONY: format
 format: $(READY) ## Format the code and fix what ruff can fix
@@ -94,8 +106,13 @@ crds: $(READY) ## Write crds/ from the models
 	$(BIN)/datastorage crds
 
 .PHONY: docs
-docs: $(READY) ## Write the API reference and the tables of settings and metrics into docs/reference
+docs: $(READY) ## Write the API reference and the tables of settings, metrics and chart values into docs/reference
 	@$(BIN)/datastorage reference
+	@$(BIN)/python -m harness.chart --page
+
+.PHONY: chart
+chart: $(READY) ## Write the Helm chart into dist/, the same bytes each time (needs neither Helm nor a network)
+	@$(BIN)/python -m harness.chart $(ARGS)
 
 .PHONY: bench
 bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 for a small run, N= for the number of objects
@@ -105,14 +122,35 @@ bench: $(READY) ## Measure throughput, latency, memory and API writes; QUICK=1 f
 bench-search: $(READY) ## Measure how well search finds what it should: nDCG and recall on the labelled set
 	@$(BIN)/python -m benchmarks.search $(ARGS)
 
+.PHONY: node-image
+node-image: $(READY) ## Build the images for a kind cluster where no registry is reached (once per machine, about 25 min)
+	@$(BIN)/python -m harness.nodeimage build
+
 .PHONY: e2e-kind
-e2e-kind: $(READY) image ## Try image and manifests on a kind cluster (needs Docker), then run the e2e tests there
-	$(BIN)/python -m e2e.kind $(PYTEST_ARGS)
+e2e-kind: $(READY) ## Install on a kind cluster as users do, and run the tests there; ARGS=--help says what can be chosen
+	@$(BIN)/python -m e2e.kind $(ARGS) -- $(PYTEST_ARGS)
 
 .PHONY: image
-image: ## Build the container image; BASE_IMAGE= chooses what it is built on
-	$(DOCKER) build --tag "$(IMAGE)" --build-arg VERSION="$(VERSION)" \
-		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" $(IMAGE_ARGS) .
+image: ## Build the container image, the same each time for one commit; BASE_IMAGE= chooses what it is built on
+	$(DOCKER) build $(IMAGE_FLAGS) --tag "$(IMAGE)" $(IMAGE_ARGS) .
+	@$(PYTHON) -m harness.image.settle --docker "$(DOCKER)" --created "$(EPOCH)" "$(IMAGE)"
+
+.PHONY: image-push
+image-push: ## Build the image for PLATFORMS= (linux/amd64,linux/arm64) with docker buildx, and push it as IMAGE=
+	$(DOCKER) buildx build $(IMAGE_FLAGS) --platform "$(PLATFORMS)" $(IMAGE_ARGS) --provenance=false \
+		--output 'type=image,"name=$(IMAGE)",push=true,rewrite-timestamp=true' .
+
+.PHONY: image-check
+image-check: $(READY) ## Build the image of the commit twice, compare both, and try what it can do (needs Docker)
+	DOCKER="$(DOCKER)" $(BIN)/pytest -m image tests/image $(PYTEST_ARGS)
+
+.PHONY: sbom
+sbom: ## Write the list of all parts of the image (CycloneDX) to dist/; build it before
+	@mkdir -p dist
+	@container="$$($(DOCKER) create "$(IMAGE)")" \
+		&& $(DOCKER) cp "$$container:/var/lib/db/sbom/kubernaut-datastorage.cdx.json" dist/; \
+		result=$$?; $(DOCKER) rm "$$container" >/dev/null; exit $$result
+	@echo dist/kubernaut-datastorage.cdx.json
 
 .PHONY: clean
 clean: ## Remove .venv and all caches of the tools; built control planes stay in the cache folder

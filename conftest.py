@@ -12,8 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 _CLUSTER_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
-        "binaries", "callers", "contexts", "controlplane", "definitions", "deletion_guard", "manifests",
-        "recorded_by", "resources", "restored", "upgrade", "validation",
+        "binaries", "callers", "chart", "chart_releases", "contexts", "controlplane", "definitions",
+        "deletion_guard", "manifests", "recorded_by", "resources", "restored", "upgrade", "validation",
     )
 )  # fmt: skip
 

@@ -74,6 +74,19 @@ class MeasuredOperator:
         """Wait until its readiness check succeeds: PostgreSQL serves and the watches are open."""
         await asyncio.to_thread(self._process.wait_ready)
 
+    @property
+    def held_leases(self) -> set[str]:
+        """The names of the Leases that it holds."""
+        return self._process.held_leases()
+
+    def pause(self) -> None:
+        """Freeze the process."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        """Let the process go on."""
+        self._process.resume()
+
     def check(self) -> None:
         """Raise ComponentError when the process has ended."""
         self._process.check()

@@ -65,6 +65,8 @@ _OUTAGES: Final = ("h-redis", "h-embedder", "h-vector-server", "h-embedder-and-v
 _SEARCHES: Final = ("i1", "i2", "i3")
 _WHILE_WRITING: Final = "i8"
 
+_BUSIEST: Final = "CPU of the busiest replica, of one shard's"
+
 TARGETS: Final = (
     Target("b", "drain, share of the limit", ">=", 0.75, lambda result: result.ratio_to_limit),
     Target("b", "API writes per object", "=", 2, _writes),
@@ -102,6 +104,8 @@ TARGETS: Final = (
     Target("k1", "peak RSS in MiB", "<=", 400, _figure("peak RSS MiB")),
     Target("l", "share of the drain without reads", ">=", 0.9, _figure("of the drain without reads")),
     Target("l", "peak RSS in MiB", "<=", 400, _figure("peak RSS MiB")),
+    Target("m", "share of the drain with one shard", ">=", 0.95, _figure("of the drain with one shard")),
+    Target("m", _BUSIEST, "<=", 0.7, _figure(_BUSIEST)),
     *(Target(case, "recall@10", ">=", 0.95, _figure("recall@10")) for case in _SEARCHES),
     *(Target(case, "p95 in ms", "<=", 100, _figure("p95 ms")) for case in (*_SEARCHES, _WHILE_WRITING)),
     *(Target(case, "times pgvector alone", "<=", 1.5, _figure("times pgvector alone")) for case in _SEARCHES),

@@ -16,9 +16,11 @@ from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings, EmbeddingSettings
 from e2e.workbench import MakeWorkbench, Workbench, shipped_account
 from harness.bulk import BulkClient
+from harness.chart.build import ARCHIVE, chart_files, packed
 from harness.controlplane import Cluster, ControlPlane, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
 from harness.controlplane.contexts import choose_context
+from harness.helm import Helm, helm_path
 from harness.operatorprocess import OperatorProcess
 from harness.postgres import PostgresServer, TestDatabase, TestDatabases
 
@@ -68,7 +70,7 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     directory = tmp_path_factory.mktemp("cluster")
     external = external_cluster(pytestconfig)
     if external is not None:
-        cluster = Cluster.from_context(*external, kubectl_path(), directory)
+        cluster = Cluster.from_context(*external, kubectl_path(*external), directory)
         cluster.apply_product()
         # The tests start operators of their own; the installed one would process every object a second time.
         cluster.kubectl("scale", "--replicas=0", "deployment/datastorage", "--namespace=datastorage-system")
@@ -87,6 +89,20 @@ def own_control_plane(control_plane: Cluster) -> ControlPlane:
     if not isinstance(control_plane, ControlPlane):
         pytest.skip("the API server of this cluster cannot be restarted")
     return control_plane
+
+
+@pytest.fixture(scope="session")
+def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Provide the archive of the Helm chart, as `make chart` writes it."""
+    path = tmp_path_factory.mktemp("chart") / ARCHIVE
+    path.write_bytes(packed(chart_files()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Provide Helm, on no cluster."""
+    return Helm(helm_path(), tmp_path_factory.mktemp("helm"))
 
 
 @pytest.fixture(scope="session")

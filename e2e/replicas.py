@@ -1,7 +1,6 @@
 """Several operators that share one namespace and database by Leases, as the replicas of a Deployment do."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,6 @@ from harness.polling import until
 
 LEASE_NAMESPACE: Final = "datastorage-system"
 """Here the shipped Role lets the operators write Leases."""
-_HELD: Final = re.compile(r'^datastorage_lease_held\{lease="(?P<lease>[^"]+)"\} 1(\.0)?$', re.MULTILINE)
 # A Lease lasts 15 s; the rest is for a machine that starts twenty operators at once.
 _SECONDS: Final = 180.0
 
@@ -24,8 +22,7 @@ def start(workbench: Workbench, kubeconfigs: Sequence[Path | None], **settings: 
             wait=False,
             kubeconfig=each,
             LEASE_NAMESPACE=LEASE_NAMESPACE,
-            TTL_SECONDS_AFTER_STORED=3600,
-            **settings,
+            **{"TTL_SECONDS_AFTER_STORED": 3600, **settings},
         )
         for each in kubeconfigs
     ]
@@ -34,16 +31,11 @@ def start(workbench: Workbench, kubeconfigs: Sequence[Path | None], **settings: 
     return started
 
 
-def held(operator: OperatorProcess) -> set[str]:
-    """Return the names of the Leases that an operator holds; none if it does not run."""
-    return set() if operator.pid is None else {found["lease"] for found in _HELD.finditer(operator.metrics())}
-
-
 async def leader(operators: Sequence[OperatorProcess]) -> OperatorProcess:
     """Return the only operator that holds the Lease, once there is one."""
 
     async def found() -> list[OperatorProcess] | None:
-        leaders = [each for each in operators if await asyncio.to_thread(held, each)]
+        leaders = [each for each in operators if await asyncio.to_thread(each.held_leases)]
         return leaders if len(leaders) == 1 else None
 
     return (await until(found, seconds=_SECONDS, what="one operator holds the Lease"))[0]
@@ -53,7 +45,7 @@ async def shared_evenly(operators: Sequence[OperatorProcess], shards: int) -> No
     """Wait until every Lease has one holder, and the operators' numbers of Leases differ by one at most."""
 
     async def even() -> bool:
-        found = [await asyncio.to_thread(held, each) for each in operators]
+        found = [await asyncio.to_thread(each.held_leases) for each in operators]
         counts = [len(leases) for leases in found]
         return len(set().union(*found)) == sum(counts) == shards and max(counts) - min(counts) <= 1
 

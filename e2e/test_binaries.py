@@ -166,6 +166,30 @@ def test_another_kubectl_on_the_path_is_not(
     assert second == f"Using {built}, of Kubernetes {kubernetes_version()}"
 
 
+# Prints its own version, and with -o json the server's, too, as kubectl does.
+KUBECTL = """#!/bin/sh
+case "$*" in
+  *json*) echo '{{"serverVersion": {{"gitVersion": "{server}"}}}}' ;;
+  *) echo "Client Version: {client}" ;;
+esac
+"""
+
+
+def test_a_kubectl_has_to_fit_the_server_of_a_context(go_log: Path, tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    own = script(go_log.parent / "path" / "kubectl", KUBECTL.format(client="v1.31.9", server="v1.30.2+k3s1"))
+    assert kubectl_path(kubeconfig, "other") == own
+    script(own, KUBECTL.format(client=f"v1.{MINOR}.0", server=f"v1.{MINOR - 3}.1"))
+    assert kubectl_path(kubeconfig, "other") != own
+
+
+def test_a_server_that_does_not_answer_leaves_the_version_of_the_control_plane(
+    go_log: Path, tmp_path: Path
+) -> None:
+    own = program(go_log.parent / "path" / "kubectl", f"Client Version: v1.{MINOR}.0")
+    assert kubectl_path(tmp_path / "kubeconfig") == own
+
+
 def test_two_processes_build_once(go_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GO_SECONDS", "0.3")
     command = [sys.executable, "-m", "harness.controlplane", "build"]

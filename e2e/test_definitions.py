@@ -3,8 +3,10 @@
 import asyncio
 import json
 import logging
+import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,6 +165,54 @@ async def test_the_definitions_are_installed_after_the_operator(
         )  # fmt: skip
     await until(lambda: ready(operator), seconds=CATCH_UP_SECONDS, what="/ready")
     assert lines(operator, logging.ERROR) == []
+
+
+async def test_a_first_start_beside_new_definitions_logs_no_trouble(
+    workbench: Workbench, client: BulkClient, definitions: Definitions, tmp_path: Path
+) -> None:
+    """The API server refuses the first requests for a new definition (429), which is no trouble."""
+    await definitions.delete(*KINDS)
+    began, held = tmp_path / "began", tmp_path / "held"
+    os.mkfifo(held)
+    operator = workbench.start_operator(wait=False, kubeconfig=_held_back(workbench, began, held))
+
+    async def has_begun() -> bool:
+        operator.check()
+        return began.exists()
+
+    await until(has_begun, seconds=120, what="the operator is loaded")
+    await definitions.apply()
+    await asyncio.to_thread(held.write_text, "go")
+    await create(client, AUDIT_RECORD, workbench.namespace, audit_record("record"))
+    await until(
+        lambda: stored(client, AUDIT_RECORD, workbench.namespace, "record"),
+        seconds=CATCH_UP_SECONDS, what="the record",
+    )  # fmt: skip
+    await until(lambda: ready(operator), seconds=CATCH_UP_SECONDS, what="/ready")
+    assert lines(operator, logging.WARNING) == []
+
+
+def _held_back(workbench: Workbench, began: Path, held: Path) -> Path:
+    """Return a kubeconfig whose program makes the file ``began``, and waits until ``held`` is written.
+
+    So the operator, which takes seconds to load, sends its first requests when the test wants it.
+    """
+    config = json.loads(workbench.kubeconfig.read_text())
+    [user] = config["users"]
+    credential = {
+        "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+        "status": {"token": user["user"]["token"]},
+    }  # fmt: skip
+    answer = f"touch {began}; read _ < {held}; echo '{json.dumps(credential)}'"
+    user["user"] = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never",
+            "command": "sh", "args": ["-c", answer],
+        }
+    }  # fmt: skip
+    path = began.with_name("held-back.kubeconfig")
+    path.write_text(json.dumps(config))
+    return path
 
 
 async def test_a_version_is_switched_off_and_on(

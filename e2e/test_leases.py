@@ -167,7 +167,7 @@ async def objects_of_a_shard_that_is_held_and_not_processed_are_stored_late(
             )
             created = await _create(client, workbench, 20)
             await _until_all_stored(client, workbench, created)
-            assert len(await asyncio.to_thread(replicas.held, operator)) == 1
+            assert len(await asyncio.to_thread(operator.held_leases)) == 1
         finally:
             renewing.cancel()
             await idle.release()
@@ -237,6 +237,6 @@ async def _until_all_stored(client: BulkClient, workbench: Workbench, accepted: 
 
 async def _until_holds_none(operator: OperatorProcess) -> None:
     async def holds_none() -> bool:
-        return not await asyncio.to_thread(replicas.held, operator)
+        return not await asyncio.to_thread(operator.held_leases)
 
     await until(holds_none, seconds=_SECONDS, what="the operator steps back")

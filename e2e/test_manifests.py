@@ -1,7 +1,7 @@
 """A real API server accepts manifests/base as it is, and the operator has no right that it does not need."""
 
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,21 @@ import pytest
 import yaml
 
 from datastorage.kube.recordedbypolicy import SPECS, spec_hash
-from datastorage.resources.kinds import GROUP, KINDS
+from e2e.rights import (
+    CLUSTER_RIGHTS,
+    LEASE_RIGHTS,
+    OBJECT_RIGHTS,
+    OBJECTS,
+    Right,
+    may,
+    own_rights,
+)
 from harness.controlplane import Cluster
+from harness.manifestlint.programs import foreign_definitions
+from harness.manifestlint.renderings import BASE, COMPONENTS, DEVELOPMENT, MANIFESTS, OVERLAYS, compose
 
-MANIFESTS = Path(__file__).resolve().parents[1] / "manifests"
-BASE = MANIFESTS / "base"
-OVERLAYS = sorted(path.parent for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
 SYSTEM = "datastorage-system"
+RIGHTS = OBJECT_RIGHTS | CLUSTER_RIGHTS
 DRY_RUN = (
     "apply",
     "--server-side",
@@ -26,18 +34,6 @@ DRY_RUN = (
     "name",
 )
 
-Right = tuple[str, str]  # verb and resource.group, with /subresource
-
-OBJECTS = [f"{kind.plural}.{GROUP}" for kind in KINDS]
-RIGHTS: set[Right] = {
-    *((verb, resource) for resource in OBJECTS for verb in ("get", "list", "watch", "delete")),
-    *(("patch", f"{resource}/status") for resource in OBJECTS),
-    ("create", "tokenreviews.authentication.k8s.io"),
-    ("create", "subjectaccessreviews.authorization.k8s.io"),
-    ("get", "namespaces"),
-}
-# In its own namespace it has these as well.
-LEASE_RIGHTS: set[Right] = {(verb, "leases.coordination.k8s.io") for verb in ("get", "create", "update")}
 # The test of the exact list covers these as well. They would do the most harm, and are asked for one by one.
 DENIED: set[Right] = {
     *((verb, resource) for resource in OBJECTS for verb in ("create", "update", "patch", "deletecollection")),
@@ -61,58 +57,76 @@ def millicores(container: dict[str, Any]) -> int:
     return int(container["resources"]["requests"]["cpu"].removesuffix("m"))
 
 
-def may(cluster: Cluster, kubeconfig: Path, right: Right) -> bool:
-    verb, resource = right
-    name, _, subresource = resource.partition("/")
-    question = ("auth", "can-i", verb, name, f"--subresource={subresource}", "--all-namespaces")
-    return cluster.kubectl(*question, kubeconfig=kubeconfig, check=False).stdout.strip() == "yes"
+@pytest.fixture(scope="module")
+def foreign_kinds(control_plane: Cluster) -> Iterator[None]:
+    """Let the API server know the kinds of cert-manager and of the Prometheus Operator."""
+    made = [path for path in foreign_definitions() if not is_there(control_plane, path)]
+    for path in made:
+        control_plane.apply_product(path)
+    yield
+    for path in made:
+        control_plane.kubectl("delete", "-f", str(path), "--wait=false")
 
 
-def listed_rights(cluster: Cluster, kubeconfig: Path, namespace: str) -> set[Right]:
-    """Return all rights of the user of `kubeconfig` to resources in a namespace or in the whole cluster."""
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectRulesReview",
-        "spec": {"namespace": namespace},
-    }
-    answer = cluster.kubectl(
-        "create", "--validate=false", "-f", "-", "-o", "json", input=json.dumps(review), kubeconfig=kubeconfig
-    )
-    rules = json.loads(answer.stdout)["status"]["resourceRules"]
-    rights: set[Right] = set()
-    for rule in rules:
-        for group in rule["apiGroups"]:
-            for resource in rule["resources"]:
-                plural, slash, subresource = resource.partition("/")
-                full = f"{plural}.{group}" if group else plural
-                rights |= {(verb, full + slash + subresource) for verb in rule["verbs"]}
-    return rights
+def is_there(cluster: Cluster, definition: Path) -> bool:
+    return cluster.kubectl("get", "-f", str(definition), check=False).returncode == 0
 
 
-@pytest.mark.parametrize("directory", [BASE, *OVERLAYS], ids=lambda path: path.name)
-def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Path) -> None:
-    done = control_plane.kubectl(*DRY_RUN, "-k", str(directory))
-    assert len(done.stdout.split()) == len(rendered(control_plane, directory))
+@pytest.fixture(scope="module")
+def teams(control_plane: Cluster) -> Iterator[None]:
+    """Make the namespaces of the overlay `namespaced`, once: one that is being deleted takes nothing."""
+    names = ("team-a", "team-b")
+    for name in names:
+        control_plane.kubectl("create", "namespace", name)
+    yield
+    control_plane.kubectl("delete", "namespace", *names, "--wait=false")
+
+
+def is_accepted(cluster: Cluster, directory: Path) -> None:
+    done = cluster.kubectl(*DRY_RUN, "-k", str(directory))
+    assert len(done.stdout.split()) == len(rendered(cluster, directory))
     # A warning would be, for example, that the namespace's security level refuses the pod.
     assert done.stderr == ""
 
 
-def base_with(component: str, directory: Path) -> Path:
-    """Make an overlay of the base with one component; return its folder."""
-    overlay = directory / "overlay"
-    overlay.mkdir()
-    kustomization = {
-        "resources": [os.path.relpath(BASE, overlay)],
-        "components": [os.path.relpath(MANIFESTS / "components" / component, overlay)],
-    }
-    (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
-    return overlay
+@pytest.mark.usefixtures("foreign_kinds", "teams")
+@pytest.mark.parametrize("directory", [BASE, *OVERLAYS], ids=lambda path: path.name)
+def test_the_api_server_accepts_everything(control_plane: Cluster, directory: Path) -> None:
+    is_accepted(control_plane, directory)
+
+
+@pytest.mark.usefixtures("foreign_kinds", "mutating_policies")
+def test_the_api_server_accepts_the_base_with_every_component(control_plane: Cluster, tmp_path: Path) -> None:
+    is_accepted(control_plane, compose(tmp_path, BASE, COMPONENTS))
+
+
+def test_the_policies_of_the_development_overlay_are_accepted(control_plane: Cluster, tmp_path: Path) -> None:
+    is_accepted(control_plane, compose(tmp_path, DEVELOPMENT, [DEVELOPMENT / "networkpolicy"]))
+
+
+def test_the_namespace_admits_every_pod_of_the_manifests_and_no_other(control_plane: Cluster) -> None:
+    """Pod Security refuses pods, and only warns about the Deployments that make them."""
+    found = [each for each in rendered(control_plane, DEVELOPMENT) if each["kind"] == "Deployment"]
+    assert {each["metadata"]["name"] for each in found} == {"datastorage", "postgres", "redis"}
+    for deployment in found:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"generateName": "admitted-", "namespace": SYSTEM},
+            "spec": deployment["spec"]["template"]["spec"],
+        }
+        create = ("create", "--dry-run=server", "--validate=strict", "-o", "name", "-f", "-")
+        done = control_plane.kubectl(*create, input=json.dumps(pod))
+        assert done.stderr == ""
+        pod["spec"]["securityContext"]["runAsNonRoot"] = False
+        refused = control_plane.kubectl(*create, input=json.dumps(pod), check=False)
+        assert 'violates PodSecurity "restricted' in refused.stderr
 
 
 @pytest.mark.usefixtures("mutating_policies")
 def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path) -> None:
     """The settings of the base stay, and the API server accepts the policy."""
-    overlay = base_with("recorded-by", tmp_path)
+    overlay = compose(tmp_path, BASE, [MANIFESTS / "components" / "recorded-by"])
 
     def settings(directory: Path) -> dict[str, str]:
         [found] = [each["data"] for each in rendered(control_plane, directory) if each["kind"] == "ConfigMap"]
@@ -128,7 +142,7 @@ def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path
 
 
 def test_the_component_of_the_fallback_goes_with_the_base(control_plane: Cluster, tmp_path: Path) -> None:
-    overlay = base_with("api-fallback", tmp_path)
+    overlay = compose(tmp_path, BASE, [MANIFESTS / "components" / "api-fallback"])
     found = rendered(control_plane, overlay)
     [settings] = [each["data"] for each in found if each["kind"] == "ConfigMap"]
     [base] = [each["data"] for each in rendered(control_plane, BASE) if each["kind"] == "ConfigMap"]
@@ -141,7 +155,7 @@ def test_the_component_of_the_fallback_goes_with_the_base(control_plane: Cluster
 def test_an_update_of_the_development_overlay_fits_on_a_small_node(control_plane: Cluster) -> None:
     """A kind node of two cores has about one left besides the components of Kubernetes."""
     requested = 0
-    for document in rendered(control_plane, MANIFESTS / "overlays" / "development"):
+    for document in rendered(control_plane, DEVELOPMENT):
         if document["kind"] == "Deployment":
             spec = document["spec"]
             extra = 1 if spec.get("strategy", {}).get("type") != "Recreate" else 0
@@ -165,9 +179,8 @@ def test_the_operator_has_exactly_these_rights(
 ) -> None:
     control_plane.kubectl("create", "serviceaccount", "nobody", "-n", namespace)
     nobody = control_plane.service_account_kubeconfig(namespace, "nobody")
-    common = listed_rights(control_plane, nobody, namespace)
     for place, rights in ((namespace, RIGHTS), (SYSTEM, RIGHTS | LEASE_RIGHTS)):
-        assert listed_rights(control_plane, operator_kubeconfig, place) - common == rights
+        assert own_rights(control_plane, operator_kubeconfig, place, nobody=nobody) == rights
 
 
 @pytest.mark.parametrize("right", sorted(RIGHTS), ids=" ".join)

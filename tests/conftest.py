@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 
 from datastorage.storage.connection.database import Database
 from datastorage.storage.write import Archive
-from harness.postgres import NEWEST, OLDEST, PostgresServer, TestDatabase, TestDatabases, connect
+from harness.postgres import PostgresServer, TestDatabase, TestDatabases, connect
+from harness.postgresversions import NEWEST, OLDEST
 
 _URL_VARIABLE = "DATASTORAGE_TEST_DATABASE_URL"
 

@@ -1,7 +1,9 @@
 """Keeps the packages of the tests from the processes of the program, which run as in the image then.
 
 Kopf loads ``pykube`` and ``kubernetes`` if they are installed. Only the tests need them, and they would add a
-third of a second and some 11 MiB to each operator. The modules of this folder stand in for them.
+third of a second and some 11 MiB to each operator. Dependencies need the others for work that the program
+never asks of them, so the build of the image leaves them out (Dockerfile). The modules of this folder stand
+in for all of them.
 """
 
 import os

@@ -5,26 +5,21 @@ program in neither is built into the cache folder. A program of another version 
 which is in go.mod, is skipped and reported.
 """
 
-import fcntl
+import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from harness.controlplane.errors import BuildError
 from harness.controlplane.go import find_go
+from harness.controlplane.gobuild import STRIPPED, GoBuild, GoModule, build_lock
+from harness.controlplane.progress import say
 
 MODULE_DIRECTORY = Path(__file__).resolve().parent
-PROGRESS_INTERVAL = 15.0  # seconds between two lines about a running build
-OUTPUT_TAIL_LINES = 30
+MODULE = GoModule(MODULE_DIRECTORY)
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,13 @@ PROGRAMS = (
     ),
 )  # fmt: skip
 KUBECTL = PROGRAMS[-1]
+# These run on nodes, which only the node image has (harness/nodeimage).
+NODE_PROGRAMS = (
+    Program("kubelet", "k8s.io/kubernetes/cmd/kubelet", 55),
+    Program("kubeadm", "k8s.io/kubernetes/cmd/kubeadm", 25),
+    Program("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", 10),
+    Program("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", 10),
+)
 VERSION_TIMEOUT = 60.0  # seconds; a working program prints its version in less than one
 
 
@@ -70,33 +72,48 @@ def ensure_binaries() -> Binaries:
         BuildError: Go is missing and cannot be installed, or a build failed.
     """
     given = {program.name: _given(program) for program in PROGRAMS}
-    found = {program.name: given[program.name] or _cached(program) for program in PROGRAMS}
-    if any(path is None for path in found.values()):
-        with _build_lock():
-            found = {
-                program.name: given[program.name] or _cached(program) or _build(program)
-                for program in PROGRAMS
-            }
-    return Binaries(**{name.replace("-", "_"): path for name, path in found.items() if path is not None})
+    missing = [program for program in PROGRAMS if given[program.name] is None]
+    found = {name: path for name, path in given.items() if path is not None} | ensure_built(missing)
+    return Binaries(**{name.replace("-", "_"): path for name, path in found.items()})
 
 
-def kubectl_path() -> Path:
+def ensure_built(programs: Sequence[Program]) -> dict[str, Path]:
+    """Return programs of exactly the control plane's version by name, and build those that are missing.
+
+    Raises:
+        BuildError: Go is missing and cannot be installed, or a build failed.
+    """
+    if all(_cached(program) for program in programs):
+        return _paths(programs)
+    with build_lock(cache_directory() / kubernetes_version(), "the control plane"):
+        for number, program in enumerate(programs, start=1):
+            if not _cached(program):
+                _build(program, number, len(programs))
+    return _paths(programs)
+
+
+def kubectl_path(kubeconfig: Path | None = None, context: str | None = None) -> Path:
     """Return the kubectl on PATH if its version fits, otherwise that of the control plane, built if needed.
 
-    Reports on stderr which one it is.
+    It has to fit the server of a context, if a kubeconfig is given, and the control plane otherwise. Reports
+    on stderr which one it is.
     """
-    on_path = shutil.which("kubectl")
-    if on_path and _fits(KUBECTL, Path(on_path)):
-        _say(f"Using {on_path}, which fits Kubernetes {kubernetes_version()}")
-        return Path(on_path)
+    found = shutil.which("kubectl")
+    if found:
+        on_path = Path(found)
+        server = _server_version(on_path, kubeconfig, context) if kubeconfig else None
+        wanted = server or kubernetes_version()
+        if _fits(KUBECTL, on_path, wanted):
+            say(f"Using {on_path}, which fits Kubernetes {wanted}")
+            return on_path
     built = ensure_binaries().kubectl
-    _say(f"Using {built}, of Kubernetes {kubernetes_version()}")
+    say(f"Using {built}, of Kubernetes {kubernetes_version()}")
     return built
 
 
 def kubernetes_version() -> str:
     """Return the Kubernetes version that go.mod requires, such as v1.36.3."""
-    return _from_go_mod(r"^\s*k8s\.io/kubernetes (v[\w.-]+)")
+    return MODULE.requires("k8s.io/kubernetes")
 
 
 def cache_directory() -> Path:
@@ -105,35 +122,35 @@ def cache_directory() -> Path:
     return Path(cache) / "kubernaut-datastorage" / "controlplane"
 
 
-def _from_go_mod(pattern: str) -> str:
-    match = re.search(pattern, (MODULE_DIRECTORY / "go.mod").read_text(), re.MULTILINE)
-    if match is None:
-        raise BuildError(f"{MODULE_DIRECTORY / 'go.mod'} has no line like {pattern}")
-    return match.group(1)
+def _paths(programs: Iterable[Program]) -> dict[str, Path]:
+    return {program.name: _cache_path(program) for program in programs}
+
+
+def _cache_path(program: Program) -> Path:
+    return (cache_directory() / kubernetes_version() / program.name).absolute()
 
 
 def _given(program: Program) -> Path | None:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     path = (Path(assets) / program.name).absolute() if assets else None
-    if path is not None and os.access(path, os.X_OK) and _fits(program, path):
+    wanted = MODULE.requires(program.module)
+    if path is not None and os.access(path, os.X_OK) and _fits(program, path, wanted):
         return path
     return None
 
 
-def _cached(program: Program) -> Path | None:
-    path = (cache_directory() / kubernetes_version() / program.name).absolute()
-    return path if os.access(path, os.X_OK) else None
+def _cached(program: Program) -> bool:
+    return os.access(_cache_path(program), os.X_OK)
 
 
-def _fits(program: Program, path: Path) -> bool:
+def _fits(program: Program, path: Path, wanted: str) -> bool:
     """Return whether a program from elsewhere has a usable version; report an unusable one on stderr."""
-    wanted = _from_go_mod(rf"^\s*{re.escape(program.module)} (v[\w.-]+)")
     found = _version(program, path)
     major, minor = _numbers(wanted)
     if found is not None and found[0] == major and abs(found[1] - minor) <= program.skew:
         return True
     why = "does not say its version" if found is None else f"is of version {found[0]}.{found[1]}"
-    _say(f"Not using {path}: it {why}, and the control plane's {program.name} is {wanted}")
+    say(f"Not using {path}: it {why}, and {wanted} is wanted")
     return False
 
 
@@ -149,81 +166,41 @@ def _version(program: Program, path: Path) -> tuple[int, int] | None:
     return _numbers(match.group()) if done.returncode == 0 and match else None
 
 
+def _server_version(kubectl: Path, kubeconfig: Path, context: str | None) -> str | None:
+    """Ask the server of a context; any kubectl can, whatever its own version. None: it does not answer."""
+    chosen = [f"--context={context}"] if context else []
+    try:
+        done = subprocess.run(
+            [kubectl, f"--kubeconfig={kubeconfig}", *chosen, "version", "-o", "json"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=VERSION_TIMEOUT,
+        )  # fmt: skip
+        version = json.loads(done.stdout)["serverVersion"]["gitVersion"]
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError):
+        return None
+    return str(version)
+
+
 def _numbers(version: str) -> tuple[int, int]:
     major, minor = version.removeprefix("v").split(".")[:2]
     return int(major), int(minor)
 
 
-@contextmanager
-def _build_lock() -> Iterator[None]:
-    """Let one process build at a time; the lock ends with the process that holds it."""
-    folder = cache_directory() / kubernetes_version()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say("Another process builds the control plane; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
-        yield
-
-
-def _build(program: Program) -> Path:
+def _build(program: Program, number: int, total: int) -> Path:
     version = kubernetes_version()
     target = cache_directory() / version / program.name
-    unfinished = target.with_name(f".{program.name}.{os.getpid()}.tmp")
-    go = find_go(_from_go_mod(r"^go (\d+\.\d+)"), cache_directory())
-    number = PROGRAMS.index(program) + 1
+    go = find_go(MODULE.go_version(), cache_directory())
     usual = f"about {max(1, round(program.usual_seconds / 60))} min on 2 cores"
-    _say(f"Building {program.name} for {version} ({number} of {len(PROGRAMS)}, {usual}, once per machine)")
-    started = time.monotonic()
-    command = [str(go), "build", "-trimpath", "-ldflags", _linker_flags(version), "-o", str(unfinished)]
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            [*command, program.package],
-            cwd=MODULE_DIRECTORY,
-            env=os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        _wait(process, program, started)
-        if process.returncode != 0:
-            raise BuildError(f"go build {program.package} failed:\n{_tail(output)}")
-    unfinished.replace(target)
-    _say(f"Built {target} in {time.monotonic() - started:.0f} s")
+    say(f"Building {program.name} for {version} ({number} of {total}, {usual}, once per machine)")
+    seconds = GoBuild(program.package, MODULE, linker_flags=(*STRIPPED, *_version_stamps(version))).run(
+        go, target
+    )
+    say(f"Built {target} in {seconds:.0f} s")
     return target
 
 
-def _wait(process: subprocess.Popen[bytes], program: Program, started: float) -> None:
-    try:
-        while True:
-            try:
-                process.wait(PROGRESS_INTERVAL)
-            except subprocess.TimeoutExpired:
-                _say(f"  still building {program.name}, {time.monotonic() - started:.0f} s")
-            else:
-                return
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-
-
-def _linker_flags(version: str) -> str:
+def _version_stamps(version: str) -> list[str]:
     """Stamp the version into the programs: clients parse it and refuse a server without one."""
     major, minor = _numbers(version)
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-    stamps = [f"-X {package}.{name}={value}" for package in packages for name, value in values.items()]
-    return " ".join(["-s", "-w", *stamps])
-
-
-def _tail(output: IO[str]) -> str:
-    output.seek(0)
-    return "".join(output.readlines()[-OUTPUT_TAIL_LINES:])
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    return [f"-X {package}.{name}={value}" for package in packages for name, value in values.items()]

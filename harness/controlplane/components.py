@@ -1,6 +1,7 @@
 """The command lines of etcd, kube-apiserver and kube-controller-manager."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,9 +87,14 @@ def etcd_command(binaries: Binaries, layout: Layout, *, fsync: bool) -> list[str
 
 
 def api_server_command(
-    binaries: Binaries, layout: Layout, certificates: Certificates, *, audit_policy: Path | None
+    binaries: Binaries,
+    layout: Layout,
+    certificates: Certificates,
+    *,
+    audit_policy: Path | None,
+    more: Sequence[str] = (),
 ) -> list[str]:
-    """Return kube-apiserver's command line; with an audit policy it writes logs/audit.log too."""
+    """Return kube-apiserver's command line and `more`; with an audit policy it writes logs/audit.log too."""
     audit = [
         f"--audit-policy-file={audit_policy}",
         f"--audit-log-path={layout.log('audit')}",
@@ -112,6 +118,7 @@ def api_server_command(
         "--event-ttl=1h",
         "--profiling=false",
         *(audit if audit_policy is not None else []),
+        *more,
     ]
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -35,7 +35,8 @@ class ControlPlane(Cluster):
     `fsync=False` lets etcd acknowledge writes that are not on disk yet. That gives 1.3 to 2 times as
     many creates per second on an ordinary disk and the same start, but rates and crash tests would
     then say little about a real cluster; so it is not the default. `audit_policy` is a file
-    with an audit Policy; with one, the API server writes logs/audit.log.
+    with an audit Policy; with one, the API server writes logs/audit.log. `api_server_flags` are added to
+    its command line.
     """
 
     can_restart: ClassVar[bool] = True
@@ -47,6 +48,7 @@ class ControlPlane(Cluster):
         api_port: int | None = None,
         fsync: bool = True,
         audit_policy: Path | None = None,
+        api_server_flags: Sequence[str] = (),
     ) -> None:
         binaries = ensure_binaries()
         directory = directory.absolute()
@@ -57,7 +59,11 @@ class ControlPlane(Cluster):
         self._api_server = self._component(
             "kube-apiserver",
             components.api_server_command(
-                binaries, self._layout, self._certificates, audit_policy=audit_policy
+                binaries,
+                self._layout,
+                self._certificates,
+                audit_policy=audit_policy,
+                more=api_server_flags,
             ),
         )
         self._controller_manager = self._component(

@@ -160,6 +160,13 @@ LEASE_HELD = Gauge(
     ["lease"],
     registry=REGISTRY,
 )
+GUARD_IN_FORCE = Gauge(
+    "datastorage_guard_in_force",
+    "1 while an admission policy that guards the records is in force, 0 if it is missing, refuses nothing or "
+    "can't be looked at: change-guard, definition-guard, deletion-guard, status-guard",
+    ["guard"],
+    registry=REGISTRY,
+)
 DEPENDENCY_UP = Gauge(
     "datastorage_dependency_up",
     "1 while a dependency serves, 0 while it is away: postgres, audit_records and action_traces "

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from datastorage.api.document import document
 from datastorage.cli import waiting
 from datastorage.cli.app import OVERVIEW
 from datastorage.cli.settingstable import settings_table
+from datastorage.cli.versiontext import version_text
 from datastorage.errors import TransientError
 from datastorage.settings import setting_names
 
@@ -54,8 +56,17 @@ def assert_one_line(error: str, *words: str) -> None:
         assert word in error
 
 
-def test_version(run: Command) -> None:
-    assert run("version") == (0, f"{__version__}\n", "")
+@pytest.mark.parametrize("commit", [None, "03a1df7338d91b4be4edc0ca3d6fb3c9df577006"])
+def test_version(run: Command, monkeypatch: pytest.MonkeyPatch, commit: str | None) -> None:
+    monkeypatch.setattr("datastorage.cli.versiontext.revision", lambda: commit)
+    code, printed, error = run("version")
+    assert (code, error) == (0, "")
+    assert printed == (
+        f"datastorage {__version__}\n"
+        f"revision    {commit or 'unknown'}\n"
+        f"python      {platform.python_version()}\n"
+        f"platform    {sys.platform}/{os.uname().machine}\n"
+    )
 
 
 def test_settings_prints_the_table(run: Command) -> None:
@@ -247,7 +258,7 @@ def test_an_error_in_the_arguments_is_one_line(run: Command, command: tuple[str,
 
 
 def test_a_command_is_found_behind_two_dashes(run: Command) -> None:
-    assert run("--", "version") == (0, f"{__version__}\n", "")
+    assert run("--", "version") == (0, version_text(), "")
 
 
 _LARGE = {

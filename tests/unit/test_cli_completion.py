@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from datastorage import __version__
 from datastorage.cli.app import OVERVIEW
+from datastorage.cli.versiontext import version_text
 
 _PROGRAMS = Path(sys.executable).parent
 _BASH = """
@@ -37,7 +37,7 @@ def _completed(*words: str) -> list[str]:
 
 
 def test_the_version_is_an_option_too() -> None:
-    assert _run(_PROGRAMS / "datastorage", "--version").stdout == f"{__version__}\n"
+    assert _run(_PROGRAMS / "datastorage", "--version").stdout == version_text()
 
 
 @pytest.mark.parametrize("command", ["search", "store", "rejected list"])

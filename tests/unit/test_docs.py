@@ -18,8 +18,12 @@ REFERENCE = ROOT / "docs" / "reference"
 MAX_COLUMNS = 120
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 ROLES = {"datastorage_owner", "datastorage_service", "datastorage_reader"}
-# Names that are no settings: one that Kubernetes sets, and one that only the tests read.
-OTHER_VARIABLES = {"DATASTORAGE_REDIS_SERVICE_HOST", "DATASTORAGE_TEST_DATABASE_URL"}
+# Names that are no settings: one that Kubernetes sets, one that only the tests read, and a mistake on a page.
+OTHER_VARIABLES = {
+    "DATASTORAGE_REDIS_SERVICE_HOST",
+    "DATASTORAGE_TEST_DATABASE_URL",
+    "DATASTORAGE_TTL_SECONDS",
+}
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 

@@ -217,6 +217,27 @@ async def test_a_failed_attempt_is_repeated_and_the_lease_ends_at_its_deadline(s
     assert lease.is_held, "nobody else has taken it"
 
 
+async def test_a_slow_api_server_does_not_cost_the_lease() -> None:
+    """Every answer takes as long as an attempt waits at most, and the Lease is held all the time."""
+    clock = _Clock()
+
+    class _Slow(_Store):
+        async def get(self, name: str, *, seconds: float) -> LeaseState | None:
+            clock.now += Pace().max_attempt_seconds
+            return await super().get(name, seconds=seconds)
+
+        async def put(self, name: str, state: LeaseState, *, seconds: float) -> LeaseState:
+            clock.now += Pace().max_attempt_seconds
+            return await super().put(name, state, seconds=seconds)
+
+    slow = _Slow()
+    lease = Lease(slow, "shard-0", "a", clock=clock)
+    await lease.attempt()
+    for _ in range(10):
+        assert lease.is_held
+        assert await lease.attempt() == 0.0, "the next renewal is due when the answer is there"
+
+
 async def test_a_write_without_an_answer_that_took_effect_is_noticed() -> None:
     store, clock = _Store(hangs=True, applies=True), _Clock()
     lease = _lease(store, clock)

@@ -9,6 +9,7 @@ import yaml
 
 from datastorage import __version__
 from datastorage.api.authorization import store_access
+from datastorage.kube.guards import GUARDS
 from datastorage.kube.recordedbypolicy import SPECS, spec_hash
 from datastorage.resources.kinds import (
     ARCHIVE_GROUP,
@@ -272,6 +273,17 @@ def test_the_policies_exempt_the_account_that_the_operator_runs_under() -> None:
         assert conditions == [f'request.userInfo.username != "{user}"']
 
 
+def test_the_operator_may_look_at_every_guard() -> None:
+    assert {f"{name}.{GROUP}" for name in GUARDS} == {f"{name}.{GROUP}" for name in policies()}
+    [[rule]] = [
+        role["rules"]
+        for role in base_objects("ClusterRole")
+        if role["metadata"]["name"] == "datastorage-guards"
+    ]
+    assert set(rule["resourceNames"]) == {f"{name}.{GROUP}" for name in GUARDS}
+    assert rule["verbs"] == ["get"]
+
+
 def test_the_guards_cover_every_kind() -> None:
     plurals = {kind.plural for kind in KINDS}
     (deletion,) = policies()["deletion-guard"]["matchConstraints"]["resourceRules"]
@@ -303,14 +315,16 @@ def test_every_policy_is_bound_and_denies() -> None:
 def test_the_roles_of_callers_reach_nobody_by_themselves() -> None:
     roles = {role["metadata"]["name"]: role for role in base_objects("ClusterRole")}
     assert set(roles) == {
-        "datastorage", "datastorage-namespace-ages", "datastorage-writer", "datastorage-archive-reader",
-        "datastorage-archive-exporter",
+        "datastorage", "datastorage-namespace-ages", "datastorage-guards", "datastorage-writer",
+        "datastorage-archive-reader", "datastorage-archive-exporter",
     }  # fmt: skip
     for role in roles.values():
         assert set(role["metadata"]["labels"]) == {"app.kubernetes.io/name"}, "no label aggregates it"
         assert "aggregationRule" not in role
     bound = {binding["roleRef"]["name"] for binding in base_objects("ClusterRoleBinding")}
-    assert bound == {"datastorage", "datastorage-namespace-ages", "system:auth-delegator"}
+    assert bound == {
+        "datastorage", "datastorage-namespace-ages", "datastorage-guards", "system:auth-delegator",
+    }  # fmt: skip
     assert {binding["roleRef"]["name"] for binding in base_objects("RoleBinding")} == {"datastorage-leases"}
 
 
@@ -328,7 +342,7 @@ def test_the_roles_of_callers_grant_what_the_api_asks_for() -> None:
 def test_everything_is_bound_to_the_account_that_the_operator_runs_under() -> None:
     account = only("ServiceAccount")["metadata"]
     subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
-    assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 3
+    assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 4
     assert [binding["subjects"] for binding in base_objects("RoleBinding")] == [[subject]]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -25,6 +25,7 @@ from datastorage.kube.transport import Transport
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from datastorage.resources.selection import Selection
 from harness.apiserver import FakeApiServer
+from tests.support.referable import Referable, alive
 
 MIB = 2**20
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
@@ -253,6 +254,16 @@ async def test_only_the_chosen_kinds_are_listed(server: FakeApiServer) -> None:
     assert server.requests == []
 
 
+async def test_a_shard_asks_for_its_range(server: FakeApiServer) -> None:
+    selection = Selection(shard=1, shards=4)
+    async with server.transport() as transport:
+        for chosen in (selection, Selection()):
+            server.answer(200, page())
+            assert await names_of(ObjectClient(transport, chosen)) == [[]]
+    ranges = [request.query.get("shardSelector") for request in server.requests]
+    assert ranges == [selection.shard_selector, None]
+
+
 async def test_a_page_of_large_objects_is_asked_for_again_shorter(server: FakeApiServer) -> None:
     large = page("a", "b", more="")
     large["items"][0]["spec"] = "x" * 2000
@@ -305,3 +316,20 @@ async def test_a_status_answer_without_a_version_is_no_success(
     server.answer(200, {"metadata": {"name": "one"}})
     with pytest.raises(ClusterUnavailableError, match=r"^AuditRecord.*: the answer has no resourceVersion"):
         await call(client, "patch_status")
+
+
+async def test_a_page_is_let_go_before_the_next_one_is_asked_for() -> None:
+    """A page of large objects takes some 50 MiB."""
+    pages, left = [Referable() for _ in range(3)], []
+
+    class Pages:
+        async def call(self, *_: Any, **__: Any) -> dict[str, Any]:
+            left.append(alive(pages))
+            page = pages[len(left) - 1]
+            return {"metadata": {"continue": "more" if len(left) < len(pages) else ""}, "items": page.made()}
+
+    client = ObjectClient(cast("Transport", Pages()))
+    async for page in client.pages(AUDIT_RECORD, field_selector="x=y", page_size=1):
+        assert len(page) == 1
+        del page
+    assert left == [0, 0, 0]

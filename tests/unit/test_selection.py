@@ -1,5 +1,6 @@
 """The objects of a shard: each object belongs to exactly one shard."""
 
+import re
 import uuid
 from collections import Counter
 
@@ -30,6 +31,29 @@ def test_every_object_is_in_exactly_one_shard(uid: str, shards: int) -> None:
     # The ranges are in the order of their shards, as the API server names them.
     first, end = -(-(shard << 64) // shards), -(-((shard + 1) << 64) // shards)
     assert first <= fnv1a_64(uid) < end
+
+
+@given(shards=st.integers(2, 64), data=st.data())
+def test_the_ranges_that_the_api_server_is_asked_for_are_those(shards: int, data: st.DataObject) -> None:
+    shard = data.draw(st.integers(0, shards - 1))
+    selector = Selection(shard=shard, shards=shards).shard_selector
+    assert selector is not None
+    found = re.fullmatch(
+        r"shardRange\(object\.metadata\.uid, '0x([0-9a-f]{16})', '0x(1?[0-9a-f]{16})'\)", selector
+    )
+    assert found is not None
+    start, end = (int(number, 16) for number in found.groups())
+
+    def shard_of(hashed: int) -> int:
+        return hashed * shards >> 64  # as ``has`` computes it
+
+    assert shard_of(start) == shard_of(end - 1) == shard
+    assert start == 0 or shard_of(start - 1) == shard - 1
+    assert end == 1 << 64 or shard_of(end) == shard + 1
+
+
+def test_one_shard_asks_for_no_range() -> None:
+    assert EVERYTHING.shard_selector is None
 
 
 def test_shards_are_of_about_the_same_size() -> None:

@@ -18,7 +18,7 @@ def test_refusals_by_the_guard_are_explained_once(caplog: pytest.LogCaptureFixtu
     notice.note(BY_THE_GUARD)
     [record] = caplog.records
     assert record.levelno == logging.ERROR
-    assert "'datastorage' in the namespace 'datastorage-system'" in record.getMessage()
+    assert "from the ServiceAccount of the installation; the error names it" in record.getMessage()
     assert "datastorage.kubernaut.io/deletion-guard=disabled" in record.getMessage()
     assert vars(record)["error"] == str(BY_THE_GUARD)
 

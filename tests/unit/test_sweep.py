@@ -1,17 +1,18 @@
 """The sweep: every unstored object reaches the intake, at the intake's pace."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 
 from datastorage.errors import ClusterUnavailableError, NotServedError, ObjectGoneError, RequestRefusedError
+from datastorage.pipeline.listing import Page, Walk
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.pipeline.sweep import Pace, Sweep, SweepRequests
 from datastorage.records.record import Table
 from datastorage.resilience.breaker import Breaker
-from datastorage.resources.kinds import AUDIT_RECORD
+from datastorage.resources.kinds import AUDIT_RECORD, ResourceKind
 from harness.objects import (
     action_trace,
     audit_record,
@@ -22,6 +23,7 @@ from harness.objects import (
 from harness.polling import eventually, settle
 from tests.support.entrance import Entrance
 from tests.support.fakes import FakeArchive, FakeCluster, FakeRejected
+from tests.support.referable import Referable, alive
 from tests.support.tasks import Spawn
 
 
@@ -223,3 +225,23 @@ async def test_lasting_trouble_with_one_kind_leaves_the_other_its_interval(
     await eventually(
         lambda: len([call for call in bench.cluster.calls if call[:2] == ("list", "actiontraces")]) >= 3
     )
+
+
+async def test_a_page_is_let_go_before_the_next_one_is_asked_for() -> None:
+    """A page of large objects takes some 50 MiB."""
+    pages, left = [Referable() for _ in range(3)], []
+    read: list[str] = []
+
+    class Cluster:
+        async def pages(self, kind: ResourceKind, **_: Any) -> AsyncIterator[list[dict[str, Any]]]:
+            assert kind is AUDIT_RECORD
+            for page in pages:
+                left.append(alive(pages))
+                yield page.made()
+
+    async def work(page: Page) -> None:
+        read.extend(body["metadata"]["name"] for body in page.bodies)
+
+    assert not await Walk(Cluster(), name="A walk", selectors=["x=y"]).run([AUDIT_RECORD], work)
+    assert len(read) == 3
+    assert left == [0, 0, 0]

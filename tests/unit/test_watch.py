@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import json
 import logging
 from collections.abc import AsyncIterator
 from functools import partial
@@ -45,6 +46,7 @@ class Bench:
         self.recoveries: list[tuple[ResourceKind, bool]] = []
         self.transport = server.transport()
         self.sessions: list[WatchSession] = []
+        self.shard_selector: str | None = None
         factory = KopfFactory(
             namespaces=(),
             session=self._session,
@@ -62,7 +64,9 @@ class Bench:
 
     def _session(self, kind: ResourceKind, retry: WatchRetry) -> WatchSession:
         self.sessions.append(
-            WatchSession(self.transport, retry, partial(self.entrance.objects.is_known, kind))
+            WatchSession(
+                self.transport, retry, partial(self.entrance.objects.is_known, kind), self.shard_selector
+            )
         )
         return self.sessions[-1]
 
@@ -106,6 +110,14 @@ async def test_events_reach_the_intake(bench: Bench, entrance: Entrance, spawn: 
     assert bench.server.requests == []
 
 
+async def test_a_shard_watches_its_range(bench: Bench, spawn: Spawn) -> None:
+    bench.shard_selector = "shardRange(object.metadata.uid, '0x0', '0x1')"
+    watch_both(bench, spawn)
+    await eventually(lambda: bench.monitor.problem is None)
+    assert {query["shardSelector"] for query in bench.server.watch_queries} == {bench.shard_selector}
+    assert {query["fieldSelector"] for query in bench.server.watch_queries} == {"status.phase!=Stored"}
+
+
 async def test_kopf_does_not_see_the_deletion_of_a_stored_object(
     bench: Bench, entrance: Entrance, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +135,32 @@ async def test_kopf_does_not_see_the_deletion_of_a_stored_object(
     watch_both(bench, spawn)
     assert await entrance.take_names() == ["unstored"]
     assert set(seen) == {"unstored"}
+
+
+async def test_large_objects_do_not_pile_up_in_kopf(
+    bench: Bench, entrance: Entrance, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kopf waits for no handler, and keeps each event for a while after it was handled."""
+    count, loads = 10, json.loads
+    parsed: list[dict[str, Any]] = []
+    whole: list[int] = []
+
+    def watched_loads(text: str) -> Any:
+        body = loads(text)
+        if isinstance(body, dict) and body.get("type") == "ADDED":
+            parsed.append(body["object"])
+            whole.append(sum("spec" in one or "managedFields" in one["metadata"] for one in parsed))
+        return body
+
+    monkeypatch.setattr(json, "loads", watched_loads)
+    spec = {**audit_record()["spec"], "details": {"text": "x" * 300_000}}
+    bench.server.events = [
+        {"type": "ADDED", "object": audit_record(spec, managedFields=[{"manager": "test"}])}
+        for _ in range(count)
+    ]
+    spawn(bench.records.run())
+    await eventually(lambda: entrance.intake.depth == count)
+    assert whole == [1] * count, "each is handled, and let go, before the next one is parsed"
 
 
 async def test_the_credentials_of_one_kopf_are_not_seen_by_the_other(bench: Bench, spawn: Spawn) -> None:

@@ -66,3 +66,12 @@ async def test_a_line_that_cannot_be_read_is_left_to_kopf(line: bytes) -> None:
 def test_the_rest_of_the_content_is_aiohttps() -> None:
     lines = WatchLines(cast("aiohttp.StreamReader", _Content(b"", [])), _known)
     assert lines.exception() == "aiohttp's own"
+
+
+async def test_a_large_line_comes_alone_and_in_its_turn() -> None:
+    lines = [b"a", b"b", b"c" * 200_000, b"d" * 200_000, b"e"]
+    content = _Content(b"\n".join([*lines, b""]), [])
+    read = WatchLines(cast("aiohttp.StreamReader", content), _known).iter_chunked(2**20)
+    assert [chunk async for chunk in read] == [
+        b"a\nb\n", lines[2] + b"\n", lines[3] + b"\n", b"e\n",
+    ]  # fmt: skip

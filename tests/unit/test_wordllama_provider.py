@@ -198,3 +198,11 @@ def test_the_provider_none_makes_no_embedder() -> None:
 def _built(**settings: Any) -> Provider | None:
     origin = Origin("", "")  # the model inside the program has no service
     return build_provider(EmbeddingSettings(**settings), url=origin, key=origin)
+
+
+def test_every_half_precision_number_is_read_exactly() -> None:
+    bits = np.arange(-(2**15), 2**15, dtype=np.int16)
+    numbers = bits.view(np.float16)
+    finite = np.isfinite(numbers)
+    read = wordllama_module._shrunk(bits[finite]) * wordllama_module._GROWTH
+    assert np.array_equal(read, numbers[finite].astype(np.float32))

@@ -6,12 +6,12 @@ answer soon. So slow clients can neither lock out the probes nor delay a stop.
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from socket import socket
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from datastorage.api.certificate import ServingCertificate
 from datastorage.api.connection import BoundedConnection
@@ -34,13 +34,15 @@ class Limits:
     """For a whole request to arrive, and then for its answer to be made and read. The checks behind /ready
     take up to 2 s each.
     """
-    close_seconds: int = 5
+    close_seconds: float = 5.0
     """The longest that a stop waits for requests that are under way. Most questions take milliseconds. Stores
     have their answers before, when what was taken in is committed.
     """
     backlog: int = 128
     """Connections that wait in the kernel. The server accepts all of them in one turn of the event loop, and
     closes those beyond the limit in the next turn. So this and ``connections`` bound the open files."""
+    cut_seconds: float = 1.0
+    """For requests to notice that their connection was cut. After that they are cancelled."""
     handshakes: HandshakeLimits = HandshakeLimits()
     """Of a port with TLS."""
 
@@ -56,12 +58,13 @@ class HttpServer:
         certificate: ServingCertificate | None = None,
     ) -> None:
         """``certificate`` is that of a port with TLS."""
+        self._limits = limits
         self._listening = listening
         self._certificate = certificate
         self._following: asyncio.Task[None] | None = None
         self._server = _Server(
             uvicorn.Config(
-                app,
+                _quiet_when_cancelled(app),
                 # h11 bounds the bytes of a request that is not complete; the faster parser does not.
                 http=type(
                     "_Connection",
@@ -78,7 +81,6 @@ class HttpServer:
                 proxy_headers=False,
                 backlog=limits.backlog,
                 timeout_keep_alive=limits.idle_seconds,
-                timeout_graceful_shutdown=limits.close_seconds,
             ),
             None if certificate is None else Handshakes(certificate.context, limits.handshakes),
         )
@@ -101,11 +103,35 @@ class HttpServer:
         if self._serving is None:
             return
         self._server.should_exit = True
+        _, late = await asyncio.wait({self._serving}, timeout=self._limits.close_seconds)
+        if late:
+            await self._cut()
         await asyncio.wait({self._serving})
         if self._following is not None:
             await end_tasks([self._following])
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
+
+    async def _cut(self) -> None:
+        """End the requests that are still under way. uvicorn would report each as an error."""
+        state = self._server.server_state
+        for connection in list(state.connections):
+            connection.transport.abort()
+        if state.tasks:
+            # First, so that uvicorn knows of the cut when they end.
+            await asyncio.wait(list(state.tasks), timeout=self._limits.cut_seconds)
+        await end_tasks(list(state.tasks))
+        self._server.force_exit = True
+
+
+def _quiet_when_cancelled(app: ASGIApp) -> ASGIApp:
+    """Return the application; a request that is cancelled just ends. Only a stop cancels requests."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return serve
 
 
 class _Server(uvicorn.Server):

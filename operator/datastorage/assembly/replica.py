@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from datastorage.assembly.store import Store, open_store
 from datastorage.kube.endpoint import load_endpoint
+from datastorage.kube.guards import Guards
 from datastorage.kube.recordedbypolicy import RecordedByPolicy
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
@@ -57,6 +58,7 @@ class Replica:
     transport: Transport
     rights: RightsReview
     shards: ShardsHere
+    guards: Guards
     guard_notice: StatusGuardNotice
     authors: Authors | None
     """None if the policy that names authors is not installed."""
@@ -99,6 +101,7 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
             transport=transport,
             rights=RightsReview(transport, on_recovery=shards.sweep),
             shards=shards,
+            guards=Guards(transport),
             guard_notice=StatusGuardNotice(),
             authors=_authors(settings, transport),
             created_objects=CreatedObjects(settings.api.fallback_max),

@@ -145,7 +145,9 @@ def _build(
     monitor = WatchMonitor(selection.kinds, selection.namespaces)
     kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
-        session=lambda kind, retry: WatchSession(replica.transport, retry, partial(objects.is_known, kind)),
+        session=lambda kind, retry: WatchSession(
+            replica.transport, retry, partial(objects.is_known, kind), selection.shard_selector
+        ),
         registry=partial(build_registry, objects=objects, selection=selection),
         settings=kopf_settings,
     )

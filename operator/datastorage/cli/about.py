@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from datastorage import __version__
 from datastorage.cli.settingstable import settings_table
+from datastorage.cli.versiontext import version_text
 from datastorage.errors import DataStorageError
 from datastorage.resources.crd import render_crds, write_crds
 
@@ -56,9 +56,11 @@ def settings() -> None:
 
 @commands.command()
 def version() -> None:
-    """Print the version.
+    """Print the version, the commit, and Python's version.
+
+    The commit is unknown unless the program runs from its image.
 
     Example:
         datastorage version
     """
-    typer.echo(__version__)
+    typer.echo(version_text(), nl=False)

@@ -14,7 +14,6 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from datastorage import __version__
 from datastorage.cli.completion import VARIABLE as COMPLETION_VARIABLE
 from datastorage.cli.completion import words_to_complete
 from datastorage.errors import ConfigurationError, DataStorageError, InvalidQueryError
@@ -48,7 +47,7 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     "crds": Listing("about", "Write the CustomResourceDefinitions, generated from the models."),
     "openapi": Listing("openapi", "Print the OpenAPI document of the REST API."),
     "settings": Listing("about", "Print all settings as a Markdown table."),
-    "version": Listing("about", "Print the version."),
+    "version": Listing("about", "Print the version, the commit, and Python's version."),
     "completion": Listing(
         "completion", "Print the script that lets a shell complete commands, options and kinds."
     ),
@@ -155,14 +154,22 @@ def _name_in_examples(called: str, commands: typer.Typer) -> None:
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer's callback
     if wanted:
-        typer.echo(__version__)
+        from datastorage.cli.versiontext import version_text  # noqa: PLC0415  # few commands need it
+
+        typer.echo(version_text(), nl=False)
         raise typer.Exit
 
 
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version, the commit, and Python's version.",
+            callback=_print_version,
+            is_eager=True,
+        ),
     ] = False,
 ) -> None:
     """Take the options that belong to no command."""

@@ -29,6 +29,11 @@ MODEL: Final = EmbeddingModel("wordllama", "l2_supercat_256", 256)
 _WEIGHTS: Final = "weights/l2_supercat_256.safetensors"
 _VOCABULARY: Final = "tokenizers/l2_supercat_tokenizer_config.json"
 
+# The bits of a 32-bit float that a 16-bit float fills: its sign, the low part of the exponent, its fraction.
+_KEPT_BITS: Final = np.int32(0x0FFFE000 - 2**31)
+# The exponents of the two formats count from 15 and from 127.
+_GROWTH: Final = np.float32(2.0**112)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -88,10 +93,11 @@ class _LoadedModel:
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / _VOCABULARY))
             with safe_open(folder / _WEIGHTS, framework="np") as file:
-                # This takes 32 MiB instead of 16, but is three times as fast.
-                self._table: Matrix = file.get_tensor("embedding.weight").astype(np.float32)
+                # As 32-bit numbers, it would take 32 MiB instead of 16.
+                halves: NDArray[np.float16] = file.get_tensor("embedding.weight").astype(np.float16)
         except Exception as error:  # the tokenizer raises no narrower type
             raise EmbedderUnavailableError(f"The files of {MODEL} can't be read: {error}") from error
+        self._bits = halves.view(np.int16)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         # Its cache would keep whole texts, some 120 MiB: this tokenizer does not split them into words.
@@ -109,9 +115,20 @@ class _LoadedModel:
     def _sum(self, ids: NDArray[np.int32]) -> Vector:
         total = np.zeros(MODEL.dimensions, np.float32)
         for start in range(0, len(ids), self._tokens_at_once):
-            rows = self._table[ids[start : start + self._tokens_at_once]]
+            rows = _shrunk(self._bits[ids[start : start + self._tokens_at_once]])
             total += np.ones(len(rows), np.float32) @ rows  # as a product: three times as fast as a sum
-        return total
+        return total * _GROWTH
+
+
+def _shrunk(bits: NDArray[np.int16]) -> Matrix:
+    """Return 16-bit floats, given by their bits, as 32-bit floats divided by ``_GROWTH``. This is exact.
+
+    Sign, exponent and fraction only change their places. numpy's own conversion takes three times as long.
+    """
+    moved = bits.astype(np.int32)
+    moved <<= 13
+    moved &= _KEPT_BITS
+    return moved.view(np.float32)
 
 
 def _folder() -> Path:

@@ -36,6 +36,7 @@ class ObjectClient:
         """
         self._transport = transport
         self._selection = selection
+        self._shard_selector = selection.shard_selector
         self._max_page_bytes = max_page_bytes
 
     async def create(
@@ -114,6 +115,7 @@ class ObjectClient:
             try:
                 async for page in self._pages(target_of(kind, namespace), field_selector, page_size):
                     yield [body for body in page if self._selection.has(body)]
+                    del page  # a variable would keep it in memory until the next page is there
             except RequestRefusedError as error:
                 refusal = refusal or error
         if refusal is not None:
@@ -126,6 +128,8 @@ class ObjectClient:
         limit = page_size
         while continuation is not None:
             query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
+            if self._shard_selector is not None:
+                query["shardSelector"] = self._shard_selector
             try:
                 answer = await self._transport.call(
                     ApiRequest("GET", target, query=query),
@@ -142,5 +146,8 @@ class ObjectClient:
                 continuation = ""
                 continue
             continuation = metadata_of(answer, target).get("continue") or None
-            yield items_of(answer, target)
+            items = items_of(answer, target)
+            del answer
+            yield items
+            del items  # as above
             limit = min(page_size, limit * 2)

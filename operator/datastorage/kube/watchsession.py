@@ -15,13 +15,19 @@ from datastorage.kube.watchretry import WatchRetry
 class WatchSession:
     """The methods of aiohttp.ClientSession that Kopf uses. Closing it leaves the transport open."""
 
-    def __init__(self, transport: Transport, retry: WatchRetry, is_known: IsKnown) -> None:
-        """``is_known`` judges the object of each deletion: Kopf does not get to see a known one."""
+    def __init__(
+        self, transport: Transport, retry: WatchRetry, is_known: IsKnown, shard_selector: str | None = None
+    ) -> None:
+        """``is_known`` judges the object of each deletion: Kopf does not get to see a known one.
+
+        ``shard_selector`` asks the API server for the events of one shard alone.
+        """
         self.headers = {"User-Agent": USER_AGENT}
         self.closed = False
         self._transport = transport
         self._retry = retry
         self._is_known = is_known
+        self._shard_selector = shard_selector
 
     async def close(self) -> None:
         """Accept no more requests. Kopf has already closed its answers."""
@@ -42,6 +48,8 @@ class WatchSession:
         # The server in the URL is dropped, because the transport knows the current one.
         target = URL(url, encoded=True)
         watches = target.query.get("watch") == "true"
+        if watches and self._shard_selector is not None:
+            target = target.update_query(shardSelector=self._shard_selector)
 
         async def send() -> aiohttp.ClientResponse:
             return await self._transport.request(

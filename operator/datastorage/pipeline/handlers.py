@@ -33,14 +33,24 @@ def build_registry(kind: ResourceKind, objects: ObjectIntake, selection: Selecti
 def _observer(kind: ResourceKind, objects: ObjectIntake, selection: Selection) -> _EventHandler:
     async def observe(event: kopf.RawEvent, **_: Any) -> None:
         body: Any = event["object"]
-        if not selection.has(body):
-            return
-        if event["type"] == "DELETED":
-            objects.offer_last_copy(kind, body)
-        else:
-            objects.offer(kind, body)
+        if selection.has(body):
+            if event["type"] == "DELETED":
+                objects.offer_last_copy(kind, body)
+            else:
+                objects.offer(kind, body)
+        _free(body)
 
     return observe
+
+
+def _free(body: dict[str, Any]) -> None:
+    """Take everything large out of an object that was offered.
+
+    Kopf keeps the event until it finds that no other follows for the same object. While large objects
+    arrive, that takes seconds, in which ten more are read, of up to 34 MiB each.
+    """
+    body.pop("spec", None)
+    body["metadata"].pop("managedFields", None)
 
 
 def kopf_settings(kind: ResourceKind) -> kopf.OperatorSettings:

@@ -33,11 +33,13 @@ class Pace:
     deadline_seconds: float = 10.0
     """A holder that could not renew it for this long stops: a few seconds before others begin."""
     renew_seconds: float = 5.0
-    """Between two renewals."""
+    """From one renewal to the next, however long the answer takes."""
     retry_seconds: float = 2.0
     """Between two looks at the Lease of another process, and after an attempt that failed."""
-    attempt_seconds: float = 5.0 / 3
-    """An attempt without an answer for this long has failed: there is time for others before the deadline."""
+    attempt_seconds: float = 2.5
+    """A request without an answer for this long has failed: there is time for another before the deadline."""
+    max_attempt_seconds: float = 5.0
+    """Later attempts wait longer, up to this. Otherwise nobody would hold a Lease of a slow API server."""
 
 
 class LeaseStore(Protocol):
@@ -72,6 +74,8 @@ class Lease:
         self._seen_at = float("-inf")
         self._changed = asyncio.Event()
         self._given_up = False
+        self._patience = pace.attempt_seconds
+        """How long the next attempt waits for its answers."""
 
     @property
     def is_held(self) -> bool:
@@ -152,8 +156,8 @@ class Lease:
         began = self._clock()
         mine, self._mine = self._mine, None  # until the answer shows what became of the attempt
         try:
-            async with asyncio.timeout(self._pace.attempt_seconds):
-                return await self._attempt(mine, began)
+            async with asyncio.timeout(self._patience if mine is not None else 2 * self._patience):
+                next_at = await self._attempt(mine)
         except ObjectChangedError:
             # Another process was quicker, or has asked for the Lease: the next attempt reads it.
             return 0.0 if mine is not None else jittered(self._pace.retry_seconds)
@@ -162,10 +166,15 @@ class Lease:
                 "A Lease could be neither read nor written",
                 extra={"lease": self._name, "error": str(error) or "no answer in time"},
             )
-            return jittered(self._pace.retry_seconds)
+            self._patience = min(2 * self._patience, self._pace.max_attempt_seconds)
+            next_at = began + jittered(self._pace.retry_seconds)
+        else:
+            self._patience = self._pace.attempt_seconds
+        return max(0.0, next_at - self._clock())
 
-    async def _attempt(self, mine: LeaseState | None, began: float) -> float:
-        seconds = self._pace.attempt_seconds
+    async def _attempt(self, mine: LeaseState | None) -> float:
+        """Make one attempt; return when the next one is due, by the clock. Every request has its time."""
+        seconds = self._patience
         state = mine or await self._store.get(self._name, seconds=seconds)
         if state is not None:
             self._look_at(state)
@@ -173,14 +182,14 @@ class Lease:
                 return await self._hand_over(state)
             if (wait := self._until_free(state)) > 0:
                 self._lose()  # whatever this process believed
-                return min(wait, jittered(self._pace.retry_seconds))
+                return self._clock() + min(wait, jittered(self._pace.retry_seconds))
+        began = self._clock()
         self._mine = await self._store.put(self._name, self._renewed(state), seconds=seconds)
-        if self._given_up:
-            return self._pace.renew_seconds
-        # From before the request: no process can have seen this renewal earlier.
-        self._held_until = began + self._pace.deadline_seconds
-        self._changed.set()
-        return self._pace.renew_seconds
+        if not self._given_up:
+            # From before the request: no process can have seen this renewal earlier.
+            self._held_until = began + self._pace.deadline_seconds
+            self._changed.set()
+        return began + self._pace.renew_seconds
 
     async def _hand_over(self, state: LeaseState) -> float:
         # This process stops first. The other one reads of its Lease with its next attempt.
@@ -196,7 +205,7 @@ class Lease:
         )
         await self._store.put(self._name, handed, seconds=self._pace.attempt_seconds)
         self._look_at(handed)
-        return jittered(self._pace.retry_seconds)
+        return self._clock() + jittered(self._pace.retry_seconds)
 
     def _lose(self) -> None:
         self._held_until = float("-inf")

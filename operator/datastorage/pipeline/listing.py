@@ -68,6 +68,7 @@ class Walk:
             try:
                 async for page in self.pages(kind):
                     await work(page)
+                    del page  # see pages()
             except NotServedError:
                 # A kind that is not served has no objects. Its watch reports when it is (kube/watch.py).
                 self._troubles.pop(kind, None)
@@ -86,7 +87,10 @@ class Walk:
         for selector in self._selectors:
             read_at = time.monotonic()
             async for bodies in self._cluster.pages(kind, field_selector=selector, page_size=self._page_size):
-                yield Page(kind, bodies, read_at)
+                page = Page(kind, bodies, read_at)
+                del bodies
+                yield page
+                del page  # a variable would keep it in memory until the next page is there
                 read_at = time.monotonic()
 
     def _failed(self, kind: ResourceKind, error: Exception) -> None:

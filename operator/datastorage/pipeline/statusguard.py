@@ -26,9 +26,9 @@ class StatusGuardNotice:
         _log.error(
             "The status guard of the cluster refuses the statuses that this process writes: records are "
             "stored, but their objects get no phase and stay in the cluster. The guard accepts statuses only "
-            "from the ServiceAccount 'datastorage' in the namespace 'datastorage-system'; the error says "
-            "which identity this process has. Run the operator under that ServiceAccount. Or, to try it out, "
-            "switch the guards off in each namespace that has records: "
+            "from the ServiceAccount of the installation; the error names it, and the identity that this "
+            "process has. Run the operator under that ServiceAccount. Or, to try it out, switch the guards "
+            "off in each namespace that has records: "
             "kubectl label namespace NAMESPACE %s/deletion-guard=disabled",
             GROUP,
             extra={"error": str(refusal)},

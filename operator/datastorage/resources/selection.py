@@ -29,6 +29,18 @@ class Selection:
         if not 0 <= self.shard < self.shards:
             raise ValueError(f"there is no shard {self.shard} of {self.shards}")
 
+    @property
+    def shard_selector(self) -> str | None:
+        """The range as the API server's parameter ``shardSelector``; None if it contains every hash.
+
+        Servers that do not divide lists and watches ignore it (alpha in Kubernetes 1.36, KEP 5866).
+        """
+        if self.shards == 1:
+            return None
+        # Rounded up, as ``has`` divides the hashes.
+        start, end = (-((-number << _BITS) // self.shards) for number in (self.shard, self.shard + 1))
+        return f"shardRange(object.metadata.uid, '{start:#018x}', '{end:#018x}')"
+
     def has(self, body: Any) -> bool:
         """Return whether an object is in the shard's range. Kind and namespace are not checked here."""
         if self.shards == 1:

@@ -112,7 +112,7 @@ class Checks:
         """Return the checks that /ready shows and does not fail for."""
         vectors, authors = self._replica.store.vectors, self._replica.authors
         return (
-            {"waiting": self._waiting}
+            {"waiting": self._waiting, "guards": self._replica.guards.problem}
             | ({"recorded_by": authors.problem} if authors is not None else {})
             | (vector_notes(vectors, self._pace) if vectors is not None else {})
             | (standby_notes(self._standby) if self._standby is not None else {})

@@ -188,6 +188,7 @@ class Operator:
         prepare = partial(replica.postgres.run, partial(partitions.prepare, replica.store.database))
         workers: list[asyncio.Task[Any]] = [
             start("rights", replica.rights.run()),
+            start("guards", replica.guards.run()),
             start("partitions", repeat(prepare, interval_seconds=self._pace.partitions_seconds)),
         ]
         if self._leases is not None:

@@ -1,0 +1,91 @@
+"""Measures what shards cost and bring (m): the same drain by three replicas with one shard and with three."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.bench import Bench
+from benchmarks.errors import BenchmarkError
+from benchmarks.measuredoperator import MeasuredOperator
+from benchmarks.progress import say
+from benchmarks.results import Result
+from harness.polling import until
+
+_REPLICAS: Final = 3
+_LEASE_NAMESPACE: Final = "datastorage-system"
+_DRAINS: Final = (1, _REPLICAS, _REPLICAS, 1)
+"""The number of shards of each drain. An API server gets slower with every object that it has had."""
+_SHARED_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class _Drain:
+    rate: float
+    """Objects per second."""
+    busiest_cpu_ms: float
+    """CPU time of the replica that used most, in milliseconds for each of all objects."""
+    all_cpu_ms: float
+    peak_rss_mib: float
+
+
+async def measure_sharding(bench: Bench, count: int) -> list[Result]:
+    """Drain ``count`` objects with one shard and with three, twice each."""
+    drains: dict[int, list[_Drain]] = {1: [], _REPLICAS: []}
+    for number, shards in enumerate(_DRAINS):
+        drains[shards].append(await _drain(bench, f"shards-{number}", count, shards))
+    rate = {shards: len(each) / sum(1 / drain.rate for drain in each) for shards, each in drains.items()}
+    busiest = {shards: sum(drain.busiest_cpu_ms for drain in each) for shards, each in drains.items()}
+    total = {shards: sum(drain.all_cpu_ms for drain in each) / len(each) for shards, each in drains.items()}
+    return [
+        Result(
+            "m", f"drain, {_REPLICAS} replicas, {_REPLICAS} shards", count,
+            {"drain": round(rate[_REPLICAS], 1)},
+            figures={
+                "of the drain with one shard": round(rate[_REPLICAS] / rate[1], 3),
+                "CPU of the busiest replica, of one shard's": round(busiest[_REPLICAS] / busiest[1], 3),
+                "CPU ms per object, all replicas": round(total[_REPLICAS], 2),
+                "the same with one shard": round(total[1], 2),
+                "peak RSS MiB": round(max(d.peak_rss_mib for each in drains.values() for d in each), 1),
+            },
+        )
+    ]  # fmt: skip
+
+
+async def _drain(bench: Bench, name: str, count: int, shards: int) -> _Drain:
+    say(f"    {_REPLICAS} replicas, {shards} shards")
+    namespace, archive = await bench.namespace(name), await bench.archives.archive()
+    async with AsyncExitStack() as stack:
+        operators = [
+            await stack.enter_async_context(
+                bench.operator(archive, NAMESPACES=namespace, LEASE_NAMESPACE=_LEASE_NAMESPACE, SHARDS=shards)
+            )
+            for _ in range(_REPLICAS)
+        ]
+        for operator in operators:
+            await operator.until_ready()
+        await _until_shared(operators, shards)
+        # The objects wait for all replicas at the same time; the pause is shorter than the Leases.
+        for operator in operators:
+            operator.pause()
+        try:
+            created = await bench.create(namespace, count)
+        finally:
+            for operator in operators:
+                operator.resume()
+        before = [operator.cpu_seconds for operator in operators]
+        ended = await bench.until_gone(namespace, count, operators[0])
+        used = [operator.cpu_seconds - at_first for operator, at_first in zip(operators, before, strict=True)]
+        if sum(len(operator.held_leases) for operator in operators) != shards:
+            raise BenchmarkError("a Lease changed hands; measure fewer objects, so that the pause is shorter")
+        rss = max(operator.peak_rss_mib for operator in operators)
+    await bench.verify(namespace, archive, created)
+    seconds = ended - await archive.first_commit()
+    return _Drain(count / seconds, 1000 * max(used) / count, 1000 * sum(used) / count, rss)
+
+
+async def _until_shared(operators: list[MeasuredOperator], shards: int) -> None:
+    async def shared() -> bool:
+        held = [len(operator.held_leases) for operator in operators]
+        return sum(held) == shards and max(held) - min(held) <= 1
+
+    await until(shared, seconds=_SHARED_SECONDS, what=f"the replicas share {shards} Leases")

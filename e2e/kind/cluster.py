@@ -1,0 +1,185 @@
+"""Brings the kind cluster up, by pytest-kind, and takes everything away again."""
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from datastorage import __version__
+from e2e.kind.nodes import Chosen
+from harness.controlplane import Cluster, ControlPlaneError
+from harness.controlplane.cluster import REPOSITORY
+from harness.controlplane.progress import run_reporting, say
+from harness.docker import Daemon, Docker, DockerError
+from harness.nodeimage.programs import KIND, MODULE
+
+# pytest-kind reads this when it is imported, and its own default is too old for the node image.
+os.environ.setdefault("KIND_VERSION", MODULE.requires(KIND))
+from pytest_kind import KindCluster
+
+CONFIGURATION = REPOSITORY / "e2e" / "kind" / "cluster.yaml"
+PRODUCT_IMAGE = f"kubernaut-datastorage:{__version__}"  # as manifests/base names it
+NETWORK = "kind"  # of Docker; kind makes it, and never removes it
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NODES_TIMEOUT = 300.0  # seconds; they are Ready after some twenty
+
+
+class Kind:
+    """One kind cluster, with its files in .pytest-kind/NAME of the working directory."""
+
+    def __init__(self, name: str, docker: Docker) -> None:
+        self.name = name
+        self._docker = docker
+        self._directory = Path(".pytest-kind") / name
+
+    @property
+    def context(self) -> str:
+        return f"kind-{self.name}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return (self._directory / "kubeconfig").resolve()
+
+    @property
+    def kubectl(self) -> Path:
+        """The kubectl of the node's image, which has the server's version."""
+        return (self._directory / "bin" / "kubectl").resolve()
+
+    @property
+    def logs(self) -> Path:
+        return (self._directory / "logs").resolve()
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Let one process at a time work with the cluster of this name."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ControlPlaneError(
+                    f"another run uses the cluster {self.name}: wait for it, or give this one a --name"
+                ) from error
+            yield
+
+    def exists(self) -> bool:
+        return bool(self._containers())
+
+    def create(self, chosen: Chosen) -> Cluster:
+        """Create the cluster, or take the one that was kept, and wait until its nodes are Ready.
+
+        Raises:
+            ControlPlaneError: kind fails, or a node does not become Ready.
+        """
+        if self._docker.run("network", "inspect", NETWORK, check=False).returncode != 0:
+            (self._directory / "made-network").touch()
+        kind = KindCluster(self.name, self.kubeconfig, image=chosen.node, kind_path=chosen.kind)
+        self._remember(chosen.kind or kind.kind_path)
+        try:
+            kind.create(CONFIGURATION)
+        except (subprocess.CalledProcessError, OSError) as error:
+            raise ControlPlaneError(f"kind cannot create the cluster {self.name}: {error}") from error
+        self.kubectl.parent.mkdir(exist_ok=True)
+        control_plane = f"{self.name}-control-plane"
+        self._docker.run("cp", f"{control_plane}:/usr/bin/kubectl", str(self.kubectl))
+        cluster = Cluster.from_context(self.kubeconfig, self.context, self.kubectl, self._directory.resolve())
+        timeout = f"--timeout={NODES_TIMEOUT:.0f}s"
+        cluster.kubectl(
+            "wait", "nodes", "--all", "--for=condition=Ready", timeout, timeout=NODES_TIMEOUT + 30
+        )
+        return cluster
+
+    def load(self, image: str, name: str) -> None:
+        """Load an image of Docker's into the nodes under the name that the manifests have for it."""
+        say(f"loading {name} into the nodes")
+        had_one = image == name or self._docker.has_image(name)
+        if not had_one:
+            self._docker.run("tag", image, name)
+        try:
+            self._kind("load", "docker-image", "--name", self.name, name)
+        finally:
+            if not had_one:
+                self._docker.run("image", "rm", name)
+
+    def export_logs(self) -> None:
+        """Write the logs of nodes and pods into a folder."""
+        self._kind("export", "logs", "--name", self.name, str(self.logs))
+        say(f"the logs of the nodes and pods are in {self.logs}")
+
+    def remove(self) -> None:
+        """Remove the cluster, and Docker's network for it if it was made for it."""
+        if self.exists():
+            kubeconfig = f"--kubeconfig={self.kubeconfig}"
+            self._kind("delete", "cluster", "--name", self.name, kubeconfig)
+        made = self._directory / "made-network"
+        if made.exists():
+            # It stays where another cluster has come to use it.
+            self._docker.run("network", "rm", NETWORK, check=False)
+            made.unlink()
+
+    def _containers(self) -> list[str]:
+        label = f"label=io.x-k8s.kind.cluster={self.name}"
+        return self._docker.run("ps", "--all", "--quiet", "--filter", label).stdout.split()
+
+    def _remember(self, kind: Path) -> None:
+        (self._directory / "kind-path").write_text(str(kind.resolve()))
+
+    def _kind(self, *arguments: str) -> None:
+        program = (self._directory / "kind-path").read_text()
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ControlPlaneError(f"kind {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
+
+
+@contextmanager
+def docker_daemon(name: str, *, keep: bool, daemon: Daemon | None = None) -> Iterator[Docker]:
+    """Have a Docker that answers; stop it afterwards if it was started for this cluster and is not kept."""
+    daemon = daemon or Daemon()
+    marker = Path(".pytest-kind") / name / "started-dockerd"
+    if daemon.start_if_needed():
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    try:
+        yield Docker()
+    finally:
+        if marker.exists() and keep:
+            say("kept: dockerd, which --remove stops as well")
+        elif marker.exists():
+            with uninterrupted():
+                _stop(daemon)
+                marker.unlink()
+
+
+def _stop(daemon: Daemon) -> None:
+    try:
+        daemon.stop()
+    except DockerError as error:  # somebody has come to use it: no reason to fail
+        say(str(error))
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let nobody interrupt what is done, in this process and those that it starts: a second Ctrl-C, say."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def build_product(chosen: Chosen) -> None:
+    """Build the product's image, as `make image` does.
+
+    Raises:
+        ControlPlaneError: it can't be built.
+    """
+    arguments = [f"{name}={os.environ[name]}" for name in ("PIP_INDEX_URL",) if name in os.environ]
+    if chosen.base is not None:
+        # The base has this machine's certificates, and pip's own would not vouch for a mirror.
+        arguments += [f"BASE_IMAGE={chosen.base}", "PIP_CERT=/etc/ssl/certs/ca-certificates.crt"]
+    command = ["make", "--no-print-directory", "image", *arguments]
+    run_reporting(command, "building the product's image", cwd=REPOSITORY)

@@ -1,0 +1,94 @@
+"""Runs the tests on the cluster: those of the installed operators, and those that start their own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from e2e.kind.cluster import Kind
+from harness.controlplane.cluster import REPOSITORY
+from harness.controlplane.progress import say
+
+INSTALLED = "e2e/installed"
+END_SECONDS = 120.0  # pytest stops the servers that its tests have started
+NO_TESTS = 5  # pytest's exit status when it has found none
+TESTS = "test_*.py"
+
+# These do not run on kind unless they are asked for, because they would find nothing there that `make test`
+# does not find on the control plane, which is built from the same sources. All other tests run.
+_NO_CLUSTER = "needs no cluster"
+_OWN = "needs a control plane of its own, which it breaks or sets up otherwise"
+_DEPENDENCY = (
+    "breaks PostgreSQL, an embedder or the operator's process, which are not in the cluster either way"
+)
+ELSEWHERE = {
+    "test_api_fallback.py": _DEPENDENCY,
+    "test_atomic_crash.py": _DEPENDENCY,
+    "test_backup.py": _DEPENDENCY,
+    "test_bad_input.py": _DEPENDENCY,
+    "test_binaries.py": _NO_CLUSTER,
+    "test_chart.py": _NO_CLUSTER,
+    "test_chart_releases.py": _OWN,
+    "test_contexts.py": _NO_CLUSTER,
+    "test_controlplane.py": _OWN,
+    "test_crash.py": _DEPENDENCY,
+    "test_failover.py": _DEPENDENCY,
+    "test_failure.py": _DEPENDENCY,
+    "test_faults.py": _OWN,
+    "test_fuzz.py": _DEPENDENCY,
+    "test_installed.py": _NO_CLUSTER,
+    "test_kind_choices.py": _NO_CLUSTER,
+    "test_one_table.py": _DEPENDENCY,
+    "test_overlays.py": _OWN,
+    "test_restored.py": _OWN,
+    "test_sharded_server.py": _OWN,
+    "test_start.py": _DEPENDENCY,
+    "test_stop.py": _DEPENDENCY,
+    "test_stop_hanging.py": _DEPENDENCY,
+    "test_tls.py": _DEPENDENCY,
+    "test_upgrade.py": _OWN,
+    "test_vectors.py": _DEPENDENCY,
+}
+
+
+def run_installed(kind: Kind, arguments: Sequence[str]) -> int:
+    """Run the tests that drive the operators in their pods; return pytest's exit status."""
+    if not any((REPOSITORY / INSTALLED).glob(TESTS)):
+        say(f"{INSTALLED} has no tests: nothing was run against the installed operators")
+        return 0
+    return _run(kind, [INSTALLED], arguments)
+
+
+def run_cluster(kind: Kind, arguments: Sequence[str], *, every: bool) -> int:
+    """Run the tests that start operators of their own; return pytest's exit status."""
+    left_out = [INSTALLED, *([] if every else (f"e2e/{name}" for name in ELSEWHERE))]
+    return _run(kind, ["e2e", *(f"--ignore={path}" for path in left_out)], arguments)
+
+
+def _run(kind: Kind, chosen: Sequence[str], arguments: Sequence[str]) -> int:
+    # The first kubectl on PATH is the one of the server's version.
+    path = os.pathsep.join((str(kind.kubectl.parent), os.environ.get("PATH", "")))
+    where = (
+        f"--kubeconfig={kind.kubeconfig}",
+        f"--context={kind.context}",
+        f"--allow-context={kind.context}",
+    )
+    command = [sys.executable, "-m", "pytest", *chosen, *where, *arguments]
+    status = _wait(subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"PATH": path}))
+    if status == NO_TESTS and arguments:
+        say(f"{' '.join(arguments)} chooses no test of {chosen[0]}")
+        return 0
+    return status
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for pytest; an interruption is passed on, because its PostgreSQL would outlive a killed one."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait(END_SECONDS)
+        raise
+    finally:
+        process.kill()

@@ -1,0 +1,3 @@
+"""Stands in for a package that the image does not have."""
+
+raise ModuleNotFoundError("the image has no huggingface_hub", name="huggingface_hub")

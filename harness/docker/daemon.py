@@ -1,0 +1,164 @@
+"""A dockerd of our own, for machines where none runs."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.controlplane.processes import Deadline
+from harness.controlplane.progress import say
+from harness.docker.client import Docker
+from harness.docker.errors import DockerError
+from harness.docker.machine import Snapshot, lacks_sys_resource, restore, unmount_below
+
+RUNTIME = Path(__file__).resolve().parent / "runc-without-sys-resource"
+LOG_TAIL_LINES = 15
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+PROGRAMS = {"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2", "runc": "runc"}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long dockerd is waited for."""
+
+    start_seconds: float = 60.0  # it answers after one or two
+    stop_seconds: float = 60.0  # its containers get 15 s to end
+    poll_seconds: float = 0.2
+
+
+class Daemon:
+    """The dockerd that was started here, found again by its files in a folder."""
+
+    def __init__(
+        self, directory: Path | None = None, docker: Docker | None = None, pace: Pace = Pace()
+    ) -> None:
+        self._directory = directory or _default_directory()
+        self._docker = docker or Docker()
+        self._pace = pace
+        self._execution_root = Path("/run/kubernaut-datastorage-docker")
+
+    @property
+    def log(self) -> Path:
+        return self._directory / "dockerd.log"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, or None if it does not run."""
+        try:
+            pid = int((self._directory / "dockerd.pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        except (OSError, ValueError):
+            return None
+        # The number may be another process's by now.
+        return pid if f"--data-root={self._data}" in command else None
+
+    def missing_packages(self) -> list[str]:
+        """Return the Debian packages without which no Docker answers and none can be started."""
+        if self._docker.answers():
+            return []
+        return [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+
+    def start_if_needed(self) -> bool:
+        """Start dockerd unless a Docker answers; return whether it was started.
+
+        Raises:
+            DockerError: it can't be started: the message says what is missing.
+        """
+        if self._docker.answers():
+            return False
+        self._check_needs()
+        self.stop(force=True)  # what a killed one has left
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Snapshot.take().write(self._snapshot)
+        say("No Docker answers: starting dockerd")
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        (self._directory / "dockerd.pid").write_text(str(process.pid))
+        deadline = Deadline(self._pace.start_seconds)
+        while not self._docker.answers():
+            if process.poll() is not None or deadline.passed():
+                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+                self.stop(force=True)
+                raise DockerError(f"dockerd does not start; the end of its log:\n{tail}")
+            time.sleep(self._pace.poll_seconds)
+        return True
+
+    def stop(self, *, force: bool = False) -> None:
+        """Stop it and take away what it has left on the machine; nothing happens if it was not started here.
+
+        Raises:
+            DockerError: containers run in it (unless forced), or it does not end.
+        """
+        if not self._snapshot.exists():
+            return
+        pid = self.pid
+        if pid is not None and not force:
+            running = self._docker.run("ps", "--format={{.Names}}").stdout.split()
+            if running:
+                raise DockerError(
+                    f"dockerd was left running, because containers run in it: {', '.join(running)};"
+                    " remove them, or stop it with `python -m harness.docker down --force`"
+                )
+        if pid is not None:
+            self._end(pid)
+        for folder in (self._data, self._execution_root):
+            unmount_below(folder)
+        restore(Snapshot.read(self._snapshot))
+        shutil.rmtree(self._execution_root, ignore_errors=True)
+        shutil.rmtree(self._directory)
+
+    @property
+    def _data(self) -> Path:
+        return self._directory / "data"
+
+    @property
+    def _snapshot(self) -> Path:
+        return self._directory / "before.json"
+
+    def _command(self) -> list[str]:
+        command = [
+            "dockerd",
+            f"--host={os.environ.get('DOCKER_HOST') or DEFAULT_HOST}",
+            f"--data-root={self._data}",
+            f"--exec-root={self._execution_root}",
+            f"--pidfile={self._directory / 'own.pid'}",
+        ]
+        if lacks_sys_resource():
+            command += [f"--add-runtime=restricted={RUNTIME}", "--default-runtime=restricted"]
+        return command
+
+    def _check_needs(self) -> None:
+        if os.environ.get("DOCKER_HOST", DEFAULT_HOST).partition("://")[0] != "unix":
+            raise DockerError(f"no Docker answers at {os.environ['DOCKER_HOST']}, which DOCKER_HOST names")
+        if os.geteuid() != 0:
+            raise DockerError("no Docker answers, and only root can start dockerd: start Docker, or be root")
+        missing = self.missing_packages()
+        if missing:
+            raise DockerError(
+                "no Docker answers, and programs to start one are missing: start Docker, or"
+                f" apt-get install {' '.join(missing)}"
+            )
+
+    def _end(self, pid: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                return
+            deadline = Deadline(self._pace.stop_seconds)
+            while not deadline.passed():
+                if self.pid is None:
+                    return
+                time.sleep(self._pace.poll_seconds)
+        raise DockerError(f"dockerd (process {pid}) does not end; its log is {self.log}")
+
+
+def _default_directory() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state).absolute() / "kubernaut-datastorage" / "docker"
