@@ -64,7 +64,7 @@ async def test_an_image_that_does_not_start(
 async def test_a_wrong_password_in_the_secret(
     installation: Installation, counting: Counting, client_pod: ClientPod, read_paths: Sequence[str], say: Say
 ) -> None:
-    """The pods that run keep the connections of the right one, and new pods do not become ready."""
+    """The pods that run keep the right one; a new pod is not ready until the Secret is mended."""
     right = installation.secret("datastorage-database")["DATASTORAGE_DATABASE_URL"]
     parts = urlsplit(right)
     host = parts.netloc.rpartition("@")[2]
@@ -81,9 +81,15 @@ async def test_a_wrong_password_in_the_secret(
                 seconds=2 * SETTLE_SECONDS,
                 what="the running pods see the new value and say that it can't be used",
             )
-            await until(_failing(installation, names), seconds=SETTLE_SECONDS, what="the new pod fails")
+            [new] = [each for each in await installation.pods() if each.name not in names]
+            await until(
+                lambda: _all_say(installation, [new], "password authentication failed for user"),
+                seconds=SETTLE_SECONDS,
+                what="the new pod says why it is not ready",
+            )
             await counted.some_more()
             assert {each.name for each in await installation.ready_pods()} == names
+            assert "mistyped" not in "".join(installation.logs(each) for each in (*before, new))
         finally:
             installation.set_secret("datastorage-database", {"DATASTORAGE_DATABASE_URL": right})
         await installation.wait_complete()
