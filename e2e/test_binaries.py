@@ -17,6 +17,7 @@ from harness.controlplane.binaries import (
 )
 from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.go import find_go
+from harness.helm import helm_path
 
 MINOR = int(kubernetes_version().split(".")[1])
 ETCD = (MODULE_DIRECTORY / "go.mod").read_text().partition("go.etcd.io/etcd/server/v3 v")[2].split()[0]
@@ -74,6 +75,16 @@ def test_missing_programs_are_built_once(go_log: Path, capsys: pytest.CaptureFix
     assert "Building kube-apiserver" in capsys.readouterr().err
     assert ensure_binaries() == binaries
     assert len(go_log.read_text().split()) == len(PROGRAMS)
+    assert capsys.readouterr().err == ""
+
+
+def test_helm_is_built_once_beside_them(go_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    helm = helm_path()
+    assert helm.read_text() == "helm.sh/helm/v4/cmd/helm\n"
+    assert helm.is_relative_to(cache_directory().parent)
+    assert f"Building helm {helm.parent.name}" in capsys.readouterr().err
+    assert helm_path() == helm
+    assert len(go_log.read_text().split()) == 1
     assert capsys.readouterr().err == ""
 
 

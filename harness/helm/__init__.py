@@ -16,7 +16,7 @@ from harness.controlplane.progress import say
 
 _MODULE: Final = GoModule(Path(__file__).resolve().parent)
 _HELM: Final = "helm.sh/helm/v4"
-USUAL_SECONDS: Final = 60  # on 2 cores, after the control plane, whose packages it shares
+USUAL_SECONDS: Final = 100  # on 2 cores; fewer if Go still has the packages that the control plane shares
 _TIMEOUT: Final = 120.0  # seconds for one command
 
 
