@@ -59,6 +59,12 @@ async def test_with_patience_it_is_tried_again(tmp_path: Path) -> None:
     assert counts.slowest_seconds > 0
 
 
+async def test_reads_count_when_enough_in_a_row_were_answered(tmp_path: Path) -> None:
+    counts, paths = await read(tmp_path, [200, 503, 200, 200, 503], steady=3)
+    assert (counts.failed, counts.unanswered) == (0, 0)
+    assert 0 < counts.sent <= len(paths) - 8
+
+
 async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     reader, stop = Reader(plan(tmp_path, ["http://127.0.0.1:1/"])), asyncio.Event()
@@ -70,13 +76,15 @@ async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     assert "ClientConnectorError" in reader.counts.examples[0]
 
 
-def plan(folder: Path, urls: Sequence[str], *, patience_seconds: float = 0.0) -> Plan:
+def plan(folder: Path, urls: Sequence[str], *, patience_seconds: float = 0.0, steady: int = 0) -> Plan:
     token = str(folder / "token")
-    return Plan(urls, token, per_second=200, try_seconds=10, patience_seconds=patience_seconds)
+    return Plan(
+        urls, token, per_second=200, connect_seconds=10, patience_seconds=patience_seconds, steady=steady
+    )
 
 
 async def read(
-    folder: Path, refusals: list[int], *, patience_seconds: float = 0.0
+    folder: Path, refusals: list[int], *, patience_seconds: float = 0.0, steady: int = 0
 ) -> tuple[Counts, list[str]]:
     """Read from a server which first refuses with these statuses; return the counts and the paths."""
     paths: list[str] = []
@@ -91,7 +99,10 @@ async def read(
     application.router.add_get("/{path:.*}", answer)
     async with TestServer(application) as server:
         urls = [str(server.make_url(path)) for path in ("/a", "/b")]
-        reader, stop = Reader(plan(folder, urls, patience_seconds=patience_seconds)), asyncio.Event()
+        reader, stop = (
+            Reader(plan(folder, urls, patience_seconds=patience_seconds, steady=steady)),
+            asyncio.Event(),
+        )
         reading = asyncio.create_task(reader.run(stop))
         await eventually(lambda: len(paths) >= 20)
         stop.set()

@@ -15,7 +15,7 @@ from harness.controlplane import Cluster
 
 TOKEN_FILE: Final = "/var/run/secrets/datastorage/token"  # where the command line looks for it
 PER_SECOND: Final = 50.0
-PATIENCE_SECONDS: Final = 20.0
+PATIENCE_SECONDS: Final = 30.0
 """For reads while a pod or a node has failed: its connections break, and the client tries again."""
 NODE_PATIENCE_SECONDS: Final = 90.0
 """For reads while a node has failed: the Service sends connections to its pods until the cluster has noticed,
@@ -96,13 +96,13 @@ class ClientPod:
     ) -> AsyncIterator[Counts]:
         """Read below /api/v1 through the Service while the context lasts; it then fills the counts.
 
-        With patience a failed try is given up soon, because the next one may meet a pod that works.
+        With patience a connection that does not open is given up soon: the next one may meet another pod.
         """
         plan = Plan(
             urls=[f"{SERVICE_URL}/api/v1{path}" for path in paths],
             token_file=TOKEN_FILE,
             per_second=per_second,
-            try_seconds=1.0 if patience_seconds else 10.0,
+            connect_seconds=1.0 if patience_seconds else 10.0,
             patience_seconds=patience_seconds,
         )
         kubectl = [str(self.cluster.kubectl_path), f"--kubeconfig={self.cluster.admin_kubeconfig}"]
@@ -111,6 +111,7 @@ class ClientPod:
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env=self.cluster.environment,
         )  # fmt: skip
+        assert process.stdin is not None
         assert process.stdout is not None
         counts = Counts()
         try:
@@ -120,6 +121,7 @@ class ClientPod:
                 _, errors = await process.communicate()
                 raise AssertionError(f"the reads did not start: {errors.decode()}")
             yield counts
+            process.stdin.close()
             async with asyncio.timeout(_READS_END_SECONDS):
                 printed, errors = await process.communicate()
             assert printed, errors.decode()

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import pytest_asyncio
 
 from e2e.conftest import external_cluster
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.counted import Counting, InstalledPostgres
-from e2e.installed.installation import OVERLAY, Installation
+from e2e.installed.installation import OVERLAY, Installation, image_of
 from e2e.installed.nodes import Nodes
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
@@ -29,7 +30,8 @@ from harness.manifests import audit_record
 
 FOLDER: Final = Path(__file__).parent
 TEST_SECONDS: Final = 900
-_FIRST_READY_SECONDS: Final = 600.0
+_READY_SECONDS: Final = 600.0
+"""Before the first test the images may still be on their way."""
 
 Say = Callable[[str], None]
 
@@ -98,15 +100,14 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     assert external is not None, "pytest_configure has checked it"
     cluster = Cluster.from_context(*external, kubectl_path(), tmp_path_factory.mktemp("cluster"))
     cluster.apply_product(OVERLAY)
-    Installation(cluster).wait_complete(_FIRST_READY_SECONDS)
     return cluster
 
 
-@pytest.fixture
-def installation(control_plane: Cluster) -> Installation:
+@pytest_asyncio.fixture
+async def installation(control_plane: Cluster, client: BulkClient) -> Installation:
     """Provide the installation, complete again after the test before."""
-    installed = Installation(control_plane)
-    installed.wait_complete()
+    installed = Installation(control_plane, client)
+    await installed.wait_complete(_READY_SECONDS)
     return installed
 
 
@@ -151,7 +152,7 @@ def client_pod(control_plane: Cluster) -> Iterator[ClientPod]:
     control_plane.kubectl("create", "namespace", namespace)
     bindings = []
     try:
-        pod = ClientPod(control_plane, namespace, "client", Installation(control_plane).image)
+        pod = ClientPod(control_plane, namespace, "client", image_of(control_plane))
         pod.start()
         for role in ("datastorage-writer", "datastorage-archive-reader"):
             name = f"{namespace}-{role}"

@@ -1,5 +1,6 @@
 """The installation as kubectl shows it: the operator's pods, its Lease, its rollouts and its Secrets."""
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -7,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import quote
 
+from harness.bulk import BulkClient, RequestError
 from harness.controlplane import Cluster
 from harness.controlplane.cluster import REPOSITORY
-from harness.polling import until_blocking
+from harness.polling import until
 
 NAMESPACE: Final = "datastorage-system"
 OVERLAY: Final = REPOSITORY / "manifests" / "overlays" / "development"
@@ -23,7 +26,7 @@ ROLLOUT_SECONDS: Final = 300.0
 
 _PODS: Final = "app.kubernetes.io/name=datastorage"
 _CONTAINER: Final = "datastorage"
-_LEASE: Final = "datastorage-shard-0-of-1"
+_LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/datastorage-shard-0-of-1"
 # A holder renews its Lease every 5 s, so one that is older than this has no holder, or will have none.
 _LEASE_IS_FRESH: Final = timedelta(seconds=10)
 
@@ -53,8 +56,10 @@ class Leader:
 class Installation:
     """What ``kubectl apply -k manifests/overlays/development`` has made."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, client: BulkClient) -> None:
+        """``client`` is for looks that are repeated: a kubectl for each would slow everything down."""
         self.cluster = cluster
+        self._client = client
 
     def kubectl(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run kubectl in the namespace of the installation, with the options of ``Cluster.kubectl``."""
@@ -70,49 +75,53 @@ class Installation:
         count: int = self.get(DEPLOYMENT)["spec"]["replicas"]
         return count
 
-    @property
-    def image(self) -> str:
-        """The image of the operator."""
-        image: str = self.get(DEPLOYMENT)["spec"]["template"]["spec"]["containers"][0]["image"]
-        return image
+    async def pods_of(self, name: str = "datastorage") -> list[dict[str, Any]]:
+        """Return the pods of a Deployment as the API server has them."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector={quote(f'app.kubernetes.io/name={name}')}"
+        items: list[dict[str, Any]] = (await self._client.request("GET", path))["items"]
+        return items
 
-    def pods(self) -> list[Pod]:
+    async def pods(self) -> list[Pod]:
         """Return the operator's pods, without those that are being deleted."""
-        items = self.get("pods", "-l", _PODS)["items"]
+        items = await self.pods_of()
         return [_pod(each) for each in items if "deletionTimestamp" not in each["metadata"]]
 
-    def ready_pods(self) -> list[Pod]:
+    async def ready_pods(self) -> list[Pod]:
         """Return the pods to which the Service sends requests."""
-        return [each for each in self.pods() if each.is_ready]
+        return [each for each in await self.pods() if each.is_ready]
 
-    def node_of(self, deployment: str) -> str:
-        """Return the node of the only pod of another Deployment."""
-        selector = self.get(deployment)["spec"]["selector"]["matchLabels"]
-        labels = ",".join(f"{name}={value}" for name, value in selector.items())
-        node: str = self.get("pods", "-l", labels)["items"][0]["spec"]["nodeName"]
+    async def postgres_node(self) -> str:
+        """Return the node of PostgreSQL."""
+        [pod] = await self.pods_of("postgres")
+        node: str = pod["spec"]["nodeName"]
         return node
 
-    def leader(self) -> "Leader | None":
+    async def leader(self) -> "Leader | None":
         """Return the ready pod that holds the Lease and goes on renewing it, or None."""
-        leases = self.get("leases", f"--field-selector=metadata.name={_LEASE}")["items"]
-        if not leases:
-            return None
-        spec = leases[0]["spec"]
+        try:
+            spec = (await self._client.request("GET", _LEASE))["spec"]
+        except RequestError as error:
+            if error.status == 404:
+                return None
+            raise
         if datetime.now(UTC) - datetime.fromisoformat(spec["renewTime"]) > _LEASE_IS_FRESH:
             return None
         holder = spec.get("holderIdentity", "")
-        pods = (Leader(each, holder) for each in self.ready_pods() if holder.startswith(f"{each.name}_"))
-        return next(pods, None)
+        pods = await self.ready_pods()
+        return next((Leader(each, holder) for each in pods if holder.startswith(f"{each.name}_")), None)
 
-    def wait_complete(self, seconds: float = ROLLOUT_SECONDS) -> None:
+    async def wait_complete(self, seconds: float = ROLLOUT_SECONDS) -> None:
         """Wait until there are all pods of the newest template and no other one, and one of them leads."""
         for deployment in (POSTGRES, REDIS, DEPLOYMENT):
-            self.wait_rolled_out(deployment, seconds)
-        until_blocking(self._is_complete, seconds=seconds, what="all pods are ready, and one leads")
+            command = ("rollout", "status", deployment, f"--timeout={seconds:.0f}s")
+            await asyncio.to_thread(self.kubectl, *command, timeout=seconds + 30)
+        replicas = self.replicas
 
-    def wait_rolled_out(self, deployment: str = DEPLOYMENT, seconds: float = ROLLOUT_SECONDS) -> None:
-        """Wait until kubectl says that the rollout has ended."""
-        self.kubectl(*("rollout", "status", deployment, f"--timeout={seconds:.0f}s"), timeout=seconds + 30)
+        async def complete() -> bool:
+            count, ready = len(await self.pods_of()), len(await self.ready_pods())
+            return count == ready == replicas and await self.leader() is not None
+
+        await until(complete, seconds=seconds, what="all pods are ready, and one leads")
 
     def patch_template(self, pod_spec: Mapping[str, Any]) -> None:
         """Merge fields into the Deployment's pod template, as ``kubectl patch`` does; containers by name."""
@@ -151,10 +160,12 @@ class Installation:
         # Of the events the newest are the last.
         return "\n\n".join("\n".join((each.stdout + each.stderr).splitlines()[-60:]) for each in found)
 
-    def _is_complete(self) -> bool:
-        items = self.get("pods", "-l", _PODS)["items"]
-        ready = self.ready_pods()
-        return len(items) == len(ready) == self.replicas and self.leader() is not None
+
+def image_of(cluster: Cluster, deployment: str = DEPLOYMENT) -> str:
+    """Return the image of a Deployment of the installation."""
+    found = cluster.get("-n", NAMESPACE, deployment)
+    image: str = found["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image
 
 
 def _pod(item: Mapping[str, Any]) -> Pod:

@@ -1,7 +1,7 @@
 """Reads at a steady rate, and counts what was not answered. It runs in the cluster, in the product's image.
 
-Its only argument is JSON with the fields of ``Plan``. It prints ``started`` when the first read was answered,
-and the counts as JSON when its input ends. It has to get by with what the image has.
+Its only argument is JSON with the fields of ``Plan``. It prints ``started`` when reads are answered
+steadily, and the counts as JSON when its input ends. It has to get by with what the image has.
 """
 
 import asyncio
@@ -27,10 +27,15 @@ class Plan:
     """Taken in turn."""
     token_file: str
     per_second: float
-    try_seconds: float
-    """A try without an answer for so long has failed."""
+    connect_seconds: float
+    """A connection that does not open for so long has failed."""
     patience_seconds: float
     """A read is tried again for so long, as a client does which meets a broken connection."""
+    try_seconds: float = 10.0
+    """A try without an answer for so long has failed."""
+    steady: int = 100
+    """Reads count as soon as so many in a row were answered. After an earlier fault, the nodes may still send
+    some connections of a Service to pods that are gone."""
     at_once: int = 200
     """Reads under way; while there are as many, no new one begins."""
 
@@ -64,6 +69,10 @@ class Reader:
     def __init__(self, plan: Plan) -> None:
         self.counts = Counts()
         self.answered = asyncio.Event()
+        """Set while reads count."""
+        if not plan.steady:
+            self.answered.set()
+        self._in_a_row = 0
         self._plan = plan
         self._room = asyncio.Semaphore(plan.at_once)
         self._began = time.monotonic()
@@ -72,7 +81,7 @@ class Reader:
         """Read until ``stop`` is set, and end what is under way."""
         token = Path(self._plan.token_file).read_text().strip()  # noqa: ASYNC240 -- before anything runs
         headers = {"Authorization": f"Bearer {token}"}
-        timeout = aiohttp.ClientTimeout(total=self._plan.try_seconds)
+        timeout = aiohttp.ClientTimeout(self._plan.try_seconds, sock_connect=self._plan.connect_seconds)
         # The address of a Service stays. Reads are counted here, not look-ups of names.
         fresh = aiohttp.TCPConnector(force_close=True, limit=0, ttl_dns_cache=None)
         kept = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None)
@@ -93,9 +102,12 @@ class Reader:
             self.counts.seconds = time.monotonic() - self._began
 
     async def _read(self, session: aiohttp.ClientSession, others: aiohttp.ClientSession, url: str) -> None:
-        self.counts.sent += 1
         began = time.monotonic()
         try:
+            if not self.answered.is_set():
+                self._note(await self._try(session, url))
+                return
+            self.counts.sent += 1
             trouble = await self._try(session, url)
             if trouble is not None:
                 self.counts.failed += 1
@@ -108,9 +120,14 @@ class Reader:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 trouble = await self._try(others, url)
             self.counts.slowest_seconds = max(self.counts.slowest_seconds, time.monotonic() - began)
-            self.answered.set()
         finally:
             self._room.release()
+
+    def _note(self, trouble: str | None) -> None:
+        self._in_a_row = 0 if trouble is not None else self._in_a_row + 1
+        if self._in_a_row == self._plan.steady:
+            self._began = time.monotonic()
+            self.answered.set()
 
     async def _try(self, session: aiohttp.ClientSession, url: str) -> str | None:
         """Return None for an answer with the record, otherwise what came in its place."""

@@ -24,8 +24,9 @@ async def test_the_process_is_killed(
             leader = await leader_of(installation)
             await asyncio.to_thread(nodes.kill, leader.pod)
             await other_leader(installation, leader)
-        await asyncio.to_thread(installation.wait_complete)
-    restarted = next(each for each in installation.pods() if each.uid == leader.pod.uid)
+        await installation.wait_complete()
+    pods = await installation.pods()
+    restarted = next(each for each in pods if each.uid == leader.pod.uid)
     assert restarted.restarts == leader.pod.restarts + 1
     say(f"SIGKILL to the leader: {counted}; {reads}")
     assert reads.unanswered == 0, reads
@@ -41,7 +42,7 @@ async def test_the_pod_is_deleted_without_grace(
                 installation.kubectl, "delete", "pod", leader.pod.name, "--grace-period=0", "--force"
             )
             await other_leader(installation, leader)
-        await asyncio.to_thread(installation.wait_complete)
+        await installation.wait_complete()
     say(f"the leader's pod deleted with --grace-period=0 --force: {counted}; {reads}")
     assert reads.unanswered == 0, reads
 
@@ -55,6 +56,6 @@ async def test_the_pod_is_stopped_in_order(
             leader = await leader_of(installation)
             await asyncio.to_thread(installation.kubectl, "delete", "pod", leader.pod.name)
             await other_leader(installation, leader)
-        await asyncio.to_thread(installation.wait_complete)
+        await installation.wait_complete()
     say(f"the leader's pod deleted: {counted}; {reads}")
     assert reads.failed == 0, reads

@@ -1,6 +1,5 @@
 """The memory of the pods, as the kernel counts it: at rest, and under load."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 
@@ -33,8 +32,8 @@ async def test_the_pods_need_little_memory(
     installation: Installation, counting: Counting, client_pod: ClientPod, read_paths: Sequence[str], say: Say
 ) -> None:
     installation.kubectl("rollout", "restart", DEPLOYMENT)
-    await asyncio.to_thread(installation.wait_complete)
-    rest = _measured(installation, "now")
+    await installation.wait_complete()
+    rest = await _measured(installation, "now")
     searches = ("/query/semantic?q=an+event+was+seen", "/query/records?pageSize=100")
     async with client_pod.reads([*read_paths, *searches]), counting.load(per_second=100) as counted:
 
@@ -42,14 +41,14 @@ async def test_the_pods_need_little_memory(
             return len(counted.load.accepted) >= 1000
 
         await until(many, seconds=SETTLE_SECONDS, what="many records are created")
-    peak, after = _measured(installation, "peak"), _measured(installation, "now")
+    peak, after = await _measured(installation, "peak"), await _measured(installation, "now")
     for what, found in (("at rest", rest), ("at most", peak), ("after a load", after)):
         say(f"memory {what}: {', '.join(f'{each:.0f}' for each in found)} MiB")
     assert max(rest) <= REST_MIB
     assert max(peak) <= PEAK_MIB
 
 
-def _measured(installation: Installation, field: str) -> list[float]:
+async def _measured(installation: Installation, field: str) -> list[float]:
     """Return the mebibytes of each pod."""
-    pods = installation.ready_pods()
+    pods = await installation.ready_pods()
     return sorted(json.loads(installation.python(each, _MEASURE))[field] / _MIB for each in pods)

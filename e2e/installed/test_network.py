@@ -12,7 +12,7 @@ import pytest
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
-from e2e.installed.installation import NAMESPACE, Installation
+from e2e.installed.installation import NAMESPACE, Installation, image_of
 from harness.controlplane.cluster import REPOSITORY
 from harness.polling import until
 
@@ -58,7 +58,7 @@ def policies(tmp_path: Path, installation: Installation) -> Iterator[Path]:
 @pytest.fixture
 def stranger(installation: Installation, namespace: str) -> ClientPod:
     """Provide a pod in a namespace that nobody has labelled."""
-    pod = ClientPod(installation.cluster, namespace, "stranger", installation.image)
+    pod = ClientPod(installation.cluster, namespace, "stranger", image_of(installation.cluster))
     pod.start()
     return pod
 
@@ -73,7 +73,7 @@ async def test_only_what_the_policies_name_is_reached(
     say: Say,
 ) -> None:
     kubectl = installation.cluster.kubectl
-    operator = installation.ready_pods()[0]
+    operator = (await installation.ready_pods())[0]
 
     def from_operator(place: tuple[str, int]) -> bool:
         return installation.python(operator, _CONNECT, place[0], str(place[1])).strip() == "open"
@@ -92,7 +92,7 @@ async def test_only_what_the_policies_name_is_reached(
         await counted.some_more()
     say(f"NetworkPolicies: {counted}; {reads}")
     assert reads.failed == 0, reads
-    assert installation.leader() is not None
+    assert await installation.leader() is not None
 
 
 def _reaches(pod: ClientPod, *places: tuple[str, int]) -> Callable[[], Awaitable[bool]]:

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 from e2e.installed.clientpod import NODE_PATIENCE_SECONDS, ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
-from e2e.installed.installation import NAMESPACE, POSTGRES, Installation, Leader
+from e2e.installed.installation import NAMESPACE, Installation, Leader
 from e2e.installed.nodes import Nodes
 from e2e.installed.waiting import leader_of, other_leader
 from harness.polling import until
+
+_LOOK_SECONDS: Final = 0.1
 
 
 async def test_the_leaders_node_fails(
@@ -22,7 +25,7 @@ async def test_the_leaders_node_fails(
     say: Say,
 ) -> None:
     """PostgreSQL is on another node. The node comes back before its pods are given up (5 minutes)."""
-    leader = await _led_away_from(installation, installation.node_of(POSTGRES))
+    leader = await _led_away_from(installation, await installation.postgres_node())
     try:
         async with (
             client_pod.reads(read_paths, patience_seconds=NODE_PATIENCE_SECONDS) as reads,
@@ -34,7 +37,7 @@ async def test_the_leaders_node_fails(
         await asyncio.to_thread(nodes.start, leader.pod.node)
     say(f"the leader's node stopped: {counted}; {reads}")
     assert reads.unanswered == 0, reads
-    await asyncio.to_thread(installation.wait_complete)
+    await installation.wait_complete()
 
 
 async def test_the_node_of_postgres_fails(
@@ -45,7 +48,7 @@ async def test_the_node_of_postgres_fails(
     The overlay's PostgreSQL has its data in an emptyDir. It stays as long as the pod stays on its node, and
     the pod stays if the node is back within 5 minutes.
     """
-    node = await asyncio.to_thread(installation.node_of, POSTGRES)
+    node = await installation.postgres_node()
     listing = ("list", "-n", client_pod.namespace)
     async with counting.load() as counted:
         try:
@@ -59,13 +62,13 @@ async def test_the_node_of_postgres_fails(
             await counted.some_more()
         finally:
             await asyncio.to_thread(nodes.start, node)
-        await asyncio.to_thread(installation.wait_complete)
+        await installation.wait_complete()
     say(f"the node of PostgreSQL stopped: {counted}")
     assert client_pod.datastorage(*listing).returncode == 0
 
 
 async def test_a_second_pod_is_evicted_only_when_the_first_is_replaced(installation: Installation) -> None:
-    first, second, _ = installation.ready_pods()
+    first, second, _ = await installation.ready_pods()
     assert _evict(installation, first.name) == ""
     refusal = _evict(installation, second.name)
     assert "Cannot evict pod as it would violate the pod's disruption budget" in refusal
@@ -74,14 +77,14 @@ async def test_a_second_pod_is_evicted_only_when_the_first_is_replaced(installat
         return await asyncio.to_thread(_evict, installation, second.name) == ""
 
     await until(evicted, seconds=SETTLE_SECONDS, what="the first pod is replaced, and the second may go")
-    await asyncio.to_thread(installation.wait_complete)
+    await installation.wait_complete()
 
 
 async def test_a_node_is_drained(
     installation: Installation, counting: Counting, client_pod: ClientPod, read_paths: Sequence[str], say: Say
 ) -> None:
     """The node of the leader, unless PostgreSQL is there, whose data would be gone with its pod."""
-    leader = await _led_away_from(installation, installation.node_of(POSTGRES))
+    leader = await _led_away_from(installation, await installation.postgres_node())
     kubectl = installation.cluster.kubectl
     drain = ("drain", leader.pod.node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
     try:
@@ -91,16 +94,16 @@ async def test_a_node_is_drained(
             _ready_counts(installation) as ready,
         ):
             await asyncio.to_thread(kubectl, *drain, timeout=270)
-            await asyncio.to_thread(installation.wait_complete)
+            await installation.wait_complete()
     finally:
         await asyncio.to_thread(kubectl, "uncordon", leader.pod.node)
-    assert leader.pod.node not in {each.node for each in installation.pods()}
+    assert leader.pod.node not in {each.node for each in await installation.pods()}
     say(f"the leader's node drained, at least {min(ready)} pods ready: {counted}; {reads}")
     assert min(ready) >= installation.replicas - 1
     assert reads.failed == 0, reads
     # The pods do not move back by themselves, and the other tests want them spread.
     installation.kubectl("rollout", "restart", "deployment/datastorage")
-    await asyncio.to_thread(installation.wait_complete)
+    await installation.wait_complete()
 
 
 async def _led_away_from(installation: Installation, node: str) -> Leader:
@@ -109,7 +112,7 @@ async def _led_away_from(installation: Installation, node: str) -> Leader:
     while leader.pod.node == node:
         await asyncio.to_thread(installation.kubectl, "delete", "pod", leader.pod.name)
         leader = await other_leader(installation, leader)
-        await asyncio.to_thread(installation.wait_complete)
+        await installation.wait_complete()
     return leader
 
 
@@ -131,7 +134,8 @@ async def _ready_counts(installation: Installation) -> AsyncIterator[list[int]]:
 
     async def look() -> None:
         while True:
-            counts.append(len(await asyncio.to_thread(installation.ready_pods)))
+            counts.append(len(await installation.ready_pods()))
+            await asyncio.sleep(_LOOK_SECONDS)
 
     task = asyncio.create_task(look())
     try:

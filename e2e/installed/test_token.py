@@ -33,7 +33,7 @@ async def test_the_token_is_rotated(
     say: Say,
 ) -> None:
     """The pods go from their own token to another one and back; then the other one is revoked."""
-    pods = installation.ready_pods()
+    pods = await installation.ready_pods()
     own = {pod: _token(nodes, pod) for pod in pods}
     other, revoke = bound_token(workbench, "other")
     account = installation.cluster.service_account_kubeconfig(NAMESPACE, "datastorage")
@@ -51,7 +51,7 @@ async def test_the_token_is_rotated(
         await counted.some_more()
     say(f"the token rotated: {counted}; {reads}")
     assert reads.failed == 0, reads
-    assert {each.container for each in installation.ready_pods()} == {each.container for each in pods}
+    assert {each.container for each in await installation.ready_pods()} == {each.container for each in pods}
 
 
 async def _give(installation: Installation, nodes: Nodes, pod: Pod, token: str) -> None:

@@ -40,13 +40,15 @@ async def test_a_custom_resource_is_stored_shown_found_and_cleared(
     for mode in ("vector", "text"):
         search = ("out of memory" if mode == "vector" else "checkout memory", "--mode", mode)
         found = client_pod.datastorage("search", *search, "-n", namespace, "-o", "json").stdout
-        assert [each["uid"] for each in json.loads(found)["records"]] == [uid], mode
+        assert [each["uid"] for each in json.loads(found)["results"]] == [uid], mode
     got = client_pod.datastorage("get", uid, "-o", "json").stdout
     assert json.loads(got)["record"]["spec"]["message"] == message
 
-    await client.patch(AUDIT_RECORD, namespace, "more-memory", {"spec": {"ttlSecondsAfterStored": 1}})
-    await asyncio.to_thread(kubectl, *wait, "--for=delete", timeout=SETTLE_SECONDS)
-    assert uid in client_pod.datastorage("list", "-n", namespace, "-o", "json").stdout
+    soon_gone = audit_record("soon-gone", ttlSecondsAfterStored=1)
+    await client.create(AUDIT_RECORD, namespace, soon_gone)
+    gone = ("wait", "-n", namespace, f"{AUDIT_RECORD.singular}/soon-gone", "--for=delete", _WAIT)
+    await asyncio.to_thread(kubectl, *gone, timeout=SETTLE_SECONDS)
+    assert "soon-gone" in client_pod.datastorage("list", "-n", namespace, "-o", "json").stdout
 
 
 async def test_the_service_stores_for_a_serviceaccount(
@@ -116,7 +118,7 @@ async def test_the_replicas_are_on_several_nodes_and_answer_all(
     installation: Installation, client_pod: ClientPod
 ) -> None:
     assert installation.replicas == 3
-    pods = installation.ready_pods()
+    pods = await installation.ready_pods()
     workers = {each.node for each in pods}
     assert len(workers) > 1, pods
     program = (

@@ -1,6 +1,5 @@
 """Waits for what the installation does after a fault."""
 
-import asyncio
 from typing import Final
 
 from e2e.installed.installation import Installation, Leader
@@ -11,18 +10,14 @@ _SECONDS: Final = 120.0
 
 async def leader_of(installation: Installation) -> Leader:
     """Wait until a pod leads, and return it."""
-
-    async def found() -> Leader | None:
-        return await asyncio.to_thread(installation.leader)
-
-    return await until(found, seconds=_SECONDS, what="a pod leads")
+    return await until(installation.leader, seconds=_SECONDS, what="a pod leads")
 
 
 async def other_leader(installation: Installation, former: Leader) -> Leader:
     """Wait until another process leads, and return its pod."""
 
     async def taken_over() -> Leader | None:
-        found = await asyncio.to_thread(installation.leader)
+        found = await installation.leader()
         return None if found is None or found.holder == former.holder else found
 
     return await until(taken_over, seconds=_SECONDS, what="another process leads")
