@@ -14,7 +14,6 @@ from harness.nodeimage.artefacts import folder
 
 # bookworm, because its systemd still boots where the kernel has control groups of version 1.
 SUITE = "bookworm"
-MIRROR = "http://deb.debian.org/debian"
 SCRIPT = Path(__file__).resolve().parent / "debian.sh"
 PROGRAMS = {
     "debootstrap": "debootstrap",
@@ -49,9 +48,9 @@ def root_filesystem(packages: Sequence[str], what: str) -> Iterator[Path]:
     folder().mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".root-", dir=folder()) as directory:
         root = Path(directory) / "root"
-        mirror = os.environ.get("DEBIAN_MIRROR") or MIRROR
+        mirror = os.environ.get("DEBIAN_MIRROR", "")  # empty: debootstrap's own
         in_own_mounts = ("unshare", "--mount", "--propagation=private")
-        run_reporting([*in_own_mounts, SCRIPT, root, SUITE, mirror, ",".join(packages)], what)
+        run_reporting([*in_own_mounts, SCRIPT, root, SUITE, ",".join(packages), mirror], what)
         yield root
 
 
