@@ -97,8 +97,8 @@ async def test_a_wrong_password_in_the_secret(
             installation.set_secret("datastorage-database", {"DATASTORAGE_DATABASE_URL": right})
         await installation.wait_complete()
     say(f"a wrong password in the Secret: {counted}; {reads}")
-    # The first read of a pod that began with the wrong value may still be answered with 503: the connections for
-    # reads look for a new value only when they are used, and /ready has asked over others.
+    # The first read of a pod that began with the wrong value may get 503. The connections for reads look
+    # for a new value only when they are used, and /ready has asked over others.
     assert reads.unanswered == 0, reads
 
 
