@@ -168,6 +168,9 @@ class TriedSecret:
         self._using = secret.current()
         self._failed: Current | None = None
         self._trying: asyncio.Task[None] | None = None
+        self._tested = asyncio.Event()
+        """Unset while a new value is tested."""
+        self._tested.set()
 
     @property
     def value(self) -> str:
@@ -178,27 +181,41 @@ class TriedSecret:
         """Look for a new value and try it in a task of its own."""
         current = self._secret.current()
         if current != self._using and (self._trying is None or self._trying.done()):
+            self._tested.clear()
             self._trying = asyncio.create_task(self._try(current))
+
+    async def value_after(self, value: str) -> str | None:
+        """Return the value to use where ``value`` does not work, or None if there is no other one.
+
+        This waits for the test of a new value that is under way.
+        """
+        await self._tested.wait()
+        return self.value if self.value != value else None
 
     async def close(self) -> None:
         """Stop trying."""
         if self._trying is not None:
             self._trying.cancel()
             await asyncio.gather(self._trying, return_exceptions=True)
+            self._tested.set()  # also if the task was cancelled before it began
 
     async def _try(self, current: Current) -> None:
         try:
             await self._test(current.value)
-        except DataStorageError as error:
-            if current != self._failed:  # each value is logged once
-                self._failed = current
-                _log.warning(
-                    "The new value of %s does not work yet; the previous one stays in use",
-                    self._secret.setting,
-                    extra={"error": str(error)},
-                )
-            await asyncio.sleep(_TRY_AGAIN_SECONDS)
-        else:
             self._using = current
+        except DataStorageError as error:
+            problem = str(error)
+        else:
             self._on_change()
             _log.info("The new value of %s is used", self._secret.setting)
+            return
+        finally:
+            self._tested.set()
+        if current != self._failed:  # each value is logged once
+            self._failed = current
+            _log.warning(
+                "The new value of %s does not work yet; the previous one stays in use",
+                self._secret.setting,
+                extra={"error": problem},
+            )
+        await asyncio.sleep(_TRY_AGAIN_SECONDS)

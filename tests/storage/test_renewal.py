@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -264,6 +265,18 @@ async def test_a_new_password_is_read_after_the_old_one_was_revoked(rotation: Ro
     rotation.file.write_text(rotation.url("two") + "\n")
     async with asyncio.timeout(_RECOVERY_SECONDS):
         await storing
+
+
+async def test_a_process_without_work_notices_a_new_password_with_its_next_question(
+    rotation: Rotation, make: Make
+) -> None:
+    """The old password is refused, the new one is there already, and nobody has to ask twice."""
+    writer = make(replace(rotation.origin("one"), look_seconds=0.0))
+    await writer.store()
+    await rotation.set_password("two")
+    rotation.file.write_text(rotation.url("two"))
+    await rotation.cut()
+    await writer.pid()
 
 
 async def test_connections_are_replaced_when_the_password_changes(rotation: Rotation, make: Make) -> None:

@@ -242,7 +242,15 @@ class Database:
         return True
 
     async def _connect(self, *_: object, **__: object) -> Session:
-        return await self._servers.open(self._url.value)
+        url = self._url.value
+        try:
+            return await self._servers.open(url)
+        except (TransientError, ConfigurationError):
+            # A process that was idle meets the end of its password only here, while the new one is tried.
+            newer = await self._url.value_after(url)
+            if newer is None:
+                raise
+            return await self._servers.open(newer)
 
     async def _try(self, url: str) -> None:
         """Open a connection with a URL and close it again. Raises the errors of ``Servers.open``."""
