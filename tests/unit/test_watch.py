@@ -20,7 +20,7 @@ from datastorage.kube.watchsession import WatchSession
 from datastorage.pipeline.handlers import build_registry, kopf_settings
 from datastorage.pipeline.objectintake import Verdict
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
-from datastorage.resources.selection import EVERYTHING
+from datastorage.resources.selection import EVERYTHING, Selection
 from harness.apiserver import FakeApiServer
 from harness.objects import action_trace, audit_record, key_of_body
 from harness.polling import eventually
@@ -46,7 +46,7 @@ class Bench:
         self.recoveries: list[tuple[ResourceKind, bool]] = []
         self.transport = server.transport()
         self.sessions: list[WatchSession] = []
-        self.shard_selector: str | None = None
+        self.selection = EVERYTHING
         factory = KopfFactory(
             namespaces=(),
             session=self._session,
@@ -64,9 +64,7 @@ class Bench:
 
     def _session(self, kind: ResourceKind, retry: WatchRetry) -> WatchSession:
         self.sessions.append(
-            WatchSession(
-                self.transport, retry, partial(self.entrance.objects.is_known, kind), self.shard_selector
-            )
+            WatchSession(self.transport, retry, partial(self.entrance.objects.is_known, kind), self.selection)
         )
         return self.sessions[-1]
 
@@ -110,11 +108,19 @@ async def test_events_reach_the_intake(bench: Bench, entrance: Entrance, spawn: 
     assert bench.server.requests == []
 
 
-async def test_a_shard_watches_its_range(bench: Bench, spawn: Spawn) -> None:
-    bench.shard_selector = "shardRange(object.metadata.uid, '0x0', '0x1')"
+async def test_a_shard_watches_its_range(bench: Bench, entrance: Entrance, spawn: Spawn) -> None:
+    bench.selection = Selection(shard=1, shards=2)
+    bodies = [audit_record() for _ in range(20)]
+    own = {body["metadata"]["name"] for body in bodies if bench.selection.has(body)}
+    # Most servers ignore the selector.
+    bench.server.events = [{"type": "ADDED", "object": body} for body in bodies]
     watch_both(bench, spawn)
     await eventually(lambda: bench.monitor.problem is None)
-    assert {query["shardSelector"] for query in bench.server.watch_queries} == {bench.shard_selector}
+    await eventually(lambda: entrance.intake.depth == len(own))
+    assert set(await entrance.take_names()) == own
+    assert {query["shardSelector"] for query in bench.server.watch_queries} == {
+        bench.selection.shard_selector
+    }
     assert {query["fieldSelector"] for query in bench.server.watch_queries} == {"status.phase!=Stored"}
 
 

@@ -56,6 +56,27 @@ async def test_only_known_deletions_are_taken_away(
     assert await _read(data, cuts) == left + unended
 
 
+@given(
+    events=st.lists(
+        st.tuples(st.sampled_from(["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"]), st.booleans())
+    ),
+    cuts=st.lists(st.integers(0, 2000)),
+)
+async def test_objects_of_other_shards_are_taken_away(
+    events: list[tuple[str, bool]], cuts: list[int]
+) -> None:
+    """Bookmarks and errors are about no object, and stay."""
+
+    def line(type_: str, *, own: bool) -> bytes:
+        return json.dumps({"type": type_, "object": {"own": own, "known": False}}).encode() + b"\n"
+
+    content = cast("aiohttp.StreamReader", _Content(b"".join(line(t, own=own) for t, own in events), cuts))
+    lines = WatchLines(content, _known, lambda body: bool(body["own"]))
+    assert b"".join([chunk async for chunk in lines.iter_chunked(2**20)]) == b"".join(
+        line(type_, own=own) for type_, own in events if own or type_ in {"BOOKMARK", "ERROR"}
+    )
+
+
 @pytest.mark.parametrize(
     "line", [b'{"type":"DELETED"\n', b'{"type":"DELETED","object":1}\n', b'{"type":"DELETED"}\n']
 )

@@ -146,7 +146,7 @@ def _build(
     kopf_factory = KopfFactory(
         namespaces=selection.namespaces,
         session=lambda kind, retry: WatchSession(
-            replica.transport, retry, partial(objects.is_known, kind), selection.shard_selector
+            replica.transport, retry, partial(objects.is_known, kind), selection
         ),
         registry=partial(build_registry, objects=objects, selection=selection),
         settings=kopf_settings,

@@ -10,24 +10,26 @@ from yarl import URL
 from datastorage.kube.transport import USER_AGENT, Transport
 from datastorage.kube.watchlines import IsKnown, WatchLines
 from datastorage.kube.watchretry import WatchRetry
+from datastorage.resources.selection import EVERYTHING, Selection
 
 
 class WatchSession:
     """The methods of aiohttp.ClientSession that Kopf uses. Closing it leaves the transport open."""
 
     def __init__(
-        self, transport: Transport, retry: WatchRetry, is_known: IsKnown, shard_selector: str | None = None
+        self, transport: Transport, retry: WatchRetry, is_known: IsKnown, selection: Selection = EVERYTHING
     ) -> None:
         """``is_known`` judges the object of each deletion: Kopf does not get to see a known one.
 
-        ``shard_selector`` asks the API server for the events of one shard alone.
+        Nor does it see the objects of other shards than that of the ``selection``.
         """
         self.headers = {"User-Agent": USER_AGENT}
         self.closed = False
         self._transport = transport
         self._retry = retry
         self._is_known = is_known
-        self._shard_selector = shard_selector
+        self._shard_selector = selection.shard_selector
+        self._is_selected = selection.has if selection.shards > 1 else None
 
     async def close(self) -> None:
         """Accept no more requests. Kopf has already closed its answers."""
@@ -63,5 +65,6 @@ class WatchSession:
 
         response = await self._retry.answer(target.path, send, watches=watches)
         if watches:
-            response.content = cast("aiohttp.StreamReader", WatchLines(response.content, self._is_known))
+            lines = WatchLines(response.content, self._is_known, self._is_selected)
+            response.content = cast("aiohttp.StreamReader", lines)
         return response
