@@ -9,6 +9,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.measuredoperator import MeasuredOperator
 from benchmarks.progress import say
 from benchmarks.results import Result
+from harness.leases import are_shared_evenly
 from harness.polling import until
 
 _REPLICAS: Final = 3
@@ -85,7 +86,6 @@ async def _drain(bench: Bench, name: str, count: int, shards: int) -> _Drain:
 
 async def _until_shared(operators: list[MeasuredOperator], shards: int) -> None:
     async def shared() -> bool:
-        held = [len(operator.held_leases) for operator in operators]
-        return sum(held) == shards and max(held) - min(held) <= 1
+        return are_shared_evenly([operator.held_leases for operator in operators], shards)
 
     await until(shared, seconds=_SHARED_SECONDS, what=f"the replicas share {shards} Leases")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from e2e.workbench import Workbench
+from harness.leases import are_shared_evenly
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 
@@ -45,8 +46,7 @@ async def shared_evenly(operators: Sequence[OperatorProcess], shards: int) -> No
     """Wait until every Lease has one holder, and the operators' numbers of Leases differ by one at most."""
 
     async def even() -> bool:
-        found = [await asyncio.to_thread(each.held_leases) for each in operators]
-        counts = [len(leases) for leases in found]
-        return len(set().union(*found)) == sum(counts) == shards and max(counts) - min(counts) <= 1
+        held = [await asyncio.to_thread(each.held_leases) for each in operators]
+        return are_shared_evenly(held, shards)
 
     await until(even, seconds=_SECONDS, what=f"the operators share {shards} Leases evenly")

@@ -36,7 +36,6 @@ class ObjectClient:
         """
         self._transport = transport
         self._selection = selection
-        self._shard_selector = selection.shard_selector
         self._max_page_bytes = max_page_bytes
 
     async def create(
@@ -128,8 +127,8 @@ class ObjectClient:
         limit = page_size
         while continuation is not None:
             query = {"fieldSelector": field_selector, "limit": str(limit), "continue": continuation}
-            if self._shard_selector is not None:
-                query["shardSelector"] = self._shard_selector
+            if (selector := self._selection.shard_selector) is not None:
+                query["shardSelector"] = selector
             try:
                 answer = await self._transport.call(
                     ApiRequest("GET", target, query=query),

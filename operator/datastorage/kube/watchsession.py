@@ -28,8 +28,7 @@ class WatchSession:
         self._transport = transport
         self._retry = retry
         self._is_known = is_known
-        self._shard_selector = selection.shard_selector
-        self._is_selected = selection.has if selection.shards > 1 else None
+        self._selection = selection
 
     async def close(self) -> None:
         """Accept no more requests. Kopf has already closed its answers."""
@@ -50,8 +49,9 @@ class WatchSession:
         # The server in the URL is dropped, because the transport knows the current one.
         target = URL(url, encoded=True)
         watches = target.query.get("watch") == "true"
-        if watches and self._shard_selector is not None:
-            target = target.update_query(shardSelector=self._shard_selector)
+        selector = self._selection.shard_selector
+        if watches and selector is not None:
+            target = target.update_query(shardSelector=selector)
 
         async def send() -> aiohttp.ClientResponse:
             return await self._transport.request(
@@ -65,6 +65,7 @@ class WatchSession:
 
         response = await self._retry.answer(target.path, send, watches=watches)
         if watches:
-            lines = WatchLines(response.content, self._is_known, self._is_selected)
+            is_selected = None if selector is None else self._selection.has
+            lines = WatchLines(response.content, self._is_known, is_selected)
             response.content = cast("aiohttp.StreamReader", lines)
         return response

@@ -123,8 +123,7 @@ class Lease:
                     request = replace(state, requested_by=self._identity)
                     await self._store.put(self._name, request, seconds=seconds)
         except (ClusterError, TimeoutError) as error:
-            reason = str(error) or "no answer in time"
-            _log.debug("A Lease could not be asked for", extra={"lease": self._name, "error": reason})
+            _log.debug("A Lease could not be asked for", extra=self._trouble(error))
 
     async def release(self) -> None:
         """Leave the Lease to others for good, and at once; a failure only makes them wait."""
@@ -139,11 +138,7 @@ class Lease:
             async with asyncio.timeout(seconds):
                 await self._store.put(self._name, free, seconds=seconds)
         except (ClusterError, TimeoutError) as error:
-            reason = str(error) or "no answer in time"
-            _log.warning(
-                "A Lease was not released: others wait until it expires",
-                extra={"lease": self._name, "error": reason},
-            )
+            _log.warning("A Lease was not released: others wait until it expires", extra=self._trouble(error))
 
     async def attempt(self) -> float:
         """Try once to get or to renew the Lease; return the seconds until the next attempt.
@@ -162,10 +157,7 @@ class Lease:
             # Another process was quicker, or has asked for the Lease: the next attempt reads it.
             return 0.0 if mine is not None else jittered(self._pace.retry_seconds)
         except Exception as error:  # noqa: BLE001  # any error: a loop that ends would keep others waiting
-            _log.warning(
-                "A Lease could be neither read nor written",
-                extra={"lease": self._name, "error": str(error) or "no answer in time"},
-            )
+            _log.warning("A Lease could be neither read nor written", extra=self._trouble(error))
             self._patience = min(2 * self._patience, self._pace.max_attempt_seconds)
             next_at = began + jittered(self._pace.retry_seconds)
         else:
@@ -206,6 +198,9 @@ class Lease:
         await self._store.put(self._name, handed, seconds=self._pace.attempt_seconds)
         self._look_at(handed)
         return self._clock() + jittered(self._pace.retry_seconds)
+
+    def _trouble(self, error: Exception) -> dict[str, str]:
+        return {"lease": self._name, "error": str(error) or "no answer in time"}
 
     def _lose(self) -> None:
         self._held_until = float("-inf")
