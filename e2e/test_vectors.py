@@ -135,8 +135,14 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
     assert await fetch_value(workbench.database_url, "SELECT count(*) FROM datastorage.embeddings_1") == 1
     assert operator.metric("datastorage_cache_misses_total") == 1
     assert operator.metric('datastorage_cache_hits_total{tier="memory"}') == 19
-    # Redis may miss its 50 ms on a busy machine, now and then: of several texts, one is enough.
+
+    async def redis_is_used() -> Any:
+        return operator.metric('datastorage_dependency_up{dependency="redis"}') == 1
+
+    # On a busy machine Redis may miss its 50 ms, and is not used for some seconds then. So each text waits
+    # until Redis is used, and of several texts, one is enough.
     for n, message in enumerate(MESSAGES):
+        await until(redis_is_used, seconds=20, what="Redis is used")
         await store(f"more-{n}", message)
     with redis.client() as own:
         assert len(own.keys("datastorage:vector:wordllama:l2_supercat_256:256:*")) > 0
@@ -145,6 +151,7 @@ async def test_equal_events_share_a_vector_and_hit_the_cache(
     operator.start()
     operator.wait_ready()
     for n, message in enumerate(MESSAGES):
+        await until(redis_is_used, seconds=20, what="Redis is used")
         await store(f"again-{n}", message)
     assert operator.metric('datastorage_cache_hits_total{tier="redis"}') > 0
     hits = operator.metric('datastorage_cache_hits_total{tier="redis"}')
