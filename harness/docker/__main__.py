@@ -18,7 +18,8 @@ examples:
 `up` changes nothing where a Docker answers, and `down` nothing where `up` has
 started none. What `down` removes: dockerd's data, with all images; its bridges;
 its chains and rules in iptables, by name, and no others; and it gives the
-forwarding of packets back the setting that `up` found. Needed are root and the
+forwarding of packets and the number of inotify instances back the settings that
+`up` found. Needed are root and the
 programs dockerd, iptables and ip: apt-get install docker.io iptables iproute2."""
 
 

@@ -12,7 +12,13 @@ from harness.controlplane.processes import Deadline
 from harness.controlplane.progress import say
 from harness.docker.client import Docker
 from harness.docker.errors import DockerError
-from harness.docker.machine import Snapshot, lacks_sys_resource, restore, unmount_below
+from harness.docker.machine import (
+    Snapshot,
+    allow_inotify_instances,
+    lacks_sys_resource,
+    restore,
+    unmount_below,
+)
 
 RUNTIME = Path(__file__).resolve().parent / "runc-without-sys-resource"
 LOG_TAIL_LINES = 15
@@ -73,6 +79,7 @@ class Daemon:
         self.stop(force=True)  # what a killed one has left
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         Snapshot.take().write(self._snapshot)
+        allow_inotify_instances()
         say("No Docker answers: starting dockerd")
         with self.log.open("wb") as log:
             process = subprocess.Popen(

@@ -11,6 +11,10 @@ from pathlib import Path
 from harness.docker.leftovers import is_bridge, removal
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+# Each node's systemd, kubelet and containerd need some, and all containers share their user's number. The
+# kernel's default of 128 is too few for three nodes: one of them fails with "too many open files".
+INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+ENOUGH_INOTIFY_INSTANCES = 512
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 MODULES = Path("/lib/modules")  # kind mounts it into its nodes, and dockerd makes it where it is missing
 FILTERS = ("iptables", "ip6tables")
@@ -25,6 +29,7 @@ class Snapshot:
     rules: dict[str, str]
     links: list[str]
     forwarding: str
+    inotify_instances: str
     control_groups: list[str]
     has_modules: bool
 
@@ -34,6 +39,7 @@ class Snapshot:
             rules={program: _output(f"{program}-save") for program in FILTERS},
             links=_links(),
             forwarding=FORWARDING.read_text().strip(),
+            inotify_instances=INOTIFY_INSTANCES.read_text().strip(),
             control_groups=[str(group) for group in _control_groups()],
             has_modules=MODULES.exists(),
         )
@@ -44,6 +50,23 @@ class Snapshot:
 
     def write(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self), indent=1))
+
+
+def inotify_trouble() -> str | None:
+    """Return why nodes may lack inotify instances, with the remedy; None if there are enough."""
+    instances = int(INOTIFY_INSTANCES.read_text())
+    if instances >= ENOUGH_INOTIFY_INSTANCES:
+        return None
+    return (
+        f"fs.inotify.max_user_instances is {instances}: nodes may fail with too many open files; "
+        f"sysctl -w fs.inotify.max_user_instances={ENOUGH_INOTIFY_INSTANCES} allows enough"
+    )
+
+
+def allow_inotify_instances() -> None:
+    """Allow enough inotify instances for the nodes of a cluster, until `restore`."""
+    if inotify_trouble() is not None:
+        INOTIFY_INSTANCES.write_text(str(ENOUGH_INOTIFY_INSTANCES))
 
 
 def restore(before: Snapshot) -> None:
@@ -57,6 +80,8 @@ def restore(before: Snapshot) -> None:
     for bridge in bridges:
         _run("ip", "link", "delete", bridge)
     FORWARDING.write_text(before.forwarding)
+    if INOTIFY_INSTANCES.read_text().strip() == str(ENOUGH_INOTIFY_INSTANCES):  # nobody has changed it since
+        INOTIFY_INSTANCES.write_text(before.inotify_instances)
     _remove_control_groups(before)
     if not before.has_modules:
         _remove_if_empty(MODULES)
