@@ -10,11 +10,11 @@ from harness.controlplane import BuildError
 from harness.controlplane.binaries import (
     MODULE_DIRECTORY,
     PROGRAMS,
-    cache_directory,
     ensure_binaries,
     kubectl_path,
     kubernetes_version,
 )
+from harness.controlplane.cache import cache_directory
 from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.go import find_go
 from harness.helm import helm_path
@@ -82,7 +82,7 @@ def test_helm_is_built_once_beside_them(go_log: Path, capsys: pytest.CaptureFixt
     helm = helm_path()
     assert helm.read_text() == "helm.sh/helm/v4/cmd/helm\n"
     assert helm.is_relative_to(cache_directory().parent)
-    assert f"Building helm {helm.parent.name}" in capsys.readouterr().err
+    assert "Building helm" in capsys.readouterr().err
     assert helm_path() == helm
     assert len(go_log.read_text().split()) == 1
     assert capsys.readouterr().err == ""

@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.controlplane.go import find_go
-from harness.controlplane.gobuild import STRIPPED, GoBuild, GoModule, build_lock
+from harness.controlplane.cache import cache_directory
+from harness.controlplane.gobuild import STRIPPED, GoBuild, GoModule, ensure_programs
 from harness.controlplane.progress import say
 
 MODULE_DIRECTORY = Path(__file__).resolve().parent
@@ -83,13 +83,12 @@ def ensure_built(programs: Sequence[Program]) -> dict[str, Path]:
     Raises:
         BuildError: Go is missing and cannot be installed, or a build failed.
     """
-    if all(_cached(program) for program in programs):
-        return _paths(programs)
-    with build_lock(cache_directory() / kubernetes_version(), "the control plane"):
-        for number, program in enumerate(programs, start=1):
-            if not _cached(program):
-                _build(program, number, len(programs))
-    return _paths(programs)
+    version = kubernetes_version()
+    flags = (*STRIPPED, *_version_stamps(version))
+    builds = [
+        GoBuild(program.name, program.package, MODULE, program.usual_seconds, flags) for program in programs
+    ]
+    return ensure_programs(builds, cache_directory() / version, f"programs of Kubernetes {version}")
 
 
 def kubectl_path(kubeconfig: Path | None = None, context: str | None = None) -> Path:
@@ -116,20 +115,6 @@ def kubernetes_version() -> str:
     return MODULE.requires("k8s.io/kubernetes")
 
 
-def cache_directory() -> Path:
-    """Return the cache folder of everything that the control plane needs."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "kubernaut-datastorage" / "controlplane"
-
-
-def _paths(programs: Iterable[Program]) -> dict[str, Path]:
-    return {program.name: _cache_path(program) for program in programs}
-
-
-def _cache_path(program: Program) -> Path:
-    return (cache_directory() / kubernetes_version() / program.name).absolute()
-
-
 def _given(program: Program) -> Path | None:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     path = (Path(assets) / program.name).absolute() if assets else None
@@ -137,10 +122,6 @@ def _given(program: Program) -> Path | None:
     if path is not None and os.access(path, os.X_OK) and _fits(program, path, wanted):
         return path
     return None
-
-
-def _cached(program: Program) -> bool:
-    return os.access(_cache_path(program), os.X_OK)
 
 
 def _fits(program: Program, path: Path, wanted: str) -> bool:
@@ -183,19 +164,6 @@ def _server_version(kubectl: Path, kubeconfig: Path, context: str | None) -> str
 def _numbers(version: str) -> tuple[int, int]:
     major, minor = version.removeprefix("v").split(".")[:2]
     return int(major), int(minor)
-
-
-def _build(program: Program, number: int, total: int) -> Path:
-    version = kubernetes_version()
-    target = cache_directory() / version / program.name
-    go = find_go(MODULE.go_version(), cache_directory())
-    usual = f"about {max(1, round(program.usual_seconds / 60))} min on 2 cores"
-    say(f"Building {program.name} for {version} ({number} of {total}, {usual}, once per machine)")
-    seconds = GoBuild(program.package, MODULE, linker_flags=(*STRIPPED, *_version_stamps(version))).run(
-        go, target
-    )
-    say(f"Built {target} in {seconds:.0f} s")
-    return target
 
 
 def _version_stamps(version: str) -> list[str]:

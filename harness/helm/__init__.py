@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.controlplane import Cluster
-from harness.controlplane.binaries import cache_directory
-from harness.controlplane.go import find_go
-from harness.controlplane.gobuild import STRIPPED, GoBuild, GoModule, build_lock
-from harness.controlplane.progress import say
+from harness.controlplane.cache import cache_directory
+from harness.controlplane.gobuild import STRIPPED, GoBuild, GoModule, ensure_programs
 
 _MODULE: Final = GoModule(Path(__file__).resolve().parent)
 _HELM: Final = "helm.sh/helm/v4"
-USUAL_SECONDS: Final = 100  # on 2 cores; fewer if Go still has the packages that the control plane shares
+_USUAL_SECONDS: Final = 100  # on 2 cores; fewer if Go still has the packages that the control plane shares
 _TIMEOUT: Final = 120.0  # seconds for one command
 
 
@@ -60,16 +58,6 @@ def helm_path() -> Path:
         BuildError: Go is missing and cannot be installed, or the build failed.
     """
     version = _MODULE.requires(_HELM)
-    folder = (cache_directory().with_name("helm") / version).absolute()
-    helm = folder / "helm"
-    if os.access(helm, os.X_OK):
-        return helm
-    with build_lock(folder, "helm"):
-        if not os.access(helm, os.X_OK):
-            go = find_go(_MODULE.go_version(), cache_directory())
-            say(f"Building helm {version} (about {USUAL_SECONDS} s on 2 cores, once per machine)")
-            stamp = f"-X {_HELM}/internal/version.version={version}"
-            build = GoBuild(f"{_HELM}/cmd/helm", _MODULE, linker_flags=(*STRIPPED, stamp))
-            seconds = build.run(go, helm)
-            say(f"Built {helm} in {seconds:.0f} s")
-    return helm
+    stamp = f"-X {_HELM}/internal/version.version={version}"
+    build = GoBuild("helm", f"{_HELM}/cmd/helm", _MODULE, _USUAL_SECONDS, (*STRIPPED, stamp))
+    return ensure_programs([build], cache_directory("helm") / version, "helm")[build.name]

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from harness.controlplane.binaries import cache_directory, kubectl_path, kubernetes_version
-from harness.controlplane.go import find_go
-from harness.controlplane.gobuild import GoBuild, GoModule, build_lock
-from harness.controlplane.progress import Steps
+from harness.controlplane.binaries import kubectl_path, kubernetes_version
+from harness.controlplane.cache import cache_directory
+from harness.controlplane.gobuild import GoBuild, GoModule, build_lock, ensure_programs
+from harness.controlplane.progress import say
 from harness.manifestlint.schemas import write_schemas
 
 _FOLDER = Path(__file__).resolve().parent
@@ -21,12 +21,10 @@ _CUSTOM_RESOURCES = {
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
     ),
 }
-# In this order: name, package, and seconds to build on 2 cores.
 _PROGRAMS = (
-    ("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", 15),
-    ("kube-score", "github.com/zegl/kube-score/cmd/kube-score", 30),
+    GoBuild("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", _MODULE, 15),
+    GoBuild("kube-score", "github.com/zegl/kube-score/cmd/kube-score", _MODULE, 30),
 )
-_SCHEMA_SECONDS = 15  # most of it is the download of the sources, if the control plane was built elsewhere
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,17 @@ def ensure_linters() -> Linters:
     Raises:
         BuildError: Go is missing and cannot be installed, or a build or a download failed.
     """
-    cache = cache_directory().parent / "manifestlint"
-    programs = {name: cache / _key(_FOLDER / "go.sum") / name for name, _, _ in _PROGRAMS}
+    cache = cache_directory("manifestlint")
+    programs = ensure_programs(_PROGRAMS, cache / _key(_FOLDER / "go.sum"), "the linters of the manifests")
     inputs = _key(_FOLDER / "schemas.py", _FOLDER / "definitions" / "go.sum")
     schemas = cache / f"schemas-{kubernetes_version()}-{inputs}"
-    if not all(path.exists() for path in (schemas, *programs.values())):
-        with build_lock(cache, "the linters of the manifests"):
-            _make(programs, schemas)
+    if not schemas.exists():
+        with build_lock(cache, "the schemas of the manifests"):
+            if not schemas.exists():
+                # Most of the time goes into fetching the sources, if the control plane was built elsewhere.
+                say("Writing the schemas of Kubernetes (about 15 s, once per machine)")
+                kubernetes = _KUBERNETES.source("k8s.io/kubernetes")
+                write_schemas(kubernetes / "api" / "openapi-spec" / "v3", foreign_definitions(), schemas)
     return Linters(kubectl_path(), programs["kubeconform"], programs["kube-score"], schemas)
 
 
@@ -61,22 +63,7 @@ def foreign_definitions() -> list[Path]:
     Raises:
         BuildError: they cannot be fetched.
     """
-    go = find_go(_MODULE.go_version(), cache_directory())
-    return [_DEFINITIONS.source(go, module) / file for module, file in _CUSTOM_RESOURCES.items()]
-
-
-def _make(programs: dict[str, Path], schemas: Path) -> None:
-    go = find_go(_MODULE.go_version(), cache_directory())
-    steps = Steps(len(_PROGRAMS) + 1)
-    for name, package, usual_seconds in _PROGRAMS:
-        with steps.step(f"building {name}, once per machine", usual_seconds):
-            if not programs[name].exists():
-                programs[name].parent.mkdir(exist_ok=True)
-                GoBuild(package, _MODULE).run(go, programs[name])
-    with steps.step("writing the schemas of Kubernetes", _SCHEMA_SECONDS):
-        if not schemas.exists():
-            kubernetes = _KUBERNETES.source(go, "k8s.io/kubernetes")
-            write_schemas(kubernetes / "api" / "openapi-spec" / "v3", foreign_definitions(), schemas)
+    return [_DEFINITIONS.source(module) / file for module, file in _CUSTOM_RESOURCES.items()]
 
 
 def _key(*files: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.controlplane.binaries import cache_directory
+from harness.controlplane.cache import cache_directory
 from harness.controlplane.gobuild import build_lock
 from harness.controlplane.progress import Steps, say
 from harness.docker import Docker
@@ -71,7 +71,7 @@ class Artefact:
 
 def folder() -> Path:
     """Return the cache folder of built images, beside the control plane's."""
-    return cache_directory().parent / "node-image"
+    return cache_directory("node-image")
 
 
 def key(*inputs: str | Path) -> str:

@@ -110,7 +110,7 @@ def test_missing_packages_are_named_in_one_line(tmp_path: Path, monkeypatch: pyt
 
 
 def test_every_program_has_its_version_in_go_mod() -> None:
-    flags = {tool.name: tool.build().linker_flags for tool in (*TOOLS, KIND_TOOL)}
+    flags = {tool.name: tool.linker_flags for tool in (*TOOLS, KIND_TOOL)}
     assert len(flags) == len(TOOLS) + 1
     assert any("version.Version=v" in flag for flag in flags["containerd"])
     assert any("version.Version=v" in flag for flag in flags["crictl"])
