@@ -63,14 +63,7 @@ class WatchLines:
             return False
         try:
             event = json.loads(line)
-            body = event["object"]
-            if (
-                self._is_selected is not None
-                and event["type"] in _ABOUT_OBJECTS
-                and not self._is_selected(body)
-            ):
-                return True
-            return is_deletion and self._is_known(body)
+            return self._is_of_another_shard(event) or (is_deletion and self._is_known(event["object"]))
         except (ValueError, LookupError, TypeError, RecursionError):
             return False  # Kopf decides what becomes of it
 

@@ -9,6 +9,7 @@ from datastorage.resources.kinds import KINDS, ResourceKind
 _FNV_OFFSET: Final = 0xCBF29CE484222325
 _FNV_PRIME: Final = 0x100000001B3
 _BITS: Final = 64
+_MASK: Final = (1 << _BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ EVERYTHING: Final = Selection()
 
 def fnv1a_64(text: str) -> int:
     """Return the hash by which the API server divides a sharded watch (FNV-1a of 64 bits)."""
-    value = _FNV_OFFSET
+    # Of every line of a watch that other shards share: local names and a mask take half the time.
+    value, prime, mask = _FNV_OFFSET, _FNV_PRIME, _MASK
     for byte in text.encode("utf-8", "surrogatepass"):
-        value = (value ^ byte) * _FNV_PRIME % (1 << _BITS)
+        value = ((value ^ byte) * prime) & mask
     return value
