@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from datastorage.kube.admissionpolicies import policy_and_binding, spec_hash
+from datastorage.kube.guards import SPECS
+from datastorage.resources.kinds import GROUP
 from datastorage.settings import load_settings, setting_fields, setting_names
 from harness.chart.build import chart_files, write_folder
 from harness.chart.sources import Sources
@@ -171,6 +174,14 @@ def test_the_values_of_an_overlay(control_plane: Cluster, helm: Helm, chart: Pat
         wanted["Secret", SYSTEM, "datastorage-database"]["metadata"]["labels"] = names
     made = templated(helm, chart, nested(AS_OVERLAYS[overlay.name]))
     assert_alike(made, wanted)
+
+
+def test_the_operator_recognises_the_guards_of_a_release_in_any_namespace(helm: Helm, chart: Path) -> None:
+    made = templated(helm, chart, {}, "--namespace", "team-archive")
+    for guard, known in SPECS.items():
+        both = policy_and_binding("Validating", f"{guard}.{GROUP}")
+        found = (made[target.resource.kind, "", str(target.name)] for target in both)
+        assert tuple(spec_hash(each, "team-archive") for each in found) == known, guard
 
 
 def everything() -> Object:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from datastorage.kube.recordedbypolicy import SPECS, spec_hash
+from datastorage.kube import guards
+from datastorage.kube.admissionpolicies import policy_and_binding, spec_hash
+from datastorage.kube.recordedbypolicy import SPECS
+from datastorage.resources.kinds import GROUP
 from e2e.rights import (
     CLUSTER_RIGHTS,
     LEASE_RIGHTS,
@@ -139,6 +142,14 @@ def test_the_component_goes_with_the_base(control_plane: Cluster, tmp_path: Path
     done = control_plane.kubectl(*DRY_RUN, "-k", str(overlay))
     assert len(done.stdout.split()) == len(rendered(control_plane, BASE)) + 4
     assert done.stderr == ""
+
+
+def test_the_operator_recognises_the_guards_as_the_api_server_returns_them(control_plane: Cluster) -> None:
+    """The API server fills in what a manifest leaves out."""
+    for guard, known in guards.SPECS.items():
+        both = policy_and_binding("Validating", f"{guard}.{GROUP}")
+        found = (control_plane.get(target.resource.plural, str(target.name)) for target in both)
+        assert tuple(map(spec_hash, found)) == known, guard
 
 
 def test_the_component_of_the_fallback_goes_with_the_base(control_plane: Cluster, tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from datastorage.kube.endpoint import load_endpoint
+from datastorage.kube.guards import GUARDS as GUARD_NAMES
+from datastorage.kube.guards import Guards
+from datastorage.kube.transport import Transport
 from datastorage.resources.kinds import AUDIT_RECORD, GROUP, KINDS
 from e2e.rights import CLUSTER_RIGHTS, LEASE_RIGHTS, OBJECT_RIGHTS, OBJECTS, Right, own_rights
 from e2e.workbench import Workbench, shipped_account
 from harness.apiclient import ApiClient
 from harness.controlplane import Cluster, ControlPlane
-from harness.manifestlint.renderings import MANIFESTS, compose
+from harness.manifestlint.renderings import BASE, MANIFESTS, compose
 from harness.manifests import action_trace, audit_record
 from harness.polling import until
 from harness.postgres import TestDatabases
@@ -125,7 +129,8 @@ async def test_the_operator_works_with_these_rights_and_uses_them(
         left = installed.get(AUDIT_RECORD.plural, "record", "-n", "elsewhere")
         assert "status" not in left, "nobody serves this namespace"
         check_the_api(installed, operator.api_url)
-        assert operator.metric('datastorage_guard_in_force{guard="deletion-guard"}') == 1
+        for guard in GUARD_NAMES:
+            assert operator.metric(f'datastorage_guard_in_force{{guard="{guard}"}}') == 1
     finally:
         await bench.close()
     await databases.drop(database)
@@ -167,6 +172,40 @@ def test_a_deleted_guard_stays_in_force_until_it_is_back(installed: ControlPlane
     for guard in installed.get(GUARDS, OURS)["items"]:
         assert "deletionTimestamp" not in guard["metadata"]
         assert guard["metadata"]["finalizers"] == [f"{GROUP}/keep-guard"]
+
+
+async def test_a_guard_that_somebody_has_changed_is_named_until_it_is_mended(
+    installed: ControlPlane, overlay: Path
+) -> None:
+    """The commands are those of docs/operations/guards.md. An apply leaves added conditions alone."""
+    policy, binding = "validatingadmissionpolicy", "validatingadmissionpolicybinding"
+    namespaces = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "team-a"}}}
+    replace = (
+        "replace",
+        *(f"--filename={BASE / file}" for file in ("deletion-guard.yaml", "status-guard.yaml")),
+    )
+    kubeconfig = shipped_account(installed)
+    async with Transport(lambda: load_endpoint({"KUBECONFIG": str(kubeconfig)})) as transport:
+        guards = Guards(transport)
+
+        async def problem() -> str:
+            await guards.look()
+            return await guards.problem() or ""
+
+        def change(kind: str, **spec: Any) -> None:
+            patch = f"--patch={json.dumps({'spec': spec})}"
+            installed.kubectl("patch", kind, f"deletion-guard.{GROUP}", "--type=merge", patch)
+
+        change(binding, matchResources=namespaces)
+        assert f"Binding deletion-guard.{GROUP} differs from that of release" in await problem()
+        installed.apply_product(overlay)
+        assert await problem() == ""
+        change(policy, matchConditions=[{"name": "nobody", "expression": "false"}])
+        installed.apply_product(overlay)
+        assert f"Policy deletion-guard.{GROUP} differs from that of release" in await problem()
+        installed.kubectl(*replace)
+        installed.apply_product(overlay)
+        assert await problem() == ""
 
 
 def assert_guarded(cluster: Cluster) -> None:

@@ -162,8 +162,8 @@ LEASE_HELD = Gauge(
 )
 GUARD_IN_FORCE = Gauge(
     "datastorage_guard_in_force",
-    "1 while an admission policy that guards the records is in force, 0 if it is missing, refuses nothing or "
-    "can't be looked at: change-guard, definition-guard, deletion-guard, status-guard",
+    "1 while an admission policy that guards the records is in force as this release brings it, 0 if it is "
+    "missing, differs or can't be looked at: change-guard, definition-guard, deletion-guard, status-guard",
     ["guard"],
     registry=REGISTRY,
 )

@@ -1,5 +1,6 @@
 """The look at the guards reports what refuses nothing; an absent API server is no such thing."""
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest_asyncio
 import yaml
 from aiohttp import web
 
+from datastorage import __version__
 from datastorage.kube.guards import GUARDS, Guards, Pace
+from datastorage.kube.transport import Transport
 from datastorage.metrics import REGISTRY
 from datastorage.resources.kinds import GROUP
 from harness.apiserver import FakeApiServer
@@ -29,10 +32,12 @@ DELETION = f"deletion-guard.{GROUP}"
 class Bench:
     """Guards whose API server has what a test has chosen."""
 
-    def __init__(self, server: FakeApiServer, guards: Guards) -> None:
-        self.guards = guards
+    def __init__(self, server: FakeApiServer, transport: Transport) -> None:
+        self.transport = transport
+        self.guards = Guards(transport, Pace(interval_seconds=0.01))
         self.objects: dict[tuple[str, str], Mapping[str, Any]] = dict(SHIPPED)
         self.status = 404
+        self.is_served = True
         server.answers = [self._answer] * 10_000
 
     def _answer(self, request: web.Request) -> web.Response:
@@ -40,7 +45,7 @@ class Bench:
         kind = POLICY if plural == "validatingadmissionpolicies" else BINDING
         found = self.objects.get((kind, name))
         if found is None:
-            details = {"name": name, "kind": plural}
+            details = {"name": name, "kind": plural} if self.is_served else {}
             return web.json_response({"details": details, "message": f"no {name}"}, status=self.status)
         return web.json_response(found)
 
@@ -64,7 +69,7 @@ def in_force(guard: str) -> float | None:
 @pytest_asyncio.fixture
 async def bench() -> AsyncIterator[Bench]:
     async with FakeApiServer().serve() as server, server.transport() as transport:
-        yield Bench(server, Guards(transport, Pace(interval_seconds=0.01)))
+        yield Bench(server, transport)
 
 
 async def test_the_shipped_guards_are_in_force(bench: Bench) -> None:
@@ -94,6 +99,55 @@ async def test_one_that_refuses_nothing_is_named(bench: Bench, kind: str, change
     bench.change(kind, **change)
     assert "apply manifests/base" in (await bench.problem() or "")
     assert in_force("deletion-guard") == 0
+
+
+NOT_HERE = {"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["payments"]}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (POLICY, {"matchConstraints": {"resourceRules": []}}),
+        (POLICY, {"matchConditions": [{"name": "nobody", "expression": "false"}]}),
+        (POLICY, {"validations": [{"expression": "true"}]}),
+        (BINDING, {"matchResources": {"namespaceSelector": NOT_HERE}}),
+        (BINDING, {"validationActions": ["Deny", "Audit"]}),
+    ],
+)
+async def test_one_that_differs_in_anything_is_named(bench: Bench, kind: str, change: dict[str, Any]) -> None:
+    bench.change(kind, **change)
+    problem = await bench.problem() or ""
+    assert f"{DELETION} differs from that of release {__version__}" in problem
+    assert "apply manifests/base of this release" in problem
+    assert "missing" not in problem
+    assert [in_force("deletion-guard"), in_force("status-guard")] == [0, 1]
+
+
+@pytest.mark.parametrize(("own", "is_recognised"), [("team-archive", True), (None, False), ("team", False)])
+async def test_guards_name_the_operator_in_its_own_namespace(
+    bench: Bench, own: str | None, *, is_recognised: bool
+) -> None:
+    """The chart installs them for the namespace of its release."""
+    text = json.dumps([*SHIPPED.values()]).replace("datastorage-system", "team-archive")
+    bench.objects = dict(zip(SHIPPED, json.loads(text), strict=True))
+    guards = Guards(bench.transport, namespace=own)
+    await guards.look()
+    assert (await guards.problem() is None) == is_recognised
+    # The other two name nobody.
+    assert [in_force(guard) for guard in GUARDS] == [1, 1, is_recognised, is_recognised]
+
+
+async def test_an_api_server_without_such_policies_is_named(bench: Bench) -> None:
+    bench.is_served = False
+    bench.objects.clear()
+    assert "Kubernetes 1.34 or later is needed" in (await bench.problem() or "")
+
+
+async def test_an_answer_that_is_no_object_changes_nothing(bench: Bench) -> None:
+    assert await bench.problem() is None
+    bench.objects[POLICY, DELETION] = {"message": "please log in"}
+    assert await bench.problem() is None
+    assert in_force("deletion-guard") == 1
 
 
 @pytest.mark.parametrize("kind", [POLICY, BINDING])

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from datastorage.errors import ConfigurationError
-from datastorage.kube.endpoint import Endpoint, load_endpoint
+from datastorage.kube.endpoint import Endpoint, load_endpoint, pod_namespace
 from harness.absent import as_in_image
 from harness.servingcertificates import Authority
 
@@ -299,6 +299,14 @@ def test_in_a_pod(pod: Path, host: str, server: str, named: dict[str, str]) -> N
     assert (endpoint.server, endpoint.authorization) == (server, "Bearer the-token")
     assert endpoint.authorities is not None
     assert {path.name for path in endpoint.files} == {"token", "ca.crt"}
+
+
+def test_the_namespace_of_the_pod(pod: Path) -> None:
+    environment = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    assert pod_namespace(environment, service_account=pod) is None, "without the file nobody knows"
+    (pod / "namespace").write_text("team-archive\n")
+    assert pod_namespace(environment, service_account=pod) == "team-archive"
+    assert pod_namespace({}, service_account=pod) is None, "this is no pod"
 
 
 def test_a_named_kubeconfig_goes_before_the_pod(pod: Path) -> None:

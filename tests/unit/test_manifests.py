@@ -9,8 +9,10 @@ import yaml
 
 from datastorage import __version__
 from datastorage.api.authorization import store_access
+from datastorage.kube import guards
+from datastorage.kube.admissionpolicies import SHIPPED_NAMESPACE, spec_hash
 from datastorage.kube.guards import GUARDS
-from datastorage.kube.recordedbypolicy import SPECS, spec_hash
+from datastorage.kube.recordedbypolicy import SPECS
 from datastorage.resources.kinds import (
     ARCHIVE_GROUP,
     AUDIT_RECORD,
@@ -344,6 +346,16 @@ def test_everything_is_bound_to_the_account_that_the_operator_runs_under() -> No
     subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
     assert [binding["subjects"] for binding in base_objects("ClusterRoleBinding")] == [[subject]] * 4
     assert [binding["subjects"] for binding in base_objects("RoleBinding")] == [[subject]]
+
+
+def test_the_operator_recognises_the_guards() -> None:
+    """After a change of a guard, the failure shows the new values for the operator."""
+    policies, bindings = (
+        {each["metadata"]["name"].removesuffix(f".{GROUP}"): spec_hash(each) for each in base_objects(kind)}
+        for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    )
+    assert {guard: (policies[guard], bindings[guard]) for guard in sorted(policies)} == guards.SPECS
+    assert only("ServiceAccount")["metadata"]["namespace"] == SHIPPED_NAMESPACE
 
 
 def test_the_operator_recognises_the_policy_of_the_component() -> None:

@@ -135,6 +135,18 @@ def is_in_pod(environment: Mapping[str, str]) -> bool:
     return bool(environment.get(_HOST_VARIABLE) and environment.get(_PORT_VARIABLE))
 
 
+def pod_namespace(
+    environment: Mapping[str, str] | None = None, *, service_account: Path = SERVICE_ACCOUNT_DIRECTORY
+) -> str | None:
+    """Return the namespace of the pod, or None outside of a pod."""
+    if not is_in_pod(os.environ if environment is None else environment):
+        return None
+    try:
+        return read_file(service_account / "namespace", _MAX_FILE_BYTES).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+
+
 def checked_header(text: str, source: str, name: str) -> str:
     """Return a text that is valid in a header. Raises ConfigurationError, which does not show the text."""
     if _NOT_IN_HEADER.search(text):

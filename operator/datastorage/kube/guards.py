@@ -7,28 +7,51 @@ metric. It takes records in all the same: they are stored sooner than somebody m
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
-
-from datastorage import metrics
-from datastorage.errors import ClusterError, ClusterUnavailableError, ObjectGoneError
-from datastorage.kube.apirequest import ApiRequest, Resource, Target
+from datastorage import __version__, metrics
+from datastorage.errors import ClusterUnavailableError
+from datastorage.kube.admissionpolicies import (
+    SHIPPED_NAMESPACE,
+    PolicyProblemError,
+    Source,
+    policy_and_binding,
+    read,
+    spec_hash,
+)
+from datastorage.kube.answers import metadata_of
+from datastorage.kube.apirequest import Target
+from datastorage.kube.endpoint import pod_namespace
 from datastorage.kube.transport import Transport
 from datastorage.resilience.worker import repeat
 from datastorage.resources.kinds import GROUP
 
 _log = logging.getLogger(__name__)
 
-GUARDS: Final = ("change-guard", "definition-guard", "deletion-guard", "status-guard")
-_ADMISSION: Final = "admissionregistration.k8s.io"
-_POLICIES: Final = Resource(_ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy")
-_BINDINGS: Final = Resource(
-    _ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"
-)
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=5.0)
+SPECS: Final = {
+    "change-guard": (
+        "78b3be88b4c7a41bcd1b2ae0666103b2a2e8cc94d2eb2de3636cc80d5bf6bfc1",
+        "cbced74850cd5e7a69ca45d191cbcac896c3937fce384e098ecb95335a1cfc3e",
+    ),
+    "definition-guard": (
+        "0e5ce6b58a398874e3bef59fb616b799817c420ed22cb0549ba9dfc5e82515f0",
+        "919c39edfc336b1ccb83a211a7c95b19ed70e1aac4c8daaf50e0f381713db745",
+    ),
+    "deletion-guard": (
+        "d4a33366e33409ebec75ea5cb41cd2ba188ca4b0d66151a807adcd852530125a",
+        "751c56cb5a8977d85a1c5cb293c1b80fbb90901c38b50c2aa592c7dc4fdd1ac4",
+    ),
+    "status-guard": (
+        "1656a0c5b1c27e1b647ec5c6512bd23d528ac976d3213fd4cb2078dcdc3211b3",
+        "2655c811902dbd0a5c8f4b6a6f1200272b50fa684caf90fd519a9d963e83dda1",
+    ),
+}
+"""The specs of each policy and of its binding in this release: SHA-256 of their canonical JSON. A unit test
+compares them with the manifests, and shows the new values after a change."""
+GUARDS: Final = tuple(SPECS)
+_SOURCE: Final = Source("manifests/base", "Kubernetes 1.34 or later is needed")
 
 
 @dataclass(frozen=True)
@@ -42,9 +65,11 @@ class Pace:
 class Guards:
     """What is wrong with the guards of the cluster, as of the last look that had an answer."""
 
-    def __init__(self, transport: Transport, pace: Pace = Pace()) -> None:
+    def __init__(self, transport: Transport, pace: Pace = Pace(), namespace: str | None = None) -> None:
+        """``namespace`` is the operator's own, which the guards name; by default that of the pod."""
         self._transport = transport
         self._pace = pace
+        self._namespace = namespace or pod_namespace() or SHIPPED_NAMESPACE
         self._problems: tuple[str, ...] = ()
 
     async def problem(self) -> str | None:
@@ -66,21 +91,27 @@ class Guards:
         self._note(state.problem for state in found if state.problem is not None)
 
     async def _state_of(self, guard: str) -> "_State":
-        name = f"{guard}.{GROUP}"
-        targets = Target(_POLICIES, name=name), Target(_BINDINGS, name=name)
-        states = []
-        for target, judge in zip(targets, (_judge_policy, _judge_binding), strict=True):
-            try:
-                states.append(judge(target, await self._transport.call(_get(target), timeout=_TIMEOUT)))
-            except ClusterUnavailableError:
-                raise
-            except ObjectGoneError:
-                states.append(_broken(f"{target} is missing"))
-            except ClusterError as error:
-                # Nobody knows whether the guard is in force, which is worth an alert as well.
-                states.append(_State(in_force=False, problem=f"{error}; apply manifests/base/rbac.yaml"))
+        both = zip(policy_and_binding("Validating", f"{guard}.{GROUP}"), SPECS[guard], strict=True)
+        states = [await self._judged(target, known) for target, known in both]
         # A policy without its binding refuses nothing, so the worse of both counts.
         return min(states, key=lambda state: (state.in_force, state.problem is None))
+
+    async def _judged(self, target: Target, known: str) -> "_State":
+        try:
+            found = await read(self._transport, target, _SOURCE)
+        except PolicyProblemError as error:
+            # Without the right to look, nobody knows: that is worth an alert as well.
+            return _State(in_force=False, problem=str(error))
+        metadata = metadata_of(found, target)
+        if spec_hash(found, self._namespace) != known:
+            why = f"{target} differs from that of release {__version__}, and may refuse less"
+            remedy = "apply manifests/base of this release, unless an update is under way"
+            return _State(in_force=False, problem=f"{why}; {remedy}: see docs/operations/guards.md")
+        if metadata.get("deletionTimestamp") is None:
+            return _State(in_force=True, problem=None)
+        # A finalizer keeps it: see manifests/components/guard-protection.
+        why = f"{target} is being deleted, and applies until its finalizers are gone"
+        return _State(in_force=True, problem=f"{why}: see docs/operations/guards.md")
 
     def _note(self, problems: Iterable[str]) -> None:
         found = tuple(problems)
@@ -97,40 +128,3 @@ class Guards:
 class _State:
     in_force: bool
     problem: str | None
-
-
-def _get(target: Target) -> ApiRequest:
-    return ApiRequest("GET", target)
-
-
-def _judge_policy(target: Target, found: Mapping[str, Any]) -> _State:
-    if _spec(found).get("failurePolicy") != "Fail":
-        return _broken(f"{target} lets requests pass that it can't judge (failurePolicy is not Fail)")
-    return _unless_being_deleted(target, found)
-
-
-def _judge_binding(target: Target, found: Mapping[str, Any]) -> _State:
-    spec = _spec(found)
-    if spec.get("policyName") != target.name or "Deny" not in (spec.get("validationActions") or ()):
-        return _broken(f"{target} refuses nothing (policyName or validationActions were changed)")
-    return _unless_being_deleted(target, found)
-
-
-def _unless_being_deleted(target: Target, found: Mapping[str, Any]) -> _State:
-    # A finalizer keeps it: see manifests/components/guard-protection.
-    if (found.get("metadata") or {}).get("deletionTimestamp") is None:
-        return _State(in_force=True, problem=None)
-    return _State(
-        in_force=True,
-        problem=f"{target} is being deleted, and applies until its finalizers are gone: see docs/operations/"
-        "guards.md",
-    )
-
-
-def _broken(why: str) -> _State:
-    return _State(in_force=False, problem=f"{why}; apply manifests/base")
-
-
-def _spec(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    spec = found.get("spec")
-    return spec if isinstance(spec, Mapping) else {}

@@ -11,33 +11,31 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import aiohttp
-
-from datastorage.errors import ClusterError, ClusterUnavailableError, NotServedError, ObjectGoneError
+from datastorage.errors import ClusterUnavailableError
+from datastorage.kube.admissionpolicies import (
+    PolicyProblemError,
+    Source,
+    policy_and_binding,
+    read,
+    spec_hash,
+)
 from datastorage.kube.answers import metadata_of
-from datastorage.kube.apirequest import ApiRequest, Resource, Target
+from datastorage.kube.apirequest import Target
 from datastorage.kube.transport import Transport
-from datastorage.records.canonical import canonical_bytes
-from datastorage.records.hashes import sha256
 from datastorage.records.times import time_in
 from datastorage.resources.kinds import RECORDED_BY_POLICY
 
-_GROUP: Final = "admissionregistration.k8s.io"
-_POLICY: Final = Target(
-    Resource(_GROUP, "v1", "mutatingadmissionpolicies", "MutatingAdmissionPolicy"), name=RECORDED_BY_POLICY
-)
-_BINDING: Final = Target(
-    Resource(_GROUP, "v1", "mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding"),
-    name=RECORDED_BY_POLICY,
-)
+_POLICY, _BINDING = policy_and_binding("Mutating", RECORDED_BY_POLICY)
 SPECS: Final = {
     _POLICY: "551dae7b26de21dd656dafc16fe5221de07ad4183e58b78f853a8860419e41db",
     _BINDING: "c2f04ca5256fc4e48bc4963cda59524a82f5870026de1e0e088979926195b44d",
 }
 """The specs that stamp every object: SHA-256 of their canonical JSON. A unit test compares them with the
 manifests, and shows the new values after a change. A policy that is changed needs another name as well."""
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)
-_COMPONENT: Final = "manifests/components/recorded-by"
+_SOURCE: Final = Source(
+    "manifests/components/recorded-by",
+    "Kubernetes 1.36 or later is needed: set DATASTORAGE_RECORDED_BY_POLICY to false",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +59,12 @@ class RecordedByPolicy:
         """Return whether the policy is in force now. Raises ClusterUnavailableError if nobody says so."""
         try:
             policy, binding = await asyncio.gather(self._created_at(_POLICY), self._created_at(_BINDING))
-        except _NotInForceError as error:
+        except PolicyProblemError as error:
             return InForce(None, str(error))
         return InForce(max(policy, binding))
 
     async def _created_at(self, target: Target) -> datetime:
-        try:
-            found = await self._transport.call(ApiRequest("GET", target), timeout=_TIMEOUT)
-        except ClusterUnavailableError:
-            raise
-        except NotServedError as error:
-            raise _NotInForceError(
-                f"{error}; Kubernetes 1.36 or later is needed: set DATASTORAGE_RECORDED_BY_POLICY to false"
-            ) from error
-        except ObjectGoneError as error:
-            raise _NotInForceError(f"{error}; apply {_COMPONENT}") from error
-        except ClusterError as error:
-            raise _NotInForceError(f"{error}; apply {_COMPONENT}/rbac.yaml") from error
-        return _created_at(target, found)
-
-
-class _NotInForceError(Exception):
-    """The policy stamps nothing, or not everything. The message says why and what to do."""
+        return _created_at(target, await read(self._transport, target, _SOURCE))
 
 
 def _created_at(target: Target, found: Mapping[str, Any]) -> datetime:
@@ -91,13 +73,8 @@ def _created_at(target: Target, found: Mapping[str, Any]) -> datetime:
     if created_at is None:
         raise ClusterUnavailableError(f"{target}: the answer has no time of creation")
     if metadata.get("generation") != 1 or spec_hash(found) != SPECS[target]:
-        raise _NotInForceError(
-            f"{target}: it is another one than in {_COMPONENT}/policy.yaml, or was changed after it was "
+        raise PolicyProblemError(
+            f"{target}: it is another one than in {_SOURCE.folder}/policy.yaml, or was changed after it was "
             "created; delete it and apply the component again"
         )
     return created_at
-
-
-def spec_hash(found: Mapping[str, Any]) -> str:
-    """Return the hash by which a policy or a binding is recognised."""
-    return sha256(canonical_bytes(found.get("spec"))).hex()
