@@ -80,7 +80,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print what was measured: it is asserted nowhere, because it depends on the machine."""
+    """Print what was measured: only the memory has bounds, because the rest depends on the machine."""
     if config.stash[_said]:
         terminalreporter.section("measured on the installation")
         for line in config.stash[_said]:
