@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from datastorage.errors import ClusterUnavailableError, ForbiddenError, ObjectChangedError
 from datastorage.kube.leases import LeaseState
 from datastorage.pipeline.lease import Lease, Pace
+from harness.polling import settle
 
 _PACE = Pace(attempt_seconds=0.05)
 
@@ -34,6 +35,8 @@ class _Store:
     applies: bool = False
     """Whether a write takes effect although its answer is a fault."""
     requests: list[str] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    """Answers wait for it."""
 
     async def get(self, name: str, *, seconds: float) -> LeaseState | None:
         del name, seconds
@@ -54,6 +57,8 @@ class _Store:
         return self.state
 
     async def _answer(self) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
         if self.hangs:
             await asyncio.Event().wait()
         if self.fault is not None:
@@ -123,6 +128,76 @@ async def test_releasing_takes_the_lease_from_nobody_else() -> None:
     assert store.state.holder == ""
     await other.release()
     assert store.requests.count("put") == 3
+
+
+@pytest.mark.parametrize("what", ["a renewal", "taking it"])
+async def test_a_lease_is_released_also_while_an_attempt_is_under_way(what: str) -> None:
+    store, clock = _Store(), _Clock()
+    lease = _lease(store, clock)
+    if what == "a renewal":
+        await lease.attempt()
+    store.gate = asyncio.Event()
+    attempt = asyncio.create_task(lease.attempt())
+    await settle()
+    release = asyncio.create_task(lease.release())
+    await settle()
+    assert not release.done()
+    store.gate.set()
+    await asyncio.gather(attempt, release)
+    assert store.state is None or store.state.holder == ""
+    assert not lease.is_held
+
+
+async def test_a_lease_is_released_after_an_attempt_that_failed() -> None:
+    store, clock = _Store(), _Clock()
+    lease = _lease(store, clock)
+    await lease.attempt()
+    store.fault = ClusterUnavailableError("away")
+    await lease.attempt()
+    store.fault = None
+    await lease.release()
+    assert store.state is not None
+    assert store.state.holder == ""
+
+
+async def test_a_lease_is_released_although_another_process_has_just_asked_for_it() -> None:
+    store, clock = _Store(), _Clock()
+    holder, other = _lease(store, clock), _lease(store, clock, "b")
+    await holder.attempt()
+    await other.ask()
+    await holder.release()
+    assert store.state is not None
+    assert store.state.holder == ""
+
+
+async def test_a_process_that_stops_keeps_its_lease_and_takes_no_other() -> None:
+    store, clock = _Store(), _Clock()
+    holder, other = _lease(store, clock), _lease(store, clock, "b")
+    await holder.attempt()
+    await other.attempt()
+    holder.retire()
+    await other.ask()
+    for _ in range(3):
+        clock.now += await holder.attempt()
+        await other.attempt()
+        assert (holder.is_held, other.is_held) == (True, False), "it is handed over to nobody"
+    await holder.release()
+    other.retire()
+    store.requests.clear()
+    clock.now += _PACE.duration_seconds
+    await other.attempt()
+    await other.ask()
+    await other.release()
+    assert not other.is_held
+    assert store.requests == ["get"]
+
+
+async def test_a_lease_that_does_not_exist_is_not_made_by_a_process_that_stops() -> None:
+    store = _Store()
+    lease = _lease(store, _Clock())
+    lease.retire()
+    await lease.attempt()
+    assert store.state is None
 
 
 async def test_a_lease_is_handed_over_to_a_process_that_asks_for_it() -> None:

@@ -22,6 +22,11 @@ class ShardLeases:
     leases: Sequence[Lease]
     balance: Balance
 
+    def retire(self) -> None:
+        """Keep the Leases that are held, and take no others: the process stops."""
+        for lease in self.leases:
+            lease.retire()
+
 
 def build_leases(settings: Settings, transport: Transport) -> ShardLeases | None:
     """Return the Leases, or None if the settings name no namespace for them."""

@@ -73,7 +73,11 @@ class Lease:
         self._seen: LeaseState | None = None
         self._seen_at = float("-inf")
         self._changed = asyncio.Event()
-        self._given_up = False
+        self._attempting = asyncio.Lock()
+        self._may_name_this = False
+        """Whether the Lease may name this process, also if no answer has said so."""
+        self._retired = False
+        self._released = False
         self._patience = pace.attempt_seconds
         """How long the next attempt waits for its answers."""
 
@@ -115,6 +119,8 @@ class Lease:
 
         Nothing follows if the request fails, or if the Lease changes meanwhile.
         """
+        if self._retired:
+            return
         seconds = self._pace.attempt_seconds
         try:
             async with asyncio.timeout(seconds):
@@ -125,20 +131,40 @@ class Lease:
         except (ClusterError, TimeoutError) as error:
             _log.debug("A Lease could not be asked for", extra=self._trouble(error))
 
+    def retire(self) -> None:
+        """From now on only renew the Lease if it is held: neither take it, nor ask for it, nor hand it over.
+
+        A process that stops still finishes what it has taken in. One that took over meanwhile would find
+        unfinished objects, and a shard that this process took would have nobody who processes it.
+        """
+        self._retired = True
+
     async def release(self) -> None:
         """Leave the Lease to others for good, and at once; a failure only makes them wait."""
-        self._given_up = True
-        mine, held = self._mine, self.is_held
+        self._retired = self._released = True
+        held = self.is_held
         self._lose()
-        if mine is None or not held:
-            return
-        seconds = self._pace.attempt_seconds
-        free = replace(mine, holder="", duration_seconds=1, renewed_at=now())
         try:
-            async with asyncio.timeout(seconds):
-                await self._store.put(self._name, free, seconds=seconds)
+            # An attempt that is under way comes first: it may renew or take the Lease.
+            async with asyncio.timeout(self._pace.max_attempt_seconds), self._attempting:
+                if self._may_name_this:
+                    await self._free(self._mine if held else None)
         except (ClusterError, TimeoutError) as error:
             _log.warning("A Lease was not released: others wait until it expires", extra=self._trouble(error))
+
+    async def _free(self, mine: LeaseState | None) -> None:
+        """Take this process's name out of the Lease, if it is in it; ``mine`` saves reading it first."""
+        seconds = self._pace.attempt_seconds
+        state = mine or await self._store.get(self._name, seconds=seconds)
+        if state is None or state.holder != self._identity:
+            return
+        free = replace(state, holder="", duration_seconds=1, renewed_at=now(), requested_by="")
+        try:
+            await self._store.put(self._name, free, seconds=seconds)
+        except ObjectChangedError:
+            if mine is None:
+                raise
+            await self._free(None)  # another process has asked for it meanwhile
 
     async def attempt(self) -> float:
         """Try once to get or to renew the Lease; return the seconds until the next attempt.
@@ -146,8 +172,10 @@ class Lease:
         Whatever goes wrong is a failed attempt: the Lease then ends at its deadline, unless another attempt
         succeeds before.
         """
-        if self._given_up:
-            return self._pace.renew_seconds
+        async with self._attempting:
+            return self._pace.renew_seconds if self._released else await self._try_once()
+
+    async def _try_once(self) -> float:
         began = self._clock()
         mine, self._mine = self._mine, None  # until the answer shows what became of the attempt
         try:
@@ -168,23 +196,28 @@ class Lease:
         """Make one attempt; return when the next one is due, by the clock. Every request has its time."""
         seconds = self._patience
         state = mine or await self._store.get(self._name, seconds=seconds)
+        self._may_name_this = state is not None and state.holder == self._identity
         if state is not None:
             self._look_at(state)
-            if state.holder == self._identity and state.requested_by not in {"", self._identity}:
+            requested_by = state.requested_by if self._may_name_this and not self._retired else ""
+            if requested_by not in {"", self._identity}:
                 return await self._hand_over(state)
             if (wait := self._until_free(state)) > 0:
                 self._lose()  # whatever this process believed
                 return self._clock() + min(wait, jittered(self._pace.retry_seconds))
+        if self._retired and not self._may_name_this:
+            return self._clock() + self._pace.renew_seconds
         began = self._clock()
+        self._may_name_this = True
         self._mine = await self._store.put(self._name, self._renewed(state), seconds=seconds)
-        if not self._given_up:
+        if not self._released:
             # From before the request: no process can have seen this renewal earlier.
             self._held_until = began + self._pace.deadline_seconds
             self._changed.set()
         return began + self._pace.renew_seconds
 
     async def _hand_over(self, state: LeaseState) -> float:
-        # This process stops first. The other one reads of its Lease with its next attempt.
+        # This process stops first. The other one learns with its next attempt that it holds the Lease.
         self._lose()
         time = now()
         handed = replace(
@@ -196,6 +229,7 @@ class Lease:
             transitions=state.transitions + 1,
         )
         await self._store.put(self._name, handed, seconds=self._pace.attempt_seconds)
+        self._may_name_this = False
         self._look_at(handed)
         return self._clock() + jittered(self._pace.retry_seconds)
 

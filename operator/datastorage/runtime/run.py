@@ -160,6 +160,8 @@ class Operator:
         try:
             ended = await first_ended(tasks, self._stop)
             self._rest.submissions.close()
+            if self._leases is not None:
+                self._leases.retire()
             failure = None if ended is None else ended_unexpectedly(ended)
             if failure is None:
                 _log.info("Stopping: nothing more is taken in")
