@@ -1,8 +1,10 @@
 """The health of the running operator: when /health asks for a restart, and what /ready reports."""
 
 import asyncio
+import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,6 +33,7 @@ from harness.ports import free_port
 
 RECORDS, TRACES = (f"/apis/datastorage.kubernaut.io/v1alpha1/{kind.plural}" for kind in KINDS)
 PATIENCE_SECONDS = Pace().watch_patience_seconds
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations"
 KUBECONFIG = """
 apiVersion: v1
 kind: Config
@@ -219,6 +222,13 @@ async def test_ready_means_that_writes_would_succeed(replica: Replica) -> None:
     checks = Checks(replica, [], asyncio.Event())
     assert "can't be reached" in (await checks.ready()["postgres"]() or "")
     assert "can't be reached" in (await checks.notes()["vector_store"]() or "")
+
+
+@pytest.mark.parametrize("page", ["installation", "upgrade"])
+async def test_the_pages_show_every_check_of_ready(replica: Replica, page: str) -> None:
+    checks = Checks(replica, [], asyncio.Event())
+    [shown] = re.findall(r'^ *(\{"status":"ok",.*\})$', (OPERATIONS / f"{page}.md").read_text(), re.MULTILINE)
+    assert list(json.loads(shown)["checks"]) == [*checks.ready(), *checks.notes()]
 
 
 async def test_a_bug_in_a_component_is_logged_with_its_place_and_without_the_row(
