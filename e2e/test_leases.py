@@ -18,6 +18,7 @@ from e2e.load import Load, all_stored, check_deletions
 from e2e.workbench import MakeWorkbench, Workbench, cluster_proxy
 from harness.archive import rows, uids
 from harness.bulk import BulkClient, gather_bounded
+from harness.installed import NAMESPACE
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
@@ -158,7 +159,7 @@ async def objects_of_a_shard_that_is_held_and_not_processed_are_stored_late(
     """A process that hangs in a way of its own could renew its Lease and do nothing more."""
     name = f"datastorage-shard-1-of-2-in-{hashlib.sha256(workbench.namespace.encode()).hexdigest()[:8]}"
     async with Transport(load_endpoint) as transport:
-        idle = Lease(Leases(transport, replicas.LEASE_NAMESPACE), name, "idle")
+        idle = Lease(Leases(transport, NAMESPACE), name, "idle")
         await idle.attempt()
         renewing = asyncio.create_task(idle.run())
         try:

@@ -10,13 +10,14 @@ from types import FrameType
 
 from e2e.kind import suites
 from e2e.kind.cluster import PRODUCT_IMAGE, Kind, build_product, docker_daemon, uninterrupted
-from e2e.kind.installation import OVERLAY, Installation
+from e2e.kind.installation import Installer
 from e2e.kind.nodes import choose, database_images
 from e2e.kind.options import Options, parse
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import say
 from harness.docker import Daemon, Docker, inotify_trouble
+from harness.installed import OVERLAY
 
 
 def main() -> int:
@@ -97,22 +98,22 @@ def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
 
 
 def _try(options: Options, kind: Kind, cluster: Cluster, run: Run) -> int:
-    installation = Installation(cluster)
+    installer = Installer(cluster)
     statuses = []
     try:
         with run.part("installing the product, and following one record"):
-            installation.install()
-            installation.follow_one_record()
+            installer.install()
+            installer.follow_one_record()
         if "installed" in options.parts:
             with run.part("the tests of the installed operators"):
                 statuses.append(suites.run_installed(kind, options.pytest_arguments))
         if "cluster" in options.parts:
             with run.part("the tests with operators of their own"):
-                installation.stop()
+                installer.stop()
                 statuses.append(suites.run_cluster(kind, options.pytest_arguments, every=options.every))
         if options.keep and "cluster" in options.parts:
             with run.part("installing the product again"):
-                installation.install()
+                installer.install()
     except ControlPlaneError:
         kind.export_logs()
         raise
