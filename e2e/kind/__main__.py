@@ -16,7 +16,7 @@ from e2e.kind.options import Options, parse
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import say
-from harness.docker import Daemon, Docker, inotify_trouble
+from harness.docker import Daemon, Docker, Machine
 from harness.installed import OVERLAY
 
 
@@ -71,7 +71,7 @@ class Run:
 
 
 def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
-    trouble = inotify_trouble()
+    trouble = Machine().inotify_trouble()
     if trouble:
         say(f"e2e-kind: {trouble}")
     with run.part("having the images of nodes and databases"):
