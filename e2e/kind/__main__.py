@@ -27,18 +27,14 @@ def main() -> int:
         signal.signal(number, _interrupt)
     run = Run()
     try:
-        if options.remove and not Docker().answers():
-            Daemon().stop(force=True)
-            say("e2e-kind: no Docker answers, so no cluster is left")
-            return 0
-        with docker_daemon(options.name, keep=options.keep) as docker:
-            kind = Kind(options.name, docker)
-            with kind.claimed():
-                if not options.remove:
-                    return _main(options, docker, kind, run)
-                with uninterrupted():
-                    kind.remove()
+        docker = Docker()
+        kind = Kind(options.name, docker)
+        with kind.claimed():
+            if options.remove:
+                _remove(kind, docker)
                 return 0
+            with docker_daemon(options.name, keep=options.keep):
+                return _main(options, docker, kind, run)
     except ControlPlaneError as error:
         say(f"e2e-kind: {error}")
         return 1
@@ -70,6 +66,15 @@ class Run:
             say(f"e2e-kind: {sum(self._seconds.values()):6.0f} s  together")
 
 
+def _remove(kind: Kind, docker: Docker) -> None:
+    if not docker.answers():
+        Daemon().stop(force=True)
+        say("e2e-kind: no Docker answers, so no cluster is left")
+        return
+    with docker_daemon(kind.name, keep=False), uninterrupted():
+        kind.remove()
+
+
 def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
     trouble = Machine().inotify_trouble()
     if trouble:
@@ -99,7 +104,7 @@ def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
 
 def _try(options: Options, kind: Kind, cluster: Cluster, run: Run) -> int:
     installer = Installer(cluster)
-    statuses = []
+    statuses: list[int | None] = []
     try:
         with run.part("installing the product, and following one record"):
             installer.install()
@@ -117,9 +122,10 @@ def _try(options: Options, kind: Kind, cluster: Cluster, run: Run) -> int:
     except ControlPlaneError:
         kind.export_logs()
         raise
+    status = suites.status_of(statuses)
     if any(statuses):
         kind.export_logs()
-    return max(statuses, default=0)
+    return status
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
