@@ -198,6 +198,7 @@ def test_a_refused_run_leaves_the_dockerd_of_the_first_one(
         ([], 0),
         ([0, 0], 0),
         ([0, 137], 137),
+        ([0, -9], -9),
         ([1, 0], 1),
         ([None, 0], 0),
         ([None, 1], 1),
@@ -227,14 +228,14 @@ def test_no_test_is_no_success_unless_arguments_choose_none(
 
 @pytest.fixture
 def kind(_folder: None, tmp_path: Path) -> Kind:
-    """Provide a cluster whose kind is a program that fails after a while."""
+    """Provide a cluster whose kind fails, and hangs where it should delete the cluster."""
     failing = tmp_path / "kind"
     failing.write_text("#!/bin/sh\ntest $1 = delete && exec sleep 600\necho ERROR: no nodes >&2; exit 1\n")
     failing.chmod(0o755)
     folder = tmp_path / ".pytest-kind" / "a"
     folder.mkdir(parents=True)
     (folder / "kind-path").write_text(str(failing))
-    return Kind("a", Docker(), timeout=60)
+    return Kind("a", Docker())
 
 
 def test_logs_that_cannot_be_had_hide_no_error(kind: Kind, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,7 +245,7 @@ def test_logs_that_cannot_be_had_hide_no_error(kind: Kind, capsys: pytest.Captur
 
 
 def test_a_kind_that_takes_too_long_is_ended(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kind, "exists", lambda: True)
-    monkeypatch.setattr(kind, "_timeout", 0.1)
+    impatient = Kind(kind.name, Docker(), timeout=0.1)
+    monkeypatch.setattr(impatient, "exists", lambda: True)
     with pytest.raises(ControlPlaneError, match="kind delete cluster took more than 0 s"):
-        kind.remove()
+        impatient.remove()

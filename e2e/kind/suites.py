@@ -89,7 +89,7 @@ def _run(kind: Kind, chosen: Sequence[str], arguments: Sequence[str]) -> int | N
     command = [sys.executable, "-m", "pytest", *chosen, *where, *arguments]
     status = _wait(subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"PATH": path}))
     if status == NO_TESTS and arguments:
-        say(f"{' '.join(arguments)} choose no test of {chosen[0]}")
+        say(f"{' '.join(arguments)} chooses no test of {chosen[0]}")
         return None
     return status
 
