@@ -37,20 +37,29 @@ async def a_killed_leader_is_replaced(workbench: Workbench, client: BulkClient) 
 
 
 async def a_leader_that_is_stopped_is_replaced(workbench: Workbench, client: BulkClient) -> None:
-    await _is_replaced(workbench, client, lambda leader: leader.terminate())
+    last = await _is_replaced(workbench, client, lambda leader: leader.terminate())
+    await asyncio.to_thread(last.terminate)
+    async with Transport(load_endpoint) as transport:
+        lease = await Leases(transport, replicas.LEASE_NAMESPACE).get(
+            _lease_name(workbench), seconds=_SECONDS
+        )
+    assert lease is not None
+    assert lease.holder == "", "it was released, so that nobody has to wait until it expires"
 
 
 async def _is_replaced(
     workbench: Workbench, client: BulkClient, end: Callable[[OperatorProcess], object]
-) -> None:
+) -> OperatorProcess:
+    """End the leader under load; return the operator that has replaced it."""
     operators = await asyncio.to_thread(replicas.start, workbench, [None] * 2)
     leader = await replicas.leader(operators)
     async with Load(client, workbench.namespace, per_second=10) as load:
         await _until_some_stored(client, workbench)
         await asyncio.to_thread(end, leader)
-        await replicas.leader([each for each in operators if each is not leader])
+        replacing = await replicas.leader([each for each in operators if each is not leader])
         await _until_created(load, 20)
     await _until_all_stored(client, workbench, load.accepted)
+    return replacing
 
 
 async def a_leader_that_wakes_up_again_does_no_harm(workbench: Workbench, client: BulkClient) -> None:
@@ -157,7 +166,7 @@ async def objects_of_a_shard_that_is_held_and_not_processed_are_stored_late(
     workbench: Workbench, client: BulkClient
 ) -> None:
     """A process that hangs in a way of its own could renew its Lease and do nothing more."""
-    name = f"datastorage-shard-1-of-2-in-{hashlib.sha256(workbench.namespace.encode()).hexdigest()[:8]}"
+    name = _lease_name(workbench, shard=1, shards=2)
     async with Transport(load_endpoint) as transport:
         idle = Lease(Leases(transport, NAMESPACE), name, "idle")
         await idle.attempt()
@@ -204,6 +213,11 @@ async def _named(scenario: Scenario, workbench: Workbench, client: BulkClient) -
     except Exception as error:
         error.add_note(f"in the scenario {scenario.__name__}")
         raise
+
+
+def _lease_name(workbench: Workbench, *, shard: int = 0, shards: int = 1) -> str:
+    served = hashlib.sha256(workbench.namespace.encode()).hexdigest()[:8]
+    return f"datastorage-shard-{shard}-of-{shards}-in-{served}"
 
 
 async def _create(client: BulkClient, workbench: Workbench, count: int) -> list[str]:

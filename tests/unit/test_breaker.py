@@ -1,7 +1,9 @@
 """The breaker: work waits and is not lost, one probe serves all, and an absent server is not hammered."""
 
 import asyncio
+import math
 import random
+import time
 from functools import partial
 
 import pytest
@@ -52,6 +54,20 @@ async def test_an_operation_is_repeated_until_it_succeeds(
     assert await waiting == "done"
     assert breaker.reason is None
     assert len(recoveries) == 1
+
+
+async def test_it_says_since_when_it_and_its_server_serve(
+    breaker: Breaker, probe: Probe, spawn: Spawn
+) -> None:
+    table, dependency = Breaker("table", probe, within=breaker), Dependency()
+    assert table.serving_since == -math.inf
+    dependency.down = True
+    waiting = spawn(breaker.run(dependency.operation))
+    await eventually(lambda: breaker.reason is not None)
+    assert table.serving_since == math.inf
+    dependency.down, before = False, time.monotonic()
+    await waiting
+    assert before <= table.serving_since <= time.monotonic()
 
 
 async def test_an_error_that_waiting_does_not_cure_ends_the_wait() -> None:

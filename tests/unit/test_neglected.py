@@ -1,6 +1,9 @@
 """The first shard also takes objects of other shards that nobody has processed for a while."""
 
+import math
 from typing import Any
+
+import pytest
 
 from datastorage.pipeline.neglected import Limits, Neglected
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
@@ -14,7 +17,10 @@ _FIRST = Selection(shard=0, shards=_SHARDS)
 class _Bench:
     def __init__(self) -> None:
         self.now = 0.0
-        self.neglected = Neglected(_FIRST, _LIMITS, clock=lambda: self.now)
+        self.serving_since = -math.inf
+        self.neglected = Neglected(
+            _FIRST, _LIMITS, serving_since=lambda: self.serving_since, clock=lambda: self.now
+        )
 
     def listed(self, *bodies: Any) -> list[Any]:
         self.neglected.begin([AUDIT_RECORD])
@@ -75,6 +81,33 @@ def test_what_is_remembered_is_bounded_and_all_get_their_turn() -> None:
         bench.now += _LIMITS.patience_seconds
         rounds += 1
         assert rounds <= 10
+
+
+@pytest.mark.parametrize("phase", ["Recording", "Degraded", "Rejected"])
+def test_objects_that_wait_for_nothing_take_no_room_and_are_not_neglected(phase: str) -> None:
+    bench = _Bench()
+    settled = _bodies(of_the_first=False, count=_LIMITS.most + 2)
+    *settled, waiting, changed = settled
+    for body in (*settled, changed):
+        body["metadata"]["generation"] = 1
+        body["status"] = {"phase": phase, "observedGeneration": 1}
+    changed["metadata"]["generation"] = 2
+    bench.listed(*settled, waiting, changed)
+    bench.now = _LIMITS.patience_seconds
+    assert bench.listed(*settled, waiting, changed) == [waiting, changed]
+
+
+def test_waiting_while_the_archive_takes_nothing_in_is_no_neglect() -> None:
+    bench = _Bench()
+    bench.listed(*_FOREIGN)
+    bench.now = 2 * _LIMITS.patience_seconds
+    bench.serving_since = math.inf
+    assert bench.listed(*_FOREIGN) == []
+    bench.serving_since = bench.now
+    bench.now += _LIMITS.patience_seconds - 1
+    assert bench.listed(*_FOREIGN) == []
+    bench.now += 1
+    assert bench.listed(*_FOREIGN) == _FOREIGN
 
 
 def test_a_malformed_object_does_no_harm() -> None:

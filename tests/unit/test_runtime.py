@@ -1,9 +1,11 @@
 """The health of the running operator: when /health asks for a restart, and what /ready reports."""
 
 import asyncio
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from datastorage.assembly.replica import Replica, open_replica
 from datastorage.assembly.shard import open_shard
 from datastorage.errors import TransientError
 from datastorage.kube.accessmonitor import AccessMonitor
+from datastorage.kube.leases import LeaseState
 from datastorage.kube.watchmonitor import WatchMonitor
+from datastorage.pipeline.lease import Lease
 from datastorage.resources.kinds import AUDIT_RECORD, KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks, Pace, WatchHealth, trouble_of
@@ -99,6 +103,35 @@ async def test_a_missing_definition_or_right_is_no_reason_to_restart(bench: Benc
     bench.now += PATIENCE_SECONDS + 1
     bench.listed = bench.now
     assert await bench.alive() is None
+
+
+async def test_the_watch_of_an_earlier_tenure_is_no_reason_to_restart(replica: Replica) -> None:
+    now = 1000.0
+    lease = Lease(_LeaseOfNobodyElse(), "shard-0", "a", clock=lambda: now)
+    async with open_shard(replica, Selection(), on_watch_started=lambda: None) as shard:
+        pace = Pace(watch_patience_seconds=0.0)
+        alive = Checks(replica, [shard], asyncio.Event(), pace, leases=[lease]).health()["watch"]
+        shard.monitor.failed(RECORDS, "refused")
+        await lease.attempt()
+        assert await alive() is None
+        now += 100
+        assert not lease.is_held
+        assert await alive() is None
+        await lease.attempt()
+        shard.sweep.last_success = time.monotonic()
+        assert await alive() is None, "the watch has just begun"
+        shard.sweep.last_success = math.inf
+        assert RECORDS in (await alive() or "")
+
+
+class _LeaseOfNobodyElse:
+    async def get(self, name: str, *, seconds: float) -> LeaseState | None:
+        del name, seconds
+        return None
+
+    async def put(self, name: str, state: LeaseState, *, seconds: float) -> LeaseState:
+        del name, seconds
+        return state
 
 
 async def test_a_missing_definition_or_right_keeps_it_from_being_ready(replica: Replica) -> None:

@@ -181,7 +181,11 @@ def _build_sweep(replica: Replica, selection: Selection, shared: _Shared, object
     cluster, others = shared.cluster, None
     if selection.shards > 1 and selection.shard == 0:
         cluster = ObjectClient(replica.transport, replace(selection, shards=1))
-        others = Neglected(selection, neglected.Limits(patience_seconds=interval))
+        others = Neglected(
+            selection,
+            neglected.Limits(patience_seconds=interval),
+            serving_since=lambda: shared.tables.serving_since,
+        )
     return Sweep(
         cluster=cluster,
         objects=objects,

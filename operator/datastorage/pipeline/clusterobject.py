@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from datastorage import metrics
 from datastorage.logs import object_fields
@@ -18,6 +18,8 @@ T = TypeVar("T")
 Body = Mapping[str, Any]
 """An object as the API server gave it."""
 _log = logging.getLogger(__name__)
+
+_SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,11 @@ def phase_of(body: Body) -> str | None:
 def observes_generation(body: Body) -> bool:
     """Whether the object's status is about its present generation."""
     return bool(status_of(body).get("observedGeneration") == body["metadata"]["generation"])
+
+
+def is_settled(body: Body) -> bool:
+    """Whether the object's own status says that its present generation needs nothing more."""
+    return observes_generation(body) and phase_of(body) in _SETTLED_PHASES
 
 
 def is_current(body: Body) -> bool:

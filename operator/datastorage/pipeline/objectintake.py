@@ -16,9 +16,8 @@ from datastorage import metrics
 from datastorage.pipeline.clusterobject import (
     Body,
     ObjectRef,
+    is_settled,
     log_unreadable,
-    observes_generation,
-    phase_of,
     ref_of,
     unread_ref_of,
     version_of,
@@ -30,7 +29,7 @@ from datastorage.pipeline.objectorigin import ObjectOrigin
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue
 from datastorage.records.record import RecordKey
-from datastorage.resources.kinds import AUDIT_RECORD, Phase, ResourceKind
+from datastorage.resources.kinds import AUDIT_RECORD, ResourceKind
 from datastorage.resources.reading.objectrecord import author_of, canonical_spec, key_of, record_of
 from datastorage.resources.reading.requestobject import claim_of, stands_for_request
 
@@ -40,7 +39,6 @@ from datastorage.resources.reading.requestobject import claim_of, stands_for_req
 _LATE_EVENT_SECONDS: Final = 300.0
 # How many versions of objects that can't be read are remembered, so that each is logged once.
 _UNREADABLE_REMEMBERED: Final = 1_000
-_SETTLED_PHASES: Final = frozenset({Phase.RECORDING, Phase.STORED, Phase.DEGRADED, Phase.REJECTED})
 
 
 class Verdict(StrEnum):
@@ -151,7 +149,7 @@ class ObjectIntake:
             version = str(body["metadata"]["resourceVersion"])
             if (ref, version) in self._unreadable:
                 return Verdict.UNREADABLE
-            if not force and observes_generation(body) and phase_of(body) in _SETTLED_PHASES:
+            if not force and is_settled(body):
                 return Verdict.SETTLED
             spec_bytes = canonical_spec(body)
             return _Candidate(kind, body, ref, spec_bytes, key_of(kind, body, spec_bytes))

@@ -8,6 +8,7 @@ harmless piece of work, the trial, shows which.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Breaker:
         # loop.
         self._backoff = Backoff(pace.first, pace.max)
         self._reason: str | None = None
+        self._serving_since = -math.inf
         # The latest refusal of each call of ``run`` that repeats refused work.
         self._refusals: dict[object, str] = {}
         self._probing: asyncio.Task[None] | None = None
@@ -103,6 +105,12 @@ class Breaker:
     def serving(self) -> bool:
         """Whether an operation would be tried now."""
         return self._closed.is_set()
+
+    @property
+    def serving_since(self) -> float:
+        """The end of the latest outage of it or its server, in monotonic seconds; infinite during one."""
+        own = self._serving_since if self._reason is None else math.inf
+        return own if self._within is None else max(own, self._within.serving_since)
 
     async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Return the operation's result, repeating it for as long as it raises TransientError.
@@ -232,6 +240,7 @@ class Breaker:
         self._backoff.reset()
         if self._reason is not None and self._closed.is_set():
             self._reason = None
+            self._serving_since = time.monotonic()
             self._outages.end()
             self._on_recovery()
 

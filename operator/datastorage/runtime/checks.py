@@ -51,6 +51,10 @@ class WatchHealth:
         self._clock = clock
         self._broken_since: float | None = None
 
+    def rest(self) -> None:
+        """Note that nothing is watched now, because another process has the shard."""
+        self._broken_since = None
+
     async def problem(self) -> str | None:
         """Return what is wrong in a sentence, or None."""
         problem, now = self._monitor.curable_problem, self._clock()
@@ -136,8 +140,13 @@ class Checks:
         return _joined(shard.monitor.problem for shard in self._shards if self._is_here(shard))
 
     async def _watch_alive(self) -> str | None:
-        here = zip(self._shards, self._watches, strict=True)
-        return _joined([await watch.problem() for shard, watch in here if self._is_here(shard)])
+        problems = []
+        for shard, watch in zip(self._shards, self._watches, strict=True):
+            if self._is_here(shard):
+                problems.append(await watch.problem())
+            else:
+                watch.rest()
+        return _joined(problems)
 
     def _is_here(self, shard: Shard) -> bool:
         return not self._leases or self._leases[shard.selection.shard].is_held

@@ -85,7 +85,7 @@ class RunningShard:
             for task in done - {lost}:
                 raise ended_unexpectedly(task)
             _log.warning(
-                "Another process may process the objects of a shard now",
+                "Stopped processing the objects of a shard: its Lease was lost or handed over",
                 extra={"kinds": kinds, "shard": self._shard.selection.shard},
             )
 
