@@ -40,9 +40,7 @@ async def a_leader_that_is_stopped_is_replaced(workbench: Workbench, client: Bul
     last = await _is_replaced(workbench, client, lambda leader: leader.terminate())
     await asyncio.to_thread(last.terminate)
     async with Transport(load_endpoint) as transport:
-        lease = await Leases(transport, replicas.LEASE_NAMESPACE).get(
-            _lease_name(workbench), seconds=_SECONDS
-        )
+        lease = await Leases(transport, NAMESPACE).get(_lease_name(workbench), seconds=_SECONDS)
     assert lease is not None
     assert lease.holder == "", "it was released, so that nobody has to wait until it expires"
 

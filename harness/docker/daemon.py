@@ -53,6 +53,11 @@ class Daemon:
         return self._directory / "dockerd.log"
 
     @property
+    def was_started(self) -> bool:
+        """Whether it was started here, and has not yet been stopped with all that it has left."""
+        return self._snapshot.exists()
+
+    @property
     def pid(self) -> int | None:
         """The process id, or None if it does not run."""
         try:
@@ -96,7 +101,7 @@ class Daemon:
             DockerError: containers run in it (unless forced), it does not end, or it has left something that
                 can't be taken away. Then its folder stays, so that this can be tried again.
         """
-        if not self._snapshot.exists():
+        if not self.was_started:
             return
         pid = self.pid
         if pid is not None and not force:

@@ -127,9 +127,11 @@ def test_what_could_not_be_taken_away_can_be_tried_again(root: Path) -> None:
     with pytest.raises(DockerError, match=r"down` tries again:\n  iptables .*: the lock is taken"):
         daemon.stop(force=True)
     assert daemon.pid is None
+    assert daemon.was_started
     program(root, "iptables", f"cp {root / 'nothing'} {root / 'rules'}")
     (root / "nothing").write_text(NOTHING)
     daemon.stop()
+    assert not daemon.was_started
     assert not is_left(root)
 
 
