@@ -9,11 +9,11 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.measuredoperator import MeasuredOperator
 from benchmarks.progress import say
 from benchmarks.results import Result
-from harness.leases import are_shared_evenly
+from harness.installed import NAMESPACE
+from harness.leases import are_shared_evenly, changed_hands
 from harness.polling import until
 
 _REPLICAS: Final = 3
-_LEASE_NAMESPACE: Final = "datastorage-system"
 _DRAINS: Final = (1, _REPLICAS, _REPLICAS, 1)
 """The number of shards of each drain. An API server gets slower with every object that it has had."""
 _SHARED_SECONDS: Final = 60.0
@@ -58,13 +58,13 @@ async def _drain(bench: Bench, name: str, count: int, shards: int) -> _Drain:
     async with AsyncExitStack() as stack:
         operators = [
             await stack.enter_async_context(
-                bench.operator(archive, NAMESPACES=namespace, LEASE_NAMESPACE=_LEASE_NAMESPACE, SHARDS=shards)
+                bench.operator(archive, NAMESPACES=namespace, LEASE_NAMESPACE=NAMESPACE, SHARDS=shards)
             )
             for _ in range(_REPLICAS)
         ]
         for operator in operators:
             await operator.until_ready()
-        await _until_shared(operators, shards)
+        held = await _shared(operators, shards)
         # The objects wait for all replicas at the same time; the pause is shorter than the Leases.
         for operator in operators:
             operator.pause()
@@ -76,16 +76,20 @@ async def _drain(bench: Bench, name: str, count: int, shards: int) -> _Drain:
         before = [operator.cpu_seconds for operator in operators]
         ended = await bench.until_gone(namespace, count, operators[0])
         used = [operator.cpu_seconds - at_first for operator, at_first in zip(operators, before, strict=True)]
-        if sum(len(operator.held_leases) for operator in operators) != shards:
-            raise BenchmarkError("a Lease changed hands; measure fewer objects, so that the pause is shorter")
+        if moved := changed_hands(held, [operator.held_leases for operator in operators]):
+            leases = ", ".join(sorted(moved))
+            raise BenchmarkError(f"{leases} changed hands; measure fewer objects: the pause is shorter then")
         rss = max(operator.peak_rss_mib for operator in operators)
     await bench.verify(namespace, archive, created)
     seconds = ended - await archive.first_commit()
     return _Drain(count / seconds, 1000 * max(used) / count, 1000 * sum(used) / count, rss)
 
 
-async def _until_shared(operators: list[MeasuredOperator], shards: int) -> None:
-    async def shared() -> bool:
-        return are_shared_evenly([operator.held_leases for operator in operators], shards)
+async def _shared(operators: list[MeasuredOperator], shards: int) -> list[set[str]]:
+    """Wait until the operators share the Leases evenly; return those of each."""
 
-    await until(shared, seconds=_SHARED_SECONDS, what=f"the replicas share {shards} Leases")
+    async def shared() -> list[set[str]] | None:
+        held = [operator.held_leases for operator in operators]
+        return held if are_shared_evenly(held, shards) else None
+
+    return await until(shared, seconds=_SHARED_SECONDS, what=f"the replicas share {shards} Leases")

@@ -21,6 +21,7 @@ from harness.controlplane import Cluster, ControlPlane, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
 from harness.controlplane.contexts import choose_context
 from harness.helm import Helm, helm_path
+from harness.installed import DEPLOYMENT, NAMESPACE
 from harness.operatorprocess import OperatorProcess
 from harness.postgres import PostgresServer, TestDatabase, TestDatabases
 
@@ -73,7 +74,7 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
         cluster = Cluster.from_context(*external, kubectl_path(*external), directory)
         cluster.apply_product()
         # The tests start operators of their own; the installed one would process every object a second time.
-        cluster.kubectl("scale", "--replicas=0", "deployment/datastorage", "--namespace=datastorage-system")
+        cluster.kubectl("scale", "--replicas=0", DEPLOYMENT, f"--namespace={NAMESPACE}")
         yield cluster
         return
     # The tests end the API server and etcd, but never the machine: what etcd has acknowledged is with the

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from e2e.workbench import Workbench
+from harness.installed import NAMESPACE
 from harness.leases import are_shared_evenly
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
 
-LEASE_NAMESPACE: Final = "datastorage-system"
-"""Here the shipped Role lets the operators write Leases."""
 # A Lease lasts 15 s; the rest is for a machine that starts twenty operators at once.
 _SECONDS: Final = 180.0
 
@@ -22,7 +21,7 @@ def start(workbench: Workbench, kubeconfigs: Sequence[Path | None], **settings: 
         workbench.start_operator(
             wait=False,
             kubeconfig=each,
-            LEASE_NAMESPACE=LEASE_NAMESPACE,
+            LEASE_NAMESPACE=NAMESPACE,
             **{"TTL_SECONDS_AFTER_STORED": 3600, **settings},
         )
         for each in kubeconfigs

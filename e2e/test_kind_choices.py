@@ -1,11 +1,13 @@
-"""What `python -m e2e.kind` decides before there is a cluster: options, images, dockerd."""
+"""What `python -m e2e.kind` decides before there is a cluster, and after its tests: it needs none itself."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from e2e.kind import __main__ as program
 from e2e.kind import nodes, suites
-from e2e.kind.cluster import docker_daemon
+from e2e.kind.cluster import Kind, docker_daemon
 from e2e.kind.options import NAME, PARTS, parse
 from harness.controlplane import ControlPlaneError
 from harness.docker import Daemon, Docker, DockerError
@@ -160,3 +162,90 @@ def test_a_dockerd_that_others_use_stays(capsys: pytest.CaptureFixture[str]) -> 
         pass
     assert daemon.runs
     assert "containers run in it" in capsys.readouterr().err
+    daemon.in_use = False
+    with docker_daemon("a", keep=False, daemon=daemon):
+        pass
+    assert not daemon.runs, "the next run of that cluster stops it"
+
+
+@pytest.mark.usefixtures("_folder")
+@pytest.mark.parametrize("options", [[], ["--remove"]])
+def test_a_refused_run_leaves_the_dockerd_of_the_first_one(
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first one has started dockerd, and builds images: no container says that it is in use."""
+    daemon = Noted(answers=False)
+    monkeypatch.setattr("e2e.kind.cluster.Daemon", lambda: daemon)
+    monkeypatch.setattr("e2e.kind.__main__.Daemon", lambda: daemon)
+    monkeypatch.setattr("e2e.kind.__main__.REPOSITORY", tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["e2e.kind", "--name=a", *options])
+    # An empty PATH has no docker, and so no Docker answers.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with Kind("a", Docker()).claimed(), docker_daemon("a", keep=False, daemon=daemon):
+        assert program.main() == 1
+        assert "another run uses the cluster a" in capsys.readouterr().err
+        assert daemon.runs
+    assert not daemon.runs, "the first one stops it"
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ([], 0),
+        ([0, 0], 0),
+        ([0, 137], 137),
+        ([0, -9], -9),
+        ([1, 0], 1),
+        ([None, 0], 0),
+        ([None, 1], 1),
+        ([None, None], suites.NO_TESTS),
+        ([None], suites.NO_TESTS),
+    ],
+)
+def test_a_run_succeeds_if_every_chosen_test_did(parts: list[int | None], status: int) -> None:
+    assert suites.status_of(parts) == status
+
+
+def test_a_killed_pytest_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert suites._wait(subprocess.Popen(["sh", "-c", "kill -KILL $$"])) == 137
+    assert "pytest was ended by SIGKILL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["-k", "mistyped"], None), ([], suites.NO_TESTS)])
+def test_no_test_is_no_success_unless_arguments_choose_none(
+    arguments: list[str], status: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest_like = tmp_path / "python"
+    pytest_like.write_text(f"#!/bin/sh\nexit {suites.NO_TESTS}\n")
+    pytest_like.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(pytest_like))
+    assert suites.run_installed(Kind("a", Docker()), arguments) == status
+
+
+@pytest.fixture
+def kind(_folder: None, tmp_path: Path) -> Kind:
+    """Provide a cluster whose kind fails, and hangs where it should delete the cluster."""
+    failing = tmp_path / "kind"
+    failing.write_text("#!/bin/sh\ntest $1 = delete && exec sleep 600\necho ERROR: no nodes >&2; exit 1\n")
+    failing.chmod(0o755)
+    folder = tmp_path / ".pytest-kind" / "a"
+    folder.mkdir(parents=True)
+    (folder / "kind-path").write_text(str(failing))
+    return Kind("a", Docker())
+
+
+def test_logs_that_cannot_be_had_hide_no_error(kind: Kind, capsys: pytest.CaptureFixture[str]) -> None:
+    kind.export_logs()
+    said = capsys.readouterr().err
+    assert said == "there are no logs of the nodes and pods: kind export logs failed: ERROR: no nodes\n"
+
+
+def test_a_kind_that_takes_too_long_is_ended(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = Kind(kind.name, Docker(), timeout=0.1)
+    monkeypatch.setattr(impatient, "exists", lambda: True)
+    with pytest.raises(ControlPlaneError, match="kind delete cluster took more than 0 s"):
+        impatient.remove()

@@ -18,6 +18,7 @@ from e2e.load import Load, all_stored, check_deletions
 from e2e.workbench import MakeWorkbench, Workbench, cluster_proxy
 from harness.archive import rows, uids
 from harness.bulk import BulkClient, gather_bounded
+from harness.installed import NAMESPACE
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
@@ -39,9 +40,7 @@ async def a_leader_that_is_stopped_is_replaced(workbench: Workbench, client: Bul
     last = await _is_replaced(workbench, client, lambda leader: leader.terminate())
     await asyncio.to_thread(last.terminate)
     async with Transport(load_endpoint) as transport:
-        lease = await Leases(transport, replicas.LEASE_NAMESPACE).get(
-            _lease_name(workbench), seconds=_SECONDS
-        )
+        lease = await Leases(transport, NAMESPACE).get(_lease_name(workbench), seconds=_SECONDS)
     assert lease is not None
     assert lease.holder == "", "it was released, so that nobody has to wait until it expires"
 
@@ -167,7 +166,7 @@ async def objects_of_a_shard_that_is_held_and_not_processed_are_stored_late(
     """A process that hangs in a way of its own could renew its Lease and do nothing more."""
     name = _lease_name(workbench, shard=1, shards=2)
     async with Transport(load_endpoint) as transport:
-        idle = Lease(Leases(transport, replicas.LEASE_NAMESPACE), name, "idle")
+        idle = Lease(Leases(transport, NAMESPACE), name, "idle")
         await idle.attempt()
         renewing = asyncio.create_task(idle.run())
         try:

@@ -10,3 +10,11 @@ def are_shared_evenly(held: Sequence[set[str]], shards: int) -> bool:
     """
     counts = [len(leases) for leases in held]
     return len(set().union(*held)) == sum(counts) == shards and max(counts) - min(counts) <= 1
+
+
+def changed_hands(before: Sequence[set[str]], after: Sequence[set[str]]) -> set[str]:
+    """Return the Leases that an operator held before and does not hold now, or the other way round.
+
+    Both list what each operator holds, in the same order of operators.
+    """
+    return set().union(*(first ^ second for first, second in zip(before, after, strict=True)))

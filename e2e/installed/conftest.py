@@ -20,12 +20,13 @@ import pytest_asyncio
 from e2e.conftest import external_cluster
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.counted import Counting, InstalledPostgres
-from e2e.installed.installation import OVERLAY, Installation, image_of
+from e2e.installed.installation import Installation, image_of
 from e2e.installed.nodes import Nodes
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster
 from harness.controlplane.binaries import kubectl_path
+from harness.installed import OVERLAY
 from harness.manifests import audit_record
 
 FOLDER: Final = Path(__file__).parent

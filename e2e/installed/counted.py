@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from datastorage.resources.kinds import AUDIT_RECORD
-from e2e.installed.installation import NAMESPACE, POSTGRES, Installation
+from e2e.installed.installation import Installation
 from e2e.installed.portforward import PortForward
 from e2e.load import Load, all_stored
 from e2e.workbench import Workbench
 from harness.archive import fetch, rows, uids
 from harness.bulk import BulkClient
 from harness.controlplane import ControlPlaneError
+from harness.installed import NAMESPACE, POSTGRES
 from harness.polling import until
 
 SETTLE_SECONDS: Final = 120.0

@@ -12,19 +12,13 @@ from urllib.parse import quote
 
 from harness.bulk import BulkClient, RequestError
 from harness.controlplane import Cluster
-from harness.controlplane.cluster import REPOSITORY
+from harness.installed import DEPLOYMENT, NAMESPACE, PODS, wait_rolled_out
 from harness.polling import until
 
-NAMESPACE: Final = "datastorage-system"
-OVERLAY: Final = REPOSITORY / "manifests" / "overlays" / "development"
-DEPLOYMENT: Final = "deployment/datastorage"
-POSTGRES: Final = "deployment/postgres"
-REDIS: Final = "deployment/redis"
 SERVICE_URL: Final = f"http://datastorage.{NAMESPACE}.svc:8080"
 ROLLOUT_SECONDS: Final = 300.0
 """The longest that a test waits until all pods are as they should be."""
 
-_PODS: Final = "app.kubernetes.io/name=datastorage"
 _CONTAINER: Final = "datastorage"
 _LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/datastorage-shard-0-of-1"
 # A holder renews its Lease every 5 s, so one that is older than this has no holder, or will have none.
@@ -112,9 +106,7 @@ class Installation:
 
     async def wait_complete(self, seconds: float = ROLLOUT_SECONDS) -> None:
         """Wait until there are all pods of the newest template and no other one, and one of them leads."""
-        for deployment in (POSTGRES, REDIS, DEPLOYMENT):
-            command = ("rollout", "status", deployment, f"--timeout={seconds:.0f}s")
-            await asyncio.to_thread(self.kubectl, *command, timeout=seconds + 30)
+        await asyncio.to_thread(wait_rolled_out, self.cluster, seconds)
         replicas = self.replicas
 
         async def complete() -> bool:
@@ -154,7 +146,7 @@ class Installation:
             ("get", "pods,leases", "-o", "wide"),
             ("get", "nodes"),
             ("get", "events", "--sort-by=.lastTimestamp"),
-            ("logs", "-l", _PODS, "--all-containers", "--prefix", "--tail=15", "--ignore-errors"),
+            ("logs", "-l", PODS, "--all-containers", "--prefix", "--tail=15", "--ignore-errors"),
         )
         found = [self.kubectl(*command, check=False) for command in commands]
         # Of the events the newest are the last.

@@ -1,14 +1,13 @@
 """The nodes of a kind cluster: containers of Docker on this machine, which can be stopped like machines."""
 
 import shutil
-import subprocess
 from typing import Final
 
 from e2e.installed.installation import Pod
-from harness.controlplane import Cluster, ControlPlaneError
+from harness.controlplane import Cluster
+from harness.docker import Docker
 from harness.polling import until_blocking
 
-_DOCKER_SECONDS: Final = 120.0
 _READY_SECONDS: Final = 180.0
 
 
@@ -17,6 +16,7 @@ class Nodes:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._docker = Docker()
         self._stopped: dict[str, set[str]] = {}
         """The containers that ran on the stopped nodes."""
 
@@ -29,22 +29,21 @@ class Nodes:
         if shutil.which("docker") is None:
             return "there is no docker here, so the cluster's nodes can't be stopped"
         names = self.names()
-        found = subprocess.run(["docker", "container", "inspect", *names], capture_output=True, check=False)
-        if found.returncode:
+        if self._docker.run("container", "inspect", *names, check=False).returncode:
             return f"the cluster's nodes ({', '.join(names)}) are no containers of this machine's Docker"
         return ""
 
     def stop(self, name: str) -> None:
         """Stop a node with everything on it, at once."""
         self._stopped[name] = self._containers(name)
-        _docker("kill", name)
+        self._docker.run("kill", name)
 
     def start(self, name: str) -> None:
         """Start a stopped node, and wait until it is ready and all its containers are new ones.
 
         For a while the API server shows the node and its pods as they were before it was stopped.
         """
-        _docker("start", name)
+        self._docker.run("start", name)
         before = self._stopped.pop(name, set())
         until_blocking(
             lambda: self._is_ready(name) and not before & self._containers(name),
@@ -61,7 +60,8 @@ class Nodes:
 
     def run(self, node: str, *command: str, text: str | None = None) -> str:
         """Run a command on a node, with ``text`` as its input; return what it printed."""
-        return _docker("exec", *(() if text is None else ("--interactive",)), node, *command, text=text)
+        interactive = () if text is None else ("--interactive",)
+        return self._docker.run("exec", *interactive, node, *command, input=text).stdout
 
     def _containers(self, node: str) -> set[str]:
         pods = self._cluster.get("pods", "-A", f"--field-selector=spec.nodeName={node}")["items"]
@@ -71,13 +71,3 @@ class Nodes:
     def _is_ready(self, name: str) -> bool:
         conditions = self._cluster.get("node", name)["status"]["conditions"]
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def _docker(*arguments: str, text: str | None = None) -> str:
-    done = subprocess.run(
-        ["docker", *arguments],
-        input=text, capture_output=True, text=True, check=False, timeout=_DOCKER_SECONDS,
-    )  # fmt: skip
-    if done.returncode:
-        raise ControlPlaneError(f"docker {' '.join(arguments)} failed: {done.stderr.strip()}")
-    return done.stdout

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from e2e.installed.clientpod import PATIENCE_SECONDS, ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
-from e2e.installed.installation import POSTGRES, REDIS, Installation
+from e2e.installed.installation import Installation
+from harness.installed import POSTGRES, REDIS
 from harness.polling import until
 
 
@@ -17,7 +18,7 @@ async def test_postgres_is_restarted(
 
     The overlay's PostgreSQL has its data in an emptyDir, which ends with the pod: so the pod has to stay.
     """
-    pids = {each.container for each in await installation.pods()}
+    containers = {each.container for each in await installation.pods()}
     async with (
         client_pod.reads(read_paths, patience_seconds=2 * PATIENCE_SECONDS) as reads,
         counting.load() as counted,
@@ -34,7 +35,7 @@ async def test_postgres_is_restarted(
         await installation.wait_complete()
     say(f"PostgreSQL restarted: {counted}; {reads}")
     assert reads.unanswered == 0, reads
-    assert {each.container for each in await installation.pods()} == pids, "no operator was restarted"
+    assert {each.container for each in await installation.pods()} == containers, "no operator was restarted"
 
 
 async def test_redis_is_away(

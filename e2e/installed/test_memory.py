@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
-from e2e.installed.installation import DEPLOYMENT, Installation
+from e2e.installed.installation import Installation
+from harness.installed import DEPLOYMENT
 from harness.polling import until
 
 REST_MIB = 150.0

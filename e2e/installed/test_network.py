@@ -12,8 +12,9 @@ import pytest
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
-from e2e.installed.installation import NAMESPACE, Installation, image_of
+from e2e.installed.installation import Installation, image_of
 from harness.controlplane.cluster import REPOSITORY
+from harness.installed import NAMESPACE
 from harness.polling import until
 
 COMPONENT: Final = REPOSITORY / "manifests" / "components" / "networkpolicy"

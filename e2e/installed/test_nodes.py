@@ -8,9 +8,10 @@ from typing import Final
 from e2e.installed.clientpod import NODE_PATIENCE_SECONDS, ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
-from e2e.installed.installation import NAMESPACE, Installation, Leader
+from e2e.installed.installation import Installation, Leader
 from e2e.installed.nodes import Nodes
 from e2e.installed.waiting import leader_of, other_leader
+from harness.installed import NAMESPACE
 from harness.polling import until
 
 _LOOK_SECONDS: Final = 0.1

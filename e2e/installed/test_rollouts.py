@@ -9,7 +9,8 @@ import pytest
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
-from e2e.installed.installation import DEPLOYMENT, REDIS, Installation, Pod, image_of
+from e2e.installed.installation import Installation, Pod, image_of
+from harness.installed import DEPLOYMENT, REDIS
 from harness.polling import until
 
 _STAYS = "The new value of DATASTORAGE_DATABASE_URL does not work yet; the previous one stays in use"

@@ -9,10 +9,11 @@ from typing import Final
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
-from e2e.installed.installation import NAMESPACE, Installation, Pod
+from e2e.installed.installation import Installation, Pod
 from e2e.installed.nodes import Nodes
 from e2e.test_access import bound_token, refused, write_config
 from e2e.workbench import Workbench
+from harness.installed import NAMESPACE
 from harness.polling import until
 
 _READ_AGAIN: Final = "The configuration for the API server has changed and was read again"

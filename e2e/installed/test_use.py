@@ -8,13 +8,14 @@ from typing import Any
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.counted import SETTLE_SECONDS, InstalledPostgres
-from e2e.installed.installation import NAMESPACE, Installation
+from e2e.installed.installation import Installation
 from e2e.installed.portforward import PortForward
 from e2e.test_api import Callers
 from e2e.workbench import Workbench
 from harness.apiclient import ApiClient
 from harness.archive import rows, uids
 from harness.bulk import BulkClient
+from harness.installed import NAMESPACE
 from harness.manifests import action_trace, audit_record
 
 _WAIT = f"--timeout={SETTLE_SECONDS:.0f}s"

@@ -10,13 +10,14 @@ from types import FrameType
 
 from e2e.kind import suites
 from e2e.kind.cluster import PRODUCT_IMAGE, Kind, build_product, docker_daemon, uninterrupted
-from e2e.kind.installation import OVERLAY, Installation
+from e2e.kind.installation import Installer
 from e2e.kind.nodes import choose, database_images
 from e2e.kind.options import Options, parse
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import say
-from harness.docker import Daemon, Docker, inotify_trouble
+from harness.docker import Daemon, Docker, Machine
+from harness.installed import OVERLAY
 
 
 def main() -> int:
@@ -26,18 +27,14 @@ def main() -> int:
         signal.signal(number, _interrupt)
     run = Run()
     try:
-        if options.remove and not Docker().answers():
-            Daemon().stop(force=True)
-            say("e2e-kind: no Docker answers, so no cluster is left")
-            return 0
-        with docker_daemon(options.name, keep=options.keep) as docker:
-            kind = Kind(options.name, docker)
-            with kind.claimed():
-                if not options.remove:
-                    return _main(options, docker, kind, run)
-                with uninterrupted():
-                    kind.remove()
+        docker = Docker()
+        kind = Kind(options.name, docker)
+        with kind.claimed():
+            if options.remove:
+                _remove(kind, docker)
                 return 0
+            with docker_daemon(options.name, keep=options.keep):
+                return _main(options, docker, kind, run)
     except ControlPlaneError as error:
         say(f"e2e-kind: {error}")
         return 1
@@ -69,8 +66,17 @@ class Run:
             say(f"e2e-kind: {sum(self._seconds.values()):6.0f} s  together")
 
 
+def _remove(kind: Kind, docker: Docker) -> None:
+    if not docker.answers():
+        Daemon().stop(force=True)
+        say("e2e-kind: no Docker answers, so no cluster is left")
+        return
+    with docker_daemon(kind.name, keep=False), uninterrupted():
+        kind.remove()
+
+
 def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
-    trouble = inotify_trouble()
+    trouble = Machine().inotify_trouble()
     if trouble:
         say(f"e2e-kind: {trouble}")
     with run.part("having the images of nodes and databases"):
@@ -97,28 +103,29 @@ def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
 
 
 def _try(options: Options, kind: Kind, cluster: Cluster, run: Run) -> int:
-    installation = Installation(cluster)
-    statuses = []
+    installer = Installer(cluster)
+    statuses: list[int | None] = []
     try:
         with run.part("installing the product, and following one record"):
-            installation.install()
-            installation.follow_one_record()
+            installer.install()
+            installer.follow_one_record()
         if "installed" in options.parts:
             with run.part("the tests of the installed operators"):
                 statuses.append(suites.run_installed(kind, options.pytest_arguments))
         if "cluster" in options.parts:
             with run.part("the tests with operators of their own"):
-                installation.stop()
+                installer.stop()
                 statuses.append(suites.run_cluster(kind, options.pytest_arguments, every=options.every))
         if options.keep and "cluster" in options.parts:
             with run.part("installing the product again"):
-                installation.install()
+                installer.install()
     except ControlPlaneError:
         kind.export_logs()
         raise
+    status = suites.status_of(statuses)
     if any(statuses):
         kind.export_logs()
-    return max(statuses, default=0)
+    return status
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -24,15 +24,18 @@ CONFIGURATION = REPOSITORY / "e2e" / "kind" / "cluster.yaml"
 PRODUCT_IMAGE = f"kubernaut-datastorage:{__version__}"  # as manifests/base names it
 NETWORK = "kind"  # of Docker; kind makes it, and never removes it
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+KIND_TIMEOUT = 900.0  # seconds for a command of kind; loading an image of 1 GB into three nodes takes minutes
 NODES_TIMEOUT = 300.0  # seconds; they are Ready after some twenty
 
 
 class Kind:
     """One kind cluster, with its files in .pytest-kind/NAME of the working directory."""
 
-    def __init__(self, name: str, docker: Docker) -> None:
+    def __init__(self, name: str, docker: Docker, timeout: float = KIND_TIMEOUT) -> None:
+        """``timeout`` is for each command of kind, in seconds."""
         self.name = name
         self._docker = docker
+        self._timeout = timeout
         self._directory = Path(".pytest-kind") / name
 
     @property
@@ -54,7 +57,11 @@ class Kind:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Let one process at a time work with the cluster of this name."""
+        """Let one process at a time work with the cluster of this name.
+
+        This comes before anything that a run leaves behind is looked at: of that, a run which is refused may
+        take nothing away.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         with (self._directory / "lock").open("w") as lock:
             try:
@@ -105,9 +112,16 @@ class Kind:
                 self._docker.run("image", "rm", name)
 
     def export_logs(self) -> None:
-        """Write the logs of nodes and pods into a folder."""
-        self._kind("export", "logs", "--name", self.name, str(self.logs))
-        say(f"the logs of the nodes and pods are in {self.logs}")
+        """Write the logs of nodes and pods into a folder, if they can be had.
+
+        Something has failed before, and its error matters more than one of this.
+        """
+        try:
+            self._kind("export", "logs", "--name", self.name, str(self.logs))
+        except ControlPlaneError as error:
+            say(f"there are no logs of the nodes and pods: {' '.join(str(error).split())}")
+        else:
+            say(f"the logs of the nodes and pods are in {self.logs}")
 
     def remove(self) -> None:
         """Remove the cluster, and Docker's network for it if it was made for it."""
@@ -128,15 +142,28 @@ class Kind:
         (self._directory / "kind-path").write_text(str(kind.resolve()))
 
     def _kind(self, *arguments: str) -> None:
-        program = (self._directory / "kind-path").read_text()
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        command = f"kind {' '.join(arguments[:2])}"
+        try:
+            program = (self._directory / "kind-path").read_text()
+            done = subprocess.run(
+                [program, *arguments], capture_output=True, text=True, check=False, timeout=self._timeout
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ControlPlaneError(
+                f"{command} took more than {self._timeout:.0f} s: is dockerd overloaded?"
+            ) from error
+        except OSError as error:
+            raise ControlPlaneError(f"{command} cannot be run: {error}") from error
         if done.returncode != 0:
-            raise ControlPlaneError(f"kind {' '.join(arguments[:2])} failed: {done.stderr.strip()}")
+            raise ControlPlaneError(f"{command} failed: {done.stderr.strip()}")
 
 
 @contextmanager
 def docker_daemon(name: str, *, keep: bool, daemon: Daemon | None = None) -> Iterator[Docker]:
-    """Have a Docker that answers; stop it afterwards if it was started for this cluster and is not kept."""
+    """Have a Docker that answers; stop it afterwards if it was started for this cluster and is not kept.
+
+    The caller has claimed the cluster.
+    """
     daemon = daemon or Daemon()
     marker = Path(".pytest-kind") / name / "started-dockerd"
     if daemon.start_if_needed():
@@ -149,15 +176,16 @@ def docker_daemon(name: str, *, keep: bool, daemon: Daemon | None = None) -> Ite
             say("kept: dockerd, which --remove stops as well")
         elif marker.exists():
             with uninterrupted():
-                _stop(daemon)
-                marker.unlink()
+                _stop(daemon, marker)
 
 
-def _stop(daemon: Daemon) -> None:
+def _stop(daemon: Daemon, marker: Path) -> None:
     try:
         daemon.stop()
     except DockerError as error:  # somebody has come to use it: no reason to fail
         say(str(error))
+    else:
+        marker.unlink()  # otherwise the next run of this cluster, or --remove, stops it
 
 
 @contextmanager

@@ -9,19 +9,16 @@ from dataclasses import dataclass
 from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.resource_cases import audit_record
 from harness.controlplane import Cluster, ControlPlaneError
-from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import say
+from harness.installed import DEPLOYMENT, KUBECTL_SECONDS, NAMESPACE, OVERLAY, PODS, wait_rolled_out
 
-OVERLAY = REPOSITORY / "manifests" / "overlays" / "development"
-SYSTEM = ("-n", "datastorage-system")
-OPERATOR = "deployment/datastorage"
+SYSTEM = ("-n", NAMESPACE)
 REPLICAS = 3  # as manifests/base has it
-LABEL = "app.kubernetes.io/name=datastorage"
 SHOWN = (
     ("get", "pods", *SYSTEM, "-o", "wide"),
-    ("describe", "pods", *SYSTEM, "-l", LABEL),
+    ("describe", "pods", *SYSTEM, "-l", PODS),
     ("get", "events", *SYSTEM, "--sort-by=.lastTimestamp"),
-    ("logs", *SYSTEM, "-l", LABEL, "--all-containers", "--prefix", "--tail=50"),
+    ("logs", *SYSTEM, "-l", PODS, "--all-containers", "--prefix", "--tail=50"),
 )
 WORKERS = "!node-role.kubernetes.io/control-plane"
 
@@ -36,8 +33,8 @@ class Pace:
     stopped: int = 120
 
 
-class Installation:
-    """The product on a cluster, from manifests/overlays/development."""
+class Installer:
+    """Puts the product on a cluster, from manifests/overlays/development, and follows a record through it."""
 
     def __init__(self, cluster: Cluster, pace: Pace = Pace()) -> None:
         self._cluster = cluster
@@ -51,17 +48,13 @@ class Installation:
         """
         with _shown_on_error(self._cluster):
             installed = (
-                self._cluster.kubectl("get", *SYSTEM, OPERATOR, "-o", "name", check=False).returncode == 0
+                self._cluster.kubectl("get", *SYSTEM, DEPLOYMENT, "-o", "name", check=False).returncode == 0
             )
             self._cluster.kubectl("apply", "-k", str(OVERLAY))
             if installed:
                 # The tag of the image stays while its content changes: the pods would keep the old one.
-                self._cluster.kubectl("rollout", "restart", *SYSTEM, OPERATOR)
-            for deployment in ("deployment/postgres", "deployment/redis", OPERATOR):
-                self._wait(
-                    "rollout", "status", *SYSTEM, deployment, f"--timeout={self._pace.rollout}s",
-                    seconds=self._pace.rollout,
-                )  # fmt: skip
+                self._cluster.kubectl("rollout", "restart", *SYSTEM, DEPLOYMENT)
+            wait_rolled_out(self._cluster, self._pace.rollout)
             self._check_replicas()
 
     def follow_one_record(self) -> None:
@@ -83,13 +76,13 @@ class Installation:
 
     def stop(self) -> None:
         """Scale the Deployment to zero, and wait until its pods are gone."""
-        self._cluster.kubectl("scale", *SYSTEM, OPERATOR, "--replicas=0")
+        self._cluster.kubectl("scale", *SYSTEM, DEPLOYMENT, "--replicas=0")
         seconds = self._pace.stopped
-        pods = ("pods", "-l", LABEL)
+        pods = ("pods", "-l", PODS)
         self._wait("wait", *SYSTEM, *pods, "--for=delete", f"--timeout={seconds}s", seconds=seconds)
 
     def _check_replicas(self) -> None:
-        pods = self._cluster.get("pods", *SYSTEM, "-l", LABEL)["items"]
+        pods = self._cluster.get("pods", *SYSTEM, "-l", PODS)["items"]
         nodes = [pod["spec"]["nodeName"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         workers = self._cluster.kubectl("get", "nodes", "-l", WORKERS, "-o", "name").stdout.split()
         if len(nodes) != REPLICAS:
@@ -100,7 +93,7 @@ class Installation:
 
     def _wait(self, *arguments: str, seconds: float) -> None:
         """Run a kubectl command that has a time-out of its own."""
-        self._cluster.kubectl(*arguments, timeout=seconds + 30)
+        self._cluster.kubectl(*arguments, timeout=seconds + KUBECTL_SECONDS)
 
 
 @contextmanager

@@ -109,6 +109,10 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
+    def left(self) -> float:
+        """Return the seconds until then, 0 afterwards."""
+        return max(0.0, self._end - time.monotonic())
+
     def passed(self) -> bool:
         return time.monotonic() >= self._end
 

@@ -8,6 +8,6 @@ afterwards takes away what dockerd leaves on the machine: that, and nothing of a
 from harness.docker.client import Docker
 from harness.docker.daemon import Daemon
 from harness.docker.errors import DockerError
-from harness.docker.machine import inotify_trouble
+from harness.docker.machine import Machine
 
-__all__ = ["Daemon", "Docker", "DockerError", "inotify_trouble"]
+__all__ = ["Daemon", "Docker", "DockerError", "Machine"]

@@ -28,9 +28,9 @@ def main() -> int:
     daemon = Daemon()
     try:
         if options.command == "down":
-            had_one = daemon.pid is not None
+            had_one = daemon.was_started
             daemon.stop(force=options.force)
-            print("stopped dockerd" if had_one else "no dockerd that was started here runs", file=sys.stderr)
+            print("stopped dockerd" if had_one else "no dockerd was started here", file=sys.stderr)
         elif daemon.start_if_needed():
             print(f"dockerd runs (process {daemon.pid}); its log is {daemon.log}", file=sys.stderr)
         else:

@@ -3,30 +3,46 @@
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.docker.errors import DockerError
+from harness.docker.pipes import pipe
 
-ANSWER_TIMEOUT = 20.0  # seconds; a daemon that is up answers `docker info` in less than one
-COMMAND_TIMEOUT = 300.0  # seconds; the longest command loads an image of 1 GB
+
+@dataclass(frozen=True)
+class Limits:
+    """How long commands may take, in seconds."""
+
+    answer: float = 20.0  # a daemon that is up answers `docker info` in less than one
+    command: float = 300.0  # the longest command makes an image of 1 GB
+    transfer: float = 1800.0  # an image of 1 GB is pulled over a slow network
 
 
 class Docker:
     """Runs `docker`, with whatever daemon the environment names."""
 
+    def __init__(self, limits: Limits = Limits()) -> None:
+        self._limits = limits
+
     def run(
-        self, *arguments: str, check: bool = True, timeout: float = COMMAND_TIMEOUT
+        self,
+        *arguments: str,
+        input: str | None = None,  # noqa: A002 -- named as in subprocess.run
+        check: bool = True,
+        timeout: float | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command and return its output.
+        """Run a command with `input` and return its output.
 
         Raises:
             DockerError: it failed (unless `check` is false), took too long, or `docker` is missing.
         """
         command = " ".join(("docker", *arguments[:2]))
+        timeout = self._limits.command if timeout is None else timeout
         try:
             done = subprocess.run(
                 ["docker", *arguments],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout,
+                input=input or "", capture_output=True, text=True, check=False, timeout=timeout,
             )  # fmt: skip
         except FileNotFoundError as error:
             raise DockerError(
@@ -42,17 +58,19 @@ class Docker:
         """Return whether there is a client, and a daemon that answers it."""
         if not shutil.which("docker"):
             return False
-        return self.run("info", "--format={{.ID}}", check=False, timeout=ANSWER_TIMEOUT).returncode == 0
+        timeout = self._limits.answer
+        return self.run("info", "--format={{.ID}}", check=False, timeout=timeout).returncode == 0
 
     def has_image(self, tag: str) -> bool:
         return self.run("image", "inspect", "--format={{.Id}}", tag, check=False).returncode == 0
 
     def pull(self, image: str) -> str | None:
         """Pull an image; return None, or why it can't be had."""
-        done = subprocess.run(
-            ["docker", "pull", "--quiet", image], capture_output=True, text=True, check=False
-        )
-        return None if done.returncode == 0 else done.stderr.strip()
+        try:
+            self.run("pull", "--quiet", image, timeout=self._limits.transfer)
+        except DockerError as error:
+            return str(error)
+        return None
 
     def build(
         self,
@@ -89,16 +107,4 @@ class Docker:
         )
 
     def _pipe(self, first: Sequence[str], second: Sequence[str]) -> None:
-        with (
-            subprocess.Popen(first, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as source,
-            subprocess.Popen(
-                second, stdin=source.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            ) as sink,
-        ):
-            if source.stdout is not None:
-                source.stdout.close()  # the sink has it; `source` ends when the sink does
-            _, complaint = sink.communicate()
-            source.wait()
-            if sink.returncode != 0 or source.returncode != 0:
-                words = complaint.decode(errors="replace").strip()
-                raise DockerError(f"{' '.join(first[:2])} | {' '.join(second[:2])} failed: {words}")
+        pipe(first, second, self._limits.transfer)

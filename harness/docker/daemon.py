@@ -12,16 +12,11 @@ from harness.controlplane.processes import Deadline
 from harness.controlplane.progress import say
 from harness.docker.client import Docker
 from harness.docker.errors import DockerError
-from harness.docker.machine import (
-    Snapshot,
-    allow_inotify_instances,
-    lacks_sys_resource,
-    restore,
-    unmount_below,
-)
+from harness.docker.machine import Machine, Snapshot
 
 RUNTIME = Path(__file__).resolve().parent / "runc-without-sys-resource"
 LOG_TAIL_LINES = 15
+EXECUTION_ROOT = Path("/run/kubernaut-datastorage-docker")
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 PROGRAMS = {"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2", "runc": "runc"}
 
@@ -39,16 +34,28 @@ class Daemon:
     """The dockerd that was started here, found again by its files in a folder."""
 
     def __init__(
-        self, directory: Path | None = None, docker: Docker | None = None, pace: Pace = Pace()
+        self,
+        directory: Path | None = None,
+        docker: Docker | None = None,
+        pace: Pace = Pace(),
+        *,
+        machine: Machine | None = None,
+        execution_root: Path = EXECUTION_ROOT,
     ) -> None:
         self._directory = directory or _default_directory()
         self._docker = docker or Docker()
         self._pace = pace
-        self._execution_root = Path("/run/kubernaut-datastorage-docker")
+        self._machine = machine or Machine()
+        self._execution_root = execution_root
 
     @property
     def log(self) -> Path:
         return self._directory / "dockerd.log"
+
+    @property
+    def was_started(self) -> bool:
+        """Whether it was started here, and has not yet been stopped with all that it has left."""
+        return self._snapshot.exists()
 
     @property
     def pid(self) -> int | None:
@@ -78,31 +85,23 @@ class Daemon:
         self._check_needs()
         self.stop(force=True)  # what a killed one has left
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Snapshot.take().write(self._snapshot)
-        allow_inotify_instances()
-        say("No Docker answers: starting dockerd")
-        with self.log.open("wb") as log:
-            process = subprocess.Popen(
-                self._command(),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        (self._directory / "dockerd.pid").write_text(str(process.pid))
-        deadline = Deadline(self._pace.start_seconds)
-        while not self._docker.answers():
-            if process.poll() is not None or deadline.passed():
-                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-                self.stop(force=True)
-                raise DockerError(f"dockerd does not start; the end of its log:\n{tail}")
-            time.sleep(self._pace.poll_seconds)
+        self._machine.snapshot().write(self._snapshot)
+        try:
+            self._machine.allow_inotify_instances()
+            self._start()
+        except BaseException:
+            self._stop_unfinished()
+            raise
         return True
 
     def stop(self, *, force: bool = False) -> None:
         """Stop it and take away what it has left on the machine; nothing happens if it was not started here.
 
         Raises:
-            DockerError: containers run in it (unless forced), or it does not end.
+            DockerError: containers run in it (unless forced), it does not end, or it has left something that
+                can't be taken away. Then its folder stays, so that this can be tried again.
         """
-        if not self._snapshot.exists():
+        if not self.was_started:
             return
         pid = self.pid
         if pid is not None and not force:
@@ -114,11 +113,39 @@ class Daemon:
                 )
         if pid is not None:
             self._end(pid)
+        failures: list[str] = []
         for folder in (self._data, self._execution_root):
-            unmount_below(folder)
-        restore(Snapshot.read(self._snapshot))
+            failures += self._machine.unmount_below(folder)
+        failures += self._machine.restore(Snapshot.read(self._snapshot))
+        if failures:
+            listed = "".join(f"\n  {failure}" for failure in failures)
+            raise DockerError(
+                "dockerd is stopped, and some of what it has left could not be taken away;"
+                f" `python -m harness.docker down` tries again:{listed}"
+            )
         shutil.rmtree(self._execution_root, ignore_errors=True)
         shutil.rmtree(self._directory)
+
+    def _start(self) -> None:
+        say("No Docker answers: starting dockerd")
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        (self._directory / "dockerd.pid").write_text(str(process.pid))
+        deadline = Deadline(self._pace.start_seconds)
+        while not self._docker.answers():
+            if process.poll() is not None or deadline.passed():
+                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+                raise DockerError(f"dockerd does not start; the end of its log:\n{tail}")
+            time.sleep(self._pace.poll_seconds)
+
+    def _stop_unfinished(self) -> None:
+        try:
+            self.stop(force=True)
+        except DockerError as error:  # the reason why it did not start matters more
+            say(str(error))
 
     @property
     def _data(self) -> Path:
@@ -136,7 +163,7 @@ class Daemon:
             f"--exec-root={self._execution_root}",
             f"--pidfile={self._directory / 'own.pid'}",
         ]
-        if lacks_sys_resource():
+        if self._machine.lacks_sys_resource():
             command += [f"--add-runtime=restricted={RUNTIME}", "--default-runtime=restricted"]
         return command
 

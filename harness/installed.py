@@ -1,0 +1,30 @@
+"""The installation of `manifests/overlays/development` in a cluster: its names, and when it is complete."""
+
+from typing import Final
+
+from harness.controlplane.cluster import REPOSITORY, Cluster
+
+OVERLAY: Final = REPOSITORY / "manifests" / "overlays" / "development"
+NAMESPACE: Final = (
+    "datastorage-system"  # of every overlay; the shipped Role lets the operators write Leases here
+)
+DEPLOYMENT: Final = "deployment/datastorage"
+POSTGRES: Final = "deployment/postgres"
+REDIS: Final = "deployment/redis"
+PODS: Final = "app.kubernetes.io/name=datastorage"
+"""The label of the operator's pods."""
+KUBECTL_SECONDS: Final = 30.0
+"""How much longer than its own time-out a kubectl command may take."""
+
+
+def wait_rolled_out(cluster: Cluster, seconds: float) -> None:
+    """Wait until all pods of the newest templates are Ready, each Deployment at most ``seconds``.
+
+    Raises:
+        KubectlError: they are not; the message is kubectl's own.
+    """
+    for deployment in (POSTGRES, REDIS, DEPLOYMENT):
+        cluster.kubectl(
+            *("rollout", "status", "-n", NAMESPACE, deployment, f"--timeout={seconds:.0f}s"),
+            timeout=seconds + KUBECTL_SECONDS,
+        )

@@ -1,0 +1,176 @@
+"""A dockerd of our own is started and stopped, and what it has left is taken away.
+
+Programs in a folder stand in for `dockerd`, `iptables` and the others, and files for the kernel's settings:
+nothing of this machine is changed.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.docker import Daemon, Docker, DockerError, Machine
+from harness.docker.daemon import Pace
+
+PACE = Pace(start_seconds=60, stop_seconds=60, poll_seconds=0.01)
+FORWARDING = "proc/sys/net/ipv4/ip_forward"
+INOTIFY = "proc/sys/fs/inotify/max_user_instances"
+MOUNTS = "proc/self/mountinfo"
+WAITING = "import signal; signal.alarm(120); signal.pause()"  # no failed test leaves it behind
+RULE = "-A FORWARD -i docker0 -j DOCKER"
+LEFT = f"*filter\n:FORWARD ACCEPT [0:0]\n:DOCKER - [0:0]\n{RULE}\nCOMMIT\n"
+NOTHING = "*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Provide a folder with the files of the kernel, and `bin` with the programs, of which none fails."""
+    made = tmp_path / "root"
+    for name, text in {FORWARDING: "0\n", INOTIFY: "128\n", MOUNTS: "", "proc/self/status": ""}.items():
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(text)
+    (made / "sys/fs/cgroup").mkdir(parents=True)
+    (made / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{made / 'bin'}:/usr/bin:/bin")
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    for name in ("iptables-save", "ip6tables-save", "iptables", "ip6tables", "ip", "umount", "runc"):
+        program(made, name, "exit 0")
+    program(made, "dockerd", f"exec {sys.executable} -c '{WAITING}' \"$@\"")
+    return made
+
+
+def program(root: Path, name: str, script: str) -> None:
+    (root / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+    (root / "bin" / name).chmod(0o755)
+
+
+def rules(root: Path, text: str) -> None:
+    """Let iptables-save print some rules."""
+    (root / "rules").write_text(text)
+    program(root, "iptables-save", f"cat {root / 'rules'}")
+
+
+class Docked(Docker):
+    """A client that no daemon answers at first, and afterwards one does, or something is raised."""
+
+    def __init__(self, after: BaseException | None, silent: int) -> None:
+        super().__init__()
+        self._after = after
+        self._silent = silent
+
+    def answers(self) -> bool:
+        self._silent -= 1
+        if self._silent >= 0:
+            return False
+        if self._after is not None:
+            raise self._after
+        return True
+
+
+def daemon_of(root: Path, *, after: BaseException | None = None, silent: int = 3) -> Daemon:
+    """Return a daemon for a Docker that does not answer a number of times: two before dockerd is started."""
+    docker = Docked(after, silent)
+    return Daemon(root / "docker", docker, PACE, machine=Machine(root), execution_root=root / "execution")
+
+
+def is_left(root: Path) -> bool:
+    """Return whether a dockerd was left behind, or what it has changed."""
+    settings = [(root / name).read_text().strip() for name in (FORWARDING, INOTIFY)]
+    return settings != ["0", "128"] or (root / "docker").exists()
+
+
+def test_it_is_started_and_stopped(root: Path) -> None:
+    daemon = daemon_of(root)
+    assert daemon.start_if_needed()
+    assert daemon.pid is not None
+    assert (root / INOTIFY).read_text() == "512"
+    (root / FORWARDING).write_text("1\n")
+    daemon.stop(force=True)
+    assert daemon.pid is None
+    assert not is_left(root)
+
+
+@pytest.mark.parametrize("error", [DockerError("docker info took more than 20 s"), KeyboardInterrupt()])
+def test_it_is_stopped_where_its_start_is_given_up(root: Path, error: BaseException) -> None:
+    daemon = daemon_of(root, after=error)
+    with pytest.raises(type(error)):
+        daemon.start_if_needed()
+    assert daemon.pid is None
+    assert not is_left(root)
+
+
+def test_one_that_ends_at_once_is_shown_with_its_log(root: Path) -> None:
+    program(root, "dockerd", "echo no such storage driver; exit 1")
+    with pytest.raises(DockerError, match=r"(?s)dockerd does not start.*no such storage driver"):
+        daemon_of(root, silent=1000000).start_if_needed()
+    assert not is_left(root)
+
+
+def test_the_error_of_a_failed_start_is_not_hidden(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program(root, "dockerd", f"cp {root / 'left'} {root / 'rules'}; echo no such storage driver; exit 1")
+    (root / "left").write_text(LEFT)
+    rules(root, NOTHING)
+    program(root, "iptables", "echo the lock is taken >&2; exit 4")
+    with pytest.raises(DockerError, match="no such storage driver"):
+        daemon_of(root, silent=1000000).start_if_needed()
+    assert "the lock is taken" in capsys.readouterr().err
+
+
+def test_what_could_not_be_taken_away_can_be_tried_again(root: Path) -> None:
+    rules(root, NOTHING)
+    daemon = daemon_of(root)
+    daemon.start_if_needed()
+    rules(root, LEFT)
+    program(root, "iptables", "echo the lock is taken >&2; exit 4")
+    with pytest.raises(DockerError, match=r"down` tries again:\n  iptables .*: the lock is taken"):
+        daemon.stop(force=True)
+    assert daemon.pid is None
+    assert daemon.was_started
+    program(root, "iptables", f"cp {root / 'nothing'} {root / 'rules'}")
+    (root / "nothing").write_text(NOTHING)
+    daemon.stop()
+    assert not daemon.was_started
+    assert not is_left(root)
+
+
+def test_each_failure_names_its_command(root: Path) -> None:
+    before = replace(Machine(root).snapshot(), rules={"iptables": NOTHING, "ip6tables": ""})
+    rules(root, LEFT)
+    program(root, "iptables", "test $5 != DOCKER || exit 1")
+    assert Machine(root).restore(before) == [
+        "iptables --wait -t filter -F DOCKER: exit 1",
+        "iptables --wait -t filter -X DOCKER: exit 1",
+    ]
+
+
+def test_a_rule_that_is_already_gone_is_no_failure(root: Path) -> None:
+    before = replace(Machine(root).snapshot(), rules={"iptables": NOTHING, "ip6tables": ""})
+    rules(root, LEFT)
+    (root / "nothing").write_text(NOTHING)
+    program(root, "iptables", f"cp {root / 'nothing'} {root / 'rules'}; echo no such rule >&2; exit 1")
+    assert Machine(root).restore(before) == []
+
+
+def test_rules_that_cannot_be_seen_are_still_there(root: Path) -> None:
+    before = replace(Machine(root).snapshot(), rules={"iptables": NOTHING, "ip6tables": ""})
+    rules(root, LEFT)
+    program(root, "iptables", f"rm -f {root / 'rules'}; echo the lock is taken >&2; exit 4")
+    assert len(Machine(root).restore(before)) == 3
+
+
+def test_the_data_stays_while_something_is_mounted_below_it(root: Path) -> None:
+    daemon = daemon_of(root)
+    daemon.start_if_needed()
+    mounted = root / "docker/data/overlay"
+    mounted.mkdir(parents=True)
+    (root / MOUNTS).write_text(f"1 1 0:1 / {mounted} rw\n1 1 0:1 / /elsewhere rw\n")
+    program(root, "umount", "echo target is busy >&2; exit 32")
+    with pytest.raises(DockerError, match=rf"umount --lazy {mounted}: target is busy$"):
+        daemon.stop(force=True)
+    assert mounted.exists()
+    # It is gone by the time of the second try, whatever the program says.
+    program(root, "umount", f": >{root / MOUNTS}; echo not mounted >&2; exit 32")
+    daemon.stop()
+    assert not is_left(root)
