@@ -21,7 +21,7 @@ from harness.controlplane import Cluster, ControlPlane, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
 from harness.controlplane.contexts import choose_context
 from harness.helm import Helm, helm_path
-from harness.installed import DEPLOYMENT, NAMESPACE
+from harness.installed import apply_at_rest
 from harness.operatorprocess import OperatorProcess
 from harness.postgres import PostgresServer, TestDatabase, TestDatabases
 
@@ -72,9 +72,7 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
     external = external_cluster(pytestconfig)
     if external is not None:
         cluster = Cluster.from_context(*external, kubectl_path(*external), directory)
-        cluster.apply_product()
-        # The tests start operators of their own; the installed one would process every object a second time.
-        cluster.kubectl("scale", "--replicas=0", DEPLOYMENT, f"--namespace={NAMESPACE}")
+        apply_at_rest(cluster)
         yield cluster
         return
     # The tests end the API server and etcd, but never the machine: what etcd has acknowledged is with the

@@ -19,6 +19,7 @@ from harness.archive import rows
 from harness.bulk import BulkClient, RequestError
 from harness.controlplane import Cluster
 from harness.controlplane.cluster import PRODUCT
+from harness.installed import apply_at_rest
 from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
@@ -54,7 +55,7 @@ class Definitions:
 def definitions(control_plane: Cluster) -> Iterator[Definitions]:
     """The definitions, which are all there again after the test."""
     yield Definitions(control_plane)
-    control_plane.apply_product()
+    apply_at_rest(control_plane)
 
 
 async def create(client: BulkClient, kind: ResourceKind, namespace: str, body: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ to zero meanwhile.
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,22 +81,7 @@ class Records:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def resting_operator(control_plane: Cluster) -> Iterator[None]:
-    """Stop the operator if the cluster runs it: it would store the records that these tests need unstored."""
-    deployment = ("deployment/datastorage", "-n", SYSTEM)
-    replicas = control_plane.get(*deployment)["spec"]["replicas"]
-    control_plane.kubectl("scale", *deployment, "--replicas=0")
-    selector = ("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=datastorage")
-    until_blocking(
-        lambda: not control_plane.get(*selector)["items"],
-        seconds=DEADLINE, what="the operator's pods are gone",
-    )  # fmt: skip
-    yield
-    control_plane.kubectl("scale", *deployment, f"--replicas={replicas}")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def guards(resting_operator: None, control_plane: Cluster) -> None:  # noqa: ARG001 -- it must be stopped first
+def guards(control_plane: Cluster) -> None:
     """Wait until the policies, applied a moment ago, have reached the API server's admission."""
     operator = control_plane.service_account_kubeconfig(SYSTEM, "datastorage")
     probe = Records(control_plane, "default", operator)

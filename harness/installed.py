@@ -13,8 +13,21 @@ POSTGRES: Final = "deployment/postgres"
 REDIS: Final = "deployment/redis"
 PODS: Final = "app.kubernetes.io/name=datastorage"
 """The label of the operator's pods."""
+END_SECONDS: Final = 90.0
+"""A pod may take this long to end: terminationGracePeriodSeconds and then some."""
 KUBECTL_SECONDS: Final = 30.0
 """How much longer than its own time-out a kubectl command may take."""
+
+
+def apply_at_rest(cluster: Cluster) -> None:
+    """Apply the product with no operator in the cluster, for tests that start operators of their own.
+
+    An installed one would process every object a second time.
+    """
+    cluster.apply_product()
+    cluster.kubectl("scale", "--replicas=0", DEPLOYMENT, f"--namespace={NAMESPACE}")
+    gone = ("--for=delete", f"--selector={PODS}", f"--timeout={END_SECONDS:.0f}s")
+    cluster.kubectl("wait", "pods", f"--namespace={NAMESPACE}", *gone, timeout=END_SECONDS + KUBECTL_SECONDS)
 
 
 def wait_rolled_out(cluster: Cluster, seconds: float) -> None:
