@@ -1,6 +1,5 @@
 """What `python -m e2e.kind` decides before there is a cluster, and after its tests: it needs none itself."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from e2e.kind.cluster import Kind, docker_daemon
 from e2e.kind.options import NAME, PARTS, parse
 from harness.controlplane import ControlPlaneError
 from harness.docker import Daemon, Docker, DockerError
+from harness.polling import until_blocking
 
 
 class Registry(Docker):
@@ -48,8 +48,9 @@ def test_pytest_gets_what_follows_the_dashes(tmp_path: Path) -> None:
     [
         (["--until", "installation"], ("installation",)),
         (["--until", "installed"], ("installation", "installed")),
-        (["--only", "cluster"], ("installation", "cluster")),
-        (["--only", "cluster", "--only", "installed"], PARTS),
+        (["--only", "processes"], ("processes",)),
+        (["--only", "installed"], ("installation", "installed")),
+        (["--only", "processes", "--only", "installed"], PARTS),
     ],
 )
 def test_parts_are_chosen(arguments: list[str], parts: tuple[str, ...]) -> None:
@@ -60,7 +61,7 @@ def test_parts_are_chosen(arguments: list[str], parts: tuple[str, ...]) -> None:
     ("arguments", "message"),
     [
         (["--kind-bin", "/nonexistent/kind"], "--kind-bin: /nonexistent/kind is not a file"),
-        (["--until", "cluster", "--only", "cluster"], "not allowed with argument"),
+        (["--until", "installed", "--only", "installed"], "not allowed with argument"),
         (["--images", "mine"], "invalid choice: 'mine'"),
     ],
 )
@@ -210,8 +211,10 @@ def test_a_run_succeeds_if_every_chosen_test_did(parts: list[int | None], status
     assert suites.status_of(parts) == status
 
 
-def test_a_killed_pytest_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert suites._wait(subprocess.Popen(["sh", "-c", "kill -KILL $$"])) == 137
+def test_a_killed_pytest_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _status("kill -KILL $$", [], tmp_path, monkeypatch) == 137
     assert "pytest was ended by SIGKILL" in capsys.readouterr().err
 
 
@@ -219,11 +222,40 @@ def test_a_killed_pytest_is_a_failure(capsys: pytest.CaptureFixture[str]) -> Non
 def test_no_test_is_no_success_unless_arguments_choose_none(
     arguments: list[str], status: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert _status(f"exit {suites.NO_TESTS}", arguments, tmp_path, monkeypatch) == status
+
+
+def _status(
+    command: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> int | None:
+    """Return the status of a run in which a shell command takes the place of pytest."""
     pytest_like = tmp_path / "python"
-    pytest_like.write_text(f"#!/bin/sh\nexit {suites.NO_TESTS}\n")
+    pytest_like.write_text(f"#!/bin/sh\n{command}\n")
     pytest_like.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(pytest_like))
-    assert suites.run_installed(Kind("a", Docker()), arguments) == status
+    with suites.installed_tests(Kind("a", Docker()), arguments) as tests:
+        return tests.wait()
+
+
+@pytest.mark.usefixtures("_folder")
+def test_what_runs_aside_is_shown_in_the_end_and_ended_with_the_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest_like = tmp_path / "python"
+    monkeypatch.setattr("sys.executable", str(pytest_like))
+    kind = Kind("a", Docker())
+    kind.output.parent.mkdir(parents=True)
+    pytest_like.write_text("#!/bin/sh\necho 1 passed; exit 0\n")
+    pytest_like.chmod(0o755)
+    with suites.process_tests(kind, [], every=False) as tests:
+        assert tests.wait() == 0
+    assert capsys.readouterr().out == "1 passed\n"
+    pytest_like.write_text(
+        "#!/bin/sh\ntrap 'echo interrupted; exit 2' INT\necho began\nwhile :; do sleep 0.1; done\n"
+    )
+    with suites.process_tests(kind, [], every=False) as tests:
+        until_blocking(lambda: kind.output.read_text() == "began\n", seconds=20, what="it has begun")
+    assert kind.output.read_text() == "began\ninterrupted\n"
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from e2e.kind import suites
-from e2e.kind.cluster import PRODUCT_IMAGE, Kind, build_product, docker_daemon, uninterrupted
+from e2e.kind.cluster import PROCESSES, PRODUCT_IMAGE, Kind, build_product, docker_daemon, uninterrupted
 from e2e.kind.installation import Installer
-from e2e.kind.nodes import choose, database_images
+from e2e.kind.nodes import Chosen, choose, database_images
 from e2e.kind.options import Options, parse
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
@@ -28,13 +29,13 @@ def main() -> int:
     run = Run()
     try:
         docker = Docker()
-        kind = Kind(options.name, docker)
-        with kind.claimed():
+        clusters = Clusters.named(options.name, docker)
+        with clusters.claimed():
             if options.remove:
-                _remove(kind, docker)
+                _remove(clusters, docker)
                 return 0
             with docker_daemon(options.name, keep=options.keep):
-                return _main(options, docker, kind, run)
+                return _main(options, docker, clusters, run)
     except ControlPlaneError as error:
         say(f"e2e-kind: {error}")
         return 1
@@ -45,10 +46,30 @@ def main() -> int:
         run.summarize()
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """The clusters of a run; each of them exists only if its part was asked for."""
+
+    installation: Kind
+    """The product is installed on it, as users do it."""
+    processes: Kind
+    """Operators run as processes beside it. The installed ones would process their objects as well."""
+
+    @classmethod
+    def named(cls, name: str, docker: Docker) -> "Clusters":
+        return cls(Kind(name, docker), Kind(f"{name}-processes", docker, PROCESSES))
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        with self.installation.claimed(), self.processes.claimed():
+            yield
+
+
 class Run:
     """Says what is being done, and at the end how long each part took."""
 
     def __init__(self) -> None:
+        self._began = time.monotonic()
         self._seconds: dict[str, float] = {}
 
     @contextmanager
@@ -63,19 +84,20 @@ class Run:
     def summarize(self) -> None:
         if self._seconds:
             say("\n".join(f"e2e-kind: {seconds:6.0f} s  {what}" for what, seconds in self._seconds.items()))
-            say(f"e2e-kind: {sum(self._seconds.values()):6.0f} s  together")
+            say(f"e2e-kind: {time.monotonic() - self._began:6.0f} s  together")
 
 
-def _remove(kind: Kind, docker: Docker) -> None:
+def _remove(clusters: Clusters, docker: Docker) -> None:
     if not docker.answers():
         Daemon().stop(force=True)
         say("e2e-kind: no Docker answers, so no cluster is left")
         return
-    with docker_daemon(kind.name, keep=False), uninterrupted():
-        kind.remove()
+    with docker_daemon(clusters.installation.name, keep=False), uninterrupted():
+        clusters.installation.remove()
+        clusters.processes.remove()
 
 
-def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
+def _main(options: Options, docker: Docker, clusters: Clusters, run: Run) -> int:
     trouble = Machine().inotify_trouble()
     if trouble:
         say(f"e2e-kind: {trouble}")
@@ -83,6 +105,36 @@ def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
         chosen = choose(docker, options.images, options.node_image)
         if options.kind_bin:
             chosen = chosen.with_kind(options.kind_bin)
+    statuses: list[int | None] = []
+    with ExitStack() as stack:
+        # First, because these tests run beside everything that follows.
+        processes = None
+        if "processes" in options.parts:
+            processes = stack.enter_context(_process_tests(options, clusters.processes, chosen, run))
+        if "installation" in options.parts:
+            statuses += _installation(options, clusters.installation, chosen, run)
+        if processes is not None:
+            with run.part("waiting for the tests with operators as processes"):
+                statuses.append(processes.wait())
+            if statuses[-1]:
+                clusters.processes.export_logs()
+    return suites.status_of(statuses)
+
+
+@contextmanager
+def _process_tests(options: Options, kind: Kind, chosen: Chosen, run: Run) -> Iterator[suites.Tests]:
+    try:
+        with run.part("creating the cluster for operators as processes"):
+            kind.create(chosen)
+        with suites.process_tests(kind, options.pytest_arguments, every=options.every) as tests:
+            yield tests
+    finally:
+        with run.part("removing the cluster for operators as processes"), uninterrupted():
+            kind.remove()
+
+
+def _installation(options: Options, kind: Kind, chosen: Chosen, run: Run) -> list[int | None]:
+    """Install the product, and run its tests; return their statuses."""
     if options.build:
         with run.part("building the product's image"):
             build_product(chosen)
@@ -102,30 +154,25 @@ def _main(options: Options, docker: Docker, kind: Kind, run: Run) -> int:
                 kind.remove()
 
 
-def _try(options: Options, kind: Kind, cluster: Cluster, run: Run) -> int:
+def _try(options: Options, kind: Kind, cluster: Cluster, run: Run) -> list[int | None]:
     installer = Installer(cluster)
-    statuses: list[int | None] = []
     try:
         with run.part("installing the product, and following one record"):
             installer.install()
             installer.follow_one_record()
-        if "installed" in options.parts:
-            with run.part("the tests of the installed operators"):
-                statuses.append(suites.run_installed(kind, options.pytest_arguments))
-        if "cluster" in options.parts:
-            with run.part("the tests with operators of their own"):
-                installer.stop()
-                statuses.append(suites.run_cluster(kind, options.pytest_arguments, every=options.every))
-        if options.keep and "cluster" in options.parts:
-            with run.part("installing the product again"):
-                installer.install()
+        if "installed" not in options.parts:
+            return []
+        with (
+            run.part("the tests of the installed operators"),
+            suites.installed_tests(kind, options.pytest_arguments) as tests,
+        ):
+            status = tests.wait()
     except ControlPlaneError:
         kind.export_logs()
         raise
-    status = suites.status_of(statuses)
-    if any(statuses):
+    if status:
         kind.export_logs()
-    return status
+    return [status]
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -20,7 +20,9 @@ from harness.nodeimage.programs import KIND, MODULE
 os.environ.setdefault("KIND_VERSION", MODULE.requires(KIND))
 from pytest_kind import KindCluster
 
-CONFIGURATION = REPOSITORY / "e2e" / "kind" / "cluster.yaml"
+CONFIGURATIONS = REPOSITORY / "e2e" / "kind"
+INSTALLATION = CONFIGURATIONS / "cluster.yaml"
+PROCESSES = CONFIGURATIONS / "processes.yaml"
 PRODUCT_IMAGE = f"kubernaut-datastorage:{__version__}"  # as manifests/base names it
 NETWORK = "kind"  # of Docker; kind makes it, and never removes it
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,9 +33,17 @@ NODES_TIMEOUT = 300.0  # seconds; they are Ready after some twenty
 class Kind:
     """One kind cluster, with its files in .pytest-kind/NAME of the working directory."""
 
-    def __init__(self, name: str, docker: Docker, timeout: float = KIND_TIMEOUT) -> None:
+    def __init__(
+        self,
+        name: str,
+        docker: Docker,
+        configuration: Path = INSTALLATION,
+        *,
+        timeout: float = KIND_TIMEOUT,
+    ) -> None:
         """``timeout`` is for each command of kind, in seconds."""
         self.name = name
+        self._configuration = configuration
         self._docker = docker
         self._timeout = timeout
         self._directory = Path(".pytest-kind") / name
@@ -50,6 +60,11 @@ class Kind:
     def kubectl(self) -> Path:
         """The kubectl of the node's image, which has the server's version."""
         return (self._directory / "bin" / "kubectl").resolve()
+
+    @property
+    def output(self) -> Path:
+        """The file for what tests print that run beside others."""
+        return (self._directory / "pytest.log").resolve()
 
     @property
     def logs(self) -> Path:
@@ -86,7 +101,7 @@ class Kind:
         kind = KindCluster(self.name, self.kubeconfig, image=chosen.node, kind_path=chosen.kind)
         self._remember(chosen.kind or kind.kind_path)
         try:
-            kind.create(CONFIGURATION)
+            kind.create(self._configuration)
         except (subprocess.CalledProcessError, OSError) as error:
             raise ControlPlaneError(f"kind cannot create the cluster {self.name}: {error}") from error
         self.kubectl.parent.mkdir(exist_ok=True)
@@ -129,9 +144,8 @@ class Kind:
             kubeconfig = f"--kubeconfig={self.kubeconfig}"
             self._kind("delete", "cluster", "--name", self.name, kubeconfig)
         made = self._directory / "made-network"
-        if made.exists():
-            # It stays where another cluster has come to use it.
-            self._docker.run("network", "rm", NETWORK, check=False)
+        # It stays as long as another cluster uses it; the next removal of this one takes it away.
+        if made.exists() and self._docker.run("network", "rm", NETWORK, check=False).returncode == 0:
             made.unlink()
 
     def _containers(self) -> list[str]:

@@ -30,7 +30,6 @@ class Pace:
     rollout: int = 300
     stored: int = 60
     cleared: int = 90
-    stopped: int = 120
 
 
 class Installer:
@@ -73,13 +72,6 @@ class Installer:
             stored = "--for=jsonpath={.status.phase}=Stored"
             self._wait("wait", record, stored, f"--timeout={pace.stored}s", seconds=pace.stored)
             self._wait("wait", record, "--for=delete", f"--timeout={pace.cleared}s", seconds=pace.cleared)
-
-    def stop(self) -> None:
-        """Scale the Deployment to zero, and wait until its pods are gone."""
-        self._cluster.kubectl("scale", *SYSTEM, DEPLOYMENT, "--replicas=0")
-        seconds = self._pace.stopped
-        pods = ("pods", "-l", PODS)
-        self._wait("wait", *SYSTEM, *pods, "--for=delete", f"--timeout={seconds}s", seconds=seconds)
 
     def _check_replicas(self) -> None:
         pods = self._cluster.get("pods", *SYSTEM, "-l", PODS)["items"]

@@ -6,22 +6,24 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Source = Literal["auto", "upstream", "built"]
-Part = Literal["installation", "installed", "cluster"]
+Part = Literal["installation", "installed", "processes"]
 PARTS: tuple[Part, ...] = get_args(Part)
 NAME = "datastorage-e2e"
 
 DESCRIPTION = """\
 Install the product on a kind cluster as users do, and run the tests there.
 
-The cluster has one control plane and two workers. The parts, in this order:
-  installation  kubectl apply -k manifests/overlays/development; every replica Ready,
-                on both workers; one record stored and cleared
+The parts:
+  installation  a cluster of one control plane and two workers; kubectl apply -k
+                manifests/overlays/development; every replica Ready, on both workers;
+                one record stored and cleared
   installed     the tests in e2e/installed, which drive the operators in those pods,
                 and break them
-  cluster       the other tests in e2e, with operators of their own as processes on this
-                machine; the Deployment is scaled to zero for them. Left out are those
-                that e2e/kind/suites.py lists with the reason: no cluster changes them
-Afterwards everything is removed: the cluster, its network, and dockerd if it was
+  processes     the other tests in e2e, with operators of their own as processes on this
+                machine, beside a cluster of one node, NAME-processes, at the same time.
+                Left out are those that e2e/kind/suites.py lists with the reason: no
+                cluster changes them
+Afterwards everything is removed: the clusters, their network, and dockerd if it was
 started for this."""
 EPILOG = """\
 examples:
@@ -29,6 +31,7 @@ examples:
   make e2e-kind ARGS=--keep                    leave the cluster for kubectl; the next run uses it again
   make e2e-kind ARGS="--keep --until installation"   a cluster with the product, to try things on
   make e2e-kind ARGS="--keep --only installed" PYTEST_ARGS="-k drain"
+  make e2e-kind ARGS="--only processes" PYTEST_ARGS="-k deletion_guard"
   make e2e-kind ARGS=--remove                  remove what --keep has left
   make e2e-kind ARGS="--node-image kindest/node:v1.35.8"
 
@@ -37,7 +40,8 @@ Docker is needed; where none answers, dockerd is started (see `python -m harness
 databases' images are the ones that the overlay names. Otherwise all are built, once per
 machine, from Debian packages, Go modules and Python wheels (see `make node-image`).
 --images forces either. What pytest says is printed as it is; the kubeconfig, and after
-a failure the logs of the nodes and pods, are in .pytest-kind/NAME."""
+a failure the logs of the nodes and pods, are in .pytest-kind/NAME and
+.pytest-kind/NAME-processes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def parse(arguments: list[str] | None = None) -> Options:
     if given.until:
         parts = PARTS[: PARTS.index(given.until) + 1]
     if given.only:
-        parts = ("installation", *(part for part in PARTS[1:] if part in given.only))
+        wanted = {*given.only, *(("installation",) if "installed" in given.only else ())}
+        parts = tuple(part for part in PARTS if part in wanted)
     return Options(
         name=given.name,
         images=given.images,
@@ -89,17 +94,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--keep", action="store_true", help="leave the cluster, and use it again the next time"
+        "--keep", action="store_true", help="leave the installation, and use it again the next time"
     )
     parser.add_argument("--remove", action="store_true", help="remove a kept cluster, and do nothing more")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--until", choices=PARTS, metavar="PART", help="stop after this part")
     which.add_argument(
         "--only",
-        choices=PARTS[1:],
+        choices=PARTS,
         action="append",
         metavar="PART",
-        help="of the tests, run this part alone; may be repeated",
+        help="do this part alone, with the installation if it needs one; may be repeated",
     )
     parser.add_argument(
         "--images",
@@ -122,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "--every-test",
         dest="every",
         action="store_true",
-        help="in the part cluster, also those tests that a kind cluster changes nothing for (minutes more)",
+        help="in the part processes, also those tests that a kind cluster changes nothing for (minutes more)",
     )
     parser.add_argument("--name", default=NAME, help="the cluster's name (default: %(default)s)")
     parser.add_argument("pytest_arguments", nargs="*", metavar="-- PYTEST_ARGUMENT", help="passed to pytest")

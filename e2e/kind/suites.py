@@ -1,10 +1,13 @@
-"""Runs the tests on the cluster: those of the installed operators, and those that start their own."""
+"""Runs the tests on clusters: those of the installed operators, and those that start their own."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
 from e2e.kind.cluster import Kind
 from harness.controlplane.cluster import REPOSITORY
@@ -12,6 +15,7 @@ from harness.controlplane.progress import say
 
 INSTALLED = "e2e/installed"
 END_SECONDS = 120.0  # pytest stops the servers that its tests have started
+REPORT_SECONDS = 60.0  # between two lines about tests that print into a file
 NO_TESTS = 5  # pytest's exit status when it has found none
 BY_SIGNAL = 128  # a shell adds the signal's number to this
 
@@ -39,6 +43,7 @@ ELSEWHERE = {
     "test_fuzz.py": _DEPENDENCY,
     "test_installed.py": _NO_CLUSTER,
     "test_kind_choices.py": _NO_CLUSTER,
+    "test_leases.py": _DEPENDENCY,
     "test_one_table.py": _DEPENDENCY,
     "test_overlays.py": _OWN,
     "test_restored.py": _OWN,
@@ -52,18 +57,82 @@ ELSEWHERE = {
 }
 
 
-def run_installed(kind: Kind, arguments: Sequence[str]) -> int | None:
-    """Run the tests that drive the operators in their pods.
+class Tests:
+    """A run of pytest on a cluster, which has begun; as a context manager, it has ended with the block."""
 
-    Returns pytest's exit status, or None if the arguments choose none of these tests.
-    """
-    return _run(kind, [INSTALLED], arguments)
+    def __init__(
+        self, kind: Kind, chosen: Sequence[str], arguments: Sequence[str], *, output: Path | None = None
+    ) -> None:
+        """With ``output``, pytest prints into this file, which is shown in the end."""
+        self._chosen = chosen
+        self._arguments = arguments
+        self._output = output
+        self._began = time.monotonic()
+        # The first kubectl on PATH is the one of the server's version.
+        path = os.pathsep.join((str(kind.kubectl.parent), os.environ.get("PATH", "")))
+        where = (
+            f"--kubeconfig={kind.kubeconfig}",
+            f"--context={kind.context}",
+            f"--allow-context={kind.context}",
+        )
+        self._process = _start(
+            [sys.executable, "-m", "pytest", *chosen, *where, *arguments], os.environ | {"PATH": path}, output
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, if it still runs: with SIGINT, because its PostgreSQL would outlive a killed pytest."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(END_SECONDS)
+            finally:
+                self._process.kill()
+
+    def wait(self) -> int | None:
+        """Return pytest's exit status as a shell has it, or None if the arguments choose no test."""
+        status = self._process.wait() if self._output is None else self._wait_reporting(self._output)
+        if status < 0:
+            say(f"pytest was ended by {signal.Signals(-status).name}")
+            return BY_SIGNAL - status
+        if status == NO_TESTS and self._arguments:
+            say(f"{' '.join(self._arguments)} chooses no test of {self._chosen[0]}")
+            return None
+        return status
+
+    def _wait_reporting(self, output: Path) -> int:
+        while True:
+            try:
+                status = self._process.wait(REPORT_SECONDS)
+            except subprocess.TimeoutExpired:
+                say(f"  pytest still runs, {time.monotonic() - self._began:.0f} s, and prints into {output}")
+            else:
+                print(output.read_text(errors="replace"), end="", flush=True)
+                return status
 
 
-def run_cluster(kind: Kind, arguments: Sequence[str], *, every: bool) -> int | None:
-    """Run the tests that start operators of their own; returns as `run_installed` does."""
+def _start(command: list[str], environment: dict[str, str], output: Path | None) -> subprocess.Popen[bytes]:
+    if output is None:
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+    with output.open("wb") as file:
+        # A session of its own: Ctrl-C reaches it from here, once.
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+
+def installed_tests(kind: Kind, arguments: Sequence[str]) -> Tests:
+    """Begin the tests that drive the operators in their pods."""
+    return Tests(kind, [INSTALLED], arguments)
+
+
+def process_tests(kind: Kind, arguments: Sequence[str], *, every: bool) -> Tests:
+    """Begin the tests that start operators of their own; they run beside what is done meanwhile."""
     left_out = [INSTALLED, *([] if every else (f"e2e/{name}" for name in ELSEWHERE))]
-    return _run(kind, ["e2e", *(f"--ignore={path}" for path in left_out)], arguments)
+    return Tests(kind, ["e2e", *(f"--ignore={path}" for path in left_out)], arguments, output=kind.output)
 
 
 def status_of(parts: Sequence[int | None]) -> int:
@@ -76,38 +145,3 @@ def status_of(parts: Sequence[int | None]) -> int:
         say("no test was run: see PYTEST_ARGS")
         return NO_TESTS
     return next((status for status in statuses if status != 0), 0)
-
-
-def _run(kind: Kind, chosen: Sequence[str], arguments: Sequence[str]) -> int | None:
-    # The first kubectl on PATH is the one of the server's version.
-    path = os.pathsep.join((str(kind.kubectl.parent), os.environ.get("PATH", "")))
-    where = (
-        f"--kubeconfig={kind.kubeconfig}",
-        f"--context={kind.context}",
-        f"--allow-context={kind.context}",
-    )
-    command = [sys.executable, "-m", "pytest", *chosen, *where, *arguments]
-    status = _wait(subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"PATH": path}))
-    if status == NO_TESTS and arguments:
-        say(f"{' '.join(arguments)} chooses no test of {chosen[0]}")
-        return None
-    return status
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Wait for pytest, and return its exit status, as a shell has it.
-
-    An interruption is passed on, because pytest's PostgreSQL would outlive a killed one.
-    """
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        process.wait(END_SECONDS)
-        raise
-    finally:
-        process.kill()
-    if status < 0:
-        say(f"pytest was ended by {signal.Signals(-status).name}")
-        return BY_SIGNAL - status
-    return status
