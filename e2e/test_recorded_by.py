@@ -419,5 +419,5 @@ async def test_a_policy_that_was_changed_for_a_while_does_not_count(control_plan
         control_plane.kubectl("delete", *BINDING)
         control_plane.kubectl("delete", *POLICY)
         answer = await look.look()
-        assert "not found; apply manifests/components/recorded-by" in (answer.problem or "")
+        assert "is missing; apply manifests/components/recorded-by" in (answer.problem or "")
     install(control_plane)
