@@ -1,6 +1,7 @@
 """The schema: created once, by whichever replica comes first, and checked at every start."""
 
 import asyncio
+import contextlib
 import os
 import re
 import subprocess
@@ -24,6 +25,10 @@ from tests.support.migrating import migrating_to
 _MIGRATE = "import sys; from datastorage.storage.migrate import migrate; print(*migrate(sys.argv[1]))"
 _WAITING = """
     SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+_END_WAITING = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 _TABLES = """
@@ -177,6 +182,23 @@ async def test_a_wrong_url_is_named_and_keeps_its_password_secret(url: str) -> N
 async def test_migrating_an_absent_server_is_a_transient_error() -> None:
     with pytest.raises(TransientError, match=r"PostgreSQL at 127\.0\.0\.1:1 can't be reached"):
         await asyncio.to_thread(migrate, "postgresql://someone:secret-word@127.0.0.1:1/name")
+
+
+async def test_a_server_that_ends_during_a_migration_is_a_transient_error(unmigrated: TestDatabase) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        holder = await connect(unmigrated.owner_url)
+        stack.push_async_callback(holder.close)
+        await holder.execute("SELECT pg_advisory_lock($1)", migrate_module._MIGRATION_LOCK)
+        migrating = asyncio.create_task(asyncio.to_thread(migrate, unmigrated.owner_url))
+
+        async def waits() -> bool:
+            return bool(await holder.fetchval(_WAITING))
+
+        await eventually(waits)
+        await holder.execute(_END_WAITING)
+        with pytest.raises(TransientError, match="migration of the archive was interrupted, and can be rep"):
+            await migrating
+    await asyncio.to_thread(migrate, unmigrated.owner_url)
 
 
 async def test_migrate_waits_for_a_server_that_is_not_there_yet(

@@ -15,10 +15,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from datastorage.errors import ConfigurationError
+from datastorage.errors import ConfigurationError, TransientError
 from datastorage.settings import Settings
 from datastorage.storage.connection.connecting import connecting
-from datastorage.storage.connection.tls import prepare_files
+from datastorage.storage.connection.opening import open_connection
 from datastorage.storage.connection.urls import parse_url
 from datastorage.storage.inspection import check_pgvector, check_rights, check_schema, check_server
 from datastorage.storage.rights import grant_rights
@@ -27,6 +27,18 @@ from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_sc
 # The value is arbitrary, but every version of the program must use the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
 _CONNECT_TIMEOUT_SECONDS: Final = 30.0
+# Errors of SQLAlchemy, of the server, and of the driver.
+_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# The server ends, or the connection to it has ended.
+_ENDED_STATES: Final = frozenset(
+    error.sqlstate
+    for error in (
+        asyncpg.AdminShutdownError,
+        asyncpg.CrashShutdownError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.ConnectionDoesNotExistError,
+    )
+)
 
 _INSTALLED: Final = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
 _AVAILABLE: Final = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
@@ -63,7 +75,7 @@ def migrate(database_url: str, chain: Chain = ARCHIVE) -> tuple[str | None, str]
     happens in one transaction, so that a failure changes nothing.
 
     Raises SchemaVersionError when the schema is newer than this program, TransientError when the server
-    can't be reached, ConfigurationError when the role lacks rights or the server lacks pgvector.
+    can't be reached or ends, ConfigurationError when the role lacks rights or the server lacks pgvector.
     """
     return asyncio.run(_migrate(database_url, chain))
 
@@ -83,9 +95,13 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(_upgrade, chain)
-    except (DBAPIError, asyncpg.PostgresError) as error:
+    except _ERRORS as error:
         # The scripts run on the driver itself, whose errors SQLAlchemy does not wrap.
         reason = error.orig if isinstance(error, DBAPIError) else error
+        if _is_interrupted(error):
+            raise TransientError(
+                f"the migration of the {chain.name} was interrupted, and can be repeated: {reason}"
+            ) from error
         is_missing_right = getattr(reason, "sqlstate", None) == asyncpg.InsufficientPrivilegeError.sqlstate
         hint = f": {chain.owner_setting} must name the owner" if is_missing_right else ""
         raise ConfigurationError(
@@ -95,6 +111,15 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
         await engine.dispose()
 
 
+def _is_interrupted(error: Exception) -> bool:
+    """Return whether the server ended, or the connection to it. The migration may then be repeated."""
+    reason = error.orig if isinstance(error, DBAPIError) else error
+    if getattr(reason, "sqlstate", None) in _ENDED_STATES or getattr(error, "connection_invalidated", False):
+        return True
+    # The driver has no type for a connection that it finds closed.
+    return isinstance(error, asyncpg.InterfaceError) and "closed" in str(error)
+
+
 def _driver_of(engine: AsyncEngine) -> Any:
     return engine.dialect.dbapi
 
@@ -102,13 +127,8 @@ def _driver_of(engine: AsyncEngine) -> Any:
 async def _connect(database_url: str, chain: Chain) -> object:
     url = parse_url(database_url, chain.owner_setting)
     with connecting(f"{chain.server} at {url.address}", chain.owner_setting):
-        return await asyncpg.connect(
-            url.driver_url,
-            ssl=prepare_files(url),
-            timeout=max(url.connect_seconds, _CONNECT_TIMEOUT_SECONDS),
-            statement_cache_size=0,
-            server_settings=dict(url.server_settings),
-        )
+        seconds = max(url.connect_seconds, _CONNECT_TIMEOUT_SECONDS)
+        return await open_connection(url, seconds, statement_cache_size=0)
 
 
 def _upgrade(connection: Connection, chain: Chain) -> tuple[str | None, str]:
@@ -161,6 +181,8 @@ def _create_extension(connection: Connection) -> None:
     try:
         connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
     except DBAPIError as error:
+        if _is_interrupted(error):
+            raise
         raise ConfigurationError(
             "this role may not install pgvector: let a superuser run CREATE EXTENSION vector in this database"
         ) from error

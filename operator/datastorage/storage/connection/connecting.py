@@ -2,7 +2,8 @@
 
 The program waits for a server that is away, is still starting, or lacks the database or the role. It also
 waits after a wrong password, which may be changed at this moment. It does not wait if a certificate is not
-trusted, or if the server refuses a parameter: that stays wrong until a setting is changed.
+trusted, if the server refuses a parameter, or if it has no TLS and must have it: that stays wrong until a
+setting is changed.
 """
 
 import ssl
@@ -14,6 +15,7 @@ import asyncpg
 
 from datastorage.errors import ConfigurationError, DataStorageError, MissingRightsError, TransientError
 from datastorage.resilience.causes import connection_trouble
+from datastorage.storage.connection.opening import ForeignAnswerError, TlsRefusedError
 from datastorage.storage.connection.urls import malformed
 
 # OpenSSL's reasons for a server that does not accept this client's certificate or TLS version.
@@ -37,7 +39,13 @@ _REFUSED_SETTINGS: Final = (
 # Error texts of poolers, which give no error code for them.
 _UNKNOWN_TO_POOLER: Final = "unsupported startup parameter"
 _NO_TRANSACTIONS: Final = "statement pooling mode"
-_NO_TLS: Final = "rejected SSL upgrade"
+# Error texts of the driver, which has no types for them.
+_UNKNOWN_LOGIN: Final = "unsupported"
+_ENDED: Final = "closed"
+_ERROR_ANSWER: Final = "server sent an error response"
+# A proxy accepts connections and closes them at once while the server behind it is away. A server closes them
+# when it ends.
+_CLOSED: Final = "the connection was closed before it was ready"
 
 
 @contextmanager
@@ -51,7 +59,9 @@ def connecting(server: str, setting: str) -> Iterator[None]:
     except asyncpg.ClientConfigurationError as error:
         raise ConfigurationError(f"{setting}: {_first_line(error)}") from error
     except asyncpg.InterfaceError as error:  # some are ValueErrors too
-        if "unsupported" in str(error):
+        if _ENDED in str(error):
+            raise TransientError(f"{server} can't be reached: {_CLOSED}") from error
+        if _UNKNOWN_LOGIN in str(error):
             raise ConfigurationError(
                 f"{server} demands a login method that this program does not support: {_first_line(error)}; "
                 f"allow a password (scram-sha-256) or a certificate in pg_hba.conf for the role in {setting}"
@@ -69,8 +79,11 @@ def connecting(server: str, setting: str) -> Iterator[None]:
 
 def _network_error(error: OSError, server: str, setting: str) -> DataStorageError:
     why = connection_trouble(error)
-    if why == type(error).__name__:  # the operating system has no text for the error, but the driver may have
-        why = _first_line(error)
+    if isinstance(error, ForeignAnswerError):
+        why = "something other than PostgreSQL answers there, perhaps a proxy whose server is away"
+    elif why == type(error).__name__:  # the operating system has no text for the error
+        is_closed = isinstance(error, ConnectionError) and _ERROR_ANSWER not in str(error)
+        why = _CLOSED if is_closed else _first_line(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = getattr(error, "verify_message", "") or why
         return ConfigurationError(
@@ -82,7 +95,7 @@ def _network_error(error: OSError, server: str, setting: str) -> DataStorageErro
             f"{server} refused the TLS handshake: {why}; check sslcert, sslkey and the TLS versions "
             f"in {setting}"
         )
-    if _NO_TLS in str(error):
+    if isinstance(error, TlsRefusedError):
         return ConfigurationError(
             f"{server} has no TLS, and sslmode in {setting} requires it: give the server a certificate, "
             "or choose another sslmode"
@@ -92,6 +105,8 @@ def _network_error(error: OSError, server: str, setting: str) -> DataStorageErro
 
 def _server_error(error: asyncpg.PostgresError, server: str, setting: str) -> DataStorageError:
     message = _first_line(error)
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError):  # of the driver, when the connection ends
+        return TransientError(f"{server} can't be reached: {_CLOSED}")
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return MissingRightsError(f"{server} refuses the connection: {message}")
     if isinstance(error, _REFUSED_SETTINGS):

@@ -20,7 +20,7 @@ from pgvector import Vector
 
 from datastorage.errors import TransientError
 from datastorage.storage.connection.connecting import connecting
-from datastorage.storage.connection.tls import prepare_files
+from datastorage.storage.connection.opening import open_connection
 from datastorage.storage.connection.urls import ServerUrl
 from datastorage.variables import PREFIX
 
@@ -222,14 +222,12 @@ class Connector:
             # The driver first queries the kind of server, with a statement that it would keep.
             is_pooled = (kind or url.parameters.get("target_session_attrs", "any")) != "any"
         cached = self._caching == "on" or (self._caching == "auto" and not is_pooled)
-        session: Session = await asyncpg.connect(
-            url.driver_url,
+        session: Session = await open_connection(
+            url,
+            url.connect_seconds,
             connection_class=Session,
-            ssl=prepare_files(url),
-            timeout=url.connect_seconds,
             command_timeout=self._command_seconds,
             statement_cache_size=_CACHED_STATEMENTS if cached else 0,
-            server_settings=dict(url.server_settings),
             target_session_attrs=None if kind is None else SessionAttribute(kind),
         )
         with _terminated_on_error(session):

@@ -51,6 +51,11 @@ def prepare_files(url: ServerUrl) -> ssl.SSLContext | None:
     return None
 
 
+def demands_tls(url: ServerUrl) -> bool:
+    """Return whether the URL or the environment rules out a connection without TLS."""
+    return _value_of(url, "sslmode") in _VERIFYING or _value_of(url, "sslrootcert") == _SYSTEM
+
+
 def _value_of(url: ServerUrl, name: str) -> str:
     return url.parameters.get(name) or os.environ.get(_VARIABLES[name], "")
 
