@@ -15,10 +15,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from datastorage.errors import ConfigurationError, DataStorageError, TransientError
 from datastorage.records.vector import EmbeddingModel
+from datastorage.storage.connection.connecting import connecting
 from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate
 from datastorage.storage.schema import ARCHIVE, VECTORS
@@ -183,6 +185,12 @@ async def test_a_server_that_ends_before_its_certificate_is_waited_for(ca: Path,
 async def test_a_server_that_ends_after_the_login_is_waited_for() -> None:
     async with _opened(_Door(to_login=_LOGGED_IN)) as door:
         assert _is_away(await _trouble(door.url("sslmode=disable")), door, _CLOSED)
+
+
+def test_a_connection_that_the_driver_finds_closed_is_waited_for() -> None:
+    """Whether the driver notices the end before or after its next statement is a matter of moments."""
+    with pytest.raises(TransientError, match=f"can't be reached: {_CLOSED}"), connecting("PostgreSQL", "URL"):
+        raise asyncpg.InterfaceError("connection is closed")
 
 
 async def test_a_wrong_password_is_not_taken_for_missing_tls(common: TestDatabase) -> None:

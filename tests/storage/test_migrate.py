@@ -1,7 +1,6 @@
 """The schema: created once, by whichever replica comes first, and checked at every start."""
 
 import asyncio
-import contextlib
 import os
 import re
 import subprocess
@@ -184,21 +183,33 @@ async def test_migrating_an_absent_server_is_a_transient_error() -> None:
         await asyncio.to_thread(migrate, "postgresql://someone:secret-word@127.0.0.1:1/name")
 
 
-async def test_a_server_that_ends_during_a_migration_is_a_transient_error(unmigrated: TestDatabase) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        holder = await connect(unmigrated.owner_url)
-        stack.push_async_callback(holder.close)
-        await holder.execute("SELECT pg_advisory_lock($1)", migrate_module._MIGRATION_LOCK)
-        migrating = asyncio.create_task(asyncio.to_thread(migrate, unmigrated.owner_url))
+@pytest.mark.parametrize(
+    "lock",
+    [
+        f"SELECT pg_advisory_lock({migrate_module._MIGRATION_LOCK})",
+        "BEGIN; LOCK TABLE datastorage.audit_records",  # a script of a migration waits for it
+    ],
+    ids=["before", "within"],
+)
+async def test_a_server_that_ends_during_a_migration_is_a_transient_error(
+    unmigrated: TestDatabase, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    with migrating_to("0005", monkeypatch):
+        await asyncio.to_thread(migrate, unmigrated.owner_url)
+    holder, watcher = await connect(unmigrated.owner_url), await connect(unmigrated.owner_url)
+    await holder.execute(lock)
+    migrating = asyncio.create_task(asyncio.to_thread(migrate, unmigrated.owner_url))
 
-        async def waits() -> bool:
-            return bool(await holder.fetchval(_WAITING))
+    async def waits() -> bool:
+        return bool(await watcher.fetchval(_WAITING))
 
-        await eventually(waits)
-        await holder.execute(_END_WAITING)
-        with pytest.raises(TransientError, match="migration of the archive was interrupted, and can be rep"):
-            await migrating
-    await asyncio.to_thread(migrate, unmigrated.owner_url)
+    await eventually(waits)
+    await watcher.execute(_END_WAITING)
+    with pytest.raises(TransientError, match="migration of the archive was interrupted, and can be repeated"):
+        await migrating
+    await holder.close()
+    await watcher.close()
+    assert await asyncio.to_thread(migrate, unmigrated.owner_url) == ("0005", ARCHIVE.version)
 
 
 async def test_migrate_waits_for_a_server_that_is_not_there_yet(

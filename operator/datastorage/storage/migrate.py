@@ -27,18 +27,6 @@ from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, newer_sc
 # The value is arbitrary, but every version of the program must use the same one.
 _MIGRATION_LOCK: Final = 0x6461_7461_7374_6F72  # "datastor"
 _CONNECT_TIMEOUT_SECONDS: Final = 30.0
-# Errors of SQLAlchemy, of the server, and of the driver.
-_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
-# The server ends, or the connection to it has ended.
-_ENDED_STATES: Final = frozenset(
-    error.sqlstate
-    for error in (
-        asyncpg.AdminShutdownError,
-        asyncpg.CrashShutdownError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.ConnectionDoesNotExistError,
-    )
-)
 
 _INSTALLED: Final = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
 _AVAILABLE: Final = "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
@@ -95,10 +83,10 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(_upgrade, chain)
-    except _ERRORS as error:
+    except (DBAPIError, asyncpg.PostgresError) as error:
         # The scripts run on the driver itself, whose errors SQLAlchemy does not wrap.
         reason = error.orig if isinstance(error, DBAPIError) else error
-        if _is_interrupted(error):
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
             raise TransientError(
                 f"the migration of the {chain.name} was interrupted, and can be repeated: {reason}"
             ) from error
@@ -109,15 +97,6 @@ async def _migrate(database_url: str, chain: Chain) -> tuple[str | None, str]:
         ) from error
     finally:
         await engine.dispose()
-
-
-def _is_interrupted(error: Exception) -> bool:
-    """Return whether the server ended, or the connection to it. The migration may then be repeated."""
-    reason = error.orig if isinstance(error, DBAPIError) else error
-    if getattr(reason, "sqlstate", None) in _ENDED_STATES or getattr(error, "connection_invalidated", False):
-        return True
-    # The driver has no type for a connection that it finds closed.
-    return isinstance(error, asyncpg.InterfaceError) and "closed" in str(error)
 
 
 def _driver_of(engine: AsyncEngine) -> Any:
@@ -181,7 +160,7 @@ def _create_extension(connection: Connection) -> None:
     try:
         connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))
     except DBAPIError as error:
-        if _is_interrupted(error):
+        if error.connection_invalidated:
             raise
         raise ConfigurationError(
             "this role may not install pgvector: let a superuser run CREATE EXTENSION vector in this database"
