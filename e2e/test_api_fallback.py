@@ -1,5 +1,6 @@
 """While PostgreSQL is away, records of requests become custom resources, if that is allowed."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -15,6 +16,7 @@ from datastorage.records.hashes import sha256
 from datastorage.records.times import rfc3339
 from datastorage.resources.kinds import ACTION_TRACE, API_VERSION, AUDIT_RECORD, RECORDED_BY_ANNOTATION
 from datastorage.resources.reading.requestobject import name_of
+from e2e import replicas
 from e2e.test_api import SECONDS, SPEC, Callers, body
 from e2e.workbench import Workbench
 from harness.apiclient import Answer
@@ -327,6 +329,19 @@ async def test_only_what_an_object_can_stand_for_becomes_one(bench: Bench) -> No
     await bench.stored()
     await bench.stop_postgres()
     await bench.accepted("another")
+
+
+@pytest.mark.usefixtures("rights")
+async def test_a_replica_accepts_more_once_another_one_has_stored_its_objects(bench: Bench) -> None:
+    given = {"API_FALLBACK": "custom-resource", "API_FALLBACK_MAX": 1, "SWEEP_INTERVAL_SECONDS": 5}
+    operators = await asyncio.to_thread(replicas.start, bench.workbench, [None] * 2, **given)
+    holder = await replicas.leader(operators)
+    [bench.operator] = [each for each in operators if each is not holder]
+    for count, key in enumerate(("first", "second"), 1):
+        await bench.stop_postgres()
+        await bench.accepted(key)
+        bench.start_postgres()
+        await bench.stored(count)
 
 
 async def test_without_the_option_nothing_becomes_an_object(bench: Bench) -> None:

@@ -22,6 +22,7 @@ from harness.installed import NAMESPACE
 from harness.manifests import audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until
+from harness.proxy import FreezableProxy
 
 _ACCEPTED: Final = 'datastorage_intake_total{verdict="accepted"}'
 
@@ -97,6 +98,54 @@ async def a_leader_without_the_api_server_is_replaced_and_does_not_exit(
         await _until_all_stored(client, workbench, load.accepted)
         for operator in operators:
             operator.check()
+
+
+async def a_leader_that_alone_has_lost_postgresql_hands_its_lease_over(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    async with FreezableProxy(workbench.database_url) as proxy:
+        leader = workbench.start_operator(
+            wait=False, database_url=proxy.url, LEASE_NAMESPACE=NAMESPACE, TTL_SECONDS_AFTER_STORED=3600
+        )
+        await asyncio.to_thread(leader.wait_ready, _SECONDS)
+        assert await replicas.leader([leader]) is leader
+        (other,) = await asyncio.to_thread(replicas.start, workbench, [None])
+        proxy.freeze()
+        created = await _create(client, workbench, 20)
+        await _until_all_stored(client, workbench, created)
+        assert await replicas.leader([leader, other]) is other
+        proxy.thaw()
+        leader.check()
+
+
+async def what_is_deleted_while_a_lease_is_handed_over_is_stored(
+    workbench: Workbench, client: BulkClient
+) -> None:
+    """The guard is off here, and an object that is gone is in no listing of the next holder."""
+    workbench.opt_out_of_the_guard()
+    shards = 2
+    operators = await asyncio.to_thread(replicas.start, workbench, [None], SHARDS=shards)
+    await replicas.shared_evenly(operators, shards)
+    deleted: list[str] = []
+
+    async def create_and_delete() -> None:
+        while True:
+            body = await client.create(AUDIT_RECORD, workbench.namespace, audit_record(f"r-{len(deleted)}"))
+            deleted.append(body["metadata"]["uid"])
+            await client.delete(AUDIT_RECORD, workbench.namespace, body["metadata"]["name"])
+
+    making = asyncio.create_task(create_and_delete())
+    try:
+        operators += await asyncio.to_thread(replicas.start, workbench, [None], SHARDS=shards)
+        await replicas.shared_evenly(operators, shards)
+    finally:
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)
+
+    async def stored() -> bool:
+        return set(deleted) <= set(uids(await rows(workbench.database_url, workbench.namespace)))
+
+    await until(stored, seconds=_SECONDS, what="everything that was deleted is stored")
 
 
 async def operators_that_all_lose_the_api_server_go_on_when_it_is_back(
@@ -186,6 +235,8 @@ _SCENARIOS: Final[Sequence[Scenario]] = (
     a_leader_that_is_stopped_is_replaced,
     a_leader_that_wakes_up_again_does_no_harm,
     a_leader_without_the_api_server_is_replaced_and_does_not_exit,
+    a_leader_that_alone_has_lost_postgresql_hands_its_lease_over,
+    what_is_deleted_while_a_lease_is_handed_over_is_stored,
     operators_that_all_lose_the_api_server_go_on_when_it_is_back,
     shards_spread_over_the_operators_that_are_there,
     two_that_both_process_everything_store_each_record_once,

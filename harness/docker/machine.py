@@ -142,7 +142,13 @@ def _remove_rules(program: str, before: str, bridges: list[str], networks: list[
     def left(saved: str) -> list[list[str]]:
         return removal(before, saved, bridges=bridges, networks=networks)
 
-    commands = left(_output(f"{program}-save"))
+    if not shutil.which(f"{program}-save"):
+        return []
+    saved = _run(f"{program}-save")
+    if saved.returncode != 0:
+        # It may have failed before as well, as that of ip6tables does without IPv6.
+        return [f"{program}-save: {saved.stderr.strip() or f'exit {saved.returncode}'}"] if before else []
+    commands = left(saved.stdout)
     failures = [(arguments, _failure(program, "--wait", *arguments)) for arguments in commands]
     if not any(failure for _, failure in failures):
         return []

@@ -94,10 +94,10 @@ class Settings(BaseModel):
         "objects; the manifests set it to the operator's own. Without it there are no Leases, and every "
         "process does all the work.",
     )
-    shards: Annotated[int, Field(ge=1, le=64)] = Field(
+    shards: Annotated[int, Field(ge=1, le=16)] = Field(
         default=1,
         description="Ranges that the objects are divided into by their uids, each with a Lease of its own. "
-        "More than one lets several replicas share the work.",
+        "More than one lets several replicas share the work. Each shard that a replica holds takes memory.",
     )
     ttl_seconds_after_stored: Annotated[int, Field(ge=0, le=315_360_000)] = Field(
         default=3600,

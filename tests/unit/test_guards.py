@@ -123,6 +123,16 @@ async def test_one_that_differs_in_anything_is_named(bench: Bench, kind: str, ch
     assert [in_force("deletion-guard"), in_force("status-guard")] == [0, 1]
 
 
+async def test_a_guard_that_exempts_another_account_differs(bench: Bench) -> None:
+    """Whatever stands for the operator while specs are compared is no name that somebody could write."""
+    operator = "system:serviceaccount:datastorage-system:datastorage"
+    for other in ("OPERATOR", "\0", "system:serviceaccount:default:datastorage"):
+        text = json.dumps([*SHIPPED.values()]).replace(operator, json.dumps(other)[1:-1])
+        bench.objects = dict(zip(SHIPPED, json.loads(text), strict=True))
+        assert "differs" in (await bench.problem() or "")
+        assert in_force("deletion-guard") == 0
+
+
 @pytest.mark.parametrize(("own", "is_recognised"), [("team-archive", True), (None, False), ("team", False)])
 async def test_guards_name_the_operator_in_its_own_namespace(
     bench: Bench, own: str | None, *, is_recognised: bool

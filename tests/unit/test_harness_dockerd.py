@@ -118,6 +118,18 @@ def test_the_error_of_a_failed_start_is_not_hidden(root: Path, capsys: pytest.Ca
     assert "the lock is taken" in capsys.readouterr().err
 
 
+def test_rules_that_cannot_be_read_are_not_taken_for_none(root: Path) -> None:
+    rules(root, NOTHING)
+    daemon = daemon_of(root)
+    daemon.start_if_needed()
+    program(root, "iptables-save", "echo the lock is taken >&2; exit 4")
+    with pytest.raises(DockerError, match="iptables-save: the lock is taken"):
+        daemon.stop(force=True)
+    rules(root, NOTHING)
+    daemon.stop(force=True)
+    assert not is_left(root)
+
+
 def test_what_could_not_be_taken_away_can_be_tried_again(root: Path) -> None:
     rules(root, NOTHING)
     daemon = daemon_of(root)

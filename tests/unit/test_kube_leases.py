@@ -17,7 +17,13 @@ from harness.proxy import silent_server
 _PATH = "/apis/coordination.k8s.io/v1/namespaces/system/leases"
 _SECONDS = 5.0
 _STATE = LeaseState(
-    "pod_1", 15, "2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:05.000000Z", 3, requested_by="pod_2"
+    "pod_1",
+    15,
+    "2026-01-01T00:00:00.000000Z",
+    "2026-01-01T00:00:05.000000Z",
+    3,
+    requested_by="pod_2",
+    offered=True,
 )
 
 
@@ -49,12 +55,27 @@ async def test_a_lease_is_read_as_it_was_written(server: FakeApiServer, leases: 
 
 async def test_a_write_names_the_version_that_it_replaces(server: FakeApiServer, leases: Leases) -> None:
     server.answer(200, {"metadata": {"resourceVersion": "8"}, "spec": {}})
-    state = replace(_STATE, version="7", requested_by="")
+    state = replace(_STATE, version="7", requested_by="", offered=False)
     await leases.put("shard-0", state, seconds=_SECONDS)
     (written,) = server.requests
     assert (written.method, written.path) == ("PUT", f"{_PATH}/shard-0")
     assert written.body["metadata"]["resourceVersion"] == "7"
     assert written.body["metadata"]["annotations"] == {}
+
+
+async def test_what_somebody_wrote_by_hand_is_written_back_as_the_api_server_takes_it(
+    server: FakeApiServer, leases: Leases
+) -> None:
+    spec = {"leaseDurationSeconds": None, "leaseTransitions": 2**31 - 1, "acquireTime": None}
+    metadata = {"resourceVersion": "7", "annotations": ["odd"]}
+    server.answer(200, {"metadata": metadata, "spec": spec})
+    found = await leases.get("shard-0", seconds=5)
+    assert found is not None
+    server.answer(200, {"metadata": metadata, "spec": spec})
+    await leases.put("shard-0", replace(found, holder="a", transitions=found.transitions + 1), seconds=5)
+    assert server.requests[-1].body["spec"] == {
+        "holderIdentity": "a", "leaseDurationSeconds": 1, "leaseTransitions": 2**31 - 1,
+    }  # fmt: skip
 
 
 async def test_a_missing_lease_is_none(server: FakeApiServer, leases: Leases) -> None:

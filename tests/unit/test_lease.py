@@ -65,8 +65,14 @@ class _Store:
             raise self.fault
 
 
-def _lease(store: _Store, clock: Callable[[], float], identity: str = "a") -> Lease:
-    return Lease(store, "shard-0", identity, pace=_PACE, clock=clock)
+def _lease(
+    store: _Store,
+    clock: Callable[[], float],
+    identity: str = "a",
+    *,
+    is_fit: Callable[[], bool] = lambda: True,
+) -> Lease:
+    return Lease(store, "shard-0", identity, is_fit=is_fit, pace=_PACE, clock=clock)
 
 
 async def test_a_free_lease_is_taken_and_renewed_with_one_request_each_time() -> None:
@@ -249,6 +255,99 @@ async def test_a_process_that_asked_and_ended_holds_up_the_others_no_longer_than
     clock.now += _PACE.duration_seconds
     await third.attempt()
     assert third.is_held
+
+
+async def test_a_process_that_can_t_do_the_work_takes_no_lease_and_asks_for_none() -> None:
+    store, clock, fit = _Store(), _Clock(), {"a": False, "b": True}
+    unfit = _lease(store, clock, is_fit=lambda: fit["a"])
+    other = _lease(store, clock, "b")
+    await unfit.attempt()
+    assert store.state is None
+    await other.attempt()
+    await unfit.ask()
+    await other.attempt()
+    assert other.is_held
+    await other.release()
+    clock.now += 1
+    await unfit.attempt()
+    assert not unfit.is_held
+    fit["a"] = True
+    await unfit.attempt()
+    assert unfit.is_held
+
+
+async def test_a_holder_that_can_t_do_the_work_leaves_it_to_one_that_can() -> None:
+    store, clock, fit = _Store(), _Clock(), {"a": True, "b": False, "c": False}
+    holder, other, third = (_lease(store, clock, name, is_fit=lambda name=name: fit[name]) for name in "abc")  # type: ignore[misc]
+
+    async def rounds(seconds: float) -> None:
+        end = clock.now + seconds
+        while clock.now < end:
+            for lease in (holder, other, third):
+                await lease.attempt()
+            clock.now += 2.0
+
+    await rounds(10)
+    fit["a"] = False
+    await rounds(_PACE.unfit_seconds - 5)
+    assert store.state is not None
+    assert not store.state.offered, "it may be able to again soon"
+    await rounds(60)
+    assert store.state.offered
+    assert holder.is_held, "nobody else can do it either"
+    fit["c"] = True
+    await rounds(10)
+    assert [lease.is_held for lease in (holder, other, third)] == [False, False, True]
+    assert not store.state.offered
+    fit["a"] = True
+    await rounds(60)
+    assert third.is_held, "it stays where the work is done"
+
+
+async def test_a_holder_that_can_do_the_work_again_keeps_its_lease() -> None:
+    store, clock, fit = _Store(), _Clock(), {"a": False}
+    fit["a"] = True
+    holder = _lease(store, clock, is_fit=lambda: fit["a"])
+    await holder.attempt()
+    for fit["a"] in (False, True, False):
+        for _ in range(5):
+            clock.now += _PACE.renew_seconds
+            await holder.attempt()
+            assert store.state is not None
+            assert not store.state.offered
+
+
+async def test_a_request_is_withdrawn_by_a_process_that_stops() -> None:
+    store, clock = _Store(), _Clock()
+    holder, other = _lease(store, clock), _lease(store, clock, "b")
+    await holder.attempt()
+    await other.attempt()
+    await other.ask()
+    await other.release()
+    await holder.attempt()
+    await holder.attempt()
+    assert holder.is_held
+
+
+async def test_whatever_is_wrong_with_an_answer_ends_neither_a_request_nor_a_stop() -> None:
+    store = _Store()
+    lease = _lease(store, _Clock())
+    await lease.attempt()
+    store.fault = AttributeError("a bug")
+    await lease.ask()
+    await lease.release()
+
+
+async def test_a_lease_that_says_it_lasts_for_years_is_taken_after_a_minute() -> None:
+    store, clock = _Store(), _Clock()
+    store.state = LeaseState("gone", 2**31 - 1, "", "", 2**31 - 1, version="0")
+    lease = _lease(store, clock)
+    await lease.attempt()
+    assert lease.holder == "gone"
+    clock.now += _PACE.longest_seconds
+    assert lease.holder == ""
+    await lease.attempt()
+    assert lease.is_held
 
 
 @pytest.mark.parametrize("fault", [ClusterUnavailableError("away"), None], ids=["away", "hangs"])

@@ -112,5 +112,6 @@ def test_waiting_while_the_archive_takes_nothing_in_is_no_neglect() -> None:
 
 def test_a_malformed_object_does_no_harm() -> None:
     bench = _Bench()
-    for body in ({}, {"metadata": None}, {"metadata": {"uid": 3}}):
+    odd: list[Any] = [None, 3, "x", [], {}, {"metadata": None}, {"metadata": [1]}, {"metadata": {"uid": 3}}]
+    for body in odd:
         bench.listed(body)

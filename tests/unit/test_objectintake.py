@@ -331,7 +331,8 @@ async def test_an_object_that_stands_for_a_request_has_its_claim_and_counts_unti
     entrance: Entrance,
 ) -> None:
     name = name_of(b"i" * 32)
-    assert entrance.created.add("payments", name)
+    with entrance.created.place("payments", name) as place:
+        place.is_taken = True
     body = audit_record(name=name)
     # The kind alone makes the difference: a trace of that name stands for nothing.
     for each in (audit_record(), action_trace(name=name), body):

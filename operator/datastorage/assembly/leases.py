@@ -3,7 +3,7 @@
 import hashlib
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,8 +28,10 @@ class ShardLeases:
             lease.retire()
 
 
-def build_leases(settings: Settings, transport: Transport) -> ShardLeases | None:
-    """Return the Leases, or None if the settings name no namespace for them."""
+def build_leases(
+    settings: Settings, transport: Transport, *, is_fit: Callable[[], bool]
+) -> ShardLeases | None:
+    """Return the Leases, or None if the settings name no namespace for them; ``is_fit`` as in Lease."""
     if settings.lease_namespace is None:
         return None
     store = Leases(transport, settings.lease_namespace)
@@ -38,7 +40,7 @@ def build_leases(settings: Settings, transport: Transport) -> ShardLeases | None
     leases = []
     for shard in range(settings.shards):
         name = _name(settings, shard)
-        lease = Lease(store, name, identity)
+        lease = Lease(store, name, identity, is_fit=is_fit)
         # It is looked up for each scrape: a Lease ends by itself.
         metrics.LEASE_HELD.labels(name).set_function(partial(_held, lease))
         leases.append(lease)

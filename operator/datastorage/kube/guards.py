@@ -40,11 +40,11 @@ SPECS: Final = {
         "919c39edfc336b1ccb83a211a7c95b19ed70e1aac4c8daaf50e0f381713db745",
     ),
     "deletion-guard": (
-        "d4a33366e33409ebec75ea5cb41cd2ba188ca4b0d66151a807adcd852530125a",
+        "05f3ea52a78cf2c9239e19dd4c8cfb859947896c9540fc926ff3a16ec6d32b8c",
         "751c56cb5a8977d85a1c5cb293c1b80fbb90901c38b50c2aa592c7dc4fdd1ac4",
     ),
     "status-guard": (
-        "1656a0c5b1c27e1b647ec5c6512bd23d528ac976d3213fd4cb2078dcdc3211b3",
+        "0f2800a56e1dccd4cebfa66db6c428befdf7e61acd57190450a79a22d3ba9d5e",
         "2655c811902dbd0a5c8f4b6a6f1200272b50fa684caf90fd519a9d963e83dda1",
     ),
 }

@@ -17,6 +17,10 @@ from datastorage.resources.kinds import GROUP
 _LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 _LABELS: Final = {"app.kubernetes.io/name": "datastorage"}
 _REQUESTED_BY: Final = f"{GROUP}/requested-by"
+_OFFERED: Final = f"{GROUP}/offered"
+_LARGEST: Final = 2**31 - 1
+"""Of the numbers in a Lease. Anybody with the right may have written others than ours, which the API server
+would refuse to take back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class LeaseState:
     transitions: int
     requested_by: str = ""
     """Another process that asks the holder to hand the Lease over; empty if none does."""
+    offered: bool = False
+    """Whether the holder can't do the work, and leaves it to a process that asks for the Lease."""
     version: str | None = None
     """The resourceVersion; None for a Lease that is not there yet."""
 
@@ -63,20 +69,21 @@ class Leases:
             "name": name,
             "namespace": self._namespace,
             "labels": _LABELS,
-            "annotations": {_REQUESTED_BY: state.requested_by} if state.requested_by else {},
+            "annotations": ({_REQUESTED_BY: state.requested_by} if state.requested_by else {})
+            | ({_OFFERED: "true"} if state.offered else {}),
         }
         if state.version is not None:
             metadata["resourceVersion"] = state.version
+        times = {"acquireTime": state.acquired_at, "renewTime": state.renewed_at}
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": metadata,
             "spec": {
                 "holderIdentity": state.holder,
-                "leaseDurationSeconds": state.duration_seconds,
-                "acquireTime": state.acquired_at,
-                "renewTime": state.renewed_at,
-                "leaseTransitions": state.transitions,
+                "leaseDurationSeconds": min(max(state.duration_seconds, 1), _LARGEST),
+                "leaseTransitions": min(max(state.transitions, 0), _LARGEST),
+                **{name: time for name, time in times.items() if time},
             },
         }
         method = "POST" if state.version is None else "PUT"
@@ -97,15 +104,22 @@ def now() -> str:
 
 
 def _state(answer: Mapping[str, Any], version: str) -> LeaseState:
-    spec = answer.get("spec")
-    spec = spec if isinstance(spec, dict) else {}
-    annotations = answer["metadata"].get("annotations") or {}
+    spec, annotations = _mapping(answer.get("spec")), _mapping(answer["metadata"].get("annotations"))
     return LeaseState(
         holder=str(spec.get("holderIdentity") or ""),
-        duration_seconds=int(spec.get("leaseDurationSeconds") or 0),
+        duration_seconds=_number(spec.get("leaseDurationSeconds")),
         acquired_at=str(spec.get("acquireTime") or ""),
         renewed_at=str(spec.get("renewTime") or ""),
-        transitions=int(spec.get("leaseTransitions") or 0),
+        transitions=_number(spec.get("leaseTransitions")),
         requested_by=str(annotations.get(_REQUESTED_BY) or ""),
+        offered=annotations.get(_OFFERED) == "true",
         version=version,
     )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -6,6 +6,8 @@ like any other object, and takes the request's identifier. If the request was st
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -22,7 +24,8 @@ from datastorage.errors import (
     OverloadedError,
     TransientError,
 )
-from datastorage.pipeline.createdobjects import CreatedObjects
+from datastorage.pipeline.clusterobject import is_settled
+from datastorage.pipeline.createdobjects import CreatedObjects, Place
 from datastorage.records.record import Claim
 from datastorage.resources.kinds import API_VERSION, AUDIT_RECORD, ResourceKind
 from datastorage.resources.reading.requestobject import claim_of, name_of
@@ -43,12 +46,18 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """How many objects are created at once, and how long a request waits for its own."""
+    """How many objects are created at once, how long a request waits for its own, and the looks for room."""
 
     at_once: int = 4
     """Each is two or three small requests to the API server, which has other work."""
     seconds: float = 5.0
     """With the waiting for a turn. An API server that works takes some milliseconds."""
+    looked_at: int = 10
+    """Objects that a look for room reads at most, one after the other. It ends with the first that is stored
+    or gone: in the long run that is one more request for each object."""
+    look_again_seconds: float = 2.0
+    """After a look that found no room, as while PostgreSQL is away. Looks are 5 requests a second then. A
+    client is asked to wait as long before it tries again."""
 
 
 class Fallback:
@@ -68,6 +77,8 @@ class Fallback:
         self._namespaces = namespaces
         self._pace = pace
         self._turns = asyncio.Semaphore(pace.at_once)
+        self._look = asyncio.Lock()
+        self._next_look_at = -math.inf
         # The last refusal that was logged: an outage has many requests, and each may meet the same one.
         self._refusal: str | None = None
 
@@ -109,32 +120,75 @@ class Fallback:
 
     async def _counted(self, namespace: str, name: str, body: Mapping[str, Any], claim: Claim) -> str:
         """Create the object within the bound; return ``created``, or ``repeated`` if it is there already."""
-        is_counted = self._created.has(namespace, name)
-        if not is_counted and not self._created.add(namespace, name):
+        created = self._created
+        if not created.has(namespace, name):
+            await self._make_room()
+        # Nothing may wait between the check and the taking of the place.
+        if not created.has_room and not created.has(namespace, name):
             raise OverloadedError(
-                f"{self._created.most:,} custom resources of requests wait to be stored "
+                f"{created.most:,} custom resources of requests wait to be stored "
                 "(DATASTORAGE_API_FALLBACK_MAX): send the request again later"
             )
-        outcome = None
-        try:
-            outcome = await self._create(namespace, name, body, claim)
-        finally:
-            # One that was there before is counted by the process that has created it.
-            if outcome != "created" and not is_counted:
-                self._created.stored(namespace, name)
-        return outcome
+        with created.place(namespace, name) as place:
+            return await self._create(place, body, claim)
 
-    async def _create(self, namespace: str, name: str, body: Mapping[str, Any], claim: Claim) -> str:
+    async def _create(self, place: Place, body: Mapping[str, Any], claim: Claim) -> str:
+        namespace = place.namespace
         try:
             # Admission may change the object, and then the same request would not be the same any more.
             planned = await self._cluster.create(AUDIT_RECORD, namespace, body, dry_run=True)
             _require_unchanged(planned, claim)
-            made = await self._cluster.create(AUDIT_RECORD, namespace, body)
+            made = await self._create_in(place, body)
             _require_unchanged(made, claim)
         except ObjectChangedError:
-            await self._require_same(namespace, name, claim)
+            await self._require_same(namespace, place.name, claim)
             return "repeated"
         return "created"
+
+    async def _create_in(self, place: Place, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create the object; its place is taken unless it was there before."""
+        is_there = False
+        try:
+            return await self._cluster.create(AUDIT_RECORD, place.namespace, body)
+        except ObjectChangedError:
+            is_there = True  # so that it has a place in the process that has created it
+            raise
+        finally:
+            # After any other error the object may exist all the same.
+            place.is_taken |= not is_there
+
+    async def _make_room(self) -> None:
+        """If there is no room, look for an object that is stored or gone: any replica may have stored it."""
+        async with self._look:
+            if self._created.has_room or time.monotonic() < self._next_look_at:
+                return
+            self._next_look_at = time.monotonic() + self._pace.look_again_seconds
+            try:
+                for place in self._created.longest_unseen(self._pace.looked_at):
+                    await self._look_at(place)
+                    if self._created.has_room:
+                        self._next_look_at = -math.inf
+                        return
+            except ClusterError as error:
+                # The request's own answer must not name the object of another one.
+                _log.warning("Can't see which custom resources are stored", extra={"error": str(error)})
+
+    async def _look_at(self, place: Place) -> None:
+        """Free the place if its object is stored or gone."""
+        self._created.seen(place)
+        is_waiting = True
+        with self._created.place(place.namespace, place.name):
+            # A creation that ends before the answer takes the place again: the answer may not know of it.
+            place.is_taken = False
+            try:
+                found = await self._cluster.get(AUDIT_RECORD, place.namespace, place.name)
+                is_waiting = not is_settled(found)
+            except NotServedError:
+                raise  # the objects may come back with their definition
+            except ObjectGoneError:
+                is_waiting = False
+            finally:
+                place.is_taken |= is_waiting
 
     async def _require_same(self, namespace: str, name: str, claim: Claim) -> None:
         """Check the object that has the name already. Raises IdentifierReusedError if it differs."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
-from datastorage.errors import ClusterError, ObjectChangedError
+from datastorage.errors import ObjectChangedError
 from datastorage.kube.leases import LeaseState, now
 from datastorage.resilience.worker import jittered
 
@@ -40,6 +40,10 @@ class Pace:
     """A request without an answer for this long has failed: there is time for another before the deadline."""
     max_attempt_seconds: float = 5.0
     """Later attempts wait longer, up to this. Otherwise nobody would hold a Lease of a slow API server."""
+    unfit_seconds: float = 30.0
+    """A holder that could not do its work for this long offers the Lease to processes that can."""
+    longest_seconds: float = 60.0
+    """However long a Lease says that it lasts: somebody may have written that by hand."""
 
 
 class LeaseStore(Protocol):
@@ -47,6 +51,10 @@ class LeaseStore(Protocol):
 
     async def get(self, name: str, *, seconds: float) -> LeaseState | None: ...
     async def put(self, name: str, state: LeaseState, *, seconds: float) -> LeaseState: ...
+
+
+def _always() -> bool:
+    return True
 
 
 class Lease:
@@ -58,13 +66,20 @@ class Lease:
         name: str,
         identity: str,
         *,
+        is_fit: Callable[[], bool] = _always,
         pace: Pace = Pace(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``identity`` names this process, and no other one, nor an earlier one of the same pod."""
+        """``identity`` names this process, and no other one, nor an earlier one of the same pod.
+
+        ``is_fit`` returns whether this process could do the work of a holder now. While it can't, it takes no
+        Lease, and after a while it leaves its own to a process that can.
+        """
         self._store = store
         self._name = name
         self._identity = identity
+        self._is_fit = is_fit
+        self._unfit_since = float("inf")
         self._pace = pace
         self._clock = clock
         self._held_until = float("-inf")
@@ -75,7 +90,7 @@ class Lease:
         self._changed = asyncio.Event()
         self._attempting = asyncio.Lock()
         self._may_name_this = False
-        """Whether the Lease may name this process, also if no answer has said so."""
+        """Whether the Lease may name this process, as holder or asking, also if no answer has said so."""
         self._retired = False
         self._released = False
         self._patience = pace.attempt_seconds
@@ -92,7 +107,7 @@ class Lease:
         if self.is_held:
             return self._identity
         seen = self._seen
-        return "" if seen is None or self._clock() >= self._seen_at + seen.duration_seconds else seen.holder
+        return "" if seen is None or self._clock() >= self._seen_at + self._lasts(seen) else seen.holder
 
     async def run(self) -> NoReturn:
         """Try to get the Lease and to keep it, until cancelled."""
@@ -119,16 +134,15 @@ class Lease:
 
         Nothing follows if the request fails, or if the Lease changes meanwhile.
         """
-        if self._retired:
+        if self._retired or not self._is_fit():
             return
         seconds = self._pace.attempt_seconds
         try:
             async with asyncio.timeout(seconds):
                 state = await self._store.get(self._name, seconds=seconds)
                 if state is not None and state.holder not in {"", self._identity}:
-                    request = replace(state, requested_by=self._identity)
-                    await self._store.put(self._name, request, seconds=seconds)
-        except (ClusterError, TimeoutError) as error:
+                    await self._ask(state)
+        except Exception as error:  # noqa: BLE001  # any error: a balance that ends would end the process
             _log.debug("A Lease could not be asked for", extra=self._trouble(error))
 
     def retire(self) -> None:
@@ -149,16 +163,18 @@ class Lease:
             async with asyncio.timeout(self._pace.max_attempt_seconds), self._attempting:
                 if self._may_name_this:
                     await self._free(self._mine if held else None)
-        except (ClusterError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # any error: the stop goes on
             _log.warning("A Lease was not released: others wait until it expires", extra=self._trouble(error))
 
     async def _free(self, mine: LeaseState | None) -> None:
         """Take this process's name out of the Lease, if it is in it; ``mine`` saves reading it first."""
         seconds = self._pace.attempt_seconds
         state = mine or await self._store.get(self._name, seconds=seconds)
-        if state is None or state.holder != self._identity:
+        if state is None or self._identity not in {state.holder, state.requested_by}:
             return
-        free = replace(state, holder="", duration_seconds=1, renewed_at=now(), requested_by="")
+        if state.holder == self._identity:
+            state = replace(state, holder="", duration_seconds=1, renewed_at=now(), offered=False)
+        free = replace(state, requested_by="")
         try:
             await self._store.put(self._name, free, seconds=seconds)
         except ObjectChangedError:
@@ -196,17 +212,20 @@ class Lease:
         """Make one attempt; return when the next one is due, by the clock. Every request has its time."""
         seconds = self._patience
         state = mine or await self._store.get(self._name, seconds=seconds)
-        self._may_name_this = state is not None and state.holder == self._identity
+        self._may_name_this = state is not None and self._identity in {state.holder, state.requested_by}
+        is_mine = state is not None and state.holder == self._identity
+        may_take = self._is_fit() and not self._retired
         if state is not None:
             self._look_at(state)
-            requested_by = state.requested_by if self._may_name_this and not self._retired else ""
-            if requested_by not in {"", self._identity}:
+            if is_mine and not self._retired and state.requested_by not in {"", self._identity}:
                 return await self._hand_over(state)
             if (wait := self._until_free(state)) > 0:
                 self._lose()  # whatever this process believed
+                if state.offered and not state.requested_by and may_take:
+                    await self._ask(state)
                 return self._clock() + min(wait, jittered(self._pace.retry_seconds))
-        if self._retired and not self._may_name_this:
-            return self._clock() + self._pace.renew_seconds
+        if not is_mine and not may_take:
+            return self._clock() + jittered(self._pace.retry_seconds)
         began = self._clock()
         self._may_name_this = True
         self._mine = await self._store.put(self._name, self._renewed(state), seconds=seconds)
@@ -216,6 +235,12 @@ class Lease:
             self._changed.set()
         return began + self._pace.renew_seconds
 
+    async def _ask(self, state: LeaseState) -> None:
+        """Ask the holder of a Lease for it, as it was just read."""
+        self._may_name_this = True
+        request = replace(state, requested_by=self._identity)
+        await self._store.put(self._name, request, seconds=self._pace.attempt_seconds)
+
     async def _hand_over(self, state: LeaseState) -> float:
         # This process stops first. The other one learns with its next attempt that it holds the Lease.
         self._lose()
@@ -223,7 +248,9 @@ class Lease:
         handed = replace(
             state,
             holder=state.requested_by,
+            duration_seconds=self._pace.duration_seconds,
             requested_by="",
+            offered=False,
             acquired_at=time,
             renewed_at=time,
             transitions=state.transitions + 1,
@@ -250,7 +277,16 @@ class Lease:
         """Return the seconds until this process may write the Lease; 0 if it may now."""
         if state.holder in {"", self._identity}:
             return 0.0
-        return max(self._seen_at + state.duration_seconds - self._clock(), 0.0)
+        return max(self._seen_at + self._lasts(state) - self._clock(), 0.0)
+
+    def _lasts(self, state: LeaseState) -> float:
+        return min(state.duration_seconds, self._pace.longest_seconds)
+
+    def _is_offered(self) -> bool:
+        """Return whether this process could not do its work for so long that others should have the Lease."""
+        now = self._clock()
+        self._unfit_since = float("inf") if self._is_fit() else min(self._unfit_since, now)
+        return now - self._unfit_since >= self._pace.unfit_seconds
 
     def _renewed(self, state: LeaseState | None) -> LeaseState:
         """Return the Lease as this process writes it over ``state``."""
@@ -258,7 +294,15 @@ class Lease:
         if state is None:
             return LeaseState(self._identity, duration, time, time, 0)
         if state.holder == self._identity:
-            return replace(state, duration_seconds=duration, renewed_at=time, requested_by="")
+            offered = self._is_offered()
+            if offered and not state.offered:
+                _log.warning(
+                    "A Lease is offered to other processes: this one can't store records",
+                    extra={"lease": self._name},
+                )
+            return replace(
+                state, duration_seconds=duration, renewed_at=time, requested_by="", offered=offered
+            )
         return LeaseState(self._identity, duration, time, time, state.transitions + 1, version=state.version)
 
 

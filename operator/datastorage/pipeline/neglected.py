@@ -8,7 +8,7 @@ after the first shard itself.
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +68,10 @@ class Neglected:
         """Return the objects of the shard itself, and the neglected ones of others."""
         return [body for body in bodies if self._selection.has(body) or self._is_neglected(kind, body)]
 
-    def _is_neglected(self, kind: ResourceKind, body: dict[str, Any]) -> bool:
-        if not _is_waiting(body):
-            return False
-        metadata = body.get("metadata") or {}  # a list may contain anything
+    def _is_neglected(self, kind: ResourceKind, body: Any) -> bool:
+        metadata = body.get("metadata") if isinstance(body, Mapping) else None
+        if not isinstance(metadata, Mapping) or not _is_waiting(body):
+            return False  # a list may contain anything
         version = (str(metadata.get("uid")), str(metadata.get("resourceVersion")))
         now = self._clock()
         first_seen = self._before.get(kind, {}).get(version, now)
@@ -86,4 +86,4 @@ def _is_waiting(body: Body) -> bool:
     try:
         return not is_settled(body)
     except (LookupError, TypeError, AttributeError):
-        return True  # a list may contain anything, and the intake reports what it can't read
+        return True  # the intake reports what it can't read

@@ -79,7 +79,9 @@ async def run(settings: Settings, pace: Pace = Pace()) -> None:
                         for kind in KINDS
                     ]
                     rest = await stack.enter_async_context(open_rest(replica, shards))
-                    leases = build_leases(settings, replica.transport)
+                    # Records can be stored without everything else.
+                    postgres = replica.postgres
+                    leases = build_leases(settings, replica.transport, is_fit=lambda: postgres.reason is None)
                     await Operator(replica, shards, leases, rest, stop, pace).run()
             finally:
                 last_resort.arm()

@@ -7,6 +7,7 @@ The cluster's objects are watched, listed and deleted only while this process ho
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
@@ -27,6 +28,9 @@ class Pace:
     """One batch is prepared while the other commits."""
     flush_poll_seconds: float = 0.05
     """A stop is rare and short: not worth an event in every component."""
+    linger_seconds: float = 5.0
+    """The watches go on for so long after a Lease was lost: the next holder needs some seconds to begin, and
+    an object that is deleted meanwhile is in no listing."""
 
 
 class Tenure(Protocol):
@@ -76,33 +80,45 @@ class RunningShard:
                 "Processing the objects of a shard",
                 extra={"kinds": kinds, "shard": self._shard.selection.shard},
             )
-            tasks = self._start_leading()
-            lost = start(self._name("tenure"), self._tenure.until_lost())
+            watches, others = self._start_leading()
             try:
-                done, _ = await asyncio.wait({*tasks, lost}, return_when=asyncio.FIRST_COMPLETED)
+                await self._until(self._tenure.until_lost(), [*watches, *others])
+                await end_tasks(others)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._pace.linger_seconds):
+                        await self._until(self._tenure.until_held(), watches)
             finally:
-                await end_tasks([*tasks, lost])
-            for task in done - {lost}:
-                raise ended_unexpectedly(task)
+                await end_tasks([*watches, *others])
             _log.warning(
                 "Stopped processing the objects of a shard: its Lease was lost or handed over",
                 extra={"kinds": kinds, "shard": self._shard.selection.shard},
             )
 
-    def _start_leading(self) -> list[asyncio.Task[Any]]:
+    async def _until(self, change: Coroutine[Any, Any, None], tasks: list[asyncio.Task[Any]]) -> None:
+        """Wait for a change of the tenure while the tasks run; raises if one of them ends."""
+        changed = start(self._name("tenure"), change)
+        try:
+            done, _ = await asyncio.wait({*tasks, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end_tasks([changed])
+        for task in done - {changed}:
+            raise ended_unexpectedly(task)
+
+    def _start_leading(self) -> tuple[list[asyncio.Task[Any]], list[asyncio.Task[Any]]]:
+        """Start what only a holder does; return the watches, and the other tasks."""
         shard = self._shard
         # While another process had the shard, objects were stored that are in no schedule here.
         for kind in shard.selection.kinds:
             shard.collector.list_soon(kind)
             shard.sweep_requests.add(kind)
-        tasks = [
-            *(start(self._name("watch", kind), watch.run()) for kind, watch in shard.watches.items()),
+        watches = [start(self._name("watch", kind), watch.run()) for kind, watch in shard.watches.items()]
+        others = [
             start(self._name("sweep"), shard.sweep.run()),
             start(self._name("garbage-collector"), shard.collector.run()),
         ]
         if shard.promotion is not None:
-            tasks.append(start(self._name("promotion"), shard.promotion.run()))
-        return tasks
+            others.append(start(self._name("promotion"), shard.promotion.run()))
+        return watches, others
 
     async def flush(self, seconds: float) -> None:
         """Take in nothing more, and finish what was taken in; log what is lost if that takes too long."""
