@@ -1,4 +1,4 @@
-"""Divides the suite between the three workers of pytest-xdist (``pytest -n 3``, as ``make test`` runs it)."""
+"""Divides the suite between the two workers of pytest-xdist (``pytest -n 2``, as ``make test`` runs it)."""
 
 import os
 import secrets
@@ -8,29 +8,26 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# End-to-end tests that put operators under load, break what they need, or run several of them.
-_LOAD_TESTS: Final = frozenset(
+# Tests of the cluster, which start few operators or none. They run in the other half, which balances both.
+_CLUSTER_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
-        "api_fallback", "atomic_crash", "backup", "bad_input", "crash", "failover", "failure", "faults",
-        "leases", "one_table", "sharded_server", "stop", "stop_hanging", "vectors",
+        "binaries", "callers", "chart", "chart_releases", "contexts", "controlplane", "definitions",
+        "deletion_guard", "manifests", "recorded_by", "resources", "restored", "upgrade", "validation",
     )
 )  # fmt: skip
 
 
-class InThirds(LoadScopeScheduling):
-    """Gives one worker the end-to-end tests under load, one the others of the cluster, and one the rest.
+class InHalves(LoadScopeScheduling):
+    """Gives one worker the end-to-end tests that put operators under load, and the other worker the rest.
 
-    Most of them wait most of the time, so three take less time than two even on two cores. Two operators
-    under load never run at the same time. Each worker has servers of its own, so that a test may stop one
-    of them.
+    Two operators under load never run at the same time. Each worker has servers of its own, so that a test
+    may stop one of them.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePosixPath(nodeid.partition("::")[0])
-        if path.parts[0] != "e2e":
-            return "rest"
-        return "load" if path.name in _LOAD_TESTS else "cluster"
+        return "operators" if path.parts[0] == "e2e" and path.name not in _CLUSTER_TESTS else "others"
 
 
 # Fixtures for tests in every folder.
@@ -38,9 +35,9 @@ pytest_plugins = ["tests.support.tasks"]
 
 
 def pytest_xdist_setupnodes() -> None:
-    # All workers have to collect tests of the same names, and some names show the order of a set.
+    # Both workers have to collect tests of the same names, and some names show the order of a set.
     os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InThirds:
-    return InThirds(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InHalves:
+    return InHalves(config, log)
