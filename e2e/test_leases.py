@@ -118,36 +118,6 @@ async def a_leader_that_alone_has_lost_postgresql_hands_its_lease_over(
         leader.check()
 
 
-async def what_is_deleted_while_a_lease_is_handed_over_is_stored(
-    workbench: Workbench, client: BulkClient
-) -> None:
-    """The guard is off here, and an object that is gone is in no listing of the next holder."""
-    workbench.opt_out_of_the_guard()
-    shards = 2
-    operators = await asyncio.to_thread(replicas.start, workbench, [None], SHARDS=shards)
-    await replicas.shared_evenly(operators, shards)
-    deleted: list[str] = []
-
-    async def create_and_delete() -> None:
-        while True:
-            body = await client.create(AUDIT_RECORD, workbench.namespace, audit_record(f"r-{len(deleted)}"))
-            deleted.append(body["metadata"]["uid"])
-            await client.delete(AUDIT_RECORD, workbench.namespace, body["metadata"]["name"])
-
-    making = asyncio.create_task(create_and_delete())
-    try:
-        operators += await asyncio.to_thread(replicas.start, workbench, [None], SHARDS=shards)
-        await replicas.shared_evenly(operators, shards)
-    finally:
-        making.cancel()
-        await asyncio.gather(making, return_exceptions=True)
-
-    async def stored() -> bool:
-        return set(deleted) <= set(uids(await rows(workbench.database_url, workbench.namespace)))
-
-    await until(stored, seconds=_SECONDS, what="everything that was deleted is stored")
-
-
 async def operators_that_all_lose_the_api_server_go_on_when_it_is_back(
     workbench: Workbench, client: BulkClient
 ) -> None:
@@ -236,7 +206,6 @@ _SCENARIOS: Final[Sequence[Scenario]] = (
     a_leader_that_wakes_up_again_does_no_harm,
     a_leader_without_the_api_server_is_replaced_and_does_not_exit,
     a_leader_that_alone_has_lost_postgresql_hands_its_lease_over,
-    what_is_deleted_while_a_lease_is_handed_over_is_stored,
     operators_that_all_lose_the_api_server_go_on_when_it_is_back,
     shards_spread_over_the_operators_that_are_there,
     two_that_both_process_everything_store_each_record_once,

@@ -22,13 +22,16 @@ from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.leases import LeaseState
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.lease import Lease
+from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import AUDIT_RECORD, KINDS
 from datastorage.resources.selection import Selection
 from datastorage.runtime.checks import Checks, Pace, WatchHealth, trouble_of
+from datastorage.runtime.runningshard import Pace as RunningPace
+from datastorage.runtime.runningshard import RunningShard
 from datastorage.runtime.supervisor import ended_unexpectedly
 from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings
-from harness.polling import DEADLINE_SECONDS
+from harness.polling import DEADLINE_SECONDS, eventually
 from harness.ports import free_port
 
 RECORDS, TRACES = (f"/apis/datastorage.kubernaut.io/v1alpha1/{kind.plural}" for kind in KINDS)
@@ -137,6 +140,52 @@ class _LeaseOfNobodyElse:
         return state
 
 
+class _Tenure:
+    """Is held until a test says otherwise."""
+
+    def __init__(self) -> None:
+        self._held, self._lost = asyncio.Event(), asyncio.Event()
+
+    def hold(self) -> None:
+        self._lost.clear()
+        self._held.set()
+
+    def lose(self) -> None:
+        self._held.clear()
+        self._lost.set()
+
+    async def until_held(self) -> None:
+        await self._held.wait()
+
+    async def until_lost(self) -> None:
+        await self._lost.wait()
+
+
+def _running(*names: str) -> set[str]:
+    running = {task.get_name() for task in asyncio.all_tasks()}
+    return {name for name in names if name in running}
+
+
+@pytest.mark.parametrize("linger_seconds", [3600.0, 0.0])
+async def test_the_watch_goes_on_for_a_while_after_the_lease_was_lost(
+    replica: Replica, linger_seconds: float
+) -> None:
+    watch, sweep = f"watch-{AUDIT_RECORD.plural}", "sweep"
+    tenure = _Tenure()
+    async with open_shard(replica, Selection(), on_watch_started=lambda: None) as shard:
+        running = RunningShard(shard, tenure, RunningPace(linger_seconds=linger_seconds))
+        try:
+            tenure.hold()
+            await eventually(lambda: _running(watch, sweep) == {watch, sweep})
+            tenure.lose()
+            left = {watch} if linger_seconds else set()
+            await eventually(lambda: _running(watch, sweep) == left)
+            tenure.hold()
+            await eventually(lambda: _running(watch, sweep) == {watch, sweep})
+        finally:
+            await end_tasks(running.tasks)
+
+
 async def test_a_missing_definition_or_right_keeps_it_from_being_ready(replica: Replica) -> None:
     async with open_shard(replica, Selection(), on_watch_started=lambda: None) as shard:
         shard.monitor.undefined(AUDIT_RECORD)
@@ -227,8 +276,10 @@ async def test_ready_means_that_writes_would_succeed(replica: Replica) -> None:
 @pytest.mark.parametrize("page", ["installation", "upgrade"])
 async def test_the_pages_show_every_check_of_ready(replica: Replica, page: str) -> None:
     checks = Checks(replica, [], asyncio.Event())
-    [shown] = re.findall(r'^ *(\{"status":"ok",.*\})$', (OPERATIONS / f"{page}.md").read_text(), re.MULTILINE)
-    assert list(json.loads(shown)["checks"]) == [*checks.ready(), *checks.notes()]
+    shown = re.findall(r'^ *(\{"status":"ok",.*\})$', (OPERATIONS / f"{page}.md").read_text(), re.MULTILINE)
+    assert shown
+    for answer in shown:
+        assert list(json.loads(answer)["checks"]) == [*checks.ready(), *checks.notes()]
 
 
 async def test_a_bug_in_a_component_is_logged_with_its_place_and_without_the_row(
