@@ -123,7 +123,7 @@ bench-search: $(READY) ## Measure how well search finds what it should: nDCG and
 	@$(BIN)/python -m benchmarks.search $(ARGS)
 
 .PHONY: node-image
-node-image: $(READY) ## Build the images for a kind cluster where no registry is reached (once per machine, about 25 min)
+node-image: $(READY) ## Build the images for a kind cluster where no registry is reached (once per machine, about 10 min)
 	@$(BIN)/python -m harness.nodeimage build
 
 .PHONY: e2e-kind
