@@ -225,14 +225,19 @@ def test_no_test_is_no_success_unless_arguments_choose_none(
     assert _status(f"exit {suites.NO_TESTS}", arguments, tmp_path, monkeypatch) == status
 
 
+def _use_for_pytest(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a shell command take the place of pytest."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{command}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+
+
 def _status(
     command: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> int | None:
     """Return the status of a run in which a shell command takes the place of pytest."""
-    pytest_like = tmp_path / "python"
-    pytest_like.write_text(f"#!/bin/sh\n{command}\n")
-    pytest_like.chmod(0o755)
-    monkeypatch.setattr("sys.executable", str(pytest_like))
+    _use_for_pytest(command, tmp_path, monkeypatch)
     with suites.installed_tests(Kind("a", Docker()), arguments) as tests:
         return tests.wait()
 
@@ -241,18 +246,14 @@ def _status(
 def test_what_runs_aside_is_shown_in_the_end_and_ended_with_the_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest_like = tmp_path / "python"
-    monkeypatch.setattr("sys.executable", str(pytest_like))
     kind = Kind("a", Docker())
     kind.output.parent.mkdir(parents=True)
-    pytest_like.write_text("#!/bin/sh\necho 1 passed; exit 0\n")
-    pytest_like.chmod(0o755)
+    _use_for_pytest("echo 1 passed; exit 0", tmp_path, monkeypatch)
     with suites.process_tests(kind, [], every=False) as tests:
         assert tests.wait() == 0
     assert capsys.readouterr().out == "1 passed\n"
-    pytest_like.write_text(
-        "#!/bin/sh\ntrap 'echo interrupted; exit 2' INT\necho began\nwhile :; do sleep 0.1; done\n"
-    )
+    waiting = "trap 'echo interrupted; exit 2' INT\necho began\nwhile :; do sleep 0.1; done"
+    _use_for_pytest(waiting, tmp_path, monkeypatch)
     with suites.process_tests(kind, [], every=False) as tests:
         until_blocking(lambda: kind.output.read_text() == "began\n", seconds=20, what="it has begun")
     assert kind.output.read_text() == "began\ninterrupted\n"

@@ -147,7 +147,7 @@ def _remove_rules(program: str, before: str, bridges: list[str], networks: list[
     saved = _run(f"{program}-save")
     if saved.returncode != 0:
         # It may have failed before as well, as that of ip6tables does without IPv6.
-        return [f"{program}-save: {saved.stderr.strip() or f'exit {saved.returncode}'}"] if before else []
+        return [f"{program}-save: {_words(saved)}"] if before else []
     commands = left(saved.stdout)
     failures = [(arguments, _failure(program, "--wait", *arguments)) for arguments in commands]
     if not any(failure for _, failure in failures):
@@ -192,8 +192,12 @@ def _failure(*command: str) -> str | None:
     else:
         if done.returncode == 0:
             return None
-        words = done.stderr.strip() or f"exit {done.returncode}"
+        words = _words(done)
     return f"{shlex.join(command)}: {words}"
+
+
+def _words(failed: subprocess.CompletedProcess[str]) -> str:
+    return failed.stderr.strip() or f"exit {failed.returncode}"
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives import serialization
 
-from datastorage.errors import ConfigurationError, DataStorageError, TransientError
+from datastorage.errors import ConfigurationError, TransientError
 from datastorage.records.vector import EmbeddingModel
 from datastorage.storage.connection.database import Database
 from datastorage.storage.migrate import migrate
@@ -19,21 +19,10 @@ from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
 from harness.controlplane.certificates import Certificates, ensure_certificates
 from harness.postgres import TestDatabase
-from tests.support.ping import ping
+from tests.support.ping import trouble
 from tests.support.tlsproxy import tls_in_front_of
 
 _SETTING = "DATASTORAGE_DATABASE_URL"
-
-
-async def _trouble(url: str) -> DataStorageError | None:
-    database = Database(url, pool_size=1)
-    try:
-        await ping(database)
-    except DataStorageError as error:
-        return error
-    finally:
-        await database.close()
-    return None
 
 
 @pytest.mark.parametrize(
@@ -46,7 +35,7 @@ async def _trouble(url: str) -> DataStorageError | None:
     ],
 )  # fmt: skip
 async def test_a_url_that_other_programs_take_works(common: TestDatabase, query: str) -> None:
-    assert await _trouble(f"{common.service_url}?{query}") is None
+    assert await trouble(f"{common.service_url}?{query}") is None
 
 
 async def test_the_name_of_the_url_is_shown_to_the_server(common: TestDatabase) -> None:
@@ -78,7 +67,7 @@ async def test_a_silent_connection_is_watched_as_the_url_says(common: TestDataba
 async def test_a_setting_that_the_server_refuses_is_named(
     common: TestDatabase, query: str, named: str
 ) -> None:
-    error = await _trouble(f"{common.service_url}?{query}")
+    error = await trouble(f"{common.service_url}?{query}")
     assert isinstance(error, ConfigurationError)
     assert _SETTING in str(error)
     assert named in str(error)
@@ -95,7 +84,7 @@ async def test_a_fault_that_somebody_may_repair_is_waited_for_with_a_hint(
         "role": f"postgresql://nobody:{password}@{rest}",
         "database": f"{common.service_url}_nowhere",
     }[spoilt]
-    error = await _trouble(url)
+    error = await trouble(url)
     assert isinstance(error, TransientError)
     assert _SETTING in str(error)
     assert password not in str(error)
@@ -128,27 +117,27 @@ async def tls_url(common: TestDatabase, certificates: Certificates) -> AsyncIter
 
 
 async def test_a_trusted_server_is_used(tls_url: str, certificates: Certificates) -> None:
-    assert await _trouble(f"{tls_url}?sslmode=verify-full&sslrootcert={certificates.ca}") is None
+    assert await trouble(f"{tls_url}?sslmode=verify-full&sslrootcert={certificates.ca}") is None
     pair = certificates.admin
-    assert await _trouble(f"{tls_url}?sslmode=require&sslcert={pair.certificate}&sslkey={pair.key}") is None
+    assert await trouble(f"{tls_url}?sslmode=require&sslcert={pair.certificate}&sslkey={pair.key}") is None
 
 
 async def test_the_system_authorities_are_used(
     tls_url: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    error = await _trouble(f"{tls_url}?sslrootcert=system")
+    error = await trouble(f"{tls_url}?sslrootcert=system")
     assert isinstance(error, ConfigurationError)
     assert "not trusted" in str(error)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
-    assert await _trouble(f"{tls_url}?sslrootcert=system&sslmode=verify-full&sslnegotiation=postgres") is None
-    error = await _trouble(f"{tls_url}?sslrootcert=system&sslmode=require")
+    assert await trouble(f"{tls_url}?sslrootcert=system&sslmode=verify-full&sslnegotiation=postgres") is None
+    error = await trouble(f"{tls_url}?sslrootcert=system&sslmode=require")
     assert "sslrootcert=system needs sslmode=verify-full" in str(error)
 
 
 async def test_a_certificate_of_another_authority_ends_the_start(
     tls_url: str, other_certificates: Certificates
 ) -> None:
-    error = await _trouble(f"{tls_url}?sslmode=verify-ca&sslrootcert={other_certificates.ca}")
+    error = await trouble(f"{tls_url}?sslmode=verify-ca&sslrootcert={other_certificates.ca}")
     assert isinstance(error, ConfigurationError)
     assert "not trusted: " in str(error)
     assert f"sslrootcert in {_SETTING}" in str(error)
@@ -158,14 +147,14 @@ async def test_a_host_that_the_certificate_does_not_name_ends_the_start(
     tls_url: str, certificates: Certificates
 ) -> None:
     elsewhere = tls_url.replace("@127.0.0.1", "@127.0.0.2")
-    error = await _trouble(f"{elsewhere}?sslmode=verify-full&sslrootcert={certificates.ca}")
+    error = await trouble(f"{elsewhere}?sslmode=verify-full&sslrootcert={certificates.ca}")
     assert isinstance(error, ConfigurationError)
     assert "127.0.0.2" in str(error)
-    assert await _trouble(f"{elsewhere}?sslmode=verify-ca&sslrootcert={certificates.ca}") is None
+    assert await trouble(f"{elsewhere}?sslmode=verify-ca&sslrootcert={certificates.ca}") is None
 
 
 async def test_a_server_without_the_demanded_tls_ends_the_start(common: TestDatabase) -> None:
-    error = await _trouble(f"{common.service_url}?sslmode=require")
+    error = await trouble(f"{common.service_url}?sslmode=require")
     assert isinstance(error, ConfigurationError)
     assert f"has no TLS, and sslmode in {_SETTING} requires it" in str(error)
 
@@ -213,13 +202,13 @@ async def test_an_unusable_file_is_named(
     if "passfile" in query:  # the driver reads it if the URL has no password
         parts = parts._replace(netloc=f"{parts.username}@127.0.0.1:{parts.port}")
     with pytest.raises(ConfigurationError, match=f"^{_SETTING}: .*{said}") as caught:
-        raise await _trouble(f"{parts.geturl()}?{query.format(**spoilt_files)}") or AssertionError
+        raise await trouble(f"{parts.geturl()}?{query.format(**spoilt_files)}") or AssertionError
     assert "hunter2" not in str(caught.value)
 
 
 async def test_a_key_opens_with_its_password(tls_url: str, spoilt_files: dict[str, Path]) -> None:
     query = "sslmode=require&sslcert={cert}&sslkey={locked}&sslpassword=right".format(**spoilt_files)
-    assert await _trouble(f"{tls_url}?{query}") is None
+    assert await trouble(f"{tls_url}?{query}") is None
 
 
 async def test_wrong_settings_of_vectors_keep_no_record_from_being_stored(common: TestDatabase) -> None:

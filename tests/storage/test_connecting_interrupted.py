@@ -27,7 +27,7 @@ from datastorage.storage.schema import ARCHIVE, VECTORS
 from datastorage.storage.vectors import VectorTables
 from harness.controlplane.certificates import Certificates, ensure_certificates
 from harness.postgres import TestDatabase
-from tests.support.ping import ping
+from tests.support.ping import trouble
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _CLOSED = "the connection was closed before it was ready"
@@ -108,17 +108,6 @@ async def _opened(door: _Door) -> AsyncIterator[_Door]:
         server.close()
 
 
-async def _trouble(url: str) -> DataStorageError | None:
-    database = Database(url, pool_size=1)
-    try:
-        await ping(database)
-    except DataStorageError as error:
-        return error
-    finally:
-        await database.close()
-    return None
-
-
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = Certificates(tmp_path_factory.mktemp("certificates"))
@@ -140,13 +129,13 @@ async def test_a_connection_that_is_closed_at_once_is_waited_for(
 ) -> None:
     async with _opened(_Door(reads=reads, resets=resets)) as door:
         # The kernel decides which end of the connection notices what first.
-        assert _is_away(await _trouble(door.url(query.format(ca=ca))), door, _CLOSED, _RESET)
+        assert _is_away(await trouble(door.url(query.format(ca=ca))), door, _CLOSED, _RESET)
 
 
 @pytest.mark.parametrize("query", _TLS)
 async def test_only_a_server_that_says_it_has_no_tls_is_a_wrong_setting(ca: Path, query: str) -> None:
     async with _opened(_Door(to_tls=b"N")) as door:
-        error = await _trouble(door.url(query.format(ca=ca)))
+        error = await trouble(door.url(query.format(ca=ca)))
     assert isinstance(error, ConfigurationError)
     assert "has no TLS, and sslmode in DATASTORAGE_DATABASE_URL requires it" in str(error)
     assert not door.logins, "the login went out without TLS"
@@ -155,36 +144,36 @@ async def test_only_a_server_that_says_it_has_no_tls_is_a_wrong_setting(ca: Path
 async def test_the_mode_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGSSLMODE", "require")
     async with _opened(_Door(to_tls=b"N")) as door:
-        assert isinstance(await _trouble(door.url()), ConfigurationError)
+        assert isinstance(await trouble(door.url()), ConfigurationError)
 
 
 @pytest.mark.parametrize("query", ["", "sslmode=prefer", "sslmode=allow"])
 async def test_a_server_without_tls_that_ends_is_waited_for(query: str) -> None:
     async with _opened(_Door(to_tls=b"N")) as door:
-        assert _is_away(await _trouble(door.url(query)), door, _CLOSED)
+        assert _is_away(await trouble(door.url(query)), door, _CLOSED)
 
 
 @pytest.mark.parametrize("query", [*_TLS, "", "sslmode=prefer"])
 async def test_a_proxy_that_answers_itself_is_waited_for(ca: Path, query: str) -> None:
     async with _opened(_Door(to_tls=_HTTP, to_login=_HTTP)) as door:
-        assert _is_away(await _trouble(door.url(query.format(ca=ca))), door, _FOREIGN)
+        assert _is_away(await trouble(door.url(query.format(ca=ca))), door, _FOREIGN)
 
 
 @pytest.mark.parametrize("query", ["sslmode=allow", "sslmode=disable"])
 async def test_a_proxy_that_answers_a_login_and_closes_is_waited_for(query: str) -> None:
     async with _opened(_Door(to_tls=_HTTP, to_login=_HTTP)) as door:
-        assert _is_away(await _trouble(door.url(query)), door, _CLOSED)
+        assert _is_away(await trouble(door.url(query)), door, _CLOSED)
 
 
 @pytest.mark.parametrize("query", _TLS)
 async def test_a_server_that_ends_before_its_certificate_is_waited_for(ca: Path, query: str) -> None:
     async with _opened(_Door(to_tls=b"S")) as door:
-        assert _is_away(await _trouble(door.url(query.format(ca=ca))), door, _CLOSED, _RESET)
+        assert _is_away(await trouble(door.url(query.format(ca=ca))), door, _CLOSED, _RESET)
 
 
 async def test_a_server_that_ends_after_the_login_is_waited_for() -> None:
     async with _opened(_Door(to_login=_LOGGED_IN)) as door:
-        assert _is_away(await _trouble(door.url("sslmode=disable")), door, _CLOSED)
+        assert _is_away(await trouble(door.url("sslmode=disable")), door, _CLOSED)
 
 
 def test_a_connection_that_the_driver_finds_closed_is_waited_for() -> None:
@@ -196,7 +185,7 @@ def test_a_connection_that_the_driver_finds_closed_is_waited_for() -> None:
 async def test_a_wrong_password_is_not_taken_for_missing_tls(common: TestDatabase) -> None:
     """With sslmode=allow, the driver asks for TLS after the refusal, and the server has none."""
     user, _, rest = common.service_url.rpartition("@")
-    error = await _trouble(f"{user.rpartition(':')[0]}:wrong@{rest}?sslmode=allow")
+    error = await trouble(f"{user.rpartition(':')[0]}:wrong@{rest}?sslmode=allow")
     assert isinstance(error, TransientError)
     assert "check user and password in DATASTORAGE_DATABASE_URL" in str(error)
 
@@ -214,7 +203,7 @@ async def test_another_host_is_tried(common: TestDatabase, query: str) -> None:
     async with _opened(_Door()) as door:
         user, _, rest = common.service_url.rpartition("@")
         address, _, name = rest.partition("/")
-        error = await _trouble(f"{user}@127.0.0.1:{door.port},{address}/{name}?{query}")
+        error = await trouble(f"{user}@127.0.0.1:{door.port},{address}/{name}?{query}")
     if not query:
         assert error is None
     else:  # the first may come back

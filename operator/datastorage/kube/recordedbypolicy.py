@@ -6,10 +6,9 @@ recognised when it is back.
 """
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from datastorage.errors import ClusterUnavailableError
 from datastorage.kube.admissionpolicies import (
@@ -64,17 +63,14 @@ class RecordedByPolicy:
         return InForce(max(policy, binding))
 
     async def _created_at(self, target: Target) -> datetime:
-        return _created_at(target, await read(self._transport, target, _SOURCE))
-
-
-def _created_at(target: Target, found: Mapping[str, Any]) -> datetime:
-    metadata = metadata_of(found, target)
-    created_at = time_in(metadata, "creationTimestamp")
-    if created_at is None:
-        raise ClusterUnavailableError(f"{target}: the answer has no time of creation")
-    if metadata.get("generation") != 1 or spec_hash(found) != SPECS[target]:
-        raise PolicyProblemError(
-            f"{target}: it is another one than in {_SOURCE.folder}/policy.yaml, or was changed after it was "
-            "created; delete it and apply the component again"
-        )
-    return created_at
+        found = await read(self._transport, target, _SOURCE)
+        metadata = metadata_of(found, target)
+        created_at = time_in(metadata, "creationTimestamp")
+        if created_at is None:
+            raise ClusterUnavailableError(f"{target}: the answer has no time of creation")
+        if metadata.get("generation") != 1 or spec_hash(found) != SPECS[target]:
+            raise PolicyProblemError(
+                f"{target}: it is another one than in {_SOURCE.folder}/policy.yaml, or was changed after it "
+                "was created; delete it and apply the component again"
+            )
+        return created_at

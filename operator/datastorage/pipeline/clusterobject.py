@@ -13,6 +13,7 @@ from datastorage.records.times import is_given, time_in
 from datastorage.resources.kinds import LEGAL_HOLD_LABEL, Phase, ResourceKind
 from datastorage.resources.reading.objectrecord import key_of
 from datastorage.resources.reading.registry import reading_of
+from datastorage.resources.selection import metadata_in
 
 T = TypeVar("T")
 Body = Mapping[str, Any]
@@ -44,8 +45,7 @@ def ref_of(kind: ResourceKind, body: Body) -> ObjectRef:
 
 def unread_ref_of(kind: ResourceKind, body: Any) -> ObjectRef:
     """Return the reference to an object for the log, with what can be read of it if it is malformed."""
-    metadata = body.get("metadata") if isinstance(body, Mapping) else None
-    known = metadata if isinstance(metadata, Mapping) else {}
+    known = metadata_in(body) or {}
     return ObjectRef(kind, *(str(known.get(name, "")) for name in ("namespace", "name", "uid")))
 
 

@@ -8,13 +8,13 @@ after the first shard itself.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from datastorage.pipeline.clusterobject import Body, is_settled
 from datastorage.resources.kinds import ResourceKind
-from datastorage.resources.selection import Selection
+from datastorage.resources.selection import Selection, metadata_in
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Neglected:
         return [body for body in bodies if self._selection.has(body) or self._is_neglected(kind, body)]
 
     def _is_neglected(self, kind: ResourceKind, body: Any) -> bool:
-        metadata = body.get("metadata") if isinstance(body, Mapping) else None
-        if not isinstance(metadata, Mapping) or not _is_waiting(body):
-            return False  # a list may contain anything
+        metadata = metadata_in(body)
+        if metadata is None or not _is_waiting(body):
+            return False
         version = (str(metadata.get("uid")), str(metadata.get("resourceVersion")))
         now = self._clock()
         first_seen = self._before.get(kind, {}).get(version, now)

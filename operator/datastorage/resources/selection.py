@@ -47,12 +47,17 @@ class Selection:
         if self.shards == 1:
             return True
         # An object without a readable uid also belongs to exactly one shard, which then reports it.
-        metadata = body.get("metadata") if isinstance(body, Mapping) else None
-        uid = str(metadata.get("uid") or "") if isinstance(metadata, Mapping) else ""
+        uid = str((metadata_in(body) or {}).get("uid") or "")
         return fnv1a_64(uid) * self.shards >> _BITS == self.shard
 
 
 EVERYTHING: Final = Selection()
+
+
+def metadata_in(body: Any) -> Mapping[str, Any] | None:
+    """Return an object's metadata; None for anything else, which a list or an event may contain as well."""
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    return metadata if isinstance(metadata, Mapping) else None
 
 
 def fnv1a_64(text: str) -> int:
