@@ -34,17 +34,16 @@ async def test_the_token_is_rotated(
     say: Say,
 ) -> None:
     """The pods go from their own token to another one and back; then the other one is revoked."""
-    pods = await installation.ready_pods()
-    own = {pod: _token(nodes, pod) for pod in pods}
+    pods = [_Tokens(installation, nodes, each) for each in await installation.ready_pods()]
     other, revoke = bound_token(workbench, "other")
     account = installation.cluster.service_account_kubeconfig(NAMESPACE, "datastorage")
     kubeconfig = write_config(tmp_path / "other", json.loads(account.read_text()), {"token": other})
     async with client_pod.reads(read_paths) as reads, counting.load() as counted:
         for pod in pods:
-            await _give(installation, nodes, pod, other)
+            await pod.give(other)
         await counted.some_more()
         for pod in pods:
-            await _give(installation, nodes, pod, own[pod])
+            await pod.give_back()
         revoke()
         await until(
             lambda: refused(workbench, kubeconfig), seconds=SETTLE_SECONDS, what="the other token is refused"
@@ -52,28 +51,52 @@ async def test_the_token_is_rotated(
         await counted.some_more()
     say(f"the token rotated: {counted}; {reads}")
     assert reads.failed == 0, reads
-    assert {each.container for each in await installation.ready_pods()} == {each.container for each in pods}
+    assert {each.container for each in await installation.ready_pods()} == {
+        each.pod.container for each in pods
+    }
 
 
-async def _give(installation: Installation, nodes: Nodes, pod: Pod, token: str) -> None:
-    """Replace the token of a pod, and wait until the operator has read it.
+class _Tokens:
+    """The token of a pod: its own one at first."""
 
-    Now and then the kubelet puts the pod's own token back, which it believes to be there.
-    """
-    replace = ("sh", "-c", _REPLACE.format(file=_FILE.format(uid=pod.uid)))
-    before = _readings(installation, pod)
+    def __init__(self, installation: Installation, nodes: Nodes, pod: Pod) -> None:
+        self.pod = pod
+        self._installation = installation
+        self._nodes = nodes
+        self._own = self._on_node()
+        self._before = self._readings()
 
-    async def read() -> bool:
-        if await asyncio.to_thread(_token, nodes, pod) != token:
-            await asyncio.to_thread(nodes.run, pod.node, *replace, text=token)
-        return await asyncio.to_thread(_readings, installation, pod) > before
+    async def give(self, token: str) -> None:
+        """Replace the pod's own token, and wait until the operator has read the other one."""
+        await self._until_read(token, odd=True)
 
-    await until(read, seconds=SETTLE_SECONDS, what=f"{pod.name} reads its new token")
+    async def give_back(self) -> None:
+        """Replace the other token by the pod's own one, and wait until the operator has read it."""
+        await self._until_read(self._own, odd=False)
 
+    async def _until_read(self, token: str, *, odd: bool) -> None:
+        """Keep ``token`` in the file until the operator has read it.
 
-def _token(nodes: Nodes, pod: Pod) -> str:
-    return nodes.run(pod.node, "sh", "-c", f"cat {_FILE.format(uid=pod.uid)}").strip()
+        Every few seconds the kubelet puts the pod's own token back, and the operator may read that before the
+        test does the same. But it says so only when it reads another token than before: after an odd number
+        of readings it has the other one, after an even number its own.
+        """
 
+        async def read() -> bool:
+            if await asyncio.to_thread(self._on_node) != token:
+                await asyncio.to_thread(self._replace, token)
+            readings = await asyncio.to_thread(self._readings) - self._before
+            return readings > 0 and readings % 2 == odd
 
-def _readings(installation: Installation, pod: Pod) -> int:
-    return installation.logs(pod).count(_READ_AGAIN)
+        await until(read, seconds=SETTLE_SECONDS, what=f"{self.pod.name} reads its new token")
+
+    def _on_node(self) -> str:
+        file = _FILE.format(uid=self.pod.uid)
+        return self._nodes.run(self.pod.node, "sh", "-c", f"cat {file}").strip()
+
+    def _replace(self, token: str) -> None:
+        script = _REPLACE.format(file=_FILE.format(uid=self.pod.uid))
+        self._nodes.run(self.pod.node, "sh", "-c", script, text=token)
+
+    def _readings(self) -> int:
+        return self._installation.logs(self.pod).count(_READ_AGAIN)
