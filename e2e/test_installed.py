@@ -13,9 +13,11 @@ from aiohttp.test_utils import TestServer
 
 from e2e.installed.conftest import FOLDER, pytest_ignore_collect
 from e2e.installed.counted import longest_gap
+from e2e.installed.portforward import PortForward
 from e2e.installed.reads import Counts, Plan, Reader
+from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.cluster import REPOSITORY
-from harness.polling import eventually
+from harness.polling import eventually, until_blocking
 
 TOKEN = "the-token"
 
@@ -36,6 +38,27 @@ def test_the_longest_gap() -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     assert longest_gap([start + timedelta(seconds=each) for each in (9.0, 0.0, 1.0, 1.5)]) == 7.5
     assert longest_gap([start]) == 0.0
+
+
+def test_a_forwarded_port_works_however_many_connections_there_are(tmp_path: Path) -> None:
+    """A line is printed for each of them, and for each that fails."""
+    lines = "head -c 300000 /dev/zero | tr '\\0' '\\n'"
+    with forward(tmp_path, f"echo Forwarding from x; {lines}; {lines} >&2; touch served; exec sleep 600"):
+        until_blocking((tmp_path / "served").exists, seconds=20, what="kubectl goes on")
+
+
+def test_a_port_that_cannot_be_forwarded_is_an_error(tmp_path: Path) -> None:
+    refused = forward(tmp_path, "echo no such pod >&2; exit 1")
+    with pytest.raises(ControlPlaneError, match=r"^kubectl port-forward ended: no such pod$"), refused:
+        pass
+
+
+def forward(folder: Path, command: str) -> PortForward:
+    """Return a forwarded port with a shell command in place of kubectl."""
+    kubectl = folder / "kubectl"
+    kubectl.write_text(f"#!/bin/sh\ncd {folder}\n{command}\n")
+    kubectl.chmod(0o755)
+    return PortForward(Cluster(folder / "kubeconfig", kubectl, folder), "default", "pod/x", 5432)
 
 
 async def test_reads_that_are_answered(tmp_path: Path) -> None:

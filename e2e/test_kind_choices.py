@@ -259,6 +259,24 @@ def test_what_runs_aside_is_shown_in_the_end_and_ended_with_the_block(
     assert kind.output.read_text() == "began\ninterrupted\n"
 
 
+def test_ctrl_c_reaches_pytest_from_the_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal sends it to the whole process group of a run. A second one would end pytest's clean-up."""
+    is_first_of_its_session = "read -r _ _ _ _ _ session _ </proc/$$/stat; test $session = $$"
+    assert _status(is_first_of_its_session, [], tmp_path, monkeypatch) == 0
+
+
+def test_a_pytest_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suites, "END_SECONDS", 0.1)
+    began = tmp_path / "began"
+    _use_for_pytest(f"trap '' INT\ntouch {began}\nexec sleep 600", tmp_path, monkeypatch)
+    with suites.installed_tests(Kind("a", Docker()), []) as tests:
+        until_blocking(began.exists, seconds=20, what="it has begun")
+    assert "pytest does not end, and is killed" in capsys.readouterr().err
+    assert tests.wait() == 137
+
+
 @pytest.fixture
 def kind(_folder: None, tmp_path: Path) -> Kind:
     """Provide a cluster whose kind fails, and hangs where it should delete the cluster."""

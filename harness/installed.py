@@ -5,9 +5,8 @@ from typing import Final
 from harness.controlplane.cluster import REPOSITORY, Cluster
 
 OVERLAY: Final = REPOSITORY / "manifests" / "overlays" / "development"
-NAMESPACE: Final = (
-    "datastorage-system"  # of every overlay; the shipped Role lets the operators write Leases here
-)
+NAMESPACE: Final = "datastorage-system"
+"""Of every overlay. The shipped Role lets the operators write Leases here."""
 DEPLOYMENT: Final = "deployment/datastorage"
 POSTGRES: Final = "deployment/postgres"
 REDIS: Final = "deployment/redis"

@@ -21,6 +21,17 @@ NODE_PATIENCE_SECONDS: Final = 90.0
 """For reads while a node has failed: the Service sends connections to its pods until the cluster has noticed,
 which takes about 50 s."""
 
+CONNECT: Final = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)
+except OSError:
+    print("refused")
+else:
+    print("open")
+"""
+"""A program that prints whether a TCP connection to a host and a port opens."""
+
 _READS: Final = (Path(__file__).parent / "reads.py").read_text()
 _PORT: Final = 8000
 _LISTEN: Final = f"""
@@ -87,8 +98,7 @@ class ClientPod:
 
     def reaches(self, host: str, port: int) -> bool:
         """Return whether a TCP connection to an address opens."""
-        program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
-        return self.run("python", "-c", program, host, str(port), check=False).returncode == 0
+        return self.run("python", "-c", CONNECT, host, str(port)).stdout.strip() == "open"
 
     @asynccontextmanager
     async def reads(

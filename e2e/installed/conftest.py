@@ -24,7 +24,7 @@ from e2e.installed.installation import Installation, image_of
 from e2e.installed.nodes import Nodes
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
-from harness.controlplane import Cluster
+from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
 from harness.installed import OVERLAY
 from harness.manifests import audit_record
@@ -108,7 +108,11 @@ def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPath
 async def installation(control_plane: Cluster, client: BulkClient) -> Installation:
     """Provide the installation, complete again after the test before."""
     installed = Installation(control_plane, client)
-    await installed.wait_complete(_READY_SECONDS)
+    try:
+        await installed.wait_complete(_READY_SECONDS)
+    except (AssertionError, ControlPlaneError) as error:
+        error.add_note(installed.describe())
+        raise
     return installed
 
 

@@ -168,15 +168,15 @@ class Counting:
     async def _stored(self, url: str, way: PortForward, batch: Sequence[str]) -> set[str]:
         """Return those that have a row. PostgreSQL may just be away."""
 
-        async def answered() -> list[Any] | None:
+        async def answered() -> tuple[list[Any]] | None:
             try:
-                return [None, *await fetch(url, _STORED, batch)]
+                return (await fetch(url, _STORED, batch),)
             except _BROKEN:
                 await _renewed(way)
                 return None
 
-        found = await until(answered, seconds=SETTLE_SECONDS, what="PostgreSQL answers")
-        return {str(row["uid"]) for row in found if row is not None}
+        (found,) = await until(answered, seconds=SETTLE_SECONDS, what="PostgreSQL answers")
+        return {str(row["uid"]) for row in found}
 
 
 async def _first(work: Coroutine[Any, Any, Any], watching: asyncio.Task[None]) -> None:

@@ -1,7 +1,8 @@
 """A port of this machine that leads to a port in the cluster, through the API server."""
 
 import subprocess
-from typing import Final, Self
+import threading
+from typing import IO, Final, Self
 
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.processes import ProcessGroup
@@ -29,7 +30,11 @@ class PortForward:
         self._group = ProcessGroup()
 
     def __enter__(self) -> Self:
-        self.renew()
+        try:
+            self.renew()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,18 +44,28 @@ class PortForward:
     def renew(self) -> None:
         """Start it, ending what runs. Raises ControlPlaneError with kubectl's words if it can't start."""
         self._end()
-        self._process = subprocess.Popen(
+        self._process = process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, env=self._environment, process_group=self._group.id,
         )  # fmt: skip
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        if not self._process.stdout.readline().startswith(_READY):
-            raise ControlPlaneError(f"kubectl port-forward ended: {self._process.stderr.read().strip()}")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if not process.stdout.readline().startswith(_READY):
+            _, words = process.communicate()
+            raise ControlPlaneError(f"kubectl port-forward ended: {words.strip()}")
+        # kubectl prints a line for each connection, and would stop when a pipe is full.
+        for pipe in (process.stdout, process.stderr):
+            threading.Thread(target=_drain, args=(pipe,), daemon=True).start()
 
     def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
             self._process = None
+
+
+def _drain(pipe: IO[str]) -> None:
+    with pipe:
+        for _ in pipe:
+            pass

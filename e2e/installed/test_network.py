@@ -1,23 +1,22 @@
-"""The component ``networkpolicy``: what it allows works, and everything else is refused."""
+"""The overlay's NetworkPolicies: what they allow works, and everything else is refused."""
 
 import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from e2e.installed.clientpod import ClientPod
+from e2e.installed.clientpod import CONNECT, ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
 from e2e.installed.installation import Installation, image_of
-from harness.controlplane.cluster import REPOSITORY
-from harness.installed import NAMESPACE
+from harness.installed import NAMESPACE, OVERLAY
 from harness.polling import until
 
-COMPONENT: Final = REPOSITORY / "manifests" / "components" / "networkpolicy"
+COMPONENT: Final = OVERLAY / "networkpolicy"
 API: Final = (f"datastorage.{NAMESPACE}.svc", 8080)
 METRICS: Final = (f"datastorage.{NAMESPACE}.svc", 9090)
 POSTGRES: Final = (f"postgres.{NAMESPACE}.svc", 5432)
@@ -25,32 +24,12 @@ REDIS: Final = (f"redis.{NAMESPACE}.svc", 6379)
 ALL: Final = (API, METRICS, POSTGRES, REDIS)
 
 _LABEL: Final = "datastorage.kubernaut.io/{}-client"
-_CONNECT: Final = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)
-except OSError:
-    print("refused")
-else:
-    print("open")
-"""
-_DATABASES: Final = (("postgres", 5432), ("redis", 6379))
 
 
 @pytest.fixture
 def policies(tmp_path: Path, installation: Installation) -> Iterator[Path]:
-    """Provide a folder for ``kubectl apply -k``: the component, and policies for PostgreSQL and Redis.
-
-    These two are in the operator's namespace in this overlay alone, so the component does not know them.
-    """
-    made = [_from_the_operator(name, port) for name, port in _DATABASES]
-    (tmp_path / "databases.yaml").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": made}))
-    kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": ["databases.yaml"],
-        "components": [os.path.relpath(COMPONENT, tmp_path.resolve())],
-    }
+    """Provide a folder for ``kubectl apply -k`` with the policies alone."""
+    kustomization = {"components": [os.path.relpath(COMPONENT, tmp_path.resolve())]}
     (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
     yield tmp_path
     installation.cluster.kubectl("delete", "-k", str(tmp_path), "--ignore-not-found")
@@ -77,7 +56,7 @@ async def test_only_what_the_policies_name_is_reached(
     operator = (await installation.ready_pods())[0]
 
     def from_operator(place: tuple[str, int]) -> bool:
-        return installation.python(operator, _CONNECT, place[0], str(place[1])).strip() == "open"
+        return installation.python(operator, CONNECT, place[0], str(place[1])).strip() == "open"
 
     assert all(stranger.reaches(*place) for place in ALL), "without policies everything is open"
     outward = (POSTGRES, REDIS, stranger.place)
@@ -104,17 +83,3 @@ def _reaches(pod: ClientPod, *places: tuple[str, int]) -> Callable[[], Awaitable
         return found == [place in places for place in ALL]
 
     return holds
-
-
-def _from_the_operator(name: str, port: int) -> dict[str, Any]:
-    operator = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "datastorage"}}}
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": f"{name}-from-datastorage", "namespace": NAMESPACE},
-        "spec": {
-            "podSelector": {"matchLabels": {"app.kubernetes.io/name": name}},
-            "policyTypes": ["Ingress"],
-            "ingress": [{"from": [operator], "ports": [{"protocol": "TCP", "port": port}]}],
-        },
-    }

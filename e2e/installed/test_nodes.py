@@ -1,6 +1,7 @@
 """Nodes fail and are drained: the pods on the others go on."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -11,7 +12,7 @@ from e2e.installed.counted import SETTLE_SECONDS, Counting
 from e2e.installed.installation import Installation, Leader
 from e2e.installed.nodes import Nodes
 from e2e.installed.waiting import leader_of, other_leader
-from harness.installed import NAMESPACE
+from harness.installed import DEPLOYMENT, NAMESPACE
 from harness.polling import until
 
 _LOOK_SECONDS: Final = 0.1
@@ -103,7 +104,7 @@ async def test_a_node_is_drained(
     assert min(ready) >= installation.replicas - 1
     assert reads.failed == 0, reads
     # The pods do not move back by themselves, and the other tests want them spread.
-    installation.kubectl("rollout", "restart", "deployment/datastorage")
+    installation.kubectl("rollout", "restart", DEPLOYMENT)
     await installation.wait_complete()
 
 
@@ -119,10 +120,8 @@ async def _led_away_from(installation: Installation, node: str) -> Leader:
 
 def _evict(installation: Installation, pod: str) -> str:
     """Evict a pod as a drain does; return the refusal."""
-    eviction = (
-        f'{{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {{"name": "{pod}", '
-        f'"namespace": "{NAMESPACE}"}}}}'
-    )
+    metadata = {"name": pod, "namespace": NAMESPACE}
+    eviction = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata})
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
     done = installation.kubectl("create", "--raw", path, "-f", "-", input=eviction, check=False)
     return done.stderr if done.returncode else ""

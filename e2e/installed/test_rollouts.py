@@ -15,6 +15,13 @@ from harness.polling import until
 
 _STAYS = "The new value of DATASTORAGE_DATABASE_URL does not work yet; the previous one stays in use"
 _CONTAINERS = (("initContainers", "migrate"), ("containers", "datastorage"))
+_CANT_START = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "RunContainerError",
+    "CrashLoopBackOff",
+    "CreateContainerError",
+}
 
 
 async def test_an_update_and_a_rollback(
@@ -113,15 +120,6 @@ def _failing(installation: Installation, before: set[str]) -> Callable[[], Await
         return False
 
     return look
-
-
-_CANT_START = {
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "RunContainerError",
-    "CrashLoopBackOff",
-    "CreateContainerError",
-}
 
 
 async def _all_say(installation: Installation, pods: Sequence[Pod], words: str) -> bool:

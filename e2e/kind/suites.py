@@ -88,6 +88,8 @@ class Tests:
             self._process.send_signal(signal.SIGINT)
             try:
                 self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                say("pytest does not end, and is killed: what its tests have started may go on")
             finally:
                 self._process.kill()
 
@@ -114,13 +116,13 @@ class Tests:
 
 
 def _start(command: list[str], environment: dict[str, str], output: Path | None) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C reaches it from here, once. A second one would break its clean-up off.
     if output is None:
-        return subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True)
     with output.open("wb") as file:
-        # A session of its own: Ctrl-C reaches it from here, once.
         return subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment,
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            command, cwd=REPOSITORY, env=environment, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
 

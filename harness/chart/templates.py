@@ -8,9 +8,8 @@ from harness.chart.sources import Object, Sources
 from harness.chart.values import OPTIONAL_POLICIES, network_policies
 from harness.chart.yamltext import TemplateText
 
-NAMESPACE: Final = (
-    "datastorage-system"  # of every manifest; the chart has the namespace of the release instead
-)
+NAMESPACE: Final = "datastorage-system"
+"""Of every manifest. The chart has the namespace of the release in its place."""
 _WHOLE_NAMESPACE: Final = re.compile(rf"(?<=: ){NAMESPACE}$", re.MULTILINE)
 _RBAC: Final = "base/rbac.yaml"
 _READ_ACCESS: Final = "components/read-access/bindings.yaml"

@@ -135,7 +135,7 @@ def _claimed(directory: Path, *, keep: bool) -> Iterator[None]:
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event once everything runs, so that the stop is orderly."""
+    """Turn SIGINT and SIGTERM into an event. It counts once everything runs, so that the stop is orderly."""
     stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:

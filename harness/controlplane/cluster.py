@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.controlplane.errors import KubectlError
+from harness.controlplane.errors import ControlPlaneError, KubectlError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = (REPOSITORY / "crds", REPOSITORY / "manifests" / "base")
@@ -64,17 +64,22 @@ class Cluster:
 
         Raises:
             KubectlError: it exited with an error, unless `check` is false.
-            subprocess.TimeoutExpired: it took longer than `timeout` seconds.
+            ControlPlaneError: it took longer than `timeout` seconds.
         """
-        done = subprocess.run(
-            [self._kubectl, f"--kubeconfig={kubeconfig or self.admin_kubeconfig}", *arguments],
-            input=input,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-            env=self.environment,
-        )
+        try:
+            done = subprocess.run(
+                [self._kubectl, f"--kubeconfig={kubeconfig or self.admin_kubeconfig}", *arguments],
+                input=input,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout,
+                env=self.environment,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ControlPlaneError(
+                f"kubectl {' '.join(arguments)} took more than {timeout:.0f} s"
+            ) from error
         if check and done.returncode != 0:
             raise KubectlError(arguments, done.returncode, done.stderr)
         return done

@@ -16,11 +16,11 @@ examples:
   python -m harness.docker down --force  also when containers still run in it
 
 `up` changes nothing where a Docker answers, and `down` nothing where `up` has
-started none. What `down` removes: dockerd's data, with all images; its bridges;
-its chains and rules in iptables, by name, and no others; and it gives the
-forwarding of packets and the number of inotify instances back the settings that
-`up` found. Needed are root and the
-programs dockerd, iptables and ip: apt-get install docker.io iptables iproute2."""
+started none. `down` removes dockerd's data with all images, its bridges, and the
+chains and rules in iptables that are its own, and no others. It sets the forwarding
+of packets and the number of inotify instances to what they were before `up`. Needed
+are root and the programs dockerd, runc, iptables and ip:
+apt-get install docker.io iptables iproute2."""
 
 
 def main() -> int:

@@ -158,7 +158,7 @@ class Daemon:
     def _command(self) -> list[str]:
         command = [
             "dockerd",
-            f"--host={os.environ.get('DOCKER_HOST') or DEFAULT_HOST}",
+            f"--host={_host()}",
             f"--data-root={self._data}",
             f"--exec-root={self._execution_root}",
             f"--pidfile={self._directory / 'own.pid'}",
@@ -168,8 +168,8 @@ class Daemon:
         return command
 
     def _check_needs(self) -> None:
-        if os.environ.get("DOCKER_HOST", DEFAULT_HOST).partition("://")[0] != "unix":
-            raise DockerError(f"no Docker answers at {os.environ['DOCKER_HOST']}, which DOCKER_HOST names")
+        if not _host().startswith("unix://"):
+            raise DockerError(f"no Docker answers at {_host()}, which DOCKER_HOST names")
         if os.geteuid() != 0:
             raise DockerError("no Docker answers, and only root can start dockerd: start Docker, or be root")
         missing = self.missing_packages()
@@ -191,6 +191,11 @@ class Daemon:
                     return
                 time.sleep(self._pace.poll_seconds)
         raise DockerError(f"dockerd (process {pid}) does not end; its log is {self.log}")
+
+
+def _host() -> str:
+    """Return the address at which `docker` looks for a daemon; it takes an empty DOCKER_HOST for none."""
+    return os.environ.get("DOCKER_HOST") or DEFAULT_HOST
 
 
 def _default_directory() -> Path:

@@ -41,16 +41,15 @@ class Artefact:
         Raises:
             DockerError, BuildError: it can't be built, saved or loaded.
         """
-        if self.archive.exists():
-            self.load(docker)
-            return
-        with build_lock(self._work, f"the image {self.tag}"):
-            if not self.archive.exists():
-                if not docker.has_image(self.tag):
-                    self.build(docker, self.tag, steps)
-                self._save(docker)
+        if not self.archive.exists():
+            with build_lock(self._work, f"the image {self.tag}"):
+                if not self.archive.exists():
+                    if not docker.has_image(self.tag):
+                        self.build(docker, self.tag, steps)
+                    self._save(docker)
+        self._load(docker)
 
-    def load(self, docker: Docker) -> None:
+    def _load(self, docker: Docker) -> None:
         """Load it from the cache folder, unless Docker has it."""
         os.utime(self.archive)  # it is in use: see `remove_unused`
         if not docker.has_image(self.tag):

@@ -24,6 +24,7 @@ OTHER_VARIABLES = {
     "DATASTORAGE_TEST_DATABASE_URL",
     "DATASTORAGE_TTL_SECONDS",
 }
+ASK = re.compile(r"^ask\(\) \{$.*?^\}$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 
@@ -103,6 +104,14 @@ def test_the_examples_of_the_readme_are_those_of_the_file() -> None:
     shown = [document for document in map(yaml.safe_load, blocks) if "kind" in document]
     _, *examples = yaml.safe_load_all((ROOT / "examples" / "first-record.yaml").read_text(encoding="utf-8"))
     assert shown == examples
+
+
+def test_the_pages_ask_the_pods_in_one_way() -> None:
+    """Each page that uses the function has it, to be copied from there."""
+    found = [ASK.findall(page.read_text(encoding="utf-8")) for page in PAGES]
+    definitions = [definition for each in found for definition in each]
+    assert len(definitions) == 3
+    assert len(set(definitions)) == 1
 
 
 def test_the_generated_tables_are_up_to_date() -> None:

@@ -331,6 +331,25 @@ async def test_trouble_with_the_cluster_passes(error: ClusterError, says: str) -
     await fallback.create(METADATA, AUDIT_SPEC, claim(1))
 
 
+class Refusing(Cluster):
+    """Refuses to create any object, and names each as the API server does."""
+
+    async def create(
+        self, kind: ResourceKind, namespace: str, body: Mapping[str, Any], *, dry_run: bool = False
+    ) -> dict[str, Any]:
+        del dry_run
+        name = body["metadata"]["name"]
+        raise ForbiddenError(f'{kind.kind} {namespace}/{name}: API server (403): "{name}" is forbidden')
+
+
+async def test_what_refuses_all_requests_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    fallback = Fallback(Refusing(), CreatedObjects(1))
+    for number in range(3):
+        with pytest.raises(TransientError):
+            await fallback.create(METADATA, AUDIT_SPEC, claim(number))
+    assert caplog.text.count("Custom resource of a request refused") == 1
+
+
 async def test_a_namespace_that_nobody_watches_gets_no_object() -> None:
     cluster = Cluster()
     with pytest.raises(TransientError, match="DATASTORAGE_NAMESPACES"):

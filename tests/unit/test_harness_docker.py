@@ -127,11 +127,14 @@ def test_no_daemon_is_started_where_one_answers(tmp_path: Path) -> None:
     assert not (tmp_path / "docker").exists()
 
 
+@pytest.mark.parametrize("host", [None, "", "unix:///run/elsewhere.sock"])
 def test_missing_programs_are_named_with_their_packages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
+    if host is not None:
+        monkeypatch.setenv("DOCKER_HOST", host)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(DockerError, match=r"apt-get install docker\.io iptables iproute2 runc"):
         Daemon(tmp_path / "docker", Silent()).start_if_needed()

@@ -1,6 +1,8 @@
 """The keys of built images, and which of them are kept."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,22 @@ def test_a_kept_image_is_loaded_where_docker_does_not_have_it() -> None:
     artefact.ensure(other, Steps(1))
     assert other.loaded == [artefact.archive]
     assert other.images == set()
+
+
+def test_an_image_that_another_process_has_built_meanwhile_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Docker may be another one."""
+    artefact, docker = Artefact("node", "0123456789ab", 1, built), Recorded()
+
+    @contextmanager
+    def after_another(*_: object) -> Iterator[None]:
+        folder().mkdir(parents=True)
+        artefact.archive.touch()
+        yield
+
+    monkeypatch.setattr("harness.nodeimage.artefacts.build_lock", after_another)
+    artefact.ensure(docker, Steps(1))
+    assert docker.images == set(), "it is not built again"
+    assert docker.loaded == [artefact.archive]
 
 
 def test_an_interrupted_build_leaves_no_archive() -> None:

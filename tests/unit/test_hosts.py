@@ -2,6 +2,7 @@
 
 import pytest
 
+from datastorage.errors import ConfigurationError
 from datastorage.storage.connection.hosts import attempts
 from datastorage.storage.connection.urls import parse_url
 
@@ -34,6 +35,22 @@ def test_each_host_is_tried_by_itself(url: str, hosts: list[str]) -> None:
     assert found == [plain(host) for host in hosts]
     assert {kind for _, kind in attempts(parsed, writable=True)} == {"any"}
     assert {kind for _, kind in attempts(parsed, writable=False)} == {None}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u@/n?host=a,b,c&port=1,2",
+        "postgresql://u@/n?host=a,b&port=1,2,3",
+        "postgresql://u@/n?host=a&port=1,2",
+        "postgresql://u@a,b/n?port=1,2,3",
+    ],
+)
+def test_no_host_is_left_out_because_it_has_no_port(url: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^DATASTORAGE_DATABASE_URL: port has \d numbers for \d host"
+    ):
+        parse_url(url, "DATASTORAGE_DATABASE_URL")
 
 
 def test_a_reader_that_prefers_standbys_tries_them_all_first() -> None:

@@ -329,6 +329,23 @@ async def test_a_request_is_withdrawn_by_a_process_that_stops() -> None:
     assert holder.is_held
 
 
+async def test_a_request_that_is_under_way_is_withdrawn_by_a_process_that_stops() -> None:
+    store, clock = _Store(), _Clock()
+    holder, other = _lease(store, clock), Lease(store, "shard-0", "b", clock=clock)
+    await holder.attempt()
+    await other.attempt()
+    store.gate = asyncio.Event()
+    request = asyncio.create_task(other.ask())
+    await settle()
+    release = asyncio.create_task(other.release())
+    await settle()
+    store.gate.set()
+    await asyncio.gather(request, release)
+    assert store.requests.count("put") == 3, "it was taken, asked for, and the request was withdrawn"
+    assert store.state is not None
+    assert store.state.requested_by == ""
+
+
 async def test_whatever_is_wrong_with_an_answer_ends_neither_a_request_nor_a_stop() -> None:
     store = _Store()
     lease = _lease(store, _Clock())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import aiohttp
 
@@ -32,11 +32,11 @@ class Source:
     """What to do if the API server does not serve such policies."""
 
 
-def policy_and_binding(sort: str, name: str) -> tuple[Target, Target]:
-    """Return both objects with this name. ``sort`` is Validating or Mutating."""
-    plural, kind = f"{sort.lower()}admissionpolic", f"{sort}AdmissionPolicy"
-    policies = Resource(_GROUP, "v1", f"{plural}ies", kind)
-    bindings = Resource(_GROUP, "v1", f"{plural}ybindings", f"{kind}Binding")
+def policy_and_binding(sort: Literal["Mutating", "Validating"], name: str) -> tuple[Target, Target]:
+    """Return both objects with this name."""
+    kind = f"{sort}AdmissionPolicy"
+    policies = Resource(_GROUP, "v1", f"{sort.lower()}admissionpolicies", kind)
+    bindings = Resource(_GROUP, "v1", f"{kind.lower()}bindings", f"{kind}Binding")
     return Target(policies, name=name), Target(bindings, name=name)
 
 

@@ -114,7 +114,7 @@ class Fallback:
             ) from None
         except (ClusterError, TransientError, IdentifierReusedError) as error:
             metrics.FALLBACK_TOTAL.labels("failed").inc()
-            raise self._translated(error) from error
+            raise self._translated(error, name) from error
         metrics.FALLBACK_TOTAL.labels(outcome).inc()
         return name
 
@@ -198,8 +198,8 @@ class Fallback:
         if "deletionTimestamp" in there["metadata"]:
             raise TransientError(f"AuditRecord {namespace}/{name}, which stands for it, is being deleted")
 
-    def _translated(self, error: Exception) -> Exception:
-        """Return the error for the request: the cluster's trouble passes, or an administrator ends it."""
+    def _translated(self, error: Exception, name: str) -> Exception:
+        """Return the error for the request of the object: its trouble passes, or an administrator ends it."""
         match error:
             case TransientError() | IdentifierReusedError():
                 return error
@@ -208,8 +208,10 @@ class Fallback:
             case ObjectGoneError():
                 return TransientError(f"{error}: send the request again")
             case _:
-                if str(error) != self._refusal:
-                    self._refusal = str(error)
+                # Without the name, which differs for each request.
+                refusal = str(error).replace(name, "")
+                if refusal != self._refusal:
+                    self._refusal = refusal
                     _log.error("Custom resource of a request refused", extra={"error": str(error)})
                 if not isinstance(error, ForbiddenError):
                     return TransientError(str(error))

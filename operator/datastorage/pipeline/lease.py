@@ -134,11 +134,12 @@ class Lease:
 
         Nothing follows if the request fails, or if the Lease changes meanwhile.
         """
-        if self._retired or not self._is_fit():
-            return
         seconds = self._pace.attempt_seconds
         try:
-            async with asyncio.timeout(seconds):
+            # Not beside an attempt or a release, which has to know whether the Lease names this process.
+            async with asyncio.timeout(seconds), self._attempting:
+                if self._retired or not self._is_fit():
+                    return
                 state = await self._store.get(self._name, seconds=seconds)
                 if state is not None and state.holder not in {"", self._identity}:
                     await self._ask(state)

@@ -233,10 +233,12 @@ def _server_url(parts: SplitResult, given: Mapping[str, str], setting: str) -> S
     for name, words in _WORDS.items():
         if parameters.get(name, "") not in {"", *words}:
             raise _ParameterError(f"{name} must be one of {', '.join(sorted(words))}")
+    address = _address(parts, parameters)
+    _check_ports(address, parameters.get("port", ""))
     name = given.get("application_name") or given.get("fallback_application_name") or _NAME
     return ServerUrl(
         setting=setting,
-        address=_address(parts, parameters),
+        address=address,
         driver_url=parts._replace(
             query=urlencode(_with_value(parameters), safe="/", quote_via=quote)
         ).geturl(),
@@ -250,6 +252,14 @@ def _server_url(parts: SplitResult, given: Mapping[str, str], setting: str) -> S
 def _address(parts: SplitResult, parameters: Mapping[str, str]) -> str:
     # The folder of a socket, and the host in a service file, are among the parameters.
     return parts.netloc.rpartition("@")[2] or parameters.get("host") or "localhost"
+
+
+def _check_ports(hosts: str, ports: str) -> None:
+    host_count, port_count = (listed.count(",") + 1 for listed in (hosts, ports))
+    if port_count not in {1, host_count}:
+        raise _ParameterError(
+            f"port has {port_count} numbers for {host_count} hosts: give one for each, or one for all"
+        )
 
 
 def _with_value(parameters: Mapping[str, str]) -> dict[str, str]:
