@@ -28,9 +28,10 @@ class Pace:
     """One batch is prepared while the other commits."""
     flush_poll_seconds: float = 0.05
     """A stop is rare and short: not worth an event in every component."""
-    linger_seconds: float = 5.0
-    """The watches go on for so long after a Lease was lost: the next holder needs some seconds to begin, and
-    an object that is deleted meanwhile is in no listing."""
+    linger_seconds: float = 10.0
+    """The watches go on for so long after a Lease was lost: an object that is deleted before the next holder
+    watches is in no listing. Others may take the Lease 5 s after its holder had to stop, look for one every
+    2 s, and need some seconds to begin."""
 
 
 class Tenure(Protocol):
