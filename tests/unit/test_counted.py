@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -12,10 +14,12 @@ from datastorage.api.bodies import invalid
 from datastorage.api.reviewcache import ReviewCache
 from datastorage.api.room import Room
 from datastorage.errors import ClusterUnavailableError, OverloadedError, TransientError
+from datastorage.metrics import Dependency, Limit, Review
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import WorkItem
+from datastorage.pipeline.measuring import measured
 from datastorage.pipeline.submissions import Pace, RequestOrigin, Submissions
-from datastorage.records.record import Record, StoredRecord
+from datastorage.records.record import Record, RecordKey, StoredRecord
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.validation.problems import Code, FieldProblem
 from harness.objects import audit_record, record_of
@@ -52,6 +56,25 @@ async def test_records_that_are_stored_are_no_failures(breaker: Breaker, spawn: 
     assert written == {(DONE, TABLE): 2}
 
 
+async def test_the_time_until_a_record_is_stored_is_that_of_first_generations() -> None:
+    """A later generation may be hours younger than its object, and nothing says when it was made."""
+    rows = [replace(record_of(audit_record(name=name)), key=key) for name, key in _ages()]
+
+    async def store(records: Sequence[Record]) -> list[StoredRecord]:
+        return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
+
+    name = "datastorage_created_to_stored_seconds"
+    with changes(f"{name}_count") as counted, changes(f"{name}_sum") as seconds:
+        await measured(store, rows)
+    assert counted == {(): 1}
+    assert seconds == {(): 3.0}
+
+
+def _ages() -> list[tuple[str, RecordKey]]:
+    first = RecordKey("first", 1, STORED_AT - timedelta(seconds=3), b"")
+    return [("first", first), ("later", RecordKey("later", 2, STORED_AT - timedelta(hours=5), b""))]
+
+
 async def test_an_outage_counts_every_record_that_it_kept_from_being_stored(
     breaker: Breaker, spawn: Spawn
 ) -> None:
@@ -75,7 +98,7 @@ class Entrance:
 
     def __init__(self, *, max_items: int = 10) -> None:
         self.intake = Intake(max_items=max_items, max_bytes=2**20)
-        self.breaker = Breaker("PostgreSQL", Probe(), pace=NEVER)
+        self.breaker = Breaker(Dependency.POSTGRES, Probe(), pace=NEVER)
         self.submissions = Submissions(
             intake=self.intake,
             groups=no_groups(self.breaker),
@@ -158,17 +181,17 @@ def test_a_refused_value_is_counted_by_the_field_of_the_schema(pointer: str, fie
 
 
 def test_a_room_that_is_full_is_counted() -> None:
-    room = Room(10, "bodies")
+    room = Room(10, Limit.REQUEST_BYTES)
     with changes(LIMITS) as hit:
         room.take("ann", 10)
     assert hit == {}
     with changes(LIMITS) as hit, pytest.raises(OverloadedError):
         room.take("ann", 1)
-    assert hit == {("bodies",): 1}
+    assert hit == {("request_bytes",): 1}
 
 
 def test_one_identity_leaves_room_for_another() -> None:
-    room = Room(10, "bodies", reserved=4)
+    room = Room(10, Limit.REQUEST_BYTES, reserved=4)
     with room.share("ann") as take:
         take(6)
         with pytest.raises(OverloadedError):
@@ -227,7 +250,7 @@ async def test_a_request_too_many_is_counted() -> None:
 
 
 async def test_each_review_is_timed_and_remembered_answers_are_not() -> None:
-    cache: ReviewCache[str, str] = ReviewCache("token")
+    cache: ReviewCache[str, str] = ReviewCache(Review.TOKEN)
 
     async def yes() -> str:
         return "ann"

@@ -89,6 +89,6 @@ def _count(stored: Sequence[StoredRecord]) -> None:
         if state is WriteState.WRITTEN:
             metrics.DUALWRITE_SUCCESS.inc(count)
         if state in {WriteState.PENDING, WriteState.FAILED}:
-            metrics.DUALWRITE_FAILURE.labels(reason).inc(count)
+            metrics.DUALWRITE_FAILURE.labels(metrics.VectorFailure(reason)).inc(count)
         if state is WriteState.PENDING:
             metrics.FALLBACK_MODE.inc(count)
