@@ -54,7 +54,6 @@ def text(*path: str) -> Callable[[Spec], str | None]:
 
 def time(*path: str) -> Callable[[Spec], datetime | None]:
     """Return a function that reads a column's time at a path, and counts times that do not fit."""
-
     misfits = metrics.VALIDATION_FAILURES.labels(path[-1], metrics.ClusterFault.TIME_OUT_OF_RANGE)
 
     def convert(value: Any) -> datetime | None:
