@@ -13,18 +13,23 @@ from datastorage.api.atonce import AtOnce
 from datastorage.api.bodies import invalid
 from datastorage.api.reviewcache import ReviewCache
 from datastorage.api.room import Room
+from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import ClusterUnavailableError, OverloadedError, TransientError
 from datastorage.metrics import Dependency, Limit, Review
+from datastorage.pipeline.batchwriter import EmbeddingWriter
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import WorkItem
 from datastorage.pipeline.measuring import measured
 from datastorage.pipeline.submissions import Pace, RequestOrigin, Submissions
+from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, RecordKey, StoredRecord
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.validation.problems import Code, FieldProblem
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
 from tests.support.counted import changes
+from tests.support.embedding import FakeProvider
 from tests.support.fakes import STORED_AT, FakeArchive, Probe, no_groups
 from tests.support.pace import NEVER
 from tests.support.storing import Storing
@@ -68,6 +73,43 @@ async def test_the_time_until_a_record_is_stored_is_that_of_first_generations() 
         await measured(store, rows)
     assert counted == {(): 1}
     assert seconds == {(): 3.0}
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "is_fallback"),
+    [
+        (Reason.EMBEDDER_UNAVAILABLE, WriteState.PENDING, True),
+        (Reason.VECTOR_STORE_UNAVAILABLE, WriteState.PENDING, True),
+        (Reason.FOLLOWING, WriteState.PENDING, False),
+        (Reason.EMBEDDING_REFUSED, WriteState.FAILED, False),
+    ],
+)
+async def test_a_vector_that_is_missing_is_counted_by_its_reason(
+    breaker: Breaker, reason: Reason, state: WriteState, *, is_fallback: bool
+) -> None:
+    provider = FakeProvider()
+    embedder = Embedder(provider, VectorCache(provider.model), breaker)
+    archive = _Missing(VectorWrite(state, reason))
+    writer = EmbeddingWriter(archive=archive, embedder=embedder, on_pending=lambda: None)
+    with (
+        changes("datastorage_dualwrite_failure_total") as failed,
+        changes("datastorage_fallback_mode_total") as fallback,
+        changes("datastorage_dualwrite_success_total") as succeeded,
+    ):
+        await writer.store(RECORDS)
+    assert failed == {(reason.label,): len(RECORDS)}
+    assert fallback == ({(): len(RECORDS)} if is_fallback else {})
+    assert succeeded == {}
+
+
+class _Missing:
+    """An archive that stores all records without their vectors."""
+
+    def __init__(self, write: VectorWrite) -> None:
+        self._write = write
+
+    async def write(self, records: Sequence[Record], *_: object, **__: object) -> list[StoredRecord]:
+        return [StoredRecord(each.content_hash, STORED_AT, self._write, is_new=True) for each in records]
 
 
 def _ages() -> list[tuple[str, RecordKey]]:

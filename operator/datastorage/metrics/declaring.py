@@ -90,7 +90,7 @@ class About:
     query: str
     """A query in PromQL that uses the metric."""
     appears: str = ""
-    """When its series appear, if that is not the start of the process."""
+    """When its series appear, if not all are there when this package is imported. ``declare`` makes them."""
 
 
 @dataclass(frozen=True, slots=True)

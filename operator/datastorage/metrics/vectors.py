@@ -69,8 +69,8 @@ FALLBACK_MODE = VECTORS.counter(
     "datastorage_fallback_mode_total",
     About(
         "Records stored in fallback mode: safe in PostgreSQL, their vectors pending",
-        "0 where the vectors are on the same server. Searches by meaning don't find these records until the "
-        "vectors are written.",
+        "0. Searches by meaning don't find these records until the vectors are written. Vectors that follow "
+        "to a server of their own don't count.",
         "sum(increase(datastorage_fallback_mode_total[5m])) > 0",
     ),
 )
