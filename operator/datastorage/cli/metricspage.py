@@ -9,7 +9,7 @@ from datastorage.api.document import described_app
 from datastorage.api.health import health_routes
 from datastorage.api.observed import BODILESS, Served, counted
 from datastorage.metrics import CHAPTERS, Declared
-from datastorage.metrics.declaring import Label, Word
+from datastorage.metrics.declaring import Label
 
 _COLUMNS: Final = 120  # of prose in the documentation
 
@@ -88,14 +88,11 @@ def _section(metric: Declared) -> Iterator[str]:
 
 
 def _label_rows(label: Label[Any]) -> Iterator[str]:
-    if label.source:
-        yield f"| `{label.name}` |  | {label.source} |"
-    elif all(isinstance(value, Word) for value in label.values):
-        for value in label.values:
-            yield f"| `{label.name}` | `{value}` | {value.meaning} |"
-    else:
+    if label.meaning:
         values = ", ".join(f"`{value}`" for value in label.values)
-        yield f"| `{label.name}` | {values} |  |"
+        yield f"| `{label.name}` | {values} | {label.meaning} |"
+    for value in () if label.meaning else label.values:
+        yield f"| `{label.name}` | `{value}` | {value.meaning} |"
 
 
 def _wrapped(text: str) -> list[str]:

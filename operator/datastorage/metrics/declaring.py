@@ -42,23 +42,24 @@ class Word(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label(Generic[V]):
-    """A label. ``values`` are all that it may have; if they are known only at the start, ``source`` says
-    where they come from.
+    """A label. ``values`` are all that it may have, or none if they are known only at the start.
+
+    ``meaning`` is needed where the values are no words that have a meaning of their own.
     """
 
     name: str
     values: Sequence[V]
-    source: str = ""
+    meaning: str = ""
 
 
-def words(name: str, values: Iterable[V]) -> Label[V]:
+def words(name: str, values: Iterable[V], meaning: str = "") -> Label[V]:
     """Return a label with all its values, such as an enumeration."""
-    return Label(name, tuple(values))
+    return Label(name, tuple(values), meaning)
 
 
-def known_later(name: str, source: str) -> Label[str]:
+def known_later(name: str, meaning: str) -> Label[str]:
     """Return a label whose values are known only at the start."""
-    return Label(name, (), source)
+    return Label(name, (), meaning)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from datastorage.records.record import Table
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 """Seconds. The objective of storing, 5 seconds, is one of them."""
 
-TABLE: Final[Label[Table]] = words("table", Table)
+TABLE: Final[Label[Table]] = words("table", Table, "of the AuditRecords, of the ActionTraces")
 
 
 class WriteStatus(Word):

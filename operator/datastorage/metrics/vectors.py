@@ -46,7 +46,9 @@ class SettledOutcome(Word):
 
 
 VECTORS: Final = Chapter("Vectors")
-_STATE: Final[Label[OutboxState]] = words("state", OutboxState)
+_STATE: Final[Label[OutboxState]] = words(
+    "state", OutboxState, "to be written, can't be made, given up by a person"
+)
 
 DUALWRITE_SUCCESS = VECTORS.counter(
     "datastorage_dualwrite_success_total",
