@@ -31,6 +31,7 @@ from datastorage.assembly.queries import build_queries
 from datastorage.assembly.searching import by_meaning
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.wordllama import MODEL, WordLlamaProvider
+from datastorage.metrics import Dependency
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.questionwords import wording
 from datastorage.records.record import Record
@@ -182,7 +183,7 @@ async def _search(nearest: Nearest, criteria: Criteria, vector: Matrix) -> list[
 @asynccontextmanager
 async def _whole(database: Database, provider: WordLlamaProvider) -> AsyncIterator[ArchiveQueries]:
     """Open the queries as the command line uses them: questions are embedded, and records are read."""
-    breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
+    breaker = Breaker(Dependency.EMBEDDER, _serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(MODEL), breaker)
     yield build_queries(database, by_meaning(database, embedder))
     await breaker.close()

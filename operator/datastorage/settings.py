@@ -50,6 +50,7 @@ _OTHER_VARIABLES: Final = frozenset({SECRETS_DIR_VARIABLE, EMBEDDED_DIR_VARIABLE
 _TEST_PREFIX: Final = "DATASTORAGE_TEST_"
 # Only names are allowed: Kopf would treat "team-*" as a pattern, but the lists of the sweep would not.
 _NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+MAX_SHARDS: Final = 16
 DEFAULT_SECRETS_DIR: Final = "/etc/datastorage/secrets"
 DEFAULT_EMBEDDED_DIR: Final = "~/.local/share/kubernaut-datastorage/postgres"
 
@@ -94,7 +95,7 @@ class Settings(BaseModel):
         "objects; the manifests set it to the operator's own. Without it there are no Leases, and every "
         "process does all the work.",
     )
-    shards: Annotated[int, Field(ge=1, le=16)] = Field(
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = Field(
         default=1,
         description="Ranges that the objects are divided into by their uids, each with a Lease of its own. "
         "More than one lets several replicas share the work. Each shard that a replica holds takes memory.",

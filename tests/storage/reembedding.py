@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.provider import probe
+from datastorage.metrics import Dependency
 from datastorage.records.record import Record
 from datastorage.records.vector import EmbeddingModel, Matrix
 from datastorage.resilience.breaker import Breaker
@@ -69,9 +70,9 @@ class Run:
         self.provider = provider
         self.vectors = SmallPartitions(vector_database, provider.model)
         self.breakers = Dependencies(
-            Breaker("postgres", partial(ping, database), trial=Texts(database).probe),
-            Breaker("embedder", partial(probe, provider)),
-            Breaker("vector_store", self.vectors.probe),
+            Breaker(Dependency.POSTGRES, partial(ping, database), trial=Texts(database).probe),
+            Breaker(Dependency.EMBEDDER, partial(probe, provider)),
+            Breaker(Dependency.VECTOR_STORE, self.vectors.probe),
         )
         self.embedder = Embedder(provider, VectorCache(provider.model), self.breakers.embedder)
         self.texts = texts(database)

@@ -13,14 +13,15 @@ from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
 from datastorage.embedding.provider import probe
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.metrics import Dependency
 from datastorage.pipeline.batchwriter import EmbeddingWriter
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record
-from datastorage.records.vectorwrite import VectorWrite, WriteState
+from datastorage.records.vectorwrite import OutboxState, VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal
 from datastorage.storage.connection.database import Database
-from datastorage.storage.outbox import Claim, Outbox, OutboxDepth, OutboxState
+from datastorage.storage.outbox import Claim, Outbox, OutboxDepth
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, VectorTarget, distinct_texts
 from datastorage.vectors.backfill import Backfill, Dependencies, Pace
@@ -63,14 +64,14 @@ class Stage:
         self.provider = FakeProvider()
         self.promotion = Signal()
         model = self.provider.model
-        embedder_breaker = Breaker("embedder", partial(probe, self.provider), pace=SOON)
+        embedder_breaker = Breaker(Dependency.EMBEDDER, partial(probe, self.provider), pace=SOON)
         self.embedder = Embedder(self.provider, VectorCache(model), embedder_breaker)
         self.tables = VectorTables(database, model)
         self.outbox = CountedOutbox(database)
         self.dependencies = Dependencies(
-            Breaker("postgres", partial(ping, database), pace=SOON),
+            Breaker(Dependency.POSTGRES, partial(ping, database), pace=SOON),
             embedder_breaker,
-            Breaker("vector_store", self.tables.probe, pace=SOON),
+            Breaker(Dependency.VECTOR_STORE, self.tables.probe, pace=SOON),
         )
         self.archive = Archive(
             database,

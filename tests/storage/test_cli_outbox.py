@@ -13,8 +13,9 @@ from typing import TypeVar
 import pytest
 
 from datastorage.records.record import Record
+from datastorage.records.vectorwrite import OutboxState
 from datastorage.storage.connection.database import Database
-from datastorage.storage.outbox import Outbox, OutboxState
+from datastorage.storage.outbox import Outbox
 from harness.postgres import TestDatabase, TestDatabases, connect
 from tests.storage.pending import add_pending, records_of
 from tests.support.commandline import Command, command_of, use_database

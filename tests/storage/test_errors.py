@@ -21,6 +21,7 @@ from datastorage.errors import (
     TransientError,
     WorkRefusedError,
 )
+from datastorage.metrics import Dependency
 from datastorage.records.record import Record, Table
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.connection.connecting import connecting
@@ -408,7 +409,7 @@ async def test_a_cancelled_call_ends_whatever_the_server_does(
     """With a silent server the cleanup fails too, and would be repeated forever."""
     async with FreezableProxy(cloned.service_url) as proxy:
         database = Database(proxy.url, pool_size=1)
-        breaker = Breaker("postgres", partial(ping, database), on_recovery=lambda: None)
+        breaker = Breaker(Dependency.POSTGRES, partial(ping, database), on_recovery=lambda: None)
         await ping(database)
         working = asyncio.create_task(breaker.run(lambda: work(database)))
         if work is not _wait_for_a_connection:

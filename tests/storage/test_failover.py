@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError
+from datastorage.metrics import Dependency
 from datastorage.query.export import ArchiveExports
 from datastorage.query.filters import Filter, SearchMode
 from datastorage.resilience.breaker import Breaker
@@ -40,7 +41,7 @@ class Writer:
     def __init__(self, url: str) -> None:
         self.database = Database(url, pool_size=4, writable=True)
         self.archive = Archive(self.database)
-        self.breaker = Breaker("postgres", self.archive.probe, on_recovery=lambda: None)
+        self.breaker = Breaker(Dependency.POSTGRES, self.archive.probe, on_recovery=lambda: None)
 
     async def store(self, body: dict[str, Any]) -> None:
         """Store an object; return when it is stored."""

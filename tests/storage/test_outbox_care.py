@@ -7,8 +7,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from datastorage.records.vectorwrite import OutboxState
 from datastorage.storage.connection.database import Database
-from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxState
+from datastorage.storage.outbox import Outbox, OutboxDepth
 from tests.storage.pending import add_pending, claimed, identity_of, records_of, rows_in
 
 _WAITING = """

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError
+from datastorage.metrics import Dependency
 from datastorage.pipeline.batchwriter import RowWriter
 from datastorage.pipeline.setaside import Pace
 from datastorage.records.record import Table
@@ -53,7 +54,7 @@ async def patient(cloned: TestDatabase) -> AsyncIterator[Database]:
 @pytest_asyncio.fixture
 async def storing(database: Database, patient: Database) -> AsyncIterator[Storing]:
     breaker = Breaker(
-        "postgres", partial(ping, patient), on_recovery=lambda: None, trial=Trial(patient).write
+        Dependency.POSTGRES, partial(ping, patient), on_recovery=lambda: None, trial=Trial(patient).write
     )
     pace = Pace(first_pause_seconds=0.02, max_pause_seconds=0.1)
     made = Storing(RowWriter(Archive(database)), breaker, RejectedRecords(database), pace=pace)

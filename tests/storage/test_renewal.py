@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError
+from datastorage.metrics import Dependency
 from datastorage.records.vector import EmbeddingModel
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import Origin
@@ -43,7 +44,7 @@ class Writer:
     def __init__(self, url: str | Origin, pace: Pace) -> None:
         self.database = Database(url, pool_size=_POOL_SIZE, writable=True, pace=pace)
         self.archive = Archive(self.database)
-        self.breaker = Breaker("postgres", self.archive.probe, on_recovery=lambda: None)
+        self.breaker = Breaker(Dependency.POSTGRES, self.archive.probe, on_recovery=lambda: None)
 
     async def store(self) -> None:
         """Store a record; return when it is stored."""

@@ -131,7 +131,7 @@ async def uids(api: Served, namespace: str) -> list[str]:
 
 def skipped(reason: str) -> float:
     return float(
-        metrics.STANDBY_SKIPPED.labels(reason)._value.get()
+        metrics.STANDBY_SKIPPED.labels(metrics.SkipReason(reason))._value.get()
     )  # the library shows a value nowhere else
 
 

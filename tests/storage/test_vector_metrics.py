@@ -15,10 +15,10 @@ from datastorage.query.meaning import NearestInMeaning
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
 from datastorage.records.vector import EmbeddingModel, Vector
+from datastorage.records.vectorwrite import OutboxState
 from datastorage.storage.connection.database import Database
 from datastorage.storage.fulltext import FullText
 from datastorage.storage.nearest import Nearest
-from datastorage.storage.outbox import OutboxState
 from datastorage.storage.pages import ArchiveReader
 from datastorage.storage.summaries import Summaries
 from datastorage.vectors.indexer import Indexer, Pace

@@ -11,13 +11,14 @@ import pytest
 import pytest_asyncio
 
 from datastorage.errors import TransientError, WorkRefusedError
+from datastorage.metrics import Dependency
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord, Text
 from datastorage.records.vector import EmbeddingModel, Vector
-from datastorage.records.vectorwrite import VectorWrite, WriteState
+from datastorage.records.vectorwrite import OutboxState, VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.connection.database import Database
-from datastorage.storage.outbox import Outbox, OutboxState
+from datastorage.storage.outbox import Outbox
 from datastorage.storage.schema import VECTORS
 from datastorage.storage.vectors import VectorTables
 from datastorage.storage.write import Archive, TextVectors, VectorTarget, distinct_texts
@@ -67,7 +68,7 @@ class Stage:
     ) -> None:
         self.tables = VectorTables(vectors, MODEL, write_seconds=write_seconds)
         self.outbox = Outbox(database)
-        self.breaker = Breaker("vector_store", self.tables.probe, on_recovery=lambda: None)
+        self.breaker = Breaker(Dependency.VECTOR_STORE, self.tables.probe, on_recovery=lambda: None)
         target = VectorTarget(
             self.tables, self.breaker, same_server=vectors is database, timeout_seconds=timeout_seconds
         )

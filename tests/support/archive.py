@@ -12,6 +12,7 @@ from datastorage.assembly.queries import build_queries
 from datastorage.assembly.searching import by_meaning
 from datastorage.embedding import Embedder, Provider, VectorCache
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.metrics import Dependency
 from datastorage.query.meaning import NearestInMeaning
 from datastorage.query.questions import ArchiveQueries
 from datastorage.query.search import Searcher
@@ -130,7 +131,7 @@ async def searchable(
             apart = Database(vectors.service_url, pool_size=4, chain=VECTORS)
             stack.push_async_callback(apart.close)
         chosen = provider or BagOfWords()
-        breaker = Breaker("embedder", _serves, on_recovery=lambda: None)
+        breaker = Breaker(Dependency.EMBEDDER, _serves, on_recovery=lambda: None)
         stack.push_async_callback(breaker.close)
         embedder = Embedder(chosen, VectorCache(chosen.model), breaker)
         stack.push_async_callback(embedder.close)

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from datastorage.metrics import Verdict
 from datastorage.pipeline.createdobjects import CreatedObjects
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import WorkItem
-from datastorage.pipeline.objectintake import ObjectIntake, Verdict
+from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.statusqueue import StatusQueue
 from harness.objects import TTL_SECONDS, kind_of

@@ -9,6 +9,7 @@ from typing import Any
 from datastorage.api.guard import OpenGuard
 from datastorage.assembly.queries import build_queries
 from datastorage.errors import NotAllowedError
+from datastorage.metrics import Dependency
 from datastorage.pipeline import groups, submissions
 from datastorage.pipeline.batchwriter import RowWriter
 from datastorage.pipeline.groups import Groups
@@ -70,7 +71,7 @@ async def stored_api(
     ``receipts`` is another way to it, for the receipts of earlier requests.
     """
     archive, writer = Archive(database), RowWriter(Archive(database))
-    breaker = Breaker("postgres", partial(ping, database), trial=Trial(database).write)
+    breaker = Breaker(Dependency.POSTGRES, partial(ping, database), trial=Trial(database).write)
     quick = AsidePace(first_pause_seconds=0.02, max_pause_seconds=0.1)
     storing = Storing(writer, breaker, RejectedRecords(database), pace=quick)
     entrance = Submissions(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from datastorage.metrics import Dependency
 from datastorage.resilience.breaker import Breaker
 from tests.support.entrance import Entrance
 from tests.support.fakes import Probe
@@ -29,4 +30,4 @@ def recoveries() -> list[None]:
 @pytest.fixture
 def breaker(probe: Probe, recoveries: list[None]) -> Breaker:
     """A breaker that probes at once."""
-    return Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), pace=AT_ONCE)
+    return Breaker(Dependency.POSTGRES, probe, on_recovery=lambda: recoveries.append(None), pace=AT_ONCE)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from datastorage.errors import RecordRefusedError, WorkRefusedError
+from datastorage.metrics import Verdict
 from datastorage.pipeline.item import WorkItem
-from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.register import Register
 from datastorage.pipeline.setaside import Pace
 from datastorage.records.record import Record, StoredRecord

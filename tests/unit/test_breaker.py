@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from datastorage import metrics
 from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError, WorkRefusedError
 from datastorage.resilience.breaker import Breaker, Pace
 from harness.polling import eventually, settle
@@ -59,7 +60,7 @@ async def test_an_operation_is_repeated_until_it_succeeds(
 async def test_it_says_since_when_it_and_its_server_serve(
     breaker: Breaker, probe: Probe, spawn: Spawn
 ) -> None:
-    table, dependency = Breaker("table", probe, within=breaker), Dependency()
+    table, dependency = Breaker(metrics.Dependency.AUDIT_RECORDS, probe, within=breaker), Dependency()
     assert table.serving_since == -math.inf
     dependency.down = True
     waiting = spawn(breaker.run(dependency.operation))
@@ -80,7 +81,7 @@ async def test_an_error_that_waiting_does_not_cure_ends_the_wait() -> None:
     async def probe() -> None:
         raise ConfigurationError("the certificate is gone")
 
-    breaker = Breaker("postgres", probe)
+    breaker = Breaker(metrics.Dependency.POSTGRES, probe)
     with pytest.raises(ConfigurationError, match="the certificate is gone"):
         async with asyncio.timeout(10):
             await breaker.run(operation)
@@ -95,7 +96,9 @@ async def test_one_probes_while_all_wait_and_all_go_on(recoveries: list[None], s
         probes += 1
         await gate.wait()
 
-    breaker = Breaker("postgres", probe, on_recovery=lambda: recoveries.append(None), pace=AT_ONCE)
+    breaker = Breaker(
+        metrics.Dependency.POSTGRES, probe, on_recovery=lambda: recoveries.append(None), pace=AT_ONCE
+    )
     dependency.down = True
     waiting = [spawn(breaker.run(dependency.operation)) for _ in range(10)]
     await eventually(lambda: probes == 1)
@@ -136,7 +139,7 @@ async def test_the_delay_grows_while_the_probe_succeeds_and_the_operation_fails(
     monkeypatch.setattr(random, "uniform", lambda _low, high: high)
     dependency = Dependency()
     dependency.down = True
-    breaker = Breaker("postgres", probe)
+    breaker = Breaker(metrics.Dependency.POSTGRES, probe)
     waiting = spawn(breaker.run(dependency.operation))
     while len(delays) < 7:
         await sleep(0)
@@ -160,7 +163,7 @@ async def test_a_cancelled_caller_leaves_nobody_waiting(spawn: Spawn) -> None:
         asked.set()
         await gate.wait()
 
-    breaker = Breaker("postgres", probe)
+    breaker = Breaker(metrics.Dependency.POSTGRES, probe)
     dependency.down = True
     first = spawn(breaker.run(dependency.operation))
     await asked.wait()
@@ -195,7 +198,7 @@ async def test_closing_ends_the_probing(probe: Probe) -> None:
     dependency = Dependency()
     dependency.down = True
     probe.errors = [TransientError("still away")] * 1000
-    breaker = Breaker("postgres", probe)
+    breaker = Breaker(metrics.Dependency.POSTGRES, probe)
     with pytest.raises(TransientError):
         await breaker.attempt(dependency.operation)
     await breaker.close()
@@ -222,7 +225,11 @@ async def test_work_that_is_refused_while_others_are_served_is_judged_at_once(
 ) -> None:
     trial = Probe()
     breaker = Breaker(
-        "postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial, pace=AT_ONCE
+        metrics.Dependency.POSTGRES,
+        probe,
+        on_recovery=lambda: recoveries.append(None),
+        trial=trial,
+        pace=AT_ONCE,
     )
 
     async def work() -> None:
@@ -242,7 +249,11 @@ async def test_work_that_is_refused_as_all_work_is_waits_for_the_server(
     trial, calls = Probe(), 0
     trial.errors = [TransientError("the table is locked"), WorkRefusedError("the table is locked")]
     breaker = Breaker(
-        "postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial, pace=AT_ONCE
+        metrics.Dependency.POSTGRES,
+        probe,
+        on_recovery=lambda: recoveries.append(None),
+        trial=trial,
+        pace=AT_ONCE,
     )
 
     async def work() -> int:
@@ -265,7 +276,11 @@ async def test_successful_reads_do_not_end_an_outage_of_writes(
     trial, refusals = Probe(), iter([WorkRefusedError("a trigger")])
     trial.errors = [RecordRefusedError("a trigger refuses all rows")] * 50
     breaker = Breaker(
-        "postgres", probe, on_recovery=lambda: recoveries.append(None), trial=trial, pace=AT_ONCE
+        metrics.Dependency.POSTGRES,
+        probe,
+        on_recovery=lambda: recoveries.append(None),
+        trial=trial,
+        pace=AT_ONCE,
     )
 
     async def write() -> None:
@@ -346,7 +361,7 @@ async def test_an_outage_is_logged_when_it_begins_and_ends(
 async def test_a_long_outage_is_logged_again_and_again(
     probe: Probe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    breaker = Breaker("postgres", probe, pace=Pace(first=0.0, remind=0.0))
+    breaker = Breaker(metrics.Dependency.POSTGRES, probe, pace=Pace(first=0.0, remind=0.0))
     probe.errors = [TransientError("still away")] * 3
     await fail_and_return(breaker, Dependency())
     assert said(caplog) == [
@@ -357,7 +372,7 @@ async def test_a_long_outage_is_logged_again_and_again(
 async def test_after_an_outage_the_next_ones_are_not_logged_for_a_while(
     probe: Probe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    breaker = Breaker("redis", probe, pace=Pace(first=0.0, quiet=10_000.0))
+    breaker = Breaker(metrics.Dependency.REDIS, probe, pace=Pace(first=0.0, quiet=10_000.0))
     for _ in range(3):
         await fail_and_return(breaker, Dependency())
     assert said(caplog) == ["redis does not serve", "redis serves again"]
@@ -370,7 +385,7 @@ async def test_attempts_that_are_not_made_are_counted_in_the_log(caplog: pytest.
     async def wait() -> None:
         await gate.wait()
 
-    breaker = Breaker("redis", wait, pace=AT_ONCE)
+    breaker = Breaker(metrics.Dependency.REDIS, wait, pace=AT_ONCE)
     dependency.down = True
     for _ in range(4):
         with pytest.raises(TransientError):
@@ -386,7 +401,7 @@ async def test_attempts_that_are_not_made_are_counted_in_the_log(caplog: pytest.
 async def test_work_that_is_refused_for_long_is_logged(
     probe: Probe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    breaker, refusals = Breaker("postgres", probe, pace=Pace(first=0.0, max=0.0)), 5
+    breaker, refusals = Breaker(metrics.Dependency.POSTGRES, probe, pace=Pace(first=0.0, max=0.0)), 5
 
     async def work() -> int:
         nonlocal refusals
@@ -410,9 +425,9 @@ async def test_a_component_of_a_server_waits_alone(spawn: Spawn) -> None:
         if broken:
             raise WorkRefusedError("no such column")
 
-    server = Breaker("postgres", works, pace=AT_ONCE)
-    table = Breaker("audit_records", trial, within=server, pace=AT_ONCE)
-    other = Breaker("action_traces", works, within=server, pace=AT_ONCE)
+    server = Breaker(metrics.Dependency.POSTGRES, works, pace=AT_ONCE)
+    table = Breaker(metrics.Dependency.AUDIT_RECORDS, trial, within=server, pace=AT_ONCE)
+    other = Breaker(metrics.Dependency.ACTION_TRACES, works, within=server, pace=AT_ONCE)
     waiting = spawn(table.judge(trial))
     await eventually(lambda: table.reason == "no such column")
     await other.judge(works)
@@ -425,8 +440,8 @@ async def test_a_component_of_a_server_waits_alone(spawn: Spawn) -> None:
 
 async def test_an_outage_of_the_server_is_waited_for_there(probe: Probe, spawn: Spawn) -> None:
     dependency, trials = Dependency(), Probe()
-    server = Breaker("postgres", probe, pace=AT_ONCE)
-    table = Breaker("audit_records", trials, within=server, pace=AT_ONCE)
+    server = Breaker(metrics.Dependency.POSTGRES, probe, pace=AT_ONCE)
+    table = Breaker(metrics.Dependency.AUDIT_RECORDS, trials, within=server, pace=AT_ONCE)
     dependency.down = True
     waiting = spawn(table.judge(dependency.operation))
     await eventually(lambda: server.reason is not None)
@@ -444,8 +459,8 @@ async def test_a_refusal_that_neither_the_server_nor_its_component_is_to_blame_f
         raise WorkRefusedError("too large")
 
     trials = Probe()
-    server = Breaker("postgres", probe, pace=AT_ONCE)
-    table = Breaker("audit_records", trials, within=server, pace=AT_ONCE)
+    server = Breaker(metrics.Dependency.POSTGRES, probe, pace=AT_ONCE)
+    table = Breaker(metrics.Dependency.AUDIT_RECORDS, trials, within=server, pace=AT_ONCE)
     with pytest.raises(WorkRefusedError, match="too large"):
         await table.judge(operation)
     assert (probe.asked, trials.asked) == (1, 1)

@@ -9,10 +9,10 @@ import pytest
 
 from datastorage import metrics
 from datastorage.errors import RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.metrics import Verdict
 from datastorage.pipeline.batchwriter import RowWriter
 from datastorage.pipeline.committer import Pace
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
-from datastorage.pipeline.objectintake import Verdict
 from datastorage.records.record import StoredRecord
 from datastorage.resilience.breaker import Breaker
 from datastorage.storage.connection.database import Database

@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -11,16 +13,23 @@ from datastorage.api.atonce import AtOnce
 from datastorage.api.bodies import invalid
 from datastorage.api.reviewcache import ReviewCache
 from datastorage.api.room import Room
+from datastorage.embedding import Embedder, VectorCache
 from datastorage.errors import ClusterUnavailableError, OverloadedError, TransientError
+from datastorage.metrics import Dependency, Limit, Review
+from datastorage.pipeline.batchwriter import EmbeddingWriter
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import WorkItem
+from datastorage.pipeline.measuring import measured
 from datastorage.pipeline.submissions import Pace, RequestOrigin, Submissions
-from datastorage.records.record import Record, StoredRecord
+from datastorage.records.reasons import Reason
+from datastorage.records.record import Record, RecordKey, StoredRecord
+from datastorage.records.vectorwrite import VectorWrite, WriteState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resources.validation.problems import Code, FieldProblem
 from harness.objects import audit_record, record_of
 from harness.polling import eventually
 from tests.support.counted import changes
+from tests.support.embedding import FakeProvider
 from tests.support.fakes import STORED_AT, FakeArchive, Probe, no_groups
 from tests.support.pace import NEVER
 from tests.support.storing import Storing
@@ -52,6 +61,62 @@ async def test_records_that_are_stored_are_no_failures(breaker: Breaker, spawn: 
     assert written == {(DONE, TABLE): 2}
 
 
+async def test_the_time_until_a_record_is_stored_is_that_of_first_generations() -> None:
+    """A later generation may be hours younger than its object, and nothing says when it was made."""
+    rows = [replace(record_of(audit_record(name=name)), key=key) for name, key in _ages()]
+
+    async def store(records: Sequence[Record]) -> list[StoredRecord]:
+        return [StoredRecord(record.content_hash, STORED_AT, is_new=True) for record in records]
+
+    name = "datastorage_created_to_stored_seconds"
+    with changes(f"{name}_count") as counted, changes(f"{name}_sum") as seconds:
+        await measured(store, rows)
+    assert counted == {(): 1}
+    assert seconds == {(): 3.0}
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "is_fallback"),
+    [
+        (Reason.EMBEDDER_UNAVAILABLE, WriteState.PENDING, True),
+        (Reason.VECTOR_STORE_UNAVAILABLE, WriteState.PENDING, True),
+        (Reason.FOLLOWING, WriteState.PENDING, False),
+        (Reason.EMBEDDING_REFUSED, WriteState.FAILED, False),
+    ],
+)
+async def test_a_vector_that_is_missing_is_counted_by_its_reason(
+    breaker: Breaker, reason: Reason, state: WriteState, *, is_fallback: bool
+) -> None:
+    provider = FakeProvider()
+    embedder = Embedder(provider, VectorCache(provider.model), breaker)
+    archive = _Missing(VectorWrite(state, reason))
+    writer = EmbeddingWriter(archive=archive, embedder=embedder, on_pending=lambda: None)
+    with (
+        changes("datastorage_dualwrite_failure_total") as failed,
+        changes("datastorage_fallback_mode_total") as fallback,
+        changes("datastorage_dualwrite_success_total") as succeeded,
+    ):
+        await writer.store(RECORDS)
+    assert failed == {(reason.label,): len(RECORDS)}
+    assert fallback == ({(): len(RECORDS)} if is_fallback else {})
+    assert succeeded == {}
+
+
+class _Missing:
+    """An archive that stores all records without their vectors."""
+
+    def __init__(self, write: VectorWrite) -> None:
+        self._write = write
+
+    async def write(self, records: Sequence[Record], *_: object, **__: object) -> list[StoredRecord]:
+        return [StoredRecord(each.content_hash, STORED_AT, self._write, is_new=True) for each in records]
+
+
+def _ages() -> list[tuple[str, RecordKey]]:
+    first = RecordKey("first", 1, STORED_AT - timedelta(seconds=3), b"")
+    return [("first", first), ("later", RecordKey("later", 2, STORED_AT - timedelta(hours=5), b""))]
+
+
 async def test_an_outage_counts_every_record_that_it_kept_from_being_stored(
     breaker: Breaker, spawn: Spawn
 ) -> None:
@@ -75,7 +140,7 @@ class Entrance:
 
     def __init__(self, *, max_items: int = 10) -> None:
         self.intake = Intake(max_items=max_items, max_bytes=2**20)
-        self.breaker = Breaker("PostgreSQL", Probe(), pace=NEVER)
+        self.breaker = Breaker(Dependency.POSTGRES, Probe(), pace=NEVER)
         self.submissions = Submissions(
             intake=self.intake,
             groups=no_groups(self.breaker),
@@ -158,17 +223,17 @@ def test_a_refused_value_is_counted_by_the_field_of_the_schema(pointer: str, fie
 
 
 def test_a_room_that_is_full_is_counted() -> None:
-    room = Room(10, "bodies")
+    room = Room(10, Limit.REQUEST_BYTES)
     with changes(LIMITS) as hit:
         room.take("ann", 10)
     assert hit == {}
     with changes(LIMITS) as hit, pytest.raises(OverloadedError):
         room.take("ann", 1)
-    assert hit == {("bodies",): 1}
+    assert hit == {("request_bytes",): 1}
 
 
 def test_one_identity_leaves_room_for_another() -> None:
-    room = Room(10, "bodies", reserved=4)
+    room = Room(10, Limit.REQUEST_BYTES, reserved=4)
     with room.share("ann") as take:
         take(6)
         with pytest.raises(OverloadedError):
@@ -227,7 +292,7 @@ async def test_a_request_too_many_is_counted() -> None:
 
 
 async def test_each_review_is_timed_and_remembered_answers_are_not() -> None:
-    cache: ReviewCache[str, str] = ReviewCache("token")
+    cache: ReviewCache[str, str] = ReviewCache(Review.TOKEN)
 
     async def yes() -> str:
         return "ann"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from datastorage.cli import reference
+from datastorage.cli.metricspage import metrics_page
 from datastorage.cli.settingstable import settings_table
 from datastorage.errors import DataStorageError
 from datastorage.records.reasons import Reason
@@ -25,6 +26,7 @@ OTHER_VARIABLES = {
     "DATASTORAGE_TTL_SECONDS",
 }
 ASK = re.compile(r"^ask\(\) \{$.*?^\}$", re.DOTALL | re.MULTILINE)
+HISTOGRAM_SUFFIX = re.compile(r"(_seconds|_bytes|_size)_(bucket|sum|count)$")
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 
@@ -78,10 +80,11 @@ def test_modules_that_are_named_exist(page: Path) -> None:
 def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
     """The changelog also names metrics that are gone."""
     text = page.read_text(encoding="utf-8")
-    tables = reference.metrics_table() + settings_table()
+    tables = metrics_page() + settings_table()
     names = set(re.findall(r"\bDATASTORAGE_[A-Z_]*[A-Z]\b(?!_)", text)) - OTHER_VARIABLES
     if page.name != "CHANGELOG.md":
-        names |= set(re.findall(r"\bdatastorage_[a-z_]+", text)) - ROLES
+        found = set(re.findall(r"\bdatastorage_[a-z_]+", text)) - ROLES
+        names |= {HISTOGRAM_SUFFIX.sub(r"\1", name) for name in found}
     assert [name for name in sorted(names) if f"`{name}`" not in tables] == []
 
 
@@ -131,8 +134,8 @@ def test_a_stale_table_is_refused_and_written_again(tmp_path: Path) -> None:
 
 
 def test_the_table_of_metrics_shows_names_as_prometheus_does() -> None:
-    table = reference.metrics_table()
-    assert "| `datastorage_build_info` | info |  |" in table
-    assert "| `datastorage_write_total` | counter | `table`, `status` |" in table
-    assert "| `datastorage_outbox_oldest_seconds` | gauge |  |" in table
-    assert "| `datastorage_query_duration_seconds` | histogram | `operation` |" in table
+    rows = [line.partition("(")[0] + line.partition(")")[2] for line in metrics_page().splitlines()]
+    assert "| [`datastorage_build_info`] | info | `version` | 1 |" in rows
+    assert "| [`datastorage_write_total`] | counter | `table`, `status` | 8 |" in rows
+    assert "| [`datastorage_outbox_oldest_seconds`] | gauge |  | 1 |" in rows
+    assert "| [`datastorage_query_duration_seconds`] | histogram | `operation` | 136 |" in rows

@@ -14,6 +14,7 @@ from datastorage.embedding import Embedder, Embeddings, VectorCache
 from datastorage.embedding.embedder import RefusalMemory
 from datastorage.embedding.provider import probe
 from datastorage.errors import EmbedderUnavailableError, EmbeddingRefusedError, InvalidQueryError
+from datastorage.metrics import Dependency
 from datastorage.records.hashes import text_hash
 from datastorage.resilience.breaker import Breaker
 from harness.polling import eventually
@@ -32,7 +33,7 @@ def provider() -> FakeProvider:
 @pytest_asyncio.fixture
 async def breaker(provider: FakeProvider) -> AsyncIterator[Breaker]:
     """A breaker that probes at once."""
-    made = Breaker("embedder", partial(probe, provider), pace=AT_ONCE)
+    made = Breaker(Dependency.EMBEDDER, partial(probe, provider), pace=AT_ONCE)
     yield made
     await made.close()
 
@@ -372,7 +373,7 @@ async def test_a_question_has_the_vector_of_its_text(embedder: Embedder, provide
 async def test_a_question_is_asked_while_the_breaker_is_open(
     provider: FakeProvider, cache: VectorCache
 ) -> None:
-    breaker = Breaker("embedder", partial(probe, provider), pace=NEVER)
+    breaker = Breaker(Dependency.EMBEDDER, partial(probe, provider), pace=NEVER)
     embedder = Embedder(provider, cache, breaker)
     provider.failure = EmbedderUnavailableError("away")
     await embed(embedder, "a")

@@ -11,6 +11,7 @@ from datastorage.embedding import Embedder, Embeddings, VectorCache
 from datastorage.embedding.isolation import Limits
 from datastorage.embedding.provider import EmbedderBusyError, probe
 from datastorage.errors import EmbedderUnavailableError
+from datastorage.metrics import Dependency
 from datastorage.records.hashes import text_hash
 from datastorage.records.vector import Matrix
 from datastorage.resilience.breaker import Breaker
@@ -52,7 +53,7 @@ def provider() -> Fragile:
 
 @pytest_asyncio.fixture
 async def breaker(provider: Fragile) -> AsyncIterator[Breaker]:
-    made = Breaker("embedder", partial(probe, provider), pace=AT_ONCE)
+    made = Breaker(Dependency.EMBEDDER, partial(probe, provider), pace=AT_ONCE)
     yield made
     await made.close()
 

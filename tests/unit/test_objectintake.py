@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datastorage.pipeline.objectintake import Verdict
+from datastorage.metrics import Verdict
 from datastorage.pipeline.register import Memory, Register
 from datastorage.records.record import StoredRecord
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD

@@ -5,20 +5,23 @@ import io
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from fastapi import APIRouter, FastAPI
+from prometheus_client import generate_latest
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from datastorage import __version__
+from datastorage import __version__, metrics
 from datastorage.api.app import api_app, api_server
 from datastorage.api.health import health_routes
-from datastorage.api.observed import LogPace, Observed
+from datastorage.api.observed import LogPace, Observed, Served
 from datastorage.errors import TransientError
 from datastorage.logs import configure_logging
+from datastorage.metrics import Method
 from harness.ports import free_port
 from tests.support.counted import changes, series
 from tests.support.serving import serving
@@ -37,7 +40,9 @@ class Bench:
         self.port = free_port()
         self.asked, self.go_on = asyncio.Event(), asyncio.Event()
         router = APIRouter(prefix="/api/v1")
-        router.add_api_route("/things/{name}", self._thing, methods=["GET"])
+        described: dict[int | str, dict[str, Any]] = {404: {}}
+        router.add_api_route("/things/{name}", self._thing, methods=["GET"], responses=described)
+        router.add_api_route("/teapot", self._teapot, methods=["GET"])
         router.add_api_route("/things/{name}", self._thing, methods=["POST"])
         router.add_api_route("/starts", self._starts, methods=["GET"])
         router.add_api_route("/away", self._away, methods=["GET"])
@@ -48,6 +53,9 @@ class Bench:
 
     async def _thing(self, name: str) -> Response:
         return PlainTextResponse(name * 100)
+
+    async def _teapot(self) -> Response:
+        return PlainTextResponse("short and stout", 418)
 
     async def _starts(self) -> Response:
         async def log() -> None:
@@ -94,7 +102,7 @@ async def bench() -> AsyncIterator[Bench]:
             yield made
 
 
-COUNT = "http_server_request_duration_seconds_count"  # its labels in order: method, status, route
+COUNT = "http_server_requests_total"  # its labels in order: method, status, route
 
 
 @pytest.mark.parametrize(
@@ -102,8 +110,11 @@ COUNT = "http_server_request_duration_seconds_count"  # its labels in order: met
     [
         ("GET", "/api/v1/things/a?x=1", ("GET", "200", THING)),
         ("POST", "/api/v1/things/b", ("POST", "200", THING)),
-        ("PUT", "/api/v1/things/c", ("PUT", "405", THING)),
-        ("SING", "/api/v1/things/d", ("_OTHER", "405", THING)),
+        ("PUT", "/api/v1/things/c", ("_OTHER", "405", "_OTHER")),
+        ("SING", "/api/v1/things/d", ("_OTHER", "405", "_OTHER")),
+        ("POST", "/api/v1/away", ("POST", "405", "_OTHER")),
+        ("GET", "/api/v1/teapot", ("GET", "_OTHER", "/api/v1/teapot")),
+        ("HEAD", "/health", ("HEAD", "200", "/health")),
         ("GET", "/api/v1/nothing/e", ("GET", "404", "_OTHER")),
         ("SING", "/f", ("_OTHER", "404", "_OTHER")),
         ("GET", "/api/v1/away", ("GET", "503", "/api/v1/away")),
@@ -116,19 +127,34 @@ COUNT = "http_server_request_duration_seconds_count"  # its labels in order: met
 async def test_a_request_is_counted_by_the_template_of_its_path(
     bench: Bench, method: str, path: str, labels: tuple[str, ...]
 ) -> None:
-    with changes(COUNT) as counted:
+    with (
+        changes(COUNT) as counted,
+        changes("http_server_request_duration_seconds_count") as timed,
+        changes("http_server_response_body_size_bytes_count") as answered,
+    ):
         status, _, _ = await bench.send(path, method)
-    assert str(status) == labels[1]
+    assert labels[1] in {str(status), "_OTHER"}
     assert counted == {labels: 1}
+    method_and_route = (labels[0], labels[2])
+    assert (timed, answered) == ({method_and_route: 1}, {method_and_route: 1})
 
 
-async def test_paths_and_methods_of_strangers_make_no_series(bench: Bench) -> None:
-    await bench.send("/nothing", "SING")
-    before = series(COUNT).keys()
+async def test_requests_make_no_series(bench: Bench) -> None:
+    """All are there from the start: a rate counts the first request as well."""
+    before = generate_latest(metrics.REGISTRY).count(b"\nhttp_server_")
     for number in range(20):
         await bench.send(f"/nothing/{number}", f"SING{number}")
         await bench.send(f"/api/v1/things/{number}")
-    assert series(COUNT).keys() - before <= {("GET", "200", THING)}
+        await bench.send("/api/v1/things/x", "POST", body=b"x")
+    await bench.send("/api/v1/teapot")
+    await bench.send("/api/v1/bug", "PUT")
+    assert generate_latest(metrics.REGISTRY).count(b"\nhttp_server_") == before
+
+
+@pytest.mark.usefixtures("bench")
+async def test_each_route_has_the_statuses_of_its_description() -> None:
+    described = {status for method, status, route in series(COUNT) if (method, route) == ("GET", THING)}
+    assert described == {"200", "404", "500", "503", "_OTHER"}
 
 
 async def test_sizes_are_those_of_the_bodies(bench: Bench) -> None:
@@ -314,12 +340,12 @@ async def test_an_outage_does_not_fill_the_log(caplog: pytest.LogCaptureFixture)
         scope = {"type": "http", "method": "GET", "path": "/api/x", "raw_path": b"/api/x", "headers": []}
         await app(scope, receive, ignore)
 
-    long = Observed(away, paths=["/api/x"], pace=LogPace(lines=3, seconds=3600))
+    long = Observed(away, served=[Served(Method.GET, "/api/x")], pace=LogPace(lines=3, seconds=3600))
     for _ in range(10):
         await fail(long)
     assert len(caplog.records) == 3
     caplog.clear()
-    short = Observed(away, paths=["/api/x"], pace=LogPace(lines=1, seconds=0.2))
+    short = Observed(away, served=[Served(Method.GET, "/api/x")], pace=LogPace(lines=1, seconds=0.2))
     async with asyncio.timeout(DEADLINE_SECONDS):
         while len(caplog.records) < 2:
             await fail(short)

@@ -29,6 +29,7 @@ from datastorage.errors import (
     EmbedderUnavailableError,
     EmbeddingRefusedError,
 )
+from datastorage.metrics import Dependency
 from datastorage.records.hashes import text_hash
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
@@ -397,7 +398,7 @@ async def test_one_text_that_it_answers_with_an_error_costs_no_other_its_vector(
 
     service.behaviours = [fails_with_the_bad_one]
     provider = make(batch_size=16)
-    breaker = Breaker("embedder", partial(probe, provider))
+    breaker = Breaker(Dependency.EMBEDDER, partial(probe, provider))
     embedder = Embedder(provider, VectorCache(provider.model), breaker)
     texts = [f"good {number}" for number in range(40)]
     embeddings = await embedder.embed(

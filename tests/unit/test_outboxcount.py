@@ -2,9 +2,10 @@
 
 from datastorage import metrics
 from datastorage.errors import WorkRefusedError
+from datastorage.records.vectorwrite import OutboxState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.signal import Signal
-from datastorage.storage.outbox import OutboxDepth, OutboxState
+from datastorage.storage.outbox import OutboxDepth
 from datastorage.vectors.outboxcount import OutboxCount, Pace
 from harness.polling import DEADLINE_SECONDS, eventually
 from tests.support.tasks import Spawn

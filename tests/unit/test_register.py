@@ -1,7 +1,7 @@
 """The register of generations: how far each one is, and how long it is remembered."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -111,3 +111,47 @@ def test_the_memory_of_postponed_generations_is_bounded(register: Register) -> N
     for key in keys(5):
         register.postpone(key, seconds=30.0)
     assert register.postponed == 2
+
+
+def _age(**since: float) -> datetime:
+    return datetime.now(UTC) - timedelta(**since)
+
+
+def test_the_oldest_unstored_generation_is_counted_from_the_creation_of_its_object(
+    register: Register,
+) -> None:
+    assert (register.unstored(), register.oldest_unstored_seconds()) == (0, 0.0)
+    old, older = (RecordKey("uid", 1, _age(hours=hours), b"") for hours in (1, 2))
+    register.start(older)
+    register.start(old)
+    assert register.unstored() == 2
+    assert 7200 <= register.oldest_unstored_seconds() < 7300
+    register.committed(older)
+    assert register.unstored() == 1
+    assert 3600 <= register.oldest_unstored_seconds() < 3700
+    register.forget(old)
+    assert (register.unstored(), register.oldest_unstored_seconds()) == (0, 0.0)
+
+
+def test_a_later_generation_waits_since_it_was_taken_in(register: Register) -> None:
+    """Its object may be hours old, and nothing says when the generation was made."""
+    register.start(RecordKey("uid", 2, _age(hours=5), b""))
+    assert register.oldest_unstored_seconds() < 60
+
+
+def test_a_postponed_generation_goes_on_waiting(register: Register) -> None:
+    key = RecordKey("uid", 1, _age(hours=3), b"")
+    register.start(key)
+    register.postpone(key, seconds=30.0)
+    assert register.unstored() == 1
+    assert register.oldest_unstored_seconds() >= 10_800
+    register.start(key)
+    assert register.unstored() == 1
+    assert register.oldest_unstored_seconds() >= 10_800
+
+
+def test_what_is_stored_already_or_will_be_created_does_not_wait(register: Register) -> None:
+    register.start(KEY, committed=True)
+    assert (register.unstored(), register.oldest_unstored_seconds()) == (0, 0.0)
+    register.start(RecordKey("future", 1, _age(hours=-1), b""))
+    assert register.oldest_unstored_seconds() == 0.0

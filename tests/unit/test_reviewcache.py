@@ -10,6 +10,7 @@ import pytest
 from datastorage import metrics
 from datastorage.api.reviewcache import Limits, ReviewCache
 from datastorage.errors import ClusterUnavailableError
+from datastorage.metrics import Review
 from harness.polling import settle
 from tests.support.tasks import Spawn
 
@@ -39,7 +40,7 @@ class Reviews:
         return ask
 
     def cache(self, limits: Limits = Limits()) -> ReviewCache[str, str]:
-        return ReviewCache("token", limits=limits, clock=lambda: self.now)
+        return ReviewCache(Review.TOKEN, limits=limits, clock=lambda: self.now)
 
 
 @pytest.fixture

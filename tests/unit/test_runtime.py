@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from datastorage.kube.accessmonitor import AccessMonitor
 from datastorage.kube.leases import LeaseState
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.pipeline.lease import Lease
+from datastorage.records.record import RecordKey
 from datastorage.resilience.cancellation import end_tasks
 from datastorage.resources.kinds import AUDIT_RECORD, KINDS
 from datastorage.resources.selection import Selection
@@ -33,6 +35,7 @@ from datastorage.settings import Settings
 from datastorage.settingsgroups import DatabaseSettings
 from harness.polling import DEADLINE_SECONDS, eventually
 from harness.ports import free_port
+from tests.support.counted import series
 
 RECORDS, TRACES = (f"/apis/datastorage.kubernaut.io/v1alpha1/{kind.plural}" for kind in KINDS)
 PATIENCE_SECONDS = Pace().watch_patience_seconds
@@ -99,6 +102,24 @@ async def test_watches_that_fail_while_lists_succeed_are(bench: Bench) -> None:
     bench.now += PATIENCE_SECONDS + 1
     bench.listed = bench.now
     assert RECORDS in (await bench.alive() or "")
+
+
+async def test_the_records_that_wait_in_all_shards_are_counted(replica: Replica) -> None:
+    created = datetime.now(UTC) - timedelta(hours=2)
+    keys = [RecordKey(str(number), 1, created + timedelta(hours=number), b"") for number in range(2)]
+    selections = [Selection(shard=shard, shards=2, kinds=(AUDIT_RECORD,)) for shard in range(2)]
+    async with (
+        open_shard(replica, selections[0], on_watch_started=lambda: None) as first,
+        open_shard(replica, selections[1], on_watch_started=lambda: None) as second,
+    ):
+        for shard, key in zip((first, second), keys, strict=True):
+            shard.register.start(key)
+        assert series("datastorage_unstored_records") == {("audit_records",): 2, ("action_traces",): 0}
+        oldest = series("datastorage_unstored_oldest_seconds")
+        assert 7200 <= oldest["audit_records",] < 7300
+        assert oldest["action_traces",] == 0
+    for name in ("datastorage_unstored_records", "datastorage_unstored_oldest_seconds"):
+        assert series(name) == {("audit_records",): 0, ("action_traces",): 0}
 
 
 async def test_a_missing_definition_or_right_is_no_reason_to_restart(bench: Bench) -> None:

@@ -13,9 +13,9 @@ from datastorage.errors import (
     ObjectTooLargeError,
     RequestRefusedError,
 )
+from datastorage.metrics import Verdict
 from datastorage.pipeline.clusterobject import Expiry
 from datastorage.pipeline.item import Outcome, Rejection, WorkItem
-from datastorage.pipeline.objectintake import Verdict
 from datastorage.pipeline.statuswriter import Followers, Pace, StatusWriter
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Claimed, StoredRecord

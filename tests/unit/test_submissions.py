@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from datastorage.errors import DataStorageError, OverloadedError, StorageAwayError, TransientError
+from datastorage.metrics import Dependency
 from datastorage.pipeline.intake import Intake
 from datastorage.pipeline.item import Rejection, WorkItem
 from datastorage.pipeline.submissions import Pace, Submissions
@@ -32,8 +33,8 @@ class Entrance:
 
     def __post_init__(self) -> None:
         self.intake = Intake(max_items=self.max_items, max_bytes=2**20)
-        self.postgres = Breaker("PostgreSQL", self.probe, pace=NEVER)
-        self.tables = Breaker("its tables", self.probe, pace=NEVER)
+        self.postgres = Breaker(Dependency.POSTGRES, self.probe, pace=NEVER)
+        self.tables = Breaker(Dependency.AUDIT_RECORDS, self.probe, pace=NEVER)
         self.submissions = Submissions(
             intake=self.intake,
             groups=no_groups(self.tables),

@@ -17,8 +17,8 @@ from datastorage.kube.watch import KopfFactory, Watch, WatchPace
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchretry import RequestPace, WatchRetry
 from datastorage.kube.watchsession import WatchSession
+from datastorage.metrics import Verdict
 from datastorage.pipeline.handlers import build_registry, kopf_settings
-from datastorage.pipeline.objectintake import Verdict
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, KINDS, ResourceKind
 from datastorage.resources.selection import EVERYTHING, Selection
 from harness.apiserver import FakeApiServer

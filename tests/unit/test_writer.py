@@ -7,6 +7,7 @@ import pytest
 
 from datastorage import metrics
 from datastorage.embedding import Embedder, VectorCache
+from datastorage.metrics import Dependency
 from datastorage.pipeline.batchwriter import EmbeddingWriter
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
@@ -47,7 +48,7 @@ async def _store(archive: Answers) -> int:
     async def serves() -> None:
         """Do nothing: the provider always serves."""
 
-    breaker = Breaker("embedder", serves, on_recovery=lambda: None)
+    breaker = Breaker(Dependency.EMBEDDER, serves, on_recovery=lambda: None)
     embedder = Embedder(provider, VectorCache(provider.model), breaker)
     writer = EmbeddingWriter(archive=archive, embedder=embedder, on_pending=ask)
     await writer.store([record_of(audit_record())])

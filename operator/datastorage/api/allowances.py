@@ -17,6 +17,7 @@ from cachetools import LRUCache
 
 from datastorage import metrics
 from datastorage.errors import TooManyRequestsError
+from datastorage.metrics import Limit
 
 ENDINGS: Final[ContextVar[list[Callable[[], None]] | None]] = ContextVar("endings", default=None)
 """Functions to call at the end of the request that is being served; None outside of a request."""
@@ -56,9 +57,8 @@ class Allowances:
         self._clock = clock
         self._buckets: LRUCache[str, _Bucket] = LRUCache(limits.identities)
         self._under_way: Counter[str] = Counter()
-        self._rate, self._at_once = (
-            metrics.LIMITS_HIT.labels(limit) for limit in ("rate", "requests_of_one_identity")
-        )
+        self._rate = metrics.LIMITS_HIT.labels(Limit.RATE)
+        self._at_once = metrics.LIMITS_HIT.labels(Limit.REQUESTS_OF_ONE_IDENTITY)
 
     def admit(self, identity: str) -> None:
         """Take a token, and a place until the end of the request. Raises TooManyRequestsError."""

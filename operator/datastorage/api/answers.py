@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from datastorage.api.openapi import JSON
 from datastorage.api.room import Room
 from datastorage.api.turns import Turns
+from datastorage.metrics import Limit
 from datastorage.query.encoding import encoded
 from datastorage.records.hashes import labelled
 from datastorage.resilience.pieces import in_pieces
@@ -44,10 +45,10 @@ class Answers:
         self._turns = Turns(
             limits.made_at_once,
             patience_seconds=limits.patience_seconds,
-            limit="answers",
+            limit=Limit.ANSWERS,
             refusal="too many questions at a time",
         )
-        self._room = Room(limits.bytes_at_once, "answer_bytes", reserved=limits.bytes_reserved)
+        self._room = Room(limits.bytes_at_once, Limit.ANSWER_BYTES, reserved=limits.bytes_reserved)
 
     def turn(self, identity: str) -> AbstractAsyncContextManager[None]:
         """Wait for the turn to read and encode an answer. Raises OverloadedError."""

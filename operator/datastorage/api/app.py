@@ -1,6 +1,7 @@
 """The two HTTP servers of the process: one for the API, one for scrapers of metrics and for probes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -14,13 +15,14 @@ from datastorage import __version__, metrics
 from datastorage.api.atonce import AtOnce
 from datastorage.api.certificate import ServingCertificate
 from datastorage.api.listening import Listening
-from datastorage.api.observed import Observed
+from datastorage.api.observed import Observed, Served
 from datastorage.api.openapi import DESCRIPTION, TITLE, completed
 from datastorage.api.problems import handle_errors
 from datastorage.api.reference import html
 from datastorage.api.replicalag import ReplicaLag
 from datastorage.api.server import HttpServer, Limits
 from datastorage.api.version import version
+from datastorage.metrics import Method
 
 # With the connections to other servers, fewer than the 1,024 files that a process may usually have open.
 _CONNECTIONS: Final = 800
@@ -61,6 +63,7 @@ def api_app(routers: Sequence[APIRouter], probes: Sequence[BaseRoute]) -> FastAP
     app.router.routes.extend(probes)
     for router in routers:
         app.include_router(router)
+    app.state.routers = routers
     return app
 
 
@@ -83,8 +86,18 @@ def api_server(
 ) -> HttpServer:
     """Return the server of the API port; with a certificate, it speaks TLS alone."""
     listening = Listening(addresses=addresses, port=port, port_setting="DATASTORAGE_API_PORT")
-    paths = [path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))]
-    return HttpServer(Observed(app, paths=paths), listening, Limits(connections=_CONNECTIONS), certificate)
+    observed = Observed(app, served=served(app))
+    return HttpServer(observed, listening, Limits(connections=_CONNECTIONS), certificate)
+
+
+def served(app: FastAPI) -> Iterator[Served]:
+    """Yield all that the application serves."""
+    # FastAPI's own list does not have the routes of the routers one by one.
+    for route in chain(app.routes, *(router.routes for router in app.state.routers)):
+        if isinstance(route, Route):
+            statuses = frozenset(int(status) for status in getattr(route, "responses", ()))
+            for method in sorted(route.methods or ()):
+                yield Served(Method(method), route.path, statuses)
 
 
 def metrics_server(probes: Sequence[BaseRoute], *, addresses: str, port: int) -> HttpServer:

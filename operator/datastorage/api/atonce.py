@@ -19,7 +19,7 @@ class AtOnce:
         self._most = most
         self._prefix = prefix
         self._under_way = 0
-        self._hit = metrics.LIMITS_HIT.labels("requests")
+        self._hit = metrics.LIMITS_HIT.labels(metrics.Limit.REQUESTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""

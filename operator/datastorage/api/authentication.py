@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from datastorage.api.reviewcache import Limits, ReviewCache
 from datastorage.errors import NotAuthenticatedError
 from datastorage.kube.accessreviews import AccessReviews
+from datastorage.metrics import Review
 from datastorage.records.caller import Caller
 from datastorage.records.hashes import sha256
 
@@ -49,7 +50,7 @@ class Authentication:
         self._reviews = reviews
         self._audiences = tuple(audiences)
         self._header_limits = header_limits
-        self._cache: ReviewCache[bytes, Caller] = ReviewCache("token", limits=limits, clock=clock)
+        self._cache: ReviewCache[bytes, Caller] = ReviewCache(Review.TOKEN, limits=limits, clock=clock)
 
     async def caller_of(self, headers: Headers) -> Caller:
         """Return the caller of a request with these headers.

@@ -8,6 +8,7 @@ from typing import Final
 from datastorage.api.reviewcache import Limits, ReviewCache
 from datastorage.errors import InvalidQueryError, NotAllowedError
 from datastorage.kube.accessreviews import AccessReviews
+from datastorage.metrics import Review
 from datastorage.records.caller import Access, Caller, Reach
 from datastorage.resources.kinds import ARCHIVE_GROUP, AUDIT_RECORD, GROUP
 
@@ -41,7 +42,7 @@ class Authorization:
         self._clock = clock
         # The answer of yes is the time at which it was asked for.
         self._cache: ReviewCache[tuple[Caller, Access], float] = ReviewCache(
-            "access", limits=limits, clock=clock
+            Review.ACCESS, limits=limits, clock=clock
         )
 
     async def require(self, caller: Caller, access: Access) -> float:

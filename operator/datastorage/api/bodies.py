@@ -15,10 +15,11 @@ from datastorage.api.openapi import JSON
 from datastorage.api.operations import NDJSON
 from datastorage.api.problems import Problem, ProblemError, problem_of
 from datastorage.errors import InvalidBodyError
+from datastorage.metrics import OTHER
 from datastorage.records.jsonbody import array_items, lines, parsed
 from datastorage.resources.models.audit_record import AuditRecordSpec
 from datastorage.resources.models.base import field_name
-from datastorage.resources.validation.problems import FieldProblem
+from datastorage.resources.validation.problems import Code, FieldProblem
 
 _LENGTH_DIGITS: Final = 18
 _FIELDS: Final = frozenset(
@@ -29,6 +30,9 @@ _FIELDS: Final = frozenset(
     }
     | {f"spec.{field_name(name)}" for name in AuditRecordSpec.model_fields}
 )
+for _field in sorted({*_FIELDS, OTHER}):
+    for _code in Code:
+        metrics.VALIDATION_FAILURES.declare(_field, _code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ async def items_of(
 def invalid(errors: Sequence[FieldProblem]) -> Problem:
     """Return, and count, the problem with a record whose values break the rules of its kind."""
     for each in errors:
-        metrics.VALIDATION_FAILURES.labels(_counted_field(each.pointer), str(each.code)).inc()
+        metrics.VALIDATION_FAILURES.labels(_counted_field(each.pointer), each.code).inc()
     detail = "; ".join(f"{each.pointer}: {each.detail}" for each in errors[:3])
     return Problem(HTTPStatus.BAD_REQUEST, "invalid-record", detail, errors)
 
@@ -95,7 +99,7 @@ def _counted_field(pointer: str) -> str:
     field = ".".join(pointer.split("/")[1:3])
     if field not in _FIELDS:
         field = field.partition(".")[0]
-    return field if field in _FIELDS else "_OTHER"
+    return field if field in _FIELDS else OTHER
 
 
 def _items(body: bytes, limits: RequestLimits, *, in_lines: bool) -> Items:

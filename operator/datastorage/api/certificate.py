@@ -90,7 +90,7 @@ class ServingCertificate:
             self._loaded = _load(self._directory)
         except ConfigurationError as error:
             self._refused = str(error)
-            metrics.CERTIFICATE_LOADS.labels("failed").inc()
+            metrics.CERTIFICATE_LOADS.labels(metrics.Completion.FAILED).inc()
             _log.error(  # without a traceback, since the pair before stays in use
                 "The certificate in %s has changed and can't be used; the one before stays in use",
                 _SETTING,
@@ -104,8 +104,8 @@ class ServingCertificate:
         )
 
     def _publish(self) -> None:
-        metrics.CERTIFICATE_LOADS.labels("success").inc()
-        metrics.CERTIFICATE_END.labels("api").set(self._loaded.ends_at.timestamp())
+        metrics.CERTIFICATE_LOADS.labels(metrics.Completion.SUCCESS).inc()
+        metrics.CERTIFICATE_END.declare(metrics.CertifiedPort.API).set(self._loaded.ends_at.timestamp())
         if self._loaded.ends_at <= datetime.now(UTC):
             _log.error(
                 "The certificate in %s has expired: clients will refuse it",

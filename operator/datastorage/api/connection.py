@@ -89,7 +89,7 @@ class BoundedConnection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
 
     def _make_room(self) -> None:
-        metrics.LIMITS_HIT.labels("connections").inc()
+        metrics.LIMITS_HIT.labels(metrics.Limit.CONNECTIONS).inc()
         # Refusing the newest connection instead would let idle clients keep out the probes of /health.
         others = [c for c in self.connections if isinstance(c, BoundedConnection) and c is not self]
         idle = [connection for connection in others if connection._is_idle]  # noqa: SLF001  # of its own class

@@ -112,7 +112,7 @@ def export_router(desk: ExportDesk) -> APIRouter:
     turns = Turns(
         desk.limits.at_once,
         patience_seconds=desk.limits.patience_seconds,
-        limit="exports",
+        limit=metrics.Limit.EXPORTS,
         refusal="as many exports are under way as this process serves at a time, or serves one identity",
     )
 
@@ -140,8 +140,8 @@ class _Note:
 
     def ended(self, export: Export, error: DataStorageError | None) -> None:
         outcome = "complete" if export.is_complete else "broken off"
-        cause = "abandoned" if error is None else "broken_off"
-        metrics.EXPORT_TOTAL.labels("complete" if export.is_complete else cause).inc()
+        cause = metrics.ExportOutcome.ABANDONED if error is None else metrics.ExportOutcome.BROKEN_OFF
+        metrics.EXPORT_TOTAL.labels(metrics.ExportOutcome.COMPLETE if export.is_complete else cause).inc()
         values: dict[str, Any] = {
             "user": self.caller.username,
             "verb": "export",

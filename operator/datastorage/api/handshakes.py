@@ -13,6 +13,7 @@ from typing import Final
 
 from datastorage import metrics
 from datastorage.api.problems import MEDIA_TYPE, Problem
+from datastorage.metrics import Handshake
 from datastorage.query.encoding import encoded
 from datastorage.resilience.cancellation import end_tasks
 
@@ -67,7 +68,7 @@ class Handshakes:
             self._under_way[task] = None
             task.add_done_callback(self._forget)
             if len(self._under_way) > self._limits.at_once:
-                metrics.LIMITS_HIT.labels("handshakes").inc()
+                metrics.LIMITS_HIT.labels(metrics.Limit.HANDSHAKES).inc()
                 oldest = next(iter(self._under_way))
                 self._forget(oldest)  # it ends later, and must not be chosen again
                 oldest.cancel()
@@ -87,18 +88,18 @@ class Handshakes:
                 ssl_handshake_timeout=self._limits.seconds,
                 ssl_shutdown_timeout=self._limits.seconds,
             )
-            metrics.HANDSHAKES.labels("success").inc()
+            metrics.HANDSHAKES.labels(Handshake.SUCCESS).inc()
         except OSError as error:  # an SSLError, an end of the connection, or no more file descriptors
             if getattr(error, "reason", None) == "HTTP_REQUEST" and spare is not None:
-                metrics.HANDSHAKES.labels("plain_http").inc()
+                metrics.HANDSHAKES.labels(Handshake.PLAIN_HTTP).inc()
                 with suppress(OSError):
                     spare.send(_PLAIN_HTTP)
             else:
                 _log.debug("A TLS handshake has failed", extra={"error": str(error)})
                 is_slow = isinstance(error, ConnectionAbortedError)
-                metrics.HANDSHAKES.labels("timeout" if is_slow else "failed").inc()
+                metrics.HANDSHAKES.labels(Handshake.TIMEOUT if is_slow else Handshake.FAILED).inc()
         except asyncio.CancelledError:
-            metrics.HANDSHAKES.labels("dropped").inc()
+            metrics.HANDSHAKES.labels(Handshake.DROPPED).inc()
             raise
         finally:
             if spare is not None:

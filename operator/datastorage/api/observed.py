@@ -2,26 +2,36 @@
 
 import logging
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datastorage import metrics
 from datastorage.api.requestid import RAW_HEADER, name_of
+from datastorage.metrics import OTHER, Method
 
 _log = logging.getLogger(__name__)
 
-_OTHER: Final = "_OTHER"
-"""The label of every method and path that this API does not know, as OpenTelemetry names it."""
-_METHODS: Final = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
-)
+# Any route may answer with these: a success, a fault of this program, and too many requests under way.
+_USUAL: Final = frozenset({200, 500, 503})
+_UNSERVED: Final = frozenset({404, 405})
+BODILESS: Final = frozenset({Method.GET, Method.HEAD})
+"""The methods of requests without a body."""
 _FAILED: Final = 500
 # /ready answers 503 every few seconds while something is wrong, and the log says what that is.
 _API: Final = "/api/"
 _PATH_CHARACTERS: Final = 200  # in the log
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A method that the API serves at a route; ``statuses`` are those that its description names."""
+
+    method: Method
+    route: str
+    statuses: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +44,23 @@ class LogPace:
     """The period. The first line of the next one says how many were left out."""
 
 
+def counted(served: Iterable[Served]) -> Iterator[Served]:
+    """Yield all that requests are counted by, with all statuses but ``_OTHER``."""
+    yield from (replace(each, statuses=each.statuses | _USUAL) for each in served)
+    yield from (Served(method, OTHER, _UNSERVED | _USUAL) for method in Method)
+
+
 class Observed:
     """An application around another one, which it observes."""
 
-    def __init__(self, app: ASGIApp, *, paths: Collection[str], pace: LogPace = LogPace()) -> None:
-        """``paths`` are those of routes without parameters; the router itself names only some of them."""
+    def __init__(self, app: ASGIApp, *, served: Iterable[Served], pace: LogPace = LogPace()) -> None:
+        """A request that is none of those ``served`` counts with the route ``_OTHER``."""
         self._app = app
-        self._paths = frozenset(paths)
         self._warnings = _Warnings(pace)
-        # Looking a series up by its labels takes longer than all the rest here.
-        self._series: dict[tuple[str, str, int], _Series] = {}
-        self._active = {method: metrics.HTTP_ACTIVE.labels(method) for method in sorted({*_METHODS, _OTHER})}
+        self._series = {(each.method.value, each.route): _Series(each) for each in counted(served)}
+        # The router names the route of a request only if it has parameters.
+        self._paths = frozenset(route for _, route in self._series if "{" not in route)
+        self._active = {method.value: metrics.HTTP_ACTIVE.labels(method) for method in Method}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -65,7 +81,7 @@ class Observed:
                 size += len(message.get("body", b""))
             await send(message)
 
-        method = scope["method"] if scope["method"] in _METHODS else _OTHER
+        method = scope["method"] if scope["method"] in self._active else OTHER
         active = self._active[method]
         active.inc()
         started = time.perf_counter()
@@ -79,15 +95,8 @@ class Observed:
 
     def _note(self, scope: Scope, method: str, status: int, size: int, seconds: float) -> None:
         route = self._route(scope)
-        key = (method, route, status)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = _Series(*key)
-        series.duration.observe(seconds)
-        series.answer_size.observe(size)
-        sent = _announced(scope)
-        if sent:
-            series.body_size.observe(sent)
+        series = self._series.get((method, route)) or self._series[method, OTHER]
+        series.note(scope, status, size, seconds)
         if status >= _FAILED and route.startswith(_API):
             self._warnings.add(_fields(scope, route, status, seconds))
         elif _log.isEnabledFor(logging.DEBUG):
@@ -96,17 +105,31 @@ class Observed:
     def _route(self, scope: Scope) -> str:
         template = getattr(scope.get("route"), "path", None)
         if template is None:
-            template = scope["path"] if scope["path"] in self._paths else _OTHER
+            template = scope["path"] if scope["path"] in self._paths else OTHER
         return str(template)
 
 
 class _Series:
-    """The time series of one method, route and status."""
+    """The time series of a method and route."""
 
-    def __init__(self, method: str, route: str, status: int) -> None:
-        self.duration = metrics.HTTP_DURATION.labels(method, route, str(status))
-        self.body_size = metrics.HTTP_BODY_SIZE.labels(method, route)
-        self.answer_size = metrics.HTTP_ANSWER_SIZE.labels(method, route)
+    def __init__(self, served: Served) -> None:
+        method, route = served.method, served.route
+        self._duration = metrics.HTTP_DURATION.declare(method, route)
+        self._answer_size = metrics.HTTP_ANSWER_SIZE.declare(method, route)
+        self._body_size = None if method in BODILESS else metrics.HTTP_BODY_SIZE.declare(method, route)
+        self._statuses = {
+            status: metrics.HTTP_TOTAL.declare(method, route, str(status))
+            for status in sorted(served.statuses)
+        }
+        self._other_status = metrics.HTTP_TOTAL.declare(method, route, OTHER)
+
+    def note(self, scope: Scope, status: int, size: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        self._statuses.get(status, self._other_status).inc()
+        self._duration.observe(seconds)
+        self._answer_size.observe(size)
+        if self._body_size is not None and (sent := _announced(scope)):
+            self._body_size.observe(sent)
 
 
 class _Warnings:
@@ -131,8 +154,6 @@ class _Warnings:
 
 def _announced(scope: Scope) -> int:
     """Return the length of the body, as the request says it; 0 if it does not."""
-    if scope["method"] in {"GET", "HEAD"}:
-        return 0
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value)  # digits: h11 has refused anything else

@@ -19,6 +19,7 @@ from cachetools import LRUCache
 
 from datastorage import metrics
 from datastorage.errors import ClusterUnavailableError
+from datastorage.metrics import Review, ReviewOutcome
 from datastorage.resilience.singleflight import NoResultError, SingleFlight
 
 K = TypeVar("K", bound=Hashable)
@@ -61,9 +62,9 @@ class ReviewCache(Generic[K, V]):
     """The answers to reviews of one kind by their keys. An answer is a value, or None for no."""
 
     def __init__(
-        self, review: str, *, limits: Limits = Limits(), clock: Callable[[], float] = time.monotonic
+        self, review: Review, *, limits: Limits = Limits(), clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``review`` is the label of the metric: token or access. ``clock`` is in seconds."""
+        """``review`` is the label of the metric. ``clock`` is in seconds."""
         self._limits = limits
         self._clock = clock
         # Old answers stay until they are replaced. They are never used; they mark callers that were good.
@@ -73,9 +74,10 @@ class ReviewCache(Generic[K, V]):
         # An entry lives as long as a request of its identity.
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._seconds = metrics.CALLER_REVIEW_DURATION.labels(review)
-        self._hit, self._miss, self._error, self._busy = (
-            metrics.CALLER_REVIEWS.labels(review, outcome) for outcome in ("hit", "miss", "error", "busy")
-        )
+        self._hit = metrics.CALLER_REVIEWS.labels(review, ReviewOutcome.HIT)
+        self._miss = metrics.CALLER_REVIEWS.labels(review, ReviewOutcome.MISS)
+        self._error = metrics.CALLER_REVIEWS.labels(review, ReviewOutcome.ERROR)
+        self._busy = metrics.CALLER_REVIEWS.labels(review, ReviewOutcome.BUSY)
 
     async def get(
         self, key: K, ask: Callable[[], Awaitable[V | None]], *, identity: str | None = None

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 
 from datastorage import metrics
 from datastorage.errors import OverloadedError
+from datastorage.metrics import Limit
 
 
 class Room:
     """The room for the bytes of all requests, or of all answers."""
 
-    def __init__(self, most: int, limit: str, *, reserved: int = 0) -> None:
+    def __init__(self, most: int, limit: Limit, *, reserved: int = 0) -> None:
         """``most`` is the number of bytes, ``limit`` the label of the metric.
 
         ``reserved`` bytes of it can't be taken by an identity that has taken all others.

@@ -42,6 +42,7 @@ from datastorage.errors import (
     StorageAwayError,
     TransientError,
 )
+from datastorage.metrics import Limit
 from datastorage.pipeline.item import Outcome, Rejection
 from datastorage.pipeline.submissions import Unknown
 from datastorage.query.archivedrecord import ArchivedRecord
@@ -120,7 +121,7 @@ class Entrance:
     def room(self) -> Room:
         """The room for bodies of all requests."""
         limits = self.limits
-        return Room(limits.bytes_at_once, "request_bytes", reserved=limits.bytes_reserved)
+        return Room(limits.bytes_at_once, Limit.REQUEST_BYTES, reserved=limits.bytes_reserved)
 
 
 def store_router(entrance: Entrance) -> APIRouter:

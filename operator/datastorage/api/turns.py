@@ -7,12 +7,13 @@ from weakref import WeakValueDictionary
 
 from datastorage import metrics
 from datastorage.errors import OverloadedError
+from datastorage.metrics import Limit
 
 
 class Turns:
     """The turns for one sort of work. One identity has at most one less than there are."""
 
-    def __init__(self, at_once: int, *, patience_seconds: float, limit: str, refusal: str) -> None:
+    def __init__(self, at_once: int, *, patience_seconds: float, limit: Limit, refusal: str) -> None:
         """A request waits ``patience_seconds`` for its turn. ``limit`` is the label of the metric, and
         ``refusal`` says what there is too much of.
         """

@@ -10,6 +10,7 @@ from functools import partial
 
 from datastorage.assembly.store import Store, VectorStore, open_store
 from datastorage.errors import ConfigurationError
+from datastorage.metrics import Dependency
 from datastorage.pipeline.rejectedretry import Retry
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
@@ -84,7 +85,7 @@ async def open_reembed(settings: Settings, *, writable: bool) -> AsyncIterator[O
             )
         await store.database.check_schema_version()
         texts = Texts(store.database)
-        postgres = Breaker("postgres", texts.probe)
+        postgres = Breaker(Dependency.POSTGRES, texts.probe)
         work = Reembed(
             texts=texts,
             vectors=vectors.tables,

@@ -42,7 +42,7 @@ def build_leases(
         name = _name(settings, shard)
         lease = Lease(store, name, identity, is_fit=is_fit)
         # It is looked up for each scrape: a Lease ends by itself.
-        metrics.LEASE_HELD.labels(name).set_function(partial(_held, lease))
+        metrics.LEASE_HELD.declare(name).set_function(partial(_held, lease))
         leases.append(lease)
     return ShardLeases(leases, Balance(leases, identity))
 

@@ -10,6 +10,7 @@ from datastorage.kube.guards import Guards
 from datastorage.kube.recordedbypolicy import RecordedByPolicy
 from datastorage.kube.rightsreview import RightsReview
 from datastorage.kube.transport import Transport
+from datastorage.metrics import Dependency
 from datastorage.pipeline.authors import Authors
 from datastorage.pipeline.createdobjects import CreatedObjects
 from datastorage.pipeline.statusguard import StatusGuardNotice
@@ -87,7 +88,7 @@ async def open_replica(settings: Settings, *, writable: bool = True) -> AsyncIte
         transport = await stack.enter_async_context(Transport(load_endpoint))
         shards = ShardsHere()
         postgres = Breaker(
-            "postgres",
+            Dependency.POSTGRES,
             store.archive.probe_server,
             trial=store.trial.write_shared,
             on_recovery=shards.sweep,

@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
+from datastorage import metrics
 from datastorage.assembly.replica import Replica
 from datastorage.assembly.store import Store
 from datastorage.kube.objects import ObjectClient
 from datastorage.kube.watch import KopfFactory, Watch
 from datastorage.kube.watchmonitor import WatchMonitor
 from datastorage.kube.watchsession import WatchSession
+from datastorage.metrics import Dependency
 from datastorage.pipeline import garbagecollector, neglected, statuswriter, sweep
 from datastorage.pipeline.batchcommit import BatchCommit
 from datastorage.pipeline.batchwriter import EmbeddingWriter, RowWriter
@@ -89,9 +91,17 @@ async def open_shard(
     shared = _build_shared(replica, selection)
     shard = _build(replica, selection, shared, on_watch_started)
     replica.shards.add(shared.sweep_requests, shared.promotion_requests)
+    counted = [
+        (metrics.UNSTORED[table_of(selection.kinds[0])], shared.register.unstored),
+        (metrics.UNSTORED_OLDEST[table_of(selection.kinds[0])], shared.register.oldest_unstored_seconds),
+    ]
+    for gauge, value in counted:
+        gauge.add(value)
     try:
         yield shard
     finally:
+        for gauge, value in counted:
+            gauge.remove(value)
         replica.shards.remove(shared.sweep_requests, shared.promotion_requests)
         await shared.tables.close()
         for component in (shard.intake, shard.aside, shard.statuses, shard.schedule):
@@ -108,7 +118,7 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
     sweep_requests = SweepRequests()
     tables = [table_of(kind) for kind in selection.kinds]
     breaker = Breaker(
-        ", ".join(tables),
+        [Dependency(table) for table in tables],
         partial(store.trial.write, tables),
         within=replica.postgres,
         on_recovery=sweep_requests.add,

@@ -11,6 +11,7 @@ from functools import partial
 from datastorage.assembly.databases import open_database
 from datastorage.embedding import Embedder, VectorCache, build_cache, build_provider
 from datastorage.embedding.provider import probe
+from datastorage.metrics import Dependency
 from datastorage.resilience.breaker import Breaker
 from datastorage.secrets import origin_of
 from datastorage.settings import Settings
@@ -100,12 +101,12 @@ def _open_vectors(
     if with_redis and settings.redis_url is not None:
         redis = origin_of(settings, "redis_url")
     cache = build_cache(provider.model, redis, ttl_seconds=settings.embedding.cache_ttl_seconds)
-    embedder_breaker = Breaker("embedder", partial(probe, provider))
+    embedder_breaker = Breaker(Dependency.EMBEDDER, partial(probe, provider))
     embedder = Embedder(provider, cache, embedder_breaker)
     stack.push_async_callback(embedder.close)
     stack.push_async_callback(embedder_breaker.close)  # closed first: its probe may be using the provider
     tables = VectorTables(database, provider.model)
-    breaker = Breaker("vector_store", tables.probe)
+    breaker = Breaker(Dependency.VECTOR_STORE, tables.probe)
     stack.push_async_callback(breaker.close)
     return VectorStore(
         database=database,

@@ -13,8 +13,9 @@ from datastorage.cli.times import duration
 from datastorage.errors import InvalidQueryError
 from datastorage.query.filters import check_limit
 from datastorage.records.times import rfc3339
+from datastorage.records.vectorwrite import OutboxState
 from datastorage.settings import load_settings
-from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow, OutboxState
+from datastorage.storage.outbox import Outbox, OutboxDepth, OutboxRow
 
 # Enough for all vectors of one object.
 _MOST_ROWS: Final = 1000

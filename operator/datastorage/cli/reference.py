@@ -1,22 +1,17 @@
 """The command that writes what is generated of the reference pages of the documentation."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
-from prometheus_client.metrics import MetricWrapperBase
 
-from datastorage import metrics
 from datastorage.api.document import document, document_text
 from datastorage.api.reference import markdown
+from datastorage.cli.metricspage import metrics_page
 from datastorage.cli.settingstable import settings_table
 from datastorage.errors import DataStorageError
 
 commands = typer.Typer()
-
-# The suffix that Prometheus's text format adds to the name of a metric of this type.
-_SUFFIXES: Final = {"counter": "_total", "info": "_info"}
 
 
 @commands.command(hidden=True)  # for developers: the pages are part of the source tree alone
@@ -53,7 +48,7 @@ def reference_pages(directory: Path) -> dict[str, str]:
     sections = {
         "settings": ("configuration.md", settings_table()),
         "operations": ("api.md", f"\n{markdown(document())}\n"),
-        "metrics": ("metrics.md", metrics_table()),
+        "metrics": ("metrics.md", f"\n{metrics_page()}\n"),
     }
     pages = {
         page: _with_section((directory / page).read_text(encoding="utf-8"), name, section)
@@ -68,20 +63,3 @@ def _with_section(text: str, name: str, section: str) -> str:
     if not start or not end:
         raise DataStorageError(f"a page has no place for the section {name}")
     return f"{before}{start}{section}{end}{after}"
-
-
-def metrics_table() -> str:
-    """Return all metrics of datastorage/metrics.py as a Markdown table, in the order there."""
-    lines = ["| Metric | Type | Labels | Meaning |", "| --- | --- | --- | --- |", *_metric_rows()]
-    return "\n".join(lines) + "\n"
-
-
-def _metric_rows() -> Iterator[str]:
-    for metric in vars(metrics).values():
-        if not isinstance(metric, MetricWrapperBase):
-            continue
-        for family in metric.describe():
-            # The library has no public access to the names of the labels.
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001
-            name = f"{family.name}{_SUFFIXES.get(family.type, '')}"
-            yield f"| `{name}` | {family.type} | {labels} | {family.documentation} |"

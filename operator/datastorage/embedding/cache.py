@@ -45,11 +45,11 @@ class VectorCache:
     async def get(self, hashes: Sequence[bytes]) -> dict[bytes, Vector]:
         """Return the vectors that are cached, by the hashes of their texts. Raises nothing."""
         found = {key: self._memory[key] for key in hashes if key in self._memory}
-        metrics.CACHE_HITS.labels("memory").inc(len(found))
+        metrics.CACHE_HITS.labels(metrics.CacheTier.MEMORY).inc(len(found))
         rest = [key for key in dict.fromkeys(hashes) if key not in found]
         shared = await self._from_shared(rest)
         self._memory.update(shared)
-        metrics.CACHE_HITS.labels("redis").inc(len(shared))
+        metrics.CACHE_HITS.labels(metrics.CacheTier.REDIS).inc(len(shared))
         metrics.CACHE_MISSES.inc(len(rest) - len(shared))
         return found | shared
 
@@ -85,7 +85,7 @@ class VectorCache:
                 continue
             vector = self._vector(value)
             if vector is None:
-                metrics.CACHE_ERRORS.labels("garbage").inc()
+                metrics.CACHE_ERRORS.labels(metrics.CacheError.GARBAGE).inc()
             else:
                 found[key] = vector
         return found

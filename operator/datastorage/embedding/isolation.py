@@ -128,7 +128,7 @@ class Isolation:
 
     def _refuse(self, key: bytes, reason: str) -> None:
         self._refused[key] = reason
-        metrics.EMBEDDED_TEXTS.labels("refused").inc()
+        metrics.EMBEDDED_TEXTS.labels(metrics.EmbeddedOutcome.REFUSED).inc()
 
 
 class _TimedProvider:
@@ -205,7 +205,7 @@ def embedded(row: Vector) -> Vector:
 
     A view in the cache would keep the rows of the whole batch in memory.
     """
-    metrics.EMBEDDED_TEXTS.labels("success").inc()
+    metrics.EMBEDDED_TEXTS.labels(metrics.EmbeddedOutcome.SUCCESS).inc()
     copy = row.copy()
     copy.setflags(write=False)
     return copy

@@ -69,7 +69,7 @@ class RedisStore:
         self._client = self._new_client(self._using.value)
         self._retired = RetiredClients()
         self._ttl_seconds = ttl_seconds
-        self._breaker = Breaker("redis", self._probe, pace=limits.pace)
+        self._breaker = Breaker(metrics.Dependency.REDIS, self._probe, pace=limits.pace)
 
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return a value or None for each key, in their order."""
@@ -118,7 +118,7 @@ class RedisStore:
         try:
             return await self._breaker.attempt(lambda: self._ask(operation))
         except TransientError:
-            metrics.CACHE_ERRORS.labels("unavailable").inc()
+            metrics.CACHE_ERRORS.labels(metrics.CacheError.UNAVAILABLE).inc()
             return None
 
     async def _probe(self) -> None:

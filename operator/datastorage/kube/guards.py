@@ -7,7 +7,7 @@ metric. It takes records in all the same: they are stored sooner than somebody m
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,25 +25,26 @@ from datastorage.kube.answers import metadata_of
 from datastorage.kube.apirequest import Target
 from datastorage.kube.endpoint import pod_namespace
 from datastorage.kube.transport import Transport
+from datastorage.metrics import Guard
 from datastorage.resilience.worker import repeat
 from datastorage.resources.kinds import GROUP
 
 _log = logging.getLogger(__name__)
 
-SPECS: Final = {
-    "change-guard": (
+SPECS: Final[Mapping[Guard, tuple[str, str]]] = {
+    Guard.CHANGE: (
         "78b3be88b4c7a41bcd1b2ae0666103b2a2e8cc94d2eb2de3636cc80d5bf6bfc1",
         "cbced74850cd5e7a69ca45d191cbcac896c3937fce384e098ecb95335a1cfc3e",
     ),
-    "definition-guard": (
+    Guard.DEFINITION: (
         "0e5ce6b58a398874e3bef59fb616b799817c420ed22cb0549ba9dfc5e82515f0",
         "919c39edfc336b1ccb83a211a7c95b19ed70e1aac4c8daaf50e0f381713db745",
     ),
-    "deletion-guard": (
+    Guard.DELETION: (
         "05f3ea52a78cf2c9239e19dd4c8cfb859947896c9540fc926ff3a16ec6d32b8c",
         "751c56cb5a8977d85a1c5cb293c1b80fbb90901c38b50c2aa592c7dc4fdd1ac4",
     ),
-    "status-guard": (
+    Guard.STATUS: (
         "0f2800a56e1dccd4cebfa66db6c428befdf7e61acd57190450a79a22d3ba9d5e",
         "2655c811902dbd0a5c8f4b6a6f1200272b50fa684caf90fd519a9d963e83dda1",
     ),
@@ -87,10 +88,10 @@ class Guards:
         except ClusterUnavailableError:
             return  # the API server's absence is reported elsewhere, and the guards may be as they were
         for guard, state in zip(GUARDS, found, strict=True):
-            metrics.GUARD_IN_FORCE.labels(guard).set(state.in_force)
+            metrics.GUARD_IN_FORCE.declare(guard).set(state.in_force)
         self._note(state.problem for state in found if state.problem is not None)
 
-    async def _state_of(self, guard: str) -> "_State":
+    async def _state_of(self, guard: Guard) -> "_State":
         both = zip(policy_and_binding("Validating", f"{guard}.{GROUP}"), SPECS[guard], strict=True)
         states = [await self._judged(target, known) for target, known in both]
         # A policy without its binding refuses nothing, so the worse of both counts.

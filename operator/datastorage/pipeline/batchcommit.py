@@ -76,7 +76,7 @@ class BatchCommit:
         Raises WorkRefusedError as ``commit`` does. A record that can't even be kept stays in the cluster, or
         its request gets an error; if it is gone from the cluster, it is lost.
         """
-        metrics.VALIDATION_FAILURES.labels("record", "rejected").inc()
+        metrics.RECORD_REJECTED.inc()
         [item] = await self._named([item])
         try:
             await self._breaker.judge(lambda: self._rejected.reject(item.record, reason))
@@ -95,7 +95,7 @@ class BatchCommit:
             hidden = f"PostgreSQL can't hold it ({reason}), and its bytes can't be kept"
             item.origin.given_up(hidden if item.record.via is Via.API else str(error))
             return
-        metrics.WRITE_TOTAL.labels(item.record.table.value, "rejected").inc()
+        metrics.WRITE_TOTAL.labels(item.record.table, metrics.WriteStatus.REJECTED).inc()
         _log.error("Record rejected", extra={**item.as_log_fields(), "reason": reason})
         await self._hand_on([item], [Rejection(reason)])
 

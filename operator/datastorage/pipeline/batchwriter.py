@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from datastorage import metrics
 from datastorage.embedding import Embedder
+from datastorage.metrics import VectorFailure
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, StoredRecord
 from datastorage.records.vectorwrite import VectorWrite, WriteState
@@ -89,6 +90,7 @@ def _count(stored: Sequence[StoredRecord]) -> None:
         if state is WriteState.WRITTEN:
             metrics.DUALWRITE_SUCCESS.inc(count)
         if state in {WriteState.PENDING, WriteState.FAILED}:
-            metrics.DUALWRITE_FAILURE.labels(reason).inc(count)
-        if state is WriteState.PENDING:
+            metrics.DUALWRITE_FAILURE.labels(VectorFailure(reason)).inc(count)
+        # Where the vectors have a server of their own, each of them follows: that is no fallback.
+        if state is WriteState.PENDING and reason != VectorFailure.FOLLOWING:
             metrics.FALLBACK_MODE.inc(count)

@@ -104,7 +104,7 @@ def expiry_of(kind: ResourceKind, body: Body) -> Expiry | None:
     status = status_of(body)
     due = time_in(status, "expiresAt")
     if due is None and is_given(status.get("expiresAt")):
-        metrics.VALIDATION_FAILURES.labels("expiresAt", "time_out_of_range").inc()
+        metrics.VALIDATION_FAILURES.labels("expiresAt", metrics.ClusterFault.TIME_OUT_OF_RANGE).inc()
     if due is None or not is_current(body):
         return None
     return Expiry(due.timestamp(), ref_of(kind, body), key_of(kind, body), metadata["resourceVersion"])

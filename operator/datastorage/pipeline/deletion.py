@@ -56,7 +56,7 @@ class Found:
 async def delete(cluster: Cluster, ref: ObjectRef, resource_version: str) -> None:
     """Delete exactly this object at exactly this version, and count it. Raises ClusterError."""
     await cluster.delete(ref.kind, ref.namespace, ref.name, uid=ref.uid, resource_version=resource_version)
-    metrics.GC_TOTAL.labels("deleted").inc()
+    metrics.GC_TOTAL.labels(metrics.GcOutcome.DELETED).inc()
 
 
 async def look_again(cluster: Cluster, ref: ObjectRef) -> Found | None:

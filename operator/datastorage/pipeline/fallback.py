@@ -24,6 +24,7 @@ from datastorage.errors import (
     OverloadedError,
     TransientError,
 )
+from datastorage.metrics import FallbackOutcome
 from datastorage.pipeline.clusterobject import is_settled
 from datastorage.pipeline.createdobjects import CreatedObjects, Place
 from datastorage.records.record import Claim
@@ -108,18 +109,20 @@ class Fallback:
             async with asyncio.timeout(self._pace.seconds), self._turns:
                 outcome = await self._counted(namespace, name, body, claim)
         except TimeoutError:
-            metrics.FALLBACK_TOTAL.labels("failed").inc()
+            metrics.FALLBACK_TOTAL.labels(FallbackOutcome.FAILED).inc()
             raise ClusterUnavailableError(
                 f"the API server did not create a custom resource within {self._pace.seconds:g} s"
             ) from None
         except (ClusterError, TransientError, IdentifierReusedError) as error:
-            metrics.FALLBACK_TOTAL.labels("failed").inc()
+            metrics.FALLBACK_TOTAL.labels(FallbackOutcome.FAILED).inc()
             raise self._translated(error, name) from error
         metrics.FALLBACK_TOTAL.labels(outcome).inc()
         return name
 
-    async def _counted(self, namespace: str, name: str, body: Mapping[str, Any], claim: Claim) -> str:
-        """Create the object within the bound; return ``created``, or ``repeated`` if it is there already."""
+    async def _counted(
+        self, namespace: str, name: str, body: Mapping[str, Any], claim: Claim
+    ) -> FallbackOutcome:
+        """Create the object within the bound; return whether it is new or was there already."""
         created = self._created
         if not created.has(namespace, name):
             await self._make_room()
@@ -132,7 +135,7 @@ class Fallback:
         with created.place(namespace, name) as place:
             return await self._create(place, body, claim)
 
-    async def _create(self, place: Place, body: Mapping[str, Any], claim: Claim) -> str:
+    async def _create(self, place: Place, body: Mapping[str, Any], claim: Claim) -> FallbackOutcome:
         namespace = place.namespace
         try:
             # Admission may change the object, and then the same request would not be the same any more.
@@ -142,8 +145,8 @@ class Fallback:
             _require_unchanged(made, claim)
         except ObjectChangedError:
             await self._require_same(namespace, place.name, claim)
-            return "repeated"
-        return "created"
+            return FallbackOutcome.REPEATED
+        return FallbackOutcome.CREATED
 
     async def _create_in(self, place: Place, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create the object; its place is taken unless it was there before."""

@@ -211,7 +211,7 @@ class GarbageCollector:
         if found.expiry is not None:
             self._schedule.add(found.expiry)
         elif found.held and not found.deleting:
-            metrics.GC_TOTAL.labels("held").inc()
+            metrics.GC_TOTAL.labels(metrics.GcOutcome.HELD).inc()
 
     async def _confirm(self, expiries: Sequence[Expiry]) -> Answer:
         combined = Answer()
@@ -232,14 +232,14 @@ class GarbageCollector:
         try:
             await deletion.delete(self._cluster, ref, expiry.resource_version)
         except ObjectGoneError:
-            metrics.GC_TOTAL.labels("gone").inc()
+            metrics.GC_TOTAL.labels(metrics.GcOutcome.GONE).inc()
         except ObjectChangedError:
-            metrics.GC_TOTAL.labels("changed").inc()
+            metrics.GC_TOTAL.labels(metrics.GcOutcome.CHANGED).inc()
             await self._look_again(expiry)
         except ClusterUnavailableError:
             self._retry(expiry, self._pace.retry_seconds)
         except RequestRefusedError as error:
-            metrics.GC_TOTAL.labels("refused").inc()
+            metrics.GC_TOTAL.labels(metrics.GcOutcome.REFUSED).inc()
             self._retry(expiry, self._pace.refused_retry_seconds)
             _log.error("Deletion refused", extra={**ref.as_log_fields(), "error": str(error)})
 
@@ -259,7 +259,7 @@ class GarbageCollector:
 
     async def _restore_row(self, expiry: Expiry) -> None:
         """Store an object again whose row is missing although its status says Stored. Do not delete it."""
-        metrics.GC_TOTAL.labels("unconfirmed").inc()
+        metrics.GC_TOTAL.labels(metrics.GcOutcome.UNCONFIRMED).inc()
         found = await deletion.look_again(self._cluster, expiry.ref)
         if found is not None and found.uid == expiry.ref.uid:
             note_missing(expiry.ref.kind, found.body)

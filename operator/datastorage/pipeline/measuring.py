@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from datastorage import metrics
 from datastorage.errors import DataStorageError
+from datastorage.metrics import WriteStatus
 from datastorage.pipeline.item import log_fields
 from datastorage.records.record import Record, StoredRecord
 
@@ -25,10 +26,11 @@ async def measured(store: Store, records: Sequence[Record]) -> list[StoredRecord
         count_failures(records)
         raise
     seconds = time.perf_counter() - started
-    for table in {record.table.value for record in records}:
+    for table in {record.table for record in records}:
         metrics.WRITE_DURATION.labels(table).observe(seconds)
     _count(
-        (record, "success" if row.is_new else "duplicate") for record, row in zip(records, rows, strict=True)
+        (record, WriteStatus.SUCCESS if row.is_new else WriteStatus.DUPLICATE)
+        for record, row in zip(records, rows, strict=True)
     )
     for record, row in zip(records, rows, strict=True):
         if row.is_new:
@@ -38,21 +40,22 @@ async def measured(store: Store, records: Sequence[Record]) -> list[StoredRecord
 
 def count_failures(records: Sequence[Record]) -> None:
     """Count records that are not stored this time."""
-    _count((record, "failure") for record in records)
+    _count((record, WriteStatus.FAILURE) for record in records)
 
 
-def _count(outcomes: Iterable[tuple[Record, str]]) -> None:
+def _count(outcomes: Iterable[tuple[Record, WriteStatus]]) -> None:
     # Counting each record by itself would take a lock for each.
-    counts = Counter((record.table.value, status) for record, status in outcomes)
+    counts = Counter((record.table, status) for record, status in outcomes)
     for (table, status), count in counts.items():
         metrics.WRITE_TOTAL.labels(table, status).inc(count)
 
 
 def _observe_new(record: Record, row: StoredRecord) -> None:
-    age = row.stored_at - record.key.created_at
-    metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
+    if record.key.generation == 1:  # nothing says when a later generation was made
+        age = row.stored_at - record.key.created_at
+        metrics.STORED_SECONDS.observe(max(0.0, age.total_seconds()))
     if row.diverged:
-        metrics.DIVERGED.labels(record.table.value).inc()
+        metrics.DIVERGED.labels(record.table).inc()
         _log.warning(
             "Another content of this generation is in the archive; both are kept "
             "(was the cluster restored from a backup, or cloned?)",

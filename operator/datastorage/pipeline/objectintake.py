@@ -7,12 +7,12 @@ that does not fit and asks for a sweep, which brings it back. The sweep may wait
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 from cachetools import FIFOCache
 
 from datastorage import metrics
+from datastorage.metrics import Verdict
 from datastorage.pipeline.clusterobject import (
     Body,
     ObjectRef,
@@ -39,17 +39,6 @@ from datastorage.resources.reading.requestobject import claim_of, stands_for_req
 _LATE_EVENT_SECONDS: Final = 300.0
 # How many versions of objects that can't be read are remembered, so that each is logged once.
 _UNREADABLE_REMEMBERED: Final = 1_000
-
-
-class Verdict(StrEnum):
-    """How an offered object was received."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"  # this content is under way, or was settled after the object was read
-    WAITING = "waiting"  # PostgreSQL refused it, and it is not due to be tried again
-    SETTLED = "settled"  # its own status says that it needs nothing more
-    UNREADABLE = "unreadable"  # a fault of this program: the object stays in the cluster, and is logged
-    FULL = "full"  # no room: a sweep will bring it back
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +174,7 @@ class ObjectIntake:
         """Log and count an object that can't be read, once per version; it must not stop the others."""
         if (ref, version) not in self._unreadable:
             self._unreadable[ref, version] = None
-            metrics.VALIDATION_FAILURES.labels("object", "unreadable").inc()
+            metrics.OBJECT_UNREADABLE.inc()
             log_unreadable(ref)
         return Verdict.UNREADABLE
 
@@ -195,5 +184,5 @@ def _event_read_at() -> float:
 
 
 def _counted(verdict: Verdict) -> Verdict:
-    metrics.INTAKE_TOTAL.labels(verdict.value).inc()
+    metrics.INTAKE_TOTAL.labels(verdict).inc()
     return verdict

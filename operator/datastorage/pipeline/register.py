@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cachetools import FIFOCache, TTLCache
 
@@ -35,13 +36,14 @@ class Register:
     def __init__(self, memory: Memory = Memory(), clock: Callable[[], float] = time.monotonic) -> None:
         """``clock`` counts seconds."""
         self._clock = clock
-        self._uncommitted: set[RecordKey] = set()
+        # Since when each has waited.
+        self._uncommitted: dict[RecordKey, datetime] = {}
         self._committed: set[RecordKey] = set()
         self._last_copies: dict[RecordKey, ObjectRef] = {}
         # The time at which each was settled, and the object's generation then.
         self._settled: FIFOCache[RecordKey, tuple[float, int]] = FIFOCache(memory.generations)
-        # The time until which each has to wait.
-        self._postponed: TTLCache[RecordKey, float] = TTLCache(
+        # The time until which each has to wait, and since when it has waited.
+        self._postponed: TTLCache[RecordKey, tuple[float, datetime]] = TTLCache(
             memory.generations, memory.postponed_seconds, timer=clock
         )
 
@@ -52,14 +54,17 @@ class Register:
         """
         if self.is_under_way(key):
             return False
-        (self._committed if committed else self._uncommitted).add(key)
-        self._postponed.pop(key, None)
+        postponed = self._postponed.pop(key, None)
+        if committed:
+            self._committed.add(key)
+        else:
+            self._uncommitted[key] = _waiting_since(key) if postponed is None else postponed[1]
         return True
 
     def committed(self, key: RecordKey) -> None:
         """Note that a generation is in PostgreSQL: a crash of this process can no longer lose it."""
         if key in self._uncommitted:
-            self._uncommitted.remove(key)
+            del self._uncommitted[key]
             self._committed.add(key)
         self._last_copies.pop(key, None)
 
@@ -73,14 +78,15 @@ class Register:
 
     def forget(self, key: RecordKey) -> None:
         """Note that processing ended early: the next event or sweep takes the generation in again."""
-        self._uncommitted.discard(key)
+        self._uncommitted.pop(key, None)
         self._committed.discard(key)
         self._last_copies.pop(key, None)
 
     def postpone(self, key: RecordKey, *, seconds: float) -> None:
         """Note that processing ended early; the generation is taken in again only after ``seconds``."""
+        since = self._uncommitted.get(key) or _waiting_since(key)
         self.forget(key)
-        self._postponed[key] = self._clock() + seconds
+        self._postponed[key] = (self._clock() + seconds, since)
 
     def last_copy(self, key: RecordKey, ref: ObjectRef) -> None:
         """Note that the cluster no longer has the object of a generation that is under way."""
@@ -106,7 +112,8 @@ class Register:
 
     def is_postponed(self, key: RecordKey) -> bool:
         """Whether a generation is postponed and still has to wait."""
-        return self._clock() < self._postponed.get(key, -math.inf)
+        postponed = self._postponed.get(key)
+        return postponed is not None and self._clock() < postponed[0]
 
     def is_last_copy(self, key: RecordKey) -> bool:
         """Whether this process has the only copy of the generation."""
@@ -117,7 +124,26 @@ class Register:
         """Generations that wait in the cluster because PostgreSQL has refused them."""
         return len(self._postponed)
 
+    def unstored(self) -> int:
+        """Return the number of generations that are not committed, the postponed ones among them."""
+        return len(self._uncommitted) + len(self._postponed)
+
+    def oldest_unstored_seconds(self) -> float:
+        """Return for how long the oldest of them has waited, and 0 if there is none.
+
+        An object has waited since it was created, and a later generation since it was taken in first.
+        """
+        waiting = [since for _, since in self._postponed.values()]
+        waiting.extend(self._uncommitted.values())
+        if not waiting:
+            return 0.0
+        return max(0.0, (datetime.now(UTC) - min(waiting)).total_seconds())
+
     @property
     def last_copies(self) -> list[ObjectRef]:
         """Objects that are gone from the cluster and not committed yet: only this process has them."""
         return list(self._last_copies.values())
+
+
+def _waiting_since(key: RecordKey) -> datetime:
+    return key.created_at if key.generation == 1 else datetime.now(UTC)

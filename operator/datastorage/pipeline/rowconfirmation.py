@@ -9,9 +9,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from datastorage import metrics
+from datastorage.metrics import MissingPhase
 from datastorage.pipeline.clusterobject import Body, phase_of, read_or_log, unread_ref_of
 from datastorage.pipeline.lookup import Answer, Archive, look_up
 from datastorage.records.record import RecordKey, Table
@@ -22,6 +23,8 @@ from datastorage.resources.reading.objectrecord import key_of
 from datastorage.resources.reading.registry import table_of
 
 _log = logging.getLogger(__name__)
+
+_COUNTED_PHASES: Final = {phase.value: phase for phase in MissingPhase}
 
 
 class Rejected(Protocol):
@@ -82,7 +85,7 @@ class Confirmation:
 def note_missing(kind: ResourceKind, body: Body) -> None:
     """Count and log a stored object whose row the archive does not have, and which is stored again."""
     phase = phase_of(body) or ""
-    metrics.ROWS_MISSING.labels(phase).inc()
+    metrics.ROWS_MISSING.labels(_COUNTED_PHASES.get(phase, MissingPhase.OTHER)).inc()
     _log.error(
         "The archive does not have the row of a stored object; storing it again",
         extra={**unread_ref_of(kind, body).as_log_fields(), "phase": phase},

@@ -68,8 +68,8 @@ class Aside:
         self._waiting: list[_Waiting] = []
         self._trying: _Waiting | None = None
         self._bytes = 0
-        self._in_memory = metrics.Share(metrics.WAITING_RECORDS.labels("memory"))
-        self._in_cluster = metrics.Share(metrics.WAITING_RECORDS.labels("cluster"))
+        self._in_memory = metrics.Share(metrics.WAITING_RECORDS.labels(metrics.Place.MEMORY))
+        self._in_cluster = metrics.Share(metrics.WAITING_RECORDS.labels(metrics.Place.CLUSTER))
         self._filled = Signal()
         self._drained = asyncio.Event()
         self._dividing = False

@@ -109,39 +109,39 @@ class StatusWriter:
         except NotServedError:
             # The object may come back with its definition, and then needs its status: the generation is not
             # settled.
-            metrics.STATUS_TOTAL.labels("gone").inc()
+            metrics.STATUS_TOTAL.labels(metrics.StatusOutcome.GONE).inc()
             register.forget(key)
         except ObjectGoneError:
             # Somebody deleted it after it was stored. There is no object left that needs a status.
-            metrics.STATUS_TOTAL.labels("gone").inc()
+            metrics.STATUS_TOTAL.labels(metrics.StatusOutcome.GONE).inc()
             register.done(key, version.generation)
         except ObjectChangedError:
             # There is a new version, or another object with the same name. It is offered again: its event may
             # have been dropped because this one was under way.
-            metrics.STATUS_TOTAL.labels("changed").inc()
+            metrics.STATUS_TOTAL.labels(metrics.StatusOutcome.CHANGED).inc()
             register.forget(key)
             await self._look_again(version)
         except ObjectTooLargeError:
             # The object has no room for a status. It is stored, and is still deleted on time: the deletion
             # guard exempts the operator.
-            metrics.STATUS_TOTAL.labels("too_large").inc()
+            metrics.STATUS_TOTAL.labels(metrics.StatusOutcome.TOO_LARGE).inc()
             _log.warning("Stored, but the object has no room for a status", extra=ref.as_log_fields())
             register.done(key, version.generation)
             if version.final and isinstance(update.outcome, StoredRecord):
                 self._schedule_deletion(version, update.outcome, version.resource_version)
         except RequestRefusedError as error:
             # Repeating at once would not help; a later sweep tries again.
-            metrics.STATUS_TOTAL.labels("refused").inc()
+            metrics.STATUS_TOTAL.labels(metrics.StatusOutcome.REFUSED).inc()
             register.forget(key)
             _log.error("Status refused", extra={**ref.as_log_fields(), "error": str(error)})
             self._followers.refused(error)
         except ClusterUnavailableError as error:
-            metrics.STATUS_TOTAL.labels("abandoned").inc()
+            metrics.STATUS_TOTAL.labels(metrics.StatusOutcome.ABANDONED).inc()
             register.forget(key)
             self._followers.sweep()
             _log.warning("Status not written for now", extra={**ref.as_log_fields(), "error": str(error)})
         else:
-            metrics.STATUS_TOTAL.labels("success").inc()
+            metrics.STATUS_TOTAL.labels(metrics.StatusOutcome.SUCCESS).inc()
             register.done(key, version.generation)
             if _is_pending(update.outcome):
                 # The vector may have been written while the update waited in the queue.
@@ -159,7 +159,7 @@ class StatusWriter:
                 limit = self._pace.max_refusals if refused else self._pace.max_attempts
                 if attempts >= limit or isinstance(error, ObjectTooLargeError):
                     raise
-            metrics.STATUS_TOTAL.labels("retried").inc()
+            metrics.STATUS_TOTAL.labels(metrics.StatusOutcome.RETRIED).inc()
             await asyncio.sleep(pauses.next())
 
     async def _write(self, update: StatusUpdate) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from datastorage import metrics
+from datastorage.metrics import Verdict
 from datastorage.pipeline.clusterobject import phase_of
 from datastorage.pipeline.listing import OBJECTS_PER_PAGE, Cluster, Page, Walk
 from datastorage.pipeline.neglected import Neglected
-from datastorage.pipeline.objectintake import ObjectIntake, Verdict
+from datastorage.pipeline.objectintake import ObjectIntake
 from datastorage.pipeline.rowconfirmation import Confirmation
 from datastorage.resilience.signal import Signal
 from datastorage.resilience.worker import MIN_JITTER, repeat
@@ -104,10 +105,10 @@ class Sweep:
             self._neglected.begin(kinds)
         failed = await self._walk.run(kinds, self._feed)
         if failed:
-            metrics.SWEEP_TOTAL.labels("failed").inc()
+            metrics.SWEEP_TOTAL.labels(metrics.Completion.FAILED).inc()
             self._requests.add(*failed)
         else:
-            metrics.SWEEP_TOTAL.labels("success").inc()
+            metrics.SWEEP_TOTAL.labels(metrics.Completion.SUCCESS).inc()
             self.last_success = time.monotonic()
 
     async def _feed(self, page: Page) -> None:

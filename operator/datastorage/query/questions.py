@@ -15,6 +15,7 @@ from datastorage.errors import (
     RecordNotFoundError,
     WorkRefusedError,
 )
+from datastorage.metrics import Operation, QueryStatus
 from datastorage.query.archivedrecord import ArchivedRecord, Page, archived, archived_all
 from datastorage.query.archivesummary import (
     DEFAULT_GROUPS,
@@ -46,6 +47,11 @@ from datastorage.storage.summaries import Summaries
 
 _NO_FILTER: Final = Filter()
 _MAX_HISTORY: Final = 1_000
+_SEARCHES: Final = {
+    SearchMode.HYBRID: Operation.SEARCH_HYBRID,
+    SearchMode.VECTOR: Operation.SEARCH_VECTOR,
+    SearchMode.TEXT: Operation.SEARCH_TEXT,
+}
 
 
 class ArchiveQueries:
@@ -74,7 +80,7 @@ class ArchiveQueries:
         Only a few records with the same text are returned, with the number of further ones. A search by both
         meaning and words falls back to words alone if there are no vectors, and says so (``degraded``).
         """
-        with _measured(f"search_{mode.value}"):
+        with _measured(_SEARCHES[mode]):
             check_limit(limit)
             return await self._searcher.search(
                 question, filter.criteria().within(scope), mode=mode, limit=limit
@@ -92,7 +98,7 @@ class ArchiveQueries:
 
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
-        with _measured("list"):
+        with _measured(Operation.LIST):
             criteria, after, question = await self._asked("list", filter, scope, limit, cursor)
             rows = await self._reader.page(criteria, after, limit + 1)
             page, next_cursor = await self._page(rows, limit, question)
@@ -108,7 +114,7 @@ class ArchiveQueries:
         scope: Scope = EVERYTHING,
     ) -> ListPage:
         """Return the page of ``list`` with the outlines of its records; contents are read if asked for."""
-        with _measured("list"):
+        with _measured(Operation.LIST):
             criteria, after, question = await self._asked("list", filter, scope, limit, cursor)
             outlined = await self._reader.outlined_page(criteria, after, limit + 1)
             if not with_content:
@@ -134,7 +140,7 @@ class ArchiveQueries:
 
         A page may have fewer entries than ``limit`` and yet a next one, when the records are large.
         """
-        with _measured("history"):
+        with _measured(Operation.HISTORY):
             if filter.target_kind is None or filter.target_name is None:
                 raise InvalidQueryError("a history needs the kind and the name of the target")
             criteria, after, question = await self._asked("history", filter, scope, limit, cursor)
@@ -154,7 +160,7 @@ class ArchiveQueries:
 
         Without ``since`` in the filter, a summary covers the last days alone.
         """
-        with _measured("summary"):
+        with _measured(Operation.SUMMARY):
             check_limit(limit)
             keys = group_keys(by)
             chosen = bounded(filter, datetime.now(UTC))
@@ -181,7 +187,7 @@ class ArchiveQueries:
 
         Only rows within the scope are found. Raises RecordNotFoundError, and AmbiguousUidError.
         """
-        with _measured("get"):
+        with _measured(Operation.GET):
             uid = checked_uid(uid)
             if generation is not None:
                 checked_generation(generation)
@@ -204,7 +210,7 @@ class ArchiveQueries:
 
         Only rows within the scope are found.
         """
-        with _measured("get"):
+        with _measured(Operation.GET):
             check_value("namespace", namespace)
             check_value("name", name)
             tables = Filter(kind=kind).criteria().tables
@@ -221,7 +227,7 @@ class ArchiveQueries:
         Only rows within the scope are found. Raises RecordNotFoundError if there are none, and
         AmbiguousUidError.
         """
-        with _measured("get"):
+        with _measured(Operation.GET):
             uid = checked_uid(uid)
             tables = Filter(kind=kind).criteria().tables
             await self._check_namespaces(tables, uid, None, scope)
@@ -243,7 +249,7 @@ class ArchiveQueries:
         Only records within the scope are returned.
         A page may have fewer records than ``limit`` and yet a next one, when the records are large.
         """
-        with _measured("timeline"):
+        with _measured(Operation.TIMELINE):
             check_value("correlation ID", correlation_id)
             check_limit(limit)
             question = fingerprint("timeline", correlation_id, scope)
@@ -322,18 +328,18 @@ def _known(orders: Orders | None) -> Orders:
 
 
 @contextmanager
-def _measured(operation: str) -> Iterator[None]:
+def _measured(operation: Operation) -> Iterator[None]:
     """Count and time a question. "No such record" counts as a success."""
-    status = "error"
+    status = QueryStatus.ERROR
     try:
         with metrics.QUERY_DURATION.labels(operation).time():
             yield
-        status = "success"
+        status = QueryStatus.SUCCESS
     except RecordNotFoundError:
-        status = "success"
+        status = QueryStatus.SUCCESS
         raise
     except InvalidQueryError:
-        status = "invalid"
+        status = QueryStatus.INVALID
         raise
     finally:
         metrics.QUERY_TOTAL.labels(operation, status).inc()

@@ -57,7 +57,7 @@ class Standby:
         self._clock = clock
         self._wake = Signal()
         self._limits: set[asyncio.Timeout] = set()
-        self._breaker = Breaker("standby", self._look_at_standby)
+        self._breaker = Breaker(metrics.Dependency.STANDBY, self._look_at_standby)
         self._is_known = False
         self._primary: ServerState | None = None
         # Positions of the primary that the standby has not reached, the earliest first.

@@ -15,6 +15,7 @@ from datastorage.errors import (
     TransientError,
     WorkRefusedError,
 )
+from datastorage.metrics import SkipReason
 from datastorage.query.archivedrecord import ArchivedRecord
 from datastorage.query.archivesummary import ArchiveSummary
 from datastorage.query.filters import Filter, SearchMode
@@ -152,26 +153,28 @@ class StandbyQueries:
         return await self._ask(lambda each: each.summary(filter, by, limit=limit, scope=scope))
 
     async def _ask(self, question: _Question[T], *, has_cursor: bool = False) -> T:
-        problem, reason = self._state.problem, "away"
+        problem, reason = self._state.problem, SkipReason.AWAY
         if problem is None:
             reached_at = self._state.reached_at
             try:
                 async with self._state.asked():
                     found = await question(self._standby)
             except RecordNotFoundError:
-                problem, reason = "the standby of PostgreSQL does not have the record", "not_found"
+                problem, reason = "the standby of PostgreSQL does not have the record", SkipReason.NOT_FOUND
             except InvalidQueryError:
                 # A cursor stands for a row. The primary may have given it, and the standby lack the row.
                 if not has_cursor:
                     raise
-                problem, reason = "the standby of PostgreSQL does not have the page token's row", "not_found"
+                problem = "the standby of PostgreSQL does not have the page token's row"
+                reason = SkipReason.NOT_FOUND
             except (EmbedderUnavailableError, PoolExhaustedError):
                 raise  # not the standby's fault
             except TransientError as error:
                 # A statement that takes too long would do so on the primary.
                 if isinstance(error, WorkRefusedError) and error.is_limit:
                     raise
-                problem, reason = str(error), "refused" if isinstance(error, WorkRefusedError) else "away"
+                problem = str(error)
+                reason = SkipReason.REFUSED if isinstance(error, WorkRefusedError) else SkipReason.AWAY
                 self._state.doubt()
             else:
                 _note(self._state.lag_since(reached_at))

@@ -17,6 +17,14 @@ class WriteState(StrEnum):
     SKIPPED = "Skipped"
 
 
+class OutboxState(StrEnum):
+    """The state of a vector that was not written with its record."""
+
+    PENDING = "pending"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
 @dataclass(frozen=True, slots=True)
 class VectorWrite:
     """The write of a record's vector.

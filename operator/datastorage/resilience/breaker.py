@@ -10,12 +10,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from datastorage import metrics
 from datastorage.errors import ConfigurationError, RecordRefusedError, TransientError, WorkRefusedError
+from datastorage.metrics import Dependency
 from datastorage.resilience.backoff import Backoff
 from datastorage.resilience.cancellation import end_tasks
 
@@ -51,7 +52,7 @@ class Breaker:
 
     def __init__(
         self,
-        dependency: str,
+        dependency: Dependency | Sequence[Dependency],
         probe: Callable[[], Awaitable[None]],
         *,
         trial: Callable[[], Awaitable[None]] | None = None,
@@ -59,7 +60,8 @@ class Breaker:
         on_recovery: Callable[[], None] = _nothing,
         pace: Pace = Pace(),
     ) -> None:
-        """``dependency`` is its name in logs and metrics. ``probe`` raises TransientError while it is away.
+        """``dependency`` is its name in logs and metrics; several names stand for things that serve as one.
+        ``probe`` raises TransientError while it is away.
 
         ``trial`` raises TransientError or RecordRefusedError while not even harmless work of the usual kind
         would succeed; without a trial, the probe takes its place. ``on_recovery`` is called when the
@@ -68,7 +70,8 @@ class Breaker:
         ``within`` is the breaker of the server that the dependency belongs to: every operation also waits
         there, so that this breaker is open only while the server serves others.
         """
-        self.dependency = dependency
+        dependencies = [dependency] if isinstance(dependency, Dependency) else dependency
+        self.dependency = ", ".join(dependencies)
         self._probe = probe
         self._trial = trial or probe
         self._within = within
@@ -88,8 +91,8 @@ class Breaker:
         # The latest refusal of each call of ``run`` that repeats refused work.
         self._refusals: dict[object, str] = {}
         self._probing: asyncio.Task[None] | None = None
-        self._outages = _OutageLog(dependency, pace)
-        self._errors = metrics.DEPENDENCY_ERRORS.labels(dependency)
+        self._outages = _OutageLog(dependencies, pace)
+        self._errors = [metrics.DEPENDENCY_ERRORS.labels(each) for each in dependencies]
 
     @property
     def reason(self) -> str | None:
@@ -185,7 +188,7 @@ class Breaker:
             await self._try_harmless_work(error)
             raise
         except TransientError as error:
-            self._errors.inc()
+            self._count_error()
             self._failed(error, self._probe)
             raise
         self._succeeded()
@@ -196,11 +199,15 @@ class Breaker:
         try:
             await self._trial()
         except (TransientError, RecordRefusedError) as state:
-            self._errors.inc()
+            self._count_error()
             away = TransientError(str(state))
             self._failed(away, self._trial)
             raise away from refusal
         self._succeeded()
+
+    def _count_error(self) -> None:
+        for errors in self._errors:
+            errors.inc()
 
     def _failed(self, error: TransientError, check: Callable[[], Awaitable[None]]) -> None:
         if check is self._trial:
@@ -248,21 +255,25 @@ class Breaker:
 class _OutageLog:
     """Logs the beginning and the end of each outage, and reminders while it lasts."""
 
-    def __init__(self, dependency: str, pace: Pace) -> None:
+    def __init__(self, dependencies: Sequence[Dependency], pace: Pace) -> None:
         self.skipped = 0
         """The number of attempts that have failed or were skipped since the last logged end of an outage."""
-        self._dependency = dependency
+        self._dependency = ", ".join(dependencies)
         self._pace = pace
         self._began_at = 0.0
         self._is_logged = False
         # No log line about an outage is written before this time.
         self._quiet_until = 0.0
-        self._up = metrics.DEPENDENCY_UP.labels(dependency)
-        self._up.set(1)
+        self._up = [metrics.DEPENDENCY_UP.declare(each) for each in dependencies]
+        self._show(up=True)
 
     def begin(self) -> None:
         self._began_at = time.monotonic()
-        self._up.set(0)
+        self._show(up=False)
+
+    def _show(self, *, up: bool) -> None:
+        for gauge in self._up:
+            gauge.set(up)
 
     def remind(self, reason: str) -> None:
         """Log that the dependency is away, unless that was logged not long ago."""
@@ -275,7 +286,7 @@ class _OutageLog:
         self._quiet_until = now + self._pace.remind
 
     def end(self) -> None:
-        self._up.set(1)
+        self._show(up=True)
         if not self._is_logged:
             return
         seconds = round(time.monotonic() - self._began_at, 1)

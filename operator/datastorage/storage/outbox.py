@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 
 from datastorage.errors import TransientError
 from datastorage.records.record import Record
-from datastorage.records.vectorwrite import VectorWrite, WriteState
+from datastorage.records.vectorwrite import OutboxState, VectorWrite, WriteState
 from datastorage.resources.reading.fields import storable
 from datastorage.storage.connection.database import Database
 from datastorage.storage.connection.sessions import Session, transaction
@@ -101,14 +100,6 @@ _DROP: Final = """
     UPDATE datastorage.vector_outbox SET state = 'dropped', last_error = $3
     WHERE state <> 'dropped' AND ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR uid = $2)
 """
-
-
-class OutboxState(StrEnum):
-    """The state of a vector that was not written with its record."""
-
-    PENDING = "pending"
-    FAILED = "failed"
-    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)

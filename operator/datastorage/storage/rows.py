@@ -11,12 +11,17 @@ from datastorage.errors import WorkRefusedError
 from datastorage.records.hashes import NO_TEXT
 from datastorage.records.reasons import Reason
 from datastorage.records.record import Record, RecordKey, StoredRecord, Table
-from datastorage.records.vectorwrite import WITHOUT_TEXT, WITHOUT_VECTORS, VectorWrite, WriteState
+from datastorage.records.vectorwrite import (
+    WITHOUT_TEXT,
+    WITHOUT_VECTORS,
+    OutboxState,
+    VectorWrite,
+    WriteState,
+)
 from datastorage.resources.reading.kindreading import Reading
 from datastorage.resources.reading.registry import READINGS
 from datastorage.storage.connection.sessions import Session
 from datastorage.storage.keys import key_columns, key_in
-from datastorage.storage.outbox import OutboxState
 
 # The columns that both tables have, before and after those of the kind, with their types.
 _BEFORE: Final[Mapping[str, str]] = {

@@ -167,8 +167,8 @@ class Backfill:
         refused = [row for row in claim.rows if row.text_hash in embeddings.refused]
         claim.remove(written)
         claim.refuse(refused, embeddings.refused)
-        metrics.OUTBOX_SETTLED.labels("written").inc(len(written))
-        metrics.OUTBOX_SETTLED.labels("failed").inc(len(refused))
+        metrics.OUTBOX_SETTLED.labels(metrics.SettledOutcome.WRITTEN).inc(len(written))
+        metrics.OUTBOX_SETTLED.labels(metrics.SettledOutcome.FAILED).inc(len(refused))
         if embeddings.error is not None:
             claim.delay(_without(claim.rows, written + refused), str(embeddings.error))
         any_done = bool(written or refused)

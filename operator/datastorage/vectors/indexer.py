@@ -53,12 +53,12 @@ class Indexer:
             worked = await self._vectors.index(memory_mib=self._memory_mib)
         except TransientError as error:
             # Searches work without an index too: they read all vectors that have none.
-            metrics.VECTOR_INDEX_STEPS.labels("failed").inc()
+            metrics.VECTOR_INDEX_STEPS.labels(metrics.Completion.FAILED).inc()
             _log.warning("Indexing vectors failed; it will be repeated", extra={"error": str(error)})
             return self._retries.next()
         self._retries.reset()
         if not worked:
             return None
-        metrics.VECTOR_INDEX_STEPS.labels("success").inc()
+        metrics.VECTOR_INDEX_STEPS.labels(metrics.Completion.SUCCESS).inc()
         _log.info("Vectors indexed", extra={"seconds": round(time.perf_counter() - started, 1)})
         return 0.0

@@ -7,9 +7,10 @@ from typing import NoReturn, Protocol
 
 from datastorage import metrics
 from datastorage.errors import WorkRefusedError
+from datastorage.records.vectorwrite import OutboxState
 from datastorage.resilience.breaker import Breaker
 from datastorage.resilience.worker import repeat
-from datastorage.storage.outbox import OutboxDepth, OutboxState
+from datastorage.storage.outbox import OutboxDepth
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,6 @@ class OutboxCount:
             self._on_progress()
         self._pending = pending.depth
         for state, found in depths.items():
-            metrics.OUTBOX_DEPTH.labels(state.value).set(found.depth)
+            metrics.OUTBOX_DEPTH.labels(state).set(found.depth)
         metrics.OUTBOX_AGE.set(pending.oldest_seconds)
         return None

@@ -54,11 +54,12 @@ def text(*path: str) -> Callable[[Spec], str | None]:
 
 def time(*path: str) -> Callable[[Spec], datetime | None]:
     """Return a function that reads a column's time at a path, and counts times that do not fit."""
+    misfits = metrics.VALIDATION_FAILURES.labels(path[-1], metrics.ClusterFault.TIME_OUT_OF_RANGE)
 
     def convert(value: Any) -> datetime | None:
         found = time_of(value)
         if found is None and is_given(value):
-            metrics.VALIDATION_FAILURES.labels(path[-1], "time_out_of_range").inc()
+            misfits.inc()
         return found
 
     return _reader(path, convert)
