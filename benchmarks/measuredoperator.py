@@ -79,6 +79,11 @@ class MeasuredOperator:
         """The names of the Leases that it holds."""
         return self._process.held_leases()
 
+    @property
+    def committed(self) -> int:
+        """How many records its committed batches had, with those that were stored already."""
+        return int(self._process.metric("datastorage_batch_size_sum"))
+
     def pause(self) -> None:
         """Freeze the process."""
         self._process.pause()
