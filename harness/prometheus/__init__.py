@@ -1,0 +1,1 @@
+"""A real Prometheus with Alertmanager, for tests and demonstrations of the rules."""
