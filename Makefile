@@ -93,6 +93,7 @@ lint: $(READY) ## Check style, types, import rules, generated files, the manifes
 	$(BIN)/datastorage crds --check
 	$(BIN)/datastorage reference --check
 	$(BIN)/python -m harness.chart --check
+	$(BIN)/python -m harness.rules --check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m harness.manifestlint
 
@@ -104,6 +105,10 @@ format: $(READY) ## Format the code and fix what ruff can fix
 .PHONY: crds
 crds: $(READY) ## Write crds/ from the models
 	$(BIN)/datastorage crds
+
+.PHONY: rules
+rules: $(READY) ## Write the rules of Prometheus into manifests/monitoring, and what pages say of them
+	@$(BIN)/python -m harness.rules
 
 .PHONY: docs
 docs: $(READY) ## Write the API reference and the tables of settings, metrics and chart values into docs/reference

@@ -97,6 +97,7 @@ def kustomized(cluster: Cluster, folder: Path) -> Objects:
 AS_COMPONENTS: dict[str, dict[str, Any]] = {
     "api-fallback": {"apiFallback.enabled": True},
     "guard-protection": {"guards.protected": True},
+    "monitoring": {"prometheusRule.enabled": True},
     "networkpolicy": {"networkPolicy.enabled": True},
     "networkpolicy/embedder": {"networkPolicy.enabled": True, "networkPolicy.embedder.enabled": True},
     "priority-class": {"priorityClass.create": True},
@@ -111,8 +112,9 @@ AS_COMPONENTS: dict[str, dict[str, Any]] = {
     },
 }
 # A component inside another one goes with that one.
-NAMES = {path: str(path.relative_to(MANIFESTS / "components")) for path in COMPONENTS}
-PRODUCTION = ("tls", "networkpolicy", "servicemonitor", "priority-class", "guard-protection")
+NAMES = {path: str(path.relative_to(MANIFESTS)).removeprefix("components/") for path in COMPONENTS}
+PRODUCTION = ("tls", "networkpolicy", "servicemonitor", "monitoring", "priority-class", "guard-protection")
+KINDS_OF_OTHERS = {"ServiceMonitor", "PrometheusRule", "Certificate"}
 URL = "postgresql://datastorage:development-service@postgres:5432/datastorage"
 OWNER_URL = "postgresql://datastorage_owner:development-owner@postgres:5432/datastorage"
 SMALL = {"requests": {"cpu": "50m", "memory": "128Mi"}}
@@ -211,6 +213,9 @@ def everything() -> Object:
             "database.secretName": "my-database",
             "vectors.secretName": "my-vectors",
             "serviceMonitor.labels": {"release": "prometheus"},
+            "prometheusRule.labels": {"release": "prometheus"},
+            "prometheusRule.selector": 'cluster="east"',
+            "prometheusRule.runbookUrl": "https://wiki.example/runbook",
             "readAccess.readers": [
                 {"kind": "ServiceAccount", "name": "report", "namespace": "reports"},
                 {"kind": "User", "name": "ann@example.org"},
@@ -222,7 +227,7 @@ def everything() -> Object:
 def test_the_api_server_accepts_every_value(control_plane: Cluster, helm: Helm, chart: Path) -> None:
     """Everything but the kinds of others, which the API server does not know."""
     made = templated(helm, chart, everything())
-    known = [each for each in made.values() if each["kind"] not in {"ServiceMonitor", "Certificate"}]
+    known = [each for each in made.values() if each["kind"] not in KINDS_OF_OTHERS]
     done = control_plane.kubectl(
         "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict",
         "-o", "name", "-f", "-",
@@ -260,6 +265,12 @@ def test_what_users_change_is_in_its_place(helm: Helm, chart: Path) -> None:
     }
     assert made["Service", SYSTEM, "datastorage"]["metadata"]["annotations"] == {"example.org/lb": "internal"}
     assert made["ServiceMonitor", SYSTEM, "datastorage"]["metadata"]["labels"]["release"] == "prometheus"
+    rule = made["PrometheusRule", SYSTEM, "datastorage"]
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    rules = {each.get("alert"): each for group in rule["spec"]["groups"] for each in group["rules"]}
+    absent = rules["DataStorageAbsent"]
+    assert absent["expr"] == 'absent(datastorage_build_info{cluster="east"})'
+    assert absent["annotations"]["runbook_url"] == "https://wiki.example/runbook#datastorageabsent"
     readers = made["ClusterRoleBinding", "", "datastorage-archive-readers"]["subjects"]
     assert readers[:2] == [
         {"kind": "ServiceAccount", "name": "report", "namespace": "reports"},

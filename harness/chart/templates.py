@@ -7,6 +7,8 @@ from typing import Any, Final
 from harness.chart.sources import Object, Sources
 from harness.chart.values import OPTIONAL_POLICIES, network_policies
 from harness.chart.yamltext import TemplateText
+from harness.rules.files import INSTALLED
+from harness.rules.rendering import RUNBOOK
 
 NAMESPACE: Final = "datastorage-system"
 """Of every manifest. The chart has the namespace of the release in its place."""
@@ -56,6 +58,9 @@ class Templates:
             "servicemonitor.yaml": _only_if(
                 "serviceMonitor.enabled",
                 self._file("components/servicemonitor/servicemonitor.yaml", _monitor),
+            ),
+            "prometheusrule.yaml": _only_if(
+                "prometheusRule.enabled", _OWN_SERIES + self._file("monitoring/prometheusrule.yaml", _rules)
             ),
             "certificate.yaml": _only_if(
                 "tls.certManager.enabled",
@@ -278,6 +283,29 @@ def _monitor(document: Object, text: TemplateText) -> None:
     document["metadata"]["labels"][text.block(*_with("serviceMonitor.labels"))] = None
     for name in ("interval", "scrapeTimeout"):
         document["spec"]["endpoints"][0][name] = text.inline(f"{{{{ $.Values.serviceMonitor.{name} }}}}")
+
+
+# With the opening brace: together with the braces of an action, it would not be understood.
+_OWN_SERIES: Final = (
+    '{{- $own := printf "namespace=%q,job=%q" $.Release.Namespace "datastorage" }}\n'
+    '{{- $own = printf "{%s" ($.Values.prometheusRule.selector | default $own) }}\n'
+)
+
+
+def _rules(document: Object, text: TemplateText) -> None:
+    document["metadata"]["labels"][text.block(*_with("prometheusRule.labels"))] = None
+    for group in document["spec"]["groups"]:
+        group["rules"] = [_rule(rule, text) for rule in group["rules"]]
+
+
+def _rule(rule: Object, text: TemplateText) -> Object:
+    if "annotations" in rule:
+        section = rule["annotations"]["runbook_url"].removeprefix(RUNBOOK)
+        link = f'{{{{ printf "%s{section}" $.Values.prometheusRule.runbookUrl | quote }}}}'
+        rule["annotations"]["runbook_url"] = text.inline(link)
+    lines = rule["expr"].replace(f"{{{INSTALLED.own}", "{{ $own }}").splitlines()
+    expression = text.block("expr: |-", *(f"  {line}" for line in lines))
+    return {expression if key == "expr" else key: None if key == "expr" else rule[key] for key in rule}
 
 
 def _certificate(document: Object, text: TemplateText) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from datastorage.settings import Settings, setting_fields, setting_names
 from harness.chart.sources import Object, Sources
+from harness.rules.rendering import RUNBOOK
 
 Schema = dict[str, Any]
 
@@ -247,6 +248,19 @@ def _options(sources: Sources) -> list[Value]:
         Value("serviceMonitor.labels", {}, "Labels by which your Prometheus chooses it.", _TEXTS),
         Value("serviceMonitor.interval", monitor["interval"], "Time between two readings.", duration),
         Value("serviceMonitor.scrapeTimeout", monitor["scrapeTimeout"], "Time that one may take.", duration),
+        _switch("prometheusRule.enabled", "Alerts, as a PrometheusRule for the Prometheus Operator."),
+        Value("prometheusRule.labels", {}, "Labels by which your Prometheus chooses it.", _TEXTS),
+        Value(
+            "prometheusRule.selector",
+            "",
+            "Selector, without braces, of the series that the rules are about. Empty: those of the "
+            'ServiceMonitor, `namespace="NAMESPACE",job="datastorage"` with the namespace of the release.',
+        ),
+        Value(
+            "prometheusRule.runbookUrl",
+            RUNBOOK,
+            "Where your readers find docs/operations/runbook.md. Each alert has a link to its section.",
+        ),
     ]
 
 

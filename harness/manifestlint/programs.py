@@ -14,13 +14,13 @@ _FOLDER = Path(__file__).resolve().parent
 _MODULE = GoModule(_FOLDER)
 _DEFINITIONS = GoModule(_FOLDER / "definitions")
 _KUBERNETES = GoModule(_FOLDER.parent / "controlplane")
-# The definitions of custom resources of others, by the module that has them.
-_CUSTOM_RESOURCES = {
-    "github.com/cert-manager/cert-manager": "deploy/crds/cert-manager.io_certificates.yaml",
-    "github.com/prometheus-operator/prometheus-operator": (
-        "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
-    ),
-}
+_PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator"
+# The definitions of custom resources of others, and the modules that have them.
+_CUSTOM_RESOURCES = (
+    ("github.com/cert-manager/cert-manager", "deploy/crds/cert-manager.io_certificates.yaml"),
+    (_PROMETHEUS_OPERATOR, "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"),
+    (_PROMETHEUS_OPERATOR, "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"),
+)
 _PROGRAMS = (
     GoBuild("kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", _MODULE, 15),
     GoBuild("kube-score", "github.com/zegl/kube-score/cmd/kube-score", _MODULE, 30),
@@ -45,7 +45,7 @@ def ensure_linters() -> Linters:
     """
     cache = cache_directory("manifestlint")
     programs = ensure_programs(_PROGRAMS, cache / _key(_FOLDER / "go.sum"), "the linters of the manifests")
-    inputs = _key(_FOLDER / "schemas.py", _FOLDER / "definitions" / "go.sum")
+    inputs = _key(_FOLDER / "schemas.py", Path(__file__), _FOLDER / "definitions" / "go.sum")
     schemas = cache / f"schemas-{kubernetes_version()}-{inputs}"
     if not schemas.exists():
         with build_lock(cache, "the schemas of the manifests"):
@@ -63,7 +63,7 @@ def foreign_definitions() -> list[Path]:
     Raises:
         BuildError: they cannot be fetched.
     """
-    return [_DEFINITIONS.source(module) / file for module, file in _CUSTOM_RESOURCES.items()]
+    return [_DEFINITIONS.source(module) / file for module, file in _CUSTOM_RESOURCES]
 
 
 def _key(*files: Path) -> str:

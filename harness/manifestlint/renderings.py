@@ -14,7 +14,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MANIFESTS = REPOSITORY / "manifests"
 BASE = MANIFESTS / "base"
 OVERLAYS = sorted(path.parent for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
-COMPONENTS = sorted(path.parent for path in MANIFESTS.glob("components/**/kustomization.yaml"))
+COMPONENTS = sorted(
+    path.parent
+    for pattern in ("components/**/kustomization.yaml", "monitoring/kustomization.yaml")
+    for path in MANIFESTS.glob(pattern)
+)
 DEVELOPMENT = MANIFESTS / "overlays" / "development"
 
 

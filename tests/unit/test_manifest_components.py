@@ -119,6 +119,21 @@ def test_the_service_monitor_reads_the_port_of_the_metrics() -> None:
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
 
 
+def test_the_rules_are_about_the_series_that_the_service_monitor_makes() -> None:
+    service = only("Service", file=MANIFESTS / "base" / "service.yaml")
+    rule = only("PrometheusRule", file=MANIFESTS / "monitoring" / "prometheusrule.yaml")
+    metadata = service["metadata"]
+    assert rule["metadata"]["namespace"] == metadata["namespace"]
+    own = f'namespace="{metadata["namespace"]}",job="{metadata["name"]}"'
+    [absent] = [
+        each["expr"]
+        for group in rule["spec"]["groups"]
+        for each in group["rules"]
+        if each.get("alert") == "DataStorageAbsent"
+    ]
+    assert absent == f"absent(datastorage_build_info{{{own}}})"
+
+
 def test_the_pods_get_the_priority_class_of_the_component() -> None:
     [patch] = kustomization(COMPONENTS / "priority-class")["patches"]
     given = yaml.safe_load(patch["patch"])["spec"]["template"]["spec"]["priorityClassName"]
@@ -170,4 +185,4 @@ def test_the_namespaces_with_rights_are_those_of_the_setting() -> None:
 def test_production_has_all_that_protects() -> None:
     found = set(kustomization(OVERLAYS / "production")["components"])
     names = {"tls", "networkpolicy", "servicemonitor", "priority-class", "guard-protection"}
-    assert found == {f"../../components/{name}" for name in names}
+    assert found == {*(f"../../components/{name}" for name in names), "../../monitoring"}

@@ -1,0 +1,1 @@
+"""The rules of Prometheus, held against stories of series that promtool plays."""

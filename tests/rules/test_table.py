@@ -1,0 +1,101 @@
+"""The table of the rules is complete, speaks of metrics that exist, and the files are made from it."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from datastorage.metrics import REGISTRY
+from harness.prometheus.programs import ensure_prometheus
+from harness.rules.files import REPOSITORY, RUNBOOK_PAGE, files, stale
+from harness.rules.model import Alert, Recording, seconds
+from harness.rules.rendering import Rendering, all_alerts, all_groups, yaml_text
+from harness.rules.runbook import runbook_page
+
+RULES = [rule for group in all_groups() for rule in group.rules]
+ALERTS = all_alerts()
+_METRIC = re.compile(r"\b(datastorage_\w+)\{\$own(?:,([^}]*))?\}")
+_MATCHER = re.compile(r'(\w+)(?:=|!=|=~|!~)"')
+_SUFFIXES = ("_bucket", "_count", "_sum", "_total", "_info")
+
+
+def exported() -> dict[str, set[str]]:
+    """Return the labels of each metric of the program, by the name of the metric."""
+    found = {}
+    for metric in REGISTRY._names_to_collectors.values():
+        labels = getattr(metric, "_labelnames", ())
+        for described in metric.describe() if hasattr(metric, "describe") else ():
+            found[described.name] = set(labels)
+    return found
+
+
+def base_name(series: str) -> str:
+    for suffix in _SUFFIXES:
+        if series.endswith(suffix):
+            return series.removesuffix(suffix)
+    return series
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_names_metrics_and_labels_that_exist(rule: Alert | Recording) -> None:
+    known = exported()
+    found = _METRIC.findall(rule.expression)
+    if not found:
+        recorded = {each.name for each in RULES if isinstance(each, Recording)}
+        assert set(re.findall(r"namespace_job:\S+", rule.expression)) <= recorded
+    for name, matchers in found:
+        labels = known[base_name(name)] | {"le", "version"}
+        assert set(_MATCHER.findall(matchers)) <= labels, name
+
+
+def test_every_name_of_a_metric_selects_its_own_installation() -> None:
+    for rule in RULES:
+        names = re.findall(r"\bdatastorage_\w+", re.sub(r"namespace_job:\S+", "", rule.expression))
+        assert len(names) == len(_METRIC.findall(rule.expression)), rule.name
+
+
+def test_alerts_have_the_names_and_texts_that_people_expect() -> None:
+    assert len({alert.key for alert in ALERTS}) == len(ALERTS)
+    for alert in ALERTS:
+        assert re.fullmatch(r"DataStorage[A-Z]\w+", alert.name)
+        assert not alert.summary.endswith(".")
+        assert alert.description.endswith(".")
+        assert alert.meaning.endswith(".")
+
+
+def test_nobody_waits_longer_for_what_is_critical() -> None:
+    for alert in ALERTS:
+        assert seconds(alert.lasting) <= (900 if alert.severity == "critical" else 10_800)
+
+
+def test_the_files_are_made_from_the_table() -> None:
+    assert stale() == []
+
+
+def test_a_page_gets_a_section_for_a_new_alert_and_loses_that_of_an_old_one() -> None:
+    page = files()[RUNBOOK_PAGE]
+    renamed = page.replace("## DataStorageAbsent\n", "## DataStorageOnceCalled\n")
+    again = runbook_page(renamed)
+    assert "DataStorageOnceCalled" not in again
+    assert "## DataStorageAbsent\n" in again
+    assert runbook_page(page) == page
+
+
+def test_promtool_accepts_the_rules_as_they_are_and_shortened(tmp_path: Path) -> None:
+    shortened = Rendering(factor=1 / 1000, shortest_range=3, shortest_wait=1)
+    for name, rendering in {"as-they-are": Rendering(), "shortened": shortened}.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml_text({"groups": rendering.groups()}))
+    command = [str(ensure_prometheus().promtool), "check", "rules", "--lint=all", "--lint-fatal"]
+    done = subprocess.run(
+        [*command, *map(str, tmp_path.glob("*.yaml"))], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_section_of_the_runbook_says_what_to_do() -> None:
+    text = (REPOSITORY / RUNBOOK_PAGE).read_text()
+    sections = text.split("\n## ")[1:]
+    assert [section.partition("\n")[0] for section in sections] == list(dict.fromkeys(a.name for a in ALERTS))
+    for section in sections:
+        assert "**What to do:**" in section
