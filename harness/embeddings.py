@@ -45,6 +45,8 @@ class OpenAIService:
         """Whether it answers like a proxy whose service is gone."""
         self.poison = ""
         """It refuses every text that contains this word."""
+        self.delay_seconds = 0.0
+        """How long it takes to answer correctly."""
         self.behaviours: list[Behaviour] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -102,7 +104,7 @@ class OpenAIService:
                 return web.Response(status=400, text="the input contains something")
             if self.behaviours:
                 return await self.behaviours.pop(0)(request, body)
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.delay_seconds)
             return web.json_response(self.answer(body))
         finally:
             self.at_once -= 1

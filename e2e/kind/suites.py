@@ -27,6 +27,7 @@ _DEPENDENCY = (
     "breaks PostgreSQL, an embedder or the operator's process, which are not in the cluster either way"
 )
 ELSEWHERE = {
+    "test_alerts.py": _DEPENDENCY,
     "test_api_fallback.py": _DEPENDENCY,
     "test_atomic_crash.py": _DEPENDENCY,
     "test_backup.py": _DEPENDENCY,

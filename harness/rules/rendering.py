@@ -21,7 +21,7 @@ class Rendering:
     """For which series the rules are, and how quickly they act.
 
     ``own`` is a selector without braces. ``factor`` shortens all times, for a test that lets alerts fire; no
-    range and no wait then becomes shorter than ``shortest_range`` and ``shortest_wait`` seconds.
+    range or age then becomes shorter than ``shortest_range`` seconds, and no wait than ``shortest_wait``.
     """
 
     own: str = 'job="datastorage"'
@@ -38,7 +38,7 @@ class Rendering:
     def expression(self, text: str) -> str:
         """Return an expression of the table as PromQL."""
         ranged = _RANGE.sub(lambda match: self._shortened(match[0], self.shortest_range), text)
-        timed = _SECONDS.sub(lambda match: f"{seconds(match[1]) * self.factor:g}", ranged)
+        timed = _SECONDS.sub(lambda match: f"{self._age(match[1]):g}", ranged)
         return timed.replace("$own", self.own).replace("$each", self.each)
 
     def _group(self, group: Group) -> dict[str, Any]:
@@ -61,6 +61,9 @@ class Rendering:
                 "runbook_url": f"{self.runbook}#{rule.name.lower()}",
             },
         }
+
+    def _age(self, duration: str) -> float:
+        return max(self.shortest_range, seconds(duration) * self.factor)
 
     def _shortened(self, duration: str, shortest: float) -> str:
         if self.factor == 1.0:

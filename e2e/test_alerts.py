@@ -1,0 +1,325 @@
+"""Each alert fires for real: a Prometheus reads a running operator, and something is broken and repaired."""
+
+import asyncio
+import hashlib
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+
+from datastorage.resources.kinds import AUDIT_RECORD, GROUP
+from e2e.alerting import KEYS, AlertWatch, Traffic, key_of
+from e2e.test_api import Callers
+from e2e.workbench import Workbench
+from harness.apiclient import ApiClient
+from harness.bulk import BulkClient
+from harness.controlplane import Cluster
+from harness.embeddings import OpenAIService
+from harness.installed import NAMESPACE
+from harness.operatorprocess import OperatorProcess
+from harness.polling import until
+from harness.postgres import PostgresServer
+from harness.prometheus.programs import Programs, ensure_prometheus
+from harness.prometheus.receiver import Receiver
+from harness.prometheus.servers import Alertmanager, Prometheus, Reading
+from harness.rules.files import INSTALLED
+from harness.rules.rendering import RUNBOOK, yaml_text
+
+# A day becomes 48 seconds. A window has six readings at least, so that a busy machine leaves samples in it.
+QUICK: Final = replace(INSTALLED, factor=1 / 1800, shortest_range=3, shortest_wait=1)
+OFTEN: Final = Reading(scrape="500ms", evaluation="500ms")
+GUARD: Final = f"validatingadmissionpolicybinding/definition-guard.{GROUP}"
+_POISON: Final = """
+    CREATE FUNCTION datastorage.no_poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'no poison' USING ERRCODE = 'datetime_field_overflow'; END $$;
+    CREATE TRIGGER no_poison BEFORE INSERT ON datastorage.audit_records
+        FOR EACH ROW WHEN (NEW.action = 'poison') EXECUTE FUNCTION datastorage.no_poison();
+"""
+_SECONDS: Final = 60.0
+
+
+@pytest_asyncio.fixture
+async def embedder() -> AsyncIterator[OpenAIService]:
+    """An embedding service in this process."""
+    service = OpenAIService(16)
+    await service.start()
+    yield service
+    await service.stop()
+
+
+@pytest.fixture(scope="module")
+def programs() -> Programs:
+    return ensure_prometheus()
+
+
+@asynccontextmanager
+async def a_guard_is_missing(cluster: Cluster) -> AsyncIterator[None]:
+    """The binding of a guard is deleted, so that its policy refuses nothing."""
+    found = cluster.get(GUARD)
+    found["metadata"] = {key: found["metadata"][key] for key in ("name", "labels")}
+    cluster.kubectl("delete", GUARD)
+    try:
+        yield
+    finally:
+        cluster.kubectl("create", "-f", "-", input=json.dumps(found))
+
+
+@asynccontextmanager
+async def the_holder_is_held_up(bench: Workbench) -> AsyncIterator[None]:
+    """Somebody holds the Lease who does nothing."""
+    served = hashlib.sha256(bench.namespace.encode()).hexdigest()[:8]
+    name = f"datastorage-shard-0-of-1-in-{served}"
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "holderIdentity": "held-up",
+            "leaseDurationSeconds": 60,
+            "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        },
+    }
+    bench.cluster.kubectl("create", "-f", "-", input=json.dumps(lease))
+    try:
+        yield
+    finally:
+        bench.cluster.kubectl("delete", "lease", name, "-n", NAMESPACE)
+
+
+@asynccontextmanager
+async def the_status_is_refused(bench: Workbench, traffic: Traffic) -> AsyncIterator[None]:
+    """A policy of the cluster refuses the status of some records."""
+    name = f"no-status.{bench.namespace}"
+    policy = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": [GROUP],
+                        "apiVersions": ["*"],
+                        "operations": ["UPDATE"],
+                        "resources": ["auditrecords/status"],
+                    }
+                ]
+            },
+            "validations": [
+                {"expression": "!object.metadata.name.startsWith('refused')", "message": "not this one"}
+            ],
+        },
+    }
+    binding = {
+        "apiVersion": policy["apiVersion"],
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {
+            "policyName": name,
+            "validationActions": ["Deny"],
+            "matchResources": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": bench.namespace}}
+            },
+        },
+    }
+    items = {"apiVersion": "v1", "kind": "List", "items": [policy, binding]}
+    bench.cluster.kubectl("create", "-f", "-", input=json.dumps(items))
+    try:
+        await asyncio.sleep(1)  # the API server reads its policies a moment later, and nothing shows when
+        for n in range(3):
+            await traffic.create(f"refused-{n}")
+        yield
+    finally:
+        bench.cluster.kubectl("delete", "-f", "-", input=json.dumps(items))
+
+
+@asynccontextmanager
+async def a_record_is_rejected(bench: Workbench, traffic: Traffic) -> AsyncIterator[None]:
+    """PostgreSQL can't hold one record."""
+    await bench.execute_as_owner(_POISON)
+    await traffic.create("rejected", action="poison")
+    yield
+    await bench.execute_as_owner("DROP TRIGGER no_poison ON datastorage.audit_records")
+
+
+@asynccontextmanager
+async def a_row_is_lost(bench: Workbench, client: BulkClient, traffic: Traffic) -> AsyncIterator[None]:
+    """The row of a record is gone when its object is to be deleted."""
+    await traffic.create("lost", ttlSecondsAfterStored=3)
+
+    async def stored() -> bool:
+        body = await client.get(AUDIT_RECORD, bench.namespace, "lost")
+        return body is not None and body.get("status", {}).get("phase") == "Stored"
+
+    await until(stored, seconds=_SECONDS, what="it is Stored")
+    await bench.execute_as_owner("DELETE FROM datastorage.audit_records WHERE name = 'lost'")
+    yield
+
+
+@asynccontextmanager
+async def the_cache_is_cold(traffic: Traffic) -> AsyncIterator[None]:
+    """Each record has another text."""
+    usual, traffic.message = traffic.message, "event {n} of its kind"
+    yield
+    traffic.message = usual
+
+
+@asynccontextmanager
+async def the_tables_of_the_vectors_are_away(bench: Workbench) -> AsyncIterator[None]:
+    await bench.execute_as_owner("ALTER TABLE datastorage.embeddings_1 RENAME TO taken_away")
+    try:
+        yield
+    finally:
+        await bench.execute_as_owner("ALTER TABLE datastorage.taken_away RENAME TO embeddings_1")
+
+
+@asynccontextmanager
+async def the_embedder_is_slow(embedder: OpenAIService) -> AsyncIterator[None]:
+    embedder.delay_seconds = 0.3
+    yield
+    embedder.delay_seconds = 0.0
+
+
+@asynccontextmanager
+async def postgresql_is_stopped(postgres: PostgresServer) -> AsyncIterator[None]:
+    await asyncio.to_thread(postgres.stop, "fast")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(postgres.start)
+
+
+@asynccontextmanager
+async def watched(prometheus: Prometheus) -> AsyncIterator[AlertWatch]:
+    """Look at the alerts of Prometheus in the background."""
+    watch = AlertWatch(prometheus)
+    task = asyncio.create_task(watch.run())
+    try:
+        yield watch
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def check_metrics(programs: Programs, operator: OperatorProcess) -> str:
+    """Return what promtool says against the metrics of a running operator."""
+    command = [str(programs.promtool), "check", "metrics", "--lint=all"]
+    done = subprocess.run(command, input=operator.metrics(), capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def pending_so_far(prometheus: Prometheus) -> set[str]:
+    """Return the alerts that have waited for their time before they fired."""
+    seen = prometheus.query(
+        'count by (alertname, long, short) (count_over_time(ALERTS{alertstate="pending"}[1h]))'
+    )
+    return {key_of({"labels": each["metric"]}) for each in seen}
+
+
+async def test_every_alert_fires_and_ends_after_the_repair(
+    workbench: Workbench,
+    client: BulkClient,
+    postgres: PostgresServer,
+    embedder: OpenAIService,
+    programs: Programs,
+    tmp_path: Path,
+) -> None:
+    """One operator, and one fault after the other."""
+    callers = Callers(workbench.cluster, workbench.namespace)
+    token = callers.token("both", "datastorage-writer", "datastorage-archive-reader")
+    rules = yaml_text({"groups": QUICK.groups()})
+    directory = tmp_path / "prometheus"
+    async with AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(Receiver())
+        alertmanager = stack.enter_context(Alertmanager(programs, directory, receiver.url))
+        prometheus = stack.enter_context(
+            Prometheus(programs, directory, rules, OFTEN, alertmanager=alertmanager)
+        )
+        watch = await stack.enter_async_context(watched(prometheus))
+        async with watch.firing("DataStorageAbsent"):
+            pass  # no operator runs
+        async with (
+            a_guard_is_missing(workbench.cluster),
+            the_holder_is_held_up(workbench),
+            watch.firing("DataStorageGuardNotInForce", "DataStorageShardWithoutHolder"),
+        ):
+            operator = await asyncio.to_thread(
+                partial(
+                    workbench.start_operator,
+                    **embedder.settings(LEASE_NAMESPACE=NAMESPACE, SWEEP_INTERVAL_SECONDS=5),
+                )
+            )
+            target = operator.metrics_url.removeprefix("http://").removesuffix("/metrics")
+            prometheus.read(target, namespace=NAMESPACE)
+        await watch.ended("DataStorageAbsent", "DataStorageShardWithoutHolder")
+        assert check_metrics(programs, operator) == ""
+        traffic = Traffic(workbench, client, ApiClient(operator.api_url, token))
+        async with traffic.flowing():
+            async with (
+                a_record_is_rejected(workbench, traffic),
+                a_row_is_lost(workbench, client, traffic),
+                the_status_is_refused(workbench, traffic),
+                the_cache_is_cold(traffic),
+                the_tables_of_the_vectors_are_away(workbench),
+                watch.firing(
+                    "DataStorageRecordRejected",
+                    "DataStorageUnconfirmedDeletion",
+                    "DataStorageStatusRefused",
+                    "DataStorageLowCacheHitRate",
+                    "DataStorageVectorDBDegraded",
+                    "DataStorageOutboxGrowing",
+                ),
+            ):
+                pass
+            async with (
+                the_embedder_is_slow(embedder),
+                traffic.searching(),
+                watch.firing("DataStorageSlowSemanticSearch"),
+            ):
+                pass
+            async with (
+                watch.firing("DataStorageStoredLateBudgetBurn"),
+                postgresql_is_stopped(postgres),
+                watch.firing(
+                    "DataStoragePostgreSQLFailure",
+                    "DataStorageArchivingStalled",
+                    "DataStorageUnstoredRecordTooOld",
+                    "DataStorageHighWriteErrorRate",
+                    "DataStorageHighQueryErrorRate",
+                    "DataStorageReadErrorBudgetBurn",
+                ),
+            ):
+                pass
+            await watch.ended(*{alert.name for alert in KEYS.values()})
+        assert watch.fired.keys() == KEYS.keys(), "every alert has fired"
+        # Prometheus notes nothing of its first evaluations, in which it restores what it knew before.
+        waited = {key for key, alert in KEYS.items() if alert.lasting != "0s"} - {"DataStorageAbsent"}
+        assert pending_so_far(prometheus) - {"DataStorageAbsent"} == waited
+        await the_message_is_read(receiver)
+    callers.close()
+
+
+async def the_message_is_read(receiver: Receiver) -> None:
+    """Check what Alertmanager has sent about PostgreSQL, and that it has sent the end as well."""
+
+    async def is_over() -> bool:
+        return bool(receiver.about("DataStoragePostgreSQLFailure", "resolved"))
+
+    await until(is_over, seconds=_SECONDS, what="Alertmanager says that PostgreSQL serves again")
+    message = receiver.about("DataStoragePostgreSQLFailure", "firing")[0]
+    assert message["labels"]["severity"] == "critical"
+    assert message["labels"]["namespace"] == NAMESPACE
+    assert message["annotations"] == {
+        "summary": "PostgreSQL does not serve: postgres",
+        "description": "A replica can't use postgres (postgres is the server, the others are its tables). "
+        "Nothing is stored there until it serves again.",
+        "runbook_url": f"{RUNBOOK}#datastoragepostgresqlfailure",
+    }

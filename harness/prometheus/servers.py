@@ -1,0 +1,156 @@
+"""A Prometheus that reads the metrics of operators, and an Alertmanager that sends messages about alerts."""
+
+import json
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlencode
+
+from harness.controlplane.processes import Component, ProcessGroup
+from harness.polling import until_blocking
+from harness.ports import free_port
+from harness.prometheus.programs import Programs
+
+_START_SECONDS: Final = 60.0
+_REQUEST_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 10.0
+"""For the end of a server; nothing of it is needed any more."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How often Prometheus reads the metrics and evaluates the rules, as it writes durations."""
+
+    scrape: str = "15s"
+    evaluation: str = "15s"
+
+
+class _Server:
+    """A program with a port of this machine, ended with the context."""
+
+    def __init__(self, name: str, command: Sequence[str], directory: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = directory / f"{name}.log"
+        self._component = Component(name, command, self.log)
+        self._group: ProcessGroup | None = None
+        # A proxy would not reach this machine.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def __enter__(self) -> Self:
+        self._group = ProcessGroup()
+        self._component.start(self._group)
+        until_blocking(self._is_ready, seconds=_START_SECONDS, what=f"{self._component.name} answers")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._component.stop(_STOP_SECONDS)
+        if self._group is not None:
+            self._group.kill()
+
+    def _is_ready(self) -> bool:
+        self._component.check()
+        try:
+            self._get("/-/ready")
+        except OSError:
+            return False
+        return True
+
+    def _get(self, path: str, **parameters: str) -> bytes:
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        with self._opener.open(f"{self.url}{path}{query}", timeout=_REQUEST_SECONDS) as response:
+            return bytes(response.read())
+
+
+class Alertmanager(_Server):
+    """Sends a message about each alert to a webhook, at once, and another one when it has ended."""
+
+    def __init__(self, programs: Programs, directory: Path, webhook: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        configuration = directory / "alertmanager.json"
+        configuration.write_text(json.dumps(_routing(webhook)))
+        port = free_port()
+        command = [
+            str(programs.alertmanager),
+            f"--config.file={configuration}",
+            f"--storage.path={directory / 'alertmanager'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--cluster.listen-address=",
+        ]
+        super().__init__("alertmanager", command, directory, port)
+
+
+class Prometheus(_Server):
+    """Evaluates rules over the metrics of the targets that it was given last."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        directory: Path,
+        rules: str,
+        reading: Reading = Reading(),
+        *,
+        alertmanager: Alertmanager | None = None,
+    ) -> None:
+        """``rules`` is the text of a rules file."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._targets = directory / "targets.json"
+        self.read()
+        (directory / "rules.yaml").write_text(rules)
+        configuration = directory / "prometheus.json"
+        configuration.write_text(json.dumps(self._configuration(reading, alertmanager)))
+        port = free_port()
+        command = [
+            str(programs.prometheus),
+            f"--config.file={configuration}",
+            f"--storage.tsdb.path={directory / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
+        ]
+        super().__init__("prometheus", command, directory, port)
+
+    def read(self, *targets: str, **labels: str) -> None:
+        """Read these targets (host:port) from now on, and no others; their series get the labels."""
+        found = [{"targets": list(targets), "labels": labels}] if targets else []
+        fresh = self._targets.with_suffix(".new")
+        fresh.write_text(json.dumps(found))
+        fresh.replace(self._targets.with_suffix(".json"))
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return the alerts that are pending or firing, with their labels and texts."""
+        return list(self._data("/api/v1/alerts")["alerts"])
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the samples of an expression now."""
+        return list(self._data("/api/v1/query", query=expression)["result"])
+
+    def _data(self, path: str, **parameters: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = json.loads(self._get(path, **parameters))["data"]
+        return found
+
+    def _configuration(self, reading: Reading, alertmanager: Alertmanager | None) -> dict[str, Any]:
+        told = [] if alertmanager is None else [alertmanager.url.removeprefix("http://")]
+        return {
+            "global": {"scrape_interval": reading.scrape, "evaluation_interval": reading.evaluation},
+            "rule_files": ["rules.yaml"],
+            "scrape_configs": [
+                {"job_name": "datastorage", "file_sd_configs": [{"files": [str(self._targets)]}]}
+            ],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": told}]}]},
+        }
+
+
+def _routing(webhook: str) -> dict[str, Any]:
+    return {
+        "route": {
+            "receiver": "webhook",
+            "group_by": ["alertname"],
+            "group_wait": "0s",
+            "group_interval": "1s",
+            "repeat_interval": "1h",
+        },
+        "receivers": [
+            {"name": "webhook", "webhook_configs": [{"url": webhook, "send_resolved": True}]},
+        ],
+    }
