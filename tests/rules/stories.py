@@ -1,4 +1,4 @@
-"""For each alert, a story in which something breaks and is repaired.
+"""For each alert, a story in which something breaks and is repaired, and another for each other cause.
 
 ``late`` steps after the first sample of the fault the expression holds, because a window has to fill, and
 ``lasts`` steps after the first sample of the repair it does not hold any more.
@@ -75,6 +75,16 @@ _FAULTS: Final = (
         labels={**OWN, "dependency": "postgres"},
     ),
     Story(
+        "DataStoragePostgreSQLFailure",
+        _TEN,
+        {
+            series("datastorage_dependency_up", dependency="postgres"): _TEN.gauge(1, 1),
+            series("datastorage_dependency_up", dependency="action_traces"): _TEN.gauge(1, 0),
+        },
+        lasts=0,
+        labels={**OWN, "dependency": "action_traces"},
+    ),
+    Story(
         "DataStorageArchivingStalled",
         _THIRTY,
         {
@@ -127,7 +137,16 @@ _FAULTS: Final = (
         _ONCE,
         {
             series("datastorage_gc_total", outcome="unconfirmed"): _ONCE.counter(0, 1),
-            series("datastorage_rows_missing_total", phase="Stored"): _ONCE.counter(0, 1),
+            series("datastorage_rows_missing_total", phase="Stored"): _ONCE.counter(0, 0),
+        },
+        lasts=60,
+    ),
+    Story(
+        "DataStorageUnconfirmedDeletion",
+        _ONCE,
+        {
+            series("datastorage_gc_total", outcome="unconfirmed"): _ONCE.counter(0, 0),
+            series("datastorage_rows_missing_total", phase="Degraded"): _ONCE.counter(0, 1),
         },
         lasts=60,
     ),
@@ -157,18 +176,31 @@ _FAULTS: Final = (
         {
             series("datastorage_dualwrite_failure_total", reason="embedder_unavailable"): _TEN.counter(0, 3),
             series("datastorage_dualwrite_failure_total", reason="following"): _TEN.counter(9, 9),
-            series("datastorage_dependency_up", dependency="embedder"): _TEN.gauge(1, 0),
+            series("datastorage_dependency_up", dependency="embedder"): _TEN.gauge(1, 1),
         },
         lasts=5,
+    ),
+    Story(
+        "DataStorageVectorDBDegraded",
+        _TEN,
+        # Nothing is stored meanwhile, or the vectors have a server of their own.
+        {
+            series("datastorage_dualwrite_failure_total", reason="vector_store_unavailable"): _TEN.counter(
+                0, 0
+            ),
+            series("datastorage_dependency_up", dependency="vector_store"): _TEN.gauge(1, 0),
+        },
+        lasts=0,
     ),
     Story(
         "DataStorageOutboxGrowing",
         _TEN,
         {
-            series("datastorage_outbox_oldest_seconds"): _TEN.gauge(10, 1000),
+            # The oldest one waits until the end, but the others become fewer.
+            series("datastorage_outbox_oldest_seconds"): _TEN.gauge(10, 1000, 1000),
             series("datastorage_outbox_depth", state="pending"): _TEN.counter(0, 5, -10),
         },
-        lasts=0,
+        lasts=4,
         value="16m 40s",
     ),
     Story(
