@@ -151,11 +151,10 @@ _VECTORS: Final = (
         name="DataStorageVectorDBDegraded",
         severity="warning",
         lasting="5m",
-        # Where the vectors have a server of their own, the reason "following" counts every record.
+        # The second part is for times in which nothing is stored, and for vectors on a server of their own:
+        # they follow the records, which is no fallback.
         expression=(
-            "sum by ($each) (increase(\n"
-            '  datastorage_dualwrite_failure_total{$own,reason=~"(embedder|vector_store)_unavailable"}[5m]\n'
-            ")) > 0\n"
+            "sum by ($each) (increase(datastorage_fallback_mode_total{$own}[5m])) > 0\n"
             "or 1 - min by ($each) (\n"
             '  datastorage_dependency_up{$own,dependency=~"embedder|vector_store"}\n'
             ") > 0"

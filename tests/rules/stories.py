@@ -174,8 +174,7 @@ _FAULTS: Final = (
         "DataStorageVectorDBDegraded",
         _TEN,
         {
-            series("datastorage_dualwrite_failure_total", reason="embedder_unavailable"): _TEN.counter(0, 3),
-            series("datastorage_dualwrite_failure_total", reason="following"): _TEN.counter(9, 9),
+            series("datastorage_fallback_mode_total"): _TEN.counter(0, 3),
             series("datastorage_dependency_up", dependency="embedder"): _TEN.gauge(1, 1),
         },
         lasts=5,
@@ -185,9 +184,7 @@ _FAULTS: Final = (
         _TEN,
         # Nothing is stored meanwhile, or the vectors have a server of their own.
         {
-            series("datastorage_dualwrite_failure_total", reason="vector_store_unavailable"): _TEN.counter(
-                0, 0
-            ),
+            series("datastorage_fallback_mode_total"): _TEN.counter(0, 0),
             series("datastorage_dependency_up", dependency="vector_store"): _TEN.gauge(1, 0),
         },
         lasts=0,

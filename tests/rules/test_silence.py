@@ -47,9 +47,7 @@ def _pod(phases: Phases, pod: str, own: Mapping[str, str]) -> Iterator[tuple[str
     for guard in ("deletion-guard", "status-guard"):
         # A replica that has just started has not looked yet.
         yield one("datastorage_guard_in_force", level(float(pod != "c")), guard=guard)
-    yield one("datastorage_dualwrite_failure_total", counter(0), reason="embedder_unavailable")
-    # Where the vectors have a server of their own.
-    yield one("datastorage_dualwrite_failure_total", counter(stored), reason="following")
+    yield one("datastorage_fallback_mode_total", counter(0))
     yield one("datastorage_outbox_oldest_seconds", level(20))
     yield one("datastorage_outbox_depth", level(50), state="pending")
     yield one("datastorage_cache_hits_total", counter(60), tier="memory")
