@@ -155,9 +155,7 @@ _VECTORS: Final = (
         # they follow the records, which is no fallback.
         expression=(
             "sum by ($each) (increase(datastorage_fallback_mode_total{$own}[5m])) > 0\n"
-            "or 1 - min by ($each) (\n"
-            '  datastorage_dependency_up{$own,dependency=~"embedder|vector_store"}\n'
-            ") > 0"
+            'or min by ($each) (datastorage_dependency_up{$own,dependency=~"embedder|vector_store"}) == 0'
         ),
         summary="Records are stored without their vectors",
         description="The embedder or the tables of the vectors are away. Records are safe; their vectors are "
