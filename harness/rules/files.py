@@ -18,8 +18,8 @@ INSTALLED: Final = Rendering(own=f'namespace="{_NAMESPACE}",job="datastorage"')
 _GENERATED: Final = "# Made from harness/rules by `make rules`; `make lint` holds it.\n"
 _ABOUT_INSTALLED: Final = """\
 # The rules are about the Service datastorage in datastorage-system. For another namespace, change it in the
-# expressions too, or use the chart, which does so. The links of the alerts lead to docs/operations/runbook.md:
-# give them the address at which your readers find it.
+# expressions too, or use the chart, which does so. The links lead to docs/operations/runbook.md: give them
+# the address at which your readers find that page.
 """
 _ABOUT_PLAIN: Final = """\
 # For a Prometheus without the Prometheus Operator: name this file under rule_files, and call the job that
