@@ -14,12 +14,13 @@ _FEWEST_SEARCHES: Final = 10
 _BY_MEANING: Final = 'operation=~"search_vector|search_hybrid"'
 
 
-def _failing(total: str, failed: str, counted: str) -> str:
+def _failing(counter: str, failed: str, *, of: str = "") -> str:
     """Return the share of failures of a counter, where it is above 5 % and not of a few."""
+    counted = f"$own,{of}" if of else "$own"
     return (
-        f"sum by ($each) (rate({total}{{$own,{failed}}}[5m]))\n"
-        f"/ sum by ($each) (rate({total}{{$own,{counted}}}[5m])) > 0.05\n"
-        f"and sum by ($each) (increase({total}{{$own,{failed}}}[5m])) > {_FEWEST_FAILURES}"
+        f"sum by ($each) (rate({counter}{{$own,{failed}}}[5m]))\n"
+        f"/ sum by ($each) (rate({counter}{{{counted}}}[5m])) > 0.05\n"
+        f"and sum by ($each) (increase({counter}{{$own,{failed}}}[5m])) > {_FEWEST_FAILURES}"
     )
 
 
@@ -28,7 +29,7 @@ _STORING: Final = (
         name="DataStorageHighWriteErrorRate",
         severity="critical",
         lasting="5m",
-        expression=_failing("datastorage_write_total", 'status="failure"', 'status=~".+"'),
+        expression=_failing("datastorage_write_total", 'status="failure"'),
         summary="More than 5 % of the writes to PostgreSQL fail",
         description="{{ $value | humanizePercentage }} of the attempts to store a record have failed in "
         "the last 5 minutes. What comes from the cluster is tried again; requests to the REST API fail.",
@@ -201,7 +202,7 @@ _ASKING: Final = (
         name="DataStorageHighQueryErrorRate",
         severity="critical",
         lasting="5m",
-        expression=_failing("datastorage_query_total", 'status="error"', 'status!="invalid"'),
+        expression=_failing("datastorage_query_total", 'status="error"', of='status!="invalid"'),
         summary="More than 5 % of the questions to the archive fail",
         description="{{ $value | humanizePercentage }} of the questions have failed in the last 5 minutes. "
         "Questions that are wrong themselves do not count.",
