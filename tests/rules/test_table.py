@@ -88,6 +88,16 @@ def test_promtool_accepts_the_rules_as_they_are_and_shortened(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
+def test_all_times_are_shortened_but_not_below_the_shortest() -> None:
+    quick = Rendering(own="", each="job", factor=1 / 60, shortest_range=6, shortest_wait=2)
+    assert quick.expression("rate(x[5m]) > $seconds(15m)") == "rate(x[6000ms]) > 15"
+    assert quick.expression("rate(x[1h]) > $seconds(1m)") == "rate(x[60000ms]) > 6"
+    rules = {rule["alert"]: rule for group in quick.groups() for rule in group["rules"] if "alert" in rule}
+    assert rules["DataStoragePostgreSQLFailure"]["for"] == "2000ms"
+    assert rules["DataStorageHighWriteErrorRate"]["for"] == "5000ms"
+    assert "for" not in rules["DataStorageRecordRejected"]
+
+
 def test_every_section_of_the_runbook_says_what_to_do() -> None:
     text = (REPOSITORY / RUNBOOK_PAGE).read_text()
     sections = text.split("\n## ")[1:]
