@@ -50,18 +50,25 @@ class AlertWatch:
         for key in keys:
             self.fired.pop(key, None)
         yield
-        await until(lambda: self._all_fired(keys), seconds=SECONDS, what=f"{sorted(keys)} fire")
+        await until(lambda: self._all_fired(keys), seconds=SECONDS, what=f"these fire: {sorted(keys)}")
 
     async def ended(self, *names: str) -> None:
         """Wait until no alert of these names is pending or firing."""
         keys = keys_of(names)
         await until(lambda: self._none_active(keys), seconds=SECONDS, what=f"{sorted(keys)} have ended")
 
-    async def _all_fired(self, keys: set[str]) -> bool:
-        return keys <= self.fired.keys()
+    async def _all_fired(self, keys: set[str]) -> "_None":
+        return _None(keys - self.fired.keys())
 
-    async def _none_active(self, keys: set[str]) -> bool:
-        return not keys & self.active
+    async def _none_active(self, keys: set[str]) -> "_None":
+        return _None(keys & self.active)
+
+
+class _None(frozenset[str]):
+    """The alerts that are waited for: true when there is none left, and shown when time is over."""
+
+    def __bool__(self) -> bool:
+        return not len(self)
 
 
 def keys_of(names: Collection[str]) -> set[str]:
@@ -93,9 +100,9 @@ class Traffic:
     async def flowing(self) -> AsyncIterator[None]:
         """Send records and questions in the background."""
         async with (
-            self._often(self._create, 0.04),
-            self._often(self._post, 0.15),
-            self._often(self._ask, 0.1),
+            self.often(self._create, 0.04),
+            self.often(self._post, 0.15),
+            self.often(self._ask, 0.1),
         ):
             yield
 
@@ -104,15 +111,19 @@ class Traffic:
         """Search by meaning in the background, each time with another question."""
         async with AsyncExitStack() as stack:
             for _ in range(3):
-                await stack.enter_async_context(self._often(self._search, 0.05))
+                await stack.enter_async_context(self.often(self._search, 0.05))
             yield
 
-    async def create(self, name: str, **spec: Any) -> dict[str, Any]:
-        """Create one record as an object."""
-        return await self._client.create(AUDIT_RECORD, self._bench.namespace, audit_record(name, **spec))
+    async def create(self, kind: str = "usual", **spec: Any) -> str:
+        """Create one record as an object, and return its name, which begins with the kind."""
+        name = f"{kind}-{next(self._numbers)}"
+        await self._client.create(AUDIT_RECORD, self._bench.namespace, audit_record(name, **spec))
+        return name
 
     @asynccontextmanager
-    async def _often(self, action: Callable[[], Awaitable[Any]], pause: float) -> AsyncIterator[None]:
+    async def often(self, action: Callable[[], Awaitable[Any]], pause: float) -> AsyncIterator[None]:
+        """Repeat an action in the background."""
+
         async def repeat() -> None:
             while True:
                 await action()
@@ -127,8 +138,7 @@ class Traffic:
                 await task
 
     async def _create(self) -> None:
-        n = next(self._numbers)
-        await self.create(f"traffic-{n}", message=self.message.format(n=n))
+        await self.create(message=self.message.format(n=next(self._numbers)))
 
     async def _post(self) -> None:
         spec = {"action": "restart", "phase": "Completed", "correlationID": "rr-1", "message": self.message}

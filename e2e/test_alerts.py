@@ -34,8 +34,8 @@ from harness.prometheus.servers import Alertmanager, Prometheus, Reading
 from harness.rules.files import INSTALLED
 from harness.rules.rendering import RUNBOOK, yaml_text
 
-# A day becomes 48 seconds. A window has six readings at least, so that a busy machine leaves samples in it.
-QUICK: Final = replace(INSTALLED, factor=1 / 1800, shortest_range=3, shortest_wait=1)
+# A day becomes 48 seconds. A window has eight readings at least, so that a busy machine leaves samples in it.
+QUICK: Final = replace(INSTALLED, factor=1 / 1800, shortest_range=4, shortest_wait=1, share=0.2)
 OFTEN: Final = Reading(scrape="500ms", evaluation="500ms")
 GUARD: Final = f"validatingadmissionpolicybinding/definition-guard.{GROUP}"
 _POISON: Final = """
@@ -135,8 +135,8 @@ async def the_status_is_refused(bench: Workbench, traffic: Traffic) -> AsyncIter
     bench.cluster.kubectl("create", "-f", "-", input=json.dumps(items))
     try:
         await asyncio.sleep(1)  # the API server reads its policies a moment later, and nothing shows when
-        for n in range(3):
-            await traffic.create(f"refused-{n}")
+        for _ in range(3):
+            await traffic.create("refused")
         yield
     finally:
         bench.cluster.kubectl("delete", "-f", "-", input=json.dumps(items))
@@ -144,25 +144,29 @@ async def the_status_is_refused(bench: Workbench, traffic: Traffic) -> AsyncIter
 
 @asynccontextmanager
 async def a_record_is_rejected(bench: Workbench, traffic: Traffic) -> AsyncIterator[None]:
-    """PostgreSQL can't hold one record."""
+    """PostgreSQL can't hold some records."""
     await bench.execute_as_owner(_POISON)
-    await traffic.create("rejected", action="poison")
-    yield
+    async with traffic.often(partial(traffic.create, "rejected", action="poison"), 1):
+        yield
     await bench.execute_as_owner("DROP TRIGGER no_poison ON datastorage.audit_records")
 
 
 @asynccontextmanager
 async def a_row_is_lost(bench: Workbench, client: BulkClient, traffic: Traffic) -> AsyncIterator[None]:
-    """The row of a record is gone when its object is to be deleted."""
-    await traffic.create("lost", ttlSecondsAfterStored=3)
+    """The rows of some records are gone when their objects are to be deleted."""
 
-    async def stored() -> bool:
-        body = await client.get(AUDIT_RECORD, bench.namespace, "lost")
-        return body is not None and body.get("status", {}).get("phase") == "Stored"
+    async def lose() -> None:
+        name = await traffic.create("lost", ttlSecondsAfterStored=3)
 
-    await until(stored, seconds=_SECONDS, what="it is Stored")
-    await bench.execute_as_owner("DELETE FROM datastorage.audit_records WHERE name = 'lost'")
-    yield
+        async def stored() -> bool:
+            body = await client.get(AUDIT_RECORD, bench.namespace, name)
+            return body is None or "phase" in body.get("status", {})
+
+        await until(stored, seconds=_SECONDS, what=f"{name} is stored")
+        await bench.execute_as_owner(f"DELETE FROM datastorage.audit_records WHERE name = '{name}'")
+
+    async with traffic.often(lose, 1):
+        yield
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ def _failing(counter: str, failed: str, *, of: str = "") -> str:
     return (
         f"sum by ($each) (rate({counter}{{$own,{failed}}}[5m]))\n"
         f"/ sum by ($each) (rate({counter}{{{counted}}}[5m])) > 0.05\n"
-        f"and sum by ($each) (increase({counter}{{$own,{failed}}}[5m])) > {_FEWEST_FAILURES}"
+        f"and sum by ($each) (increase({counter}{{$own,{failed}}}[5m])) > $events({_FEWEST_FAILURES})"
     )
 
 
@@ -188,7 +188,7 @@ _VECTORS: Final = (
             "and (\n"
             "  sum by ($each) (increase(datastorage_cache_hits_total{$own}[15m]))\n"
             "  + sum by ($each) (increase(datastorage_cache_misses_total{$own}[15m]))\n"
-            f") > {_FEWEST_LOOKUPS}"
+            f") > $events({_FEWEST_LOOKUPS})"
         ),
         summary="Less than half of the vectors come from the cache",
         description="{{ $value | humanizePercentage }} of the vectors came from a cache in the last 15 "
@@ -218,7 +218,7 @@ _ASKING: Final = (
             ")) > 0.1\n"
             "and sum by ($each) (\n"
             f"  increase(datastorage_query_duration_seconds_count{{$own,{_BY_MEANING}}}[10m])\n"
-            f") > {_FEWEST_SEARCHES}"
+            f") > $events({_FEWEST_SEARCHES})"
         ),
         summary="Search by meaning is slow",
         description="The 95th percentile of searches by meaning is {{ $value | humanizeDuration }}; the "

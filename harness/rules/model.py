@@ -1,8 +1,8 @@
 """The values that the rules are made of.
 
 An expression is PromQL with four words in it: ``$own`` selects the series of one installation, ``$each`` has
-the labels that tell installations apart, ``$seconds(5m)`` is a duration as a number, and ``$objective`` the
-share of failures that an objective allows.
+the labels that tell installations apart, ``$seconds(5m)`` is a duration as a number, and ``$events(10)`` a
+number of events that a rule needs in a window.
 """
 
 import re

@@ -102,7 +102,7 @@ def _alert(objective: Objective, burn: Burn) -> Alert:
     def burns(window: str) -> str:
         return f"{objective.name('ratio_rate', window)} > {burn.rate} * {objective.allowed}"
 
-    enough = f"{objective.name('increase', burn.long)} > {_FEWEST_FAILURES}"
+    enough = f"{objective.name('increase', burn.long)} > $events({_FEWEST_FAILURES})"
     return Alert(
         name=objective.alert,
         severity=burn.severity,

@@ -12,6 +12,7 @@ from harness.rules.objectives import budget_alerts, recordings
 
 _RANGE: Final = re.compile(r"(?<=\[)\d+[smhd](?=\])")
 _SECONDS: Final = re.compile(r"\$seconds\((\d+[smhd])\)")
+_EVENTS: Final = re.compile(r"\$events\((\d+)\)")
 RUNBOOK: Final = "https://datastorage.kubernaut.io/docs/operations/runbook.md"
 _COMPONENT: Final = "datastorage"
 
@@ -21,7 +22,8 @@ class Rendering:
     """For which series the rules are, and how quickly they act.
 
     ``own`` is a selector without braces. ``factor`` shortens all times, for a test that lets alerts fire; no
-    range or age then becomes shorter than ``shortest_range`` seconds, and no wait than ``shortest_wait``.
+    range or age then becomes shorter than ``shortest_range`` seconds, and no wait than ``shortest_wait``. In
+    short ranges there are fewer events: ``share`` is how many of those that a rule needs are enough.
     """
 
     own: str = 'job="datastorage"'
@@ -30,6 +32,7 @@ class Rendering:
     factor: float = 1.0
     shortest_range: float = 0.0
     shortest_wait: float = 0.0
+    share: float = 1.0
 
     def groups(self) -> list[dict[str, Any]]:
         """Return the groups of rules, as a rules file has them."""
@@ -39,7 +42,8 @@ class Rendering:
         """Return an expression of the table as PromQL."""
         ranged = _RANGE.sub(lambda match: self._shortened(match[0], self.shortest_range), text)
         timed = _SECONDS.sub(lambda match: f"{self._age(match[1]):g}", ranged)
-        return timed.replace("$own", self.own).replace("$each", self.each)
+        counted = _EVENTS.sub(lambda match: f"{int(match[1]) * self.share:g}", timed)
+        return counted.replace("$own", self.own).replace("$each", self.each)
 
     def _group(self, group: Group) -> dict[str, Any]:
         return {"name": group.name, "rules": [self._rule(rule) for rule in group.rules]}

@@ -92,6 +92,7 @@ def test_all_times_are_shortened_but_not_below_the_shortest() -> None:
     quick = Rendering(own="", each="job", factor=1 / 60, shortest_range=6, shortest_wait=2)
     assert quick.expression("rate(x[5m]) > $seconds(15m)") == "rate(x[6000ms]) > 15"
     assert quick.expression("rate(x[1h]) > $seconds(1m)") == "rate(x[60000ms]) > 6"
+    assert Rendering(share=0.2).expression("x > $events(20)") == "x > 4"
     rules = {rule["alert"]: rule for group in quick.groups() for rule in group["rules"] if "alert" in rule}
     assert rules["DataStoragePostgreSQLFailure"]["for"] == "2000ms"
     assert rules["DataStorageHighWriteErrorRate"]["for"] == "5000ms"
