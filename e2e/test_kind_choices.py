@@ -106,67 +106,80 @@ def test_what_is_left_out_exists() -> None:
 class Noted(Daemon):
     """A dockerd that is only noted."""
 
-    def __init__(self, *, answers: bool) -> None:
-        super().__init__()
+    def __init__(self, directory: Path, *, answers: bool) -> None:
+        super().__init__(directory / "docker")
         self.runs = answers
-        self.in_use = False
+        self.has_containers = False
+        self._is_for_runs = False
 
-    def start_if_needed(self) -> bool:
+    @property
+    def is_for_runs(self) -> bool:
+        return self._is_for_runs
+
+    def start_if_needed(self, *, for_runs: bool = False) -> bool:
         started, self.runs = not self.runs, True
+        self._is_for_runs |= started and for_runs
         return started
 
     def stop(self, *, force: bool = False) -> None:
-        if self.in_use and not force:
+        if self.has_containers and not force:
             raise DockerError("containers run in it")
-        self.runs = False
+        if self._is_used() and not force:
+            raise DockerError("another process uses it")
+        self.runs = self._is_for_runs = False
+
+
+def test_dockerd_is_stopped_where_it_was_started(tmp_path: Path) -> None:
+    daemon = Noted(tmp_path, answers=False)
+    with docker_daemon(keep=False, daemon=daemon):
+        assert daemon.runs
+    assert not daemon.runs
+
+
+def test_a_dockerd_that_was_there_stays(tmp_path: Path) -> None:
+    daemon = Noted(tmp_path, answers=True)
+    with docker_daemon(keep=False, daemon=daemon):
+        pass
+    assert daemon.runs
+
+
+def test_a_kept_dockerd_is_stopped_by_a_later_run(tmp_path: Path) -> None:
+    daemon = Noted(tmp_path, answers=False)
+    with docker_daemon(keep=True, daemon=daemon):
+        pass
+    assert daemon.runs
+    with docker_daemon(keep=False, daemon=daemon):
+        pass
+    assert not daemon.runs
+
+
+def test_a_dockerd_with_containers_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon = Noted(tmp_path, answers=False)
+    daemon.has_containers = True
+    with docker_daemon(keep=False, daemon=daemon):
+        pass
+    assert daemon.runs
+    assert "containers run in it" in capsys.readouterr().err
+    daemon.has_containers = False
+    with docker_daemon(keep=False, daemon=daemon):
+        pass
+    assert not daemon.runs, "the next run stops it"
+
+
+def test_the_last_of_several_runs_stops_dockerd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One builds images when another ends: no container says that dockerd is in use."""
+    daemon = Noted(tmp_path, answers=False)
+    with docker_daemon(keep=False, daemon=daemon):
+        with docker_daemon(keep=False, daemon=daemon):
+            pass
+        assert daemon.runs
+        assert "another process uses it" in capsys.readouterr().err
+    assert not daemon.runs
 
 
 @pytest.fixture
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("_folder")
-def test_dockerd_is_stopped_where_it_was_started() -> None:
-    daemon = Noted(answers=False)
-    with docker_daemon("a", keep=False, daemon=daemon):
-        assert daemon.runs
-    assert not daemon.runs
-
-
-@pytest.mark.usefixtures("_folder")
-def test_a_dockerd_that_was_there_stays() -> None:
-    daemon = Noted(answers=True)
-    with docker_daemon("a", keep=False, daemon=daemon):
-        pass
-    assert daemon.runs
-
-
-@pytest.mark.usefixtures("_folder")
-def test_a_kept_dockerd_is_stopped_by_the_next_run_of_that_cluster() -> None:
-    daemon = Noted(answers=False)
-    with docker_daemon("a", keep=True, daemon=daemon):
-        pass
-    with docker_daemon("b", keep=False, daemon=daemon):
-        pass
-    assert daemon.runs
-    with docker_daemon("a", keep=False, daemon=daemon):
-        pass
-    assert not daemon.runs
-
-
-@pytest.mark.usefixtures("_folder")
-def test_a_dockerd_that_others_use_stays(capsys: pytest.CaptureFixture[str]) -> None:
-    daemon = Noted(answers=False)
-    daemon.in_use = True
-    with docker_daemon("a", keep=False, daemon=daemon):
-        pass
-    assert daemon.runs
-    assert "containers run in it" in capsys.readouterr().err
-    daemon.in_use = False
-    with docker_daemon("a", keep=False, daemon=daemon):
-        pass
-    assert not daemon.runs, "the next run of that cluster stops it"
 
 
 @pytest.mark.usefixtures("_folder")
@@ -178,7 +191,7 @@ def test_a_refused_run_leaves_the_dockerd_of_the_first_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The first one has started dockerd, and builds images: no container says that it is in use."""
-    daemon = Noted(answers=False)
+    daemon = Noted(tmp_path, answers=False)
     monkeypatch.setattr("e2e.kind.cluster.Daemon", lambda: daemon)
     monkeypatch.setattr("e2e.kind.__main__.Daemon", lambda: daemon)
     monkeypatch.setattr("e2e.kind.__main__.REPOSITORY", tmp_path)
@@ -186,7 +199,7 @@ def test_a_refused_run_leaves_the_dockerd_of_the_first_one(
     monkeypatch.setattr("sys.argv", ["e2e.kind", "--name=a", *options])
     # An empty PATH has no docker, and so no Docker answers.
     monkeypatch.setenv("PATH", str(tmp_path))
-    with Kind("a", Docker()).claimed(), docker_daemon("a", keep=False, daemon=daemon):
+    with Kind("a", Docker()).claimed(), docker_daemon(keep=False, daemon=daemon):
         assert program.main() == 1
         assert "another run uses the cluster a" in capsys.readouterr().err
         assert daemon.runs

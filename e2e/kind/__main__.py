@@ -34,7 +34,7 @@ def main() -> int:
             if options.remove:
                 _remove(clusters, docker)
                 return 0
-            with docker_daemon(options.name, keep=options.keep):
+            with docker_daemon(keep=options.keep):
                 return _main(options, docker, clusters, run)
     except ControlPlaneError as error:
         say(f"e2e-kind: {error}")
@@ -92,7 +92,7 @@ def _remove(clusters: Clusters, docker: Docker) -> None:
         Daemon().stop(force=True)
         say("e2e-kind: no Docker answers, so no cluster is left")
         return
-    with docker_daemon(clusters.installation.name, keep=False), uninterrupted():
+    with docker_daemon(keep=False), uninterrupted():
         clusters.installation.remove()
         clusters.processes.remove()
 

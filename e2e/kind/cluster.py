@@ -181,33 +181,29 @@ class Kind:
 
 
 @contextmanager
-def docker_daemon(name: str, *, keep: bool, daemon: Daemon | None = None) -> Iterator[Docker]:
-    """Have a Docker that answers; stop it afterwards if it was started for this cluster and is not kept.
+def docker_daemon(*, keep: bool, daemon: Daemon | None = None) -> Iterator[Docker]:
+    """Have a Docker that answers; where a run has started it, stop it afterwards, unless ``keep``.
 
-    The caller has claimed the cluster.
+    If several runs use it, the last one stops it. The caller has claimed the cluster.
     """
     daemon = daemon or Daemon()
-    marker = Path(".pytest-kind") / name / "started-dockerd"
-    if daemon.start_if_needed():
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
     try:
-        yield Docker()
+        with daemon.in_use():
+            daemon.start_if_needed(for_runs=True)
+            yield Docker()
     finally:
-        if marker.exists() and keep:
+        if daemon.is_for_runs and keep:
             say("kept: dockerd, which --remove stops as well")
-        elif marker.exists():
+        elif daemon.is_for_runs:
             with uninterrupted():
-                _stop(daemon, marker)
+                _stop(daemon)
 
 
-def _stop(daemon: Daemon, marker: Path) -> None:
+def _stop(daemon: Daemon) -> None:
     try:
         daemon.stop()
-    except DockerError as error:  # somebody has come to use it: no reason to fail
+    except DockerError as error:  # others use it, and stop it in the end: no reason to fail
         say(str(error))
-    else:
-        marker.unlink()  # otherwise the next run of this cluster, or --remove, stops it
 
 
 @contextmanager

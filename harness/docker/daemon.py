@@ -1,10 +1,13 @@
 """A dockerd of our own, for machines where none runs."""
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +34,10 @@ class Pace:
 
 
 class Daemon:
-    """The dockerd that was started here, found again by its files in a folder."""
+    """The dockerd that was started here, found again by its files in a folder.
+
+    Processes may share it. One at a time starts or stops it, and none stops it while another one uses it.
+    """
 
     def __init__(
         self,
@@ -74,16 +80,36 @@ class Daemon:
             return []
         return [package for program, package in PROGRAMS.items() if not shutil.which(program)]
 
-    def start_if_needed(self) -> bool:
+    @property
+    def is_for_runs(self) -> bool:
+        """Whether a test run has started it, so that the last one stops it; otherwise a person has."""
+        return self._for_runs.exists()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Use it in the block: unless it is forced, no other process stops it meanwhile."""
+        with self._users.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def start_if_needed(self, *, for_runs: bool = False) -> bool:
         """Start dockerd unless a Docker answers; return whether it was started.
 
         Raises:
             DockerError: it can't be started: the message says what is missing.
         """
-        if self._docker.answers():
-            return False
-        self._check_needs()
-        self.stop(force=True)  # what a killed one has left
+        with self._alone():
+            # Only now: a dockerd that another process was just stopping would have answered before.
+            if self._docker.answers():
+                return False
+            self._check_needs()
+            self._stop(force=True)  # what a killed one has left
+            self._start_anew()
+            if for_runs:
+                self._for_runs.touch()
+            return True
+
+    def _start_anew(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._machine.snapshot().write(self._snapshot)
         try:
@@ -92,17 +118,23 @@ class Daemon:
         except BaseException:
             self._stop_unfinished()
             raise
-        return True
 
     def stop(self, *, force: bool = False) -> None:
         """Stop it and take away what it has left on the machine; nothing happens if it was not started here.
 
         Raises:
-            DockerError: containers run in it (unless forced), it does not end, or it has left something that
-                can't be taken away. Then its folder stays, so that this can be tried again.
+            DockerError: another process uses it or containers run in it (unless forced), it does not end, or
+                it has left something that can't be taken away. Then its folder stays, so that this can be
+                tried again.
         """
+        with self._alone():
+            self._stop(force=force)
+
+    def _stop(self, *, force: bool) -> None:
         if not self.was_started:
             return
+        if not force and self._is_used():
+            raise DockerError("dockerd was left running, because another process uses it")
         pid = self.pid
         if pid is not None and not force:
             running = self._docker.run("ps", "--format={{.Names}}").stdout.split()
@@ -143,9 +175,41 @@ class Daemon:
 
     def _stop_unfinished(self) -> None:
         try:
-            self.stop(force=True)
+            self._stop(force=True)
         except DockerError as error:  # the reason why it did not start matters more
             say(str(error))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other process starts or stops it, and let none do so in the block."""
+        with self._beside("lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("Another process starts or stops dockerd; waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _is_used(self) -> bool:
+        with self._users.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @property
+    def _users(self) -> Path:
+        return self._beside("users")
+
+    def _beside(self, suffix: str) -> Path:
+        """Return a file beside the folder, which is removed while processes wait for this file's lock."""
+        self._directory.parent.mkdir(parents=True, exist_ok=True)
+        return self._directory.with_name(f"{self._directory.name}.{suffix}")
+
+    @property
+    def _for_runs(self) -> Path:
+        return self._directory / "for-runs"
 
     @property
     def _data(self) -> Path:

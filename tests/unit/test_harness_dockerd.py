@@ -4,14 +4,18 @@ Programs in a folder stand in for `dockerd`, `iptables` and the others, and file
 nothing of this machine is changed.
 """
 
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.docker import Daemon, Docker, DockerError, Machine
 from harness.docker.daemon import Pace
+from harness.polling import until_blocking
 
 PACE = Pace(start_seconds=60, stop_seconds=60, poll_seconds=0.01)
 FORWARDING = "proc/sys/net/ipv4/ip_forward"
@@ -68,6 +72,10 @@ class Docked(Docker):
             raise self._after
         return True
 
+    def run(self, *arguments: str, **_: Any) -> subprocess.CompletedProcess[str]:
+        """Say that no containers run."""
+        return subprocess.CompletedProcess(arguments, 0, stdout="", stderr="")
+
 
 def daemon_of(root: Path, *, after: BaseException | None = None, silent: int = 3) -> Daemon:
     """Return a daemon for a Docker that does not answer a number of times: two before dockerd is started."""
@@ -116,6 +124,48 @@ def test_the_error_of_a_failed_start_is_not_hidden(root: Path, capsys: pytest.Ca
     with pytest.raises(DockerError, match="no such storage driver"):
         daemon_of(root, silent=1000000).start_if_needed()
     assert "the lock is taken" in capsys.readouterr().err
+
+
+def test_it_is_not_stopped_while_another_process_uses_it(root: Path) -> None:
+    daemon = daemon_of(root)
+    daemon.start_if_needed()
+    with daemon_of(root).in_use():
+        with pytest.raises(DockerError, match="left running, because another process uses it"):
+            daemon.stop()
+        assert daemon.pid is not None
+    daemon.stop()
+    assert not is_left(root)
+
+
+def test_a_start_waits_until_a_stop_has_taken_everything_away(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise the new dockerd would lose its files, or the old one would be taken for one that stays."""
+    daemon = daemon_of(root)
+    daemon.start_if_needed()
+    program(root, "ip", f"while [ ! -e {root / 'go'} ]; do sleep 0.01; done")
+    other = daemon_of(root)
+    with ThreadPoolExecutor() as threads:
+        stopping = threads.submit(daemon.stop, force=True)
+        until_blocking(lambda: daemon.pid is None, seconds=60, what="the first one has ended")
+        starting = threads.submit(other.start_if_needed)
+        until_blocking(
+            lambda: "starts or stops dockerd" in capsys.readouterr().err, seconds=60, what="the start waits"
+        )
+        (root / "go").touch()
+        stopping.result()
+        assert starting.result()
+    assert other.pid is not None
+    other.stop(force=True)
+    assert not is_left(root)
+
+
+def test_a_person_and_a_run_start_it_for_themselves(root: Path) -> None:
+    for for_runs in (False, True):
+        daemon = daemon_of(root)
+        daemon.start_if_needed(for_runs=for_runs)
+        assert daemon.is_for_runs == for_runs
+        daemon.stop(force=True)
 
 
 def test_rules_that_cannot_be_read_are_not_taken_for_none(root: Path) -> None:
