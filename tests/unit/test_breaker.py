@@ -194,6 +194,55 @@ async def test_an_attempt_fails_at_once_and_the_return_is_noticed_without_it(
     assert (breaker.reason, len(recoveries)) == (None, 1)
 
 
+async def test_an_outage_ends_although_all_who_waited_were_cancelled(
+    probe: Probe, recoveries: list[None], spawn: Spawn
+) -> None:
+    trial, dependency = Probe(), Dependency()
+    breaker = Breaker(
+        metrics.Dependency.POSTGRES,
+        probe,
+        trial=trial,
+        on_recovery=lambda: recoveries.append(None),
+        pace=Pace(first=0.0, max=0.0),
+    )
+    dependency.down = True
+    probe.errors = [TransientError("still away")] * 3
+    trial.errors = [TransientError("takes no writes yet")]
+    waiting = spawn(breaker.judge(dependency.operation))
+    await eventually(lambda: not breaker.serving)
+    waiting.cancel()
+    await eventually(lambda: breaker.reason is None)
+    assert trial.asked > 1, "the trial that failed was repeated"
+    assert len(recoveries) == 1
+    asked = trial.asked
+    await settle()
+    assert trial.asked == asked
+    await breaker.close()
+
+
+async def test_no_trial_is_made_beside_an_operation_that_shows_as_much(probe: Probe, spawn: Spawn) -> None:
+    trial, answered = Probe(), asyncio.Event()
+    breaker = Breaker(metrics.Dependency.POSTGRES, probe, trial=trial, pace=Pace(first=0.0, max=0.0))
+    calls = 0
+
+    async def operation() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise TransientError("away")
+        await answered.wait()
+
+    waiting = spawn(breaker.judge(operation))
+    await eventually(lambda: calls == 2)
+    await settle()
+    assert trial.asked == 0
+    assert breaker.reason == "away", "the operation may fail again"
+    answered.set()
+    await waiting
+    assert breaker.reason is None
+    await breaker.close()
+
+
 async def test_closing_ends_the_probing(probe: Probe) -> None:
     dependency = Dependency()
     dependency.down = True

@@ -28,6 +28,8 @@ from harness.apiserver import FakeApiServer
 from tests.support.referable import Referable, alive
 
 MIB = 2**20
+TOO_DEEP = "[" * 200_000
+"""JSON that no version of Python reads."""
 BASE = "/apis/datastorage.kubernaut.io/v1alpha1"
 
 
@@ -127,6 +129,14 @@ async def test_an_answer_that_is_no_status_is_still_an_error(
     with pytest.raises(ClusterUnavailableError) as caught:
         await call(client, "get")
     assert len(str(caught.value)) < 600
+
+
+async def test_a_missing_object_and_an_answer_that_is_nested_too_deeply(
+    server: FakeApiServer, client: ObjectClient
+) -> None:
+    server.answers.append(web.Response(status=404, text=TOO_DEEP))
+    with pytest.raises(NotServedError):
+        await call(client, "get")
 
 
 async def test_an_absent_server_is_transient() -> None:
@@ -278,7 +288,9 @@ async def test_a_page_of_large_objects_is_asked_for_again_shorter(server: FakeAp
 
 
 @pytest.mark.parametrize("verb", ["patch_status", "delete", "get", "pages"])
-@pytest.mark.parametrize("body", ["<html>Log in</html>", "[]", "", "null"])
+@pytest.mark.parametrize(
+    "body", ["<html>Log in</html>", "[]", "", "null", TOO_DEEP], ids=lambda body: body[:9]
+)
 async def test_an_answer_of_something_else_is_no_success(
     server: FakeApiServer, client: ObjectClient, verb: str, body: str
 ) -> None:

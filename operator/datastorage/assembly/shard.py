@@ -117,9 +117,11 @@ def _build_shared(replica: Replica, selection: Selection) -> _Shared:
 
     sweep_requests = SweepRequests()
     tables = [table_of(kind) for kind in selection.kinds]
+    trial = partial(store.trial.write, tables)
     breaker = Breaker(
         [Dependency(table) for table in tables],
-        partial(store.trial.write, tables),
+        trial,
+        trial=trial,
         within=replica.postgres,
         on_recovery=sweep_requests.add,
     )

@@ -62,11 +62,12 @@ def error_of(status: int, body: bytes, target: Target) -> ClusterError:
 def parsed(body: bytes, target: Target) -> dict[str, Any]:
     """Return the object in the answer. Raises ClusterUnavailableError for anything else.
 
-    A proxy's page does not prove that the API server did anything.
+    A proxy's page does not prove that the API server did anything. Nor can every version of Python read JSON
+    that is nested very deeply, which must not end the process.
     """
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise ClusterUnavailableError(
@@ -109,7 +110,7 @@ def version_of(answer: Mapping[str, Any], target: Target) -> str:
 def _names_an_object(body: bytes) -> bool:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     details = answer.get("details") if isinstance(answer, dict) else None
     return isinstance(details, dict) and bool(details.get("name"))

@@ -151,7 +151,7 @@ def _serves(path: str, answer: bytes, kind: ResourceKind) -> bool:
         return any(
             resource["name"] == kind.plural and "watch" in resource["verbs"] for resource in body["resources"]
         )
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return False  # not an answer of an API server
 
 

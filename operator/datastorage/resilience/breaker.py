@@ -64,8 +64,8 @@ class Breaker:
         ``probe`` raises TransientError while it is away.
 
         ``trial`` raises TransientError or RecordRefusedError while not even harmless work of the usual kind
-        would succeed; without a trial, the probe takes its place. ``on_recovery`` is called when the
-        dependency serves again.
+        would succeed; without a trial, the probe takes its place. After an outage, the trial is also made if
+        no operation shows that the dependency serves again. ``on_recovery`` is called when it does.
 
         ``within`` is the breaker of the server that the dependency belongs to: every operation also waits
         there, so that this breaker is open only while the server serves others.
@@ -74,6 +74,9 @@ class Breaker:
         self.dependency = ", ".join(dependencies)
         self._probe = probe
         self._trial = trial or probe
+        # A probe proves too little to end an outage by itself: operations may fail all the same.
+        self._confirms = trial is not None
+        self._under_way = 0
         self._within = within
         # The check that has failed must succeed before work continues. After a failed trial, the probe alone
         # would prove too little: all callers would try again and fail again.
@@ -182,6 +185,13 @@ class Breaker:
         return await self._try(operation)
 
     async def _try(self, operation: Callable[[], Awaitable[T]]) -> T:
+        self._under_way += 1
+        try:
+            return await self._tried(operation)
+        finally:
+            self._under_way -= 1
+
+    async def _tried(self, operation: Callable[[], Awaitable[T]]) -> T:
         try:
             result = await (operation() if self._within is None else self._within.judge(operation))
         except (RecordRefusedError, WorkRefusedError) as error:
@@ -220,8 +230,32 @@ class Breaker:
             self._outages.begin()
         self._reason = str(error)
         self._outages.remind(self._reason)
+        if self._probing is not None:
+            self._probing.cancel()  # it had ended, or waited for an operation to show what this one has shown
         # The probe is a task of its own: if a caller is cancelled, the others must not wait for ever.
-        self._probing = asyncio.create_task(self._probe_until_it_serves(), name=f"probe-{self.dependency}")
+        self._probing = asyncio.create_task(self._recover(), name=f"probe-{self.dependency}")
+
+    async def _recover(self) -> None:
+        await self._probe_until_it_serves()
+        if not self._confirms:
+            return
+        # Every caller may have been cancelled, and no other may come: whoever looks at ``reason`` would hold
+        # the dependency to be away for ever.
+        while True:
+            await asyncio.sleep(self._pace.max)
+            if self._reason is None:
+                return
+            if not self._under_way:
+                await self._confirm()
+
+    async def _confirm(self) -> None:
+        try:
+            await self._try(self._trial)
+        except (TransientError, RecordRefusedError):
+            pass  # another task probes now
+        except Exception as error:  # noqa: BLE001  # whatever it is, callers are not to be kept from trying
+            self._reason = f"{type(error).__name__}: {error}"
+            self._outages.remind(self._reason)
 
     async def _probe_until_it_serves(self) -> None:
         while True:
