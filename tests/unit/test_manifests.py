@@ -216,7 +216,7 @@ def test_no_pod_is_given_variables_of_services() -> None:
         document["spec"]["template"]["spec"]
         for file in sorted((REPOSITORY / "manifests").rglob("*.yaml"))
         for document in load(file)
-        if document["kind"] in {"Deployment", "StatefulSet", "DaemonSet", "Job"}
+        if document.get("kind") in {"Deployment", "StatefulSet", "DaemonSet", "Job"}
         and "template" in document["spec"]
     ]
     assert len(pods) >= 3
