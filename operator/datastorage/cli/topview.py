@@ -21,6 +21,8 @@ _HEADING: Final = "bold"
 _MINUTE_SECONDS: Final = 60
 # Limits that clients have met are few; a person needs the first.
 _MOST_LIMITS: Final = 6
+# `datastorage rejected list` shows the whole reason.
+_REASON_CHARACTERS: Final = 160
 
 Cell = str | Text
 
@@ -133,26 +135,26 @@ def _states(look: Look, rejected: RejectedLook | None) -> Table:
 
 
 def _dependencies(look: Look) -> Text:
-    parts = []
-    for dependency in sorted(look.dependencies, key=lambda one: not one.away_for):
-        name, away = printable(dependency.name), dependency.away_for
-        if not away:
-            parts.append(Text(f"{name} up", style=_GOOD))
-        elif len(away) == look.answering:
-            parts.append(Text(f"{name} DOWN", style=_BAD))
-        else:
-            parts.append(Text(f"{name} DOWN for {', '.join(map(printable, away))}", style=_BAD))
-    return _joined(parts)
+    bad = []
+    for dependency in look.dependencies:
+        replicas = ", ".join(map(printable, dependency.away_for))
+        if len(dependency.away_for) == look.answering:
+            bad.append(f"{printable(dependency.name)} DOWN")
+        elif replicas:
+            bad.append(f"{printable(dependency.name)} DOWN for {replicas}")
+    return _bad_first(bad, "up", [one.name for one in look.dependencies if not one.away_for])
 
 
 def _guards(look: Look) -> Text:
-    return _joined([
-        Text(
-            f"{printable(guard.name)} {'in force' if guard.in_force else 'NOT in force'}",
-            style=_GOOD if guard.in_force else _BAD,
-        )
-        for guard in sorted(look.guards, key=lambda one: one.in_force)
-    ])  # fmt: skip
+    bad = [f"{printable(guard.name)} NOT in force" for guard in look.guards if not guard.in_force]
+    return _bad_first(bad, "in force", [guard.name for guard in look.guards if guard.in_force])
+
+
+def _bad_first(bad: Sequence[str], how: str, good: Sequence[str]) -> Text:
+    parts = [Text(each, style=_BAD) for each in bad]
+    if good:
+        parts.append(Text(f"{how}: {', '.join(map(printable, good))}", style=_GOOD))
+    return Text("; ").join(parts) if parts else Text(_UNKNOWN)
 
 
 def _leases(look: Look) -> Iterator[tuple[str, Text]]:
@@ -183,7 +185,7 @@ def _limits(look: Look) -> Text:
     ]
     if len(hit) > _MOST_LIMITS:
         parts.append(Text(f"{len(hit) - _MOST_LIMITS} more"))
-    return _joined(parts)
+    return Text(", ").join(parts)
 
 
 def _rejected(rejected: RejectedLook) -> Iterator[Text]:
@@ -192,12 +194,9 @@ def _rejected(rejected: RejectedLook) -> Iterator[Text]:
     elif not rejected.records:
         yield Text("none now", style=_GOOD)
     for line in rejected.records:
-        text = f"{line.rejected_at} {line.kind} {line.name}: {line.reason}"
-        yield Text(printable(text), style=_BAD, no_wrap=True, overflow="ellipsis")
-
-
-def _joined(parts: Sequence[Text]) -> Text:
-    return Text(", ").join(parts) if parts else Text(_UNKNOWN)
+        reason = printable(line.reason)
+        cut = f"{reason[:_REASON_CHARACTERS]}…" if len(reason) > _REASON_CHARACTERS else reason
+        yield Text(f"{line.rejected_at} {line.kind} {printable(line.name)}: {cut}", style=_BAD)
 
 
 def _rate(value: float | None) -> str:
