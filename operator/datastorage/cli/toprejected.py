@@ -82,7 +82,9 @@ async def following_rejected() -> AsyncIterator[LatestRejected]:
         yield latest
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        [end] = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(end, Exception):  # a fault of this program: what it could not ask is not to be hidden
+        raise end
 
 
 async def _follow(settings: Any, latest: LatestRejected) -> None:
