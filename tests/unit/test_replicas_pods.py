@@ -105,7 +105,7 @@ def _forwarding() -> list[psutil.Process]:
 
 
 async def test_each_pod_is_asked_through_a_port_of_its_own_and_nothing_stays(
-    kubectl: Kubectl, port: int
+    kubectl: Kubectl, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     kubectl.set(_pod("a"), _pod("b"), _pod("c", "Pending"), _pod("d", waiting="CrashLoopBackOff"), a=port)
     installation = Installation(namespace="system", kubeconfig="/k", context="one")
@@ -120,6 +120,7 @@ async def test_each_pod_is_asked_through_a_port_of_its_own_and_nothing_stays(
         ]
         assert look.depths.intake == 3.0
     assert _forwarding() == []
+    assert caplog.messages == []
     flags = "--namespace=system --kubeconfig=/k --context=one"
     assert kubectl.calls[0] == f"get pods --selector=app.kubernetes.io/name=datastorage --output=json {flags}"
     assert f"port-forward --address=127.0.0.1 pod/a :9090 {flags}" in kubectl.calls

@@ -218,6 +218,8 @@ def _bad_count(value: float | None) -> Text:
 def _seconds(value: float | None) -> str:
     if value is None:
         return _UNKNOWN
-    if 0 < value < 1:
+    if value == 0:
+        return "0 s"
+    if value < 1:
         return f"{value * 1000:,.0f} ms"
     return f"{value:.1f} s" if value < _MINUTE_SECONDS else duration(value)

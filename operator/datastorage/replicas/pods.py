@@ -7,8 +7,10 @@ them.
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import signal
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
@@ -276,9 +278,10 @@ async def _drained(stream: asyncio.StreamReader) -> None:
 async def _ended(process: Process, seconds: float) -> None:
     if process.returncode is not None:
         return
-    for end in (process.terminate, process.kill):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
-            end()
+            # The process's own methods would take the exit code of one that has just ended from asyncio.
+            os.kill(process.pid, number)
         try:
             async with asyncio.timeout(seconds):
                 await process.wait()
