@@ -18,8 +18,9 @@ _PATH: Final = "/metrics"
 class Limits:
     """How long a reader waits, and how much it reads."""
 
-    seconds: float = 5.0
-    """For a whole page. A replica takes some hundredths, and a person does not wait for a slow one."""
+    seconds: float = 10.0
+    """For a whole page. A replica takes some hundredths; one without a free CPU takes seconds, and then its
+    numbers are wanted most."""
     page_bytes: int = 8 * 1024 * 1024
     """A replica has 2,000 series at most, which take less than 300 KB."""
 
@@ -34,6 +35,8 @@ class PageReader:
     async def __aenter__(self) -> Self:
         """Connect to nothing yet."""
         self._session = aiohttp.ClientSession(
+            # A kept connection may have been closed at its far end, and a forwarded port does not show that.
+            connector=aiohttp.TCPConnector(force_close=True),
             headers={"User-Agent": f"kubernaut-datastorage/{__version__}"},
             cookie_jar=aiohttp.DummyCookieJar(),
             # Replicas are in reach without a proxy, and a netrc file has no password for them.
