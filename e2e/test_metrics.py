@@ -1,12 +1,15 @@
-"""The metrics of a real operator: all series are there at once, and work makes no others."""
+"""The metrics of a real operator: all series are there at once, work makes no others, `top` reads them."""
 
 import asyncio
+import json
 import urllib.error
 import urllib.request
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from datastorage import __version__
+from datastorage.metrics import Guard, Limit
 from datastorage.resources.kinds import AUDIT_RECORD
 from e2e.workbench import Workbench
 from harness.bulk import BulkClient
@@ -38,7 +41,15 @@ def _status_of(operator: OperatorProcess, path: str, method: str) -> int:
         return error.code
 
 
-async def test_work_makes_no_series(workbench: Workbench, client: BulkClient) -> None:
+def _top(operator: OperatorProcess) -> dict[str, Any]:
+    """Return what `datastorage top` shows of the operator and its archive."""
+    options = ("--once", "--interval", "0.5", "-o", "json")
+    printed = operator.datastorage("top", "--metrics-url", operator.metrics_url, *options).stdout
+    look: dict[str, Any] = json.loads(printed)
+    return look
+
+
+async def test_work_makes_no_series_and_top_shows_it(workbench: Workbench, client: BulkClient) -> None:
     operator = workbench.start_operator(TTL_SECONDS_AFTER_STORED=1)
 
     async def guards_are_known() -> bool:
@@ -66,3 +77,16 @@ async def test_work_makes_no_series(workbench: Workbench, client: BulkClient) ->
         assert await asyncio.to_thread(_status_of, operator, path, method) == status, (path, method)
     assert operator.metric(_STORED) == 3
     assert await asyncio.to_thread(_series, operator) == before
+
+    look = await asyncio.to_thread(_top, operator)
+    [replica] = look["replicas"]
+    assert (replica["trouble"], replica["version"]) == (None, __version__)
+    assert replica["upSeconds"] > 0
+    assert look["rateSeconds"] >= 0.5
+    numbers = look["perSecond"] | look["depths"] | look["lagSeconds"]
+    # Nothing is stored while it looks. All other numbers are known: the replica has their series.
+    assert {name for name, value in numbers.items() if value is None} == {"createdToStoredP95"}
+    assert {"name": "postgres", "awayFor": []} in look["dependencies"]
+    assert {guard["name"] for guard in look["guards"]} == set(Guard)
+    assert {limit["name"] for limit in look["limits"]} == set(Limit)
+    assert look["rejected"] == {"records": [], "trouble": None}

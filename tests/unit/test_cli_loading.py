@@ -63,3 +63,9 @@ def test_help_and_completion_load_neither() -> None:
     loaded = _loaded(*helps, "complete", code=0)
     assert "yaml" not in loaded
     assert not loaded & (_OF_THE_OPERATOR | _OF_VECTORS | _OF_A_DATABASE | _OF_A_SERVER)
+
+
+def test_the_view_of_the_replicas_loads_nothing_of_databases() -> None:
+    loaded = _loaded("top --once --interval 0.5 --metrics-url http://127.0.0.1:1", code=1)
+    assert loaded >= _OF_A_SERVER
+    assert not loaded & (_OF_THE_OPERATOR | _OF_VECTORS | _OF_A_DATABASE)

@@ -44,6 +44,7 @@ OVERVIEW: Final[Mapping[str, Listing]] = {
     "run": Listing("operator", "Run the operator until it gets SIGTERM or Ctrl-C."),
     "migrate": Listing("migrate", "Create the database schemas, or bring them up to date."),
     "gc": Listing("gc", "Show which stored objects the operator will delete from the cluster, and when."),
+    "top": Listing("top", "Watch the running replicas: rates, depths, lag, and what is away."),
     "crds": Listing("about", "Write the CustomResourceDefinitions, generated from the models."),
     "openapi": Listing("openapi", "Print the OpenAPI document of the REST API."),
     "settings": Listing("about", "Print all settings as a Markdown table."),

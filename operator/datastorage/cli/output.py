@@ -30,6 +30,13 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class LookFormat(StrEnum):
+    """Forms of a look at something that changes."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 class DocumentFormat(StrEnum):
     """Forms of one record."""
 
@@ -63,7 +70,7 @@ def _terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def print_document(value: Any, form: Format | DocumentFormat) -> None:
+def print_document(value: Any, form: Format | DocumentFormat | LookFormat) -> None:
     """Print one document. Characters that Unicode calls unprintable, which may steer a terminal, are escaped.
 
     Raises DataStorageError for one that is nested too deep for YAML.

@@ -67,12 +67,16 @@ from datastorage.metrics.declaring import (
     Chapter,
     Combined,
     Declared,
+    Family,
     Share,
     UndeclaredSeriesError,
+    exposed_name,
 )
 from datastorage.metrics.process import (
+    BUILD_INFO,
     LOOP_HELD,
     PROCESS,
+    PROCESS_START,
 )
 from datastorage.metrics.storing import (
     BATCH_SIZE,
@@ -88,7 +92,9 @@ from datastorage.metrics.storing import (
     STORING,
     TIME_FIELDS,
     UNSTORED,
+    UNSTORED_COUNT,
     UNSTORED_OLDEST,
+    UNSTORED_OLDEST_SECONDS,
     VALIDATION_FAILURES,
     WAITING_RECORDS,
     WRITE_DURATION,
@@ -124,6 +130,7 @@ CHAPTERS: Final[Sequence[Chapter]] = (STORING, CLEARING, VECTORS, QUESTIONS, REQ
 
 __all__ = [
     "BATCH_SIZE",
+    "BUILD_INFO",
     "CACHE_ERRORS",
     "CACHE_HITS",
     "CACHE_MISSES",
@@ -164,6 +171,7 @@ __all__ = [
     "OUTBOX_AGE",
     "OUTBOX_DEPTH",
     "OUTBOX_SETTLED",
+    "PROCESS_START",
     "QUERY_DURATION",
     "QUERY_TOTAL",
     "RECORD_REJECTED",
@@ -179,7 +187,9 @@ __all__ = [
     "SWEEP_TOTAL",
     "TIME_FIELDS",
     "UNSTORED",
+    "UNSTORED_COUNT",
     "UNSTORED_OLDEST",
+    "UNSTORED_OLDEST_SECONDS",
     "VALIDATION_FAILURES",
     "VECTOR_INDEX_STEPS",
     "WAITING_RECORDS",
@@ -197,6 +207,7 @@ __all__ = [
     "EmbeddedOutcome",
     "ExportOutcome",
     "FallbackOutcome",
+    "Family",
     "GcOutcome",
     "Guard",
     "Handshake",
@@ -216,4 +227,5 @@ __all__ = [
     "VectorFailure",
     "Verdict",
     "WriteStatus",
+    "exposed_name",
 ]

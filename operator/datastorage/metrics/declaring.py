@@ -19,6 +19,9 @@ REGISTRY: Final = CollectorRegistry()
 # The library would add the time of creation to each counter and histogram, as a series of its own.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+# What the library adds to the names of series.
+_SUFFIXES: Final = {"counter": "_total", "info": "_info"}
+
 Type = Literal["counter", "gauge", "histogram", "info"]
 M = TypeVar("M", bound=MetricWrapperBase)
 V = TypeVar("V", bound=str)
@@ -138,6 +141,11 @@ class Family(Generic[M, *Ts]):
         return self._most or prod(len(label.values) for label in self._labels) or len(self._series)
 
     @property
+    def name(self) -> str:
+        """The name in `/metrics`."""
+        return exposed_name(self._metric)
+
+    @property
     def combinations(self) -> Sequence[tuple[str, ...]]:
         """The combinations of values that have a series."""
         return list(self._series)
@@ -218,10 +226,12 @@ class Chapter:
         self._note(name, "histogram", about, labels.each, lines=_lines(buckets), family=family)
         return family
 
-    def info(self, name: str, label: Label[str], value: str, about: About) -> None:
+    def info(self, name: str, label: Label[str], value: str, about: About) -> Info:
         """Declare a metric that is always 1, and whose label says something about the process."""
-        Info(name.removesuffix("_info"), about.meaning, registry=REGISTRY).info({label.name: value})
+        metric = Info(name.removesuffix("_info"), about.meaning, registry=REGISTRY)
+        metric.info({label.name: value})
         self._note(name, "info", about, (label,))
+        return metric
 
     def _note(
         self,
@@ -234,6 +244,12 @@ class Chapter:
         family: Any = None,
     ) -> None:
         self.metrics.append(Declared(name, type, about, labels, lines, family))
+
+
+def exposed_name(metric: MetricWrapperBase) -> str:
+    """Return the name in `/metrics`; that of a histogram is without the suffixes of its series."""
+    [described] = metric.describe()
+    return described.name + _SUFFIXES.get(described.type, "")
 
 
 def _names(labels: Labels[*Ts]) -> list[str]:

@@ -13,9 +13,12 @@ ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 
+PROCESS_START: Final = "process_start_time_seconds"
+"""The library's gauge of when the process began, in seconds since 1970."""
+
 PROCESS: Final = Chapter("The process")
 
-PROCESS.info(
+BUILD_INFO = PROCESS.info(
     "datastorage_build_info",
     known_later("version", "as `datastorage version` says it"),
     __version__,

@@ -101,7 +101,7 @@ STORED_SECONDS = STORING.histogram(
         " / sum(rate(datastorage_created_to_stored_seconds_count[5m]))",
     ),
 )
-_UNSTORED = STORING.gauges(
+UNSTORED_COUNT = STORING.gauges(
     "datastorage_unstored_records",
     by(TABLE),
     About(
@@ -112,7 +112,7 @@ _UNSTORED = STORING.gauges(
         ' sum(increase(datastorage_write_total{status=~"success|duplicate"}[10m])) == 0',
     ),
 )
-_UNSTORED_OLDEST = STORING.gauges(
+UNSTORED_OLDEST_SECONDS = STORING.gauges(
     "datastorage_unstored_oldest_seconds",
     by(TABLE),
     About(
@@ -122,8 +122,8 @@ _UNSTORED_OLDEST = STORING.gauges(
         "max by (table) (datastorage_unstored_oldest_seconds) > 300",
     ),
 )
-UNSTORED = {table: Combined(_UNSTORED.labels(table), sum) for table in Table}
-UNSTORED_OLDEST = {table: Combined(_UNSTORED_OLDEST.labels(table), max) for table in Table}
+UNSTORED = {table: Combined(UNSTORED_COUNT.labels(table), sum) for table in Table}
+UNSTORED_OLDEST = {table: Combined(UNSTORED_OLDEST_SECONDS.labels(table), max) for table in Table}
 
 DIVERGED = STORING.counters(
     "datastorage_diverged_records_total",
