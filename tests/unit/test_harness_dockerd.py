@@ -143,7 +143,7 @@ def test_a_start_waits_until_a_stop_has_taken_everything_away(
     """Otherwise the new dockerd would lose its files, or the old one would be taken for one that stays."""
     daemon = daemon_of(root)
     daemon.start_if_needed()
-    program(root, "ip", f"while [ ! -e {root / 'go'} ]; do sleep 0.01; done")
+    program(root, "iptables-save", f"while [ ! -e {root / 'go'} ]; do sleep 0.01; done")
     other = daemon_of(root)
     with ThreadPoolExecutor() as threads:
         stopping = threads.submit(daemon.stop, force=True)
