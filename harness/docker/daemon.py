@@ -156,6 +156,10 @@ class Daemon:
                 f" `python -m harness.docker down` tries again:{listed}"
             )
         shutil.rmtree(self._execution_root, ignore_errors=True)
+        # The snapshot goes last, because `was_started` looks for it: a removal that ends half way is then
+        # finished by the next run, and no dockerd is started on data of which a part is missing.
+        if self._data.exists():
+            shutil.rmtree(self._data)
         shutil.rmtree(self._directory)
 
     def _start(self) -> None:

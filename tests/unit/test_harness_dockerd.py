@@ -236,3 +236,25 @@ def test_the_data_stays_while_something_is_mounted_below_it(root: Path) -> None:
     program(root, "umount", f": >{root / MOUNTS}; echo not mounted >&2; exit 32")
     daemon.stop()
     assert not is_left(root)
+
+
+def test_a_removal_that_ends_half_way_is_finished_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = daemon_of(root)
+    daemon.start_if_needed()
+    layer = root / "docker/data/layer"
+    layer.mkdir(parents=True)
+
+    def interrupted(folder: Path, **_: object) -> None:
+        if layer.is_relative_to(folder):  # its files are gone, and its folders are not
+            for file in filter(Path.is_file, list(folder.iterdir())):
+                file.unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            daemon.stop(force=True)
+    assert layer.exists()
+    assert daemon.was_started
+    daemon.stop()
+    assert not is_left(root)
