@@ -32,13 +32,13 @@ def _section(panel: Panel) -> Iterator[str]:
     yield ""
     yield from _wrapped(f"**Normal:** {panel.normal}")
     yield ""
+    yield "| | |"
+    yield "| --- | --- |"
     if panel.limits:
-        yield from _wrapped(f"**Line:** {'; '.join(_line(limit, panel.unit) for limit in panel.limits)}.")
-        yield ""
+        yield f"| Line | {'; '.join(_line(limit, panel.unit) for limit in panel.limits)} |"
     if panel.alerts:
-        yield from _wrapped(f"**Alerts:** {', '.join(_alert(name) for name in panel.alerts)}")
-        yield ""
-    yield from _wrapped(f"**Metrics:** {', '.join(_metric(name) for name in _metrics(panel))}")
+        yield f"| Alerts | {', '.join(_alert(name) for name in panel.alerts)} |"
+    yield f"| Metrics | {', '.join(_metric(name) for name in _metrics(panel))} |"
     yield ""
     yield "```promql"
     for query in panel.queries:
