@@ -94,6 +94,7 @@ lint: $(READY) ## Check style, types, import rules, generated files, the manifes
 	$(BIN)/datastorage reference --check
 	$(BIN)/python -m harness.chart --check
 	$(BIN)/python -m harness.rules --check
+	$(BIN)/python -m harness.dashboard --check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m harness.manifestlint
 
@@ -114,6 +115,10 @@ rules: $(READY) ## Write the rules of Prometheus into manifests/monitoring, and 
 docs: $(READY) ## Write the API reference and the tables of settings, metrics and chart values into docs/reference
 	@$(BIN)/datastorage reference
 	@$(BIN)/python -m harness.chart --page
+
+.PHONY: dashboard
+dashboard: $(READY) ## Write the dashboard for Grafana into manifests/monitoring, and what its page says of the panels
+	@$(BIN)/python -m harness.dashboard
 
 .PHONY: chart
 chart: $(READY) ## Write the Helm chart into dist/, the same bytes each time (needs neither Helm nor a network)

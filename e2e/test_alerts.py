@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import pytest_asyncio
 
 from datastorage.resources.kinds import AUDIT_RECORD, GROUP
 from e2e.alerting import KEYS, AlertWatch, Traffic, key_of
+from e2e.panels import empty_queries, flat_panels
 from e2e.test_api import Callers
 from e2e.workbench import Workbench
 from harness.apiclient import ApiClient
@@ -322,7 +324,7 @@ async def test_every_alert_fires_and_ends_after_the_repair(
         receiver = await stack.enter_async_context(Receiver())
         alertmanager = stack.enter_context(Alertmanager(programs, tmp_path / "prometheus", receiver.url))
         made = Prometheus(programs, tmp_path / "prometheus", rules, OFTEN, alertmanager=alertmanager)
-        prometheus = stack.enter_context(made)
+        prometheus, began = stack.enter_context(made), time.time()
         watch = await stack.enter_async_context(watched(prometheus))
         stage = Stage(workbench, client, postgres, embedder, prometheus, watch)
         operator = await nobody_stores(stage)
@@ -338,6 +340,15 @@ async def test_every_alert_fires_and_ends_after_the_repair(
         waited = {key for key, alert in KEYS.items() if alert.lasting != "0s"} - {"DataStorageAbsent"}
         assert pending_so_far(prometheus) - {"DataStorageAbsent"} == waited
         await the_message_is_read(receiver)
+        await the_dashboard_has_shown_it(prometheus, began)
+
+
+async def the_dashboard_has_shown_it(prometheus: Prometheus, began: float) -> None:
+    """Check that every query of every panel has an answer, and that no panel was at 0 all the time."""
+    # As Grafana chooses it, for twice the pause: a busy machine reads late.
+    interval = "4s"
+    assert await empty_queries(prometheus, began, interval=interval) == []
+    assert await flat_panels(prometheus, began, interval=interval) == []
 
 
 async def the_message_is_read(receiver: Receiver) -> None:

@@ -98,6 +98,7 @@ AS_COMPONENTS: dict[str, dict[str, Any]] = {
     "api-fallback": {"apiFallback.enabled": True},
     "guard-protection": {"guards.protected": True},
     "monitoring": {"prometheusRule.enabled": True},
+    "monitoring/dashboard": {"prometheusRule.enabled": True, "grafanaDashboard.enabled": True},
     "networkpolicy": {"networkPolicy.enabled": True},
     "networkpolicy/embedder": {"networkPolicy.enabled": True, "networkPolicy.embedder.enabled": True},
     "priority-class": {"priorityClass.create": True},

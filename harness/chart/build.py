@@ -51,6 +51,7 @@ def chart_files(repository: Path = REPOSITORY) -> dict[str, str]:
         "README.md": _LINK.sub(r"\1", page(repository)),
         "values.yaml": values_yaml(values),
         "values.schema.json": values_schema(values),
+        "dashboard.json": sources.text("monitoring/dashboard/dashboard.json"),
         "templates/_helpers.tpl": _static("_helpers.tpl", SETTINGS=templates.settings()),
         "templates/validate.yaml": _static(
             "validate.yaml",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from harness.chart.sources import Object, Sources
-from harness.chart.values import OPTIONAL_POLICIES, network_policies
+from harness.chart.values import OPTIONAL_POLICIES, dashboard_labels, network_policies
 from harness.chart.yamltext import TemplateText
 from harness.rules.files import INSTALLED
 from harness.rules.rendering import RUNBOOK
@@ -62,6 +62,7 @@ class Templates:
             "prometheusrule.yaml": _only_if(
                 "prometheusRule.enabled", _OWN_SERIES + self._file("monitoring/prometheusrule.yaml", _rules)
             ),
+            "dashboard.yaml": _only_if("grafanaDashboard.enabled", self._dashboard()),
             "certificate.yaml": _only_if(
                 "tls.certManager.enabled",
                 self._file("components/tls/certificate/certificate.yaml", _certificate),
@@ -96,6 +97,29 @@ class Templates:
             config["data"] = {text.block('{{- include "datastorage.settings" $ | nindent +0 }}'): None}
 
         return self._object(document, data, "base/")
+
+    def _dashboard(self) -> str:
+        [generator] = self._sources.kustomization("monitoring/dashboard")["configMapGenerator"]
+        labels = {
+            name: value
+            for name, value in generator["options"]["labels"].items()
+            if name not in dashboard_labels(self._sources)
+        }
+        document: Object = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": generator["name"], "namespace": generator["namespace"], "labels": labels},
+        }
+        [source] = generator["files"]
+        name, _, file = source.partition("=")
+
+        def data(config: Object, text: TemplateText) -> None:
+            config["metadata"]["labels"][text.block(*_with("grafanaDashboard.labels"))] = None
+            # As a file of the chart: it is full of what a template would take for actions.
+            content = f'{name}: {{{{ $.Files.Get "{file}" | toJson }}}}'
+            config["data"] = {text.block(content): None}
+
+        return self._object(document, data, "monitoring/dashboard")
 
     def settings(self) -> str:
         """Return the lines of _helpers.tpl that components, and the chart itself, add to the settings."""

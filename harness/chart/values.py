@@ -261,7 +261,21 @@ def _options(sources: Sources) -> list[Value]:
             RUNBOOK,
             "Where your readers find docs/operations/runbook.md. Each alert has a link to its section.",
         ),
+        _switch("grafanaDashboard.enabled", "The dashboard for Grafana, as a ConfigMap for its sidecar."),
+        Value(
+            "grafanaDashboard.labels",
+            dashboard_labels(sources),
+            "Labels by which the sidecar of your Grafana finds it.",
+            _TEXTS,
+        ),
     ]
+
+
+def dashboard_labels(sources: Sources) -> dict[str, str]:
+    """Return the labels by which Grafana finds the dashboard."""
+    [generator] = sources.kustomization("monitoring/dashboard")["configMapGenerator"]
+    found: dict[str, str] = generator["options"]["labels"]
+    return {name: value for name, value in found.items() if name.startswith("grafana_")}
 
 
 # The values of each NetworkPolicy, by the policy's name without its first word, and what they are about.

@@ -16,7 +16,7 @@ BASE = MANIFESTS / "base"
 OVERLAYS = sorted(path.parent for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
 COMPONENTS = sorted(
     path.parent
-    for pattern in ("components/**/kustomization.yaml", "monitoring/kustomization.yaml")
+    for pattern in ("components/**/kustomization.yaml", "monitoring/**/kustomization.yaml")
     for path in MANIFESTS.glob(pattern)
 )
 DEVELOPMENT = MANIFESTS / "overlays" / "development"

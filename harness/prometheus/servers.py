@@ -1,6 +1,7 @@
 """A Prometheus that reads the metrics of operators, and an Alertmanager that sends messages about alerts."""
 
 import json
+import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,16 @@ class Prometheus(_Server):
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the samples of an expression now."""
         return list(self._data("/api/v1/query", query=expression)["result"])
+
+    def query_range(self, expression: str, *, since: float, step: float = 1.0) -> list[dict[str, Any]]:
+        """Return the lines of an expression from a time, in seconds since 1970, until now.
+
+        ``step`` are the seconds from one value to the next.
+        """
+        found = self._data(
+            "/api/v1/query_range", query=expression, start=str(since), end=str(time.time()), step=str(step)
+        )
+        return list(found["result"])
 
     def _data(self, path: str, **parameters: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = json.loads(self._get(path, **parameters))["data"]

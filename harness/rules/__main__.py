@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 from harness.controlplane.errors import BuildError
+from harness.generated import REPOSITORY
 from harness.prometheus.programs import ensure_prometheus
-from harness.rules.files import PLAIN_RULES, REPOSITORY, stale, write
+from harness.rules.files import PLAIN_RULES, stale, write
 
 
 def main() -> int:

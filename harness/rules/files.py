@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, Final
 
+from harness import generated
+from harness.generated import REPOSITORY
 from harness.rules.rendering import Rendering, yaml_text
 from harness.rules.runbook import alerts_table, runbook_page
 
-REPOSITORY: Final = Path(__file__).resolve().parents[2]
 PROMETHEUS_RULE: Final = Path("manifests", "monitoring", "prometheusrule.yaml")
 PLAIN_RULES: Final = Path("manifests", "monitoring", "plain", "rules.yaml")
 RUNBOOK_PAGE: Final = Path("docs", "operations", "runbook.md")
@@ -54,18 +55,9 @@ def prometheus_rule() -> dict[str, Any]:
 
 def stale(repository: Path = REPOSITORY) -> list[Path]:
     """Return the files that are not as they should be."""
-    return [
-        path
-        for path, text in files(repository).items()
-        if not (repository / path).exists() or (repository / path).read_text() != text
-    ]
+    return generated.stale(files(repository), repository)
 
 
 def write(repository: Path = REPOSITORY) -> list[Path]:
     """Write the files that are not as they should be, and return them."""
-    wanted = files(repository)
-    changed = stale(repository)
-    for path in changed:
-        (repository / path).parent.mkdir(parents=True, exist_ok=True)
-        (repository / path).write_text(wanted[path])
-    return changed
+    return generated.write(files(repository), repository)

@@ -10,8 +10,9 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from datastorage.metrics import REGISTRY
+from harness.generated import REPOSITORY
 from harness.prometheus.programs import ensure_prometheus
-from harness.rules.files import REPOSITORY, RUNBOOK_PAGE, files, stale
+from harness.rules.files import RUNBOOK_PAGE, files, stale
 from harness.rules.model import Alert, Recording, seconds
 from harness.rules.rendering import Rendering, all_alerts, all_groups, yaml_text
 from harness.rules.runbook import runbook_page
