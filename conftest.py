@@ -8,12 +8,13 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# Tests of the cluster, which start few operators or none. They run in the other half, which balances both.
-_CLUSTER_TESTS: Final = frozenset(
+# Tests that put no operator under load. They run in the other half, which balances both.
+_LIGHT_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
-        "binaries", "callers", "chart", "chart_releases", "contexts", "controlplane", "definitions",
-        "deletion_guard", "manifests", "recorded_by", "resources", "restored", "upgrade", "validation",
+        "access", "binaries", "callers", "chart", "chart_releases", "cli_server", "contexts", "controlplane",
+        "definitions", "deletion_guard", "isolation", "manifests", "recorded_by", "resources", "restored",
+        "upgrade", "validation",
     )
 )  # fmt: skip
 
@@ -27,7 +28,7 @@ class InHalves(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePosixPath(nodeid.partition("::")[0])
-        return "operators" if path.parts[0] == "e2e" and path.name not in _CLUSTER_TESTS else "others"
+        return "operators" if path.parts[0] == "e2e" and path.name not in _LIGHT_TESTS else "others"
 
 
 # Fixtures for tests in every folder.

@@ -1,5 +1,6 @@
 """Measures what shards cost and bring (m): the same drain by three replicas with one shard and with three."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +10,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.measuredoperator import MeasuredOperator
 from benchmarks.progress import say
 from benchmarks.results import Result
+from datastorage.runtime.runningshard import Pace as RunningPace
 from harness.installed import NAMESPACE
 from harness.leases import are_shared_evenly, changed_hands
 from harness.polling import until
@@ -66,6 +68,8 @@ async def _drain(bench: Bench, name: str, count: int, shards: int) -> _Drain:
         for operator in operators:
             await operator.until_ready()
         held = await _shared(operators, shards)
+        # Whoever has just handed a Lease over still takes in last copies of what the new holder stores.
+        await asyncio.sleep(RunningPace().linger_seconds)
         # The objects wait for all replicas at the same time; the pause is shorter than the Leases.
         for operator in operators:
             operator.pause()

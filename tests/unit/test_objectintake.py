@@ -224,6 +224,15 @@ async def test_a_batch_is_limited_in_bytes_but_never_empty(entrance: Entrance) -
     assert counts == [1, 2, 1]
 
 
+async def test_what_is_left_to_another_process_is_taken_in_only_as_a_last_copy(entrance: Entrance) -> None:
+    body = audit_record()
+    entrance.objects.only_last_copies = True
+    assert entrance.offer(body) is Verdict.WAITING
+    assert entrance.intake.depth == 0
+    assert entrance.offer_last_copy(body) is Verdict.ACCEPTED
+    assert entrance.intake.depth == 1
+
+
 async def test_a_batch_waits_a_moment_for_more_items(entrance: Entrance, spawn: Spawn) -> None:
     batch = spawn(entrance.intake.take(max_items=3, max_bytes=2**30, linger_seconds=0.05))
     await settle()

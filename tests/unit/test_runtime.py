@@ -201,8 +201,10 @@ async def test_the_watch_goes_on_for_a_while_after_the_lease_was_lost(
             tenure.lose()
             left = {watch} if linger_seconds else set()
             await eventually(lambda: _running(watch, sweep) == left)
+            assert shard.objects.only_last_copies
             tenure.hold()
             await eventually(lambda: _running(watch, sweep) == {watch, sweep})
+            assert not shard.objects.only_last_copies
         finally:
             await end_tasks(running.tasks)
 

@@ -52,6 +52,7 @@ class Shard:
     """For the tables of the shard's kinds: open while PostgreSQL serves, and takes no rows of them."""
     monitor: WatchMonitor
     watches: Mapping[ResourceKind, Watch]
+    objects: ObjectIntake
     register: Register
     intake: Intake
     statuses: StatusQueue
@@ -174,6 +175,7 @@ def _build(
             )
             for kind in selection.kinds
         },
+        objects=objects,
         register=shared.register,
         intake=shared.intake,
         statuses=shared.statuses,

@@ -78,9 +78,13 @@ class ObjectIntake:
         self._with_texts = with_texts
         self._created = created
         self._unreadable: FIFOCache[tuple[ObjectRef, str | None], None] = FIFOCache(_UNREADABLE_REMEMBERED)
+        self.only_last_copies = False
+        """Whether another process takes in what the cluster has. Then only last copies are taken in here."""
 
     def offer(self, kind: ResourceKind, body: Body) -> Verdict:
         """Take the object in if it needs storing and there is room; never wait."""
+        if self.only_last_copies:
+            return Verdict.WAITING  # not counted: the other process counts it
         candidate = self._read(kind, body)
         if isinstance(candidate, Verdict):
             return _counted(candidate)

@@ -31,7 +31,7 @@ class Pace:
     linger_seconds: float = 10.0
     """The watches go on for so long after a Lease was lost: an object that is deleted before the next holder
     watches is in no listing. Others may take the Lease 5 s after its holder had to stop, look for one every
-    2 s, and need some seconds to begin."""
+    2 s, and need some seconds to begin. What is in the cluster is left to them."""
 
 
 class Tenure(Protocol):
@@ -81,9 +81,11 @@ class RunningShard:
                 "Processing the objects of a shard",
                 extra={"kinds": kinds, "shard": self._shard.selection.shard},
             )
+            self._shard.objects.only_last_copies = False
             watches, others = self._start_leading()
             try:
                 await self._until(self._tenure.until_lost(), [*watches, *others])
+                self._shard.objects.only_last_copies = True
                 await end_tasks(others)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pace.linger_seconds):
