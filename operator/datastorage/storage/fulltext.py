@@ -98,11 +98,11 @@ _FIND: Final = with_conditions("""
     numbered AS (
         SELECT *, row_number() OVER (
             PARTITION BY coalesce(nullif(text_hash, sha256('')), uuid_send(uid))
-            ORDER BY rank DESC, created_at DESC) AS number
+            ORDER BY rank DESC, created_at DESC, uid, generation DESC, spec_hash) AS number
         FROM ranked)
     SELECT table_name, uid, generation, created_at, spec_hash, text_hash, rank
     FROM numbered WHERE number <= $6
-    ORDER BY rank DESC, created_at DESC, uid LIMIT $7
+    ORDER BY rank DESC, created_at DESC, uid, generation DESC, spec_hash LIMIT $7
 """)
 # Further words add little to a question; the limit bounds the work.
 _MAX_FORMS: Final = 32

@@ -19,9 +19,10 @@ class Match:
     clue_weight: float = 0
     """The weight of the clues that it matches, at least 1; 0 if it matches none."""
 
-    def order(self) -> tuple[float, float, str]:
-        """Return the sort key: the best first, and the newest first among equals."""
-        return -self.score, -self.place.key.created_at.timestamp(), self.place.key.uid
+    def order(self) -> tuple[float, float, str, int, bytes]:
+        """Return the sort key: the best first, and the newest first among equals; two never have the same."""
+        key = self.place.key
+        return -self.score, -key.created_at.timestamp(), key.uid, -key.generation, key.spec_hash
 
 
 def best_of_each_text(matches: Iterable[Match], per_text: int) -> list[Match]:

@@ -34,7 +34,7 @@ _THEIR_RECORDS: Final = """
         FROM datastorage.action_traces AS r
         WHERE r.text_hash = near.text_hash AND {of_action_traces} AND {newest}
         ORDER BY r.created_at DESC LIMIT $1)
-        ORDER BY created_at DESC LIMIT $1"""
+        ORDER BY created_at DESC, uid, generation DESC, spec_hash LIMIT $1"""
 
 
 def _with_records(sql: str) -> str:
@@ -70,10 +70,10 @@ _EXACT: Final = ShapedStatement(
         SELECT text_hash, distance FROM candidates CROSS JOIN LATERAL (
             SELECT embedding OPERATOR({pgvector}.<=>) $3 AS distance
             FROM datastorage.embeddings_{id:d} AS e WHERE e.text_hash = candidates.text_hash LIMIT 1) AS known
-        ORDER BY distance LIMIT $2)
+        ORDER BY distance, text_hash LIMIT $2)
     SELECT near.text_hash, near.distance, found.*
     FROM near CROSS JOIN LATERAL ({their_records}) AS found
-    ORDER BY distance, created_at DESC LIMIT $2
+    ORDER BY distance, created_at DESC, uid, generation DESC, spec_hash LIMIT $2
 """)
 )
 # The same in two steps, for vectors on another server: these are the texts of the newest records.
@@ -101,7 +101,7 @@ _RECORDS_OF: Final = with_conditions(
     SELECT near.text_hash, near.distance, found.*
     FROM unnest($3::bytea[], $4::float8[]) AS near (text_hash, distance)
     CROSS JOIN LATERAL ({their_records}) AS found
-    ORDER BY distance, created_at DESC LIMIT $2
+    ORDER BY distance, created_at DESC, uid, generation DESC, spec_hash LIMIT $2
 """)
 )
 # Settings of a walk. ef_search is the size of an index's list of candidates. An approximate order is good
