@@ -122,11 +122,12 @@ class Traffic:
 
     @asynccontextmanager
     async def often(self, action: Callable[[], Awaitable[Any]], pause: float) -> AsyncIterator[None]:
-        """Repeat an action in the background."""
+        """Repeat an action in the background; a connection that breaks is of no account."""
 
         async def repeat() -> None:
             while True:
-                await action()
+                with contextlib.suppress(OSError):
+                    await action()
                 await asyncio.sleep(pause)
 
         task = asyncio.create_task(repeat())
