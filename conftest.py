@@ -12,9 +12,8 @@ from xdist.scheduler import LoadScopeScheduling
 _LIGHT_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
-        "access", "binaries", "callers", "chart", "chart_releases", "cli_server", "contexts", "controlplane",
-        "definitions", "deletion_guard", "isolation", "manifests", "recorded_by", "resources", "restored",
-        "upgrade", "validation",
+        "access", "binaries", "callers", "chart", "chart_releases", "contexts", "controlplane", "definitions",
+        "deletion_guard", "manifests", "recorded_by", "resources", "restored", "upgrade", "validation",
     )
 )  # fmt: skip
 

@@ -100,8 +100,15 @@ async def _has_ended(process: psutil.Process) -> bool:
 
 
 def _forwarding() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if "port-forward" in child.cmdline()]
+    """Return the running programs; other tests may have left ended ones, which have no command."""
+    return [child for child in psutil.Process().children() if "port-forward" in _command(child)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # or a zombie
+        return []
 
 
 async def test_each_pod_is_asked_through_a_port_of_its_own_and_nothing_stays(
