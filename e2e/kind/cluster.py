@@ -115,17 +115,13 @@ class Kind:
         return cluster
 
     def load(self, image: str, name: str) -> None:
-        """Load an image of Docker's into the workers under the name that the manifests have for it.
-
-        No pod of ours runs on the control plane, whose taint none of them tolerates.
-        """
-        say(f"loading {name} into the workers")
+        """Load an image of Docker's into the nodes under the name that the manifests have for it."""
+        say(f"loading {name} into the nodes")
         had_one = image == name or self._docker.has_image(name)
         if not had_one:
             self._docker.run("tag", image, name)
         try:
-            workers = ",".join(self._containers(role="worker"))
-            self._kind("load", "docker-image", "--name", self.name, "--nodes", workers, name)
+            self._kind("load", "docker-image", "--name", self.name, name)
         finally:
             if not had_one:
                 self._docker.run("image", "rm", name)
@@ -152,13 +148,9 @@ class Kind:
         if made.exists() and self._docker.run("network", "rm", NETWORK, check=False).returncode == 0:
             made.unlink()
 
-    def _containers(self, role: str = "") -> list[str]:
-        """Return the names of the nodes' containers: of all nodes, or of those of one role."""
-        labels = [f"label=io.x-k8s.kind.cluster={self.name}"]
-        if role:
-            labels.append(f"label=io.x-k8s.kind.role={role}")
-        filters = [argument for label in labels for argument in ("--filter", label)]
-        return self._docker.run("ps", "--all", "--format={{.Names}}", *filters).stdout.split()
+    def _containers(self) -> list[str]:
+        label = f"label=io.x-k8s.kind.cluster={self.name}"
+        return self._docker.run("ps", "--all", "--quiet", "--filter", label).stdout.split()
 
     def _remember(self, kind: Path) -> None:
         (self._directory / "kind-path").write_text(str(kind.resolve()))
