@@ -22,9 +22,9 @@ from rich.table import Table
 from benchmarks.cpu import Disturbance
 from benchmarks.records import audit_record
 from datastorage.resources.kinds import AUDIT_RECORD, RECORDED_BY_ANNOTATION
+from harness import REPOSITORY
 from harness.bulk import BulkClient
 from harness.controlplane import ControlPlane
-from harness.controlplane.cluster import REPOSITORY
 from harness.polling import until
 
 _POLICY: Final = REPOSITORY / "manifests" / "components" / "recorded-by" / "policy.yaml"

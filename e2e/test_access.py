@@ -11,9 +11,10 @@ import pytest
 
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.workbench import Workbench
+from harness import REPOSITORY
 from harness.bulk import BulkClient
 from harness.connectproxy import ConnectProxy
-from harness.controlplane.cluster import REPOSITORY, write_private
+from harness.controlplane.cluster import write_private
 from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.plugin import FakePlugin

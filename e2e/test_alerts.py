@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import subprocess
 import time
@@ -78,8 +77,7 @@ async def a_guard_is_missing(cluster: Cluster) -> AsyncIterator[None]:
 @asynccontextmanager
 async def the_holder_is_held_up(bench: Workbench) -> AsyncIterator[None]:
     """Somebody holds the Lease who does nothing."""
-    served = hashlib.sha256(bench.namespace.encode()).hexdigest()[:8]
-    name = f"datastorage-shard-0-of-1-in-{served}"
+    name = bench.lease_name()
     lease = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import REPOSITORY
 from harness.controlplane import BuildError
 from harness.controlplane.binaries import (
     MODULE_DIRECTORY,
@@ -15,7 +16,6 @@ from harness.controlplane.binaries import (
     kubernetes_version,
 )
 from harness.controlplane.cache import cache_directory
-from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.go import find_go
 from harness.helm import helm_path
 

@@ -16,8 +16,8 @@ from datastorage.kube.rightsreview import RightsReview
 from datastorage.records.caller import Access, Caller, Reach
 from datastorage.resources.kinds import ARCHIVE_GROUP
 from e2e.callers import CallerBench, bearer, claims_of, forged, in_seconds, resigned, signing_key
+from harness import REPOSITORY
 from harness.controlplane import Cluster, ControlPlane
-from harness.controlplane.cluster import REPOSITORY
 from harness.polling import until
 
 SECONDS = 40.0  # the API server itself believes a token for 10 s after it has become void

@@ -14,12 +14,13 @@ from datastorage.kube.admissionpolicies import policy_and_binding, spec_hash
 from datastorage.kube.guards import SPECS
 from datastorage.resources.kinds import GROUP
 from datastorage.settings import load_settings, setting_fields, setting_names
+from harness import REPOSITORY
 from harness.chart.build import chart_files, write_folder
 from harness.chart.sources import Sources
 from harness.chart.values import MANAGED, chart_values, secret_settings
 from harness.controlplane import Cluster
 from harness.helm import Helm, HelmError
-from harness.manifestlint.renderings import BASE, COMPONENTS, MANIFESTS, OVERLAYS, REPOSITORY, compose
+from harness.manifestlint.renderings import BASE, COMPONENTS, MANIFESTS, OVERLAYS, compose
 
 SYSTEM = "datastorage-system"
 # Labels that Helm's users expect, and that kustomize does not set.

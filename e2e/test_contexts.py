@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import REPOSITORY
 from harness.controlplane import ControlPlaneError
-from harness.controlplane.cluster import CONTEXT, REPOSITORY, kubeconfig
+from harness.controlplane.cluster import CONTEXT, kubeconfig
 from harness.controlplane.contexts import choose_context
 
 

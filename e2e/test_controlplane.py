@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness import REPOSITORY
 from harness.controlplane import Cluster, ComponentError, ControlPlane, ControlPlaneError, KubectlError
 from harness.controlplane.binaries import kubernetes_version
-from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.processes import Component, ProcessGroup
 from harness.polling import until_blocking
 from harness.ports import free_port

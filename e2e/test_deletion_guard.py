@@ -17,8 +17,8 @@ import pytest
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD, GROUP, KINDS, ResourceKind
 from datastorage.resources.reading.action_trace import READING as ACTION_TRACE_READING
 from e2e.resource_cases import action_trace, audit_record
+from harness import REPOSITORY
 from harness.controlplane import Cluster
-from harness.controlplane.cluster import REPOSITORY
 from harness.polling import until_blocking
 
 SYSTEM = "datastorage-system"

@@ -15,8 +15,8 @@ from e2e.installed.conftest import FOLDER, pytest_ignore_collect
 from e2e.installed.counted import longest_gap
 from e2e.installed.portforward import PortForward
 from e2e.installed.reads import Counts, Plan, Reader
+from harness import REPOSITORY
 from harness.controlplane import Cluster, ControlPlaneError
-from harness.controlplane.cluster import REPOSITORY
 from harness.polling import eventually, until_blocking
 
 TOKEN = "the-token"

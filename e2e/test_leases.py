@@ -1,7 +1,6 @@
 """Several operators share the work by Leases: what one leaves, another takes over, and nothing is lost."""
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -41,7 +40,7 @@ async def a_leader_that_is_stopped_is_replaced(workbench: Workbench, client: Bul
     last = await _is_replaced(workbench, client, lambda leader: leader.terminate())
     await asyncio.to_thread(last.terminate)
     async with Transport(load_endpoint) as transport:
-        lease = await Leases(transport, NAMESPACE).get(_lease_name(workbench), seconds=_SECONDS)
+        lease = await Leases(transport, NAMESPACE).get(workbench.lease_name(), seconds=_SECONDS)
     assert lease is not None
     assert lease.holder == "", "it was released, so that nobody has to wait until it expires"
 
@@ -183,7 +182,7 @@ async def objects_of_a_shard_that_is_held_and_not_processed_are_stored_late(
     workbench: Workbench, client: BulkClient
 ) -> None:
     """A process that hangs in a way of its own could renew its Lease and do nothing more."""
-    name = _lease_name(workbench, shard=1, shards=2)
+    name = workbench.lease_name(shard=1, shards=2)
     async with Transport(load_endpoint) as transport:
         idle = Lease(Leases(transport, NAMESPACE), name, "idle")
         await idle.attempt()
@@ -231,11 +230,6 @@ async def _named(scenario: Scenario, workbench: Workbench, client: BulkClient) -
     except Exception as error:
         error.add_note(f"in the scenario {scenario.__name__}")
         raise
-
-
-def _lease_name(workbench: Workbench, *, shard: int = 0, shards: int = 1) -> str:
-    served = hashlib.sha256(workbench.namespace.encode()).hexdigest()[:8]
-    return f"datastorage-shard-{shard}-of-{shards}-in-{served}"
 
 
 async def _create(client: BulkClient, workbench: Workbench, count: int) -> list[str]:

@@ -30,10 +30,10 @@ from datastorage.resources.kinds import (
 )
 from datastorage.resources.reading.registry import table_of
 from e2e.workbench import Workbench
+from harness import REPOSITORY
 from harness.archive import rows
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster
-from harness.controlplane.cluster import REPOSITORY
 from harness.manifests import action_trace, audit_record
 from harness.operatorprocess import OperatorProcess
 from harness.polling import until, until_blocking

@@ -1,6 +1,7 @@
 """One test's own operator, database and namespace on the shared control plane."""
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -89,6 +90,11 @@ class Workbench:
         if self._shared is not None:
             return self._shared
         return self._operators[0] if self._operators else self.start_operator()
+
+    def lease_name(self, *, shard: int = 0, shards: int = 1) -> str:
+        """Return the name of a shard's Lease, where operators serve this namespace alone."""
+        served = hashlib.sha256(self.namespace.encode()).hexdigest()[:8]
+        return f"datastorage-shard-{shard}-of-{shards}-in-{served}"
 
     def opt_out_of_the_guard(self) -> None:
         """Switch the deletion guard off in this namespace, as if it were not installed."""

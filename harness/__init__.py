@@ -2,3 +2,9 @@
 
 A module belongs here if two of them need it. Assertions, scenarios and figures stay with their users.
 """
+
+from pathlib import Path
+from typing import Final
+
+REPOSITORY: Final = Path(__file__).resolve().parents[1]
+"""The folder of the checkout."""

@@ -2,9 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
-
-REPOSITORY: Final = Path(__file__).resolve().parents[1]
 
 
 def stale(wanted: Mapping[Path, str], repository: Path) -> list[Path]:

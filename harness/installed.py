@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from harness.controlplane.cluster import REPOSITORY, Cluster
+from harness import REPOSITORY
+from harness.controlplane.cluster import Cluster
 
 OVERLAY: Final = REPOSITORY / "manifests" / "overlays" / "development"
 NAMESPACE: Final = "datastorage-system"

@@ -14,8 +14,8 @@ from e2e.kind.cluster import PROCESSES, PRODUCT_IMAGE, Kind, build_product, dock
 from e2e.kind.installation import Installer
 from e2e.kind.nodes import Chosen, choose, database_images
 from e2e.kind.options import Options, parse
+from harness import REPOSITORY
 from harness.controlplane import Cluster, ControlPlaneError
-from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import say
 from harness.docker import Daemon, Docker, Machine
 from harness.installed import OVERLAY

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from datastorage import __version__
 from e2e.kind.nodes import Chosen
+from harness import REPOSITORY
 from harness.controlplane import Cluster, ControlPlaneError
-from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.progress import run_reporting, say
 from harness.docker import Daemon, Docker, DockerError
 from harness.nodeimage.programs import KIND, MODULE

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from e2e.kind.cluster import Kind
-from harness.controlplane.cluster import REPOSITORY
+from harness import REPOSITORY
 from harness.controlplane.progress import say
 
 INSTALLED = "e2e/installed"

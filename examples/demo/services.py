@@ -11,9 +11,8 @@ from pathlib import Path
 
 from datastorage.embeddedservers import redis_program
 from examples.demo.narrator import Narrator
-from harness import minilm
+from harness import REPOSITORY, minilm
 from harness.controlplane import ControlPlaneError
-from harness.controlplane.cluster import REPOSITORY
 from harness.controlplane.processes import Component, Deadline, ProcessGroup
 from harness.ports import free_port
 

@@ -14,9 +14,9 @@ from types import FrameType
 
 from examples.demo.archive import Archive
 from examples.demo.narrator import Narrator
+from harness import REPOSITORY
 from harness.controlplane import ControlPlane, ControlPlaneError
 from harness.controlplane.binaries import ensure_binaries, kubernetes_version
-from harness.controlplane.cluster import REPOSITORY
 from harness.operatorprocess import OperatorProcess
 
 EXAMPLES = REPOSITORY / "examples"

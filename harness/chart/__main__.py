@@ -5,7 +5,8 @@ import hashlib
 import sys
 from pathlib import Path
 
-from harness.chart.build import ARCHIVE, PAGE, REPOSITORY, chart_files, packed, page, write_folder
+from harness import REPOSITORY
+from harness.chart.build import ARCHIVE, PAGE, chart_files, packed, page, write_folder
 
 DESCRIPTION = """\
 Makes the Helm chart from crds/ and manifests/. Needs neither Helm nor a network. Equal sources

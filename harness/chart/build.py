@@ -11,13 +11,13 @@ import yaml
 
 from datastorage import __version__
 from datastorage.settings import Settings
+from harness import REPOSITORY
 from harness.chart.sources import Sources
 from harness.chart.templates import Templates
 from harness.chart.valuefiles import values_schema, values_table, values_yaml
 from harness.chart.values import MANAGED, chart_values, secret_settings
 
 NAME: Final = "kubernaut-datastorage"
-REPOSITORY: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = REPOSITORY / "docs" / "reference" / "chart.md"
 ARCHIVE: Final = f"{NAME}-{__version__}.tgz"
 _FILES: Final = Path(__file__).resolve().parent / "files"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness import REPOSITORY
 from harness.controlplane.errors import ControlPlaneError, KubectlError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PRODUCT = (REPOSITORY / "crds", REPOSITORY / "manifests" / "base")
 FIELD_MANAGER = "datastorage-e2e"
 CONTEXT = "datastorage-e2e"  # the only context of every kubeconfig written here

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from harness import generated
+from harness import REPOSITORY, generated
 from harness.dashboard.grafana import dashboard_json
 from harness.dashboard.page import panels_page
-from harness.generated import REPOSITORY
 
 DASHBOARD: Final = Path("manifests", "monitoring", "dashboard", "dashboard.json")
 PAGE: Final = Path("docs", "operations", "dashboard.md")

@@ -4,8 +4,8 @@ import argparse
 import subprocess
 import sys
 
+from harness import REPOSITORY
 from harness.controlplane.errors import BuildError
-from harness.generated import REPOSITORY
 from harness.prometheus.programs import ensure_prometheus
 from harness.rules.files import PLAIN_RULES, stale, write
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-from harness import generated
-from harness.generated import REPOSITORY
+from harness import REPOSITORY, generated
 from harness.rules.rendering import Rendering, yaml_text
 from harness.rules.runbook import alerts_table, runbook_page
 

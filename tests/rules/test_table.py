@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from datastorage.metrics import REGISTRY
-from harness.generated import REPOSITORY
+from harness import REPOSITORY
 from harness.prometheus.programs import ensure_prometheus
 from harness.rules.files import RUNBOOK_PAGE, files, stale
 from harness.rules.model import Alert, Recording, seconds

@@ -10,7 +10,8 @@ from pathlib import Path
 import yaml
 
 from datastorage import __version__
-from harness.chart.build import NAME, REPOSITORY, chart_files, packed
+from harness import REPOSITORY
+from harness.chart.build import NAME, chart_files, packed
 from harness.chart.yamltext import TemplateText
 
 

@@ -12,12 +12,12 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client import generate_latest
 
 from datastorage.metrics import CHAPTERS, REGISTRY, Declared
+from harness import REPOSITORY
 from harness.dashboard.files import DASHBOARD, files, stale
 from harness.dashboard.model import CHOSEN, Panel, Query
 from harness.dashboard.page import BEGIN, END, panels_page
 from harness.dashboard.selectors import Selector, selectors
 from harness.dashboard.table import PANELS
-from harness.generated import REPOSITORY
 from harness.rules.model import Alert
 from harness.rules.objectives import OBJECTIVES
 from harness.rules.rendering import Rendering, all_alerts

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from typing import Final
 
-from harness.controlplane.cluster import REPOSITORY
+from harness import REPOSITORY
 from harness.ports import free_port
 from harness.postgres import PostgresServer, connect
 
 MANY: Final = 200
 _PRINT_PORTS: Final = f"""
-from harness.controlplane.cluster import REPOSITORY
+from harness import REPOSITORY
 from harness.ports import free_port
 print(*(free_port() for _ in range({MANY})))
 input()

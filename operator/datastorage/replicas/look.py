@@ -234,12 +234,8 @@ def _replica(replica: Seen, at: datetime) -> ReplicaLook:
 
 def _rates(histories: Sequence[History]) -> Rates:
     def rate(metric: Metric, *words: str) -> float | None:
-        rates = [history.rate(metric, *words) for history in histories]
-        known = [each for each in rates if each is not None]
-        return sum(known) if known else None
+        return _sum_of_known(history.rate(metric, *words) for history in histories)
 
-    errors = [rate(HTTP_TOTAL, status) for status in _SERVER_ERRORS]
-    known_errors = [each for each in errors if each is not None]
     return Rates(
         stored=rate(WRITE_TOTAL, WriteStatus.SUCCESS),
         failed_writes=rate(WRITE_TOTAL, WriteStatus.FAILURE),
@@ -248,8 +244,14 @@ def _rates(histories: Sequence[History]) -> Rates:
         deletions=rate(GC_TOTAL, GcOutcome.DELETED),
         reads=rate(QUERY_TOTAL),
         requests=rate(HTTP_TOTAL),
-        server_errors=sum(known_errors) if known_errors else None,
+        server_errors=_sum_of_known(rate(HTTP_TOTAL, status) for status in _SERVER_ERRORS),
     )
+
+
+def _sum_of_known(rates: Iterable[float | None]) -> float | None:
+    """Return the sum of the rates that are known; None if none is."""
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known else None
 
 
 def _depths(pages: Sequence[Page]) -> Depths:
