@@ -63,6 +63,28 @@ async def test_a_write_names_the_version_that_it_replaces(server: FakeApiServer,
     assert written.body["metadata"]["annotations"] == {}
 
 
+async def test_metadata_of_others_is_written_back(server: FakeApiServer, leases: Leases) -> None:
+    server.answer(201, {"metadata": {"resourceVersion": "7"}, "spec": {}})
+    await leases.put("shard-0", _STATE, seconds=_SECONDS)
+    metadata = server.requests[-1].body["metadata"]
+    metadata["resourceVersion"] = "7"
+    metadata["labels"]["team"] = "storage"
+    metadata["annotations"]["note"] = "seen"
+    metadata["ownerReferences"] = [{"uid": "1"}]
+    metadata["managedFields"] = [{"manager": "somebody"}]
+    answer = {"metadata": metadata, "spec": {"holderIdentity": "pod_1"}}
+    server.answer(200, answer)
+    found = await leases.get("shard-0", seconds=_SECONDS)
+    assert found is not None
+    server.answer(200, answer)
+    await leases.put("shard-0", replace(found, requested_by="", offered=False), seconds=_SECONDS)
+    written = server.requests[-1].body["metadata"]
+    assert written["labels"] == {"app.kubernetes.io/name": "datastorage", "team": "storage"}
+    assert written["annotations"] == {"note": "seen"}
+    assert written["ownerReferences"] == [{"uid": "1"}]
+    assert "managedFields" not in written
+
+
 async def test_what_somebody_wrote_by_hand_is_written_back_as_the_api_server_takes_it(
     server: FakeApiServer, leases: Leases
 ) -> None:

@@ -1,7 +1,7 @@
 """Reads and writes Leases, with which the replicas agree on who does what (coordination.k8s.io/v1)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ class LeaseState:
     """Whether the holder can't do the work, and leaves it to a process that asks for the Lease."""
     version: str | None = None
     """The resourceVersion; None for a Lease that is not there yet."""
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The metadata as it was read: labels and the like that others have written are written back."""
 
 
 class Leases:
@@ -65,13 +67,16 @@ class Leases:
         Raises ObjectChangedError if it has another version, or is there already.
         """
         target = self._target(name)
+        ours = {_REQUESTED_BY: state.requested_by, _OFFERED: "true" if state.offered else ""}
+        annotations = {**_mapping(state.metadata.get("annotations")), **ours}
         metadata: dict[str, Any] = {
+            **state.metadata,
             "name": name,
             "namespace": self._namespace,
-            "labels": _LABELS,
-            "annotations": ({_REQUESTED_BY: state.requested_by} if state.requested_by else {})
-            | ({_OFFERED: "true"} if state.offered else {}),
+            "labels": {**_mapping(state.metadata.get("labels")), **_LABELS},
+            "annotations": {key: value for key, value in annotations.items() if value or key not in ours},
         }
+        metadata.pop("managedFields", None)  # the API server keeps them
         if state.version is not None:
             metadata["resourceVersion"] = state.version
         times = {"acquireTime": state.acquired_at, "renewTime": state.renewed_at}
@@ -114,6 +119,7 @@ def _state(answer: Mapping[str, Any], version: str) -> LeaseState:
         requested_by=str(annotations.get(_REQUESTED_BY) or ""),
         offered=annotations.get(_OFFERED) == "true",
         version=version,
+        metadata=answer["metadata"],
     )
 
 

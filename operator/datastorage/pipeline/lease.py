@@ -304,7 +304,15 @@ class Lease:
             return replace(
                 state, duration_seconds=duration, renewed_at=time, requested_by="", offered=offered
             )
-        return LeaseState(self._identity, duration, time, time, state.transitions + 1, version=state.version)
+        return LeaseState(
+            self._identity,
+            duration,
+            time,
+            time,
+            state.transitions + 1,
+            version=state.version,
+            metadata=state.metadata,
+        )
 
 
 def _renewal(state: LeaseState) -> tuple[str, str, int]:
