@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import uvloop
 
-from benchmarks import largearchive, readsmeanwhile, report, rest, scenarios, sharding, vectors
+from benchmarks import countingcost, largearchive, readsmeanwhile, report, rest, scenarios, sharding, vectors
 from benchmarks.bench import Bench
 from benchmarks.cpu import Disturbance
 from benchmarks.errors import BenchmarkError
@@ -38,14 +38,15 @@ policies) and a real PostgreSQL, and beside it what that API server can do alone
   j  the REST API: single requests, batches, reads, with tokens and vectors
   k  the REST API's reads of an archive of a million records
   l  the drain while questions are asked
-  m  the drain by three replicas, with one shard and with three"""
+  m  the drain by three replicas, with one shard and with three
+  n  what the metrics cost: the CPU of drains with them and without"""
 EPILOG = """\
 The ratio b/a says how much of the limit the operator reaches. Without a in
 --only there is no ratio. DATASTORAGE_ settings of the environment reach the operator.
 
 Exit status: 0 when all ran and nothing was lost, whether or not the targets were
 reached; 1 when a record was lost or a scenario could not be run."""
-SCENARIOS: Final = "abcdefghijklm"
+SCENARIOS: Final = "abcdefghijklmn"
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,8 @@ def _of_several(bench: Bench, sizes: Sizes) -> list[tuple[str, str, Callable[[],
          lambda: largearchive.measure_large_archive(bench, sizes.rows, sizes.objects)),
         ("m", f"(m) the drain of {sizes.objects} objects by three replicas",
          lambda: sharding.measure_sharding(bench, sizes.objects)),
+        ("n", f"(n) the drain of {sizes.objects} objects with and without metrics",
+         lambda: countingcost.measure_counting_cost(bench, sizes.objects)),
     ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,15 +121,17 @@ class Bench:
         after.update(own_before)
         meter.requests.update(after)
 
-    def operator(self, archive: Archive, **settings: object) -> MeasuredOperator:
+    def operator(
+        self, archive: Archive, program: Sequence[str] = ("-m", "datastorage"), **settings: object
+    ) -> MeasuredOperator:
         """Return the operator on this control plane and database, not started yet.
 
-        Settings are given by their names without the prefix.
+        Settings are given by their names without the prefix. ``program`` is what Python runs.
         """
         directory = self.directory / f"operator-{time.time_ns()}"
         return MeasuredOperator(
             self.operator_kubeconfig, archive.service_url, directory,
-            {"TTL_SECONDS_AFTER_STORED": 1, **settings},
+            {"TTL_SECONDS_AFTER_STORED": 1, **settings}, program,
         )  # fmt: skip
 
     async def until_gone(self, namespace: str, total: int, operator: MeasuredOperator) -> float:

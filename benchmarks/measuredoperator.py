@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,12 +20,17 @@ class MeasuredOperator:
     """
 
     def __init__(
-        self, kubeconfig: Path, database_url: str, directory: Path, settings: Mapping[str, object]
+        self,
+        kubeconfig: Path,
+        database_url: str,
+        directory: Path,
+        settings: Mapping[str, object],
+        program: Sequence[str],
     ) -> None:
-        """Take settings by their names without the prefix."""
+        """Take settings by their names without the prefix, and what Python runs."""
         callers = {name: value for name, value in os.environ.items() if name.startswith(_PREFIX)}
         own = {f"{_PREFIX}{name}": str(value) for name, value in settings.items()}
-        self._process = OperatorProcess(kubeconfig, database_url, directory, callers | own)
+        self._process = OperatorProcess(kubeconfig, database_url, directory, callers | own, program=program)
         self._cpu_at_start = 0.0
         self.started = 0.0
         """When the process was started (Unix seconds)."""

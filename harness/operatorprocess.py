@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,7 +40,8 @@ class OperatorProcess:
     runs with --embedded, and the property `database_url` has that database's address. `directory` takes the
     log and the embedded data, which stay for the next start. `settings` are environment variables by
     their full names; without the ports among them it takes free ones.
-    With `to_terminal` the log goes to this process's standard error and to no file.
+    With `to_terminal` the log goes to this process's standard error and to no file. `program` is what Python
+    runs.
 
     It can be started again after each end, on the same ports. Leaving its context ends everything.
     """
@@ -53,6 +54,7 @@ class OperatorProcess:
         settings: Mapping[str, str] | None = None,
         *,
         to_terminal: bool = False,
+        program: Sequence[str] = ("-m", "datastorage"),
     ) -> None:
         self.kubeconfig = kubeconfig
         self.directory = directory.absolute()
@@ -60,6 +62,7 @@ class OperatorProcess:
         self.log_path = self.directory / "operator.log"
         self._database_url = database_url
         self._to_terminal = to_terminal
+        self._program = program
         self._api_port = int(self.settings.get("DATASTORAGE_API_PORT") or free_port())
         self._metrics_port = int(self.settings.get("DATASTORAGE_METRICS_PORT") or free_port())
         self._moves = 0
@@ -113,7 +116,7 @@ class OperatorProcess:
         if self.pid is not None:
             raise ComponentError(f"the operator is running already (pid {self.pid})")
         self.directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "datastorage", "run"]
+        command = [sys.executable, *self._program, "run"]
         if self._database_url is None:
             command += ["--embedded", "--data-dir", str(self.embedded_directory)]
         self._group = self._group or ProcessGroup()
