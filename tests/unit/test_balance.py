@@ -39,7 +39,7 @@ class _Process:
             Lease(world.store, f"shard-{number}", identity, pace=_PACE, clock=lambda: world.now)
             for number in range(world.shards)
         ]
-        self._balance = Balance(self.leases, identity)
+        self._balance = Balance(self.leases, identity, clock=lambda: world.now)
 
     async def step(self) -> None:
         for lease in self.leases:
@@ -112,3 +112,54 @@ async def test_nobody_asks_while_a_lease_is_free() -> None:
         await lease.attempt()
     await Balance(other.leases, "b").compare()
     assert world.store.writes == writes
+
+
+async def test_a_process_that_waits_for_a_lease_asks_for_no_other() -> None:
+    world = _World(4)
+    world.start("a")
+    await world.pass_time(4)
+    world.start("b")
+    holder, other = world.processes
+    balance = Balance(other.leases, "b", clock=lambda: world.now)
+
+    async def compare() -> int:
+        for lease in other.leases:
+            await lease.attempt()
+        await balance.compare()
+        return sum(state.requested_by == "b" for state in world.store.states.values())
+
+    assert [await compare() for _ in range(5)] == [1] * 5
+    await _renew(holder)
+    assert len(holder.held) == 3
+    assert await compare() == 1, "three and one: one more has to move"
+    await _renew(holder)
+    assert await compare() == 0, "two each"
+
+
+async def test_a_request_without_an_answer_is_made_again() -> None:
+    world = _World(2)
+    world.start("a")
+    await world.pass_time(4)
+    world.start("b")
+    holder, other = world.processes
+    balance = Balance(other.leases, "b", clock=lambda: world.now)
+    for lease in other.leases:
+        await lease.attempt()
+    await balance.compare()
+    for name, state in world.store.states.items():
+        world.store.states[name] = replace(state, requested_by="")
+    await balance.compare()
+    assert not any(state.requested_by for state in world.store.states.values())
+    for _ in range(4):  # the holder goes on
+        world.now += 4
+        await _renew(holder)
+        for lease in other.leases:
+            await lease.attempt()
+    await balance.compare()
+    assert any(state.requested_by for state in world.store.states.values())
+
+
+async def _renew(process: _Process) -> None:
+    """Renew all Leases of a process; the first attempt may meet a request that changed the Lease."""
+    for lease in process.leases * 2:
+        await lease.attempt()

@@ -129,8 +129,8 @@ class Lease:
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()
 
-    async def ask(self) -> None:
-        """Ask the process that holds the Lease to hand it over to this one.
+    async def ask(self) -> bool:
+        """Ask the process that holds the Lease to hand it over to this one; return whether that was done.
 
         Nothing follows if the request fails, or if the Lease changes meanwhile.
         """
@@ -139,12 +139,15 @@ class Lease:
             # Not beside an attempt or a release, which has to know whether the Lease names this process.
             async with asyncio.timeout(seconds), self._attempting:
                 if self._retired or not self._is_fit():
-                    return
+                    return False
                 state = await self._store.get(self._name, seconds=seconds)
-                if state is not None and state.holder not in {"", self._identity}:
-                    await self._ask(state)
+                if state is None or state.holder in {"", self._identity}:
+                    return False
+                await self._ask(state)
+                return True
         except Exception as error:  # noqa: BLE001  # any error: a balance that ends would end the process
             _log.debug("A Lease could not be asked for", extra=self._trouble(error))
+            return False
 
     def retire(self) -> None:
         """From now on only renew the Lease if it is held: neither take it, nor ask for it, nor hand it over.
