@@ -71,10 +71,10 @@ demo: $(READY) ## Watch records being created, stored, shown and cleared; ARGS=-
 dev: $(READY) ## Run control plane, PostgreSQL and the operator in the foreground until Ctrl-C
 	@$(BIN)/python -m examples.demo.dev $(ARGS)
 
-# Two workers: conftest.py says which tests are whose. PYTEST_ARGS="-n 0" runs all in one process.
+# Three workers: conftest.py says which tests are whose. PYTEST_ARGS="-n 0" runs all in one process.
 .PHONY: test
 test: lint ## Run lint and the tests, on a control plane of their own; PYTEST_ARGS="-k name" chooses
-	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/pytest -n 3 $(PYTEST_ARGS)
 
 .PHONY: test-slow
 test-slow: $(READY) ## Run the long tests (fault injection, comparison with the API server), which `make test` leaves out
