@@ -8,33 +8,31 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# Tests that put no operator under load. They run beside those of the archive, which balances both parts.
-_LIGHT_TESTS: Final = frozenset(
+# End-to-end tests that put operators under load, break what they need, or run several of them.
+_LOAD_TESTS: Final = frozenset(
     f"test_{name}.py"
     for name in (
-        "access", "binaries", "callers", "chart", "chart_releases", "contexts", "controlplane", "definitions",
-        "deletion_guard", "manifests", "recorded_by", "resources", "restored", "upgrade", "validation",
+        "alerts", "api_fallback", "atomic_crash", "backup", "bad_input", "crash", "failover", "failure",
+        "faults", "leases", "one_table", "operator", "order", "sharded_server", "shards", "start", "stop",
+        "stop_hanging", "vectors",
     )
 )  # fmt: skip
 
 
-# Folders of tests that start no server. Most other tests wait most of the time, so these fill the gaps.
-_WITHOUT_SERVERS: Final = frozenset(["tests/unit", "tests/rules"])
+class InThirds(LoadScopeScheduling):
+    """Gives one worker the end-to-end tests that put operators under load, one the other end-to-end tests,
+    and one the tests without a cluster.
 
-
-class InParts(LoadScopeScheduling):
-    """Gives one worker the end-to-end tests that put operators under load, one the other tests of servers,
-    and one those that need no server.
-
-    Two operators under load never run at the same time. Each worker has servers of its own, so that a test
-    may stop one of them.
+    Most tests wait most of the time, so three workers take less time than two even on two cores. Two
+    operators under load never run at the same time. Each worker has servers of its own, so that a test may
+    stop one of them.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         path = PurePosixPath(nodeid.partition("::")[0])
-        if str(path.parent) in _WITHOUT_SERVERS:
-            return "without servers"
-        return "operators" if path.parts[0] == "e2e" and path.name not in _LIGHT_TESTS else "others"
+        if path.parts[0] != "e2e":
+            return "without a cluster"
+        return "under load" if path.name in _LOAD_TESTS else "cluster"
 
 
 # Fixtures for tests in every folder.
@@ -46,5 +44,5 @@ def pytest_xdist_setupnodes() -> None:
     os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InParts:
-    return InParts(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InThirds:
+    return InThirds(config, log)
