@@ -27,7 +27,7 @@ from e2e.workbench import Workbench
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
-from harness.installed import OVERLAY
+from harness.installed import DEPLOYMENT, OVERLAY
 from harness.manifests import audit_record
 
 FOLDER: Final = Path(__file__).parent
@@ -116,6 +116,17 @@ async def installation(control_plane: Cluster, client: BulkClient) -> Installati
         error.add_note(installed.describe())
         raise
     return installed
+
+
+@pytest_asyncio.fixture
+async def spread(installation: Installation) -> None:
+    """Have the pods on several nodes again, where the test before has drained one.
+
+    They do not move back by themselves, and most tests do not mind.
+    """
+    if len({each.node for each in await installation.ready_pods()}) == 1:
+        installation.kubectl("rollout", "restart", DEPLOYMENT)
+        await installation.wait_complete()
 
 
 @pytest.fixture
