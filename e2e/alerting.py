@@ -39,7 +39,7 @@ class AlertWatch:
 
     async def look(self) -> None:
         """Look once."""
-        found = await asyncio.to_thread(self._prometheus.alerts)
+        found = await asyncio.to_thread(self._prometheus.api.alerts)
         self.active = {key_of(each) for each in found}
         self.fired.update((key_of(each), each) for each in found if each["state"] == "firing")
 

@@ -32,7 +32,7 @@ def promql(query: Query, interval: str) -> str:
 
 def lines(prometheus: Prometheus, query: Query, since: float, *, interval: str) -> list[Line]:
     """Return the lines of a query from a time until now; ``interval`` is the range of its rates."""
-    found = prometheus.query_range(promql(query, interval), since=since)
+    found = prometheus.api.query_range(promql(query, interval), since=since)
     return [
         Line(
             each["metric"],

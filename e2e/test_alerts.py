@@ -224,7 +224,7 @@ def check_metrics(programs: Programs, operator: OperatorProcess) -> str:
 
 def pending_so_far(prometheus: Prometheus) -> set[str]:
     """Return the alerts that have waited for their time before they fired."""
-    seen = prometheus.query(
+    seen = prometheus.api.query(
         'count by (alertname, long, short) (count_over_time(ALERTS{alertstate="pending"}[1h]))'
     )
     return {key_of({"labels": each["metric"]}) for each in seen}

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,9 +16,12 @@ from e2e.installed.conftest import FOLDER, pytest_ignore_collect
 from e2e.installed.counted import longest_gap
 from e2e.installed.portforward import PortForward
 from e2e.installed.reads import Counts, Plan, Reader
+from e2e.installed.serverclock import read_clock
 from harness import REPOSITORY
+from harness.archive import fetch
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.polling import eventually, until_blocking
+from harness.postgres import PostgresServer
 
 TOKEN = "the-token"
 
@@ -38,6 +42,18 @@ def test_the_longest_gap() -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     assert longest_gap([start + timedelta(seconds=each) for each in (9.0, 0.0, 1.0, 1.5)]) == 7.5
     assert longest_gap([start]) == 0.0
+
+
+async def test_the_clock_of_a_server_is_never_behind_what_it_showed(postgres: PostgresServer) -> None:
+    """So a row is taken for a late one only if its transaction has begun after that moment."""
+    earlier = time.monotonic()
+    [before] = await fetch(postgres.owner_url, "SELECT clock_timestamp() AS shown")
+    between = time.monotonic()
+    clock = await read_clock(postgres.owner_url)
+    [after] = await fetch(postgres.owner_url, "SELECT clock_timestamp() AS shown")
+    assert before["shown"] <= clock.latest(between)
+    assert after["shown"] <= clock.latest(time.monotonic())
+    assert clock.latest(earlier) < after["shown"]
 
 
 def test_a_forwarded_port_works_however_many_connections_there_are(tmp_path: Path) -> None:

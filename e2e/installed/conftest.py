@@ -8,6 +8,7 @@ the tests also stop nodes and kill processes on them; elsewhere these tests are 
 """
 
 import json
+import os
 import secrets
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -26,10 +27,11 @@ from e2e.workbench import Workbench
 from harness.bulk import BulkClient
 from harness.controlplane import Cluster, ControlPlaneError
 from harness.controlplane.binaries import kubectl_path
-from harness.installed import OVERLAY
+from harness.installed import DEPLOYMENT, OVERLAY
 from harness.manifests import audit_record
 
 FOLDER: Final = Path(__file__).parent
+_POLICIES: Final = OVERLAY / "networkpolicy"
 TEST_SECONDS: Final = 900
 _READY_SECONDS: Final = 600.0
 """Before the first test the images may still be on their way."""
@@ -116,6 +118,17 @@ async def installation(control_plane: Cluster, client: BulkClient) -> Installati
     return installed
 
 
+@pytest_asyncio.fixture
+async def spread(installation: Installation) -> None:
+    """Have the pods on several nodes again, where the test before has drained one.
+
+    They do not move back by themselves, and most tests do not mind.
+    """
+    if len({each.node for each in await installation.ready_pods()}) == 1:
+        installation.kubectl("rollout", "restart", DEPLOYMENT)
+        await installation.wait_complete()
+
+
 @pytest.fixture
 def nodes(control_plane: Cluster) -> Nodes:
     """Provide the nodes; skip the test where they can't be stopped."""
@@ -148,6 +161,15 @@ def workbench(installation: Installation, namespace: str, tmp_path: Path) -> Wor
 def counting(workbench: Workbench, client: BulkClient, postgres: InstalledPostgres) -> Counting:
     """Provide what creates records and counts them in the cluster and in PostgreSQL."""
     return Counting(workbench, client, postgres)
+
+
+@pytest.fixture
+def policies(tmp_path: Path, installation: Installation) -> Iterator[Path]:
+    """Provide a folder for ``kubectl apply -k`` with the policies alone."""
+    kustomization = {"components": [os.path.relpath(_POLICIES, tmp_path.resolve())]}
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
+    yield tmp_path
+    installation.cluster.kubectl("delete", "-k", str(tmp_path), "--ignore-not-found")
 
 
 @pytest.fixture(scope="session")

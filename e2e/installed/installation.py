@@ -16,11 +16,12 @@ from harness.installed import DEPLOYMENT, NAMESPACE, PODS, wait_rolled_out
 from harness.polling import until
 
 SERVICE_URL: Final = f"http://datastorage.{NAMESPACE}.svc:8080"
+LEASE: Final = "datastorage-shard-0-of-1"
 ROLLOUT_SECONDS: Final = 300.0
 """The longest that a test waits until all pods are as they should be."""
 
 _CONTAINER: Final = "datastorage"
-_LEASE: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/datastorage-shard-0-of-1"
+_LEASES: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 # A holder renews its Lease every 5 s, so one that is older than this has no holder, or will have none.
 _LEASE_IS_FRESH: Final = timedelta(seconds=10)
 
@@ -93,7 +94,7 @@ class Installation:
     async def leader(self) -> "Leader | None":
         """Return the ready pod that holds the Lease and goes on renewing it, or None."""
         try:
-            spec = (await self._client.request("GET", _LEASE))["spec"]
+            spec = (await self._client.request("GET", f"{_LEASES}/{LEASE}"))["spec"]
         except RequestError as error:
             if error.status == 404:
                 return None

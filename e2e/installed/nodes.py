@@ -24,6 +24,12 @@ class Nodes:
         """Return the names of all nodes."""
         return [each["metadata"]["name"] for each in self._cluster.get("nodes")["items"]]
 
+    def control_plane(self) -> str:
+        """Return the name of the node that the tests neither stop nor drain."""
+        selector = "--selector=node-role.kubernetes.io/control-plane"
+        name: str = self._cluster.get("nodes", selector)["items"][0]["metadata"]["name"]
+        return name
+
     def missing(self) -> str:
         """Return why nodes can't be stopped here; empty if they can."""
         if shutil.which("docker") is None:
@@ -50,6 +56,11 @@ class Nodes:
             seconds=_READY_SECONDS,
             what=f"{name} is ready",
         )
+
+    def load(self, image: str, name: str) -> None:
+        """Load an image of this machine's Docker into a node, if it has not got it."""
+        if self._docker.run("exec", name, "crictl", "inspecti", image, check=False).returncode:
+            self._docker.copy_images([image], name)
 
     def kill(self, pod: Pod) -> None:
         """Send SIGKILL to the operator in a pod. Inside the pod it can't be sent to the first process."""

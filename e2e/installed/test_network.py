@@ -1,9 +1,7 @@
 """The overlay's NetworkPolicies: what they allow works, and everything else is refused."""
 
 import asyncio
-import json
-import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +11,9 @@ from e2e.installed.clientpod import CONNECT, ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
 from e2e.installed.installation import Installation, image_of
-from harness.installed import NAMESPACE, OVERLAY
+from harness.installed import NAMESPACE
 from harness.polling import until
 
-COMPONENT: Final = OVERLAY / "networkpolicy"
 API: Final = (f"datastorage.{NAMESPACE}.svc", 8080)
 METRICS: Final = (f"datastorage.{NAMESPACE}.svc", 9090)
 POSTGRES: Final = (f"postgres.{NAMESPACE}.svc", 5432)
@@ -24,15 +21,6 @@ REDIS: Final = (f"redis.{NAMESPACE}.svc", 6379)
 ALL: Final = (API, METRICS, POSTGRES, REDIS)
 
 _LABEL: Final = "datastorage.kubernaut.io/{}-client"
-
-
-@pytest.fixture
-def policies(tmp_path: Path, installation: Installation) -> Iterator[Path]:
-    """Provide a folder for ``kubectl apply -k`` with the policies alone."""
-    kustomization = {"components": [os.path.relpath(COMPONENT, tmp_path.resolve())]}
-    (tmp_path / "kustomization.yaml").write_text(json.dumps(kustomization))
-    yield tmp_path
-    installation.cluster.kubectl("delete", "-k", str(tmp_path), "--ignore-not-found")
 
 
 @pytest.fixture

@@ -6,18 +6,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import pytest
+
 from e2e.installed.clientpod import NODE_PATIENCE_SECONDS, ClientPod
 from e2e.installed.conftest import Say
 from e2e.installed.counted import SETTLE_SECONDS, Counting
 from e2e.installed.installation import Installation, Leader
 from e2e.installed.nodes import Nodes
 from e2e.installed.waiting import leader_of, other_leader
-from harness.installed import DEPLOYMENT, NAMESPACE
+from harness.installed import NAMESPACE
 from harness.polling import until
 
 _LOOK_SECONDS: Final = 0.1
 
 
+@pytest.mark.usefixtures("spread")
 async def test_the_leaders_node_fails(
     installation: Installation,
     nodes: Nodes,
@@ -42,6 +45,7 @@ async def test_the_leaders_node_fails(
     await installation.wait_complete()
 
 
+@pytest.mark.usefixtures("spread")
 async def test_the_node_of_postgres_fails(
     installation: Installation, nodes: Nodes, counting: Counting, client_pod: ClientPod, say: Say
 ) -> None:
@@ -82,6 +86,7 @@ async def test_a_second_pod_is_evicted_only_when_the_first_is_replaced(installat
     await installation.wait_complete()
 
 
+@pytest.mark.usefixtures("spread")
 async def test_a_node_is_drained(
     installation: Installation, counting: Counting, client_pod: ClientPod, read_paths: Sequence[str], say: Say
 ) -> None:
@@ -103,9 +108,6 @@ async def test_a_node_is_drained(
     say(f"the leader's node drained, at least {min(ready)} pods ready: {counted}; {reads}")
     assert min(ready) >= installation.replicas - 1
     assert reads.failed == 0, reads
-    # The pods do not move back by themselves, and the other tests want them spread.
-    installation.kubectl("rollout", "restart", DEPLOYMENT)
-    await installation.wait_complete()
 
 
 async def _led_away_from(installation: Installation, node: str) -> Leader:

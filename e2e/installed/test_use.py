@@ -5,6 +5,8 @@ import json
 import uuid
 from typing import Any
 
+import pytest
+
 from datastorage.resources.kinds import ACTION_TRACE, AUDIT_RECORD
 from e2e.installed.clientpod import ClientPod
 from e2e.installed.counted import SETTLE_SECONDS, InstalledPostgres
@@ -115,6 +117,7 @@ async def test_what_is_not_stored_can_not_be_deleted(
     assert "it is not complete yet (phase Recording)" in refusal
 
 
+@pytest.mark.usefixtures("spread")
 async def test_the_replicas_are_on_several_nodes_and_answer_all(
     installation: Installation, client_pod: ClientPod
 ) -> None:

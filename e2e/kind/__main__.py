@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from types import FrameType
 
 from e2e.kind import suites
-from e2e.kind.cluster import PROCESSES, PRODUCT_IMAGE, Kind, build_product, docker_daemon, uninterrupted
+from e2e.kind.cluster import PROCESSES, PRODUCT_IMAGE, Kind, building_product, docker_daemon, uninterrupted
 from e2e.kind.installation import Installer
 from e2e.kind.nodes import Chosen, choose, database_images
 from e2e.kind.options import Options, parse
 from harness import REPOSITORY
 from harness.controlplane import Cluster, ControlPlaneError
-from harness.controlplane.progress import say
+from harness.controlplane.progress import Running, say
 from harness.docker import Daemon, Docker, Machine
 from harness.installed import OVERLAY
+from harness.prometheus.image import ensure_image
 
 
 def main() -> int:
@@ -107,12 +108,18 @@ def _main(options: Options, docker: Docker, clusters: Clusters, run: Run) -> int
             chosen = chosen.with_kind(options.kind_bin)
     statuses: list[int | None] = []
     with ExitStack() as stack:
-        # First, because these tests run beside everything that follows.
+        # The image is built, and these tests run, beside what follows.
+        product = None
+        if "installation" in options.parts and options.build:
+            product = stack.enter_context(building_product(chosen))
+        if "installed" in options.parts:
+            with run.part("having Prometheus, for a test"):
+                ensure_image(docker)
         processes = None
         if "processes" in options.parts:
             processes = stack.enter_context(_process_tests(options, clusters.processes, chosen, run))
         if "installation" in options.parts:
-            statuses += _installation(options, clusters.installation, chosen, run)
+            statuses += _installation(options, clusters.installation, chosen, run, product)
         if processes is not None:
             with run.part("waiting for the tests with operators as processes"):
                 statuses.append(processes.wait())
@@ -133,18 +140,23 @@ def _process_tests(options: Options, kind: Kind, chosen: Chosen, run: Run) -> It
             kind.remove()
 
 
-def _installation(options: Options, kind: Kind, chosen: Chosen, run: Run) -> list[int | None]:
+def _installation(
+    options: Options, kind: Kind, chosen: Chosen, run: Run, product: Running | None
+) -> list[int | None]:
     """Install the product, and run its tests; return their statuses."""
-    if options.build:
-        with run.part("building the product's image"):
-            build_product(chosen)
     try:
         with run.part("creating the cluster"):
             cluster = kind.create(chosen)
-            kind.load(PRODUCT_IMAGE, PRODUCT_IMAGE)
-            for deployment, name in database_images(cluster, OVERLAY).items():
-                if deployment in chosen.databases:
-                    kind.load(chosen.databases[deployment], name)
+        if product is not None:
+            with run.part("waiting for the product's image"):
+                product.wait()
+        with run.part("loading the images into the nodes"):
+            databases = {
+                name: chosen.databases[deployment]
+                for deployment, name in database_images(cluster, OVERLAY).items()
+                if deployment in chosen.databases
+            }
+            kind.load({PRODUCT_IMAGE: PRODUCT_IMAGE, **databases})
         return _try(options, kind, cluster, run)
     finally:
         if options.keep:

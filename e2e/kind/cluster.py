@@ -4,7 +4,7 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from datastorage import __version__
 from e2e.kind.nodes import Chosen
 from harness import REPOSITORY
 from harness.controlplane import Cluster, ControlPlaneError
-from harness.controlplane.progress import run_reporting, say
+from harness.controlplane.progress import Running, say
 from harness.docker import Daemon, Docker, DockerError
 from harness.nodeimage.programs import KIND, MODULE
 
@@ -114,17 +114,22 @@ class Kind:
         )
         return cluster
 
-    def load(self, image: str, name: str) -> None:
-        """Load an image of Docker's into the nodes under the name that the manifests have for it."""
-        say(f"loading {name} into the nodes")
-        had_one = image == name or self._docker.has_image(name)
-        if not had_one:
-            self._docker.run("tag", image, name)
+    def load(self, images: Mapping[str, str]) -> None:
+        """Load images of Docker's into the nodes, by the names that the manifests have for them.
+
+        All at once, because they have layers in common, and each of these is written once then.
+        """
+        say(f"loading {', '.join(images)} into the nodes")
+        tagged = [
+            name for name, image in images.items() if image != name and not self._docker.has_image(name)
+        ]
         try:
-            self._kind("load", "docker-image", "--name", self.name, name)
+            for name in tagged:
+                self._docker.run("tag", images[name], name)
+            self._kind("load", "docker-image", "--name", self.name, *images)
         finally:
-            if not had_one:
-                self._docker.run("image", "rm", name)
+            for name in tagged:
+                self._docker.run("image", "rm", name, check=False)
 
     def export_logs(self) -> None:
         """Write the logs of nodes and pods into a folder, if they can be had.
@@ -209,15 +214,15 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def build_product(chosen: Chosen) -> None:
-    """Build the product's image, as `make image` does.
+def building_product(chosen: Chosen) -> Running:
+    """Begin to build the product's image, as `make image` does.
 
     Raises:
-        ControlPlaneError: it can't be built.
+        ControlPlaneError: `make` is missing.
     """
     arguments = [f"{name}={os.environ[name]}" for name in ("PIP_INDEX_URL",) if name in os.environ]
     if chosen.base is not None:
         # The base has this machine's certificates, and pip's own would not vouch for a mirror.
         arguments += [f"BASE_IMAGE={chosen.base}", "PIP_CERT=/etc/ssl/certs/ca-certificates.crt"]
     command = ["make", "--no-print-directory", "image", *arguments]
-    run_reporting(command, "building the product's image", cwd=REPOSITORY)
+    return Running(command, "building the product's image", cwd=REPOSITORY)

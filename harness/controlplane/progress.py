@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from harness.controlplane.errors import BuildError
 
@@ -38,6 +38,61 @@ class Steps:
         say(f"  done in {time.monotonic() - started:.0f} s")
 
 
+class Running:
+    """A command that has begun; as a context manager, it has ended with the block."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        what: str,
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Begin it; `what` it does is for reports and errors. Raises BuildError if it is not there."""
+        self._what = what
+        self._started = time.monotonic()
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- closed with the context
+        try:
+            self._process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=os.environ | (environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+            )
+        except OSError as error:
+            self._output.close()
+            raise BuildError(f"cannot run {command[0]}: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+        self._output.close()
+
+    def wait(self) -> float:
+        """Wait until it has ended, and say now and then that it goes on; return the seconds it took.
+
+        Raises:
+            BuildError: it failed; the message has the end of its output.
+        """
+        while True:
+            try:
+                status = self._process.wait(INTERVAL)
+            except subprocess.TimeoutExpired:
+                say(f"  still {self._what}, {time.monotonic() - self._started:.0f} s")
+            else:
+                break
+        if status != 0:
+            raise BuildError(f"{self._what} failed (exit {status}):\n{_tail(self._output)}")
+        return time.monotonic() - self._started
+
+
 def run_reporting(
     command: Sequence[str | Path],
     what: str,
@@ -45,43 +100,13 @@ def run_reporting(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> float:
-    """Run a command, and say now and then that `what` goes on; return the seconds it took.
+    """Run a command as ``Running`` does, and wait for its end; return the seconds it took.
 
     Raises:
         BuildError: it failed or is not there; the message has the end of its output.
     """
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=os.environ | (environment or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        except OSError as error:
-            raise BuildError(f"cannot run {command[0]}: {error.strerror}") from error
-        _wait(process, what, started)
-        if process.returncode != 0:
-            raise BuildError(f"{what} failed (exit {process.returncode}):\n{_tail(output)}")
-    return time.monotonic() - started
-
-
-def _wait(process: subprocess.Popen[bytes], what: str, started: float) -> None:
-    try:
-        while True:
-            try:
-                process.wait(INTERVAL)
-            except subprocess.TimeoutExpired:
-                say(f"  still {what}, {time.monotonic() - started:.0f} s")
-            else:
-                return
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+    with Running(command, what, cwd=cwd, environment=environment) as running:
+        return running.wait()
 
 
 def _tail(output: IO[str]) -> str:

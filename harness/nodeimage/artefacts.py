@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from harness.docker import Docker
 
 # A branch or an older checkout may need its own again; afterwards nobody does, and each takes some 100 MB.
 KEPT_DAYS = 14
+_PROGRAMS = "programs-"
 KEY_LENGTH = 12  # hexadecimal digits; two inputs never meet in them
 
 
@@ -83,17 +85,22 @@ def key(*inputs: str | Path) -> str:
     return digest.hexdigest()[:KEY_LENGTH]
 
 
-def remove_unused(kept: Iterable[Artefact], now: float | None = None) -> list[Path]:
-    """Remove archives that nothing has used for two weeks; return them."""
+def programs_folder(inputs: str) -> Path:
+    """Return the folder of the programs that are built from inputs with this key."""
+    return folder() / f"{_PROGRAMS}{inputs}"
+
+
+def remove_unused(kept: Iterable[Path], now: float | None = None) -> list[Path]:
+    """Remove archives, and folders of programs, that nothing has used for two weeks; return them."""
     oldest = (time.time() if now is None else now) - KEPT_DAYS * 86400
-    names = {artefact.archive for artefact in kept}
-    unused = [
-        archive
-        for archive in folder().glob("*.tar.zst")
-        if archive not in names and archive.stat().st_mtime < oldest
-    ]
-    for archive in unused:
-        archive.unlink()
+    names = set(kept)
+    every = (*folder().glob("*.tar.zst"), *folder().glob(f"{_PROGRAMS}*"))
+    unused = [entry for entry in every if entry not in names and entry.stat().st_mtime < oldest]
+    for entry in unused:
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
     return unused
 
 

@@ -51,8 +51,8 @@ def ensure_images(docker: Docker) -> Images:
     for artefact in made.all:
         artefact.ensure(docker, steps)
     docker.run("tag", made.base.tag, databases.BASE_ALIAS)
-    for archive in remove_unused(made.all):
-        say(f"Removed {archive}, which nothing has used for two weeks")
+    for entry in remove_unused([*(artefact.archive for artefact in made.all), programs.tools_folder()]):
+        say(f"Removed {entry}, which nothing has used for two weeks")
     return made
 
 

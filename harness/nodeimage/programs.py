@@ -1,12 +1,13 @@
 """The Go programs of a node, besides those of Kubernetes: built once for each state of go.mod."""
 
+import os
 from pathlib import Path
 
 from harness.controlplane.binaries import NODE_PROGRAMS as KUBERNETES_NODE_PROGRAMS
 from harness.controlplane.binaries import PROGRAMS as KUBERNETES_PROGRAMS
 from harness.controlplane.binaries import ensure_built
 from harness.controlplane.gobuild import STRIPPED, GoBuild, GoModule, ensure_programs
-from harness.nodeimage.artefacts import folder, key
+from harness.nodeimage.artefacts import key, programs_folder
 
 MODULE = GoModule(Path(__file__).resolve().parent / "go")
 CONTAINERD = "github.com/containerd/containerd/v2"
@@ -60,7 +61,14 @@ def ensure_tools(*tools: GoBuild) -> dict[str, Path]:
     Raises:
         BuildError: Go is missing and cannot be installed, or a build failed.
     """
-    return ensure_programs(tools, folder() / f"programs-{key(MODULE.directory)}", "the programs of a node")
+    found = ensure_programs(tools, tools_folder(), "the programs of a node")
+    os.utime(tools_folder())  # it is in use: see `artefacts.remove_unused`
+    return found
+
+
+def tools_folder() -> Path:
+    """Return the folder in which the programs are kept for the present state of go.mod."""
+    return programs_folder(key(MODULE.directory))
 
 
 def kind_sources() -> Path:

@@ -18,8 +18,9 @@ _PROMETHEUS: Final = "github.com/prometheus/prometheus"
 _ALERTMANAGER: Final = "github.com/prometheus/alertmanager"
 _PAGES: Final = Path("ui", "web.go")
 _NO_PAGES: Final = _FOLDER / "_ui" / "web.go"  # Go ignores a folder with such a name
-# The tests name each target. The discoveries of clouds would bring their clients, and minutes of building.
-_TAGS: Final = ("remove_all_sd",)
+# Targets are named by the tests, or found in a cluster. The discoveries of clouds would bring their clients,
+# and minutes of building.
+_TAGS: Final = ("remove_all_sd", "enable_kubernetes_sd")
 # In this order each build finds many of its packages compiled by the one before.
 _PROGRAMS: Final = (
     GoBuild("promtool", f"{_PROMETHEUS}/cmd/promtool", _MODULE, 150, tags=_TAGS),
@@ -45,7 +46,8 @@ def ensure_prometheus() -> Programs:
         BuildError: Go is missing and cannot be installed, or a build failed.
     """
     inputs = (_FOLDER / "go.sum", _NO_PAGES)
-    key = sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()[:12]
+    contents = (*(path.read_bytes() for path in inputs), *(tag.encode() for tag in _TAGS))
+    key = sha256(b"".join(contents)).hexdigest()[:12]
     folder = cache_directory("prometheus") / f"{_MODULE.requires(_PROMETHEUS)}-{key}"
     found = ensure_programs(_PROGRAMS, folder, "Prometheus")
     alertmanager = folder / "alertmanager"

@@ -1,21 +1,18 @@
 """A Prometheus that reads the metrics of operators, and an Alertmanager that sends messages about alerts."""
 
 import json
-import time
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlencode
 
 from harness.controlplane.processes import Component, ProcessGroup
 from harness.polling import until_blocking
 from harness.ports import free_port
+from harness.prometheus.api import PrometheusApi, get
 from harness.prometheus.programs import Programs
 
 _START_SECONDS: Final = 60.0
-_REQUEST_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
 """For the end of a server; nothing of it is needed any more."""
 
@@ -36,8 +33,6 @@ class _Server:
         self.log = directory / f"{name}.log"
         self._component = Component(name, command, self.log)
         self._group: ProcessGroup | None = None
-        # A proxy would not reach this machine.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def __enter__(self) -> Self:
         self._group = ProcessGroup()
@@ -53,15 +48,10 @@ class _Server:
     def _is_ready(self) -> bool:
         self._component.check()
         try:
-            self._get("/-/ready")
+            get(f"{self.url}/-/ready")
         except OSError:
             return False
         return True
-
-    def _get(self, path: str, **parameters: str) -> bytes:
-        query = f"?{urlencode(parameters)}" if parameters else ""
-        with self._opener.open(f"{self.url}{path}{query}", timeout=_REQUEST_SECONDS) as response:
-            return bytes(response.read())
 
 
 class Alertmanager(_Server):
@@ -110,6 +100,7 @@ class Prometheus(_Server):
             "--log.level=warn",
         ]
         super().__init__("prometheus", command, directory, port)
+        self.api = PrometheusApi(self.url)
 
     def read(self, *targets: str, **labels: str) -> None:
         """Read these targets (host:port) from now on, and no others; their series get the labels."""
@@ -117,28 +108,6 @@ class Prometheus(_Server):
         fresh = self._targets.with_suffix(".new")
         fresh.write_text(json.dumps(found))
         fresh.replace(self._targets.with_suffix(".json"))
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """Return the alerts that are pending or firing, with their labels and texts."""
-        return list(self._data("/api/v1/alerts")["alerts"])
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the samples of an expression now."""
-        return list(self._data("/api/v1/query", query=expression)["result"])
-
-    def query_range(self, expression: str, *, since: float, step: float = 1.0) -> list[dict[str, Any]]:
-        """Return the lines of an expression from a time, in seconds since 1970, until now.
-
-        ``step`` are the seconds from one value to the next.
-        """
-        found = self._data(
-            "/api/v1/query_range", query=expression, start=str(since), end=str(time.time()), step=str(step)
-        )
-        return list(found["result"])
-
-    def _data(self, path: str, **parameters: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = json.loads(self._get(path, **parameters))["data"]
-        return found
 
     def _configuration(self, reading: Reading, alertmanager: Alertmanager | None) -> dict[str, Any]:
         told = [] if alertmanager is None else [alertmanager.url.removeprefix("http://")]

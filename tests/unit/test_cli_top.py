@@ -3,24 +3,18 @@
 import asyncio
 import json
 import os
-import pty
 import signal
 import sys
-import termios
-from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 import pytest
 from aiohttp import web
 
 from datastorage.metrics import INTAKE_DEPTH, WRITE_TOTAL, WriteStatus
 from datastorage.records.record import Table
+from harness.terminal import ALTERNATE_SCREEN, OWN_SCREEN, opened_terminal
 from tests.support.commandline import Command, command_of
 from tests.support.metricspages import counted, page_text, shown
-
-_ALTERNATE_SCREEN: Final = "\x1b[?1049h"
-_OWN_SCREEN: Final = "\x1b[?1049l"
 
 
 @pytest.fixture
@@ -58,22 +52,6 @@ def test_a_replica_that_does_not_answer_is_shown_and_the_exit_code_says_that_non
     assert (code, look["replicas"][0]["trouble"], look["rejected"]) == (1, "Connection refused", None)
 
 
-async def _shown_until(terminal: int, *words: str) -> str:
-    """Return what is written to a terminal until all of the words are there."""
-    text = b""
-    while not all(word.encode() in text for word in words):
-        text += await asyncio.to_thread(os.read, terminal, 65_536)
-    return text.decode()
-
-
-def _rest(terminal: int) -> str:
-    text = b""
-    with suppress(OSError):  # Linux reports the end as an error
-        while data := os.read(terminal, 65_536):
-            text += data
-    return text.decode()
-
-
 async def test_the_view_follows_the_replicas_and_leaves_the_last_look(tmp_path: Path) -> None:
     stored = iter(range(0, 10_000, 5))
 
@@ -82,22 +60,20 @@ async def test_the_view_follows_the_replicas_and_leaves_the_last_look(tmp_path: 
         return web.Response(text=page_text(written, counted(INTAKE_DEPTH, 4321)))
 
     async with shown(healthy) as url:
-        terminal, end = pty.openpty()
-        termios.tcsetwinsize(end, (24, 80))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "datastorage", "top", "--interval", "0.5", "--metrics-url", str(url),
-            stdin=end, stdout=end, stderr=end,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm"},
-        )  # fmt: skip
-        os.close(end)
-        async with asyncio.timeout(60):
-            live = await _shown_until(terminal, "4,321", "rates over")
-            process.send_signal(signal.SIGINT)
-            rest, code = await asyncio.gather(asyncio.to_thread(_rest, terminal), process.wait())
-    os.close(terminal)
+        with opened_terminal(lines=24, columns=80) as terminal:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "datastorage", "top", "--interval", "0.5", "--metrics-url", str(url),
+                stdin=terminal.end, stdout=terminal.end, stderr=terminal.end,
+                env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm"},
+            )  # fmt: skip
+            terminal.close_end()
+            async with asyncio.timeout(60):
+                live = await terminal.shown_until("4,321", "rates over")
+                process.send_signal(signal.SIGINT)
+                rest, code = await asyncio.gather(terminal.rest(), process.wait())
     assert code == 0
-    assert _ALTERNATE_SCREEN in live
-    last = rest.partition(_OWN_SCREEN)[2]
+    assert ALTERNATE_SCREEN in live
+    last = rest.partition(OWN_SCREEN)[2]
     assert "4,321" in last
     assert "replicas answering: 1 of 1" in last
     assert "Traceback" not in last

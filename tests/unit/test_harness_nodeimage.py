@@ -11,7 +11,7 @@ from harness.controlplane.errors import BuildError
 from harness.controlplane.progress import Steps
 from harness.docker import Docker
 from harness.nodeimage import Artefact, debian, images
-from harness.nodeimage.artefacts import KEPT_DAYS, folder, key, remove_unused
+from harness.nodeimage.artefacts import KEPT_DAYS, folder, key, programs_folder, remove_unused
 from harness.nodeimage.programs import KIND_TOOL, TOOLS
 
 NOW = 1_000_000_000.0  # seconds since 1970
@@ -111,14 +111,20 @@ def test_the_databases_follow_their_base() -> None:
     assert made.all[0] is made.base
 
 
-def test_only_archives_that_nothing_uses_are_removed() -> None:
-    folder().mkdir(parents=True)
-    kept, old, recent = (Artefact(name, "0123456789ab", 1, built) for name in ("kept", "old", "recent"))
-    for artefact, days in ((kept, KEPT_DAYS + 1), (old, KEPT_DAYS + 1), (recent, KEPT_DAYS - 1)):
-        artefact.archive.touch()
-        os.utime(artefact.archive, (NOW - days * 86400, NOW - days * 86400))
-    assert remove_unused([kept], now=NOW) == [old.archive]
-    assert not old.archive.exists()
+def test_only_what_nothing_uses_is_removed() -> None:
+    names = ("kept", "old", "recent")
+    archives = [Artefact(name, "0123456789ab", 1, built).archive for name in names]
+    programs = [programs_folder(name) for name in names]
+    for folder_of_programs in programs:
+        folder_of_programs.mkdir(parents=True)
+        (folder_of_programs / "kubelet").touch()
+    for archive in archives:
+        archive.touch()
+    for entries in (archives, programs):
+        for entry, days in zip(entries, (KEPT_DAYS + 1, KEPT_DAYS + 1, KEPT_DAYS - 1), strict=True):
+            os.utime(entry, (NOW - days * 86400, NOW - days * 86400))
+    assert remove_unused([archives[0], programs[0]], now=NOW) == [archives[1], programs[1]]
+    assert [entry.exists() for entry in (*archives, *programs)] == [True, False, True] * 2
 
 
 def test_missing_packages_are_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,9 +122,9 @@ def top(
     but to reach them. Ctrl-C ends it and leaves the last look on the screen.
 
     With -n, kubectl lists the pods and forwards a local port to each of them,
-    which works where NetworkPolicies are in force. You need the rights to list
-    pods and to create pods/portforward there. Without -n and --metrics-url, it
-    reads the replica on this machine.
+    which works where NetworkPolicies are in force. You need the rights to get
+    and list pods and to create pods/portforward there. Without -n and
+    --metrics-url, it reads the replica on this machine.
 
     Numbers are sums over the replicas that answer; a replica that does not
     answer is named with the reason. Rates are counted between the last two
