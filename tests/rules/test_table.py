@@ -21,6 +21,7 @@ RULES = [rule for group in all_groups() for rule in group.rules]
 ALERTS = all_alerts()
 _METRIC = re.compile(r"\b(datastorage_\w+)\{\$own(?:,([^}]*))?\}")
 _MATCHER = re.compile(r'(\w+)(=|!=|=~|!~)"([^"]*)"')
+_PARTS = ["What it means", "How to see it", "What to do", "It is over when"]
 # Their series come with the settings of a replica, and with its first look.
 _LATER = {"datastorage_dependency_up", "datastorage_guard_in_force", "datastorage_lease_held"}
 
@@ -100,9 +101,14 @@ def test_all_times_are_shortened_but_not_below_the_shortest() -> None:
     assert "for" not in rules["DataStorageRecordRejected"]
 
 
-def test_every_section_of_the_runbook_says_what_to_do() -> None:
-    text = (REPOSITORY / RUNBOOK_PAGE).read_text()
-    sections = text.split("\n## ")[1:]
+def test_every_section_of_the_runbook_has_the_same_four_parts() -> None:
+    """What it means, how to see it, what to do, and how to know that it is over; the last with commands."""
+    _, *sections = re.split(
+        r"^## (?=DataStorage)", (REPOSITORY / RUNBOOK_PAGE).read_text(), flags=re.MULTILINE
+    )
     assert [section.partition("\n")[0] for section in sections] == list(dict.fromkeys(a.name for a in ALERTS))
     for section in sections:
-        assert "**What to do:**" in section
+        name, *parts = re.split(r"^\*\*(?=[A-Z])", section, flags=re.MULTILINE)
+        titles = [re.match(r"[\w ]+", part) for part in parts]
+        assert [title and title[0] for title in titles] == _PARTS, name.partition("\n")[0]
+        assert all("\n$ " in parts[number] for number in (1, 3)), name.partition("\n")[0]

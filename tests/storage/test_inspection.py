@@ -11,7 +11,12 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from datastorage.errors import ConfigurationError, MissingRightsError, SchemaVersionError
+from datastorage.errors import (
+    ConfigurationError,
+    MissingRightsError,
+    SchemaVersionError,
+    WorkRefusedError,
+)
 from datastorage.records.record import Table
 from datastorage.records.vector import EmbeddingModel
 from datastorage.storage import inspection, partitions, rights
@@ -181,6 +186,33 @@ async def test_a_right_that_is_lost_while_running_is_named_and_waited_for(
         MissingRightsError, match=f'role "{role}" may not INSERT into datastorage.audit_records'
     ):
         await archive.write([record])
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (
+            "DROP SCHEMA datastorage CASCADE",
+            (
+                "the database has no datastorage schema for the archive yet: run 'datastorage migrate' as the "
+                "owner role first; if there were records in it, restore them before that"
+            ),
+        ),
+        (
+            "DROP TABLE datastorage.audit_records",
+            "the archive lacks datastorage.audit_records: restore the schema datastorage from a dump",
+        ),
+    ],
+)
+async def test_a_schema_that_is_lost_while_running_is_named_with_the_remedy(
+    database: Database, owner: Any, statement: str, said: str
+) -> None:
+    archive, record = Archive(database), record_of(audit_record())
+    await archive.write([record])
+    await owner.execute(statement)
+    with pytest.raises(WorkRefusedError) as caught:
+        await archive.write([record])
+    assert str(caught.value).endswith(f"; {said}")
 
 
 async def test_a_missing_right_of_a_reader_is_named(cloned: TestDatabase, owner: Any, role: str) -> None:

@@ -1,13 +1,19 @@
 """The documentation: its links work, and what it repeats agrees with the code and the examples."""
 
+import importlib
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from datastorage.cli import reference
+from datastorage.cli.app import OVERVIEW
 from datastorage.cli.metricspage import metrics_page
 from datastorage.cli.settingstable import settings_table
 from datastorage.errors import DataStorageError
@@ -26,6 +32,10 @@ OTHER_VARIABLES = {
     "DATASTORAGE_TTL_SECONDS",
 }
 ASK = re.compile(r"^ask\(\) \{$.*?^\}$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^ *```\w*$(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(
+    rf"^ *(?:\$ )?(?:\w+=\S+ )*(?:kubectl (?:.* -- )?)?datastorage ((?:{'|'.join(OVERVIEW)})\b.*)"
+)
 HISTOGRAM_SUFFIX = re.compile(r"(_seconds|_bytes|_size)_(bucket|sum|count)$")
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
@@ -109,11 +119,61 @@ def test_the_examples_of_the_readme_are_those_of_the_file() -> None:
     assert shown == examples
 
 
+def _commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each command line in the blocks of a page, up to a pipe or a comment."""
+    for block in BLOCK.findall(page.read_text(encoding="utf-8").replace("\\\n", " ")):
+        for line in block.splitlines():
+            for shown in COMMAND.findall(line):
+                yield shlex.split(re.split(r" +# |\)? *[|;>&]", shown)[0])
+
+
+def _parse(words: Sequence[str]) -> None:
+    """Parse a command line as the program does. Raises TyperException if it would be refused."""
+    program = typer.Typer(callback=lambda: None)
+    program.add_typer(importlib.import_module(f"datastorage.cli.{OVERVIEW[words[0]].module}").commands)
+    command = get_command(program)
+    context = command.make_context("datastorage", list(words))
+    while isinstance(command, TyperGroup) and (left := [*context._protected_args, *context.args]):
+        name, inner, left = command.resolve_command(context, left)
+        assert inner is not None
+        command, context = inner, inner.make_context(name, left, parent=context)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_program_takes_every_command_line(page: Path) -> None:
+    refused = []
+    for words in _commands(page):
+        try:
+            _parse(words)
+        except typer.Exit:
+            pass  # it has printed its help
+        except typer.TyperException as error:
+            refused.append((" ".join(words), error.format_message()))
+    assert refused == []
+
+
+def test_a_command_line_with_an_unknown_option_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    lines = [
+        "$ A=1 datastorage outbox | tail",
+        "datastorage gc --dry",
+        "$ datastorage outbox list \\",
+        "  -o x",
+    ]
+    page.write_text("\n".join(["```", *lines, "```"]))
+    shown = list(_commands(page))
+    assert shown == [["outbox"], ["gc", "--dry"], ["outbox", "list", "-o", "x"]]
+    _parse(shown[0])
+    for words in shown[1:]:
+        with pytest.raises(typer.TyperException):
+            _parse(words)
+
+
 def test_the_pages_ask_the_pods_in_one_way() -> None:
     """Each page that uses the function has it, to be copied from there."""
     found = [ASK.findall(page.read_text(encoding="utf-8")) for page in PAGES]
     definitions = [definition for each in found for definition in each]
-    assert len(definitions) == 3
+    assert len(definitions) == 4
     assert len(set(definitions)) == 1
 
 

@@ -75,6 +75,25 @@ def _lease(
     return Lease(store, "shard-0", identity, is_fit=is_fit, pace=_PACE, clock=clock)
 
 
+async def test_a_lease_that_nobody_holds_is_a_problem_with_its_reason() -> None:
+    store, clock = _Store(), _Clock()
+    holder, other = _lease(store, clock), _lease(store, clock, "b")
+    assert "no process is known to hold the Lease shard-0" in (await other.problem() or "")
+    for lease in (holder, other):
+        await lease.attempt()
+        assert await lease.problem() is None
+    store.fault = ClusterUnavailableError("API server: no connection")
+    await other.attempt()
+    assert await other.problem() is None, "the holder may still have it"
+    clock.now += _PACE.duration_seconds
+    for lease in (holder, other):
+        await lease.attempt()
+        assert (await lease.problem() or "").endswith(": API server: no connection")
+    store.fault = None
+    await holder.attempt()
+    assert await holder.problem() is None
+
+
 async def test_a_free_lease_is_taken_and_renewed_with_one_request_each_time() -> None:
     store, clock = _Store(), _Clock()
     lease = _lease(store, clock)

@@ -270,6 +270,7 @@ async def test_a_failed_request_is_logged_with_its_names_and_without_its_questio
     assert (line["request_id"], line["trace_id"], line["parent_span_id"]) == ("mine", TRACE, SPAN)
     assert (line["method"], line["route"], line["path"]) == ("GET", "/api/v1/away", "/api/v1/away")
     assert (line["status"], line["client"]) == (503, "127.0.0.1")
+    assert line["error"] == "PostgreSQL is away"
     assert "secretword" not in lines.stream.getvalue()
 
 

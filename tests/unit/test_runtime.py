@@ -296,9 +296,18 @@ async def test_ready_means_that_writes_would_succeed(replica: Replica) -> None:
     assert "can't be reached" in (await checks.notes()["vector_store"]() or "")
 
 
+async def test_ready_says_that_nobody_holds_the_lease(replica: Replica) -> None:
+    lease = Lease(_LeaseOfNobodyElse(), "shard-0", "a")
+    leases = Checks(replica, [], asyncio.Event(), leases=[lease]).notes()["leases"]
+    assert "no process is known to hold the Lease shard-0" in (await leases() or "")
+    await lease.attempt()
+    assert await leases() is None
+
+
 @pytest.mark.parametrize("page", ["installation", "upgrade"])
 async def test_the_pages_show_every_check_of_ready(replica: Replica, page: str) -> None:
-    checks = Checks(replica, [], asyncio.Event())
+    lease = Lease(_LeaseOfNobodyElse(), "shard-0", "a")
+    checks = Checks(replica, [], asyncio.Event(), leases=[lease])
     shown = re.findall(r'^ *(\{"status":"ok",.*\})$', (OPERATIONS / f"{page}.md").read_text(), re.MULTILINE)
     assert shown
     for answer in shown:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datastorage import metrics
-from datastorage.api.requestid import RAW_HEADER, name_of
+from datastorage.api.requestid import RAW_HEADER, name_of, noted_failure
 from datastorage.metrics import OTHER, Method
 
 _log = logging.getLogger(__name__)
@@ -98,7 +98,9 @@ class Observed:
         series = self._series.get((method, route)) or self._series[method, OTHER]
         series.note(scope, status, size, seconds)
         if status >= _FAILED and route.startswith(_API):
-            self._warnings.add(_fields(scope, route, status, seconds))
+            reason = noted_failure()
+            because = {} if reason is None else {"error": reason}
+            self._warnings.add(_fields(scope, route, status, seconds) | because)
         elif _log.isEnabledFor(logging.DEBUG):
             _log.debug("Request", extra=_fields(scope, route, status, seconds))
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from datastorage.api.requestid import current_request_id
+from datastorage.api.requestid import current_request_id, note_failure
 from datastorage.errors import (
     AmbiguousUidError,
     BodyTooLargeError,
@@ -79,6 +79,8 @@ class Problem:
 
     def response(self) -> Response:
         """Return the answer to the request that is served, with its identifier."""
+        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            note_failure(self.detail)
         answer, request_id = self.as_json(), current_request_id()
         if request_id is not None:
             answer["requestID"] = request_id

@@ -1,4 +1,6 @@
-"""The names under which one request is found again: in its answer, in the log, and in the caller's traces."""
+"""The names under which one request is found again: in its answer, in the log, and in the caller's traces;
+and why it has failed.
+"""
 
 import os
 import re
@@ -21,6 +23,8 @@ _TRACE: Final = re.compile(
 )
 
 _current: ContextVar[str | None] = ContextVar("request_id", default=None)
+# A list, because whoever answers may run in a task that was started for the request.
+_failures: ContextVar[list[str]] = ContextVar("request_failures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class RequestName:
         """
         # Nothing resets the variables: uvicorn serves each request in a task of its own.
         _current.set(self.id)
+        _failures.set([])
         fields = {"request_id": self.id}
         if self.trace_id is not None and self.span_id is not None:
             fields |= {"trace_id": self.trace_id, "parent_span_id": self.span_id}
@@ -54,6 +59,16 @@ class RequestName:
 def current_request_id() -> str | None:
     """Return the identifier of the request that is served; None outside of one."""
     return _current.get()
+
+
+def note_failure(reason: str) -> None:
+    """Note why the request that is served fails, for the log."""
+    _failures.get([]).append(reason)
+
+
+def noted_failure() -> str | None:
+    """Return why the request that is served has failed, or None if nobody has noted it."""
+    return next(reversed(_failures.get([])), None)
 
 
 def new_request_id() -> str:

@@ -95,6 +95,8 @@ class Lease:
         self._released = False
         self._patience = pace.attempt_seconds
         """How long the next attempt waits for its answers."""
+        self._failure = ""
+        """Why the latest attempt has failed; empty if it has not."""
 
     @property
     def is_held(self) -> bool:
@@ -108,6 +110,14 @@ class Lease:
             return self._identity
         seen = self._seen
         return "" if seen is None or self._clock() >= self._seen_at + self._lasts(seen) else seen.holder
+
+    async def problem(self) -> str | None:
+        """Return why nobody may process the objects of the shard, or None if some process is known to."""
+        # A holder that could not renew the Lease still reads its own name in it.
+        if self.is_held or self.holder not in {"", self._identity}:
+            return None
+        known = f"no process is known to hold the Lease {self._name}, without which nobody processes objects"
+        return f"{known}: {self._failure}" if self._failure else known
 
     async def run(self) -> NoReturn:
         """Try to get the Lease and to keep it, until cancelled."""
@@ -205,11 +215,13 @@ class Lease:
             # Another process was quicker, or has asked for the Lease: the next attempt reads it.
             return 0.0 if mine is not None else jittered(self._pace.retry_seconds)
         except Exception as error:  # noqa: BLE001  # any error: a loop that ends would keep others waiting
-            _log.warning("A Lease could be neither read nor written", extra=self._trouble(error))
+            trouble = self._trouble(error)
+            self._failure = trouble["error"]
+            _log.warning("A Lease could be neither read nor written", extra=trouble)
             self._patience = min(2 * self._patience, self._pace.max_attempt_seconds)
             next_at = began + jittered(self._pace.retry_seconds)
         else:
-            self._patience = self._pace.attempt_seconds
+            self._patience, self._failure = self._pace.attempt_seconds, ""
         return max(0.0, next_at - self._clock())
 
     async def _attempt(self, mine: LeaseState | None) -> float:

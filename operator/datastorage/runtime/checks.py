@@ -116,7 +116,9 @@ class Checks:
         """Return the checks that /ready shows and does not fail for."""
         vectors, authors = self._replica.store.vectors, self._replica.authors
         return (
-            {"waiting": self._waiting, "guards": self._replica.guards.problem}
+            {"waiting": self._waiting}
+            | ({"leases": self._nobody} if self._leases else {})
+            | {"guards": self._replica.guards.problem}
             | ({"recorded_by": authors.problem} if authors is not None else {})
             | (vector_notes(vectors, self._pace) if vectors is not None else {})
             | (standby_notes(self._standby) if self._standby is not None else {})
@@ -153,6 +155,9 @@ class Checks:
 
     async def _waiting(self) -> str | None:
         return _joined([await shard.aside.problem() for shard in self._shards])
+
+    async def _nobody(self) -> str | None:
+        return _joined([await lease.problem() for lease in self._leases])
 
 
 def vector_notes(vectors: VectorStore, pace: Pace) -> dict[str, Check]:

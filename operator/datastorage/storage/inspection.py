@@ -11,7 +11,7 @@ from typing import Final
 
 import asyncpg
 
-from datastorage.errors import ConfigurationError
+from datastorage.errors import ConfigurationError, NewerSchemaError, SchemaVersionError
 from datastorage.storage.rights import missing_rights, summary_of
 from datastorage.storage.schema import ARCHIVE, SCHEMA, VECTORS, Chain, check_schema_version
 
@@ -249,6 +249,20 @@ async def missing_in(connection: asyncpg.Connection, chain: Chain) -> str | None
         else f'run GRANT {group} TO "{role}"'
     )
     return f"{summary_of(role, lacking)}: {remedy}"
+
+
+async def what_is_gone(connection: asyncpg.Connection, chain: Chain) -> str | None:
+    """Return one line about a schema that is not the one of this program, with the remedy; None if it is.
+
+    It is for a process that runs, and so has met this schema as it should be.
+    """
+    try:
+        await check_schema_version(connection, chain)
+    except NewerSchemaError as error:
+        return str(error)
+    except SchemaVersionError as error:
+        return f"{error}; if there were records in it, restore them before that"
+    return await missing_in(connection, chain)
 
 
 def _some(names: list[str]) -> str:

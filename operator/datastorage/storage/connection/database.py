@@ -1,7 +1,7 @@
 """The connection pool. It lends connections, and replaces them when they may lead to the wrong server."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from datastorage.storage.connection.hosts import refuse_read_only
 from datastorage.storage.connection.servers import Servers
 from datastorage.storage.connection.sessions import Connector, Session, StatementCache
 from datastorage.storage.connection.urls import check_url, files_in
-from datastorage.storage.inspection import check_state, missing_in
+from datastorage.storage.inspection import check_state, missing_in, what_is_gone
 from datastorage.storage.schema import ARCHIVE, Chain, check_schema_version
 
 # Errors that concern a single statement: it was too slow or too large, broke a rule, or lacked a right.
@@ -36,6 +36,13 @@ _ABOUT_THE_STATEMENT: Final = (
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.DataError,
     asyncpg.InsufficientPrivilegeError,
+)
+# Errors of a schema that is gone, or is not the one of this program.
+_ABOUT_THE_SCHEMA: Final = (
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
 )
 
 
@@ -137,20 +144,27 @@ class Database:
                 finally:
                     await self._release(connection)
         except MissingRightsError as error:
-            raise await self._naming_the_right(error) from error.__cause__
+            # The server names only the object, and not the role and the right.
+            missing = await self._found(missing_in)
+            raise (MissingRightsError(f"{error}; {missing}") if missing else error) from error.__cause__
+        except WorkRefusedError as error:
+            if not isinstance(error.__cause__, _ABOUT_THE_SCHEMA):
+                raise
+            # The server names only what it has missed first, and not the remedy.
+            gone = await self._found(what_is_gone)
+            raise (WorkRefusedError(f"{error}; {gone}") if gone else error) from error.__cause__
 
-    async def _naming_the_right(self, error: MissingRightsError) -> MissingRightsError:
-        """Return the error with the role and the right added: the server names only the object."""
+    async def _found(self, inspect: Callable[[Session, Chain], Awaitable[str | None]]) -> str | None:
+        """Return what an inspection of the schema finds, or None if it can't be made."""
         try:
             with translated_errors(self._chain):
                 connection = await self._acquire()
                 try:
-                    missing = await missing_in(connection, self._chain)
+                    return await inspect(connection, self._chain)
                 finally:
                     await self._release(connection)
         except DataStorageError:
-            return error
-        return MissingRightsError(f"{error}; {missing}") if missing is not None else error
+            return None
 
     def expire_connections(self) -> None:
         """Use new connections from now on, and begin a new generation."""
