@@ -31,6 +31,7 @@ from datastorage.tracing import NO_TRACES, RequestTrace, Step, TakenIn, Traces, 
 from datastorage.tracing.exporting import Collector as CollectorState
 from datastorage.tracing.identity import first_span_of, trace_id_of
 from datastorage.tracing.sdk import SdkTraces
+from harness.absent import as_in_image
 from harness.collector import Collector
 from harness.objects import audit_record
 from harness.polling import until
@@ -91,7 +92,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
 
 
 def record(name: str = "one") -> Record:
-    return record_of(AUDIT_RECORD, audit_record(name))
+    return record_of(AUDIT_RECORD, audit_record(name=name))
 
 
 def row(*, vector: VectorWrite = WRITTEN, is_new: bool = True) -> StoredRecord:
@@ -134,7 +135,7 @@ async def commit(traces: Traces, items: Sequence[Item], rows: Sequence[StoredRec
 def test_without_a_collector_nothing_of_it_is_loaded() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True, timeout=120,
-        env={"PATH": "/usr/bin:/bin"},
+        env=as_in_image({"PATH": "/usr/bin:/bin"}),
     )  # fmt: skip
     assert done.stdout.splitlines() == ["", "", ""], done.stdout
 
